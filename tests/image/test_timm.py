@@ -1,0 +1,227 @@
+"""TimmEncoder: timm's own numbers, the contract of image encoders, and no network."""
+
+import time
+
+import pytest
+import timm
+import torch
+from torch.testing import assert_close
+
+from vlm.hub import hub_access
+from vlm.image import TimmEncoder
+from vlm.part import build
+
+SMALL_VIT = {"img_size": 56, "patch_size": 8, "embed_dim": 33, "depth": 2, "num_heads": 3}
+SMALL_SWIN = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 3), "window_size": 7}
+# name, image_size, model_args, dim, grid, prefix tokens, layout of forward_features
+MODELS = {
+    "vit": ("vit_tiny_patch16_224", None, SMALL_VIT, 33, (7, 7), 1, "NLC"),
+    "registers": (
+        "vit_small_patch14_reg4_dinov2",
+        42,
+        {"embed_dim": 22, "depth": 2, "num_heads": 2},
+        22,
+        (3, 3),
+        5,
+        "NLC",
+    ),
+    "attention_pool": (
+        "vit_base_patch16_siglip_224",
+        48,
+        {"embed_dim": 22, "depth": 2, "num_heads": 2},
+        22,
+        (3, 3),
+        0,
+        "NLC",
+    ),
+    "resnet": ("resnet18", 96, None, 512, (3, 3), 0, "NCHW"),
+    "swin": ("swin_tiny_patch4_window7_224", 56, SMALL_SWIN, 24, (7, 7), 0, "NHWC"),
+    "convnext": (
+        "convnext_atto",
+        96,
+        {"depths": (1, 1, 1, 1), "dims": (5, 7, 11, 13)},
+        13,
+        (3, 3),
+        0,
+        "NCHW",
+    ),
+    "mobilenet": ("mobilenetv3_small_050", 96, None, 288, (3, 3), 0, "NCHW"),
+}
+
+
+def make(key: str) -> TimmEncoder:
+    torch.manual_seed(0)
+    name, image_size, model_args, *_ = MODELS[key]
+    encoder = TimmEncoder(name, image_size=image_size, model_args=model_args)
+    # Zeros and ones at the start (scales, biases) would hide mistakes.
+    for parameter in encoder.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return encoder.eval()
+
+
+def pictures(encoder: TimmEncoder, number: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    size = (number, 3, *encoder.transform.size)
+    return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_tokens_are_those_of_timm(key: str) -> None:
+    name, image_size, model_args, dim, grid, prefix, layout = MODELS[key]
+    encoder = make(key)
+    arguments = dict(model_args or {})
+    if image_size and name.startswith(("vit", "swin")):
+        arguments["img_size"] = image_size
+    reference = timm.create_model(name, num_classes=0, **arguments).eval()
+    missing, unexpected = reference.load_state_dict(encoder.model.state_dict(), strict=False)
+    assert not unexpected
+    images = pictures(encoder)
+    x = (images / 255 - encoder.mean) / encoder.std
+    output = reference.forward_features(x)
+    # Only what the reference applies after its tokens may be missing from ours.
+    for parameter in missing:
+        reference.get_parameter(parameter).data.fill_(float("nan"))
+    assert_close(reference.forward_features(x), output)
+    features = encoder(images)
+    rows, columns = grid
+    assert (encoder.dim, encoder.grid) == (dim, grid)
+    assert features.tokens.shape == (3, rows * columns, dim)
+    for row in range(rows):
+        for column in range(columns):
+            want = {
+                "NLC": lambda i: output[:, prefix + i],
+                "NCHW": lambda i: output[:, :, i // columns, i % columns],
+                "NHWC": lambda i: output[:, i // columns, i % columns],
+            }[layout](row * columns + column)
+            assert_close(features.tokens[:, row * columns + column], want)
+    assert_close(features.pooled, features.tokens.mean(1))
+    assert features.mask.all()
+    assert features.boxes is not None
+    assert features.boxes.shape == (3, rows * columns, 4)
+
+
+@pytest.mark.parametrize("key", MODELS)
+@pytest.mark.parametrize("result", ["tokens", "pooled"])
+def test_every_parameter_gets_a_gradient(key: str, result: str) -> None:
+    encoder = make(key)
+    value = getattr(encoder(pictures(encoder)), result)
+    # Not the plain sum, which is constant behind a normalisation.
+    (value * torch.randn_like(value)).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.requires_grad, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_order_and_size_of_the_batch_change_nothing(key: str) -> None:
+    encoder = make(key).double()
+    images = pictures(encoder)
+    whole, turned = encoder(images), encoder(images.flip(0))
+    assert not torch.allclose(whole.pooled[0], whole.pooled[1], atol=1e-4)
+    assert_close(turned.tokens.flip(0), whole.tokens, rtol=1e-5, atol=1e-5)
+    for i in range(len(images)):
+        single = encoder(images[i : i + 1])
+        assert_close(single.tokens[0], whole.tokens[i], rtol=1e-5, atol=1e-5)
+        assert_close(single.pooled[0], whole.pooled[i], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_rebuilt_from_its_config(key: str) -> None:
+    encoder = make(key)
+    again = build(encoder.config).eval()
+    images = pictures(encoder)
+    assert not torch.allclose(again(images).pooled, encoder(images).pooled, atol=1e-4)
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    assert_close(again(images).tokens, encoder(images).tokens, rtol=0, atol=0)
+    assert again.config == encoder.config
+    assert again.transform == encoder.transform
+
+
+def test_preprocessing_is_the_models_own() -> None:
+    encoder = TimmEncoder("resnet18", model_args={"channels": (5, 7, 11, 13)})
+    data = timm.data.resolve_model_data_config(encoder.model)
+    transform = encoder.transform
+    assert transform.size == data["input_size"][1:] == (224, 224)
+    assert (transform.interpolation, transform.fit) == (data["interpolation"], "crop")
+    assert transform.crop_share == data["crop_pct"] == 0.95
+    assert_close(encoder.mean.flatten(), torch.tensor(data["mean"]))
+    assert_close(encoder.std.flatten(), torch.tensor(data["std"]))
+    whole = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, fit="squash").transform
+    assert (whole.size, whole.fit, whole.crop_share) == ((56, 56), "squash", 1.0)
+
+
+def test_an_oblong_input_has_an_oblong_grid() -> None:
+    encoder = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT | {"img_size": [24, 40]})
+    assert encoder.transform.size == (24, 40)
+    assert encoder.grid == (3, 5)
+
+
+def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) -> None:
+    weights = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT)
+    path = tmp_path / "weights.pth"
+    torch.save(weights.model.state_dict(), path)
+    tuned = TimmEncoder(
+        "vit_tiny_patch16_224", model_args=SMALL_VIT | {"checkpoint_path": str(path)}
+    )
+    assert_close(tuned.model.pos_embed, weights.model.pos_embed, rtol=0, atol=0)
+    assert tuned.arguments == {
+        "name": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+        "pretrained": False,
+        "image_size": None,
+        "model_args": SMALL_VIT,
+        "fit": None,
+    }
+
+    # Pretrained, with a timm that need not fetch: the weights come from a file.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    overlay = {"file": str(path)}
+    pretrained = TimmEncoder(
+        "vit_tiny_patch16_224",
+        pretrained=True,
+        model_args=SMALL_VIT | {"pretrained_cfg_overlay": overlay},
+    )
+    assert_close(pretrained.model.pos_embed, weights.model.pos_embed, rtol=0, atol=0)
+    path.unlink()
+    rebuilt = build(pretrained.config)
+    rebuilt.load_state_dict(pretrained.state_dict(), strict=True)
+
+
+def test_an_unknown_name_is_told_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"name: got 'resnet_18'.*Did you mean .*resnet18"):
+        TimmEncoder("resnet_18")
+    with pytest.raises(ValueError, match=r"resnet18\.nonsense.*resnet18\.a1_in1k"):
+        TimmEncoder("resnet18.nonsense")
+
+
+def test_wrong_sizes_and_models_without_a_grid() -> None:
+    with pytest.raises(ValueError, match="image_size: got 64, but img_size=56"):
+        TimmEncoder("vit_tiny_patch16_224", image_size=64, model_args=SMALL_VIT)
+    with pytest.raises(ValueError, match="crossvit_9_240.*gives list"):
+        TimmEncoder("crossvit_9_240")
+
+
+def test_offline_fails_at_once_and_clearly(monkeypatch, tmp_path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    start = time.perf_counter()
+    with pytest.raises(OSError, match=r"(?s)resnet10t: .*HF_HUB_OFFLINE is set.*pretrained=False"):
+        TimmEncoder("resnet10t", pretrained=True)
+    assert time.perf_counter() - start < 5  # timm's own retries take 46 s
+
+
+def test_an_unreachable_hub_is_found_out_at_once(monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with (
+        pytest.raises(OSError, match=r"some/model: .*127\.0\.0\.1:9 does not answer"),
+        hub_access("some/model"),
+    ):
+        assert constants.HF_HUB_OFFLINE
+        raise OSError("not cached")
+    assert not constants.HF_HUB_OFFLINE

@@ -1,0 +1,133 @@
+"""`Features`, plain tensors in their place, and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from vlm.features import Features, as_features, masked_max, masked_mean, masked_softmax
+
+B, N, D = 3, 5, 7
+
+
+@pytest.fixture
+def features() -> Features:
+    torch.manual_seed(0)
+    mask = torch.arange(N) < torch.tensor([5, 2, 0])[:, None]
+    return Features(torch.randn(B, N, D), mask, torch.randn(B, D), torch.rand(B, N, 4))
+
+
+def test_take(features: Features) -> None:
+    index = torch.tensor([2, 0, 0, 1])
+    taken = features.take(index)
+    for got, whole in zip(taken, features, strict=True):
+        assert torch.equal(got, torch.stack([whole[i] for i in index]))
+    assert features._replace(boxes=None).take(index).boxes is None
+
+
+def test_zero_padding(features: Features) -> None:
+    tokens = features.tokens.masked_fill(~features.mask[..., None], float("nan"))
+    cleaned = features._replace(tokens=tokens).zero_padding()
+    assert torch.equal(cleaned.tokens[features.mask], features.tokens[features.mask])
+    assert not cleaned.tokens[~features.mask].any()
+    assert cleaned.tokens[~features.mask].isfinite().all()
+
+
+def test_goes_through_pytree(features: Features) -> None:
+    moved = tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, features)
+    assert isinstance(moved, Features)
+    assert moved.tokens.dtype == torch.float64
+
+
+def test_pooled_vectors_are_one_token() -> None:
+    pooled = torch.randn(B, D)
+    features = as_features(pooled, "image")
+    assert torch.equal(features.tokens, pooled[:, None])
+    assert torch.equal(features.mask, torch.ones(B, 1, dtype=torch.bool))
+    assert torch.equal(features.pooled, pooled)
+    assert features.boxes is None
+
+
+def test_tokens_are_mean_pooled() -> None:
+    tokens = torch.randn(B, N, D)
+    features = as_features(tokens, "image")
+    assert torch.equal(features.tokens, tokens)
+    assert features.mask.all()
+    torch.testing.assert_close(features.pooled, tokens.mean(1))
+
+
+def test_no_token_at_all_is_zero() -> None:
+    features = as_features(torch.randn(B, 0, D), "image")
+    assert torch.equal(features.pooled, torch.zeros(B, D))
+
+
+def test_features_pass_unchanged(features: Features) -> None:
+    for got, wanted in zip(as_features(features, "image"), features, strict=True):
+        assert got is wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": torch.zeros(B, D)}, r"image.tokens: got shape \(3, 7\); wanted three dim"),
+        ({"mask": torch.ones(B, N)}, r"image.mask: got dtype torch.float32; wanted torch.bool"),
+        (
+            {"mask": torch.ones(B, N, dtype=torch.long)},
+            r"image.mask: got dtype torch.int64.*`mask.bool\(\)`",
+        ),
+        (
+            {"mask": torch.ones(B, 2, N, dtype=torch.bool)},
+            r"image.mask: got shape \(3, 2, 5\); wanted \(3, 5\)",
+        ),
+        ({"pooled": torch.zeros(B, D + 1)}, r"image.pooled: got shape \(3, 8\); wanted \(3, 7\)"),
+        ({"boxes": torch.zeros(B, N, 2)}, r"image.boxes: got shape \(3, 5, 2\); .*\(3, 5, 4\)"),
+    ],
+)
+def test_parts_must_agree(features: Features, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_features(features._replace(**change), "image")
+
+
+@pytest.mark.parametrize("shape", [(D,), (B, 2, N, D), ()])
+def test_other_tensors(shape: tuple[int, ...]) -> None:
+    message = rf"text: got a {len(shape)}-D tensor of shape .*wanted pooled vectors \(B, D\)"
+    with pytest.raises(ValueError, match=message):
+        as_features(torch.zeros(shape), "text")
+
+
+@pytest.mark.parametrize("reduce", [masked_mean, masked_max])
+@pytest.mark.parametrize("junk", [1e30, -1e30, float("nan"), float("inf"), float("-inf")])
+def test_reductions_ignore_padding(reduce: Any, features: Features, junk: float) -> None:
+    tokens = features.tokens.masked_fill(~features.mask[..., None], junk).requires_grad_()
+    got = reduce(tokens, features.mask)
+    plain = torch.mean if reduce is masked_mean else torch.amax
+    wanted = torch.stack([plain(tokens[0], 0), plain(tokens[1, :2], 0), torch.zeros(D)])
+    torch.testing.assert_close(got, wanted)
+    (gradient,) = torch.autograd.grad(got.sum(), tokens)
+    assert gradient.isfinite().all()
+    assert not gradient[~features.mask].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_reductions_keep_the_number_type(dtype: torch.dtype, features: Features) -> None:
+    tokens = features.tokens.to(dtype)
+    assert masked_mean(tokens, features.mask).dtype == dtype
+    assert masked_max(tokens, features.mask).dtype == dtype
+    assert masked_softmax(tokens, features.mask[..., None], 1).dtype == dtype
+
+
+def test_softmax_sums_to_one_or_zero(features: Features) -> None:
+    weights = masked_softmax(features.tokens * 100, features.mask[..., None], dim=1)
+    wanted = torch.tensor([1.0, 1.0, 0.0])[:, None].expand(B, D)
+    torch.testing.assert_close(weights.sum(1), wanted)
+    assert not weights[~features.mask].any()
+
+
+def test_softmax_without_padding_is_torchs(features: Features) -> None:
+    mask: Tensor = torch.ones(B, N, 1, dtype=torch.bool)
+    wanted = features.tokens.softmax(1)
+    torch.testing.assert_close(masked_softmax(features.tokens, mask, 1), wanted)

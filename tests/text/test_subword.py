@@ -1,0 +1,113 @@
+"""SubwordTokenizer: the ids of transformers, special tokens kept when cutting, no network."""
+
+import pickle
+import time
+from json import dumps, loads
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from vlm.part import build
+from vlm.text import SubwordTokenizer
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "col", "##our", "is", "the", "cat", "?"]
+QUESTIONS = ["what colour is the cat?", "cat", "", "is the xylophone what?"]
+
+
+def save_tokenizer(folder: Path) -> Path:
+    """A BERT tokenizer whose ids are not the usual ones: padding is 3."""
+    pieces = PIECES[1:4] + PIECES[:1] + PIECES[4:]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_tokenizer(tmp_path / "tokenizer")
+
+
+@pytest.mark.parametrize("max_length", [3, 5, 64])
+def test_ids_are_those_of_transformers(folder: Path, max_length: int) -> None:
+    ours = SubwordTokenizer(str(folder), max_length=max_length)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    want = theirs(
+        QUESTIONS, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    ids, mask = ours(QUESTIONS)
+    assert torch.equal(ids, want["input_ids"])
+    assert torch.equal(mask, want["attention_mask"].bool())
+    assert ours.pad_id == theirs.pad_token_id == 3
+    assert ours.vocab_size == len(theirs) == 11
+
+
+def test_by_hand(folder: Path) -> None:
+    tokenizer = SubwordTokenizer(str(folder), max_length=5)
+    assert tokenizer.tokens("what colour is") == ["[CLS]", "what", "col", "##our", "[SEP]"]
+    assert tokenizer.tokens("") == ["[CLS]", "[SEP]"]
+    assert tokenizer.unknown("is the xylophone what zebra") == ["xylophone", "zebra"]
+    assert tokenizer.unknown("what colour is the cat?") == []
+    # A model with fewer positions lowers it afterwards: cached ids must not survive.
+    tokenizer.max_length = 3
+    assert tokenizer.tokens("what colour is") == ["[CLS]", "what", "[SEP]"]
+
+
+def test_pickled_and_rebuilt_without_the_folder(folder: Path) -> None:
+    tokenizer = SubwordTokenizer(str(folder), max_length=7)
+    want = tokenizer(QUESTIONS)
+    for file in folder.iterdir():
+        file.unlink()
+    stored = loads(dumps(tokenizer.config))
+    assert stored["init_args"]["name"] is None
+    for again in (pickle.loads(pickle.dumps(tokenizer)), build(stored)):
+        assert all(torch.equal(a, b) for a, b in zip(again(QUESTIONS), want, strict=True))
+        assert (again.pad_id, again.max_length, again.vocab_size) == (3, 7, 11)
+        assert again.unknown("zebra cat") == ["zebra"]
+        assert again.config == tokenizer.config
+
+
+def test_a_tokenizer_without_special_tokens(tmp_path: Path) -> None:
+    backend = Tokenizer(models.WordLevel({"cat": 0, "<unk>": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="cat").save_pretrained(tmp_path)
+    tokenizer = SubwordTokenizer(str(tmp_path))
+    assert list(tokenizer.ids("")) == []
+    ids, mask = tokenizer(["", "cat cat dog"])
+    assert ids.tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert mask.tolist() == [[False] * 3, [True] * 3]
+
+
+def test_errors_name_the_argument(folder: Path) -> None:
+    with pytest.raises(ValueError, match="name, json: got None"):
+        SubwordTokenizer()
+    with pytest.raises(ValueError, match="max_length: got 2.*the 2 special tokens"):
+        SubwordTokenizer(str(folder), max_length=2)
+    stored = loads(SubwordTokenizer(str(folder)).arguments["json"])
+    stored["padding"] = None
+    with pytest.raises(ValueError, match=r"json: .*no pad id.*enable_padding"):
+        SubwordTokenizer(json=dumps(stored))
+
+
+def test_offline_fails_at_once_and_clearly(monkeypatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    start = time.perf_counter()
+    with pytest.raises(OSError, match=r"(?s)nobody/no-model: .*HF_HUB_OFFLINE is set"):
+        SubwordTokenizer("nobody/no-model")
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,34 @@
+"""vlm: visual question answering with swappable encoders, fusions and answer heads.
+
+Public names are imported when they are first used, so `import vlm` loads next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlm.features import Features
+    from vlm.inference import VQA, Answer, load
+    from vlm.model import VQAModel
+
+_HOMES = {
+    "Answer": "vlm.inference",
+    "Features": "vlm.features",
+    "VQA": "vlm.inference",
+    "VQAModel": "vlm.model",
+    "load": "vlm.inference",
+}
+__all__ = ["VQA", "Answer", "Features", "VQAModel", "load"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlm' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

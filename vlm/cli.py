@@ -1,0 +1,44 @@
+"""The command `vlm`. Training is a LightningCLI; asking needs none of that and starts fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+HELP = """\
+usage: vlm COMMAND ...
+
+Visual question answering: train models from parts that swap, and ask them about pictures.
+
+commands:
+  fit        train a model               vlm fit -c configs/easy_vqa.yaml
+  validate   score it on validation      vlm validate -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
+
+Swap a part with one argument:
+  vlm fit -c configs/easy_vqa.yaml --model.fusion=vlm.fusion.CrossAttention
+Every option of a command:      vlm fit --help
+Every option of a part:         vlm fit --model.fusion.help=vlm.fusion.CrossAttention
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command; `args` are `sys.argv[1:]` if None."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from vlm import __version__
+
+        print(__version__)
+    elif arguments[0] == "ask":
+        from vlm.ask import ask
+
+        ask(arguments[1:])
+    else:
+        from vlm.training.cli import run
+
+        run(arguments)

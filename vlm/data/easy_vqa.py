@@ -1,0 +1,58 @@
+"""easy-VQA: 64 x 64 pictures of one coloured shape each, from the PyPI package `easy-vqa`.
+
+Victor Zhou, https://github.com/vzhou842/easy-VQA, MIT licence. 4,000 training and 1,000 test
+pictures with 38,575 and 9,673 questions and 13 answers (the package's README).
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from vlm.data.questions import question_table
+
+SHAPES = {"circle", "rectangle", "triangle"}
+
+
+def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = None) -> pa.Table:
+    """The questions of a split; `answer_type` is yes/no, shape or color.
+
+    Args:
+        split: which of the two official splits.
+        root: folder with `train/` and `test/`; None takes the installed package's.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or `root` is not such a folder.
+    """
+    folder = (_package_folder() if root is None else Path(root)) / split
+    source = folder / "questions.json"
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: there is no such file; wanted easy-VQA's layout.")
+    rows = (
+        {
+            "id": f"{split}-{number}",
+            "image": str(folder / "images" / f"{image}.png"),
+            "question": question,
+            "answers": [answer],
+            "answer_type": _answer_type(answer),
+        }
+        for number, (question, answer, image) in enumerate(json.loads(source.read_text()))
+    )
+    return question_table(rows, str(source))
+
+
+def _answer_type(answer: str) -> str:
+    if answer in ("yes", "no"):
+        return "yes/no"
+    return "shape" if answer in SHAPES else "color"
+
+
+def _package_folder() -> Path:
+    spec = find_spec("easy_vqa")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("easy-VQA is not installed; install it with `pip install easy-vqa`.")
+    return Path(spec.origin).parent / "data"

@@ -1,0 +1,59 @@
+"""Pictures of a data set, decoded once or on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from vlm.image.transform import ImageError, ImageTransform, load_image
+
+
+class ImageStore:
+    """Paths in, transformed pictures out.
+
+    Args:
+        transform: of the model's image encoder.
+    """
+
+    def __init__(self, transform: ImageTransform) -> None:
+        self.transform = transform
+        self._rows: dict[str, int] = {}
+        self._cache = torch.empty(0, 3, *transform.size, dtype=torch.uint8)
+
+    def cache(self, paths: Iterable[str], questions: Iterable[str], name: str) -> None:
+        """Decode pictures now and keep them in memory, three bytes a pixel.
+
+        Args:
+            paths: of the pictures; one that is listed twice is decoded once.
+            questions: id of a question about each, for the error.
+            name: of the split, for the progress bar.
+        """
+        first = dict(zip(paths, questions, strict=True))
+        self._cache = torch.empty(len(first), 3, *self.transform.size, dtype=torch.uint8)
+        shown = track(first.items(), f"Decoding {name} pictures", transient=True)
+        for row, (path, question) in enumerate(shown):
+            self._cache[row] = self._read(path, question)
+            self._rows[path] = row
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
+        """Pictures (U, 3, H, W) uint8.
+
+        Args:
+            paths: of the pictures.
+            questions: id of a question about each, for the error.
+
+        Raises:
+            ImageError: naming the file, the reason and the question.
+        """
+        if self._rows:
+            return self._cache[torch.tensor([self._rows[path] for path in paths])]
+        return torch.stack([self._read(p, q) for p, q in zip(paths, questions, strict=True)])
+
+    def _read(self, path: str, question: str) -> Tensor:
+        try:
+            return self.transform(load_image(path))
+        except ImageError as error:
+            raise ImageError(f"Question {question!r}: {error}") from error

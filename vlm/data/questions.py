@@ -1,0 +1,76 @@
+"""Questions as an Arrow table: one row a question, whatever the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # a path, or a key of the image store
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("answers", pa.list_(pa.string())),  # one per annotator; null where unknown
+        pa.field("answer_type", pa.string()),
+        pa.field("question_type", pa.string()),
+    ]
+)
+"""Columns of a question table. Ids stay strings."""
+
+
+def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
+    """Make a checked table from rows with the columns of `SCHEMA`; the last three may be missing.
+
+    Args:
+        rows: one dict per question.
+        source: file or data set, for the errors.
+
+    Raises:
+        ValueError: an empty question, no id or image, a question without answers, ids that repeat.
+    """
+    rows = list(rows)
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"{source}, question {number} (id {row.get('id')!r})"
+        for name in ("id", "image"):
+            if not row.get(name):
+                raise ValueError(f"{where}: {name} is missing or empty.")
+        if not isinstance(row.get("question"), str) or not row["question"].strip():
+            raise ValueError(
+                f"{where}: got the question {row.get('question')!r}; wanted some text. Correct or "
+                f"remove this row."
+            )
+        if row.get("answers") is not None and not row["answers"]:
+            raise ValueError(f"{where}: the list of answers is empty; leave it out if unknown.")
+        if row["id"] in seen:
+            raise ValueError(f"{where}: the id stands at question {seen[row['id']]} already.")
+        seen[row["id"]] = number
+    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
+    return pa.table(columns, schema=SCHEMA)
+
+
+def image_groups(table: pa.Table) -> np.ndarray:
+    """A number (Q,) for each question, equal for questions about one image."""
+    return table["image"].combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Cut a table in two by image: no picture is in both parts.
+
+    Args:
+        table: questions.
+        share: of the images that go to the second part, in (0, 1).
+        seed: of the choice.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"validation_share: got {share}; wanted a share between 0 and 1.")
+    groups = image_groups(table)
+    count = int(groups.max()) + 1
+    chosen = np.zeros(count, dtype=bool)
+    order = np.random.default_rng(seed).permutation(count)
+    chosen[order[: max(1, round(share * count))]] = True
+    held_out = chosen[groups]
+    return table.filter(pa.array(~held_out)), table.filter(pa.array(held_out))

@@ -1,0 +1,121 @@
+"""The one type that passes between the stages, and the arithmetic of masks.
+
+Shapes, everywhere in the library: B batch, N tokens, D width, Q questions, U unique images,
+L words of a question, P patches of an image, A answers, H attention heads.
+
+Masks are bool and True marks a real token. A row with nothing real yields zeros, never NaN.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What an encoder or a fusion returns.
+
+    A `NamedTuple`, so that Lightning's device transfer, `torch.utils._pytree` and `torch.export`
+    see through it.
+
+    Attributes:
+        tokens: (B, N, D) float: patches or grid cells of an image, words of a question.
+        mask: (B, N) bool, True = a real token.
+        pooled: (B, D) float, one vector for the whole, made from the tokens.
+        boxes: (B, N, 4) float in [0, 1] or None: x0, y0, x1, y1 of each token in the model's
+            input picture. None for words.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+    boxes: Tensor | None = None
+
+    def take(self, index: Tensor) -> Features:
+        """The rows `index` (Q,) int64 of the batch: image features gathered to questions."""
+        boxes = None if self.boxes is None else self.boxes[index]
+        return Features(self.tokens[index], self.mask[index], self.pooled[index], boxes)
+
+    def zero_padding(self) -> Features:
+        """The same with zeros in the padding, so that junk there (NaN too) cannot spread."""
+        return self._replace(tokens=self.tokens.masked_fill(~self.mask[..., None], 0))
+
+
+def as_features(value: Features | Tensor, name: str) -> Features:
+    """Accept plain tensors where features are expected, and check what was given.
+
+    `(B, D)` is one pooled vector; `(B, N, D)` is tokens with nothing padded, mean-pooled.
+
+    Args:
+        value: features or a tensor.
+        name: the argument's name, for the error.
+
+    Raises:
+        ValueError: wrong number of dimensions, a mask that is not bool, parts that disagree.
+    """
+    if isinstance(value, Tensor):
+        if value.ndim == 2:
+            mask = torch.ones(value.shape[0], 1, dtype=torch.bool, device=value.device)
+            return Features(value[:, None], mask, value)
+        if value.ndim == 3:
+            mask = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+            return Features(value, mask, masked_mean(value, mask))
+        raise ValueError(
+            f"{name}: got a {value.ndim}-D tensor of shape {tuple(value.shape)}; wanted pooled "
+            f"vectors (B, D) or tokens (B, N, D). Flatten the grid of an image into N tokens."
+        )
+    tokens, mask, pooled, boxes = value
+    if tokens.ndim != 3:
+        raise ValueError(
+            f"{name}.tokens: got shape {tuple(tokens.shape)}; wanted three dimensions (B, N, D)."
+        )
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"{name}.mask: got dtype {mask.dtype}; wanted torch.bool with True = a real token. "
+            f"Convert it with `mask.bool()` (Hugging Face masks) or `mask == 0` (additive masks)."
+        )
+    if mask.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"{name}.mask: got shape {tuple(mask.shape)}; wanted {tuple(tokens.shape[:2])}, "
+            f"the (B, N) of the tokens. One mask serves all heads."
+        )
+    if pooled.shape != (tokens.shape[0], tokens.shape[2]):
+        raise ValueError(
+            f"{name}.pooled: got shape {tuple(pooled.shape)}; wanted "
+            f"{(tokens.shape[0], tokens.shape[2])}, the (B, D) of the tokens."
+        )
+    if boxes is not None and boxes.shape != (*tokens.shape[:2], 4):
+        raise ValueError(
+            f"{name}.boxes: got shape {tuple(boxes.shape)}; wanted "
+            f"{(*tokens.shape[:2], 4)}: x0, y0, x1, y1 of each token."
+        )
+    return Features(tokens, mask, pooled, boxes)
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
+    # `where` and not a product: whatever stands in the padding (NaN too) must not leak.
+    total = torch.where(mask[..., None], tokens, 0).sum(-2)
+    return total / mask.sum(-1, keepdim=True).clamp(min=1).to(total.dtype)
+
+
+def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
+    lowest = torch.finfo(tokens.dtype).min
+    highest = torch.where(mask[..., None], tokens, lowest).amax(-2)
+    return torch.where(mask.any(-1, keepdim=True), highest, 0)
+
+
+def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
+    """Softmax over the real entries along `dim`; zeros in the padding and in empty rows.
+
+    Args:
+        logits: any shape.
+        mask: bool, broadcastable to `logits`.
+        dim: the axis that sums to one.
+    """
+    # A finite floor, since a softmax over nothing but -inf is NaN in value and in gradient.
+    logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return logits.softmax(dim).masked_fill(~mask, 0)

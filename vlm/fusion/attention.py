@@ -1,0 +1,119 @@
+"""Attention between two sets of tokens, and the one way to look at its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.features import masked_softmax
+from vlm.fusion.base import check_divides, check_positive
+
+
+class RecordsAttention(nn.Module):
+    """Base of modules that can show where they look.
+
+    Attributes:
+        recorder: None, or a list that `forward` appends its weights to. `record_attention`
+            sets it; nothing is computed or kept otherwise.
+    """
+
+    recorder: list[Tensor] | None = None
+
+
+@contextmanager
+def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Collect the attention weights of every forward pass made inside the block.
+
+        with record_attention(fusion) as maps:
+            fused = fusion(image, text)
+        weights = maps["layers.0.words_to_patches"][0]   # (B, H, L, P)
+
+    The modules compute an explicit softmax meanwhile; their output stays the same to 1e-5.
+
+    Args:
+        module: a fusion or a whole model.
+
+    Yields:
+        For each attending submodule, by its name inside `module`, one tensor per forward pass:
+        (B, heads or glimpses, words, patches) or (B, glimpses, patches), zero in the padding.
+        Where patches attend to words it is given as (words, patches) too: each patch's column
+        then sums to one.
+    """
+    attending = {n: m for n, m in module.named_modules() if isinstance(m, RecordsAttention)}
+    maps: dict[str, list[Tensor]] = {name: [] for name in attending}
+    before = {name: part.recorder for name, part in attending.items()}
+    try:
+        for name, part in attending.items():
+            part.recorder = maps[name]
+        yield maps
+    finally:
+        for name, part in attending.items():
+            part.recorder = before[name]
+
+
+def explicit_is_faster(query: Tensor) -> bool:
+    """Whether matmul-softmax-matmul beats the fused kernel here.
+
+    On CPU the fused kernel's backward pass is several times slower in bf16 (see
+    docs/log.md); everywhere else it is at least as fast.
+    """
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+
+
+class Attention(RecordsAttention):
+    """Multi-head attention from queries to a masked context (Vaswani et al. 2017, section 3.2).
+
+    (B, N, query_dim), (B, M, context_dim), (B, M) bool -> (B, N, query_dim). A row whose context
+    is empty gets the output bias alone. Same function as `nn.MultiheadAttention` on the same weights.
+    The padding of the context may hold anything finite (`Features.zero_padding`).
+
+    Args:
+        query_dim: width of the queries and of the result.
+        context_dim: width of what is attended to.
+        heads: number of heads; divides `query_dim`.
+        dropout: share of the attention weights dropped in training, in [0, 1).
+        words_last: the context is the words and the queries are patches, so the recorded weights
+            are turned to (words, patches).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int,
+        heads: int,
+        dropout: float = 0.0,
+        words_last: bool = False,
+    ) -> None:
+        super().__init__()
+        check_positive(context_dim=context_dim)
+        check_divides("query_dim", query_dim, "heads", heads)
+        self.heads, self.dropout, self.words_last = heads, dropout, words_last
+        self.query = nn.Linear(query_dim, query_dim)
+        self.key_value = nn.Linear(context_dim, 2 * query_dim)
+        self.out = nn.Linear(query_dim, query_dim)
+
+    def forward(
+        self, query: Tensor, context: Tensor, mask: Tensor, query_mask: Tensor | None = None
+    ) -> Tensor:
+        """Attend; `query_mask` (B, N) bool only puts zeros in the recorded weights."""
+        q = rearrange(self.query(query), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads)
+        allowed = mask[:, None, None, :]  # (B, 1, 1, M)
+        dropout = self.dropout if self.training else 0.0
+        if self.recorder is None and not explicit_is_faster(q):
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        else:
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, N, M)
+            weights = masked_softmax(logits, allowed)
+            if self.recorder is not None:
+                shown = weights
+                if query_mask is not None:
+                    shown = weights.masked_fill(~query_mask[:, None, :, None], 0)
+                self.recorder.append(shown.mT if self.words_last else shown)
+            mixed = F.dropout(weights, dropout) @ v
+        return self.out(rearrange(mixed, "b h n d -> b n (h d)"))

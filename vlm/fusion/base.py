@@ -1,0 +1,114 @@
+"""The two levels of fusion: a merge joins two vectors, a fusion joins two sets of features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from vlm.features import Features, as_features
+from vlm.part import Part
+
+
+class Merge(Part, ABC):
+    """Two vectors in, one out: (..., x_dim), (..., y_dim) -> (..., out_dim).
+
+    Leading dimensions broadcast, so one question merges with every patch without being copied.
+    Inside a fusion x is the image and y the question.
+
+    Attributes:
+        x_dim, y_dim: widths that come in.
+        out_dim: width that goes out.
+    """
+
+    def __init__(self, x_dim: int, y_dim: int, out_dim: int) -> None:
+        super().__init__()
+        check_positive(x_dim=x_dim, y_dim=y_dim, out_dim=out_dim)
+        self.x_dim, self.y_dim, self.out_dim = x_dim, y_dim, out_dim
+
+    @abstractmethod
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        """(..., x_dim), (..., y_dim) -> (..., out_dim)."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Check the widths, then merge.
+
+        Raises:
+            ValueError: the last dimension of x or y is not the width this was built for.
+        """
+        for name, value, dim in (("x", x, self.x_dim), ("y", y, self.y_dim)):
+            if value.shape[-1] != dim:
+                raise ValueError(
+                    f"{name}: got width {value.shape[-1]} (shape {tuple(value.shape)}); wanted "
+                    f"{dim}, the {name}_dim this {type(self).__name__} was built with."
+                )
+        return self.merge(x, y)
+
+
+MergeFactory = Callable[[int, int], Merge]
+"""A merge without its widths, which the fusion knows: a class or a partial of one."""
+
+
+class Fusion(Part, ABC):
+    """Image features and question features in, joint features out.
+
+    `pooled` (B, out_dim) of the result is what a classifier reads; `tokens` are words, then
+    patches where the fusion keeps them, with the masks concatenated. Junk in the padding, the
+    order of the batch and its size never change a row.
+
+    Attributes:
+        image_dim, text_dim: widths that come in.
+        out_dim: width that goes out.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int, out_dim: int) -> None:
+        super().__init__()
+        check_positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
+        self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
+
+    @abstractmethod
+    def fuse(self, image: Features, text: Features) -> Features:
+        """The operator itself, on checked input."""
+
+    def forward(self, image: Features | Tensor, text: Features | Tensor) -> Features:
+        """Fuse; plain tensors are welcome: (B, D) pooled vectors or (B, N, D) tokens.
+
+        Raises:
+            ValueError: widths, batch sizes, devices, masks or dimensions that do not fit.
+        """
+        image, text = as_features(image, "image"), as_features(text, "text")
+        for name, value, dim in (("image", image, self.image_dim), ("text", text, self.text_dim)):
+            if value.tokens.shape[-1] != dim:
+                raise ValueError(
+                    f"{name}: got width {value.tokens.shape[-1]}; wanted {dim}, the {name}_dim "
+                    f"this {type(self).__name__} was built with."
+                )
+        if image.tokens.shape[0] != text.tokens.shape[0]:
+            raise ValueError(
+                f"image and text: got batches of {image.tokens.shape[0]} and "
+                f"{text.tokens.shape[0]}; wanted one image row for each question. Gather shared "
+                f"images with `image.take(image_index)`."
+            )
+        if image.tokens.device != text.tokens.device:
+            raise ValueError(
+                f"image and text: got devices {image.tokens.device} and {text.tokens.device}; "
+                f"wanted one device. Move one with `.to(device)`."
+            )
+        return self.fuse(image, text)
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError naming the first size that is not a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name}: got {size!r}; wanted a positive integer.")
+
+
+def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:
+    """Raise ValueError unless `parts` equal pieces make up `dim`."""
+    check_positive(**{name: dim, parts_name: parts})
+    if dim % parts:
+        raise ValueError(
+            f"{parts_name}: got {parts}, which does not divide {name}={dim}; choose one that does."
+        )

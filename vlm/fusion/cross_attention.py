@@ -1,0 +1,91 @@
+"""Cross-modal attention: words attend to patches and patches to words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_mean
+from vlm.fusion.attention import Attention
+from vlm.fusion.base import Fusion, check_positive
+
+
+class CrossAttention(Fusion):
+    """Layers in which words attend to patches and, at the same time, patches to words.
+
+    Each layer is residual and pre-normalised: cross-attention, then a feed-forward network, in
+    both directions in parallel, as in the co-attention of ViLBERT (arXiv 1908.02265, figure 2b).
+    `pooled` is a projection of the mean word and the mean patch.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the layers and of the result.
+        layers: number of layers.
+        heads: attention heads; divides `out_dim`.
+        feedforward_dim: hidden width of the feed-forward networks.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        layers: int = 1,
+        heads: int = 4,
+        feedforward_dim: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(layers=layers, feedforward_dim=feedforward_dim)
+        self.image_projection = nn.Linear(image_dim, out_dim)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.layers = nn.ModuleList(
+            CrossAttentionLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+        self.pool = nn.Sequential(nn.LayerNorm(2 * out_dim), nn.Linear(2 * out_dim, out_dim))
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        for layer in self.layers:
+            words, patches = layer(words, text.mask, patches, image.mask)
+        means = (masked_mean(words, text.mask), masked_mean(patches, image.mask))
+        pooled = self.pool(torch.cat(means, -1))  # (B, D)
+        return Features(
+            torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
+        )
+
+
+class CrossAttentionLayer(nn.Module):
+    """One layer of `CrossAttention`: both directions read what the layer before left."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.words_norm = nn.LayerNorm(dim)
+        self.patches_norm = nn.LayerNorm(dim)
+        self.words_to_patches = Attention(dim, dim, heads, dropout)
+        self.patches_to_words = Attention(dim, dim, heads, dropout, words_last=True)
+        self.words_feedforward = feedforward(dim, feedforward_dim, dropout)
+        self.patches_feedforward = feedforward(dim, feedforward_dim, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        w, p = self.words_norm(words), self.patches_norm(patches)
+        words = words + self.dropout(self.words_to_patches(w, p, patches_mask, words_mask))
+        patches = patches + self.dropout(self.patches_to_words(p, w, words_mask, patches_mask))
+        return words + self.words_feedforward(words), patches + self.patches_feedforward(patches)
+
+
+def feedforward(dim: int, hidden_dim: int, dropout: float) -> nn.Sequential:
+    """A pre-normalised feed-forward branch, without its residual connection."""
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, hidden_dim),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_dim, dim),
+        nn.Dropout(dropout),
+    )

@@ -1,0 +1,29 @@
+"""Fusion of the two pooled vectors by any merge."""
+
+from __future__ import annotations
+
+from vlm.features import Features
+from vlm.fusion.base import Fusion, MergeFactory
+from vlm.fusion.merges import Product
+
+
+class Pooled(Fusion):
+    """Merge the two pooled vectors; the result is one token.
+
+        Pooled(512, 64)                                         # elementwise product
+        Pooled(512, 64, merge=partial(ConcatMLP, out_dim=128))
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        merge: makes the merge from (image_dim, text_dim): a class or a partial of one.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int, merge: MergeFactory = Product) -> None:
+        made = merge(image_dim, text_dim)
+        super().__init__(image_dim, text_dim, made.out_dim)
+        self.merge = made
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        pooled = self.merge(image.pooled, text.pooled)  # (B, D)
+        mask = pooled.new_ones(pooled.shape[0], 1, dtype=bool)
+        return Features(pooled[:, None], mask, pooled)

@@ -1,0 +1,74 @@
+"""Classification over a vocabulary of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vlm.heads.vocabulary import AnswerVocabulary
+from vlm.batch import Batch
+from vlm.features import Features
+from vlm.fusion.base import check_positive
+from vlm.heads import losses
+from vlm.heads.base import AnswerHead, Ranked
+
+LOSSES: dict[str, Callable[[Tensor, losses.AnswerCounts], Tensor]] = {
+    "bce": losses.soft_bce,
+    "kl": losses.kl_divergence,
+    "ce": losses.cross_entropy,
+    "sampled_ce": losses.sampled_cross_entropy,
+}
+
+
+class Classification(AnswerHead):
+    """A perceptron from the joint vector to one score per answer.
+
+    Args:
+        in_dim: width of the joint features.
+        answers: the vocabulary (`vlm.heads.vocabulary.count_answers` of the training questions).
+        hidden_dims: widths of the hidden layers; none makes it a linear classifier.
+        dropout: share dropped after each hidden layer in training, in [0, 1).
+        loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
+            frequent answer, "sampled_ce" with one drawn from the shares (`vlm.heads.losses`).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        answers: Sequence[str],
+        hidden_dims: Sequence[int] = (128,),
+        dropout: float = 0.0,
+        loss: Literal["bce", "kl", "ce", "sampled_ce"] = "bce",
+    ) -> None:
+        super().__init__(in_dim)
+        check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
+        self.vocabulary = AnswerVocabulary(answers)
+        self.encode_targets = self.vocabulary.encode
+        self.independent = loss == "bce"
+        self.per_question_loss = LOSSES[loss]
+        layers: list[nn.Module] = []
+        dims = [in_dim, *hidden_dims]
+        for dim, next_dim in zip(dims, dims[1:], strict=False):
+            layers += [nn.Linear(dim, next_dim), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(dims[-1], len(self.vocabulary)))
+
+    def forward(self, fused: Features, batch: Batch) -> Tensor:
+        """Logits (Q, A)."""
+        return self.layers(fused.pooled)
+
+    def loss(self, scores: Tensor, batch: Batch) -> Tensor:
+        return self.per_question_loss(scores, batch.targets).sum() / batch.total
+
+    def decode(self, scores: Tensor, top_k: int) -> list[Ranked]:
+        """The most likely answers. "bce" gives each answer a probability of its own, which need
+        not sum to one; the other losses give a distribution."""
+        scores = scores.float()
+        probabilities = scores.sigmoid() if self.independent else scores.softmax(-1)
+        best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
+        answers = self.vocabulary.answers
+        return [
+            [(answers[i], p) for i, p in zip(row, values, strict=True)]
+            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]

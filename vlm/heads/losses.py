@@ -1,0 +1,74 @@
+"""Losses of the VQA literature over an answer vocabulary, each one value per question.
+
+Their target is how many of a question's annotators gave each answer of the vocabulary. Answers
+outside the vocabulary have no column; a question with none inside it has a row of zeros.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class AnswerCounts(NamedTuple):
+    """What the annotators said.
+
+    Attributes:
+        counts: (Q, A) float: annotators who gave the answer.
+        annotators: (Q,) float: annotators asked, those with other answers included.
+    """
+
+    counts: Tensor
+    annotators: Tensor
+
+
+def soft_scores(target: AnswerCounts) -> Tensor:
+    """Accuracy (Q, A) in [0, 1] that each answer would earn: the official leave-one-out rule.
+
+    With ten annotators 0, 1, 2, 3, 4 or more agreeing give 0, 0.3, 0.6, 0.9, 1 (the targets of
+    arXiv 1708.02711, section 3.3). A single annotator gives 1.
+    """
+    n, total = target.counts, target.annotators[:, None]
+    said_it = n * ((n - 1) / 3).clamp(0, 1)
+    did_not = (total - n) * (n / 3).clamp(max=1)
+    return torch.where(total == 1, n, (said_it + did_not) / total.clamp(min=1))
+
+
+def shares(target: AnswerCounts) -> Tensor:
+    """Share (Q, A) of the annotators who gave each answer."""
+    return target.counts / target.annotators[:, None].clamp(min=1)
+
+
+def soft_bce(logits: Tensor, target: AnswerCounts) -> Tensor:
+    """Binary cross-entropy against the soft scores, summed over answers (arXiv 1708.02711, eq. 6)."""
+    scores = soft_scores(target).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, scores, reduction="none").sum(-1)
+
+
+def kl_divergence(logits: Tensor, target: AnswerCounts) -> Tensor:
+    """KL divergence from the annotators' shares to the prediction (arXiv 1708.01471, section 4.2).
+
+    Shares of answers outside the vocabulary are left out of the sum.
+    """
+    wanted = shares(target).to(logits.dtype)
+    return F.kl_div(logits.log_softmax(-1), wanted, reduction="none").sum(-1)
+
+
+def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
+    """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary."""
+    loss = F.cross_entropy(logits, target.counts.argmax(-1), reduction="none")
+    return loss * target.counts.any(-1)
+
+
+def sampled_cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
+    """Cross-entropy with an answer drawn from the annotators' shares (arXiv 1610.04325, section 5).
+
+    Drawn anew at each call from torch's generator; 0 for a question with none in the vocabulary.
+    """
+    known = target.counts.any(-1)
+    weights = torch.where(known[:, None], target.counts, 1)
+    drawn = torch.multinomial(weights, 1).squeeze(-1)
+    return F.cross_entropy(logits, drawn, reduction="none") * known

@@ -1,0 +1,90 @@
+"""The answer vocabulary: which answers a classifier can give."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from vlm.heads.losses import AnswerCounts
+from vlm.metrics import soft_score
+
+
+def count_answers(
+    answers: Iterable[Sequence[str]], min_count: int = 1, max_size: int | None = None
+) -> list[str]:
+    """The answers of the training questions, most frequent first, ties in alphabetical order.
+
+    Args:
+        answers: per question, what its annotators said; the most frequent one counts (the first
+            on a tie), as VQA v2's `multiple_choice_answer`.
+        min_count: answers of fewer questions are left out.
+        max_size: at most so many answers; None for all.
+
+    Raises:
+        ValueError: no answer is left.
+    """
+    counts = Counter(Counter(given).most_common(1)[0][0] for given in answers if given)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = [answer for answer, n in ranked if n >= min_count][:max_size]
+    if not kept:
+        raise ValueError(
+            f"The training questions have {len(counts)} different answers and none occurs at least "
+            f"min_count={min_count} times; lower it."
+        )
+    return kept
+
+
+class AnswerVocabulary:
+    """The answers a classifier can give, in the order of its outputs.
+
+    Args:
+        answers: each answer once.
+
+    Raises:
+        ValueError: no answers, or one that occurs twice.
+    """
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self._ids = {answer: i for i, answer in enumerate(self.answers)}
+        if not self.answers:
+            raise ValueError("answers: got none; wanted at least one answer.")
+        if len(self._ids) != len(self.answers):
+            twice = next(a for a, n in Counter(self.answers).items() if n > 1)
+            raise ValueError(f"answers: got {twice!r} more than once; wanted each answer once.")
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __contains__(self, answer: str) -> bool:
+        return answer in self._ids
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name these answers in this order."""
+        return hashlib.sha256("\n".join(self.answers).encode()).hexdigest()[:12]
+
+    def encode(self, answers: Sequence[Sequence[str]]) -> AnswerCounts:
+        """Count, for each question, how many annotators gave each answer of the vocabulary."""
+        rows, columns = [], []
+        for row, given in enumerate(answers):
+            for answer in given:
+                column = self._ids.get(answer)
+                if column is not None:
+                    rows.append(row)
+                    columns.append(column)
+        counts = torch.zeros(len(answers), len(self))
+        counts.index_put_(
+            (torch.tensor(rows, dtype=torch.long), torch.tensor(columns, dtype=torch.long)),
+            torch.ones(len(rows)),
+            accumulate=True,
+        )
+        return AnswerCounts(counts, torch.tensor([float(len(given)) for given in answers]))
+
+    def best_score(self, answers: Sequence[str]) -> float:
+        """The best accuracy in [0, 1] that this vocabulary can earn on one question."""
+        counts = Counter(answer for answer in answers if answer in self._ids)
+        return max((soft_score(n, len(answers)) for n in counts.values()), default=0.0)

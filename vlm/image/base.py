@@ -1,0 +1,84 @@
+"""What every image encoder offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from vlm.features import Features
+from vlm.image.transform import ImageTransform
+from vlm.part import Part
+
+
+class ImageEncoder(Part, ABC):
+    """Pictures in, patches or grid cells out: (B, 3, H, W) -> `Features`.
+
+    Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
+    made from the tokens and has their width.
+
+    Attributes:
+        dim: width of the tokens.
+        grid: (rows, columns) of the tokens.
+        transform: brings any picture to the input this encoder wants.
+        mean, std: (3, 1, 1) of the colour channels on the scale 0 to 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        transform: ImageTransform,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.dim, self.grid, self.transform = dim, grid, transform
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = torch.tensor(values).view(3, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures (B, 3, H, W) -> tokens (B, rows * columns, dim), pooled (B, dim)."""
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode pictures as `transform` makes them.
+
+        Args:
+            images: (B, 3, H, W), uint8 in [0, 255] or float in [0, 1]; H, W = `transform.size`.
+
+        Raises:
+            ValueError: another shape or number type.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, *self.transform.size):
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}; wanted (B, 3, {self.transform.size[0]}, "
+                f"{self.transform.size[1]}). Use the encoder's own `transform`."
+            )
+        # Normalised here and not in the loader: pictures travel as uint8, a quarter of the bytes.
+        if images.dtype == torch.uint8:
+            images = images.to(self.mean.dtype) / 255
+        elif images.is_floating_point():
+            images = images.to(self.mean.dtype)
+        else:
+            raise ValueError(
+                f"images: got dtype {images.dtype}; wanted uint8 in [0, 255] or float in [0, 1]."
+            )
+        tokens, pooled = self.encode((images - self.mean) / self.std)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
+        return Features(tokens, mask, pooled, boxes)
+
+
+def grid_boxes(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """Boxes (rows * columns, 4) of a grid's cells, row by row: x0, y0, x1, y1 in [0, 1]."""
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+    )
+    corners = (x / columns, y / rows, (x + 1) / columns, (y + 1) / rows)
+    return torch.stack(corners, -1).flatten(0, 1)

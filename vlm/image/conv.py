@@ -1,0 +1,67 @@
+"""A small convolutional network, made for training from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.image.base import ImageEncoder
+from vlm.image.transform import ImageTransform
+
+
+class ConvNet(ImageEncoder):
+    """Convolutions that halve the picture stage by stage; every scale reaches the tokens.
+
+    Each stage's output is max-pooled to the last grid and all are concatenated (progressive
+    aggregation): fine edges and whole shapes stand side by side in each token. `pooled` is the
+    maximum over the grid, since an object counts wherever it lies.
+
+    Args:
+        image_size: height and width of the input in pixels; a multiple of 2 ** stages.
+        widths: channels of each stage, the first at half the input's resolution.
+        dropout: share of the pooled and token channels dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self, image_size: int = 64, widths: Sequence[int] = (16, 32, 64, 64), dropout: float = 0.0
+    ) -> None:
+        scale = 2 ** len(widths)
+        if not widths or image_size % scale or image_size < scale:
+            raise ValueError(
+                f"image_size: got {image_size} with {len(widths)} stages; wanted a multiple of "
+                f"{scale}, as each stage halves the picture."
+            )
+        side = image_size // scale
+        super().__init__(
+            dim=sum(widths),
+            grid=(side, side),
+            transform=ImageTransform((image_size, image_size)),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        )
+        self.stages = nn.ModuleList(
+            stage(before, width) for before, width in zip([3, *widths], widths, strict=False)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        scales = []
+        for layers in self.stages:
+            images = layers(images)
+            scales.append(images)
+        grids = [F.max_pool2d(s, s.shape[-1] // self.grid[1]) for s in scales]
+        tokens = self.dropout(torch.cat(grids, 1).flatten(2).mT)  # (B, P, D)
+        return tokens, tokens.amax(1)
+
+
+def stage(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Convolution, normalisation, ReLU and halving. The bias is BatchNorm's."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )

@@ -1,0 +1,145 @@
+"""From a picture of any kind and size to the encoder's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; the message names the file and the reason."""
+
+
+def load_image(source: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Image:
+    """An upright RGB picture from a path, a PIL image, or an array.
+
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
+    an animation gives its first frame.
+
+    Args:
+        source: a path, a PIL image, or an array: (H, W), (H, W, 3) or (3, H, W), uint8 in
+            [0, 255] or float in [0, 1].
+
+    Raises:
+        ImageError: missing, empty, corrupt or too large, or an array of another kind.
+    """
+    if isinstance(source, (np.ndarray, Tensor)):
+        if isinstance(source, Tensor):
+            source = source.detach().cpu()
+            source = source.float() if source.is_floating_point() else source
+        return _from_array(np.asarray(source))
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    path = Path(source)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: the picture has {width} x {height} pixels; at most "
+                    f"{MAX_PIXELS:,} are read. Scale it down first."
+                )
+            return _to_rgb(image)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: there is no such file.") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: this is a folder; wanted a picture.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path}: {error}") from error
+    except Exception as error:  # a corrupt file raises anything: SyntaxError, struct.error, ...
+        if isinstance(error, ImageError):
+            raise
+        empty = path.is_file() and path.stat().st_size == 0
+        reason = "the file is empty" if empty else error
+        raise ImageError(f"{str(path)[:200]}: not a readable picture ({reason}).") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        # `convert` would saturate: anything above 255 of 65,535 would come out white.
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise ImageError(
+            f"image: got an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (3, H, W)."
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ImageError(
+                f"image: got floats from {array.min():g} to {array.max():g}; wanted [0, 1], or "
+                f"uint8 in [0, 255]."
+            )
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"image: got dtype {array.dtype}; wanted uint8 or float.")
+    return Image.fromarray(array).convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resize to one size, so that a picture looks the same whatever its batch.
+
+    Args:
+        size: (height, width) of the result in pixels.
+        interpolation: filter of the resizing.
+        fit: "squash" resizes both sides; "crop" keeps the aspect and takes the middle.
+        crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
+    """
+
+    size: tuple[int, int]
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    fit: Literal["squash", "crop"] = "squash"
+    crop_share: float = 1.0
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An RGB picture -> (3, H, W) uint8."""
+        height, width = self.size
+        method = _FILTERS[self.interpolation]
+        if self.fit == "crop":
+            target = (round(width / self.crop_share), round(height / self.crop_share))
+            image = ImageOps.fit(image, target, method)
+            left, top = (target[0] - width) // 2, (target[1] - height) // 2
+            image = image.crop((left, top, left + width, top + height))
+        elif image.size != (width, height):
+            image = image.resize((width, height), method)
+        # `array` and not `asarray`: torch wants memory it may write to.
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Where the model's input lies in the photo: x0, y0, x1, y1 in the photo's pixels.
+
+        Args:
+            image_size: (width, height) of the photo.
+        """
+        width, height = image_size
+        if self.fit == "squash":
+            return 0.0, 0.0, float(width), float(height)
+        scale = min(width / self.size[1], height / self.size[0]) * self.crop_share
+        w, h = self.size[1] * scale, self.size[0] * scale
+        return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2

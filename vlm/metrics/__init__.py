@@ -1,0 +1,59 @@
+"""How good the answers are: VQA accuracy, means by type, intervals, precision and recall.
+
+Scoring a question needs the standard library only. numpy (`aggregate`) and torchmetrics
+(`torchmetric`) load on first use of a name from there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not lazy: these two are light, and a module of the same name would hide the function once loaded.
+from vlm.metrics.per_answer import PrecisionRecall, per_answer
+from vlm.metrics.vqa_accuracy import normalize_answer, soft_score, vqa_accuracy
+
+if TYPE_CHECKING:
+    from vlm.metrics.aggregate import (
+        Interval,
+        Mean,
+        accuracy_by,
+        bootstrap_interval,
+        seed_interval,
+    )
+    from vlm.metrics.torchmetric import VQAAccuracy
+
+__all__ = [
+    "Interval",
+    "Mean",
+    "PrecisionRecall",
+    "VQAAccuracy",
+    "accuracy_by",
+    "bootstrap_interval",
+    "normalize_answer",
+    "per_answer",
+    "seed_interval",
+    "soft_score",
+    "vqa_accuracy",
+]
+
+_MODULES = {
+    "Interval": "aggregate",
+    "Mean": "aggregate",
+    "accuracy_by": "aggregate",
+    "bootstrap_interval": "aggregate",
+    "seed_interval": "aggregate",
+    "VQAAccuracy": "torchmetric",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

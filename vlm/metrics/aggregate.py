@@ -1,0 +1,220 @@
+"""From the scores of single questions to means, and to how far those means can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_Floats = NDArray[np.float64]
+_Key = TypeVar("_Key", bound=Hashable)
+# Counts drawn at a time by the bootstrap, 8 bytes each: bounds its memory.
+_DRAWN_AT_ONCE: Final = 2**21
+
+
+class Mean(NamedTuple):
+    """A mean and over how many questions it goes.
+
+    Attributes:
+        mean: mean score, in [0, 1].
+        questions: how many, at least 1.
+    """
+
+    mean: float
+    questions: int
+
+
+class Interval(NamedTuple):
+    """A confidence interval, and over what repetition it holds.
+
+    Attributes:
+        low: lower end, in the unit of the scores.
+        high: upper end.
+        over: what varies, such as "questions, clustered by image" or "3 seeds". An interval over
+            questions says nothing about another seed, and the other way round.
+    """
+
+    low: float
+    high: float
+    over: str
+
+
+def accuracy_by(scores: Sequence[float], keys: Sequence[_Key]) -> dict[_Key, Mean]:
+    """Mean score and number of questions for each key, such as an answer or question type.
+
+    Args:
+        scores: one per question, in [0, 1].
+        keys: the key of each question.
+
+    Returns:
+        By key, in the order of first appearance. Empty for no questions.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    if len(scores) != len(keys):
+        raise ValueError(
+            f"scores has {len(scores)} values and keys {len(keys)}, "
+            "but each question needs one of both: align them by question"
+        )
+    groups: dict[_Key, list[float]] = {}
+    for score, key in zip(scores, keys, strict=True):
+        groups.setdefault(key, []).append(float(score))
+    return {key: Mean(math.fsum(group) / len(group), len(group)) for key, group in groups.items()}
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    unit: str = "image",
+) -> Interval:
+    """Interval for the mean score, had other questions been drawn from the same source.
+
+    The percentile bootstrap. With `clusters` whole clusters are drawn, each with all its questions,
+    and the mean is the ratio of the drawn scores to the drawn questions: questions about one image
+    are not independent, and treating them so makes the interval too narrow.
+
+    Where all clusters have the same mean c (every question right, say) every resample gives c, and
+    the bootstrap would claim certainty. Then, with m clusters, the share of clusters unlike these
+    is at most q = 1 - (alpha/2)^(1/m) by Clopper and Pearson's exact bound, and the interval is
+    where the mean can be with that share at 0 or at 1: [c(1-q), c(1-q) + q]. For c = 1 that is the
+    exact [(alpha/2)^(1/m), 1]. It takes clusters to be of similar size.
+
+    Args:
+        scores: (Q,) one per question, in [0, 1].
+        clusters: the cluster of each question, such as its image id; None: each is its own.
+        level: confidence, in (0, 1).
+        resamples: bootstrap samples, at least 1; below some 1000 the ends are rough.
+        seed: of the resampling; the same seed gives the same interval.
+        unit: what a cluster is, for `Interval.over`.
+
+    Raises:
+        ValueError: `scores` is empty, not one-dimensional or outside [0, 1], `clusters` differs in
+            length, or `level` or `resamples` is out of range.
+    """
+    values = _unit_scores(scores)
+    alpha = 1 - _checked_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, but must be at least 1 (2000 is usual)")
+    over = "questions" if clusters is None else f"questions, clustered by {unit}"
+    sums, sizes = _cluster_sums(values, clusters)
+    if np.ptp(sums / sizes) < 1e-9:
+        centre = float(values.mean())
+        unlike = 1 - (alpha / 2) ** (1 / len(sums))
+        low = centre * (1 - unlike)
+        return Interval(low, low + unlike, over)
+    means = _resampled_means(sums, sizes, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
+    return Interval(float(low), float(high), over)
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Interval for the mean over training seeds, by Student's t.
+
+    Takes the values to be independent and about normal. Equal values give an interval of no width,
+    which says that these seeds agree and not that all would.
+
+    Args:
+        values: the same measurement once per seed, in any unit, at least two.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two values, a value that is not finite, or `level` out of range.
+    """
+    _checked_level(level)
+    runs = np.asarray(values, dtype=np.float64)
+    if runs.ndim != 1 or len(runs) < 2:
+        raise ValueError(
+            f"values has shape {runs.shape}, but a spread over seeds needs at least two numbers: "
+            "train with more seeds"
+        )
+    if not np.isfinite(runs).all():
+        raise ValueError(f"values is {runs.tolist()}, but must be finite: drop the failed runs")
+    half = _student_t(level, len(runs) - 1) * float(runs.std(ddof=1)) / math.sqrt(len(runs))
+    mean = float(runs.mean())
+    return Interval(mean - half, mean + half, f"{len(runs)} seeds")
+
+
+def _unit_scores(scores: ArrayLike) -> _Floats:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"scores has shape {values.shape}, but must be (Q,) with Q at least 1")
+    # Written so that nan fails too.
+    wrong = values[~((values >= 0) & (values <= 1))]
+    if len(wrong):
+        raise ValueError(
+            f"scores contains {wrong[0]}, but must lie in [0, 1]: divide percentages by 100"
+        )
+    return values
+
+
+def _checked_level(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}, but must lie in (0, 1), such as 0.95")
+    return level
+
+
+def _cluster_sums(
+    values: _Floats, clusters: Sequence[Hashable] | None
+) -> tuple[_Floats, NDArray[np.intp]]:
+    """Sum of the scores and number of questions of each cluster."""
+    if clusters is None:
+        return values, np.ones(len(values), dtype=np.intp)
+    if len(clusters) != len(values):
+        raise ValueError(
+            f"clusters has {len(clusters)} values and scores {len(values)}, "
+            "but each question needs one of both: align them by question"
+        )
+    numbers: dict[Hashable, int] = {}
+    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    return np.bincount(index, weights=values).astype(np.float64), np.bincount(index)
+
+
+def _resampled_means(
+    sums: _Floats, sizes: NDArray[np.intp], resamples: int, rng: np.random.Generator
+) -> _Floats:
+    """The mean score of each bootstrap sample of the clusters."""
+    # Clusters of equal sum and size are interchangeable, so it is enough to draw how many there are
+    # of each kind: accuracies have few values, and 10^5 clusters come down to some hundred kinds.
+    table, counts = np.unique(np.stack([sums.round(9), sizes], 1), axis=0, return_counts=True)
+    means = np.empty(resamples)
+    step = max(1, _DRAWN_AT_ONCE // len(table))
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        drawn = rng.multinomial(len(sums), counts / len(sums), size=stop - start)
+        total, questions = (drawn @ table).T
+        means[start:stop] = total / questions
+    return means
+
+
+def _student_t(level: float, freedom: int) -> float:
+    """The t with P(|T| <= t) = level, found by bisection to machine precision."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(64):
+        middle = (low + high) / 2
+        if _within(middle, freedom) < level:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """P(|T| <= t) of Student's t for whole degrees of freedom, at angle = atan(t / sqrt(freedom)).
+
+    A finite series, so exact: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3-4.
+    """
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    series = 0.0
+    for power in range(odd, freedom, 2):
+        series += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + sine * series) if odd else sine * series

@@ -1,0 +1,71 @@
+"""Precision, recall and F1 of each answer: which a model never gives, or too often."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class PrecisionRecall(NamedTuple):
+    """How well one answer is found.
+
+    Attributes:
+        precision: of the times it was predicted, the fraction that was right, in [0, 1]; nan if it
+            never was predicted.
+        recall: of the times it was the reference, the fraction found, in [0, 1]; nan if it never
+            was the reference.
+        f1: 2 right / (predicted + support), in [0, 1]. Where precision and recall both exist it is
+            their harmonic mean. Never nan: an answer that was always missed has 0, so that a mean
+            over answers counts it.
+        support: number of questions whose reference it is.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def per_answer(predictions: Sequence[str], references: Sequence[str]) -> dict[str, PrecisionRecall]:
+    """Precision, recall, F1 and support of every answer on either side.
+
+    Strings are compared as they are: apply `normalize_answer` to both sides first if spelling
+    should not count. `references` holds one answer per question, for VQA v2 usually
+    `multiple_choice_answer`.
+
+    Returns:
+        By answer, the best supported first, equal support in alphabetical order.
+
+    Raises:
+        ValueError: the two differ in length.
+        TypeError: either is a single string.
+    """
+    for name, given in (("predictions", predictions), ("references", references)):
+        if isinstance(given, str):
+            raise TypeError(
+                f"{name} is the string {given!r}, but must be a sequence of strings: "
+                f"for a single question pass [{given!r}]"
+            )
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"predictions has {len(predictions)} answers and references {len(references)}, "
+            "but each question needs one of both: align them by question"
+        )
+    right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)
+    predicted, support = Counter(predictions), Counter(references)
+    answers = sorted(predicted | support, key=lambda answer: (-support[answer], answer))
+    return {
+        answer: PrecisionRecall(
+            precision=_ratio(right[answer], predicted[answer]),
+            recall=_ratio(right[answer], support[answer]),
+            f1=2 * right[answer] / (predicted[answer] + support[answer]),
+            support=support[answer],
+        )
+        for answer in answers
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,140 @@
+"""What every swappable part has in common: it knows the arguments it was made with.
+
+A checkpoint stores `part.config`, plain data in the `class_path` / `init_args` form of the
+configuration files, and `build` makes it again from that: offline, and without the training
+code. Values are plain data, further parts, or factories of parts (a class or a
+`functools.partial` of one, as a merge inside a fusion is given).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from functools import partial
+from typing import Any, Self
+
+from torch import nn
+
+
+class Configured:
+    """An object that remembers its constructor's arguments.
+
+    Attributes:
+        arguments: the constructor's arguments by name. A class whose constructor would fetch
+            something (pretrained weights) edits them, so that it is rebuilt without doing so.
+    """
+
+    arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # `__new__` below hides the signature of `__init__` from `help` and the command line.
+        signature = inspect.signature(cls.__init__)
+        without_self = list(signature.parameters.values())[1:]
+        cls.__signature__ = signature.replace(parameters=without_self)  # type: ignore[attr-defined]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        # `bind_partial`: copies and unpickled objects come through here with no arguments.
+        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
+        bound.apply_defaults()  # stored too, so that a default may change without harm
+        object.__setattr__(made, "arguments", dict(bound.arguments))
+        return made
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain data from which `build` makes this again, without its weights."""
+        return _describe(self)
+
+
+class Part(Configured, nn.Module):
+    """Base of image encoders, text encoders, merges, fusions and heads."""
+
+
+def _describe(value: Any) -> Any:
+    if isinstance(value, Configured):
+        arguments = {name: _describe(item) for name, item in value.arguments.items()}
+        return {"class_path": _path(type(value)), "init_args": arguments}
+    if isinstance(value, type):
+        return {"class_path": _path(value), "factory": True}
+    if isinstance(value, partial):
+        # The command line wraps the class in helper functions and passes it last.
+        *helpers, cls = value.func, *value.args
+        if not isinstance(cls, type) or not all(callable(helper) for helper in helpers):
+            raise ValueError(f"{value}: give the arguments of a factory by name, not by position.")
+        arguments = {name: _describe(item) for name, item in value.keywords.items()}
+        return {"class_path": _path(cls), "init_args": arguments, "factory": True}
+    if isinstance(value, dict):
+        return {name: _describe(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(
+        f"A part was made with {value!r}, which a checkpoint cannot store: wanted numbers, strings, "
+        f"lists, dicts, parts, or a class (or functools.partial of one) as a factory."
+    )
+
+
+def _path(cls: Any) -> str:
+    module = cls.__module__
+    public = module.rpartition(".")[0]
+    # `vlm.fusion.Product` and not the file it happens to live in: files may be reorganised.
+    if module.startswith("vlm.") and hasattr(importlib.import_module(public), cls.__name__):
+        module = public
+    return f"{module}.{cls.__qualname__}"
+
+
+def build(config: dict[str, Any], trust: bool = False) -> Any:
+    """Make an object from its `config`.
+
+    Args:
+        config: `class_path`, `init_args` and, for a factory, `factory: true`.
+        trust: also import classes from outside `vlm`. A configuration that names a class runs
+            that class's code: say True only for files of your own.
+
+    Raises:
+        ValueError: a foreign class without `trust`, an unknown class, arguments that do not fit.
+    """
+    cls = _import(config["class_path"], trust)
+    arguments = {k: _rebuild(v, trust) for k, v in config.get("init_args", {}).items()}
+    if config.get("factory"):
+        return partial(cls, **arguments) if arguments else cls
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{config['class_path']}: its stored arguments {sorted(arguments)} do not fit this "
+            f"version of the class ({error})."
+        ) from error
+
+
+def _rebuild(value: Any, trust: bool) -> Any:
+    if isinstance(value, dict):
+        if "class_path" in value:
+            return build(value, trust)
+        return {name: _rebuild(item, trust) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rebuild(item, trust) for item in value]
+    return value
+
+
+def _import(path: str, trust: bool) -> Any:
+    module_name, _, name = path.rpartition(".")
+    if not trust and module_name.split(".")[0] != "vlm":
+        raise ValueError(
+            f"{path} is not a class of vlm. Loading it runs its code: pass trust=True if you "
+            f"trust the origin of this file."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except (ModuleNotFoundError, ValueError) as error:
+        raise ValueError(f"{path} cannot be imported ({error}). Is its package installed?") from error
+    cls = getattr(module, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Configured)):
+        names = [n for n in dir(module) if isinstance(getattr(module, n), type)]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f" Did you mean {module_name}.{near[0]}?" if near else ""
+        raise ValueError(f"{path} is not a part that vlm knows.{hint}")
+    return cls

@@ -1,0 +1,173 @@
+"""What every image encoder and every text encoder promises."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import torch
+
+from vlm.image.base import ImageEncoder, grid_boxes
+from vlm.testing.promises import (
+    check_batch,
+    check_bf16,
+    check_compiled,
+    check_copies,
+    check_features,
+    check_finite_gradients,
+    check_gradients,
+    check_refuses,
+    own_randomness,
+    prepared,
+    promise,
+    require,
+    require_same,
+)
+from vlm.text.base import TextEncoder
+
+ROWS = 5
+
+
+@own_randomness()
+def check_image_encoder(encoder: ImageEncoder) -> None:
+    """Check that an image encoder keeps the promises of `vlm.image.ImageEncoder`.
+
+    uint8 and float pictures agree; the form of tokens, mask and boxes; batch order and batch
+    size change nothing; gradients from `pooled` alone and from `tokens` alone (in training
+    mode); number types, copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it.
+    """
+    encoder = prepared(encoder)
+    height, width = encoder.transform.size
+    images = torch.randint(256, (ROWS, 3, height, width), dtype=torch.uint8)
+    check_grid(encoder, images)
+    with promise(encoder, "uint8 in [0, 255] and float in [0, 1] give the same"):
+        require_same(encoder(images / 255), encoder(images))
+    with promise(encoder, "the result has the number type of the weights", "float64 weights"):
+        doubled = copy.deepcopy(encoder).double()
+        for pictures in (images, images / 255):
+            output = doubled(pictures)
+            types = {output.tokens.dtype, output.pooled.dtype}
+            require(types == {torch.float64}, f"It is {types}.")
+    check_batch(encoder, (images,), ROWS)
+    check_copies(encoder, (images,))
+    check_bf16(encoder, (images,))
+    check_compiled(encoder, (images,))
+    for source in ("pooled", "real tokens"):
+        check_gradients(encoder.train(), (images,), source)
+    encoder.eval()
+    wrong = {
+        "pictures that are too wide": torch.zeros(ROWS, 3, height, width + 1),
+        "a picture without a batch": images[0],
+        "grey pictures": images[:, :1],
+        "int64 pictures": images.long(),
+    }
+    for given, pictures in wrong.items():
+        check_refuses(encoder, given, lambda p=pictures: encoder(p))  # type: ignore[misc]
+
+
+def check_grid(encoder: ImageEncoder, images: torch.Tensor) -> None:
+    output = encoder(images)
+    check_features(encoder, output, ROWS, encoder.dim)
+    rows, columns = encoder.grid
+    with promise(encoder, "there is one real token for each cell of `grid`"):
+        wanted = (ROWS, rows * columns, encoder.dim)
+        require(output.tokens.shape == wanted, f"Shape {tuple(output.tokens.shape)}, not {wanted}.")
+        require(bool(output.mask.all()), "Some are masked.")
+    with promise(encoder, "boxes are the cells of `grid`, row by row, in [0, 1]"):
+        require(output.boxes is not None, "There are none.")
+        require_same(output.boxes, grid_boxes(rows, columns).expand(ROWS, -1, -1))
+
+
+@own_randomness()
+def check_text_encoder(encoder: TextEncoder) -> None:
+    """Check that a text encoder keeps the promises of `vlm.text.TextEncoder`.
+
+    Padding, junk ids in it, batch order and batch size change nothing; empty questions are
+    finite; gradients from `pooled` alone and from `tokens` alone; the tokenizer's ids, unknown
+    words, cutting and pickling; copies and checkpoints, bf16, `torch.compile` and
+    `torch.export`, errors.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it.
+    """
+    encoder = prepared(encoder)
+    length = min(7, encoder.tokenizer.max_length - 2)
+    mask = torch.arange(length) < torch.tensor((length, 3, 1, 4, 2))[:, None]  # (B, L)
+    ids = torch.randint(encoder.tokenizer.vocab_size - 1, (ROWS, length))
+    ids = ids + (ids >= encoder.tokenizer.pad_id)  # any id but that of padding
+    with promise(encoder, "words have no boxes"):
+        require(encoder(ids, mask).boxes is None, "There are some.")
+    check_features(encoder, encoder(ids, mask), ROWS, encoder.dim)
+    check_padding(encoder, ids, mask)
+    check_empty_question(encoder, ids, mask)
+    check_tokenizer(encoder)
+    check_batch(encoder, (ids, mask), ROWS)
+    for source in ("pooled", "real tokens"):
+        check_gradients(encoder, (ids, mask), source)
+    check_copies(encoder, (ids, mask))
+    check_bf16(encoder, (ids, mask))
+    check_compiled(encoder, (ids, mask))
+    check_refuses(encoder, "an integer mask", lambda: encoder(ids, mask.long()))
+    check_refuses(encoder, "a mask of another length", lambda: encoder(ids, mask[:, 1:]))
+    check_refuses(encoder, "ids of one question without a batch", lambda: encoder(ids[0], mask[0]))
+
+
+def check_padding(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    wanted = encoder(ids, mask)
+    longer = torch.cat((ids, ids[:, :2]), 1), torch.cat((mask, torch.zeros_like(mask[:, :2])), 1)
+    last = encoder.tokenizer.vocab_size - 1
+    for given, inputs in {
+        "other ids in the padding": (ids.where(mask, last), mask),
+        "ids of -100 in the padding": (ids.where(mask, -100), mask),
+        "2 more padded words": longer,
+    }.items():
+        with promise(encoder, "padding changes nothing", given):
+            require_same(encoder(*inputs), wanted)
+    for row, count in enumerate(mask.sum(1).tolist()):
+        given = f"row {row} alone, cut to its {count} words"
+        with promise(encoder, "padding changes nothing", given):
+            alone = encoder(ids[[row], :count], mask[[row], :count])
+            require_same(alone.pooled, wanted.pooled[[row]])
+            require_same(alone.tokens[0], wanted.tokens[row, :count])
+
+
+def check_empty_question(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    wanted = encoder(ids, mask)
+    mask = mask.clone()
+    mask[0] = False
+    for training in (True, False):
+        encoder.train(training)
+        given = f"row 0 without a word, {'training' if training else 'evaluation'} mode"
+        check_features(encoder, encoder(ids, mask), ROWS, encoder.dim)
+        check_features(encoder, encoder(ids, torch.zeros_like(mask)), ROWS, encoder.dim)
+        check_finite_gradients(encoder, (ids, mask), given)
+    with promise(encoder, "an empty question leaves the others as they were"):
+        require_same(encoder(ids, mask).pooled[1:], wanted.pooled[1:])
+
+
+def check_tokenizer(encoder: TextEncoder) -> None:
+    tokenizer = encoder.tokenizer
+    questions = ["What colour is it?", "", "qzxjw vvkzq", "is it " * tokenizer.max_length]
+    ids, mask = tokenizer(questions)
+    with promise(encoder, "the tokenizer pickles"):
+        again, _ = pickle.loads(pickle.dumps(tokenizer))(questions)
+        require(again.equal(ids), "The copy gives other ids.")
+    with promise(encoder, "ids are int64 below `vocab_size`, the mask bool, padding at the end"):
+        require((ids.dtype, mask.dtype) == (torch.int64, torch.bool), f"{ids.dtype}, {mask.dtype}")
+        require(0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size, f"Largest {ids.max()}")
+        require(mask.equal(mask.sort(1, descending=True).values), "Padding before a word.")
+        require(bool((ids[~mask] == tokenizer.pad_id).all()), "Padding has other ids than pad_id.")
+    with promise(encoder, "no question has more tokens than `max_length`"):
+        require(int(mask.sum(1).max()) <= tokenizer.max_length, f"There are {mask.sum(1).max()}.")
+    for question, count in zip(questions, mask.sum(1).tolist(), strict=True):
+        with promise(encoder, "`tokenizer.tokens` has the text of each token", repr(question[:20])):
+            texts = tokenizer.tokens(question)
+            require(len(texts) == count, f"{len(texts)} texts for {count} tokens.")
+            require(all(isinstance(text, str) for text in texts), "Not all are strings.")
+    with promise(encoder, "`tokenizer.unknown` gives words of the question", repr(questions[2])):
+        unknown = tokenizer.unknown(questions[2])
+        require(set(unknown) <= set(questions[2].split()), f"It gives {unknown}.")
+    check_features(encoder, encoder(ids, mask), len(questions), encoder.dim)

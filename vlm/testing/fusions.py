@@ -1,0 +1,241 @@
+"""What every merge and every fusion promises."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
+
+from vlm.features import Features, masked_mean
+from vlm.fusion.attention import record_attention
+from vlm.fusion.base import Fusion, Merge
+from vlm.testing.promises import (
+    check_batch,
+    check_bf16,
+    check_compiled,
+    check_copies,
+    check_double,
+    check_features,
+    check_finite_gradients,
+    check_gradients,
+    check_refuses,
+    own_randomness,
+    prepared,
+    promise,
+    require,
+    require_finite,
+    require_same,
+    take,
+)
+
+ROWS, WORDS, PATCHES = 5, 7, 11
+WORD_COUNTS, PATCH_COUNTS = (7, 3, 1, 5, 2), (11, 4, 6, 1, 9)
+"""Sizes of the inputs: questions and images of different lengths, one full row first."""
+
+
+@own_randomness()
+def check_merge(merge: Merge) -> None:
+    """Check that a merge keeps the promises of `vlm.fusion.Merge`.
+
+    Shapes and broadcasting, batch order and batch size, gradients (also against finite
+    differences), copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it.
+    """
+    merge = prepared(merge)
+    x, y = torch.randn(ROWS, merge.x_dim), torch.randn(ROWS, merge.y_dim)
+    many = torch.randn(ROWS, PATCHES, merge.y_dim)
+    for given, inputs in {
+        "(B, Dx) and (B, Dy)": (x, y),
+        "(B, 1, Dx) and (B, N, Dy)": (x[:, None], many),
+        "(B, N, Dx) and (B, 1, Dy)": (torch.randn(ROWS, WORDS, merge.x_dim), y[:, None]),
+        "(B, N, 1, Dx) and (B, 1, M, Dy)": (torch.randn(ROWS, 3, 1, merge.x_dim), many[:, None]),
+    }.items():
+        check_broadcasting(merge, given, *inputs)
+    check_batch(merge, (x, y), ROWS)
+    check_batch(merge, (x[:, None], many), ROWS)
+    check_gradients(merge, (x, y), "output")
+    check_finite_gradients(merge, (x, y), "random vectors")
+    check_finite_gradients(merge, (torch.zeros_like(x), torch.zeros_like(y)), "zeros")
+    check_double(merge, (x[:2].clone().requires_grad_(), y[:2].clone().requires_grad_()))
+    check_copies(merge, (x, y))
+    check_bf16(merge, (x, y))
+    check_compiled(merge, (x[:, None], many))
+    check_refuses(merge, "x that is too wide", lambda: merge(F.pad(x, (0, 1)), y))
+    check_refuses(merge, "y that is too wide", lambda: merge(x, F.pad(y, (0, 1))))
+
+
+def check_broadcasting(merge: Merge, given: str, x: Tensor, y: Tensor) -> None:
+    leading = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+    with promise(merge, "the result has shape (..., out_dim)", given):
+        output = merge(x, y)
+        wanted = (*leading, merge.out_dim)
+        require(output.shape == wanted, f"Shape {tuple(output.shape)}, not {wanted}.")
+    with promise(merge, "broadcasting equals merging each pair of vectors", given):
+        pairs = x.expand(*leading, -1).flatten(0, -2), y.expand(*leading, -1).flatten(0, -2)
+        require_same(output.flatten(0, -2), merge(*pairs))
+    with promise(merge, "both inputs matter and get a gradient", given):
+        x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+        total = (merge(x, y) * torch.randn_like(output)).sum()
+        for name, gradient in zip("xy", torch.autograd.grad(total, (x, y)), strict=True):
+            require_finite(gradient, f"gradient of {name}")
+            require(bool(gradient.any()), f"The gradient of {name} is zero.")
+
+
+@own_randomness()
+def check_fusion(fusion: Fusion) -> None:
+    """Check that a fusion keeps the promises of `vlm.fusion.Fusion`.
+
+    Junk in the padding, more padding, batch order and batch size change nothing; empty
+    questions and images give finite values; gradients (also against finite differences), the
+    form of the joint tokens, plain tensors, recorded attention, copies and checkpoints, bf16,
+    `torch.compile` and `torch.export`, errors. Equality is demanded in evaluation mode.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it.
+    """
+    fusion = prepared(fusion)
+    image = some_features(fusion.image_dim, PATCH_COUNTS, PATCHES, boxes=True)
+    text = some_features(fusion.text_dim, WORD_COUNTS, WORDS)
+    check_joint_tokens(fusion, image, text)
+    check_padding(fusion, image, text)
+    check_batch(fusion, (image, text), ROWS)
+    check_empty_rows(fusion, image, text)
+    check_gradients(fusion, (image, text), "pooled")
+    check_finite_gradients(fusion, (image, text), "ordinary features")
+    check_double(fusion, (differentiable(image), differentiable(text)))
+    check_plain_tensors(fusion, image, text)
+    check_attention(fusion, image, text)
+    check_copies(fusion, (image, text))
+    check_bf16(fusion, (image, text))
+    check_compiled(fusion, (image, text))
+    check_errors(fusion, image, text)
+
+
+def some_features(
+    dim: int, counts: tuple[int, ...], room: int, boxes: bool = False
+) -> Features:
+    """Random features whose row i has `counts[i]` real tokens of `room`."""
+    mask = torch.arange(room) < torch.tensor(counts)[:, None]  # (B, N)
+    tokens = torch.randn(len(counts), room, dim).masked_fill(~mask[..., None], 0)
+    corners = torch.rand(len(counts), room, 2, 2).sort(2).values.flatten(2) if boxes else None
+    return Features(tokens, mask, masked_mean(tokens, mask), corners)
+
+
+def padded(features: Features, junk: float, extra: int = 0) -> Features:
+    """The same features with other padding: `extra` tokens more and `junk` in all of it."""
+    mask = F.pad(features.mask, (0, extra))
+    tokens = F.pad(features.tokens, (0, 0, 0, extra)).masked_fill(~mask[..., None], junk)
+    boxes = features.boxes
+    if boxes is not None:
+        boxes = F.pad(boxes, (0, 0, 0, extra)).where(mask[..., None], torch.rand(*mask.shape, 4))
+    return Features(tokens, mask, features.pooled, boxes)
+
+
+def emptied(features: Features, rows: list[int]) -> Features:
+    """The same with nothing real in these rows."""
+    mask = features.mask.clone()
+    mask[rows] = False
+    tokens = features.tokens.masked_fill(~mask[..., None], 0)
+    return Features(tokens, mask, masked_mean(tokens, mask), features.boxes)
+
+
+def differentiable(features: Features) -> Features:
+    """The first two rows, whose tokens and pooled vectors require a gradient."""
+    tokens, mask, pooled, boxes = tree_map_only(Tensor, lambda t: t[:2].clone(), features)
+    return Features(tokens.requires_grad_(), mask, pooled.requires_grad_(), boxes)
+
+
+def check_joint_tokens(fusion: Fusion, image: Features, text: Features) -> None:
+    output = fusion(image, text)
+    check_features(fusion, output, ROWS, fusion.out_dim)
+    with promise(fusion, "joint tokens are words, then patches, masks concatenated, no boxes"):
+        require(output.boxes is None, "There are boxes.")
+        kept = {
+            WORDS: text.mask,
+            PATCHES: image.mask,
+            WORDS + PATCHES: torch.cat((text.mask, image.mask), 1),
+        }
+        count = output.mask.shape[1]
+        if count in kept:  # other numbers are tokens of the fusion's own
+            require(output.mask.equal(kept[count]), "The mask is another.")
+
+
+def check_padding(fusion: Fusion, image: Features, text: Features) -> None:
+    wanted = fusion(image, text)
+    for junk in (1e4, float("nan")):
+        for given, inputs in {
+            f"{junk} in the padding of the words": (image, padded(text, junk)),
+            f"{junk} in the padding of the patches": (padded(image, junk), text),
+            f"2 more padded words holding {junk}": (image, padded(text, junk, extra=2)),
+            f"3 more padded patches holding {junk}": (padded(image, junk, extra=3), text),
+        }.items():
+            with promise(fusion, "padding changes nothing", given):
+                require_same(fusion(*inputs), wanted)
+            check_finite_gradients(fusion, inputs, given)
+
+
+def check_empty_rows(fusion: Fusion, image: Features, text: Features) -> None:
+    """Row 0 without patches, row 1 without words, row 2 without both."""
+    inputs = (emptied(image, [0, 2]), emptied(text, [1, 2]))
+    wanted = fusion(image, text)
+    given = "rows without a word, a patch, or both"
+    for training in (False, True):
+        fusion.train(training)
+        mode = f"{given}, {'training' if training else 'evaluation'} mode"
+        check_finite_gradients(fusion, inputs, mode)
+        check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
+        with promise(fusion, "record_attention works", mode), record_attention(fusion):
+            check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
+    fusion.eval()
+    with promise(fusion, "an empty row leaves the others as they were", given):
+        require_same(take(fusion(*inputs), [3, 4]), take(wanted, [3, 4]))
+
+
+def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None:
+    for given, inputs in {
+        "(B, D) and (B, D)": (image.pooled, text.pooled),
+        "(B, N, D) and (B, N, D)": (image.tokens, text.tokens),
+        "(B, N, D) and (B, D)": (image.tokens, text.pooled),
+    }.items():
+        with promise(fusion, "plain tensors are welcome", given):
+            output = fusion(*inputs)
+        check_features(fusion, output, ROWS, fusion.out_dim)
+
+
+def check_attention(fusion: Fusion, image: Features, text: Features) -> None:
+    wanted = fusion(image, text)
+    image, text = padded(image, 1e4), padded(text, 1e4)
+    with promise(fusion, "recording attention leaves the result as it is"):
+        with record_attention(fusion) as maps:
+            output = fusion(image, text)
+        require_same(output, wanted)
+    real = image.mask[:, None, None, :] & text.mask[:, None, :, None]  # (B, 1, L, P)
+    for name, passes in maps.items():
+        with promise(fusion, "maps are (B, H, words, patches) or (B, G, patches)", f"map {name!r}"):
+            require(len(passes) > 0, "No map was recorded.")
+            for weights in passes:
+                form = (weights.shape[0], *weights.shape[2:])
+                wanted_forms = ((ROWS, WORDS, PATCHES), (ROWS, PATCHES))
+                require(form in wanted_forms, f"Shape {tuple(weights.shape)}.")
+                require_finite(weights, "weights")
+        with promise(fusion, "maps are zero in the padding", f"map {name!r}"):
+            for weights in passes:
+                inside = real if weights.ndim == 4 else image.mask[:, None]
+                highest = weights.masked_fill(inside, 0).abs().max().item()
+                require(highest == 0, f"There is a weight of {highest:.2g}.")
+
+
+def check_errors(fusion: Fusion, image: Features, text: Features) -> None:
+    for given, wrong_image, wrong_text in (
+        ("an image that is too wide", F.pad(image.tokens, (0, 1)), text),
+        ("a question that is too wide", image, F.pad(text.tokens, (0, 1))),
+        ("fewer questions than images", image, text.tokens[1:]),
+        ("an integer mask", image._replace(mask=image.mask.long()), text),
+        ("a mask of another length", image, text._replace(mask=text.mask[:, 1:])),
+        ("a four-dimensional image", image.tokens[:, None], text),
+        ("a four-dimensional question", image, text.tokens[:, None]),
+    ):
+        check_refuses(fusion, given, lambda i=wrong_image, t=wrong_text: fusion(i, t))  # type: ignore[misc]

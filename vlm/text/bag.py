@@ -1,0 +1,48 @@
+"""Bag of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vlm.features import masked_mean
+from vlm.text.base import TextEncoder
+from vlm.text.tokenizer import Tokenizer, WordTokenizer
+
+
+class BagOfWords(TextEncoder):
+    """The words of a question in no order: b + MLP(b), where b is the mean of the word vectors.
+
+    Each token is its word's vector plus MLP(b), so its mean is `pooled`: a word that knows
+    which others are in the question.
+
+    Args:
+        words: the known words (`vlm.text.count_words` of the training questions).
+        dim: width of word vectors and result.
+        hidden_dim: hidden width of the MLP.
+        dropout: share of the word vectors' entries dropped in training, in [0, 1).
+        tokenizer: another tokenizer, for subwords; `words` is not used then.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        dim: int = 128,
+        hidden_dim: int = 128,
+        dropout: float = 0.0,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        tokenizer = tokenizer or WordTokenizer(words)
+        super().__init__(dim, tokenizer)
+        self.embedding = nn.Embedding(tokenizer.vocab_size, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, dim)
+        )
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        vectors = self.dropout(self.embedding(ids))  # (B, L, D)
+        bag = masked_mean(vectors, mask)  # (B, D)
+        context = self.mlp(bag)  # (B, D)
+        return vectors + context[:, None], bag + context

@@ -1,0 +1,52 @@
+"""What every text encoder offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from vlm.features import Features
+from vlm.part import Part
+from vlm.text.tokenizer import Tokenizer
+
+
+class TextEncoder(Part, ABC):
+    """Token ids in, words out: (B, L), (B, L) -> `Features` with `boxes=None`.
+
+    Every parameter reaches both `tokens` and `pooled`, so that none stays untrained, whichever
+    of the two a fusion reads. Padding is at the end.
+
+    Attributes:
+        dim: width of the tokens.
+        tokenizer: makes the ids this encoder was built for.
+    """
+
+    def __init__(self, dim: int, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.dim, self.tokenizer = dim, tokenizer
+
+    @abstractmethod
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (B, L), mask (B, L) bool -> tokens (B, L, dim), pooled (B, dim)."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Features:
+        """Encode what `tokenizer` made.
+
+        Args:
+            ids: (B, L) int64.
+            mask: (B, L) bool, True = a real token; a row may have none (an empty question).
+
+        Raises:
+            ValueError: shapes or types that do not fit.
+        """
+        if ids.ndim != 2 or mask.shape != ids.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"ids, mask: got shapes {tuple(ids.shape)} and {tuple(mask.shape)} ({mask.dtype}); "
+                f"wanted both (B, L) and a bool mask with True = a real token."
+            )
+        # Whatever id stands in the padding, it must be one that the embedding has.
+        ids = ids.masked_fill(~mask, self.tokenizer.pad_id)
+        tokens, pooled = self.encode(ids, mask)
+        return Features(tokens, mask, pooled)

@@ -1,0 +1,123 @@
+"""Any text encoder of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import masked_mean
+from vlm.hub import hub_access, prune
+from vlm.text.base import TextEncoder
+from vlm.text.subword import SubwordTokenizer
+from vlm.text.tokenizer import Tokenizer
+from vlm.text.transformer import attended
+
+MAX_LENGTH = 64
+"""Tokens of a question at most, if no tokenizer is given."""
+
+
+class HuggingFaceEncoder(TextEncoder):
+    """A pretrained text model with its own subwords; `pooled` is the mean of all its tokens.
+
+    Of a model with encoder and decoder (T5) the encoder is taken. Poolers are removed. Weights
+    are held in float32.
+
+    After construction `arguments` holds the model's configuration and its tokenizer as plain
+    data: `vlm.part.build(encoder.config)` needs neither hub nor cache nor folder.
+
+    Args:
+        words: the words of the training questions, which every text encoder is given first. A
+            pretrained model has its own subwords and does not read them.
+        name: a model of the Hugging Face hub, or a local folder. Not read if `config` is given.
+        pretrained: load the weights; otherwise only configuration and tokenizer.
+        config: the configuration itself instead of a name, with its `model_type`; needs a
+            `tokenizer`, and the weights are random.
+        tokenizer: another tokenizer than the one stored under `name`.
+
+    Raises:
+        ValueError: a config without model_type, or a tokenizer that does not fit the model.
+        OSError: the model is neither in the cache nor to be had.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str] = (),
+        name: str = "bert-base-uncased",
+        pretrained: bool = True,
+        config: dict[str, Any] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        model = _load(name, pretrained) if config is None else _from_config(config)
+        if tokenizer is None:
+            if config is not None:
+                raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
+            positions = getattr(model.config, "max_position_embeddings", MAX_LENGTH)
+            tokenizer = SubwordTokenizer(name, max_length=min(positions, MAX_LENGTH))
+        plain = json.loads(model.config.to_json_string(use_diff=False))
+        _check(plain, tokenizer, name)
+        model.config.use_cache = False
+        ids = torch.tensor([[tokenizer.pad_id]])
+        model.eval()
+        states = prune(model, lambda: _states(model, ids, torch.ones_like(ids)))
+        super().__init__(states.shape[2], tokenizer)
+        self.model = model.train()  # the hub's loader leaves it in evaluation mode
+        plain.pop("_name_or_path", None)
+        self.arguments.update(words=(), pretrained=False, config=plain, tokenizer=tokenizer)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = _states(self.model, ids, attended(mask))  # (B, L, D)
+        return tokens, masked_mean(tokens, mask)
+
+
+def _states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return states
+
+
+def _load(name: str, pretrained: bool) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    with hub_access(name):
+        if pretrained:
+            return _encoder(AutoModel.from_pretrained, name)
+        config = AutoConfig.from_pretrained(name)
+    return _encoder(AutoModel.from_config, config)
+
+
+def _from_config(config: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    if "model_type" not in config:
+        raise ValueError(
+            f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
+            f"Hugging Face configuration."
+        )
+    return _encoder(AutoModel.from_config, AutoConfig.for_model(**config))
+
+
+def _encoder(make: Callable[..., Any], source: Any) -> Any:
+    try:
+        model = make(source, add_pooling_layer=False, dtype=torch.float32)
+    except TypeError as error:
+        if "add_pooling_layer" not in str(error):
+            raise
+        model = make(source, dtype=torch.float32)  # a kind of model that has no pooler
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def _check(config: dict[str, Any], tokenizer: Tokenizer, name: str) -> None:
+    size, positions = config.get("vocab_size"), config.get("max_position_embeddings")
+    if size and tokenizer.vocab_size > size:
+        raise ValueError(
+            f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has {size}; wanted "
+            f"the tokenizer that the model was trained with."
+        )
+    if positions and tokenizer.max_length > positions:
+        raise ValueError(
+            f"tokenizer: got max_length={tokenizer.max_length}; {name!r} has {positions} "
+            f"positions. Lower the tokenizer's max_length."
+        )

@@ -1,0 +1,108 @@
+"""Recurrent networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlm.text.base import TextEncoder
+from vlm.text.tokenizer import Tokenizer, WordTokenizer
+
+
+class Recurrent(TextEncoder):
+    """A GRU or LSTM over the words; each token is its word in the light of those before it.
+
+    `pooled` is the output at the last real word, and zeros for an empty question; with
+    `bidirectional`, the last output forwards beside the first output backwards.
+
+    Args:
+        words: the known words (`vlm.text.count_words` of the training questions).
+        dim: width of the result; even if `bidirectional`, as each direction gives a half.
+        cell: "gru" (arXiv 1406.1078) or "lstm".
+        embedding_dim: width of the word vectors.
+        layers: number of layers.
+        bidirectional: read from both ends.
+        dropout: share dropped in training from the word vectors and between layers, in [0, 1).
+        tokenizer: another tokenizer, for subwords; `words` is not used then.
+
+    Raises:
+        ValueError: a size that is not positive, an odd `dim` with `bidirectional`.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        dim: int = 128,
+        cell: Literal["gru", "lstm"] = "gru",
+        embedding_dim: int = 128,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if cell not in ("gru", "lstm"):
+            raise ValueError(f"cell: got {cell!r}; wanted 'gru' or 'lstm'.")
+        if min(dim, embedding_dim, layers) < 1:
+            raise ValueError(
+                f"dim, embedding_dim, layers: got {dim}, {embedding_dim}, {layers}; wanted "
+                f"positive integers."
+            )
+        if bidirectional and dim % 2:
+            raise ValueError(f"dim: got {dim}; wanted an even number, half for each direction.")
+        tokenizer = tokenizer or WordTokenizer(words)
+        super().__init__(dim, tokenizer)
+        self.embedding = nn.Embedding(tokenizer.vocab_size, embedding_dim)
+        self.dropout = nn.Dropout(dropout)
+        directions = 2 if bidirectional else 1
+        self.layers = nn.ModuleList(
+            nn.ModuleList(Direction(cell, width, dim // directions) for _ in range(directions))
+            for width in [embedding_dim] + [dim] * (layers - 1)
+        )
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        # No packed sequences, which need the lengths on the CPU, fail on empty questions and
+        # cannot be exported. Forwards, what follows the last word cannot reach it; backwards,
+        # the words alone are turned round and the padding stays at the end.
+        length = mask.sum(1, keepdim=True)  # (B, 1)
+        place = torch.arange(ids.shape[1], device=ids.device)  # (L,)
+        turned = torch.where(place < length, length - 1 - place, place)[..., None]  # (B, L, 1)
+        tokens = self.embedding(ids)
+        for layer in self.layers:
+            inputs = self.dropout(tokens)
+            outputs = [layer[0](inputs)]  # (B, L, D) or half of D
+            if len(layer) == 2:
+                backwards = layer[1](_take(inputs, turned))
+                outputs.append(_take(backwards, turned))
+            tokens = torch.cat(outputs, -1)
+        # Turned, the last word comes first.
+        ends = [_take(outputs[0], turned[:, :1]), *(o[:, :1] for o in outputs[1:])]
+        pooled = torch.cat(ends, -1)[:, 0]
+        return tokens, torch.where(length > 0, pooled, 0)
+
+
+class Direction(nn.RNNBase):
+    """One layer in one direction: (B, L, in_dim) -> (B, L, out_dim).
+
+    An `RNNBase`, which keeps the weights together as cuDNN wants them; not an `nn.GRU`, which
+    torch.compile refuses to look into.
+    """
+
+    def __init__(self, cell: Literal["gru", "lstm"], in_dim: int, out_dim: int) -> None:
+        super().__init__(cell.upper(), in_dim, out_dim, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = x.new_zeros(1, x.shape[0], self.hidden_size)
+        weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
+        # With biases, one layer, no dropout, forwards, the batch first.
+        settings = (weights, True, 1, 0.0, self.training, False, True)
+        if self.mode == "LSTM":
+            return torch.lstm(x, (start, start), *settings)[0]
+        return torch.gru(x, start, *settings)[0]
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Positions `index` (B, M, 1) of each row: (B, L, D) -> (B, M, D)."""
+    return x.gather(1, index.expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,107 @@
+"""Word pieces of pretrained models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from json import loads
+
+from vlm.hub import hub_access
+from vlm.text.tokenizer import Tokenizer
+
+
+class SubwordTokenizer(Tokenizer):
+    """The tokenizer of a pretrained model, with the special tokens that model expects.
+
+    A question that is too long loses its last pieces and keeps its special tokens: `[CLS]` and
+    `[SEP]` stand at both ends of every question for BERT, so an empty question has these two
+    tokens. Where the tokenizer adds none (GPT-2), an empty question has no token.
+
+    After construction `arguments` holds the whole tokenizer as JSON in place of its name.
+
+    Args:
+        name: a model of the Hugging Face hub, or a local folder.
+        json: the text of a `tokenizer.json` instead.
+        max_length: longer questions are cut to so many tokens, special ones included.
+
+    Raises:
+        ValueError: both or neither of `name` and `json`; a tokenizer without a Rust version or,
+            as `json`, without a pad id; no room beside the special tokens.
+        OSError: the tokenizer is neither in the cache nor to be had.
+    """
+
+    def __init__(
+        self, name: str | None = None, json: str | None = None, max_length: int = 64
+    ) -> None:
+        if (name is None) == (json is None):
+            raise ValueError(
+                f"name, json: got {name!r} and a json of {json and len(json)}; give one."
+            )
+        from tokenizers import Tokenizer as Backend
+
+        json = _download(name) if json is None else json
+        self.arguments.update(name=None, json=json)
+        self._backend = Backend.from_str(json)
+        special = self._backend.num_special_tokens_to_add(is_pair=False)
+        if max_length <= special:
+            raise ValueError(
+                f"max_length: got {max_length}; wanted more than the {special} special tokens."
+            )
+        if self._backend.padding is None:
+            raise ValueError(
+                "json: the tokenizer has no pad id; set one with `enable_padding(pad_id=..., "
+                "pad_token=...)` of tokenizers.Tokenizer before `to_str()`."
+            )
+        self.max_length = max_length
+        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        self._pad_id = int(self._backend.padding["pad_id"])
+        self._backend.no_padding()
+        model = loads(json)["model"]
+        unknown = model.get("unk_token")
+        self._unknown = (
+            model.get("unk_id") if unknown is None else self._backend.token_to_id(unknown)
+        )
+        self._cached = lru_cache(maxsize=1 << 16)(self._encode)
+
+    @property
+    def pad_id(self) -> int:
+        return self._pad_id
+
+    def _encode(self, question: str, max_length: int) -> tuple[int, ...]:
+        # Cut here, where special tokens can be spared, and by the length of now: a model with
+        # fewer positions may have lowered it.
+        self._backend.enable_truncation(max_length)
+        return tuple(self._backend.encode(question).ids)
+
+    def ids(self, question: str) -> Sequence[int]:
+        """Ids of one question with its special tokens, cut to `max_length`, unpadded."""
+        return self._cached(question, self.max_length)
+
+    def unknown(self, question: str) -> list[str]:
+        self._backend.no_truncation()
+        encoding = self._backend.encode(question, add_special_tokens=False)
+        pieces = zip(encoding.ids, encoding.offsets, strict=True)
+        return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
+
+    def tokens(self, question: str) -> list[str]:
+        return [self._backend.id_to_token(i) for i in self.ids(question)]
+
+    def __reduce__(self) -> tuple[type, tuple[None, str, int]]:
+        return SubwordTokenizer, (None, self.arguments["json"], self.max_length)
+
+
+def _download(name: str | None) -> str:
+    """The tokenizer of a hub name or local folder as JSON, with its pad id."""
+    from transformers import AutoTokenizer
+
+    with hub_access(str(name)):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    if not tokenizer.is_fast:
+        raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
+    # Padding is masked, so where a model has no pad token any of its ids will do.
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    pad_id = next(i for i in ids if i is not None)
+    backend = tokenizer.backend_tokenizer
+    backend.enable_padding(pad_id=pad_id, pad_token=tokenizer.convert_ids_to_tokens(pad_id))
+    backend.no_truncation()
+    return backend.to_str()

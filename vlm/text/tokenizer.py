@@ -1,0 +1,117 @@
+"""From questions to token ids: one interface over learnt words and pretrained subwords."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from vlm.part import Configured
+
+PAD, UNKNOWN = 0, 1
+"""Ids of padding and of unknown words in a `WordTokenizer`."""
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+def split_words(question: str) -> list[str]:
+    """Lower-cased words of a question; punctuation is left out.
+
+    >>> split_words("What colour isn't  the bird's-eye?")
+    ['what', 'colour', "isn't", 'the', "bird's", 'eye']
+    """
+    return [w for w in _WORD.findall(question.lower()) if w[0].isalnum() or w[0] == "_"]
+
+
+def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
+    """The words of the training questions, most frequent first, ties in alphabetical order.
+
+    Args:
+        questions: the training questions.
+        min_count: rarer words are left out and become unknown.
+    """
+    counts = Counter(word for question in questions for word in split_words(question))
+    return [w for w, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])) if n >= min_count]
+
+
+class Tokenizer(Configured, ABC):
+    """Questions in, padded token ids out.
+
+    Attributes:
+        vocab_size: number of ids, padding and unknown included.
+        max_length: longer questions are cut to so many tokens.
+    """
+
+    vocab_size: int
+    max_length: int
+
+    @abstractmethod
+    def ids(self, question: str) -> Sequence[int]:
+        """Ids of one question, uncut and unpadded; an empty question may give none."""
+
+    @abstractmethod
+    def unknown(self, question: str) -> list[str]:
+        """The words of a question that the model has never seen."""
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """The id that fills the end of shorter questions."""
+
+    @abstractmethod
+    def tokens(self, question: str) -> list[str]:
+        """The text of each token that the model reads, for showing attention."""
+
+    def __call__(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids (B, L) int64 and mask (B, L) bool, padded at the end, L the longest of the batch."""
+        rows = [list(self.ids(question))[: self.max_length] for question in questions]
+        length = max((len(row) for row in rows), default=0) or 1
+        ids = torch.tensor(
+            [row + [self.pad_id] * (length - len(row)) for row in rows], dtype=torch.long
+        )
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids.view(len(rows), length), torch.arange(length) < lengths[:, None]
+
+
+class WordTokenizer(Tokenizer):
+    """One id per word. Id 0 is padding, id 1 any unknown word, then `words` in their order.
+
+    Args:
+        words: the known words, as `count_words` gives them.
+        max_length: longer questions are cut to so many words.
+
+    Raises:
+        ValueError: a word that occurs twice.
+    """
+
+    pad_id = PAD
+
+    def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
+        self.words, self.max_length = list(words), max_length
+        self.vocab_size = len(self.words) + 2
+        self._ids = {word: i for i, word in enumerate(self.words, start=2)}
+        if len(self._ids) != len(self.words):
+            twice = [w for w, n in Counter(self.words).items() if n > 1]
+            raise ValueError(f"words: got {twice[0]!r} more than once; wanted each word once.")
+        # Questions repeat (easy-VQA asks 107 different ones): splitting each once is enough.
+        self._cached = lru_cache(maxsize=1 << 16)(self._look_up)
+
+    def _look_up(self, question: str) -> tuple[int, ...]:
+        return tuple(self._ids.get(word, UNKNOWN) for word in split_words(question))
+
+    def ids(self, question: str) -> Sequence[int]:
+        return self._cached(question)
+
+    def unknown(self, question: str) -> list[str]:
+        return [word for word in split_words(question) if word not in self._ids]
+
+    def tokens(self, question: str) -> list[str]:
+        return split_words(question)[: self.max_length]
+
+    def __reduce__(self) -> tuple[type, tuple[list[str], int]]:
+        return WordTokenizer, (self.words, self.max_length)  # the cache does not pickle

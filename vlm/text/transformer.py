@@ -1,0 +1,80 @@
+"""A transformer from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vlm.features import masked_mean
+from vlm.text.base import TextEncoder
+from vlm.text.tokenizer import Tokenizer, WordTokenizer
+
+
+class Transformer(TextEncoder):
+    """A BERT (arXiv 1810.04805) with random weights; `pooled` is the mean of its words.
+
+    Args:
+        words: the known words (`vlm.text.count_words` of the training questions).
+        dim: width of the layers and of the result.
+        layers: number of layers.
+        heads: attention heads; divides `dim`.
+        feedforward_dim: hidden width of the feed-forward networks.
+        dropout: share dropped in training from attention weights and branches, in [0, 1).
+        max_length: words that have a position; the tokenizer cuts longer questions.
+        tokenizer: another tokenizer, for subwords; `words` is not used then. Its `max_length`
+            is lowered to this one's.
+
+    Raises:
+        ValueError: a size that is not positive, or heads that do not divide `dim`.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        dim: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward_dim: int = 256,
+        dropout: float = 0.0,
+        max_length: int = 64,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if min(dim, layers, heads, feedforward_dim, max_length) < 1 or dim % heads:
+            raise ValueError(
+                f"dim, layers, heads, feedforward_dim, max_length: got {dim}, {layers}, {heads}, "
+                f"{feedforward_dim}, {max_length}; wanted positive integers, and heads that "
+                f"divide dim."
+            )
+        from transformers import BertConfig, BertModel
+
+        tokenizer = tokenizer or WordTokenizer(words, max_length)
+        tokenizer.max_length = min(tokenizer.max_length, max_length)
+        super().__init__(dim, tokenizer)
+        config = BertConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=dim,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=feedforward_dim,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            max_position_embeddings=max_length,
+            type_vocab_size=1,
+            pad_token_id=tokenizer.pad_id,
+        )
+        self.model = BertModel(config, add_pooling_layer=False)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.model(ids, attention_mask=attended(mask)).last_hidden_state  # (B, L, D)
+        return tokens, masked_mean(tokens, mask)
+
+
+def attended(mask: Tensor) -> Tensor:
+    """Mask (B, L) bool -> Hugging Face's, 1 = keep.
+
+    A row with nothing real keeps its first position: attention to nothing would be NaN.
+    """
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return (mask | (first & ~mask.any(1, keepdim=True))).long()

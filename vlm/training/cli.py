@@ -1,0 +1,210 @@
+"""The LightningCLI: what is linked, what each run is given, and where its files go."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+import vlm.data
+import vlm.fusion
+import vlm.heads
+import vlm.image
+import vlm.text  # noqa: F401  imported so that short class names are known
+from vlm import __version__
+from vlm.checkpoint import Checkpoint, CheckpointError, model_differences, read_checkpoint
+from vlm.data.datamodule import VQADataModule
+from vlm.image.transform import ImageError
+from vlm.training.defaults import start_swaps_from_defaults
+from vlm.training.explain_error import explain
+from vlm.training.run_report import RunReport
+from vlm.training.task import VQATask
+
+PARTS_OF_MODEL = ("image_encoder", "text_encoder", "fusion", "head")
+
+
+@dataclass
+class RunOptions:
+    """Where a run's files go and how it ends.
+
+    Args:
+        folder: the run gets a folder of its own in here, named by name and time.
+        name: of the runs of this configuration.
+        monitor: the best checkpoint is the one with the lowest (a loss) or highest of this.
+        test: after `fit`, test the best checkpoint, once.
+    """
+
+    folder: str = "runs"
+    name: str = "vqa"
+    monitor: str = "val_accuracy"
+    test: bool = False
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, in one line."""
+
+
+class ConciseParser(LightningArgumentParser):
+    """Says what is wrong in a line, instead of after a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ConfigError(explain(message, self)) from ex
+
+
+class VQACLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` of a `VQATask` on a `VQADataModule`."""
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.checkpoint: Checkpoint | None = None
+        start_swaps_from_defaults()
+        super().__init__(
+            VQATask,
+            VQADataModule,
+            subclass_mode_data=True,
+            trainer_defaults={
+                "use_distributed_sampler": False,  # ours already gives each process its share
+                "num_sanity_val_steps": 0,
+                "max_epochs": 10,
+            },
+            save_config_kwargs={"overwrite": True},
+            parser_class=ConciseParser,
+            # Our checkpoints carry their own configuration; see `before_instantiate_classes`.
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            args=list(args),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunOptions, "run")
+        for part, width in (("image_encoder", "image_dim"), ("text_encoder", "text_dim")):
+            parser.link_arguments(
+                f"model.{part}",
+                f"model.fusion.init_args.{width}",
+                compute_fn=lambda encoder: encoder.dim,
+                apply_on="instantiate",
+            )
+        parser.link_arguments(
+            "model.fusion",
+            "model.head.init_args.in_dim",
+            compute_fn=lambda fusion: fusion.out_dim,
+            apply_on="instantiate",
+        )
+        parser.link_arguments(
+            "data",
+            "model.text_encoder.init_args.words",
+            compute_fn=lambda data: self.checkpoint.words if self.checkpoint else data.words,
+            apply_on="instantiate",
+        )
+        parser.link_arguments(
+            "data",
+            "model.head.init_args.answers",
+            compute_fn=lambda data: self.checkpoint.answers if self.checkpoint else data.answers,
+            apply_on="instantiate",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if path := config.get("ckpt_path"):
+            self.checkpoint = read_checkpoint(path)
+            asked = {part: _plain(config.model[part]) for part in PARTS_OF_MODEL}
+            if differences := model_differences(self.checkpoint.model, asked):
+                raise CheckpointError(
+                    f"{path} holds another model than the configuration asks for:\n  "
+                    + "\n  ".join(differences)
+                    + "\nUse the run's own config.yaml."
+                )
+            # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
+            for part in PARTS_OF_MODEL:
+                config.model[part] = _namespace(self.checkpoint.model[part])
+        self.run_folder = _new_folder(config.run, self.subcommand)
+        if config.trainer.logger in (None, True):
+            config.trainer.logger = [
+                Namespace(class_path=_path(logger), init_args=Namespace(**_LOGGER, save_dir=folder))
+                for logger, folder in (
+                    (CSVLogger, str(self.run_folder)),
+                    (TensorBoardLogger, str(self.run_folder)),
+                )
+            ]
+        config.trainer.default_root_dir = str(self.run_folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        run = self.config_init[self.subcommand].run
+        extra = [RunReport(self.run_folder), TQDMProgressBar(refresh_rate=20)]
+        if self.subcommand == "fit":
+            extra.append(
+                ModelCheckpoint(
+                    dirpath=self.run_folder / "checkpoints",
+                    filename="best",
+                    monitor=run.monitor,
+                    mode="min" if run.monitor.endswith("loss") else "max",
+                    save_last=True,
+                    enable_version_counter=False,
+                )
+            )
+        self.trainer_defaults["callbacks"] = extra
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if self.checkpoint and self.subcommand != "fit":
+            self.model.about = self.checkpoint.about
+        else:
+            self.model.about = {
+                "run": str(self.run_folder),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "vlm": __version__,
+                "torch": str(torch.__version__),
+                "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
+                "answers_from": "train",
+            }
+
+    def after_fit(self) -> None:
+        if self.config_init[self.subcommand].run.test:
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best")
+
+
+_LOGGER = {"name": "", "version": ""}
+
+
+def _new_folder(run: RunOptions, subcommand: str) -> Path:
+    suffix = "" if subcommand == "fit" else f"-{subcommand}"
+    return Path(run.folder) / run.name / (time.strftime("%Y%m%d-%H%M%S") + suffix)
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    return value.as_dict() if isinstance(value, Namespace) else value
+
+
+def _namespace(config: Any) -> Any:
+    """A part's stored configuration in the form that the parser gives."""
+    if isinstance(config, dict) and "class_path" in config:
+        arguments = {k: _namespace(v) for k, v in config.get("init_args", {}).items()}
+        return Namespace(class_path=config["class_path"], init_args=Namespace(**arguments))
+    return config
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a training command; mistakes of the user end in a short message and exit code 2."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    try:
+        VQACLI(arguments)
+    except ConfigError as error:
+        print(f"vlm: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (CheckpointError, ImageError) as error:
+        print(f"vlm: {error}", file=sys.stderr)
+        sys.exit(1)

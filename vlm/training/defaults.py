@@ -1,0 +1,29 @@
+"""A swapped part starts from its own defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import _typehints
+
+
+def start_swaps_from_defaults() -> None:
+    """Drop all `init_args` of a class when a later setting names another class.
+
+    jsonargparse keeps those that the new class happens to share: after a fusion with
+    `dropout: 0.3` in the configuration, `--model.fusion=Other` would silently train with that
+    dropout, and a comparison would be unfair. It has no setting for this, so the function that
+    decides is replaced; `tests/training/test_cli.py` pins what we rely on.
+    """
+    _typehints.discard_init_args_on_class_path_change = _discard_all
+
+
+def _discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
+    if previous and "init_args" in previous and not _same(previous, value):
+        kept = _typehints.subclass_spec_as_namespace(previous).init_args
+        for key in list(kept.keys()):
+            del kept[key]
+
+
+def _same(previous: Any, value: Any) -> bool:
+    return previous["class_path"] == value["class_path"]
