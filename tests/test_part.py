@@ -65,6 +65,13 @@ def test_config_is_plain_and_has_every_argument() -> None:
     }
 
 
+def test_a_list_changed_afterwards_does_not_change_the_config() -> None:
+    hidden = [19, 23]
+    merge = ConcatMLP(13, 11, hidden_dims=hidden)
+    hidden.append(29)
+    assert merge.config["init_args"]["hidden_dims"] == [19, 23]
+
+
 def test_a_class_as_a_factory() -> None:
     config = Pooled(13, 11, Product).config
     assert config["init_args"]["merge"] == {"class_path": "vlm.fusion.Product", "factory": True}
@@ -117,20 +124,22 @@ raise SystemExit("this code must not run")
 """
 
 
-def test_foreign_classes_need_trust(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_classes_need_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "foreign_part.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)
     inside = Pooled(13, 11).config
     inside["init_args"]["merge"] = {"class_path": "foreign_part.Merge", "factory": True}
     for config in ({"class_path": "foreign_part.Merge"}, inside):
-        with pytest.raises(ValueError, match="foreign_part.Merge is not a class of vlm.*trust=True"):
+        with pytest.raises(
+            ValueError, match=r"foreign_part.Merge is not a class of vlm.*trust=True"
+        ):
             build(config)
         assert "foreign_part" not in sys.modules
 
 
-@pytest.mark.parametrize("path", ["vlmevil.Part", "Product", "", "os.system", ".vlm.X", "vlm_x.y.Z"])
+@pytest.mark.parametrize(
+    "path", ["vlmevil.Part", "Product", "", "os.system", ".vlm.X", "vlm_x.y.Z"]
+)
 def test_what_only_looks_like_vlm_needs_trust(path: str) -> None:
     with pytest.raises(ValueError, match="is not a class of vlm"):
         build({"class_path": path})
@@ -166,7 +175,7 @@ def test_unknown_classes(path: str, message: str) -> None:
 
 
 def test_trust_still_wants_a_part() -> None:
-    with pytest.raises(ValueError, match="os.system is not a part"):
+    with pytest.raises(ValueError, match=r"os.system is not a part"):
         build({"class_path": "os.system", "init_args": {"command": "false"}}, trust=True)
 
 
@@ -192,7 +201,7 @@ def test_values_that_cannot_be_stored() -> None:
         def __init__(self, value: Any) -> None:
             pass
 
-    with pytest.raises(ValueError, match="A part was made with tensor.*cannot store"):
+    with pytest.raises(ValueError, match=r"A part was made with tensor.*cannot store"):
         Holder({"deep": [torch.ones(1)]}).config  # noqa: B018
     assert Holder({"a": (1, 2.5, None, "x", True)}).config["init_args"] == {
         "value": {"a": [1, 2.5, None, "x", True]}

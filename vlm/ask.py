@@ -16,7 +16,7 @@ def ask(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="vlm ask",
         description="Answer a question about a picture.",
-        epilog='example: vlm ask runs/easy_vqa/20260101-120000 photo.png "What color is the shape?"',
+        epilog='example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"',
     )
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
     parser.add_argument("image", help="a picture file")

@@ -155,7 +155,16 @@ def model_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str
 
 
 # Set by links or by the constructor itself, so what the user wrote says nothing about them.
-_DERIVED = {"words", "answers", "in_dim", "image_dim", "text_dim", "pretrained", "tokenizer", "config"}
+_DERIVED = {
+    "words",
+    "answers",
+    "in_dim",
+    "image_dim",
+    "text_dim",
+    "pretrained",
+    "tokenizer",
+    "config",
+}
 
 
 def _compare(name: str, stored: Any, asked: Any, lines: list[str]) -> None:

@@ -12,10 +12,12 @@ Visual question answering: train models from parts that swap, and ask them about
 
 commands:
   fit        train a model               vlm fit -c configs/easy_vqa.yaml
-  validate   score it on validation      vlm validate -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
-  test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
-  predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  validate   score it on validation      vlm validate -c RUN/config.yaml --ckpt_path CHECKPOINT
+  test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path CHECKPOINT
+  predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path CHECKPOINT
   ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
+
+RUN is the folder that `fit` names, CHECKPOINT is RUN/checkpoints/best.ckpt.
 
 Swap a part with one argument:
   vlm fit -c configs/easy_vqa.yaml --model.fusion=vlm.fusion.CrossAttention

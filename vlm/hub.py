@@ -81,8 +81,8 @@ def _obstacle() -> str | None:
 def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     """Run `model` once and remove from it what the result does not depend on.
 
-    Poolers and heads that were not called become `nn.Identity`. What was called in vain (the
-    class-token layers of CaiT) must stay in place and is frozen. So every trainable parameter
+    Poolers and heads that were not called become `nn.Identity`. What was called in vain must
+    stay in place and is frozen. So every trainable parameter
     that is left gets a gradient, as DDP demands.
 
     Args:

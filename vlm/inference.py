@@ -63,8 +63,11 @@ class VQA:
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
 
+    # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
-    def answer(self, image: Picture, question: str, top_k: int = 5) -> Answer: ...
+    def answer(  # type: ignore[overload-overlap]
+        self, image: Picture, question: str, top_k: int = 5
+    ) -> Answer: ...
     @overload
     def answer(
         self, image: Picture | Sequence[Picture], question: Sequence[str], top_k: int = 5
@@ -96,7 +99,7 @@ class VQA:
         for number, text in enumerate(questions, start=1):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
-                    f"question {number}: got {text!r}; wanted some text that asks about the picture."
+                    f"question {number}: got {text!r}; wanted text that asks about the picture."
                 )
         answers = self._answer(pictures, questions, top_k) if questions else []
         return answers[0] if single else answers

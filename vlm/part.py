@@ -39,7 +39,7 @@ class Configured:
         # `bind_partial`: copies and unpickled objects come through here with no arguments.
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()  # stored too, so that a default may change without harm
-        object.__setattr__(made, "arguments", dict(bound.arguments))
+        object.__setattr__(made, "arguments", _copied(dict(bound.arguments)))
         return made
 
     @property
@@ -50,6 +50,13 @@ class Configured:
 
 class Part(Configured, nn.Module):
     """Base of image encoders, text encoders, merges, fusions and heads."""
+
+
+def _copied(value: Any) -> Any:
+    """Lists and dicts of one's own: the caller may change those that were given."""
+    if type(value) is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if type(value) is list else value
 
 
 def _describe(value: Any) -> Any:
@@ -72,8 +79,8 @@ def _describe(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"A part was made with {value!r}, which a checkpoint cannot store: wanted numbers, strings, "
-        f"lists, dicts, parts, or a class (or functools.partial of one) as a factory."
+        f"A part was made with {value!r}, which a checkpoint cannot store: wanted numbers, "
+        f"strings, lists, dicts, parts, or a class (or functools.partial of one) as a factory."
     )
 
 
@@ -130,7 +137,9 @@ def _import(path: str, trust: bool) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (ModuleNotFoundError, ValueError) as error:
-        raise ValueError(f"{path} cannot be imported ({error}). Is its package installed?") from error
+        raise ValueError(
+            f"{path} cannot be imported ({error}). Is its package installed?"
+        ) from error
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, Configured)):
         names = [n for n in dir(module) if isinstance(getattr(module, n), type)]

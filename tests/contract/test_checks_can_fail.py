@@ -516,3 +516,8 @@ class LongTokenizer(WordTokenizer):
 def test_broken_text_encoder(broken: type[BagOfWords], message: str) -> None:
     with pytest.raises(AssertionError, match=f"(?s){message}"):
         check_text_encoder(broken(["what", "colour"], dim=13))
+
+
+def test_a_frozen_encoder_is_fine() -> None:
+    encoder = ConvNet(12, widths=(5, 7)).requires_grad_(False)
+    check_image_encoder(encoder)

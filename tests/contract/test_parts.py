@@ -113,9 +113,9 @@ def tiny_t5(folder: Path) -> Path:
     from transformers import T5Config
 
     save_tokenizer(folder)
-    T5Config(
-        vocab_size=12, d_model=14, d_kv=7, d_ff=17, num_layers=2, num_heads=2
-    ).save_pretrained(folder)
+    T5Config(vocab_size=12, d_model=14, d_kv=7, d_ff=17, num_layers=2, num_heads=2).save_pretrained(
+        folder
+    )
     return folder
 
 

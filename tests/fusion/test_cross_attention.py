@@ -39,9 +39,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("recorded", [True, False])
-def test_equals_torch(
-    inputs: tuple[Tensor, Tensor, Tensor], masked: bool, recorded: bool
-) -> None:
+def test_equals_torch(inputs: tuple[Tensor, Tensor, Tensor], masked: bool, recorded: bool) -> None:
     query, context, mask = inputs
     if not masked:
         mask = torch.ones_like(mask)

@@ -54,5 +54,7 @@ def _answer_type(answer: str) -> str:
 def _package_folder() -> Path:
     spec = find_spec("easy_vqa")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("easy-VQA is not installed; install it with `pip install easy-vqa`.")
+        raise FileNotFoundError(
+            "easy-VQA is not installed; install it with `pip install easy-vqa`."
+        )
     return Path(spec.origin).parent / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
             units = np.random.default_rng((self.seed, self.epoch, 1)).permutation(units)
         size = self.images_per_batch * self.world
         edges = [*range(0, size * self.batches, size), self.units]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             chosen = units[first:last]
             mine = np.array_split(chosen, self.world)[self.rank]
             rows = [order[starts[unit] : ends[unit]] for unit in mine]

@@ -69,8 +69,8 @@ class Attention(RecordsAttention):
     """Multi-head attention from queries to a masked context (Vaswani et al. 2017, section 3.2).
 
     (B, N, query_dim), (B, M, context_dim), (B, M) bool -> (B, N, query_dim). A row whose context
-    is empty gets the output bias alone. Same function as `nn.MultiheadAttention` on the same weights.
-    The padding of the context may hold anything finite (`Features.zero_padding`).
+    is empty gets the output bias alone. Same function as `nn.MultiheadAttention` on the same
+    weights. The padding of the context may hold anything finite (`Features.zero_padding`).
 
     Args:
         query_dim: width of the queries and of the result.
@@ -102,7 +102,9 @@ class Attention(RecordsAttention):
     ) -> Tensor:
         """Attend; `query_mask` (B, N) bool only puts zeros in the recorded weights."""
         q = rearrange(self.query(query), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads)
+        k, v = rearrange(
+            self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads
+        )
         allowed = mask[:, None, None, :]  # (B, 1, 1, M)
         dropout = self.dropout if self.training else 0.0
         if self.recorder is None and not explicit_is_faster(q):

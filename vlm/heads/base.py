@@ -11,6 +11,7 @@ from torch import Tensor
 from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import check_positive
+from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.part import Part
 
 Ranked = list[tuple[str, float]]
@@ -22,10 +23,12 @@ class AnswerHead(Part, ABC):
 
     Attributes:
         in_dim: width of the joint features.
+        vocabulary: the answers it can give.
         encode_targets: turns the annotators' answers of Q questions into `Batch.targets`. It
             travels to loader workers, so it holds no weights.
     """
 
+    vocabulary: AnswerVocabulary
     encode_targets: Callable[[Sequence[Sequence[str]]], Any]
 
     def __init__(self, in_dim: int) -> None:

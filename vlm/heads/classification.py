@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
 
-from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
+from vlm.heads.vocabulary import AnswerVocabulary
 
 LOSSES: dict[str, Callable[[Tensor, losses.AnswerCounts], Tensor]] = {
     "bce": losses.soft_bce,
@@ -50,7 +51,7 @@ class Classification(AnswerHead):
         self.per_question_loss = LOSSES[loss]
         layers: list[nn.Module] = []
         dims = [in_dim, *hidden_dims]
-        for dim, next_dim in zip(dims, dims[1:], strict=False):
+        for dim, next_dim in pairwise(dims):
             layers += [nn.Linear(dim, next_dim), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(dims[-1], len(self.vocabulary)))
 

@@ -43,7 +43,7 @@ def shares(target: AnswerCounts) -> Tensor:
 
 
 def soft_bce(logits: Tensor, target: AnswerCounts) -> Tensor:
-    """Binary cross-entropy against the soft scores, summed over answers (arXiv 1708.02711, eq. 6)."""
+    """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6)."""
     scores = soft_scores(target).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, scores, reduction="none").sum(-1)
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.hub import hub_access, prune
 from vlm.image.base import ImageEncoder
@@ -40,6 +40,8 @@ class TimmEncoder(ImageEncoder):
         ValueError: an unknown name or tag, sizes that disagree, or a model without a grid.
         OSError: the weights are neither in the cache nor to be had.
     """
+
+    model: Any
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class TimmEncoder(ImageEncoder):
         return tokens, tokens.mean(1)
 
 
-def _create(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Module:
+def _create(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     import timm
 
     if not timm.is_model(name):
@@ -103,7 +105,7 @@ def _create(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Modul
             raise ValueError(f"name: got {name!r}; this timm has {' and '.join(tags)}.") from error
 
 
-def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> nn.Module:
+def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     import timm
 
     try:
@@ -147,7 +149,7 @@ def _transform(
     size: tuple[int, int], data: dict[str, Any], fit: Literal["crop", "squash"] | None
 ) -> ImageTransform:
     known = ("bilinear", "bicubic", "lanczos", "nearest")
-    interpolation = data["interpolation"] if data["interpolation"] in known else "bicubic"
+    interpolation: Any = data["interpolation"] if data["interpolation"] in known else "bicubic"
     if fit is None:
         fit = "squash" if data["crop_mode"] == "squash" else "crop"
     share = data["crop_pct"] if fit == "crop" else 1.0

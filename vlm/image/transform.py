@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,8 +66,9 @@ def load_image(source: str | Path | Image.Image | np.ndarray | Tensor) -> Image.
     except Exception as error:  # a corrupt file raises anything: SyntaxError, struct.error, ...
         if isinstance(error, ImageError):
             raise
-        empty = path.is_file() and path.stat().st_size == 0
-        reason = "the file is empty" if empty else error
+        # `os.path`, which says False to a path that cannot be asked.
+        empty = os.path.exists(path) and os.path.getsize(path) == 0
+        reason = "the file is empty" if empty else str(error)[:200]
         raise ImageError(f"{str(path)[:200]}: not a readable picture ({reason}).") from error
 
 

@@ -157,7 +157,9 @@ def check_tokenizer(encoder: TextEncoder) -> None:
         require(again.equal(ids), "The copy gives other ids.")
     with promise(encoder, "ids are int64 below `vocab_size`, the mask bool, padding at the end"):
         require((ids.dtype, mask.dtype) == (torch.int64, torch.bool), f"{ids.dtype}, {mask.dtype}")
-        require(0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size, f"Largest {ids.max()}")
+        require(
+            0 <= int(ids.min()) <= int(ids.max()) < tokenizer.vocab_size, f"Largest {ids.max()}"
+        )
         require(mask.equal(mask.sort(1, descending=True).values), "Padding before a word.")
         require(bool((ids[~mask] == tokenizer.pad_id).all()), "Padding has other ids than pad_id.")
     with promise(encoder, "no question has more tokens than `max_length`"):

@@ -47,6 +47,7 @@ def check_merge(merge: Merge) -> None:
     merge = prepared(merge)
     x, y = torch.randn(ROWS, merge.x_dim), torch.randn(ROWS, merge.y_dim)
     many = torch.randn(ROWS, PATCHES, merge.y_dim)
+    check_batch(merge, (x, y), ROWS)
     for given, inputs in {
         "(B, Dx) and (B, Dy)": (x, y),
         "(B, 1, Dx) and (B, N, Dy)": (x[:, None], many),
@@ -54,7 +55,6 @@ def check_merge(merge: Merge) -> None:
         "(B, N, 1, Dx) and (B, 1, M, Dy)": (torch.randn(ROWS, 3, 1, merge.x_dim), many[:, None]),
     }.items():
         check_broadcasting(merge, given, *inputs)
-    check_batch(merge, (x, y), ROWS)
     check_batch(merge, (x[:, None], many), ROWS)
     check_gradients(merge, (x, y), "output")
     check_finite_gradients(merge, (x, y), "random vectors")
@@ -114,9 +114,7 @@ def check_fusion(fusion: Fusion) -> None:
     check_errors(fusion, image, text)
 
 
-def some_features(
-    dim: int, counts: tuple[int, ...], room: int, boxes: bool = False
-) -> Features:
+def some_features(dim: int, counts: tuple[int, ...], room: int, boxes: bool = False) -> Features:
     """Random features whose row i has `counts[i]` real tokens of `room`."""
     mask = torch.arange(room) < torch.tensor(counts)[:, None]  # (B, N)
     tokens = torch.randn(len(counts), room, dim).masked_fill(~mask[..., None], 0)

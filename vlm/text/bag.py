@@ -37,9 +37,7 @@ class BagOfWords(TextEncoder):
         super().__init__(dim, tokenizer)
         self.embedding = nn.Embedding(tokenizer.vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, dim)
-        )
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, dim))
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         vectors = self.dropout(self.embedding(ids))  # (B, L, D)

@@ -57,9 +57,10 @@ class Recurrent(TextEncoder):
         self.embedding = nn.Embedding(tokenizer.vocab_size, embedding_dim)
         self.dropout = nn.Dropout(dropout)
         directions = 2 if bidirectional else 1
-        self.layers = nn.ModuleList(
-            nn.ModuleList(Direction(cell, width, dim // directions) for _ in range(directions))
-            for width in [embedding_dim] + [dim] * (layers - 1)
+        widths = [embedding_dim] + [dim] * (layers - 1)
+        self.forwards = nn.ModuleList(Direction(cell, w, dim // directions) for w in widths)
+        self.backwards = nn.ModuleList(
+            Direction(cell, w, dim // directions) for w in widths if bidirectional
         )
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,11 +71,11 @@ class Recurrent(TextEncoder):
         place = torch.arange(ids.shape[1], device=ids.device)  # (L,)
         turned = torch.where(place < length, length - 1 - place, place)[..., None]  # (B, L, 1)
         tokens = self.embedding(ids)
-        for layer in self.layers:
+        for layer, forwards in enumerate(self.forwards):
             inputs = self.dropout(tokens)
-            outputs = [layer[0](inputs)]  # (B, L, D) or half of D
-            if len(layer) == 2:
-                backwards = layer[1](_take(inputs, turned))
+            outputs = [forwards(inputs)]  # (B, L, D) or half of D
+            if self.backwards:
+                backwards = self.backwards[layer](_take(inputs, turned))
                 outputs.append(_take(backwards, turned))
             tokens = torch.cat(outputs, -1)
         # Turned, the last word comes first.
@@ -90,17 +91,23 @@ class Direction(nn.RNNBase):
     torch.compile refuses to look into.
     """
 
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
     def __init__(self, cell: Literal["gru", "lstm"], in_dim: int, out_dim: int) -> None:
         super().__init__(cell.upper(), in_dim, out_dim, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         start = x.new_zeros(1, x.shape[0], self.hidden_size)
         weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
-        # With biases, one layer, no dropout, forwards, the batch first.
-        settings = (weights, True, 1, 0.0, self.training, False, True)
+        # Biases, one layer, no dropout, training or not, one direction, the batch first.
         if self.mode == "LSTM":
-            return torch.lstm(x, (start, start), *settings)[0]
-        return torch.gru(x, start, *settings)[0]
+            return torch.lstm(x, (start, start), weights, True, 1, 0.0, self.training, False, True)[
+                0
+            ]
+        return torch.gru(x, start, weights, True, 1, 0.0, self.training, False, True)[0]
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

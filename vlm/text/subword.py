@@ -84,7 +84,7 @@ class SubwordTokenizer(Tokenizer):
         return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
 
     def tokens(self, question: str) -> list[str]:
-        return [self._backend.id_to_token(i) for i in self.ids(question)]
+        return [self._backend.id_to_token(i) or "" for i in self.ids(question)]
 
     def __reduce__(self) -> tuple[type, tuple[None, str, int]]:
         return SubwordTokenizer, (None, self.arguments["json"], self.max_length)

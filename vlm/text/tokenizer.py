@@ -16,7 +16,7 @@ from vlm.part import Configured
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
 def split_words(question: str) -> list[str]:
@@ -25,7 +25,9 @@ def split_words(question: str) -> list[str]:
     >>> split_words("What colour isn't  the bird's-eye?")
     ['what', 'colour', "isn't", 'the', "bird's", 'eye']
     """
-    return [w for w in _WORD.findall(question.lower()) if w[0].isalnum() or w[0] == "_"]
+    # Phones type curly apostrophes: "isn't" is the same word with either.
+    words = _WORD.findall(question.lower().replace("\u2019", "'"))
+    return [w for w in words if w[0].isalnum() or w[0] == "_"]
 
 
 def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:

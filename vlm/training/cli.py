@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,8 +60,13 @@ class ConfigError(ValueError):
 class ConciseParser(LightningArgumentParser):
     """Says what is wrong in a line, instead of after a page of usage."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # `--trainer.max_epoch` must not pass for `--trainer.max_epochs` on the command line when
+        # the same key is an error in a file.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ConfigError(explain(message, self)) from ex
+        raise ConfigError(message) from ex
 
 
 class VQACLI(LightningCLI):
@@ -127,7 +134,7 @@ class VQACLI(LightningCLI):
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
             for part in PARTS_OF_MODEL:
                 config.model[part] = _namespace(self.checkpoint.model[part])
-        self.run_folder = _new_folder(config.run, self.subcommand)
+        self.run_folder = _new_folder(config.run, str(self.subcommand))
         if config.trainer.logger in (None, True):
             config.trainer.logger = [
                 Namespace(class_path=_path(logger), init_args=Namespace(**_LOGGER, save_dir=folder))
@@ -170,7 +177,9 @@ class VQACLI(LightningCLI):
 
     def after_fit(self) -> None:
         if self.config_init[self.subcommand].run.test:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path="best")
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False
+            )
 
 
 _LOGGER = {"name": "", "version": ""}
@@ -198,13 +207,32 @@ def _namespace(config: Any) -> Any:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a training command; mistakes of the user end in a short message and exit code 2."""
+    """Run a training command; mistakes of the user end in a short message, with exit code 2 for
+    the configuration's and 1 for the data's."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     try:
         VQACLI(arguments)
     except ConfigError as error:
-        print(f"vlm: {error}", file=sys.stderr)
+        files = [b for a, b in pairwise(arguments) if a in ("-c", "--config")]
+        where = f" ({', '.join(files)})" if files else ""
+        print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
         sys.exit(2)
     except (CheckpointError, ImageError) as error:
         print(f"vlm: {error}", file=sys.stderr)
         sys.exit(1)
+    except ValueError as error:
+        # A part's own check of its arguments, or of the data; a page of traceback adds nothing.
+        print(f"vlm: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def option_names() -> list[str]:
+    """The options of `fit`, for suggestions."""
+    names = [
+        "ckpt_path",
+        "seed_everything",
+        *(f"run.{name}" for name in RunOptions.__annotations__),
+    ]
+    names += [f"model.{name}" for name in inspect.signature(VQATask).parameters]
+    names += [f"data.{name}" for name in inspect.signature(VQADataModule).parameters]
+    return names + [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]

@@ -74,7 +74,7 @@ class Evaluation:
         lost = [question for question in ids if question not in merged]
         if lost and not partial:
             raise RuntimeError(
-                f"{len(lost)} of {len(ids)} questions were never answered, the first is {lost[0]!r}."
+                f"{len(lost)} of {len(ids)} questions were never answered, first {lost[0]!r}."
             )
         if lost:
             self.table = self.table.filter(pa.array([question in merged for question in ids]))

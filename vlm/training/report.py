@@ -70,12 +70,12 @@ def print_report(rows: list[dict[str, Any]], title: str, about: str, console: Co
     console.print(table)
 
 
-def write_report(path: Path, rows: list[dict[str, Any]], evaluation: Evaluation, about: Any) -> None:
+def write_report(
+    path: Path, rows: list[dict[str, Any]], evaluation: Evaluation, about: Any
+) -> None:
     """Write the rows, and precision, recall and F1 per answer, as JSON."""
     predicted = [prediction.answer for prediction in evaluation.predictions.values()]
-    references = [
-        max(given, key=given.count) for given in evaluation.table["answers"].to_pylist()
-    ]
+    references = [max(given, key=given.count) for given in evaluation.table["answers"].to_pylist()]
     answers = {a: row._asdict() for a, row in per_answer(predicted, references).items()}
     # JSON has no NaN: an undefined precision is null.
     for row in answers.values():

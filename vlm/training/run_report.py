@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
@@ -27,10 +28,10 @@ class RunReport(Callback):
         self.console = Console(width=CONSOLE_WIDTH)
         self._started = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self._started
@@ -40,26 +41,28 @@ class RunReport(Callback):
             plot_curves(metrics, self.folder / "curves.png")
         self._name_folder()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._report(trainer, pl_module, "validation")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._report(trainer, pl_module, "test")
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.evaluation.finish()
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        evaluation = pl_module.evaluation
+        evaluation.finish(partial=trainer.limit_predict_batches != 1.0)
         if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.jsonl"
-            pl_module.evaluation.write(path)
+            evaluation.write(path)
             self.console.print(f"Wrote the answers to {path}", soft_wrap=True)
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+    def _report(self, trainer: Trainer, pl_module: Any, split: str) -> None:
         if not trainer.is_global_zero:
             return
-        evaluation, data = pl_module.evaluation, trainer.datamodule
-        answers = pl_module.model.head.vocabulary
-        floors = compute_floors(data.table("train"), evaluation.table, answers.answers)
+        evaluation, head = pl_module.evaluation, pl_module.model.head
+        answers = head.vocabulary
+        floors = compute_floors(pl_module.data.table("train"), evaluation.table, answers.answers)
         rows = report_rows(evaluation, floors)
         about = (
             f"95 % interval over {rows[0]['over']} (bootstrap). Floors: the most frequent training "

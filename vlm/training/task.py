@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vlm.batch import Batch
 from vlm.checkpoint import KEY, PREFIX, describe, load_weights
+from vlm.data.datamodule import VQADataModule
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
@@ -54,23 +55,29 @@ class VQATask(LightningModule):
         self.evaluation: Evaluation | None = None
         self._losses: list[Tensor] = []
 
+    @property
+    def data(self) -> VQADataModule:
+        """The data that the trainer was given."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.model.head.loss(self.model(batch), batch)
         # Logging costs as much as a small step, so only the mean of each interval is logged.
         self._losses.append(loss.detach())
-        if (batch_index + 1) % self.trainer.log_every_n_steps == 0 or self.trainer.is_last_batch:
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (batch_index + 1) % interval == 0 or self.trainer.is_last_batch:
             self.log("train_loss", torch.stack(self._losses).mean(), prog_bar=True, batch_size=1)
             self._losses.clear()
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.trainer.datamodule.table("validation"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("validation"), self.model.head)
 
     def on_test_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.trainer.datamodule.table("test"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("test"), self.model.head)
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.trainer.datamodule.table("predict"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("predict"), self.model.head)
 
     def _evaluate(self, batch: Batch) -> None:
         assert self.evaluation is not None
@@ -98,7 +105,9 @@ class VQATask(LightningModule):
         self.evaluation.finish(partial=trainer.sanity_checking or limit != 1.0)
         scores = {"accuracy": self.evaluation.accuracy, "loss": self.evaluation.loss}
         if stage == "test":
-            scores |= {f"accuracy/{name}": row.mean for name, row in self.evaluation.types().items()}
+            scores |= {
+                f"accuracy/{name}": row.mean for name, row in self.evaluation.types().items()
+            }
         # Computed on the gathered answers, so every process has the same numbers already.
         self.log_dict(
             {f"{stage}_{name}": value for name, value in scores.items()},

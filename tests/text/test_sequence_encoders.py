@@ -30,15 +30,15 @@ QUESTIONS = ["what colour is the cat", "cat", "", "is the xylophone"]
 
 def save_bert(folder: Path, **changes: int) -> Path:
     torch.manual_seed(0)
-    sizes = dict(
-        vocab_size=13,
-        hidden_size=22,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=17,
-        max_position_embeddings=23,
-        pad_token_id=3,
-    )
+    sizes = {
+        "vocab_size": 13,
+        "hidden_size": 22,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 17,
+        "max_position_embeddings": 23,
+        "pad_token_id": 3,
+    }
     BertModel(BertConfig(**(sizes | changes))).save_pretrained(folder)
     return folder
 
@@ -150,9 +150,10 @@ def test_recurrent_is_torchs_on_each_question_alone(cell: str, bidirectional: bo
         13, 14 // halves, num_layers=2, batch_first=True, bidirectional=bidirectional
     )
     state = {}
-    for name, value in encoder.layers.state_dict().items():
-        layer, direction, weight = name.split(".")
-        state[weight[:-1] + layer + "_reverse" * int(direction)] = value
+    for ending, directions in (("", encoder.forwards), ("_reverse", encoder.backwards)):
+        for name, value in directions.state_dict().items():
+            layer, weight = name.split(".")
+            state[weight[:-1] + layer + ending] = value
     reference.load_state_dict(state)
     features = encoder(*encoder.tokenizer(QUESTIONS))
     for i, question in enumerate(QUESTIONS):
@@ -241,10 +242,10 @@ def test_errors_name_the_argument(bert: Path, tmp_path: Path) -> None:
         Recurrent(WORDS, 7, bidirectional=True)
     with pytest.raises(ValueError, match="heads that divide dim"):
         Transformer(WORDS, 7, heads=2)
-    with pytest.raises(ValueError, match="max_length=64; .* has 23 positions"):
+    with pytest.raises(ValueError, match=r"max_length=64; .* has 23 positions"):
         HuggingFaceEncoder(name=str(bert), tokenizer=SubwordTokenizer(str(bert)))
     few = save_tokenizer(save_bert(tmp_path, vocab_size=7))
-    with pytest.raises(ValueError, match="tokenizer: got 11 ids .* has 7"):
+    with pytest.raises(ValueError, match=r"tokenizer: got 11 ids .* has 7"):
         pretrained(few)
     config = pretrained(bert).arguments["config"]
     with pytest.raises(ValueError, match="tokenizer: got None with a config"):

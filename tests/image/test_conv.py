@@ -1,0 +1,101 @@
+"""The convolutional network made for training from scratch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vlm.image import ConvNet, grid_boxes
+
+
+def test_shapes() -> None:
+    encoder = ConvNet(48, widths=(5, 7, 11, 13))
+    assert (encoder.dim, encoder.grid) == (36, (3, 3))
+    assert encoder.transform.size == (48, 48)
+    features = encoder(torch.zeros(2, 3, 48, 48))
+    assert features.tokens.shape == (2, 9, 36)
+    assert features.pooled.shape == (2, 36)
+
+
+def test_tokens_hold_every_scale_where_it_lies() -> None:
+    torch.manual_seed(0)
+    encoder = ConvNet(24, widths=(5, 7, 11)).eval()
+    images = torch.rand(2, 3, 24, 24)
+    tokens = encoder(images).tokens
+    x = (images - 0.5) / 0.5
+    first = encoder.stages[0](x)
+    second = encoder.stages[1](first)
+    third = encoder.stages[2](second)
+    for row in range(3):
+        for column in range(3):
+            token = tokens[:, 3 * row + column]
+            cells = [
+                first[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].amax((2, 3)),
+                second[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].amax((2, 3)),
+                third[:, :, row, column],
+            ]
+            torch.testing.assert_close(token, torch.cat(cells, 1))
+
+
+def test_a_stage_by_hand() -> None:
+    """One channel that adds up the neighbourhood; the picture is white on one pixel."""
+    encoder = ConvNet(4, widths=(1,)).eval()
+    nn.init.ones_(encoder.stages[0][0].weight)
+    images = torch.full((1, 3, 4, 4), 0.5)  # zero after normalisation
+    images[0, :, 0, 0] = 1  # one after normalisation
+    tokens = encoder(images).tokens.flatten()
+    # The sum over three channels is 3 near the pixel (rows and columns 0 and 1): the first cell.
+    wanted = torch.tensor([3.0, 0, 0, 0]) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(tokens, wanted)
+
+
+def test_pooled_is_the_maximum_of_the_tokens() -> None:
+    encoder = ConvNet(24, widths=(5, 7, 11))
+    features = encoder(torch.rand(2, 3, 24, 24))
+    torch.testing.assert_close(features.pooled, features.tokens.amax(1))
+
+
+def test_normalisation() -> None:
+    encoder = ConvNet(12, widths=(5, 7)).eval()
+    images = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
+    tokens, _ = encoder.encode(images / 127.5 - 1)
+    torch.testing.assert_close(encoder(images).tokens, tokens)
+
+
+def test_dropout_only_in_training() -> None:
+    encoder = ConvNet(12, widths=(5, 7), dropout=0.5)
+    images = torch.rand(2, 3, 12, 12)
+    assert (F.relu(encoder(images).tokens) == 0).float().mean() > 0.3
+    encoder.eval()
+    torch.testing.assert_close(encoder(images).tokens, encoder(images).tokens, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "widths", "message"),
+    [
+        (20, (5, 7, 11), "image_size: got 20 with 3 stages; wanted a multiple of 8"),
+        (0, (5,), "image_size: got 0"),
+        (64, (), "image_size: got 64 with 0 stages"),
+    ],
+)
+def test_sizes_must_fit(size: int, widths: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConvNet(size, widths)
+
+
+def test_wrong_pictures() -> None:
+    encoder = ConvNet(12, widths=(5, 7))
+    with pytest.raises(ValueError, match=r"got shape \(2, 3, 12, 13\); wanted \(B, 3, 12, 12\)"):
+        encoder(torch.zeros(2, 3, 12, 13))
+    with pytest.raises(ValueError, match=r"dtype torch.int64; wanted uint8"):
+        encoder(torch.zeros(2, 3, 12, 12, dtype=torch.int64))
+
+
+def test_grid_boxes() -> None:
+    wanted = [[0, 0, 0.5, 1 / 3], [0.5, 0, 1, 1 / 3], [0, 1 / 3, 0.5, 2 / 3]]
+    boxes = grid_boxes(rows=3, columns=2)
+    assert boxes.shape == (6, 4)
+    torch.testing.assert_close(boxes[:3], torch.tensor(wanted))
+    torch.testing.assert_close(boxes[-1], torch.tensor([0.5, 2 / 3, 1, 1]))
