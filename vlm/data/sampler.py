@@ -88,7 +88,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
         if self.shuffle:
             within = np.random.default_rng((self.seed, self.epoch, 0)).random(len(self.groups))
         else:
-            within = np.arange(len(self.groups))
+            within = np.arange(len(self.groups), dtype=np.float64)
         order = np.lexsort((within, self.groups))
         sorted_groups = self.groups[order]
         image_starts = np.flatnonzero(np.diff(sorted_groups, prepend=-1))

@@ -7,7 +7,7 @@
 
 A check passes silently, or raises an `AssertionError` that names the promise, the input and the
 size of the error. It works on copies on the CPU: the part, its training mode and the random
-numbers outside are left as they were. Only torch is needed.
+numbers outside are left as they were. Torch and einops are enough.
 """
 
 from vlm.testing.encoders import check_image_encoder, check_text_encoder

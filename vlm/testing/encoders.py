@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import TYPE_CHECKING
 
 import torch
 
-from vlm.image.base import ImageEncoder, grid_boxes
 from vlm.testing.promises import (
     check_batch,
     check_bf16,
@@ -23,7 +23,10 @@ from vlm.testing.promises import (
     require,
     require_same,
 )
-from vlm.text.base import TextEncoder
+
+if TYPE_CHECKING:
+    from vlm.image.base import ImageEncoder
+    from vlm.text.base import TextEncoder
 
 ROWS = 5
 
@@ -69,6 +72,8 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
 
 
 def check_grid(encoder: ImageEncoder, images: torch.Tensor) -> None:
+    from vlm.image.base import grid_boxes  # not above: fusions are checked without Pillow
+
     output = encoder(images)
     check_features(encoder, output, ROWS, encoder.dim)
     rows, columns = encoder.grid

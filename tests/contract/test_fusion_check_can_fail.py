@@ -1,0 +1,224 @@
+"""A fusion that breaks one promise turns its check red, and the message says which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_mean
+from vlm.fusion import Attention, Fusion, RecordsAttention
+from vlm.testing import check_fusion
+
+
+class GoodFusion(Fusion):
+    """Words and patches side by side; `pooled` from their means."""
+
+    def __init__(self, image_dim: int = 13, text_dim: int = 11, out_dim: int = 17) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        self.patches = nn.Linear(image_dim, out_dim)
+        self.words = nn.Linear(text_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.patches(image.zero_padding().tokens)
+        words = self.words(text.zero_padding().tokens)
+        pooled = self.pool(words, text.mask) * self.pool(patches, image.mask)
+        mask = torch.cat((text.mask, image.mask), 1)
+        return self.result(torch.cat((words, patches), 1), mask, pooled)
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return masked_mean(tokens, mask).tanh()
+
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens, mask, pooled)
+
+
+class MeanOverPadding(GoodFusion):
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return tokens.mean(1)
+
+
+class JunkLeaks(GoodFusion):
+    def fuse(self, image: Features, text: Features) -> Features:
+        fused = super().fuse(image, text)
+        return fused._replace(pooled=fused.pooled + image.tokens.mean() * 1e-3)
+
+
+class NaNTimesZero(GoodFusion):
+    def fuse(self, image: Features, text: Features) -> Features:
+        fused = super().fuse(image, text)
+        zeros = (text.tokens * text.mask[..., None]).sum((1, 2))
+        return fused._replace(pooled=fused.pooled + zeros[:, None])
+
+
+class NaNGradient(GoodFusion):
+    def fuse(self, image: Features, text: Features) -> Features:
+        fused = super().fuse(image, text)
+        squares = (image.zero_padding().tokens @ self.patches.weight.T).square().sum(-1)
+        length = squares.sqrt().masked_fill(~image.mask, 0).sum(1)  # infinite slope at zero
+        return fused._replace(pooled=fused.pooled * length[:, None])
+
+
+class CoupledFusion(GoodFusion):
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens, mask, pooled - pooled.mean(0))
+
+
+class NaNOnEmpty(GoodFusion):
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        total = torch.where(mask[..., None], tokens, 0).sum(1)
+        return total / mask.sum(1, keepdim=True)
+
+
+class EmptySpreads(GoodFusion):
+    def pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        empty = (~mask.any(1)).sum()
+        return super().pool(tokens, mask) * (1 + empty)
+
+
+class TokensOnly(GoodFusion):
+    def __init__(self, image_dim: int = 13, text_dim: int = 11, out_dim: int = 17) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        self.last = nn.Linear(out_dim, out_dim)
+
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(self.last(tokens), mask, pooled)
+
+
+class WrongWidth(GoodFusion):
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens[..., 1:], mask, pooled[..., 1:])
+
+
+class FloatMask(GoodFusion):
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens, mask.float(), pooled)
+
+
+class SwappedMask(GoodFusion):
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens, torch.cat((mask[:, 7:], mask[:, :7]), 1), pooled)
+
+
+class WithBoxes(GoodFusion):
+    def result(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Features:
+        return Features(tokens, mask, pooled, torch.zeros(*mask.shape, 4))
+
+
+class NoPlainTensors(GoodFusion):
+    def fuse(self, image: Features, text: Features) -> Features:
+        if image.boxes is None and not image.tokens.requires_grad:
+            raise RuntimeError("boxes wanted")
+        return super().fuse(image, text)
+
+
+class Attending(GoodFusion):
+    """Words attend to patches."""
+
+    def __init__(self, image_dim: int = 13, text_dim: int = 11, out_dim: int = 17) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        self.attention = self.make_attention(out_dim)
+
+    def make_attention(self, dim: int) -> nn.Module:
+        return Attention(dim, dim, heads=1)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.patches(image.zero_padding().tokens)
+        words = self.words(text.zero_padding().tokens)
+        words = words + self.attend(words, patches, text.mask, image.mask)
+        mask = torch.cat((text.mask, image.mask), 1)
+        return self.result(torch.cat((words, patches), 1), mask, self.pool(words, text.mask))
+
+    def attend(self, words: Tensor, patches: Tensor, words_mask: Tensor, mask: Tensor) -> Tensor:
+        return self.attention(words, patches, mask, words_mask)
+
+
+class WrongOrientation(Attending):
+    def make_attention(self, dim: int) -> nn.Module:
+        return Attention(dim, dim, heads=1, words_last=True)
+
+
+class PaddedWordsAttend(Attending):
+    def attend(self, words: Tensor, patches: Tensor, words_mask: Tensor, mask: Tensor) -> Tensor:
+        return self.attention(words, patches, mask)
+
+
+class Uniform(RecordsAttention):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, words: Tensor, patches: Tensor, mask: Tensor, words_mask: Tensor) -> Tensor:
+        weights = mask[:, None].to(patches.dtype).expand(-1, words.shape[1], -1)  # (B, L, P)
+        weights = weights * words_mask[..., None] / mask.sum(1).clamp(min=1)[:, None, None]
+        mixed = self.out(weights @ patches)
+        self.record(weights)
+        return mixed if self.recorder is None else self.while_recording(mixed)
+
+    def record(self, weights: Tensor) -> None:
+        if self.recorder is not None:
+            self.recorder.append(weights[:, None])
+
+    def while_recording(self, mixed: Tensor) -> Tensor:
+        return mixed
+
+
+class Differs(Uniform):
+    def while_recording(self, mixed: Tensor) -> Tensor:
+        return mixed * 1.01
+
+
+class Silent(Uniform):
+    def record(self, weights: Tensor) -> None:
+        pass
+
+
+class DiffersRecording(Attending):
+    def make_attention(self, dim: int) -> nn.Module:
+        return Differs(dim)
+
+
+class NothingRecorded(Attending):
+    def make_attention(self, dim: int) -> nn.Module:
+        return Silent(dim)
+
+
+class UncheckedBatch(GoodFusion):
+    def forward(self, image: Features | Tensor, text: Features | Tensor) -> Features:
+        if isinstance(text, Tensor) and text.ndim == 3 and len(text) == 4:
+            return super().forward(image.take(torch.arange(4)), text)  # type: ignore[union-attr]
+        return super().forward(image, text)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (MeanOverPadding, "padding changes nothing .*2 more padded words|padding.*pooled: differs"),
+        (JunkLeaks, "padding changes nothing .*10000.0 in the padding of the patches"),
+        (NaNTimesZero, "padding changes nothing .*nan in the padding of the words"),
+        (NaNGradient, "gradients are finite .*padding"),
+        (CoupledFusion, "a row alone gives what it gives in a batch"),
+        (NaNOnEmpty, "given rows without a word, a patch, or both, evaluation mode.*NaN"),
+        (EmptySpreads, "an empty row leaves the others as they were.*pooled"),
+        (TokensOnly, "gradient from `pooled` alone.*last.weight, last.bias"),
+        (WrongWidth, r"of one width. pooled: shape \(5, 16\), not \(5, 17\)"),
+        (FloatMask, "result.mask: got dtype torch.float32"),
+        (SwappedMask, "masks concatenated, no boxes. The mask is another"),
+        (WithBoxes, "masks concatenated, no boxes. There are boxes"),
+        (NoPlainTensors, r"plain tensors are welcome .*given \(B, D\).*boxes wanted"),
+        (WrongOrientation, r"maps are \(B, H, words, patches\).*Shape \(5, 1, 11, 7\)"),
+        (PaddedWordsAttend, "maps are zero in the padding .*map 'attention'"),
+        (DiffersRecording, "recording attention leaves the result as it is"),
+        (NothingRecorded, "No map was recorded"),
+        (UncheckedBatch, "wrong input raises ValueError .*fewer questions than images"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_broken_fusion(broken: type[Fusion], message: str) -> None:
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        check_fusion(broken(13, 11))
+
+
+@pytest.mark.parametrize("good", [GoodFusion, Attending])
+def test_good_fusion(good: type[Fusion]) -> None:
+    check_fusion(good(13, 11))
