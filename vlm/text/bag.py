@@ -28,8 +28,8 @@ class BagOfWords(TextEncoder):
     def __init__(
         self,
         words: Sequence[str],
-        dim: int = 128,
-        hidden_dim: int = 128,
+        dim: int = 64,
+        hidden_dim: int = 64,
         dropout: float = 0.0,
         tokenizer: Tokenizer | None = None,
     ) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -75,6 +75,9 @@ class VQACLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
+        # Pictures in memory need no workers; evaluation needs none of fit's callbacks.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
         super().__init__(
             VQATask,
             VQADataModule,
@@ -120,6 +123,10 @@ class VQACLI(LightningCLI):
             apply_on="instantiate",
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # The original warns whenever `args` are given; ours always are.
+        self.config = parser.parse_args(args)
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if path := config.get("ckpt_path"):
@@ -135,20 +142,14 @@ class VQACLI(LightningCLI):
             for part in PARTS_OF_MODEL:
                 config.model[part] = _namespace(self.checkpoint.model[part])
         self.run_folder = _new_folder(config.run, str(self.subcommand))
-        if config.trainer.logger in (None, True):
-            config.trainer.logger = [
-                Namespace(class_path=_path(logger), init_args=Namespace(**_LOGGER, save_dir=folder))
-                for logger, folder in (
-                    (CSVLogger, str(self.run_folder)),
-                    (TensorBoardLogger, str(self.run_folder)),
-                )
-            ]
-        config.trainer.default_root_dir = str(self.run_folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = self.config_init[self.subcommand].run
-        extra = [RunReport(self.run_folder), TQDMProgressBar(refresh_rate=20)]
-        if self.subcommand == "fit":
+        config = self.config_init[self.subcommand].trainer
+        extra: list[Callback] = [RunReport(self.run_folder)]
+        if config.enable_progress_bar is not False:
+            extra.append(TQDMProgressBar(refresh_rate=20))
+        if self.subcommand == "fit" and config.enable_checkpointing is not False:
             extra.append(
                 ModelCheckpoint(
                     dirpath=self.run_folder / "checkpoints",
@@ -160,6 +161,11 @@ class VQACLI(LightningCLI):
                 )
             )
         self.trainer_defaults["callbacks"] = extra
+        # Not part of the configuration that is saved, so that it can be used again for another run.
+        kwargs["default_root_dir"] = str(self.run_folder)
+        if config.logger in (None, True):
+            place: dict[str, Any] = {"save_dir": self.run_folder, "name": "", "version": ""}
+            kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -182,16 +188,14 @@ class VQACLI(LightningCLI):
             )
 
 
-_LOGGER = {"name": "", "version": ""}
-
-
 def _new_folder(run: RunOptions, subcommand: str) -> Path:
     suffix = "" if subcommand == "fit" else f"-{subcommand}"
-    return Path(run.folder) / run.name / (time.strftime("%Y%m%d-%H%M%S") + suffix)
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    folder = Path(run.folder) / run.name / (time.strftime("%Y%m%d-%H%M%S") + suffix)
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = folder.with_name(f"{folder.name.split('.')[0]}.{number}")
+    return folder
 
 
 def _plain(value: Any) -> Any:
@@ -209,11 +213,10 @@ def _namespace(config: Any) -> Any:
 def run(arguments: Sequence[str]) -> None:
     """Run a training command; mistakes of the user end in a short message, with exit code 2 for
     the configuration's and 1 for the data's."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
     try:
         VQACLI(arguments)
     except ConfigError as error:
-        files = [b for a, b in pairwise(arguments) if a in ("-c", "--config")]
+        files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
         where = f" ({', '.join(files)})" if files else ""
         print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
         sys.exit(2)
@@ -222,8 +225,15 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(1)
     except ValueError as error:
         # A part's own check of its arguments, or of the data; a page of traceback adds nothing.
-        print(f"vlm: {error}", file=sys.stderr)
+        print(f"vlm: {explain(str(_root(error)), option_names())}", file=sys.stderr)
         sys.exit(2)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What the parser's own errors were raised from: the reason, without its surroundings."""
+    while isinstance(error.__cause__, ValueError):
+        error = error.__cause__
+    return error
 
 
 def option_names() -> list[str]:

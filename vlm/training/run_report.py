@@ -35,6 +35,7 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self._started
+        pl_module.about["seconds"] = round(seconds, 2)
         self.console.print(f"Trained {trainer.current_epoch} epochs in {seconds:.1f} s.")
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():

@@ -20,7 +20,7 @@ from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
-from vlm.training.evaluation import Evaluation
+from vlm.training.evaluation import Evaluation, Prediction
 from vlm.training.schedule import WarmupCosine
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
@@ -79,9 +79,10 @@ class VQATask(LightningModule):
     def on_predict_epoch_start(self) -> None:
         self.evaluation = Evaluation(self.data.table("predict"), self.model.head)
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch) -> list[Prediction]:
         assert self.evaluation is not None
         self.evaluation.update(self.model(batch), batch)
+        return [self.evaluation.predictions[question] for question in batch.ids]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._evaluate(batch)
@@ -89,8 +90,8 @@ class VQATask(LightningModule):
     def test_step(self, batch: Batch, batch_index: int) -> None:
         self._evaluate(batch)
 
-    def predict_step(self, batch: Batch, batch_index: int) -> None:
-        self._evaluate(batch)
+    def predict_step(self, batch: Batch, batch_index: int) -> list[Prediction]:
+        return self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")

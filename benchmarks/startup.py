@@ -1,0 +1,56 @@
+"""What starting costs: importing the fusions, and asking a question on the command line.
+
+    python benchmarks/startup.py [RUN]
+
+Each pair is a process of one kind and then of the other; the figure is the median of the ratios.
+Without a run's folder only the import is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def seconds(*arguments: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def compare(name: str, ours: list[str], base: list[str], pairs: int, target: float) -> None:
+    seconds(*ours), seconds(*base)  # files into the cache
+    times = [(seconds(*ours), seconds(*base)) for _ in range(pairs)]
+    ratios = [mine / theirs for mine, theirs in times]
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    print(
+        f"{name}: {mine:.2f} s against {theirs:.2f} s, ratio {statistics.median(ratios):.3f} "
+        f"(range {min(ratios):.3f} - {max(ratios):.3f}; to reach: {target})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--pairs", type=int, default=11)
+    given = parser.parse_args()
+    both = ["-c", "import torch, einops"]
+    compare("import vlm.fusion", ["-c", "import vlm.fusion"], both, given.pairs, 1.15)
+    if given.run:
+        spec = find_spec("easy_vqa")
+        assert spec is not None
+        assert spec.origin is not None
+        picture = str(Path(spec.origin).parent / "data/test/images/0.png")
+        ask = ["-m", "vlm", "ask", given.run, picture, "what color is the shape?"]
+        compare("vlm ask", ask, ["-c", "import torch"], given.pairs, 3.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Shared by all tests: a small data set, and one short training run of the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vlm.training.cli import VQACLI
+
+ROOT = Path(__file__).parents[1]
+COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
+    """easy-VQA's layout: pictures of one colour each, three questions about each."""
+    rng = np.random.default_rng(seed)
+    for split in ("train", "test"):
+        (folder / split / "images").mkdir(parents=True)
+        rows = []
+        for number in range(images):
+            color = list(COLORS)[rng.integers(3)]
+            Image.new("RGB", (64, 64), COLORS[color]).save(
+                folder / split / "images" / f"{number}.png"
+            )
+            asked = list(COLORS)[rng.integers(3)]
+            rows += [
+                ["what color is it?", color, number],
+                [f"is it {asked}?", "yes" if asked == color else "no", number],
+                [f"is the picture not {asked}?", "no" if asked == color else "yes", number],
+            ]
+        (folder / split / "questions.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in easy-VQA's layout: 12 pictures and 36 questions a split."""
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def small_run(data: Path, folder: Path) -> list[str]:
+    """Arguments of a quick `fit` of the default configuration on the small data set."""
+    return [
+        "fit",
+        "-c",
+        str(ROOT / "configs/easy_vqa.yaml"),
+        f"--data.root={data}",
+        "--data.images_per_batch=3",
+        "--data.validation_share=0.25",
+        f"--run.folder={folder}",
+        "--trainer.max_epochs=12",
+        "--trainer.enable_progress_bar=false",
+    ]
+
+
+@pytest.fixture(scope="session")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run on the small data set."""
+    cli = VQACLI(small_run(data, tmp_path_factory.mktemp("runs")))
+    return cli.run_folder

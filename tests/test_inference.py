@@ -1,0 +1,184 @@
+"""`vlm.load(...).answer(...)` and `vlm ask`: what works, and what bad input gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vlm
+from vlm.checkpoint import CheckpointError
+from vlm.cli import main
+from vlm.image import ImageError
+
+
+@pytest.fixture(scope="module")
+def vqa(run: Path) -> vlm.VQA:
+    return vlm.load(run)
+
+
+@pytest.fixture
+def picture(data: Path) -> Path:
+    return data / "test/images/0.png"
+
+
+def test_path_image_and_array_give_one_answer(vqa: vlm.VQA, picture: Path) -> None:
+    image = Image.open(picture)
+    pixels = np.asarray(image)
+    answers = [
+        vqa.answer(given, "what color is it?")
+        for given in (picture, str(picture), image, pixels, torch.from_numpy(pixels.copy()))
+    ]
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0].text == answers[0].top[0][0]
+    assert answers[0].probability == max(p for _, p in answers[0].top)
+    assert answers[0].warnings == ()
+
+
+def test_batches_change_no_answer(vqa: vlm.VQA, data: Path) -> None:
+    pictures = [data / f"test/images/{n}.png" for n in range(5)]
+    questions = ["what color is it?", "is it red?", "is the picture not blue?", "is it?", "blue?"]
+    together = vqa.answer(pictures, questions)
+    for picture, question, answer in zip(pictures, questions, together, strict=True):
+        alone = vqa.answer(picture, question)
+        assert alone.text == answer.text
+        assert alone.probability == pytest.approx(answer.probability, abs=1e-5)
+    about_one = vqa.answer(pictures[0], questions)
+    assert about_one[0].text == together[0].text
+    assert about_one[0].probability == pytest.approx(together[0].probability, abs=1e-5)
+    assert vqa.answer(pictures[0], []) == []
+
+
+def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) -> None:
+    answer = vqa.answer(picture, "wherefore quixotic?")
+    assert answer.text
+    assert "Every word is unknown" in answer.warnings[0]
+    assert "'quixotic' is unknown" in vqa.answer(picture, "is it quixotic?").warnings[0]
+    assert "no words" in vqa.answer(picture, "?!").warnings[0]
+
+
+@pytest.mark.parametrize("question", ["", "   ", None, 3])
+def test_an_empty_question_is_refused(vqa: vlm.VQA, picture: Path, question: object) -> None:
+    with pytest.raises(ValueError, match=r"question 1: got .*; wanted text|pictures for"):
+        vqa.answer(picture, [question])  # type: ignore[list-item]
+
+
+def test_numbers_of_pictures_and_questions_must_fit(vqa: vlm.VQA, picture: Path) -> None:
+    with pytest.raises(ValueError, match="got 2 pictures for 3 questions"):
+        vqa.answer([picture, picture], ["a", "b", "c"])
+
+
+def test_a_missing_picture_is_named(vqa: vlm.VQA, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"nosuch.png: there is no such file"):
+        vqa.answer(tmp_path / "nosuch.png", "is it red?")
+
+
+def test_a_checkpoint_says_which_run_made_it(vqa: vlm.VQA, run: Path) -> None:
+    assert vqa.about["run"] == str(run)
+    assert {"created", "vlm", "torch", "data"} <= set(vqa.about)
+
+
+def broken(kind: str, run: Path, folder: Path) -> Path:
+    whole = (run / "checkpoints/best.ckpt").read_bytes()
+    path = folder / f"{kind}.ckpt"
+    if kind == "other":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "pickle":
+        torch.save({"vlm": Path("x")}, path)
+    elif kind == "weights":
+        content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+        state = content["state_dict"]
+        state["model.extra"] = state.pop("model.fusion.merge.x_projection.0.bias")
+        torch.save(content, path)
+    elif kind == "foreign":
+        content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+        content["vlm"]["model"]["fusion"]["class_path"] = "subprocess.Popen"
+        torch.save(content, path)
+    else:
+        path.write_bytes(
+            {
+                "truncated": whole[: len(whole) // 2],
+                "empty": b"",
+                "page": b"<!DOCTYPE html><html>404</html>",
+                "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+                "text": b"hello",
+            }[kind]
+        )
+    return path
+
+
+BROKEN = {
+    "truncated": "damaged",
+    "empty": "the file is empty",
+    "page": "a web page",
+    "lfs": "a Git LFS pointer",
+    "text": "no checkpoint",
+    "other": "a checkpoint of another program",
+    "pickle": "more than weights and plain data",
+    "weights": "missing here: fusion.merge.x_projection.0.bias.*\n.*not in the model: extra",
+    "foreign": "subprocess.Popen is not a class of vlm",
+}
+
+
+@pytest.mark.parametrize(("kind", "message"), BROKEN.items())
+def test_a_broken_checkpoint_is_named_with_the_reason(
+    kind: str, message: str, run: Path, tmp_path: Path
+) -> None:
+    path = broken(kind, run, tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        vlm.load(path)
+    assert kind == "foreign" or str(path) in str(caught.value)
+    assert "weights_only" not in str(caught.value), "never advise turning safe loading off"
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nosuch.ckpt: there is no such file"):
+        vlm.load(tmp_path / "nosuch.ckpt")
+    with pytest.raises(CheckpointError, match=r"has no checkpoints/best.ckpt"):
+        vlm.load(tmp_path)
+
+
+def test_ask_prints_the_answers(
+    run: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["ask", str(run), str(picture), "what color is it?", "--top", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].split(" %  ")[1] == vlm.load(run).answer(picture, "what color is it?").text
+
+
+def test_ask_says_what_is_wrong_in_a_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"vlm ask: .*nosuch.png: there is no such file"):
+        main(["ask", str(run), str(tmp_path / "nosuch.png"), "is it red?"])
+
+
+def test_loading_needs_no_training_code_and_no_network(run: Path, picture: Path) -> None:
+    code = f"""
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("network used")
+socket.socket.connect = refuse
+import vlm
+print(vlm.load({str(run)!r}).answer({str(picture)!r}, "is it red?").text)
+heavy = {{"lightning", "timm", "transformers", "open_clip", "gradio", "torchvision", "pyarrow"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("yes", "no", "red", "green", "blue")
+
+
+def test_importing_the_fusions_loads_torch_and_einops_alone() -> None:
+    code = """
+import sys
+import torch, einops
+before = set(sys.modules)
+import vlm.fusion
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+assert new <= {"vlm"} | set(sys.stdlib_module_names) | {"einops"}, new
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,223 @@
+"""The command line: what a run leaves, what a swap starts from, and what mistakes get."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, small_run
+
+from vlm.cli import main
+from vlm.training.cli import VQACLI
+
+
+def best(run: Path) -> str:
+    return str(run / "checkpoints/best.ckpt")
+
+
+def test_a_run_leaves_everything_it_promises(run: Path) -> None:
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "metrics.csv", "curves.png", "test.json", "test_predictions.jsonl"}
+    assert expected | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    assert any("tfevents" in name for name in names)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len([row for row in rows if row["val_accuracy"]]) == 12
+    predictions = [
+        json.loads(line) for line in (run / "test_predictions.jsonl").read_text().splitlines()
+    ]
+    assert [row["id"] for row in predictions] == [f"test-{i}" for i in range(36)]
+    report = json.loads((run / "test.json").read_text())
+    overall = report["results"][0]
+    assert overall["questions"] == 36
+    assert overall["low"] <= overall["accuracy"] <= overall["high"]
+    assert overall["accuracy"] == pytest.approx(sum(row["score"] for row in predictions) / 36)
+    assert overall["majority"] < overall["question_only"] < overall["ceiling"] == 1
+    assert {row["type"] for row in report["results"]} == {"overall", "yes/no", "color"}
+    assert report["about"]["run"] == str(run)
+
+
+def test_training_learns(run: Path) -> None:
+    report = json.loads((run / "test.json").read_text())
+    assert report["results"][0]["accuracy"] > report["results"][0]["question_only"]
+
+
+def test_the_same_seed_gives_the_same_model(run: Path, data: Path, tmp_path: Path) -> None:
+    again = VQACLI(small_run(data, tmp_path)).run_folder
+    weights = [torch.load(best(r), weights_only=True)["state_dict"] for r in (run, again)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0, msg=name)
+
+
+def test_the_saved_configuration_runs_in_every_command(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    first = json.loads((run / "test.json").read_text())["results"][0]["accuracy"]
+    for command in ("validate", "test", "predict"):
+        cli = VQACLI(
+            [
+                command,
+                f"-c={run / 'config.yaml'}",
+                f"--ckpt_path={best(run)}",
+                f"--run.folder={tmp_path}",
+            ]
+        )
+        names = {path.name for path in cli.run_folder.iterdir()}
+        if command == "test":
+            assert cli.trainer.callback_metrics["test_accuracy"] == pytest.approx(first)
+            assert {"test.json", "test_predictions.jsonl"} <= names
+        if command == "predict":
+            lines = (cli.run_folder / "predictions.jsonl").read_text().splitlines()
+            assert len(lines) == 36
+
+
+def test_answers_in_another_order_give_the_same_scores(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """Training questions in which other answers are the frequent ones: the checkpoint's order
+    of answers must win."""
+    other = tmp_path / "other"
+    for split in ("train", "test"):
+        (other / split).mkdir(parents=True)
+        (other / split / "images").symlink_to(data / split / "images")
+    rows = json.loads((data / "train/questions.json").read_text())
+    colors = [row for row in rows if row[0].startswith("what")]
+    (other / "train/questions.json").write_text(json.dumps(colors * 4 + rows))
+    (other / "test/questions.json").write_text((data / "test/questions.json").read_text())
+    scores = []
+    for root in (data, other):
+        cli = VQACLI(
+            [
+                "test",
+                f"-c={run / 'config.yaml'}",
+                f"--ckpt_path={best(run)}",
+                f"--data.root={root}",
+                f"--run.folder={tmp_path}/runs",
+            ]
+        )
+        scores.append(cli.trainer.callback_metrics["test_accuracy"].item())
+        orders = cli.datamodule.answers
+        scores.append(orders)
+    assert scores[1] != scores[3], "the data must disagree, or this test shows nothing"
+    assert scores[0] == scores[2]
+
+
+def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"vlm.fusion.Pooled in the checkpoint, .*CrossAttention"):
+        VQACLI(
+            [
+                "test",
+                f"-c={run / 'config.yaml'}",
+                f"--ckpt_path={best(run)}",
+                "--model.fusion=vlm.fusion.CrossAttention",
+                f"--run.folder={tmp_path}",
+            ]
+        )
+
+
+def built(tmp_path: Path, data: Path, *arguments: str) -> VQACLI:
+    return VQACLI(
+        [
+            *small_run(data, tmp_path),
+            "--trainer.fast_dev_run=1",
+            "--run.test=false",
+            *arguments,
+        ]
+    )
+
+
+def test_one_argument_swaps_a_part(data: Path, tmp_path: Path) -> None:
+    cli = built(tmp_path, data, "--model.fusion=vlm.fusion.CrossAttention")
+    assert type(cli.model.model.fusion).__name__ == "CrossAttention"
+    cli = built(tmp_path, data, "--model.fusion.merge=vlm.fusion.ConcatMLP")
+    assert type(cli.model.model.fusion.merge).__name__ == "ConcatMLP"
+    cli = built(tmp_path, data, f"--model.text_encoder={ROOT}/configs/text/gru.yaml")
+    assert type(cli.model.model.text_encoder).__name__ == "Recurrent"
+
+
+def test_a_swap_starts_from_the_new_class_own_defaults(data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "dropout.yaml"
+    fusion = {
+        "class_path": "vlm.fusion.CrossAttention",
+        "init_args": {"dropout": 0.3, "out_dim": 8},
+    }
+    config.write_text(yaml.safe_dump({"model": {"fusion": fusion}}))
+    kept = built(tmp_path, data, f"-c={config}")
+    assert kept.model.model.fusion.arguments["dropout"] == 0.3
+    swapped = built(
+        tmp_path,
+        data,
+        f"-c={config}",
+        "--model.fusion=vlm.fusion.Pooled",
+        "--model.fusion.merge=vlm.fusion.Product",
+    )
+    assert swapped.model.model.fusion.merge.arguments["dropout"] == 0.0
+    nested = built(
+        tmp_path,
+        data,
+        "--model.fusion.merge=vlm.fusion.ConcatMLP",
+        "--model.fusion.merge.dropout=0.3",
+        "--model.fusion.merge=vlm.fusion.Product",
+    )
+    assert nested.model.model.fusion.merge.arguments["dropout"] == 0.0
+    optimizer = built(tmp_path, data, "--model.optimizer=torch.optim.SGD").trainer.optimizers[0]
+    assert optimizer.defaults["weight_decay"] == 0, "AdamW's 0.01 leaked into SGD"
+
+
+MISTAKES = {
+    "--trainer.max_epoch=3": "Did you mean trainer.max_epochs?",
+    "--model.fusion=vlm.fusion.CrossAtention": "Did you mean vlm.fusion.CrossAttention?",
+    "--model.fusion=vlm.fusio.CrossAttention": "Did you mean vlm.fusion?",
+    "--model.fusion=vlm.image.ConvNet": "not correspond to a subclass of Fusion",
+    "--model.image_encoder.width=3": "Did you mean widths?",
+    "--run.tests=true": "Did you mean run.test?",
+    "--data.images_per_batch=-4": "images_per_batch: got -4; wanted a positive integer",
+    "--data.validation_share=1.5": "validation_share: got 1.5; wanted a share between 0 and 1",
+    "--trainer.max_epochs=many": "trainer.max_epochs: .*int.*many",
+    "--seed_everything=": "seed_everything",
+}
+
+
+@pytest.mark.parametrize(("argument", "message"), MISTAKES.items())
+def test_a_mistake_gets_one_line(
+    argument: str,
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*small_run(data, tmp_path), "--trainer.fast_dev_run=1", argument])
+    assert stopped.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlm")]
+    assert len(said) == 1
+    assert re.search(message, said[0]), said[0]
+
+
+def test_a_misspelt_key_in_a_file_names_the_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("trainer:\n  max_epoch: 3\n")
+    with pytest.raises(SystemExit):
+        main([*small_run(data, tmp_path), f"--config={config}"])
+    error = capsys.readouterr().err
+    assert "mine.yaml" in error
+    assert "Did you mean trainer.max_epochs?" in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
+def test_help_teaches_quickly(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    if arguments == ["--version"]:
+        main(arguments)
+        assert capsys.readouterr().out.strip()[0].isdigit()
+        return
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "vlm ask" in capsys.readouterr().out
