@@ -1,0 +1,76 @@
+"""The README's code blocks run, its commands parse, and its demo works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, small_run
+
+from vlm.cli import main
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_blocks_run(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/my_run").symlink_to(run)
+    (tmp_path / "photo.png").symlink_to(data / "test/images/0.png")
+    monkeypatch.chdir(tmp_path)
+    found = blocks("python")
+    assert len(found) >= 2
+    for code in found:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_commands_run(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each `vlm` command of the README, on the small data set; `make` has targets of that name."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "demos"))
+    makefile = (ROOT / "Makefile").read_text()
+    commands = [
+        shlex.split(line, comments=True)
+        for block in blocks("bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    assert {c[0] for c in commands} >= {"make", "vlm"}
+    for command in commands:
+        if command[0] == "make":
+            assert re.search(rf"^{command[1]}:", makefile, re.MULTILINE), command
+        elif command[:2] == ["vlm", "fit"]:
+            small = [a for a in small_run(data, tmp_path) if not a.startswith("-c")][1:]
+            small.remove(str(ROOT / "configs/easy_vqa.yaml"))
+            main([*command[1:], *small, "--trainer.fast_dev_run=1", "--run.test=false"])
+        elif command[:2] == ["vlm", "ask"]:
+            main(["ask", str(run), str(data / "test/images/0.png"), *command[4:]])
+        elif command[0] == "vlm":
+            here = [
+                a.replace("RUN", str(run)) for a in command[1:]
+            ]
+            main([*here, f"--run.folder={tmp_path}"])
+
+
+def test_the_custom_fusion_is_checked_and_trained(data: Path, tmp_path: Path) -> None:
+    demo = ROOT / "demos/custom_fusion.py"
+    done = subprocess.run([sys.executable, demo], capture_output=True, text=True, check=False)
+    assert "keeps every promise" in done.stdout, done.stderr
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "demos")}
+    fit = [*small_run(data, tmp_path), "--model.fusion=custom_fusion.GatedFusion"]
+    subprocess.run(
+        [sys.executable, "-m", "vlm", *fit], env=environment, check=True, capture_output=True
+    )
+    assert list(tmp_path.glob("easy_vqa/*/test.json"))
