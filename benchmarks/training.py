@@ -11,6 +11,7 @@ validation.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -38,14 +39,12 @@ class TakeTurns(Callback):
     # The first hook after the last batch: before validation.
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.lightning.append(time.perf_counter() - self._started)
-        loader = trainer.train_dataloader
-        self.plain.append(plain_epoch(pl_module, loader, len(self.plain)))
+        with torch.enable_grad():
+            self.plain.append(plain_epoch(pl_module, trainer.train_dataloader))
 
 
-def plain_epoch(task: LightningModule, loader: DataLoader[Batch], epoch: int) -> float:
+def plain_epoch(task: LightningModule, loader: DataLoader[Batch]) -> float:
     """Seconds of one epoch over the same loader, on a new copy of the model."""
-    import copy
-
     model = copy.deepcopy(task.model).train()
     optimizer = task.optimizer(model.parameters())
     schedule = WarmupCosine(optimizer, 10 * len(loader))

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from vlm.data.questions import question_table
+from vlm.data.questions import DataError, question_table
 
 SHAPES = {"circle", "rectangle", "triangle"}
 
@@ -27,11 +27,18 @@ def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = Non
 
     Raises:
         FileNotFoundError: the package is not installed, or `root` is not such a folder.
+        DataError: questions that cannot be read.
     """
     folder = (_package_folder() if root is None else Path(root)) / split
     source = folder / "questions.json"
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such file; wanted easy-VQA's layout.")
+    try:
+        triples = [(q, a, i) for q, a, i in json.loads(source.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{source}: wanted a JSON list of [question, answer, image number] ({error})."
+        ) from None
     rows = (
         {
             "id": f"{split}-{number}",
@@ -40,7 +47,7 @@ def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = Non
             "answers": [answer],
             "answer_type": _answer_type(answer),
         }
-        for number, (question, answer, image) in enumerate(json.loads(source.read_text()))
+        for number, (question, answer, image) in enumerate(triples)
     )
     return question_table(rows, str(source))
 

@@ -48,6 +48,8 @@ class ImageStore:
         Raises:
             ImageError: naming the file, the reason and the question.
         """
+        if not paths:  # a process without a share of the batch
+            return torch.empty(0, 3, *self.transform.size, dtype=torch.uint8)
         if self._rows:
             return self._cache[torch.tensor([self._rows[path] for path in paths])]
         return torch.stack([self._read(p, q) for p, q in zip(paths, questions, strict=True)])

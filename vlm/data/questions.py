@@ -21,6 +21,10 @@ SCHEMA = pa.schema(
 """Columns of a question table. Ids stay strings."""
 
 
+class DataError(ValueError):
+    """Questions that cannot be used; the message names the file and the row."""
+
+
 def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
     """Make a checked table from rows with the columns of `SCHEMA`; the last three may be missing.
 
@@ -29,7 +33,8 @@ def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
         source: file or data set, for the errors.
 
     Raises:
-        ValueError: an empty question, no id or image, a question without answers, ids that repeat.
+        DataError: an empty question, no id or image, answers that are none or no texts, ids
+            that repeat.
     """
     rows = list(rows)
     seen: dict[str, int] = {}
@@ -37,19 +42,30 @@ def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
         where = f"{source}, question {number} (id {row.get('id')!r})"
         for name in ("id", "image"):
             if not row.get(name):
-                raise ValueError(f"{where}: {name} is missing or empty.")
+                raise DataError(f"{where}: {name} is missing or empty.")
         if not isinstance(row.get("question"), str) or not row["question"].strip():
-            raise ValueError(
+            raise DataError(
                 f"{where}: got the question {row.get('question')!r}; wanted some text. Correct or "
                 f"remove this row."
             )
         if row.get("answers") is not None and not row["answers"]:
-            raise ValueError(f"{where}: the list of answers is empty; leave it out if unknown.")
+            raise DataError(f"{where}: the list of answers is empty; leave it out if unknown.")
+        if not _are_texts(row.get("answers")):
+            raise DataError(
+                f"{where}: got the answers {row['answers']!r}; wanted a list of texts, one per "
+                f"annotator."
+            )
         if row["id"] in seen:
-            raise ValueError(f"{where}: the id stands at question {seen[row['id']]} already.")
+            raise DataError(f"{where}: the id stands at question {seen[row['id']]} already.")
         seen[row["id"]] = number
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
     return pa.table(columns, schema=SCHEMA)
+
+
+def _are_texts(answers: Any) -> bool:
+    if answers is None:
+        return True
+    return not isinstance(answers, str) and all(isinstance(answer, str) for answer in answers)
 
 
 def image_groups(table: pa.Table) -> np.ndarray:
@@ -64,13 +80,22 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
         table: questions.
         share: of the images that go to the second part, in (0, 1).
         seed: of the choice.
+
+    Raises:
+        ValueError: a share out of range.
+        DataError: fewer than two images.
     """
     if not 0 < share < 1:
         raise ValueError(f"validation_share: got {share}; wanted a share between 0 and 1.")
     groups = image_groups(table)
-    count = int(groups.max()) + 1
+    count = int(groups.max(initial=-1)) + 1
+    if count < 2:
+        raise DataError(
+            f"The questions are about {count} different images; wanted two at least, to hold one "
+            f"out for validation."
+        )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
-    chosen[order[: max(1, round(share * count))]] = True
+    chosen[order[: min(max(1, round(share * count)), count - 1)]] = True
     held_out = chosen[groups]
     return table.filter(pa.array(~held_out)), table.filter(pa.array(held_out))

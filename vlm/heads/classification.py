@@ -33,6 +33,9 @@ class Classification(AnswerHead):
         dropout: share dropped after each hidden layer in training, in [0, 1).
         loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
             frequent answer, "sampled_ce" with one drawn from the shares (`vlm.heads.losses`).
+
+    Raises:
+        ValueError: a width that is not positive, no answers or one twice, an unknown loss.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Classification(AnswerHead):
     ) -> None:
         super().__init__(in_dim)
         check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
+        if loss not in LOSSES:
+            raise ValueError(f"loss: got {loss!r}; wanted one of {', '.join(LOSSES)}.")
         self.vocabulary = AnswerVocabulary(answers)
         self.encode_targets = self.vocabulary.encode
         self.independent = loss == "bce"

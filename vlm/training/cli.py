@@ -27,6 +27,7 @@ import vlm.text  # noqa: F401  imported so that short class names are known
 from vlm import __version__
 from vlm.checkpoint import Checkpoint, CheckpointError, model_differences, read_checkpoint
 from vlm.data.datamodule import VQADataModule
+from vlm.data.questions import DataError
 from vlm.image.transform import ImageError
 from vlm.training.defaults import start_swaps_from_defaults
 from vlm.training.explain_error import explain
@@ -51,6 +52,10 @@ class RunOptions:
     name: str = "vqa"
     monitor: str = "val_accuracy"
     test: bool = False
+
+
+READABLE = (CheckpointError, DataError, ImageError)
+"""Errors whose message says it all."""
 
 
 class ConfigError(ValueError):
@@ -126,6 +131,17 @@ class VQACLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The original warns whenever `args` are given; ours always are.
         self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        # A part's own check of its arguments: a page of traceback would add nothing. Errors of the
+        # training itself keep theirs.
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            root = _root(error)
+            if isinstance(root, READABLE):
+                raise root from error
+            raise ConfigError(str(root)) from error
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -211,8 +227,11 @@ def _namespace(config: Any) -> Any:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a training command; mistakes of the user end in a short message, with exit code 2 for
-    the configuration's and 1 for the data's."""
+    """Run a training command.
+
+    Mistakes of the user end in a short message, with exit code 2 for those of the configuration
+    and 1 for those of the data and of checkpoints.
+    """
     try:
         VQACLI(arguments)
     except ConfigError as error:
@@ -220,18 +239,21 @@ def run(arguments: Sequence[str]) -> None:
         where = f" ({', '.join(files)})" if files else ""
         print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
         sys.exit(2)
-    except (CheckpointError, ImageError) as error:
-        print(f"vlm: {error}", file=sys.stderr)
+    except READABLE as error:
+        print(f"vlm: {_without_traceback(str(error))}", file=sys.stderr)
         sys.exit(1)
-    except ValueError as error:
-        # A part's own check of its arguments, or of the data; a page of traceback adds nothing.
-        print(f"vlm: {explain(str(_root(error)), option_names())}", file=sys.stderr)
-        sys.exit(2)
+
+
+def _without_traceback(message: str) -> str:
+    """A loader worker's error arrives with its traceback, whose last line is the error itself."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _root(error: BaseException) -> BaseException:
     """What the parser's own errors were raised from: the reason, without its surroundings."""
-    while isinstance(error.__cause__, ValueError):
+    while isinstance(error.__cause__, (ValueError, OSError)):
         error = error.__cause__
     return error
 

@@ -51,7 +51,8 @@ class RunReport(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         evaluation = pl_module.evaluation
-        evaluation.finish(partial=trainer.limit_predict_batches != 1.0)
+        limit = trainer.limit_predict_batches  # a float is a share, an int a number of batches
+        evaluation.finish(partial=not (isinstance(limit, float) and limit == 1))
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.jsonl"

@@ -103,7 +103,9 @@ class VQATask(LightningModule):
         assert self.evaluation is not None
         trainer = self.trainer
         limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
-        self.evaluation.finish(partial=trainer.sanity_checking or limit != 1.0)
+        # A number of batches is an int, a share of them a float: `1` is one batch, `1.0` is all.
+        all_batches = isinstance(limit, float) and limit == 1
+        self.evaluation.finish(partial=trainer.sanity_checking or not all_batches)
         scores = {"accuracy": self.evaluation.accuracy, "loss": self.evaluation.loss}
         if stage == "test":
             scores |= {

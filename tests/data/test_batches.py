@@ -1,0 +1,173 @@
+"""Rows in, batches out; pictures read once; loader workers change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import COLORS
+from PIL import Image
+from torch.testing import assert_close
+from torch.utils.data import DataLoader
+
+from vlm.batch import Batch
+from vlm.data.dataset import VQADataset
+from vlm.data.images import ImageStore
+from vlm.data.questions import image_groups, question_table
+from vlm.data.sampler import BatchRows, ImageGroupSampler
+from vlm.heads import AnswerVocabulary
+from vlm.image import ImageError
+from vlm.image.transform import ImageTransform
+from vlm.processor import Processor
+from vlm.text import WordTokenizer
+
+ANSWERS = ["red", "green", "blue"]
+# (picture, question, answers)
+ROWS = [
+    ("green", "what is it?", ["green"]),
+    ("red", "is it warm or cold?", ["warm", "red", "red"]),
+    ("green", "colour?", ["dull", "plain"]),
+    ("blue", "what?", ["blue"]),
+    ("red", "what is it?", ["red"]),
+]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pa.Table:
+    for color, value in COLORS.items():
+        Image.new("RGB", (11, 7), value).save(tmp_path / f"{color}.png")
+    return question_table(
+        [
+            {"id": f"q{i}", "image": str(tmp_path / f"{c}.png"), "question": q, "answers": a}
+            for i, (c, q, a) in enumerate(ROWS)
+        ],
+        "test",
+    )
+
+
+@pytest.fixture
+def processor() -> Processor:
+    words = WordTokenizer(["what", "is", "it"])
+    return Processor(ImageTransform((3, 5)), words, AnswerVocabulary(ANSWERS).encode)
+
+
+def rows(*numbers: int, total: int | None = None) -> BatchRows:
+    return BatchRows(np.array(numbers), total or len(numbers))
+
+
+def require_same(first: Batch, second: Batch) -> None:
+    assert first.ids == second.ids
+    assert first.total == second.total
+    for name in ("images", "image_index", "words", "words_mask", "targets"):
+        assert_close(getattr(first, name), getattr(second, name), rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_picture_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
+    store = ImageStore(processor.transform)
+    if cached:
+        store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
+    batch = VQADataset(table, processor, store)[rows(4, 0, 2, 1, total=17)]
+    assert batch.ids == ["q4", "q0", "q2", "q1"]
+    assert batch.images.shape == (2, 3, 3, 5)
+    assert batch.images.dtype == torch.uint8
+    assert batch.image_index.tolist() == [0, 1, 1, 0]
+    shown = batch.images[batch.image_index][:, :, 0, 0].tolist()
+    assert shown == [list(COLORS[ROWS[i][0]]) for i in (4, 0, 2, 1)]
+    assert batch.words.tolist() == [
+        [2, 3, 4, 0, 0],
+        [2, 3, 4, 0, 0],
+        [1, 0, 0, 0, 0],
+        [3, 4, 1, 1, 1],
+    ]
+    assert batch.words_mask.sum(1).tolist() == [3, 3, 1, 5]
+    # q2's answers are not in the vocabulary; of q1's three annotators two said red.
+    counts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0], [2, 0, 0]])
+    assert_close(batch.targets.counts, counts)
+    assert_close(batch.targets.annotators, torch.tensor([1.0, 1, 2, 3]))
+    assert batch.total == 17
+
+
+def test_unknown_answers_give_no_targets(table: pa.Table, processor: Processor) -> None:
+    content = table.to_pylist()
+    content[3]["answers"] = None
+    dataset = VQADataset(question_table(content, "test"), processor)
+    assert dataset[rows(0, 3)].targets is None
+    assert dataset[rows(0, 1)].targets is not None
+    assert len(dataset) == 5
+
+
+def test_each_picture_is_decoded_once(
+    table: pa.Table, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda p, *a, **k: opened.append(str(p)) or original(p))
+    VQADataset(table, processor)[rows(0, 1, 2, 4)]
+    assert sorted(Path(path).stem for path in opened) == ["green", "red"]
+    opened.clear()
+    store = ImageStore(processor.transform)
+    store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
+    dataset = VQADataset(table, processor, store)
+    for _ in range(2):
+        dataset[rows(0, 1, 2, 3, 4)]
+    assert sorted(Path(path).stem for path in opened) == ["blue", "green", "red"]
+
+
+def test_workers_change_nothing(table: pa.Table, processor: Processor) -> None:
+    def load(**arguments: Any) -> list[Batch]:
+        sampler = ImageGroupSampler(image_groups(table), 1, seed=3)
+        loader = DataLoader(
+            VQADataset(table, processor), sampler=sampler, batch_size=None, **arguments
+        )
+        return list(loader)
+
+    alone = load(num_workers=0, collate_fn=unchanged)
+    workers = load(num_workers=2, collate_fn=unchanged)
+    assert len(alone) == 3
+    for first, second in zip(alone, workers, strict=True):
+        assert isinstance(second, Batch)
+        require_same(first, second)
+
+
+def unchanged(batch: Batch) -> Batch:
+    return batch
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_missing_picture_names_file_and_question(
+    table: pa.Table, processor: Processor, cached: bool
+) -> None:
+    path = Path(table["image"][3].as_py())
+    path.unlink()
+    store = ImageStore(processor.transform)
+    wanted = r"Question 'q3': .*blue\.png: there is no such file"
+    if cached:
+        with pytest.raises(ImageError, match=wanted):
+            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
+    else:
+        # Two questions about one picture come first: places of pictures are not those of ids.
+        with pytest.raises(ImageError, match=wanted):
+            VQADataset(table, processor, store)[rows(0, 2, 3)]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_process_without_questions_gets_a_batch(
+    table: pa.Table, processor: Processor, cached: bool
+) -> None:
+    """Where a split has fewer pictures than there are processes."""
+    store = ImageStore(processor.transform)
+    if cached:
+        store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
+    nobody = BatchRows(np.empty(0, dtype=np.int64), 1)
+    batch = VQADataset(table, processor, store)[nobody]
+    assert batch.images.shape == (0, 3, 3, 5)
+    assert batch.images.dtype == torch.uint8
+    assert batch.image_index.shape == (0,)
+    assert batch.words.shape == batch.words_mask.shape == (0, 1)
+    assert batch.targets.counts.shape == (0, 3)
+    assert (batch.ids, batch.total) == ([], 1)

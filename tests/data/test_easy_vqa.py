@@ -1,0 +1,99 @@
+"""The real easy-VQA and its published floors."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from vlm.data import EasyVQA
+from vlm.data.easy_vqa import read_easy_vqa
+from vlm.data.floors import compute_floors
+from vlm.heads import count_answers
+from vlm.text import count_words
+
+
+def test_numbers_of_the_package() -> None:
+    train, test = read_easy_vqa("train"), read_easy_vqa("test")
+    assert (len(train), len(test)) == (38_575, 9_673)
+    for table, images in ((train, 4_000), (test, 1_000)):
+        paths = set(table["image"].to_pylist())
+        assert len(paths) == images
+        assert all(Path(path).is_file() for path in paths)
+        assert len(set(table["question"].to_pylist())) == 107
+        assert len({tuple(answers) for answers in table["answers"].to_pylist()}) == 13
+        types = Counter(table["answer_type"].to_pylist())
+        assert set(types) == {"yes/no", "shape", "color"}
+    assert not set(train["image"].to_pylist()) & set(test["image"].to_pylist())
+
+    answers = count_answers(train["answers"].to_pylist())
+    assert len(answers) == 13
+    floors = compute_floors(train, test, answers)
+    mean = {
+        name: 100 * sum(getattr(floors, name)) / len(test)
+        for name in ("majority", "question_only", "ceiling")
+    }
+    assert mean["majority"] == pytest.approx(37.33, abs=0.005)
+    assert mean["question_only"] == pytest.approx(67.00, abs=0.005)
+    assert mean["ceiling"] == 100
+    assert floors.unanswerable == 0
+    assert {len(row) for row in floors[:3]} == {len(test)}
+
+    # Without "yes" in the vocabulary the ceiling is what is left.
+    less = compute_floors(train, test, [answer for answer in answers if answer != "yes"])
+    yes = sum(given == ["yes"] for given in test["answers"].to_pylist())
+    assert less.unanswerable == yes
+    assert sum(less.ceiling) == len(test) - yes
+
+
+def test_the_types_are_those_of_the_answers(data: Path) -> None:
+    for row in read_easy_vqa("train", data).to_pylist():
+        wanted = "yes/no" if row["answers"][0] in ("yes", "no") else "color"
+        assert row["answer_type"] == wanted
+
+
+def test_vocabularies_come_from_the_training_part_alone(data: Path, tmp_path: Path) -> None:
+    """A word and an answer that only a held-out image has stay unknown."""
+    module = EasyVQA(root=data, validation_share=0.25)
+    held_out = set(module.table("validation")["image"].to_pylist())
+    train = set(module.table("train")["image"].to_pylist())
+    assert (len(held_out), len(train)) == (3, 9)
+    assert not held_out & train
+    number = int(Path(min(held_out)).stem)
+    rows = json.loads((data / "train/questions.json").read_text())
+    changed = [["bizarre?", "odd", n] if n == number else [q, a, n] for q, a, n in rows]
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "questions.json").write_text(json.dumps(changed))
+    other = EasyVQA(root=tmp_path, validation_share=0.25)
+    assert "odd" in {given[0] for given in other.table("validation")["answers"].to_pylist()}
+    assert "odd" not in other.answers
+    assert "bizarre" not in other.words
+    assert other.words == count_words(other.table("train")["question"].to_pylist())
+    assert len(other.table("train")) + len(other.table("validation")) == 36
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_folder_is_named(split: str, tmp_path: Path) -> None:
+    wanted = rf"nosuch/{split}/questions\.json: there is no such file; wanted easy-VQA's layout"
+    with pytest.raises(FileNotFoundError, match=wanted):
+        read_easy_vqa(split, tmp_path / "nosuch")
+
+
+@pytest.mark.parametrize("content", ["[1,", "", '[["a", "b"]]', "[3]", '{"a": 1}', "null"])
+def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/questions.json").write_text(content)
+    with pytest.raises(
+        ValueError, match=r"train/questions\.json: wanted a JSON list of \[question"
+    ):
+        read_easy_vqa("train", tmp_path)
+
+
+def test_an_empty_question_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/questions.json").write_text('[["why?", "no", 3], ["", "no", 5]]')
+    with pytest.raises(ValueError, match=r"test/questions\.json, question 2 \(id 'test-1'\): got"):
+        read_easy_vqa("test", tmp_path)

@@ -1,0 +1,109 @@
+"""Question tables: what is refused, and the cut by image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from vlm.data.questions import SCHEMA, image_groups, question_table, split_by_image
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    image = f"{number % 7}.png"
+    content = {"id": f"q{number}", "image": image, "question": "why?", "answers": ["no"]}
+    return content | changes
+
+
+def table_of(images: list[str]) -> pa.Table:
+    return question_table([row(i, image=image) for i, image in enumerate(images)], "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question": ""}, "got the question ''; wanted some text"),
+        ({"question": " \t\n"}, "got the question .*; wanted some text"),
+        ({"question": None}, "got the question None; wanted some text"),
+        ({"question": 3}, "got the question 3; wanted some text"),
+        ({"image": ""}, "image is missing or empty"),
+        ({"image": None}, "image is missing or empty"),
+        ({"answers": []}, "the list of answers is empty; leave it out if unknown"),
+        ({"answers": [None]}, r"got the answers \[None\]; wanted a list of texts"),
+        ({"answers": ["yes", 3]}, r"got the answers \['yes', 3\]; wanted a list of texts"),
+        ({"answers": "yes"}, "got the answers 'yes'; wanted a list of texts"),
+    ],
+)
+def test_an_error_names_source_number_and_id(change: dict[str, Any], message: str) -> None:
+    rows = [row(0), row(1), row(2, **change), row(3)]
+    with pytest.raises(ValueError, match=rf"^here\.json, question 3 \(id 'q2'\): {message}"):
+        question_table(rows, "here.json")
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_a_missing_id_is_named_by_its_number(value: str | None) -> None:
+    with pytest.raises(ValueError, match=r"^here\.json, question 2 \(id .*\): id is missing"):
+        question_table([row(0), row(1, id=value)], "here.json")
+
+
+def test_a_repeated_id_names_both_places() -> None:
+    rows = [row(0), row(1), row(2), row(3, id="q1")]
+    wanted = r"^here\.json, question 4 \(id 'q1'\): the id stands at question 2 already"
+    with pytest.raises(ValueError, match=wanted):
+        question_table(rows, "here.json")
+
+
+def test_a_table_holds_its_rows() -> None:
+    rows = [row(0, answer_type="yes/no"), {"id": "007", "image": "a", "question": "Why?"}]
+    table = question_table(iter(rows), "test")
+    assert table.schema == SCHEMA
+    assert table.to_pylist() == [
+        row(0, answer_type="yes/no", question_type=None),
+        rows[1] | {"answers": None, "answer_type": None, "question_type": None},
+    ]
+    assert len(question_table([], "test")) == 0
+
+
+def test_questions_about_one_image_have_one_number() -> None:
+    groups = image_groups(table_of(["b", "a", "b", "c", "a"])).tolist()
+    assert groups == [0, 1, 0, 2, 1]
+    chunks = pa.concat_tables([table_of(["b", "a"]), table_of(["c", "b"])])
+    assert image_groups(chunks).tolist() == [0, 1, 2, 0]
+
+
+IMAGES = [f"{i}.png" for i in range(31) for _ in range(1 + i % 5)]
+
+
+@pytest.mark.parametrize(("share", "held_out"), [(0.1, 3), (0.5, 16), (0.001, 1), (0.999, 30)])
+def test_no_picture_is_in_both_parts(share: float, held_out: int) -> None:
+    table = table_of(list(np.random.default_rng(0).permutation(IMAGES)))
+    first, second = split_by_image(table, share, seed=0)
+    images = [set(part["image"].to_pylist()) for part in (first, second)]
+    assert not images[0] & images[1]
+    assert len(images[1]) == held_out
+    assert len(images[0]) == 31 - held_out
+    ids = [part["id"].to_pylist() for part in (first, second)]
+    assert sorted(ids[0] + ids[1]) == sorted(table["id"].to_pylist())
+    for part in ids:
+        assert part == sorted(part, key=lambda question: int(question[1:])), "keeps the order"
+
+
+def test_the_cut_is_a_function_of_the_seed() -> None:
+    table = table_of(IMAGES)
+    cuts = [split_by_image(table, 0.2, seed)[1]["id"].to_pylist() for seed in (3, 3, 5)]
+    assert cuts[0] == cuts[1]
+    assert cuts[0] != cuts[2]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_a_share_out_of_range_is_named(share: float) -> None:
+    with pytest.raises(ValueError, match=rf"validation_share: got {share}; wanted a share"):
+        split_by_image(table_of(IMAGES), share, 0)
+
+
+@pytest.mark.parametrize("images", [[], ["a", "a", "a"]])
+def test_too_few_images_to_cut(images: list[str]) -> None:
+    with pytest.raises(ValueError, match=rf"about {len(set(images))} different images"):
+        split_by_image(table_of(images), 0.5, 0)

@@ -1,0 +1,162 @@
+"""Batches of whole images: every question once, the same for every number of processes."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlm.data.sampler import BatchRows, ImageGroupSampler
+
+# Image i has 1 + i % 5 questions, which do not stand together.
+GROUPS = np.random.default_rng(0).permutation([i for i in range(23) for _ in range(1 + i % 5)])
+PER_IMAGE = (None, 1, 2, 3)
+
+
+def batches(
+    epoch: int = 0, images: int = 4, groups: np.ndarray = GROUPS, **kwargs: Any
+) -> list[BatchRows]:
+    sampler = ImageGroupSampler(groups, images, **kwargs)
+    sampler.set_epoch(epoch)
+    made = list(sampler)
+    assert len(made) == len(sampler)
+    return made
+
+
+def rows_of(made: list[BatchRows]) -> list[list[int]]:
+    return [batch.rows.tolist() for batch in made]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("questions_per_image", PER_IMAGE)
+def test_every_question_comes_once_an_epoch(questions_per_image: int | None, shuffle: bool) -> None:
+    for epoch in range(3):
+        made = batches(epoch, questions_per_image=questions_per_image, shuffle=shuffle)
+        assert sorted(chain(*rows_of(made))) == list(range(len(GROUPS)))
+        assert [batch.total for batch in made] == [len(batch.rows) for batch in made]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_whole_image_is_in_one_batch(shuffle: bool) -> None:
+    made = batches(shuffle=shuffle)
+    images = [set(GROUPS[batch.rows]) for batch in made]
+    assert sum(map(len, images)) == 23, "an image is in two batches"
+    assert [len(batch) for batch in images] == [4, 4, 4, 4, 4, 3]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_an_image_is_taken_in_groups_of_so_many_questions(k: int) -> None:
+    """So that a batch of one group holds at most k of an image, and all but the last are full."""
+    for batch in batches(images=1, questions_per_image=k):
+        assert len(set(GROUPS[batch.rows])) == 1
+    sizes = sorted(len(batch.rows) for batch in batches(images=1, questions_per_image=k))
+    counts = np.bincount(GROUPS).tolist()
+    wanted = [size for n in counts for size in [k] * (n // k) + [n % k] * (n % k > 0)]
+    assert sizes == sorted(wanted)
+
+
+def test_one_question_per_image_gives_batches_of_one_size() -> None:
+    sizes = [len(batch.rows) for batch in batches(images=5, questions_per_image=1)]
+    assert set(sizes[:-1]) == {5}
+    assert sum(sizes) == len(GROUPS)
+
+
+@pytest.mark.parametrize("questions_per_image", PER_IMAGE)
+def test_the_order_is_a_function_of_seed_and_epoch(questions_per_image: int | None) -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        np.random.seed(seed + epoch + 17)  # noqa: NPY002  the global generator must not matter
+        return rows_of(batches(epoch, seed=seed, questions_per_image=questions_per_image))
+
+    assert order(2, 3) == order(2, 3)
+    different = [order(2, 3), order(2, 4), order(3, 3), order(3, 2)]
+    for i, one in enumerate(different):
+        assert all(one != other for other in different[i + 1 :])
+
+
+def test_a_new_epoch_puts_other_images_together() -> None:
+    together = [[set(GROUPS[batch.rows]) for batch in batches(epoch)] for epoch in range(2)]
+    assert together[0] != together[1]
+
+
+def test_an_iteration_does_not_move_the_order() -> None:
+    sampler = ImageGroupSampler(GROUPS, 4)
+    first = rows_of(list(sampler))
+    next(iter(sampler))
+    assert rows_of(list(sampler)) == first
+
+
+def test_a_new_epoch_divides_an_image_s_questions_anew() -> None:
+    def pairs(epoch: int) -> set[tuple[int, ...]]:
+        made = batches(epoch, images=1, questions_per_image=2)
+        return {tuple(sorted(rows)) for rows in rows_of(made) if len(rows) == 2}
+
+    assert pairs(0) != pairs(1)
+
+
+def test_without_shuffling_the_table_s_order_is_kept() -> None:
+    groups = np.array([0, 0, 1, 2, 2, 2, 3])
+    for epoch in (0, 1):
+        made = rows_of(batches(epoch, 2, groups, shuffle=False))
+        assert made == [[0, 1, 2], [3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("images", [1, 4, 5])
+@pytest.mark.parametrize("questions_per_image", PER_IMAGE)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_each_global_batch(
+    world: int, images: int, questions_per_image: int | None, shuffle: bool
+) -> None:
+    ranks = [
+        batches(
+            1,
+            images,
+            questions_per_image=questions_per_image,
+            shuffle=shuffle,
+            rank=rank,
+            world=world,
+        )
+        for rank in range(world)
+    ]
+    together = batches(1, images * world, questions_per_image=questions_per_image, shuffle=shuffle)
+    seen: list[int] = []
+    for number, shares in enumerate(zip(*ranks, strict=True)):  # the same number of batches
+        rows = [share.rows.tolist() for share in shares]
+        assert all(rows), "a rank goes without"
+        assert {share.total for share in shares} == {sum(map(len, rows))}
+        seen += chain(*rows)
+        # The batch does not depend on how many processes share it.
+        if number < len(together) - 2:
+            assert list(chain(*rows)) == together[number].rows.tolist()
+    assert sorted(seen) == list(range(len(GROUPS)))
+
+
+@pytest.mark.parametrize(
+    ("units", "sizes"),
+    [
+        (12, [[2, 2], [2, 2], [2, 2]]),  # even
+        (14, [[2, 2], [2, 2], [2, 2], [1, 1]]),  # uneven: 2 left for 2 ranks
+        (13, [[2, 2], [2, 2], [3, 2]]),  # 1 left: it joins the batch before
+        (3, [[2, 1]]),
+        (1, [[1, 0]]),  # fewer than ranks
+    ],
+)
+def test_the_last_batch(units: int, sizes: list[list[int]]) -> None:
+    groups = np.arange(units)
+    ranks = [batches(0, 2, groups, rank=rank, world=2) for rank in range(2)]
+    got = [[len(share.rows) for share in shares] for shares in zip(*ranks, strict=True)]
+    assert got == sizes
+    assert [batch.total for batch in ranks[0]] == [sum(batch) for batch in sizes]
+    assert [batch.total for batch in ranks[1]] == [sum(batch) for batch in sizes]
+
+
+def test_no_questions_give_no_batches() -> None:
+    assert batches(groups=np.empty(0, dtype=np.int64)) == []
+
+
+@pytest.mark.parametrize("name", ["images_per_batch", "questions_per_image"])
+def test_sizes_are_positive(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: got 0; wanted a positive integer"):
+        ImageGroupSampler(GROUPS, **{"images_per_batch": 2, name: 0})

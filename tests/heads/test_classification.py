@@ -1,0 +1,120 @@
+"""The classifier: which loss it has, its layers, and how scores become answers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from test_losses import LOSSES, counted, make_batch
+from torch import nn
+from torch.testing import assert_close
+
+from vlm.features import as_features
+from vlm.heads import Classification, losses
+from vlm.part import build
+
+ANSWERS = ["yes", "no", "red", "green", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("bce", losses.soft_bce), ("kl", losses.kl_divergence), ("ce", losses.cross_entropy)],
+)
+def test_the_loss_is_the_one_it_is_named_for(name: str, function: object) -> None:
+    head = Classification(3, ANSWERS, loss=name)
+    scores, target = torch.randn(2, 5), counted((3, 1, 0, 2, 0), (0, 0, 9, 0, 1))
+    wanted = function(scores, target).sum() / 7
+    assert_close(head.loss(scores, make_batch(target, 7)), wanted)
+
+
+def test_sampled_ce_samples() -> None:
+    head = Classification(3, ANSWERS, loss="sampled_ce")
+    scores, batch = torch.randn(1, 5), make_batch(counted((5, 5, 0, 0, 0)), 1)
+    drawn = {round(float(head.loss(scores, batch)), 4) for _ in range(40)}
+    wanted = -scores.log_softmax(-1)[0, :2]
+    assert sorted(drawn) == pytest.approx(sorted(wanted.tolist()), abs=1e-4)
+
+
+def test_an_unknown_loss_is_named() -> None:
+    with pytest.raises(ValueError, match=r"loss: got 'hinge'.*bce"):
+        Classification(3, ANSWERS, loss="hinge")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_decode_gives_probabilities_in_order(loss: str) -> None:
+    head = Classification(3, ANSWERS, loss=loss)
+    scores = torch.tensor([[0.1, 2.0, -1.0, 0.7, -3.0], [-2.0, -2.5, 4.0, -9.0, 1.0]])
+    rows = head.decode(scores, 3)
+    assert [[answer for answer, _ in row] for row in rows] == [
+        ["no", "green", "yes"],
+        ["red", "blue", "yes"],
+    ]
+    for row, values in zip(rows, scores.tolist(), strict=True):
+        top = sorted(values, reverse=True)[:3]
+        if loss == "bce":
+            wanted = [1 / (1 + math.exp(-v)) for v in top]
+        else:
+            wanted = [math.exp(v) / sum(map(math.exp, values)) for v in top]
+        assert [p for _, p in row] == pytest.approx(wanted, abs=1e-6)
+        assert all(isinstance(p, float) for _, p in row)
+
+
+def test_decode_gives_at_most_the_whole_vocabulary() -> None:
+    rows = Classification(3, ANSWERS, loss="ce").decode(torch.randn(2, 5), 100)
+    for row in rows:
+        assert sorted(answer for answer, _ in row) == sorted(ANSWERS)
+        assert sum(p for _, p in row) == pytest.approx(1)
+
+
+def test_decode_reads_half_precision() -> None:
+    scores = torch.tensor([[0.5, 3.0, 0.0, 0.0, 0.0]], dtype=torch.bfloat16)
+    ((answer, probability),) = Classification(3, ANSWERS).decode(scores, 1)[0]
+    assert answer == "no"
+    assert probability == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-6)
+
+
+def test_the_layers_are_those_asked_for() -> None:
+    def widths(head: Classification) -> list[tuple[int, int]]:
+        linear = [m for m in head.modules() if isinstance(m, nn.Linear)]
+        return [(m.in_features, m.out_features) for m in linear]
+
+    assert widths(Classification(3, ANSWERS, hidden_dims=())) == [(3, 5)]
+    assert widths(Classification(3, ANSWERS, hidden_dims=(7, 11))) == [(3, 7), (7, 11), (11, 5)]
+    head = Classification(3, ANSWERS, hidden_dims=())
+    x, batch = torch.randn(2, 3), make_batch(counted(*[(0,) * 5] * 2), 2)
+    linear = head.layers[0]
+    assert_close(head(as_features(x, "x"), batch), x @ linear.weight.T + linear.bias)
+
+
+def test_dropout_is_for_training_alone() -> None:
+    head = Classification(3, ANSWERS, hidden_dims=(64,), dropout=0.5)
+    x, batch = as_features(torch.randn(2, 3), "x"), make_batch(counted(*[(0,) * 5] * 2), 2)
+    assert not torch.equal(head(x, batch), head(x, batch))
+    head.eval()
+    assert_close(head(x, batch), head(x, batch), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_dim": 0}, "in_dim: got 0; wanted a positive integer"),
+        ({"hidden_dims": (7, -1)}, r"hidden_dims\[1\]: got -1"),
+        ({"answers": []}, "answers: got none"),
+        ({"answers": ["a", "b", "a"]}, "answers: got 'a' more than once"),
+    ],
+)
+def test_mistakes_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Classification(**{"in_dim": 3, "answers": ANSWERS} | arguments)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_is_rebuilt_from_its_configuration(loss: str) -> None:
+    head = Classification(3, ANSWERS, hidden_dims=(7,), loss=loss).eval()
+    again = build(head.config).eval()
+    again.load_state_dict(head.state_dict())
+    x, batch = as_features(torch.randn(2, 3), "x"), make_batch(counted(*[(0,) * 5] * 2), 2)
+    assert_close(again(x, batch), head(x, batch), rtol=0, atol=0)
+    assert again.decode(head(x, batch), 2) == head.decode(head(x, batch), 2)
+    assert again.vocabulary.hash == head.vocabulary.hash

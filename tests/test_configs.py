@@ -1,0 +1,122 @@
+"""Every configuration file that we ship parses, builds and trains on a batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from vlm.training.cli import VQACLI
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONFIGS = ROOT / "configs"
+PARTS = {"image": "image_encoder", "text": "text_encoder", "fusion": "fusion"}
+EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+# The rows of the README's table; a further file of a part is tried alone.
+GRID = {
+    "image": ("cnn", "vit"),
+    "text": ("bag_of_words", "gru", "transformer"),
+    "fusion": ("product", "concat", "cross_attention"),
+}
+OTHERS = sorted(
+    path
+    for folder, names in GRID.items()
+    for path in (CONFIGS / folder).glob("*.yaml")
+    if path.stem not in names
+)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Six times as fast for so little work where other programs want the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQACLI:
+    """One batch each of training and validation."""
+    cli = VQACLI(
+        [
+            "fit",
+            f"-c={config}",
+            f"--data.root={data}",
+            "--data.images_per_batch=2",
+            "--data.validation_share=0.25",
+            f"--run.folder={folder}",
+            "--run.test=false",
+            "--trainer.fast_dev_run=1",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            *arguments,
+        ]
+    )
+    assert cli.trainer.global_step == 1
+    loss = cli.trainer.callback_metrics["train_loss"]
+    assert torch.isfinite(loss)
+    assert loss > 0
+    assert 0 <= cli.trainer.callback_metrics["val_accuracy"] <= 1
+    return cli
+
+
+def class_of(path: Path) -> str:
+    return yaml.safe_load(path.read_text())["class_path"].rpartition(".")[2]
+
+
+def test_the_grid_has_its_files() -> None:
+    missing = [
+        f"{folder}/{name}.yaml"
+        for folder, names in GRID.items()
+        for name in names
+        if not (CONFIGS / folder / f"{name}.yaml").is_file()
+    ]
+    assert not missing
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == set(PARTS)
+    assert EXPERIMENTS
+
+
+@pytest.mark.parametrize(("image", "text", "fusion"), list(product(*GRID.values())))
+def test_every_combination_of_parts_runs(
+    image: str, text: str, fusion: str, data: Path, tmp_path: Path
+) -> None:
+    chosen = {"image": image, "text": text, "fusion": fusion}
+    files = {folder: CONFIGS / folder / f"{name}.yaml" for folder, name in chosen.items()}
+    swaps = [f"--model.{PARTS[folder]}={path}" for folder, path in files.items()]
+    cli = run_a_batch(CONFIGS / "easy_vqa.yaml", data, tmp_path, *swaps)
+    for folder, path in files.items():
+        part = getattr(cli.model.model, PARTS[folder])
+        assert type(part).__name__ == class_of(path)
+    if fusion != "cross_attention":
+        merge = {"product": "Product", "concat": "ConcatMLP"}[fusion]
+        assert type(cli.model.model.fusion.merge).__name__ == merge
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_other_part_runs(path: Path, data: Path, tmp_path: Path) -> None:
+    swap = f"--model.{PARTS[path.parent.name]}={path}"
+    cli = run_a_batch(CONFIGS / "easy_vqa.yaml", data, tmp_path, swap)
+    assert type(getattr(cli.model.model, PARTS[path.parent.name])).__name__ == class_of(path)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_runs(path: Path, data: Path, tmp_path: Path) -> None:
+    run_a_batch(path, data, tmp_path)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_opens_with_command_cost_and_result(path: Path) -> None:
+    opening = re.match(r"(?:#.*\n)+", path.read_text(encoding="utf-8"))
+    assert opening, f"{path.name} opens without a comment."
+    comment = opening[0]
+    assert f"vlm fit -c configs/{path.name}" in comment, f"{path.name}: its command is missing."
+    cost = r"\d\s*(s|seconds?|min|minutes?|h|hours?)\b"
+    assert re.search(cost, comment), f"{path.name}: how long it takes is missing."
+    assert re.search(r"\d\s*(%|percent)", comment), f"{path.name}: the expected result is missing."

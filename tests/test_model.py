@@ -1,0 +1,220 @@
+"""The four parts put together: end to end gradients, and answers that depend on nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from contract.test_parts import WORDS, public, tiny_bert
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import vlm.fusion
+import vlm.image
+import vlm.text
+from vlm.batch import Batch
+from vlm.fusion import ConcatMLP, CrossAttention, Fusion, Pooled, Product
+from vlm.heads import Classification
+from vlm.image import ConvNet, ImageEncoder, TimmEncoder
+from vlm.model import VQAModel
+from vlm.text import BagOfWords, HuggingFaceEncoder, Recurrent, TextEncoder, Transformer
+
+ANSWERS = ["yes", "no", "red"]
+VIT = {"img_size": 20, "patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads": 2}
+
+IMAGES: dict[str, Callable[[], ImageEncoder]] = {
+    "ConvNet": lambda: ConvNet(image_size=32, widths=(5, 7)),
+    "TimmEncoder": lambda: TimmEncoder("vit_tiny_patch16_224", model_args=VIT),
+}
+TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
+    "BagOfWords": lambda _: BagOfWords(WORDS, dim=13, hidden_dim=17),
+    "Recurrent-gru": lambda _: Recurrent(WORDS, dim=13, embedding_dim=11),
+    "Recurrent-lstm": lambda _: Recurrent(WORDS, 10, "lstm", embedding_dim=11, bidirectional=True),
+    "Transformer": lambda _: Transformer(WORDS, dim=6, layers=2, heads=3, feedforward_dim=17),
+    "HuggingFaceEncoder": lambda folder: HuggingFaceEncoder(name=str(tiny_bert(folder))),
+}
+FUSIONS: dict[str, Callable[[int, int], Fusion]] = {
+    "Pooled-Product": partial(Pooled, merge=partial(Product, out_dim=19)),
+    "Pooled-ConcatMLP": partial(Pooled, merge=partial(ConcatMLP, out_dim=19, hidden_dims=(23,))),
+    "CrossAttention": partial(CrossAttention, out_dim=10, layers=2, heads=2, feedforward_dim=17),
+}
+# Whatever fusion is added later takes part with its own defaults.
+FUSIONS |= {
+    cls.__name__: cls
+    for cls in public(vlm.fusion, Fusion)
+    if not any(name.startswith(cls.__name__) for name in FUSIONS)
+}
+GRID = list(product(IMAGES, TEXTS, FUSIONS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TextEncoder]:
+    """An encoder of one's own by name; the files of each are read once."""
+    made = cache(lambda name: TEXTS[name](tmp_path_factory.mktemp(name)))
+    return lambda name: copy.deepcopy(made(name))
+
+
+def build(image: ImageEncoder, words: TextEncoder, fusion: str) -> VQAModel:
+    fused = FUSIONS[fusion](image.dim, words.dim)
+    head = Classification(fused.out_dim, ANSWERS, hidden_dims=(29,))
+    return VQAModel(image, words, fused, head)
+
+
+QUESTIONS = ["what colour is the circle", "is the circle", "what is", "circle the", "colour"]
+GIVEN = [["red"], ["yes"], ["no"], ["mauve"], ["yes", "no", "red"]]
+IMAGE_INDEX = [2, 0, 0, 1, 2]
+
+
+def make_batch(model: VQAModel) -> Batch:
+    size = model.image_encoder.transform.size
+    images = torch.randint(256, (3, 3, *size), dtype=torch.uint8)
+    return model.processor.batch(images, IMAGE_INDEX, QUESTIONS, GIVEN)
+
+
+def test_every_public_encoder_is_in_the_grid() -> None:
+    for package, role, table in (
+        (vlm.image, ImageEncoder, IMAGES),
+        (vlm.text, TextEncoder, TEXTS),
+        (vlm.fusion, Fusion, FUSIONS),
+    ):
+        names = {name.partition("-")[0] for name in table}
+        assert {cls.__name__ for cls in public(package, role)} <= names
+
+
+@pytest.mark.parametrize(("image", "words", "fusion"), GRID)
+def test_the_loss_reaches_every_parameter(
+    image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
+) -> None:
+    model = build(IMAGES[image](), text(words), fusion).train()
+    batch = make_batch(model)
+    model.head.loss(model(batch), batch).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            # A key's bias moves all logits of a softmax alike.
+            assert parameter.grad.any() or "key" in name, f"{name} has no gradient but zeros"
+    embedding = next(m for m in model.text_encoder.modules() if isinstance(m, nn.Embedding))
+    assert_words_have_gradients(embedding, batch)
+    first = next(m for m in model.image_encoder.modules() if isinstance(m, nn.Conv2d))
+    assert first.in_channels == 3
+    assert (first.weight.grad.abs().sum((0, 2, 3)) > 0).all(), "all three colours"
+
+
+def assert_words_have_gradients(embedding: nn.Embedding, batch: Batch) -> None:
+    """The vectors of exactly the words that stand in the batch."""
+    moved = embedding.weight.grad.any(1).nonzero().flatten().tolist()
+    assert moved == sorted(set(batch.words[batch.words_mask].tolist()))
+
+
+@pytest.mark.parametrize(("image", "words", "fusion"), GRID)
+def test_padding_batch_and_order_change_no_answer(
+    image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
+) -> None:
+    model = build(IMAGES[image](), text(words), fusion).eval()
+    batch = make_batch(model)
+    with torch.no_grad():
+        wanted = model(batch)
+        assert wanted.shape == (5, 3)
+        assert (wanted[1:] - wanted[:-1]).abs().amax(1).min() > 1e-4, "rows must differ"
+        junk = torch.randint(1, 5, (5, 3))
+        padded = batch._replace(
+            words=torch.cat((batch.words.where(batch.words_mask, 3), junk), 1),
+            words_mask=torch.cat((batch.words_mask, torch.zeros(5, 3, dtype=torch.bool)), 1),
+        )
+        require_close(model(padded), wanted)
+        order = [3, 1, 4, 0, 2]
+        turned = batch._replace(
+            images=batch.images[[1, 2, 0]],
+            image_index=torch.tensor([2, 0, 1])[batch.image_index[order]],
+            words=batch.words[order],
+            words_mask=batch.words_mask[order],
+        )
+        require_close(model(turned), wanted[order])
+        for row, question in enumerate(QUESTIONS):
+            shown = batch.images[[IMAGE_INDEX[row]]]
+            alone = model.processor.batch(shown, [0], [question])
+            assert alone.words.shape[1] == batch.words_mask[row].sum(), "nothing is padded"
+            require_close(model(alone), wanted[[row]])
+
+
+def require_close(got: Tensor, wanted: Tensor) -> None:
+    assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("image", "words", "fusion"), GRID[:: len(FUSIONS) + 1])
+def test_a_model_is_rebuilt_from_its_configuration(
+    image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
+) -> None:
+    model = build(IMAGES[image](), text(words), fusion).eval()
+    again = VQAModel.from_config(json.loads(json.dumps(model.config))).eval()
+    batch = make_batch(model)
+    assert not torch.equal(again(batch), model(batch)), "other random weights until they are loaded"
+    again.load_state_dict(model.state_dict())
+    assert_close(again(batch), model(batch), rtol=0, atol=0)
+    assert again.config == model.config
+
+
+def simple() -> VQAModel:
+    return build(IMAGES["ConvNet"](), BagOfWords(WORDS, dim=13), "Pooled-Product")
+
+
+def test_each_picture_is_encoded_once() -> None:
+    model = simple()
+    rows: list[int] = []
+    model.image_encoder.register_forward_hook(lambda m, given, out: rows.append(len(out.tokens)))
+    model(make_batch(model))
+    assert rows == [3]
+
+
+def test_a_question_sees_its_own_picture() -> None:
+    model = simple().eval()
+    batch = make_batch(model)
+    with torch.no_grad():
+        before = model(batch)
+        images = batch.images.clone()
+        images[0] = 255 - images[0]
+        changed = (model(batch._replace(images=images)) - before).abs().amax(1) > 1e-6
+    assert changed.tolist() == [index == 0 for index in IMAGE_INDEX]
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        (
+            {"image": 11},
+            "fusion.image_dim: Pooled was built for width 11, and ConvNet gives 12. Build it",
+        ),
+        (
+            {"text": 7},
+            "fusion.text_dim: Pooled was built for width 7, and BagOfWords gives 13. Build it",
+        ),
+        (
+            {"head": 23},
+            "head.in_dim: Classification was built for width 23, and Pooled gives 19. Build it",
+        ),
+    ],
+)
+def test_widths_that_differ_name_both_parts(widths: dict[str, int], message: str) -> None:
+    given = {"image": 12, "text": 13, "head": 19} | widths
+    with pytest.raises(ValueError, match=message):
+        VQAModel(
+            IMAGES["ConvNet"](),
+            BagOfWords(WORDS, dim=13),
+            FUSIONS["Pooled-Product"](given["image"], given["text"]),
+            Classification(given["head"], ANSWERS),
+        )
