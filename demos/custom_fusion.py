@@ -1,7 +1,7 @@
 """A fusion of one's own in ten lines: checked, and ready for the command line.
 
-    python demos/custom_fusion.py
-    PYTHONPATH=demos vlm fit -c configs/easy_vqa.yaml --model.fusion=custom_fusion.GatedFusion
+python demos/custom_fusion.py
+PYTHONPATH=demos vlm fit -c configs/easy_vqa.yaml --model.fusion=custom_fusion.GatedFusion
 """
 
 import torch

@@ -13,6 +13,8 @@ from PIL import Image
 from vlm.training.cli import VQACLI
 
 ROOT = Path(__file__).parents[1]
+# Models here are tiny: a second thread only waits for the first, several times as long.
+torch.set_num_threads(1)
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 

@@ -58,9 +58,7 @@ def test_the_commands_run(
         elif command[:2] == ["vlm", "ask"]:
             main(["ask", str(run), str(data / "test/images/0.png"), *command[4:]])
         elif command[0] == "vlm":
-            here = [
-                a.replace("RUN", str(run)) for a in command[1:]
-            ]
+            here = [a.replace("RUN", str(run)) for a in command[1:]]
             main([*here, f"--run.folder={tmp_path}"])
 
 

@@ -115,7 +115,7 @@ def test_a_question_without_a_known_answer(loss: str) -> None:
     head = Classification(5, ANSWERS, hidden_dims=(), loss=loss)
     target = head.encode_targets([["purple"] * 10, ["yes"] * 10])
     logits = torch.randn(2, 3, requires_grad=True)
-    losses = head.per_question_loss(logits, target)
+    losses = head.train_loss(logits, target)
     losses.sum().backward()
     assert torch.isfinite(losses).all()
     assert torch.isfinite(logits.grad).all()
@@ -134,7 +134,7 @@ def test_two_half_batches_are_worth_the_whole(loss: str) -> None:
     target = counted((3, 1, 0), (0, 10, 0), (2, 2, 2), (0, 0, 0), (0, 1, 4))
     logits = torch.randn(5, 3)
     whole = head.loss(logits, make_batch(target, 5))
-    assert_close(whole, head.per_question_loss(logits, target).mean())
+    assert_close(whole, head.train_loss(logits, target).mean())
     halves = [
         head.loss(logits[rows], make_batch(AnswerCounts(*(t[rows] for t in target)), 5))
         for rows in (slice(0, 2), slice(2, 5))
@@ -148,4 +148,15 @@ def test_losses_in_half_precision_stay_finite(loss: str) -> None:
     head = Classification(5, ANSWERS, loss=loss)
     logits = torch.tensor([[80.0, -80, 3], [-70, 60, 0]], dtype=torch.bfloat16)
     target = AnswerVocabulary(ANSWERS).encode([["yes", "no"], ["purple"]])
-    assert torch.isfinite(head.per_question_loss(logits, target)).all()
+    assert torch.isfinite(head.train_loss(logits, target)).all()
+
+
+def test_a_sampled_loss_is_not_sampled_in_evaluation() -> None:
+    """Checkpoints are chosen by the validation loss, which must not depend on a draw."""
+    head = Classification(3, ["a", "b", "c"], hidden_dims=(), loss="sampled_ce").eval()
+    targets = head.encode_targets([["a", "a", "b"], ["c", "b", "c"]])
+    logits = torch.randn(2, 3)
+    batch = Batch(*[torch.empty(0)] * 4, targets=targets, ids=["0", "1"], total=2)
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2]))
+    assert all(torch.equal(head.loss(logits, batch), head.loss(logits, batch)) for _ in range(20))
+    torch.testing.assert_close(head.loss(logits, batch), expected)

@@ -53,8 +53,8 @@ class VQADataModule(LightningDataModule, ABC):
 
     Args:
         images_per_batch: images in a batch of one process.
-        questions_per_image: at most so many questions of an image in one training batch; None
-            for all, 1 for the usual independent sampling.
+        questions_per_image: in training, questions of an image are taken in groups of at most so
+            many; None for all together, 1 for the usual independent sampling.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers of the training questions the model knows.
         workers: loader processes; 0 loads in the training process.

@@ -30,8 +30,9 @@ class ImageGroupSampler(Sampler[BatchRows]):
     Args:
         groups: (Q,) the image of each question, as a number.
         images_per_batch: images in a batch of one process.
-        questions_per_image: at most so many questions of an image in a batch; the others come in
-            other batches of the epoch. None takes all; 1 is the usual independent sampling.
+        questions_per_image: questions of an image are taken in groups of at most so many, each
+            group where the order puts it. None takes all together; 1 is the usual independent
+            sampling.
         shuffle: a new order every epoch; otherwise the order of the table.
         seed: of the order.
         rank, world: this process and how many there are.

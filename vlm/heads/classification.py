@@ -32,7 +32,8 @@ class Classification(AnswerHead):
         hidden_dims: widths of the hidden layers; none makes it a linear classifier.
         dropout: share dropped after each hidden layer in training, in [0, 1).
         loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
-            frequent answer, "sampled_ce" with one drawn from the shares (`vlm.heads.losses`).
+            frequent answer, "sampled_ce" with one drawn from the shares in training and the most
+            frequent in evaluation (`vlm.heads.losses`).
 
     Raises:
         ValueError: a width that is not positive, no answers or one twice, an unknown loss.
@@ -53,7 +54,9 @@ class Classification(AnswerHead):
         self.vocabulary = AnswerVocabulary(answers)
         self.encode_targets = self.vocabulary.encode
         self.independent = loss == "bce"
-        self.per_question_loss = LOSSES[loss]
+        self.train_loss = LOSSES[loss]
+        # A validation loss must not depend on a draw: checkpoints are chosen by it.
+        self.evaluation_loss = losses.cross_entropy if loss == "sampled_ce" else LOSSES[loss]
         layers: list[nn.Module] = []
         dims = [in_dim, *hidden_dims]
         for dim, next_dim in pairwise(dims):
@@ -65,7 +68,8 @@ class Classification(AnswerHead):
         return self.layers(fused.pooled)
 
     def loss(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.per_question_loss(scores, batch.targets).sum() / batch.total
+        per_question = self.train_loss if self.training else self.evaluation_loss
+        return per_question(scores, batch.targets).sum() / batch.total
 
     def decode(self, scores: Tensor, top_k: int) -> list[Ranked]:
         """The most likely answers. "bce" gives each answer a probability of its own, which need
