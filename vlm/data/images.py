@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from rich.progress import track
+from rich.progress import Progress
 from torch import Tensor
 
 from vlm.image.transform import ImageError, ImageTransform, load_image
@@ -33,10 +33,13 @@ class ImageStore:
         """
         first = dict(zip(paths, questions, strict=True))
         self._cache = torch.empty(len(first), 3, *self.transform.size, dtype=torch.uint8)
-        shown = track(first.items(), f"Decoding {name} pictures", transient=True)
-        for row, (path, question) in enumerate(shown):
-            self._cache[row] = self._read(path, question)
-            self._rows[path] = row
+        # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
+        # the next progress bar.
+        with Progress(transient=True) as progress:
+            shown = progress.track(first.items(), description=f"Decoding {name} pictures")
+            for row, (path, question) in enumerate(shown):
+                self._cache[row] = self._read(path, question)
+                self._rows[path] = row
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
         """Pictures (U, 3, H, W) uint8.
