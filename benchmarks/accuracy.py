@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def main() -> None:
     )
     parser.add_argument("config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("fit", nargs="*", help="further arguments of `vlm fit`, after --")
-    given = parser.parse_args()
+    # argparse cannot give the rest to a second list after `--seeds 0 1 2`.
+    arguments = sys.argv[1:]
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    given, fit = parser.parse_args(arguments[:cut]), arguments[cut + 1 :]
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in given.seeds:
@@ -37,7 +40,7 @@ def main() -> None:
                 [
                     "fit",
                     f"--config={given.config}",
-                    *given.fit,
+                    *fit,
                     f"--seed_everything={seed}",
                     f"--data.seed={seed}",
                     "--run.test=true",
@@ -50,7 +53,7 @@ def main() -> None:
             parameters = sum(p.numel() for p in cli.model.parameters())
             results.append((report["results"][0]["accuracy"], report["about"]["seconds"]))
     accuracies = [100 * accuracy for accuracy, _ in results]
-    table = Table(title=" ".join([given.config, *given.fit]))
+    table = Table(title=" ".join([given.config, *fit]))
     for heading in ("seed", "test accuracy %", "training s"):
         table.add_column(heading, justify="right")
     for seed, (accuracy, seconds) in zip(given.seeds, results, strict=True):
