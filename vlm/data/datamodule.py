@@ -126,6 +126,7 @@ class VQADataModule(LightningDataModule, ABC):
     def processor(self) -> Processor:
         """The model's own; there is no other."""
         assert self.trainer is not None
+        # Lightning types its module loosely; in our commands it is a `VQATask`.
         return self.trainer.lightning_module.model.processor  # type: ignore[union-attr, return-value]
 
     def setup(self, stage: str) -> None:
@@ -190,6 +191,7 @@ class EasyVQA(VQADataModule):
         kwargs: as for every data set.
     """
 
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
     def __init__(self, root: Path | None = None, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(**kwargs)
         self.root = root
