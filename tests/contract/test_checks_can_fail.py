@@ -158,7 +158,7 @@ def test_good_merge() -> None:
 
 def test_leaves_the_part_and_random_numbers_alone() -> None:
     fusion = CrossAttention(13, 11, out_dim=6, heads=2, feedforward_dim=17)
-    fusion.pool.eval()
+    fusion.words_pool.eval()
     before = {name: value.clone() for name, value in fusion.state_dict().items()}
     torch.manual_seed(7)
     random.seed(7)
@@ -169,7 +169,7 @@ def test_leaves_the_part_and_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), wanted[0])
     assert random.random() == wanted[1]
     assert fusion.training
-    assert not fusion.pool.training
+    assert not fusion.words_pool.training
     assert all(parameter.grad is None for parameter in fusion.parameters())
     torch.testing.assert_close(dict(fusion.state_dict()), before, rtol=0, atol=0)
 

@@ -62,7 +62,7 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
                 "num_heads": 2,
             },
         ),
-        lambda: TimmEncoder("resnet10t", image_size=64),
+        lambda: TimmEncoder("resnet10t", image_size=64, pool="max"),
     ],
 }
 TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {

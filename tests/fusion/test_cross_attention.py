@@ -1,4 +1,4 @@
-"""`Attention` is `nn.MultiheadAttention`; `CrossAttention` is made of it."""
+"""`CrossModalAttention` is `nn.MultiheadAttention`; `CrossAttention` is made of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, masked_mean
-from vlm.fusion import Attention, CrossAttention, record_attention
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion import CrossAttention, CrossModalAttention, record_attention
 
 ROWS, QUERIES, CONTEXT, HEADS, QUERY_DIM, CONTEXT_DIM = 3, 5, 7, 2, 14, 11
 
 
-def as_torch(ours: Attention) -> nn.MultiheadAttention:
+def as_torch(ours: CrossModalAttention) -> nn.MultiheadAttention:
     """Torch's module with our weights."""
     theirs = nn.MultiheadAttention(
         QUERY_DIM, HEADS, kdim=CONTEXT_DIM, vdim=CONTEXT_DIM, batch_first=True, dtype=torch.float64
@@ -43,7 +43,7 @@ def test_equals_torch(inputs: tuple[Tensor, Tensor, Tensor], masked: bool, recor
     query, context, mask = inputs
     if not masked:
         mask = torch.ones_like(mask)
-    ours = Attention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    ours = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
     theirs = as_torch(ours)
     wanted, weights = theirs(
         query,
@@ -66,7 +66,7 @@ def test_equals_torch(inputs: tuple[Tensor, Tensor, Tensor], masked: bool, recor
 @pytest.mark.parametrize("recorded", [True, False])
 def test_gradients_equal_torch(inputs: tuple[Tensor, Tensor, Tensor], recorded: bool) -> None:
     query, context, mask = inputs
-    ours = Attention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    ours = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
     theirs = as_torch(ours)
     query, context = query.requires_grad_(), context.requires_grad_()
     output, _ = theirs(query, context, context, key_padding_mask=~mask, need_weights=recorded)
@@ -82,7 +82,7 @@ def test_an_empty_context_gives_the_bias(
 ) -> None:
     query, context, mask = inputs
     mask[1] = False
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
     with record_attention(attention if recorded else nn.Identity()) as maps:
         got = attention(query, context, mask)
     torch.testing.assert_close(got[1], attention.out.bias.expand(QUERIES, -1), rtol=0, atol=1e-15)
@@ -93,7 +93,7 @@ def test_an_empty_context_gives_the_bias(
 def test_words_last_turns_the_map(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     query, context, mask = inputs
     torch.manual_seed(0)
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS, words_last=True).double()
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS, words_last=True).double()
     with record_attention(attention) as maps:
         attention(query, context, mask)
     (weights,) = maps[""]
@@ -103,7 +103,7 @@ def test_words_last_turns_the_map(inputs: tuple[Tensor, Tensor, Tensor]) -> None
 
 def test_query_mask_changes_only_the_map(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     query, context, mask = inputs
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
     real = torch.arange(QUERIES) < torch.tensor([5, 2, 4])[:, None]
     with record_attention(attention) as maps:
         with_mask, without = (
@@ -118,7 +118,7 @@ def test_query_mask_changes_only_the_map(inputs: tuple[Tensor, Tensor, Tensor]) 
 
 def test_dropout_only_in_training(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     query, context, mask = inputs
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS, dropout=0.5).double()
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS, dropout=0.5).double()
     first, second = attention(query, context, mask), attention(query, context, mask)
     assert not torch.equal(first, second)
     attention.eval()
@@ -127,14 +127,14 @@ def test_dropout_only_in_training(inputs: tuple[Tensor, Tensor, Tensor]) -> None
 
 
 def test_recording_ends_with_the_block_even_after_an_error() -> None:
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS)
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS)
     with pytest.raises(RuntimeError, match="inside"), record_attention(attention):
         raise RuntimeError("inside")
     assert attention.recorder is None
 
 
 def test_blocks_nest(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-    attention = Attention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
     with record_attention(attention) as outer:
         attention(*inputs)
         with record_attention(attention) as inner:
@@ -145,7 +145,7 @@ def test_blocks_nest(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
 
 def test_heads_must_divide() -> None:
     with pytest.raises(ValueError, match=r"heads: got 3, which does not divide query_dim=14"):
-        Attention(14, 11, heads=3)
+        CrossModalAttention(14, 11, heads=3)
 
 
 def test_cross_attention_against_torch_modules() -> None:
@@ -157,7 +157,7 @@ def test_cross_attention_against_torch_modules() -> None:
     image = torch.randn(3, 7, 13, dtype=torch.float64)
     text = torch.randn(3, 5, 11, dtype=torch.float64)
 
-    def attend(ours: Attention, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def attend(ours: CrossModalAttention, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         q, (k, v) = ours.query, ours.key_value.weight.chunk(2)
         output, _ = F.multi_head_attention_forward(
             query.transpose(0, 1),  # (N, B, D)
@@ -184,13 +184,14 @@ def test_cross_attention_against_torch_modules() -> None:
         patches = patches + attend(layer.patches_to_words, p, w, words_mask)
         words = words + layer.words_feedforward(words)
         patches = patches + layer.patches_feedforward(patches)
-    means = torch.cat((masked_mean(words, words_mask), masked_mean(patches, patches_mask)), 1)
+    question = fusion.words_pool(masked_mean(words, words_mask))
+    picture = fusion.patches_pool(masked_max(patches, patches_mask))
 
     pooled = torch.zeros(3, 1, dtype=torch.float64)
     fused = fusion(
         Features(image, patches_mask, pooled.expand(-1, 13)),
         Features(text, words_mask, pooled.expand(-1, 11)),
     )
-    torch.testing.assert_close(fused.pooled, fusion.pool(means), rtol=0, atol=1e-12)
+    torch.testing.assert_close(fused.pooled, question * picture, rtol=0, atol=1e-12)
     joint = torch.cat((words, patches), 1)
     torch.testing.assert_close(fused.tokens[fused.mask], joint[fused.mask], rtol=0, atol=1e-12)

@@ -171,6 +171,7 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
         "image_size": None,
         "model_args": SMALL_VIT,
         "fit": None,
+        "pool": "mean",
     }
 
     # Pretrained, with a timm that need not fetch: the weights come from a file.
@@ -227,3 +228,12 @@ def test_an_unreachable_hub_is_found_out_at_once(monkeypatch) -> None:
     with pytest.raises(OSError, match=r"some/model: .*127\.0\.0\.1:9 does not answer"):
         load()
     assert not constants.HF_HUB_OFFLINE
+
+
+def test_maximum_over_the_tokens() -> None:
+    torch.manual_seed(0)
+    encoder = TimmEncoder(model_args=SMALL_VIT, pool="max").eval()
+    features = encoder(torch.rand(2, 3, 56, 56))
+    assert_close(features.pooled, features.tokens.amax(1))
+    with pytest.raises(ValueError, match="pool: got 'sum'; wanted 'mean' or 'max'"):
+        TimmEncoder(pool="sum")

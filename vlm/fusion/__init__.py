@@ -1,7 +1,13 @@
 """Merges and fusions, importable with torch and einops alone."""
 
 from vlm.features import Features
-from vlm.fusion.attention import Attention, RecordsAttention, record_attention
+from vlm.fusion.attention import (
+    Attention,
+    CrossModalAttention,
+    RecordsAttention,
+    attend,
+    record_attention,
+)
 from vlm.fusion.base import Fusion, Merge
 from vlm.fusion.cross_attention import CrossAttention
 from vlm.fusion.merges import ConcatMLP, Product
@@ -11,11 +17,13 @@ __all__ = [
     "Attention",
     "ConcatMLP",
     "CrossAttention",
+    "CrossModalAttention",
     "Features",
     "Fusion",
     "Merge",
     "Pooled",
     "Product",
     "RecordsAttention",
+    "attend",
     "record_attention",
 ]

@@ -56,6 +56,38 @@ def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             part.recorder = before[name]
 
 
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor,
+    dropout: float = 0.0,
+    weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention (Vaswani et al. 2017, equation 1) by the fastest kernel.
+
+    A query that may attend to nothing gets zeros.
+
+    Args:
+        query: (..., N, d).
+        key, value: (..., M, d) and (..., M, dv).
+        allowed: bool, broadcastable to (..., N, M), True = attend.
+        dropout: share of the weights dropped; give 0 in evaluation mode.
+        weights: also return the weights, computed explicitly.
+
+    Returns:
+        The mixed values (..., N, dv), and the weights (..., N, M) or None.
+    """
+    if not weights and not explicit_is_faster(query):
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=allowed, dropout_p=dropout
+        )
+        return mixed, None
+    logits = query @ key.mT * query.shape[-1] ** -0.5  # (..., N, M)
+    shares = masked_softmax(logits, allowed)
+    return F.dropout(shares, dropout) @ value, shares if weights else None
+
+
 def explicit_is_faster(query: Tensor) -> bool:
     """Whether matmul-softmax-matmul beats the fused kernel here.
 
@@ -65,7 +97,7 @@ def explicit_is_faster(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
 
 
-class Attention(RecordsAttention):
+class Attention(nn.Module):
     """Multi-head attention from queries to a masked context (Vaswani et al. 2017, section 3.2).
 
     (B, N, query_dim), (B, M, context_dim), (B, M) bool -> (B, N, query_dim). A row whose context
@@ -77,6 +109,38 @@ class Attention(RecordsAttention):
         context_dim: width of what is attended to.
         heads: number of heads; divides `query_dim`.
         dropout: share of the attention weights dropped in training, in [0, 1).
+    """
+
+    def __init__(self, query_dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_positive(context_dim=context_dim)
+        check_divides("query_dim", query_dim, "heads", heads)
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(query_dim, query_dim)
+        self.key_value = nn.Linear(context_dim, 2 * query_dim)
+        self.out = nn.Linear(query_dim, query_dim)
+
+    def forward(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        return self.attend(query, context, mask)[0]
+
+    def attend(
+        self, query: Tensor, context: Tensor, mask: Tensor, weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result, and the weights (B, H, N, M) if they are asked for."""
+        q = rearrange(self.query(query), "b n (h d) -> b h n d", h=self.heads)
+        k, v = rearrange(
+            self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads
+        )
+        dropout = self.dropout if self.training else 0.0
+        mixed, shares = attend(q, k, v, mask[:, None, None, :], dropout, weights)
+        return self.out(rearrange(mixed, "b h n d -> b n (h d)")), shares
+
+
+class CrossModalAttention(Attention, RecordsAttention):
+    """Attention between words and patches, which `record_attention` can see.
+
+    Args:
+        query_dim, context_dim, heads, dropout: as for `Attention`.
         words_last: the context is the words and the queries are patches, so the recorded weights
             are turned to (words, patches).
     """
@@ -89,33 +153,16 @@ class Attention(RecordsAttention):
         dropout: float = 0.0,
         words_last: bool = False,
     ) -> None:
-        super().__init__()
-        check_positive(context_dim=context_dim)
-        check_divides("query_dim", query_dim, "heads", heads)
-        self.heads, self.dropout, self.words_last = heads, dropout, words_last
-        self.query = nn.Linear(query_dim, query_dim)
-        self.key_value = nn.Linear(context_dim, 2 * query_dim)
-        self.out = nn.Linear(query_dim, query_dim)
+        super().__init__(query_dim, context_dim, heads, dropout)
+        self.words_last = words_last
 
     def forward(
         self, query: Tensor, context: Tensor, mask: Tensor, query_mask: Tensor | None = None
     ) -> Tensor:
         """Attend; `query_mask` (B, N) bool only puts zeros in the recorded weights."""
-        q = rearrange(self.query(query), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(
-            self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads
-        )
-        allowed = mask[:, None, None, :]  # (B, 1, 1, M)
-        dropout = self.dropout if self.training else 0.0
-        if self.recorder is None and not explicit_is_faster(q):
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
-        else:
-            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, N, M)
-            weights = masked_softmax(logits, allowed)
-            if self.recorder is not None:
-                shown = weights
-                if query_mask is not None:
-                    shown = weights.masked_fill(~query_mask[:, None, :, None], 0)
-                self.recorder.append(shown.mT if self.words_last else shown)
-            mixed = F.dropout(weights, dropout) @ v
-        return self.out(rearrange(mixed, "b h n d -> b n (h d)"))
+        mixed, weights = self.attend(query, context, mask, self.recorder is not None)
+        if self.recorder is not None and weights is not None:
+            if query_mask is not None:
+                weights = weights.masked_fill(~query_mask[:, None, :, None], 0)
+            self.recorder.append(weights.mT if self.words_last else weights)
+        return mixed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
-from vlm.fusion.attention import Attention
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion.attention import CrossModalAttention
 from vlm.fusion.base import Fusion, check_positive
 
 
@@ -15,7 +15,8 @@ class CrossAttention(Fusion):
 
     Each layer is residual and pre-normalised: cross-attention, then a feed-forward network, in
     both directions in parallel, as in the co-attention of ViLBERT (arXiv 1908.02265, figure 2b).
-    `pooled` is a projection of the mean word and the mean patch.
+    `pooled` is ViLBERT's elementwise product of the two sides (section 3.2), here of the mean word
+    and of the maximum over the patches, since an object counts wherever it lies.
 
     Args:
         image_dim, text_dim: widths that come in.
@@ -43,15 +44,16 @@ class CrossAttention(Fusion):
         self.layers = nn.ModuleList(
             CrossAttentionLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
         )
-        self.pool = nn.Sequential(nn.LayerNorm(2 * out_dim), nn.Linear(2 * out_dim, out_dim))
+        self.words_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
+        self.patches_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
     def fuse(self, image: Features, text: Features) -> Features:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         for layer in self.layers:
             words, patches = layer(words, text.mask, patches, image.mask)
-        means = (masked_mean(words, text.mask), masked_mean(patches, image.mask))
-        pooled = self.pool(torch.cat(means, -1))  # (B, D)
+        question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
+        pooled = question * self.patches_pool(masked_max(patches, image.mask))
         return Features(
             torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
         )
@@ -64,8 +66,8 @@ class CrossAttentionLayer(nn.Module):
         super().__init__()
         self.words_norm = nn.LayerNorm(dim)
         self.patches_norm = nn.LayerNorm(dim)
-        self.words_to_patches = Attention(dim, dim, heads, dropout)
-        self.patches_to_words = Attention(dim, dim, heads, dropout, words_last=True)
+        self.words_to_patches = CrossModalAttention(dim, dim, heads, dropout)
+        self.patches_to_words = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
         self.words_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.patches_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)

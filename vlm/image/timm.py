@@ -20,8 +20,8 @@ class TimmEncoder(ImageEncoder):
     """A convolutional network or vision transformer of timm, by name.
 
     Tokens are what the model's `forward_features` gives, without class tokens and registers;
-    `pooled` is their mean. Heads and poolers are removed, hence also a normalisation that the
-    model applies after its own pooling (ConvNeXt, "gap" transformers).
+    `pooled` is their mean or maximum. Heads and poolers are removed, hence also a normalisation
+    that the model applies after its own pooling (ConvNeXt, "gap" transformers).
 
     After construction `arguments` names the exact weights' recipe (`resnet18.a1_in1k`) and says
     `pretrained=False`: a rebuilt encoder gets its weights from the checkpoint.
@@ -35,6 +35,8 @@ class TimmEncoder(ImageEncoder):
             "num_heads": 3}` with "vit_tiny_patch16_224".
         fit: how a photo comes to the input's size. "crop" cuts the middle out, as timm does in
             classification; "squash" keeps the whole photo; None is the model's own way.
+        pool: "mean" of the tokens, as most weights were trained, or "max": an object counts
+            wherever it lies, so that a transformer from scratch learns it much sooner.
 
     Raises:
         ValueError: an unknown name or tag, sizes that disagree, or a model without a grid.
@@ -50,9 +52,12 @@ class TimmEncoder(ImageEncoder):
         image_size: int | None = None,
         model_args: dict[str, Any] | None = None,
         fit: Literal["crop", "squash"] | None = None,
+        pool: Literal["mean", "max"] = "mean",
     ) -> None:
         from timm.data import resolve_model_data_config
 
+        if pool not in ("mean", "max"):
+            raise ValueError(f"pool: got {pool!r}; wanted 'mean' or 'max'.")
         model_args = dict(model_args or {})
         if image_size is not None and model_args.setdefault("img_size", image_size) != image_size:
             raise ValueError(
@@ -74,7 +79,7 @@ class TimmEncoder(ImageEncoder):
             mean=data["mean"],
             std=data["std"],
         )
-        self.model = model.train()
+        self.model, self.pool = model.train(), pool
         recipe = model.pretrained_cfg
         if recipe.get("tag"):
             self.arguments["name"] = f"{recipe['architecture']}.{recipe['tag']}"
@@ -85,7 +90,7 @@ class TimmEncoder(ImageEncoder):
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         tokens = _tokens(self.model, self.model.forward_features(images), type(self).__name__)
-        return tokens, tokens.mean(1)
+        return tokens, tokens.mean(1) if self.pool == "mean" else tokens.amax(1)
 
 
 def _create(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
