@@ -131,3 +131,9 @@ def test_softmax_without_padding_is_torchs(features: Features) -> None:
     mask: Tensor = torch.ones(B, N, 1, dtype=torch.bool)
     wanted = features.tokens.softmax(1)
     torch.testing.assert_close(masked_softmax(features.tokens, mask, 1), wanted)
+
+
+@pytest.mark.parametrize("value", [None, [[1.0]], (torch.ones(1, 1, 1),) * 3])
+def test_what_is_no_features_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=rf"image: got {type(value).__name__}; wanted `Features`"):
+        as_features(value, "image")

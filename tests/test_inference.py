@@ -65,7 +65,7 @@ def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) 
 @pytest.mark.parametrize("question", ["", "   ", None, 3])
 def test_an_empty_question_is_refused(vqa: vlm.VQA, picture: Path, question: object) -> None:
     with pytest.raises(ValueError, match=r"question 1: got .*; wanted text|pictures for"):
-        vqa.answer(picture, [question])  # type: ignore[list-item]
+        vqa.answer(picture, [question])
 
 
 def test_numbers_of_pictures_and_questions_must_fit(vqa: vlm.VQA, picture: Path) -> None:

@@ -114,9 +114,9 @@ def test_help_shows_the_constructor() -> None:
 
 def test_wrong_arguments_are_a_type_error() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
-        Product(13, 11, width=17)  # type: ignore[call-arg]
+        Product(13, 11, width=17)
     with pytest.raises(TypeError, match="y_dim"):
-        Product(13)  # type: ignore[call-arg]
+        Product(13)
 
 
 FOREIGN = """

@@ -66,6 +66,11 @@ def as_features(value: Features | Tensor, name: str) -> Features:
             f"{name}: got a {value.ndim}-D tensor of shape {tuple(value.shape)}; wanted pooled "
             f"vectors (B, D) or tokens (B, N, D). Flatten the grid of an image into N tokens."
         )
+    if not isinstance(value, Features):
+        raise ValueError(
+            f"{name}: got {type(value).__name__}; wanted `Features`, or a tensor of pooled vectors "
+            f"(B, D) or tokens (B, N, D)."
+        )
     tokens, mask, pooled, boxes = value
     if tokens.ndim != 3:
         raise ValueError(

@@ -20,7 +20,7 @@ class ByteScale(ConvNet):
 class FlippedGrid(ConvNet):
     def forward(self, images: Tensor) -> Features:
         output = super().forward(images)
-        return output._replace(boxes=output.boxes.flip(1))  # type: ignore[union-attr]
+        return output._replace(boxes=output.boxes.flip(1))
 
 
 class CoupledImages(ConvNet):
@@ -103,7 +103,7 @@ class TooLong(BagOfWords):
 
 
 class LongTokenizer(WordTokenizer):
-    def __call__(self, questions: list[str]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def __call__(self, questions: list[str]) -> tuple[Tensor, Tensor]:
         ids, mask = WordTokenizer(self.words, self.max_length + 5)(questions)
         return ids, mask
 

@@ -282,7 +282,7 @@ def test_box_is_where_the_input_lies(size: tuple[int, int], share: float) -> Non
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     image = Image.fromarray(np.stack((x, y, x), -1).round().astype(np.uint8))
     for fit in ("squash", "crop"):
-        transform = ImageTransform((32, 48), fit=fit, crop_share=share)  # type: ignore[arg-type]
+        transform = ImageTransform((32, 48), fit=fit, crop_share=share)
         pixels = transform(image).float()
         left, top, right, bottom = transform.box(size)
         step = max((right - left) / 48 / size[0], (bottom - top) / 32 / size[1])
@@ -296,3 +296,19 @@ def test_every_filter_works(filter_name: Any) -> None:
     pixels = ImageTransform((3, 5), filter_name)(halves()).int()
     wanted = torch.tensor([RED, BLUE]).T
     torch.testing.assert_close(pixels[:, 0, [0, 4]], wanted.int(), rtol=0, atol=9)  # Lanczos rings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": (8,)}, r"size: got \(8,\)"),
+        ({"size": (8, 0)}, r"size: got \(8, 0\)"),
+        ({"interpolation": "box"}, "interpolation: got 'box'; wanted one of bilinear"),
+        ({"fit": "pad"}, "fit: got 'pad'"),
+        ({"crop_share": 0.0}, "crop_share: got 0.0"),
+        ({"crop_share": 1.5}, "crop_share: got 1.5"),
+    ],
+)
+def test_transform_refuses(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageTransform(**{"size": (8, 8), **arguments})

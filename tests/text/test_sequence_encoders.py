@@ -12,7 +12,15 @@ import torch
 from test_subword import save_tokenizer
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModel, BertConfig, BertModel, T5Config, T5Model
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5Model,
+)
 
 from vlm.part import build
 from vlm.text import (
@@ -182,11 +190,30 @@ def test_transformer_is_a_bert() -> None:
 
 
 def test_transformer_cuts_at_its_positions() -> None:
-    tokenizer = WordTokenizer(WORDS, max_length=11)
-    encoder = Transformer(WORDS, 21, heads=3, max_length=3, tokenizer=tokenizer)
+    encoder = Transformer(WORDS, 21, heads=3, max_length=3)
     ids, mask = encoder.tokenizer(["what colour is the cat"])
     assert ids.shape == (1, 3)
     assert encoder(ids, mask).tokens.shape == (1, 3, 21)
+    tokenizer = WordTokenizer(WORDS, max_length=11)
+    with pytest.raises(ValueError, match="got max_length=11, with 3 positions here"):
+        Transformer(WORDS, 21, heads=3, max_length=3, tokenizer=tokenizer)
+    assert tokenizer.max_length == 11
+
+
+def test_roberta_never_uses_its_first_positions(bert: Path, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 14, "num_attention_heads": 2, "intermediate_size": 17}
+    config = RobertaConfig(
+        vocab_size=40, num_hidden_layers=1, max_position_embeddings=9, pad_token_id=1, **sizes
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"max_length=8; .* has 7 positions"):
+        HuggingFaceEncoder((), str(tmp_path), tokenizer=SubwordTokenizer(str(bert), max_length=8))
+    encoder = HuggingFaceEncoder(
+        (), str(tmp_path), tokenizer=SubwordTokenizer(str(bert), max_length=7)
+    )
+    ids, mask = encoder.tokenizer(["what colour is the cat " * 3])
+    assert ids.shape == (1, 7)
+    assert encoder(ids, mask).tokens.isfinite().all()
 
 
 def test_huggingface_is_the_model_in_the_folder(bert: Path) -> None:
@@ -237,7 +264,7 @@ def test_huggingface_keeps_float32(tmp_path: Path) -> None:
 
 def test_errors_name_the_argument(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cell: got 'rnn'"):
-        Recurrent(WORDS, cell="rnn")  # type: ignore[arg-type]
+        Recurrent(WORDS, cell="rnn")
     with pytest.raises(ValueError, match="dim: got 7; wanted an even number"):
         Recurrent(WORDS, 7, bidirectional=True)
     with pytest.raises(ValueError, match="heads that divide dim"):

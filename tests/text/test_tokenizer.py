@@ -110,7 +110,7 @@ def test_a_word_twice() -> None:
 )
 def test_copies(tokenizer: WordTokenizer, copied: object) -> None:
     tokenizer(["is it red"])  # fills the cache
-    again = copied(tokenizer)  # type: ignore[operator]
+    again = copied(tokenizer)
     assert again.config == tokenizer.config
     assert again(["is", "it", "red", "purple"])[0].tolist() == [[2], [3], [4], [1]]
     assert again.max_length == 5
@@ -122,3 +122,7 @@ def test_the_list_of_words_is_not_shared() -> None:
     words.append("red")
     assert tokenizer.words == ["is", "it"]
     assert build(tokenizer.config).words == ["is", "it"]
+
+
+def test_composed_and_decomposed_accents_are_one_word() -> None:
+    assert split_words("caf\u00e9") == split_words("cafe\u0301") == ["caf\u00e9"]

@@ -112,12 +112,27 @@ class ImageTransform:
         interpolation: filter of the resizing.
         fit: "squash" resizes both sides; "crop" keeps the aspect and takes the middle.
         crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
+
+    Raises:
+        ValueError: a size, filter, fit or share that does not exist.
     """
 
     size: tuple[int, int]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     fit: Literal["squash", "crop"] = "squash"
     crop_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size: got {self.size}; wanted (height, width) in pixels.")
+        if self.interpolation not in _FILTERS:
+            raise ValueError(
+                f"interpolation: got {self.interpolation!r}; wanted one of {', '.join(_FILTERS)}."
+            )
+        if self.fit not in ("squash", "crop"):
+            raise ValueError(f"fit: got {self.fit!r}; wanted 'squash' or 'crop'.")
+        if not 0 < self.crop_share <= 1:
+            raise ValueError(f"crop_share: got {self.crop_share}; wanted a share in (0, 1].")
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB picture -> (3, H, W) uint8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,10 +56,9 @@ class HuggingFaceEncoder(TextEncoder):
         if tokenizer is None:
             if config is not None:
                 raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
-            positions = getattr(model.config, "max_position_embeddings", MAX_LENGTH)
-            tokenizer = SubwordTokenizer(name, max_length=min(positions, MAX_LENGTH))
+            tokenizer = SubwordTokenizer(name, max_length=min(_positions(model), MAX_LENGTH))
         plain = json.loads(model.config.to_json_string(use_diff=False))
-        _check(plain, tokenizer, name)
+        _check(model, tokenizer, name)
         model.config.use_cache = False
         ids = torch.tensor([[tokenizer.pad_id]])
         model.eval()
@@ -109,14 +109,24 @@ def _encoder(make: Callable[..., Any], source: Any) -> Any:
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
-def _check(config: dict[str, Any], tokenizer: Tokenizer, name: str) -> None:
-    size, positions = config.get("vocab_size"), config.get("max_position_embeddings")
+def _positions(model: nn.Module) -> int:
+    """How long a question the model can number; any, where positions are relative."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts from the padding's id on: the first positions are never used.
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - reserved
+    return int(getattr(model.config, "max_position_embeddings", None) or sys.maxsize)
+
+
+def _check(model: nn.Module, tokenizer: Tokenizer, name: str) -> None:
+    size, positions = getattr(model.config, "vocab_size", None), _positions(model)
     if size and tokenizer.vocab_size > size:
         raise ValueError(
             f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has {size}; wanted "
             f"the tokenizer that the model was trained with."
         )
-    if positions and tokenizer.max_length > positions:
+    if tokenizer.max_length > positions:
         raise ValueError(
             f"tokenizer: got max_length={tokenizer.max_length}; {name!r} has {positions} "
             f"positions. Lower the tokenizer's max_length."

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def split_words(question: str) -> list[str]:
     ['what', 'colour', "isn't", 'the', "bird's", 'eye']
     """
     # Phones type curly apostrophes: "isn't" is the same word with either.
-    words = _WORD.findall(question.lower().replace("\u2019", "'"))
+    # An accent is one character or a mark of its own: composed, both are the same word.
+    words = _WORD.findall(normalize("NFC", question).lower().replace("\u2019", "'"))
     return [w for w in words if w[0].isalnum() or w[0] == "_"]
 
 
@@ -54,7 +56,7 @@ class Tokenizer(Configured, ABC):
 
     @abstractmethod
     def ids(self, question: str) -> Sequence[int]:
-        """Ids of one question, uncut and unpadded; an empty question may give none."""
+        """Ids of one question, unpadded; an empty question may give none."""
 
     @abstractmethod
     def unknown(self, question: str) -> list[str]:

@@ -23,11 +23,11 @@ class Transformer(TextEncoder):
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights and branches, in [0, 1).
         max_length: words that have a position; the tokenizer cuts longer questions.
-        tokenizer: another tokenizer, for subwords; `words` is not used then. Its `max_length`
-            is lowered to this one's.
+        tokenizer: another tokenizer, for subwords; `words` is not used then.
 
     Raises:
-        ValueError: a size that is not positive, or heads that do not divide `dim`.
+        ValueError: a size that is not positive, heads that do not divide `dim`, or a tokenizer
+            that leaves longer questions than there are positions.
     """
 
     def __init__(
@@ -50,7 +50,11 @@ class Transformer(TextEncoder):
         from transformers import BertConfig, BertModel
 
         tokenizer = tokenizer or WordTokenizer(words, max_length)
-        tokenizer.max_length = min(tokenizer.max_length, max_length)
+        if tokenizer.max_length > max_length:
+            raise ValueError(
+                f"tokenizer: got max_length={tokenizer.max_length}, with {max_length} positions "
+                f"here; lower the tokenizer's max_length or raise this one."
+            )
         super().__init__(dim, tokenizer)
         config = BertConfig(
             vocab_size=tokenizer.vocab_size,
