@@ -86,9 +86,10 @@ def _describe(value: Any) -> Any:
 
 def _path(cls: Any) -> str:
     module = cls.__module__
-    public = module.rpartition(".")[0]
     # `vlm.fusion.Product` and not the file it happens to live in: files may be reorganised.
-    if module.startswith("vlm.") and hasattr(importlib.import_module(public), cls.__name__):
+    while module.startswith("vlm.") and (public := module.rpartition(".")[0]) != "vlm":
+        if getattr(importlib.import_module(public), cls.__name__, None) is not cls:
+            break
         module = public
     return f"{module}.{cls.__qualname__}"
 

@@ -81,7 +81,7 @@ class RandomBuffer(GoodMerge):
 
 class NotRebuilt(GoodMerge):
     def __init__(self, x_dim: int = 13, y_dim: int = 11, out_dim: object = (17,)) -> None:
-        super().__init__(x_dim, y_dim, out_dim[0])  # type: ignore[index]
+        super().__init__(x_dim, y_dim, out_dim[0])
         self.arguments["out_dim"] = 17  # the same thing, but not what the constructor takes
 
 

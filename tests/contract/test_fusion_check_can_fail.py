@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.features import Features, masked_mean
-from vlm.fusion import Attention, Fusion, RecordsAttention
+from vlm.fusion import CrossModalAttention, Fusion, RecordsAttention
 from vlm.testing import check_fusion
 
 
@@ -120,7 +120,7 @@ class Attending(GoodFusion):
         self.attention = self.make_attention(out_dim)
 
     def make_attention(self, dim: int) -> nn.Module:
-        return Attention(dim, dim, heads=1)
+        return CrossModalAttention(dim, dim, heads=1)
 
     def fuse(self, image: Features, text: Features) -> Features:
         patches = self.patches(image.zero_padding().tokens)
@@ -135,7 +135,7 @@ class Attending(GoodFusion):
 
 class WrongOrientation(Attending):
     def make_attention(self, dim: int) -> nn.Module:
-        return Attention(dim, dim, heads=1, words_last=True)
+        return CrossModalAttention(dim, dim, heads=1, words_last=True)
 
 
 class PaddedWordsAttend(Attending):
@@ -186,7 +186,7 @@ class NothingRecorded(Attending):
 class UncheckedBatch(GoodFusion):
     def forward(self, image: Features | Tensor, text: Features | Tensor) -> Features:
         if isinstance(text, Tensor) and text.ndim == 3 and len(text) == 4:
-            return super().forward(image.take(torch.arange(4)), text)  # type: ignore[union-attr]
+            return super().forward(image.take(torch.arange(4)), text)
         return super().forward(image, text)
 
 

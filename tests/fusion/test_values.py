@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from vlm.features import Features, masked_max, masked_mean, masked_softmax
-from vlm.fusion import Attention, ConcatMLP, CrossAttention, Pooled, Product, record_attention
+from vlm.fusion import (
+    ConcatMLP,
+    CrossAttention,
+    CrossModalAttention,
+    Pooled,
+    Product,
+    record_attention,
+)
 
 
 def set_linear(layer: nn.Module, weight: list[list[float]], bias: list[float] | None) -> None:
@@ -21,9 +28,9 @@ def set_linear(layer: nn.Module, weight: list[list[float]], bias: list[float] | 
 
 
 def product(activation: str = "identity") -> Product:
-    merge = Product(2, 3, out_dim=2, activation=activation)  # type: ignore[arg-type]
-    set_linear(merge.x_projection[0], [[1, 2], [0, -1]], [1, 0])
-    set_linear(merge.y_projection[0], [[1, 0, 1], [2, 1, 0]], [0, -3])
+    merge = Product(2, 3, out_dim=2, activation=activation)
+    set_linear(merge.x_projection, [[1, 2], [0, -1]], [1, 0])
+    set_linear(merge.y_projection, [[1, 0, 1], [2, 1, 0]], [0, -3])
     return merge
 
 
@@ -123,9 +130,9 @@ def test_masked_softmax_along_another_axis() -> None:
     torch.testing.assert_close(got, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
 
 
-def identity_attention(dim: int, words_last: bool = False) -> Attention:
+def identity_attention(dim: int, words_last: bool = False) -> CrossModalAttention:
     """Queries, keys and values are the tokens themselves."""
-    attention = Attention(dim, dim, heads=1, words_last=words_last)
+    attention = CrossModalAttention(dim, dim, heads=1, words_last=words_last)
     eye = torch.eye(dim).tolist()
     set_linear(attention.query, eye, [0.0] * dim)
     set_linear(attention.key_value, eye + eye, [0.0] * 2 * dim)

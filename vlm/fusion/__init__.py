@@ -4,26 +4,85 @@ from vlm.features import Features
 from vlm.fusion.attention import (
     Attention,
     CrossModalAttention,
+    QueryAttention,
     RecordsAttention,
     attend,
     record_attention,
 )
+from vlm.fusion.ban import BAN
 from vlm.fusion.base import Fusion, Merge
 from vlm.fusion.cross_attention import CrossAttention
-from vlm.fusion.merges import ConcatMLP, Product
+from vlm.fusion.cross_modality_encoder import CrossModalityEncoder
+from vlm.fusion.dfaf import DFAF
+from vlm.fusion.film import FiLM
+from vlm.fusion.glimpse import GlimpseAttention, StackedAttention
+from vlm.fusion.mcan import MCAN, AttentionalReduction
+from vlm.fusion.merged_attention import MergedAttention
+from vlm.fusion.merges import (
+    GMU,
+    MCB,
+    MFB,
+    MFH,
+    MLB,
+    Block,
+    BlockTucker,
+    ConcatMLP,
+    Mutan,
+    Product,
+    Sum,
+    Tucker,
+)
+from vlm.fusion.mfb_co_attention import MFBCoAttention
+from vlm.fusion.modality import DeepSets, ModalityAttention
+from vlm.fusion.murel import MuRel
+from vlm.fusion.parallel_co_attention import ParallelCoAttention
+from vlm.fusion.perceiver import GatedCrossAttention, PerceiverResampler
 from vlm.fusion.pooled import Pooled
+from vlm.fusion.projector import Projector
+from vlm.fusion.qformer import QFormer
+from vlm.fusion.single_stream import SingleStream
 
 __all__ = [
+    "BAN",
+    "DFAF",
+    "GMU",
+    "MCAN",
+    "MCB",
+    "MFB",
+    "MFH",
+    "MLB",
     "Attention",
+    "AttentionalReduction",
+    "Block",
+    "BlockTucker",
     "ConcatMLP",
     "CrossAttention",
     "CrossModalAttention",
+    "CrossModalityEncoder",
+    "DeepSets",
     "Features",
+    "FiLM",
     "Fusion",
+    "GatedCrossAttention",
+    "GlimpseAttention",
+    "MFBCoAttention",
     "Merge",
+    "MergedAttention",
+    "ModalityAttention",
+    "MuRel",
+    "Mutan",
+    "ParallelCoAttention",
+    "PerceiverResampler",
     "Pooled",
     "Product",
+    "Projector",
+    "QFormer",
+    "QueryAttention",
     "RecordsAttention",
+    "SingleStream",
+    "StackedAttention",
+    "Sum",
+    "Tucker",
     "attend",
     "record_attention",
 ]

@@ -166,3 +166,22 @@ class CrossModalAttention(Attention, RecordsAttention):
                 weights = weights.masked_fill(~query_mask[:, None, :, None], 0)
             self.recorder.append(weights.mT if self.words_last else weights)
         return mixed
+
+
+class QueryAttention(Attention, RecordsAttention):
+    """Attention of learnt queries, which stand for no word, to patches.
+
+    `record_attention` sees (B, heads * queries, patches): each head of each query is a glimpse.
+
+    Args:
+        query_dim, context_dim, heads, dropout: as for `Attention`.
+    """
+
+    def forward(
+        self, query: Tensor, context: Tensor, mask: Tensor, patches: int | None = None
+    ) -> Tensor:
+        """Attend; only the first `patches` tokens of the context are recorded, None = all."""
+        mixed, weights = self.attend(query, context, mask, self.recorder is not None)
+        if self.recorder is not None and weights is not None:
+            self.recorder.append(weights[..., :patches].flatten(1, 2))
+        return mixed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from vlm.features import Features, as_features
@@ -50,17 +52,27 @@ MergeFactory = Callable[[int, int], Merge]
 """A merge without its widths, which the fusion knows: a class or a partial of one."""
 
 
+def sized(merge: MergeFactory, x_dim: int, y_dim: int, out_dim: int) -> Merge:
+    """A merge whose width out the fusion sets too; every merge takes `out_dim`."""
+    # jsonargparse fills in such a factory only if its type names the two widths and no more.
+    make = cast(Callable[..., Merge], merge)
+    return make(x_dim, y_dim, out_dim=out_dim)
+
+
 class Fusion(Part, ABC):
     """Image features and question features in, joint features out.
 
     `pooled` (B, out_dim) of the result is what a classifier reads; `tokens` are words, then
-    patches where the fusion keeps them, with the masks concatenated. Junk in the padding, the
-    order of the batch and its size never change a row.
+    patches where the fusion keeps them (`patches_first`: patches, then words), with the masks
+    concatenated. Junk in the padding, the order of the batch and its size never change a row.
 
     Attributes:
         image_dim, text_dim: widths that come in.
         out_dim: width that goes out.
+        patches_first: True for a class whose tokens are patches, then words.
     """
+
+    patches_first: ClassVar[bool] = False
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -96,6 +108,12 @@ class Fusion(Part, ABC):
                 f"wanted one device. Move one with `.to(device)`."
             )
         return self.fuse(image, text)
+
+
+def one_token(pooled: Tensor) -> Features:
+    """Features of a fusion whose only token is its pooled vector (B, D)."""
+    mask = torch.ones(pooled.shape[0], 1, dtype=torch.bool, device=pooled.device)
+    return Features(pooled[:, None], mask, pooled)
 
 
 def check_positive(**sizes: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlm.features import Features
-from vlm.fusion.base import Fusion, MergeFactory
+from vlm.fusion.base import Fusion, MergeFactory, one_token
 from vlm.fusion.merges import Product
 
 
@@ -24,6 +24,4 @@ class Pooled(Fusion):
         self.merge = made
 
     def fuse(self, image: Features, text: Features) -> Features:
-        pooled = self.merge(image.pooled, text.pooled)  # (B, D)
-        mask = pooled.new_ones(pooled.shape[0], 1, dtype=bool)
-        return Features(pooled[:, None], mask, pooled)
+        return one_token(self.merge(image.pooled, text.pooled))

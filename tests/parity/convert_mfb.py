@@ -1,0 +1,124 @@
+"""MFB and MFH co-attention of openvqa.
+
+They divide by one norm over all regions and channels, ours by one norm per vector
+(`JointlyNormalized` does as they do). They mask nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from golden import Converted, Converter, Golden, Tensors, copy_linear
+from torch import Tensor, nn
+
+from vlm.features import Features
+from vlm.fusion import MFH, MFBCoAttention, record_attention
+from vlm.fusion.merges.low_rank import FactorizedBlocks
+from vlm.fusion.mfb_co_attention import PatchGlimpses, WordGlimpses
+
+
+class JointlyNormalized(nn.Module):
+    """Our blocks with openvqa's normalisation, over all positions of a row at once."""
+
+    def __init__(self, blocks: FactorizedBlocks) -> None:
+        super().__init__()
+        blocks.normalize = False
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        normalized = []
+        for z in self.blocks(x, y).chunk(self.blocks.order, -1):
+            roots = z.sign() * z.abs().sqrt()
+            normalized.append(nn.functional.normalize(roots.flatten(1)).view_as(z))
+        return torch.cat(normalized, -1)
+
+
+def openvqa_mfb_block(golden: Golden) -> Converted:
+    """One block. A second-order block is the second of a chain whose first passes on `exp_prev`."""
+    sizes = golden.hyperparameters
+    image_dim, text_dim = sizes["img_feat_size"], sizes["ques_feat_size"]
+    hidden_dim, factor = sizes["config"]["MFB_O"], sizes["config"]["MFB_K"]
+    wide = hidden_dim * factor
+    second = not sizes["is_first"]
+
+    def blocks(hidden_dim: int, factor: int) -> FactorizedBlocks:
+        made = FactorizedBlocks(
+            image_dim + second * wide, text_dim, hidden_dim, factor, 1 + second, "identity",
+            normalize=False, dropout=0.0,
+        )  # fmt: skip
+        for layer, name in ((made.x_projection, "proj_i"), (made.y_projection, "proj_q")):
+            weight, bias = (golden.parameters[f"{name}.{kind}"] for kind in ("weight", "bias"))
+            nn.init.zeros_(layer.weight)
+            layer.weight.data[-wide:, : weight.shape[1]] = weight
+            layer.bias.data[-wide:] = bias
+        if second:  # the first block: exp_prev * 1
+            made.x_projection.weight.data[:wide, image_dim:] = torch.eye(wide)
+            made.x_projection.bias.data[:wide] = 0
+            made.y_projection.bias.data[:wide] = 1
+        return made
+
+    # Groups of one: the product before the sum.
+    pooled, expanded = JointlyNormalized(blocks(hidden_dim, factor)), blocks(wide, 1)
+
+    def run(inputs: Tensors) -> Tensors:
+        image = inputs["img"]
+        if second:
+            image = torch.cat((image, inputs["exp_prev"]), -1)
+        z, exp = pooled(image, inputs["ques"]), expanded(image, inputs["ques"])
+        return {"z": z[..., -hidden_dim:], "exp": exp[..., -wide:]}
+
+    return Converted(nn.ModuleList((pooled, expanded)), run)
+
+
+def openvqa_mfb_coatt(golden: Golden) -> Converted:
+    sizes, reference = golden.hyperparameters["config"], golden.parameters
+    image_dim = sizes["FEAT_SIZE"][sizes["DATASET"]]["FRCN_FEAT_SIZE"][1]
+    text_dim, bilinear_dim, factor = sizes["LSTM_OUT_SIZE"], sizes["MFB_O"], sizes["MFB_K"]
+    hidden_dim, order = sizes["HIDDEN_SIZE"], 1 + sizes["HIGH_ORDER"]
+    image_glimpses, text_glimpses = sizes["I_GLIMPSES"], sizes["Q_GLIMPSES"]
+    question_dim, out_dim = text_glimpses * text_dim, order * bilinear_dim
+
+    module = MFBCoAttention(image_dim, text_dim, out_dim)
+    # The reference chooses these widths and numbers each for itself.
+    module.words = WordGlimpses(text_dim, hidden_dim, text_glimpses)
+    module.patches = PatchGlimpses(
+        image_dim, question_dim, bilinear_dim, hidden_dim, factor, image_glimpses, dropout=0.0
+    )
+    module.merge = MFH(
+        image_glimpses * image_dim, question_dim, out_dim, bilinear_dim, factor, order
+    )
+
+    # The biases of the scores are the same for all tokens and cancel in the softmax.
+    copy_linear(module.words.score[0], reference, "q_att.mlp.fc.linear")
+    copy_linear(module.words.score[2], reference, "q_att.mlp.linear")
+    copy_blocks(module.patches.merge.block, reference, ["i_att.mfb"])
+    module.patches.merge.block = JointlyNormalized(module.patches.merge.block)
+    copy_linear(module.patches.merge.out_projection, reference, "i_att.mlp.fc.linear")
+    copy_linear(module.patches.score, reference, "i_att.mlp.linear")
+    copy_blocks(module.merge.blocks, reference, ["mfh1", "mfh2"] if order == 2 else ["mfb"])
+    nn.init.eye_(module.merge.out_projection.weight)  # the reference ends before it
+    nn.init.zeros_(module.merge.out_projection.bias)
+
+    def run(inputs: Tensors) -> Tensors:
+        image, text = (
+            Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), tokens.mean(1))
+            for tokens in (inputs["img"], inputs["ques"])
+        )
+        with record_attention(module) as maps:
+            fused = module(image, text)
+        return {"z": fused.pooled, "i_att": maps["patches"][0].mT}
+
+    return Converted(module, run)
+
+
+def copy_blocks(blocks: FactorizedBlocks, reference: Tensors, names: list[str]) -> None:
+    """Ours are one projection for all blocks of a chain."""
+    for layer, name in ((blocks.x_projection, "proj_i"), (blocks.y_projection, "proj_q")):
+        for kind in ("weight", "bias"):
+            joined = torch.cat([reference[f"{block}.{name}.{kind}"] for block in names])
+            getattr(layer, kind).data.copy_(joined)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "openvqa_mfb_block": openvqa_mfb_block,
+    "openvqa_mfb_coatt": openvqa_mfb_coatt,
+}

@@ -1,0 +1,116 @@
+"""Bilinear attention networks: low-rank attention to all pairs of a word and a patch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_softmax
+from vlm.fusion.attention import RecordsAttention
+from vlm.fusion.base import Fusion, check_positive
+
+
+class BAN(Fusion):
+    """Bilinear attention network (Kim et al. 2018, arXiv 1805.07932, section 3).
+
+    G attention maps over all pairs of a word and a patch are computed once; then each glimpse
+    adds what its map brings together to every word:
+
+        words <- words + P_g sum_tn A_gtn (relu(Q_g word_t) * relu(V_g patch_n))
+
+    `pooled` is the sum of the words and `tokens` are the words.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the words inside and of the result; the rank of the pooling.
+        glimpses: number of attention maps, G, and of residual steps.
+        rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).
+        dropout: share dropped from the patches and from what a glimpse adds, in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        glimpses: int = 4,
+        rank_factor: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(glimpses=glimpses, rank_factor=rank_factor)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.attention = BilinearAttention(image_dim, out_dim, rank_factor * out_dim, glimpses)
+        self.poolings = nn.ModuleList(
+            BilinearPooling(image_dim, out_dim, out_dim, out_dim) for _ in range(glimpses)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.dropout(image.zero_padding().tokens)  # (B, P, image_dim)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        weights = self.attention(words, text.mask, patches, image.mask)  # (B, G, L, P)
+        for pooling, glimpse in zip(self.poolings, weights.unbind(1), strict=True):
+            words = words + self.dropout(pooling(words, patches, glimpse))[:, None]
+        pooled = words.masked_fill(~text.mask[..., None], 0).sum(1)  # (B, D)
+        return Features(words, text.mask, pooled)
+
+
+class BilinearAttention(RecordsAttention):
+    """Low-rank bilinear attention maps, one softmax over all pairs of a word and a patch.
+
+    logit_gtn = sum_r h_gr relu(Q word_t)_r relu(V patch_n)_r. A bias per glimpse would cancel in
+    the softmax. Records (B, glimpses, words, patches).
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        rank: of the bilinear form.
+        glimpses: number of maps, which share V and Q.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int, rank: int, glimpses: int) -> None:
+        super().__init__()
+        self.image_projection = nn.Sequential(nn.Linear(image_dim, rank), nn.ReLU())
+        self.text_projection = nn.Sequential(nn.Linear(text_dim, rank), nn.ReLU())
+        self.glimpses = nn.Parameter(torch.randn(glimpses, rank))  # h
+
+    def forward(
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> Tensor:
+        logits = self.logits(words, patches)
+        real = words_mask[:, None, :, None] & patches_mask[:, None, None, :]  # (B, 1, L, P)
+        weights = masked_softmax(logits.flatten(2), real.flatten(2)).view_as(logits)
+        if self.recorder is not None:
+            self.recorder.append(weights)
+        return weights
+
+    def logits(self, words: Tensor, patches: Tensor) -> Tensor:
+        """(B, L, text_dim), (B, P, image_dim) -> (B, G, L, P)."""
+        q = self.text_projection(words)[:, None]  # (B, 1, L, R)
+        v = self.image_projection(patches)  # (B, P, R)
+        # h meets the words first: they are fewer than the patches, and one product does the rest.
+        scaled = q * self.glimpses.to(q.dtype)[:, None]  # (B, G, L, R)
+        return (scaled.flatten(1, 2) @ v.mT).unflatten(1, scaled.shape[1:3])
+
+
+class BilinearPooling(nn.Module):
+    """All pairs of a word and a patch in one vector, weighted by a map.
+
+    P sum_tn A_tn (relu(Q word_t) * relu(V patch_n)).
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        rank: of the bilinear form.
+        out_dim: width of the result.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int, rank: int, out_dim: int) -> None:
+        super().__init__()
+        self.image_projection = nn.Sequential(nn.Linear(image_dim, rank), nn.ReLU())
+        self.text_projection = nn.Sequential(nn.Linear(text_dim, rank), nn.ReLU())
+        self.out = nn.Linear(rank, out_dim)
+
+    def forward(self, words: Tensor, patches: Tensor, weights: Tensor) -> Tensor:
+        """(B, L, text_dim), (B, P, image_dim), (B, L, P) -> (B, out_dim)."""
+        attended = weights @ self.image_projection(patches)  # (B, L, R)
+        return self.out((attended * self.text_projection(words)).sum(1))

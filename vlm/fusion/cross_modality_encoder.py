@@ -1,0 +1,96 @@
+"""The cross-modality encoder of LXMERT: cross-attention both ways, then self-attention in each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion.attention import Attention, CrossModalAttention
+from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.fusion.transformer import AddNorm, PostNormFeedForward
+
+
+class CrossModalityEncoder(Fusion):
+    """LXMERT's cross-modality encoder (Tan and Bansal 2019, arXiv 1908.07490, section 2.2).
+
+    In each layer words attend to patches and at the same time patches to words, then each side to
+    itself, then come the feed-forward networks; all post-normalised. Both directions have weights
+    of their own, as in ViLBERT (Lu et al. 2019, arXiv 1908.02265, figure 2b).
+
+    Encoders here give no class tokens, so `pooled` is ViLBERT's product of the two sides
+    (section 3.2), made from the mean word and the maximum over the patches:
+
+        pooled = (W mean(words) + b) * (V max(patches) + c)
+
+    LXMERT's sizes: out_dim=768, layers=5, heads=12, feedforward_dim=3072, dropout=0.1; the defaults
+    are for small models.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the layers and of the result.
+        layers: number of layers.
+        heads: attention heads; divides `out_dim`.
+        feedforward_dim: hidden width of the feed-forward networks.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward_dim: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(layers=layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "heads", heads)
+        self.image_projection = nn.Linear(image_dim, out_dim)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.layers = nn.ModuleList(
+            CrossModalityLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+        self.words_pool = nn.Linear(out_dim, out_dim)
+        self.patches_pool = nn.Linear(out_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        for layer in self.layers:
+            words, patches = layer(words, text.mask, patches, image.mask)
+        question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
+        pooled = question * self.patches_pool(masked_max(patches, image.mask))
+        return Features(
+            torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
+        )
+
+
+class CrossModalityLayer(nn.Module):
+    """One layer of `CrossModalityEncoder`; both directions read what the layer before left."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.words_to_patches = CrossModalAttention(dim, dim, heads, dropout)
+        self.patches_to_words = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
+        self.words_cross_norm = AddNorm(dim, dropout)
+        self.patches_cross_norm = AddNorm(dim, dropout)
+        self.words_self = Attention(dim, dim, heads, dropout)
+        self.patches_self = Attention(dim, dim, heads, dropout)
+        self.words_self_norm = AddNorm(dim, dropout)
+        self.patches_self_norm = AddNorm(dim, dropout)
+        self.words_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
+        self.patches_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
+
+    def forward(
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        seen = self.words_to_patches(words, patches, patches_mask, words_mask)
+        asked = self.patches_to_words(patches, words, words_mask, patches_mask)
+        words = self.words_cross_norm(words, seen)
+        patches = self.patches_cross_norm(patches, asked)
+        words = self.words_self_norm(words, self.words_self(words, words, words_mask))
+        patches = self.patches_self_norm(patches, self.patches_self(patches, patches, patches_mask))
+        return self.words_feedforward(words), self.patches_feedforward(patches)

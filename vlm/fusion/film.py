@@ -1,0 +1,107 @@
+"""Feature-wise linear modulation: the question scales and shifts the image's channels."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion.base import Fusion, check_positive
+
+
+class FiLM(Fusion):
+    """Residual blocks on the patches whose channels the question modulates.
+
+    FiLM (Perez et al. 2018, arXiv 1709.07871, equations 1 and 2, and figure 3):
+
+        [dgamma_1, beta_1, ..., dgamma_N, beta_N] = W question + b      # question: text.pooled
+        x = ReLU(A patches + a)
+        for each block n:
+            h = ReLU(B_n [x, place] + b_n)
+            x = h + ReLU((1 + dgamma_n) * BatchNorm(C_n h + c_n) + beta_n)
+        tokens = D [x, place] + d;  pooled = max over the patches of tokens
+
+    `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate
+    maps. Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1; one of the
+    paper's is 3 x 3, but tokens need not lie on a grid, and the image encoder has looked at
+    neighbours. `tokens` are the patches.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the blocks and of the result; 128 in the paper.
+        layers: number of blocks; 4 in the paper.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int, out_dim: int = 128, layers: int = 4) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(layers=layers)
+        self.modulation = nn.Linear(text_dim, 2 * layers * out_dim)
+        self.stem = nn.Linear(image_dim, out_dim)
+        self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(layers))
+        self.out = nn.Linear(out_dim + 2, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        tokens = self.stem(image.zero_padding().tokens).relu()  # (B, P, D)
+        place = places(image).to(tokens.dtype)  # (B, P, 2)
+        modulations = rearrange(
+            self.modulation(text.pooled), "b (n two d) -> n two b 1 d", n=len(self.layers), two=2
+        )
+        for layer, (scale, shift) in zip(self.layers, modulations, strict=True):
+            tokens = layer(tokens, image.mask, place, 1 + scale, shift)
+        tokens = self.out(torch.cat((tokens, place), -1))
+        return Features(tokens, image.mask, masked_max(tokens, image.mask))
+
+
+class FiLMBlock(nn.Module):
+    """One block of `FiLM`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim + 2, dim)
+        self.outer = nn.Linear(dim, dim)
+        self.norm = TokenBatchNorm(dim)
+
+    def forward(
+        self, tokens: Tensor, mask: Tensor, place: Tensor, scale: Tensor, shift: Tensor
+    ) -> Tensor:
+        hidden = self.inner(torch.cat((tokens, place), -1)).relu()  # (B, P, D)
+        return hidden + (scale * self.norm(self.outer(hidden), mask) + shift).relu()
+
+
+class TokenBatchNorm(nn.Module):
+    """Batch normalisation over the real tokens of a batch, without scale and shift.
+
+    Evaluation uses running averages, so that a row does not depend on its batch. `LayerNorm`, which
+    needs no batch at all, learnt far worse here: 84 instead of 99.9 % of easy-VQA in 5 epochs.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("variance", torch.ones(dim))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        tokens = tokens.to(self.mean.dtype)  # (B, P, D); statistics in full precision
+        mean, variance = self.mean, self.variance
+        if self.training:
+            every, real = tokens.flatten(0, 1), mask.flatten()
+            mean = masked_mean(every, real)  # (B * P, D) -> (D,)
+            variance = masked_mean((every - mean).square(), real)
+            with torch.no_grad():
+                step = self.momentum * real.any().to(mean.dtype)  # a batch without tokens counts 0
+                self.mean.lerp_(mean, step)
+                self.variance.lerp_(variance, step)
+        return (tokens - mean) * (variance + self.eps).rsqrt()
+
+
+def places(image: Features) -> Tensor:
+    """The centre of each token's box in [-1, 1], x and y: (B, P, 2). Zeros without boxes."""
+    if image.boxes is None:
+        return image.tokens.new_zeros(*image.mask.shape, 2)
+    corners = image.boxes.masked_fill(~image.mask[..., None], 0.5)  # x0, y0, x1, y1
+    return corners[..., :2] + corners[..., 2:] - 1

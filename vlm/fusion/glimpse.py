@@ -1,0 +1,116 @@
+"""Attention over patches, scored by any merge of patch and question."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_softmax
+from vlm.fusion.attention import RecordsAttention
+from vlm.fusion.base import Fusion, MergeFactory, check_positive, one_token, sized
+from vlm.fusion.merges import MLB, ConcatMLP, Product
+
+TANH_PERCEPTRON = partial(ConcatMLP, hidden_dims=(256,), activation="tanh")
+
+
+class GlimpseAttention(Fusion):
+    """A merge scores every patch against the question; what it attends to is merged again.
+
+        scores = score(patch_n, question)              (B, P, G)
+        glimpse_g = sum_n softmax_n(scores)_g patch_n
+        pooled = merge([glimpse_1, ..., glimpse_G], question)
+
+    With MLB, MUTAN or BLOCK as both merges it is the attention of those papers (arXiv 1610.04325,
+    section 4; 1705.06676, section 4; 1902.00038, section 4); with a perceptron as score and a
+    product as merge it is bottom-up top-down attention (arXiv 1707.07998, equations 3 to 9). The
+    question is projected once, not once for every patch.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        score: makes the scoring merge. Its out_dim is set to `glimpses`, unless `mlp_dim` is given.
+        merge: makes the last merge, from (glimpses * image_dim, text_dim).
+        glimpses: number G of attention maps.
+        mlp_dim: width of a hidden layer between the score's own out_dim and the glimpses.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        score: MergeFactory = MLB,
+        merge: MergeFactory = Product,
+        glimpses: int = 2,
+        mlp_dim: int | None = None,
+    ) -> None:
+        check_positive(glimpses=glimpses)
+        made = merge(glimpses * image_dim, text_dim)
+        super().__init__(image_dim, text_dim, made.out_dim)
+        self.merge = made
+        if mlp_dim is None:
+            self.score = sized(score, image_dim, text_dim, glimpses)
+            self.perceptron: nn.Module = nn.Identity()
+        else:
+            check_positive(mlp_dim=mlp_dim)
+            self.score = score(image_dim, text_dim)
+            self.perceptron = nn.Sequential(
+                nn.Linear(self.score.out_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, glimpses)
+            )
+        self.attention = PatchAttention()
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = image.zero_padding().tokens  # (B, P, D)
+        scores = self.perceptron(self.score(patches, text.pooled[:, None]))  # (B, P, G)
+        glimpses = self.attention(scores, patches, image.mask)  # (B, G, D)
+        pooled = self.merge(glimpses.flatten(1), text.pooled)
+        return one_token(pooled)
+
+
+class StackedAttention(Fusion):
+    """Stacked attention network: the question looks at the picture several times.
+
+        u_0 = V question,  v_n = tanh(W patch_n)
+        u_k = u_(k-1) + sum_n softmax_n(score_k(v_n, u_(k-1))) v_n
+
+    and `pooled` is the last u (Yang et al. 2016, arXiv 1511.02274, equations 3 and 15 to 22); the
+    paper scores by w tanh(W v + V u + b), which is the default.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of v, u and the result.
+        hops: number of looks.
+        score: makes the merge of each look; its out_dim is set to 1.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        hops: int = 2,
+        score: MergeFactory = TANH_PERCEPTRON,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(hops=hops)
+        self.image_projection = nn.Sequential(nn.Linear(image_dim, out_dim), nn.Tanh())
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.scores = nn.ModuleList(sized(score, out_dim, out_dim, 1) for _ in range(hops))
+        self.looks = nn.ModuleList(PatchAttention() for _ in range(hops))
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        state = self.text_projection(text.pooled)  # (B, D)
+        for score, look in zip(self.scores, self.looks, strict=True):
+            scores = score(patches, state[:, None])  # (B, P, 1)
+            state = state + look(scores, patches, image.mask).squeeze(1)
+        return one_token(state)
+
+
+class PatchAttention(RecordsAttention):
+    """(B, P, G) scores, (B, P, D) patches, (B, P) mask -> (B, G, D) attended patches."""
+
+    def forward(self, scores: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+        weights = masked_softmax(scores.mT, mask[:, None])  # (B, G, P)
+        if self.recorder is not None:
+            self.recorder.append(weights)
+        return weights @ patches

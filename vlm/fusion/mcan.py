@@ -1,0 +1,202 @@
+"""Deep modular co-attention (MCAN): words attend to words, patches to patches and to words."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.features import Features, masked_softmax
+from vlm.fusion.attention import Attention, CrossModalAttention, RecordsAttention
+from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.fusion.transformer import AddNorm, PostNormFeedForward
+
+Cascade = Literal["encoder_decoder", "stacking"]
+
+
+class MCAN(Fusion):
+    """Deep modular co-attention network (Yu et al. 2019, arXiv 1906.10770, section 4).
+
+    Self-attention (SA) layers read the question, self- and guided-attention (SGA) layers read the
+    image under the guidance of the question. Attentional reduction makes one vector of each side:
+
+        pooled = LayerNorm(reduce(words) + reduce(patches))                       (section 4.3)
+
+    `tokens` are the words and patches as the reductions project them: what each would give if
+    it had all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, layers=6,
+    heads=8, dropout=0.1; the defaults are for small models.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the result.
+        dim: width of the layers; their feed-forward networks are four times as wide inside.
+        layers: number of SA layers and of SGA layers.
+        heads: attention heads; divides `dim`.
+        cascade: "encoder_decoder": every SGA layer is guided by the last SA layer. "stacking":
+            each by the SA layer of its own depth.
+        dropout: share dropped in training from attention weights, hidden layers and residual
+            branches.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        dim: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        cascade: Cascade = "encoder_decoder",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_divides("dim", dim, "heads", heads)
+        self.image_projection = nn.Linear(image_dim, dim)
+        self.text_projection = nn.Linear(text_dim, dim)
+        self.co_attention = ModularCoAttention(dim, layers, heads, 4 * dim, cascade, dropout)
+        self.words_reduction = AttentionalReduction(dim, out_dim, dim, dropout=dropout)
+        self.patches_reduction = PatchReduction(dim, out_dim, dim, dropout=dropout)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, dim)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, dim)
+        words, patches = self.co_attention(words, text.mask, patches, image.mask)
+        question = self.words_reduction(words, text.mask)  # (B, out_dim)
+        pooled = self.norm(question + self.patches_reduction(patches, image.mask))
+        tokens = self.words_reduction.each(words), self.patches_reduction.each(patches)
+        return Features(torch.cat(tokens, 1), torch.cat((text.mask, image.mask), 1), pooled)
+
+
+class ModularCoAttention(nn.Module):
+    """The cascade of SA and SGA layers (section 4.2, figure 5)."""
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        feedforward_dim: int,
+        cascade: Cascade,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        check_positive(layers=layers)
+        if cascade not in get_args(Cascade):
+            raise ValueError(f"cascade: got {cascade!r}; wanted one of {get_args(Cascade)}.")
+        self.cascade = cascade
+        self.words_layers = nn.ModuleList(
+            SelfAttention(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+        self.patches_layers = nn.ModuleList(
+            SelfGuidedAttention(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+
+    def forward(
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        guides = []
+        for layer in self.words_layers:
+            words = layer(words, words_mask)
+            guides.append(words)
+        if self.cascade == "encoder_decoder":
+            guides = [words] * len(guides)
+        for layer, guide in zip(self.patches_layers, guides, strict=True):
+            patches = layer(patches, patches_mask, guide, words_mask)
+        return words, patches
+
+
+class SelfAttention(nn.Module):
+    """SA (figure 2a): self-attention, then a feed-forward network, both post-normalised."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention_norm = AddNorm(dim, dropout)
+        self.feedforward = feedforward(dim, feedforward_dim, dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        tokens = self.attention_norm(tokens, self.attention(tokens, tokens, mask))
+        return self.feedforward(tokens)
+
+
+class SelfGuidedAttention(nn.Module):
+    """SGA: the patches attend to each other, then to the words; then a feed-forward network."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention_norm = AddNorm(dim, dropout)
+        self.guided_attention = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
+        self.guided_norm = AddNorm(dim, dropout)
+        self.feedforward = feedforward(dim, feedforward_dim, dropout)
+
+    def forward(
+        self, patches: Tensor, patches_mask: Tensor, words: Tensor, words_mask: Tensor
+    ) -> Tensor:
+        seen = self.attention(patches, patches, patches_mask)
+        patches = self.attention_norm(patches, seen)
+        guided = self.guided_attention(patches, words, words_mask, patches_mask)
+        return self.feedforward(self.guided_norm(patches, guided))
+
+
+def feedforward(dim: int, hidden_dim: int, dropout: float) -> PostNormFeedForward:
+    activation = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))
+    return PostNormFeedForward(dim, hidden_dim, dropout, activation)
+
+
+class AttentionalReduction(nn.Module):
+    """Tokens to one vector by learnt attention: (B, N, dim), (B, N) bool -> (B, out_dim).
+
+        a_g = softmax over the tokens of MLP_g(x),  y = W [sum_n a_1n x_n; ...] + b
+
+    The paper (section 4.3) has one glimpse; more give several weighted sums, concatenated before
+    W, as in the authors' code. Without a real token the result is b.
+
+    Args:
+        dim: width of the tokens.
+        out_dim: width of the result.
+        hidden_dim: hidden width of the MLP.
+        glimpses: number of weighted sums.
+        dropout: share of the hidden layer dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self, dim: int, out_dim: int, hidden_dim: int, glimpses: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_positive(dim=dim, out_dim=out_dim, hidden_dim=hidden_dim, glimpses=glimpses)
+        # The last layer needs no bias: the softmax would cancel it.
+        self.score = nn.Sequential(
+            nn.Linear(dim, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, glimpses, bias=False),
+        )
+        self.merge = nn.Linear(glimpses * dim, out_dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.reduce(tokens, mask)[0]
+
+    def reduce(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The result, and the attention (B, glimpses, N)."""
+        shares = masked_softmax(self.score(tokens).mT, mask[:, None])  # (B, G, N)
+        return self.merge((shares @ tokens).flatten(1)), shares
+
+    def each(self, tokens: Tensor) -> Tensor:
+        """What each token alone would give: (B, N, dim) -> (B, N, out_dim)."""
+        dim = tokens.shape[-1]
+        weight = self.merge.weight.unflatten(1, (-1, dim)).sum(1)  # (out_dim, dim)
+        return F.linear(tokens, weight, self.merge.bias)
+
+
+class PatchReduction(AttentionalReduction, RecordsAttention):
+    """`AttentionalReduction` of patches, whose attention `record_attention` can see."""
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        reduced, shares = self.reduce(tokens, mask)
+        if self.recorder is not None:
+            self.recorder.append(shares)
+        return reduced

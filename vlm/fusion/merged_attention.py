@@ -1,0 +1,79 @@
+"""Merged attention: one transformer over the words and the patches, with one set of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_mean
+from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.fusion.transformer import AddNorm, JointAttention, JointEmbedding, PostNormFeedForward
+
+
+class MergedAttention(Fusion):
+    """METER's merged attention (Dou et al. 2021, arXiv 2111.02387, figure 3).
+
+    Words and patches are projected to one width, told apart by a modality embedding and put in one
+    sequence, which passes through post-normalised layers of self-attention and feed-forward
+    networks: the same weights for both modalities. METER joins the two pooled vectors:
+
+        pooled = tanh(W [mean(words); mean(patches)] + b)
+
+    METER pools the class tokens or, for images without one, the mean patch; encoders here give no
+    class tokens. The layers are BERT's, in METER of BERT-base's sizes: out_dim=768, heads=12,
+    feedforward_dim=3072, dropout=0.1; the defaults are for small models.
+    `SingleStream` is the pre-norm relative with a class token, meant to do all the encoding.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the layers and of the result.
+        layers: number of layers.
+        heads: attention heads; divides `out_dim`.
+        feedforward_dim: hidden width of the feed-forward networks.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward_dim: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(layers=layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "heads", heads)
+        self.embedding = JointEmbedding(image_dim, text_dim, out_dim)
+        self.layers = nn.ModuleList(
+            MergedLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+        self.pool = nn.Linear(2 * out_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        first_patch = text.mask.shape[1]
+        tokens = self.embedding(image, text)  # (B, L + P, D)
+        mask = torch.cat((text.mask, image.mask), 1)
+        for layer in self.layers:
+            tokens = layer(tokens, mask, first_patch)
+        means = (
+            masked_mean(tokens[:, :first_patch], text.mask),
+            masked_mean(tokens[:, first_patch:], image.mask),
+        )
+        return Features(tokens, mask, self.pool(torch.cat(means, -1)).tanh())
+
+
+class MergedLayer(nn.Module):
+    """One layer of `MergedAttention`, as in BERT."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = JointAttention(dim, heads, dropout)
+        self.attention_norm = AddNorm(dim, dropout)
+        self.feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
+
+    def forward(self, tokens: Tensor, mask: Tensor, first_patch: int) -> Tensor:
+        seen = self.attention(tokens, mask, 0, first_patch)
+        return self.feedforward(self.attention_norm(tokens, seen))

@@ -1,0 +1,72 @@
+"""Multimodal compact bilinear pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.fusion.base import Merge, check_positive
+from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+
+
+class MCB(Merge):
+    """Compact bilinear pooling: o(O n(sketch(x) (*) sketch(y))), (*) a circular convolution.
+
+    The convolution of two count sketches is a count sketch of the outer product (Fukui et al.
+    2016, arXiv 1606.01847, algorithm 1); it is computed in the Fourier domain. The sketches are
+    random and fixed; they are kept with the weights. Fourier transforms run in float32 at least.
+
+    Parameters: (D + 1) out_dim with D = sketch_dim. The authors' D is 16,000.
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result.
+        sketch_dim: width D of the sketches.
+        output_activation: o, after the last projection.
+        normalize: n is the signed square root and L2 normalisation, as in the paper.
+        dropout: share of the normalised features dropped in training, in [0, 1).
+    """
+
+    x_bucket: Tensor
+    x_sign: Tensor
+    y_bucket: Tensor
+    y_sign: Tensor
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        sketch_dim: int = 4096,
+        output_activation: Activation = "identity",
+        normalize: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        check_positive(sketch_dim=sketch_dim)
+        self.sketch_dim, self.normalize = sketch_dim, normalize
+        for name, dim in (("x", x_dim), ("y", y_dim)):
+            self.register_buffer(f"{name}_bucket", torch.randint(sketch_dim, (dim,)))
+            self.register_buffer(f"{name}_sign", torch.randint(2, (dim,)) * 2.0 - 1)
+        self.dropout = nn.Dropout(dropout)
+        self.out_projection = nn.Linear(sketch_dim, out_dim)
+        self.output_activation = activation_module("output_activation", output_activation)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        x_sketch = self.sketch(x, self.x_bucket, self.x_sign)  # (..., D)
+        y_sketch = self.sketch(y, self.y_bucket, self.y_sign)
+        spectrum = torch.fft.rfft(x_sketch) * torch.fft.rfft(y_sketch)
+        z = torch.fft.irfft(spectrum, self.sketch_dim)  # (..., D)
+        if self.normalize:
+            # A bucket that nothing falls into holds rounding errors of the transform, which the
+            # square root would make large.
+            lengths = x_sketch.norm(dim=-1, keepdim=True) * y_sketch.norm(dim=-1, keepdim=True)
+            z = z.masked_fill(z.abs() < 8 * torch.finfo(z.dtype).eps * lengths, 0)
+            z = power_normalize(z)
+        return self.output_activation(self.out_projection(self.dropout(z)))
+
+    def sketch(self, value: Tensor, bucket: Tensor, sign: Tensor) -> Tensor:
+        """Add each channel, with its sign, into its bucket: (..., dim) -> (..., D)."""
+        signed = value.to(sign.dtype) * sign
+        empty = signed.new_zeros(*value.shape[:-1], self.sketch_dim)
+        return empty.index_add(-1, bucket, signed)

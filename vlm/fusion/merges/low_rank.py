@@ -1,0 +1,180 @@
+"""Merges by products of projections: MLB, MFB and MFH."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.fusion.base import Merge, check_positive
+from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+
+
+class MLB(Merge):
+    """Multimodal low-rank bilinear pooling: o(O n(a(W x + b) * a(V y + c))).
+
+    Kim et al. 2017 (arXiv 1610.04325, equation 8) with a = tanh and neither n nor o.
+
+    Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result.
+        hidden_dim: rank H of the bilinear map.
+        input_activation: a, of both factors.
+        output_activation: o, after the last projection.
+        normalize: n is the signed square root and L2 normalisation instead of the identity.
+        dropout: share of both factors dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        input_activation: Activation = "tanh",
+        output_activation: Activation = "identity",
+        normalize: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        check_positive(hidden_dim=hidden_dim)
+        self.normalize = normalize
+        self.x_projection = nn.Linear(x_dim, hidden_dim)
+        self.y_projection = nn.Linear(y_dim, hidden_dim)
+        self.input_activation = activation_module("input_activation", input_activation)
+        self.dropout = nn.Dropout(dropout)
+        self.out_projection = nn.Linear(hidden_dim, out_dim)
+        self.output_activation = activation_module("output_activation", output_activation)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        x = self.dropout(self.input_activation(self.x_projection(x)))
+        y = self.dropout(self.input_activation(self.y_projection(y)))
+        z = x * y  # (..., H)
+        z = power_normalize(z) if self.normalize else z
+        return self.output_activation(self.out_projection(z))
+
+
+class MFB(Merge):
+    """Multimodal factorised bilinear pooling: o(O n(sum_k (a(W x + b) * a(V y + c))_k)).
+
+    The product of width H K is summed in groups of K neighbours (Yu et al. 2017,
+    arXiv 1708.01471, equations 4 and 5). The last projection makes `out_dim` of H.
+
+    Parameters: (x_dim + y_dim + 2) H K + (H + 1) out_dim with H = hidden_dim and K = factor.
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result.
+        hidden_dim: width H after the sum.
+        factor: K, the size of a group.
+        input_activation: a, of both factors.
+        output_activation: o, after the last projection.
+        normalize: n is the signed square root and L2 normalisation, as in the paper.
+        dropout: share of the product dropped before the sum in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        factor: int = 5,
+        input_activation: Activation = "identity",
+        output_activation: Activation = "identity",
+        normalize: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        self.block = FactorizedBlocks(
+            x_dim, y_dim, hidden_dim, factor, 1, input_activation, normalize, dropout
+        )
+        self.out_projection = nn.Linear(hidden_dim, out_dim)
+        self.output_activation = activation_module("output_activation", output_activation)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.output_activation(self.out_projection(self.block(x, y)))
+
+
+class MFH(Merge):
+    """Multimodal factorised high-order pooling: MFB blocks in a chain, concatenated.
+
+    The product of block i is multiplied into that of block i + 1 before its sum (Yu et al. 2018,
+    arXiv 1708.03619, equations 9 to 11).
+
+    Parameters: p (x_dim + y_dim + 2) H K + (p H + 1) out_dim with p = order, H = hidden_dim and
+    K = factor.
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result.
+        hidden_dim: width H of each block after its sum.
+        factor: K, the size of a group.
+        order: number p of blocks; 1 is MFB.
+        input_activation: a, of both factors.
+        output_activation: o, after the last projection.
+        normalize: each block's signed square root and L2 normalisation, as in the paper.
+        dropout: share of each product dropped before the sum in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        factor: int = 5,
+        order: int = 2,
+        input_activation: Activation = "identity",
+        output_activation: Activation = "identity",
+        normalize: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        self.blocks = FactorizedBlocks(
+            x_dim, y_dim, hidden_dim, factor, order, input_activation, normalize, dropout
+        )
+        self.out_projection = nn.Linear(order * hidden_dim, out_dim)
+        self.output_activation = activation_module("output_activation", output_activation)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.output_activation(self.out_projection(self.blocks(x, y)))
+
+
+class FactorizedBlocks(nn.Module):
+    """A chain of MFB blocks: (..., x_dim), (..., y_dim) -> (..., order * hidden_dim).
+
+    The projections of all blocks are one matrix product for x and one for y.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        hidden_dim: int,
+        factor: int,
+        order: int,
+        activation: Activation,
+        normalize: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        check_positive(hidden_dim=hidden_dim, factor=factor, order=order)
+        self.factor, self.order, self.normalize = factor, order, normalize
+        self.x_projection = nn.Linear(x_dim, order * hidden_dim * factor)
+        self.y_projection = nn.Linear(y_dim, order * hidden_dim * factor)
+        self.activation = activation_module("input_activation", activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        xs = self.activation(self.x_projection(x)).chunk(self.order, -1)
+        ys = self.activation(self.y_projection(y)).chunk(self.order, -1)
+        product: Tensor | None = None
+        blocks = []
+        for x_part, y_part in zip(xs, ys, strict=True):  # (..., H * K) each
+            here = x_part * y_part
+            product = self.dropout(here if product is None else here * product)
+            z = product.unflatten(-1, (-1, self.factor)).sum(-1)  # (..., H)
+            blocks.append(power_normalize(z) if self.normalize else z)
+        return torch.cat(blocks, -1) if len(blocks) > 1 else blocks[0]

@@ -1,0 +1,130 @@
+"""Merges without a structure of their own: sum, elementwise product, concatenation + MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from vlm.fusion.base import Merge, check_positive
+from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+
+
+class Sum(Merge):
+    """Sum of two projections: o(O n(a(W x + b) + a(V y + c))).
+
+    The linear baseline of the bilinear family: nothing but the activations and the normalisation
+    lets the question choose what counts in the picture.
+
+    Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result.
+        hidden_dim: width H of both projections.
+        input_activation: a, of both terms.
+        output_activation: o, after the last projection.
+        normalize: n is the signed square root and L2 normalisation instead of the identity.
+        dropout: share of both terms dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        input_activation: Activation = "relu",
+        output_activation: Activation = "identity",
+        normalize: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        check_positive(hidden_dim=hidden_dim)
+        self.normalize = normalize
+        self.x_projection = nn.Linear(x_dim, hidden_dim)
+        self.y_projection = nn.Linear(y_dim, hidden_dim)
+        self.input_activation = activation_module("input_activation", input_activation)
+        self.dropout = nn.Dropout(dropout)
+        self.out_projection = nn.Linear(hidden_dim, out_dim)
+        self.output_activation = activation_module("output_activation", output_activation)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        x = self.dropout(self.input_activation(self.x_projection(x)))
+        y = self.dropout(self.input_activation(self.y_projection(y)))
+        z = x + y  # (..., H)
+        z = power_normalize(z) if self.normalize else z
+        return self.output_activation(self.out_projection(z))
+
+
+class Product(Merge):
+    """Elementwise product of two projections: a(W x + b) * a(V y + c).
+
+    The joint embedding of Antol et al. 2015 (arXiv 1505.00468, section 4) and of bottom-up
+    top-down attention (arXiv 1707.07998, equation 9).
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of both projections and of the result.
+        activation: a, applied to both factors. The default is linear: the product is nonlinear
+            already, and saturating factors train less reliably (docs/log.md).
+        dropout: share of the result dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        activation: Activation = "identity",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        self.x_projection = nn.Linear(x_dim, out_dim)
+        self.y_projection = nn.Linear(y_dim, out_dim)
+        self.activation = activation_module("activation", activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        product = self.activation(self.x_projection(x)) * self.activation(self.y_projection(y))
+        return self.dropout(product)
+
+
+class ConcatMLP(Merge):
+    """Concatenation, then a perceptron: MLP([x, y]).
+
+    Args:
+        x_dim, y_dim: widths that come in.
+        out_dim: width of the result, which is linear.
+        hidden_dims: widths of the hidden layers.
+        activation: after each hidden layer.
+        dropout: share dropped after each hidden layer in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dims: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        first, *rest = [*hidden_dims, out_dim]
+        check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
+        # The first layer on [x, y] is a sum of two: neither a copy of the question for every
+        # patch nor a concatenated tensor is made when the leading dimensions broadcast.
+        self.x_projection = nn.Linear(x_dim, first)
+        self.y_projection = nn.Linear(y_dim, first, bias=False)
+        layers: list[nn.Module] = []
+        for dim, next_dim in zip([first, *rest], rest, strict=False):
+            layers += [
+                activation_module("activation", activation),
+                nn.Dropout(dropout),
+                nn.Linear(dim, next_dim),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layers(self.x_projection(x) + self.y_projection(y))

@@ -1,0 +1,122 @@
+"""Co-attention by factorised bilinear pooling (MFB and MFH)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_softmax
+from vlm.fusion.attention import RecordsAttention
+from vlm.fusion.base import Fusion, check_positive, one_token
+from vlm.fusion.merges import MFB, MFH
+
+
+class MFBCoAttention(Fusion):
+    """The question attends to itself, then to the image; MFB or MFH merges what was attended.
+
+    Yu et al. 2017 (arXiv 1708.01471, section 4; MFB) and Yu et al. 2018 (arXiv 1708.03619; MFH).
+    The glimpses of either side are concatenated. `pooled` is the merge, and the only token.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the result.
+        hidden_dim: width of the bilinear features after their sum, and of the layers that score.
+        factor: size of the groups that are summed, K.
+        order: length of the chain of the last merge: 1 = MFB, 2 = MFH.
+        glimpses: number of attention maps over the words, and of those over the patches.
+        dropout: share of the bilinear products dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        factor: int = 5,
+        order: int = 1,
+        glimpses: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(hidden_dim=hidden_dim, glimpses=glimpses)
+        question_dim = glimpses * text_dim
+        self.words = WordGlimpses(text_dim, hidden_dim, glimpses)
+        self.patches = PatchGlimpses(
+            image_dim, question_dim, hidden_dim, hidden_dim, factor, glimpses, dropout
+        )
+        self.merge = MFH(
+            glimpses * image_dim, question_dim, out_dim, hidden_dim, factor, order, dropout=dropout
+        )
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        image, text = image.zero_padding(), text.zero_padding()
+        question = self.words(text.tokens, text.mask)  # (B, G * text_dim)
+        picture = self.patches(image.tokens, image.mask, question)  # (B, G * image_dim)
+        pooled = self.merge(picture, question)  # (B, D)
+        return one_token(pooled)
+
+
+class WordGlimpses(nn.Module):
+    """Self-attention of the question: softmax over the words of U relu(W word), per glimpse.
+
+    Args:
+        dim: width of the words.
+        hidden_dim: width of the hidden layer.
+        glimpses: number of maps, G.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, glimpses: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, glimpses, bias=False)
+        )
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, dim), (B, L) bool -> (B, G * dim)."""
+        weights = masked_softmax(self.score(words).mT, mask[:, None])  # (B, G, L)
+        return (weights @ words).flatten(1)
+
+
+class PatchGlimpses(RecordsAttention):
+    """Attention of the question to patches: softmax of U relu(MFB(patch, question)), per glimpse.
+
+    Records (B, glimpses, patches).
+
+    Args:
+        image_dim, text_dim: widths of a patch and of the question.
+        bilinear_dim: width of the MFB features after their sum.
+        hidden_dim: width of the hidden layer, the last projection of `MFB`.
+        factor: size of the groups that are summed.
+        glimpses: number of maps, G.
+        dropout: share of the bilinear products dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        bilinear_dim: int,
+        hidden_dim: int,
+        factor: int,
+        glimpses: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.merge = MFB(
+            image_dim,
+            text_dim,
+            hidden_dim,
+            bilinear_dim,
+            factor,
+            output_activation="relu",
+            dropout=dropout,
+        )
+        self.score = nn.Linear(hidden_dim, glimpses, bias=False)
+
+    def forward(self, patches: Tensor, mask: Tensor, question: Tensor) -> Tensor:
+        """(B, P, image_dim), (B, P) bool, (B, text_dim) -> (B, G * image_dim)."""
+        scores = self.score(self.merge(patches, question[:, None]))  # (B, P, G)
+        weights = masked_softmax(scores.mT, mask[:, None])  # (B, G, P)
+        if self.recorder is not None:
+            self.recorder.append(weights)
+        return (weights @ patches).flatten(1)

@@ -1,0 +1,127 @@
+"""MuRel: regions that reason in pairs, step by step, without attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion.attention import RecordsAttention
+from vlm.fusion.base import Fusion, Merge, MergeFactory, check_positive, sized
+from vlm.fusion.merges import Block
+
+Aggregation = Literal["max", "mean"]
+AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "max": masked_max,
+    "mean": masked_mean,
+}
+
+
+class MuRel(Fusion):
+    """Each region meets the question, then every other region; repeated with the same weights.
+
+        s_i = merge(m_i, question)
+        e_i = max_j [pairwise_merge(b_j, b_i) + pairwise_merge(s_j, s_i)]       # j = i included
+        m_i <- m_i + s_i + e_i                                                  # `steps` times
+        pooled = merge(max_i m_i, question)
+
+    m_i are the regions (patches) and b_i their boxes (Cadene et al. 2019, arXiv 1902.09487,
+    section 3). The four merges have weights of their own. `tokens` are the regions. Time and memory
+    grow with the square of their number: meant for tens of regions rather than hundreds.
+
+    `record_attention` shows, as one glimpse, the share of the pooled features that each region won.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the regions inside and of the result; regions of another width are
+            projected to it first.
+        steps: number of repetitions.
+        merge: of a region, and at last of all of them, with the question: a class or a partial of
+            one. Its `out_dim` is set here.
+        pairwise_merge: of two regions and of their boxes, likewise. Where the image has no boxes,
+            each region counts as the whole picture (0, 0, 1, 1).
+        aggregation: over the regions j that region i is paired with.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        steps: int = 3,
+        merge: MergeFactory = Block,
+        pairwise_merge: MergeFactory = Block,
+        aggregation: Aggregation = "max",
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(steps=steps)
+        self.steps = steps
+        same = image_dim == out_dim
+        self.projection = nn.Identity() if same else nn.Linear(image_dim, out_dim)
+        pairwise = PairwiseRelation(out_dim, pairwise_merge, aggregation)
+        self.cell = MuRelCell(sized(merge, out_dim, text_dim, out_dim), pairwise)
+        self.pool = MaxOverRegions()
+        self.merge = sized(merge, out_dim, text_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        regions = self.projection(image.zero_padding().tokens)  # (B, P, D)
+        positions = self.cell.pairwise.positions(boxes_of(image))  # (B, P, P, D)
+        for _ in range(self.steps):
+            regions = self.cell(regions, text.pooled, positions, image.mask)
+        pooled = self.merge(self.pool(regions, image.mask), text.pooled)  # (B, D)
+        return Features(regions, image.mask, pooled)
+
+
+class MuRelCell(nn.Module):
+    """One step: (B, P, D) regions -> (B, P, D)."""
+
+    def __init__(self, merge: Merge, pairwise: PairwiseRelation) -> None:
+        super().__init__()
+        self.merge, self.pairwise = merge, pairwise
+
+    def forward(self, regions: Tensor, question: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        return regions + self.pairwise(self.merge(regions, question[:, None]), positions, mask)
+
+
+class PairwiseRelation(nn.Module):
+    """Regions (B, P, dim) plus what the pairs with all regions tell about each."""
+
+    def __init__(self, dim: int, merge: MergeFactory, aggregation: Aggregation) -> None:
+        super().__init__()
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(
+                f"aggregation: got {aggregation!r}; wanted one of {', '.join(AGGREGATIONS)}."
+            )
+        self.boxes_merge = sized(merge, 4, 4, dim)
+        self.regions_merge = sized(merge, dim, dim, dim)
+        self.aggregate = AGGREGATIONS[aggregation]
+
+    def positions(self, boxes: Tensor) -> Tensor:
+        """What the boxes alone tell, the same in every step: (B, P, 4) -> (B, P, P, dim)."""
+        return self.boxes_merge(boxes[:, None], boxes[:, :, None])
+
+    def forward(self, regions: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        # Row i: how the regions j (x) matter to region i (y).
+        relations = positions + self.regions_merge(regions[:, None], regions[:, :, None])
+        return regions + self.aggregate(relations, mask[:, None])
+
+
+class MaxOverRegions(RecordsAttention):
+    """(B, P, D), (B, P) bool -> (B, D); records the share of features won, (B, 1, P)."""
+
+    def forward(self, regions: Tensor, mask: Tensor) -> Tensor:
+        highest = masked_max(regions, mask)
+        if self.recorder is not None:
+            won = ((regions == highest[:, None]) & mask[..., None]).to(regions.dtype)
+            won = won / won.sum(1, keepdim=True).clamp(min=1)  # equal regions share
+            self.recorder.append(won.mean(2)[:, None])
+        return highest
+
+
+def boxes_of(image: Features) -> Tensor:
+    """The boxes (B, P, 4) with zeros in the padding, or the whole picture (1, 1, 4) for all."""
+    if image.boxes is None:
+        return image.tokens.new_tensor([0.0, 0.0, 1.0, 1.0])[None, None]
+    return image.boxes.masked_fill(~image.mask[..., None], 0)

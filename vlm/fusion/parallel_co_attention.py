@@ -1,0 +1,90 @@
+"""Parallel co-attention: words and patches choose each other through one affinity matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_softmax
+from vlm.fusion.attention import RecordsAttention
+from vlm.fusion.base import Fusion, check_positive
+
+
+class ParallelCoAttention(Fusion):
+    """Parallel co-attention of HieCoAtt (Lu et al. 2016, arXiv 1606.00061, section 3.3).
+
+    Words Q and patches V are projected to `out_dim`; the affinity of each word to each patch
+    lets either side weigh the other (`CoAttention`), and `pooled` is one level of the paper's
+    equation 7, tanh(W (q + v)), of the attended word q and patch v. `tokens` are the projected
+    words, then patches.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of words and patches inside and of the result.
+        hidden_dim: width in which words and patches are scored, k in the paper.
+        dropout: share of the attended sum dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        hidden_dim: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        self.image_projection = nn.Linear(image_dim, out_dim)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.attention = CoAttention(out_dim, hidden_dim)
+        self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(out_dim, out_dim), nn.Tanh())
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        word, patch = self.attention(words, text.mask, patches, image.mask)  # (B, D) each
+        return Features(
+            torch.cat((words, patches), 1),
+            torch.cat((text.mask, image.mask), 1),
+            self.out(word + patch),
+        )
+
+
+class CoAttention(RecordsAttention):
+    """The attended word and the attended patch (equations 3 to 5).
+
+        C = tanh(Q W_b V^T)
+        H_v = tanh(V W_v + C^T (Q W_q)),  H_q = tanh(Q W_q + C (V W_v))
+        a_v = softmax(H_v w_hv),  a_q = softmax(H_q w_hq)
+
+    Rows are tokens. Records a_v as (B, 1, patches).
+
+    Args:
+        dim: width of words and patches.
+        hidden_dim: width of H_v and H_q.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        check_positive(dim=dim, hidden_dim=hidden_dim)
+        self.affinity = nn.Linear(dim, dim, bias=False)  # W_b
+        self.patches_hidden = nn.Linear(dim, hidden_dim, bias=False)  # W_v
+        self.words_hidden = nn.Linear(dim, hidden_dim, bias=False)  # W_q
+        self.patches_score = nn.Linear(hidden_dim, 1, bias=False)  # w_hv
+        self.words_score = nn.Linear(hidden_dim, 1, bias=False)  # w_hq
+
+    def forward(
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, L, D), (B, L), (B, P, D), (B, P) -> (B, D) and (B, D)."""
+        real = words_mask[:, :, None] & patches_mask[:, None, :]
+        affinity = self.affinity(words) @ patches.mT  # (B, L, P)
+        affinity = affinity.tanh().masked_fill(~real, 0)  # C; the sums below leave padding out
+        w, p = self.words_hidden(words), self.patches_hidden(patches)  # (B, L, k), (B, P, k)
+        words_score = self.words_score((w + affinity @ p).tanh())  # (B, L, 1)
+        patches_score = self.patches_score((p + affinity.mT @ w).tanh())  # (B, P, 1)
+        words_weights = masked_softmax(words_score.mT, words_mask[:, None])  # (B, 1, L)
+        patches_weights = masked_softmax(patches_score.mT, patches_mask[:, None])  # (B, 1, P)
+        if self.recorder is not None:
+            self.recorder.append(patches_weights)
+        return (words_weights @ words)[:, 0], (patches_weights @ patches)[:, 0]

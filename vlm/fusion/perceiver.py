@@ -1,0 +1,161 @@
+"""Flamingo: the image resampled to a few latents, to which words attend through gates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_mean
+from vlm.fusion.attention import Attention, QueryAttention
+from vlm.fusion.base import Fusion, check_positive
+
+
+class GatedCrossAttention(Fusion):
+    """Flamingo's conditioning of words on an image (arXiv 2204.14198, sections 2.1 and 2.2).
+
+    A `PerceiverResampler` turns any number of patches into a few latents; in each layer the words
+    attend to them, and what they see enters through gates that start closed:
+
+        words = words + tanh(alpha) Attention(LayerNorm(words) -> latents)
+        words = words + tanh(beta) FFN(LayerNorm(words))
+        pooled = W LayerNorm(mean(words)) + b
+
+    With alpha = beta = 0 at first, training starts from the question alone; the gates get a
+    gradient at once, the image from the second step on. Here the text encoder stands for the
+    language model, so no layer of it comes between two of these. Words whose image has no real
+    patch stay as if the gate alpha were closed. `tokens` are the words.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the latents, the layers and the result.
+        latents: number of latents; 64 in the paper.
+        resampler_layers: layers of the resampler; 6 in the paper.
+        layers: gated layers.
+        heads: attention heads, of resampler and gated layers; divides `out_dim`.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        latents: int = 16,
+        resampler_layers: int = 1,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(resampler_layers=resampler_layers, layers=layers)
+        self.image_projection = nn.Linear(image_dim, out_dim)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.resampler = PerceiverResampler(out_dim, latents, resampler_layers, heads, dropout)
+        self.layers = nn.ModuleList(GatedLayer(out_dim, heads, dropout) for _ in range(layers))
+        self.pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        latents = self.resampler(patches, image.mask)  # (B, M, D)
+        seen = image.mask.any(1, keepdim=True).expand(latents.shape[:2])  # (B, M)
+        for layer in self.layers:
+            words = layer(words, latents, seen)
+        return Features(words, text.mask, self.pool(masked_mean(words, text.mask)))
+
+
+class PerceiverResampler(nn.Module):
+    """Any number of patches to a fixed number of latents (arXiv 2204.14198, section 2.1, fig. 5).
+
+    (B, P, dim), (B, P) bool -> (B, latents, dim). Each layer, pre-normalised:
+
+        query = LayerNorm(latents);  context = [LayerNorm(patches), query]
+        latents = latents + Attention(query -> context)
+        latents = latents + FFN(LayerNorm(latents))
+
+    and a LayerNorm at the end. FFN is 4 * dim wide with a squared ReLU (table 5 of the paper). An
+    image without a real patch gives the latents' own transformation.
+
+    Args:
+        dim: width of patches and latents.
+        latents: number of learnt latents.
+        layers: number of layers.
+        heads: attention heads; divides `dim`.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self, dim: int, latents: int = 64, layers: int = 6, heads: int = 8, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_positive(dim=dim, latents=latents, layers=layers)
+        self.latents = nn.Parameter(torch.randn(latents, dim))
+        self.layers = nn.ModuleList(ResamplerLayer(dim, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
+        latents = self.latents.expand(patches.shape[0], -1, -1)  # (B, M, D)
+        mask = torch.cat((mask, mask.new_ones(latents.shape[:2])), 1)  # (B, P + M)
+        for layer in self.layers:
+            latents = layer(latents, patches, mask)
+        return self.norm(latents)
+
+
+class ResamplerLayer(nn.Module):
+    """One layer of `PerceiverResampler`; `mask` (B, P + M) is that of patches and latents."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.patches_norm = nn.LayerNorm(dim)
+        self.latents_norm = nn.LayerNorm(dim)
+        self.latents_to_patches = QueryAttention(dim, dim, heads, dropout)
+        self.feedforward = feedforward(dim, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+        query = self.latents_norm(latents)
+        context = torch.cat((self.patches_norm(patches), query), 1)  # (B, P + M, D)
+        seen = self.latents_to_patches(query, context, mask, patches=patches.shape[1])
+        latents = latents + self.dropout(seen)
+        return latents + self.feedforward(latents)
+
+
+class GatedLayer(nn.Module):
+    """Gated cross-attention and gated feed-forward (GATED XATTN-DENSE, figure 4).
+
+    (B, L, dim), (B, M, dim), (B, M) bool -> (B, L, dim).
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, dim, heads, dropout)
+        self.feedforward = feedforward(dim, dropout)
+        self.attention_gate = nn.Parameter(torch.zeros(1))
+        self.feedforward_gate = nn.Parameter(torch.zeros(1))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, words: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        seen = self.dropout(self.attention(self.norm(words), context, mask))
+        # The attention's output bias must not enter where there is nothing to see.
+        seen = seen.masked_fill(~mask.any(1)[:, None, None], 0)
+        words = words + self.attention_gate.tanh() * seen
+        return words + self.feedforward_gate.tanh() * self.feedforward(words)
+
+
+class SquaredReLU(nn.Module):
+    """max(0, x)^2 (So et al. 2021, arXiv 2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu().square()
+
+
+def feedforward(dim: int, dropout: float) -> nn.Sequential:
+    """A pre-normalised feed-forward branch, without its residual connection."""
+    return nn.Sequential(
+        nn.LayerNorm(dim),
+        nn.Linear(dim, 4 * dim),
+        SquaredReLU(),
+        nn.Linear(4 * dim, dim),
+        nn.Dropout(dropout),
+    )

@@ -1,0 +1,48 @@
+"""Patches brought into the space of the words, and nothing more."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from vlm.features import Features, masked_max, masked_mean
+from vlm.fusion.base import Fusion, check_positive
+
+
+class Projector(Fusion):
+    """LLaVA's connector: projected patches before the words, for a decoder to join.
+
+        tokens = [MLP(patches), W words + b]
+        pooled = mean(W words + b) * max(MLP(patches))
+
+    One layer is the linear map of LLaVA (Liu et al. 2023, arXiv 2304.08485, equation 1), two with
+    a GELU between them the perceptron of LLaVA-1.5 (arXiv 2310.03744, section 3.2). The papers
+    leave joining both sides to the language model; `pooled`, for heads that read one vector, is
+    the elementwise product of the mean word and the maximum over the patches.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the hidden layers and of the result.
+        layers: number of linear layers that the patches go through.
+    """
+
+    patches_first: ClassVar[bool] = True
+
+    def __init__(self, image_dim: int, text_dim: int, out_dim: int = 256, layers: int = 2) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(layers=layers)
+        parts: list[nn.Module] = [nn.Linear(image_dim, out_dim)]
+        for _ in range(layers - 1):
+            parts += [nn.GELU(), nn.Linear(out_dim, out_dim)]
+        self.image_projection = nn.Sequential(*parts)
+        self.text_projection = nn.Linear(text_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        pooled = masked_mean(words, text.mask) * masked_max(patches, image.mask)  # (B, D)
+        return Features(
+            torch.cat((patches, words), 1), torch.cat((image.mask, text.mask), 1), pooled
+        )

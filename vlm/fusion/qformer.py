@@ -1,0 +1,123 @@
+"""Learnt queries that gather from the image what the question asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlm.features import Features, masked_mean
+from vlm.fusion.attention import Attention, QueryAttention
+from vlm.fusion.base import Fusion, check_positive
+
+
+class QFormer(Fusion):
+    """The Q-Former of BLIP-2 (arXiv 2301.12597, section 3.1), asked as in InstructBLIP.
+
+    Learnt queries and the words share self-attention; in every `cross_every`-th layer, the first
+    included, the queries then attend to the patches; queries and words have feed-forward networks
+    of their own, 4 * out_dim wide. Layers are post-normalised, as in BERT. The words see the image
+    only through the queries.
+
+        x = LayerNorm([words, queries])
+        x = LayerNorm(x + SelfAttention(x))
+        queries = LayerNorm(queries + Attention(queries -> patches))
+        queries = LayerNorm(queries + FFN_q(queries));  words = LayerNorm(words + FFN_w(words))
+        pooled = (W mean(words) + a) * (V mean(queries) + b)
+
+    `tokens` are words, then queries: these stand for the patches, which are not kept. `pooled`
+    compares words and queries as BLIP-2's contrastive loss does, product by product, but does not
+    sum the products up.
+
+    Args:
+        image_dim, text_dim: widths that come in.
+        out_dim: width of the layers and of the result.
+        queries: number of learnt queries; 32 in the paper.
+        layers: number of layers; 12 in the paper.
+        heads: attention heads; divides `out_dim`.
+        cross_every: one layer in so many attends to the patches; 2 in the paper.
+        dropout: share dropped from attention weights and residual branches in training.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 128,
+        queries: int = 16,
+        layers: int = 2,
+        heads: int = 4,
+        cross_every: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(image_dim, text_dim, out_dim)
+        check_positive(queries=queries, layers=layers, cross_every=cross_every)
+        self.queries = nn.Parameter(torch.empty(queries, out_dim).normal_(std=0.02))
+        self.text_projection = nn.Linear(text_dim, out_dim)
+        self.norm = nn.LayerNorm(out_dim)
+        self.layers = nn.ModuleList(
+            QFormerLayer(
+                out_dim, heads, 4 * out_dim, None if i % cross_every else image_dim, dropout
+            )
+            for i in range(layers)
+        )
+        self.words_pool = nn.Linear(out_dim, out_dim)
+        self.queries_pool = nn.Linear(out_dim, out_dim)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        queries = self.queries.expand(words.shape[0], -1, -1)  # (B, Q, D)
+        mask = torch.cat((text.mask, text.mask.new_ones(queries.shape[:2])), 1)  # (B, L + Q)
+        words, queries = self.encode(words, queries, mask, image)
+        question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
+        pooled = question * self.queries_pool(queries.mean(1))
+        return Features(torch.cat((words, queries), 1), mask, pooled)
+
+    def encode(
+        self, words: Tensor, queries: Tensor, mask: Tensor, image: Features
+    ) -> tuple[Tensor, Tensor]:
+        """The layers alone; `mask` (B, L + Q) is that of words and queries."""
+        patches = image.zero_padding().tokens  # (B, P, image_dim)
+        words, queries = self.norm(words), self.norm(queries)
+        for layer in self.layers:
+            words, queries = layer(words, queries, mask, patches, image.mask)
+        return words, queries
+
+
+class QFormerLayer(nn.Module):
+    """One layer of `QFormer`; without cross-attention if `image_dim` is None."""
+
+    def __init__(
+        self, dim: int, heads: int, feedforward_dim: int, image_dim: int | None, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.queries_to_patches = None
+        if image_dim is not None:
+            self.queries_to_patches = QueryAttention(dim, image_dim, heads, dropout)
+            self.patches_norm = nn.LayerNorm(dim)
+        self.words_feedforward = feedforward(dim, feedforward_dim, dropout)
+        self.words_norm = nn.LayerNorm(dim)
+        self.queries_feedforward = feedforward(dim, feedforward_dim, dropout)
+        self.queries_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, words: Tensor, queries: Tensor, mask: Tensor, patches: Tensor, patches_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        x = torch.cat((words, queries), 1)  # (B, L + Q, D)
+        x = self.attention_norm(x + self.dropout(self.attention(x, x, mask)))
+        words, queries = x.split((words.shape[1], queries.shape[1]), 1)
+        if self.queries_to_patches is not None:
+            seen = self.queries_to_patches(queries, patches, patches_mask)
+            queries = self.patches_norm(queries + self.dropout(seen))
+        words = self.words_norm(words + self.words_feedforward(words))
+        queries = self.queries_norm(queries + self.queries_feedforward(queries))
+        return words, queries
+
+
+def feedforward(dim: int, hidden_dim: int, dropout: float) -> nn.Sequential:
+    """BERT's feed-forward branch, without its residual connection and its norm."""
+    return nn.Sequential(
+        nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim), nn.Dropout(dropout)
+    )
