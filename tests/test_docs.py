@@ -1,0 +1,37 @@
+"""The examples of the documentation run and print what stands there."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if ">>>" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples(page: Path) -> None:
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_every_merge_and_fusion_is_documented() -> None:
+    import vlm.fusion
+    from vlm.fusion import Fusion, Merge
+
+    text = "\n".join(page.read_text() for page in (DOCS / "fusions").glob("*.md"))
+    headings = {
+        word.strip(",")
+        for line in text.splitlines()
+        if line.startswith("#")
+        for word in line.split()
+    }
+    public = [getattr(vlm.fusion, name) for name in vlm.fusion.__all__]
+    operators = [c for c in public if isinstance(c, type) and issubclass(c, (Merge, Fusion))]
+    missing = [
+        c.__name__ for c in operators if c not in (Merge, Fusion) and c.__name__ not in headings
+    ]
+    assert not missing
