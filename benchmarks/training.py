@@ -73,7 +73,7 @@ def main() -> None:
         trainer.callbacks.insert(0, turns)
         return trainer
 
-    VQACLI.instantiate_trainer = with_turns  # type: ignore[method-assign]
+    VQACLI.instantiate_trainer = with_turns
     with tempfile.TemporaryDirectory() as folder:
         cli = VQACLI(
             [
