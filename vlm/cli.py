@@ -16,6 +16,7 @@ commands:
   test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path CHECKPOINT
   predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path CHECKPOINT
   ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
+  compare    train fusions alike, report vlm compare configs/compare/easy_vqa.yaml
 
 RUN is the folder that `fit` names, CHECKPOINT is RUN/checkpoints/best.ckpt.
 
@@ -40,6 +41,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from vlm.ask import ask
 
         ask(arguments[1:])
+    elif arguments[0] == "compare":
+        from vlm.compare.command import compare
+
+        compare(arguments[1:])
     else:
         from vlm.training.cli import run
 

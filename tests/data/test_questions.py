@@ -60,8 +60,8 @@ def test_a_table_holds_its_rows() -> None:
     table = question_table(iter(rows), "test")
     assert table.schema == SCHEMA
     assert table.to_pylist() == [
-        row(0, answer_type="yes/no", question_type=None),
-        rows[1] | {"answers": None, "answer_type": None, "question_type": None},
+        dict.fromkeys(SCHEMA.names) | row(0, answer_type="yes/no"),
+        dict.fromkeys(SCHEMA.names) | rows[1],
     ]
     assert len(question_table([], "test")) == 0
 
@@ -107,3 +107,18 @@ def test_a_share_out_of_range_is_named(share: float) -> None:
 def test_too_few_images_to_cut(images: list[str]) -> None:
     with pytest.raises(ValueError, match=rf"about {len(set(images))} different images"):
         split_by_image(table_of(images), 0.5, 0)
+
+
+def test_images_of_a_group_stay_together() -> None:
+    rows = [
+        {"id": str(n), "image": f"{n}.png", "question": "?", "group": f"patient {n // 5}"}
+        for n in range(20)
+    ]
+    rows += [{"id": f"x{n}", "image": f"patient {n}", "question": "?"} for n in range(4)]
+    for seed in range(5):
+        parts = split_by_image(question_table(rows, "here"), 0.5, seed)
+        groups = [
+            {(r["group"], r["image"] * (not r["group"])) for r in p.to_pylist()} for p in parts
+        ]
+        assert [len(g) for g in groups] == [4, 4]
+        assert not groups[0] & groups[1]

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
+from vlm.data.controls import Control, GreyImages, check_control, controlled
 from vlm.data.dataset import VQADataset
 from vlm.data.easy_vqa import read_easy_vqa
 from vlm.data.images import ImageStore
@@ -60,6 +61,8 @@ class VQADataModule(LightningDataModule, ABC):
         workers: loader processes; 0 loads in the training process.
         cache_images: decode every picture once, at the start, and keep it in memory.
         seed: of the validation part and of the order of training.
+        control: take one side away from every split, to see what a model reaches without it
+            (`vlm.data.controls`). Vocabularies stay those of the full data.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class VQADataModule(LightningDataModule, ABC):
         workers: int = 0,
         cache_images: bool = False,
         seed: int = 0,
+        control: Control | None = None,
     ) -> None:
         super().__init__()
+        check_control(control)
         check_positive(images_per_batch=images_per_batch)
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)
@@ -82,6 +87,7 @@ class VQADataModule(LightningDataModule, ABC):
         self.validation_share, self.seed = validation_share, seed
         self.vocabulary = vocabulary
         self.workers, self.cache_images = workers, cache_images
+        self.control = control
         self._tables: dict[Split, pa.Table] = {}
         self._stores: dict[Split, ImageStore] = {}
 
@@ -138,7 +144,9 @@ class VQADataModule(LightningDataModule, ABC):
         }
         for split in splits[stage]:
             table = self.table(split)
-            if self.cache_images and split not in self._stores:
+            if self.control == "question_only":
+                self._stores[split] = GreyImages(self.processor.transform)
+            elif self.cache_images and split not in self._stores:
                 store = ImageStore(self.processor.transform)
                 store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split)
                 self._stores[split] = store
@@ -157,7 +165,11 @@ class VQADataModule(LightningDataModule, ABC):
             world=self.trainer.world_size,
         )
         return DataLoader(
-            VQADataset(table, self.processor, self._stores.get(split)),
+            VQADataset(
+                controlled(table, self.control, self.seed),
+                self.processor,
+                self._stores.get(split),
+            ),
             sampler=sampler,
             # The sampler gives the rows of a whole batch, and the data set returns that batch.
             batch_size=None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SCHEMA = pa.schema(
     [
@@ -16,6 +17,8 @@ SCHEMA = pa.schema(
         pa.field("answers", pa.list_(pa.string())),  # one per annotator; null where unknown
         pa.field("answer_type", pa.string()),
         pa.field("question_type", pa.string()),
+        pa.field("choices", pa.list_(pa.string())),  # of a multiple-choice question
+        pa.field("group", pa.string()),  # images that belong together: a patient, a scene
     ]
 )
 """Columns of a question table. Ids stay strings."""
@@ -26,10 +29,11 @@ class DataError(ValueError):
 
 
 def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
-    """Make a checked table from rows with the columns of `SCHEMA`; the last three may be missing.
+    """Make a checked table.
 
     Args:
-        rows: one dict per question.
+        rows: one dict per question with the columns of `SCHEMA`; id, image and question must be
+            there.
         source: file or data set, for the errors.
 
     Raises:
@@ -73,26 +77,36 @@ def image_groups(table: pa.Table) -> np.ndarray:
     return table["image"].combine_chunks().dictionary_encode().indices.to_numpy()
 
 
+def split_groups(table: pa.Table) -> np.ndarray:
+    """A number (Q,) for each question, equal for questions that no split may tear apart."""
+    # A group's name and an image's never mix: they are told apart by the first character.
+    group = pc.binary_join_element_wise("g", table["group"], "")
+    image = pc.binary_join_element_wise("i", table["image"], "")
+    return pc.coalesce(group, image).combine_chunks().dictionary_encode().indices.to_numpy()
+
+
 def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
     """Cut a table in two by image: no picture is in both parts.
 
+    Images of one group (`group`: a patient, a scene, a video) stay together too.
+
     Args:
         table: questions.
-        share: of the images that go to the second part, in (0, 1).
+        share: of the images or groups that go to the second part, in (0, 1).
         seed: of the choice.
 
     Raises:
         ValueError: a share out of range.
-        DataError: fewer than two images.
+        DataError: fewer than two images or groups.
     """
     if not 0 < share < 1:
         raise ValueError(f"validation_share: got {share}; wanted a share between 0 and 1.")
-    groups = image_groups(table)
+    groups = split_groups(table)
     count = int(groups.max(initial=-1)) + 1
     if count < 2:
         raise DataError(
-            f"The questions are about {count} different images; wanted two at least, to hold one "
-            f"out for validation."
+            f"The questions are about {count} different images or groups; wanted two at least, to "
+            f"hold one out for validation."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)

@@ -136,7 +136,7 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         )
     if not np.isfinite(runs).all():
         raise ValueError(f"values is {runs.tolist()}, but must be finite: drop the failed runs")
-    half = _student_t(level, len(runs) - 1) * float(runs.std(ddof=1)) / math.sqrt(len(runs))
+    half = student_t(level, len(runs) - 1) * float(runs.std(ddof=1)) / math.sqrt(len(runs))
     mean = float(runs.mean())
     return Interval(mean - half, mean + half, f"{len(runs)} seeds")
 
@@ -193,7 +193,7 @@ def _resampled_means(
     return means
 
 
-def _student_t(level: float, freedom: int) -> float:
+def student_t(level: float, freedom: int) -> float:
     """The t with P(|T| <= t) = level, found by bisection to machine precision."""
     low, high = 0.0, math.pi / 2
     for _ in range(64):
@@ -203,6 +203,11 @@ def _student_t(level: float, freedom: int) -> float:
         else:
             high = middle
     return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def student_p(t: float, freedom: int) -> float:
+    """P(|T| > |t|): the two-sided p value."""
+    return max(0.0, 1 - _within(math.atan(abs(t) / math.sqrt(freedom)), freedom))
 
 
 def _within(angle: float, freedom: int) -> float:

@@ -107,8 +107,8 @@ class Evaluation:
         return dict(sorted(accuracy_by(self.scores, keys).items()))
 
     def write(self, path: Path) -> None:
-        """Write one JSON line per question: id, image, question, answer, probability, and
-        answers and score where they are known."""
+        """Write one JSON line per question: id, image, question, answer type, answer,
+        probability, and answers and score where they are known."""
         rows = self.table.to_pylist()
         with path.open("w", encoding="utf-8") as file:
             for number, row in enumerate(rows):
@@ -117,6 +117,7 @@ class Evaluation:
                     "id": row["id"],
                     "image": row["image"],
                     "question": row["question"],
+                    "answer_type": row["answer_type"],
                     "answer": prediction.answer,
                     "probability": round(prediction.probability, 6),
                 }

@@ -1,0 +1,167 @@
+"""What is trained: one base, and nothing but the fusion and the seed differ."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from vlm.compare.build import Builder, trainable
+from vlm.compare.plan import PlanError, read_plan
+from vlm.compare.runs import plan_run
+
+CROSS = {"class_path": "vlm.fusion.CrossAttention"}
+CONCAT = {
+    "class_path": "vlm.fusion.Pooled",
+    "init_args": {"merge": {"class_path": "vlm.fusion.ConcatMLP"}},
+}
+
+
+def builder(data: Path, folder: Path, **changes: Any) -> Builder:
+    """A plan whose base has a fusion with arguments of its own, which none may inherit."""
+    base = yaml.safe_load((ROOT / "configs/easy_vqa.yaml").read_text())
+    for part in ("image_encoder", "text_encoder"):
+        base["model"][part] = str(ROOT / "configs" / base["model"][part])
+    base["model"]["fusion"] = CROSS | {"init_args": {"out_dim": 20, "dropout": 0.3}}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    plan = {
+        "base": "base.yaml",
+        "fusions": {"cross": CROSS, "concat": CONCAT},
+        "overrides": {"data.root": str(data), "trainer": {"max_epochs": 2}},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan | changes))
+    return Builder(read_plan(folder / "plan.yaml"))
+
+
+def test_only_the_fusion_differs_and_it_inherits_nothing(data: Path, tmp_path: Path) -> None:
+    made = builder(data, tmp_path, controls=["image_only"])
+    by_name = {variant.name: variant for variant in made.variants()}
+    assert list(by_name) == ["concat", "cross", "image_only"]
+    cross = by_name["cross"].config
+    assert cross["model"]["fusion"]["init_args"]["dropout"] == 0.0
+    assert cross["model"]["fusion"]["init_args"]["out_dim"] == 128
+    assert cross["trainer"]["max_epochs"] == 2
+    concat = copy.deepcopy(by_name["concat"].config)
+    assert concat["model"]["fusion"] != cross["model"]["fusion"]
+    concat["model"]["fusion"] = cross["model"]["fusion"]
+    assert concat == cross
+    control = by_name["image_only"].config
+    assert control["model"]["fusion"]["init_args"]["out_dim"] == 20, "the base's own"
+    assert control["data"]["init_args"]["control"] == "image_only"
+    assert cross["data"]["init_args"]["control"] is None
+
+
+def test_the_models_share_encoders_and_have_the_parameters_that_are_said(
+    data: Path, tmp_path: Path
+) -> None:
+    made = builder(data, tmp_path, controls=[])
+    for variant in made.variants():
+        model = made.model_of(variant.fusion)
+        assert trainable(model) == variant.parameters
+        assert trainable(model.fusion) + trainable(model.head) == variant.joint_parameters
+        assert model.head.in_dim == model.fusion.out_dim
+        assert (
+            model.image_encoder.state_dict().keys() == made.model.image_encoder.state_dict().keys()
+        )
+
+
+def test_a_budget_is_met(data: Path, tmp_path: Path) -> None:
+    fusions = {
+        # Heads must divide the width, and the second width keeps its proportion of two.
+        "cross": CROSS | {"width": ["out_dim", "feedforward_dim"]},
+        "concat": CONCAT | {"width": ["merge.init_args.out_dim", "merge.init_args.hidden_dims.1"]},
+    }
+    made = builder(data, tmp_path, controls=[], fusions=fusions, budget=70_000)
+    for variant in made.variants():
+        assert abs(variant.joint_parameters / 70_000 - 1) < 0.03
+        model = made.model_of(variant.fusion)
+        assert trainable(model.fusion) + trainable(model.head) == variant.joint_parameters
+        if variant.name == "cross":
+            arguments = variant.fusion["init_args"]
+            assert arguments["feedforward_dim"] == 2 * arguments["out_dim"]
+            assert arguments["out_dim"] % 4 == 0
+            assert variant.widths == {
+                name: arguments[name] for name in ("out_dim", "feedforward_dim")
+            }
+        else:
+            merge = variant.fusion["init_args"]["merge"]["init_args"]
+            assert merge["hidden_dims"] == [256, merge["out_dim"]]
+
+
+def test_runs_are_told_apart_by_all_that_matters(data: Path, tmp_path: Path) -> None:
+    variant = builder(data, tmp_path, controls=[]).variants()[0]
+    run = plan_run(variant.name, variant.config, 3, tmp_path / "a")
+    assert run.config["seed_everything"] == run.config["data"]["init_args"]["seed"] == 3
+    assert run.folder == tmp_path / "a/runs" / variant.name / run.folder.name
+    elsewhere = plan_run(variant.name, variant.config, 3, tmp_path / "b")
+    assert elsewhere.folder.name == run.folder.name
+    other = copy.deepcopy(variant.config)
+    other["model"]["optimizer"]["init_args"]["lr"] = 0.5
+    assert plan_run(variant.name, other, 3, tmp_path / "a").folder != run.folder
+    assert plan_run(variant.name, variant.config, 4, tmp_path / "a").folder != run.folder
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "class": (
+        {"fusions": {"a": "vlm.fusion.CrossAtention"}},
+        "fusions.a: .*Did you mean vlm.fusion.CrossAttention?",
+    ),
+    "argument": (
+        {"fusions": {"a": CROSS | {"init_args": {"head": 2}}}},
+        "fusions.a: .*head.*Did you mean heads?",
+    ),
+    "value": (
+        {"fusions": {"a": CROSS | {"init_args": {"heads": 3}}}},
+        "fusions.a: heads: got 3, which does not divide",
+    ),
+    "linked": (
+        {"fusions": {"a": CROSS | {"init_args": {"image_dim": 3}}}},
+        "fusions.a: init_args.image_dim: comes from the encoder; remove it",
+    ),
+    "no fusion": ({"fusions": {"a": "vlm.image.ConvNet"}}, "fusions.a: .*subclass of Fusion"),
+    "width": (
+        {"budget": 9000, "fusions": {"a": CROSS | {"width": "out_dims"}}},
+        "fusions.a: width: there is no init_arg out_dims; .*Did you mean out_dim?",
+    ),
+    "width of another kind": (
+        {"budget": 9000, "fusions": {"a": CROSS | {"width": "dropout"}}},
+        "fusions.a: width: dropout is 0.0; wanted an argument that is a whole number",
+    ),
+    "width that is never valid": (
+        {
+            "budget": 9000,
+            "fusions": {"a": CROSS | {"init_args": {"heads": 67}, "width": "out_dim"}},
+        },
+        "fusions.a: width: no width from 1 to 64 is valid .*heads: got 67, which does not",
+    ),
+    "override": (
+        {"overrides": {"trainer.max_epoch": 3}},
+        "base .* with the overrides: .*Did you mean trainer.max_epochs?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_names_its_key(
+    changes: dict[str, Any], message: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=message) as found:
+        builder(data, tmp_path, **changes).variants()
+    assert "\n" not in str(found.value)
+
+
+PLANS = sorted((ROOT / "configs/compare").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_plan_that_we_ship_can_be_built(path: Path) -> None:
+    plan = read_plan(path)
+    variants = Builder(plan).variants()
+    for variant in variants:
+        if plan.budget is not None and variant.control is None:
+            assert abs(variant.joint_parameters / plan.budget - 1) < 0.1, variant.name
+    assert f"vlm compare configs/compare/{path.name}" in path.read_text().splitlines()[0]

@@ -1,0 +1,121 @@
+"""FLOPs and memory against numbers worked out by hand; time in turns."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from rich.console import Console
+from torch import nn
+from torch.nn import functional as F
+
+from vlm.compare.build import Builder
+from vlm.compare.cost import Bench, Cost, Step, count_flops, measure, peak_memory
+from vlm.compare.plan import read_plan
+
+FUSIONS = {
+    "product": {
+        "class_path": "vlm.fusion.Pooled",
+        "init_args": {
+            "merge": {"class_path": "vlm.fusion.Product", "init_args": {"out_dim": 19}},
+        },
+    },
+    "cross": {"class_path": "vlm.fusion.CrossAttention", "init_args": {"out_dim": 12}},
+}
+
+
+@pytest.fixture
+def builder(data: Path, tmp_path: Path) -> Builder:
+    plan = {
+        "base": str(ROOT / "configs/easy_vqa.yaml"),
+        "fusions": FUSIONS,
+        "overrides": {"data.root": str(data), "data.images_per_batch": 3},
+        "controls": [],
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    return Builder(read_plan(tmp_path / "plan.yaml"))
+
+
+def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> None:
+    variants, path = builder.variants(), tmp_path / "costs.json"
+    console = Console(file=io.StringIO())
+    costs = measure(builder, variants, path, console)
+    assert list(costs) == ["product", "cross"]
+    product = costs["product"]
+    assert (product.questions, product.pictures) == (9, 3)
+    # Two projections to 19, forward and twice as much backward, two for each multiply-add.
+    widths = builder.model.image_encoder.dim + builder.model.text_encoder.dim
+    assert product.fusion_flops == 9 * 19 * widths * 2 * 3
+    for cost in costs.values():
+        assert 0 < cost.ms_low <= cost.ms <= cost.ms_high
+        assert cost.flops > cost.fusion_flops
+        assert cost.memory is not None
+    # Weights, gradients and the two moments of AdamW at the very least.
+    parameters = {variant.name: variant.parameters for variant in variants}
+    assert (product.memory or 0) > 4 * 4 * parameters["product"]
+
+    known = json.loads(path.read_text())
+    known["costs"]["product"]["ms"] = 12345.0
+    path.write_text(json.dumps(known))
+    assert measure(builder, variants, path, console)["product"].ms == 12345.0
+    [one, *_] = variants
+    again = measure(builder, [one], path, console)
+    assert list(again) == ["product"]
+    assert again["product"].ms != 12345.0
+
+
+def test_a_step_that_fails_is_left_out(
+    builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Bench.counts
+
+    def failing(bench: Bench, model: Any) -> dict[str, Any]:
+        if type(model.fusion).__name__ == "CrossAttention":
+            raise RuntimeError("shapes that do not fit")
+        return counts(bench, model)
+
+    monkeypatch.setattr(Bench, "counts", failing)
+    console = Console(file=io.StringIO(), width=200)
+    costs = measure(builder, builder.variants(), tmp_path / "costs.json", console)
+    assert list(costs) == ["product"]
+    assert isinstance(costs["product"], Cost)
+    assert isinstance(console.file, io.StringIO)
+    assert "cross: cost not measured: shapes that do not fit" in console.file.getvalue()
+
+
+def test_attention_is_counted_on_cpu_too() -> None:
+    query = torch.randn(2, 3, 5, 7, requires_grad=True)
+    with count_flops() as counter:
+        F.scaled_dot_product_attention(query, query, query).sum().backward()
+    assert counter.get_total_flops() == 2 * 3 * (2 * 5 * 5 * 7) * 2 * 3
+
+
+def test_memory_by_hand() -> None:
+    """A layer of 400 x 300 on 500 rows: its result, a gradient for it, one for the weights."""
+    layer = nn.Linear(300, 400, bias=False)
+    x = torch.randn(500, 300)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = layer, SimpleNamespace(loss=lambda y, _: y.square().sum())
+
+        def forward(self, batch: Any) -> torch.Tensor:
+            return self.layer(x)
+
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    step = Step(Model(), None, optimizer, nullcontext)  # type: ignore[arg-type]
+    step()
+    optimizer.zero_grad()
+    found = peak_memory(step, torch.device("cpu"))
+    weights, rows = 400 * 300 * 4, 500 * 400 * 4
+    assert found is not None
+    assert 2 * weights + 2 * rows <= found <= 2 * weights + 4 * rows

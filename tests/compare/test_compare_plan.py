@@ -1,0 +1,117 @@
+"""A plan's mistakes get one line: key, what was found, what was wanted, the nearest name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from vlm.cli import main
+from vlm.compare.command import EXAMPLE
+from vlm.compare.plan import CONTROLS, PlanError, read_plan
+from vlm.data.controls import CONTROLS as DATA_CONTROLS
+
+GOOD: dict[str, Any] = {
+    "base": "base.yaml",
+    "fusions": {"product": "vlm.fusion.Pooled", "cross": {"class_path": "CrossAttention"}},
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    (folder / "base.yaml").write_text("{}")
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(GOOD | changes))
+    return path
+
+
+def test_a_plan_is_read(tmp_path: Path) -> None:
+    overrides = {
+        "trainer": {"max_epochs": 3},
+        "model.optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    }
+    plan = read_plan(write(tmp_path, seeds=[4], controls=["image_only"], overrides=overrides))
+    assert plan.base == tmp_path / "base.yaml"
+    assert plan.fusions["product"].spec == {"class_path": "vlm.fusion.Pooled", "init_args": {}}
+    assert list(plan.fusions) == ["cross", "product"]  # as the file has them
+    assert (plan.seeds, plan.budget, plan.controls) == ((4,), None, ("image_only",))
+    assert plan.overrides["trainer.max_epochs"] == 3
+    assert plan.overrides["model.optimizer"]["class_path"] == "torch.optim.SGD"
+    assert read_plan(write(tmp_path)).controls == CONTROLS == DATA_CONTROLS
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "key": ({"fusion": {}}, "fusion: there is no such setting; .* Did you mean fusions?"),
+    "base": ({"base": "bas.yaml"}, "base: got 'bas.yaml'; wanted the path"),
+    "no fusions": ({"fusions": {}}, "fusions: missing or empty; wanted at least one"),
+    "fusions": ({"fusions": ["a"]}, r"fusions: got \['a'\]; wanted at least one"),
+    "budget": ({"budget": "100k"}, "budget: got '100k'; wanted a whole number"),
+    "seeds": ({"seeds": 3}, "seeds: got 3; wanted a list of whole numbers"),
+    "seed twice": ({"seeds": [1, 1]}, r"seeds: got \[1, 1\]; wanted each seed once"),
+    "control": ({"controls": ["image_shufled"]}, "controls: .*Did you mean image_shuffled?"),
+    "no width": ({"budget": 10}, "fusions.cross.width: missing; the budget needs"),
+    "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: the comparison sets run"),
+    "own, in full": (
+        {"overrides": {"data.init_args.seed": 1}},
+        "overrides.data.init_args.seed: the comparison sets data.seed itself",
+    ),
+    "entry": ({"fusions": {"a": 3}}, "fusions.a: got 3; wanted a class path, or class_path"),
+    "entry's key": (
+        {"fusions": {"a": {"class_path": "x", "int_args": {}}}},
+        "fusions.a.int_args: .* Did you mean init_args?",
+    ),
+    "name": ({"fusions": {"a/b": "x"}}, "fusions.a/b: wanted a name of letters"),
+    "name of a control": ({"fusions": {"image_only": "x"}}, "that is no control's"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_gets_one_line(
+    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, **changes)
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", str(path)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"vlm compare: {path}: ")
+    assert re.search(message, said[0]), said[0]
+
+
+def test_a_fusion_that_stands_twice_does_not_vanish(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text("base: base.yaml\nfusions:\n  same: a.B\n  same: a.C\n")
+    with pytest.raises(PlanError, match="same: stands twice, again in line 4"):
+        read_plan(path)
+
+
+def test_a_missing_or_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="No such file"):
+        read_plan(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("fusions: [")
+    with pytest.raises(PlanError, match="line 1"):
+        read_plan(tmp_path / "broken.yaml")
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    said = capsys.readouterr().out
+    for word in ("base:", "seeds:", "budget:", "width:", "--jobs", "--dry-run", "Interrupted"):
+        assert word in said
+
+
+@pytest.mark.parametrize("source", ["help", "docs"])
+def test_the_plans_that_we_show_can_be_read(source: str, tmp_path: Path) -> None:
+    docs = (ROOT / "docs/compare.md").read_text()
+    shown = EXAMPLE.split("examples:")[0] if source == "help" else docs
+    [text] = re.findall(r"^( *base: .*?\n)(?:\n|```)(?!  )", shown, re.DOTALL | re.MULTILINE)[:1]
+    path = tmp_path / "compare/plan.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    (tmp_path / "easy_vqa.yaml").write_text("{}")
+    assert list(read_plan(path).fusions) == ["product", "attention"]

@@ -1,0 +1,196 @@
+"""The report holds what is promised, from runs made up for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlm.compare.build import Variant
+from vlm.compare.cost import Cost
+from vlm.compare.plan import Entry, Plan
+from vlm.compare.render import Section, to_html, to_markdown
+from vlm.compare.report import write_report
+from vlm.compare.results import Comparison, read_outcomes
+from vlm.compare.runs import Failure, Run, plan_run
+from vlm.compare.worker import FINISHED, LOG
+
+SEEDS = (0, 1, 2)
+TYPES = ["color", "yes/no"]
+SHARES = {"good": 0.95, "equal": 0.94, "poor": 0.6, "question_only": 0.5}
+
+
+def config(name: str) -> dict[str, Any]:
+    part = {"class_path": f"vlm.parts.{name}", "init_args": {}}
+    return {
+        "model": {
+            "image_encoder": part,
+            "text_encoder": part,
+            "head": part,
+            "fusion": part,
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
+        },
+        "data": {"class_path": "vlm.data.EasyVQA", "init_args": {}},
+        "trainer": {"max_epochs": 5},
+        "run": {},
+    }
+
+
+def finish(run: Run, share: float, questions: int = 300) -> None:
+    """Leave what a run leaves that answered so many of the questions right."""
+    results = run.folder / "20260101-000000"
+    results.mkdir(parents=True)
+    rng = np.random.default_rng((run.seed, int(1000 * share)))
+    rows = [
+        {
+            "id": f"test-{number}",
+            "image": f"{number // 3}.png",
+            "answer_type": TYPES[number % 2],
+            "score": float(rng.random() < share),
+        }
+        for number in range(questions)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (results / "test_predictions.jsonl").write_text(lines)
+    floors = {"majority": 0.3333, "question_only": 0.4444, "ceiling": 0.9876}
+    test = {
+        "about": {"seconds": 10.0 + run.seed},
+        "results": [{"type": kind, **floors} for kind in ("overall", *TYPES)],
+    }
+    (results / "test.json").write_text(json.dumps(test))
+    (run.folder / FINISHED).write_text(json.dumps({"run": results.name}))
+
+
+def comparison(folder: Path, budget: int | None = None) -> Comparison:
+    plan = Plan(
+        folder / "mine.yaml",
+        folder / "base.yaml",
+        {name: Entry({}) for name in SHARES if name != "question_only"},
+        SEEDS,
+        budget,
+        ("question_only",),
+    )
+    variants = {
+        name: Variant(
+            name,
+            "question_only" if name == "question_only" else None,
+            config(name),
+            {"out_dim": 9} if budget else {},
+            1000 * number,
+            5000 * number,
+        )
+        for number, name in enumerate(SHARES, start=1)
+    }
+    runs = [plan_run(name, config(name), seed, folder) for name in SHARES for seed in SEEDS]
+    failures = []
+    for run in runs:
+        if (run.name, run.seed) == ("equal", 2):
+            run.folder.mkdir(parents=True)
+            (run.folder / LOG).write_text("Traceback\nRuntimeError: too | big\n")
+            failures.append(Failure(run, run.folder / LOG))
+        else:
+            finish(run, SHARES[run.name])
+    questions, outcomes = read_outcomes(runs)
+    assert questions is not None
+    costs = {
+        name: Cost(300, 100, 6 * 10**9, 3 * 10**8, 40.5, 39.0, 44.0, 2**20 * 7, "cpu, 1 threads")
+        for name in ("good", "equal")
+    }
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    return Comparison(plan, variants, questions, by_name, costs, failures)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Any]:
+    path = write_report(comparison(tmp_path), tmp_path)
+    return {
+        "folder": tmp_path,
+        "html": path.read_text(),
+        "markdown": path.with_suffix(".md").read_text(),
+        "results": json.loads((tmp_path / "results.json").read_text()),
+    }
+
+
+def line(markdown: str, start: str) -> list[str]:
+    [found] = [row for row in markdown.splitlines() if row.startswith(f"| {start}")]
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", found)[1:-1]]
+
+
+def test_accuracy_by_type_with_intervals_and_controls(made: dict[str, Any]) -> None:
+    text = made["markdown"]
+    assert line(text, "fusion | overall")[:4] == ["fusion", "overall %", "color %", "yes/no %"]
+    good = line(text, "1 good | 9")
+    for kind, cell in zip(("overall", *TYPES), good[1:4], strict=True):
+        mean, low, high = map(float, re.findall(r"[\d.]+", cell))
+        assert low < mean < high
+        found = made["results"]["lines"]["good"]["accuracy"][kind]
+        assert mean == pytest.approx(100 * found["mean"], abs=0.006)
+    assert line(text, "2 equal | 9")[-1] == "2 of 3"
+    assert line(text, "question only (trained")[-1] == "3"
+    assert line(text, "majority")[1:4] == ["33.33"] * 3
+    assert line(text, "question only (most")[1:4] == ["44.44"] * 3
+    assert line(text, "ceiling")[1] == "98.76"
+
+
+def test_paired_significance_against_the_best(made: dict[str, Any]) -> None:
+    assert "## Against the best, good" in made["markdown"]
+    assert line(made["markdown"], "equal | ")[-1] == "not told apart"
+    assert line(made["markdown"], "poor | ")[-1] == "worse"
+    poor = made["results"]["against_best"]["poor"]
+    by_seed = made["results"]["lines"]
+    means = [np.mean(list(by_seed[name]["by_seed"].values())) for name in ("poor", "good")]
+    assert poor["mean"] == pytest.approx(means[0] - means[1])
+    assert poor["p"] < poor["p_holm"] < 0.05
+    assert "question_only" not in made["results"]["against_best"]
+
+
+def test_cost_and_failures(made: dict[str, Any]) -> None:
+    good = line(made["markdown"], "1 good | 1,000")
+    assert good[1:] == ["1,000", "5,000", "1", "20", "40.5", "39.0 - 44.0", "7.0", "11.0"]
+    assert line(made["markdown"], "3 poor | 3,000")[3:8] == ["-"] * 5
+    failed = line(made["markdown"], "equal, seed 2")
+    assert failed[2] == r"RuntimeError: too \| big"
+    assert failed[1].endswith(LOG)
+
+
+def test_html_holds_everything_and_fetches_nothing(made: dict[str, Any]) -> None:
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', made["html"])
+    assert len(pictures) == 2
+    for picture, name in zip(pictures, ("accuracy.png", "costs.png"), strict=True):
+        content = base64.b64decode(picture)
+        assert content.startswith(b"\x89PNG")
+        assert (made["folder"] / name).read_bytes() == content
+        assert f"({name})" in made["markdown"]
+    assert not re.search(r"""(src|href)=["'](?!data:)""", made["html"])
+    for heading in re.findall("^## (.+)$", made["markdown"], re.MULTILINE):
+        assert f"<h2>{heading}</h2>" in made["html"]
+    assert made["html"].count("<tr>") == made["markdown"].count("\n| ") - 4  # the rules
+
+
+def test_a_budget_that_is_missed_is_said(tmp_path: Path) -> None:
+    write_report(comparison(tmp_path, budget=1010), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "sized to 1,010 trainable parameters" in text
+    assert "equal (2,000), poor (3,000)" in text
+    assert "good (1,000)" not in text
+
+
+def test_runs_on_other_questions_are_refused(tmp_path: Path) -> None:
+    runs = [plan_run("a", config("a"), seed, tmp_path) for seed in (0, 1)]
+    finish(runs[0], 0.5)
+    finish(runs[1], 0.5, questions=9)
+    with pytest.raises(ValueError, match="answers other questions than the runs before"):
+        read_outcomes(runs)
+
+
+def test_text_is_escaped() -> None:
+    section = Section("a < b", ["c & d"], [["|", "x"], ["<i>", "1"]], [], "e: <f>")
+    assert r"| \| | x |" in to_markdown("t", [section])
+    html = to_html("t & u", [section])
+    for text in ("a &lt; b", "c &amp; d", "&lt;i&gt;", "e: &lt;f&gt;", "t &amp; u"):
+        assert text in html

@@ -1,0 +1,80 @@
+"""Controls take one side away, and nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vlm.data import EasyVQA
+from vlm.data.controls import CONTROLS, GREY, controlled
+from vlm.data.datamodule import VQADataModule
+from vlm.image import ConvNet
+from vlm.processor import Processor
+from vlm.text import WordTokenizer
+
+
+def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQADataModule:
+    made = EasyVQA(root=data, images_per_batch=4, seed=seed, control=control, **arguments)
+    tokenizer = WordTokenizer(made.words)
+    processor = Processor(ConvNet().transform, tokenizer, lambda answers: [a[0] for a in answers])
+    # What the data module asks of a trainer.
+    made.trainer = SimpleNamespace(  # type: ignore[assignment]
+        lightning_module=SimpleNamespace(model=SimpleNamespace(processor=processor)),
+        global_rank=0,
+        world_size=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    for stage in ("fit", "test"):
+        made.setup(stage)
+    return made
+
+
+def batches(made: VQADataModule) -> list[Any]:
+    loaders = (made.train_dataloader(), made.val_dataloader(), made.test_dataloader())
+    return [batch for loader in loaders for batch in loader]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_each_control_takes_one_side_away(data: Path, cache: bool) -> None:
+    full = batches(module(data, None, cache_images=cache))
+    for control in CONTROLS:
+        made = module(data, control, cache_images=cache)
+        assert made.words == module(data, None).words
+        assert made.table("test").equals(module(data, None).table("test")), "for the scores"
+        for before, after in zip(full, batches(made), strict=True):
+            assert before.ids == after.ids
+            assert before.targets == after.targets
+            pictures = before.images[before.image_index], after.images[after.image_index]
+            if control == "question_only":
+                assert (after.images == GREY).all()
+            elif control == "image_only":
+                torch.testing.assert_close(*pictures, rtol=0, atol=0)
+                assert after.words.unique().numel() == 1
+                assert after.words_mask.all(), "a row without words would hide the picture too"
+            if control != "image_only":
+                torch.testing.assert_close(before.words, after.words)
+
+
+def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
+    table = module(data, None).table("test")
+    shuffled = controlled(table, "image_shuffled", 0)
+    before, after = table["image"].to_pylist(), shuffled["image"].to_pylist()
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    assert set(before) == set(after)
+    other = defaultdict(set)
+    for a, b in zip(before, after, strict=True):
+        other[a].add(b)
+    assert all(len(found) == 1 for found in other.values()), "one picture for all its questions"
+    assert after == controlled(table, "image_shuffled", 0)["image"].to_pylist()
+    assert after != controlled(table, "image_shuffled", 1)["image"].to_pylist()
+    assert shuffled.drop(["image"]).equals(table.drop(["image"]))
+
+
+def test_an_unknown_control(data: Path) -> None:
+    with pytest.raises(ValueError, match="control: got 'blind'; wanted one of question_only"):
+        EasyVQA(root=data, control="blind")  # type: ignore[arg-type]

@@ -1,0 +1,93 @@
+"""A report's sections as Markdown and as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Section:
+    """A heading and what stands below it, in this order.
+
+    Attributes:
+        title: of the section.
+        text: paragraphs, plain.
+        table: rows of cells, the first of them the headings; the first column is text, the
+            others are numbers.
+        plots: (file name, what it shows, PNG).
+        code: a block in a fixed-width font.
+    """
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    table: list[list[str]] = field(default_factory=list)
+    plots: list[tuple[str, str, bytes]] = field(default_factory=list)
+    code: str = ""
+
+
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Markdown; plots are links to files beside it."""
+    parts = [f"# {title}"]
+    for section in sections:
+        parts.append(f"## {section.title}")
+        parts += section.text
+        if section.table:
+            head, *rows = section.table
+            lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+            cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+            parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
+        parts += [f"![{what}]({name})" for name, what, _ in section.plots]
+        if section.code:
+            parts.append(f"```yaml\n{section.code.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(title: str, sections: Sequence[Section]) -> str:
+    """One file with everything in it, the plots too."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for section in sections:
+        parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.text]
+        if section.table:
+            head, *rows = section.table
+            parts.append('<div class="wide"><table>')
+            parts.append(f"<thead>{_row(head, 'th')}</thead>")
+            parts.append(f"<tbody>{''.join(_row(row, 'td') for row in rows)}</tbody>")
+            parts.append("</table></div>")
+        for _, what, png in section.plots:
+            data = base64.b64encode(png).decode()
+            parts.append(f'<img alt="{html.escape(what)}" src="data:image/png;base64,{data}">')
+        if section.code:
+            parts.append(f"<pre>{html.escape(section.code.rstrip())}</pre>")
+    return _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(parts))
+
+
+def _row(cells: Sequence[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
+"""

@@ -1,0 +1,149 @@
+"""How sure a mean over seeds and questions is, and whether two fusions differ.
+
+Scores form a table (S seeds, Q questions). A mean of it would come out differently with other seeds
+and with other pictures, so both enter its variance:
+
+    V_seeds  = s^2 / S,  s^2 the variance of the S seeds' means
+    V_images = C / (C - 1) * sum_c z_c^2 / Q^2,  z_c the sum over picture c of (score - mean)
+
+with scores averaged over seeds and the C pictures as clusters: questions about one picture are not
+independent. Student's t at Satterthwaite's degrees of freedom, rounded down, gives interval and p
+value. Resampling three seeds would not do: it never leaves their range, so that three differences
+of one sign, which chance gives in one case of four, would pass for certain.
+
+The sum counts the interaction of seed and picture twice: it errs on the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm.metrics.aggregate import bootstrap_interval, student_p, student_t
+
+Scores = NDArray[np.float64]
+MOST_FREEDOM: Final = 1000
+"""Above, t is the normal distribution to three digits, and its series only takes longer."""
+
+
+class Estimate(NamedTuple):
+    """A mean with its 95 % interval, and the p value of its being 0 (two-sided)."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+class Difference(NamedTuple):
+    """One fusion against the best.
+
+    Attributes:
+        name: of the fusion.
+        estimate: its accuracy minus the best's, paired by seed and question.
+        p_holm: the p value after Holm's correction over the list.
+    """
+
+    name: str
+    estimate: Estimate
+    p_holm: float
+
+
+def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """Mean of a table of scores or of differences of scores.
+
+    With one seed the interval holds for other pictures and says nothing about other seeds.
+
+    Args:
+        scores: (S, Q).
+        images: the picture of each question.
+        level: confidence of the interval, in (0, 1).
+
+    Raises:
+        ValueError: an empty table, or pictures that are not one per question.
+    """
+    if scores.ndim != 2 or not scores.size or len(images) != scores.shape[1]:
+        raise ValueError(
+            f"scores, images: got shape {scores.shape} and {len(images)} images; wanted (S, Q) "
+            f"scores and Q images."
+        )
+    seeds, questions = scores.shape
+    mean = float(scores.mean())
+    numbers: dict[Hashable, int] = {}
+    cluster = np.array([numbers.setdefault(image, len(numbers)) for image in images])
+    count = len(numbers)
+    sums = np.bincount(cluster, weights=scores.mean(0) - mean)  # (C,)
+    of_seeds = float(scores.mean(1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    of_images = count / (count - 1) * float((sums**2).sum()) / questions**2 if count > 1 else 0.0
+    variance = of_seeds + of_images
+    if variance < 1e-18:
+        return _without_spread(mean, count)
+    parts = [(of_seeds, seeds - 1), (of_images, count - 1)]
+    freedom = math.floor(variance**2 / sum(v**2 / n for v, n in parts if v))
+    freedom = min(max(1, freedom), MOST_FREEDOM)
+    error = math.sqrt(variance)
+    half = student_t(level, freedom) * error
+    return Estimate(mean, mean - half, mean + half, student_p(mean / error, freedom))
+
+
+def _without_spread(mean: float, count: int) -> Estimate:
+    """All pictures agree, as they do where every answer is right."""
+    # The sign test: so many pictures all on one side.
+    p = 1.0 if abs(mean) < 1e-12 else min(1.0, 2.0 ** (1 - count))
+    return Estimate(mean, mean, mean, p)
+
+
+def accuracy(scores: Scores, images: Sequence[Hashable]) -> Estimate:
+    """Mean accuracy with its interval inside [0, 1]."""
+    found = estimate(scores, images)
+    if found.low == found.high:  # all right, or all wrong: not certain for other pictures
+        exact = bootstrap_interval(scores.mean(0), list(images), resamples=1)
+        return found._replace(low=exact.low, high=exact.high)
+    return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number (Holm 1979), in the order given.
+
+    If all those below 0.05 after it are called different, the chance of one false call among
+    them is at most 5 %.
+    """
+    order = sorted(range(len(values)), key=values.__getitem__)
+    corrected = [0.0] * len(values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = running
+    return corrected
+
+
+def against_best(
+    scores: dict[str, dict[int, Scores]], images: Sequence[Hashable]
+) -> tuple[str, list[Difference]]:
+    """The best of a list, and each other one's distance from it.
+
+    Pairs are runs of one seed, which share order of training and validation part, on the same
+    questions.
+
+    Args:
+        scores: by name and seed, (Q,) each.
+        images: the picture of each question.
+
+    Returns:
+        The name with the highest mean, and the others in the order given; those without a seed
+        in common with the best are left out.
+    """
+    best = max(scores, key=lambda name: float(np.mean(list(scores[name].values()))))
+    names, found = [], []
+    for name, by_seed in scores.items():
+        shared = [seed for seed in by_seed if seed in scores[best]]
+        if name != best and shared:
+            pairs = np.stack([by_seed[seed] - scores[best][seed] for seed in shared])
+            names.append(name)
+            found.append(estimate(pairs, images))
+    corrected = holm([one.p for one in found])
+    return best, [Difference(*row) for row in zip(names, found, corrected, strict=True)]

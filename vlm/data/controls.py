@@ -1,0 +1,69 @@
+"""Data with one side taken away: what a model reaches without seeing, or without being asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from vlm.data.images import ImageStore
+from vlm.data.questions import image_groups
+
+Control = Literal["question_only", "image_only", "image_shuffled"]
+"""question_only: every picture is the same grey. image_only: every question is the same word.
+image_shuffled: each picture's questions are asked about another picture of the split."""
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+GREY = 128
+SAME_QUESTION = "unknown"
+"""One word, known or not, and not an empty question: a fusion that looks at the picture through
+the words would see nothing at all with none."""
+
+
+def check_control(control: str | None) -> None:
+    """Raise ValueError unless it is None or one of `CONTROLS`."""
+    if control is not None and control not in CONTROLS:
+        raise ValueError(f"control: got {control!r}; wanted one of {', '.join(CONTROLS)}, or None.")
+
+
+def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
+    """The questions of a split as the model is to see them; ids and answers stay.
+
+    Args:
+        table: questions (`vlm.data.questions.SCHEMA`).
+        control: what is taken away.
+        seed: of the shuffled pictures.
+    """
+    if control == "image_only":
+        questions = pa.array([SAME_QUESTION] * len(table), pa.string())
+        return _with(table, "question", questions)
+    if control == "image_shuffled":
+        return _with(table, "image", pa.array(_other_images(table, seed), pa.string()))
+    return table
+
+
+def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), column)
+
+
+def _other_images(table: pa.Table, seed: int) -> list[str]:
+    """Another picture for each question, the same for all questions about one picture."""
+    groups = image_groups(table)
+    paths = table["image"].to_pylist()
+    path_of = {int(group): path for group, path in zip(groups, paths, strict=True)}
+    order = np.random.default_rng(seed).permutation(len(path_of))
+    # One cycle through all pictures, so that none of several keeps its own.
+    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    return [path_of[other[int(group)]] for group in groups]
+
+
+class GreyImages(ImageStore):
+    """Every picture is the same grey; none is read."""
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
+        return torch.full((len(paths), 3, *self.transform.size), GREY, dtype=torch.uint8)
