@@ -73,13 +73,14 @@ class StackedAttention(Fusion):
         u_k = u_(k-1) + sum_n softmax_n(score_k(v_n, u_(k-1))) v_n
 
     and `pooled` is the last u (Yang et al. 2016, arXiv 1511.02274, equations 3 and 15 to 22); the
-    paper scores by w tanh(W v + V u + b), which is the default.
+    paper scores by w tanh(W v + V u + b).
 
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of v, u and the result.
         hops: number of looks.
-        score: makes the merge of each look; its out_dim is set to 1.
+        score: makes the merge of each look; its out_dim is set to 1. None is the paper's
+            perceptron, a `ConcatMLP` with one hidden layer of 256 and tanh.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class StackedAttention(Fusion):
         text_dim: int,
         out_dim: int = 256,
         hops: int = 2,
-        score: MergeFactory = TANH_PERCEPTRON,
+        score: MergeFactory | None = None,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(hops=hops)
+        score = TANH_PERCEPTRON if score is None else score
         self.image_projection = nn.Sequential(nn.Linear(image_dim, out_dim), nn.Tanh())
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.scores = nn.ModuleList(sized(score, out_dim, out_dim, 1) for _ in range(hops))

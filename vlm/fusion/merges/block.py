@@ -49,7 +49,8 @@ class BlockTucker(Merge):
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = nn.Linear(y_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.core = SuperdiagonalCore(hidden_dim, chunks, normalize, FullCores)
+        # One chunk after the other: the maps of all at once would double the peak of memory.
+        self.core = SuperdiagonalCore(hidden_dim, chunks, normalize, FullCores, together=False)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class Block(Merge):
 class SuperdiagonalCore(nn.Module):
     """Chunk by chunk through cores, normalised: (..., H), (..., H) -> (..., H).
 
-    Equal chunks are computed together; there are at most two sizes.
+    Chunks of one size are computed together (there are at most two sizes), or each by itself.
     """
 
     def __init__(
@@ -119,12 +120,15 @@ class SuperdiagonalCore(nn.Module):
         chunks: int,
         normalize: Normalization,
         make: Callable[[int, int], nn.Module],
+        together: bool = True,
     ) -> None:
         super().__init__()
         if normalize not in ("before_cat", "after_cat"):
             raise ValueError(f"normalize: got {normalize!r}; wanted 'before_cat' or 'after_cat'.")
         self.normalize = normalize
-        groups = [(size, len(list(equal))) for size, equal in groupby(chunk_sizes(dim, chunks))]
+        sizes = chunk_sizes(dim, chunks)
+        groups = [(size, len(list(equal))) for size, equal in groupby(sizes)]
+        groups = groups if together else [(size, 1) for size in sizes]
         self.widths = [size * count for size, count in groups]
         self.groups = nn.ModuleList(make(count, size) for size, count in groups)
 

@@ -1,0 +1,227 @@
+"""One training step of every fusion beside its authors' definition, written as the formulas stand.
+
+    python benchmarks/fusion.py                                   # all of it, some ten minutes
+    python benchmarks/fusion.py --only MLB BAN-4 --dtype bf16     # two of them in one precision
+    python benchmarks/fusion.py --repeats 3 --seconds 1           # a quick look, rough figures
+    python benchmarks/fusion.py --output fusion.md                # keep the table
+
+A step is forward and backward, to all parameters and to both inputs, without dropout. Both sides
+have equal widths and the same inputs. The references are in benchmarks/references: the authors'
+operations as their definitions name them, nn.Bilinear where that is the definition, the question
+repeated for every region where they repeat it. tests/parity proves that they, and ours, give the
+authors' own outputs.
+
+How to read the table:
+  ms            median of a step
+  ours/ref      median of the ratios of neighbouring steps; below 1 we are faster. The two sides
+                take turns, so that the machine's mood falls on both. In brackets the 95 % bootstrap
+                interval of that median: over the steps of this run, not over machines
+  MiB           most memory held during a step beyond parameters and inputs: activations, gradients,
+                scratch space of the kernels. Counted from every allocation and release of PyTorch's
+                CPU allocator in one step (torch.profiler), not from the process: what ran before
+                does not matter, and it comes out the same on a busy machine
+  GFLOP         matrix products of one step of ours (torch.utils.flop_counter)
+  GFLOP/s       of ours, and their share of the fastest square matrix product in this precision,
+                which is measured first. What is missing to 100 % is elementwise work and memory
+bf16 is torch.autocast("cpu", torch.bfloat16). A reference that cannot run in it says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from fusion_cases import CASES, Case
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlm.features import Features, as_features
+from vlm.fusion import Fusion
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FEWEST_PAIRS = 5
+HEADINGS = (
+    "operator | precision | ours ms | ref ms | ours/ref | ours MiB | ref MiB | GFLOP | "
+    "GFLOP/s (of peak)"
+)
+
+
+class Side:
+    """One of the two modules of a case, with its inputs."""
+
+    def __init__(self, case: Case, ours: bool, precision: str = "fp32") -> None:
+        torch.manual_seed(0)
+        self.bf16 = precision == "bf16"
+        image = torch.randn(case.image, requires_grad=True)
+        question = torch.randn(case.question, requires_grad=True)
+        self.leaves = [image, question]
+        self.module = (case.ours if ours else case.theirs)().eval()
+        self.inputs: tuple[Tensor | Features, ...]
+        if isinstance(self.module, Fusion):  # with masks, as encoders give them
+            self.inputs = as_features(image, "image"), as_features(question, "text")
+        else:
+            self.inputs = (image, question) if ours else (question, image)
+
+    def step(self) -> float:
+        """Seconds of one forward and backward pass. No gradient is there before or after."""
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            made = self.module(*self.inputs)
+        made = made.pooled if isinstance(made, Features) else made
+        made = made[0] if isinstance(made, tuple) else made
+        made.backward(torch.ones_like(made))
+        seconds = time.perf_counter() - started
+        for leaf in (*self.leaves, *self.module.parameters()):
+            leaf.grad = None
+        return seconds
+
+    def failure(self) -> str:
+        """Why a step cannot be made; empty if it can."""
+        try:
+            self.step()
+        except RuntimeError as error:
+            return str(error).partition(",")[0]
+        return ""
+
+    def memory(self) -> float:
+        """Most MiB held during a step."""
+        only_cpu = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=only_cpu, profile_memory=True) as profile:
+            self.step()
+        events = profile.profiler.kineto_results.events()
+        changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+        return float(np.cumsum([size for _, size in sorted(changes)]).max()) / 2**20
+
+
+def gflop(case: Case, ours: bool) -> float:
+    """Matrix products of one step; nothing is computed, shapes are enough."""
+    with torch.device("meta"):
+        side = Side(case, ours)
+        with FlopCounterMode(display=False) as counter:
+            side.step()
+    return counter.get_total_flops() / 1e9
+
+
+def peak(precision: str) -> float:
+    """GFLOP/s of the fastest square matrix product."""
+    rates = []
+    for size in (1024, 2048, 4096):
+        a, b = (torch.randn(size, size, dtype=DTYPES[precision]) for _ in range(2))
+        for _ in range(6):
+            started = time.perf_counter()
+            a @ b
+            rates.append(2e-9 * size**3 / (time.perf_counter() - started))
+    return max(rates)
+
+
+def take_turns(sides: list[Side], repeats: int, seconds: float) -> list[list[float]]:
+    """Seconds of each step: a list of rows, one value a side; who goes first alternates."""
+    rows: list[list[float]] = []
+    until = time.perf_counter() + seconds
+    while len(rows) < repeats and (len(rows) < FEWEST_PAIRS or time.perf_counter() < until):
+        order = list(reversed(sides)) if len(rows) % 2 else sides
+        took = {side: side.step() for side in order}
+        rows.append([took[side] for side in sides])
+    return rows
+
+
+def median_interval(values: list[float], resamples: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of the median."""
+    chosen = np.random.default_rng(0).choice(values, (resamples, len(values)))
+    low, high = np.quantile(np.median(chosen, 1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def compare(name: str, precision: str, peak: float, repeats: int, seconds: float) -> str:
+    """One row of the table."""
+    case = CASES[name]
+    ours, theirs = Side(case, True, precision), Side(case, False, precision)
+    ours.step()  # the first is slower
+    why = theirs.failure()
+    rows = take_turns([ours] if why else [ours, theirs], repeats, seconds)
+    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+    work = gflop(case, ours=True)
+    cells = [name, precision, f"{1e3 * medians[0]:.1f}"]
+    if why:
+        cells += [f"fails: {why}", "", f"{ours.memory():.0f}", ""]
+    else:
+        ratios = [mine / their for mine, their in rows]
+        low, high = median_interval(ratios)
+        ratio = f"{statistics.median(ratios):.3f} [{low:.3f} - {high:.3f}]"
+        cells += [f"{1e3 * medians[1]:.1f}", ratio]
+        cells += [f"{side.memory():.0f}" for side in (ours, theirs)]
+    rate = work / medians[0]
+    return " | ".join([*cells, f"{work:.1f}", f"{rate:.0f} ({100 * rate / peak:.0f} %)"])
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(rows: list[str], peaks: dict[str, float]) -> str:
+    """Markdown."""
+    limits = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in peaks.items())
+    lines = [
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"fastest matrix product: {limits}.",
+        "",
+        f"| {HEADINGS} |",
+        "|---" * (HEADINGS.count("|") + 1) + "|",
+        *(f"| {row} |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"operators: {', '.join(CASES)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=CASES, default=list(CASES), metavar="OPERATOR", help="of these"
+    )
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
+    parser.add_argument("--repeats", type=int, default=30, help="most steps of a side (30)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=6.0,
+        help=f"time for the steps of one row, after the first {FEWEST_PAIRS} pairs (6)",
+    )
+    parser.add_argument("--output", type=Path, help="Markdown file, written after every row")
+    given = parser.parse_args()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks about missing GPUs
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    rows: list[str] = []
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("peak", total=len(given.only) * len(given.dtype))
+        peaks = {precision: peak(precision) for precision in given.dtype}
+        for name in given.only:
+            for precision in given.dtype:
+                progress.update(task, description=f"{name} {precision}")
+                rows.append(
+                    compare(name, precision, peaks[precision], given.repeats, given.seconds)
+                )
+                progress.advance(task)
+                if given.output:
+                    given.output.write_text(table(rows, peaks))
+    print(table(rows, peaks), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""Merges of two vectors, as defined by the BLOCK repository (arXiv 1902.00038)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LinearSum(nn.Module):
+    """act_out(out(n(act_in(linear0(x0)) + act_in(linear1(x1)))))."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        activ_input: str = "relu",
+        activ_output: str = "relu",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activ_input, self.activ_output = activ_input, activ_output
+        self.normalize = normalize
+        self.linear0 = nn.Linear(input_dims[0], mm_dim)
+        self.linear1 = nn.Linear(input_dims[1], mm_dim)
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def join(self, h0: Tensor, h1: Tensor) -> Tensor:
+        return h0 + h1
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        h0 = activate(self.activ_input, self.linear0(x0))
+        h1 = activate(self.activ_input, self.linear1(x1))
+        z = self.join(h0, h1)
+        if self.normalize:
+            z = power_normalize(z)
+        return activate(self.activ_output, self.linear_out(z))
+
+
+class MLB(LinearSum):
+    """The same with a product."""
+
+    def join(self, h0: Tensor, h1: Tensor) -> Tensor:
+        return h0 * h1
+
+
+class MFB(LinearSum):
+    """A product of width mm_dim * factor, summed in groups of `factor` neighbours."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        factor: int,
+        activ_input: str = "relu",
+        activ_output: str = "relu",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(
+            input_dims, output_dim, mm_dim * factor, activ_input, activ_output, normalize
+        )
+        self.mm_dim, self.factor = mm_dim, factor
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def join(self, h0: Tensor, h1: Tensor) -> Tensor:
+        return (h0 * h1).view(-1, self.mm_dim, self.factor).sum(2)
+
+
+class MFH(nn.Module):
+    """Two MFB blocks; the product of the first is multiplied into that of the second."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        factor: int,
+        activ_input: str = "relu",
+        activ_output: str = "relu",
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activ_input, self.activ_output = activ_input, activ_output
+        self.normalize, self.mm_dim, self.factor = normalize, mm_dim, factor
+        self.linear0_0 = nn.Linear(input_dims[0], mm_dim * factor)
+        self.linear1_0 = nn.Linear(input_dims[1], mm_dim * factor)
+        self.linear0_1 = nn.Linear(input_dims[0], mm_dim * factor)
+        self.linear1_1 = nn.Linear(input_dims[1], mm_dim * factor)
+        self.linear_out = nn.Linear(2 * mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        p0 = self.activate(self.linear0_0(x0)) * self.activate(self.linear1_0(x1))
+        p1 = self.activate(self.linear0_1(x0)) * self.activate(self.linear1_1(x1)) * p0
+        z = torch.cat([self.pool(p0), self.pool(p1)], 1)
+        return activate(self.activ_output, self.linear_out(z))
+
+    def activate(self, x: Tensor) -> Tensor:
+        return activate(self.activ_input, x)
+
+    def pool(self, product: Tensor) -> Tensor:
+        z = product.view(-1, self.mm_dim, self.factor).sum(2)
+        return power_normalize(z) if self.normalize else z
+
+
+class ConcatMLP(nn.Module):
+    """A perceptron on [x0, x1]."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        dimensions: Sequence[int],
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP([sum(input_dims), *dimensions, output_dim], activation)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        return self.mlp(torch.cat([x0, x1], -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, dims: Sequence[int], activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+        self.linears = nn.ModuleList(nn.Linear(dim, next_dim) for dim, next_dim in pairwise(dims))
+
+    def forward(self, h: Tensor) -> Tensor:
+        *hidden, last = self.linears
+        for linear in hidden:
+            h = activate(self.activation, linear(h))
+        return last(h)
+
+
+class MCB(nn.Module):
+    """Circular convolution of two count sketches, in the Fourier domain."""
+
+    def __init__(
+        self, input_dims: Sequence[int], output_dim: int, mm_dim: int, activ_output: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.activ_output = activ_output
+        self.mcb = nn.Module()
+        self.mcb.sketch1 = CountSketch(input_dims[0], mm_dim)
+        self.mcb.sketch2 = CountSketch(input_dims[1], mm_dim)
+        self.mm_dim = mm_dim
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        p, r = self.mcb.sketch1(x0), self.mcb.sketch2(x1)
+        z = torch.fft.irfft(torch.fft.rfft(p) * torch.fft.rfft(r), n=self.mm_dim)
+        return activate(self.activ_output, self.linear_out(z))
+
+
+class CountSketch(nn.Module):
+    """p[k] = sum over the i with h[i] = k of s[i] x[i]."""
+
+    def __init__(self, dim: int, sketch_dim: int) -> None:
+        super().__init__()
+        self.sketch_dim = sketch_dim
+        self.register_buffer("h", torch.randint(sketch_dim, (dim,)))
+        self.register_buffer("s", torch.randint(2, (dim,)) * 2.0 - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        empty = x.new_zeros(len(x), self.sketch_dim)
+        return empty.scatter_add(1, self.h.expand(len(x), -1), x * self.s)
+
+
+class Tucker(nn.Module):
+    """Two projections and a full bilinear core. `shared` has no effect in the reference."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        shared: bool = False,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.linear0 = nn.Linear(input_dims[0], mm_dim)
+        self.linear1 = nn.Linear(input_dims[1], mm_dim)
+        self.bilinear = nn.Bilinear(mm_dim, mm_dim, mm_dim)
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        z = self.bilinear(self.linear0(x0), self.linear1(x1))
+        if self.normalize:
+            z = power_normalize(z)
+        return self.linear_out(z)
+
+
+class Mutan(nn.Module):
+    """A core of low rank: one wide map of each side as (rank, mm_dim), multiplied and summed."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        rank: int,
+        shared: bool = False,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shared, self.normalize, self.mm_dim, self.rank = shared, normalize, mm_dim, rank
+        self.linear0 = nn.Linear(input_dims[0], mm_dim)
+        self.merge_linear0 = nn.Linear(mm_dim, mm_dim * rank)
+        if not shared:
+            self.linear1 = nn.Linear(input_dims[1], mm_dim)
+            self.merge_linear1 = nn.Linear(mm_dim, mm_dim * rank)
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        linear1 = self.linear0 if self.shared else self.linear1
+        merge_linear1 = self.merge_linear0 if self.shared else self.merge_linear1
+        m0 = self.merge_linear0(self.linear0(x0)).view(-1, self.rank, self.mm_dim)
+        m1 = merge_linear1(linear1(x1)).view(-1, self.rank, self.mm_dim)
+        z = (m0 * m1).sum(1)
+        if self.normalize:
+            z = power_normalize(z)
+        return self.linear_out(z)
+
+
+class BlockTucker(nn.Module):
+    """A full bilinear core for each pair of chunks, in a loop."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        chunks: int,
+        pos_norm: str = "before_cat",
+    ) -> None:
+        super().__init__()
+        self.pos_norm, self.sizes = pos_norm, chunk_sizes(mm_dim, chunks)
+        self.linear0 = nn.Linear(input_dims[0], mm_dim)
+        self.linear1 = nn.Linear(input_dims[1], mm_dim)
+        self.bilinears = nn.ModuleList(nn.Bilinear(n, n, n) for n in self.sizes)
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        chunks0 = self.linear0(x0).split(self.sizes, 1)
+        chunks1 = self.linear1(x1).split(self.sizes, 1)
+        merged = []
+        for bilinear, c0, c1 in zip(self.bilinears, chunks0, chunks1, strict=True):
+            merged.append(bilinear(c0, c1))
+        return self.linear_out(concatenate(merged, self.pos_norm))
+
+
+class Block(nn.Module):
+    """A core of low rank for each pair of chunks, in a loop."""
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        output_dim: int,
+        mm_dim: int,
+        chunks: int,
+        rank: int,
+        shared: bool = False,
+        pos_norm: str = "before_cat",
+    ) -> None:
+        super().__init__()
+        self.shared, self.pos_norm, self.rank = shared, pos_norm, rank
+        self.sizes = chunk_sizes(mm_dim, chunks)
+        self.linear0 = nn.Linear(input_dims[0], mm_dim)
+        self.merge_linears0 = nn.ModuleList(nn.Linear(n, n * rank) for n in self.sizes)
+        if not shared:
+            self.linear1 = nn.Linear(input_dims[1], mm_dim)
+            self.merge_linears1 = nn.ModuleList(nn.Linear(n, n * rank) for n in self.sizes)
+        self.linear_out = nn.Linear(mm_dim, output_dim)
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        linear1 = self.linear0 if self.shared else self.linear1
+        merge_linears1 = self.merge_linears0 if self.shared else self.merge_linears1
+        chunks0 = self.linear0(x0).split(self.sizes, 1)
+        chunks1 = linear1(x1).split(self.sizes, 1)
+        merged = []
+        for i, size in enumerate(self.sizes):
+            m0 = self.merge_linears0[i](chunks0[i]).view(-1, self.rank, size)
+            m1 = merge_linears1[i](chunks1[i]).view(-1, self.rank, size)
+            merged.append((m0 * m1).sum(1))
+        return self.linear_out(concatenate(merged, self.pos_norm))
+
+
+def chunk_sizes(dim: int, chunks: int) -> list[int]:
+    size = math.ceil(dim / chunks)
+    sizes = [size] * (chunks - 1) + [dim - size * (chunks - 1)]
+    missing = size - sizes[-1]
+    if sizes[-1] < 0:
+        sizes = [size] * (chunks - missing) + [size - 1] * missing
+    return sizes
+
+
+def concatenate(chunks: list[Tensor], pos_norm: str) -> Tensor:
+    if pos_norm == "before_cat":
+        return torch.cat([power_normalize(z) for z in chunks], 1)
+    return power_normalize(torch.cat(chunks, 1))
+
+
+def power_normalize(z: Tensor) -> Tensor:
+    """Signed square root, then L2 norm of the last axis. Its gradient at an exact zero is NaN."""
+    return F.normalize(z.sign() * z.abs().sqrt(), dim=-1)
+
+
+def activate(name: str, x: Tensor) -> Tensor:
+    return getattr(torch, name)(x) if name else x
+
+
+def merge_from(arguments: dict[str, Any]) -> nn.Module:
+    """A merge from the stored arguments of its authors' class, or of their factory ("type")."""
+    arguments = dict(arguments)
+    arguments.pop("chunk_sizes", None)
+    name = arguments.pop("cls", None) or TYPES[arguments.pop("type")]
+    return MERGES[name](**arguments)
+
+
+MERGES: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (LinearSum, ConcatMLP, MLB, MFB, MFH, MCB, Tucker, BlockTucker, Mutan, Block)
+}
+TYPES = {
+    "linear_sum": "LinearSum",
+    "cat_mlp": "ConcatMLP",
+    "mlb": "MLB",
+    "mfb": "MFB",
+    "mfh": "MFH",
+    "mcb": "MCB",
+    "tucker": "Tucker",
+    "block_tucker": "BlockTucker",
+    "mutan": "Mutan",
+    "block": "Block",
+}
