@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ PLAN = {
             "init_args": {"merge": {"class_path": "vlm.fusion.Product"}},
         },
         "cross": {"class_path": "vlm.fusion.CrossAttention", "init_args": {"out_dim": 16}},
+        # One's own, from a folder on PYTHONPATH.
+        "own": {"class_path": "custom_fusion.GatedFusion"},
     },
 }
 
@@ -35,13 +38,14 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
     }
     plan, output = tmp_path / "plan.yaml", tmp_path / "out"
     plan.write_text(yaml.safe_dump(PLAN | {"overrides": overrides}))
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "demos")}
     command = [sys.executable, "-m", "vlm", "compare", str(plan), "--output", str(output)]
 
     def finished() -> dict[Path, float]:
         return {path: path.stat().st_mtime for path in output.glob("runs/*/*/finished.json")}
 
     with (tmp_path / "said.txt").open("w") as said:
-        killed = subprocess.Popen(command, stdout=said, stderr=said)
+        killed = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
         try:
             deadline = time.monotonic() + 300
             while not finished() and killed.poll() is None and time.monotonic() < deadline:
@@ -50,17 +54,24 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
             killed.send_signal(signal.SIGKILL)
             killed.wait()
     before = finished()
-    assert 1 <= len(before) < 6, (tmp_path / "said.txt").read_text()
+    assert 1 <= len(before) < 8, (tmp_path / "said.txt").read_text()
     assert not (output / "report.md").exists()
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(before)} of 6 runs are finished already" in done.stdout
+    assert f"{len(before)} of 8 runs are finished already" in done.stdout
     after = finished()
-    assert len(after) == 6
+    assert len(after) == 8
     assert {path: after[path] for path in before} == before, "a finished run was trained again"
     report = (output / "report.md").read_text()
-    for part in ("product", "cross", "image shuffled (trained", "majority", "Against the best"):
+    for part in (
+        "product",
+        "cross",
+        "own",
+        "image shuffled (trained",
+        "majority",
+        "Against the best",
+    ):
         assert part in report
     results = json.loads((output / "results.json").read_text())
     for row in results["lines"].values():
@@ -76,6 +87,6 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
     assert one["data"]["init_args"]["seed"] == one["seed_everything"] == 1
     # Nothing is left to do: neither training nor measuring.
     started = (output / "costs.json").stat().st_mtime
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
     assert finished() == after
     assert (output / "costs.json").stat().st_mtime == started
