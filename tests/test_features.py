@@ -133,6 +133,20 @@ def test_softmax_without_padding_is_torchs(features: Features) -> None:
     torch.testing.assert_close(masked_softmax(features.tokens, mask, 1), wanted)
 
 
+def test_maximum_of_no_tokens() -> None:
+    none = torch.ones(2, 0, 3), torch.ones(2, 0, dtype=torch.bool)
+    assert masked_max(*none).equal(torch.zeros(2, 3))
+
+
+def test_another_device_is_named() -> None:
+    features = Features(torch.ones(1, 2, 3), torch.ones(1, 2, dtype=bool), torch.ones(1, 3))
+    elsewhere = features._replace(mask=features.mask.to("meta"))
+    with pytest.raises(
+        ValueError, match=r"image: got tokens, mask and pooled on cpu, meta and cpu"
+    ):
+        as_features(elsewhere, "image")
+
+
 @pytest.mark.parametrize("value", [None, [[1.0]], (torch.ones(1, 1, 1),) * 3])
 def test_what_is_no_features_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=rf"image: got {type(value).__name__}; wanted `Features`"):

@@ -206,3 +206,14 @@ def test_values_that_cannot_be_stored() -> None:
     assert Holder({"a": (1, 2.5, None, "x", True)}).config["init_args"] == {
         "value": {"a": [1, 2.5, None, "x", True]}
     }
+
+
+class Open(Configured):
+    def __init__(self, *sizes: int, **options: int) -> None:
+        self.options = options
+
+
+def test_open_arguments_are_kept_by_name() -> None:
+    assert Open(a=1, b=2).config["init_args"] == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match=r"\*sizes: got \(1, 2\); a part can only be rebuilt from"):
+        Open(1, 2)

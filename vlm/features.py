@@ -76,6 +76,11 @@ def as_features(value: Features | Tensor, name: str) -> Features:
         raise ValueError(
             f"{name}.tokens: got shape {tuple(tokens.shape)}; wanted three dimensions (B, N, D)."
         )
+    if not tokens.device == mask.device == pooled.device:
+        raise ValueError(
+            f"{name}: got tokens, mask and pooled on {tokens.device}, {mask.device} and "
+            f"{pooled.device}; wanted one device. Move them with `.to(device)`."
+        )
     if mask.dtype != torch.bool:
         raise ValueError(
             f"{name}.mask: got dtype {mask.dtype}; wanted torch.bool with True = a real token. "
@@ -108,6 +113,8 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
     """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
+    if tokens.shape[-2] == 0:
+        return tokens.sum(-2)
     lowest = torch.finfo(tokens.dtype).min
     highest = torch.where(mask[..., None], tokens, lowest).amax(-2)
     return torch.where(mask.any(-1, keepdim=True), highest, 0)

@@ -39,7 +39,7 @@ class Configured:
         # `bind_partial`: copies and unpickled objects come through here with no arguments.
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()  # stored too, so that a default may change without harm
-        object.__setattr__(made, "arguments", _copied(dict(bound.arguments)))
+        object.__setattr__(made, "arguments", _copied(_by_name(bound)))
         return made
 
     @property
@@ -50,6 +50,22 @@ class Configured:
 
 class Part(Configured, nn.Module):
     """Base of image encoders, text encoders, merges, fusions and heads."""
+
+
+def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            if value:
+                raise ValueError(
+                    f"*{name}: got {value!r}; a part can only be rebuilt from arguments with names."
+                )
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= value
+        else:
+            arguments[name] = value
+    return arguments
 
 
 def _copied(value: Any) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.features import Features, masked_max, masked_mean
-from vlm.fusion import CrossAttention, CrossModalAttention, record_attention
+from vlm.fusion import CrossAttention, CrossModalAttention, attend, record_attention
 
 ROWS, QUERIES, CONTEXT, HEADS, QUERY_DIM, CONTEXT_DIM = 3, 5, 7, 2, 14, 11
 
@@ -114,6 +117,42 @@ def test_query_mask_changes_only_the_map(inputs: tuple[Tensor, Tensor, Tensor]) 
     zeroed, whole = maps[""]
     torch.testing.assert_close(zeroed, whole * real[:, None, :, None], rtol=0, atol=0)
     assert whole[1, :, 2:].any()
+
+
+def test_copies_do_not_record() -> None:
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS)
+    with record_attention(attention):
+        copies = copy.deepcopy(attention), pickle.loads(pickle.dumps(attention))
+    assert [made.recorder for made in copies] == [None, None]
+
+
+def test_names_are_those_inside_a_wrapper(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    layers = nn.ModuleDict({"first": attention})
+    compiled = torch.compile(layers, backend="eager")
+    wrapped = nn.DataParallel(layers, device_ids=[])
+    for module in (layers, compiled, wrapped):
+        with record_attention(module) as maps:
+            for _ in range(12):  # compiled, more than eight lengths of a list are an error
+                attention(*inputs)
+        assert {name: len(passes) for name, passes in maps.items()} == {"first": 12}
+
+
+def test_many_passes_of_a_compiled_module(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    attention = CrossModalAttention(QUERY_DIM, CONTEXT_DIM, HEADS).double()
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
+    with record_attention(compiled) as maps:
+        for _ in range(12):
+            compiled(*inputs)
+    assert len(maps[""]) == 12
+
+
+def test_recording_does_not_overflow_in_half_precision() -> None:
+    q = torch.full((1, 2, 64), 60.0, dtype=torch.float16)
+    allowed = torch.ones(1, 1, 2, dtype=torch.bool)
+    mixed, weights = attend(q, q, q, allowed, weights=True)
+    assert mixed.isfinite().all()
+    assert weights.tolist() == [[[0.5, 0.5]] * 2]
 
 
 def test_dropout_only_in_training(inputs: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -47,11 +47,14 @@ def test_power_normalization() -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_power_normalization_is_smooth_at_zero(dtype: torch.dtype) -> None:
     z = torch.tensor([[0.0, 2.0], [0.0, 0.0]], dtype=dtype, requires_grad=True)
-    power_normalize(z).sum().backward()
+    normalized = power_normalize(z)
+    assert normalized.tolist() == [[0, pytest.approx(1, abs=1e-2)], [0, 0]]
+    normalized.sum().backward()
     assert z.grad.isfinite().all()
+    assert not z.grad[1].any()
     # The plain formula does not survive this: the square root's slope at zero is infinite.
     again = z.detach().clone().requires_grad_()
     plain_normalize(again).sum().backward()
@@ -164,6 +167,54 @@ def test_one_question_for_many_patches_is_only_a_shorter_way(make: Callable[[], 
     short = merge(patches, question)
     assert_close(short, merge(patches, question.expand(-1, 5, -1).contiguous()))
     assert_close(merge(patches[:, None], question[:, None]), short[:, None])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Tucker(X, Y, OUT, 8),
+        lambda: Mutan(X, Y, OUT, 8),
+        lambda: Block(X, Y, OUT, 8, chunks=4),
+        lambda: BlockTucker(X, Y, OUT, 8, chunks=4),
+        lambda: MCB(X, Y, OUT, 23),
+    ],
+)
+@pytest.mark.parametrize(
+    ("x_lead", "y_lead"),
+    [((4, 3), (3,)), ((3,), (4, 3)), ((), ()), ((4, 3), ()), ((), (2,)), ((2, 4, 3), (4, 1))],
+)
+def test_any_leading_dimensions(
+    make: Callable[[], Merge], x_lead: tuple[int, ...], y_lead: tuple[int, ...]
+) -> None:
+    """Chunks stand first inside: with as many chunks as rows a wrong pairing went unseen."""
+    merge = make()
+    x, y = torch.randn(*x_lead, X), torch.randn(*y_lead, Y)
+    lead = torch.broadcast_shapes(x_lead, y_lead)
+    pairs = merge(x.expand(*lead, X).reshape(-1, X), y.expand(*lead, Y).reshape(-1, Y))
+    assert_close(merge(x, y), pairs.reshape(*lead, OUT))
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Sum(X, Y, OUT, HIDDEN, normalize=True),
+        lambda: MLB(X, Y, OUT, HIDDEN, "relu", normalize=True),
+        lambda: MFB(X, Y, OUT, HIDDEN),
+        lambda: Block(X, Y, OUT, HIDDEN, 4, 3),
+        lambda: MCB(X, Y, OUT, 23),
+    ],
+)
+def test_half_precision_is_finite(make: Callable[[], Merge], precision: torch.dtype) -> None:
+    merge = make().float()
+    x = torch.randn(64, X, dtype=torch.float32, requires_grad=True)
+    y = torch.randn(64, Y, dtype=torch.float32, requires_grad=True)
+    with torch.autocast("cpu", precision):
+        output = merge(x, y)
+    output.float().sum().backward()
+    for value in (output, x.grad, y.grad, *(p.grad for p in merge.parameters())):
+        assert value.isfinite().all()
+    assert merge.bfloat16()(x.bfloat16(), y.bfloat16()).isfinite().all()
 
 
 def chunk_terms(chunks: int, power: int) -> int:

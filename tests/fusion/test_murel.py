@@ -167,3 +167,11 @@ def test_errors() -> None:
         small(steps=0)
     with pytest.raises(ValueError, match=r"aggregation: got 'sum'; wanted one of max, mean"):
         small(aggregation="sum")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_boxes_come_in_float32_whatever_the_weights(dtype: torch.dtype) -> None:
+    fusion = MuRel(7, 5, 6, 1, SMALL, SMALL).to(dtype)
+    tokens, mask = torch.randn(2, 3, 7, dtype=dtype), torch.ones(2, 3, dtype=torch.bool)
+    image = Features(tokens, mask, tokens[:, 0], torch.rand(2, 3, 4))
+    assert fusion(image, torch.randn(2, 5, dtype=dtype)).pooled.dtype == dtype

@@ -237,3 +237,8 @@ def test_maximum_over_the_tokens() -> None:
     assert_close(features.pooled, features.tokens.amax(1))
     with pytest.raises(ValueError, match="pool: got 'sum'; wanted 'mean' or 'max'"):
         TimmEncoder(pool="sum")
+
+
+def test_class_tokens_alone_are_refused() -> None:
+    with pytest.raises(ValueError, match="pit_ti_224: its forward_features gives class tokens"):
+        TimmEncoder("pit_ti_224")

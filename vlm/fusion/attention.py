@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -24,6 +26,13 @@ class RecordsAttention(nn.Module):
 
     recorder: list[Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies do not record: nobody would empty their lists."""
+        return {name: value for name, value in self.__dict__.items() if name != "recorder"}
+
+
+_WRAPPERS = re.compile(r"^((_orig_mod|module)(\.|$))+")
+
 
 @contextmanager
 def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
@@ -33,24 +42,33 @@ def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
             fused = fusion(image, text)
         weights = maps["layers.0.words_to_patches"][0]   # (B, H, L, P)
 
-    The modules compute an explicit softmax meanwhile; their output stays the same to 1e-5.
+    The modules compute an explicit softmax meanwhile, uncompiled; their output stays the same to
+    1e-5 in float32 and to rounding in half precision. The weights are those before dropout, and
+    part of the graph where gradients are on.
 
     Args:
         module: a fusion or a whole model.
 
     Yields:
-        For each attending submodule, by its name inside `module`, one tensor per forward pass:
+        For each attending submodule, by its name inside `module` (without what DDP or
+        `torch.compile` put around it), one tensor per forward pass:
         (B, heads or glimpses, words, patches) or (B, glimpses, patches), zero in the padding.
         Where patches attend to words it is given as (words, patches) too: each patch's column
         then sums to one.
     """
-    attending = {n: m for n, m in module.named_modules() if isinstance(m, RecordsAttention)}
+    attending = {
+        _WRAPPERS.sub("", name): part
+        for name, part in module.named_modules()
+        if isinstance(part, RecordsAttention)
+    }
     maps: dict[str, list[Tensor]] = {name: [] for name in attending}
     before = {name: part.recorder for name, part in attending.items()}
     try:
         for name, part in attending.items():
             part.recorder = maps[name]
-        yield maps
+        # Compiled, each pass would be compiled anew for the length of its list.
+        with torch.compiler.set_stance("force_eager"):
+            yield maps
     finally:
         for name, part in attending.items():
             part.recorder = before[name]
@@ -83,7 +101,7 @@ def attend(
             query, key, value, attn_mask=allowed, dropout_p=dropout
         )
         return mixed, None
-    logits = query @ key.mT * query.shape[-1] ** -0.5  # (..., N, M)
+    logits = (query * query.shape[-1] ** -0.5) @ key.mT  # (..., N, M); float16 overflows if later
     shares = masked_softmax(logits, allowed)
     return F.dropout(shares, dropout) @ value, shares if weights else None
 

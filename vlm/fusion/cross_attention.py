@@ -24,7 +24,8 @@ class CrossAttention(Fusion):
         layers: number of layers.
         heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: share dropped in training from attention weights, hidden layers and residual
+            branches.
     """
 
     def __init__(

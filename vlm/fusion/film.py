@@ -73,7 +73,7 @@ class TokenBatchNorm(nn.Module):
     """Batch normalisation over the real tokens of a batch, without scale and shift.
 
     Evaluation uses running averages, so that a row does not depend on its batch. `LayerNorm`, which
-    needs no batch at all, learnt far worse here: 84 instead of 99.9 % of easy-VQA in 5 epochs.
+    needs no batch at all, learns far more slowly here (docs/log.md).
     """
 
     mean: Tensor
@@ -86,7 +86,7 @@ class TokenBatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(dim))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        tokens = tokens.to(self.mean.dtype)  # (B, P, D); statistics in full precision
+        tokens = tokens.to(self.mean.dtype)  # (B, P, D); in full precision under autocast
         mean, variance = self.mean, self.variance
         if self.training:
             every, real = tokens.flatten(0, 1), mask.flatten()

@@ -124,7 +124,7 @@ class UnitLength(nn.Module):
     """Each vector divided by its Euclidean length."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=-1)
+        return F.normalize(vectors, dim=-1, eps=torch.finfo(vectors.dtype).tiny)
 
 
 class Weighting(nn.Module):

@@ -124,4 +124,4 @@ def boxes_of(image: Features) -> Tensor:
     """The boxes (B, P, 4) with zeros in the padding, or the whole picture (1, 1, 4) for all."""
     if image.boxes is None:
         return image.tokens.new_tensor([0.0, 0.0, 1.0, 1.0])[None, None]
-    return image.boxes.masked_fill(~image.mask[..., None], 0)
+    return image.boxes.masked_fill(~image.mask[..., None], 0).to(image.tokens.dtype)

@@ -22,11 +22,11 @@ class QFormer(Fusion):
         x = LayerNorm(x + SelfAttention(x))
         queries = LayerNorm(queries + Attention(queries -> patches))
         queries = LayerNorm(queries + FFN_q(queries));  words = LayerNorm(words + FFN_w(words))
-        pooled = (W mean(words) + a) * (V mean(queries) + b)
+        pooled = (W mean(words) + a) * (V max(queries) + b)
 
     `tokens` are words, then queries: these stand for the patches, which are not kept. `pooled`
-    compares words and queries as BLIP-2's contrastive loss does, product by product, but does not
-    sum the products up.
+    follows BLIP-2's contrastive loss, which multiplies a vector of the text with each query and
+    takes the highest; here the products are not summed up, and each channel has its own maximum.
 
     Args:
         image_dim, text_dim: widths that come in.
@@ -69,7 +69,7 @@ class QFormer(Fusion):
         mask = torch.cat((text.mask, text.mask.new_ones(queries.shape[:2])), 1)  # (B, L + Q)
         words, queries = self.encode(words, queries, mask, image)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
-        pooled = question * self.queries_pool(queries.mean(1))
+        pooled = question * self.queries_pool(queries.amax(1))
         return Features(torch.cat((words, queries), 1), mask, pooled)
 
     def encode(

@@ -126,6 +126,12 @@ def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
 def _tokens(model: Any, features: Any, name: str) -> Tensor:
     """The output of `forward_features` -> (B, P, D), row by row, without prefix tokens."""
     if isinstance(features, Tensor) and features.ndim == 3:  # (B, prefix + P, D)
+        classes = getattr(model, "cls_token", None)
+        if not hasattr(model, "num_prefix_tokens") and classes is not None:
+            raise ValueError(
+                f"{name}: its forward_features gives class tokens and no patches that could be "
+                f"told from them. Choose another model."
+            )
         return features[:, getattr(model, "num_prefix_tokens", 0) :]
     if isinstance(features, Tensor) and features.ndim == 4:
         if getattr(model, "output_fmt", "NCHW") == "NHWC":

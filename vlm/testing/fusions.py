@@ -128,7 +128,7 @@ def padded(features: Features, junk: float, extra: int = 0) -> Features:
     tokens = F.pad(features.tokens, (0, 0, 0, extra)).masked_fill(~mask[..., None], junk)
     boxes = features.boxes
     if boxes is not None:
-        boxes = F.pad(boxes, (0, 0, 0, extra)).where(mask[..., None], torch.rand(*mask.shape, 4))
+        boxes = F.pad(boxes, (0, 0, 0, extra)).masked_fill(~mask[..., None], junk)
     return Features(tokens, mask, features.pooled, boxes)
 
 
@@ -158,7 +158,9 @@ def check_joint_tokens(fusion: Fusion, image: Features, text: Features) -> None:
             WORDS + PATCHES: torch.cat([side.mask for side in sides], 1),
         }
         count = output.mask.shape[1]
-        if count in kept:  # other numbers are tokens of the fusion's own
+        # A number that stays when words and patches become more is of the fusion's own tokens.
+        longer = fusion(padded(image, 0, extra=3), padded(text, 0, extra=2)).mask.shape[1]
+        if count in kept and count != longer:
             require(output.mask.equal(kept[count]), "The mask is another.")
 
 
@@ -225,6 +227,11 @@ def check_attention(fusion: Fusion, image: Features, text: Features) -> None:
                 inside = real if weights.ndim == 4 else image.mask[:, None]
                 highest = weights.masked_fill(inside, 0).abs().max().item()
                 require(highest == 0, f"There is a weight of {highest:.2g}.")
+        with promise(fusion, "maps are shares: not negative, some above zero", f"map {name!r}"):
+            for weights in passes:
+                require(weights.min().item() >= 0, "There is a negative weight.")
+                empty = (weights.flatten(1).sum(1) == 0).sum().item()
+                require(not empty, f"{empty} of {ROWS} rows are all zero.")
 
 
 def check_errors(fusion: Fusion, image: Features, text: Features) -> None:

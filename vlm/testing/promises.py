@@ -202,6 +202,8 @@ def check_compiled(part: nn.Module, inputs: Inputs) -> None:
         dynamic = tree_map(lambda leaf: batch if isinstance(leaf, Tensor) else None, inputs)
         program = torch.export.export(part, inputs, dynamic_shapes=dynamic)
         require_same(program.module()(*inputs), wanted)
+        fewer = take(inputs, [0, 1, 2])
+        require_same(program.module()(*fewer), part(*fewer))
 
 
 def check_double(part: nn.Module, inputs: Inputs) -> None:

@@ -112,11 +112,13 @@ def _encoder(make: Callable[..., Any], source: Any) -> Any:
 def _positions(model: nn.Module) -> int:
     """How long a question the model can number; any, where positions are relative."""
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+        weight = getattr(module, "weight", None)
+        if name.endswith("position_embeddings") and isinstance(weight, Tensor):
             # RoBERTa counts from the padding's id on: the first positions are never used.
-            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - reserved
-    return int(getattr(model.config, "max_position_embeddings", None) or sys.maxsize)
+            padding = getattr(module, "padding_idx", None)
+            return len(weight) - (0 if padding is None else padding + 1)
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    return positions if positions > 0 else sys.maxsize  # XLNet says -1
 
 
 def _check(model: nn.Module, tokenizer: Tokenizer, name: str) -> None:

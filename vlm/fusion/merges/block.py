@@ -31,7 +31,8 @@ class BlockTucker(Merge):
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the chunks together.
         chunks: number of chunks, at most H; see `chunk_sizes`.
-        normalize: each chunk by itself, or their concatenation.
+        normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
+            its sign by itself and teaches nothing: take chunks of several, or "after_cat".
         dropout: share of both projections dropped in training, in [0, 1).
     """
 
@@ -75,7 +76,8 @@ class Block(Merge):
         chunks: number of chunks, at most H; see `chunk_sizes`.
         rank: number R of summed products in each chunk.
         shared: x and y pass through the same weights; their widths must be equal.
-        normalize: each chunk by itself, or their concatenation.
+        normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
+            its sign by itself and teaches nothing: take chunks of several, or "after_cat".
         dropout: share of both projections dropped in training, in [0, 1).
     """
 

@@ -63,10 +63,12 @@ class MCB(Merge):
             lengths = x_sketch.norm(dim=-1, keepdim=True) * y_sketch.norm(dim=-1, keepdim=True)
             z = z.masked_fill(z.abs() < 8 * torch.finfo(z.dtype).eps * lengths, 0)
             z = power_normalize(z)
-        return self.output_activation(self.out_projection(self.dropout(z)))
+        z = self.dropout(z).to(self.out_projection.weight.dtype)
+        return self.output_activation(self.out_projection(z))
 
     def sketch(self, value: Tensor, bucket: Tensor, sign: Tensor) -> Tensor:
         """Add each channel, with its sign, into its bucket: (..., dim) -> (..., D)."""
-        signed = value.to(sign.dtype) * sign
+        wide = torch.promote_types(value.dtype, torch.float32)
+        signed = value.to(wide) * sign.to(wide)
         empty = signed.new_zeros(*value.shape[:-1], self.sketch_dim)
         return empty.index_add(-1, bucket, signed)

@@ -1,8 +1,8 @@
 """Block-diagonal bilinear maps, the cores of Tucker, MUTAN, BlockTucker and BLOCK.
 
 Both map (..., chunks * size), (..., chunks * size) -> (..., chunks, size): each chunk of x meets
-the same chunk of y. Work is one batched matrix product over the chunks; a loop over chunks or
-ranks, and `nn.Bilinear`, are several times slower (benchmarks/fusion.py).
+the same chunk of y; leading dimensions broadcast. Work is one batched matrix product over the
+chunks; a loop over ranks, and `nn.Bilinear`, are several times slower (benchmarks/fusion.py).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class FullCores(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         size = self.bias.shape[1]
+        lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+        x, y = aligned(x, y)
         maps = per_chunk(y, self.weight)  # (C, ..., i * k)
         maps = maps.unflatten(-1, (size, size))  # (C, ..., i, k)
         if one_for_a_row(x, y):
@@ -39,7 +41,7 @@ class FullCores(nn.Module):
         else:
             rows = chunked(x, len(self.bias)).unsqueeze(-2)  # (C, ..., 1, i)
             z = (rows @ maps).squeeze(-2)  # (C, ..., k)
-        return z.movedim(0, -2) + self.bias
+        return z.movedim(0, -2).reshape(*lead, *self.bias.shape) + self.bias
 
 
 class LowRankCores(nn.Module):
@@ -60,6 +62,8 @@ class LowRankCores(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         chunks, size, _ = self.x_map.weight.shape
+        lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
+        x, y = aligned(x, y)
         factor = self.y_map(y).unflatten(-1, (self.rank, size))  # (C, ..., R, D)
         if one_for_a_row(x, y) and size <= self.rank * x.shape[-2]:
             # The question goes into the weights once: a (D, D) map for all its patches.
@@ -71,7 +75,7 @@ class LowRankCores(nn.Module):
             z = chunked(x, chunks) @ maps + offset  # (C, ..., N, D)
         else:
             z = sum_of_products(self.x_map(x).unflatten(-1, (self.rank, size)), factor)
-        return z.movedim(0, -2)  # (..., C, D)
+        return z.movedim(0, -2).reshape(*lead, chunks, size)  # (..., C, D)
 
 
 class ChunkedLinear(nn.Module):
@@ -86,6 +90,12 @@ class ChunkedLinear(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         return per_chunk(value, self.weight, self.bias)
+
+
+def aligned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the same number of dimensions, two at least, so that chunks can stand first."""
+    ndim = max(x.ndim, y.ndim, 2)
+    return x[(None,) * (ndim - x.ndim)], y[(None,) * (ndim - y.ndim)]
 
 
 def chunked(value: Tensor, chunks: int) -> Tensor:

@@ -27,13 +27,17 @@ def activation_module(argument: str, name: str) -> nn.Module:
 def power_normalize(z: Tensor) -> Tensor:
     """Signed square root, then L2 normalisation of the last axis (arXiv 1606.01847, section 3.1).
 
-    sign(z) sqrt|z| / ||sqrt|z|||, where the norm is the square root of sum |z|. Below 1e-12 both
-    roots are replaced by their chords, so that the gradient at zero is finite: rectified factors
-    make exact zeros, where the plain formula gives NaN.
+    sign(z) sqrt|z| / ||sqrt|z|||, where the norm is the square root of sum |z|. Below 1e-12 (in
+    float16 6.1e-5, its smallest normal number) both roots are replaced by their chords, so that
+    the gradient at zero is finite: rectified factors make exact zeros, where the plain formula
+    gives NaN. A vector of zeros stays one and passes no gradient on.
     """
-    size = z.abs()
+    least = torch.finfo(torch.float16).tiny if z.dtype == torch.float16 else 1e-12
+    wide = z.float() if z.dtype == torch.float16 else z
+    size = wide.abs()
     total = size.sum(-1, keepdim=True)
-    return z * (size.clamp(min=1e-12).rsqrt() * total.clamp(min=1e-12).rsqrt())
+    roots = size.clamp(min=least).rsqrt() * total.clamp(min=least).rsqrt()
+    return (wide * roots.masked_fill(total == 0, 0)).to(z.dtype)
 
 
 def sum_of_products(x: Tensor, y: Tensor) -> Tensor:
