@@ -21,7 +21,7 @@ import vlm.text
 from vlm.batch import Batch
 from vlm.fusion import ConcatMLP, CrossAttention, Fusion, Pooled, Product
 from vlm.heads import Classification
-from vlm.image import ConvNet, ImageEncoder, TimmEncoder
+from vlm.image import ConvNet, ImageEncoder, PictureEncoder, TimmEncoder
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, HuggingFaceEncoder, Recurrent, TextEncoder, Transformer
 
@@ -87,7 +87,7 @@ def make_batch(model: VQAModel) -> Batch:
 
 def test_every_public_encoder_is_in_the_grid() -> None:
     for package, role, table in (
-        (vlm.image, ImageEncoder, IMAGES),
+        (vlm.image, PictureEncoder, IMAGES),  # regions: tests/image/test_regions.py
         (vlm.text, TextEncoder, TEXTS),
         (vlm.fusion, Fusion, FUSIONS),
     ):
@@ -100,14 +100,18 @@ def test_the_loss_reaches_every_parameter(
     image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
 ) -> None:
     model = build(IMAGES[image](), text(words), fusion).train()
+    for name, parameter in model.named_parameters():
+        if name.endswith("gate"):  # Flamingo's start closed and open with the first step
+            nn.init.constant_(parameter, 0.1)
     batch = make_batch(model)
     model.head.loss(model(batch), batch).backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
-            # A key's bias moves all logits of a softmax alike.
-            assert parameter.grad.any() or "key" in name, f"{name} has no gradient but zeros"
+            # The bias of a key or a score moves all logits of a softmax alike.
+            alike = "key" in name or ("score" in name and name.endswith("bias"))
+            assert parameter.grad.any() or alike, f"{name} has no gradient but zeros"
     embedding = next(m for m in model.text_encoder.modules() if isinstance(m, nn.Embedding))
     assert_words_have_gradients(embedding, batch)
     first = next(m for m in model.image_encoder.modules() if isinstance(m, nn.Conv2d))
