@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,21 @@ COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _never_the_user_s_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def shared_data(name: str) -> Path:
+    """The folder of a real data set; the test is skipped where it is missing."""
+    folder = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data")) / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing; VLM_DATA names another folder with {name}/.")
+    return folder
 
 
 def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import product
@@ -11,7 +12,9 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from lightning.pytorch.cli import LightningArgumentParser
 
+from vlm.data import VQADataModule
 from vlm.training.cli import VQACLI
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIGS = ROOT / "configs"
 PARTS = {"image": "image_encoder", "text": "text_encoder", "fusion": "fusion"}
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
+DATA_SETS = sorted((CONFIGS / "data").glob("*.yaml"))
 # The rows of the README's table; a further file of a part is tried alone.
 GRID = {
     "image": ("cnn", "vit"),
@@ -29,7 +33,8 @@ OTHERS = sorted(
     path
     for folder, names in GRID.items()
     for path in (CONFIGS / folder).glob("*.yaml")
-    if path.stem not in names
+    # Regions need files of features: tests/data/test_regions_training.py.
+    if path.stem not in (*names, "regions")
 )
 
 
@@ -48,7 +53,7 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
         [
             "fit",
             f"-c={config}",
-            f"--data.root={data}",
+            *data_arguments(config, data, folder),
             "--data.images_per_batch=2",
             "--data.validation_share=0.25",
             f"--run.folder={folder}",
@@ -67,6 +72,16 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
     return cli
 
 
+def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
+    """The small data set, in the form that the configuration asks for."""
+    if yaml.safe_load(config.read_text())["data"]["class_path"] != "vlm.data.OwnData":
+        return [f"--data.root={data}"]
+    rows = json.loads((data / "train/questions.json").read_text())
+    own = [{"image": f"{i}.png", "question": q, "answer": a} for q, a, i in rows]
+    (folder / "own.json").write_text(json.dumps(own))
+    return [f"--data.path={folder / 'own.json'}", f"--data.images={data / 'train/images'}"]
+
+
 def class_of(path: Path) -> str:
     return yaml.safe_load(path.read_text())["class_path"].rpartition(".")[2]
 
@@ -80,8 +95,10 @@ def test_the_grid_has_its_files() -> None:
     ]
     assert not missing
     # `compare` holds comparisons; tests/compare reads those.
-    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {*PARTS, "compare"}
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == {*PARTS, "compare", "data"}
     assert EXPERIMENTS
+    assert DATA_SETS
 
 
 @pytest.mark.parametrize(("image", "text", "fusion"), list(product(*GRID.values())))
@@ -121,3 +138,24 @@ def test_every_experiment_opens_with_command_cost_and_result(path: Path) -> None
     cost = r"\d\s*(s|seconds?|min|minutes?|h|hours?)\b"
     assert re.search(cost, comment), f"{path.name}: how long it takes is missing."
     assert re.search(r"\d\s*(%|percent)", comment), f"{path.name}: the expected result is missing."
+
+
+@pytest.mark.parametrize("path", DATA_SETS, ids=lambda path: path.stem)
+def test_every_data_set_builds_and_says_where_it_is_from(path: Path) -> None:
+    """Its folder is not there, so reading it names the file that is missing and its source."""
+    parser = LightningArgumentParser()
+    parser.add_subclass_arguments(VQADataModule, "data")
+    parsed = parser.parse_args([f"--data={path}"])
+    data = parser.instantiate_classes(parsed).data
+    assert type(data).__name__ == class_of(path)
+    with pytest.raises(FileNotFoundError, match=rf"{data.root}/.*there is no such file.*https?://"):
+        data.read("train")
+    comment = re.match(r"(?:#.*\n)+", path.read_text(encoding="utf-8"))
+    assert comment, f"{path.name} opens without a comment."
+    assert f"--data=configs/data/{path.name}" in comment[0], f"{path.name}: its command is missing."
+
+
+def test_every_data_set_is_in_the_table() -> None:
+    table = (ROOT / "docs/data_sets.md").read_text(encoding="utf-8")
+    for path in DATA_SETS:
+        assert f"`{class_of(path)}` | `{path.name}`" in table, path.name

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from vlm.features import Features
+
 
 class Batch(NamedTuple):
     """Questions with the pictures they are about; each picture is there (and encoded) once.
 
     Attributes:
-        images: (U, 3, H, W) uint8, the unique pictures.
+        images: (U, 3, H, W) uint8, the unique pictures; or `Features` of U pictures' regions.
         image_index: (Q,) int64 in [0, U), the picture of each question.
         words: (Q, L) int64 token ids, padded at the end.
         words_mask: (Q, L) bool, True = a real token.
@@ -21,7 +23,7 @@ class Batch(NamedTuple):
             over questions divided by it.
     """
 
-    images: Tensor
+    images: Tensor | Features
     image_index: Tensor
     words: Tensor
     words_mask: Tensor

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
+TRAINING = ("fit", "validate", "test", "predict")
 HELP = """\
 usage: vlm COMMAND ...
 
@@ -15,6 +17,8 @@ commands:
   validate   score it on validation      vlm validate -c RUN/config.yaml --ckpt_path CHECKPOINT
   test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path CHECKPOINT
   predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path CHECKPOINT
+  check-data list what is wrong with it  vlm check-data configs/own_data.yaml --data.path FILE
+  submit     file for a test server      vlm submit PREDICT/predictions.jsonl QUESTIONS.json
   ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
   compare    train fusions alike, report vlm compare configs/compare/easy_vqa.yaml
 
@@ -41,11 +45,25 @@ def main(args: Sequence[str] | None = None) -> None:
         from vlm.ask import ask
 
         ask(arguments[1:])
+    elif arguments[0] == "check-data":
+        from vlm.check_data import check
+
+        check(arguments[1:])
+    elif arguments[0] == "submit":
+        from vlm.submit import submit
+
+        submit(arguments[1:])
     elif arguments[0] == "compare":
         from vlm.compare.command import compare
 
         compare(arguments[1:])
-    else:
+    elif arguments[0] in TRAINING or arguments[0].startswith("-"):
         from vlm.training.cli import run
 
         run(arguments)
+    else:
+        commands = [line.split()[0] for line in HELP.splitlines() if line.startswith("  ")]
+        near = get_close_matches(arguments[0], commands, 1)
+        hint = f" Did you mean {near[0]}?" if near else " `vlm --help` lists the commands."
+        print(f"vlm: there is no command {arguments[0]!r}.{hint}", file=sys.stderr)
+        sys.exit(2)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from vlm.batch import Batch
+from vlm.features import Features
+from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
 from vlm.text.tokenizer import Tokenizer
 
@@ -22,20 +24,20 @@ class Processor(NamedTuple):
         encode_targets: brings the annotators' answers to the head's targets.
     """
 
-    transform: ImageTransform
+    transform: ImageTransform | RegionTransform
     tokenizer: Tokenizer
     encode_targets: Callable[[Sequence[Sequence[str]]], Any]
 
     def batch(
         self,
-        images: Tensor,
+        images: Tensor | Features,
         image_index: Sequence[int] | Tensor,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]] | None = None,
         ids: Sequence[str] | None = None,
         total: int | None = None,
     ) -> Batch:
-        """Put questions about transformed pictures (U, 3, H, W) together; see `Batch`."""
+        """Put questions about U transformed pictures together; see `Batch`."""
         words, mask = self.tokenizer(questions)
         return Batch(
             images=images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ from vlm.fusion import (
     Sum,
     Tucker,
 )
-from vlm.image import ConvNet, ImageEncoder, TimmEncoder
+from vlm.image import ConvNet, ImageEncoder, RegionFeatures, TimmEncoder
 from vlm.testing import check_fusion, check_image_encoder, check_merge, check_text_encoder
 from vlm.text import (
     BagOfWords,
@@ -204,6 +205,7 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
         ),
         lambda: TimmEncoder("resnet10t", image_size=64, pool="max"),
     ],
+    RegionFeatures: [lambda: RegionFeatures(dim=13)],
 }
 TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
     BagOfWords: [
@@ -262,7 +264,8 @@ def tiny_t5(folder: Path) -> Path:
 def public(package: Any, role: type) -> list[type]:
     """The concrete classes of a role that a package offers."""
     values = [getattr(package, name) for name in package.__all__]
-    return [v for v in values if isinstance(v, type) and issubclass(v, role) and v is not role]
+    classes = [v for v in values if isinstance(v, type) and issubclass(v, role)]
+    return [cls for cls in classes if not inspect.isabstract(cls)]
 
 
 @pytest.mark.parametrize(

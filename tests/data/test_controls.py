@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from vlm.data import EasyVQA
-from vlm.data.controls import CONTROLS, GREY, controlled
+from vlm.data.controls import CONTROLS, controlled
 from vlm.data.datamodule import VQADataModule
 from vlm.image import ConvNet
+from vlm.image.transform import GREY
 from vlm.processor import Processor
 from vlm.text import WordTokenizer
 

@@ -103,7 +103,7 @@ def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cos
     medians = [1000 * statistics.median(steps) for steps in rounds]
     return Cost(
         questions=len(bench.batch.ids),
-        pictures=len(bench.batch.images),
+        pictures=len(bench.batch.image_index.unique()),
         ms=1000 * statistics.median(second for steps in rounds for second in steps),
         ms_low=min(medians),
         ms_high=max(medians),
@@ -146,7 +146,9 @@ class Bench:
             builder.data.questions_per_image,
             shuffle=False,
         )
-        batch = VQADataset(table, builder.model.processor)[next(iter(sampler))]
+        processor = builder.model.processor
+        images = builder.data.store(processor)
+        batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
 
     @property

@@ -7,18 +7,18 @@ from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from vlm.data.images import ImageStore
-from vlm.data.questions import image_groups
+from vlm.data.questions import image_groups, with_column
+from vlm.features import Features
+from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
 
 Control = Literal["question_only", "image_only", "image_shuffled"]
 """question_only: every picture is the same grey. image_only: every question is the same word.
 image_shuffled: each picture's questions are asked about another picture of the split."""
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
-GREY = 128
 SAME_QUESTION = "unknown"
 """One word, known or not, and not an empty question: a fusion that looks at the picture through
 the words would see nothing at all with none."""
@@ -40,15 +40,10 @@ def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
     """
     if control == "image_only":
         questions = pa.array([SAME_QUESTION] * len(table), pa.string())
-        return _with(table, "question", questions)
+        return with_column(table, "question", questions)
     if control == "image_shuffled":
-        return _with(table, "image", pa.array(_other_images(table, seed), pa.string()))
+        return with_column(table, "image", pa.array(_other_images(table, seed), pa.string()))
     return table
-
-
-def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    return table.set_column(index, table.schema.field(index), column)
 
 
 def _other_images(table: pa.Table, seed: int) -> list[str]:
@@ -62,8 +57,15 @@ def _other_images(table: pa.Table, seed: int) -> list[str]:
     return [path_of[other[int(group)]] for group in groups]
 
 
-class GreyImages(ImageStore):
-    """Every picture is the same grey; none is read."""
+class BlankImages:
+    """Every picture is the same and shows nothing; none is read.
 
-    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
-        return torch.full((len(paths), 3, *self.transform.size), GREY, dtype=torch.uint8)
+    Args:
+        transform: of the model's image encoder.
+    """
+
+    def __init__(self, transform: ImageTransform | RegionTransform) -> None:
+        self.transform = transform
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features:
+        return self.transform.blank(len(paths))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import weakref
+from contextlib import suppress
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from torch.utils.data import Dataset
 
 from vlm.batch import Batch
-from vlm.data.images import ImageStore
+from vlm.data.arrow_file import map_arrow, write_arrow
+from vlm.data.images import Images, ImageStore
 from vlm.data.sampler import BatchRows
 from vlm.processor import Processor
 
@@ -15,24 +22,29 @@ from vlm.processor import Processor
 class VQADataset(Dataset[Batch]):
     """Indexed by the rows of a batch, and returns that batch.
 
+    Loader workers share one table: forks have it from their parent, others map it from a temporary
+    file that goes with this object.
+
     Args:
         table: questions (`vlm.data.questions.SCHEMA`).
         processor: of the model.
-        images: None reads pictures when they are needed.
+        images: where pictures or their regions come from; None reads pictures when they are needed.
     """
 
-    def __init__(
-        self, table: pa.Table, processor: Processor, images: ImageStore | None = None
-    ) -> None:
-        self.table, self.processor = table.combine_chunks(), processor
-        self.images = images or ImageStore(processor.transform)
+    def __init__(self, table: pa.Table, processor: Processor, images: Images | None = None) -> None:
+        self.table, self.processor = table, processor
+        self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
+        self._file: str | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: BatchRows) -> Batch:
-        columns = self.table.take(index.rows).select(["id", "image", "question", "answers"])
-        ids, paths, questions, answers = (column.to_pylist() for column in columns.columns)
+        # One by one: `take` would first copy all batches of a mapped table into one.
+        ids, paths, questions, answers = (
+            [self.table[name][row].as_py() for row in index.rows.tolist()]
+            for name in ("id", "image", "question", "answers")
+        )
         unique: dict[str, int] = {}
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
         first = np.unique(image_index, return_index=True)[1]
@@ -44,3 +56,21 @@ class VQADataset(Dataset[Batch]):
             ids,
             index.total,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._file is None:
+            handle, self._file = tempfile.mkstemp(prefix="vlm-worker-")
+            weakref.finalize(self, _remove, self._file, os.getpid())
+            with os.fdopen(handle, "wb") as file:
+                write_arrow(file, self.table.to_batches(), self.table.schema)
+        return self.__dict__ | {"table": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        assert state["_file"] is not None
+        self.__dict__ = state | {"table": map_arrow(state["_file"]), "_file": None}
+
+
+def _remove(path: str, owner: int) -> None:
+    if os.getpid() == owner:  # not in a forked loader worker
+        with suppress(OSError):
+            os.unlink(path)

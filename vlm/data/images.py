@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import torch
+from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
+from vlm.features import Features
 from vlm.image.transform import ImageError, ImageTransform, load_image
+
+PictureSource = Callable[[str], str | bytes]
+"""From a table's `image` to a path, or to the content of a picture file."""
+
+
+class Images(Protocol):
+    """Paths in, images of a batch out."""
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features: ...
 
 
 class ImageStore:
@@ -16,10 +28,11 @@ class ImageStore:
 
     Args:
         transform: of the model's image encoder.
+        source: where the pictures are, if `image` is no path.
     """
 
-    def __init__(self, transform: ImageTransform) -> None:
-        self.transform = transform
+    def __init__(self, transform: ImageTransform, source: PictureSource | None = None) -> None:
+        self.transform, self.source = transform, source
         self._rows: dict[str, int] = {}
         self._cache = torch.empty(0, 3, *transform.size, dtype=torch.uint8)
 
@@ -59,6 +72,21 @@ class ImageStore:
 
     def _read(self, path: str, question: str) -> Tensor:
         try:
-            return self.transform(load_image(path))
+            return self.transform(load_picture(path, self.source))
         except ImageError as error:
-            raise ImageError(f"Question {question!r}: {error}") from error
+            raise ImageError(f"Question {question!r}: {error}", error.kind) from error
+
+
+def load_picture(image: str, source: PictureSource | None) -> Image.Image:
+    """The picture of a table's `image`.
+
+    Raises:
+        ImageError: naming the image and the reason.
+    """
+    found = image if source is None else source(image)
+    try:
+        return load_image(found)
+    except ImageError as error:
+        if isinstance(found, str):
+            raise
+        raise ImageError(f"{image}: {str(error).removeprefix('image: ')}", error.kind) from error

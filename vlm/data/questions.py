@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vlm.data.arrow_file import map_arrow, write_arrow
+from vlm.data.problems import DataError, report
 
 SCHEMA = pa.schema(
     [
@@ -19,51 +27,121 @@ SCHEMA = pa.schema(
         pa.field("question_type", pa.string()),
         pa.field("choices", pa.list_(pa.string())),  # of a multiple-choice question
         pa.field("group", pa.string()),  # images that belong together: a patient, a scene
+        pa.field("place", pa.string()),  # file and line, where ids do not tell
     ]
 )
 """Columns of a question table. Ids stay strings."""
 
+ROWS_AT_ONCE = 8192
+"""Rows that are Python objects at a time; the others are Arrow's."""
 
-class DataError(ValueError):
-    """Questions that cannot be used; the message names the file and the row."""
 
-
-def question_table(rows: Iterable[dict[str, Any]], source: str) -> pa.Table:
-    """Make a checked table.
+def question_table(
+    rows: Iterable[dict[str, Any]], source: str, columns: Mapping[str, str] | None = None
+) -> pa.Table:
+    """Make a checked table. Memory does not grow with the number of rows, but for eight bytes each.
 
     Args:
         rows: one dict per question with the columns of `SCHEMA`; id, image and question must be
-            there.
+            there. A `place` names file and line; without it errors say which question of the
+            source it is. `mistakes` are (column, kind, message) of values that the reader itself
+            could not use and left out.
         source: file or data set, for the errors.
+        columns: what the file calls our columns, to name them in errors.
 
     Raises:
         DataError: an empty question, no id or image, answers that are none or no texts, ids
             that repeat.
     """
-    rows = list(rows)
-    seen: dict[str, int] = {}
+    # A repeated id is looked for by eight bytes each: the texts would take more than the table.
+    hashes, numbers = array("q"), array("q")
+    checked = _checked(rows, source, columns or {}, hashes, numbers)
+    table = _memory_mapped(_batches(checked))
+    for first, second in _repeated(table["id"], np.asarray(hashes)):
+        places = table["place"].take([first, second]).to_pylist()
+        where = _where(places[1], numbers[second], source, columns or {}, "id", table["id"][second])
+        other = places[0] or f"question {numbers[first]}"
+        report("duplicate id", f"{where}: the id stands at {other} already.")
+    return table
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        content = {name: [row.get(name) for row in chunk] for name in SCHEMA.names}
+        yield pa.RecordBatch.from_pydict(content, SCHEMA)
+
+
+def _memory_mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """A table in a temporary file, of which memory holds what is in use; a small one in memory."""
+    first = list(islice(batches, 2))
+    if len(first) < 2:
+        return pa.Table.from_batches(first, schema)
+    handle, path = tempfile.mkstemp(prefix="vlm-questions-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write_arrow(file, chain(first, batches), schema)
+        return map_arrow(path)
+    finally:
+        # The mapping keeps the content until nobody uses it; Windows keeps the file too.
+        with suppress(PermissionError):
+            os.unlink(path)
+
+
+def _checked(
+    rows: Iterable[dict[str, Any]],
+    source: str,
+    columns: Mapping[str, str],
+    hashes: array[int],
+    numbers: array[int],
+) -> Iterator[dict[str, Any]]:
+    """The rows without a mistake; the others are reported."""
     for number, row in enumerate(rows, start=1):
-        where = f"{source}, question {number} (id {row.get('id')!r})"
-        for name in ("id", "image"):
-            if not row.get(name):
-                raise DataError(f"{where}: {name} is missing or empty.")
-        if not isinstance(row.get("question"), str) or not row["question"].strip():
-            raise DataError(
-                f"{where}: got the question {row.get('question')!r}; wanted some text. Correct or "
-                f"remove this row."
-            )
-        if row.get("answers") is not None and not row["answers"]:
-            raise DataError(f"{where}: the list of answers is empty; leave it out if unknown.")
-        if not _are_texts(row.get("answers")):
-            raise DataError(
-                f"{where}: got the answers {row['answers']!r}; wanted a list of texts, one per "
-                f"annotator."
-            )
-        if row["id"] in seen:
-            raise DataError(f"{where}: the id stands at question {seen[row['id']]} already.")
-        seen[row["id"]] = number
-    columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+        mistakes = list(_mistakes(row))
+        for name, kind, message in mistakes:
+            where = _where(row.get("place"), number, source, columns, name, row.get("id"))
+            report(kind, f"{where}: {message}")
+        if not mistakes:
+            hashes.append(hash(row["id"]))
+            numbers.append(number)
+            yield row
+
+
+def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The column, the kind and the message of each."""
+    known = row.get("mistakes", ())
+    yield from known
+    left_out = {name for name, _, _ in known}
+    for name in ("id", "image"):
+        if name not in left_out and not row.get(name):
+            yield name, f"no {name}", f"{name} is missing or empty."
+    question, answers = row.get("question"), row.get("answers")
+    if "question" not in left_out and (not isinstance(question, str) or not question.strip()):
+        yield (
+            "question",
+            "empty question",
+            f"got the question {question!r}; wanted some text. Correct or remove this row.",
+        )
+    if answers is not None and not answers:
+        yield "answers", "no answer", "the list of answers is empty; leave it out if unknown."
+    if not _are_texts(answers):
+        yield (
+            "answers",
+            "wrong answers",
+            f"got the answers {answers!r}; wanted a list of texts, one per annotator.",
+        )
+
+
+def _where(
+    place: str | None,
+    number: int,
+    source: str,
+    columns: Mapping[str, str],
+    name: str,
+    question: object,
+) -> str:
+    place = place or f"{source}, question {number}"
+    column = f", column {columns[name]!r}" if name in columns else ""
+    return f"{place}{column} (id {str(question)!r})"
 
 
 def _are_texts(answers: Any) -> bool:
@@ -72,9 +150,32 @@ def _are_texts(answers: Any) -> bool:
     return not isinstance(answers, str) and all(isinstance(answer, str) for answer in answers)
 
 
+def _repeated(ids: pa.ChunkedArray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The row of an id's first use and that of each further one."""
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(np.diff(hashes[order]) == 0)
+    first: dict[str, int] = {}
+    for row in np.union1d(order[alike], order[alike + 1]).tolist():
+        text = ids[row].as_py()  # two texts may share a hash
+        if first.setdefault(text, row) != row:
+            yield first[text], row
+
+
+def stream(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of some columns as Python values, of which only a few thousand are there at a time."""
+    for batch in table.select(columns).to_batches(ROWS_AT_ONCE):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with another content of a column."""
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), column)
+
+
 def image_groups(table: pa.Table) -> np.ndarray:
     """A number (Q,) for each question, equal for questions about one image."""
-    return table["image"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return table["image"].dictionary_encode().combine_chunks().indices.to_numpy()
 
 
 def split_groups(table: pa.Table) -> np.ndarray:
@@ -111,5 +212,14 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
     chosen[order[: min(max(1, round(share * count)), count - 1)]] = True
-    held_out = chosen[groups]
-    return table.filter(pa.array(~held_out)), table.filter(pa.array(held_out))
+    return _taken(table, ~chosen[groups]), _taken(table, chosen[groups])
+
+
+def _taken(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in table.to_batches():
+            yield batch.filter(pa.array(mask[start : start + len(batch)]))
+            start += len(batch)
+
+    return _memory_mapped(batches(), table.schema)

@@ -1,7 +1,8 @@
-"""Image encoders: pictures in, grids of tokens out."""
+"""Image encoders: pictures in, grids of tokens out; or regions of a detector."""
 
-from vlm.image.base import ImageEncoder, grid_boxes
+from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
 from vlm.image.conv import ConvNet
+from vlm.image.regions import RegionFeatures
 from vlm.image.timm import TimmEncoder
 from vlm.image.transform import ImageError, ImageTransform, load_image
 
@@ -10,6 +11,8 @@ __all__ = [
     "ImageEncoder",
     "ImageError",
     "ImageTransform",
+    "PictureEncoder",
+    "RegionFeatures",
     "TimmEncoder",
     "grid_boxes",
     "load_image",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +14,35 @@ from vlm.part import Part
 
 
 class ImageEncoder(Part, ABC):
+    """Pictures in, or what was extracted from them; `Features` with boxes out.
+
+    Attributes:
+        dim: width of the tokens.
+        transform: brings any picture to the input this encoder wants. Its `open` reads one, its
+            `stack` makes a batch of them.
+    """
+
+    def __init__(self, dim: int, transform: Any) -> None:
+        super().__init__()
+        self.dim, self.transform = dim, transform
+
+    @abstractmethod
+    def forward(self, images: Any) -> Features:
+        """Encode a batch as `transform` makes it; `pooled` is made from the tokens."""
+
+
+class PictureEncoder(ImageEncoder):
     """Pictures in, patches or grid cells out: (B, 3, H, W) -> `Features`.
 
     Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
     made from the tokens and has their width.
 
     Attributes:
-        dim: width of the tokens.
         grid: (rows, columns) of the tokens.
-        transform: brings any picture to the input this encoder wants.
         mean, std: (3, 1, 1) of the colour channels on the scale 0 to 1.
     """
 
+    transform: ImageTransform
     mean: Tensor
     std: Tensor
 
@@ -36,8 +54,8 @@ class ImageEncoder(Part, ABC):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
-        super().__init__()
-        self.dim, self.grid, self.transform = dim, grid, transform
+        super().__init__(dim, transform)
+        self.grid = grid
         for name, values in (("mean", mean), ("std", std)):
             buffer = torch.tensor(values).view(3, 1, 1)
             self.register_buffer(name, buffer, persistent=False)
@@ -55,9 +73,11 @@ class ImageEncoder(Part, ABC):
         Raises:
             ValueError: another shape or number type.
         """
-        if images.ndim != 4 or images.shape[1:] != (3, *self.transform.size):
+        is_tensor = isinstance(images, Tensor)
+        if not is_tensor or images.ndim != 4 or images.shape[1:] != (3, *self.transform.size):
+            got = f"shape {tuple(images.shape)}" if is_tensor else type(images).__name__
             raise ValueError(
-                f"images: got shape {tuple(images.shape)}; wanted (B, 3, {self.transform.size[0]}, "
+                f"images: got {got}; wanted (B, 3, {self.transform.size[0]}, "
                 f"{self.transform.size[1]}). Use the encoder's own `transform`."
             )
         # Normalised here and not in the loader: pictures travel as uint8, a quarter of the bytes.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.image.base import ImageEncoder
+from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 
 
-class ConvNet(ImageEncoder):
+class ConvNet(PictureEncoder):
     """Convolutions that halve the picture stage by stage; every scale reaches the tokens.
 
     Each stage's output is max-pooled to the last grid and all are concatenated (progressive

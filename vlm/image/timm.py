@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from vlm.hub import hub_access, prune
-from vlm.image.base import ImageEncoder
+from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
 
 
-class TimmEncoder(ImageEncoder):
+class TimmEncoder(PictureEncoder):
     """A convolutional network or vision transformer of timm, by name.
 
     Tokens are what the model's `forward_features` gives, without class tokens and registers;

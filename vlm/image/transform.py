@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,8 @@ from torch import Tensor
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
 
+GREY = 128
+
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -24,17 +28,25 @@ _FILTERS = {
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read; the message names the file and the reason."""
+    """A picture that cannot be read; the message names the file and the reason.
+
+    Attributes:
+        kind: "missing", "oversized" or "unreadable".
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
-def load_image(source: str | Path | Image.Image | np.ndarray | Tensor) -> Image.Image:
-    """An upright RGB picture from a path, a PIL image, or an array.
+def load_image(source: str | Path | bytes | Image.Image | np.ndarray | Tensor) -> Image.Image:
+    """An upright RGB picture from a path, a file's content, a PIL image, or an array.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
     an animation gives its first frame.
 
     Args:
-        source: a path, a PIL image, or an array: (H, W), (H, W, 3) or (3, H, W), uint8 in
+        source: a path, bytes, a PIL image, or an array: (H, W), (H, W, 3) or (3, H, W), uint8 in
             [0, 255] or float in [0, 1].
 
     Raises:
@@ -47,28 +59,33 @@ def load_image(source: str | Path | Image.Image | np.ndarray | Tensor) -> Image.
         return _from_array(np.asarray(source))
     if isinstance(source, Image.Image):
         return _to_rgb(source)
-    path = Path(source)
+    content = source if isinstance(source, bytes) else None
+    path = Path("image") if isinstance(source, bytes) else Path(source)
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else BytesIO(content)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
                     f"{path}: the picture has {width} x {height} pixels; at most "
-                    f"{MAX_PIXELS:,} are read. Scale it down first."
+                    f"{MAX_PIXELS:,} are read. Scale it down first.",
+                    "oversized",
                 )
             return _to_rgb(image)
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file.") from error
+        raise ImageError(f"{path}: there is no such file.", "missing") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path}: this is a folder; wanted a picture.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{path}: {error}", "oversized") from error
     except Exception as error:  # a corrupt file raises anything: SyntaxError, struct.error, ...
         if isinstance(error, ImageError):
             raise
-        # `os.path`, which says False to a path that cannot be asked.
-        empty = os.path.exists(path) and os.path.getsize(path) == 0
-        reason = "the file is empty" if empty else str(error)[:200]
+        if content is not None:
+            empty = not content
+        else:  # `os.path`, which says False to a path that cannot be asked
+            empty = os.path.exists(path) and os.path.getsize(path) == 0
+        # Pillow names the object in memory that bytes are read from.
+        reason = "the file is empty" if empty else str(error)[:200].partition(" <_io")[0]
         raise ImageError(f"{str(path)[:200]}: not a readable picture ({reason}).") from error
 
 
@@ -147,6 +164,18 @@ class ImageTransform:
             image = image.resize((width, height), method)
         # `array` and not `asarray`: torch wants memory it may write to.
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def open(self, source: str | Path | bytes | Image.Image | np.ndarray | Tensor) -> Tensor:
+        """The same of a picture in any form that `load_image` takes."""
+        return self(load_image(source))
+
+    def stack(self, items: Sequence[Tensor]) -> Tensor:
+        """One batch: (U, 3, H, W)."""
+        return torch.stack(list(items)) if items else self.blank(0)
+
+    def blank(self, count: int) -> Tensor:
+        """Pictures that are the same grey all over."""
+        return torch.full((count, 3, *self.size), GREY, dtype=torch.uint8)
 
     def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Where the model's input lies in the photo: x0, y0, x1, y1 in the photo's pixels.

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Not lazy: these two are light, and a module of the same name would hide the function once loaded.
+# Not lazy: these are light, and a module of the same name would hide the function once loaded.
+from vlm.metrics.gqa import gqa_consistency, gqa_distribution
+from vlm.metrics.mean_per_type import MeanPerType, mean_per_type
+from vlm.metrics.other_accuracies import direct_answer_accuracy, vizwiz_accuracy
 from vlm.metrics.per_answer import PrecisionRecall, per_answer
 from vlm.metrics.vqa_accuracy import normalize_answer, soft_score, vqa_accuracy
+from vlm.metrics.wups import mean_wups, wups
 
 if TYPE_CHECKING:
     from vlm.metrics.aggregate import (
@@ -26,15 +30,23 @@ if TYPE_CHECKING:
 __all__ = [
     "Interval",
     "Mean",
+    "MeanPerType",
     "PrecisionRecall",
     "VQAAccuracy",
     "accuracy_by",
     "bootstrap_interval",
+    "direct_answer_accuracy",
+    "gqa_consistency",
+    "gqa_distribution",
+    "mean_per_type",
+    "mean_wups",
     "normalize_answer",
     "per_answer",
     "seed_interval",
     "soft_score",
+    "vizwiz_accuracy",
     "vqa_accuracy",
+    "wups",
 ]
 
 _MODULES = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vlm.features import Features, masked_mean
 from vlm.testing.promises import (
     check_batch,
     check_bf16,
@@ -22,10 +23,11 @@ from vlm.testing.promises import (
     promise,
     require,
     require_same,
+    take,
 )
 
 if TYPE_CHECKING:
-    from vlm.image.base import ImageEncoder
+    from vlm.image.base import ImageEncoder, PictureEncoder
     from vlm.text.base import TextEncoder
 
 ROWS = 5
@@ -38,11 +40,21 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
     uint8 and float pictures agree; the form of tokens, mask and boxes; batch order and batch
     size change nothing; gradients from `pooled` alone and from `tokens` alone (in training
     mode); number types, copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors.
+    Of an encoder of regions: padding and junk in it change nothing.
 
     Raises:
         AssertionError: a promise is broken; the message names it.
     """
+    from vlm.image.base import PictureEncoder  # not above: fusions are checked without Pillow
+
     encoder = prepared(encoder)
+    if isinstance(encoder, PictureEncoder):
+        check_pictures(encoder)
+    else:
+        check_regions(encoder)
+
+
+def check_pictures(encoder: PictureEncoder) -> None:
     height, width = encoder.transform.size
     images = torch.randint(256, (ROWS, 3, height, width), dtype=torch.uint8)
     check_grid(encoder, images)
@@ -71,8 +83,47 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
         check_refuses(encoder, given, lambda p=pictures: encoder(p))  # type: ignore[misc]
 
 
-def check_grid(encoder: ImageEncoder, images: torch.Tensor) -> None:
-    from vlm.image.base import grid_boxes  # not above: fusions are checked without Pillow
+def check_regions(encoder: ImageEncoder) -> None:
+    mask = torch.arange(7) < torch.tensor((7, 3, 1, 5, 2))[:, None]  # (B, N)
+    tokens, boxes = torch.randn(ROWS, 7, encoder.dim), torch.rand(ROWS, 7, 4)
+    regions = Features(tokens, mask, masked_mean(tokens, mask), boxes)
+    wanted = encoder(regions)
+    check_features(encoder, wanted, ROWS, encoder.dim)
+    with promise(encoder, "each region has its box, in [0, 1]"):
+        require(wanted.boxes is not None and wanted.boxes.shape == (ROWS, 7, 4), "There are none.")
+        require(wanted.boxes[mask].equal(boxes[mask]), "They are others.")
+    with promise(encoder, "padding changes nothing", "NaN in the padding"):
+        nan = [torch.where(mask[..., None], x, torch.nan) for x in (tokens, boxes)]
+        output = encoder(regions._replace(tokens=nan[0], boxes=nan[1]))
+        require_same(output, wanted)
+        require(bool(output.boxes.isfinite().all()), "NaN in the boxes.")
+    for row, count in enumerate(mask.sum(1).tolist()):
+        given = f"row {row} alone, cut to its {count} regions"
+        with promise(encoder, "padding changes nothing", given):
+            cut = [x[[row], :count] for x in (tokens, mask, boxes)]
+            alone = encoder(Features(cut[0], cut[1], regions.pooled[[row]], cut[2]))
+            require_same(alone, take(wanted, [row]))
+    with promise(encoder, "the result has the number type of the model", "float64"):
+        doubled = copy.deepcopy(encoder).double()(regions)
+        types = {doubled.tokens.dtype, doubled.pooled.dtype}
+        require(types == {torch.float64}, f"It is {types}.")
+    check_batch(encoder, (regions,), ROWS)
+    check_copies(encoder, (regions,))
+    check_bf16(encoder, (regions,))
+    check_compiled(encoder, (regions,))
+    wrong = {
+        "features that are too wide": regions._replace(
+            tokens=torch.zeros(ROWS, 7, encoder.dim + 1), pooled=torch.zeros(ROWS, encoder.dim + 1)
+        ),
+        "regions without boxes": regions._replace(boxes=None),
+        "pictures": torch.zeros(ROWS, 3, 5, 7),
+    }
+    for given, images in wrong.items():
+        check_refuses(encoder, given, lambda i=images: encoder(i))  # type: ignore[misc]
+
+
+def check_grid(encoder: PictureEncoder, images: torch.Tensor) -> None:
+    from vlm.image.base import grid_boxes
 
     output = encoder(images)
     check_features(encoder, output, ROWS, encoder.dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 import time
@@ -34,6 +35,7 @@ from vlm.training.explain_error import explain
 from vlm.training.run_report import RunReport
 from vlm.training.task import VQATask
 
+MONITORED = "val_"
 PARTS_OF_MODEL = ("image_encoder", "text_encoder", "fusion", "head")
 
 
@@ -83,6 +85,9 @@ class VQACLI(LightningCLI):
         # Pictures in memory need no workers; evaluation needs none of fit's callbacks.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
+        # Of Lightning's own calls of torch, and its advertisements: no user of ours can act on it.
+        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
         super().__init__(
             VQATask,
             VQADataModule,
@@ -157,6 +162,16 @@ class VQACLI(LightningCLI):
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
             for part in PARTS_OF_MODEL:
                 config.model[part] = _namespace(self.checkpoint.model[part])
+        elif self.subcommand != "fit":
+            raise ConfigError(
+                f"{self.subcommand}: got no --ckpt_path, so the model would be random; give a "
+                f"run's checkpoints/best.ckpt."
+            )
+        if not config.run.monitor.startswith(MONITORED):
+            raise ConfigError(
+                f"run.monitor: got {config.run.monitor!r}; wanted a figure of the validation part, "
+                f"val_accuracy or val_loss."
+            )
         self.run_folder = _new_folder(config.run, str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -189,19 +204,32 @@ class VQACLI(LightningCLI):
             self.model.about = self.checkpoint.about
         else:
             self.model.about = {
+                "vocabulary": self._vocabulary(),
                 "run": str(self.run_folder),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 "vlm": __version__,
                 "torch": str(torch.__version__),
                 "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
-                "answers_from": "train",
             }
+            if self.subcommand == "fit" and self.config_init.fit.run.test:
+                # Known now, and not after the training that comes first.
+                self.datamodule.check_answers("test")
+
+    def _vocabulary(self) -> dict[str, Any] | None:
+        """About the model's answers: the checkpoint's, where the model is from one."""
+        if self.checkpoint:
+            return self.checkpoint.about.get("vocabulary")
+        return self.datamodule.describe_answers()
 
     def after_fit(self) -> None:
         if self.config_init[self.subcommand].run.test:
             self.trainer.test(
                 self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False
             )
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 def _new_folder(run: RunOptions, subcommand: str) -> Path:

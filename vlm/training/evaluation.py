@@ -12,9 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlm.batch import Batch
+from vlm.data.datamodule import VQADataModule
 from vlm.data.questions import image_groups
 from vlm.heads.base import AnswerHead
-from vlm.metrics import Mean, accuracy_by, vqa_accuracy
+from vlm.metrics import Mean, accuracy_by
 
 
 class Prediction(NamedTuple):
@@ -27,12 +28,14 @@ class Prediction(NamedTuple):
 class Evaluation:
     """Collects answers during a pass over a split; `finish` makes it whole on every process.
 
-    Scores are the official VQA accuracy on the answers' text: a correct answer that the model's
-    vocabulary lacks, or holds in another order than the data, is judged as what it is.
+    Scores are the data set's own (`VQADataModule.score`) on the answers' text: a correct answer
+    that the model's vocabulary lacks, or holds in another order than the data, is judged as what
+    it is.
 
     Args:
         table: questions of the split.
         head: gives answers to scores.
+        data: says how an answer is scored.
 
     Attributes:
         predictions: by question id, in the order of the table once finished.
@@ -40,8 +43,8 @@ class Evaluation:
         loss: mean over questions; NaN where answers are unknown.
     """
 
-    def __init__(self, table: pa.Table, head: AnswerHead) -> None:
-        self.table, self.head = table, head
+    def __init__(self, table: pa.Table, head: AnswerHead, data: VQADataModule) -> None:
+        self.table, self.head, self.data = table, head, data
         self.predictions: dict[str, Prediction] = {}
         self.scores: list[float] = []
         self.loss = float("nan")
@@ -85,7 +88,7 @@ class Evaluation:
             self.loss = sum(total for _, total, _ in gathered) / count
         if self.table["answers"].null_count == 0:
             self.scores = [
-                vqa_accuracy(self.predictions[question].answer, answers)
+                self.data.score(self.predictions[question].answer, answers)
                 for question, answers in zip(ids, self.table["answers"].to_pylist(), strict=True)
             ]
 
@@ -99,12 +102,23 @@ class Evaluation:
         """The image of each question, as a number: the clusters of an interval."""
         return image_groups(self.table).tolist()
 
-    def types(self) -> dict[str, Mean]:
-        """Accuracy by answer type, in alphabetical order; empty where the data have none."""
-        keys = self.table["answer_type"].to_pylist()
+    def types(self, column: str | None = None) -> dict[str, Mean]:
+        """Accuracy by type, in alphabetical order; empty where the data have none.
+
+        Args:
+            column: of the questions; None for the one that the data set reports by.
+        """
+        keys = self.table[column or self.data.types].to_pylist()
         if not self.scores or None in keys:
             return {}
         return dict(sorted(accuracy_by(self.scores, keys).items()))
+
+    def summary(self) -> dict[str, float]:
+        """The data set's further figures (`VQADataModule.summarize`); none without answers."""
+        if not self.scores:
+            return {}
+        answers = [prediction.answer for prediction in self.predictions.values()]
+        return self.data.summarize(self.table, answers, self.scores)
 
     def write(self, path: Path) -> None:
         """Write one JSON line per question: id, image, question, answer type, answer,

@@ -37,6 +37,9 @@ def _shorten(message: str) -> str:
         and not re.match(r"Errors:|Given value: Namespace", line)
     ]
     text = " ".join(lines).replace("Does not validate against any of the Union subtypes ", "")
+    text = re.sub(
+        r"Unexpected import path format: (\S+\.ya?ml)", r"\1: there is no such file.", text
+    )
     return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str,
     """
     if not evaluation.scores:
         raise ValueError("This split has no answers to score by; use `predict` to write answers.")
-    columns = {"accuracy": evaluation.scores}
+    columns: dict[str, Sequence[float]] = {"accuracy": evaluation.scores}
     if floors:
         columns |= {
             "majority": floors.majority,
@@ -46,13 +46,19 @@ def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str,
 
 def _groups(evaluation: Evaluation) -> Iterator[tuple[str, np.ndarray]]:
     yield "overall", np.ones(len(evaluation.scores), dtype=bool)
-    types = np.asarray(evaluation.table["answer_type"].to_pylist(), dtype=object)
+    types = np.asarray(evaluation.table[evaluation.data.types].to_pylist(), dtype=object)
     for name in evaluation.types():
         yield name, types == name
 
 
-def print_report(rows: list[dict[str, Any]], title: str, about: str, console: Console) -> None:
-    """Show the rows as a table."""
+def print_report(
+    rows: list[dict[str, Any]],
+    summary: dict[str, float],
+    title: str,
+    about: str,
+    console: Console,
+) -> None:
+    """Show the rows as a table, and the data set's further figures under it."""
     table = Table(title=title, caption=about, caption_justify="left")
     table.add_column("questions about", no_wrap=True)
     headings = ["number", "accuracy %", "95 % interval"]
@@ -68,19 +74,30 @@ def print_report(rows: list[dict[str, Any]], title: str, about: str, console: Co
             *(f"{100 * row[name]:.2f}" for name in floors),
         )
     console.print(table)
+    for name, value in summary.items():
+        console.print(f"{name.replace('_', ' ')}: {value:.4f}")
 
 
 def write_report(
     path: Path, rows: list[dict[str, Any]], evaluation: Evaluation, about: Any
 ) -> None:
-    """Write the rows, and precision, recall and F1 per answer, as JSON."""
+    """Write as JSON: the rows, the data set's further figures, the accuracy by question type, and
+    precision, recall and F1 per answer."""
     predicted = [prediction.answer for prediction in evaluation.predictions.values()]
     references = [max(given, key=given.count) for given in evaluation.table["answers"].to_pylist()]
     answers = {a: row._asdict() for a, row in per_answer(predicted, references).items()}
     # JSON has no NaN: an undefined precision is null.
     for row in answers.values():
         row |= {name: None for name, value in row.items() if value != value}
-    content = {"about": about, "results": rows, "answers": answers}
+    content = {
+        "about": about,
+        "results": rows,
+        "summary": evaluation.summary(),
+        "question_types": {
+            name: mean._asdict() for name, mean in evaluation.types("question_type").items()
+        },
+        "answers": answers,
+    }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

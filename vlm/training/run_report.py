@@ -30,6 +30,8 @@ class RunReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
+        if trainer.is_global_zero:
+            self.console.print(f"Answers: {describe_vocabulary(pl_module)}.", soft_wrap=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -64,20 +66,33 @@ class RunReport(Callback):
             return
         evaluation, head = pl_module.evaluation, pl_module.model.head
         answers = head.vocabulary
-        floors = compute_floors(pl_module.data.table("train"), evaluation.table, answers.answers)
+        data = pl_module.data
+        floors = compute_floors(data.table("train"), evaluation.table, answers.answers, data.score)
         rows = report_rows(evaluation, floors)
         about = (
             f"95 % interval over {rows[0]['over']} (bootstrap). Floors: the most frequent training "
-            f"answer; the most frequent to the same question. Ceiling: the best that the "
-            f"{len(answers)} answers of the vocabulary ({answers.hash}, from the training "
-            f"questions) can reach; {floors.unanswerable} questions have no answer in it and "
-            f"count as wrong."
+            f"answer; the most frequent to the same question. Ceiling: the best that "
+            f"{describe_vocabulary(pl_module)} can reach; {floors.unanswerable} questions have no "
+            f"answer in it and count as wrong."
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        print_report(rows, f"Accuracy on {split}", about, self.console)
+        print_report(rows, evaluation.summary(), f"Accuracy on {split}", about, self.console)
         write_report(self.folder / f"{split}.json", rows, evaluation, pl_module.about)
         evaluation.write(self.folder / f"{split}_predictions.jsonl")
         self._name_folder()
 
     def _name_folder(self) -> None:
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
+
+
+def describe_vocabulary(pl_module: Any) -> str:
+    """The answer vocabulary in words: its size, its hash and the questions it is from."""
+    answers = pl_module.model.head.vocabulary
+    about = pl_module.about.get("vocabulary") or {}
+    source = {
+        "train": "from the training questions",
+        "train+val": "from training and validation questions, so that validation leaks into it",
+    }.get(about.get("from", ""), "of unknown source")
+    ceiling = about.get("validation_ceiling")
+    reach = f", {100 * ceiling:.2f} % of validation at best" if ceiling is not None else ""
+    return f"the {len(answers):,} answers of the vocabulary ({answers.hash}, {source}{reach})"

@@ -71,13 +71,13 @@ class VQATask(LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("validation"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("validation"), self.model.head, self.data)
 
     def on_test_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("test"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("test"), self.model.head, self.data)
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("predict"), self.model.head)
+        self.evaluation = Evaluation(self.data.table("predict"), self.model.head, self.data)
 
     def _evaluate(self, batch: Batch) -> list[Prediction]:
         assert self.evaluation is not None
@@ -111,6 +111,7 @@ class VQATask(LightningModule):
             scores |= {
                 f"accuracy/{name}": row.mean for name, row in self.evaluation.types().items()
             }
+            scores |= self.evaluation.summary()
         # Computed on the gathered answers, so every process has the same numbers already.
         self.log_dict(
             {f"{stage}_{name}": value for name, value in scores.items()},

@@ -1,0 +1,301 @@
+"""`vlm check-data`: every problem with its place, the figures, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from own_files import write_photos, write_rows
+from PIL import Image
+
+from vlm.data import EasyVQA, OwnData
+from vlm.data.check import DataCheck, check_data
+from vlm.data.check_report import write_check
+from vlm.image import transform
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """Of 10 pictures, 20 questions with ids."""
+    return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(tmp_path, images=10))]
+
+
+def check(folder: Path, limit: int = 10, **files: list[dict[str, Any]]) -> DataCheck:
+    """Check train, validation and test files of these rows."""
+    paths = {name: str(write_rows(folder / f"{name}.jsonl", r)) for name, r in files.items()}
+    data = OwnData(paths.pop("train"), images=folder / "photos", **paths)
+    return check_data(data, limit)
+
+
+def only(found: DataCheck, kind: str, warning: bool = False) -> str:
+    """The message of the only problem."""
+    problems, others = (found.errors, found.warnings)[:: -1 if warning else 1]
+    assert problems.counts == {kind: 1}
+    assert not others.counts
+    assert list(problems.kept) == [kind]
+    return problems.kept[kind][0]
+
+
+def cut(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Six pictures, two, two."""
+    return {"train": rows[:12], "validation": rows[12:16], "test": rows[16:]}
+
+
+def test_good_data_have_no_problem(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    for files in (cut(rows), {"train": rows}):
+        found = check(tmp_path, **files)
+        assert not found.errors.counts
+        assert not found.warnings.counts
+
+
+def test_figures_of_the_splits(tmp_path: Path) -> None:
+    write_photos(tmp_path, images=4)
+    train = [("0-0.png", "why?", "a"), ("0-0.png", "why?", "a"), ("0-1.png", "how is it?", "b")]
+    test = [("0-2.png", "why?", "a"), ("0-3.png", "why?", "b"), ("0-3.png", "how is it?", "b"),
+            ("0-3.png", "so?", "c")]  # fmt: skip
+    named = ("image", "question", "answer")
+    train, test = ([dict(zip(named, row, strict=True)) for row in part] for part in (train, test))
+    found = check(tmp_path, train=train, validation=test[:1], test=test)
+    found.splits.pop("validation")
+    summary = found.splits["test"]
+    assert (summary.questions, summary.images, summary.different) == (4, 2, 3)
+    assert summary.answered == 4
+    assert summary.answers == {"a": 1, "b": 2, "c": 1}
+    assert summary.words == {1: 3, 3: 1}
+    assert summary.floors == {"majority": 0.25, "question_only": 0.5, "ceiling": 0.75}
+    assert summary.unanswerable == 1
+    assert found.splits["train"].floors == {"ceiling": 1}
+    assert found.vocabulary is not None
+    assert found.vocabulary.answers == ["a", "b"]
+    write_check(found, tmp_path / "out")
+    written = json.loads((tmp_path / "out/check.json").read_text())
+    assert written["splits"]["test"]["question_only"] == 0.5
+    assert written["splits"]["test"]["questions_by_words"] == {"1": 3, "3": 1}
+    assert written["splits"]["test"]["most_frequent_answers"] == {"b": 2, "a": 1, "c": 1}
+    assert written["vocabulary"] == {"size": 2, "hash": found.vocabulary.hash}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "column", "what"),
+    [
+        ({"question": " "}, "empty question", "question", "got the question ' '"),
+        ({"answer": ""}, "no answer", "answer", "there is no answer"),
+        ({"answer": []}, "no answer", "answer", "there is no answer"),
+        ({"answer": [1, None]}, "wrong answer", "answer", "in which an answer is empty"),
+        ({"image": None}, "no image", "image", "image is missing or empty"),
+        ({"image": "http://a/b"}, "wrong image", "image", "got the address 'http://a/b'"),
+        ({"id": "q3"}, "duplicate id", "id", "the id stands at .*train.jsonl, line 4 already"),
+        ({"image": "nosuch.png"}, "missing image", "image", "nosuch.png: there is no such file"),
+    ],
+)
+def test_a_problem_has_file_line_and_column(
+    change: dict[str, Any],
+    kind: str,
+    column: str,
+    what: str,
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    rows[6] |= change
+    said = only(check(tmp_path, **cut(rows)), kind)
+    assert said.startswith(f"{tmp_path}/train.jsonl, line 7, column {column!r} (id ")
+    assert re.search(what, said)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "what"),
+    [
+        (b"no picture", "unreadable image", "not a readable picture"),
+        (b"", "unreadable image", "the file is empty"),
+        ("truncated", "unreadable image", "not a readable picture"),
+        ("large", "oversized image", "100 x 100 pixels; at most 2,000 are read"),
+    ],
+)
+def test_pictures_are_read(
+    content: bytes | str,
+    kind: str,
+    what: str,
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = tmp_path / "photos" / rows[12]["image"]
+    if content == "large":
+        monkeypatch.setattr(transform, "MAX_PIXELS", 2000)
+        Image.new("RGB", (100, 100)).save(photo)
+    elif content == "truncated":
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(photo)
+        photo.write_bytes(photo.read_bytes()[:-2000])
+    else:
+        photo.write_bytes(content)
+    said = only(check(tmp_path, **cut(rows)), kind)
+    assert said.startswith(f"{tmp_path}/validation.jsonl, line 1, column 'image' (id 'q12'): ")
+    assert what in said
+    assert str(photo) in said
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("validation", "test")}
+    data = OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
+    assert not check_data(data, images=False).errors.counts
+
+
+def test_features_of_regions_are_read_in_the_place_of_pictures(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "features").mkdir()
+    content = {"features": np.ones((3, 5), np.float32), "boxes": np.array([[0, 0, 9, 9]] * 3)}
+    for row in rows:
+        name = Path(row["image"]).stem
+        np.savez(tmp_path / f"features/{name}.npz", **content, image_w=10, image_h=10)
+        (tmp_path / "photos" / row["image"]).unlink(missing_ok=True)
+    (tmp_path / "features" / f"{Path(rows[4]['image']).stem}.npz").write_bytes(b"no features")
+    (tmp_path / "features" / f"{Path(rows[6]['image']).stem}.npz").unlink()
+    my = write_rows(tmp_path / "my.jsonl", rows)
+    found = check_data(OwnData(str(my), regions=tmp_path / "features"))
+    assert found.errors.counts == {"unreadable image": 1, "missing image": 1}
+    assert "my.jsonl, line 7, column 'image'" in found.errors.kept["missing image"][0]
+    found = check_data(OwnData(str(my), regions=tmp_path / "nosuch"))
+    assert found.errors.counts == {"unreadable data": 1}
+
+
+def test_an_image_in_two_splits(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    files = cut(rows)
+    files["test"][1]["image"] = "./" + rows[4]["image"]
+    said = only(check(tmp_path, **files), "image in two splits")
+    assert said.startswith(f"{tmp_path}/test.jsonl, line 2, column 'image' (id 'q17'): ")
+    assert f"'{tmp_path}/photos/{rows[4]['image']}' is in train too" in said
+    assert f"({tmp_path}/train.jsonl, line 5, column 'image' (id 'q4'))" in said
+
+
+def test_a_set_that_shares_its_images_is_only_warned(
+    rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnData, "shared_images", True)
+    files = cut(rows)
+    files["test"][1]["image"] = rows[4]["image"]
+    only(check(tmp_path, **files), "image in two splits", warning=True)
+
+
+def test_a_group_in_two_splits(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    rows[0]["group"], rows[1]["group"], rows[13]["group"] = "patient 1", "patient 2", "patient 2"
+    said = only(check(tmp_path, **cut(rows)), "group in two splits")
+    assert "validation.jsonl, line 2, column 'group'" in said
+    assert "'patient 2' is in train too" in said
+    # A split that is made here keeps them together.
+    for number, row in enumerate(rows):
+        row["group"] = f"patient {number // 4}"
+    found = check(tmp_path, train=rows)
+    assert not found.errors.counts
+    assert sum(summary.questions for summary in found.splits.values()) == len(rows)
+
+
+def test_an_answer_outside_the_vocabulary(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    rows[17]["answer"] = "mauve"
+    found = check(tmp_path, **cut(rows))
+    said = only(found, "answer outside the vocabulary", warning=True)
+    assert said.startswith(f"{tmp_path}/test.jsonl, line 2, column 'answer' (id 'q17'): ")
+    assert "the model cannot give 'mauve'" in said
+    assert found.splits["test"].floors["ceiling"] == 0.75
+    rows[17]["answer"] = ["mauve", "red"]  # one of them can be given
+    assert not check(tmp_path, **cut(rows)).warnings.counts
+
+
+def test_a_question_without_a_word(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    rows[3]["question"] = "🐈?!"
+    said = only(check(tmp_path, **cut(rows)), "question without a word", warning=True)
+    assert "train.jsonl, line 4, column 'question'" in said
+
+
+def test_a_test_without_answers_is_no_error_and_one_with_some_is(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row in rows[16:]:
+        del row["answer"]
+    found = check(tmp_path, **cut(rows))
+    assert not found.errors.counts
+    assert found.splits["test"].answered == 0
+    assert found.splits["test"].floors == {}
+    rows[17]["answer"] = "red"
+    found = check(tmp_path, **cut(rows))
+    assert found.errors.counts == {"no answer": 3}
+    assert "test.jsonl, line 1, column 'answer'" in found.errors.kept["no answer"][0]
+
+
+def test_all_problems_are_found_and_the_first_of_each_kind_listed(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row in rows[:5]:
+        row["question"] = ""
+    rows[0] |= {"answer": None, "image": None}  # three in one line
+    for row in rows[6:10]:
+        row["image"] = f"nosuch {row['id']}.png"
+    files = cut(rows)
+    files["test"] = [row | {"image": f"../photos/{row['image']}"} for row in rows[10:20:2]]
+    found = check(tmp_path, limit=2, **files)
+    assert found.errors.counts == {
+        "empty question": 5,
+        "no answer": 1,
+        "no image": 1,
+        "missing image": 4,
+        "image in two splits": 3,  # 10 with train; 12 and 14 with validation
+    }
+    kept = found.errors.kept
+    assert {kind: len(messages) for kind, messages in kept.items()} == {
+        "empty question": 2,
+        "no answer": 1,
+        "no image": 1,
+        "missing image": 2,
+        "image in two splits": 2,
+    }
+    assert [re.findall(r"line (\d+)", m) for m in kept["empty question"]] == [["1"], ["2"]]
+    assert found.splits["train"].questions == 7, "what has a mistake is left out, and was counted"
+
+
+def test_unreadable_lines_and_files(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    found = check(tmp_path, **cut(rows))
+    lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text(
+        "".join([*lines[:3], "{no\n", *lines[4:11], lines[11][:9]])
+    )
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("validation", "test")}
+    data = OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
+    found = check_data(data)
+    assert found.errors.counts == {"unreadable line": 2}
+    first, second = found.errors.kept["unreadable line"]
+    assert f"train.jsonl, line 4, byte {len(''.join(lines[:3])) + 1} " in first
+    assert "train.jsonl, line 12, byte" in second
+    assert found.splits["train"].questions == 10
+    (tmp_path / "test.jsonl").unlink()
+    found = check_data(OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths))
+    assert found.errors.counts == {"unreadable line": 2, "unreadable data": 1}
+    assert "test.jsonl: there is no such file" in found.errors.kept["unreadable data"][0]
+    assert set(found.splits) == {"train", "validation"}
+
+
+@pytest.mark.parametrize("content", ["", "{\n", '{"image": "a", "question": "?", "answer": "b"}\n'])
+def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_text(content)
+    found = check_data(OwnData(str(tmp_path / "my.jsonl")))
+    assert found.errors.counts["unreadable data"] == 1
+    assert "two at least" in found.errors.kept["unreadable data"][0]
+    write_check(found, tmp_path / "out")
+
+
+def test_other_sets_are_checked_too(data: Path, tmp_path: Path) -> None:
+    """Problems of easy-VQA's files; its pictures have no line, but an id."""
+    import shutil
+
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    questions = json.loads((root / "train/questions.json").read_text())
+    questions[7][0] = ""
+    questions[8][1] = "odd"
+    (root / "train/questions.json").write_text(json.dumps(questions))
+    (root / "test/images/3.png").unlink()
+    found = check_data(EasyVQA(root=root, validation_share=0.25))
+    assert found.errors.counts == {"empty question": 1, "missing image": 1}
+    assert "questions.json, question 8 (id 'train-7')" in found.errors.kept["empty question"][0]
+    assert found.errors.kept["missing image"][0].startswith("test, column 'image' (id 'test-9'): ")
+    assert [len(found.splits), found.splits["test"].questions] == [3, 36]

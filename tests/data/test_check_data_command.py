@@ -1,0 +1,96 @@
+"""`vlm check-data` on the command line: output, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from own_files import CONFIG, small, write_photos, write_rows
+from PIL import Image
+
+from vlm.cli import main
+from vlm.data import OwnData
+from vlm.data.check import check_data
+from vlm.data.check_report import write_check
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """Of 10 pictures, 20 questions with ids."""
+    return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(tmp_path, images=10))]
+
+
+def test_the_command(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*more: str) -> tuple[int, str]:
+        my = write_rows(tmp_path / "my.jsonl", rows)
+        with pytest.raises(SystemExit) as stopped:
+            main(["check-data", CONFIG, *small(tmp_path, my, *more)])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return stopped.value.code, said.out + said.err
+
+    code, said = run()
+    assert code == 0
+    assert "0 errors" in said
+    folder = tmp_path / "runs/own_data/check-data"
+    assert f"Figures and plot: {folder}" in said
+    with Image.open(folder / "distributions.png") as plot:
+        assert min(plot.size) > 300
+    for row in rows[:4]:
+        row["question"] = ""
+    code, said = run("--limit=3", f"--output={tmp_path / 'there'}")
+    assert code == 1
+    assert "error: empty question (4)" in said
+    assert f"{tmp_path}/my.jsonl, line 3, column 'question' (id 'q2'): got" in said
+    assert "line 4" not in said
+    assert "... and 1 more" in said
+    assert json.loads((tmp_path / "there/check.json").read_text())["errors"]["empty question"] == {
+        "count": 4,
+        "first": [m.strip() for m in said.splitlines() if "got the question" in m],
+    }
+    for wrong, message in (
+        ("--data.pth=x", "Did you mean"),
+        ("--data.columns={anwser: x}", "Did you mean 'answer'"),
+        ("--limit=0", "wanted 1 or more"),
+    ):
+        code, said = run(wrong)
+        assert code == 2
+        assert message in said
+
+
+def test_the_command_needs_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (([], "config"), (["nosuch.yaml"], "nosuch.yaml")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["check-data", *arguments])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["check-data", CONFIG])
+    assert stopped.value.code == 2
+    assert "path" in capsys.readouterr().err
+
+
+def test_the_plot_takes_any_text(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Chinese, emoji, right to left, what looks like a formula, and a long answer."""
+    answers = ["红色", "🐈", "אדום", "$x_$", "an answer " * 30]
+    for row, answer in zip(rows, answers * 4, strict=True):
+        row["answer"] = answer
+    my = write_rows(tmp_path / "my.jsonl", rows)
+    found = check_data(OwnData(str(my), images=tmp_path / "photos"))
+    assert not found.errors.counts
+    write_check(found, tmp_path / "out")
+    assert "红色" in (tmp_path / "out/check.json").read_text("utf-8")
+
+
+def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
+    """The command works for data that are not one's own."""
+    config = str(ROOT / "configs/easy_vqa.yaml")
+    with pytest.raises(SystemExit) as stopped:
+        main(["check-data", config, f"--data.root={data}", f"--output={tmp_path / 'out'}"])
+    assert stopped.value.code == 0
+    assert (tmp_path / "out/distributions.png").is_file()

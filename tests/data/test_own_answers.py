@@ -1,0 +1,95 @@
+"""The forms in which answers are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vlm.data.answers import annotators_answers, cell_content
+
+YES3 = ["yes", "yes", "yes", "no"]
+TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in enumerate(
+    [("down", "yes")] * 7 + [("at table", "maybe"), ("skateboard", "no"), ("table", "yes")], 1
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("yes", ["yes"]),
+        ("  two words ", ["two words"]),
+        ("a|b", ["a|b"]),  # two answers in CSV alone
+        (3, ["3"]),
+        (2.5, ["2.5"]),
+        (["yes", "no", "yes"], ["yes", "no", "yes"]),
+        ([3, 4], ["3", "4"]),
+        ({"yes": 3, "no": 1}, YES3),
+        ({"yes": 3.0, "no": 1, "maybe": 0, "so": None}, YES3),
+        ([("yes", 3), ("no", 1)], YES3),  # a map of Arrow's
+        ([{"answer": "yes", "count": 3}, {"answer": "no", "count": 1}], YES3),
+        ([{"answer": "yes", "count": 3}, {"answer": "no"}], YES3),
+        ({"answer": ["yes", "no"], "count": [3, 1], "by": ["x", "y"]}, YES3),
+        (TEN, ["down"] * 7 + ["at table", "skateboard", "table"]),
+        ({"yes": 0.7, "no": 0.3}, ["yes"] * 7 + ["no"] * 3),
+        ([{"answer": a, "confidence": 0.5} for a in "ab"], ["a"] * 5 + ["b"] * 5),
+        ({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, ["a"] * 4 + ["b"] * 3 + ["c"] * 3),
+        ({"a": 0.94, "b": 0.06}, ["a"] * 9 + ["b"]),
+        ("🐈", ["🐈"]),
+        ("כן", ["כן"]),
+        (["红色", "红"], ["红色", "红"]),
+        (None, None),
+        ("", None),
+        ("  ", None),
+        ([], None),
+        ({}, None),
+        (float("nan"), None),
+        ({"yes": 0}, None),
+    ],
+)  # fmt: skip
+def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
+    assert annotators_answers(value) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (True, "got True; wanted a text"),
+        (["yes", None], "in which an answer is empty"),
+        (["yes", " "], "in which an answer is empty"),
+        (["yes", ["no"]], r"got \['no'\]; wanted a text"),
+        ([{"answer": "yes"}, "no"], "got {'answer': 'yes'}; wanted a text"),
+        ([{"text": "yes"}], "got {'text': 'yes'}; wanted objects with an answer"),
+        ([{"answer": ""}], "an answer is empty"),
+        ({"yes": -1}, "got -1 for 'yes'; wanted a count, or a share"),
+        ({"yes": "many"}, "got 'many' for 'yes'; wanted a count, or a share"),
+        ({"yes": True}, "got True for 'yes'"),
+        ({"yes": float("nan")}, "got nan for 'yes'"),
+        ({"yes": float("inf")}, "counts that sum to inf; wanted at most 1,000"),
+        ({"yes": 10**9}, r"counts that sum to 1e\+09; wanted at most 1,000"),
+        # How sure each of three was: neither counts nor shares.
+        ([{"answer": "a", "answer_confidence": 0.9}] * 3, "sum to 2.7; .*leave it out"),
+        ({"a": 0.5}, "sum to 0.5; wanted whole counts, or shares of the annotators that sum to 1"),
+        ({"a": 0.96, "b": 0.04}, "the share 0.04 for 'b'; .*less than one: leave it out"),
+        ("\ud83d", r"no valid Unicode"),
+    ],
+)
+def test_other_forms_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        annotators_answers(value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("yes", ["yes"]),
+        ("yes|no| yes", ["yes", "no", "yes"]),
+        ('["yes", "a|b"]', ["yes", "a|b"]),
+        ('{"yes": 3, "no": 1}', YES3),
+        ('[{"answer": "yes", "count": 3}, {"answer": "no", "count": 1}]', YES3),
+        ("[sic", ["[sic"]),
+        ("", None),
+    ],
+)
+def test_cells_of_a_csv_file(cell: str, wanted: list[str] | None) -> None:
+    assert annotators_answers(cell_content(cell)) == wanted

@@ -1,0 +1,22 @@
+"""Every public data set has a configuration; tests/test_configs.py tries each."""
+
+from __future__ import annotations
+
+import yaml
+from conftest import ROOT
+
+import vlm.data
+from vlm.data import EasyVQA, OwnData, VQADataModule
+
+# The base, and what has a configuration of its own with a model.
+ELSEWHERE = {VQADataModule, EasyVQA, OwnData}
+
+
+def test_every_set_has_a_configuration() -> None:
+    public = [getattr(vlm.data, name) for name in vlm.data.__all__]
+    sets = {c for c in public if isinstance(c, type) and issubclass(c, VQADataModule)} - ELSEWHERE
+    configured = {
+        yaml.safe_load(path.read_text())["class_path"]
+        for path in (ROOT / "configs/data").glob("*.yaml")
+    }
+    assert configured == {f"vlm.data.{each.__name__}" for each in sets}

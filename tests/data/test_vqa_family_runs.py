@@ -1,0 +1,180 @@
+"""Runs on the VQA family: what checkpoint and report say, and what test questions get."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from rich.console import Console
+from vqa_miniature import write_a_okvqa, write_mscoco, write_tdiuc, write_vizwiz
+
+from vlm.checkpoint import read_checkpoint
+from vlm.cli import main
+from vlm.data import AOKVQA, TDIUC, VizWiz, VQADataModule
+from vlm.data.floors import compute_floors
+from vlm.training.cli import VQACLI
+from vlm.training.evaluation import Evaluation, Prediction
+from vlm.training.report import print_report, report_rows, write_report
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
+
+
+def arguments(root: Path, folder: Path) -> list[str]:
+    return [
+        f"-c={ROOT / 'configs/easy_vqa.yaml'}",
+        f"--data={ROOT / 'configs/data/vqa_v2.yaml'}",
+        f"--data.root={root}",
+        "--data.images_per_batch=3",
+        "--data.workers=0",
+        "--data.vocabulary.min_answer_count=2",
+        f"--run.folder={folder}",
+        "--run.test=false",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+    ]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mscoco(tmp_path_factory.mktemp("vqa_v2"), photos=True)
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return VQACLI(["fit", *arguments(root, tmp_path_factory.mktemp("runs"))]).run_folder
+
+
+def again(trained: Path, folder: Path) -> list[str]:
+    config, checkpoint = trained / "config.yaml", trained / "checkpoints/best.ckpt"
+    return [f"-c={config}", f"--ckpt_path={checkpoint}", f"--run.folder={folder}"]
+
+
+def test_a_checkpoint_says_where_its_answers_are_from(trained: Path) -> None:
+    checkpoint = read_checkpoint(trained)
+    about = checkpoint.about["vocabulary"]
+    assert about.pop("hash")
+    assert about == {
+        "size": len(checkpoint.answers),
+        "from": "train+val",
+        "min_count": 2,
+        "max_size": None,
+        "normalized": True,
+        "validation_ceiling": 1.0,
+    }
+    assert set(checkpoint.answers) == {"no", "yes", "red", "green", "blue"}
+
+
+def test_a_report_says_it_beside_the_score(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = VQACLI(["validate", *again(trained, tmp_path)])
+    said = " ".join(capsys.readouterr().out.split())
+    digest = read_checkpoint(trained).about["vocabulary"]["hash"]
+    assert f"5 answers of the vocabulary ({digest}, from training and validation questions" in said
+    assert "so that validation leaks into it, 100.00 % of validation at best)" in said
+    report = json.loads((cli.run_folder / "validation.json").read_text())
+    assert {row["type"] for row in report["results"]} == {"overall", "other", "yes/no"}
+    assert report["question_types"].keys() == {"is it", "what color is"}
+    assert report["question_types"]["is it"]["questions"] == 5
+    assert report["summary"] == {}
+    assert report["about"]["vocabulary"]["hash"] == digest
+
+
+def test_answers_to_questions_without_any_become_a_submission(
+    root: Path, trained: Path, tmp_path: Path
+) -> None:
+    folder = VQACLI(["predict", *again(trained, tmp_path)]).run_folder
+    questions = root / "v2_OpenEnded_mscoco_test-dev2015_questions.json"
+    main(["submit", str(folder / "predictions.jsonl"), str(questions)])
+    rows = json.loads((folder / "submission.json").read_text())
+    wanted = json.loads(questions.read_text())["questions"]
+    assert [row["question_id"] for row in rows] == [row["question_id"] for row in wanted]
+    assert {row["answer"] for row in rows} <= set(read_checkpoint(trained).answers)
+
+
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 1
+    output = capsys.readouterr()
+    assert "Trained" not in output.out
+    said = [line for line in output.err.splitlines() if line.startswith("vlm")]
+    assert len(said) == 1, output.err
+    return said[0]
+
+
+def test_a_test_without_answers_says_why_not(
+    root: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = "VQAv2: 6 of the 6 test questions have no answers"
+    said = refused(["test", *again(trained, tmp_path)], capsys)
+    assert wanted in said
+    assert "`vlm predict`" in said
+    # A training that is to end with a test says so before it starts.
+    said = refused(["fit", *arguments(root, tmp_path), "--run.test=true"], capsys)
+    assert wanted in said
+
+
+def evaluated(data: VQADataModule, split: Any, answers: list[str]) -> Evaluation:
+    table = data.table(split)
+    evaluation = Evaluation(table, None, data)  # type: ignore[arg-type]
+    ids = table["id"].to_pylist()
+    evaluation.predictions = {
+        key: Prediction(answer, 0.5) for key, answer in zip(ids, answers, strict=True)
+    }
+    evaluation.finish()
+    return evaluation
+
+
+def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
+    data = TDIUC(write_tdiuc(tmp_path))
+    answers = ["red", "2", "doesnotapply", "blue", "2", "doesnotapply"]
+    evaluation = evaluated(data, "test", answers)
+    floors = compute_floors(data.table("train"), data.table("test"), ["red"], data.score)
+    rows = report_rows(evaluation, floors)
+    assert {row["type"]: row["accuracy"] for row in rows} == {
+        "overall": pytest.approx(5 / 6),
+        "color": 0.5,
+        "counting": 1,
+        "absurd": 1,
+    }
+    assert [row["type"] for row in rows][1:] == ["absurd", "color", "counting"]
+    assert rows[0]["ceiling"] == pytest.approx(2 / 6)
+    summary = evaluation.summary()
+    assert summary["arithmetic_mean_per_type"] == pytest.approx(2.5 / 3)
+    assert summary["harmonic_mean_per_type"] == pytest.approx(3 / 4)
+    console = Console(file=io.StringIO(), width=110)
+    print_report(rows, summary, "Accuracy", "", console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "harmonic mean per type: 0.7500" in printed
+    write_report(tmp_path / "test.json", rows, evaluation, {})
+    assert json.loads((tmp_path / "test.json").read_text())["summary"] == summary
+
+
+def test_vizwiz_scores_its_own_way_and_finds_the_unanswerable(tmp_path: Path) -> None:
+    data = VizWiz(write_vizwiz(tmp_path))
+    evaluation = evaluated(data, "validation", ["Unanswerable", "The yes", "unanswerable"])
+    # One of ten said so; "The yes" is normalised though the ten agree; eight of ten.
+    assert evaluation.scores == pytest.approx([0.3, 1, 1])
+    # One found of one, and one named wrongly: precision 1/2, recall 1.
+    assert evaluation.summary() == {"unanswerable_f1": pytest.approx(2 / 3)}
+    assert set(evaluation.types()) == {"other", "unanswerable", "yes/no"}
+    splits = data.table("train"), data.table("validation")
+    floors = compute_floors(*splits, ["soup"], data.score)
+    assert floors.ceiling == pytest.approx([1, 0, 0.6])
+    assert floors.unanswerable == 1
+    # Floors and ceiling go by the set's own score too: VQA accuracy gives "the yes" nothing here.
+    floors = compute_floors(*splits, ["soup", "the yes"], data.score)
+    assert floors.ceiling == pytest.approx([1, 1, 0.6])
+
+
+def test_a_okvqa_counts_three_of_ten_in_full(tmp_path: Path) -> None:
+    data = AOKVQA(write_a_okvqa(tmp_path))
+    evaluation = evaluated(data, "validation", ["rain", "rain ", "wind"])
+    assert evaluation.scores == pytest.approx([1, 1 / 3, 0])
+    assert evaluation.summary() == {}

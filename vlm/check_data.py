@@ -1,0 +1,88 @@
+"""`vlm check-data`: everything that is wrong with the data of a configuration, before training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vlm.data.check import check_data
+from vlm.data.check_report import print_check, write_check
+from vlm.data.datamodule import VQADataModule
+from vlm.training.cli import VQACLI, ConciseParser, ConfigError, option_names
+from vlm.training.explain_error import explain
+
+EXAMPLES = """\
+examples:
+  vlm check-data configs/own_data.yaml --data.path my.jsonl --data.images photos/
+  vlm check-data configs/easy_vqa.yaml --limit 50
+
+Further options are those of `vlm fit`. Exit code 1 if there are errors, 2 if the configuration is
+wrong. A plot and all figures are written to OUTPUT.
+"""
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Run the command; ends the process with 1 if the data have errors."""
+    parser = argparse.ArgumentParser(
+        prog="vlm check-data",
+        description="Read all questions and pictures of a configuration, and list what is wrong.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="a configuration of `vlm fit`")
+    parser.add_argument(
+        "--limit", type=int, default=10, help="list so many problems of a kind (default 10)"
+    )
+    parser.add_argument(
+        "--no-images", dest="images", action="store_false", help="do not read the pictures"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the plot (RUN.FOLDER/RUN.NAME/check-data)"
+    )
+    given, options = parser.parse_known_args(arguments)
+    if given.limit < 1:
+        parser.error(f"--limit: got {given.limit}; wanted 1 or more")
+    try:
+        cli = _DataOnly(["fit", "-c", given.config, *options])
+    except ConfigError as error:
+        message = explain(str(error), option_names())
+        print(f"vlm check-data ({given.config}): {message}", file=sys.stderr)
+        sys.exit(2)
+    found = check_data(cli.datamodule, given.limit, given.images)
+    console = Console(highlight=False, markup=False, emoji=False)  # answers are not ours
+    print_check(found, console)
+    run = cli.config.fit.run
+    output = given.output or Path(run.folder) / run.name / "check-data"
+    write_check(found, output)
+    console.print(f"Figures and plot: {output}", soft_wrap=True)
+    sys.exit(1 if found.errors.counts else 0)
+
+
+class _DataOnly(VQACLI):
+    """The data of a configuration, without a model."""
+
+    def _set_seed(self) -> None:
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        parser = ConciseParser()
+        parser.add_argument("--data", type=VQADataModule)
+        config = parser.parse_object({"data": self.config.fit.data})
+        try:
+            self.datamodule = parser.instantiate_classes(config).data
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def after_instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass

@@ -1,0 +1,141 @@
+"""What annotators said, in the forms that people write it, as one text per annotator."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+TEN = 10
+MOST = 1000
+"""Annotators of a question; a larger count is a mistake."""
+
+
+def annotators_answers(value: Any) -> list[str] | None:
+    """One text per annotator, or None where there is no answer.
+
+    Args:
+        value: a text or number; a list of these; an answer's count or share by its text; or a list
+            of objects with `answer` and, for each or for none, `count`, `answer_confidence` or
+            `confidence`. Counts are written out as repeated answers. Confidences in words (VQA
+            v2's yes, maybe, no) stay unused, as in the official evaluator. Numbers that are no
+            whole ones are the annotators' shares: they must sum to 1, and ten annotators are
+            written out.
+
+    Raises:
+        ValueError: anything else, with what was found and what was wanted.
+    """
+    if isinstance(value, Mapping):
+        if isinstance(value.get("answer"), list):  # columns, as Hugging Face stores lists of dicts
+            keys = [key for key in value if isinstance(value[key], list)]
+            rows = zip(*(value[key] for key in keys), strict=True)
+            value = [dict(zip(keys, row, strict=True)) for row in rows]
+        else:
+            return _written_out(value.items())
+    if isinstance(value, list):
+        if value and all(isinstance(item, tuple) for item in value):  # a map of Arrow's
+            return _written_out(value)
+        if value and all(isinstance(item, Mapping) for item in value):
+            return _from_objects(value)
+        texts = [plain_text(item) for item in value]
+        if None in texts:
+            raise ValueError(f"got {_short(value)}, in which an answer is empty; remove that one")
+        return texts or None  # type: ignore[return-value]
+    text = plain_text(value)
+    return None if text is None else [text]
+
+
+def cell_content(cell: str) -> Any:
+    """Of a CSV file's cell: a JSON list or object, the parts of "a|b", or the text itself."""
+    if cell.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(cell)
+        except ValueError:
+            return cell  # an answer may well begin with a bracket
+    return cell.split("|") if "|" in cell else cell
+
+
+def plain_text(value: Any) -> str | None:
+    """A text without the space around it, or a number as text; None for nothing.
+
+    Raises:
+        ValueError: another type, or a text that is no valid Unicode.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None  # NaN: an empty place of a data frame
+    if isinstance(value, str):
+        check_unicode(value)
+        return value.strip() or None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"got {_short(value)}; wanted a text")
+
+
+def check_unicode(text: str) -> None:
+    """Raise ValueError for half a surrogate pair, which JSON can hold and no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
+
+
+def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
+    weighted: list[tuple[Any, Any]] = []
+    for item in items:
+        if "answer" not in item:
+            raise ValueError(f"got {_short(dict(item))}; wanted objects with an answer")
+        weight = next(
+            (item[key] for key in ("count", "answer_confidence", "confidence") if key in item), 1
+        )
+        weighted.append((item["answer"], 1 if isinstance(weight, str) else weight))
+    return _written_out(weighted)
+
+
+def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
+    """Each answer as often as it was given; of shares, ten answers."""
+    answers: list[str] = []
+    weights: list[float] = []
+    for answer, weight in weighted:
+        if weight is None or weight == 0:  # an Arrow struct has a field for every answer
+            continue
+        text = plain_text(answer)
+        if text is None:
+            raise ValueError("an answer is empty; remove that one")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
+            raise ValueError(f"got {_short(weight)} for {text!r}; wanted a count, or a share")
+        answers.append(text)
+        weights.append(weight)
+    if any(weight != int(weight) for weight in weights if math.isfinite(weight)):
+        counts = _of_ten(answers, weights)
+    elif sum(weights) > MOST:
+        raise ValueError(f"got counts that sum to {sum(weights):g}; wanted at most {MOST:,}")
+    else:
+        counts = [int(weight) for weight in weights]
+    return [a for a, n in zip(answers, counts, strict=True) for _ in range(n)] or None
+
+
+def _of_ten(answers: list[str], shares: list[float]) -> list[int]:
+    """How many of ten annotators gave each answer, by largest remainders."""
+    if not abs(sum(shares) - 1) <= 0.01:
+        raise ValueError(
+            f"got numbers that sum to {sum(shares):g}; wanted whole counts, or shares of the "
+            f"annotators that sum to 1. How sure each annotator was cannot be used: leave it out"
+        )
+    exact = [TEN * share / sum(shares) for share in shares]
+    counts = [int(number) for number in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
+    for i in by_remainder[: TEN - sum(counts)]:
+        counts[i] += 1
+    if 0 in counts:
+        i = counts.index(0)
+        raise ValueError(
+            f"got the share {shares[i]:g} for {answers[i]!r}; shares are written out as ten "
+            f"annotators, of whom this is less than one: leave it out, or write counts"
+        )
+    return counts
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,279 @@
+"""Everything that is wrong with a data set, found before any training."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+
+import numpy as np
+import pyarrow as pa
+from rich.progress import Progress
+
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.floors import compute_floors
+from vlm.data.images import load_picture
+from vlm.data.problems import DataError, Problems, collecting
+from vlm.data.questions import stream
+from vlm.heads.vocabulary import AnswerVocabulary
+from vlm.image.transform import ImageError
+from vlm.text.tokenizer import split_words
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
+READ_AT_ONCE = 256
+"""Pictures handed to the readers at a time."""
+
+
+@dataclass
+class SplitSummary:
+    """Of one split.
+
+    Attributes:
+        questions: how many can be used.
+        images, different: how many different images and questions.
+        answered: questions with answers.
+        answers: how often each answer was given.
+        words: number of questions by their number of words.
+        floors: mean accuracy in [0, 1] of the floors and the vocabulary's ceiling; empty where
+            answers are unknown.
+        unanswerable: questions on which the vocabulary can earn nothing.
+    """
+
+    questions: int = 0
+    images: int = 0
+    different: int = 0
+    answered: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    words: Counter[int] = field(default_factory=Counter)
+    floors: dict[str, float] = field(default_factory=dict)
+    unanswerable: int = 0
+
+
+@dataclass
+class DataCheck:
+    """What a check found.
+
+    Attributes:
+        errors: what has to be put right.
+        warnings: what may be as it should.
+        splits: by name; those that could be read.
+        vocabulary: of answers, as a training would make it; None where none could be made.
+    """
+
+    errors: Problems
+    warnings: Problems
+    splits: dict[Split, SplitSummary] = field(default_factory=dict)
+    vocabulary: AnswerVocabulary | None = None
+
+
+def check_data(data: VQADataModule, limit: int = 10, images: bool = True) -> DataCheck:
+    """Read everything and note every problem.
+
+    Memory grows with the number of different answers and questions, and by a few bytes for each
+    row, but not with the rows' content.
+
+    Args:
+        data: as a training would get it.
+        limit: so many problems of a kind are kept; all are counted.
+        images: whether to read the pictures too.
+    """
+    return _Check(data, limit).run(images)
+
+
+class _Check:
+    def __init__(self, data: VQADataModule, limit: int) -> None:
+        self.data, self.limit = data, limit
+        self.found = DataCheck(Problems(limit), Problems(limit))
+        self.tables: dict[Split, pa.Table] = {}
+        # The first row of each different image, and that image's hash.
+        self.first: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self, images: bool) -> DataCheck:
+        self._read()
+        for split in self.tables:
+            self._summarize(split)
+        self._vocabulary()
+        self._shared("image", not self.data.shared_images)
+        self._shared("group", True)
+        if images:
+            self._read_images()
+        return self.found
+
+    def _read(self) -> None:
+        said = set()
+        with collecting(self.found.errors):
+            for split in SPLITS:
+                try:
+                    if self.data.has(split):
+                        self.tables[split] = self.data.table(split)
+                except (DataError, OSError) as error:
+                    # A file that cannot be read, or cut, fails for each of its splits.
+                    if str(error) not in said:
+                        self.found.errors.add("unreadable data", str(error))
+                    said.add(str(error))
+
+    def _summarize(self, split: Split) -> None:
+        table = self.tables[split]
+        summary = self.found.splits[split] = SplitSummary(len(table))
+        images, questions = array("q"), array("q")
+        for image, question, answers in stream(table, "image", "question", "answers"):
+            images.append(hash(image))
+            questions.append(hash(question))
+            summary.words[len(split_words(question))] += 1
+            if answers is not None:
+                summary.answered += 1
+                summary.answers.update(answers)
+        self.first[split] = np.unique(np.asarray(images, np.int64), return_index=True)
+        summary.images = len(self.first[split][0])
+        summary.different = len(np.unique(np.asarray(questions, np.int64)))
+        if summary.words[0]:
+            self._note(
+                self.found.warnings,
+                "question without a word",
+                split,
+                "question",
+                (not split_words(question) for (question,) in stream(table, "question")),
+                lambda row: f"got {row['question']!r}, of which the model reads nothing.",
+            )
+        # All of a test's answers may be unknown.
+        if summary.answered < len(table) and (summary.answered or split in SPLITS[:2]):
+            self._note(
+                self.found.errors,
+                "no answer",
+                split,
+                "answers",
+                table["answers"].is_null().to_numpy(),
+                lambda row: "there is no answer; training, validation and test need one.",
+            )
+
+    def _vocabulary(self) -> None:
+        train = self.tables.get("train")
+        if train is None or not self.found.splits["train"].answered:
+            return
+        try:
+            vocabulary = AnswerVocabulary(self.data.answers)
+        except ValueError as error:
+            self.found.errors.add("no answer vocabulary", str(error))
+            return
+        self.found.vocabulary = vocabulary
+        if train["answers"].null_count:
+            train = train.filter(train["answers"].is_valid())
+        for split, summary in self.found.splits.items():
+            if not 0 < summary.answered == summary.questions:
+                continue
+            table, score = self.tables[split], self.data.score
+            if split == "train":  # whose floors would be those of answers it was made from
+                given = (answers for (answers,) in stream(table, "answers"))
+                scores = {"ceiling": array("d", (vocabulary.best_score(g, score) for g in given))}
+            else:
+                floors = compute_floors(train, table, vocabulary.answers, score)
+                scores = {
+                    "majority": floors.majority,
+                    "question_only": floors.question_only,
+                    "ceiling": floors.ceiling,
+                }
+            summary.floors = {name: float(np.mean(values)) for name, values in scores.items()}
+            impossible = np.asarray(scores["ceiling"]) == 0
+            summary.unanswerable = int(impossible.sum())
+            self._note(
+                self.found.warnings,
+                "answer outside the vocabulary",
+                split,
+                "answers",
+                impossible,
+                lambda row: f"the model cannot give {_short(set(row['answers']))}.",
+            )
+
+    def _shared(self, column: str, wrong: bool) -> None:
+        """What stands in two splits that should not."""
+        hashes = {split: self._hashes(split, column) for split in self.tables}
+        for one, other in combinations(self.tables, 2):
+            common, rows, others = np.intersect1d(
+                hashes[one][0], hashes[other][0], return_indices=True
+            )
+            there = [int(hashes[one][1][row]) for row in rows[: self.limit]]
+            here = [int(hashes[other][1][row]) for row in others[: self.limit]]
+            problems = self.found.errors if wrong else self.found.warnings
+            kind = f"{column} in two splits"
+            for first, second in zip(there, here, strict=True):
+                row = self._row(one, first)
+                problems.add(
+                    kind,
+                    f"{self._where(other, column, self._row(other, second))}: {row[column]!r} "
+                    f"is in {one} too ({self._where(one, column, row)}).",
+                )
+            problems.add_unsaid(kind, len(common) - len(there))
+
+    def _hashes(self, split: Split, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of the different values, and the first row of each."""
+        if column == "image":
+            return self.first[split]
+        values = stream(self.tables[split], column)
+        numbers = [(hash(v), row) for row, (v,) in enumerate(values) if v is not None]
+        content = np.array(numbers, np.int64).reshape(-1, 2)
+        unique, first = np.unique(content[:, 0], return_index=True)
+        return unique, content[first, 1]
+
+    def _read_images(self) -> None:
+        try:
+            regions = self.data.region_files  # in the place of pictures
+        except DataError as error:
+            self.found.errors.add("unreadable data", str(error))
+            return
+
+        def read(image: str) -> ImageError | None:
+            try:
+                load_picture(image, self.data.pictures) if regions is None else regions(image)
+            except ImageError as error:
+                return error
+            return None
+
+        seen = np.empty(0, np.int64)
+        with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
+            for split, table in self.tables.items():
+                hashes, rows = self.first[split]
+                chosen = np.zeros(len(table), bool)
+                chosen[rows[~np.isin(hashes, seen)]] = True
+                seen = np.union1d(seen, hashes)
+                task = progress.add_task(f"Reading {split} pictures", total=int(chosen.sum()))
+                images = stream(table, "image", "place", "id")
+                wanted = (row for row, take in zip(images, chosen, strict=True) if take)
+                while chunk := list(islice(wanted, READ_AT_ONCE)):
+                    errors = readers.map(read, (image for image, _, _ in chunk))
+                    for (_, place, number), found in zip(chunk, errors, strict=True):
+                        if found is not None:
+                            where = self._where(split, "image", {"place": place, "id": number})
+                            self.found.errors.add(f"{found.kind} image", f"{where}: {found}")
+                    progress.advance(task, len(chunk))
+
+    def _note(
+        self,
+        problems: Problems,
+        kind: str,
+        split: Split,
+        column: str,
+        wrong: Iterable[bool] | np.ndarray,
+        message: Callable[[dict], str],
+    ) -> None:
+        """Note the rows that are wrong."""
+        rows: Iterator[int] = (row for row, is_wrong in enumerate(wrong) if is_wrong)
+        for number in islice(rows, self.limit):
+            row = self._row(split, number)
+            problems.add(kind, f"{self._where(split, column, row)}: {message(row)}")
+        problems.add_unsaid(kind, sum(1 for _ in rows))
+
+    def _row(self, split: Split, number: int) -> dict:
+        return self.tables[split].slice(number, 1).to_pylist()[0]
+
+    def _where(self, split: Split, column: str, row: dict) -> str:
+        column = self.data.columns.get(column, column)
+        return f"{row['place'] or split}, column {column!r} (id {row['id']!r})"
+
+
+def _short(answers: set[str]) -> str:
+    text = ", ".join(map(repr, sorted(answers)))
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,84 @@
+"""Rows of a Hugging Face data set: one saved to a folder, or one of the hub by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vlm.data.problems import DataError
+from vlm.data.table_file import PICTURES_AT_ONCE, Record, arrow_records, file_format
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def is_data_set(path: str) -> bool:
+    """Whether this is a folder, or "owner/name" (with ":configuration" where it has several)."""
+    if Path(path).exists():
+        return Path(path).is_dir()
+    return bool(_NAME.fullmatch(path)) and file_format(path) is None
+
+
+def splits_of(path: str) -> Collection[str]:
+    """Names of the splits.
+
+    Raises:
+        DataError: as `read_data_set`.
+    """
+    return _load(path).keys()
+
+
+def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[Record]:
+    """Rows of a split; class labels come as their names, pictures as bytes or path.
+
+    Args:
+        path: folder or name, as `is_data_set` takes it.
+        split: one of `splits_of`.
+        columns: names that are wanted; only these are read.
+
+    Raises:
+        DataError: `datasets` is not installed, or the data set cannot be loaded.
+    """
+    data = _load(path)[split]
+    labels = {name: data.features[name] for name in columns if name in data.features}
+    labels = {name: label for name, label in labels.items() if hasattr(label, "int2str")}
+    chosen = data.select_columns([name for name in data.column_names if name in columns])
+    batches = chosen.with_format("arrow").iter(PICTURES_AT_ONCE)
+    for record in arrow_records(batches, data.column_names, f"{path}, {split}"):
+        for name, label in labels.items():
+            if record.values[name] is not None:
+                record.values[name] = label.int2str(record.values[name])
+        yield record
+
+
+@lru_cache(maxsize=1)  # asked for its splits, then for each
+def _load(path: str) -> Any:
+    """A `datasets.DatasetDict`, memory-mapped."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        raise DataError(
+            f"{path}: folders and names are read with Hugging Face datasets, which is not "
+            f"installed; install it with `pip install 'vlm-vqa[datasets]'`, or give a JSONL, CSV, "
+            f"TSV or Parquet file."
+        ) from None
+    folder = Path(path)
+    try:
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(path)
+        elif folder.is_dir():
+            loaded = datasets.load_dataset(path)
+        else:
+            name, _, configuration = path.partition(":")
+            loaded = datasets.load_dataset(name, configuration or None)
+    # Whatever the hub, the network and the files bring.
+    except Exception as error:
+        what = (
+            "cannot be loaded by Hugging Face datasets"
+            if folder.is_dir()
+            else "there is no such file or folder, and no such data set of the hub could be loaded"
+        )
+        raise DataError(f"{path}: {what}: {' '.join(str(error).split())}") from error
+    return loaded if hasattr(loaded, "keys") else {"train": loaded}

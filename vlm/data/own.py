@@ -1,0 +1,147 @@
+"""Your own questions: a file of any common kind, with a split by image where none is given."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.hugging_face import is_data_set, read_data_set, splits_of
+from vlm.data.own_rows import COLUMNS, OwnRows
+from vlm.data.pictures import PictureFile
+from vlm.data.problems import DataError
+from vlm.data.questions import question_table, split_by_image
+from vlm.data.table_file import is_text, read_records
+
+TEST_SEED = 0
+"""Of a test part that is cut here: the same pictures whatever the training's seed."""
+NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test",),
+}
+"""What data sets call the splits."""
+
+
+class _Source(NamedTuple):
+    """A file, or a split of a Hugging Face data set."""
+
+    path: str
+    split: str | None = None
+
+
+class OwnData(VQADataModule):
+    """Questions about pictures of your own, from a file and without code.
+
+    Columns: `image` (a path, or a picture's bytes) and `question`; `answer` or `answers`; `id` (the
+    row's number if there is none), `type`, `answer_type`, `choices` and `group` may be left out;
+    other columns are not read. docs/own_data.md shows the forms.
+
+    Args:
+        path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
+            hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), whose
+            own splits train, validation (val, valid, dev) and test are taken.
+        validation: a further file; without it `validation_share` of the images is held out.
+        test: a further file; it needs no answers for `predict`. Where there is neither `validation`
+            nor `test`, `validation_share` of the images is held out, the same for every seed.
+        images: folder that the paths of pictures start from; None for that of their file.
+        columns: our name of a column -> the file's, where they differ.
+        kwargs: as for every data set.
+
+    Raises:
+        ValueError: `columns` names none of ours.
+    """
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(  # type: ignore[no-untyped-def]
+        self,
+        path: str,
+        validation: str | None = None,
+        test: str | None = None,
+        images: Path | None = None,
+        columns: dict[str, str] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.mapped = columns or {}
+        for name in self.mapped:
+            if name not in COLUMNS:
+                near = difflib.get_close_matches(name, COLUMNS, 1)
+                raise ValueError(
+                    f"columns: got {name!r}; wanted our name -> the file's name, ours being "
+                    f"{', '.join(COLUMNS)}." + (f" Did you mean {near[0]!r}?" if near else "")
+                )
+        self.files = {"train": path, "validation": validation, "test": test}
+        self.images = images
+        self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
+        self.columns: dict[str, str] = dict(self.names)
+        self.pictures: PictureFile = PictureFile()
+
+    def read(self, split: Split) -> pa.Table | None:
+        """As for every data set.
+
+        Raises:
+            DataError: naming file, line and column.
+        """
+        if set(self._sources) == {"train"} and split in ("train", "test"):
+            return self._cut[split == "test"]
+        return self._table(split) if split in self._sources else None
+
+    @cached_property
+    def _sources(self) -> dict[str, _Source]:
+        sources = {}
+        for name, path in self.files.items():
+            if path is not None:
+                sources[name] = _source(path, name)
+            elif is_data_set(str(self.files["train"])):
+                path = str(self.files["train"])
+                if there := [own for own in NAMES[name] if own in splits_of(path)]:
+                    sources[name] = _Source(path, there[0])
+        return sources
+
+    @cached_property
+    def _cut(self) -> tuple[pa.Table, pa.Table]:
+        """A file that came alone, without and with the images held out for the test."""
+        return split_by_image(self._alone, self.validation_share, TEST_SEED)
+
+    @cached_property
+    def _alone(self) -> pa.Table:
+        return self._table("train")
+
+    def _table(self, split: str) -> pa.Table:
+        path, part = self._sources[split]
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(f"images: {self.images}: there is no such folder.")
+        folder = Path(path) if part else Path(path).parent
+        rows = OwnRows(
+            path,
+            self.names,
+            self.mapped,
+            self.images or folder,
+            self.pictures,
+            text=is_text(path),
+            with_answers=split != "test",
+        )
+        wanted = set(self.names.values())
+        try:
+            records = read_data_set(path, part, wanted) if part else read_records(path, wanted)
+            table = question_table(rows(records), path, self.names)
+        except FileNotFoundError as error:
+            raise DataError(str(error)) from None
+        self.columns["answers"] = self.names[rows.answers_column]
+        return table
+
+
+def _source(path: str, name: str) -> _Source:
+    """A file, or the split of this name; one split alone may have any name."""
+    if not is_data_set(path):
+        return _Source(path)
+    there = list(splits_of(path))
+    found = [own for own in NAMES[name] if own in there] or there
+    if len(found) > 1:
+        raise DataError(f"{path}: has the splits {', '.join(there)}; wanted one named {name!r}.")
+    return _Source(path, found[0])

@@ -1,0 +1,186 @@
+"""From a row as somebody wrote it to a row of the question table."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm.data.answers import annotators_answers, cell_content, check_unicode, plain_text
+from vlm.data.pictures import PictureFile
+from vlm.data.problems import DataError, report
+from vlm.data.table_file import Record, missing_columns
+
+COLUMNS = (
+    "image",
+    "question",
+    "answers",
+    "answer",
+    "choices",
+    "id",
+    "type",
+    "answer_type",
+    "group",
+)
+"""Our names of a file's columns; `type` is the table's question_type."""
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,")
+# The first bytes of PNG, JPEG, GIF and WebP in base64; long, so as to be no path.
+_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
+
+
+class OwnRows:
+    """Reads the rows of one file.
+
+    Args:
+        source: the file, for the keys of pictures.
+        columns: our names of columns -> the file's.
+        mapped: those of them that the user named, which must be there.
+        folder: that paths of pictures start from.
+        pictures: keeps those that come as bytes.
+        text: whether each cell is text, so that lists are written inside (CSV).
+        with_answers: whether every question must have one.
+
+    Attributes:
+        answers_column: which of ours the answers came from: `answers` or `answer`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        columns: Mapping[str, str],
+        mapped: Iterable[str],
+        folder: Path,
+        pictures: PictureFile,
+        text: bool,
+        with_answers: bool,
+    ) -> None:
+        self.source, self.columns, self.mapped = source, columns, set(mapped)
+        self.folder, self.pictures = folder, pictures
+        self.text, self.with_answers = text, with_answers
+        self.answers_column = "answers"
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
+        """Rows with the columns of `vlm.data.questions.SCHEMA`; what is wrong is reported."""
+        # A test without answers may well lack their column.
+        needed = self.mapped - (set() if self.with_answers else {"answers", "answer"})
+        unseen = {self.columns[name] for name in needed}
+        place = ""
+        for record in records:
+            self.answers_column = self._answers_column(record)
+            if not place:
+                self._check_columns(record)
+            if unseen:
+                unseen.difference_update(record.columns)
+            place = record.place
+            yield self._row(record)
+        if unseen:
+            missing = ", ".join(map(repr, sorted(unseen)))
+            where = place or self.source
+            report("missing column", f"{where}: up to here no row has a column {missing}.")
+
+    def _check_columns(self, record: Record) -> None:
+        wanted = [self.columns["image"], self.columns["question"]]
+        if self.with_answers:
+            wanted.append(self.columns[self.answers_column])
+        if message := missing_columns(wanted, record.columns):
+            report(
+                "missing column",
+                f"{record.place}: {message} Say which is which with --data.columns, such as "
+                f"--data.columns='{{question: {wanted[1]}}}'.",
+            )
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        answers = self.answers_column
+        convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+            ("id", "id", plain_text),
+            ("image", "image", self._image),
+            ("question", "question", _question),
+            ("answers", answers, self._answers),
+            ("answer_type", "answer_type", plain_text),
+            ("question_type", "type", plain_text),
+            ("choices", "choices", self._choices),
+            ("group", "group", plain_text),
+        )
+        row: dict[str, Any] = {"place": record.place}
+        mistakes = []
+        for name, column, converted in convert:
+            value = record.values.get(self.columns[column])
+            try:
+                row[name] = None if value is None else converted(value)
+            except DataError:  # no place for pictures: not this row's mistake
+                raise
+            except ValueError as error:
+                mistakes.append((column, f"wrong {column}", f"{error}."))
+        if self.columns["id"] not in record.columns:
+            row["id"] = str(record.number)
+        if self.with_answers and row.get("answers", ()) is None:
+            message = "there is no answer; training and validation need one."
+            mistakes.append((answers, "no answer", message))
+        return row | {"mistakes": mistakes}
+
+    def _answers_column(self, record: Record) -> str:
+        """`answers` where a row has both, unless the user named the other."""
+        columns = ["answers", "answer"]
+        named = [name for name in columns if name in self.mapped]
+        there = named or [name for name in columns if self.columns[name] in record.columns]
+        given = [n for n in there if record.values.get(self.columns[n]) not in (None, "")]
+        return (given + there + ["answer"])[0]
+
+    def _answers(self, value: Any) -> list[str] | None:
+        return annotators_answers(cell_content(value) if self.text else value)
+
+    def _choices(self, value: Any) -> list[str] | None:
+        content = cell_content(value) if self.text else value
+        if not isinstance(content, list):
+            if self.text and not content.strip():
+                return None
+            raise ValueError(f"got {value!r}; wanted a list of choices")
+        choices = [plain_text(choice) for choice in content]
+        if None in choices:
+            raise ValueError(f"got {value!r}, in which a choice is empty")
+        return choices or None  # type: ignore[return-value]
+
+    def _image(self, value: Any) -> str | None:
+        """A path from here, or the key of a kept picture."""
+        if isinstance(value, Mapping):  # of Hugging Face
+            content = value.get("bytes")
+            value = value.get("path") if content is None else content
+            if isinstance(content, str):
+                value = _from_base64(content)
+        elif isinstance(value, str) and (_BASE64.fullmatch(value) or _DATA_URL.match(value)):
+            value = _from_base64(value)
+        if isinstance(value, bytes):
+            return self.pictures.add(value, self.source)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise ValueError(f"got {value!r}; wanted the path of a picture, or its bytes")
+        check_unicode(value)
+        if not (value := value.strip()):
+            return None
+        if _URL.match(value):
+            raise ValueError(
+                f"got the address {value[:80]!r}; pictures are not fetched while training: "
+                f"download them once, and write their paths"
+            )
+        # "a.jpg" and "./a.jpg" are one picture.
+        return os.path.normpath(os.path.join(self.folder, value))
+
+
+def _question(value: Any) -> Any:
+    if isinstance(value, str):
+        check_unicode(value)
+    return value
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        text = _DATA_URL.sub("", text, count=1)
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        raise ValueError(f"got {text[:40]!r}...; wanted a picture in base64") from None

@@ -1,0 +1,1 @@
+"""Readers of data sets that come with official files, one file each."""

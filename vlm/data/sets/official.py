@@ -1,0 +1,113 @@
+"""What the readers of official files share: the file, its records, its number of questions."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from vlm.data.json_file import read_lines
+from vlm.data.questions import DataError
+
+
+class MissingFile(DataError, FileNotFoundError):
+    """A file of a data set is not there; the message says where to get it."""
+
+
+def official_file(path: Path, get: str) -> Path:
+    """`path`, if that is a file.
+
+    Args:
+        path: where it is wanted.
+        get: a sentence that says where the set comes from.
+
+    Raises:
+        MissingFile: it is not there.
+    """
+    if not path.is_file():
+        raise MissingFile(f"{path}: there is no such file. {get}")
+    return path
+
+
+_WANTED: dict[type | UnionType, str] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    str | int: "a text or a whole number",
+    str | None: "a text or null",
+}
+
+
+def fields(
+    record: Any, source: Path, which: int | str, **kinds: type | UnionType
+) -> tuple[Any, ...]:
+    """The values of a JSON record's fields, in the order of `kinds`.
+
+    Args:
+        record: what stands in the file.
+        source: the file, for the error.
+        which: the record's number (from 1) or id, for the error.
+        kinds: name and type of each field.
+
+    Raises:
+        DataError: not an object, or a field that is missing or of another type.
+    """
+    if not isinstance(record, dict):
+        raise DataError(
+            f"{source}, question {which!r}: got {_short(record)}; wanted an object with "
+            f"{', '.join(kinds)}. Is this the set's own file?"
+        )
+    values = []
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if not isinstance(value, kind):
+            got = _short(value) if name in record else "nothing"
+            raise DataError(
+                f"{source}, question {which!r}: got {got} for {name!r}; wanted {_WANTED[kind]}. Is "
+                f"this the set's own file?"
+            )
+        values.append(value)
+    return tuple(values)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_size(questions: int, published: int | None, source: Path | str, cited: str) -> None:
+    """Warn of another number of questions than was published: a part of a file reads like all.
+
+    Args:
+        questions: that were read.
+        published: for this split; None where the set's authors give no number.
+        source: what was read, for the message.
+        cited: who gives the number.
+    """
+    if published is not None and questions != published:
+        warnings.warn(
+            f"{source}: got {questions:,} questions; {cited} gives {published:,}. Get the file "
+            f"again, unless it was shortened on purpose.",
+            stacklevel=2,
+        )
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file, without white space at their ends.
+
+    Raises:
+        DataError: naming file, line and byte of what is not UTF-8.
+    """
+    lines = []
+    for number, start, line in read_lines(path):
+        try:
+            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}, line {number}, byte {start + error.start}: not UTF-8 text. Get the file "
+                f"again."
+            ) from None
+    return lines

@@ -1,0 +1,69 @@
+"""By which rules a data set's vocabularies are built, and what is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from vlm.fusion.base import check_positive
+from vlm.heads.vocabulary import AnswerVocabulary
+
+
+@dataclass(frozen=True)
+class VocabularyRules:
+    """Which words of the training questions, and which answers, enter the vocabularies.
+
+    The literature's rules for VQA v2: min_answer_count 9, normalize_answers, answers_from
+    train+val, which gives 3,129 (BUTD, BAN, ViLT, METER and others); or max_answers 3000 (BLOCK).
+
+    Args:
+        min_word_count: rarer words are unknown words.
+        min_answer_count: answers of fewer questions are left out.
+        max_answers: at most so many answers; None for all.
+        normalize_answers: count answers as the official evaluator writes them ("two" is "2").
+        answers_from: "train+val" looks at the answers of validation too: usual in the literature,
+            but they leak into every validation score, and reports say so.
+    """
+
+    min_word_count: int = 1
+    min_answer_count: int = 1
+    max_answers: int | None = None
+    normalize_answers: bool = False
+    answers_from: Literal["train", "train+val"] = "train"
+
+    def __post_init__(self) -> None:
+        check_positive(min_word_count=self.min_word_count, min_answer_count=self.min_answer_count)
+        if self.max_answers is not None:
+            check_positive(max_answers=self.max_answers)
+
+
+def describe_vocabulary(
+    answers: Sequence[str],
+    rules: VocabularyRules,
+    known: Iterable[Sequence[str]],
+    score: Callable[[str, Sequence[str]], float],
+) -> dict[str, Any]:
+    """What a checkpoint keeps about the answer vocabulary, beside the answers themselves.
+
+    Args:
+        answers: the vocabulary.
+        rules: by which it was built.
+        known: what the annotators said to each validation question.
+        score: of an answer, given these (`VQADataModule.score`).
+
+    Returns:
+        size, hash, the split that it is from, the rules, and its ceiling: the best mean score in
+        [0, 1] that it can earn on validation.
+    """
+    vocabulary = AnswerVocabulary(answers)
+    return {
+        "size": len(vocabulary),
+        "hash": vocabulary.hash,
+        "from": rules.answers_from,
+        "min_count": rules.min_answer_count,
+        "max_size": rules.max_answers,
+        "normalized": rules.normalize_answers,
+        "validation_ceiling": fmean(vocabulary.best_score(given, score) for given in known),
+    }

@@ -1,0 +1,126 @@
+"""Features of regions that a detector extracted beforehand, in the place of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vlm.features import Features, as_features, masked_mean
+from vlm.fusion.base import check_positive
+from vlm.image.base import ImageEncoder
+from vlm.image.detections import Regions, read_npz
+from vlm.image.transform import ImageError
+
+
+@dataclass(frozen=True)
+class RegionTransform:
+    """What `ImageTransform` is to pictures.
+
+    Args:
+        dim: width that the features must have.
+    """
+
+    dim: int
+
+    def open(self, source: Any) -> Features:
+        """The regions (1, N, dim) of a picture from its .npz (`vlm.image.detections.read_npz`).
+
+        Raises:
+            ImageError: anything but the path of a good .npz.
+        """
+        is_path = isinstance(source, (str, Path))
+        name = str(source) if is_path else f"image (a {type(source).__name__})"
+        if not name.endswith(".npz"):
+            raise ImageError(
+                f"{name}: this model reads features of regions, which a detector extracted "
+                f"beforehand, and no pictures. Give the picture's .npz file with x (N, "
+                f"{self.dim}), bbox, image_w and image_h, from the detector it was trained on."
+            )
+        return self(read_npz(name))
+
+    def __call__(self, regions: Regions) -> Features:
+        """Regions of one picture -> (1, N, dim).
+
+        Raises:
+            ImageError: features of another width.
+        """
+        if regions.features.shape[1] != self.dim:
+            raise ImageError(
+                f"{regions.source}: features {regions.features.shape[1]} wide; wanted {self.dim}. "
+                f"Set model.image_encoder.init_args.dim to the width of the files."
+            )
+        # Memory of its own: what a file is read into may be read-only, and torch warns.
+        tokens = torch.tensor(regions.features)[None]
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+        return Features(tokens, mask, tokens.mean(1), torch.tensor(regions.boxes)[None])
+
+    def stack(self, items: Sequence[Features]) -> Features:
+        """One batch, padded with zeros to the picture with the most regions: (U, N, dim)."""
+        if not items:  # a process without a share of the batch
+            return self.blank(0)
+        counts = torch.tensor([item.tokens.shape[1] for item in items])
+        return Features(
+            pad_sequence([item.tokens[0] for item in items], batch_first=True),
+            torch.arange(int(counts.max())) < counts[:, None],
+            torch.cat([item.pooled for item in items]),
+            pad_sequence([_boxes(item)[0] for item in items], batch_first=True),
+        )
+
+    def blank(self, count: int) -> Features:
+        """Pictures with one region, which is the whole picture and shows nothing."""
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(count, 1, 4)
+        mask = torch.ones(count, 1, dtype=torch.bool)
+        return Features(torch.zeros(count, 1, self.dim), mask, torch.zeros(count, self.dim), whole)
+
+
+class RegionFeatures(ImageEncoder):
+    """Features of regions, extracted beforehand by a detector; nothing here is trained.
+
+    Tokens are the regions as the files hold them, 10 to 100 a picture or a fixed number; `boxes`
+    say where they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and
+    `MuRel` were published, on the 2048 features of bottom-up attention (Anderson et al. 2018, arXiv
+    1707.07998, section 3.1). `data.regions` names the files.
+
+    Args:
+        dim: width of the features.
+    """
+
+    transform: RegionTransform
+    number_type: Tensor
+
+    def __init__(self, dim: int = 2048) -> None:
+        check_positive(dim=dim)
+        super().__init__(dim, RegionTransform(dim))
+        # Without parameters it would not know what `.double()` or `.half()` made of the model.
+        self.register_buffer("number_type", torch.empty(0), persistent=False)
+
+    def forward(self, images: Features) -> Features:
+        """Regions as `transform` makes them -> the same, with zeros in the padding.
+
+        Args:
+            images: (B, N, dim) with boxes.
+
+        Raises:
+            ValueError: pictures, features of another width, or without boxes.
+        """
+        images = as_features(images, "images")
+        if images.tokens.shape[2] != self.dim or images.boxes is None:
+            raise ValueError(
+                f"images: got features of shape {tuple(images.tokens.shape)} "
+                f"{'without' if images.boxes is None else 'with'} boxes; wanted (B, N, {self.dim}) "
+                f"with boxes. Use the encoder's own `transform`."
+            )
+        tokens = images.zero_padding().tokens.to(self.number_type.dtype)
+        boxes = images.boxes.masked_fill(~images.mask[..., None], 0)
+        return Features(tokens, images.mask, masked_mean(tokens, images.mask), boxes)
+
+
+def _boxes(item: Features) -> Tensor:
+    assert item.boxes is not None
+    return item.boxes

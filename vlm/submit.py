@@ -1,0 +1,107 @@
+"""`vlm submit`: the file that an evaluation server wants, with its ids checked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm.data.json_file import read_json, read_json_lines
+from vlm.data.problems import DataError
+from vlm.data.sets.official import fields
+
+
+def submission(predictions: Path, questions: Path) -> list[dict[str, Any]]:
+    """The answers in the order of the questions, each under the id that the question has.
+
+    Args:
+        predictions: `predictions.jsonl` of `vlm predict`.
+        questions: the set's own file of test questions (VQA v1 and v2, TextVQA, VizWiz, and what
+            has one of their forms).
+
+    Returns:
+        For VQA and TextVQA `{"question_id": 9000, "answer": "net"}`, for VizWiz
+        `{"image": "VizWiz_test_00000000.jpg", "answer": "net"}`.
+
+    Raises:
+        DataError: questions without an answer, answers to no question, one answered twice (with
+            counts and the first ids), a file of another form.
+    """
+    name, ids = _question_ids(questions)
+    answers: dict[str, str] = {}
+    twice: list[str] = []
+    for line, row in read_json_lines(predictions):
+        key, answer = row.get("id"), row.get("answer")
+        if not isinstance(key, str) or not isinstance(answer, str):
+            raise DataError(
+                f"{predictions}, line {line}: wanted an 'id' and an 'answer', both texts, as "
+                f"`vlm predict` writes them."
+            )
+        if key in answers:
+            twice.append(key)
+        answers[key] = answer
+    wanted = {str(key) for key in ids}
+    problems = {
+        "questions without an answer": [str(key) for key in ids if str(key) not in answers],
+        "answers to no question of the file": [key for key in answers if key not in wanted],
+        "questions answered twice": twice,
+    }
+    found = [
+        f"{len(keys):,} {problem} (first ids {', '.join(keys[:3])})"
+        for problem, keys in problems.items()
+        if keys
+    ]
+    if found:
+        raise DataError(
+            f"{predictions} does not fit {questions}: {'; '.join(found)}. Predict all questions of "
+            f"this file, with the data set set to it."
+        )
+    return [{name: key, "answer": answers[str(key)]} for key in ids]
+
+
+def _question_ids(path: Path) -> tuple[str, list[int | str]]:
+    """The name of the id in a set's file of questions, and the ids in their order."""
+    content = read_json(path)
+    if isinstance(content, dict):
+        content = content.get("questions", content.get("data"))
+    known = isinstance(content, list) and content and isinstance(content[0], dict)
+    first = content[0] if known else {}
+    name = next((name for name in ("question_id", "image") if name in first), "")
+    # A-OKVQA's server wants another form, an object by id.
+    if not name or "choices" in first:
+        raise DataError(
+            f"{path}: not a file of test questions that `vlm submit` knows; wanted VQA's, "
+            f"TextVQA's or VizWiz's own."
+        )
+    ids = [
+        fields(row, path, number, **{name: str | int})[0] for number, row in enumerate(content, 1)
+    ]
+    if len(set(map(str, ids))) < len(ids):
+        raise DataError(f"{path}: a {name} stands there more than once.")
+    return name, ids
+
+
+def submit(arguments: Sequence[str]) -> None:
+    """Write a submission; mistakes end in one line and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="vlm submit",
+        description="Write an evaluation server's file (EvalAI) from the answers of `vlm predict`.",
+        epilog="example: vlm submit RUN/predictions.jsonl "
+        "data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
+    )
+    parser.add_argument("predictions", type=Path, help="predictions.jsonl of `vlm predict`")
+    parser.add_argument("questions", type=Path, help="the set's own file of the test questions")
+    parser.add_argument(
+        "--out", type=Path, help="file to write (default: submission.json beside the predictions)"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        rows = submission(given.predictions, given.questions)
+    except (DataError, FileNotFoundError) as error:
+        sys.exit(f"vlm submit: {error}")
+    out = given.out or given.predictions.with_name("submission.json")
+    out.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    print(f"Wrote {len(rows):,} answers to {out}")
