@@ -9,11 +9,14 @@ READY := $(VENV)/.ready
 .PHONY: train test test-all lint bench build clean
 
 # The stamp is made last: an installation that was interrupted starts clean on the next call.
+# "compat" puts this folder on the path: the default's import hook comes after a folder of the same
+# name, and a clone called `vlm` would hide the package from scripts beside it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--config-settings editable_mode=compat -e '.[dev]'
 	touch $@
 
 # Every call trains a run of its own: one that was interrupted leaves a folder and nothing else.

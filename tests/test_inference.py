@@ -93,7 +93,7 @@ def broken(kind: str, run: Path, folder: Path) -> Path:
     elif kind == "weights":
         content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
         state = content["state_dict"]
-        state["model.extra"] = state.pop("model.fusion.merge.x_projection.0.bias")
+        state["model.extra"] = state.pop("model.fusion.merge.x_projection.bias")
         torch.save(content, path)
     elif kind == "foreign":
         content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
@@ -120,7 +120,7 @@ BROKEN = {
     "text": "no checkpoint",
     "other": "a checkpoint of another program",
     "pickle": "more than weights and plain data",
-    "weights": "missing here: fusion.merge.x_projection.0.bias.*\n.*not in the model: extra",
+    "weights": "missing here: fusion.merge.x_projection.bias.*\n.*not in the model: extra",
     "foreign": "subprocess.Popen is not a class of vlm",
 }
 
@@ -182,3 +182,14 @@ new = {name.split(".")[0] for name in set(sys.modules) - before}
 assert new <= {"vlm"} | set(sys.stdlib_module_names) | {"einops"}, new
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_no_answers_are_not_an_answer(run: Path, top_k: int) -> None:
+    with pytest.raises(ValueError, match=f"top_k: got {top_k}; wanted a positive integer"):
+        vlm.load(run).answer(Image.new("RGB", (8, 8)), "is it red?", top_k=top_k)
+
+
+def test_a_question_that_is_none(run: Path) -> None:
+    with pytest.raises(ValueError, match="question: got None; wanted a text or a list of texts"):
+        vlm.load(run).answer(Image.new("RGB", (8, 8)), None)

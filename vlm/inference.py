@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from vlm.checkpoint import load_model, read_checkpoint
-from vlm.image.transform import load_image
+from vlm.fusion.base import check_positive
 from vlm.model import VQAModel
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -79,15 +80,20 @@ class VQA:
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one picture, or as many as there are questions.
+            image: one picture, or as many as there are questions. A model of region features takes
+                the paths of their .npz files.
             question: one question, or several; with one picture all are about it.
             top_k: how many answers to rank.
 
         Raises:
-            ValueError: an empty question, or as many pictures as do not fit the questions.
+            ValueError: an empty question, a `top_k` that is not positive, or as many pictures as
+                do not fit the questions.
             ImageError: a picture that cannot be read.
         """
+        check_positive(top_k=top_k)
         single = isinstance(question, str)
+        if not isinstance(question, Sequence):
+            raise ValueError(f"question: got {question!r}; wanted a text or a list of texts.")
         questions = [question] if isinstance(question, str) else list(question)
         several = isinstance(image, Sequence) and not isinstance(image, str)
         pictures = list(image) if several else [image]  # type: ignore[arg-type]
@@ -107,16 +113,12 @@ class VQA:
     @torch.inference_mode()
     def _answer(self, pictures: list[Any], questions: list[str], top_k: int) -> list[Answer]:
         processor = self.model.processor
-        images = torch.stack([processor.transform(load_image(picture)) for picture in pictures])
+        transform: Any = processor.transform
+        images = transform.stack([transform.open(picture) for picture in pictures])
         index = [0] * len(questions) if len(pictures) == 1 else range(len(questions))
         batch = processor.batch(images, list(index), questions)
         device = next(self.model.parameters()).device
-        batch = batch._replace(
-            **{
-                name: getattr(batch, name).to(device)
-                for name in ("images", "image_index", "words", "words_mask")
-            }
-        )
+        batch = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
         ranked = self.model.head.decode(self.model(batch), top_k)
         return [
             Answer(best[0][0], best[0][1], best, self._warnings(question))

@@ -171,6 +171,8 @@ def test_a_swap_starts_from_the_new_class_own_defaults(data: Path, tmp_path: Pat
 
 
 MISTAKES = {
+    "--run.monitor=accuracy": "run.monitor: got 'accuracy'; wanted .* val_accuracy or val_loss",
+    "--model.text_encoder=configs/text/gruu.yaml": "configs/text/gruu.yaml: there is no such file",
     "--trainer.max_epoch=3": "Did you mean trainer.max_epochs?",
     "--model.fusion=vlm.fusion.CrossAtention": "Did you mean vlm.fusion.CrossAttention?",
     "--model.fusion=vlm.fusio.CrossAttention": "Did you mean vlm.fusion?",
@@ -221,3 +223,27 @@ def test_help_teaches_quickly(arguments: list[str], capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(arguments)
     assert "vlm ask" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_random_weights_are_not_scored(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, f"-c={run / 'config.yaml'}", f"--run.folder={tmp_path}"])
+    assert stop.value.code == 2
+    assert f"{command}: got no --ckpt_path" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("aks", "Did you mean ask?"), ("tset", "Did you mean test?"), ("xyz", "lists the commands")],
+)
+def test_an_unknown_command(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"vlm: there is no command {command!r}.")
+    assert message in said
