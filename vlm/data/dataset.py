@@ -42,8 +42,8 @@ class VQADataset(Dataset[Batch]):
     def __getitem__(self, index: BatchRows) -> Batch:
         # One by one: `take` would first copy all batches of a mapped table into one.
         ids, paths, questions, answers = (
-            [self.table[name][row].as_py() for row in index.rows.tolist()]
-            for name in ("id", "image", "question", "answers")
+            [column[row].as_py() for row in index.rows.tolist()]
+            for column in map(self.table.column, ("id", "image", "question", "answers"))
         )
         unique: dict[str, int] = {}
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
