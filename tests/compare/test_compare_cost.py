@@ -112,7 +112,7 @@ def test_memory_by_hand() -> None:
             return self.layer(x)
 
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    step = Step(Model(), None, optimizer, nullcontext)  # type: ignore[arg-type]
+    step = Step(Model(), None, optimizer, nullcontext)
     step()
     optimizer.zero_grad()
     found = peak_memory(step, torch.device("cpu"))

@@ -24,7 +24,7 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
     tokenizer = WordTokenizer(made.words)
     processor = Processor(ConvNet().transform, tokenizer, lambda answers: [a[0] for a in answers])
     # What the data module asks of a trainer.
-    made.trainer = SimpleNamespace(  # type: ignore[assignment]
+    made.trainer = SimpleNamespace(
         lightning_module=SimpleNamespace(model=SimpleNamespace(processor=processor)),
         global_rank=0,
         world_size=1,
@@ -78,4 +78,4 @@ def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
 
 def test_an_unknown_control(data: Path) -> None:
     with pytest.raises(ValueError, match="control: got 'blind'; wanted one of question_only"):
-        EasyVQA(root=data, control="blind")  # type: ignore[arg-type]
+        EasyVQA(root=data, control="blind")

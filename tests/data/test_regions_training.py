@@ -35,7 +35,7 @@ def regions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("regions")
     for number, path in enumerate(sorted(data.glob("*/images/*.png"))):
         with Image.open(path) as image:
-            color = COLOR_OF[image.getpixel((0, 0))]  # type: ignore[index]
+            color = COLOR_OF[image.getpixel((0, 0))]
         place = path.relative_to(data).with_suffix(".npz")
         write_npz(folder / place, *detect(number, color))
     return folder
@@ -89,7 +89,7 @@ def test_it_learns_what_the_regions_show(trained: Path, data: Path, regions: Pat
     shown = []
     for path in sorted(data.glob("train/images/*.png")):
         with Image.open(path) as image:
-            shown.append(COLOR_OF[image.getpixel((0, 0))])  # type: ignore[index]
+            shown.append(COLOR_OF[image.getpixel((0, 0))])
     assert np.mean(np.array(answers) == shown) >= 0.75
     assert set(answers) <= set(COLOR_NAMES)
 

@@ -26,7 +26,7 @@ class Lines(VQADataModule):
 
     readings = 0
 
-    def __init__(self, root: Path, suffix: str = "?", **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, root: Path, suffix: str = "?", **kwargs) -> None:
         super().__init__(**kwargs)
         self.root, self.suffix = Path(root), suffix
 
@@ -89,7 +89,7 @@ def test_splits_and_arguments_have_their_own_tables(root: Path) -> None:
 
 def test_arguments_of_loading_and_the_path_s_type_change_nothing(root: Path) -> None:
     asked(Lines(root))
-    asked(Lines(str(root), "?", images_per_batch=3, seed=5))  # type: ignore[arg-type]
+    asked(Lines(str(root), "?", images_per_batch=3, seed=5))
     assert Lines.readings == 1
 
 

@@ -198,6 +198,6 @@ def test_a_missing_file_says_where_to_get_the_set(
     kind: type[VQADataModule], split: str, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError) as missing:
-        kind(tmp_path).table(split)  # type: ignore[call-arg]
+        kind(tmp_path).table(split)
     assert str(tmp_path) in str(missing.value)
     assert PLACES[kind] in str(missing.value)

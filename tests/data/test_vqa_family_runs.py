@@ -122,7 +122,7 @@ def test_a_test_without_answers_says_why_not(
 
 def evaluated(data: VQADataModule, split: Any, answers: list[str]) -> Evaluation:
     table = data.table(split)
-    evaluation = Evaluation(table, None, data)  # type: ignore[arg-type]
+    evaluation = Evaluation(table, None, data)
     ids = table["id"].to_pylist()
     evaluation.predictions = {
         key: Prediction(answer, 0.5) for key, answer in zip(ids, answers, strict=True)
@@ -150,7 +150,7 @@ def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
     assert summary["harmonic_mean_per_type"] == pytest.approx(3 / 4)
     console = Console(file=io.StringIO(), width=110)
     print_report(rows, summary, "Accuracy", "", console)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    printed = console.file.getvalue()
     assert "harmonic mean per type: 0.7500" in printed
     write_report(tmp_path / "test.json", rows, evaluation, {})
     assert json.loads((tmp_path / "test.json").read_text())["summary"] == summary

@@ -84,7 +84,7 @@ def test_workers_that_are_no_forks_give_the_same_batches(image: Path, processor:
     order = [BatchRows(np.array([first, first + 1]), 2) for first in (15_000, 3)]
     loader = DataLoader(
         data,
-        sampler=order,  # type: ignore[arg-type]
+        sampler=order,
         batch_size=None,
         collate_fn=_same,
         num_workers=1,

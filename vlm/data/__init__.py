@@ -1,6 +1,7 @@
 """Data sets: questions, pictures, samplers and loaders."""
 
-from vlm.data.datamodule import EasyVQA, VQADataModule
+from vlm.data.datamodule import VQADataModule
+from vlm.data.easy_vqa import EasyVQA
 from vlm.data.own import OwnData
 from vlm.data.sets.clevr import CLEVR
 from vlm.data.sets.coco_qa import COCOQA

@@ -38,10 +38,10 @@ def annotators_answers(value: Any) -> list[str] | None:
             return _written_out(value)
         if value and all(isinstance(item, Mapping) for item in value):
             return _from_objects(value)
-        texts = [plain_text(item) for item in value]
-        if None in texts:
+        texts = [text for item in value if (text := plain_text(item)) is not None]
+        if len(texts) < len(value):
             raise ValueError(f"got {_short(value)}, in which an answer is empty; remove that one")
-        return texts or None  # type: ignore[return-value]
+        return texts or None
     text = plain_text(value)
     return None if text is None else [text]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader
 from vlm.batch import Batch
 from vlm.data.controls import BlankImages, Control, check_control, controlled
 from vlm.data.dataset import VQADataset
-from vlm.data.easy_vqa import read_easy_vqa
 from vlm.data.images import Images, ImageStore, PictureSource
 from vlm.data.questions import DataError, image_groups, split_by_image, stream
 from vlm.data.regions import RegionFiles, RegionStore
@@ -297,20 +295,3 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-class EasyVQA(VQADataModule):
-    """easy-VQA (`vlm.data.easy_vqa`), with a validation part cut from its training images.
-
-    Args:
-        root: folder of the data; None takes the installed package `easy-vqa`.
-        kwargs: as for every data set.
-    """
-
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(self, root: Path | None = None, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(**kwargs)
-        self.root = root
-
-    def read(self, split: Split) -> pa.Table | None:
-        return read_easy_vqa(split, self.root) if split in ("train", "test") else None

@@ -13,9 +13,27 @@ from typing import Literal
 
 import pyarrow as pa
 
+from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
 
 SHAPES = {"circle", "rectangle", "triangle"}
+
+
+class EasyVQA(VQADataModule):
+    """easy-VQA (`vlm.data.easy_vqa`), with a validation part cut from its training images.
+
+    Args:
+        root: folder of the data; None takes the installed package `easy-vqa`.
+        kwargs: as for every data set.
+    """
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(self, root: Path | None = None, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(**kwargs)
+        self.root = root
+
+    def read(self, split: Split) -> pa.Table | None:
+        return read_easy_vqa(split, self.root) if split in ("train", "test") else None
 
 
 def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = None) -> pa.Table:
