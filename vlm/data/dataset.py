@@ -33,6 +33,7 @@ class VQADataset(Dataset[Batch]):
 
     def __init__(self, table: pa.Table, processor: Processor, images: Images | None = None) -> None:
         self.table, self.processor = table, processor
+        # Without a store the processor's transform is one of pictures; its type allows regions too.
         self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
         self._file: str | None = None
 

@@ -88,6 +88,7 @@ def _open(path: str | Path) -> IO[bytes]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     # To the type checker the two have nothing in common but `read` and lines.
+    # Both read bytes; typeshed gives them no common class.
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 

@@ -57,7 +57,7 @@ class OwnData(VQADataModule):
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self,
         path: str,
         validation: str | None = None,

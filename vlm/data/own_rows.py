@@ -140,10 +140,10 @@ class OwnRows:
             if self.text and not content.strip():
                 return None
             raise ValueError(f"got {value!r}; wanted a list of choices")
-        choices = [plain_text(choice) for choice in content]
-        if None in choices:
+        choices = [text for item in content if (text := plain_text(item)) is not None]
+        if len(choices) < len(content):
             raise ValueError(f"got {value!r}, in which a choice is empty")
-        return choices or None  # type: ignore[return-value]
+        return choices or None
 
     def _image(self, value: Any) -> str | None:
         """A path from here, or the key of a kept picture."""

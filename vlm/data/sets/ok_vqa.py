@@ -40,7 +40,7 @@ class OKVQA(VQADataModule):
     types = "question_type"
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
@@ -74,7 +74,7 @@ class AOKVQA(VQADataModule):
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self,
         root: Path,
         images: Path | None = None,

@@ -37,7 +37,7 @@ class TDIUC(VQADataModule):
     types = "question_type"
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)

@@ -24,7 +24,7 @@ class _VQA(VQADataModule):
     cited: ClassVar[str]
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self,
         root: Path,
         images: Path | None = None,
@@ -131,7 +131,7 @@ class VQACP(VQADataModule):
     shared_images = True  # it is questions that were split
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self,
         root: Path,
         images: Path | None = None,
