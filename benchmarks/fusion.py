@@ -57,13 +57,17 @@ HEADINGS = (
 class Side:
     """One of the two modules of a case, with its inputs."""
 
-    def __init__(self, case: Case, ours: bool, precision: str = "fp32") -> None:
+    def __init__(
+        self, case: Case, ours: bool, precision: str = "fp32", compiled: bool = False
+    ) -> None:
         torch.manual_seed(0)
         self.bf16 = precision == "bf16"
         image = torch.randn(case.image, requires_grad=True)
         question = torch.randn(case.question, requires_grad=True)
         self.leaves = [image, question]
         self.module = (case.ours if ours else case.theirs)().eval()
+        if compiled:
+            self.module.compile()
         self.inputs: tuple[Tensor | Features, ...]
         if isinstance(self.module, Fusion):  # with masks, as encoders give them
             self.inputs = as_features(image, "image"), as_features(question, "text")
@@ -140,16 +144,18 @@ def median_interval(values: list[float], resamples: int = 2000) -> tuple[float, 
     return float(low), float(high)
 
 
-def compare(name: str, precision: str, peak: float, repeats: int, seconds: float) -> str:
+def compare(
+    name: str, precision: str, peak: float, repeats: int, seconds: float, compiled: bool
+) -> str:
     """One row of the table."""
     case = CASES[name]
-    ours, theirs = Side(case, True, precision), Side(case, False, precision)
+    ours, theirs = Side(case, True, precision, compiled), Side(case, False, precision)
     ours.step()  # the first is slower
     why = theirs.failure()
     rows = take_turns([ours] if why else [ours, theirs], repeats, seconds)
     medians = [statistics.median(column) for column in zip(*rows, strict=True)]
     work = gflop(case, ours=True)
-    cells = [name, precision, f"{1e3 * medians[0]:.1f}"]
+    cells = [f"{name} compiled" if compiled else name, precision, f"{1e3 * medians[0]:.1f}"]
     if why:
         cells += [f"fails: {why}", "", f"{ours.memory():.0f}", ""]
     else:
@@ -201,6 +207,9 @@ def main() -> None:
         default=6.0,
         help=f"time for the steps of one row, after the first {FEWEST_PAIRS} pairs (6)",
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="ours through torch.compile, the reference not"
+    )
     parser.add_argument("--output", type=Path, help="Markdown file, written after every row")
     given = parser.parse_args()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks about missing GPUs
@@ -214,9 +223,8 @@ def main() -> None:
         for name in given.only:
             for precision in given.dtype:
                 progress.update(task, description=f"{name} {precision}")
-                rows.append(
-                    compare(name, precision, peaks[precision], given.repeats, given.seconds)
-                )
+                budget = given.repeats, given.seconds, given.compile
+                rows.append(compare(name, precision, peaks[precision], *budget))
                 progress.advance(task)
                 if given.output:
                     given.output.write_text(table(rows, peaks))

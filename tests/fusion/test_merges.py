@@ -22,7 +22,7 @@ from vlm.fusion import (
     Tucker,
 )
 from vlm.fusion.merges.block import chunk_sizes
-from vlm.fusion.merges.elementwise import power_normalize, sum_of_products
+from vlm.fusion.merges.elementwise import broadcast_product, power_normalize, sum_of_products
 
 X, Y, OUT, HIDDEN = 13, 11, 7, 17
 
@@ -272,3 +272,26 @@ def test_number_of_parameters(merge: Merge, formula: int) -> None:
 def test_errors_name_the_argument(make: Callable[[], Merge], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "y_shape"),
+    [
+        ((2, 19, 5), (2, 1, 5)),  # patches and one question
+        ((2, 1, 5), (2, 19, 5)),
+        ((2, 19, 1, 5), (1, 1, 23, 5)),  # all pairs
+        ((3, 5), (3, 5)),
+        ((5,), (2, 19, 5)),
+        ((2, 0, 5), (2, 1, 5)),
+    ],
+)
+def test_broadcast_product_is_the_product_with_its_gradients(
+    x_shape: tuple[int, ...], y_shape: tuple[int, ...]
+) -> None:
+    x, y = (torch.randn(shape, requires_grad=True) for shape in (x_shape, y_shape))
+    ours, plain = broadcast_product(x, y), x * y
+    assert_close(ours, plain)
+    weights = torch.randn_like(plain)
+    assert_close(
+        torch.autograd.grad(ours, (x, y), weights), torch.autograd.grad(plain, (x, y), weights)
+    )

@@ -17,11 +17,8 @@ X, Y, D, H, K, G = 13, 11, 17, 7, 3, 2
 def chain(blocks: FactorizedBlocks, x: Tensor, y: Tensor) -> Tensor:
     """z_i = n(sum over groups of e_1 * ... * e_i), e_i = (W_i x + b_i) * (V_i y + c_i)."""
     product, parts = torch.ones(H * K), []
-    for i in range(blocks.order):
-        rows = slice(i * H * K, (i + 1) * H * K)
-        left = blocks.x_projection.weight[rows] @ x + blocks.x_projection.bias[rows]
-        right = blocks.y_projection.weight[rows] @ y + blocks.y_projection.bias[rows]
-        product = product * left * right
+    for w, v in zip(blocks.x_projections, blocks.y_projections, strict=True):
+        product = product * (w.weight @ x + w.bias) * (v.weight @ y + v.bias)
         z = torch.stack([product[o * K : (o + 1) * K].sum() for o in range(H)])
         z = z.sign() * z.abs().sqrt()
         parts.append(z / z.norm())

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from golden import Converted, Golden, Tensors, copy_linear
 from torch import Tensor, nn
 
@@ -122,8 +121,8 @@ def mfb(arguments: Mapping[str, Any], parameters: Tensors) -> MFB:
     merge = MFB(
         *widths(arguments), arguments["mm_dim"], arguments["factor"], **activations(arguments)
     )
-    copy_linear(merge.block.y_projection, parameters, "linear0")
-    copy_linear(merge.block.x_projection, parameters, "linear1")
+    copy_linear(merge.block.y_projections[0], parameters, "linear0")
+    copy_linear(merge.block.x_projections[0], parameters, "linear1")
     copy_linear(merge.out_projection, parameters, "linear_out")
     return merge
 
@@ -132,10 +131,9 @@ def mfh(arguments: Mapping[str, Any], parameters: Tensors) -> MFH:
     merge = MFH(
         *widths(arguments), arguments["mm_dim"], arguments["factor"], 2, **activations(arguments)
     )
-    for ours, theirs in ((merge.blocks.y_projection, 0), (merge.blocks.x_projection, 1)):
-        for kind in ("weight", "bias"):
-            pieces = [parameters[f"linear{theirs}_{stage}.{kind}"] for stage in range(2)]
-            getattr(ours, kind).data.copy_(torch.cat(pieces))
+    for stage in range(2):
+        copy_linear(merge.blocks.y_projections[stage], parameters, f"linear0_{stage}")
+        copy_linear(merge.blocks.x_projections[stage], parameters, f"linear1_{stage}")
     copy_linear(merge.out_projection, parameters, "linear_out")
     return merge
 

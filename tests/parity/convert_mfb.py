@@ -26,7 +26,7 @@ class JointlyNormalized(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         normalized = []
-        for z in self.blocks(x, y).chunk(self.blocks.order, -1):
+        for z in self.blocks(x, y).chunk(len(self.blocks.x_projections), -1):
             roots = z.sign() * z.abs().sqrt()
             normalized.append(nn.functional.normalize(roots.flatten(1)).view_as(z))
         return torch.cat(normalized, -1)
@@ -45,15 +45,16 @@ def openvqa_mfb_block(golden: Golden) -> Converted:
             image_dim + second * wide, text_dim, hidden_dim, factor, 1 + second, "identity",
             normalize=False, dropout=0.0,
         )  # fmt: skip
-        for layer, name in ((made.x_projection, "proj_i"), (made.y_projection, "proj_q")):
-            weight, bias = (golden.parameters[f"{name}.{kind}"] for kind in ("weight", "bias"))
+        for layer in (*made.x_projections, *made.y_projections):
             nn.init.zeros_(layer.weight)
-            layer.weight.data[-wide:, : weight.shape[1]] = weight
-            layer.bias.data[-wide:] = bias
+            nn.init.zeros_(layer.bias)
+        for layer, name in ((made.x_projections[-1], "proj_i"), (made.y_projections[-1], "proj_q")):
+            weight, bias = (golden.parameters[f"{name}.{kind}"] for kind in ("weight", "bias"))
+            layer.weight.data[:, : weight.shape[1]] = weight
+            layer.bias.data[:] = bias
         if second:  # the first block: exp_prev * 1
-            made.x_projection.weight.data[:wide, image_dim:] = torch.eye(wide)
-            made.x_projection.bias.data[:wide] = 0
-            made.y_projection.bias.data[:wide] = 1
+            made.x_projections[0].weight.data[:, image_dim:] = torch.eye(wide)
+            made.y_projections[0].bias.data[:] = 1
         return made
 
     # Groups of one: the product before the sum.
@@ -111,11 +112,9 @@ def openvqa_mfb_coatt(golden: Golden) -> Converted:
 
 
 def copy_blocks(blocks: FactorizedBlocks, reference: Tensors, names: list[str]) -> None:
-    """Ours are one projection for all blocks of a chain."""
-    for layer, name in ((blocks.x_projection, "proj_i"), (blocks.y_projection, "proj_q")):
-        for kind in ("weight", "bias"):
-            joined = torch.cat([reference[f"{block}.{name}.{kind}"] for block in names])
-            getattr(layer, kind).data.copy_(joined)
+    for number, block in enumerate(names):
+        copy_linear(blocks.x_projections[number], reference, f"{block}.proj_i")
+        copy_linear(blocks.y_projections[number], reference, f"{block}.proj_q")
 
 
 CONVERTERS: dict[str, Converter] = {

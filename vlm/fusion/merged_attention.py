@@ -11,7 +11,7 @@ from vlm.fusion.transformer import AddNorm, JointAttention, JointEmbedding, Post
 
 
 class MergedAttention(Fusion):
-    """METER's merged attention (Dou et al. 2021, arXiv 2111.02387, figure 3).
+    """METER's merged attention (Dou et al. 2021, arXiv 2111.02387).
 
     Words and patches are projected to one width, told apart by a modality embedding and put in one
     sequence, which passes through post-normalised layers of self-attention and feed-forward

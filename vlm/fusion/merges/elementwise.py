@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,46 @@ def power_normalize(z: Tensor) -> Tensor:
     total = size.sum(-1, keepdim=True)
     roots = size.clamp(min=least).rsqrt() * total.clamp(min=least).rsqrt()
     return (wide * roots.masked_fill(total == 0, 0)).to(z.dtype)
+
+
+def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
+    """x * y with broadcasting, lighter in the backward pass.
+
+    The plain product's gradient for a factor that was broadcast (one question for all patches) is
+    made for every patch and then summed: a further tensor as large as the product. Here it is
+    summed a slice at a time.
+    """
+    return _BroadcastProduct.apply(x, y)  # type: ignore[no-untyped-call]
+
+
+class _BroadcastProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x * y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, y = ctx.saved_tensors
+        wanted_x, wanted_y = ctx.needs_input_grad
+        # The small one first: what it needs is gone when the large one comes.
+        grad_y = _product_like(grad, x, y) if wanted_y else None
+        return _product_like(grad, y, x) if wanted_x else None, grad_y
+
+
+SLICES = 8
+
+
+def _product_like(grad: Tensor, other: Tensor, target: Tensor) -> Tensor:
+    """grad * other, summed to the target's shape."""
+    shape = (1,) * (grad.ndim - target.ndim) + tuple(target.shape)
+    if axes := [axis for axis in range(grad.ndim) if shape[axis] != grad.shape[axis]]:
+        size = max(1, -(-grad.shape[axes[0]] // SLICES))
+        other = other.expand_as(grad)
+        parts = zip(grad.split(size, axes[0]), other.split(size, axes[0]), strict=True)
+        sums = torch.stack([(g * o).sum(axes, keepdim=True) for g, o in parts])
+        return sums.sum(0).reshape(target.shape)
+    return (grad * other).reshape(target.shape)
 
 
 def sum_of_products(x: Tensor, y: Tensor) -> Tensor:
