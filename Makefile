@@ -1,12 +1,13 @@
-# Two commands do all the set-up on a fresh machine with Python 3.11 or newer, make and git:
+# Each command does all the set-up on a fresh machine with Python 3.11 or newer, make and git:
 #   make train   builds .venv and trains the default model on easy-VQA to its accuracy
+#   make demo    builds .venv, trains that model if there is none, and opens a page to ask it
 #   make test    builds .venv and runs lint, type check and tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test test-all lint bench build clean
+.PHONY: train demo test test-all lint bench build clean
 
 # The stamp is made last: an installation that was interrupted starts clean on the next call.
 # "compat" puts this folder on the path: the default's import hook comes after a folder of the same
@@ -22,6 +23,11 @@ $(READY): pyproject.toml constraints.txt
 # Every call trains a run of its own: one that was interrupted leaves a folder and nothing else.
 train: $(READY)
 	$(BIN)/vlm fit -c configs/easy_vqa.yaml
+
+demo: $(READY)
+	@ls runs/easy_vqa/*/checkpoints/best.ckpt > /dev/null 2>&1 \
+		|| $(BIN)/vlm fit -c configs/easy_vqa.yaml
+	$(BIN)/vlm demo --open "$$(ls -t runs/easy_vqa/*/checkpoints/best.ckpt | head -n 1)"
 
 test: lint
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract.test_parts import WORDS, public, tiny_bert
+from contract.test_parts import WORDS, clip_config, public, tiny_bert
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -21,9 +21,24 @@ import vlm.text
 from vlm.batch import Batch
 from vlm.fusion import ConcatMLP, CrossAttention, Fusion, Pooled, Product
 from vlm.heads import Classification
-from vlm.image import ConvNet, ImageEncoder, PictureEncoder, TimmEncoder
+from vlm.image import (
+    ConvNet,
+    ImageEncoder,
+    OpenClipImageEncoder,
+    PictureEncoder,
+    TimmEncoder,
+    TorchvisionEncoder,
+)
 from vlm.model import VQAModel
-from vlm.text import BagOfWords, HuggingFaceEncoder, Recurrent, TextEncoder, Transformer
+from vlm.text import (
+    BagOfWords,
+    ClipTokenizer,
+    HuggingFaceEncoder,
+    OpenClipTextEncoder,
+    Recurrent,
+    TextEncoder,
+    Transformer,
+)
 
 ANSWERS = ["yes", "no", "red"]
 VIT = {"img_size": 20, "patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads": 2}
@@ -31,6 +46,8 @@ VIT = {"img_size": 20, "patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads"
 IMAGES: dict[str, Callable[[], ImageEncoder]] = {
     "ConvNet": lambda: ConvNet(image_size=32, widths=(5, 7)),
     "TimmEncoder": lambda: TimmEncoder("vit_tiny_patch16_224", model_args=VIT),
+    "TorchvisionEncoder": lambda: TorchvisionEncoder("squeezenet1_1", image_size=48),
+    "OpenClipImageEncoder": lambda: OpenClipImageEncoder(config=clip_config(patch_size=16)),
 }
 TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
     "BagOfWords": lambda _: BagOfWords(WORDS, dim=13, hidden_dim=17),
@@ -38,7 +55,11 @@ TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
     "Recurrent-lstm": lambda _: Recurrent(WORDS, 10, "lstm", embedding_dim=11, bidirectional=True),
     "Transformer": lambda _: Transformer(WORDS, dim=6, layers=2, heads=3, feedforward_dim=17),
     "HuggingFaceEncoder": lambda folder: HuggingFaceEncoder(name=str(tiny_bert(folder))),
+    "OpenClipTextEncoder": lambda _: OpenClipTextEncoder(
+        config=clip_config(), tokenizer=ClipTokenizer(11)
+    ),
 }
+FUSION = "CrossAttention"
 FUSIONS: dict[str, Callable[[int, int], Fusion]] = {
     "Pooled-Product": partial(Pooled, merge=partial(Product, out_dim=19)),
     "Pooled-ConcatMLP": partial(Pooled, merge=partial(ConcatMLP, out_dim=19, hidden_dims=(23,))),
@@ -50,7 +71,9 @@ FUSIONS |= {
     for cls in public(vlm.fusion, Fusion)
     if not any(name.startswith(cls.__name__) for name in FUSIONS)
 }
-GRID = list(product(IMAGES, TEXTS, FUSIONS))
+# Larger ones meet every encoder of the other side, under one fusion.
+LARGER = {"TorchvisionEncoder", "OpenClipImageEncoder", "OpenClipTextEncoder"}
+GRID = [c for c in product(IMAGES, TEXTS, FUSIONS) if LARGER.isdisjoint(c) or c[2] == FUSION]
 
 
 @pytest.fixture(scope="module", autouse=True)

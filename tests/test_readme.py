@@ -57,6 +57,9 @@ def test_the_commands_run(
             main([*command[1:], *small, "--trainer.fast_dev_run=1", "--run.test=false"])
         elif command[:2] == ["vlm", "ask"]:
             main(["ask", str(run), str(data / "test/images/0.png"), *command[4:]])
+        elif command[:2] == ["vlm", "explain"]:
+            picture = str(data / "test/images/0.png")
+            main(["explain", str(run), picture, *command[4:], f"--output={tmp_path / 'why'}"])
         elif command[0] == "vlm":
             here = [a.replace("RUN", str(run)) for a in command[1:]]
             main([*here, f"--run.folder={tmp_path}"])

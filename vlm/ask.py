@@ -21,6 +21,9 @@ def ask(arguments: Sequence[str]) -> None:
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
     parser.add_argument("image", help="a picture file")
     parser.add_argument("question")
+    parser.add_argument(
+        "--choices", nargs="+", metavar="CHOICE", help="what to choose from (multiple choice)"
+    )
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
     parser.add_argument(
         "--trust", action="store_true", help="run the code of parts from outside vlm"
@@ -28,7 +31,7 @@ def ask(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     try:
         answer = load(given.checkpoint, trust=given.trust).answer(
-            given.image, given.question, given.top
+            given.image, given.question, given.top, given.choices
         )
     except (CheckpointError, ImageError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")

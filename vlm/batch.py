@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from vlm.choices import Choices
 from vlm.features import Features
 
 
@@ -21,6 +22,7 @@ class Batch(NamedTuple):
         ids: the questions' ids, Q strings.
         total: number of questions in the global batch, over all processes; the loss is the sum
             over questions divided by it.
+        choices: the questions' candidate answers, or None where the head takes none.
     """
 
     images: Tensor | Features
@@ -30,3 +32,4 @@ class Batch(NamedTuple):
     targets: Any
     ids: list[str]
     total: int
+    choices: Choices | None = None

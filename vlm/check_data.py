@@ -11,9 +11,8 @@ from rich.console import Console
 
 from vlm.data.check import check_data
 from vlm.data.check_report import print_check, write_check
-from vlm.data.datamodule import VQADataModule
-from vlm.training.cli import VQACLI, ConciseParser, ConfigError, option_names
-from vlm.training.explain_error import explain
+from vlm.training.data_only import read_data
+from vlm.training.part_config import as_plain, reads_choices
 
 EXAMPLES = """\
 examples:
@@ -47,13 +46,9 @@ def check(arguments: Sequence[str]) -> None:
     given, options = parser.parse_known_args(arguments)
     if given.limit < 1:
         parser.error(f"--limit: got {given.limit}; wanted 1 or more")
-    try:
-        cli = _DataOnly(["fit", "-c", given.config, *options])
-    except ConfigError as error:
-        message = explain(str(error), option_names())
-        print(f"vlm check-data ({given.config}): {message}", file=sys.stderr)
-        sys.exit(2)
-    found = check_data(cli.datamodule, given.limit, given.images)
+    cli = read_data("vlm check-data", given.config, options)
+    choose = reads_choices(as_plain(cli.config.fit.model.head))
+    found = check_data(cli.datamodule, given.limit, given.images, choose)
     console = Console(highlight=False, markup=False, emoji=False)  # answers are not ours
     print_check(found, console)
     run = cli.config.fit.run
@@ -61,28 +56,3 @@ def check(arguments: Sequence[str]) -> None:
     write_check(found, output)
     console.print(f"Figures and plot: {output}", soft_wrap=True)
     sys.exit(1 if found.errors.counts else 0)
-
-
-class _DataOnly(VQACLI):
-    """The data of a configuration, without a model."""
-
-    def _set_seed(self) -> None:
-        pass
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        parser = ConciseParser()
-        parser.add_argument("--data", type=VQADataModule)
-        config = parser.parse_object({"data": self.config.fit.data})
-        try:
-            self.datamodule = parser.instantiate_classes(config).data
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-
-    def after_instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass

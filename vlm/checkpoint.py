@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from vlm.checkpoint_file import CheckpointError, read_checkpoint_file
 from vlm.model import PARTS, VQAModel
+from vlm.weights import differences, misfit
 
 KEY = "vlm"
 """Where our own data stands in a Lightning checkpoint."""
@@ -19,10 +20,6 @@ BEST = "checkpoints/best.ckpt"
 """The best checkpoint inside a run folder."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and the reason."""
-
-
 class Checkpoint(NamedTuple):
     """A checkpoint that was read.
 
@@ -31,12 +28,14 @@ class Checkpoint(NamedTuple):
         model: the model's configuration (`VQAModel.config`).
         weights: its parameters and buffers.
         about: which run made it, on which data, with which answers.
+        step: optimiser steps it had trained for.
     """
 
     path: Path
     model: dict[str, Any]
     weights: dict[str, Tensor]
     about: dict[str, Any]
+    step: int
 
     @property
     def words(self) -> list[str]:
@@ -45,8 +44,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def answers(self) -> list[str]:
-        """The answers the head was built with, in the order of its outputs."""
-        return list(self.model["head"]["init_args"]["answers"])
+        """The answers the head was built with, in the order of its outputs; none of others."""
+        return list(self.model["head"]["init_args"].get("answers") or [])
 
 
 def describe(model: VQAModel, about: dict[str, Any]) -> dict[str, Any]:
@@ -58,33 +57,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint or a run folder's best one. Runs no code from the file.
 
     Raises:
-        CheckpointError: missing, empty, truncated, or not made by vlm.
+        CheckpointError: missing, empty, damaged, not finite, or not made by vlm.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / BEST).is_file():
             raise CheckpointError(f"{path}: this folder has no {BEST}; wanted a run's folder.")
         path = path / BEST
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: the file is empty.")
-    with path.open("rb") as file:
-        start = file.read(64)
-    # Checked by hand, since the loader's own message advises turning its safety off.
-    if not start.startswith(b"PK"):
-        kind = "a web page" if b"<" in start[:16] else "no checkpoint"
-        if start.startswith(b"version https://git-lfs"):
-            kind = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
-        raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: damaged, or it holds more than weights and plain data, which is never "
-            f"loaded ({type(error).__name__}, {path.stat().st_size} bytes). Take another "
-            f"checkpoint of the run."
-        ) from error
+    content = read_checkpoint_file(path)
     if not isinstance(content, dict) or KEY not in content:
         raise CheckpointError(
             f"{path}: a checkpoint of another program; wanted one that `vlm fit` made."
@@ -99,7 +79,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         for name, value in content["state_dict"].items()
         if name.startswith(PREFIX)
     }
-    return Checkpoint(path, own["model"], weights, own["about"])
+    return Checkpoint(path, own["model"], weights, own["about"], content.get("global_step", 0))
 
 
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
@@ -123,18 +103,8 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
     Raises:
         CheckpointError: what is missing, what is too much and which shapes differ.
     """
-    own = module.state_dict()
-    missing = [f"missing here: {name}" for name in own if name not in weights]
-    unexpected = [f"not in the model: {name}" for name in weights if name not in own]
-    shapes = [
-        f"{name}: {tuple(weights[name].shape)} here, {tuple(own[name].shape)} in the model"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if problems := missing + unexpected + shapes:
-        shown = "\n  ".join(problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise CheckpointError(f"{source}: its weights do not fit the model:\n  {shown}{more}")
+    if lines := differences(module.state_dict(), weights):
+        raise CheckpointError(misfit(source, lines))
     module.load_state_dict(weights)
 
 

@@ -18,8 +18,11 @@ commands:
   test       score it on the test split  vlm test -c RUN/config.yaml --ckpt_path CHECKPOINT
   predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path CHECKPOINT
   check-data list what is wrong with it  vlm check-data configs/own_data.yaml --data.path FILE
+  shard      pictures to tar shards      vlm shard configs/easy_vqa.yaml FOLDER
   submit     file for a test server      vlm submit PREDICT/predictions.jsonl QUESTIONS.json
   ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
+  demo       ask in the browser          vlm demo RUN [ANOTHER_RUN]
+  explain    show why it says so         vlm explain RUN photo.png "What color is the shape?"
   compare    train fusions alike, report vlm compare configs/compare/easy_vqa.yaml
 
 RUN is the folder that `fit` names, CHECKPOINT is RUN/checkpoints/best.ckpt.
@@ -45,20 +48,32 @@ def main(args: Sequence[str] | None = None) -> None:
         from vlm.ask import ask
 
         ask(arguments[1:])
+    elif arguments[0] == "explain":
+        from vlm.explain.command import explain_command
+
+        explain_command(arguments[1:])
     elif arguments[0] == "check-data":
         from vlm.check_data import check
 
         check(arguments[1:])
+    elif arguments[0] == "shard":
+        from vlm.shard import shard
+
+        shard(arguments[1:])
     elif arguments[0] == "submit":
         from vlm.submit import submit
 
         submit(arguments[1:])
+    elif arguments[0] == "demo":
+        from vlm.demo.command import demo
+
+        demo(arguments[1:])
     elif arguments[0] == "compare":
         from vlm.compare.command import compare
 
         compare(arguments[1:])
     elif arguments[0] in TRAINING or arguments[0].startswith("-"):
-        from vlm.training.cli import run
+        from vlm.training.command import run
 
         run(arguments)
     else:

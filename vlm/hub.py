@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -39,14 +40,14 @@ def hub_access(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = _reason(error)
         if local:
             looked = f"looked in this folder, and got: {reason}. Check the files in it."
         elif obstacle:
             looked = (
                 f"looked in the cache {constants.HF_HUB_CACHE} only, since {obstacle}. Run once "
                 f"with a network, copy the cache from a machine that has one (set HF_HOME to move "
-                f"it), or build from scratch with pretrained=False."
+                f"it), name a local file or folder, or build from scratch with pretrained=False."
             )
         else:
             looked = (
@@ -58,24 +59,71 @@ def hub_access(name: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _obstacle() -> str | None:
-    """Why the hub cannot be asked, or None if it can."""
+@contextmanager
+def url_access(name: str, url: str) -> Iterator[None]:
+    """Load `url` inside through `torch.hub`: from its cache, or from the server if it answers.
+
+    Args:
+        name: of the model, for the error.
+        url: of the weights.
+
+    Raises:
+        OSError: neither; says where it was looked for and what to do.
+    """
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    obstacle = None if cached.is_file() else _obstacle(url)
+    advice = (
+        "Run once with a network, copy the file there (set TORCH_HOME to move the cache), name a "
+        "local file, or build from scratch with pretrained=False."
+    )
+    if obstacle:
+        raise OSError(
+            f"{name}: the weights could not be loaded; looked for {cached}, and {obstacle}. "
+            f"{advice}"
+        )
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{name}: the weights could not be loaded; looked for {cached} and at {url}, and got: "
+            f"{_reason(error)}. {advice}"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _obstacle(url: str | None = None) -> str | None:
+    """Why the hub, or the server of `url`, cannot be asked; None if it can."""
     from huggingface_hub import constants
 
+    url = url or constants.ENDPOINT
     # The environment too: the constant is read once, when the hub's client is imported.
     switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     if constants.HF_HUB_OFFLINE or switch.upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
     try:
-        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=PATIENCE).close()
+        urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
     except HTTPError:
         return None  # any answer will do
     except OSError as error:
         # The client may know certificates that we do not.
         if isinstance(error, URLError) and isinstance(error.reason, ssl.SSLError):
             return None
-        return f"{constants.ENDPOINT} does not answer ({error})"
+        return f"{url} does not answer ({error})"
     return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: what may have been meant."""
+    names = list(known)
+    # Compared in lower case too: vit-b-32 is meant to be ViT-B-32.
+    lower = {n.lower(): n for n in reversed(names)}
+    near = difflib.get_close_matches(name, names, 3, 0.4)
+    near += [lower[n] for n in difflib.get_close_matches(name.lower(), lower, 3, 0.6)]
+    unique = list(dict.fromkeys(near))[:3]
+    return f" Did you mean {' or '.join(unique)}?" if unique else ""
 
 
 def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:

@@ -14,11 +14,28 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from vlm.checkpoint import load_model, read_checkpoint
+from vlm.choices import mistake_in
+from vlm.features import Features
 from vlm.fusion.base import check_positive
+from vlm.heads.generation import CUT, Generation
+from vlm.heads.multi_task import answering
 from vlm.model import VQAModel
 
-Picture = str | Path | Image.Image | np.ndarray | Tensor
-"""A path, a PIL image, or an array as `vlm.image.load_image` takes it."""
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+"""A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture that a model has seen: a question about it no longer needs the image encoder.
+
+    Attributes:
+        images: (1, ...) the model's input, as its transform makes it.
+        features: what the image encoder made of it, one row.
+    """
+
+    images: Any
+    features: Features
 
 
 @dataclass(frozen=True)
@@ -64,30 +81,56 @@ class VQA:
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
 
+    @torch.no_grad()
+    def see(self, image: Picture) -> Seen:
+        """Look at a picture once, for any number of questions.
+
+        Raises:
+            ImageError: a picture that cannot be read.
+        """
+        transform: Any = self.model.processor.transform
+        images = self._moved(transform.stack([transform.open(image)]))
+        return Seen(images, self.model.image_encoder(images))
+
     # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
     def answer(  # type: ignore[overload-overlap]
-        self, image: Picture, question: str, top_k: int = 5
+        self,
+        image: Picture | Seen,
+        question: str,
+        top_k: int = 5,
+        choices: Sequence[str] | None = None,
     ) -> Answer: ...
     @overload
     def answer(
-        self, image: Picture | Sequence[Picture], question: Sequence[str], top_k: int = 5
+        self,
+        image: Picture | Seen | Sequence[Picture],
+        question: Sequence[str],
+        top_k: int = 5,
+        choices: Sequence[Sequence[str]] | None = None,
     ) -> list[Answer]: ...
 
     def answer(
-        self, image: Picture | Sequence[Picture], question: str | Sequence[str], top_k: int = 5
+        self,
+        image: Picture | Seen | Sequence[Picture],
+        question: str | Sequence[str],
+        top_k: int = 5,
+        choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
     ) -> Answer | list[Answer]:
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one picture, or as many as there are questions. A model of region features takes
-                the paths of their .npz files.
+            image: one picture, one that `see` gave, or as many as there are questions. A model of
+                region features takes the paths of their .npz files.
             question: one question, or several; with one picture all are about it.
             top_k: how many answers to rank.
+            choices: what to choose from, for a model of multiple choice: two texts or more; of
+                several questions, such a list for each.
 
         Raises:
-            ValueError: an empty question, a `top_k` that is not positive, or as many pictures as
-                do not fit the questions.
+            ValueError: an empty question, a `top_k` that is not positive, as many pictures as do
+                not fit the questions; choices that are fewer than two, empty or repeat; none for a
+                model that picks from choices, or some for another.
             ImageError: a picture that cannot be read.
         """
         check_positive(top_k=top_k)
@@ -95,37 +138,62 @@ class VQA:
         if not isinstance(question, Sequence):
             raise ValueError(f"question: got {question!r}; wanted a text or a list of texts.")
         questions = [question] if isinstance(question, str) else list(question)
-        several = isinstance(image, Sequence) and not isinstance(image, str)
+        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
         pictures = list(image) if several else [image]  # type: ignore[arg-type]
         if len(pictures) not in (1, len(questions)) or (single and several):
             raise ValueError(
                 f"image: got {len(pictures)} pictures for {len(questions)} questions; wanted one, "
                 f"or one for each question."
             )
+        if several and any(isinstance(picture, Seen) for picture in pictures):
+            raise ValueError("image: got a seen picture in a list; wanted it by itself.")
         for number, text in enumerate(questions, start=1):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(
                     f"question {number}: got {text!r}; wanted text that asks about the picture."
                 )
-        answers = self._answer(pictures, questions, top_k) if questions else []
+        given = None if choices is None else _checked_choices(choices, single, len(questions))
+        answers = self._answer(pictures, questions, top_k, given) if questions else []
         return answers[0] if single else answers
 
     @torch.inference_mode()
-    def _answer(self, pictures: list[Any], questions: list[str], top_k: int) -> list[Answer]:
-        processor = self.model.processor
+    def _answer(
+        self,
+        pictures: list[Any],
+        questions: list[str],
+        top_k: int,
+        choices: list[list[str]] | None,
+    ) -> list[Answer]:
+        # Of several heads one answers: choices that it takes none of would change nothing.
+        takes_choices = answering(self.model.head).takes_choices
+        processor = self.model.processor._replace(takes_choices=takes_choices)
         transform: Any = processor.transform
-        images = transform.stack([transform.open(picture) for picture in pictures])
+        seen = pictures[0] if isinstance(pictures[0], Seen) else None
+        if seen is None:
+            images = transform.stack([transform.open(picture) for picture in pictures])
+        else:
+            images = seen.images
         index = [0] * len(questions) if len(pictures) == 1 else range(len(questions))
-        batch = processor.batch(images, list(index), questions)
-        device = next(self.model.parameters()).device
-        batch = tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
-        ranked = self.model.head.decode(self.model(batch), top_k)
+        batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
+        output = self.model(batch, None if seen is None else seen.features)
+        ranked = self.model.head.decode(output, top_k)
+        candidates = choices or [[] for _ in questions]
         return [
-            Answer(best[0][0], best[0][1], best, self._warnings(question))
-            for best, question in zip(ranked, questions, strict=True)
+            Answer(*best[0], best, self._warnings(question, texts) + self._cut(best[0][0]))
+            for best, question, texts in zip(ranked, questions, candidates, strict=True)
         ]
 
-    def _warnings(self, question: str) -> tuple[str, ...]:
+    def _cut(self, text: str) -> tuple[str, ...]:
+        head = answering(self.model.head)
+        if isinstance(head, Generation) and text.endswith(CUT):
+            return (f"The answer never ended: it was cut at {head.decoder.max_length} tokens.",)
+        return ()
+
+    def _moved(self, value: Any) -> Any:
+        device = next(self.model.parameters()).device
+        return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+
+    def _warnings(self, question: str, choices: list[str]) -> tuple[str, ...]:
         tokenizer = self.model.text_encoder.tokenizer
         unknown = tokenizer.unknown(question)
         warnings = []
@@ -136,6 +204,28 @@ class VQA:
             warnings.append(f"{which} {verb} unknown to the model: {question!r}.")
         if not tokenizer.ids(question):
             warnings.append(f"The question has no words: {question!r}.")
-        elif len(tokenizer.ids(question)) > tokenizer.max_length:
+        elif tokenizer.length(question) > tokenizer.max_length:
             warnings.append(f"Only the first {tokenizer.max_length} words were read.")
+        for text in choices:
+            if unknown := tokenizer.unknown(text):
+                words = ", ".join(map(repr, unknown))
+                warnings.append(f"In the choice {text!r} the model does not know {words}.")
         return tuple(warnings)
+
+
+def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[str]]:
+    """A list of choices for each question."""
+    lists = [choices] if single else choices
+    wanted = "a list of texts" if single else "such a list for each question"
+    if isinstance(lists, str) or not all(
+        isinstance(given, Sequence) and not isinstance(given, str) for given in lists
+    ):
+        raise ValueError(f"choices: got {choices!r}; wanted {wanted}.")
+    if len(lists) != questions:
+        raise ValueError(
+            f"choices: got {len(lists)} lists for {questions} questions; wanted one for each."
+        )
+    for number, given in enumerate(lists, start=1):
+        if mistake := mistake_in(given):
+            raise ValueError(f"choices of question {number}: {mistake}")
+    return [list(given) for given in lists]

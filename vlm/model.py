@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vlm.batch import Batch
 from vlm.features import Features
@@ -39,6 +39,8 @@ class VQAModel(nn.Module):
         ):
             _check_width(f"fusion.{argument}", getattr(fusion, argument), fusion, wanted, source)
         _check_width("head.in_dim", head.in_dim, head, fusion.out_dim, fusion)
+        if head.text_dim is not None:
+            _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.fusion = fusion
@@ -48,18 +50,39 @@ class VQAModel(nn.Module):
     def processor(self) -> Processor:
         """What turns pictures, questions and answers into this model's batches."""
         return Processor(
-            self.image_encoder.transform, self.text_encoder.tokenizer, self.head.encode_targets
+            self.image_encoder.transform,
+            self.text_encoder.tokenizer,
+            self.head.encode_targets,
+            self.head.takes_choices,
         )
 
-    def fuse(self, batch: Batch) -> Features:
-        """Joint features of Q questions. Each of the U pictures is encoded once."""
-        image = self.image_encoder(batch.images).take(batch.image_index)
-        text = self.text_encoder(batch.words, batch.words_mask)
-        return self.fusion(image, text)
+    def fuse(self, batch: Batch, image: Features | None = None) -> Features:
+        """Joint features of Q questions. Each of the U pictures is encoded once.
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The head's scores of Q questions, (Q, ...)."""
-        return self.head(self.fuse(batch), batch)
+        Args:
+            batch: the questions.
+            image: the image encoder's features of the U pictures, if they are known already.
+        """
+        if image is None:
+            image = self.image_encoder(batch.images)
+        text = self.text_encoder(batch.words, batch.words_mask)
+        return self.fusion(image.take(batch.image_index), text)
+
+    def forward(self, batch: Batch, image: Features | None = None) -> Any:
+        """The head's output for Q questions; its `loss`, `decode` and `evidence` read it.
+
+        Args:
+            batch: the questions.
+            image: as for `fuse`.
+        """
+        return self.head(self.fuse(batch, image), self.with_choices(batch))
+
+    def with_choices(self, batch: Batch) -> Batch:
+        """The batch with its choices encoded, each different text once, if the head reads them."""
+        if batch.choices is None or self.head.text_dim is None:
+            return batch
+        features = self.text_encoder(batch.choices.words, batch.choices.words_mask)
+        return batch._replace(choices=batch.choices._replace(features=features))
 
     @property
     def config(self) -> dict[str, Any]:

@@ -23,9 +23,11 @@ class Configured:
     Attributes:
         arguments: the constructor's arguments by name. A class whose constructor would fetch
             something (pretrained weights) edits them, so that it is rebuilt without doing so.
+        made_as: its class.
     """
 
     arguments: dict[str, Any]
+    made_as: type
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -40,6 +42,8 @@ class Configured:
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()  # stored too, so that a default may change without harm
         object.__setattr__(made, "arguments", _copied(_by_name(bound)))
+        # FSDP2 puts a class of its own in the place of a module's.
+        object.__setattr__(made, "made_as", cls)
         return made
 
     @property
@@ -78,14 +82,11 @@ def _copied(value: Any) -> Any:
 def _describe(value: Any) -> Any:
     if isinstance(value, Configured):
         arguments = {name: _describe(item) for name, item in value.arguments.items()}
-        return {"class_path": _path(type(value)), "init_args": arguments}
+        return {"class_path": _path(value.made_as), "init_args": arguments}
     if isinstance(value, type):
         return {"class_path": _path(value), "factory": True}
     if isinstance(value, partial):
-        # The command line wraps the class in helper functions and passes it last.
-        *helpers, cls = value.func, *value.args
-        if not isinstance(cls, type) or not all(callable(helper) for helper in helpers):
-            raise ValueError(f"{value}: give the arguments of a factory by name, not by position.")
+        cls = factory_class(value)
         arguments = {name: _describe(item) for name, item in value.keywords.items()}
         return {"class_path": _path(cls), "init_args": arguments, "factory": True}
     if isinstance(value, dict):
@@ -97,6 +98,25 @@ def _describe(value: Any) -> Any:
     raise ValueError(
         f"A part was made with {value!r}, which a checkpoint cannot store: wanted numbers, "
         f"strings, lists, dicts, parts, or a class (or functools.partial of one) as a factory."
+    )
+
+
+def factory_class(factory: Any) -> type:
+    """The class that a factory makes an object of.
+
+    Raises:
+        ValueError: a factory that is no class and no partial of one with arguments by name.
+    """
+    if isinstance(factory, type):
+        return factory
+    if isinstance(factory, partial):
+        # The command line wraps the class in helper functions and passes it last.
+        *helpers, cls = factory.func, *factory.args
+        if isinstance(cls, type) and all(callable(helper) for helper in helpers):
+            return cls
+    raise ValueError(
+        f"{factory}: give a class, or functools.partial of one with its arguments by name, not by "
+        f"position."
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vlm.batch import Batch
+from vlm.choices import make_choices
 from vlm.features import Features
+from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
 from vlm.text.tokenizer import Tokenizer
@@ -20,13 +22,15 @@ class Processor(NamedTuple):
 
     Attributes:
         transform: brings a picture to the image encoder's input.
-        tokenizer: brings a question to the text encoder's input.
+        tokenizer: brings a question, or a choice, to the text encoder's input.
         encode_targets: brings the annotators' answers to the head's targets.
+        takes_choices: whether the head reads the questions' choices.
     """
 
     transform: ImageTransform | RegionTransform
     tokenizer: Tokenizer
-    encode_targets: Callable[[Sequence[Sequence[str]]], Any]
+    encode_targets: TargetEncoder
+    takes_choices: bool = False
 
     def batch(
         self,
@@ -36,15 +40,27 @@ class Processor(NamedTuple):
         answers: Sequence[Sequence[str]] | None = None,
         ids: Sequence[str] | None = None,
         total: int | None = None,
+        choices: Sequence[Sequence[str]] | None = None,
     ) -> Batch:
-        """Put questions about U transformed pictures together; see `Batch`."""
+        """Put questions about U transformed pictures together; see `Batch`.
+
+        Raises:
+            ValueError: choices for a head that takes none.
+        """
+        if choices is not None and not self.takes_choices:
+            raise ValueError(
+                "choices: got some, and this model's head takes none; leave them out, or ask a "
+                "model trained with vlm.heads.MultipleChoice."
+            )
+        candidates = None if choices is None else make_choices(choices, self.tokenizer)
         words, mask = self.tokenizer(questions)
         return Batch(
             images=images,
             image_index=torch.as_tensor(image_index, dtype=torch.long),
             words=words,
             words_mask=mask,
-            targets=None if answers is None else self.encode_targets(answers),
+            targets=None if answers is None else self.encode_targets(answers, choices),
             ids=[str(i) for i in range(len(questions))] if ids is None else list(ids),
             total=total or len(questions),
+            choices=candidates,
         )

@@ -7,30 +7,57 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, NamedTuple
 
 from vlm.data.json_file import read_json, read_json_lines
 from vlm.data.problems import DataError
 from vlm.data.sets.official import fields
 
 
-def submission(predictions: Path, questions: Path) -> list[dict[str, Any]]:
-    """The answers in the order of the questions, each under the id that the question has.
+class Form(NamedTuple):
+    """How a server wants answers.
+
+    Attributes:
+        key: what the file of questions calls a question's id.
+        written: name of the id in the submission; None for lines of answers alone, in the order of
+            the questions.
+        answer: name of the answer.
+    """
+
+    key: str
+    written: str | None
+    answer: str = "answer"
+
+
+FORMS = (
+    Form("question_id", "question_id"),  # VQA and TextVQA
+    Form("image", "image"),  # VizWiz
+    # By its author, https://github.com/facebookresearch/clevr-dataset-gen/issues/2
+    Form("question_index", None),  # CLEVR
+)
+GQA = Form("questionId", "questionId", "prediction")
+"""Its questions are an object by id. The form is that of its `eval.py`."""
+
+
+def submission(predictions: Path, questions: Path) -> list[dict[str, Any]] | list[str]:
+    """The answers in the order of the questions, as the set's server wants them.
 
     Args:
         predictions: `predictions.jsonl` of `vlm predict`.
-        questions: the set's own file of test questions (VQA v1 and v2, TextVQA, VizWiz, and what
-            has one of their forms).
+        questions: the set's own file of test questions (VQA v1 and v2, TextVQA, VizWiz, GQA, CLEVR,
+            and what has one of their forms).
 
     Returns:
         For VQA and TextVQA `{"question_id": 9000, "answer": "net"}`, for VizWiz
-        `{"image": "VizWiz_test_00000000.jpg", "answer": "net"}`.
+        `{"image": "VizWiz_test_00000000.jpg", "answer": "net"}`, for GQA
+        `{"questionId": "201307251", "prediction": "net"}`, for CLEVR the answers alone.
 
     Raises:
         DataError: questions without an answer, answers to no question, one answered twice (with
             counts and the first ids), a file of another form.
     """
-    name, ids = _question_ids(questions)
+    form, ids = _question_ids(questions)
     answers: dict[str, str] = {}
     twice: list[str] = []
     for line, row in read_json_lines(predictions):
@@ -59,49 +86,57 @@ def submission(predictions: Path, questions: Path) -> list[dict[str, Any]]:
             f"{predictions} does not fit {questions}: {'; '.join(found)}. Predict all questions of "
             f"this file, with the data set set to it."
         )
-    return [{name: key, "answer": answers[str(key)]} for key in ids]
+    if form.written is None:
+        return [answers[str(key)] for key in ids]
+    return [{form.written: key, form.answer: answers[str(key)]} for key in ids]
 
 
-def _question_ids(path: Path) -> tuple[str, list[int | str]]:
-    """The name of the id in a set's file of questions, and the ids in their order."""
+def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
+    """The form of a set's file of questions, and the ids in their order."""
     content = read_json(path)
     if isinstance(content, dict):
+        if content and all(isinstance(r, dict) and "imageId" in r for r in content.values()):
+            return GQA, list(content)
         content = content.get("questions", content.get("data"))
     known = isinstance(content, list) and content and isinstance(content[0], dict)
     first = content[0] if known else {}
-    name = next((name for name in ("question_id", "image") if name in first), "")
+    form = next((form for form in FORMS if form.key in first), None)
     # A-OKVQA's server wants another form, an object by id.
-    if not name or "choices" in first:
+    if form is None or "choices" in first:
         raise DataError(
             f"{path}: not a file of test questions that `vlm submit` knows; wanted VQA's, "
-            f"TextVQA's or VizWiz's own."
+            f"TextVQA's, VizWiz's, GQA's or CLEVR's own."
         )
-    ids = [
-        fields(row, path, number, **{name: str | int})[0] for number, row in enumerate(content, 1)
-    ]
+    wanted: dict[str, type | UnionType] = {form.key: str | int}
+    ids = [fields(row, path, number, **wanted)[0] for number, row in enumerate(content, 1)]
     if len(set(map(str, ids))) < len(ids):
-        raise DataError(f"{path}: a {name} stands there more than once.")
-    return name, ids
+        raise DataError(f"{path}: a {form.key} stands there more than once.")
+    return form, ids
 
 
 def submit(arguments: Sequence[str]) -> None:
     """Write a submission; mistakes end in one line and exit code 1."""
     parser = argparse.ArgumentParser(
         prog="vlm submit",
-        description="Write an evaluation server's file (EvalAI) from the answers of `vlm predict`.",
+        description="Write an evaluation server's file from the answers of `vlm predict`.",
         epilog="example: vlm submit RUN/predictions.jsonl "
         "data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
     )
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of `vlm predict`")
     parser.add_argument("questions", type=Path, help="the set's own file of the test questions")
     parser.add_argument(
-        "--out", type=Path, help="file to write (default: submission.json beside the predictions)"
+        "--out",
+        type=Path,
+        help="file to write (default: submission.json, or .txt for CLEVR, beside the predictions)",
     )
     given = parser.parse_args(arguments)
     try:
         rows = submission(given.predictions, given.questions)
     except (DataError, FileNotFoundError) as error:
         sys.exit(f"vlm submit: {error}")
-    out = given.out or given.predictions.with_name("submission.json")
-    out.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    lines = [row for row in rows if isinstance(row, str)]
+    name = "submission.txt" if lines else "submission.json"
+    out = given.out or given.predictions.with_name(name)
+    text = "".join(f"{line}\n" for line in lines) or json.dumps(rows, ensure_ascii=False)
+    out.write_text(text, encoding="utf-8")
     print(f"Wrote {len(rows):,} answers to {out}")

@@ -24,14 +24,14 @@ class FlippedGrid(ConvNet):
 
 
 class CoupledImages(ConvNet):
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, pooled = super().encode(images)
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, pooled = super().encode(images, mask)
         return tokens, pooled - pooled.mean(0)
 
 
 class PoolsFirstToken(ConvNet):
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, _ = super().encode(images)
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, _ = super().encode(images, mask)
         return tokens, tokens[:, 0].detach()
 
 
@@ -40,14 +40,14 @@ class OnlyInPooled(ConvNet):
         super().__init__(image_size, widths)
         self.pooler = nn.Linear(self.dim, self.dim)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, pooled = super().encode(images)
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, pooled = super().encode(images, mask)
         return tokens, self.pooler(pooled)
 
 
 class Single(ConvNet):
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens, pooled = super().encode(images)
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, pooled = super().encode(images, mask)
         return tokens.float(), pooled.float()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import vlm.fusion
+import vlm.heads
 import vlm.image
 import vlm.text
 from vlm.fusion import (
@@ -38,6 +39,7 @@ from vlm.fusion import (
     ModalityAttention,
     MuRel,
     Mutan,
+    ObjectCounter,
     ParallelCoAttention,
     Pooled,
     Product,
@@ -48,14 +50,38 @@ from vlm.fusion import (
     Sum,
     Tucker,
 )
-from vlm.image import ConvNet, ImageEncoder, RegionFeatures, TimmEncoder
-from vlm.testing import check_fusion, check_image_encoder, check_merge, check_text_encoder
+from vlm.heads import (
+    AnswerHead,
+    Classification,
+    Generation,
+    MultipleChoice,
+    MultiTask,
+    TransformerDecoder,
+)
+from vlm.image import (
+    ConvNet,
+    ImageEncoder,
+    OpenClipImageEncoder,
+    RegionFeatures,
+    TimmEncoder,
+    TorchvisionEncoder,
+)
+from vlm.testing import (
+    check_fusion,
+    check_head,
+    check_image_encoder,
+    check_merge,
+    check_text_encoder,
+)
 from vlm.text import (
     BagOfWords,
+    ClipTokenizer,
     HuggingFaceEncoder,
+    OpenClipTextEncoder,
     Recurrent,
     TextEncoder,
     Transformer,
+    VectorTokenizer,
     WordTokenizer,
 )
 
@@ -135,6 +161,7 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         lambda: GlimpseAttention(
             13, 11, partial(Mutan, out_dim=7, hidden_dim=5), partial(Sum, out_dim=17), 3, mlp_dim=23
         ),
+        lambda: GlimpseAttention(13, 11, merge=partial(Sum, out_dim=17), counter=ObjectCounter(7)),
     ],
     StackedAttention: [
         lambda: StackedAttention(13, 11, out_dim=17),
@@ -161,6 +188,7 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
     BAN: [
         lambda: BAN(13, 11, out_dim=17, glimpses=2, rank_factor=3),
         lambda: BAN(13, 11, out_dim=7, glimpses=1, rank_factor=1, dropout=0.3),
+        lambda: BAN(13, 11, out_dim=17, glimpses=2, counter=ObjectCounter(objects=13, pieces=5)),
     ],
     ParallelCoAttention: [
         lambda: ParallelCoAttention(13, 11, out_dim=17, hidden_dim=19),
@@ -204,6 +232,15 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
             },
         ),
         lambda: TimmEncoder("resnet10t", image_size=64, pool="max"),
+        lambda: TimmEncoder("resnet10t", image_size=64, pool="max", fit="pad", stages=[3, 2]),
+    ],
+    TorchvisionEncoder: [
+        lambda: TorchvisionEncoder("mnasnet0_5", image_size=64),
+        lambda: TorchvisionEncoder("squeezenet1_1", image_size=64, fit="pad", stages=[-2, -1]),
+    ],
+    OpenClipImageEncoder: [
+        lambda: OpenClipImageEncoder(config=clip_config(layers=2, patch_size=8)),
+        lambda: OpenClipImageEncoder(config=clip_config(layers=[1, 1, 1, 1]), pool="max"),
     ],
     RegionFeatures: [lambda: RegionFeatures(dim=13)],
 }
@@ -211,6 +248,7 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
     BagOfWords: [
         lambda folder: BagOfWords(WORDS, dim=13, hidden_dim=17),
         lambda folder: BagOfWords((), 13, 17, 0.3, tokenizer=WordTokenizer(WORDS, max_length=11)),
+        lambda folder: BagOfWords((), 3, 17, tokenizer=VectorTokenizer(word_vectors(folder))),
     ],
     Recurrent: [
         lambda folder: Recurrent(WORDS, dim=13, embedding_dim=11),
@@ -227,7 +265,67 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
         lambda folder: HuggingFaceEncoder(name=str(tiny_bert(folder))),
         lambda folder: HuggingFaceEncoder(name=str(tiny_t5(folder)), pretrained=False),
     ],
+    OpenClipTextEncoder: [
+        lambda folder: OpenClipTextEncoder(config=clip_config(), tokenizer=ClipTokenizer(11)),
+        # Looks both ways, as SigLIP does.
+        lambda folder: OpenClipTextEncoder(
+            config=clip_config(no_causal_mask=True), tokenizer=ClipTokenizer(7)
+        ),
+    ],
 }
+ANSWERS = ("no", "yes", "two cats", "red")
+HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
+    Classification: [
+        lambda: Classification(13, ANSWERS, hidden_dims=(17,)),
+        lambda: Classification(13, ("mauve", *ANSWERS), hidden_dims=(), loss="kl"),
+        lambda: Classification(13, ANSWERS, hidden_dims=(17, 19), dropout=0.3, loss="ce"),
+    ],
+    MultipleChoice: [
+        lambda: MultipleChoice(13, 11, partial(Product, out_dim=17)),
+        lambda: MultipleChoice(13, 11, partial(MCB, out_dim=17, sketch_dim=23)),
+    ],
+    Generation: [
+        lambda: Generation(13, partial(TransformerDecoder, dim=14, heads=2, layers=1)),
+        lambda: Generation(13, partial(TransformerDecoder, dim=14, heads=2, layers=1), choose=True),
+    ],
+    MultiTask: [
+        lambda: MultiTask(
+            13,
+            {"classify": Classification, "choose": partial(MultipleChoice, merge=GMU)},
+            answers_by="choose",
+            weights={"classify": 0.5},
+            text_dim=11,
+            answers=ANSWERS,
+        ),
+        lambda: MultiTask(
+            13,
+            {
+                "classify": partial(Classification, hidden_dims=(17,), loss="ce"),
+                "soft": partial(Classification, loss="bce"),
+            },
+            answers=ANSWERS,
+        ),
+    ],
+}
+
+
+def clip_config(**sizes: Any) -> dict[str, Any]:
+    """Two tiny towers of open_clip: `sizes` of either."""
+    vision = {"image_size": 64, "width": 8, "head_width": 4, "layers": 2}
+    text = {"context_length": 11, "vocab_size": 49408, "width": 14, "heads": 2, "layers": 2}
+    preprocess = {"interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}
+    return {
+        "embed_dim": 13,
+        "vision_cfg": vision | {k: v for k, v in sizes.items() if k in ("layers", "patch_size")},
+        "text_cfg": text | {k: v for k, v in sizes.items() if k == "no_causal_mask"},
+        "preprocess_cfg": preprocess | {"resize_mode": "shortest"},
+    }
+
+
+def word_vectors(folder: Path) -> str:
+    lines = [f"{word} {i} {i + 0.5} -{i}" for i, word in enumerate(WORDS)]
+    (folder / "vectors.txt").write_text("\n".join(lines))
+    return str(folder / "vectors.txt")
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -275,6 +373,7 @@ def public(package: Any, role: type) -> list[type]:
         (vlm.fusion, Fusion, FUSIONS),
         (vlm.image, ImageEncoder, IMAGE_ENCODERS),
         (vlm.text, TextEncoder, TEXT_ENCODERS),
+        (vlm.heads, AnswerHead, HEADS),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -301,6 +400,11 @@ def test_merge(make: Callable[[], Merge]) -> None:
 @pytest.mark.parametrize("make", cases(FUSIONS))
 def test_fusion(make: Callable[[], Fusion]) -> None:
     check_fusion(make())
+
+
+@pytest.mark.parametrize("make", cases(HEADS))
+def test_head(make: Callable[[], AnswerHead]) -> None:
+    check_head(make(), ANSWERS)
 
 
 @pytest.mark.parametrize("make", cases(IMAGE_ENCODERS))

@@ -22,12 +22,17 @@ from vlm.text import WordTokenizer
 def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQADataModule:
     made = EasyVQA(root=data, images_per_batch=4, seed=seed, control=control, **arguments)
     tokenizer = WordTokenizer(made.words)
-    processor = Processor(ConvNet().transform, tokenizer, lambda answers: [a[0] for a in answers])
+    processor = Processor(
+        ConvNet().transform, tokenizer, lambda answers, choices: [a[0] for a in answers]
+    )
     # What the data module asks of a trainer.
+    task = torch.nn.Module()
+    task.model = SimpleNamespace(processor=processor)
     made.trainer = SimpleNamespace(
-        lightning_module=SimpleNamespace(model=SimpleNamespace(processor=processor)),
+        lightning_module=task,
         global_rank=0,
         world_size=1,
+        accumulate_grad_batches=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     for stage in ("fit", "test"):

@@ -29,18 +29,20 @@ def rows_of(made: list[BatchRows]) -> list[list[int]]:
     return [batch.rows.tolist() for batch in made]
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("seed", [0, None])
 @pytest.mark.parametrize("questions_per_image", PER_IMAGE)
-def test_every_question_comes_once_an_epoch(questions_per_image: int | None, shuffle: bool) -> None:
+def test_every_question_comes_once_an_epoch(
+    questions_per_image: int | None, seed: int | None
+) -> None:
     for epoch in range(3):
-        made = batches(epoch, questions_per_image=questions_per_image, shuffle=shuffle)
+        made = batches(epoch, questions_per_image=questions_per_image, seed=seed)
         assert sorted(chain(*rows_of(made))) == list(range(len(GROUPS)))
         assert [batch.total for batch in made] == [len(batch.rows) for batch in made]
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_a_whole_image_is_in_one_batch(shuffle: bool) -> None:
-    made = batches(shuffle=shuffle)
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_whole_image_is_in_one_batch(seed: int | None) -> None:
+    made = batches(seed=seed)
     images = [set(GROUPS[batch.rows]) for batch in made]
     assert sum(map(len, images)) == 23, "an image is in two batches"
     assert [len(batch) for batch in images] == [4, 4, 4, 4, 4, 3]
@@ -98,29 +100,29 @@ def test_a_new_epoch_divides_an_image_s_questions_anew() -> None:
 def test_without_shuffling_the_table_s_order_is_kept() -> None:
     groups = np.array([0, 0, 1, 2, 2, 2, 3])
     for epoch in (0, 1):
-        made = rows_of(batches(epoch, 2, groups, shuffle=False))
+        made = rows_of(batches(epoch, 2, groups, seed=None))
         assert made == [[0, 1, 2], [3, 4, 5, 6]]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("images", [1, 4, 5])
 @pytest.mark.parametrize("questions_per_image", PER_IMAGE)
-@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("seed", [0, None])
 def test_ranks_share_each_global_batch(
-    world: int, images: int, questions_per_image: int | None, shuffle: bool
+    world: int, images: int, questions_per_image: int | None, seed: int | None
 ) -> None:
     ranks = [
         batches(
             1,
             images,
             questions_per_image=questions_per_image,
-            shuffle=shuffle,
+            seed=seed,
             rank=rank,
             world=world,
         )
         for rank in range(world)
     ]
-    together = batches(1, images * world, questions_per_image=questions_per_image, shuffle=shuffle)
+    together = batches(1, images * world, questions_per_image=questions_per_image, seed=seed)
     seen: list[int] = []
     for number, shares in enumerate(zip(*ranks, strict=True)):  # the same number of batches
         rows = [share.rows.tolist() for share in shares]
@@ -140,7 +142,7 @@ def test_ranks_share_each_global_batch(
         (14, [[2, 2], [2, 2], [2, 2], [1, 1]]),  # uneven: 2 left for 2 ranks
         (13, [[2, 2], [2, 2], [3, 2]]),  # 1 left: it joins the batch before
         (3, [[2, 1]]),
-        (1, [[1, 0]]),  # fewer than ranks
+        (1, [[1, 1]]),  # fewer than ranks: the other repeats it
     ],
 )
 def test_the_last_batch(units: int, sizes: list[list[int]]) -> None:
@@ -148,8 +150,34 @@ def test_the_last_batch(units: int, sizes: list[list[int]]) -> None:
     ranks = [batches(0, 2, groups, rank=rank, world=2) for rank in range(2)]
     got = [[len(share.rows) for share in shares] for shares in zip(*ranks, strict=True)]
     assert got == sizes
-    assert [batch.total for batch in ranks[0]] == [sum(batch) for batch in sizes]
-    assert [batch.total for batch in ranks[1]] == [sum(batch) for batch in sizes]
+    # What is repeated counts once.
+    totals = [min(sum(batch), units) for batch in sizes]
+    assert [batch.total for batch in ranks[0]] == totals
+    assert [batch.total for batch in ranks[1]] == totals
+    if units == 1:
+        assert ranks[0][0].rows.tolist() == ranks[1][0].rows.tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_totals_are_of_the_batches_that_make_a_step(world: int) -> None:
+    alone = [batch.total for batch in batches(images=2, world=world)]
+    steps = [batch.total for batch in batches(images=2, world=world, accumulate=3)]
+    for number in range(len(alone)):
+        first = number - number % 3
+        assert steps[number] == sum(alone[first : first + 3])
+
+
+def test_an_epoch_goes_on_with_the_next_batch() -> None:
+    sampler = ImageGroupSampler(GROUPS, 4)
+    sampler.set_epoch(1)
+    whole = rows_of(list(sampler))
+    sampler.start = 2
+    sampler.set_epoch(1)
+    assert rows_of(list(sampler)) == whole[2:]
+    assert rows_of(list(sampler)) == whole, "left out once"
+    sampler.start = 2
+    sampler.set_epoch(2)
+    assert len(list(sampler)) == len(whole), "another epoch starts at its beginning"
 
 
 def test_no_questions_give_no_batches() -> None:

@@ -15,10 +15,11 @@ import pytest
 from conftest import ROOT
 
 from vlm.data import GQA, VQADataModule
+from vlm.data.cache_folder import cache_folder
 from vlm.data.problems import Problems, collecting
 from vlm.data.questions import SCHEMA, question_table
 from vlm.data.sources import is_there, note
-from vlm.data.table_cache import cache_folder, cached
+from vlm.data.table_cache import cached
 
 
 class Lines(VQADataModule):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from rich.console import Console
 from vqa_miniature import write_a_okvqa, write_mscoco, write_tdiuc, write_vizwiz
@@ -16,6 +18,7 @@ from vlm.checkpoint import read_checkpoint
 from vlm.cli import main
 from vlm.data import AOKVQA, TDIUC, VizWiz, VQADataModule
 from vlm.data.floors import compute_floors
+from vlm.heads import Classification
 from vlm.training.cli import VQACLI
 from vlm.training.evaluation import Evaluation, Prediction
 from vlm.training.report import print_report, report_rows, write_report
@@ -171,6 +174,34 @@ def test_vizwiz_scores_its_own_way_and_finds_the_unanswerable(tmp_path: Path) ->
     # Floors and ceiling go by the set's own score too: VQA accuracy gives "the yes" nothing here.
     floors = compute_floors(*splits, ["soup", "the yes"], data.score)
     assert floors.ceiling == pytest.approx([1, 1, 0.6])
+
+
+def test_vizwiz_ranks_by_the_probability_of_unanswerable(tmp_path: Path) -> None:
+    """Its evaluator's average precision; the unanswerable question is the third of the file."""
+    data = VizWiz(write_vizwiz(tmp_path))
+    table = data.table("validation")
+    for probabilities, wanted in (
+        ([0.1, 0.2, 0.9], 1),
+        ([0.1, 0.95, 0.9], 1 / 2),
+        ([0.9, 0.9, 0.9], 1 / 3),  # a tie tells nothing
+        ([0.3, 0.2, 0.1], 1 / 3),
+    ):
+        found = data.summarize_watched(table, probabilities)
+        assert found == {"unanswerable_average_precision": pytest.approx(wanted)}
+    assert data.summarize_watched(table.slice(0, 2), [0.1, 0.2]) == {}
+
+    def judged(answers: list[str]) -> dict[str, float]:
+        head = Classification(3, answers, hidden_dims=())
+        evaluation = Evaluation(table, head, data)
+        ids = table["id"].to_pylist()
+        batch = SimpleNamespace(ids=ids, targets=None)
+        scores = torch.tensor([[0.3, -1.0], [0.1, 3.0], [0.2, 2.0]])
+        evaluation.update(scores, batch)
+        evaluation.finish()
+        return evaluation.summary()
+
+    assert judged(["soup", "unanswerable"])["unanswerable_average_precision"] == 1 / 2
+    assert "unanswerable_average_precision" not in judged(["soup", "salt"])
 
 
 def test_a_okvqa_counts_three_of_ten_in_full(tmp_path: Path) -> None:

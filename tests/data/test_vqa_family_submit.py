@@ -92,8 +92,31 @@ def test_a_file_of_another_form_is_refused(content: Any, tmp_path: Path) -> None
 
 def test_a_form_that_its_server_does_not_take_is_refused(tmp_path: Path) -> None:
     path = write_a_okvqa(tmp_path) / "aokvqa_v1p0_test.json"
-    with pytest.raises(ValueError, match="wanted VQA's, TextVQA's or VizWiz's own"):
+    with pytest.raises(ValueError, match="VizWiz's, GQA's or CLEVR's own"):
         submission(predictions(tmp_path, ANSWERS), path)
+
+
+def test_gqa_names_ids_and_answers_its_own_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {f"20{n}": {"imageId": "n5", "question": "Who?", "isBalanced": True} for n in "312"}
+    test = save(tmp_path / "submission_all_questions.json", asked)
+    path = predictions(tmp_path, [(f"20{n}", f"cat {n}") for n in "123"])
+    main(["submit", str(path), str(test)])
+    wanted = [{"questionId": f"20{n}", "prediction": f"cat {n}"} for n in "312"]
+    assert json.loads((tmp_path / "submission.json").read_text()) == wanted
+    with pytest.raises(ValueError, match=r"1 questions without an answer \(first ids 203\)"):
+        submission(predictions(tmp_path, [("201", "cat"), ("202", "dog")]), test)
+
+
+def test_clevr_wants_a_line_for_each_answer(tmp_path: Path) -> None:
+    asked = [
+        {"question_index": n, "image_filename": f"{n}.png", "question": "?"} for n in (2, 0, 1)
+    ]
+    test = save(tmp_path / "CLEVR_test_questions.json", {"info": {}, "questions": asked})
+    path = predictions(tmp_path, [("0", "yes"), ("1", "metal"), ("2", "10")])
+    main(["submit", str(path), str(test)])
+    assert (tmp_path / "submission.txt").read_text() == "10\nyes\nmetal\n"
 
 
 def test_a_question_that_stands_twice_is_an_error(questions: Path, tmp_path: Path) -> None:

@@ -118,3 +118,20 @@ def test_it_is_rebuilt_from_its_configuration(loss: str) -> None:
     assert_close(again(x, batch), head(x, batch), rtol=0, atol=0)
     assert again.decode(head(x, batch), 2) == head.decode(head(x, batch), 2)
     assert again.vocabulary.hash == head.vocabulary.hash
+
+
+def test_evidence_is_the_logit_of_the_answer_and_has_a_gradient() -> None:
+    head = Classification(3, ANSWERS)
+    logits = torch.tensor([[0.1, 2.0, -1.0, 0.7, -3.0], [-2.0, -2.5, 4.0, -9.0, 1.0]])
+    logits.requires_grad_()
+    evidence = head.evidence(logits, ["green", "yes"])
+    assert evidence.tolist() == pytest.approx([0.7, -2.0])
+    evidence.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.nonzero().tolist() == [[0, 3], [1, 0]]
+
+
+def test_evidence_for_an_answer_that_cannot_be_given_names_it() -> None:
+    head = Classification(3, ANSWERS)
+    with pytest.raises(ValueError, match=r"answers: got 'purple'.*none of the model's 5 answers"):
+        head.evidence(torch.zeros(1, 5), ["purple"])

@@ -60,7 +60,8 @@ def test_pooled_is_the_maximum_of_the_tokens() -> None:
 def test_normalisation() -> None:
     encoder = ConvNet(12, widths=(5, 7)).eval()
     images = torch.randint(256, (2, 3, 12, 12), dtype=torch.uint8)
-    tokens, _ = encoder.encode(images / 127.5 - 1)
+    mask = torch.ones(len(images), encoder.grid[0] * encoder.grid[1], dtype=torch.bool)
+    tokens, _ = encoder.encode(images / 127.5 - 1, mask)
     torch.testing.assert_close(encoder(images).tokens, tokens)
 
 

@@ -5,6 +5,9 @@ import time
 import pytest
 import timm
 import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from vlm.hub import hub_access
@@ -172,20 +175,124 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
         "model_args": SMALL_VIT,
         "fit": None,
         "pool": "mean",
+        "stages": None,
     }
 
     # Pretrained, with a timm that need not fetch: the weights come from a file.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    overlay = {"file": str(path)}
-    pretrained = TimmEncoder(
-        "vit_tiny_patch16_224",
-        pretrained=True,
-        model_args=SMALL_VIT | {"pretrained_cfg_overlay": overlay},
-    )
-    assert_close(pretrained.model.pos_embed, weights.model.pos_embed, rtol=0, atol=0)
+    overlay = {"pretrained": True, "model_args": {"pretrained_cfg_overlay": {"file": str(path)}}}
+    for source in (overlay, {"pretrained": str(path)}, {"pretrained": str(tmp_path)}):
+        sizes = SMALL_VIT | source.get("model_args", {})
+        pretrained = TimmEncoder("vit_tiny_patch16_224", **source | {"model_args": sizes})
+        assert_close(pretrained.model.pos_embed, weights.model.pos_embed, rtol=0, atol=0)
+        assert pretrained.arguments == tuned.arguments
     path.unlink()
     rebuilt = build(pretrained.config)
     rebuilt.load_state_dict(pretrained.state_dict(), strict=True)
+
+
+def test_weights_of_another_size_and_with_a_classifier(tmp_path) -> None:
+    classifier = timm.create_model("vit_tiny_patch16_224", num_classes=13, **SMALL_VIT)
+    save_file(classifier.state_dict(), tmp_path / "weights.safetensors")
+    larger = SMALL_VIT | {"img_size": 72}
+    encoder = TimmEncoder("vit_tiny_patch16_224", str(tmp_path), model_args=larger)
+    assert_close(encoder.model.blocks[1].mlp.fc1.weight, classifier.blocks[1].mlp.fc1.weight)
+    assert encoder.model.pos_embed.shape == (1, 82, 33)  # timm's own interpolation
+
+
+def test_weights_that_do_not_fit_are_told_apart(tmp_path) -> None:
+    path = tmp_path / "weights.pth"
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL_VIT).state_dict()
+    torch.save(state | {"norm.weight": torch.zeros(7), "surplus": torch.zeros(1)}, path)
+    message = r"(?s)weights.pth: .*not in the model: surplus.*norm.weight: \(7,\) here, \(33,\) in"
+    with pytest.raises(ValueError, match=message):
+        TimmEncoder("vit_tiny_patch16_224", str(path), model_args=SMALL_VIT)
+    with pytest.raises(ValueError, match=r"(?s)missing here: conv1.0.weight.*and \d+ more"):
+        TimmEncoder("resnet10t", str(path))
+
+
+@pytest.mark.parametrize("key", ["vit", "resnet", "swin", "convnext"])
+def test_stages_are_those_of_timm(key: str) -> None:
+    name, image_size, model_args, _, grid, *_ = MODELS[key]
+    stages = [-2, -1]
+    encoder = TimmEncoder(name, image_size=image_size, model_args=model_args, stages=stages).eval()
+    arguments = dict(model_args or {})
+    if image_size and name.startswith("swin"):
+        arguments["img_size"] = image_size
+    reference = timm.create_model(name, num_classes=0, **arguments).eval()
+    reference.load_state_dict(encoder.model.state_dict(), strict=False)
+    images = pictures(encoder)
+    x = (images / 255 - encoder.mean) / encoder.std
+    # `norm`, so that the last stage is what forward_features gives.
+    fine, coarse = reference.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
+    ratio = fine.shape[-1] // coarse.shape[-1]
+    fine = F.avg_pool2d(fine, ratio)
+    features = encoder(images)
+    assert encoder.grid == grid
+    wanted = torch.cat((fine, coarse), 1)
+    assert_close(features.tokens, wanted.flatten(2).mT)
+    for row, column in ((0, 1), (2, 0)):
+        token = features.tokens[:, row * grid[1] + column]
+        assert_close(token, wanted[:, :, row, column])
+    assert_close(features.pooled, wanted.mean((2, 3)))
+    assert encoder.dim == wanted.shape[1]
+
+
+def test_the_last_stage_named_gives_the_grid() -> None:
+    coarse = TimmEncoder("resnet10t", image_size=64, stages=[2, 3])
+    fine = TimmEncoder("resnet10t", image_size=64, stages=[3, 2])
+    assert (coarse.grid, fine.grid) == ((4, 4), (8, 8))
+    fine.load_state_dict(coarse.state_dict())
+    images = pictures(coarse)
+    tokens = fine.eval()(images).tokens.unflatten(1, (4, 2, 4, 2))
+    # A coarse cell is repeated in its four fine ones, whose mean is that of the coarse grid.
+    assert_close(tokens[..., :256], tokens[:, :, :1, :, :1, :256].expand(-1, -1, 2, -1, 2, -1))
+    wanted = coarse.eval()(images).tokens.unflatten(1, (4, 4))
+    assert_close(tokens.mean((2, 4)).roll(128, -1), wanted)
+
+
+def test_layers_behind_the_last_stage_are_left_out() -> None:
+    encoder = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=[0])
+    whole = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT)
+    names = {name for name, _ in encoder.named_parameters()}
+    assert not [name for name in names if "blocks.1" in name]
+    assert [name for name, _ in whole.named_parameters() if "blocks.1" in name]
+
+
+def test_stages_that_are_not_there(monkeypatch) -> None:
+    for stages in ([2], [-3], []):
+        with pytest.raises(
+            ValueError, match=r"stages: got .*has 2, so wanted one or more of 0 - 1"
+        ):
+            TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=stages)
+    monkeypatch.delattr(timm.models.vision_transformer.VisionTransformer, "forward_intermediates")
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224 has no forward_intermediates"):
+        TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=[-1])
+
+
+def test_borders_are_masked_and_the_photo_lies_in_the_boxes() -> None:
+    encoder = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, fit="pad").eval()
+    photo = Image.new("RGB", (30, 10), (255, 0, 0))
+    images = encoder.transform.stack([encoder.transform.open(photo)])
+    assert images.shape == (1, 4, 56, 56)
+    features = encoder(images)
+    # 56 x 19 pixels from row 18 on: cells of 8 x 8 in rows 2 to 4 of 7.
+    assert features.mask.view(7, 7).int()[:, 0].tolist() == [0, 0, 1, 1, 1, 0, 0]
+    assert_close(features.pooled[0], features.tokens[0, 14:35].mean(0))
+    # The borders have the mean colour, whatever lies there.
+    normalised = torch.zeros(1, 3, 56, 56)
+    red = (torch.tensor([1.0, 0, 0]).view(3, 1, 1) - encoder.mean) / encoder.std
+    normalised[:, :, 18:37] = red
+    wanted = encoder.model.forward_features(normalised)[:, 1:]
+    assert_close(features.tokens, wanted)
+
+
+def test_a_photo_as_narrow_as_a_line_still_has_cells() -> None:
+    encoder = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, fit="pad").eval()
+    for size in ((1, 1), (5000, 1), (1, 5000)):
+        features = encoder(encoder.transform.open(Image.new("RGB", size))[None])
+        assert features.mask.any()
+        assert features.pooled.isfinite().all()
 
 
 def test_an_unknown_name_is_told_the_nearest() -> None:

@@ -298,13 +298,47 @@ def test_every_filter_works(filter_name: Any) -> None:
     torch.testing.assert_close(pixels[:, 0, [0, 4]], wanted.int(), rtol=0, atol=9)  # Lanczos rings
 
 
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_resizing_is_that_of_pillow(interpolation: Any, fit: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    for size in ((23, 31), (131, 113)):
+        pixels = ImageTransform(size, interpolation, fit)(image)
+        height, width = size
+        if fit == "pad":
+            rows = (pixels[3] > 0).any(1)
+            pixels, height = pixels[:3, rows], int(rows.sum())
+        method = Image.Resampling[interpolation.upper()]
+        wanted = np.asarray(image.resize((width, height), method)).astype(int)
+        off = np.abs(pixels.permute(1, 2, 0).numpy() - wanted)
+        assert off.max() <= 1  # rounding
+
+
+def test_pad_keeps_the_aspect_and_marks_the_photo() -> None:
+    transform = ImageTransform((8, 10), "nearest", fit="pad")
+    pixels = transform(halves())  # 10 x 6
+    assert (transform.shape, pixels.shape, pixels.dtype) == ((4, 8, 10), (4, 8, 10), torch.uint8)
+    assert pixels[3, :, 0].tolist() == [0, 255, 255, 255, 255, 255, 255, 0]
+    assert np.array_equal(pixels[:3, 1:7].permute(1, 2, 0).numpy(), np.asarray(halves()))
+    assert not pixels[:, [0, 7]].any()
+    assert transform.box((10, 6)) == (0, -1, 10, 7)
+    assert transform.box((20, 40)) == (-15, 0, 35, 40)
+    blank = transform.blank(2)
+    assert blank.shape == (2, 4, 8, 10)
+    assert (blank[:, 3] == 255).all()
+    assert transform.stack([]).shape == (0, 4, 8, 10)
+    tall = transform(Image.new("RGB", (1, 9)))
+    assert tall[3].sum(0).bool().tolist() == [False] * 4 + [True] + [False] * 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"size": (8,)}, r"size: got \(8,\)"),
         ({"size": (8, 0)}, r"size: got \(8, 0\)"),
         ({"interpolation": "box"}, "interpolation: got 'box'; wanted one of bilinear"),
-        ({"fit": "pad"}, "fit: got 'pad'"),
+        ({"fit": "stretch"}, "fit: got 'stretch'"),
         ({"crop_share": 0.0}, "crop_share: got 0.0"),
         ({"crop_share": 1.5}, "crop_share: got 1.5"),
     ],

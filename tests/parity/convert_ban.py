@@ -62,7 +62,7 @@ def ban_biattention(golden: Golden) -> Converted:
         regions, words = nonzero(inputs["v"]), everything(inputs["q"])
         if not sizes["v_mask"]:
             regions = everything(inputs["v"])
-        return {"att": module(inputs["q"], words, inputs["v"], regions).mT}
+        return {"att": module(inputs["q"], words, inputs["v"], regions)[0].mT}
 
     return Converted(module, run)
 

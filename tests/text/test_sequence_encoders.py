@@ -32,6 +32,9 @@ from vlm.text import (
     WordTokenizer,
 )
 
+# Tokenizers here are short; test_tokenizer.py has the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:Questions cut to")
+
 WORDS = ["what", "colour", "is", "the", "cat"]
 QUESTIONS = ["what colour is the cat", "cat", "", "is the xylophone"]
 

@@ -13,6 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from vlm.part import build
 from vlm.text import SubwordTokenizer
 
+# Tokenizers here are short; test_tokenizer.py has the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:Questions cut to")
+
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "col", "##our", "is", "the", "cat", "?"]
 QUESTIONS = ["what colour is the cat?", "cat", "", "is the xylophone what?"]
 
@@ -64,6 +67,9 @@ def test_by_hand(folder: Path) -> None:
     # A model with fewer positions lowers it afterwards: cached ids must not survive.
     tokenizer.max_length = 3
     assert tokenizer.tokens("what colour is") == ["[CLS]", "what", "[SEP]"]
+    assert [tokenizer.length(q) for q in ("", "cat", "what colour is")] == [2, 3, 6]
+    tokenizer(["cat", "what colour is", "is cat"])
+    assert tokenizer.cut == 2
 
 
 def test_pickled_and_rebuilt_without_the_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import doctest
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -77,11 +78,23 @@ def test_no_questions(tokenizer: WordTokenizer) -> None:
 
 def test_long_questions_are_cut(tokenizer: WordTokenizer) -> None:
     question = "is it " * 7
-    ids, mask = tokenizer([question, "red"])
+    with pytest.warns(UserWarning, match="Questions cut to 5 tokens so far: 1, such as 'is it"):
+        ids, mask = tokenizer([question, "red"])
     assert ids.tolist() == [[2, 3, 2, 3, 2], [4, 0, 0, 0, 0]]
     assert mask.sum(1).tolist() == [5, 1]
     assert tokenizer.tokens(question) == ["is", "it", "is", "it", "is"]
-    assert len(tokenizer.ids(question)) == 14
+    assert len(tokenizer.ids(question)) == tokenizer.length(question) == 14
+
+
+def test_cut_questions_are_counted_and_told_of_tenfold(tokenizer: WordTokenizer) -> None:
+    question = "is it " * 7
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(12):
+            tokenizer([question, "is it red", question])
+    assert tokenizer.cut == 24
+    assert [str(w.message).split(": ")[1][:2] for w in caught] == ["2,", "10"]
+    assert pickle.loads(pickle.dumps(tokenizer)).cut == 0
 
 
 def test_unknown_words(tokenizer: WordTokenizer) -> None:

@@ -144,7 +144,7 @@ class Bench:
             image_groups(table),
             builder.data.images_per_batch,
             builder.data.questions_per_image,
-            shuffle=False,
+            seed=None,
         )
         processor = builder.model.processor
         images = builder.data.store(processor)

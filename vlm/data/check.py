@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from rich.progress import Progress
 
+from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import compute_floors
 from vlm.data.images import load_picture
@@ -70,7 +71,9 @@ class DataCheck:
     vocabulary: AnswerVocabulary | None = None
 
 
-def check_data(data: VQADataModule, limit: int = 10, images: bool = True) -> DataCheck:
+def check_data(
+    data: VQADataModule, limit: int = 10, images: bool = True, choose: bool = False
+) -> DataCheck:
     """Read everything and note every problem.
 
     Memory grows with the number of different answers and questions, and by a few bytes for each
@@ -80,8 +83,10 @@ def check_data(data: VQADataModule, limit: int = 10, images: bool = True) -> Dat
         data: as a training would get it.
         limit: so many problems of a kind are kept; all are counted.
         images: whether to read the pictures too.
+        choose: whether the model picks from each question's choices, which then must be there, with
+            the answer among them; floors and ceiling are those of picking. There is no vocabulary.
     """
-    return _Check(data, limit).run(images)
+    return _Check(data, limit).run(images, choose)
 
 
 class _Check:
@@ -92,11 +97,14 @@ class _Check:
         # The first row of each different image, and that image's hash.
         self.first: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
 
-    def run(self, images: bool) -> DataCheck:
+    def run(self, images: bool, choose: bool) -> DataCheck:
         self._read()
         for split in self.tables:
             self._summarize(split)
-        self._vocabulary()
+        if choose:
+            self._choices()
+        else:
+            self._vocabulary()
         self._shared("image", not self.data.shared_images)
         self._shared("group", True)
         if images:
@@ -188,6 +196,29 @@ class _Check:
                 lambda row: f"the model cannot give {_short(set(row['answers']))}.",
             )
 
+    def _choices(self) -> None:
+        train = self.tables.get("train")
+        for split, table in self.tables.items():
+            wrong = False
+            for number, kind, message in choice_mistakes(table):
+                wrong = True
+                if self.found.errors.counts[kind] < self.limit:
+                    where = self._where(split, "choices", self._row(split, number))
+                    self.found.errors.add(kind, f"{where}: {message}")
+                else:
+                    self.found.errors.add_unsaid(kind, 1)
+            answered = self.found.splits[split].answered
+            if wrong or train is None or train["answers"].null_count:
+                continue
+            if not 0 < answered == len(table):
+                continue
+            floors = compute_floors(train, table, None, self.data.score, choose=True)
+            shown = {"ceiling": floors.ceiling}
+            if split != "train":  # whose floors would be those of answers they are made from
+                shown |= {"majority": floors.majority, "question_only": floors.question_only}
+            summary = self.found.splits[split]
+            summary.floors = {name: float(np.mean(values)) for name, values in shown.items()}
+
     def _shared(self, column: str, wrong: bool) -> None:
         """What stands in two splits that should not."""
         hashes = {split: self._hashes(split, column) for split in self.tables}
@@ -221,13 +252,14 @@ class _Check:
     def _read_images(self) -> None:
         try:
             regions = self.data.region_files  # in the place of pictures
+            pictures = self.data.shard_pictures or self.data.pictures
         except DataError as error:
             self.found.errors.add("unreadable data", str(error))
             return
 
         def read(image: str) -> ImageError | None:
             try:
-                load_picture(image, self.data.pictures) if regions is None else regions(image)
+                load_picture(image, pictures) if regions is None else regions(image)
             except ImageError as error:
                 return error
             return None

@@ -7,18 +7,23 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
+from vlm.data.choices import check_choices
 from vlm.data.controls import BlankImages, Control, check_control, controlled
 from vlm.data.dataset import VQADataset
 from vlm.data.images import Images, ImageStore, PictureSource
+from vlm.data.loader import ResumableLoader, outlive_a_signal
 from vlm.data.questions import DataError, image_groups, split_by_image, stream
 from vlm.data.regions import RegionFiles, RegionStore
 from vlm.data.sampler import ImageGroupSampler
+from vlm.data.shards import ShardPictures, Shards
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
+from vlm.data.written import check_written
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
 from vlm.image.regions import RegionTransform
@@ -50,6 +55,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         cache_images: decode every picture once, at the start, and keep it in memory.
         regions: features of regions in the place of pictures, for `vlm.image.RegionFeatures`: a
             folder of .npz files or a bottom-up-attention TSV, or several (`vlm.data.regions`).
+        shards: where the pictures are, if not in their own files: in tar shards (`vlm shard`), of a
+            folder or streamed (`vlm.data.shards`).
         seed: of the validation part and of the order of training.
         control: take one side away from every split, to see what a model reaches without it
             (`vlm.data.controls`). Vocabularies stay those of the full data.
@@ -59,6 +66,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
     """The column of the questions that the report has a line for each value of."""
     shared_images: ClassVar[bool] = False
     """Whether the set's own splits have images in common; else that is a mistake."""
+    watched: ClassVar[str | None] = None
+    """An answer whose probability is kept for every question, for `summarize_watched`."""
     columns: Mapping[str, str] = {}
     """What the set's file calls our columns, for `vlm check-data`."""
     pictures: PictureSource | None = None
@@ -73,6 +82,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         workers: int = 0,
         cache_images: bool = False,
         regions: str | list[str] | None = None,
+        shards: Shards | None = None,
         seed: int = 0,
         control: Control | None = None,
     ) -> None:
@@ -83,10 +93,15 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             check_positive(questions_per_image=questions_per_image)
         if workers < 0:
             raise ValueError(f"workers: got {workers}; wanted 0 or more loader processes.")
+        if regions is not None and shards is not None:
+            raise ValueError(
+                "regions and shards: got both; wanted one, for a model reads pictures or regions."
+            )
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
         self.validation_share, self.seed = validation_share, seed
         self.vocabulary = vocabulary
         self.workers, self.cache_images, self.regions = workers, cache_images, regions
+        self.shards = shards
         self.control = control
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}
@@ -123,6 +138,19 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         Returns:
             Figures by name (`lower_case`; the log, the report and `test.json` use it), shares in
             [0, 1]. Empty by default.
+        """
+        return {}
+
+    def summarize_watched(
+        self, table: pa.Table, probabilities: Sequence[float]
+    ) -> dict[str, float]:
+        """The same for what goes by the probability of `watched`.
+
+        Asked only of a model that has this answer in its vocabulary.
+
+        Args:
+            table: as for `summarize`.
+            probabilities: that the model gives the answer `watched`, in [0, 1], for each question.
         """
         return {}
 
@@ -177,6 +205,13 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         return count_words(questions, self.vocabulary.min_word_count)
 
     @cached_property
+    def words_with_choices(self) -> list[str]:
+        """Words of the training questions and of their choices."""
+        rows = stream(self.table("train"), "question", "choices")
+        texts = (text for question, choices in rows for text in (question, *(choices or ())))
+        return count_words(texts, self.vocabulary.min_word_count)
+
+    @cached_property
     def answers(self) -> list[str]:
         """The answer vocabulary (`VocabularyRules`)."""
         rules = self.vocabulary
@@ -212,6 +247,11 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         """Where the features of regions are; None where pictures are read."""
         return None if self.regions is None else RegionFiles(self.regions)
 
+    @cached_property
+    def shard_pictures(self) -> ShardPictures | None:
+        """The pictures in shards; None where they are not."""
+        return None if self.shards is None else self.shards.open()
+
     def store(self, processor: Processor) -> ImageStore | RegionStore:
         """Where a model gets its pictures, or their regions.
 
@@ -231,7 +271,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
                 f"data.regions: got {self.regions}, and the image encoder reads pictures. Use "
                 f"--model.image_encoder=configs/image/regions.yaml, or leave data.regions out."
             )
-        return ImageStore(transform, self.pictures)
+        return ImageStore(transform, self.shard_pictures or self.pictures)
 
     def setup(self, stage: str) -> None:
         splits: dict[str, tuple[Split, ...]] = {
@@ -244,12 +284,19 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             table = self.table(split)
             if split != "predict":
                 self.check_answers(split)
+            if self.processor.takes_choices:
+                check_choices(table, split)
+            if split == "train":
+                assert self.trainer is not None
+                check_written(self.trainer.lightning_module, table)
             if self.control == "question_only":
                 self._stores[split] = BlankImages(self.processor.transform)
             elif split not in self._stores:
                 store = self._stores[split] = self.store(self.processor)
                 if self.region_files is not None:
                     self.region_files.check(table["image"].unique().to_pylist())
+                elif self.shard_pictures is not None:
+                    self.shard_pictures.check(table["image"].unique())
                 if self.cache_images:
                     store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split)
 
@@ -257,28 +304,40 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         assert self.trainer is not None
         table = self.table(split)
         training = split == "train"
+        world = self.trainer.world_size
+        seen = controlled(table, self.control, self.seed)
         sampler = ImageGroupSampler(
-            image_groups(table),
+            image_groups(seen),
             self.images_per_batch,
             self.questions_per_image if training else None,
-            shuffle=training,
-            seed=self.seed,
+            seed=self.seed if training else None,
             rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
+            world=world,
+            accumulate=self.trainer.accumulate_grad_batches if training else 1,
+            shards=self._streamed_shards(seen) if training else None,
         )
-        return DataLoader(
-            VQADataset(
-                controlled(table, self.control, self.seed),
-                self.processor,
-                self._stores[split],
-            ),
+        if training and sampler.units < world:
+            raise DataError(
+                f"{type(self).__name__}: {sampler.units} images to train on and {world} processes; "
+                f"wanted an image for each. Use fewer processes."
+            )
+        return (ResumableLoader if training else DataLoader)(
+            VQADataset(seen, self.processor, self._stores[split]),
             sampler=sampler,
             # The sampler gives the rows of a whole batch, and the data set returns that batch.
             batch_size=None,
             collate_fn=_unchanged,
             num_workers=self.workers,
+            worker_init_fn=outlive_a_signal,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def _streamed_shards(self, table: pa.Table) -> np.ndarray | None:
+        """The shard of each image (`image_groups`), if shards are fetched one after the other."""
+        pictures = None if self.control == "question_only" else self.shard_pictures
+        if pictures is None or not pictures.streamed:
+            return None
+        return pictures.shards_of(table["image"].unique())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")

@@ -46,6 +46,10 @@ class VQADataset(Dataset[Batch]):
             [column[row].as_py() for row in index.rows.tolist()]
             for column in map(self.table.column, ("id", "image", "question", "answers"))
         )
+        choices = None
+        if self.processor.takes_choices:
+            column = self.table.column("choices")
+            choices = [column[row].as_py() for row in index.rows.tolist()]
         unique: dict[str, int] = {}
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
         first = np.unique(image_index, return_index=True)[1]
@@ -56,6 +60,7 @@ class VQADataset(Dataset[Batch]):
             None if None in answers else answers,
             ids,
             index.total,
+            choices,
         )
 
     def __getstate__(self) -> dict[str, Any]:

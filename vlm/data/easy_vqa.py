@@ -16,7 +16,9 @@ import pyarrow as pa
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
 
-SHAPES = {"circle", "rectangle", "triangle"}
+SHAPES = ("circle", "rectangle", "triangle")
+COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+ANSWERS = sorted([*COLORS, *SHAPES, "no", "yes"])
 
 
 class EasyVQA(VQADataModule):
@@ -38,6 +40,8 @@ class EasyVQA(VQADataModule):
 
 def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = None) -> pa.Table:
     """The questions of a split; `answer_type` is yes/no, shape or color.
+
+    The choices of every question are the set's 13 answers, in alphabetical order.
 
     Args:
         split: which of the two official splits.
@@ -64,6 +68,7 @@ def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = Non
             "question": question,
             "answers": [answer],
             "answer_type": _answer_type(answer),
+            "choices": ANSWERS,
         }
         for number, (question, answer, image) in enumerate(triples)
     )

@@ -21,8 +21,8 @@ class Floors(NamedTuple):
         majority: always gives the most frequent training answer.
         question_only: gives the most frequent training answer to this very question, or the
             majority's if training never asked it.
-        ceiling: always gives the best answer that the vocabulary holds.
-        unanswerable: number of questions on which the vocabulary can earn nothing.
+        ceiling: always gives the best answer that can be given.
+        unanswerable: number of questions on which that earns nothing.
     """
 
     majority: array[float]
@@ -34,28 +34,48 @@ class Floors(NamedTuple):
 def compute_floors(
     train: pa.Table,
     table: pa.Table,
-    answers: Sequence[str],
+    answers: Sequence[str] | None,
     score: Callable[[str, Sequence[str]], float] = vqa_accuracy,
+    choose: bool = False,
 ) -> Floors:
     """Floors and ceiling of a split.
+
+    With `choose` all of them pick from the question's choices: the one that was the answer most
+    often in training (the first on a tie), the most often to this very question, the best.
 
     Args:
         train: questions the model was trained on.
         table: questions of the split, with answers.
-        answers: the model's vocabulary.
+        answers: the model's vocabulary; None for one that can give any text, whose best is the
+            best of the annotators' own answers.
         score: of an answer, given the annotators' (`VQADataModule.score`).
+        choose: whether the model picks from each question's choices.
     """
     overall: Counter[str] = Counter()
     by_question: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    # Of the questions that are asked here alone: training has many more.
+    asked_here = {question for (question,) in stream(table, "question")}
     for question, given in stream(train, "question", "answers"):
         overall.update(given)
-        by_question[question].update(given)
+        if question in asked_here:
+            by_question[question].update(given)
     majority = overall.most_common(1)[0][0]
     best = {question: counts.most_common(1)[0][0] for question, counts in by_question.items()}
-    vocabulary = AnswerVocabulary(answers)
+    vocabulary = None if answers is None else AnswerVocabulary(answers)
     floors = Floors(array("d"), array("d"), array("d"), 0)
-    for question, given in stream(table, "question", "answers"):
-        floors.majority.append(score(majority, given))
-        floors.question_only.append(score(best.get(question, majority), given))
-        floors.ceiling.append(vocabulary.best_score(given, score))
+    for question, given, choices in stream(table, "question", "answers", "choices"):
+        if choose:
+            to_this = by_question.get(question, Counter())
+            frequent = max(choices, key=lambda choice: overall[choice])
+            asked = max(choices, key=lambda choice: (to_this[choice], overall[choice]))
+            ceiling = max(score(choice, given) for choice in choices)
+        else:
+            frequent, asked = majority, best.get(question, majority)
+            if vocabulary is None:
+                ceiling = max(score(answer, given) for answer in given)
+            else:
+                ceiling = vocabulary.best_score(given, score)
+        floors.majority.append(score(frequent, given))
+        floors.question_only.append(score(asked, given))
+        floors.ceiling.append(ceiling)
     return floors._replace(unanswerable=sum(best == 0 for best in floors.ceiling))

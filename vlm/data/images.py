@@ -34,10 +34,10 @@ class ImageStore:
     def __init__(self, transform: ImageTransform, source: PictureSource | None = None) -> None:
         self.transform, self.source = transform, source
         self._rows: dict[str, int] = {}
-        self._cache = torch.empty(0, 3, *transform.size, dtype=torch.uint8)
+        self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
 
     def cache(self, paths: Iterable[str], questions: Iterable[str], name: str) -> None:
-        """Decode pictures now and keep them in memory, three bytes a pixel.
+        """Decode pictures now and keep them in memory, a byte for each pixel and channel.
 
         Args:
             paths: of the pictures; one that is listed twice is decoded once.
@@ -45,7 +45,7 @@ class ImageStore:
             name: of the split, for the progress bar.
         """
         first = dict(zip(paths, questions, strict=True))
-        self._cache = torch.empty(len(first), 3, *self.transform.size, dtype=torch.uint8)
+        self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
         # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
         # the next progress bar.
         with Progress(transient=True) as progress:
@@ -55,7 +55,7 @@ class ImageStore:
                 self._rows[path] = row
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
-        """Pictures (U, 3, H, W) uint8.
+        """Pictures (U, *transform.shape) uint8.
 
         Args:
             paths: of the pictures.
@@ -65,7 +65,7 @@ class ImageStore:
             ImageError: naming the file, the reason and the question.
         """
         if not paths:  # a process without a share of the batch
-            return torch.empty(0, 3, *self.transform.size, dtype=torch.uint8)
+            return torch.empty(0, *self.transform.shape, dtype=torch.uint8)
         if self._rows:
             return self._cache[torch.tensor([self._rows[path] for path in paths])]
         return torch.stack([self._read(p, q) for p, q in zip(paths, questions, strict=True)])

@@ -15,6 +15,7 @@ from vlm.data.own_rows import COLUMNS, OwnRows
 from vlm.data.pictures import PictureFile
 from vlm.data.problems import DataError
 from vlm.data.questions import question_table, split_by_image
+from vlm.data.table_cache import cached
 from vlm.data.table_file import is_text, read_records
 
 TEST_SEED = 0
@@ -112,10 +113,17 @@ class OwnData(VQADataModule):
     def _alone(self) -> pa.Table:
         return self._table("train")
 
-    def _table(self, split: str) -> pa.Table:
-        path, part = self._sources[split]
+    def _table(self, split: Split) -> pa.Table:
         if self.images is not None and not self.images.is_dir():
             raise DataError(f"images: {self.images}: there is no such folder.")
+        table = self._file(split)
+        assert table is not None
+        return table
+
+    @cached
+    def _file(self, split: Split) -> pa.Table | None:
+        """A file, of which nothing is held out. Rows of Hugging Face data sets are not kept."""
+        path, part = self._sources[split]
         folder = Path(path) if part else Path(path).parent
         rows = OwnRows(
             path,

@@ -9,8 +9,10 @@ import tempfile
 import weakref
 from array import array
 from pathlib import Path
+from typing import Any
 
 from vlm.data.problems import DataError
+from vlm.data.sources import note_fleeting
 
 
 class PictureFile:
@@ -41,6 +43,7 @@ class PictureFile:
         Raises:
             DataError: the temporary file cannot be written.
         """
+        note_fleeting()  # a kept table would name pictures that are gone
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if digest not in self._keys:
             try:
@@ -65,6 +68,10 @@ class PictureFile:
         with self._path.open("rb") as file:
             file.seek(start)
             return file.read(end - start)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Loader workers read and add nothing: they need no digest of every picture.
+        return self.__dict__ | {"_keys": {}}
 
     def _file(self) -> Path:
         if self._path is None:

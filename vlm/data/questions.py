@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlm.choices import mistake_in
 from vlm.data.arrow_file import map_arrow, write_arrow
 from vlm.data.problems import DataError, report
 
@@ -50,8 +51,8 @@ def question_table(
         columns: what the file calls our columns, to name them in errors.
 
     Raises:
-        DataError: an empty question, no id or image, answers that are none or no texts, ids
-            that repeat.
+        DataError: an empty question, no id or image, answers that are none or no texts, fewer than
+            two choices, an empty one or one that repeats, ids that repeat.
     """
     # A repeated id is looked for by eight bytes each: the texts would take more than the table.
     hashes, numbers = array("q"), array("q")
@@ -129,6 +130,8 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             "wrong answers",
             f"got the answers {answers!r}; wanted a list of texts, one per annotator.",
         )
+    if (choices := row.get("choices")) is not None and (mistake := mistake_in(choices)):
+        yield "choices", "wrong choices", mistake
 
 
 def _where(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,13 +10,17 @@ from torch.utils.data import Sampler
 
 from vlm.fusion.base import check_positive
 
+SHARDS_MIXED = 8
+"""Shards of which an epoch has the pictures at a time."""
+
 
 class BatchRows(NamedTuple):
     """One process's share of a global batch.
 
     Attributes:
         rows: of the question table.
-        total: number of questions in the global batch.
+        total: number of questions in the global batch, over all processes and all batches whose
+            gradients are accumulated.
     """
 
     rows: np.ndarray
@@ -33,9 +36,16 @@ class ImageGroupSampler(Sampler[BatchRows]):
         questions_per_image: questions of an image are taken in groups of at most so many, each
             group where the order puts it. None takes all together; 1 is the usual independent
             sampling.
-        shuffle: a new order every epoch; otherwise the order of the table.
-        seed: of the order.
+        seed: of the order, a new one every epoch; None for that of the table.
         rank, world: this process and how many there are.
+        accumulate: global batches whose gradients make one step.
+        shards: (G,) the number of each image's shard, where shards are fetched one after the
+            other: the order then comes to each once an epoch, and mixes the images of
+            `SHARDS_MIXED`. None where any image is as near as any other.
+
+    Attributes:
+        epoch: that the order is of.
+        start: batches of this epoch that the next iteration leaves out, being done already.
     """
 
     def __init__(
@@ -43,18 +53,19 @@ class ImageGroupSampler(Sampler[BatchRows]):
         groups: np.ndarray,
         images_per_batch: int,
         questions_per_image: int | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
+        seed: int | None = 0,
         rank: int = 0,
         world: int = 1,
+        accumulate: int = 1,
+        shards: np.ndarray | None = None,
     ) -> None:
-        check_positive(images_per_batch=images_per_batch)
+        check_positive(images_per_batch=images_per_batch, accumulate=accumulate)
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)
         self.groups, self.images_per_batch = groups, images_per_batch
-        self.questions_per_image, self.shuffle, self.seed = questions_per_image, shuffle, seed
-        self.rank, self.world = rank, world
-        self.epoch = 0
+        self.questions_per_image, self.seed, self.shards = questions_per_image, seed, shards
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.epoch = self.start = 0
         counts = np.bincount(groups)
         per_unit = questions_per_image or int(counts.max(initial=1))
         self.units = int(np.ceil(counts / per_unit).sum())
@@ -64,7 +75,8 @@ class ImageGroupSampler(Sampler[BatchRows]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; the trainer calls this at the start of each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
         return self.batches
@@ -72,21 +84,27 @@ class ImageGroupSampler(Sampler[BatchRows]):
     def __iter__(self) -> Iterator[BatchRows]:
         order, starts = self._units()
         ends = np.append(starts[1:], len(order))
-        units = np.arange(self.units)
-        if self.shuffle:
-            units = np.random.default_rng((self.seed, self.epoch, 1)).permutation(units)
+        units = self._shuffled(self.groups[order[starts]])
         size = self.images_per_batch * self.world
-        edges = [*range(0, size * self.batches, size), self.units]
-        for first, last in pairwise(edges):
-            chosen = units[first:last]
-            mine = np.array_split(chosen, self.world)[self.rank]
-            rows = [order[starts[unit] : ends[unit]] for unit in mine]
-            total = int((ends[chosen] - starts[chosen]).sum())
-            yield BatchRows(np.concatenate(rows) if rows else np.empty(0, np.int64), total)
+        edges = np.array([*range(0, size * self.batches, size), self.units])
+        questions = np.append(0, np.cumsum((ends - starts)[units]))[edges]
+        start, self.start = self.start, 0
+        for batch in range(start, self.batches):
+            chosen = units[edges[batch] : edges[batch + 1]]
+            # A process without a share of an evaluation repeats another's: its answers are known
+            # by their ids, and every process has the same number of batches, none empty.
+            unit = min(self.rank, len(chosen) - 1) if len(chosen) < self.world else None
+            mine = np.array_split(chosen, self.world)[self.rank] if unit is None else chosen[[unit]]
+            first = batch - batch % self.accumulate
+            last = min(first + self.accumulate, self.batches)
+            yield BatchRows(
+                np.concatenate([order[starts[unit] : ends[unit]] for unit in mine]),
+                int(questions[last] - questions[first]),
+            )
 
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
         """Questions in an order where a unit's stand together, and where each unit starts."""
-        if self.shuffle:
+        if self.seed is not None:
             within = np.random.default_rng((self.seed, self.epoch, 0)).random(len(self.groups))
         else:
             within = np.arange(len(self.groups), dtype=np.float64)
@@ -98,3 +116,14 @@ class ImageGroupSampler(Sampler[BatchRows]):
         )
         per_unit = self.questions_per_image or len(order)
         return order, np.flatnonzero(position % per_unit == 0)
+
+    def _shuffled(self, images: np.ndarray) -> np.ndarray:
+        """The units in their order; `images` (units,) says which image each belongs to."""
+        if self.seed is None:
+            return np.arange(self.units)
+        random = np.random.default_rng((self.seed, self.epoch, 1))
+        if self.shards is None:
+            return random.permutation(self.units)
+        # From its shard's turn on, a unit waits for up to `SHARDS_MIXED` turns.
+        turns = random.permutation(int(self.shards.max(initial=-1)) + 1)
+        return np.argsort(turns[self.shards[images]] + SHARDS_MIXED * random.random(self.units))

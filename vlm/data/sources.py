@@ -26,6 +26,10 @@ class Source(NamedTuple):
     modified: int | None
 
 
+FLEETING = Source("", "", None, None)
+"""No file: what no later process finds."""
+
+
 def state(path: str | Path) -> Source:
     """A file as it is now."""
     given = str(path)
@@ -58,6 +62,13 @@ def note(path: str | Path) -> None:
     noted = _noted.get()
     if noted is not None:
         noted.setdefault(str(path), state(path))
+
+
+def note_fleeting() -> None:
+    """Say that what is read depends on something that goes with this process."""
+    noted = _noted.get()
+    if noted is not None:
+        noted[FLEETING.given] = FLEETING
 
 
 def is_there(path: Path) -> bool:

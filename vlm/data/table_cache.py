@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from vlm import __version__
 from vlm.data.arrow_file import map_arrow, write_arrow
+from vlm.data.cache_folder import cache_folder
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.problems import is_collecting
-from vlm.data.sources import noting, state
+from vlm.data.sources import FLEETING, noting, state
 
 _KEY = b"vlm"
 Module = TypeVar("Module", bound=VQADataModule)
@@ -29,17 +30,17 @@ Read = Callable[[Module, Split], pa.Table | None]
 
 
 def cached(read: Read[Module]) -> Read[Module]:
-    """Decorator of `VQADataModule.read`: what it gives is kept in a file of the user's cache.
+    """Decorator of `VQADataModule.read`, or of a method that it calls: what that gives is kept.
 
-    Only for a `read` that depends on nothing but the arguments that its own class adds to
-    `VQADataModule`'s and on files that it opens by `vlm.data.json_file` or tells to
-    `vlm.data.sources`, and that changes nothing of its object. An override without this decorator
-    is not cached.
+    It is kept in a file of the user's cache. Only for a `read` that depends on nothing but the
+    arguments that its own class adds to `VQADataModule`'s and on files that it opens by
+    `vlm.data.json_file` or tells to `vlm.data.sources`, and that changes nothing of its object that
+    a training reads. An override without this decorator is not cached.
 
     A kept table is used while the arguments, vlm's version, the code of the reader and the path,
     size and time of every file are the same; else it is read anew and replaced. It is not used
-    while problems are collected (`vlm check-data`), and one that was read with a warning is not
-    kept, so that the warning comes again.
+    while problems are collected (`vlm check-data`). One that was read with a warning is not kept,
+    so that the warning comes again, nor one whose pictures are in a temporary file.
     """
 
     @functools.wraps(read)
@@ -58,13 +59,6 @@ def cached(read: Read[Module]) -> Read[Module]:
         return table
 
     return read_or_map
-
-
-def cache_folder() -> Path:
-    """`VLM_CACHE`, or `vlm` in `XDG_CACHE_HOME` or `~/.cache`; it may be deleted at any time."""
-    if chosen := os.environ.get("VLM_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlm"
 
 
 def _description(data: VQADataModule, read: Callable[..., Any], split: Split) -> dict[str, Any]:
@@ -106,7 +100,7 @@ def _map(path: Path, wanted: dict[str, Any]) -> pa.Table | None:
 
 
 def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[list[Any]]]:
-    """What is read, and the files it depends on; no files if there was a warning."""
+    """What is read, and the files it depends on; none if it is not to be kept."""
     said: list[warnings.WarningMessage] = []
     try:
         with noting() as noted, warnings.catch_warnings(record=True) as said:
@@ -114,7 +108,8 @@ def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[li
     finally:
         for one in said:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return table, [] if said else [list(source) for source in noted.values()]
+    kept = not said and FLEETING not in noted.values()
+    return table, [list(source) for source in noted.values()] if kept else []
 
 
 def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:

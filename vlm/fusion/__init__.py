@@ -8,9 +8,11 @@ from vlm.fusion.attention import (
     RecordsAttention,
     attend,
     record_attention,
+    trace_attention,
 )
 from vlm.fusion.ban import BAN
 from vlm.fusion.base import Fusion, Merge
+from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.cross_attention import CrossAttention
 from vlm.fusion.cross_modality_encoder import CrossModalityEncoder
 from vlm.fusion.dfaf import DFAF
@@ -71,6 +73,7 @@ __all__ = [
     "ModalityAttention",
     "MuRel",
     "Mutan",
+    "ObjectCounter",
     "ParallelCoAttention",
     "PerceiverResampler",
     "Pooled",
@@ -85,4 +88,5 @@ __all__ = [
     "Tucker",
     "attend",
     "record_attention",
+    "trace_attention",
 ]

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,7 +77,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    allowed: Tensor,
+    allowed: Tensor | None,
     dropout: float = 0.0,
     weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -89,7 +88,7 @@ def attend(
     Args:
         query: (..., N, d).
         key, value: (..., M, d) and (..., M, dv).
-        allowed: bool, broadcastable to (..., N, M), True = attend.
+        allowed: bool, broadcastable to (..., N, M), True = attend; None for all.
         dropout: share of the weights dropped; give 0 in evaluation mode.
         weights: also return the weights, computed explicitly.
 
@@ -102,7 +101,7 @@ def attend(
         )
         return mixed, None
     logits = (query * query.shape[-1] ** -0.5) @ key.mT  # (..., N, M); float16 overflows if later
-    shares = masked_softmax(logits, allowed)
+    shares = logits.softmax(-1) if allowed is None else masked_softmax(logits, allowed)
     return F.dropout(shares, dropout) @ value, shares if weights else None
 
 
@@ -127,7 +126,12 @@ class Attention(nn.Module):
         context_dim: width of what is attended to.
         heads: number of heads; divides `query_dim`.
         dropout: share of the attention weights dropped in training, in [0, 1).
+
+    Attributes:
+        trace: None, or the list that `trace_attention` collects in.
     """
+
+    trace: list[tuple[nn.Module, Tensor]] | None = None
 
     def __init__(self, query_dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -145,13 +149,54 @@ class Attention(nn.Module):
         self, query: Tensor, context: Tensor, mask: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The result, and the weights (B, H, N, M) if they are asked for."""
-        q = rearrange(self.query(query), "b n (h d) -> b h n d", h=self.heads)
-        k, v = rearrange(
-            self.key_value(context), "b m (two h d) -> two b h m d", two=2, h=self.heads
-        )
+        key, value = self.keys_and_values(context)
+        return self.read(query, key, value, mask[:, None, None, :], weights)
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read of a context, (B, H, M, d) each; a decoder keeps it between its steps."""
+        both = self.key_value(context).unflatten(-1, (2, self.heads, -1))  # (B, M, 2, H, d)
+        key, value = both.permute(2, 0, 3, 1, 4)
+        return key, value
+
+    def read(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor | None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`attend` with the context's keys and values; `allowed` is as for the function."""
+        q = self.query(query).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
         dropout = self.dropout if self.training else 0.0
-        mixed, shares = attend(q, k, v, mask[:, None, None, :], dropout, weights)
-        return self.out(rearrange(mixed, "b h n d -> b n (h d)")), shares
+        tracing = self.trace is not None
+        mixed, shares = attend(q, key, value, allowed, dropout, weights or tracing)
+        if self.trace is not None and shares is not None:
+            self.trace.append((self, shares))
+        return self.out(mixed.transpose(1, 2).flatten(2)), shares
+
+
+@contextmanager
+def trace_attention(module: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """Collect the weights of every part that traces, also of words among words.
+
+    What `record_attention` shows of each place for looking at, this gives in the order of the
+    calls and as it was computed, for following what flows where.
+
+    Yields:
+        A list of attention modules with their weights (B, H, N, M), queries before context,
+        part of the graph where gradients are on.
+    """
+    attending: list[Any] = [part for part in module.modules() if hasattr(part, "trace")]
+    found: list[tuple[nn.Module, Tensor]] = []
+    try:
+        for part in attending:
+            part.trace = found
+        with torch.compiler.set_stance("force_eager"):
+            yield found
+    finally:
+        for part in attending:
+            part.trace = None
 
 
 class CrossModalAttention(Attention, RecordsAttention):

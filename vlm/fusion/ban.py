@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_softmax
+from vlm.features import Features, masked_max, masked_softmax
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, check_positive
+from vlm.fusion.counting import ObjectCounter
 
 
 class BAN(Fusion):
@@ -26,6 +27,9 @@ class BAN(Fusion):
         glimpses: number of attention maps, G, and of residual steps.
         rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).
         dropout: share dropped from the patches and from what a glimpse adds, in training.
+        counter: counts the objects that each glimpse looks at, a patch by the word that looks at it
+            most; its relu(linear_g(counts)) is added to every word with the glimpse. The image must
+            have boxes then.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class BAN(Fusion):
         glimpses: int = 4,
         rank_factor: int = 3,
         dropout: float = 0.0,
+        counter: ObjectCounter | None = None,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(glimpses=glimpses, rank_factor=rank_factor)
@@ -45,13 +50,27 @@ class BAN(Fusion):
             BilinearPooling(image_dim, out_dim, out_dim, out_dim) for _ in range(glimpses)
         )
         self.dropout = nn.Dropout(dropout)
+        self.counter, self.needs_boxes = counter, counter is not None
+        if counter is not None:
+            self.counts = nn.ModuleList(
+                nn.Linear(counter.objects + 1, out_dim) for _ in range(glimpses)
+            )
 
     def fuse(self, image: Features, text: Features) -> Features:
         patches = self.dropout(image.zero_padding().tokens)  # (B, P, image_dim)
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        weights = self.attention(words, text.mask, patches, image.mask)  # (B, G, L, P)
-        for pooling, glimpse in zip(self.poolings, weights.unbind(1), strict=True):
-            words = words + self.dropout(pooling(words, patches, glimpse))[:, None]
+        # Both (B, G, L, P).
+        weights, logits = self.attention(words, text.mask, patches, image.mask)
+        for number, (pooling, glimpse) in enumerate(
+            zip(self.poolings, weights.unbind(1), strict=True)
+        ):
+            added = self.dropout(pooling(words, patches, glimpse))  # (B, D)
+            if self.counter is not None and image.boxes is not None:
+                counted = self.counter(
+                    masked_max(logits[:, number], text.mask), image.boxes, image.mask
+                )
+                added = added + self.counts[number](counted).relu()
+            words = words + added[:, None]
         pooled = words.masked_fill(~text.mask[..., None], 0).sum(1)  # (B, D)
         return Features(words, text.mask, pooled)
 
@@ -76,13 +95,14 @@ class BilinearAttention(RecordsAttention):
 
     def forward(
         self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """The maps (B, G, L, P) and their logits."""
         logits = self.logits(words, patches)
         real = words_mask[:, None, :, None] & patches_mask[:, None, None, :]  # (B, 1, L, P)
         weights = masked_softmax(logits.flatten(2), real.flatten(2)).view_as(logits)
         if self.recorder is not None:
             self.recorder.append(weights)
-        return weights
+        return weights, logits
 
     def logits(self, words: Tensor, patches: Tensor) -> Tensor:
         """(B, L, text_dim), (B, P, image_dim) -> (B, G, L, P)."""

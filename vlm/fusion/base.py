@@ -70,9 +70,11 @@ class Fusion(Part, ABC):
         image_dim, text_dim: widths that come in.
         out_dim: width that goes out.
         patches_first: True for a class whose tokens are patches, then words.
+        needs_boxes: True for a fusion that cannot do without `image.boxes`.
     """
 
     patches_first: ClassVar[bool] = False
+    needs_boxes: bool = False
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -87,7 +89,8 @@ class Fusion(Part, ABC):
         """Fuse; plain tensors are welcome: (B, D) pooled vectors or (B, N, D) tokens.
 
         Raises:
-            ValueError: widths, batch sizes, devices, masks or dimensions that do not fit.
+            ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, or boxes
+                that are needed and missing.
         """
         image, text = as_features(image, "image"), as_features(text, "text")
         for name, value, dim in (("image", image, self.image_dim), ("text", text, self.text_dim)):
@@ -106,6 +109,11 @@ class Fusion(Part, ABC):
             raise ValueError(
                 f"image and text: got devices {image.tokens.device} and {text.tokens.device}; "
                 f"wanted one device. Move one with `.to(device)`."
+            )
+        if self.needs_boxes and image.boxes is None:
+            raise ValueError(
+                f"image.boxes: got None; wanted boxes (B, N, 4), which this {type(self).__name__} "
+                f"counts objects by. Take an image encoder that gives them, or no counter."
             )
         return self.fuse(image, text)
 

@@ -124,7 +124,13 @@ class IntraFlow(nn.Module):
 
 
 class Flow(RecordsAttention):
-    """Attention from one side to the other, without weights of its own; `words_last`: to words."""
+    """Attention from one side to the other, without weights of its own; `words_last`: to words.
+
+    Attributes:
+        trace: None, or the list that `trace_attention` collects in.
+    """
+
+    trace: list[tuple[nn.Module, Tensor]] | None = None
 
     def __init__(self, heads: int, dropout: float, words_last: bool = False) -> None:
         super().__init__()
@@ -134,8 +140,10 @@ class Flow(RecordsAttention):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, query_mask: Tensor
     ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        recording = self.recorder is not None
+        recording = self.recorder is not None or self.trace is not None
         mixed, weights = attend_in_heads(query, key, value, mask, self.heads, dropout, recording)
+        if self.trace is not None and weights is not None:
+            self.trace.append((self, weights))
         if self.recorder is not None and weights is not None:
             weights = weights.masked_fill(~query_mask[:, None, :, None], 0)
             self.recorder.append(weights.mT if self.words_last else weights)

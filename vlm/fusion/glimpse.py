@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vlm.features import Features, masked_softmax
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, MergeFactory, check_positive, one_token, sized
+from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.merges import MLB, ConcatMLP, Product
 
 TANH_PERCEPTRON = partial(ConcatMLP, hidden_dims=(256,), activation="tanh")
@@ -32,6 +33,8 @@ class GlimpseAttention(Fusion):
         merge: makes the last merge, from (glimpses * image_dim, text_dim).
         glimpses: number G of attention maps.
         mlp_dim: width of a hidden layer between the score's own out_dim and the glimpses.
+        counter: counts the objects that the first glimpse looks at; adds relu(linear(counts)) to
+            `pooled`. The image must have boxes then.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class GlimpseAttention(Fusion):
         merge: MergeFactory = Product,
         glimpses: int = 2,
         mlp_dim: int | None = None,
+        counter: ObjectCounter | None = None,
     ) -> None:
         check_positive(glimpses=glimpses)
         made = merge(glimpses * image_dim, text_dim)
@@ -57,12 +61,18 @@ class GlimpseAttention(Fusion):
                 nn.Linear(self.score.out_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, glimpses)
             )
         self.attention = PatchAttention()
+        self.counter, self.needs_boxes = counter, counter is not None
+        if counter is not None:
+            self.counts = nn.Linear(counter.objects + 1, self.out_dim)
 
     def fuse(self, image: Features, text: Features) -> Features:
         patches = image.zero_padding().tokens  # (B, P, D)
         scores = self.perceptron(self.score(patches, text.pooled[:, None]))  # (B, P, G)
         glimpses = self.attention(scores, patches, image.mask)  # (B, G, D)
         pooled = self.merge(glimpses.flatten(1), text.pooled)
+        if self.counter is not None and image.boxes is not None:
+            counted = self.counter(scores[..., 0], image.boxes, image.mask)
+            pooled = pooled + self.counts(counted).relu()
         return one_token(pooled)
 
 

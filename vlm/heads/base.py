@@ -17,19 +17,36 @@ from vlm.part import Part
 Ranked = list[tuple[str, float]]
 """Answers with their probabilities, the most likely first."""
 
+TargetEncoder = Callable[[Sequence[Sequence[str]], Sequence[Sequence[str]] | None], Any]
+"""(answers, choices) of Q questions -> `Batch.targets`. `answers` are the annotators', `choices`
+the candidates, None where the head takes none."""
+
+LINKED = ("text_dim", "answers")
+"""Arguments of heads that the rest of the model knows, beside `in_dim`, which comes first: the
+width of the text encoder, and the training questions' answers. The command line and `MultiTask`
+fill them in. Their defaults are values that the head refuses."""
+
 
 class AnswerHead(Part, ABC):
-    """Joint features in, scores of answers out.
+    """Joint features in, answers out.
+
+    `forward` gives what the other methods need, each kind of head its own: scores of a vocabulary,
+    scores of the candidates, the tokens that a decoder reads.
 
     Attributes:
         in_dim: width of the joint features.
-        vocabulary: the answers it can give.
         encode_targets: turns the annotators' answers of Q questions into `Batch.targets`. It
             travels to loader workers, so it holds no weights.
+        vocabulary: the answers it can give; None where these are not known beforehand.
+        takes_choices: whether it answers from `Batch.choices`.
+        text_dim: width of the encoded choices that it reads; None where it reads none, or their
+            texts alone.
     """
 
-    vocabulary: AnswerVocabulary
-    encode_targets: Callable[[Sequence[Sequence[str]]], Any]
+    encode_targets: TargetEncoder
+    vocabulary: AnswerVocabulary | None = None
+    takes_choices: bool = False
+    text_dim: int | None = None
 
     def __init__(self, in_dim: int) -> None:
         super().__init__()
@@ -37,13 +54,28 @@ class AnswerHead(Part, ABC):
         self.in_dim = in_dim
 
     @abstractmethod
-    def forward(self, fused: Features, batch: Batch) -> Tensor:
-        """Scores of the answers, (Q, ...)."""
+    def forward(self, fused: Features, batch: Batch) -> Any:
+        """The output for Q questions, with Q in front of every tensor."""
 
     @abstractmethod
-    def loss(self, scores: Tensor, batch: Batch) -> Tensor:
+    def loss(self, output: Any, batch: Batch) -> Tensor:
         """Scalar: the sum over this batch's questions divided by `batch.total`."""
 
     @abstractmethod
-    def decode(self, scores: Tensor, top_k: int) -> list[Ranked]:
+    def decode(self, output: Any, top_k: int) -> list[Ranked]:
         """The `top_k` most likely answers of each question with their probabilities."""
+
+    @abstractmethod
+    def evidence(self, output: Any, answers: Sequence[str]) -> Tensor:
+        """How much speaks for an answer of each question, (Q,), with gradient.
+
+        A logit or a log-likelihood: what explanations follow back to words and patches, and what
+        candidates are ranked by.
+
+        Args:
+            output: of `forward`.
+            answers: one for each of the Q questions.
+
+        Raises:
+            ValueError: an answer that this head cannot give.
+        """

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from vlm.batch import Batch
@@ -28,7 +29,8 @@ class Classification(AnswerHead):
 
     Args:
         in_dim: width of the joint features.
-        answers: the vocabulary (`vlm.heads.vocabulary.count_answers` of the training questions).
+        answers: the vocabulary (`vlm.heads.count_answers` of the training questions); it must be
+            given, which the command line does.
         hidden_dims: widths of the hidden layers; none makes it a linear classifier.
         dropout: share dropped after each hidden layer in training, in [0, 1).
         loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
@@ -39,10 +41,12 @@ class Classification(AnswerHead):
         ValueError: a width that is not positive, no answers or one twice, an unknown loss.
     """
 
+    vocabulary: AnswerVocabulary
+
     def __init__(
         self,
         in_dim: int,
-        answers: Sequence[str],
+        answers: Sequence[str] = (),
         hidden_dims: Sequence[int] = (128,),
         dropout: float = 0.0,
         loss: Literal["bce", "kl", "ce", "sampled_ce"] = "bce",
@@ -67,18 +71,23 @@ class Classification(AnswerHead):
         """Logits (Q, A)."""
         return self.layers(fused.pooled)
 
-    def loss(self, scores: Tensor, batch: Batch) -> Tensor:
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
         per_question = self.train_loss if self.training else self.evaluation_loss
-        return per_question(scores, batch.targets).sum() / batch.total
+        return per_question(output, batch.targets).sum() / batch.total
 
-    def decode(self, scores: Tensor, top_k: int) -> list[Ranked]:
+    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
         """The most likely answers. "bce" gives each answer a probability of its own, which need
         not sum to one; the other losses give a distribution."""
-        scores = scores.float()
-        probabilities = scores.sigmoid() if self.independent else scores.softmax(-1)
+        logits = output.float()
+        probabilities = logits.sigmoid() if self.independent else logits.softmax(-1)
         best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
         answers = self.vocabulary.answers
         return [
             [(answers[i], p) for i, p in zip(row, values, strict=True)]
             for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+    def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
+        """The answers' logits."""
+        columns = torch.tensor(self.vocabulary.indices(answers), device=output.device)
+        return output.gather(-1, columns[:, None]).squeeze(-1)

@@ -80,11 +80,28 @@ class AnswerVocabulary:
         """Twelve hexadecimal digits that name these answers in this order."""
         return hashlib.sha256("\n".join(self.answers).encode()).hexdigest()[:12]
 
-    def encode(self, answers: Sequence[Sequence[str]]) -> AnswerCounts:
+    def indices(self, answers: Sequence[str]) -> list[int]:
+        """The output of each answer.
+
+        Raises:
+            ValueError: one that is not in the vocabulary.
+        """
+        for answer in answers:
+            if answer not in self._ids:
+                raise ValueError(
+                    f"answers: got {answer!r}, which is none of the model's {len(self):,} answers; "
+                    f"wanted one of them, such as {', '.join(map(repr, self.answers[:3]))}."
+                )
+        return [self._ids[answer] for answer in answers]
+
+    def encode(
+        self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
+    ) -> AnswerCounts:
         """Count, for each question, how many annotators gave each answer of the vocabulary.
 
         Annotators are compared to the letter, as the literature does (BUTD, ViLT, METER), also
         where the vocabulary is normalised; on 8,977 questions of VQA v2 that loses 0.2 % of them.
+        A classifier takes no choices; they are there for `AnswerHead.encode_targets`.
         """
         rows, columns = [], []
         for row, given in enumerate(answers):

@@ -2,8 +2,10 @@
 
 from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
 from vlm.image.conv import ConvNet
+from vlm.image.open_clip import OpenClipImageEncoder
 from vlm.image.regions import RegionFeatures
 from vlm.image.timm import TimmEncoder
+from vlm.image.torchvision import TorchvisionEncoder
 from vlm.image.transform import ImageError, ImageTransform, load_image
 
 __all__ = [
@@ -11,9 +13,11 @@ __all__ = [
     "ImageEncoder",
     "ImageError",
     "ImageTransform",
+    "OpenClipImageEncoder",
     "PictureEncoder",
     "RegionFeatures",
     "TimmEncoder",
+    "TorchvisionEncoder",
     "grid_boxes",
     "load_image",
 ]

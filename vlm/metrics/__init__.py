@@ -14,6 +14,7 @@ from vlm.metrics.gqa import gqa_consistency, gqa_distribution
 from vlm.metrics.mean_per_type import MeanPerType, mean_per_type
 from vlm.metrics.other_accuracies import direct_answer_accuracy, vizwiz_accuracy
 from vlm.metrics.per_answer import PrecisionRecall, per_answer
+from vlm.metrics.text_match import anls, exact_match
 from vlm.metrics.vqa_accuracy import normalize_answer, soft_score, vqa_accuracy
 from vlm.metrics.wups import mean_wups, wups
 
@@ -25,17 +26,22 @@ if TYPE_CHECKING:
         bootstrap_interval,
         seed_interval,
     )
+    from vlm.metrics.text_torchmetric import ANLS, ExactMatch
     from vlm.metrics.torchmetric import VQAAccuracy
 
 __all__ = [
+    "ANLS",
+    "ExactMatch",
     "Interval",
     "Mean",
     "MeanPerType",
     "PrecisionRecall",
     "VQAAccuracy",
     "accuracy_by",
+    "anls",
     "bootstrap_interval",
     "direct_answer_accuracy",
+    "exact_match",
     "gqa_consistency",
     "gqa_distribution",
     "mean_per_type",
@@ -50,6 +56,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ANLS": "text_torchmetric",
+    "ExactMatch": "text_torchmetric",
     "Interval": "aggregate",
     "Mean": "aggregate",
     "accuracy_by": "aggregate",

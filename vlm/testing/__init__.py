@@ -12,5 +12,6 @@ numbers outside are left as they were. Torch and einops are enough.
 
 from vlm.testing.encoders import check_image_encoder, check_text_encoder
 from vlm.testing.fusions import check_fusion, check_merge
+from vlm.testing.heads import check_head
 
-__all__ = ["check_fusion", "check_image_encoder", "check_merge", "check_text_encoder"]
+__all__ = ["check_fusion", "check_head", "check_image_encoder", "check_merge", "check_text_encoder"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,9 +38,10 @@ ROWS = 5
 def check_image_encoder(encoder: ImageEncoder) -> None:
     """Check that an image encoder keeps the promises of `vlm.image.ImageEncoder`.
 
-    uint8 and float pictures agree; the form of tokens, mask and boxes; batch order and batch
-    size change nothing; gradients from `pooled` alone and from `tokens` alone (in training
-    mode); number types, copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors.
+    uint8 and float pictures agree; the form of tokens, mask and boxes; the borders of a transform
+    that pads are masked and change nothing; batch order and batch size change nothing; gradients
+    from `pooled` alone and from `tokens` alone (in training mode); number types, copies and
+    checkpoints, bf16, `torch.compile` and `torch.export`, errors.
     Of an encoder of regions: padding and junk in it change nothing.
 
     Raises:
@@ -55,9 +57,14 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
 
 
 def check_pictures(encoder: PictureEncoder) -> None:
-    height, width = encoder.transform.size
-    images = torch.randint(256, (ROWS, 3, height, width), dtype=torch.uint8)
+    channels, height, width = encoder.transform.shape
+    images = torch.randint(256, (ROWS, channels, height, width), dtype=torch.uint8)
+    images[:, 3:] = 255  # all of it photo
     check_grid(encoder, images)
+    if channels == 4:
+        images[1, 3, :, width // 2 + 1 :] = 0
+        images[2, 3, : height // 2] = 0
+        check_borders(encoder, images)
     with promise(encoder, "uint8 in [0, 255] and float in [0, 1] give the same"):
         require_same(encoder(images / 255), encoder(images))
     with promise(encoder, "the result has the number type of the weights", "float64 weights"):
@@ -74,13 +81,31 @@ def check_pictures(encoder: PictureEncoder) -> None:
         check_gradients(encoder.train(), (images,), source)
     encoder.eval()
     wrong = {
-        "pictures that are too wide": torch.zeros(ROWS, 3, height, width + 1),
+        "pictures that are too wide": torch.zeros(ROWS, channels, height, width + 1),
         "a picture without a batch": images[0],
         "grey pictures": images[:, :1],
         "int64 pictures": images.long(),
     }
     for given, pictures in wrong.items():
         check_refuses(encoder, given, lambda p=pictures: encoder(p))  # type: ignore[misc]
+
+
+def check_borders(encoder: PictureEncoder, images: torch.Tensor) -> None:
+    """Of a transform that pads: the fourth channel is 0 in the borders, which nothing reads."""
+    wanted = encoder(images)
+    rows, columns = encoder.grid
+    with promise(encoder, "cells that hold nothing of the photo are masked, and no others"):
+        cells = torch.nn.functional.adaptive_max_pool2d(images[:, 3].float(), (rows, columns))
+        require(wanted.mask.equal(cells.flatten(1) > 0), f"{wanted.mask.sum(1).tolist()} are real.")
+        require(not wanted.mask.all(), "None is masked.")
+    check_features(encoder, wanted, ROWS, encoder.dim)
+    with promise(encoder, "the borders change nothing", "other colours there"):
+        other = torch.where(images[:, 3:] > 0, images, 255 - images)
+        other[:, 3:] = images[:, 3:]
+        require_same(encoder(other), wanted)
+        largest = torch.where(wanted.mask[..., None], wanted.tokens, -torch.inf).amax(1)
+        inside = (wanted.pooled <= largest + 1e-5).all()
+        require(bool(inside), "pooled is larger than every real token.")
 
 
 def check_regions(encoder: ImageEncoder) -> None:
@@ -207,10 +232,13 @@ def check_empty_question(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Te
 def check_tokenizer(encoder: TextEncoder) -> None:
     tokenizer = encoder.tokenizer
     questions = ["What colour is it?", "", "qzxjw vvkzq", "is it " * tokenizer.max_length]
-    ids, mask = tokenizer(questions)
-    with promise(encoder, "the tokenizer pickles"):
-        again, _ = pickle.loads(pickle.dumps(tokenizer))(questions)
-        require(again.equal(ids), "The copy gives other ids.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the last one, which is cut
+        ids, mask = tokenizer(questions)
+    with warnings.catch_warnings(record=True) as caught, promise(encoder, "the tokenizer pickles"):
+        warnings.simplefilter("always")
+        copied = pickle.loads(pickle.dumps(tokenizer))
+        require(copied(questions)[0].equal(ids), "The copy gives other ids.")
     with promise(encoder, "ids are int64 below `vocab_size`, the mask bool, padding at the end"):
         require((ids.dtype, mask.dtype) == (torch.int64, torch.bool), f"{ids.dtype}, {mask.dtype}")
         require(
@@ -220,6 +248,10 @@ def check_tokenizer(encoder: TextEncoder) -> None:
         require(bool((ids[~mask] == tokenizer.pad_id).all()), "Padding has other ids than pad_id.")
     with promise(encoder, "no question has more tokens than `max_length`"):
         require(int(mask.sum(1).max()) <= tokenizer.max_length, f"There are {mask.sum(1).max()}.")
+    with promise(encoder, "questions that are cut are counted, and the first one is warned of"):
+        wanted = sum(copied.length(question) > copied.max_length for question in questions)
+        require(copied.cut == wanted > 0, f"The count is {copied.cut}, not {wanted}.")
+        require(any("Questions cut" in str(w.message) for w in caught), "There is no warning.")
     for question, count in zip(questions, mask.sum(1).tolist(), strict=True):
         with promise(encoder, "`tokenizer.tokens` has the text of each token", repr(question[:20])):
             texts = tokenizer.tokens(question)

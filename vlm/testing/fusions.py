@@ -196,6 +196,10 @@ def check_empty_rows(fusion: Fusion, image: Features, text: Features) -> None:
 
 
 def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None:
+    if fusion.needs_boxes:  # which plain tensors have not
+        for tensor in (image.pooled, image.tokens, image._replace(boxes=None)):
+            check_refuses(fusion, "an image without boxes", lambda t=tensor: fusion(t, text))  # type: ignore[misc]
+        return
     for given, inputs in {
         "(B, D) and (B, D)": (image.pooled, text.pooled),
         "(B, N, D) and (B, N, D)": (image.tokens, text.tokens),

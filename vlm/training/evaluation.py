@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -15,14 +18,27 @@ from vlm.batch import Batch
 from vlm.data.datamodule import VQADataModule
 from vlm.data.questions import image_groups
 from vlm.heads.base import AnswerHead
-from vlm.metrics import Mean, accuracy_by
+from vlm.heads.generation import Generation
+from vlm.heads.multi_task import MultiTask, answering
+from vlm.metrics import Mean, accuracy_by, anls, exact_match
+from vlm.training.health import check_finite
 
 
 class Prediction(NamedTuple):
-    """One answered question: the most likely answer and its probability in [0, 1]."""
+    """One answered question.
+
+    Attributes:
+        answer: the most likely one.
+        probability: its own, in [0, 1].
+        by_head: the answers of the heads of a `MultiTask`; empty for others.
+        watched: the probability of the answer that the data set watches; None where there is none,
+            or the model cannot give it.
+    """
 
     answer: str
     probability: float
+    by_head: Mapping[str, str] = {}
+    watched: float | None = None
 
 
 class Evaluation:
@@ -34,7 +50,7 @@ class Evaluation:
 
     Args:
         table: questions of the split.
-        head: gives answers to scores.
+        head: reads answers from its output.
         data: says how an answer is scored.
 
     Attributes:
@@ -48,14 +64,36 @@ class Evaluation:
         self.predictions: dict[str, Prediction] = {}
         self.scores: list[float] = []
         self.loss = float("nan")
-        self._losses: list[tuple[Tensor, int]] = []
+        # By a batch's first question, since a process may repeat another's (`ImageGroupSampler`).
+        self._losses: dict[str, tuple[Tensor, int]] = {}
 
-    def update(self, scores: Tensor, batch: Batch) -> None:
-        """Add a batch's answers."""
-        for question, ranked in zip(batch.ids, self.head.decode(scores, 1), strict=True):
-            self.predictions[question] = Prediction(*ranked[0])
+    def update(self, output: Any, batch: Batch) -> None:
+        """Add a batch's answers, from the head's output.
+
+        Raises:
+            NotFiniteError: the model's output is not, so it has no answer; names the questions.
+        """
+        check_finite(output, batch.ids)
+        if isinstance(self.head, MultiTask):
+            each = self.head.decode_each(output, 1)
+            decoded = each[self.head.answers_by]
+        else:
+            each, decoded = {}, self.head.decode(output, 1)
+        watched = self._watched(output, len(batch.ids))
+        for row, (question, ranked) in enumerate(zip(batch.ids, decoded, strict=True)):
+            by_head = {name: answers[row][0][0] for name, answers in each.items()}
+            self.predictions[question] = Prediction(*ranked[0], by_head, watched[row])
         if batch.targets is not None:
-            self._losses.append((self.head.loss(scores, batch) * batch.total, len(batch.ids)))
+            loss = self.head.loss(output, batch) * batch.total
+            self._losses[batch.ids[0]] = loss, len(batch.ids)
+
+    def _watched(self, output: Any, questions: int) -> Sequence[float | None]:
+        """The probability of the answer that the data set watches, for each question."""
+        answer, vocabulary = self.data.watched, self.head.vocabulary
+        if answer is None or vocabulary is None or answer not in vocabulary.answers:
+            return [None] * questions
+        ranked = self.head.decode(output, len(vocabulary))
+        return [dict(answers)[answer] for answers in ranked]
 
     def finish(self, partial: bool = False) -> None:
         """Gather from all processes and score; the same on each of them.
@@ -66,13 +104,23 @@ class Evaluation:
         Raises:
             RuntimeError: a question of the table went without an answer.
         """
-        total = float(torch.stack([loss for loss, _ in self._losses]).sum()) if self._losses else 0
-        count = sum(n for _, n in self._losses)
-        gathered = [(self.predictions, total, count)]
+        # One transfer from the device for all of them.
+        sums = (
+            torch.stack([loss for loss, _ in self._losses.values()]).tolist()
+            if self._losses
+            else []
+        )
+        counts = [n for _, n in self._losses.values()]
+        mine = (
+            self.predictions,
+            dict(zip(self._losses, zip(sums, counts, strict=True), strict=True)),
+        )
+        gathered = [mine]
         if dist.is_available() and dist.is_initialized():
-            gathered = [({}, 0.0, 0)] * dist.get_world_size()
-            dist.all_gather_object(gathered, (self.predictions, total, count))
-        merged = {q: p for predictions, _, _ in gathered for q, p in predictions.items()}
+            gathered = [mine] * dist.get_world_size()
+            dist.all_gather_object(gathered, mine)
+        merged = {q: p for predictions, _ in gathered for q, p in predictions.items()}
+        losses = {q: loss for _, losses in gathered for q, loss in losses.items()}
         ids = self.table["id"].to_pylist()
         lost = [question for question in ids if question not in merged]
         if lost and not partial:
@@ -83,9 +131,10 @@ class Evaluation:
             self.table = self.table.filter(pa.array([question in merged for question in ids]))
             ids = self.table["id"].to_pylist()
         self.predictions = {question: merged[question] for question in ids}
-        count = sum(n for _, _, n in gathered)
-        if count:
-            self.loss = sum(total for _, total, _ in gathered) / count
+        if losses:
+            self.loss = math.fsum(loss for loss, _ in losses.values()) / sum(
+                n for _, n in losses.values()
+            )
         if self.table["answers"].null_count == 0:
             self.scores = [
                 self.data.score(self.predictions[question].answer, answers)
@@ -114,15 +163,45 @@ class Evaluation:
         return dict(sorted(accuracy_by(self.scores, keys).items()))
 
     def summary(self) -> dict[str, float]:
-        """The data set's further figures (`VQADataModule.summarize`); none without answers."""
+        """The accuracies of a `MultiTask`'s heads, exact match and ANLS of a head that writes, and
+        the data set's further figures (`VQADataModule.summarize`); none without answers."""
         if not self.scores:
             return {}
         answers = [prediction.answer for prediction in self.predictions.values()]
-        return self.data.summarize(self.table, answers, self.scores)
+        own = self.data.summarize(self.table, answers, self.scores)
+        watched = [p.watched for p in self.predictions.values() if p.watched is not None]
+        if watched:
+            own |= self.data.summarize_watched(self.table, watched)
+        return self.heads() | self.text(answers) | own
+
+    def text(self, answers: list[str]) -> dict[str, float]:
+        """How close written answers are to the annotators', in [0, 1]; none of other heads."""
+        if not isinstance(answering(self.head), Generation):
+            return {}
+        pairs = list(zip(answers, self.table["answers"].to_pylist(), strict=True))
+        return {
+            "exact_match": fmean(exact_match(*pair) for pair in pairs),
+            "anls": fmean(anls(*pair) for pair in pairs),
+        }
+
+    def heads(self) -> dict[str, float]:
+        """Mean accuracy in [0, 1] of each head of a `MultiTask`, as `<its name>_accuracy`."""
+        if not self.scores or not isinstance(self.head, MultiTask):
+            return {}
+        given = self.table["answers"].to_pylist()
+        predictions = list(self.predictions.values())
+        return {
+            f"{name}_accuracy": fmean(
+                self.data.score(prediction.by_head[name], answers)
+                for prediction, answers in zip(predictions, given, strict=True)
+            )
+            for name in self.head.heads
+        }
 
     def write(self, path: Path) -> None:
         """Write one JSON line per question: id, image, question, answer type, answer,
-        probability, and answers and score where they are known."""
+        probability, what a `MultiTask`'s heads answered, the choices where the head takes them, and
+        answers and score where they are known."""
         rows = self.table.to_pylist()
         with path.open("w", encoding="utf-8") as file:
             for number, row in enumerate(rows):
@@ -135,6 +214,10 @@ class Evaluation:
                     "answer": prediction.answer,
                     "probability": round(prediction.probability, 6),
                 }
+                if prediction.by_head:
+                    line["by_head"] = dict(prediction.by_head)
+                if self.head.takes_choices:
+                    line["choices"] = row["choices"]
                 if self.scores:
                     line |= {"answers": row["answers"], "score": self.scores[number]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")

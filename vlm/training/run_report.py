@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
 from vlm.data.floors import compute_floors
+from vlm.heads.multi_task import answering
 from vlm.training.report import plot_curves, print_report, report_rows, write_report
 
 CONSOLE_WIDTH = 110
@@ -31,7 +32,13 @@ class RunReport(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
         if trainer.is_global_zero:
-            self.console.print(f"Answers: {describe_vocabulary(pl_module)}.", soft_wrap=True)
+            self.console.print(f"Answers: {describe_answers(pl_module)}.", soft_wrap=True)
+            images, accumulated = pl_module.data.images_per_batch, trainer.accumulate_grad_batches
+            self.console.print(
+                f"A step: {images} images x {trainer.world_size} processes x {accumulated} batches "
+                f"= {images * trainer.world_size * accumulated:,} images with their questions.",
+                soft_wrap=True,
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -64,15 +71,20 @@ class RunReport(Callback):
     def _report(self, trainer: Trainer, pl_module: Any, split: str) -> None:
         if not trainer.is_global_zero:
             return
-        evaluation, head = pl_module.evaluation, pl_module.model.head
-        answers = head.vocabulary
-        data = pl_module.data
-        floors = compute_floors(data.table("train"), evaluation.table, answers.answers, data.score)
+        evaluation, data = pl_module.evaluation, pl_module.data
+        head = answering(pl_module.model.head)
+        floors = compute_floors(
+            data.table("train"),
+            evaluation.table,
+            None if head.vocabulary is None else head.vocabulary.answers,
+            data.score,
+            head.takes_choices,
+        )
         rows = report_rows(evaluation, floors)
         about = (
             f"95 % interval over {rows[0]['over']} (bootstrap). Floors: the most frequent training "
             f"answer; the most frequent to the same question. Ceiling: the best that "
-            f"{describe_vocabulary(pl_module)} can reach; {floors.unanswerable} questions have no "
+            f"{describe_answers(pl_module)} can reach; {floors.unanswerable} questions have no "
             f"answer in it and count as wrong."
         )
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +97,12 @@ class RunReport(Callback):
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
 
 
-def describe_vocabulary(pl_module: Any) -> str:
-    """The answer vocabulary in words: its size, its hash and the questions it is from."""
-    answers = pl_module.model.head.vocabulary
+def describe_answers(pl_module: Any) -> str:
+    """What the model can answer, in words; of a vocabulary its size, hash and source."""
+    head = answering(pl_module.model.head)
+    answers = head.vocabulary
+    if answers is None:
+        return "the set of each question's choices" if head.takes_choices else "free text"
     about = pl_module.about.get("vocabulary") or {}
     source = {
         "train": "from the training questions",

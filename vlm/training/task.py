@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -25,6 +26,8 @@ from vlm.training.schedule import WarmupCosine
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 """Makes a schedule from (optimizer, total number of steps); stepped after every batch."""
+LOSSES = "vlm_losses"
+"""Where a checkpoint keeps the losses that are not logged yet."""
 
 
 class VQATask(LightningModule):
@@ -37,6 +40,12 @@ class VQATask(LightningModule):
         head: joint features in, answers out.
         optimizer: makes the optimiser from the trainable parameters.
         schedule: makes the learning-rate schedule from (optimizer, total steps), or None.
+
+    Attributes:
+        seed: of dropout and whatever else is drawn in training. Each batch has a seed of its own,
+            made of this, the epoch, the batch's number and the process: a run that was killed
+            draws the same again.
+        about: what a checkpoint keeps about the run.
     """
 
     def __init__(
@@ -51,24 +60,60 @@ class VQATask(LightningModule):
         super().__init__()
         self.model = VQAModel(image_encoder, text_encoder, fusion, head)
         self.optimizer, self.schedule = optimizer, schedule
+        self.seed = 0
         self.about: dict[str, Any] = {}
         self.evaluation: Evaluation | None = None
         self._losses: list[Tensor] = []
+        self._step: tuple[Tensor, Any] | None = None
 
     @property
     def data(self) -> VQADataModule:
         """The data that the trainer was given."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # FSDP2's strategy alone gives one
+            from vlm.training.sharding import shard
+
+            shard(self.model, self.device_mesh)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self.model.head.loss(self.model(batch), batch)
+        trainer = self.trainer
+        seed = batch_seed(self.seed, self.current_epoch, batch_index, self.global_rank)
+        # `torch.manual_seed` writes down a stack trace for each device that is not in use.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
+        output = self.model(batch)
+        # `batch.total` counts the questions of all processes and accumulated batches. Gradients of
+        # processes are averaged and those of accumulated batches too, so that is undone.
+        share = trainer.world_size * trainer.accumulate_grad_batches
+        loss = self.model.head.loss(output, batch) * share
+        self._step = loss.detach(), output
         # Logging costs as much as a small step, so only the mean of each interval is logged.
         self._losses.append(loss.detach())
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (batch_index + 1) % interval == 0 or self.trainer.is_last_batch:
-            self.log("train_loss", torch.stack(self._losses).mean(), prog_bar=True, batch_size=1)
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (batch_index + 1) % interval == 0 or trainer.is_last_batch:
+            mean = self._mean_losses().mean()
             self._losses.clear()
+            self.log("train_loss", mean, prog_bar=True, logger=False, batch_size=1)
+            # Now, and not after the batch as `log` does: a checkpoint of this batch comes before,
+            # and a run that goes on from it would never log it.
+            for logger in trainer.loggers:
+                row = {"train_loss": mean.item(), "epoch": self.current_epoch}
+                logger.log_metrics(row, self.global_step)
         return loss
+
+    def take_step(self) -> tuple[Tensor, Any]:
+        """The loss and the head's output of the batch that ends; they are kept no longer."""
+        assert self._step is not None
+        step, self._step = self._step, None
+        return step
+
+    def _mean_losses(self) -> Tensor:
+        """Of all processes, one for each batch since the last that was logged."""
+        losses = self.trainer.strategy.reduce(torch.stack(self._losses), reduce_op="mean")
+        return cast(Tensor, losses)
 
     def on_validation_epoch_start(self) -> None:
         self.evaluation = Evaluation(self.data.table("validation"), self.model.head, self.data)
@@ -107,6 +152,7 @@ class VQATask(LightningModule):
         all_batches = isinstance(limit, float) and limit == 1
         self.evaluation.finish(partial=trainer.sanity_checking or not all_batches)
         scores = {"accuracy": self.evaluation.accuracy, "loss": self.evaluation.loss}
+        scores |= self.evaluation.heads()
         if stage == "test":
             scores |= {
                 f"accuracy/{name}": row.mean for name, row in self.evaluation.types().items()
@@ -132,7 +178,18 @@ class VQATask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = describe(self.model, self.about)
+        if self._losses:
+            checkpoint[LOSSES] = self._mean_losses().cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        weights = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()}
-        load_weights(self.model, weights, "The checkpoint")
+        self._losses = list(checkpoint.get(LOSSES, torch.empty(0)).to(self.device))
+        if "state_dict" in checkpoint:  # FSDP2's strategy has loaded the weights itself
+            weights = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()}
+            load_weights(self.model, weights, "The checkpoint")
+
+
+def batch_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """A seed for one process's batch, in [0, 2^63); seeds of any two have nothing in common."""
+    return int(
+        np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1
+    )

@@ -11,10 +11,13 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import fields
+from vlm.data.sets.official import check_size, fields
 from vlm.data.sets.vqa import COCO_PHOTOS
 from vlm.data.sets.vqa_files import json_file, json_records, read_mscoco
 from vlm.metrics import direct_answer_accuracy, vqa_accuracy
+
+OK_VQA_SIZES = {"train2014": 9_009, "val2014": 5_046}
+"""Of the paper: "9,009 questions in train and 5,046 questions in test"."""
 
 
 class OKVQA(VQADataModule):
@@ -49,7 +52,11 @@ class OKVQA(VQADataModule):
     def read(self, split: Split) -> pa.Table | None:
         part = {"train": "train2014", "test": "val2014"}.get(split)
         get = "OK-VQA: https://okvqa.allenai.org/download.html, " + COCO_PHOTOS
-        return read_mscoco(self.root, part, self.images, get) if part else None
+        if part is None:
+            return None
+        table = read_mscoco(self.root, part, self.images, get)
+        check_size(len(table), OK_VQA_SIZES[part], f"{self.root}, {part}", "arXiv:1906.00067")
+        return table
 
 
 class AOKVQA(VQADataModule):

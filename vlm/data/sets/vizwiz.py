@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
+from torchmetrics.functional.classification import binary_average_precision
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
@@ -30,15 +32,18 @@ class VizWiz(VQADataModule):
     The photo's file name is the question's id. Answer types are other, yes/no, number and
     unanswerable; the question type says "answerable" or "unanswerable" by the set's own mark.
     Metric: accuracy as its evaluator computes it (`vlm.metrics.vizwiz_accuracy`), by answer type,
-    and the F1 of finding the unanswerable questions by the answer "unanswerable". The evaluator's
-    average precision needs a probability of its own for that, which an answer does not give. The
-    test part has no published answers; `vlm submit` writes the file for its server.
+    and how well the unanswerable questions are found, which its evaluator takes as the positives:
+    the F1 of the answer "unanswerable" and, where the model's vocabulary has that answer, the
+    average precision of ranking by its probability. The test part has no published answers;
+    `vlm submit` writes the file for its server.
 
     Args:
         root: folder of the set.
         images: folder of the photos' folders; None where they are in `root`.
         kwargs: as for every data set.
     """
+
+    watched = UNANSWERABLE
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
@@ -83,3 +88,12 @@ class VizWiz(VQADataModule):
         ]
         counts = per_answer(found, table["question_type"].to_pylist())
         return {"unanswerable_f1": counts[UNANSWERABLE].f1} if UNANSWERABLE in counts else {}
+
+    def summarize_watched(
+        self, table: pa.Table, probabilities: Sequence[float]
+    ) -> dict[str, float]:
+        wanted = [int(kind == UNANSWERABLE) for kind in table["question_type"].to_pylist()]
+        if not any(wanted):  # it is undefined
+            return {}
+        found = binary_average_precision(torch.tensor(probabilities), torch.tensor(wanted))
+        return {"unanswerable_average_precision": float(found)}

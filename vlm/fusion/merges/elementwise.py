@@ -47,7 +47,7 @@ def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
     made for every patch and then summed: a further tensor as large as the product. Here it is
     summed a slice at a time.
     """
-    return _BroadcastProduct.apply(x, y)  # type: ignore[no-untyped-call]
+    return _BroadcastProduct.apply(x, y)
 
 
 class _BroadcastProduct(torch.autograd.Function):

@@ -1,0 +1,91 @@
+"""A file of one's own is read once and mapped from then on, like the official sets."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from own_files import write_photos, write_rows
+
+from vlm.data import OwnData
+from vlm.data.pictures import PictureFile
+from vlm.data.problems import DataError, Problems, collecting
+
+
+@pytest.fixture
+def my(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    return write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=6))
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("the file was read again")
+
+    monkeypatch.setattr("vlm.data.own.read_records", read)
+
+
+def kept(folder: Path) -> list[Path]:
+    return list((folder / "cache").rglob("*.arrow"))
+
+
+def test_a_file_is_read_once(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [OwnData(str(my)).table(split) for split in ("train", "validation", "test")]
+    assert len(kept(my.parent)) == 1, "the file, and not its parts"
+    forbid_reading(monkeypatch)
+    again = OwnData(str(my))
+    for split, table in zip(("train", "validation", "test"), first, strict=True):
+        assert again.table(split).equals(table)
+    # How it is cut is no business of the file's.
+    more = OwnData(str(my), validation_share=0.4)
+    assert len(more.table("test")) > len(first[2])
+
+
+def test_a_changed_file_or_mapping_is_read_anew(my: Path) -> None:
+    count = len(OwnData(str(my), test=str(my)).table("test"))
+    my.write_text(my.read_text() + my.read_text().splitlines()[0].replace("?", "!") + "\n")
+    assert len(OwnData(str(my), test=str(my)).table("test")) == count + 1
+    with pytest.raises(DataError, match="colour"):
+        OwnData(str(my), test=str(my), columns={"answer": "colour"}).table("train")
+
+
+def test_a_folder_that_is_gone_is_still_said(my: Path) -> None:
+    photos = my.parent / "photos"
+    OwnData(str(my), images=photos).table("train")
+    photos.rename(my.parent / "moved")
+    with pytest.raises(DataError, match=r"images: .*photos: there is no such folder"):
+        OwnData(str(my), images=photos).table("train")
+
+
+def test_a_check_reads_the_file_itself(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    OwnData(str(my)).table("train")
+    forbid_reading(monkeypatch)
+    with pytest.raises(AssertionError, match="read again"), collecting(Problems(3)):
+        OwnData(str(my)).table("train")
+
+
+def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
+    my: Path, tmp_path: Path
+) -> None:
+    content = [path.read_bytes() for path in sorted((tmp_path / "photos").iterdir())]
+    count = len(content)
+    columns = {"image": content, "question": ["what?"] * count, "answer": ["red"] * count}
+    pq.write_table(pa.table(columns), tmp_path / "my.parquet")
+    for _ in range(2):
+        data = OwnData(str(tmp_path / "my.parquet"))
+        for image in data.table("train")["image"].to_pylist():
+            assert data.pictures(image) in content
+    assert not kept(tmp_path)
+
+
+def test_a_worker_s_copy_of_pictures_holds_no_digests() -> None:
+    pictures = PictureFile()
+    keys = [pictures.add(os.urandom(50), "my.parquet") for _ in range(1000)]
+    content = pickle.dumps(pictures)
+    assert len(content) < 10 * len(keys), "more than where each picture ends"
+    copy = pickle.loads(content)
+    assert [copy(key) for key in keys] == [pictures(key) for key in keys]

@@ -1,0 +1,145 @@
+"""Greedy and beam search, compared with the same in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlm.heads import AnswerDecoder, AnswerTokenizer
+from vlm.heads.decoder import DecoderState, Memory
+from vlm.heads.search import Written, search
+
+VOCABULARY, LONGEST, END = 11, 5, 3
+
+
+class Letters(AnswerTokenizer):
+    vocab_size, begin, end = VOCABULARY, END, END
+
+    def encode(self, answer: str) -> list[int]:
+        return [ord(letter) - ord("a") for letter in answer]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(ord("a") + i) for i in ids)
+
+
+class Table(AnswerDecoder):
+    """The next token depends on the question, the place, the newest token and the one before."""
+
+    def __init__(self) -> None:
+        super().__init__(2, Letters(), LONGEST)
+        self.table = torch.randn(7, LONGEST, VOCABULARY, VOCABULARY, VOCABULARY) * 2
+
+    def start(self, memory: Memory) -> TableState:
+        return TableState(memory.tokens[:, 0, 0].long())
+
+    def forward(self, ids: Tensor, state: TableState) -> Tensor:  # type: ignore[override]
+        state.texts = ids if state.texts is None else torch.cat((state.texts, ids), 1)
+        question = state.questions.repeat_interleave(len(ids) // len(state.questions))
+        texts = state.texts
+        before = texts[:, -2] if texts.shape[1] > 1 else texts[:, -1]
+        return self.table[question, texts.shape[1] - 1, before, texts[:, -1]][:, None]
+
+
+class TableState(DecoderState):
+    def __init__(self, questions: Tensor) -> None:
+        self.questions, self.texts = questions, None
+
+    def reorder(self, rows: Tensor) -> None:
+        self.texts = self.texts[rows]
+
+
+def memory(questions: list[int]) -> Memory:
+    tokens = torch.tensor(questions, dtype=torch.float)[:, None, None].expand(-1, 3, 2)
+    return Memory(tokens, torch.ones(len(questions), 3, dtype=torch.bool))
+
+
+def plain(
+    table: Table, question: int, beams: int, min_length: int, penalty: float
+) -> list[tuple[float, Written]]:
+    """Beam search of one question to the very end, without any short cut."""
+    running: list[tuple[float, list[int]]] = [(0.0, [])]
+    done: list[tuple[float, Written]] = []
+    for length in range(1, LONGEST + 1):
+        candidates = []
+        for total, ids in running:
+            newest = [END, END, *ids][-1]
+            before = newest if not ids else [END, *ids][-2]
+            steps = table.table[question, length - 1, before, newest].log_softmax(0).tolist()
+            for token, step in enumerate(steps):
+                if token != END or length > min_length:
+                    candidates.append((total + step, [*ids, token]))
+        candidates.sort(key=lambda x: -x[0])
+        for total, ids in candidates[:beams]:
+            if ids[-1] == END or length == LONGEST:
+                finished = ids[-1] == END
+                text = Written(ids[:-1] if finished else ids, total, finished)
+                done.append((total / length**penalty, text))
+        running = [(total, ids) for total, ids in candidates if ids[-1] != END][:beams]
+    return sorted(done, key=lambda x: -x[0])[:beams]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 4.0, -0.5])
+@pytest.mark.parametrize("min_length", [0, 3])
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_it_is_beam_search(beams: int, min_length: int, penalty: float) -> None:
+    table = Table()
+    found = search(table, memory(list(range(7))), beams, min_length, penalty)
+    lengths = set()
+    for question, texts in enumerate(found):
+        wanted = plain(table, question, beams, min_length, penalty)
+        if beams == 1:
+            wanted = wanted[:1]
+        assert [text.ids for text in texts] == [text.ids for _, text in wanted]
+        assert [text.finished for text in texts] == [text.finished for _, text in wanted]
+        for text, (_, same) in zip(texts, wanted, strict=True):
+            assert text.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-4)
+            lengths.add(len(text.ids))
+    assert len(lengths) > 1 or penalty > 1  # or nothing about lengths is tested
+    assert min(lengths) >= min_length
+
+
+def test_one_beam_takes_the_likeliest_token_each_time() -> None:
+    table = Table()
+    for question, (text,) in enumerate(search(table, memory(list(range(7))), 1, 0, 0.0)):
+        ids: list[int] = []
+        total = 0.0
+        for length in range(LONGEST):
+            newest = [END, END, *ids][-1]
+            before = newest if not ids else [END, *ids][-2]
+            steps = table.table[question, length, before, newest].log_softmax(0)
+            total += steps.max().item()
+            if steps.argmax() == END:
+                break
+            ids.append(int(steps.argmax()))
+        assert text.ids == ids
+        assert text.log_likelihood == pytest.approx(total, abs=1e-5)
+        assert text.finished == (len(ids) < LONGEST)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_other_questions_do_not_matter(beams: int) -> None:
+    table = Table()
+    together = search(table, memory([0, 1, 2, 3, 4, 5, 6]), beams, 1, 0.0)
+    turned = search(table, memory([6, 5, 4, 3, 2, 1, 0]), beams, 1, 0.0)
+    for question in range(7):
+        (alone,) = search(table, memory([question]), beams, 1, 0.0)
+        assert together[question] == turned[6 - question] == alone
+
+
+def test_more_beams_find_likelier_texts() -> None:
+    table = Table()
+    greedy, wide = (search(table, memory(list(range(7))), beams, 0, 0.0) for beams in (1, 5))
+    gains = [b[0].log_likelihood - a[0].log_likelihood for a, b in zip(greedy, wide, strict=True)]
+    assert max(gains) > 0.01
+    assert math.fsum(gains) > 0
+
+
+def test_a_text_that_never_ends_is_cut_and_says_so() -> None:
+    table = Table()
+    table.table[..., END] = -1e9
+    for texts in search(table, memory([0, 1]), 2, 0, 0.0):
+        assert [len(text.ids) for text in texts] == [LONGEST, LONGEST]
+        assert not any(text.finished for text in texts)

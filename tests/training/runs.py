@@ -1,0 +1,108 @@
+"""Short runs of the command line, in this process, in others and in several."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import ROOT
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
+}
+
+
+def fit(data: Path, folder: Path, *more: str) -> list[str]:
+    """Arguments of a small training with dropout: 9 pictures, 5 batches an epoch, 3 epochs."""
+    return [
+        "fit",
+        "-c",
+        str(ROOT / "configs/easy_vqa.yaml"),
+        f"--data.root={data}",
+        "--data.images_per_batch=2",
+        "--data.validation_share=0.25",
+        "--data.cache_images=false",
+        "--model.fusion.merge.dropout=0.3",
+        f"--run.folder={folder}",
+        "--run.test=false",
+        "--trainer.max_epochs=3",
+        "--trainer.log_every_n_steps=2",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        *more,
+    ]
+
+
+def callback(name: str, **arguments: Any) -> list[str]:
+    """Arguments that add a callback of `mishaps`."""
+    options = [f"--trainer.callbacks.{key}={value}" for key, value in arguments.items()]
+    return [f"--trainer.callbacks+={name if '.' in name else 'mishaps.' + name}", *options]
+
+
+def command(arguments: list[str], processes: int = 1) -> list[str]:
+    """A command line; several processes start as torchrun starts them, on a free port."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *(launcher if processes > 1 else []), "-m", "vlm", *arguments]
+
+
+def run(
+    arguments: list[str], processes: int = 1, timeout: float = 1200
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end; the exit code is the caller's to judge."""
+    return subprocess.run(
+        command(arguments, processes),
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def only_run(folder: Path) -> Path:
+    """The one run in a folder."""
+    (config,) = folder.rglob("config.yaml")
+    return config.parent
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a finished training comes to: weights, the optimiser's state, schedule, counts, the
+    memory of the best checkpoint, and the log."""
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    # Counts the batches of an epoch's validations, and is read in the middle of one only.
+    del content["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
+    return {
+        **{name: content[name] for name in parts},
+        "best": (run / "checkpoints/best.ckpt").resolve().name,
+        "metrics": (run / "metrics.csv").read_text(),
+    }
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Bit for bit, through nested containers."""
+    if isinstance(one, tuple):
+        one = list(one)  # FSDP2's strategy gives the optimiser's pairs back as lists
+    other = list(other) if isinstance(other, tuple) else other
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        torch.testing.assert_close(
+            one, other, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{where}: {text}"
+        )
+    else:
+        assert one == other, where

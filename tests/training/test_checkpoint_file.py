@@ -1,0 +1,150 @@
+"""Checkpoint files: whole or not there, and what is broken is said to be."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import ENVIRONMENT, assert_same
+
+from vlm.checkpoint_file import (
+    CheckpointError,
+    newest_whole,
+    read_checkpoint_file,
+    write_checkpoint,
+)
+from vlm.training.checkpoint_folder import BEST, LAST, CheckpointFolder
+
+
+def content(value: float = 1.0, size: int = 7) -> dict[str, Any]:
+    return {"state_dict": {"w": torch.full((size, 3), value)}, "step": 5}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "step-00000005.ckpt"
+    write_checkpoint(content(), path)
+    assert_same(read_checkpoint_file(path), content())
+    names = {file.name for file in path.parent.iterdir()}
+    assert names == {path.name, f"{path.name}.sha256"}
+    checked = subprocess.run(
+        ["sha256sum", "-c", f"{path.name}.sha256"], cwd=path.parent, capture_output=True, check=True
+    )
+    assert checked.stdout.decode().strip() == f"{path.name}: OK"
+
+
+def test_a_flipped_bit_is_found_and_the_last_good_one_offered(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step in (3, 4):
+        write_checkpoint(content(float(step)), folder.file(step))
+        os.utime(folder.file(step), (step, step))
+        folder.link(LAST, step)
+    whole = bytearray(folder.file(4).read_bytes())
+    position = whole.index(torch.full((1,), 4.0).numpy().tobytes())
+    whole[position] ^= 1
+    folder.file(4).write_bytes(whole)
+    assert torch.load(folder.file(4), weights_only=True)["step"] == 5, "torch itself sees nothing"
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged.*step-00000003\.ckpt is whole"):
+        read_checkpoint_file(tmp_path / LAST)
+    assert newest_whole(tmp_path) == folder.file(3)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_truncated_file_is_named(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.ckpt"
+    write_checkpoint(content(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: (damaged|the file is empty)"):
+        read_checkpoint_file(path)
+    # Without its checksum too.
+    path.with_name(f"{path.name}.sha256").unlink()
+    with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: (damaged|the file is empty)"):
+        read_checkpoint_file(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(
+    value: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "step-00000001.ckpt"
+    with pytest.raises(CheckpointError, match=r"not written, since w is not finite"):
+        write_checkpoint(content(value), path)
+    assert not list(tmp_path.iterdir())
+    torch.save(content(value), path)
+    with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: w is not finite"):
+        read_checkpoint_file(path)
+
+
+def test_a_full_disk_leaves_the_older_ones(tmp_path: Path) -> None:
+    """A limit of the file size stands for the disk: the same calls fail, half-way too."""
+    old, new = tmp_path / "step-00000001.ckpt", tmp_path / "step-00000002.ckpt"
+    write_checkpoint(content(), old)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+        with pytest.raises(CheckpointError, match=r"step-00000002\.ckpt: cannot be written \(File"):
+            write_checkpoint(content(size=100_000), new)
+        with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: cannot be written"):
+            write_checkpoint(content(size=100_000), old)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {file.name for file in tmp_path.iterdir()} == {old.name, f"{old.name}.sha256"}
+    assert_same(read_checkpoint_file(old), content())
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from vlm.checkpoint_file import write_checkpoint
+from vlm.training.checkpoint_folder import LAST, CheckpointFolder
+folder = CheckpointFolder(Path(sys.argv[1]))
+for step in range(1, 10000):
+    write_checkpoint({"state_dict": {"w": torch.full((400_000,), float(step))}}, folder.file(step))
+    folder.link(LAST, step)
+    folder.tidy()
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_whole_last_checkpoint(tmp_path: Path) -> None:
+    """The temporary folder is on another file system, where there is one."""
+    other = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path
+    for delay in (0.001, 0.004, 0.007, 0.011, 0.017):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            env=ENVIRONMENT | {"TMPDIR": str(other)},
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            said = [int(process.stdout.readline()) for _ in range(3)]
+            time.sleep(delay)
+            process.kill()
+            said += [int(line) for line in process.stdout.read().split()]
+        step = int(read_checkpoint_file(tmp_path / LAST)["state_dict"]["w"][0])
+        assert step >= said[-1]
+
+
+def test_the_newest_two_the_best_and_the_last_stay(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step in range(1, 7):
+        write_checkpoint(content(float(step)), folder.file(step))
+        folder.link(LAST, step)
+        if step in (1, 2):
+            folder.link(BEST, step)
+        (tmp_path / "step-00000009.ckpt.partial").write_bytes(b"half")
+        folder.tidy()
+    steps = {2, 5, 6}
+    wanted = {f"step-{step:08d}.ckpt{suffix}" for step in steps for suffix in ("", ".sha256")}
+    assert {file.name for file in tmp_path.iterdir()} == wanted | {BEST, LAST}
+    assert float(read_checkpoint_file(tmp_path / BEST)["state_dict"]["w"][0, 0]) == 2
+    assert float(read_checkpoint_file(tmp_path / LAST)["state_dict"]["w"][0, 0]) == 6

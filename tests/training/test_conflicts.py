@@ -1,0 +1,116 @@
+"""A run is continued as it was, or not at all; what differs is listed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from runs import fit, only_run
+
+from vlm.cli import main
+from vlm.training.cli import VQACLI
+
+
+@pytest.fixture(scope="module")
+def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three epochs."""
+    return VQACLI(fit(data, tmp_path_factory.mktemp("started"))).run_folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        (["--model.fusion.merge=vlm.fusion.ConcatMLP"], "Product in the checkpoint, .*ConcatMLP"),
+        (["--model.optimizer.lr=0.5"], r"model.optimizer: .*0\.003.* in the checkpoint, .*0\.5"),
+        (["--model.schedule=null"], "model.schedule: .*WarmupCosine.* in the checkpoint, None"),
+        (["--seed_everything=3"], "seed_everything: 0 in the checkpoint, 3 asked"),
+        (["--data.seed=3"], "data.seed: 0 in the checkpoint, 3 asked"),
+        (["--data.images_per_batch=3"], "images_per_batch x processes: 2 in the checkpoint, 3"),
+        (["--data.validation_share=0.5"], "training questions: 27 with .* 18 with"),
+        (["--trainer.max_epochs=4"], "trainer.max_epochs: 3 in the checkpoint, 4 asked"),
+        (
+            ["--trainer.precision=bf16-mixed", "--run.monitor=val_accuracy"],
+            "run.monitor: val_loss in the checkpoint, val_accuracy asked\n  trainer.precision: ",
+        ),
+    ],
+)
+def test_what_differs_is_listed(
+    asked: list[str],
+    listed: str,
+    started: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {path: path.read_bytes() for path in started.rglob("*") if path.is_file()}
+    last = started / "checkpoints/step-00000010.ckpt"  # behind which the log goes on
+    with pytest.raises(SystemExit) as ended:
+        main([*fit(data, tmp_path), f"--ckpt_path={last}", *asked])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{last} holds another" in said
+    assert re.search(listed, said), said
+    assert {path: path.read_bytes() for path in started.rglob("*") if path.is_file()} == before
+
+
+def test_what_changes_no_result_may_change(started: Path, data: Path, tmp_path: Path) -> None:
+    told = ["--data.workers=1", "--data.cache_images=true", "--run.test=true"]
+    last = started / "checkpoints/last.ckpt"
+    weights = torch.load(last, weights_only=True)["state_dict"]
+    cli = VQACLI([*fit(data, tmp_path), f"--ckpt_path={last}", *told])
+    assert cli.trainer.global_step == 15
+    assert (started / "test.json").is_file()
+    best = torch.load(started / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    for name, value in cli.model.state_dict().items():  # those of the test
+        torch.testing.assert_close(value, best[name], rtol=0, atol=0)
+    assert weights.keys() == best.keys()
+
+
+@pytest.mark.parametrize("name", ["last", "best", "nosuch.ckpt"])
+def test_a_checkpoint_that_is_not_there(
+    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*fit(data, tmp_path), f"--ckpt_path={name}"])
+    assert ended.value.code == 1
+    assert f"{name}: there is no such file" in capsys.readouterr().err
+
+
+def test_auto_goes_on_from_the_last_whole_checkpoint(data: Path, tmp_path: Path) -> None:
+    told = fit(data, tmp_path, "--run.resume=auto")
+    folder = VQACLI(told).run_folder
+    last = (folder / "checkpoints/last.ckpt").resolve()
+    last.write_bytes(last.read_bytes()[:-100])
+    again = VQACLI(told)
+    assert again.checkpoint is not None
+    assert again.checkpoint.path.name == "step-00000010.ckpt"
+    assert again.run_folder == only_run(tmp_path) == folder
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--run.resume=auto", "--ckpt_path=x"], "run.resume: got auto, and --ckpt_path=x"),
+        (["--run.resume=yes"], "run.resume"),
+        (["--run.checkpoint_steps=0"], "run.checkpoint_steps: got 0; wanted a positive number"),
+        (["--run.stall_minutes=-1"], r"run.stall_minutes: got -1(.0)?; wanted a positive number"),
+        (
+            [
+                "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
+                "--trainer.strategy.tensor_parallel_size=1",
+            ],
+            "save_distributed_checkpoint=true; wanted false",
+        ),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    asked: list[str], message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*fit(data, tmp_path), *asked])
+    assert ended.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlm")]
+    assert len(said) == 1
+    assert re.search(message, said[0]), said[0]

@@ -1,0 +1,259 @@
+"""Several processes come to the numbers of one. Each test starts them with torchrun."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, write_data
+from PIL import Image
+from runs import (
+    ENVIRONMENT,
+    HERE,
+    assert_same,
+    callback,
+    command,
+    fit,
+    only_run,
+    outcome,
+    run,
+)
+
+from vlm.checkpoint import load_model, read_checkpoint
+from vlm.training.cli import VQACLI
+
+pytestmark = pytest.mark.slow
+DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+FSDP = [
+    "--trainer.devices=2",
+    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
+    "--trainer.strategy.data_parallel_size=2",
+    "--trainer.strategy.tensor_parallel_size=1",
+    "--trainer.strategy.save_distributed_checkpoint=false",
+]
+# Questions of each picture.
+SIZES = {1: [1], 3: [1, 1, 1], 13: [3, 1, 4, 1, 4], 14: [1] * 14}
+
+
+def together(commands: list[list[str]], folder: Path) -> None:
+    """Run commands in two processes."""
+    path = folder / "commands.json"
+    path.write_text(json.dumps(commands))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(HERE / "ranks.py"), str(path)],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=12000,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def questions(folder: Path, counts: list[int], data: Path) -> Path:
+    """Test questions about one picture after the other; the training part is that of `data`."""
+    (folder / "test/images").mkdir(parents=True)
+    (folder / "train").symlink_to(data / "train")
+    rows = []
+    for number, count in enumerate(counts):
+        color = (255 * (number % 2), 40 * number % 255, 17 * number % 255)
+        Image.new("RGB", (64, 64), color).save(folder / f"test/images/{number}.png")
+        asked = ["what color is it?", "is it red?", "is it green?", "is it blue?"]
+        rows += [[question, "red", number] for question in asked[:count]]
+    (folder / "test/questions.json").write_text(json.dumps(rows))
+    return folder
+
+
+def results(folder: Path) -> Iterator[tuple[str, Any]]:
+    """What `test` and `predict` leave, with probabilities and losses as far as rounding goes."""
+    for path in sorted(folder.rglob("*.json*")):
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for row in rows:
+                row["probability"] = round(row["probability"], 4)
+            yield path.name, rows
+        else:
+            content = json.loads(path.read_text())
+            yield path.name, [content[key] for key in ("results", "question_types", "answers")]
+    for path in folder.rglob("metrics.csv"):
+        header, row = path.read_text().splitlines()
+        figures = dict(zip(header.split(","), row.split(","), strict=True))
+        loss = float(figures.pop("test_loss"))
+        yield path.name, (figures, pytest.approx(loss, rel=1e-6))
+
+
+def test_evaluation_is_that_of_one_process(data: Path, run: Path, tmp_path: Path) -> None:
+    """However few questions: nothing twice, nothing lost, in the order of the table."""
+    alone, shared = [], []
+    for size, counts in SIZES.items():
+        root = questions(tmp_path / f"data{size}", counts, data)
+        for subcommand in ("test", "predict"):
+            told = [
+                subcommand,
+                f"-c={run / 'config.yaml'}",
+                f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
+                f"--data.root={root}",
+                "--data.images_per_batch=2",
+                "--data.cache_images=false",
+            ]
+            alone.append([*told, f"--run.folder={tmp_path}/alone/{size}"])
+            shared.append([*told, f"--run.folder={tmp_path}/shared/{size}", *DDP])
+    together(shared, tmp_path)
+    for arguments in alone:
+        VQACLI(arguments)
+    for size in SIZES:
+        one, two = (dict(results(tmp_path / kind / str(size))) for kind in ("alone", "shared"))
+        assert len(one["predictions.jsonl"]) == size
+        assert [row["id"] for row in two["predictions.jsonl"]] == [f"test-{i}" for i in range(size)]
+        assert one.keys() == two.keys()
+        files = {"metrics.csv", "predictions.jsonl", "test.json", "test_predictions.jsonl"}
+        assert set(one) == files
+        for name in one:
+            assert one[name] == two[name], (size, name)
+
+
+# No BatchNorm and no dropout: what these do in several processes is docs/distributed.md's.
+EXACT = [
+    f"--model.image_encoder={ROOT}/configs/image/vit.yaml",
+    f"--model.text_encoder={ROOT}/configs/text/transformer.yaml",
+    "--model.fusion.merge.dropout=0",
+    "--trainer.max_epochs=6",
+]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    path = only_run(folder) / "checkpoints/last.ckpt"
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.step == 30
+    load_model(checkpoint)  # anybody can, with one process and without FSDP
+    return checkpoint.weights
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
+    """20 pictures, 15 to train on: batches of 4, the last of 3. Adam would hide a gradient that is
+    a multiple of the right one, so this is plain descent."""
+    data = write_data(tmp_path / "data", images=26)
+    told = [
+        *EXACT,
+        "--data.validation_share=0.23",
+        "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.lr=0.1",
+        f"--trainer.accumulate_grad_batches={accumulate}",
+    ]
+    per_step = 4 // accumulate
+    one = fit(data, tmp_path / "one", *told, f"--data.images_per_batch={per_step}")
+    half = f"--data.images_per_batch={per_step // 2}"
+    ddp, fsdp = (
+        fit(data, tmp_path / name, *told, half, *strategy)
+        for name, strategy in (("ddp", DDP), ("fsdp", FSDP))
+    )
+    together([ddp, fsdp], tmp_path)
+    VQACLI(one)
+    reference = weights(tmp_path / "one")
+    for name in ("ddp", "fsdp"):
+        for key, value in weights(tmp_path / name).items():
+            difference = (value - reference[key]).abs().max().item()
+            assert difference <= 1e-6, (name, key)
+        one_log, log = (
+            (only_run(tmp_path / kind) / "metrics.csv").read_text().splitlines()
+            for kind in ("one", name)
+        )
+        assert len(log) == len(one_log)
+        for a, b in zip(one_log[1:], log[1:], strict=True):
+            numbers = ([float(x or 0) for x in line.split(",")] for line in (a, b))
+            assert next(numbers) == pytest.approx(next(numbers), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_killed_run_goes_on_exactly(strategy: str, data: Path, tmp_path: Path) -> None:
+    """Of its two processes the second is killed; the other ends by itself."""
+    told = [*(DDP if strategy == "ddp" else FSDP), "--run.checkpoint_steps=2", "--data.workers=2"]
+    told += ["--data.images_per_batch=1"]
+    strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
+    killed = run(fit(data, tmp_path / "a", *told, *strike), 2)
+    assert killed.returncode == 1
+    folder = only_run(tmp_path / "a")
+    last = folder / "checkpoints/last.ckpt"
+    assert last.resolve().name == "step-00000008.ckpt"
+    again = run(fit(data, tmp_path, *told, f"--ckpt_path={last}"), 2)
+    assert again.returncode == 0, again.stderr[-3000:]
+    whole = run(fit(data, tmp_path / "whole", *told), 2)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert_same(outcome(only_run(tmp_path / "whole")), outcome(folder))
+
+
+@pytest.mark.parametrize("kind", ["raise", "nan"])
+def test_a_fault_of_one_process_ends_all_and_is_named(
+    kind: str, data: Path, tmp_path: Path
+) -> None:
+    if kind == "raise":
+        fault = callback("Strike", what="raise", hook="on_train_batch_start", step=4, rank=1)
+    else:
+        fault = callback("Poison", what="weight", hook="on_train_batch_start", step=4, rank=1)
+    ended = run(fit(data, tmp_path, *DDP, "--data.images_per_batch=1", *fault), 2)
+    assert ended.returncode == 1
+    if kind == "raise":
+        assert "mishaps.Mishap" in ended.stderr
+    else:
+        assert "the loss is nan" in ended.stderr
+        assert "another process has no finite loss, and says why" in ended.stderr
+        assert "Traceback" not in ended.stderr.split("torch.distributed.elastic")[0]
+
+
+def test_two_nodes(data: Path, tmp_path: Path) -> None:
+    """Of one process each, on the loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = ["--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+    arguments = fit(data, tmp_path / "nodes", *told, "--data.images_per_batch=1")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    nodes = [
+        subprocess.Popen(
+            [*launcher, f"--node-rank={rank}", "-m", "vlm", *arguments],
+            env=ENVIRONMENT,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [node.communicate(timeout=12000)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    same = run(fit(data, tmp_path / "one", *DDP, "--data.images_per_batch=1"), 2)
+    assert same.returncode == 0
+    assert_same(outcome(only_run(tmp_path / "nodes")), outcome(only_run(tmp_path / "one")))
+
+
+def test_processes_that_would_each_train_alone_are_refused(data: Path, tmp_path: Path) -> None:
+    ended = run(fit(data, tmp_path), 2)
+    assert ended.returncode == 1
+    assert "2 processes were started; wanted the same" in ended.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_that_hangs_ends(workers: int, data: Path, tmp_path: Path) -> None:
+    told = ["--data=mishaps.HungPicture", f"--data.workers={workers}", "--run.stall_minutes=0.1"]
+    ended = subprocess.run(
+        command([*fit(data, tmp_path, told[0], f"--data.root={data}"), *told[1:]]),
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "no batch was finished for 0.1 minutes (run.stall_minutes)" in ended.stderr
+    assert ("mishaps.py" if workers == 0 else "dataloader.py") in ended.stderr

@@ -1,0 +1,119 @@
+"""Heads that write, through the command line, the report, checkpoints and questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_data
+from transformers import BertTokenizerFast, GPT2Config
+
+import vlm
+from vlm.data.questions import DataError
+from vlm.heads import Generation
+from vlm.training.cli import VQACLI
+
+
+def arguments(data: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "fit",
+        "-c",
+        str(ROOT / "configs/easy_vqa_generation.yaml"),
+        f"--data.root={data}",
+        "--data.images_per_batch=3",
+        "--data.validation_share=0.25",
+        f"--run.folder={folder}",
+        "--trainer.enable_progress_bar=false",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    long = ("--trainer.max_epochs=30", "--trainer.check_val_every_n_epoch=15")
+    return VQACLI(arguments(data, folder, *long)).run_folder
+
+
+def test_the_report_has_the_figures_of_written_answers(written: Path) -> None:
+    report = json.loads((written / "test.json").read_text())
+    assert set(report["summary"]) == {"exact_match", "anls"}
+    lines = (written / "test_predictions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    share = sum(row["answer"] in row["answers"] for row in rows) / len(rows)
+    assert report["summary"]["exact_match"] == pytest.approx(share)
+    assert share > report["results"][0]["majority"]  # which is 1/3
+    assert report["summary"]["anls"] >= share
+    assert report["results"][0]["ceiling"] == 1
+
+
+def test_a_checkpoint_answers(written: Path, data: Path) -> None:
+    model = vlm.load(written)
+    assert isinstance(model.model.head, Generation)
+    picture = data / "test/images/0.png"
+    answer = model.answer(picture, "what color is it?")
+    assert answer.text in ("red", "green", "blue")
+    assert answer.warnings == ()
+    assert len(answer.top) == 1  # greedy decoding has no second
+
+
+def test_an_answer_that_never_ends_is_cut_and_warned_of(written: Path, data: Path) -> None:
+    model = vlm.load(written)
+    decoder = model.model.head.decoder
+    table = decoder.embedding.weight.detach()
+    table[decoder.tokenizer.end] = 0
+    table[:256] = decoder.norm.bias.detach().new_ones(table.shape[1])
+    decoder.norm.weight.data.zero_()
+    decoder.norm.bias.data.fill_(5)
+    answer = model.answer(data / "test/images/0.png", "what color is it?")
+    assert answer.text.endswith("…")
+    assert answer.warnings == ("The answer never ended: it was cut at 16 tokens.",)
+
+
+def test_answers_that_are_too_long_stop_a_training_before_it_begins(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    path = data / "train/questions.json"
+    rows = json.loads(path.read_text())
+    for row in rows[:4]:
+        row[1] = " ".join(["word"] * 500)
+    path.write_text(json.dumps(rows))
+    share = "--data.validation_share=0.1"
+    with pytest.raises(DataError, match=r"max_length: got 16, and \d of .* up to 2,500 \('word"):
+        VQACLI(arguments(data, tmp_path / "runs", share, "--trainer.max_epochs=1"))
+
+
+def test_a_pretrained_decoder_is_rebuilt_from_the_checkpoint_alone(
+    data: Path, tmp_path: Path
+) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    letters = [f"{mark}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for mark in ("", "##")]
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (hub / "vocab.txt").write_text("\n".join([*marks, *letters]))
+    BertTokenizerFast(str(hub / "vocab.txt")).save_pretrained(hub)
+    GPT2Config(vocab_size=57, n_embd=14, n_head=2, n_layer=1).save_pretrained(hub)
+    decoder = tmp_path / "decoder.yaml"
+    decoder.write_text(
+        "class_path: vlm.heads.HuggingFaceDecoder\n"
+        f"init_args: {{name: {hub}, pretrained: false, max_length: 11}}\n"
+    )
+    cli = VQACLI(
+        arguments(
+            data,
+            tmp_path / "runs",
+            f"--model.head.init_args.decoder={decoder}",
+            "--model.head.init_args.beams=3",
+            "--trainer.max_epochs=1",
+            "--run.test=false",
+        )
+    )
+    for file in hub.iterdir():
+        file.unlink()
+    answer = vlm.load(cli.run_folder).answer(data / "test/images/0.png", "what color is it?")
+    assert 1 <= len(answer.top) <= 3
+    # The configuration still names the folder; the checkpoint's own parts are used.
+    checkpoint = cli.run_folder / "checkpoints/best.ckpt"
+    config = cli.run_folder / "config.yaml"
+    again = VQACLI(["test", f"-c={config}", f"--ckpt_path={checkpoint}"])
+    assert 0 <= again.trainer.callback_metrics["test_exact_match"] <= 1

@@ -1,0 +1,128 @@
+"""A signal ends a training with a checkpoint, at once, and the run goes on from there exactly."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mishaps import Strike
+from runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
+from test_resume import EMA
+
+from vlm.training.cli import VQACLI
+from vlm.training.signals import Preempted
+
+pytestmark = pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+# When it comes, the steps that are saved then, and what the run has been told beside.
+MOMENTS = {
+    "in a batch": ({"hook": "on_train_batch_start", "step": 7}, 8, []),
+    "in the last batch of an epoch": ({"hook": "on_train_batch_start", "step": 9}, 10, []),
+    "in a validation": ({"hook": "on_validation_batch_start", "step": 10, "batch": 1}, 10, []),
+    "in a validation in mid-epoch": (
+        {"hook": "on_validation_batch_start", "step": 7, "batch": 0},
+        7,
+        ["--trainer.val_check_interval=2"],
+    ),
+    "in a validation of averaged weights": (
+        {"hook": "on_validation_batch_start", "step": 10, "batch": 0},
+        10,
+        EMA,
+    ),
+    "between accumulated gradients": (
+        {"hook": "on_train_batch_start", "step": 4, "batch": 2},
+        5,
+        ["--trainer.accumulate_grad_batches=2"],
+    ),
+    "in the last validation": ({"hook": "on_validation_batch_start", "step": 15}, 15, []),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_signal_saves_and_the_run_goes_on(name: str, data: Path, tmp_path: Path) -> None:
+    moment, step, told = MOMENTS[name]
+    whole = VQACLI(fit(data, tmp_path / "whole", *told)).run_folder
+    signal_name = "SIGUSR1" if "batch" in moment else "SIGTERM"
+    struck = fit(data, tmp_path / "a", *told, *callback("Strike", what=signal_name, **moment))
+    with pytest.raises(Preempted, match=f"stopped by {signal_name} after step {step}"):
+        VQACLI(struck)
+    folder = only_run(tmp_path / "a")
+    assert (folder / "checkpoints/last.ckpt").resolve().name == f"step-{step:08d}.ckpt"
+    VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"))
+    assert_same(outcome(whole), outcome(folder))
+
+
+def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -> None:
+    """And not with the run of another configuration."""
+    told = fit(data, tmp_path, "--run.resume=auto", *callback("Strike", what="SIGTERM", step=7))
+    struck = [*told, "--trainer.callbacks.hook=on_train_batch_start"]
+    with pytest.raises(Preempted):
+        VQACLI(struck)
+    again = VQACLI(struck)  # from step 8, so that the strike at step 7 does not come again
+    assert isinstance(again.trainer.callbacks[0], Strike)
+    assert again.trainer.global_step == 15
+    assert only_run(tmp_path) == again.run_folder
+    other = VQACLI([*told, "--trainer.callbacks.hook=on_test_start", "--data.seed=3"])
+    assert other.run_folder != again.run_folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "workers"), [("one process", 2), ("rank 0", 0), ("rank 1", 2), ("all", 2)]
+)
+def test_every_process_ends_with_75(target: str, workers: int, data: Path, tmp_path: Path) -> None:
+    """In a validation; loader workers may get the signal too."""
+    processes = 1 if target == "one process" else 2
+    told = [
+        *([] if processes == 1 else ["--trainer.devices=2", "--trainer.strategy=ddp"]),
+        f"--data.workers={workers}",
+        "--data.images_per_batch=1",
+    ]
+    marker = tmp_path / "validation"
+    slow = callback("Slow", seconds=4, marker=marker)
+    with subprocess.Popen(
+        command(fit(data, tmp_path / "a", *told, *slow), processes),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        deadline = time.monotonic() + 600
+        while not marker.exists() and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ranks = trainers(started.pid)
+        assert len(ranks) == processes
+        if target == "all":
+            os.killpg(started.pid, signal.SIGTERM)
+        else:
+            os.kill(ranks[1 if target == "rank 1" else 0], signal.SIGTERM)
+        _, said = started.communicate(timeout=600)
+    assert started.returncode == (75 if processes == 1 else 1), said[-3000:]
+    # A launcher that was itself told to end says less about its processes.
+    assert re.findall(r"exitcode +: (-?\d+)", said) in ([], ["75"], ["75", "75"]), said[-3000:]
+    assert "stopped by " in said
+    folder = only_run(tmp_path / "a")
+    last = folder / "checkpoints/last.ckpt"
+    steps = 9 if processes == 1 else 4
+    assert last.resolve().name == f"step-{steps:08d}.ckpt"
+    if target == "all":
+        assert run(fit(data, tmp_path, *told, f"--ckpt_path={last}"), processes).returncode == 0
+        assert run(fit(data, tmp_path / "whole", *told), processes).returncode == 0
+        assert_same(outcome(only_run(tmp_path / "whole")), outcome(folder))
+
+
+def trainers(parent: int) -> list[int]:
+    """The process ids of the ranks, in their order: those of torchrun's children, else the one."""
+    text = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", "vlm fit"], capture_output=True, text=True, check=False
+    ).stdout
+    found = sorted(map(int, text.split()))
+    ranks = {}
+    for pid in found:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ranks |= {int(e[11:]): pid for e in environment if e.startswith(b"LOCAL_RANK=")}
+    return [ranks[rank] for rank in sorted(ranks)] or [parent]

@@ -1,0 +1,54 @@
+"""A run that was ended anywhere and continued: the same in every bit as one that was not ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mishaps import Mishap
+from runs import assert_same, callback, fit, outcome
+
+from vlm.training.cli import VQACLI
+
+EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
+# Steps are 0 to 14, 5 an epoch. What ends the run, and what it has been told beside.
+MISHAPS = {
+    "before any checkpoint but one": ({"hook": "on_train_batch_start", "step": 3}, []),
+    "in the middle of an epoch": ({"hook": "on_train_batch_start", "step": 8}, []),
+    "at the start of an epoch": ({"hook": "on_train_epoch_start", "step": 5}, []),
+    "in the last batch of an epoch": ({"hook": "on_before_optimizer_step", "step": 9}, []),
+    "in a validation": ({"hook": "on_validation_batch_start", "step": 10}, []),
+    "with workers": (
+        {"hook": "on_train_batch_start", "step": 8},
+        ["--data.workers=2"],
+    ),
+    "with accumulated gradients": (
+        {"hook": "on_before_optimizer_step", "step": 4},
+        ["--trainer.accumulate_grad_batches=2"],
+    ),
+    "with averaged weights": ({"hook": "on_train_batch_start", "step": 8}, EMA),
+    "with two validations an epoch": (
+        {"hook": "on_train_batch_start", "step": 8},
+        ["--trainer.val_check_interval=2"],
+    ),
+    "with a number of steps instead of epochs": (
+        {"hook": "on_train_batch_start", "step": 6},
+        ["--trainer.max_steps=12"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("name", MISHAPS)
+def test_a_continued_run_comes_to_the_same(name: str, data: Path, tmp_path: Path) -> None:
+    mishap, told = MISHAPS[name]
+    whole = VQACLI(fit(data, tmp_path / "whole", *told)).run_folder
+    told = ["--run.checkpoint_steps=2", "--run.resume=auto", *told]
+    with pytest.raises(Mishap):
+        VQACLI(fit(data, tmp_path, *told, *callback("Strike", what="raise", **mishap)))
+    (folder,) = (path.parents[1] for path in tmp_path.glob("easy_vqa/*/checkpoints/last.ckpt"))
+    told.remove("--run.resume=auto")
+    again = VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"))
+    assert again.run_folder == folder
+    assert_same(outcome(whole), outcome(folder))

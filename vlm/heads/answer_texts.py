@@ -1,0 +1,93 @@
+"""What a head that writes its answers learns from: the annotators' texts as ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlm.heads.answer_tokenizer import AnswerTokenizer
+
+
+class AnswerTexts(NamedTuple):
+    """What the annotators of Q questions wrote.
+
+    Attributes:
+        ids: (Q, A, T) int64: the different answers of a question, the most frequent first, each
+            with its end, and filled up with that.
+        mask: (Q, A, T) bool, True = a token of the answer, its end included.
+        counts: (Q, A) float: annotators who gave each answer; 0 where a question has fewer.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    counts: Tensor
+
+
+class AnswerEncoder:
+    """Annotators' answers in, `AnswerTexts` out.
+
+    Of an answer that is longer than the decoder can write, the beginning is kept, without an end:
+    it can be judged that far, and nothing is learnt about where to stop.
+
+    Args:
+        tokenizer: of the decoder.
+        max_length: tokens of an answer at most, its end included.
+        all_answers: keep all answers of a question; otherwise the most frequent (the first on a
+            tie).
+    """
+
+    def __init__(self, tokenizer: AnswerTokenizer, max_length: int, all_answers: bool) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.all_answers = all_answers
+
+    def __call__(
+        self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
+    ) -> AnswerTexts:
+        most = [Counter(given).most_common(None if self.all_answers else 1) for given in answers]
+        kept = max(map(len, most), default=1)
+        rows = [[self.ids(answer) for answer, _ in row] for row in most]
+        longest = max((len(ids) for row in rows for ids in row), default=1)
+        end = self.tokenizer.end
+        ids = torch.full((len(rows), kept, longest), end)
+        mask = torch.zeros(len(rows), kept, longest, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            for place, text in enumerate(row):
+                ids[number, place, : len(text)] = torch.tensor(text)
+                mask[number, place, : len(text)] = True
+        counts = [[n for _, n in row] + [0] * (kept - len(row)) for row in most]
+        return AnswerTexts(ids, mask, torch.tensor(counts, dtype=torch.float))
+
+    def ids(self, answer: str) -> list[int]:
+        """Ids of one answer with its end, cut to `max_length`."""
+        return [*self.tokenizer.encode(answer), self.tokenizer.end][: self.max_length]
+
+    def check(self, answers: Iterable[Sequence[str] | None]) -> None:
+        """Check, before a training begins, that the answers can be learnt.
+
+        Raises:
+            ValueError: answers that are longer than the decoder can write, with their number, or
+                that its tokenizer cannot write.
+        """
+        long: Counter[str] = Counter()
+        lengths: dict[str, int] = {}
+        for given in answers:
+            for answer in given or ():
+                if answer not in lengths:
+                    lengths[answer] = len(self.tokenizer.encode(answer)) + 1
+                if lengths[answer] > self.max_length:
+                    long[answer] += 1
+        if long:
+            longest = max(long, key=lengths.__getitem__)
+            raise ValueError(
+                f"max_length: got {self.max_length}, and {sum(long.values()):,} of the annotators' "
+                f"answers have more tokens, up to {lengths[longest]:,} ({_shown(longest)}); raise "
+                f"the decoder's max_length, or leave those questions out."
+            )
+
+
+def _shown(answer: str, letters: int = 40) -> str:
+    return repr(answer if len(answer) <= letters else answer[:letters] + "...")

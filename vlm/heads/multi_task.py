@@ -1,0 +1,154 @@
+"""Several heads on one trunk, trained together."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlm.batch import Batch
+from vlm.features import Features
+from vlm.heads.base import LINKED, AnswerHead, Ranked, TargetEncoder
+from vlm.part import factory_class
+
+HeadFactory = Callable[[int], AnswerHead]
+"""A head without its widths, which `MultiTask` knows: a class or a partial of one."""
+
+
+class MultiTask(AnswerHead):
+    """Heads that read the same joint features: the loss is the weighted sum of theirs.
+
+    One of them answers; the others are trained beside it, and reports have the accuracy of each.
+
+        MultiTask(128, {"classify": Classification, "choose": MultipleChoice}, text_dim=64,
+                  answers=["yes", "no"])
+
+    Its output is a dict of theirs, as are its targets. A head that takes choices is left out where
+    a batch has none, unless it is the one that answers.
+
+    Args:
+        in_dim: width of the joint features.
+        heads: what makes each from `in_dim`, by a name of your own.
+        answers_by: name of the head whose answers count; None for the first.
+        weights: of the losses, by name; 1 for those that are left out.
+        text_dim: width of the text encoder, for heads that take it.
+        answers: the vocabulary, for heads that take it.
+
+    Raises:
+        ValueError: no heads, a name that is no identifier, a name in `answers_by` or `weights` that
+            no head has, a weight that is not positive.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        heads: dict[str, HeadFactory],
+        answers_by: str | None = None,
+        weights: dict[str, float] | None = None,
+        text_dim: int = 0,
+        answers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(in_dim)
+        weights = weights or {}
+        _check_names(heads, answers_by, weights)
+        linked = {"text_dim": text_dim, "answers": answers}
+        self.heads = nn.ModuleDict(
+            {name: _made(factory, in_dim, linked) for name, factory in heads.items()}
+        )
+        # As the heads know themselves: one may have edited its arguments, to be rebuilt offline.
+        self.arguments["heads"] = {name: _factory(head) for name, head in self._heads()}
+        self.answers_by = answers_by or next(iter(heads))
+        self.weights = {name: float(weights.get(name, 1)) for name in heads}
+        self.vocabulary = self.answering.vocabulary
+        self.takes_choices = any(head.takes_choices for _, head in self._heads())
+        widths = {head.text_dim for _, head in self._heads()} - {None}
+        self.text_dim = widths.pop() if widths else None
+        self.encode_targets = _Targets({n: head.encode_targets for n, head in self._heads()})
+
+    @property
+    def answering(self) -> AnswerHead:
+        """The head whose answers count."""
+        return self.heads[self.answers_by]  # type: ignore[return-value]  # modules to torch
+
+    def _heads(self) -> list[tuple[str, AnswerHead]]:
+        return list(self.heads.items())  # type: ignore[arg-type]  # modules to torch
+
+    def forward(self, fused: Features, batch: Batch) -> dict[str, Any]:
+        return {
+            name: head(fused, batch)
+            for name, head in self._heads()
+            if batch.choices is not None or not head.takes_choices or name == self.answers_by
+        }
+
+    def loss(self, output: dict[str, Any], batch: Batch) -> Tensor:
+        losses = [
+            self.weights[name] * head.loss(output[name], batch._replace(targets=target))
+            for (name, head), target in zip(self._heads(), batch.targets.values(), strict=True)
+        ]
+        return sum(losses[1:], losses[0])
+
+    def decode(self, output: dict[str, Any], top_k: int) -> list[Ranked]:
+        """The answers of the head that `answers_by` names."""
+        return self.answering.decode(output[self.answers_by], top_k)
+
+    def decode_each(self, output: dict[str, Any], top_k: int) -> dict[str, list[Ranked]]:
+        """The answers of every head, by its name."""
+        return {n: head.decode(output[n], top_k) for n, head in self._heads() if n in output}
+
+    def evidence(self, output: dict[str, Any], answers: Sequence[str]) -> Tensor:
+        """That of the head that `answers_by` names."""
+        return self.answering.evidence(output[self.answers_by], answers)
+
+
+def answering(head: AnswerHead) -> AnswerHead:
+    """The head whose answers count: itself, or one of several."""
+    return head.answering if isinstance(head, MultiTask) else head
+
+
+class _Targets:
+    """Targets of each head, by its name."""
+
+    def __init__(self, encoders: dict[str, TargetEncoder]) -> None:
+        self.encoders = encoders
+
+    def __call__(
+        self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
+    ) -> dict[str, Any]:
+        return {name: encode(answers, choices) for name, encode in self.encoders.items()}
+
+
+def _made(factory: HeadFactory, in_dim: int, linked: dict[str, Any]) -> AnswerHead:
+    wanted = inspect.signature(factory_class(factory)).parameters
+    return factory(in_dim, **{name: linked[name] for name in LINKED if name in wanted})
+
+
+def _factory(head: AnswerHead) -> HeadFactory:
+    own = {k: v for k, v in head.arguments.items() if k not in ("in_dim", *LINKED)}
+    return partial(type(head), **own)
+
+
+def _check_names(
+    heads: dict[str, HeadFactory], answers_by: str | None, weights: dict[str, float]
+) -> None:
+    if not heads:
+        raise ValueError("heads: got none; wanted at least one, by a name of your own.")
+    for name in heads:
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ValueError(
+                f"heads: got the name {name!r}; wanted a word of letters, digits and _ that "
+                f"torch's ModuleDict has no other use for."
+            )
+    named = [("weights", name) for name in weights]
+    named += [] if answers_by is None else [("answers_by", answers_by)]
+    for argument, name in named:
+        if name not in heads:
+            raise ValueError(
+                f"{argument}: got {name!r}; wanted one of the heads {', '.join(heads)}."
+            )
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise ValueError(f"weights.{name}: got {weight}; wanted a positive number.")

