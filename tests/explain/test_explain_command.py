@@ -1,0 +1,129 @@
+"""`vlm explain`, the drawings, and where tokens stand in a question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from known_model import (
+    COLUMNS,
+    PATCH,
+    QUESTION,
+    ROWS,
+    WORD,
+    TimesFusion,
+    known_picture,
+    known_vqa,
+)
+from PIL import Image
+
+from vlm.cli import main
+from vlm.explain import Explanation, draw, explain, heat_map
+from vlm.explain.spans import token_spans
+
+
+def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = str(data / "test/images/0.png")
+    asked = [str(run), picture, "What color is it?"]
+    output = str(tmp_path / "new/why.v1")
+    main(["explain", *asked, "--answer", "yes", "--method", "grad_cam", "--output", output])
+    found = json.loads((tmp_path / "new/why.v1.json").read_text())
+    assert (found["answer"], found["method"]) == ("yes", "grad_cam")
+    assert found["words"] == ["what", "color", "is", "it"]
+    assert found["spans"] == [[0, 4], [5, 10], [11, 13], [14, 16]]
+    assert len(found["patches"]) == found["grid"][0] * found["grid"][1]
+    Image.open(tmp_path / "new/why.v1.png").verify()
+    printed = capsys.readouterr().out
+    assert printed.startswith("yes  (grad_cam")
+    assert "color" in printed
+
+    main(["explain", *asked, "--all-methods", "--output", output])
+    found = json.loads((tmp_path / "new/why.v1.json").read_text())
+    methods = [explanation["method"] for explanation in found]
+    assert methods == ["occlusion", "integrated_gradients", "grad_cam"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--answer", "purple"], "purple"),
+        (["--method", "rollout"], "rollout follows layers"),
+        (["--choices", "a", "b"], "choices: got some"),
+    ],
+)
+def test_mistakes(run: Path, data: Path, change: list[str], message: str) -> None:
+    picture = str(data / "test/images/0.png")
+    with pytest.raises(SystemExit, match=f"vlm explain: .*{message}"):
+        main(["explain", str(run), picture, "What color is it?", *change])
+
+
+def test_missing_files(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="there is no such file"):
+        main(["explain", str(run), str(tmp_path / "no.png"), "What color is it?"])
+    with pytest.raises(SystemExit, match="vlm explain: "):
+        main(["explain", str(tmp_path / "no.ckpt"), "no.png", "What color is it?"])
+
+
+def reddest(image: Image.Image) -> tuple[int, int]:
+    """The cell, (row, column), that is most red and least blue."""
+    small = np.asarray(image.resize((COLUMNS, ROWS), Image.Resampling.BOX), float)
+    return np.unravel_index((small[..., 0] - small[..., 2]).argmax(), (ROWS, COLUMNS))
+
+
+def test_heat_map() -> None:
+    picture = known_picture(2)
+    found = explain(known_vqa(TimesFusion()), picture, QUESTION)
+    image = heat_map(found, picture)
+    assert max(image.size) == 512
+    assert image.width / image.height == pytest.approx(5 / 3, rel=0.01)
+    assert reddest(image) == divmod(PATCH, COLUMNS)
+    assert reddest(heat_map(found, picture, word=WORD)) == divmod(PATCH, COLUMNS)
+    other = np.asarray(heat_map(found, picture, word=0))
+    assert (other[..., 0] == other[..., 2]).all()  # owed nothing: grey all over
+    drawn = draw(found, picture)
+    assert drawn.width > image.width
+    words = np.asarray(drawn)[:, image.width :].astype(int)
+    red = (words[..., 0] - words[..., 2]).sum(1)
+    assert 16 + 34 * WORD <= red.argmax() < 16 + 34 * (WORD + 1)
+
+
+def test_heat_map_against_and_mistakes() -> None:
+    picture = known_picture()
+    found = explain(known_vqa(TimesFusion()), picture, QUESTION, per_word=False)
+    against = Explanation(**vars(found) | {"patches": -found.patches})
+    blue = np.asarray(heat_map(against, picture)).astype(int)
+    assert (blue[..., 2] >= blue[..., 0]).all()
+    assert (blue[..., 2] > blue[..., 0]).any()
+    with pytest.raises(ValueError, match="per_word=True"):
+        heat_map(found, picture, word=1)
+    with_words = explain(known_vqa(TimesFusion()), picture, QUESTION)
+    with pytest.raises(ValueError, match="word: got 5; wanted 0 to 4"):
+        heat_map(with_words, picture, word=5)
+
+
+@pytest.mark.parametrize(
+    ("question", "tokens", "wanted"),
+    [
+        ("What  colour, please?", ["what", "colour", "please"], ["What", "colour", "please"]),
+        ("Isn\u2019t it?", ["isn't", "it"], ["Isn\u2019t", "it"]),
+        ("Cafe\u0301 is it", ["caf\u00e9", "is"], ["Cafe\u0301", "is"]),
+        ("is is", ["is", "is"], ["is", "is"]),
+        (
+            "playing it",
+            ["[CLS]", "play", "##ing", "it", "[SEP]"],
+            [None, "play", "ing", "it", None],
+        ),
+        ("what is", ["\u0120what", "\u0120is"], ["what", "is"]),
+        ("\u0130s it", ["i\u0307s", "it"], ["\u0130s", "it"]),
+        ("", [], []),
+    ],
+)
+def test_spans(question: str, tokens: list[str], wanted: list[str | None]) -> None:
+    spans = token_spans(question, tokens)
+    assert [s and question[s[0] : s[1]] for s in spans] == wanted
+
+
+def test_a_repeated_word_has_its_own_place() -> None:
+    assert token_spans("is is", ["is", "is"]) == [(0, 2), (3, 5)]

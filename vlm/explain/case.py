@@ -1,0 +1,275 @@
+"""One picture, one question and one answer, in the model's own terms: hide parts, follow back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from vlm.batch import Batch
+from vlm.choices import Choices, make_choices
+from vlm.features import Features
+from vlm.image.base import PictureEncoder, grid_boxes
+from vlm.image.regions import RegionTransform
+from vlm.model import VQAModel
+
+PICTURES_AT_ONCE = 64
+PAIRS_AT_ONCE = 512
+"""Of pictures with questions: their joint tokens fill memory."""
+
+
+class Cells(NamedTuple):
+    """The parts of the picture that an explanation speaks of.
+
+    Attributes:
+        boxes: (P, 4) in [0, 1]: x0, y0, x1, y1 in the model's input.
+        grid: (rows, columns), row by row; None for regions.
+    """
+
+    boxes: Tensor
+    grid: tuple[int, int] | None
+
+
+class Case:
+    """A question about a picture, and the answer that is to be explained.
+
+    A picture's places are its pixels, (H, W); those of region features are its regions, (N,).
+
+    Args:
+        model: in evaluation mode.
+        images: (1, C, H, W) uint8 or `Features` of regions, as the encoder's transform makes them.
+        image_size: (width, height) of the photo; (1, 1) for region features.
+        question: as it was asked.
+        answer: to explain; None for the model's own.
+        choices: of a multiple-choice question.
+
+    Attributes:
+        ids: (L,) int64, the question's tokens.
+        tokens: their texts.
+    """
+
+    def __init__(
+        self,
+        model: VQAModel,
+        images: Any,
+        image_size: tuple[int, int],
+        question: str,
+        answer: str | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> None:
+        self.model, self.image_size, self.question = model, image_size, question
+        self.device = next(model.parameters()).device
+        lists = None if choices is None else [choices]
+        batch = self._moved(model.processor.batch(images, [0], [question], choices=lists))
+        self.images = batch.images
+        self.ids = batch.words[0][batch.words_mask[0]]
+        self.tokens = model.processor.tokenizer.tokens(question)[: len(self.ids)]
+        self.choices = None if choices is None else list(choices)
+        if answer is None:
+            with torch.inference_mode():
+                answer = model.head.decode(model(batch), 1)[0][0][0]
+        self.answer = answer
+
+    def _moved(self, value: Any) -> Any:
+        return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)
+
+    # The picture.
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """(H, W) of the input's pixels, or (N,) of the regions."""
+        if isinstance(self.images, Features):
+            return tuple(self.images.mask.shape[1:])
+        return tuple(self.images.shape[2:])
+
+    def cells(self, refine: int = 1) -> Cells:
+        """The encoder's own cells, each cut into `refine` x `refine`; regions are never cut."""
+        encoder = self.model.image_encoder
+        if isinstance(self.images, Features):
+            assert self.images.boxes is not None
+            return Cells(self.images.boxes[0], None)
+        assert isinstance(encoder, PictureEncoder)
+        # A cell is a pixel at least.
+        rows, columns = (
+            min(n * refine, side) for n, side in zip(encoder.grid, self.place, strict=True)
+        )
+        return Cells(grid_boxes(rows, columns, self.device), (rows, columns))
+
+    def places(self, boxes: Tensor) -> Tensor:
+        """Which places lie in each box of the input: (P, 4) -> (P, *place) bool.
+
+        Boxes of regions are the regions, in their order.
+        """
+        if isinstance(self.images, Features):
+            return torch.eye(len(boxes), dtype=torch.bool, device=self.device)
+        height, width = self.place
+        y = (torch.arange(height, device=self.device) + 0.5) / height
+        x = (torch.arange(width, device=self.device) + 0.5) / width
+        x0, y0, x1, y1 = boxes.T[..., None]  # (P, 1) each
+        return ((y0 <= y) & (y < y1))[:, :, None] & ((x0 <= x) & (x < x1))[:, None]
+
+    def nothing(self) -> Tensor:
+        """The picture that shows nothing, as a place is filled when it is hidden.
+
+        Its colour is the median of the photo's, which for an object on a plain ground is the
+        ground: painting it grey would be a new object. Regions become zeros.
+        """
+        if isinstance(self.images, Features):
+            return torch.zeros_like(self.images.tokens)
+        pixels = self.images[0].flatten(1)  # (C, H * W)
+        shown = pixels[:3] if len(pixels) == 3 else pixels[:3, pixels[3] > 0]
+        ground = self.images.clone()
+        ground[0, :3] = shown.median(1).values[:, None, None]
+        return ground
+
+    def hide(self, hidden: Tensor) -> Any:
+        """The input without some of its places: (A, *place) bool -> A pictures."""
+        images = self.images
+        if isinstance(images, Features):
+            rows = images.take(torch.zeros(len(hidden), dtype=torch.long, device=self.device))
+            return rows._replace(mask=rows.mask & ~hidden)
+        return torch.where(hidden[:, None], self.nothing(), images)
+
+    def in_photo(self, boxes: Tensor) -> Tensor:
+        """Boxes of the input, (P, 4) in [0, 1], in the photo's pixels."""
+        transform = self.model.image_encoder.transform
+        if isinstance(transform, RegionTransform):
+            return boxes
+        x0, y0, x1, y1 = transform.box(self.image_size)
+        size = boxes.new_tensor([x1 - x0, y1 - y0]).repeat(2)
+        return boxes * size + boxes.new_tensor([x0, y0]).repeat(2)
+
+    # The question.
+
+    def without_each_word(self) -> Tensor:
+        """(1 + L, L) bool: the whole question, then the question without each of its words."""
+        words = len(self.ids)
+        whole = torch.ones(1, words, dtype=torch.bool, device=self.device)
+        return torch.cat((whole, ~torch.eye(words, dtype=torch.bool, device=self.device)))
+
+    def questions(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """The question with some of its words left out: (B, L) bool -> ids and mask (B, L')."""
+        length = max(int(kept.sum(1).max()), 1) if kept.numel() else 1
+        ids = torch.full((len(kept), length), self.model.text_encoder.tokenizer.pad_id)
+        ids = ids.to(self.device)
+        mask = torch.arange(length, device=self.device) < kept.sum(1, keepdim=True)
+        ids[mask] = self.ids.expand_as(kept)[kept]
+        return ids, mask
+
+    # The answer.
+
+    def evidence_of(self, image: Features, text: Features, mask: Tensor) -> Tensor:
+        """Evidence (Q,) for the answer, given the encoders' features of Q rows."""
+        rows = len(mask)
+        tokenizer = self.model.text_encoder.tokenizer
+        choices: Choices | None = None
+        if self.choices is not None:
+            choices = self._moved(make_choices([self.choices] * rows, tokenizer))
+        index = torch.arange(rows, device=self.device)
+        empty = mask.new_zeros(mask.shape, dtype=torch.long)
+        batch = Batch(self.images, index, empty, mask, None, [""] * rows, rows, choices)
+        fused = self.model.fusion(image, text)
+        output = self.model.head(fused, self.model.with_choices(batch))
+        return self.model.head.evidence(output, [self.answer] * rows)
+
+    @torch.inference_mode()
+    def evidence(self, hidden: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """Evidence for the answer without parts of the picture and of the question.
+
+        Each picture and each question is encoded once, and all pairs are fused.
+
+        Args:
+            hidden: (A, *place) bool, True = painted over; None hides nothing, A = 1.
+            kept: (B, L) bool, True = a word that is left; None keeps all, B = 1.
+
+        Returns:
+            (A, B) float.
+        """
+        if hidden is None:
+            hidden = torch.zeros(1, *self.place, dtype=torch.bool, device=self.device)
+        if kept is None:
+            kept = torch.ones(1, len(self.ids), dtype=torch.bool, device=self.device)
+        images = [
+            self.model.image_encoder(self.hide(part)) for part in hidden.split(PICTURES_AT_ONCE)
+        ]
+        image = _together(images)
+        ids, mask = self.questions(kept)
+        text = self.model.text_encoder(ids, mask)
+        pairs = torch.arange(len(hidden) * len(kept), device=self.device)
+        found = []
+        for part in pairs.split(PAIRS_AT_ONCE):
+            a, b = part // len(kept), part % len(kept)
+            found.append(self.evidence_of(image.take(a), text.take(b), mask[b]))
+        return torch.cat(found).view(len(hidden), len(kept)).float()
+
+    # Gradients.
+
+    def repeated(self, rows: int) -> Any:
+        """The model's input, `rows` times."""
+        if isinstance(self.images, Features):
+            return self.images.take(torch.zeros(rows, dtype=torch.long, device=self.device))
+        return self.images.expand(rows, -1, -1, -1)
+
+    def embed(self, ids: Tensor, mask: Tensor) -> tuple[nn.Embedding, Tensor]:
+        """The table in which the text encoder looks its ids up, and what it finds (B, L, E).
+
+        Raises:
+            ValueError: the encoder looks them up in no `nn.Embedding`.
+        """
+        encoder = self.model.text_encoder
+        found: list[tuple[nn.Embedding, Tensor]] = []
+
+        def note(module: nn.Embedding, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if inputs[0].shape == ids.shape and torch.equal(inputs[0], ids):
+                found.append((module, output))
+
+        tables = [m for m in encoder.modules() if isinstance(m, nn.Embedding)]
+        hooks = [table.register_forward_hook(note) for table in tables]
+        try:
+            with torch.no_grad():
+                encoder(ids, mask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not found:
+            raise ValueError(
+                f"method: {type(encoder).__name__} looks its words up in no nn.Embedding, so no "
+                f"gradient leads to them; choose occlusion or attention."
+            )
+        return found[0]
+
+
+def _together(parts: Sequence[Features]) -> Features:
+    """Batches of the same picture's variants as one batch."""
+    first = parts[0]
+    return Features(
+        torch.cat([part.tokens for part in parts]),
+        torch.cat([part.mask for part in parts]),
+        torch.cat([part.pooled for part in parts]),
+        None if first.boxes is None else first.boxes[:1].expand(sum(map(_rows, parts)), -1, -1),
+    )
+
+
+def _rows(features: Features) -> int:
+    return len(features.mask)
+
+
+@contextmanager
+def embedded(table: nn.Embedding, vectors: Tensor) -> Iterator[None]:
+    """Inside, `table` gives `vectors` (B, L, E) whatever is looked up."""
+    hook = table.register_forward_hook(lambda *_: vectors)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Gradients are on inside, also through recurrent networks in evaluation mode on a GPU."""
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        yield

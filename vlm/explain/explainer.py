@@ -1,0 +1,120 @@
+"""From a question about a picture to the explanation of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vlm.explain.case import Case
+from vlm.explain.explanation import Explanation
+from vlm.explain.methods import METHODS, Method, Occlusion
+from vlm.explain.spans import token_spans
+from vlm.image.transform import ImageTransform, load_image
+from vlm.inference import VQA
+from vlm.model import VQAModel
+
+
+def explain(
+    vqa: VQA,
+    image: Any,
+    question: str,
+    method: Method | None = None,
+    answer: str | None = None,
+    choices: Sequence[str] | None = None,
+    per_word: bool = True,
+) -> Explanation:
+    """Which words and which parts of the picture an answer rests on.
+
+    Args:
+        vqa: a trained model.
+        image: a picture as for `VQA.answer`.
+        question: one question about it.
+        method: how to find out; None is `Occlusion()`, which fits every model.
+        answer: the answer to explain, for example another than the model's; None explains its own.
+        choices: of a multiple-choice question.
+        per_word: also find each word's share of the map: what of it is gone when the question is
+            asked without the word. Costs the method once more for every word, except where
+            attention has a map for each.
+
+    Raises:
+        ValueError: an empty question, an answer that the head cannot give, or a method that does
+            not fit the model.
+        ImageError: a picture that cannot be read.
+    """
+    start = perf_counter()
+    case = make_case(vqa.model, image, question, answer, choices)
+    return explain_case(case, method or Occlusion(), per_word, start)
+
+
+def make_case(
+    model: VQAModel,
+    image: Any,
+    question: str,
+    answer: str | None = None,
+    choices: Sequence[str] | None = None,
+) -> Case:
+    """What `explain` explains, to be explained by several methods.
+
+    Raises:
+        ValueError: an empty question, or choices that do not fit the head.
+        ImageError: a picture that cannot be read.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"question: got {question!r}; wanted text that asks about the picture.")
+    if isinstance(choices, str):
+        raise ValueError(f"choices: got {choices!r}; wanted a list of texts.")
+    transform: Any = model.image_encoder.transform
+    size = (1, 1)
+    if isinstance(transform, ImageTransform):
+        image = load_image(image)
+        size = image.size
+    return Case(model, transform.stack([transform.open(image)]), size, question, answer, choices)
+
+
+def explain_case(
+    case: Case, method: Method, per_word: bool = True, start: float | None = None
+) -> Explanation:
+    """The same as `explain`, of a case that was made before.
+
+    Args:
+        case: as `make_case` gives it.
+        method: how to find out.
+        per_word: as for `explain`.
+        start: `time.perf_counter` when the work began; None is now.
+    """
+    start = perf_counter() if start is None else start
+    variants = case.without_each_word()
+    found = method.relevance(case, variants if per_word else variants[:1])
+    evidence = case.evidence(kept=variants)[0]  # (1 + L,)
+    words = evidence[0] - evidence[1:] if found.words is None else found.words
+    each: Tensor | None = found.word_patch if per_word else None
+    if per_word and each is None:
+        each = found.patches[0] - found.patches[1:]
+    return Explanation(
+        question=case.question,
+        answer=case.answer,
+        evidence=evidence[0].item(),
+        words=case.tokens,
+        spans=token_spans(case.question, case.tokens),
+        word_relevance=_array(words),
+        boxes=_array(case.in_photo(found.cells.boxes)),
+        grid=found.cells.grid,
+        patches=_array(found.patches[0]),
+        word_patch=None if each is None else _array(each),
+        image_size=case.image_size,
+        method=method.name,
+        seconds=perf_counter() - start,
+    )
+
+
+def methods_for(model: VQAModel) -> list[str]:
+    """The names of the methods that fit a model, as in `METHODS`."""
+    return [name for name, method in METHODS.items() if method.fits(model)]
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()

@@ -1,0 +1,80 @@
+"""What an explanation says, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How much each word and each cell of the picture spoke for one answer.
+
+    Relevances are signed where the method can tell: above 0 speaks for the answer, below 0 against
+    it. Their unit is the method's own (a change of the head's evidence for occlusion and
+    integrated gradients), so compare them within one explanation. Shapes: L words, P cells.
+
+    Attributes:
+        question: as it was asked.
+        answer: that is explained.
+        evidence: what the head says for it, a logit or a log-likelihood.
+        words: the L tokens of the question as the model reads them.
+        spans: where each stands in `question`, (start, end); None for a token that is not in it.
+        word_relevance: (L,) float32.
+        boxes: (P, 4) float32: x0, y0, x1, y1 of each cell in the photo's pixels. Cells of a model
+            that pads may lie outside the photo. For region features, whose photo is not at hand,
+            in shares of it.
+        grid: (rows, columns) of the cells, row by row; None for regions.
+        patches: (P,) float32, the relevance of each cell.
+        word_patch: (L, P) float32: what of the cells' relevance is owed to each word; None if it
+            was not asked for.
+        image_size: (width, height) of the photo in pixels; (1, 1) for region features.
+        method: the method's name.
+        seconds: that the explanation took.
+    """
+
+    question: str
+    answer: str
+    evidence: float
+    words: list[str]
+    spans: list[Span | None]
+    word_relevance: np.ndarray
+    boxes: np.ndarray
+    grid: tuple[int, int] | None
+    patches: np.ndarray
+    word_patch: np.ndarray | None
+    image_size: tuple[int, int]
+    method: str
+    seconds: float
+
+    @property
+    def peak(self) -> tuple[float, float]:
+        """(x, y) in the photo: the middle of the cell that matters most, for or against."""
+        x0, y0, x1, y1 = self.boxes[np.abs(self.patches).argmax()].tolist()
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+    def words_at(self, x: float, y: float) -> np.ndarray | None:
+        """(L,): each word's share in what matters at a point of the photo; None outside of it.
+
+        Args:
+            x, y: in the photo's pixels.
+
+        Raises:
+            ValueError: the explanation was made without `word_patch`.
+        """
+        if self.word_patch is None:
+            raise ValueError("word_patch: got None; wanted an explanation made with per_word=True.")
+        x0, y0, x1, y1 = self.boxes.T
+        inside = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+        return self.word_patch[:, inside].mean(1) if inside.any() else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same in numbers, texts, lists and None, for JSON."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+        }

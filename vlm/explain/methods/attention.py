@@ -1,0 +1,213 @@
+"""Methods that read the fusion's attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlm.explain.case import Case, embedded, gradients
+from vlm.explain.methods.base import Method, Relevance
+from vlm.explain.methods.flow import BETWEEN, flow
+from vlm.features import Features
+from vlm.fusion.attention import RecordsAttention, record_attention, trace_attention
+from vlm.fusion.murel import MaxOverRegions
+from vlm.model import VQAModel
+
+
+class Map(NamedTuple):
+    """What one attending part of the fusion recorded in one pass.
+
+    Attributes:
+        name: of the part inside the fusion.
+        weights: (B, heads, L, P) or (B, glimpses, P).
+        used: the weights as the fusion used them, before they were brought into that form: what a
+            gradient leads to.
+        to_words: True where patches attend to words: each patch's column sums to one, so only the
+            rows (words) can be compared.
+    """
+
+    name: str
+    weights: Tensor
+    used: Tensor
+    to_words: bool
+
+
+class Attention(Method):
+    """Where the fusion looks: the mean of its attention over heads or glimpses and layers.
+
+    Raw weights say where a model looks, and not that the answer rests on it (Jain and Wallace
+    2019, arXiv 1902.10186); they have no sign. Where no word has a map of its own, a word's share
+    of the map is what changes without it, and its relevance the evidence lost without it.
+    """
+
+    name: ClassVar[str] = "attention"
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        return any(isinstance(part, RecordsAttention) for part in model.fusion.modules())
+
+    def relevance(self, case: Case, kept: Tensor) -> Relevance:
+        with torch.no_grad():
+            maps = record(case, kept)[0]
+        return _summed(case, kept, [m.weights for m in maps], maps)
+
+
+class AttentionGradient(Method):
+    """Attention x gradient (Chefer et al. 2021, arXiv 2103.15679).
+
+        A = mean over heads of (d evidence / d attention * attention)^+,   R <- R + A R
+
+    over the fusion's layers, R being the relevance of words and patches to each other, at first
+    the identity (`vlm.explain.methods.flow`). Self-attention within words and patches takes part;
+    the encoders' own layers do not. Where attention is no sequence of layers between words
+    and patches (glimpses, bilinear maps, learnt queries), A is summed over all maps, and the
+    gradient is that of the scores before the softmax: one map's weights sum to one whatever they
+    are, so a gradient of them that is below 0 everywhere would leave nothing.
+    """
+
+    name: ClassVar[str] = "attention_gradient"
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        # What `MaxOverRegions` shows is counted, and no gradient leads to it.
+        return any(
+            isinstance(part, RecordsAttention) and not isinstance(part, MaxOverRegions)
+            for part in model.fusion.modules()
+        )
+
+    def relevance(self, case: Case, kept: Tensor) -> Relevance:
+        if not self.fits(case.model):
+            raise ValueError(_no_attention(case.model))
+
+        def positive(weights: list[Tensor], evidence: Tensor) -> list[Tensor]:
+            found = torch.autograd.grad(evidence.sum(), weights, allow_unused=True)
+            return [
+                torch.zeros_like(w) if g is None else (g * w).detach().relu()
+                for w, g in zip(weights, found, strict=True)
+            ]
+
+        with gradients():
+            flown = flow(case, positive, gain=1.0, keep=1.0)
+            if flown is not None:
+                return flown
+            maps, evidence = record(case, kept)
+            used = [m.used for m in maps]
+            found = torch.autograd.grad(evidence.sum(), used, allow_unused=True)
+            positives = []
+            for m, gradient in zip(maps, found, strict=True):
+                weights = m.used.detach()
+                products = torch.zeros_like(weights) if gradient is None else gradient * weights
+                # A bilinear map has one softmax over all its pairs, others one for each row.
+                axes = (-2, -1) if m.weights.ndim == 4 else (-1,)
+                positives.append((products - weights * products.sum(axes, keepdim=True)).relu())
+            return _summed(case, kept, positives, maps)
+
+
+class Rollout(Method):
+    """Attention rollout (Abnar and Zuidema 2020, arXiv 2005.00928): attention followed through
+    layers of words and patches, half of each token passing by on the residual connection.
+
+        R <- 0.5 R + 0.5 A R
+
+    with A the mean over heads, R at first the identity (`vlm.explain.methods.flow`).
+    """
+
+    name: ClassVar[str] = "rollout"
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        return any(isinstance(part, BETWEEN) for part in model.fusion.modules())
+
+    def relevance(self, case: Case, kept: Tensor) -> Relevance:
+        with torch.no_grad():
+            flown = flow(case, lambda weights, _: weights, gain=0.5, keep=0.5)
+        if flown is None:
+            raise ValueError(
+                f"method: rollout follows layers of attention between words and patches, which "
+                f"{type(case.model.fusion).__name__} does not have; choose attention or occlusion."
+            )
+        return flown
+
+
+def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor]:
+    """The fusion's attention to variants (B, L) of the question, and the evidence (B,).
+
+    Raises:
+        ValueError: a fusion without attention.
+    """
+    fusion = case.model.fusion
+    image, text, mask = encode(case, kept)
+    with record_attention(fusion) as recorded, trace_attention(fusion) as traced:
+        evidence = case.evidence_of(image, text, mask)
+    maps = []
+    for name, passes in recorded.items():
+        part = fusion.get_submodule(name)
+        used = [weights for module, weights in traced if module is part] or passes
+        to_words = getattr(part, "words_last", False)
+        maps += [Map(name, w, u, to_words) for w, u in zip(passes, used, strict=True)]
+    if not maps:
+        raise ValueError(_no_attention(case.model))
+    return maps, evidence
+
+
+def encode(case: Case, kept: Tensor, longer: int = 0) -> tuple[Features, Features, Tensor]:
+    """Features of the picture and of variants (B, L) of the question, with the words' mask.
+
+    They can be differentiated though no parameter may be trainable.
+
+    Args:
+        longer: padding added to the questions.
+    """
+    model = case.model
+    ids, mask = case.questions(kept)
+    ids = torch.nn.functional.pad(ids, (0, longer), value=model.text_encoder.tokenizer.pad_id)
+    mask = torch.nn.functional.pad(mask, (0, longer))
+    if torch.is_grad_enabled():
+        table, vectors = case.embed(ids, mask)
+        with embedded(table, vectors.clone().requires_grad_()):
+            text = model.text_encoder(ids, mask)
+    else:
+        text = model.text_encoder(ids, mask)
+    image = model.image_encoder(case.repeated(1))
+    rows = torch.zeros(len(kept), dtype=torch.long, device=case.device)
+    return image.take(rows), text, mask
+
+
+def _summed(case: Case, kept: Tensor, weights: list[Tensor], maps: list[Map]) -> Relevance:
+    """Means over heads and glimpses, summed over maps; each kind tells what it can."""
+    words = len(case.ids)
+    counts = kept.sum(1, keepdim=True).clamp(min=1)  # (B, 1) words of each variant
+    patches = weights[0].new_zeros(len(kept), maps[0].weights.shape[-1])
+    each = patches.new_zeros(words, patches.shape[1])  # of the first row, the whole question
+    of_words = torch.zeros_like(each[:, 0])
+    any_words = False
+    for weight, found in zip(weights, maps, strict=True):
+        if found.weights.ndim == 3 and weight.ndim == 4:  # of learnt queries, to patches and more
+            weight = weight[..., : patches.shape[1]].flatten(1, 2)
+        mean = weight.mean(1)  # (B, L, P) or (B, P)
+        if mean.ndim == 2:
+            patches = patches + mean
+            continue
+        any_words = True
+        each = each + mean[0, :words]
+        # A softmax over words makes every patch's column sum up alike, and the other way round.
+        if found.to_words:
+            of_words = of_words + mean[0, :words].mean(1)
+        else:
+            patches = patches + mean.sum(1) / counts
+    if not patches.any():  # patches look at words, and nothing looks at patches
+        patches = patches + each.mean(0)
+    cells = case.cells()
+    if not any_words:
+        return Relevance(cells, patches.float())
+    reached = bool(of_words.any())  # else nothing looks at words
+    return Relevance(cells, patches.float(), of_words.float() if reached else None, each.float())
+
+
+def _no_attention(model: VQAModel) -> str:
+    return (
+        f"method: {type(model.fusion).__name__} has no attention that it can read; choose "
+        f"occlusion, grad_cam or integrated_gradients."
+    )

@@ -1,0 +1,55 @@
+"""What every method offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from vlm.explain.case import Case, Cells
+from vlm.model import VQAModel
+
+
+class Relevance(NamedTuple):
+    """What a method found for B variants of a question; the first is the whole question.
+
+    Attributes:
+        cells: of the picture, P of them.
+        patches: (B, P) for each variant.
+        words: (L,) for the whole question; None where the method tells nothing of words.
+        word_patch: (L, P); None where the method has no map of its own for each word.
+    """
+
+    cells: Cells
+    patches: Tensor
+    words: Tensor | None = None
+    word_patch: Tensor | None = None
+
+
+class Method(ABC):
+    """A way to find what an answer rests on.
+
+    Attributes:
+        name: on the command line and in reports.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        """Whether the method can explain this model."""
+        return True
+
+    @abstractmethod
+    def relevance(self, case: Case, kept: Tensor) -> Relevance:
+        """Relevance of cells and words for the case's answer.
+
+        Args:
+            case: picture, question and answer.
+            kept: (B, L) bool, the words left in each variant of the question; the first row is all
+                True. Variants are independent of each other.
+
+        Raises:
+            ValueError: the method does not fit the model, with one that does.
+        """
