@@ -185,7 +185,7 @@ class VQA:
 
     def _cut(self, text: str) -> tuple[str, ...]:
         head = answering(self.model.head)
-        if isinstance(head, Generation) and text.endswith(CUT):
+        if isinstance(head, Generation) and not head.takes_choices and text.endswith(CUT):
             return (f"The answer never ended: it was cut at {head.decoder.max_length} tokens.",)
         return ()
 
@@ -210,6 +210,8 @@ class VQA:
             if unknown := tokenizer.unknown(text):
                 words = ", ".join(map(repr, unknown))
                 warnings.append(f"In the choice {text!r} the model does not know {words}.")
+            elif not tokenizer.ids(text):
+                warnings.append(f"The choice has no words: {text!r}.")
         return tuple(warnings)
 
 
@@ -217,8 +219,10 @@ def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[st
     """A list of choices for each question."""
     lists = [choices] if single else choices
     wanted = "a list of texts" if single else "such a list for each question"
-    if isinstance(lists, str) or not all(
-        isinstance(given, Sequence) and not isinstance(given, str) for given in lists
+    if (
+        isinstance(lists, str)
+        or not isinstance(lists, Sequence)
+        or not all(isinstance(given, Sequence) and not isinstance(given, str) for given in lists)
     ):
         raise ValueError(f"choices: got {choices!r}; wanted {wanted}.")
     if len(lists) != questions:

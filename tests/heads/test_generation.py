@@ -179,6 +179,8 @@ def test_it_can_choose_instead_of_write() -> None:
     assert head.takes_choices
     assert head.decode(output, 2) == [ranked[:2] for ranked in head.rank(output, choices)]
     assert not make().takes_choices
+    with pytest.raises(ValueError, match=r"choices: got none, and this model picks"):
+        head(fused(), ask(head))
 
 
 def test_long_answers_are_an_error_before_a_training_and_cut_in_its_evaluation() -> None:
@@ -196,6 +198,18 @@ def test_long_answers_are_an_error_before_a_training_and_cut_in_its_evaluation()
     assert targets.ids[1, 0, -1] == head.decoder.tokenizer.end
     with pytest.raises(ValueError, match=r"max_length: got 11, and 1 of"):
         head.evidence(head(fused(), ask(head)), [long, "a", "a", "a", "a"])
+    with pytest.raises(ValueError, match=r"max_length: got 11, and 1 of the choices have more"):
+        head.check_choices([["yes", long], None])
+
+
+def test_likelihoods_are_float32_whatever_the_weights_are() -> None:
+    head = make().bfloat16()
+    joint = fused()
+    joint = joint._replace(tokens=joint.tokens.bfloat16(), pooled=joint.pooled.bfloat16())
+    batch = ask(head)
+    output = head(joint, batch)
+    assert head.evidence(output, ["yes"] * 5).dtype == torch.float32
+    assert head.loss(output, batch).dtype == torch.float32
 
 
 @pytest.mark.parametrize("train_on", ["most_frequent", "sampled"])
@@ -252,6 +266,7 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
         ({"beams": 0}, r"beams: got 0; wanted a positive"),
         ({"beams": 129}, r"beams: got 129; wanted less than half of the decoder's 257"),
         ({"length_penalty": 0.5}, r"length_penalty: got 0.5 with one beam"),
+        ({"length_penalty": math.nan, "beams": 2}, r"length_penalty: got nan; wanted a finite"),
         ({"min_length": 11}, r"min_length: got 11; wanted 0 or more, and less than .* 11"),
         ({"min_length": -1}, r"min_length: got -1"),
         ({"train_on": "all"}, r"train_on: got 'all'; wanted one of 'most_frequent', 'sampled'"),

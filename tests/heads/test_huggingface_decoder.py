@@ -154,6 +154,10 @@ def test_joint_tokens_must_fit_the_positions(tmp_path: Path) -> None:
         head.decode(head(longer, ask(head)), 1)
     padded = longer._replace(mask=torch.arange(12) < torch.full((5, 1), 11))
     assert head.decode(head(padded, ask(head)), 1)
+    folder = str(save("bart", tmp_path))  # 41 positions
+    with pytest.raises(ValueError, match=r"max_length: got 42; wanted at most 41"):
+        HuggingFaceDecoder(13, folder, pretrained=False, max_length=42)
+    assert HuggingFaceDecoder(13, folder, pretrained=False, max_length=41)
 
 
 def test_wrong_configurations() -> None:

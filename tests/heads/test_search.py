@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm.heads import AnswerDecoder, AnswerTokenizer
 from vlm.heads.decoder import DecoderState, Memory
-from vlm.heads.search import Written, search
+from vlm.heads.search import Pool, Written, search
 
 VOCABULARY, LONGEST, END = 11, 5, 3
 
@@ -143,3 +143,13 @@ def test_a_text_that_never_ends_is_cut_and_says_so() -> None:
     for texts in search(table, memory([0, 1]), 2, 0, 0.0):
         assert [len(text.ids) for text in texts] == [LONGEST, LONGEST]
         assert not any(text.finished for text in texts)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_of_equal_texts_the_earlier_stays(size: int) -> None:
+    """Or a question's text would depend on how long the others of its batch take."""
+    pool = Pool(2, size, 5, torch.device("cpu"))
+    scores, ended = torch.full((2, size), -1.0), torch.ones(2, size, dtype=torch.bool)
+    for token in (7, 8):
+        pool.add(torch.full((2, size, 3), token), scores, scores, ended)
+    assert pool.ids[..., 0].unique().tolist() == [7]

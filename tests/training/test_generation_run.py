@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import ROOT, write_data
 from transformers import BertTokenizerFast, GPT2Config
 
 import vlm
 from vlm.data.questions import DataError
-from vlm.heads import Generation
+from vlm.data.written import check_written
+from vlm.heads import Generation, TransformerDecoder
 from vlm.training.cli import VQACLI
 
 
@@ -81,6 +84,29 @@ def test_answers_that_are_too_long_stop_a_training_before_it_begins(tmp_path: Pa
     share = "--data.validation_share=0.1"
     with pytest.raises(DataError, match=r"max_length: got 16, and \d of .* up to 2,500 \('word"):
         VQACLI(arguments(data, tmp_path / "runs", share, "--trainer.max_epochs=1"))
+
+
+def test_choices_that_are_too_long_are_found_in_every_split() -> None:
+    choices = [["red", "blue"], ["red", "greenish"]]
+    table = pa.table({"answers": [["red"], ["red"]], "choices": choices})
+    head = Generation(3, partial(TransformerDecoder, max_length=5), choose=True)
+    with pytest.raises(DataError, match=r"validation: max_length: got 5, and 1 of the choices"):
+        check_written(head, table, "validation")
+    head = Generation(3, partial(TransformerDecoder, max_length=5))
+    check_written(head, table, "train")
+
+
+def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
+    model = vlm.load(written)
+    model.model.head.takes_choices = True
+    choices = ["red…", "blue…"]
+    answer = model.answer(data / "test/images/0.png", "what color is it?", choices=choices)
+    assert answer.text in choices
+    assert not any("never ended" in warning for warning in answer.warnings)
+    answer = model.answer(data / "test/images/0.png", "what color is it?", choices=["red", "?"])
+    assert "The choice has no words: '?'." in answer.warnings
+    with pytest.raises(ValueError, match=r"choices: got 5; wanted such a list for each"):
+        model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)  # type: ignore[call-overload]
 
 
 def test_a_pretrained_decoder_is_rebuilt_from_the_checkpoint_alone(

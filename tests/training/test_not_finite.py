@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ import torch
 from runs import callback, fit, only_run
 from torch import Tensor
 
+from vlm.batch import Batch
 from vlm.checkpoint_file import read_checkpoint_file
 from vlm.cli import main
+from vlm.features import as_features
+from vlm.heads import Generation, TransformerDecoder
 from vlm.training.cli import VQACLI
+from vlm.training.evaluation import Evaluation
 from vlm.training.health import SKIPPED, Health, NotFiniteError, check_finite
 
 IDS = ["a", "b", "c"]
@@ -27,6 +32,16 @@ def test_the_questions_without_a_finite_output_are_named() -> None:
     output["lengths"][2] = math.inf
     with pytest.raises(NotFiniteError, match=r"not finite for 2 questions \(ids b, c\)"):
         check_finite(output, IDS)
+
+
+def test_so_are_those_whose_written_answers_have_no_likelihood() -> None:
+    head = Generation(3, partial(TransformerDecoder, dim=8, max_length=5)).eval()
+    head.decoder.norm.weight.data.fill_(math.nan)
+    nothing = torch.zeros(3, 0)
+    batch = Batch(nothing, nothing, nothing, nothing, None, IDS, 3)
+    output = head(as_features(torch.randn(3, 3), "joint"), batch)
+    with pytest.raises(NotFiniteError, match=r"not finite for 3 questions \(ids a, b, c\)"):
+        Evaluation(None, head, None).update(output, batch)  # type: ignore[arg-type]
 
 
 def gradient(value: float) -> list[Tensor]:

@@ -286,9 +286,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
                 self.check_answers(split)
             if self.processor.takes_choices:
                 check_choices(table, split)
-            if split == "train":
-                assert self.trainer is not None
-                check_written(self.trainer.lightning_module, table)
+            assert self.trainer is not None
+            check_written(self.trainer.lightning_module, table, split)
             if self.control == "question_only":
                 self._stores[split] = BlankImages(self.processor.transform)
             elif split not in self._stores:

@@ -1,4 +1,4 @@
-"""Answers of a training against the heads that learn to write them."""
+"""Answers and choices against the heads that learn to write, or rank, them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from vlm.data.questions import stream
 from vlm.heads.generation import Generation
 
 
-def check_written(model: nn.Module, table: pa.Table) -> None:
-    """Check, before a training begins, that every head that writes can write all answers.
+def check_written(model: nn.Module, table: pa.Table, split: str) -> None:
+    """Check, before it begins, that every head that writes can write what it learns or ranks.
 
     Args:
         model: or whatever holds it.
-        table: the training questions.
+        table: the questions.
+        split: of "train" the answers too; in evaluation a longer one is judged by its beginning.
 
     Raises:
-        DataError: answers that are too long, with their number, or that a head cannot write.
+        DataError: answers or choices that are too long, with their number, or that a head cannot
+            write.
     """
     for head in model.modules():
         if isinstance(head, Generation):
             try:
-                head.check_answers(given for (given,) in stream(table, "answers"))
+                if split == "train":
+                    head.check_answers(given for (given,) in stream(table, "answers"))
+                if head.takes_choices:
+                    head.check_choices(given for (given,) in stream(table, "choices"))
             except ValueError as error:
-                raise DataError(str(error)) from error
+                raise DataError(f"{split}: {error}") from error

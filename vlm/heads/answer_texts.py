@@ -65,8 +65,12 @@ class AnswerEncoder:
         """Ids of one answer with its end, cut to `max_length`."""
         return [*self.tokenizer.encode(answer), self.tokenizer.end][: self.max_length]
 
-    def check(self, answers: Iterable[Sequence[str] | None]) -> None:
-        """Check, before a training begins, that the answers can be learnt.
+    def check(self, answers: Iterable[Sequence[str] | None], what: str) -> None:
+        """Check that the decoder can write the answers.
+
+        Args:
+            answers: of each question, None if there are none.
+            what: they are, for the message.
 
         Raises:
             ValueError: answers that are longer than the decoder can write, with their number, or
@@ -83,9 +87,9 @@ class AnswerEncoder:
         if long:
             longest = max(long, key=lengths.__getitem__)
             raise ValueError(
-                f"max_length: got {self.max_length}, and {sum(long.values()):,} of the annotators' "
-                f"answers have more tokens, up to {lengths[longest]:,} ({_shown(longest)}); raise "
-                f"the decoder's max_length, or leave those questions out."
+                f"max_length: got {self.max_length}, and {sum(long.values()):,} of the {what} have "
+                f"more tokens, up to {lengths[longest]:,} ({_shown(longest)}); raise the decoder's "
+                f"max_length, or leave them out."
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vlm.batch import Batch
+from vlm.choices import Choices
 from vlm.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -25,6 +26,20 @@ LINKED = ("text_dim", "answers")
 """Arguments of heads that the rest of the model knows, beside `in_dim`, which comes first: the
 width of the text encoder, and the training questions' answers. The command line and `MultiTask`
 fill them in. Their defaults are values that the head refuses."""
+
+
+def required_choices(batch: Batch) -> Choices:
+    """The choices of a batch, for a head that picks from them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if batch.choices is None:
+        raise ValueError(
+            "choices: got none, and this model picks from candidates; give each question two "
+            "or more (`choices=[...]`, `--choices`, or the data's column `choices`)."
+        )
+    return batch.choices
 
 
 class AnswerHead(Part, ABC):

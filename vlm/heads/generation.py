@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from math import exp
+from math import exp, isfinite
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads.answer_texts import AnswerEncoder
-from vlm.heads.base import AnswerHead, Ranked
+from vlm.heads.base import AnswerHead, Ranked, required_choices
 from vlm.heads.decoder import DecoderFactory, Memory, TransformerDecoder
 from vlm.heads.search import Written, search
 
@@ -72,6 +72,8 @@ class Generation(AnswerHead):
             raise ValueError(
                 f"train_on: got {train_on!r}; wanted one of 'most_frequent', 'sampled'."
             )
+        if not isfinite(length_penalty):
+            raise ValueError(f"length_penalty: got {length_penalty}; wanted a finite number.")
         if beams == 1 and length_penalty:
             raise ValueError(
                 f"length_penalty: got {length_penalty} with one beam, where nothing is compared; "
@@ -97,8 +99,13 @@ class Generation(AnswerHead):
         self.encode_targets = self.encoder
 
     def forward(self, fused: Features, batch: Batch) -> Memory:
+        """What the decoder reads.
+
+        Raises:
+            ValueError: with `choose`, the batch has no choices.
+        """
         tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
-        choices = batch.choices.texts if self.takes_choices and batch.choices else None
+        choices = required_choices(batch).texts if self.takes_choices else None
         return Memory(tokens, F.pad(fused.mask, (1, 0), value=True), choices)
 
     def loss(self, output: Memory, batch: Batch) -> Tensor:
@@ -178,11 +185,15 @@ class Generation(AnswerHead):
 
     def check_answers(self, answers: Iterable[Sequence[str] | None]) -> None:
         """Check, before a training begins, that its answers can be learnt; see `AnswerEncoder`."""
-        self.encoder.check(answers)
+        self.encoder.check(answers, "annotators' answers")
+
+    def check_choices(self, choices: Iterable[Sequence[str] | None]) -> None:
+        """Check, before they are ranked, that the decoder can write all choices."""
+        self.encoder.check(choices, "choices")
 
     def _candidates(self, answers: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         each = [[answer] for answer in answers]
-        self.encoder.check(each)
+        self.encoder.check(each, "texts to judge")
         texts = self.encoder(each)
         return texts.ids[:, 0].to(device), texts.mask[:, 0].to(device)
 
@@ -190,5 +201,6 @@ class Generation(AnswerHead):
         """Of R = Q * K texts (R, T), given the memory of Q questions: (R,)."""
         before = F.pad(ids, (1, -1), value=self.decoder.tokenizer.begin)
         logits = self.decoder(before, self.decoder.start(memory))  # (R, T, V)
-        steps = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
+        # In float32, as in the search: a sum over tokens in bf16 could not tell candidates apart.
+        steps = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
         return -steps.view_as(ids).masked_fill(~mask, 0).sum(1)

@@ -38,7 +38,8 @@ class HuggingFaceDecoder(AnswerDecoder):
             suffice for the memory too.
 
     Raises:
-        ValueError: a config without model_type, or a tokenizer that does not fit the model.
+        ValueError: a config without model_type, a tokenizer that does not fit the model, or a
+            `max_length` beyond its positions.
         OSError: the model is neither in the cache nor to be had.
     """
 
@@ -62,6 +63,12 @@ class HuggingFaceDecoder(AnswerDecoder):
             raise ValueError(
                 f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has "
                 f"{model.config.vocab_size}; wanted the tokenizer that the model was trained with."
+            )
+        room = getattr(model.config, "max_position_embeddings", None)
+        # A causal model must have room for the memory too: `start` checks that.
+        if model.config.is_encoder_decoder and room and max_length > room:
+            raise ValueError(
+                f"max_length: got {max_length}; wanted at most {room}, the positions of this model."
             )
         width = model.get_input_embeddings().embedding_dim
         self.projection = nn.Linear(memory_dim, width)

@@ -12,7 +12,7 @@ from vlm.batch import Batch
 from vlm.features import Features, masked_softmax
 from vlm.fusion.base import MergeFactory, check_positive
 from vlm.fusion.merges import ConcatMLP
-from vlm.heads.base import AnswerHead, Ranked
+from vlm.heads.base import AnswerHead, Ranked, required_choices
 
 
 class ChoiceScores(NamedTuple):
@@ -68,12 +68,7 @@ class MultipleChoice(AnswerHead):
         Raises:
             ValueError: the batch has no choices.
         """
-        choices = batch.choices
-        if choices is None:
-            raise ValueError(
-                "choices: got none, and this model picks from candidates; give each question two "
-                "or more (`choices=[...]`, `--choices`, or the data's column `choices`)."
-            )
+        choices = required_choices(batch)
         assert choices.features is not None, "VQAModel encodes them"
         candidates = choices.features.pooled[choices.text_index]  # (Q, N, D)
         logits = self.score(self.merge(fused.pooled[:, None], candidates)).squeeze(-1)  # (Q, N)

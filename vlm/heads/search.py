@@ -98,7 +98,10 @@ class Pool:
         """Take in those of (Q, K, T) new texts that are better; a score of -inf is none."""
         size, length = self.scores.shape[1], ids.shape[2]
         scores = torch.cat((self.scores, scores), 1)
-        self.scores, best = scores.topk(size)
+        # Not `topk`, in which the later of two equal texts may win: how long the other questions
+        # of a batch take would then matter.
+        scores, best = scores.sort(descending=True, stable=True)
+        self.scores, best = scores[:, :size], best[:, :size]
         ids = F.pad(ids, (0, self.ids.shape[2] - length))
         whole = best[..., None].expand(-1, -1, ids.shape[2])
         self.ids = torch.cat((self.ids, ids), 1).gather(1, whole)

@@ -79,6 +79,8 @@ class Evaluation:
             decoded = each[self.head.answers_by]
         else:
             each, decoded = {}, self.head.decode(output, 1)
+        # A head that writes has no scores in its output: they come with the answers.
+        check_finite(torch.tensor([ranked[0][1] for ranked in decoded]), batch.ids)
         watched = self._watched(output, len(batch.ids))
         for row, (question, ranked) in enumerate(zip(batch.ids, decoded, strict=True)):
             by_head = {name: answers[row][0][0] for name, answers in each.items()}
