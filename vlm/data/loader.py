@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -40,14 +42,21 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 def outlive_a_signal(worker: int) -> None:
-    """For a loader worker: a first SIGTERM is the trainer's business, a second one ends it.
+    """For a loader worker: a scheduler's signals are the trainer's business.
 
     A cluster signals all processes before it takes the machine away. The trainer then saves, which
     it could not do if its workers were gone.
     """
-    signal.signal(signal.SIGTERM, _end_next_time)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _end_next_time(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+# Python ends what is left of them with the very signal that they ignore, and would wait for ever.
+# What is registered last is called first.
+atexit.register(_end_workers)

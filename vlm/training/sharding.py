@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -39,6 +40,15 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
             fully_shard(block, mesh=data)
     fully_shard(model.fusion, mesh=data)
     fully_shard(model, mesh=data)
+
+
+def share_buffers(model: VQAModel) -> None:
+    """Give all processes the running statistics of the first, which are those of a checkpoint.
+
+    DDP does this with every batch; FSDP2 leaves each process its own, and its own evaluation.
+    """
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)
 
 
 def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -116,6 +116,10 @@ class VQATask(LightningModule):
         return cast(Tensor, losses)
 
     def on_validation_epoch_start(self) -> None:
+        if self.device_mesh is not None:
+            from vlm.training.sharding import share_buffers
+
+            share_buffers(self.model)
         self.evaluation = Evaluation(self.data.table("validation"), self.model.head, self.data)
 
     def on_test_epoch_start(self) -> None:
