@@ -1,0 +1,129 @@
+"""Models for the demo's tests, and `vlm demo` as a process of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Sequence
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from vlm.checkpoint import KEY, PREFIX, describe
+from vlm.checkpoint_file import write_checkpoint
+from vlm.fusion import CrossAttention, Fusion, Pooled
+from vlm.heads import (
+    AnswerHead,
+    Classification,
+    Generation,
+    MultipleChoice,
+    TransformerDecoder,
+)
+from vlm.image import ConvNet
+from vlm.model import VQAModel
+from vlm.text import BagOfWords
+
+WORDS = ["what", "color", "is", "it", "the", "red", "green", "blue", "yes", "no"]
+SECONDS_TO_START = 120
+
+
+def untrained(kind: str = "vocabulary") -> VQAModel:
+    """A small model with random weights, of each kind of answers."""
+    image, text = ConvNet(image_size=32, widths=(5, 7)), BagOfWords(WORDS, dim=11)
+    fusion: Fusion = Pooled(image.dim, text.dim)
+    head: AnswerHead
+    if kind == "choices":
+        head = MultipleChoice(fusion.out_dim, text.dim)
+    elif kind == "text":
+        head = writes_o(Generation(fusion.out_dim, partial(TransformerDecoder, layers=1)))
+    else:
+        fusion = CrossAttention(image.dim, text.dim)
+        head = Classification(fusion.out_dim, ["red", "green", "blue", "yes", "no"])
+    return VQAModel(image, text, fusion, head).eval()
+
+
+def writes_o(head: Generation) -> Generation:
+    """Random weights never come to an end; these write "o" and end."""
+    decoder = head.decoder
+    assert isinstance(decoder, TransformerDecoder)
+    table, tokens = decoder.embedding.weight, decoder.tokenizer
+    with torch.no_grad():
+        decoder.norm.weight.fill_(0.01)
+        decoder.norm.bias.copy_(100 * table[tokens.end] + 60 * table[tokens.encode("o")[0]])
+    return head
+
+
+def write_model(model: VQAModel, path: Path, run: str) -> Path:
+    """A checkpoint of the model, as training writes it."""
+    weights = {PREFIX + name: value for name, value in model.state_dict().items()}
+    content = {
+        KEY: describe(model, {"run": f"runs/{run}/1", "data": "vlm.data.easy_vqa.EasyVQA"}),
+        "state_dict": weights,
+        "global_step": 0,
+    }
+    write_checkpoint(content, path)
+    return path
+
+
+def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The content of a picture file."""
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of 20,000 x 20,000 black pixels in 50 kilobytes."""
+    rows = zlib.compress(bytes(20_000 * (1 + 20_000 // 8)), 1)
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[str]) -> None:
+    process.kill()
+    process.wait()
+    log.close()
+
+
+@cache
+def start(checkpoints: tuple[Path, ...]) -> str:
+    """The address of a running demo with these models; it ends with the tests."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command: Sequence[object] = (
+        *(sys.executable, "-m", "vlm", "demo", *checkpoints, "--port", port),
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    log = tempfile.NamedTemporaryFile("w+", prefix="vlm-demo-test-")  # noqa: SIM115
+    process = subprocess.Popen(
+        [str(part) for part in command], env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
+    atexit.register(_end, process, log)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(4 * SECONDS_TO_START):
+        if process.poll() is not None:
+            raise AssertionError(f"vlm demo ended: {Path(log.name).read_text()}")
+        try:
+            urlopen(address, timeout=5).close()
+            return address
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError(f"vlm demo did not start within {SECONDS_TO_START} s.")

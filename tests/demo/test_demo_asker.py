@@ -1,0 +1,167 @@
+"""What the page and the API do with models, pictures and questions, without Gradio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from demo_server import file_of, untrained
+from PIL import Image
+
+import vlm
+from vlm.demo import view
+from vlm.demo.asker import MAX_QUESTION, PHOTOS_KEPT, Asker, agreement, doubts
+from vlm.demo.gallery import EXAMPLES, examples_for, world_of
+from vlm.explain import METHODS
+from vlm.inference import VQA, Answer
+
+PICTURE = file_of(Image.new("RGB", (40, 20), (200, 30, 30)))
+QUESTION = "what color is it?"
+CHOICES = ["red", "green", "the blue"]
+
+
+@pytest.fixture
+def asker() -> Asker:
+    kinds = ("vocabulary", "choices", "text")
+    return Asker({kind: VQA(untrained(kind)) for kind in kinds})
+
+
+def test_every_kind_of_head_answers(asker: Asker) -> None:
+    replies = asker.ask(PICTURE, QUESTION, list(asker.models), CHOICES)
+    assert [asker.kind(reply.model) for reply in replies] == ["vocabulary", "choices", "text"]
+    vocabulary, chosen, written = replies
+    assert vocabulary.answer == asker.models["vocabulary"].answer(
+        Image.new("RGB", (40, 20), (200, 30, 30)), QUESTION
+    )
+    assert chosen.answer.text in CHOICES
+    assert written.answer.text == "o"
+    assert sum(p for _, p in chosen.answer.top) == pytest.approx(1, abs=1e-5)
+    assert "of its own" in vocabulary.scale
+    assert "among the choices" in chosen.scale
+    assert "exactly this" in written.scale
+    assert all("Not calibrated" in reply.scale for reply in replies)
+
+
+def test_a_picture_is_encoded_once_for_all_its_questions(asker: Asker) -> None:
+    seen = []
+    encoder = asker.models["vocabulary"].model.image_encoder
+    encoder.register_forward_hook(lambda *_: seen.append(1))
+    for question in (QUESTION, "is it red?", "is it blue?"):
+        asker.ask(PICTURE, question, ["vocabulary"])
+    assert len(seen) == 1
+    for shade in range(PHOTOS_KEPT):
+        asker.look(file_of(Image.new("RGB", (9, 9), (shade, 0, 0))), ["vocabulary"])
+    asker.ask(PICTURE, QUESTION, ["vocabulary"])  # forgotten, and looked at again
+    assert len(seen) == PHOTOS_KEPT + 2
+    assert len(asker._looks) == PHOTOS_KEPT
+
+
+def test_what_is_asked_is_checked(asker: Asker) -> None:
+    def ask(question: str, name: str = "vocabulary", choices: tuple[str, ...] = ()) -> None:
+        asker.ask(PICTURE, question, [name], choices)
+
+    with pytest.raises(ValueError, match="empty"):
+        ask("  \n")
+    with pytest.raises(ValueError, match="10,000 characters; at most 500"):
+        ask("x" * 10_000)
+    ask("x" * MAX_QUESTION)
+    with pytest.raises(ValueError, match="got 1"):
+        ask(QUESTION, "choices", ("red",))
+    with pytest.raises(ValueError, match="stands there twice"):
+        ask(QUESTION, "choices", ("red", "red"))
+    with pytest.raises(ValueError, match="201 characters"):
+        ask(QUESTION, "choices", ("red", "x" * 201))
+    with pytest.raises(ValueError, match=r"models: got \['other'\]"):
+        ask(QUESTION, "other")
+    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
+    with pytest.raises(ValueError, match="method: got 'guess'"):
+        asker.explain(PICTURE, QUESTION, reply, "guess")
+    with pytest.raises(ValueError, match="models: got none"):
+        Asker({})
+
+
+@pytest.mark.parametrize("kind", ["vocabulary", "choices", "text"])
+def test_replies_are_explained_and_become_json(asker: Asker, kind: str) -> None:
+    reply = asker.ask(PICTURE, QUESTION, [kind], CHOICES)[0]
+    explained = asker.explain(PICTURE, QUESTION, reply, "grad_cam", CHOICES)
+    data = json.loads(json.dumps(explained.as_dict()))
+    assert data["explanation"]["words"] == ["what", "color", "is", "it"]
+    assert data["explanation"]["answer"] == data["answer"] == reply.answer.text
+    assert data["explanation"]["image_size"] == [40, 20]
+    assert len(data["explanation"]["patches"]) == 8 * 8
+    assert data["calibrated"] is False
+
+
+def test_a_method_that_does_not_fit_is_a_note(asker: Asker) -> None:
+    assert set(asker.methods) <= set(METHODS)
+    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
+    explained = asker.explain(PICTURE, QUESTION, reply, "attention")
+    assert explained.explanation is None
+    assert "No reasons: " in explained.notes[-1]
+
+
+def test_an_answer_that_never_ended_has_no_reasons(asker: Asker) -> None:
+    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
+    cut = replace(reply, answer=Answer("on and on…", 0.1, [("on and on…", 0.1)]))
+    assert "never ended" in asker.explain(PICTURE, QUESTION, cut, "grad_cam").notes[-1]
+
+
+def test_doubts_are_said() -> None:
+    assert doubts(Answer("red", 0.9, [("red", 0.9), ("blue", 0.1)])) == []
+    assert "unsure" in doubts(Answer("red", 0.3, [("red", 0.3), ("blue", 0.1)]))[0]
+    assert "close call" in doubts(Answer("red", 0.9, [("red", 0.9), ("blue", 0.8)]))[0].lower()
+
+
+def test_unknown_words_are_said(asker: Asker) -> None:
+    reply = asker.ask(PICTURE, "what quixotic color is it?", ["vocabulary"])[0]
+    assert "'quixotic' is unknown" in reply.notes[0]
+
+
+def test_models_agree_or_differ(asker: Asker) -> None:
+    replies = asker.ask(PICTURE, QUESTION, ["vocabulary", "text"])
+    assert agreement(replies[:1]) is None
+    assert agreement([replies[0], replies[0]]) is True
+    assert agreement(replies) is False
+
+
+def test_no_text_of_others_becomes_html() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    vqa = VQA(untrained("choices"))
+    asker = Asker({evil: vqa})
+    replies = asker.ask(PICTURE, f"what {evil} it?", [evil], [evil, "red"])
+    explained = [
+        asker.explain(PICTURE, f"what {evil} it?", r, "occlusion", [evil]) for r in replies
+    ]
+    html = view.results(explained, asker.look(PICTURE, [evil]), waiting=False)
+    html += view.failure(evil) + view.hint(evil)
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+def test_the_gallery_has_pictures_of_the_model_s_world(run: Path) -> None:
+    trained = vlm.load(run)
+    assert world_of(trained) == "shapes"
+    shapes = examples_for([trained])
+    assert len(shapes) >= 6
+    assert {e.world for e in shapes} == {"shapes"}
+    photos = examples_for([VQA(untrained())])
+    assert {e.world for e in photos} == {"photos"}
+    assert len(photos) >= 5
+    assert all(e.licence and e.shows for e in EXAMPLES)
+    html = view.gallery(shapes)
+    assert "site-packages" not in html
+    assert html.count("<button") == len(shapes)
+
+
+def test_a_seen_picture_gives_the_same_answers(run: Path, data: Path) -> None:
+    vqa = vlm.load(run)
+    path = data / "test/images/1.png"
+    seen = vqa.see(path)
+    for question in (QUESTION, "is it red?"):
+        assert vqa.answer(seen, question) == vqa.answer(path, question)
+    several = vqa.answer(seen, [QUESTION, "is it red?"])
+    assert [a.text for a in several] == [vqa.answer(path, q).text for q in (QUESTION, "is it red?")]
+    with pytest.raises(ValueError, match="a seen picture in a list"):
+        vqa.answer([seen, seen], [QUESTION, QUESTION])

@@ -1,0 +1,169 @@
+"""The API of a running demo: gradio_client and plain HTTP, what it refuses, and its queue."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from demo_server import bomb, start, untrained, write_model
+
+import vlm
+
+QUESTION = "what color is it?"
+
+
+@pytest.fixture(scope="module")
+def address(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
+    other = tmp_path_factory.mktemp("other") / "random.ckpt"
+    return start((run, write_model(untrained(), other, "random")))
+
+
+def data_url(path: Path) -> dict[str, str]:
+    return {"url": f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"}
+
+
+def call(address: str, *data: Any) -> tuple[str, Any]:
+    """Ask over plain HTTP: the event's name, and what came with it."""
+    body = json.dumps({"data": data}).encode()
+    request = Request(f"{address}/gradio_api/call/ask", body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as response:
+        event = json.load(response)["event_id"]
+    with urlopen(f"{address}/gradio_api/call/ask/{event}", timeout=60) as stream:
+        text = stream.read().decode()
+    last = text.strip().rpartition("event: ")[2]
+    name, _, payload = last.partition("\ndata: ")
+    return name, json.loads(payload)
+
+
+def asked(address: str, picture: Any, question: str, **more: Any) -> tuple[str, Any]:
+    return call(
+        address, picture, question, more.get("choices"), more.get("method", "none"),
+        more.get("models"),
+    )  # fmt: skip
+
+
+def truth(run: Path, data: Path) -> list[tuple[Path, str]]:
+    """Pictures and their colours, those that the briefly trained model knows."""
+    rows = json.loads((data / "test/questions.json").read_text())
+    vqa = vlm.load(run)
+    pictures = [
+        (data / f"test/images/{number}.png", answer)
+        for question, answer, number in rows
+        if question == QUESTION
+    ]
+    known = [(p, answer) for p, answer in pictures if vqa.answer(p, QUESTION).text == answer]
+    assert len({answer for _, answer in known}) > 1, "a constant would pass"
+    return sorted(known, key=lambda row: [a for _, a in known].count(row[1]))
+
+
+def test_plain_http_gives_the_right_answers(address: str, run: Path, data: Path) -> None:
+    for path, answer in truth(run, data)[:4]:
+        name, (found,) = asked(address, data_url(path), QUESTION)
+        assert name == "complete"
+        trained, other = found["replies"]
+        assert trained["answer"] == answer
+        assert trained["top"][0] == {"answer": answer, "probability": trained["probability"]}
+        assert trained["explanation"] is None
+        assert found["agreement"] == (trained["answer"] == other["answer"])
+
+
+def test_the_client_uploads_asks_and_gets_reasons(address: str, run: Path, data: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    path, answer = truth(run, data)[0]
+    client = Client(address, verbose=False, analytics_enabled=False)
+    try:
+        reply = client.predict(
+            image=handle_file(path),
+            question=QUESTION,
+            choices=None,
+            method="occlusion",
+            models=None,
+            api_name="/ask",
+        )["replies"][0]
+        named = client.view_api(return_format="dict")["named_endpoints"]
+    finally:
+        client.close()
+    assert reply["answer"] == answer
+    assert reply["explanation"]["words"] == ["what", "color", "is", "it"]
+    assert list(named) == ["/ask"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "question", "more"),
+    [
+        (None, "what is it?", {}),
+        ({"url": "data:image/png;base64,JVBERi0xLjc="}, "what is it?", {}),
+        ({"url": "data:image/png;base64,"}, "what is it?", {}),
+        ({"url": "data:image/png;base64,not base64!"}, "what is it?", {}),
+        ({"url": "bomb"}, "what is it?", {}),
+        ({"url": "good"}, "", {}),
+        ({"url": "good"}, "x" * 10_000, {}),
+        ({"url": "good"}, "what?", {"models": ["other"]}),
+        ({"url": "good"}, "what?", {"models": "easy"}),
+        ({"url": "good"}, 3, {}),
+        ("picture", "what?", {}),
+        ({"url": "good"}, "what?", {"method": "guess"}),
+        ({"path": "picture"}, "what is it?", {}),
+        ({"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "what is it?", {}),
+        ({"path": "http://example.com/x.png", "meta": {"_type": "gradio.FileData"}}, "what?", {}),
+    ],
+)
+def test_bad_input_is_refused_and_the_server_goes_on(
+    address: str, run: Path, data: Path, picture: Any, question: Any, more: dict[str, Any]
+) -> None:
+    path, answer = truth(run, data)[0]
+    if isinstance(picture, dict) and picture.get("url") == "good":
+        picture = data_url(path)
+    elif picture == {"path": "picture"}:
+        picture = {"path": str(path)}  # a picture, but one of the server's own
+    elif isinstance(picture, dict) and picture.get("url") == "bomb":
+        picture = {"url": f"data:image/png;base64,{base64.b64encode(bomb()).decode()}"}
+    name, _ = asked(address, picture, question, **more)
+    assert name == "error"
+    name, (found,) = asked(address, data_url(path), QUESTION)
+    assert name == "complete"
+    assert found["replies"][0]["answer"] == answer
+
+
+def test_no_file_of_the_server_is_read_and_none_fetched(address: str, data: Path) -> None:
+    for path in (
+        "/etc/passwd",
+        "/proc/self/environ",
+        str(data / "test/questions.json"),
+        "../setup",
+    ):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(f"{address}/gradio_api/file={path}", timeout=60)
+        assert refused.value.code in (403, 404)
+        refused.value.close()
+
+
+def test_a_body_larger_than_any_picture_is_refused(address: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Length": str(10**9)}
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{address}/gradio_api/call/ask", b"{}", headers), timeout=60)
+    assert refused.value.code == 413
+    refused.value.close()
+
+
+def test_eight_at_once_are_served_without_an_error(address: str, run: Path, data: Path) -> None:
+    known = (8 * truth(run, data))[:8]
+
+    def ask(index: int) -> tuple[str, float]:
+        path, _ = known[index]
+        time.sleep(0.02 * index)  # so that the order in which they came is known
+        _, (found,) = asked(address, data_url(path), QUESTION, method="occlusion")
+        return found["replies"][0]["answer"], time.monotonic()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert [answer for answer, _ in answers] == [answer for _, answer in known]

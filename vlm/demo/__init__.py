@@ -1,0 +1,1 @@
+"""The demo: a page and an API that ask trained models about pictures."""

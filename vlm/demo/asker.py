@@ -1,0 +1,295 @@
+"""Questions to one model or several about a picture: what the page and the API do."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from time import perf_counter
+from typing import Any, Literal
+
+from PIL import Image
+
+from vlm.demo.photo import Photo, digest_of, read_photo, small_copy
+from vlm.explain import METHODS, Explanation, methods_for
+from vlm.explain.case import Case
+from vlm.explain.explainer import explain_case
+from vlm.heads.generation import CUT
+from vlm.heads.multi_task import answering
+from vlm.image.transform import ImageTransform
+from vlm.inference import VQA, Answer, Seen
+
+MAX_QUESTION = 500
+"""Characters; a page cannot be trusted to keep to it."""
+MAX_CHOICES = 20
+MAX_CHOICE = 200
+PHOTOS_KEPT = 16
+TOP = 5
+UNSURE = 0.5
+"""A best answer that is less likely is called a guess."""
+SMALL = 5_000_000
+"""Parameters up to which hiding parts of the picture one by one takes no patience on a CPU."""
+
+Kind = Literal["vocabulary", "choices", "text"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one model says.
+
+    Attributes:
+        model: its name in the demo.
+        answer: with the most likely ones.
+        scale: what the probabilities mean, a sentence or two.
+        notes: what should be known before the answer is believed, one sentence each.
+        milliseconds: from question to answer in the model; the picture was looked at before.
+        explanation: which words and places decided, if it was asked for.
+    """
+
+    model: str
+    answer: Answer
+    scale: str
+    notes: tuple[str, ...]
+    milliseconds: float
+    explanation: Explanation | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {
+            "model": self.model,
+            "answer": self.answer.text,
+            "probability": self.answer.probability,
+            "top": [{"answer": text, "probability": p} for text, p in self.answer.top],
+            "calibrated": False,
+            "scale": self.scale,
+            "notes": list(self.notes),
+            "milliseconds": round(self.milliseconds, 3),
+            "explanation": None if self.explanation is None else self.explanation.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture that the models have seen.
+
+    Attributes:
+        shown: a copy to draw on.
+        size: (width, height) of the picture as it was sent.
+        notes: about the file.
+        seen: by each model that was asked about it, by its name.
+    """
+
+    shown: Image.Image
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+    seen: dict[str, Seen]
+
+
+class Asker:
+    """Asks models about pictures, one question at a time, and keeps the last pictures' features.
+
+    Args:
+        models: trained models by the names that the demo shows.
+
+    Raises:
+        ValueError: no models, or one that reads region features instead of pictures.
+    """
+
+    def __init__(self, models: Mapping[str, VQA]) -> None:
+        if not models:
+            raise ValueError("models: got none; wanted one at least.")
+        for name, vqa in models.items():
+            if not isinstance(vqa.model.image_encoder.transform, ImageTransform):
+                raise ValueError(
+                    f"{name}: this model reads region features from .npz files; the demo needs one "
+                    f"that reads pictures."
+                )
+        self.models = dict(models)
+        self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._lock = Lock()  # models are asked in turn: threads would only slow each other down
+
+    @property
+    def methods(self) -> list[str]:
+        """The explanations that fit one of the models at least, the best to begin with first."""
+        fitting = {name for vqa in self.models.values() for name in methods_for(vqa.model)}
+        names = [name for name in METHODS if name in fitting]
+        large = any(_parameters(vqa) > SMALL for vqa in self.models.values())
+        first = "grad_cam" if large and "grad_cam" in names else names[0]
+        return [first, *(name for name in names if name != first)]
+
+    def kind(self, name: str) -> Kind:
+        """How a model answers: from its vocabulary, from given choices, or in free text."""
+        head = answering(self.models[name].model.head)
+        if head.takes_choices:
+            return "choices"
+        return "text" if head.vocabulary is None else "vocabulary"
+
+    def look(self, content: bytes, names: Sequence[str]) -> Look:
+        """Read a picture and show it to models, so that questions about it are answered at once.
+
+        Raises:
+            ImageError: a file that cannot be read; see `read_photo`.
+            ValueError: an unknown model.
+        """
+        self._check_names(names)
+        with self._lock:
+            return self._look(content, names)
+
+    def _look(self, content: bytes, names: Sequence[str]) -> Look:
+        key = digest_of(content)
+        photo: Photo | None = None
+        look = self._looks.get(key)
+        if look is None:
+            photo = read_photo(content)
+            look = Look(small_copy(photo.image), photo.image.size, photo.notes, {})
+            self._looks[key] = look
+            if len(self._looks) > PHOTOS_KEPT:
+                self._looks.popitem(last=False)
+        self._looks.move_to_end(key)
+        for name in names:
+            if name not in look.seen:
+                photo = photo or read_photo(content)
+                look.seen[name] = self.models[name].see(photo.image)
+        return look
+
+    def ask(
+        self,
+        content: bytes,
+        question: str,
+        names: Sequence[str],
+        choices: Sequence[str] = (),
+    ) -> list[Reply]:
+        """One reply of each model.
+
+        Args:
+            content: of a picture file.
+            question: what to ask.
+            names: of the models.
+            choices: for models that choose; others do not see them.
+
+        Raises:
+            ImageError: a file that cannot be read.
+            ValueError: a question or choices that are missing or too long, or an unknown model.
+        """
+        self._check(question, names, choices)
+        with self._lock:
+            look = self._look(content, names)
+            return [self._reply(name, look, question, choices) for name in names]
+
+    def _reply(self, name: str, look: Look, question: str, choices: Sequence[str]) -> Reply:
+        vqa, kind = self.models[name], self.kind(name)
+        start = perf_counter()
+        if kind == "choices":
+            answer = vqa.answer(look.seen[name], question, TOP, choices)
+        else:
+            answer = vqa.answer(look.seen[name], question, TOP)
+        milliseconds = 1000 * (perf_counter() - start)
+        notes = (*answer.warnings, *doubts(answer), *look.notes)
+        return Reply(name, answer, self._scale(name), notes, milliseconds)
+
+    def explain(
+        self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
+    ) -> Reply:
+        """The reply with the reasons for its answer, or with a note that says why there are none.
+
+        Raises:
+            ValueError: an unknown method.
+        """
+        if not isinstance(method, str) or method not in METHODS:
+            raise ValueError(f"method: got {method!r}; wanted one of {', '.join(METHODS)}.")
+        if self.kind(reply.model) == "text" and reply.answer.text.endswith(CUT):
+            return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
+        vqa = self.models[reply.model]
+        given = list(choices) if self.kind(reply.model) == "choices" else None
+        with self._lock:
+            start = perf_counter()
+            look = self._look(content, [reply.model])
+            try:
+                case = Case(
+                    vqa.model,
+                    look.seen[reply.model].images,
+                    look.size,
+                    question,
+                    reply.answer.text,
+                    given,
+                )
+                found = explain_case(case, METHODS[method](), start=start)
+            except ValueError as error:
+                return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
+        return replace(reply, explanation=found)
+
+    def _check(self, question: str, names: Sequence[str], choices: Sequence[str]) -> None:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError("The question is empty; type one about the picture.")
+        if len(question) > MAX_QUESTION:
+            raise ValueError(
+                f"The question has {len(question):,} characters; at most {MAX_QUESTION} are read. "
+                f"Shorten it."
+            )
+        self._check_names(names)
+        if any(self.kind(name) == "choices" for name in names):
+            if not _texts(choices):
+                raise ValueError(f"choices: got {choices!r}; wanted a list of texts.")
+            if len(choices) < 2 or len(choices) > MAX_CHOICES:
+                raise ValueError(
+                    f"This model chooses between answers that you give it: write 2 to "
+                    f"{MAX_CHOICES}, one a line (got {len(choices)})."
+                )
+            if (longest := max(map(len, choices), default=0)) > MAX_CHOICE:
+                raise ValueError(
+                    f"A choice has {longest:,} characters; at most {MAX_CHOICE} are read."
+                )
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        if not _texts(names) or not names or not set(names) <= set(self.models):
+            raise ValueError(f"models: got {names}; wanted some of {', '.join(self.models)}.")
+
+    def _scale(self, name: str) -> str:
+        head = answering(self.models[name].model.head)
+        not_calibrated = "Not calibrated: 90 % does not mean right nine times in ten."
+        if self.kind(name) == "choices":
+            return f"Shares among the choices. {not_calibrated}"
+        if head.vocabulary is None:
+            return f"The probability of writing exactly this. {not_calibrated}"
+        if getattr(head, "independent", False):
+            return (
+                f"Each answer has a probability of its own; they need not add up to 100 %. "
+                f"{not_calibrated}"
+            )
+        return f"Shares among all {len(head.vocabulary):,} answers it knows. {not_calibrated}"
+
+
+def doubts(answer: Answer) -> list[str]:
+    """An honest line where the model is unsure."""
+    if answer.probability < UNSURE:
+        return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
+    if len(answer.top) > 1 and answer.top[1][1] > 0.8 * answer.probability:
+        (first, p), (second, q) = answer.top[:2]
+        return [f"A close call: {first!r} {percent(p)}, {second!r} {percent(q)}."]
+    return []
+
+
+def agreement(replies: Sequence[Reply]) -> bool | None:
+    """Whether two models or more say the same; None of one."""
+    texts = {reply.answer.text.strip().lower() for reply in replies}
+    return len(texts) == 1 if len(replies) > 1 else None
+
+
+def percent(probability: float) -> str:
+    """A probability as people read it.
+
+    >>> percent(0.1234), percent(1.0), percent(0.00001)
+    ('12.3 %', '> 99.9 %', '< 0.1 %')
+    """
+    if probability > 0.999:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
+
+
+def _texts(values: object) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(v, str) for v in values)
+
+
+def _parameters(vqa: VQA) -> int:
+    return sum(parameter.numel() for parameter in vqa.model.parameters())

@@ -1,0 +1,107 @@
+"""`vlm demo`: the page with trained models, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from vlm.checkpoint import BEST, CheckpointError
+from vlm.fusion import Pooled
+from vlm.inference import VQA, load
+
+HUB = "hf:"
+RUNS = Path("runs")
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Load the models and serve the page until it is interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="vlm demo",
+        description="Ask trained models about pictures in the browser; two or more are compared.",
+        epilog="examples: vlm demo runs/easy_vqa/RUN; vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
+    )
+    parser.add_argument(
+        "checkpoint",
+        nargs="*",
+        help="a .ckpt file made by `vlm fit`, a run's folder, or hf:NAME of a ViLT or BLIP model; "
+        "the newest run under runs/ if there is none",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of parts from outside vlm"
+    )
+    given = parser.parse_args(arguments)
+    if find_spec("gradio") is None:
+        sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
+    try:
+        models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
+        with tempfile.TemporaryDirectory(prefix="vlm-demo-") as uploads:
+            # Both are read by Gradio: no telemetry, and uploads that only we can read.
+            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+            os.environ["GRADIO_TEMP_DIR"] = uploads
+            from vlm.demo.asker import Asker
+            from vlm.demo.page import build_page
+            from vlm.demo.server import serve
+
+            serve(build_page(Asker(models)), given.host, given.port, given.open)
+    except (CheckpointError, OSError, ValueError) as error:
+        sys.exit(f"vlm demo: {error}")
+
+
+def newest_run() -> str:
+    """The folder of the run under `runs/` whose checkpoint is the newest.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
+    if not found:
+        raise CheckpointError(
+            f"there is no trained model under {RUNS}/; name a run's folder, or train one with "
+            f"`vlm fit -c configs/easy_vqa.yaml` (`make demo` does both)."
+        )
+    return str(max(found, key=lambda path: path.stat().st_mtime).parents[1])
+
+
+def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) -> dict[str, VQA]:
+    """Models by the names under which the demo shows them.
+
+    Args:
+        names: checkpoints, run folders, or names on the hub after `hf:`.
+        device: where to run.
+        trust: as for `vlm.load`.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be read.
+        OSError: a model of the hub that is not to be had.
+        ValueError: a model of the hub of another kind.
+    """
+    models: dict[str, VQA] = {}
+    for name in names:
+        if name.startswith(HUB):
+            from vlm.adapters import load_from_hub
+
+            vqa, label = load_from_hub(name.removeprefix(HUB), device), name.removeprefix(HUB)
+        else:
+            vqa = load(name, device, trust)
+            label = _label(vqa)
+            if label in models:
+                label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
+        while label in models:
+            label += " (again)"
+        models[label] = vqa
+    return models
+
+
+def _label(vqa: VQA) -> str:
+    """Models are told apart by their fusions, of which "Pooled" says too little."""
+    fusion = vqa.model.fusion
+    return type(fusion.merge if isinstance(fusion, Pooled) else fusion).__name__

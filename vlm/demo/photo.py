@@ -1,0 +1,90 @@
+"""What a visitor sent, as a picture: within limits, or a sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from vlm.image.transform import ImageError, load_image
+
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 40_000_000
+"""More is refused before it is decoded: a few kilobytes can hold gigabytes."""
+SHOWN = 768
+"""Longer side of the copy that is kept to draw on, in pixels."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that was read.
+
+    Attributes:
+        digest: of the file's content; one picture has one.
+        image: upright RGB, as large as it was sent.
+        notes: what a visitor should know of how it was read, one sentence each.
+    """
+
+    digest: str
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def digest_of(content: bytes) -> str:
+    """The name of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_photo(content: bytes) -> Photo:
+    """Read a picture file of any kind that Pillow knows.
+
+    Raises:
+        ImageError: empty, no picture, damaged, or too large in bytes or pixels.
+    """
+    if not content:
+        raise ImageError("The file is empty (0 bytes); choose another picture.")
+    if len(content) > MAX_BYTES:
+        raise ImageError(
+            f"The file has {len(content) / 1e6:,.1f} MB; at most {MAX_BYTES // 10**6} MB are read. "
+            f"Scale the picture down first.",
+            "oversized",
+        )
+    try:
+        with Image.open(BytesIO(content)) as header:
+            width, height = header.size
+            frames, mode = getattr(header, "n_frames", 1), header.mode
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(
+            f"The picture has more than {MAX_PIXELS // 10**6} million pixels; scale it down first.",
+            "oversized",
+        ) from None
+    except Exception as error:  # what a file that is no picture raises is anything
+        kind = "a PDF document" if content[:4] == b"%PDF" else "not a picture"
+        raise ImageError(
+            f"This file is {kind}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
+        ) from error
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"The picture has {width:,} x {height:,} pixels; at most {MAX_PIXELS // 10**6} million "
+            f"are read. Scale it down first.",
+            "oversized",
+        )
+    try:
+        image = load_image(content)
+    except ImageError as error:
+        raise ImageError("The picture is damaged and cannot be read; choose another.") from error
+    notes = []
+    if frames > 1:
+        notes.append(f"The picture is animated; the first of its {frames} frames is asked about.")
+    if mode == "CMYK":
+        notes.append("The picture has printing colours (CMYK); they were converted.")
+    return Photo(digest_of(content), image, tuple(notes))
+
+
+def small_copy(image: Image.Image) -> Image.Image:
+    """The picture as it is shown: its longer side has `SHOWN` pixels at most."""
+    copy = image.copy()
+    copy.thumbnail((SHOWN, SHOWN))
+    return copy
