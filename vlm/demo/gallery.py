@@ -83,7 +83,7 @@ EXAMPLES = (
         "skimage",
         "data/astronaut.png",
         "an astronaut in an orange suit",
-        "What colour is the suit?",
+        "What color is the suit?",
         "NASA, public domain, from scikit-image",
     ),
     _photo(
@@ -111,7 +111,7 @@ EXAMPLES = (
         "sklearn",
         "datasets/images/flower.jpg",
         "a flower",
-        "What colour is the flower?",
+        "What color is the flower?",
         "vultilion, CC BY 2.0, from scikit-learn",
     ),
 )
