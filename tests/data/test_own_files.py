@@ -21,7 +21,7 @@ ROWS = [
     {"image": "a.png", "question": "what is it?", "answer": "cat", "id": "007", "type": "what"},
     {"image": "./a.png", "question": "is it, so to say, \"red\"?", "answer": "no", "id": "8"},
     {"image": "sub/b.png", "question": "מה זה? 🐈", "answer": "חתול", "id": "9"},
-    {"image": "c.png", "question": "这是什么？", "answer": "红色", "id": "x"},  # noqa: RUF001
+    {"image": "c.png", "question": "这是什么？", "answer": "红色", "id": "x"},  # noqa: RUF001  Chinese punctuation is meant
 ]  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def start(checkpoints: tuple[Path, ...]) -> str:
         *(sys.executable, "-m", "vlm", "demo", *checkpoints, "--port", port),
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    log = tempfile.NamedTemporaryFile("w+", prefix="vlm-demo-test-")  # noqa: SIM115
+    log = tempfile.NamedTemporaryFile("w+", prefix="vlm-demo-test-")  # noqa: SIM115  open as long as the server
     process = subprocess.Popen(
         [str(part) for part in command], env=environment, stdout=log, stderr=subprocess.STDOUT
     )

@@ -55,7 +55,7 @@ def fused() -> Features:
 
 def ask(head: Generation, answers: list[list[str]] = ANSWERS) -> Batch:
     targets = head.encode_targets(answers)
-    return Batch(None, None, None, None, targets, [str(i) for i in range(5)], 5)  # type: ignore[arg-type]
+    return Batch(None, None, None, None, targets, [str(i) for i in range(5)], 5)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -107,7 +107,7 @@ def test_a_probability_is_that_of_the_text_and_its_end(beams: int) -> None:
 
 def test_uniform_outputs_have_a_known_loss() -> None:
     head = Generation(13, DECODER)
-    torch.nn.init.zeros_(head.decoder.embedding.weight)  # type: ignore[arg-type]  # so all logits are 0
+    torch.nn.init.zeros_(head.decoder.embedding.weight)  # so all logits are 0
     tokens = len("no") + len("rectangle") + len("2") + 0 + len("blå".encode()) + 5
     loss = head.loss(head(fused(), ask(head)), ask(head))
     assert loss.item() == pytest.approx(tokens * math.log(257) / 5, rel=1e-6)
@@ -135,8 +135,8 @@ def test_sampled_answers_are_learnt_as_often_as_they_were_given() -> None:
 def test_a_text_that_never_ends_is_cut_and_marked() -> None:
     head = make(beams=2)
     with torch.no_grad():
-        head.decoder.embedding.weight[:] = 0  # type: ignore[index]
-        head.decoder.embedding.weight[97] = 5 * head.decoder.norm.bias.fill_(1)  # type: ignore[index,operator,union-attr]
+        head.decoder.embedding.weight[:] = 0
+        head.decoder.embedding.weight[97] = 5 * head.decoder.norm.bias.fill_(1)
     answers = head.decode(head(fused(), ask(head)), 2)
     assert answers[0][0] == ("a" * 11 + CUT, pytest.approx(1, abs=0.01))
 
@@ -222,8 +222,8 @@ def test_every_parameter_and_the_input_learn(train_on: Any) -> None:
         assert parameter.grad is not None, name
         # Positions beyond these answers, and keys' biases: a softmax cancels what all share.
         assert parameter.grad.any(), name
-    assert leaves.pooled.grad.any(1).all()  # type: ignore[union-attr]
-    assert leaves.tokens.grad.any(2).equal(joint.mask)  # type: ignore[union-attr]
+    assert leaves.pooled.grad.any(1).all()
+    assert leaves.tokens.grad.any(2).equal(joint.mask)
 
 
 def test_it_learns_to_write() -> None:

@@ -69,7 +69,7 @@ def fused() -> Features:
 
 def ask(head: Generation) -> Batch:
     targets = head.encode_targets([[text] for text in GIVEN])
-    return Batch(None, None, None, None, targets, list("12345"), 5)  # type: ignore[arg-type]
+    return Batch(None, None, None, None, targets, list("12345"), 5)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -35,7 +35,7 @@ class Table(AnswerDecoder):
     def start(self, memory: Memory) -> TableState:
         return TableState(memory.tokens[:, 0, 0].long())
 
-    def forward(self, ids: Tensor, state: TableState) -> Tensor:  # type: ignore[override]
+    def forward(self, ids: Tensor, state: TableState) -> Tensor:
         state.texts = ids if state.texts is None else torch.cat((state.texts, ids), 1)
         question = state.questions.repeat_interleave(len(ids) // len(state.questions))
         texts = state.texts

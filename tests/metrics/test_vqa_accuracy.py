@@ -205,4 +205,4 @@ def test_an_unknown_name_is_an_attribute_error():
     import vlm.metrics
 
     with pytest.raises(AttributeError, match=r"'vlm.metrics' has no attribute 'accuracy'"):
-        vlm.metrics.accuracy  # noqa: B018
+        vlm.metrics.accuracy  # noqa: B018  asking for the name is the test
