@@ -1,14 +1,13 @@
-"""WUPS by hand, and what is asked of WordNet."""
+"""WUPS by hand, and over a small WordNet."""
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from vlm.metrics import mean_wups, wups
-from vlm.metrics.wups import wordnet_similarity
+from vlm.metrics.wordnet import installed_wordnet
 
 NEAR = {("desk", "table"): 0.95, ("lamp", "light"): 0.5, ("desk", "light"): 0.2}
 
@@ -36,45 +35,23 @@ def test_by_hand(prediction: list[str], answer: list[str], threshold: float, sco
     assert wups(prediction, answer, similarity, threshold) == pytest.approx(score)
 
 
-class Meaning:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def wup_similarity(self, other: Meaning) -> float | None:
-        return similarity(self.name, other.name) or None
-
-
-def install(monkeypatch: pytest.MonkeyPatch, **wordnet: object) -> None:
-    corpus = ModuleType("nltk.corpus")
-    corpus.wordnet = SimpleNamespace(NOUN="n", **wordnet)
-    monkeypatch.setitem(sys.modules, "nltk", ModuleType("nltk"))
-    monkeypatch.setitem(sys.modules, "nltk.corpus", corpus)
-
-
-def test_the_nearest_meanings_of_two_nouns_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    senses = {"bureau": ["office", "desk"], "table": ["table", "chart"], "xyz": []}
-
-    def synsets(word: str, pos: str) -> list[Meaning]:
-        assert pos == "n"
-        return [Meaning(name) for name in senses[word]]
-
-    install(monkeypatch, ensure_loaded=lambda: None, synsets=synsets)
-    found = wordnet_similarity()
-    assert found("bureau", "table") == 0.95
-    assert found("bureau", "xyz") == 0
-    assert mean_wups(["bureau", "table"], ["table", "table"]) == {
-        "wups_0.9": pytest.approx((0.95 + 1) / 2),
-        "wups_0.0": pytest.approx((0.95 + 1) / 2),
+def test_objects_are_compared_as_sets(mini_wordnet: Path) -> None:
+    # Both are one step below furniture, which is the second from the root.
+    near = 2 * 2 / (1 + 1 + 2 * 2)
+    assert mean_wups(["desk", "chair"], ["chair", "chair"]) == {
+        "wups_0.9": pytest.approx((0.1 * near + 1) / 2),
+        "wups_0.0": pytest.approx((near + 1) / 2),
     }
-    assert mean_wups(["xyz, table"], ["table,xyz"]) == {"wups_0.9": 1, "wups_0.0": 1}
+    assert mean_wups(["xyz, chair"], ["chair,xyz"]) == {"wups_0.9": 1, "wups_0.0": 1}
 
 
-def test_it_is_left_out_without_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nltk.corpus", None)  # not installed
+def test_it_is_left_out_without_wordnet(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WNSEARCHDIR", raising=False)
+    monkeypatch.setattr("vlm.metrics.wordnet.PLACES", ())
+    installed_wordnet.cache_clear()
     assert mean_wups(["a"], ["a"]) == {}
-
-    def not_downloaded() -> None:
-        raise LookupError("Resource wordnet not found.")
-
-    install(monkeypatch, ensure_loaded=not_downloaded)
-    assert mean_wups(["a"], ["a"]) == {}
+    assert "wordnet-base" in caplog.text
+    assert "WNSEARCHDIR" in caplog.text
+    installed_wordnet.cache_clear()

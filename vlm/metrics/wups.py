@@ -6,9 +6,13 @@ Uncertain Input", NeurIPS 2014, section 4; their script calculate_wups.py settle
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from math import prod
+
+from vlm.metrics.wordnet import installed_wordnet
+
+_log = logging.getLogger(__name__)
 
 Similarity = Callable[[str, str], float]
 """How near two words are, in [0, 1]."""
@@ -49,44 +53,25 @@ def wups(
     )
 
 
-def wordnet_similarity() -> Similarity | None:
-    """Wu and Palmer's similarity of the nearest meanings that two nouns have in WordNet.
-
-    Returns:
-        None where nltk is not installed or its corpus `wordnet` was not downloaded.
-    """
-    try:
-        from nltk.corpus import wordnet
-
-        wordnet.ensure_loaded()
-    except (ImportError, LookupError):
-        return None
-
-    @lru_cache(maxsize=1 << 16)
-    def similarity(first: str, second: str) -> float:
-        pairs = (
-            (a, b)
-            for a in wordnet.synsets(first, pos=wordnet.NOUN)
-            for b in wordnet.synsets(second, pos=wordnet.NOUN)
-        )
-        return max((a.wup_similarity(b) or 0.0 for a, b in pairs), default=0.0)
-
-    return similarity
-
-
 def mean_wups(predictions: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
-    """WUPS at 0.9 and 0 over a split; empty without WordNet.
+    """WUPS at 0.9 and 0 over a split; empty, with a line in the log, without WordNet.
 
     Args:
         predictions: the answer given to each question, objects separated by commas.
         answers: the right ones.
     """
-    similarity = wordnet_similarity()
-    if similarity is None or not answers:
+    wordnet = installed_wordnet()
+    if wordnet is None:
+        _log.warning(
+            "WUPS is left out: WordNet is not there. Install Debian's package wordnet-base, or "
+            "name the folder of its index.noun, data.noun and noun.exc in WNSEARCHDIR."
+        )
+    if wordnet is None or not answers:
         return {}
     pairs = [(_objects(p), _objects(a)) for p, a in zip(predictions, answers, strict=True)]
     return {
-        f"wups_{threshold}": sum(wups(p, a, similarity, threshold) for p, a in pairs) / len(pairs)
+        f"wups_{threshold}": sum(wups(p, a, wordnet.similarity, threshold) for p, a in pairs)
+        / len(pairs)
         for threshold in (0.9, 0.0)
     }
 

@@ -31,7 +31,7 @@ class COCOQA(VQADataModule):
     """COCO-QA: `train` and `test`; validation is cut from the training photos.
 
     The report's lines are the four types: object, number, color, location. WUPS is given at
-    0.9 and 0 where nltk and its WordNet are there (`vlm.metrics.wups`).
+    0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
 
     Args:
         root: folder with `train/` and `test/`, each with questions, answers, image ids and types.

@@ -40,7 +40,7 @@ class DAQUAR(VQADataModule):
     answer in alphabetical order ("chair, table"), and a prediction is right if it names the same
     ones in any order. The report's lines are kinds of answer: number, color, object. The words that
     name a photo at a question's end are taken off. WUPS, the paper's measure, is given at 0.9 and 0
-    where nltk and its WordNet are there (`vlm.metrics.wups`).
+    where WordNet is there (`vlm.metrics.wordnet`).
 
     The full set has 6,795 + 5,673 questions, the reduced one 3,876 + 297, in the files of the site;
     the paper counts 6,794 + 5,674, so no size is checked.
