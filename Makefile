@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train demo test test-all lint bench build clean
+.PHONY: train demo test test-all fuzz lint bench build clean
 
 # The stamp is made last: an installation that was interrupted starts clean on the next call.
 # "compat" puts this folder on the path: the default's import hook comes after a folder of the same
@@ -34,6 +34,12 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -q
+
+# What strangers send, at random: pictures, questions, lines of data and configurations. A failure
+# prints what reproduces it.
+FUZZ_CASES ?= 10000
+fuzz: $(READY)
+	VLM_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q tests/fuzz
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -47,7 +47,7 @@ def plain_epoch(task: LightningModule, loader: DataLoader[Batch]) -> float:
     """Seconds of one epoch over the same loader, on a new copy of the model."""
     model = copy.deepcopy(task.model).train()
     optimizer = task.optimizer(model.parameters())
-    schedule = WarmupCosine(optimizer, 10 * len(loader))
+    schedule = WarmupCosine(optimizer, 10 * len(loader), len(loader))
     started = time.perf_counter()
     for batch in loader:
         loss = model.head.loss(model(batch), batch)

@@ -95,9 +95,9 @@ def test_the_grid_has_its_files() -> None:
         if not (CONFIGS / folder / f"{name}.yaml").is_file()
     ]
     assert not missing
-    # `compare` holds comparisons; tests/compare reads those.
+    # tests/compare reads the comparisons, tests/data/test_recipes.py the recipes.
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*PARTS, "compare", "data"}
+    assert folders == {*PARTS, "compare", "data", "recipes"}
     assert EXPERIMENTS
     assert DATA_SETS
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vlm.checkpoint import CheckpointError
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
 from vlm.inference import load
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vlm.allowed import check_config
 from vlm.checkpoint_file import CheckpointError, read_checkpoint_file
+from vlm.lora import merge_lora
 from vlm.model import PARTS, VQAModel
+from vlm.part import KEYS
+from vlm.reach import nothing_fetched
 from vlm.weights import differences, misfit
 
 KEY = "vlm"
@@ -28,7 +33,7 @@ class Checkpoint(NamedTuple):
         model: the model's configuration (`VQAModel.config`).
         weights: its parameters and buffers.
         about: which run made it, on which data, with which answers.
-        step: optimiser steps it had trained for.
+        step: optimiser steps it had trained for; 0 of a model that nobody can train on.
     """
 
     path: Path
@@ -70,9 +75,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: a checkpoint of another program; wanted one that `vlm fit` made."
         )
     own = content[KEY]
-    if own["format"] != FORMAT:
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        found = own.get("format") if isinstance(own, dict) else own
         raise CheckpointError(
-            f"{path}: written in format {own['format']}; this version of vlm reads {FORMAT}."
+            f"{path}: written in format {found!r}; this version of vlm reads {FORMAT}."
         )
     weights = {
         name.removeprefix(PREFIX): value
@@ -83,18 +89,58 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
-    """Rebuild the model of a checkpoint, in evaluation mode.
+    """Rebuild the model of a checkpoint, in evaluation mode, with LoRA merged into its weights.
+    Fetches nothing.
 
     Args:
         checkpoint: as `read_checkpoint` gives it.
         trust: also import parts from outside vlm, which runs their code.
 
     Raises:
-        CheckpointError: weights that do not fit the configuration, with the difference.
+        CheckpointError: a configuration from which no model can be made, or weights that do not
+            fit it, with the difference.
     """
-    model = VQAModel.from_config(checkpoint.model, trust)
+    try:
+        with nothing_fetched():
+            model = VQAModel.from_config(checkpoint.model, trust)
+    except Exception as error:  # whatever parts raise of arguments that are not theirs
+        reason = str(error) if isinstance(error, (ValueError, OSError)) else repr(error)
+        raise CheckpointError(f"{checkpoint.path}: no model can be made of it. {reason}") from error
     load_weights(model, checkpoint.weights, str(checkpoint.path))
+    for part in model.children():
+        if part.lora is not None:
+            merge_lora(part)
     return model.eval()
+
+
+def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
+    """Refuse a checkpoint with classes of packages that the user's configuration does not name.
+
+    Args:
+        checkpoint: which a training command would build with the code of those classes.
+        asked: the model section of the configuration; its packages run anyway.
+
+    Raises:
+        CheckpointError: names the class.
+    """
+    packages = {path.partition(".")[0] for path in _class_paths(asked)} - {"vlm"}
+    try:
+        check_config(checkpoint.model, KEYS, packages)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: {error} A training command takes classes that its configuration "
+            f"names."
+        ) from error
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _class_paths(item)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
@@ -149,7 +195,15 @@ def _compare(name: str, stored: Any, asked: Any, lines: list[str]) -> None:
         for key in asked:
             if key not in _DERIVED and key in stored:
                 _compare(f"{name}.{key}", stored[key], asked[key], lines)
-    elif (list(stored) if isinstance(stored, (list, tuple)) else stored) != (
-        list(asked) if isinstance(asked, (list, tuple)) else asked
-    ):
+    elif not _is(stored, asked):
         lines.append(f"{name}: {stored} in the checkpoint, {asked} asked")
+
+
+def _is(stored: Any, asked: Any) -> bool:
+    """Whether a stored value is what was asked for, or what a constructor made more exact of it:
+    of a model's name that of its weights (`resnet18.a1_in1k`), of no options those it filled in."""
+    if isinstance(stored, (list, tuple)) and isinstance(asked, (list, tuple)):
+        return list(stored) == list(asked)
+    if isinstance(stored, str) and isinstance(asked, str):
+        return stored == asked or stored.startswith(f"{asked}.")
+    return stored == asked or (isinstance(stored, dict) and asked is None)

@@ -33,7 +33,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: weights that are not finite, or a file that cannot be written.
     """
-    if name := _not_finite(content["state_dict"]):
+    if name := first_not_finite(content["state_dict"]):
         raise CheckpointError(f"{path}: not written, since {name} is not finite.")
     # In the same folder, since a rename is atomic within one file system only.
     partial = path.with_name(path.name + PARTIAL)
@@ -109,6 +109,10 @@ def _read(path: Path) -> dict[str, Any]:
         kind = "a web page" if b"<" in start[:16] else "no checkpoint"
         if start.startswith(b"version https://git-lfs"):
             kind = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
+        elif start.startswith(b"\x80"):
+            kind = "a pickle, which can run code as it is opened, and is not read"
+        elif path.suffix == ".safetensors":
+            kind = "weights alone; name the folder with its config.json"
         raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
     real = path.resolve()  # `last.ckpt` is a link
     sum_file = real.with_name(real.name + SUM_SUFFIX)
@@ -125,12 +129,12 @@ def _read(path: Path) -> dict[str, Any]:
             f"loaded ({type(error).__name__}, {size} bytes). Take another checkpoint of the run."
         ) from error
     weights = content.get("state_dict") if isinstance(content, dict) else None
-    if isinstance(weights, dict) and (name := _not_finite(weights)):
+    if isinstance(weights, dict) and (name := first_not_finite(weights)):
         raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
     return content
 
 
-def _not_finite(weights: Mapping[str, Any]) -> str | None:
+def first_not_finite(weights: Mapping[str, Any]) -> str | None:
     """The first weight with a NaN or an infinity in it."""
     floats = {
         name: value

@@ -73,14 +73,14 @@ def mistake_in(choices: Sequence[object]) -> str | None:
     """
     for text in choices:
         if not isinstance(text, str):
-            return f"got the choice {text!r}; wanted texts."
+            return f"got the choice {text!r:.80}; wanted texts."
         if not text.strip():
             return f"got an empty choice in {_short(choices)}; wanted some text in each."
     if len(choices) < 2:
         return f"got the choices {_short(choices)}; wanted two at least, or none to choose from."
     if len(set(choices)) < len(choices):
         twice = next(text for text in choices if choices.count(text) > 1)
-        return f"the choice {twice!r} stands there twice; wanted each once."
+        return f"the choice {twice!r:.80} stands there twice; wanted each once."
     return None
 
 

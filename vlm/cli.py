@@ -19,10 +19,12 @@ commands:
   predict    write its answers           vlm predict -c RUN/config.yaml --ckpt_path CHECKPOINT
   check-data list what is wrong with it  vlm check-data configs/own_data.yaml --data.path FILE
   shard      pictures to tar shards      vlm shard configs/easy_vqa.yaml FOLDER
+  cache      pictures to features        vlm cache CONFIG --data.pictures.features=FOLDER
   submit     file for a test server      vlm submit PREDICT/predictions.jsonl QUESTIONS.json
   ask        answer one question         vlm ask RUN photo.png "What color is the shape?"
   demo       ask in the browser          vlm demo RUN [ANOTHER_RUN]
   explain    show why it says so         vlm explain RUN photo.png "What color is the shape?"
+  share      a model for others          vlm share RUN FOLDER
   compare    train fusions alike, report vlm compare configs/compare/easy_vqa.yaml
 
 RUN is the folder that `fit` names, CHECKPOINT is RUN/checkpoints/best.ckpt.
@@ -60,6 +62,14 @@ def main(args: Sequence[str] | None = None) -> None:
         from vlm.shard import shard
 
         shard(arguments[1:])
+    elif arguments[0] == "share":
+        from vlm.share import share
+
+        share(arguments[1:])
+    elif arguments[0] == "cache":
+        from vlm.cache import cache
+
+        cache(arguments[1:])
     elif arguments[0] == "submit":
         from vlm.submit import submit
 

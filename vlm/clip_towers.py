@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from vlm.hub import hub_access, nearest
+from vlm.hub import nearest
+from vlm.reach import hub_access
 from vlm.weights import PACKAGE, SUFFIXES, find_file, misfit
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -148,7 +149,10 @@ def _load(name: str, pretrained: bool | str, image_size: int | None) -> Any:
     if not named and _is_file(pretrained):
         source = str(find_file(str(pretrained), SUFFIXES, "weights"))
     place = name.removeprefix(FOLDER).removeprefix(HUB)
-    with hub_access(place), open_clip_errors(name if named else str(pretrained)):
+    with (
+        hub_access(place, from_scratch=not named),
+        open_clip_errors(name if named else str(pretrained)),
+    ):
         return open_clip.create_model(
             name,
             pretrained=source,

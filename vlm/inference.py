@@ -19,7 +19,10 @@ from vlm.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads.generation import CUT, Generation
 from vlm.heads.multi_task import answering
+from vlm.image.load import ImageError
 from vlm.model import VQAModel
+from vlm.shared_model import is_shared, read_shared, write_shared
+from vlm.text.gate import clean_text
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
@@ -56,17 +59,18 @@ class Answer:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
-    """Load a trained model from a checkpoint or a run folder; needs no network.
+    """Load a trained model; needs no network. Runs no code from the file, whoever made it.
 
     Args:
-        path: a `.ckpt` file that `vlm fit` wrote, or a run's folder (its best checkpoint).
+        path: a `.ckpt` file that `vlm fit` wrote, a run's folder (its best checkpoint), or a folder
+            that `VQA.save` or `vlm share` wrote.
         device: where to run.
         trust: also import parts from outside vlm, which runs their code.
 
     Raises:
         CheckpointError: missing, damaged or of another kind, with the reason.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_shared(path, trust) if is_shared(path) else read_checkpoint(path)
     return VQA(load_model(checkpoint, trust).to(device), checkpoint.about)
 
 
@@ -80,6 +84,17 @@ class VQA:
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model for others, who load it with `vlm.load(folder)`: see `write_shared`.
+
+        Args:
+            folder: new or empty.
+
+        Returns:
+            The folder.
+        """
+        return write_shared(self.model, self.about, folder)
 
     @torch.no_grad()
     def see(self, image: Picture) -> Seen:
@@ -135,8 +150,8 @@ class VQA:
         """
         check_positive(top_k=top_k)
         single = isinstance(question, str)
-        if not isinstance(question, Sequence):
-            raise ValueError(f"question: got {question!r}; wanted a text or a list of texts.")
+        if not isinstance(question, Sequence) or isinstance(question, bytes):
+            raise ValueError(f"question: got {question!r:.80}; wanted a text or a list of texts.")
         questions = [question] if isinstance(question, str) else list(question)
         several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
         pictures = list(image) if several else [image]  # type: ignore[arg-type]
@@ -147,11 +162,7 @@ class VQA:
             )
         if several and any(isinstance(picture, Seen) for picture in pictures):
             raise ValueError("image: got a seen picture in a list; wanted it by itself.")
-        for number, text in enumerate(questions, start=1):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(
-                    f"question {number}: got {text!r}; wanted text that asks about the picture."
-                )
+        questions = [_asked(text, number) for number, text in enumerate(questions, start=1)]
         given = None if choices is None else _checked_choices(choices, single, len(questions))
         answers = self._answer(pictures, questions, top_k, given) if questions else []
         return answers[0] if single else answers
@@ -169,10 +180,7 @@ class VQA:
         processor = self.model.processor._replace(takes_choices=takes_choices)
         transform: Any = processor.transform
         seen = pictures[0] if isinstance(pictures[0], Seen) else None
-        if seen is None:
-            images = transform.stack([transform.open(picture) for picture in pictures])
-        else:
-            images = seen.images
+        images = transform.stack(_opened(transform, pictures)) if seen is None else seen.images
         index = [0] * len(questions) if len(pictures) == 1 else range(len(questions))
         batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
         output = self.model(batch, None if seen is None else seen.features)
@@ -215,6 +223,30 @@ class VQA:
         return tuple(warnings)
 
 
+def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:
+    opened = []
+    for number, picture in enumerate(pictures, start=1):
+        try:
+            opened.append(transform.open(picture))
+        except ImageError as error:
+            if len(pictures) == 1:
+                raise
+            raise ImageError(f"picture {number}: {error}", error.kind) from error
+    return opened
+
+
+def _asked(text: object, number: int) -> str:
+    try:
+        cleaned = clean_text(text)
+    except ValueError as error:
+        raise ValueError(f"question {number}: {error} that asks about the picture.") from error
+    if not cleaned.strip():
+        raise ValueError(
+            f"question {number}: got {text!r:.80}; wanted text that asks about the picture."
+        )
+    return cleaned
+
+
 def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[str]]:
     """A list of choices for each question."""
     lists = [choices] if single else choices
@@ -229,7 +261,13 @@ def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[st
         raise ValueError(
             f"choices: got {len(lists)} lists for {questions} questions; wanted one for each."
         )
+    checked = []
     for number, given in enumerate(lists, start=1):
-        if mistake := mistake_in(given):
+        try:
+            texts = [clean_text(text) if isinstance(text, str) else text for text in given]
+        except ValueError as error:
+            raise ValueError(f"choices of question {number}: {error}.") from error
+        if mistake := mistake_in(texts):
             raise ValueError(f"choices of question {number}: {mistake}")
-    return [list(given) for given in lists]
+        checked.append(texts)
+    return checked

@@ -6,16 +6,23 @@ from typing import Any
 
 from torch import nn
 
+from vlm.allowed import check_config
 from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
-from vlm.part import build
+from vlm.part import KEYS, build
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
 
-PARTS = ("image_encoder", "text_encoder", "fusion", "head")
+_BASES: dict[str, type] = {
+    "image_encoder": ImageEncoder,
+    "text_encoder": TextEncoder,
+    "fusion": Fusion,
+    "head": AnswerHead,
+}
+PARTS = tuple(_BASES)
 
 
 class VQAModel(nn.Module):
@@ -91,8 +98,21 @@ class VQAModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], trust: bool = False) -> VQAModel:
-        """Make a model from `config`; see `vlm.part.build` for `trust`."""
-        return cls(**{name: build(config[name], trust) for name in PARTS})
+        """Make a model from `config`; see `vlm.part.build` for `trust`.
+
+        Raises:
+            ValueError: as `build` does, before any part is made; other parts than these four.
+        """
+        check_config(config, KEYS, trust)
+        if not isinstance(config, dict) or set(config) != set(PARTS):
+            raise ValueError(f"got {', '.join(config)[:200]!r}; wanted {', '.join(PARTS)}.")
+        parts = {name: build(config[name], trust) for name in PARTS}
+        for name, base in _BASES.items():
+            if not isinstance(parts[name], base):
+                raise ValueError(
+                    f"{name}: got {type(parts[name]).__name__}; wanted one of {base.__name__}'s."
+                )
+        return cls(**parts)
 
 
 def _check_width(name: str, got: int, part: nn.Module, wanted: int, source: nn.Module) -> None:

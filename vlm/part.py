@@ -11,10 +11,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
 
 from torch import nn
+
+from vlm.allowed import check_config
+from vlm.lora import LoRA, add_lora
+
+KEYS = ("class_path", "init_args", "factory", "lora")
+"""What a stored configuration of a part may have."""
 
 
 class Configured:
@@ -53,7 +60,19 @@ class Configured:
 
 
 class Part(Configured, nn.Module):
-    """Base of image encoders, text encoders, merges, fusions and heads."""
+    """Base of image encoders, text encoders, merges, fusions and heads.
+
+    Attributes:
+        lora: the corrections of its layers that are trained instead of it (`vlm.lora.add_lora`).
+    """
+
+    lora: LoRA | None = None
+
+    def layer_names(self) -> list[list[str]]:
+        """Names of its parameters, layer by layer from the input to the output; of a part that
+        does not know better, one layer with all of them."""
+        names = [name for name, _ in self.named_parameters()]
+        return [names] if names else []
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -82,7 +101,9 @@ def _copied(value: Any) -> Any:
 def _describe(value: Any) -> Any:
     if isinstance(value, Configured):
         arguments = {name: _describe(item) for name, item in value.arguments.items()}
-        return {"class_path": _path(value.made_as), "init_args": arguments}
+        config = {"class_path": _path(value.made_as), "init_args": arguments}
+        lora = getattr(value, "lora", None)
+        return config if lora is None else config | {"lora": asdict(lora)}
     if isinstance(value, type):
         return {"class_path": _path(value), "factory": True}
     if isinstance(value, partial):
@@ -134,43 +155,49 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
     """Make an object from its `config`.
 
     Args:
-        config: `class_path`, `init_args` and, for a factory, `factory: true`.
+        config: `class_path`, `init_args`, for a factory `factory: true`, and `lora` if it has it.
         trust: also import classes from outside `vlm`. A configuration that names a class runs
             that class's code: say True only for files of your own.
 
     Raises:
         ValueError: a foreign class without `trust`, an unknown class, arguments that do not fit.
     """
-    cls = _import(config["class_path"], trust)
-    arguments = {k: _rebuild(v, trust) for k, v in config.get("init_args", {}).items()}
+    # All of it first: nothing is imported of a configuration that names one foreign class.
+    check_config(config, KEYS, trust)
+    if not isinstance(config, dict) or "class_path" not in config:
+        raise ValueError(f"got {str(config)[:60]!r}; wanted a part's class_path and init_args.")
+    return _build(config)
+
+
+def _build(config: dict[str, Any]) -> Any:
+    cls = _import(config["class_path"])
+    arguments = {k: _rebuild(v) for k, v in config.get("init_args", {}).items()}
     if config.get("factory"):
         return partial(cls, **arguments) if arguments else cls
     try:
-        return cls(**arguments)
+        made = cls(**arguments)
     except TypeError as error:
         raise ValueError(
             f"{config['class_path']}: its stored arguments {sorted(arguments)} do not fit this "
             f"version of the class ({error})."
         ) from error
+    if "lora" in config:
+        add_lora(made, LoRA.from_config(config["lora"]))
+    return made
 
 
-def _rebuild(value: Any, trust: bool) -> Any:
+def _rebuild(value: Any) -> Any:
     if isinstance(value, dict):
         if "class_path" in value:
-            return build(value, trust)
-        return {name: _rebuild(item, trust) for name, item in value.items()}
+            return _build(value)
+        return {name: _rebuild(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rebuild(item, trust) for item in value]
+        return [_rebuild(item) for item in value]
     return value
 
 
-def _import(path: str, trust: bool) -> Any:
+def _import(path: str) -> Any:
     module_name, _, name = path.rpartition(".")
-    if not trust and module_name.split(".")[0] != "vlm":
-        raise ValueError(
-            f"{path} is not a class of vlm. Loading it runs its code: pass trust=True if you "
-            f"trust the origin of this file."
-        )
     try:
         module = importlib.import_module(module_name)
     except (ModuleNotFoundError, ValueError) as error:

@@ -14,6 +14,7 @@ from vlm.features import Features
 from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
+from vlm.text.gate import clean_text
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -45,13 +46,21 @@ class Processor(NamedTuple):
         """Put questions about U transformed pictures together; see `Batch`.
 
         Raises:
-            ValueError: choices for a head that takes none.
+            ValueError: choices for a head that takes none; a text that is none, naming its id.
         """
         if choices is not None and not self.takes_choices:
             raise ValueError(
                 "choices: got some, and this model's head takes none; leave them out, or ask a "
                 "model trained with vlm.heads.MultipleChoice."
             )
+        ids = [str(i) for i in range(len(questions))] if ids is None else list(ids)
+        questions = [
+            _clean(text, "question", id_) for text, id_ in zip(questions, ids, strict=True)
+        ]
+        choices, answers = (
+            _clean_lists(choices, "choice", ids),
+            _clean_lists(answers, "answer", ids),
+        )
         candidates = None if choices is None else make_choices(choices, self.tokenizer)
         words, mask = self.tokenizer(questions)
         return Batch(
@@ -60,7 +69,25 @@ class Processor(NamedTuple):
             words=words,
             words_mask=mask,
             targets=None if answers is None else self.encode_targets(answers, choices),
-            ids=[str(i) for i in range(len(questions))] if ids is None else list(ids),
+            ids=ids,
             total=total or len(questions),
             choices=candidates,
         )
+
+
+def _clean(text: str, kind: str, question_id: str) -> str:
+    try:
+        return clean_text(text)
+    except ValueError as error:
+        raise ValueError(f"{kind} (id {question_id!r}): {error}.") from error
+
+
+def _clean_lists(
+    lists: Sequence[Sequence[str]] | None, kind: str, ids: Sequence[str]
+) -> list[list[str]] | None:
+    if lists is None:
+        return None
+    return [
+        [_clean(text, kind, question_id) for text in given or ()]
+        for given, question_id in zip(lists, ids, strict=True)
+    ]

@@ -18,7 +18,7 @@ EXAMPLES = """\
 examples:
   vlm shard configs/easy_vqa.yaml shards/
   vlm shard configs/easy_vqa.yaml shards/ --data=configs/data/vqa_v2.yaml --data.root=/data/vqa_v2
-  vlm fit -c configs/easy_vqa.yaml --data.shards.path=shards/
+  vlm fit -c configs/easy_vqa.yaml --data.pictures.shards.path=shards/
 
 Further options are those of `vlm fit`. What FOLDER has already is not written again: run the same
 command again to go on after an interruption, or with another configuration to add its pictures.
@@ -62,5 +62,5 @@ def shard(arguments: Sequence[str]) -> None:
     print(
         f"{given.folder}: {written:,} pictures written; {len(index):,} are there now, shards: "
         f"{len(index.shards):,}, together {size / 10**6:,.1f} MB. "
-        f"Use them with --data.shards.path={given.folder}"
+        f"Use them with --data.pictures.shards.path={given.folder}"
     )

@@ -13,9 +13,11 @@ from own_files import write_photos, write_rows
 from PIL import Image
 
 from vlm.data import EasyVQA, OwnData
-from vlm.data.check import DataCheck, check_data
+from vlm.data.check import check_data
 from vlm.data.check_report import write_check
-from vlm.image import transform
+from vlm.data.check_result import DataCheck
+from vlm.data.pictures import Pictures
+from vlm.image import load
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_pictures_are_read(
 ) -> None:
     photo = tmp_path / "photos" / rows[12]["image"]
     if content == "large":
-        monkeypatch.setattr(transform, "MAX_PIXELS", 2000)
+        monkeypatch.setattr(load, "MAX_PIXELS", 2000)
         Image.new("RGB", (100, 100)).save(photo)
     elif content == "truncated":
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -154,10 +156,10 @@ def test_features_of_regions_are_read_in_the_place_of_pictures(
     (tmp_path / "features" / f"{Path(rows[4]['image']).stem}.npz").write_bytes(b"no features")
     (tmp_path / "features" / f"{Path(rows[6]['image']).stem}.npz").unlink()
     my = write_rows(tmp_path / "my.jsonl", rows)
-    found = check_data(OwnData(str(my), regions=tmp_path / "features"))
+    found = check_data(OwnData(str(my), pictures=Pictures(regions=str(tmp_path / "features"))))
     assert found.errors.counts == {"unreadable image": 1, "missing image": 1}
     assert "my.jsonl, line 7, column 'image'" in found.errors.kept["missing image"][0]
-    found = check_data(OwnData(str(my), regions=tmp_path / "nosuch"))
+    found = check_data(OwnData(str(my), pictures=Pictures(regions=str(tmp_path / "nosuch"))))
     assert found.errors.counts == {"unreadable data": 1}
 
 

@@ -149,7 +149,7 @@ def test_a_training_that_could_not_choose_does_not_begin(
             ["yes", "no"] if row["answer"] in ("yes", "no") else ["red", "green", "blue"]
         )
     more = [f"--data.{s}={write_rows(tmp_path / f'{s}.jsonl', held_out)}" for s in ("validation",)]
-    options = small(tmp_path, my, *more, "--run.test=false", "--data.cache_images=false")
+    options = small(tmp_path, my, *more, "--run.test=false", "--data.pictures.in_memory=false")
     said = fails(["fit", "-c", CONFIG, *options, CHOOSE], capsys)
     assert re.search(rf"my\.jsonl, line 7, column 'choices' \(id '7'\): {message}", said), said
     assert "vlm.heads.Classification" in said

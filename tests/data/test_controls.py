@@ -13,6 +13,7 @@ import torch
 from vlm.data import EasyVQA
 from vlm.data.controls import CONTROLS, controlled
 from vlm.data.datamodule import VQADataModule
+from vlm.data.pictures import Pictures
 from vlm.image import ConvNet
 from vlm.image.transform import GREY
 from vlm.processor import Processor
@@ -47,9 +48,9 @@ def batches(made: VQADataModule) -> list[Any]:
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_each_control_takes_one_side_away(data: Path, cache: bool) -> None:
-    full = batches(module(data, None, cache_images=cache))
+    full = batches(module(data, None, pictures=Pictures(in_memory=cache)))
     for control in CONTROLS:
-        made = module(data, control, cache_images=cache)
+        made = module(data, control, pictures=Pictures(in_memory=cache))
         assert made.words == module(data, None).words
         assert made.table("test").equals(module(data, None).table("test")), "for the scores"
         for before, after in zip(full, batches(made), strict=True):

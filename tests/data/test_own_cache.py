@@ -12,7 +12,7 @@ import pytest
 from own_files import write_photos, write_rows
 
 from vlm.data import OwnData
-from vlm.data.pictures import PictureFile
+from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError, Problems, collecting
 
 
@@ -78,7 +78,7 @@ def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
     for _ in range(2):
         data = OwnData(str(tmp_path / "my.parquet"))
         for image in data.table("train")["image"].to_pylist():
-            assert data.pictures(image) in content
+            assert data.picture_source(image) in content
     assert not kept(tmp_path)
 
 

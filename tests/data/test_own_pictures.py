@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from vlm.data import OwnData
 from vlm.data.images import ImageStore
-from vlm.data.pictures import PictureFile
+from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError
 from vlm.image import ImageError
 from vlm.image.transform import ImageTransform
@@ -37,7 +37,7 @@ TRANSFORM = ImageTransform((3, 5))
 
 def colors_of(data: OwnData, table: pa.Table, cached: bool = False) -> list[str]:
     """What is seen for each question."""
-    store = ImageStore(TRANSFORM, data.pictures)
+    store = ImageStore(TRANSFORM, data.picture_source)
     images, ids = table["image"].to_pylist(), table["id"].to_pylist()
     if cached:
         store.cache(images, ids, "test")
@@ -111,7 +111,7 @@ def test_a_base64_cell_of_csv_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "my.csv").write_text(f"image,question,answer\n{text},what?,x\n")
     data = OwnData(str(tmp_path / "my.csv"), test=str(tmp_path / "my.csv"))
     table = data.read("train")
-    whole = ImageStore(ImageTransform((300, 300)), data.pictures)
+    whole = ImageStore(ImageTransform((300, 300)), data.picture_source)
     shown = whole.read(table["image"].to_pylist(), ["1"])[0]
     assert_close(shown, torch.from_numpy(noise).permute(2, 0, 1))
 
@@ -130,7 +130,7 @@ def test_a_broken_picture_is_named_by_its_place(tmp_path: Path) -> None:
     content[1]["image"], content[3]["image"] = b"no picture", b""
     path = write(tmp_path / "my.parquet", content)
     data = OwnData(path, test=path)
-    store = ImageStore(TRANSFORM, data.pictures)
+    store = ImageStore(TRANSFORM, data.picture_source)
     table = data.read("train").to_pylist()
     for row, reason in ((table[1], "not a readable picture"), (table[3], "the file is empty")):
         with pytest.raises(ImageError) as caught:

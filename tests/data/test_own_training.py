@@ -142,7 +142,7 @@ def test_pictures_inside_a_parquet_file_reach_loader_workers(tmp_path: Path) -> 
         row["image"] = (tmp_path / "photos" / row["image"]).read_bytes()
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
     pq.write_table(table, tmp_path / "my.parquet")
-    options = ["--data.cache_images=false", "--data.workers=1", "--trainer.max_epochs=2"]
+    options = ["--data.pictures.in_memory=false", "--data.workers=1", "--trainer.max_epochs=2"]
     main(["fit", "-c", CONFIG, *small(tmp_path, tmp_path / "my.parquet", *options)])
     assert only(tmp_path, "*/test.json").is_file()
 

@@ -46,7 +46,7 @@ def arguments(data: Path, regions: Path, folder: Path, fusion: str = "BAN") -> l
         "fit",
         f"-c={ROOT / 'configs/easy_vqa.yaml'}",
         f"--data.root={data}",
-        f"--data.regions={regions}",
+        f"--data.pictures.regions={regions}",
         "--data.images_per_batch=3",
         "--data.validation_share=0.25",
         f"--model.image_encoder={ROOT / 'configs/image/regions.yaml'}",
@@ -64,7 +64,7 @@ def arguments(data: Path, regions: Path, folder: Path, fusion: str = "BAN") -> l
 def test_a_published_model_trains_for_an_epoch(
     fusion: str, data: Path, regions: Path, tmp_path: Path
 ) -> None:
-    cache = ["--data.cache_images=false"] if fusion == "BAN" else []
+    cache = ["--data.pictures.in_memory=false"] if fusion == "BAN" else []
     workers = ["--data.workers=2"] if fusion == "BAN" else []
     cli = VQACLI([*arguments(data, regions, tmp_path, fusion), *cache, *workers])
     assert type(cli.model.model.fusion).__name__ == fusion
@@ -132,8 +132,8 @@ def test_model_and_data_that_do_not_agree(
     data: Path, regions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(data, regions, tmp_path)
-    without = [option for option in given if not option.startswith("--data.regions")]
-    assert "data.regions names none" in failed(capsys, without)
+    without = [option for option in given if not option.startswith("--data.pictures.regions")]
+    assert "data.pictures.regions names none" in failed(capsys, without)
     pictures = [option for option in given if "image_encoder" not in option]
     assert "the image encoder reads pictures" in failed(capsys, pictures)
     wide = [*given, "--model.image_encoder.init_args.dim=2048"]
@@ -178,7 +178,7 @@ def test_vqa_v2_from_a_tsv_without_a_photo(tmp_path: Path) -> None:
     given += [
         f"--data={ROOT / 'configs/data/vqa_v2.yaml'}",
         f"--data.root={root}",
-        f"--data.regions=[{tmp_path / 'trainval.tsv'}]",
+        f"--data.pictures.regions=[{tmp_path / 'trainval.tsv'}]",
         "--data.images_per_batch=3",
         "--data.workers=0",
         "--data.vocabulary.min_answer_count=2",
@@ -200,6 +200,6 @@ def test_check_data_reads_the_regions(
     assert caught.value.code == 0
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit) as caught:
-        main(["check-data", *given, f"--data.regions={tmp_path / 'none'}"])
+        main(["check-data", *given, f"--data.pictures.regions={tmp_path / 'none'}"])
     assert caught.value.code == 1
     assert "0.png: no features of it in" in capsys.readouterr().out.replace("\n", "")

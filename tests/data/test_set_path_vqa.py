@@ -55,7 +55,9 @@ def test_equal_pictures_are_one_image(root: Path) -> None:
     data = PathVQA(root)
     first, second, third = data.table("train")["image"].to_pylist()
     assert first == third != second
-    colors = [load_picture(image, data.pictures).getpixel((2, 2)) for image in (first, second)]
+    colors = [
+        load_picture(image, data.picture_source).getpixel((2, 2)) for image in (first, second)
+    ]
     assert [color[0] > 200 for color in colors] == [True, False]
     assert [color[2] > 200 for color in colors] == [False, True]
 

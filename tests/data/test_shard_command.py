@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, small_run, write_data
 
 from vlm.cli import main
-from vlm.data import EasyVQA
+from vlm.data.pictures import Pictures
 from vlm.data.shards import Shards
 from vlm.training.cli import VQACLI
 
@@ -37,7 +37,10 @@ def test_a_training_from_shards_is_that_from_files(
     sharded: Path, run: Path, tmp_path: Path
 ) -> None:
     """The same order, answers and scores, for local shards are read at random."""
-    options = [f"--data.shards.path={sharded / 'shards'}", "--data.cache_images=false"]
+    options = [
+        f"--data.pictures.shards.path={sharded / 'shards'}",
+        "--data.pictures.in_memory=false",
+    ]
     found = VQACLI([*small_run(sharded, tmp_path), *options, "--data.workers=1"]).run_folder
     ours, theirs = predictions(found), predictions(run)
     assert len(ours) == len(theirs) == 36
@@ -52,7 +55,12 @@ def test_check_data_reads_the_shards(
 ) -> None:
     shards = tmp_path / "shards"
     shutil.copytree(sharded / "shards", shards)
-    command = ["check-data", CONFIG, f"--data.root={sharded}", f"--data.shards.path={shards}"]
+    command = [
+        "check-data",
+        CONFIG,
+        f"--data.root={sharded}",
+        f"--data.pictures.shards.path={shards}",
+    ]
     command += [f"--output={tmp_path}"]
     with pytest.raises(SystemExit) as ended:
         main(command)
@@ -102,6 +110,6 @@ def test_mistakes_end_in_one_line(
     assert "--shard-mb: got 0; wanted 1 or more" in capsys.readouterr().err
 
 
-def test_pictures_and_regions_are_not_both(data: Path) -> None:
-    with pytest.raises(ValueError, match="regions and shards: got both"):
-        EasyVQA(data, shards=Shards("x"), regions="y")
+def test_pictures_and_regions_are_not_both() -> None:
+    with pytest.raises(ValueError, match=r"pictures\.regions and pictures\.shards: got both"):
+        Pictures(shards=Shards("x"), regions="y")

@@ -244,5 +244,5 @@ def test_addresses_without_shards(server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed, not missing")
 def test_an_address_whose_package_is_not_installed() -> None:
-    with pytest.raises(DataError, match=r"data\.shards\.path: s3://nowhere: .*s3fs"):
+    with pytest.raises(DataError, match=r"data\.pictures\.shards\.path: s3://nowhere: .*s3fs"):
         Shards("s3://nowhere").open()

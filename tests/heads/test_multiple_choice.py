@@ -213,7 +213,7 @@ def test_mistakes_are_named() -> None:
         batch_of(made, answers=[["a bird"], *ANSWERS[1:]])
     with pytest.raises(ValueError, match="answers: got 'it'; wanted one of the question's choices"):
         made.head.evidence(made(batch_of(made)), ["a cat", "it", "it", "a cat"])
-    with pytest.raises(ValueError, match=r"choices of question 2: got None; wanted texts"):
+    with pytest.raises(ValueError, match=r"choices of question 2: got \[\]; wanted texts"):
         batch_of(made, [CHOICES[0], None, *CHOICES[2:]])
     other = VQAModel(
         ConvNet(12, (5, 7)), BagOfWords(WORDS, 13), Pooled(12, 13), Classification(256, ["a", "b"])

@@ -177,5 +177,5 @@ def test_offline_fails_at_once_and_clearly(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     open_clip.get_model_config("RN50")  # open_clip itself is loaded
     for name, tag in {"RN50": "openai", "hf-hub:nobody/no-model": True}.items():
-        with pytest.raises(OSError, match=r"(?s)HF_HUB_OFFLINE is set.*pretrained=False"):
+        with pytest.raises(OSError, match="HF_HUB_OFFLINE is set"):
             OpenClipImageEncoder(name, pretrained=tag)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from vlm.hub import hub_access
 from vlm.image import TimmEncoder
 from vlm.part import build
+from vlm.reach import hub_access
 
 SMALL_VIT = {"img_size": 56, "patch_size": 8, "embed_dim": 33, "depth": 2, "num_heads": 3}
 SMALL_SWIN = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 3), "window_size": 7}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from wordnet_files import write_wordnet
 
 from vlm.metrics.wordnet import PLACES, WordNet, installed_wordnet
 
 
-def test_nearer_meanings_are_more_similar(mini_wordnet: Path) -> None:
-    wordnet = WordNet(mini_wordnet)
+def test_nearer_meanings_are_more_similar(tmp_path: Path) -> None:
+    wordnet = WordNet(write_wordnet(tmp_path))
     # entity 1, furniture 2, chair and desk 3: twice the depth of what they share by the sum of both
     assert wordnet.similarity("chair", "desk") == pytest.approx(2 * 2 / (3 + 3))
     assert wordnet.similarity("chair", "furniture") == pytest.approx(2 * 2 / (3 + 2))
@@ -19,16 +20,16 @@ def test_nearer_meanings_are_more_similar(mini_wordnet: Path) -> None:
     assert wordnet.similarity("chair", "unheard_of") == 0
 
 
-def test_the_nearest_of_several_meanings_counts(mini_wordnet: Path) -> None:
+def test_the_nearest_of_several_meanings_counts(tmp_path: Path) -> None:
     # "table" is furniture in its first meaning, and a chart, right below entity, in its second.
-    wordnet = WordNet(mini_wordnet)
+    wordnet = WordNet(write_wordnet(tmp_path))
     assert len(wordnet.meanings("table")) == 2
     assert wordnet.similarity("table", "chart") == 1  # the same set of synonyms
     assert wordnet.similarity("table", "desk") == pytest.approx(2 * 2 / (3 + 3))
 
 
-def test_plurals_lead_to_their_nouns(mini_wordnet: Path) -> None:
-    wordnet = WordNet(mini_wordnet)
+def test_plurals_lead_to_their_nouns(tmp_path: Path) -> None:
+    wordnet = WordNet(write_wordnet(tmp_path))
     assert wordnet.similarity("chairs", "chair") == 1
     assert wordnet.similarity("Chairs", "chair") == 1
     assert wordnet.similarity("deska", "desk") == 1  # irregular, by noun.exc

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wordnet_files import write_wordnet
 
 from vlm.metrics import mean_wups, wups
 from vlm.metrics.wordnet import installed_wordnet
@@ -35,7 +37,15 @@ def test_by_hand(prediction: list[str], answer: list[str], threshold: float, sco
     assert wups(prediction, answer, similarity, threshold) == pytest.approx(score)
 
 
-def test_objects_are_compared_as_sets(mini_wordnet: Path) -> None:
+@pytest.fixture(autouse=True)
+def none_kept() -> Iterator[None]:
+    installed_wordnet.cache_clear()
+    yield
+    installed_wordnet.cache_clear()
+
+
+def test_objects_are_compared_as_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WNSEARCHDIR", str(write_wordnet(tmp_path)))
     # Both are one step below furniture, which is the second from the root.
     near = 2 * 2 / (1 + 1 + 2 * 2)
     assert mean_wups(["desk", "chair"], ["chair", "chair"]) == {
@@ -50,8 +60,6 @@ def test_it_is_left_out_without_wordnet(
 ) -> None:
     monkeypatch.delenv("WNSEARCHDIR", raising=False)
     monkeypatch.setattr("vlm.metrics.wordnet.PLACES", ())
-    installed_wordnet.cache_clear()
     assert mean_wups(["a"], ["a"]) == {}
     assert "wordnet-base" in caplog.text
     assert "WNSEARCHDIR" in caplog.text
-    installed_wordnet.cache_clear()

@@ -27,7 +27,7 @@ def fit(data: Path, folder: Path, *more: str) -> list[str]:
         f"--data.root={data}",
         "--data.images_per_batch=2",
         "--data.validation_share=0.25",
-        "--data.cache_images=false",
+        "--data.pictures.in_memory=false",
         "--model.fusion.merge.dropout=0.3",
         f"--run.folder={folder}",
         "--run.test=false",

@@ -56,7 +56,7 @@ def test_what_differs_is_listed(
 
 
 def test_what_changes_no_result_may_change(started: Path, data: Path, tmp_path: Path) -> None:
-    told = ["--data.workers=1", "--data.cache_images=true", "--run.test=true"]
+    told = ["--data.workers=1", "--data.pictures.in_memory=true", "--run.test=true"]
     last = started / "checkpoints/last.ckpt"
     weights = torch.load(last, weights_only=True)["state_dict"]
     cli = VQACLI([*fit(data, tmp_path), f"--ckpt_path={last}", *told])

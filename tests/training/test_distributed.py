@@ -103,7 +103,7 @@ def test_evaluation_is_that_of_one_process(data: Path, run: Path, tmp_path: Path
                 f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
                 f"--data.root={root}",
                 "--data.images_per_batch=2",
-                "--data.cache_images=false",
+                "--data.pictures.in_memory=false",
             ]
             alone.append([*told, f"--run.folder={tmp_path}/alone/{size}"])
             shared.append([*told, f"--run.folder={tmp_path}/shared/{size}", *DDP])

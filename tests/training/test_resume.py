@@ -11,6 +11,12 @@ from runs import assert_same, callback, fit, outcome
 from vlm.training.cli import VQACLI
 
 EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
+STAGED = [
+    "--model.tuning.image_encoder.from_epoch=1",
+    "--model.tuning.image_encoder.layers_per_epoch=1",
+    "--model.tuning.image_encoder.layer_decay=0.5",
+    "--model.tuning.text_encoder.frozen=true",
+]
 # Steps are 0 to 14, 5 an epoch. What ends the run, and what it has been told beside.
 MISHAPS = {
     "before any checkpoint but one": ({"hook": "on_train_batch_start", "step": 3}, []),
@@ -27,6 +33,16 @@ MISHAPS = {
         ["--trainer.accumulate_grad_batches=2"],
     ),
     "with averaged weights": ({"hook": "on_train_batch_start", "step": 8}, EMA),
+    "before layers join": ({"hook": "on_train_batch_start", "step": 3}, STAGED),
+    "when the next layers have joined": ({"hook": "on_train_batch_start", "step": 13}, STAGED),
+    "with averaged weights of layers that join": (
+        {"hook": "on_train_batch_start", "step": 8},
+        [*EMA, *STAGED],
+    ),
+    "with LoRA": (
+        {"hook": "on_train_batch_start", "step": 8},
+        ["--model.tuning.image_encoder.lora.rank=2"],
+    ),
     "with two validations an epoch": (
         {"hook": "on_train_batch_start", "step": 8},
         ["--trainer.val_check_interval=2"],

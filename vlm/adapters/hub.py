@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vlm.checkpoint import KEY, PREFIX, describe
 from vlm.checkpoint_file import write_checkpoint
-from vlm.hub import hub_access
+from vlm.hub import stored_config
 from vlm.inference import VQA
 from vlm.model import VQAModel
+from vlm.reach import hub_access
 
 
 def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
@@ -143,9 +144,8 @@ LOADERS = {"ViltForQuestionAnswering": _vilt, "BlipForQuestionAnswering": _blip}
 
 def _plain(config: Any) -> dict[str, Any]:
     """Plain data from which transformers makes the configuration again."""
-    found: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    left_out = ("_name_or_path", "architectures", "dtype", "transformers_version", "id2label")
-    return {k: v for k, v in found.items() if k not in (*left_out, "label2id")}
+    left_out = ("architectures", "dtype", "transformers_version", "id2label", "label2id")
+    return {k: v for k, v in stored_config(config).items() if k not in left_out}
 
 
 def _filled(model: VQAModel, state: Mapping[str, Tensor], names: Mapping[str, str]) -> VQAModel:

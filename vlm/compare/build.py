@@ -20,8 +20,9 @@ from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
 from vlm.part import build
-from vlm.training.cli import VQACLI, ConciseParser, ConfigError, option_names
+from vlm.training.cli import VQACLI, ConciseParser, ConfigError
 from vlm.training.explain_error import explain
+from vlm.training.option_names import option_names
 
 
 @dataclass(frozen=True)

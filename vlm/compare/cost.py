@@ -147,7 +147,7 @@ class Bench:
             seed=None,
         )
         processor = builder.model.processor
-        images = builder.data.store(processor)
+        images = builder.data.open_pictures.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
 

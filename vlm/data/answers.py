@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vlm.text.gate import clean_text
+
 TEN = 10
 MOST = 1000
 """Annotators of a question; a larger count is a mistake."""
@@ -65,19 +67,10 @@ def plain_text(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None  # NaN: an empty place of a data frame
     if isinstance(value, str):
-        check_unicode(value)
-        return value.strip() or None
+        return clean_text(value).strip() or None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"got {_short(value)}; wanted a text")
-
-
-def check_unicode(text: str) -> None:
-    """Raise ValueError for half a surrogate pair, which JSON can hold and no file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
 
 
 def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:

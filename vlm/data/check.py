@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import combinations, islice
 
 import numpy as np
 import pyarrow as pa
-from rich.progress import Progress
 
+from vlm.data.check_pictures import unreadable
+from vlm.data.check_result import DataCheck, SplitSummary
 from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import compute_floors
-from vlm.data.images import load_picture
 from vlm.data.problems import DataError, Problems, collecting
 from vlm.data.questions import stream
 from vlm.heads.vocabulary import AnswerVocabulary
-from vlm.image.transform import ImageError
 from vlm.text.tokenizer import split_words
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
-READ_AT_ONCE = 256
-"""Pictures handed to the readers at a time."""
-
-
-@dataclass
-class SplitSummary:
-    """Of one split.
-
-    Attributes:
-        questions: how many can be used.
-        images, different: how many different images and questions.
-        answered: questions with answers.
-        answers: how often each answer was given.
-        words: number of questions by their number of words.
-        floors: mean accuracy in [0, 1] of the floors and the vocabulary's ceiling; empty where
-            answers are unknown.
-        unanswerable: questions on which the vocabulary can earn nothing.
-    """
-
-    questions: int = 0
-    images: int = 0
-    different: int = 0
-    answered: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
-    words: Counter[int] = field(default_factory=Counter)
-    floors: dict[str, float] = field(default_factory=dict)
-    unanswerable: int = 0
-
-
-@dataclass
-class DataCheck:
-    """What a check found.
-
-    Attributes:
-        errors: what has to be put right.
-        warnings: what may be as it should.
-        splits: by name; those that could be read.
-        vocabulary: of answers, as a training would make it; None where none could be made.
-    """
-
-    errors: Problems
-    warnings: Problems
-    splits: dict[Split, SplitSummary] = field(default_factory=dict)
-    vocabulary: AnswerVocabulary | None = None
 
 
 def check_data(
@@ -251,36 +202,18 @@ class _Check:
 
     def _read_images(self) -> None:
         try:
-            regions = self.data.region_files  # in the place of pictures
-            pictures = self.data.shard_pictures or self.data.pictures
+            pictures = self.data.open_pictures
         except DataError as error:
             self.found.errors.add("unreadable data", str(error))
             return
-
-        def read(image: str) -> ImageError | None:
-            try:
-                load_picture(image, pictures) if regions is None else regions(image)
-            except ImageError as error:
-                return error
-            return None
-
         seen = np.empty(0, np.int64)
-        with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
-            for split, table in self.tables.items():
-                hashes, rows = self.first[split]
-                chosen = np.zeros(len(table), bool)
-                chosen[rows[~np.isin(hashes, seen)]] = True
-                seen = np.union1d(seen, hashes)
-                task = progress.add_task(f"Reading {split} pictures", total=int(chosen.sum()))
-                images = stream(table, "image", "place", "id")
-                wanted = (row for row, take in zip(images, chosen, strict=True) if take)
-                while chunk := list(islice(wanted, READ_AT_ONCE)):
-                    errors = readers.map(read, (image for image, _, _ in chunk))
-                    for (_, place, number), found in zip(chunk, errors, strict=True):
-                        if found is not None:
-                            where = self._where(split, "image", {"place": place, "id": number})
-                            self.found.errors.add(f"{found.kind} image", f"{where}: {found}")
-                    progress.advance(task, len(chunk))
+        for split, table in self.tables.items():
+            hashes, rows = self.first[split]
+            new = rows[~np.isin(hashes, seen)]
+            seen = np.union1d(seen, hashes)
+            for row, reason in unreadable(pictures, table, new, split):
+                where = self._where(split, "image", row)
+                self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
 
     def _note(
         self,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from vlm.data.check import DataCheck, SplitSummary
+from vlm.data.check_result import DataCheck, SplitSummary
 from vlm.data.problems import Problems
 
 MOST_ANSWERS = 20

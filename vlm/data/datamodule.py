@@ -1,32 +1,30 @@
-"""From a data set's questions to Lightning's loaders."""
+"""What a data set is: its splits, their vocabulary, and how an answer is scored."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
 from vlm.data.choices import check_choices
-from vlm.data.controls import BlankImages, Control, check_control, controlled
-from vlm.data.dataset import VQADataset
-from vlm.data.images import Images, ImageStore, PictureSource
-from vlm.data.loader import ResumableLoader, outlive_a_signal
-from vlm.data.questions import DataError, image_groups, split_by_image, stream
-from vlm.data.regions import RegionFiles, RegionStore
-from vlm.data.sampler import ImageGroupSampler
-from vlm.data.shards import ShardPictures, Shards
+from vlm.data.controls import BlankImages, Control, check_control
+from vlm.data.feature_cache import FeatureCache, check_frozen
+from vlm.data.feature_store import FeatureStore
+from vlm.data.images import Images, PictureSource
+from vlm.data.loader import make_loader
+from vlm.data.pictures import OpenPictures, Pictures
+from vlm.data.questions import DataError, split_by_image, stream
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.data.written import check_written
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
-from vlm.image.regions import RegionTransform
+from vlm.image.base import ImageEncoder, PictureEncoder
 from vlm.metrics import vqa_accuracy
 from vlm.part import Configured
 from vlm.processor import Processor
@@ -52,11 +50,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         workers: loader processes; 0 loads in the training process.
-        cache_images: decode every picture once, at the start, and keep it in memory.
-        regions: features of regions in the place of pictures, for `vlm.image.RegionFeatures`: a
-            folder of .npz files or a bottom-up-attention TSV, or several (`vlm.data.regions`).
-        shards: where the pictures are, if not in their own files: in tar shards (`vlm shard`), of a
-            folder or streamed (`vlm.data.shards`).
+        pictures: where they come from, and what is kept of them.
         seed: of the validation part and of the order of training.
         control: take one side away from every split, to see what a model reaches without it
             (`vlm.data.controls`). Vocabularies stay those of the full data.
@@ -70,8 +64,10 @@ class VQADataModule(Configured, LightningDataModule, ABC):
     """An answer whose probability is kept for every question, for `summarize_watched`."""
     columns: Mapping[str, str] = {}
     """What the set's file calls our columns, for `vlm check-data`."""
-    pictures: PictureSource | None = None
+    picture_source: PictureSource | None = None
     """Where pictures come from if a table's `image` is no path."""
+    alive: Callable[[], None] = staticmethod(lambda: None)
+    """Called now and then in what takes long, and is no batch."""
 
     def __init__(
         self,
@@ -80,9 +76,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         validation_share: float = 0.1,
         vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008  frozen, so it is shared safely
         workers: int = 0,
-        cache_images: bool = False,
-        regions: str | list[str] | None = None,
-        shards: Shards | None = None,
+        pictures: Pictures = Pictures(),  # noqa: B008
         seed: int = 0,
         control: Control | None = None,
     ) -> None:
@@ -93,16 +87,10 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             check_positive(questions_per_image=questions_per_image)
         if workers < 0:
             raise ValueError(f"workers: got {workers}; wanted 0 or more loader processes.")
-        if regions is not None and shards is not None:
-            raise ValueError(
-                "regions and shards: got both; wanted one, for a model reads pictures or regions."
-            )
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
         self.validation_share, self.seed = validation_share, seed
         self.vocabulary = vocabulary
-        self.workers, self.cache_images, self.regions = workers, cache_images, regions
-        self.shards = shards
-        self.control = control
+        self.workers, self.pictures, self.control = workers, pictures, control
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}
         self._stores: dict[Split, Images] = {}
@@ -243,35 +231,9 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         return self.trainer.lightning_module.model.processor  # type: ignore[union-attr, return-value]
 
     @cached_property
-    def region_files(self) -> RegionFiles | None:
-        """Where the features of regions are; None where pictures are read."""
-        return None if self.regions is None else RegionFiles(self.regions)
-
-    @cached_property
-    def shard_pictures(self) -> ShardPictures | None:
-        """The pictures in shards; None where they are not."""
-        return None if self.shards is None else self.shards.open()
-
-    def store(self, processor: Processor) -> ImageStore | RegionStore:
-        """Where a model gets its pictures, or their regions.
-
-        Raises:
-            DataError: the model reads the one and the data give the other.
-        """
-        transform, files = processor.transform, self.region_files
-        if isinstance(transform, RegionTransform):
-            if files is None:
-                raise DataError(
-                    "The image encoder reads features of regions, and data.regions names none; "
-                    "wanted a folder of .npz files or a bottom-up-attention TSV."
-                )
-            return RegionStore(transform, files)
-        if files is not None:
-            raise DataError(
-                f"data.regions: got {self.regions}, and the image encoder reads pictures. Use "
-                f"--model.image_encoder=configs/image/regions.yaml, or leave data.regions out."
-            )
-        return ImageStore(transform, self.shard_pictures or self.pictures)
+    def open_pictures(self) -> OpenPictures:
+        """The files that pictures are read from."""
+        return OpenPictures(self.pictures, self.picture_source)
 
     def setup(self, stage: str) -> None:
         splits: dict[str, tuple[Split, ...]] = {
@@ -280,6 +242,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             "test": ("test",),
             "predict": ("predict",),
         }
+        if stage == "fit" and self.pictures.features is not None:
+            check_frozen(self.pictures.features, self.trainer)
         for split in splits[stage]:
             table = self.table(split)
             if split != "predict":
@@ -291,52 +255,40 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             if self.control == "question_only":
                 self._stores[split] = BlankImages(self.processor.transform)
             elif split not in self._stores:
-                store = self._stores[split] = self.store(self.processor)
-                if self.region_files is not None:
-                    self.region_files.check(table["image"].unique().to_pylist())
-                elif self.shard_pictures is not None:
-                    self.shard_pictures.check(table["image"].unique())
-                if self.cache_images:
+                store = self._stores[split] = self.open_pictures.store(self.processor.transform)
+                self.open_pictures.check(table["image"].unique())
+                if self.pictures.in_memory and self.pictures.features is None:
                     store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split)
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
-        assert self.trainer is not None
-        table = self.table(split)
-        training = split == "train"
-        world = self.trainer.world_size
-        seen = controlled(table, self.control, self.seed)
-        sampler = ImageGroupSampler(
-            image_groups(seen),
-            self.images_per_batch,
-            self.questions_per_image if training else None,
-            seed=self.seed if training else None,
-            rank=self.trainer.global_rank,
-            world=world,
-            accumulate=self.trainer.accumulate_grad_batches if training else 1,
-            shards=self._streamed_shards(seen) if training else None,
-        )
-        if training and sampler.units < world:
-            raise DataError(
-                f"{type(self).__name__}: {sampler.units} images to train on and {world} processes; "
-                f"wanted an image for each. Use fewer processes."
-            )
-        return (ResumableLoader if training else DataLoader)(
-            VQADataset(seen, self.processor, self._stores[split]),
-            sampler=sampler,
-            # The sampler gives the rows of a whole batch, and the data set returns that batch.
-            batch_size=None,
-            collate_fn=_unchanged,
-            num_workers=self.workers,
-            worker_init_fn=outlive_a_signal,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
-        )
+        images = self._stores[split]
+        if self.pictures.features is not None and self.control != "question_only":
+            # Now, and not in `setup`: by now the model has the weights of its checkpoint.
+            assert self.trainer is not None
+            task = self.trainer.lightning_module
+            encoder: Any = task.model.image_encoder  # type: ignore[union-attr]
+            images = self.encoded(split, encoder)
+        return make_loader(self, split, images)
 
-    def _streamed_shards(self, table: pa.Table) -> np.ndarray | None:
-        """The shard of each image (`image_groups`), if shards are fetched one after the other."""
-        pictures = None if self.control == "question_only" else self.shard_pictures
-        if pictures is None or not pictures.streamed:
-            return None
-        return pictures.shards_of(table["image"].unique())
+    def encoded(self, split: Split, encoder: ImageEncoder) -> FeatureStore:
+        """The features of a split's pictures (`pictures.features`), made where they are missing.
+
+        Args:
+            split: whose pictures.
+            encoder: frozen.
+
+        Raises:
+            DataError: no folder for them, an encoder of regions, or no space.
+            ImageError: a picture that cannot be read.
+        """
+        if self.pictures.features is None or not isinstance(encoder, PictureEncoder):
+            raise DataError(
+                f"data.pictures.features: got {self.pictures.features} for "
+                f"{type(encoder).__name__}; wanted a folder, and an encoder of pictures."
+            )
+        images = self.table(split)["image"].unique().to_pylist()
+        cache = FeatureCache(self.pictures.features, encoder, self.alive)
+        return cache.store(images, self.open_pictures, split, self.images_per_batch)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")
@@ -349,7 +301,3 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader("predict")
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

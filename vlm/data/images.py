@@ -11,7 +11,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from vlm.features import Features
-from vlm.image.transform import ImageError, ImageTransform, load_image
+from vlm.image.load import ImageError, load_image
+from vlm.image.transform import ImageTransform
 
 PictureSource = Callable[[str], str | bytes]
 """From a table's `image` to a path, or to the content of a picture file."""
@@ -64,11 +65,11 @@ class ImageStore:
         Raises:
             ImageError: naming the file, the reason and the question.
         """
-        if not paths:  # a process without a share of the batch
-            return torch.empty(0, *self.transform.shape, dtype=torch.uint8)
         if self._rows:
-            return self._cache[torch.tensor([self._rows[path] for path in paths])]
-        return torch.stack([self._read(p, q) for p, q in zip(paths, questions, strict=True)])
+            rows = [self._rows[path] for path in paths]
+            return self._cache[torch.tensor(rows, dtype=torch.long)]
+        asked = zip(paths, questions, strict=True)
+        return self.transform.stack([self._read(path, question) for path, question in asked])
 
     def _read(self, path: str, question: str) -> Tensor:
         try:

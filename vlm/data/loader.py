@@ -1,4 +1,4 @@
-"""A loader of training batches that goes on in the middle of an epoch."""
+"""Loaders of batches; that of a training goes on in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,71 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
+from vlm.data.controls import controlled
+from vlm.data.dataset import VQADataset
+from vlm.data.images import Images
+from vlm.data.problems import DataError
+from vlm.data.questions import image_groups
 from vlm.data.sampler import ImageGroupSampler
+
+if TYPE_CHECKING:
+    from vlm.data.datamodule import Split, VQADataModule
+
+
+def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader[Batch]:
+    """This process's share of a split's batches, as its trainer wants them.
+
+    Args:
+        data: the data set, with a trainer.
+        split: training is shuffled and resumable; others come in their order.
+        images: where pictures come from.
+
+    Raises:
+        DataError: fewer images to train on than processes.
+    """
+    assert data.trainer is not None
+    trainer, training = data.trainer, split == "train"
+    seen = controlled(data.table(split), data.control, data.seed)
+    shards = None
+    # The order of training must know of shards that are fetched one after the other.
+    if training and data.control != "question_only":
+        pictures = data.open_pictures.shards
+        if pictures is not None and pictures.streamed:
+            shards = pictures.shards_of(seen["image"].unique())
+    sampler = ImageGroupSampler(
+        image_groups(seen),
+        data.images_per_batch,
+        data.questions_per_image if training else None,
+        seed=data.seed if training else None,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+        accumulate=trainer.accumulate_grad_batches if training else 1,
+        shards=shards,
+    )
+    if training and sampler.units < trainer.world_size:
+        raise DataError(
+            f"{type(data).__name__}: {sampler.units} images to train on and {trainer.world_size} "
+            f"processes; wanted an image for each. Use fewer processes."
+        )
+    return (ResumableLoader if training else DataLoader)(
+        VQADataset(seen, data.processor, images),
+        sampler=sampler,
+        # The sampler gives the rows of a whole batch, and the data set returns that batch.
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=data.workers,
+        worker_init_fn=outlive_a_signal,
+        pin_memory=trainer.strategy.root_device.type == "cuda",
+    )
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 class ResumableLoader(DataLoader[Batch]):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.hugging_face import is_data_set, read_data_set, splits_of
 from vlm.data.own_rows import COLUMNS, OwnRows
-from vlm.data.pictures import PictureFile
+from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError
 from vlm.data.questions import question_table, split_by_image
 from vlm.data.table_cache import cached
@@ -80,7 +80,7 @@ class OwnData(VQADataModule):
         self.images = images
         self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
         self.columns: dict[str, str] = dict(self.names)
-        self.pictures: PictureFile = PictureFile()
+        self.picture_source: PictureFile = PictureFile()
 
     def read(self, split: Split) -> pa.Table | None:
         """As for every data set.
@@ -130,7 +130,7 @@ class OwnData(VQADataModule):
             self.names,
             self.mapped,
             self.images or folder,
-            self.pictures,
+            self.picture_source,
             text=is_text(path),
             with_answers=split != "test",
         )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm.data.answers import annotators_answers, cell_content, check_unicode, plain_text
-from vlm.data.pictures import PictureFile
+from vlm.data.answers import annotators_answers, cell_content, plain_text
+from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError, report
 from vlm.data.table_file import Record, missing_columns
+from vlm.text.gate import clean_text
 
 COLUMNS = (
     "image",
@@ -99,7 +100,7 @@ class OwnRows:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
             ("id", "id", plain_text),
             ("image", "image", self._image),
-            ("question", "question", _question),
+            ("question", "question", lambda value: value),
             ("answers", answers, self._answers),
             ("answer_type", "answer_type", plain_text),
             ("question_type", "type", plain_text),
@@ -139,10 +140,10 @@ class OwnRows:
         if not isinstance(content, list):
             if self.text and not content.strip():
                 return None
-            raise ValueError(f"got {value!r}; wanted a list of choices")
+            raise ValueError(f"got {value!r:.80}; wanted a list of choices")
         choices = [text for item in content if (text := plain_text(item)) is not None]
         if len(choices) < len(content):
-            raise ValueError(f"got {value!r}, in which a choice is empty")
+            raise ValueError(f"got {value!r:.80}, in which a choice is empty")
         return choices or None
 
     def _image(self, value: Any) -> str | None:
@@ -159,8 +160,8 @@ class OwnRows:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError(f"got {value!r}; wanted the path of a picture, or its bytes")
-        check_unicode(value)
+            raise ValueError(f"got {value!r:.80}; wanted the path of a picture, or its bytes")
+        clean_text(value)  # which a path must pass, and need not resemble
         if not (value := value.strip()):
             return None
         if _URL.match(value):
@@ -170,12 +171,6 @@ class OwnRows:
             )
         # "a.jpg" and "./a.jpg" are one picture.
         return os.path.normpath(os.path.join(self.folder, value))
-
-
-def _question(value: Any) -> Any:
-    if isinstance(value, str):
-        check_unicode(value)
-    return value
 
 
 def _from_base64(text: str) -> bytes:

@@ -1,86 +1,146 @@
-"""Pictures that come as bytes inside a data file: each kept once, in a temporary file."""
+"""Where the pictures of a data set come from, and what is kept of them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
-import weakref
-from array import array
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+
+from vlm.data.images import ImageStore, PictureSource, load_picture
 from vlm.data.problems import DataError
-from vlm.data.sources import note_fleeting
+from vlm.data.regions import RegionFiles, RegionStore
+from vlm.data.shards import ShardPictures, Shards
+from vlm.data.sources import state
+from vlm.image.load import ImageError, load_image
+from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
 
 
-class PictureFile:
-    """Content in, key out; key in, content out. Memory does not grow with the pictures' size.
+@dataclass(frozen=True)
+class Pictures:
+    """Options of every data set.
 
-    Equal content has one key, so that a picture that a table repeats in every row is one image
-    to splits and batches. The temporary file lies in the system's folder for these (`TMPDIR`) and
-    goes with the process. Copies in loader workers read the same file.
+    Args:
+        in_memory: decode every picture once, at the start, and keep it in memory.
+        regions: features of regions in the place of pictures, for `vlm.image.RegionFeatures`: a
+            folder of .npz files or a bottom-up-attention TSV, or several (`vlm.data.regions`).
+        shards: where the pictures are, if not in their own files: in tar shards (`vlm shard`), of a
+            folder or streamed (`vlm.data.shards`).
+        features: a folder for what a frozen image encoder makes of the pictures: each is encoded
+            once, when it is first needed, and in later epochs and runs its features are read from
+            there (`vlm.data.feature_cache`). They are memory-mapped, so `in_memory` adds nothing.
     """
 
-    def __init__(self) -> None:
-        self._ends = array("q", [0])
-        self._keys: dict[bytes, str] = {}
-        self._sources: set[str] = set()
-        self._path: Path | None = None
+    in_memory: bool = False
+    regions: str | list[str] | None = None
+    shards: Shards | None = None
+    features: str | None = None
 
-    def add(self, content: bytes, source: str) -> str:
-        """Keep a picture.
+    def __post_init__(self) -> None:
+        if self.regions is not None and self.shards is not None:
+            raise ValueError(
+                "pictures.regions and pictures.shards: got both; wanted one, for a model reads "
+                "pictures or regions."
+            )
+        if self.regions is not None and self.features is not None:
+            raise ValueError(
+                "pictures.regions and pictures.features: got both; wanted one, for regions are "
+                "features already."
+            )
+
+
+class OpenPictures:
+    """The files that the options name, opened.
+
+    Args:
+        options: which files.
+        source: where pictures come from if a table's `image` is no path and there are no shards.
+
+    Attributes:
+        regions: features in the place of pictures, or None.
+        shards: pictures in shards, or None.
+
+    Raises:
+        DataError: files that are not there or cannot be used.
+    """
+
+    def __init__(self, options: Pictures, source: PictureSource | None) -> None:
+        self.options = options
+        self.regions = None if options.regions is None else RegionFiles(options.regions)
+        self.shards: ShardPictures | None = None
+        if options.shards is not None:
+            self.shards = options.shards.open()
+        self.source = self.shards or source
+
+    def store(self, transform: ImageTransform | RegionTransform) -> ImageStore | RegionStore:
+        """Where a model gets its pictures, or their regions.
 
         Args:
-            content: of a picture file.
-            source: the data file, for the key.
-
-        Returns:
-            Its key, such as "vqa.parquet, picture 17": the 17th different one. A picture that
-            another source brought before keeps its first key.
+            transform: of the model's image encoder.
 
         Raises:
-            DataError: the temporary file cannot be written.
+            DataError: the model reads the one and the data give the other.
         """
-        note_fleeting()  # a kept table would name pictures that are gone
-        digest = hashlib.blake2b(content, digest_size=16).digest()
-        if digest not in self._keys:
-            try:
-                with self._file().open("ab") as file:
-                    file.write(content)
-            except OSError as error:
+        if isinstance(transform, RegionTransform):
+            if self.regions is None:
                 raise DataError(
-                    f"{source}: its pictures could not be copied to {self._path} "
-                    f"({error.strerror}); set TMPDIR to a folder with space for them."
-                ) from None
-            self._ends.append(self._ends[-1] + len(content))
-            self._sources.add(source)
-            self._keys[digest] = f"{source}, picture {len(self._ends) - 1}"
-        return self._keys[digest]
+                    "The image encoder reads features of regions, and data.pictures.regions names "
+                    "none; wanted a folder of .npz files or a bottom-up-attention TSV."
+                )
+            return RegionStore(transform, self.regions)
+        if self.regions is not None:
+            raise DataError(
+                f"data.pictures.regions: got {self.options.regions}, and the image encoder reads "
+                f"pictures. Use --model.image_encoder=configs/image/regions.yaml, or leave "
+                f"data.pictures.regions out."
+            )
+        return ImageStore(transform, self.source)
 
-    def __call__(self, image: str) -> bytes | str:
-        """The content of a key; what is no key is a path, and comes back as it is."""
-        source, _, number = image.rpartition(", picture ")
-        if self._path is None or source not in self._sources:
-            return image
-        start, end = self._ends[int(number) - 1], self._ends[int(number)]
-        with self._path.open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
+    def check(self, images: pa.Array) -> None:
+        """Check that shards or regions of all pictures are there; none is read.
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Loader workers read and add nothing: they need no digest of every picture.
-        return self.__dict__ | {"_keys": {}}
+        Args:
+            images: different paths.
 
-    def _file(self) -> Path:
-        if self._path is None:
-            folder = tempfile.mkdtemp(prefix="vlm-pictures-")
-            weakref.finalize(self, _remove, folder, os.getpid())
-            self._path = Path(folder) / "pictures"
-        return self._path
+        Raises:
+            DataError: with the number of those that are not, and the first.
+        """
+        if self.regions is not None:
+            self.regions.check(images.to_pylist())
+        elif self.shards is not None:
+            self.shards.check(images)
 
+    def content(self, image: str) -> bytes:
+        """The content of a picture's file.
 
-def _remove(folder: str, owner: int) -> None:
-    if os.getpid() == owner:  # not in a forked loader worker
-        shutil.rmtree(folder, ignore_errors=True)
+        Raises:
+            ImageError: it cannot be read.
+        """
+        found = image if self.source is None else self.source(image)
+        if isinstance(found, bytes):
+            return found
+        try:
+            return Path(found).read_bytes()
+        except OSError as error:
+            load_image(found)  # says what is wrong with a path
+            raise ImageError(f"{found}: {error.strerror}.") from error
+
+    def state(self, image: str) -> str | None:
+        """What changes with a picture's content and is known without reading it; None if nothing
+        is: the picture is inside a data file."""
+        if self.shards is not None:
+            return self.shards.state(image)
+        found = image if self.source is None else self.source(image)
+        return None if isinstance(found, bytes) else repr(state(found)[1:])
+
+    def read(self, image: str) -> None:
+        """Read a picture, or its regions, to see whether it can be read.
+
+        Raises:
+            ImageError: it cannot.
+        """
+        if self.regions is None:
+            load_picture(image, self.source)
+        else:
+            self.regions(image)

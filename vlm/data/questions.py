@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from vlm.choices import mistake_in
 from vlm.data.arrow_file import map_arrow, write_arrow
 from vlm.data.problems import DataError, report
+from vlm.text.gate import clean_text
 
 SCHEMA = pa.schema(
     [
@@ -96,7 +97,8 @@ def _checked(
     numbers: array[int],
 ) -> Iterator[dict[str, Any]]:
     """The rows without a mistake; the others are reported."""
-    for number, row in enumerate(rows, start=1):
+    for number, raw in enumerate(rows, start=1):
+        row = _gated(raw)
         mistakes = list(_mistakes(row))
         for name, kind, message in mistakes:
             where = _where(row.get("place"), number, source, columns, name, row.get("id"))
@@ -105,6 +107,24 @@ def _checked(
             hashes.append(hash(row["id"]))
             numbers.append(number)
             yield row
+
+
+def _gated(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its texts through the gate; what does not pass is among its `mistakes`."""
+    gated, mistakes = dict(row), list(row.get("mistakes", ()))
+    for name in SCHEMA.names:
+        value = row.get(name)
+        try:
+            if isinstance(value, str):
+                text = clean_text(value)
+                if name == "question":  # others are names: a file's may have anything in it
+                    gated[name] = text
+            elif name in ("answers", "choices") and _are_texts(value) and value:
+                gated[name] = [clean_text(text) for text in value]
+        except ValueError as error:
+            mistakes.append((name, f"wrong {name}", f"{error}."))
+            gated[name] = None
+    return gated | {"mistakes": mistakes}
 
 
 def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -120,7 +140,7 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             "question",
             "empty question",
-            f"got the question {question!r}; wanted some text. Correct or remove this row.",
+            f"got the question {question!r:.80}; wanted some text. Correct or remove this row.",
         )
     if answers is not None and not answers:
         yield "answers", "no answer", "the list of answers is empty; leave it out if unknown."
@@ -128,7 +148,7 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             "answers",
             "wrong answers",
-            f"got the answers {answers!r}; wanted a list of texts, one per annotator.",
+            f"got the answers {answers!r:.200}; wanted a list of texts, one per annotator.",
         )
     if (choices := row.get("choices")) is not None and (mistake := mistake_in(choices)):
         yield "choices", "wrong choices", mistake
@@ -144,7 +164,7 @@ def _where(
 ) -> str:
     place = place or f"{source}, question {number}"
     column = f", column {columns[name]!r}" if name in columns else ""
-    return f"{place}{column} (id {str(question)!r})"
+    return f"{place}{column} (id {str(question)!r:.80})"
 
 
 def _are_texts(answers: Any) -> bool:

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from vlm.data.problems import DataError
 from vlm.image.detections import Regions, checked
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
 
 FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 MAX_LINE = 1 << 26

@@ -12,8 +12,8 @@ from vlm.data.problems import DataError
 from vlm.data.region_table import RegionTable
 from vlm.features import Features
 from vlm.image.detections import Regions, read_npz
+from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
-from vlm.image.transform import ImageError
 
 
 class RegionFiles:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from vlm.data.problems import DataError
 from vlm.data.shard_index import INDEX, Shard, ShardIndex
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
 
 TRIES = 3
 """A network fails now and then."""
@@ -47,10 +47,10 @@ class ShardCache:
             content = hashlib.sha256(fetched.read_bytes()).hexdigest()[:16]
             os.replace(fetched, path := folder / f"{own}-{content}.arrow")
         except ImportError as error:  # such as s3fs; fsspec names it
-            raise DataError(f"data.shards.path: {self.url}: {error}") from None
+            raise DataError(f"data.pictures.shards.path: {self.url}: {error}") from None
         except Exception as error:
             raise DataError(
-                f"data.shards.path: {self.url}/{INDEX} could not be read "
+                f"data.pictures.shards.path: {self.url}/{INDEX} could not be read "
                 f"({_reason(error)}); wanted the address of a folder that `vlm shard` wrote."
             ) from None
         finally:

@@ -32,8 +32,11 @@ def images_of(
     Raises:
         DataError: questions that cannot be read, or pictures that are inside the data file.
     """
-    if data.regions is not None or data.shards is not None:
-        raise DataError("data.regions and data.shards: leave both out; pictures are to be written.")
+    if data.pictures.regions is not None or data.pictures.shards is not None:
+        raise DataError(
+            "data.pictures.regions and data.pictures.shards: leave both out; pictures are to be "
+            "written."
+        )
     found = []
     for split in SPLITS:
         try:
@@ -45,7 +48,7 @@ def images_of(
             left_out(f"{split}: {error}")
     images = pa.chunked_array(found, pa.string()).unique()
     first = images[0].as_py()
-    if data.pictures is not None and isinstance(data.pictures(first), bytes):
+    if data.picture_source is not None and isinstance(data.picture_source(first), bytes):
         raise DataError(
             f"{first}: the pictures are inside the data file, from where they are read with the "
             f"questions. Write them to files first, and their paths into the data."

@@ -16,7 +16,7 @@ from vlm.data.problems import DataError
 from vlm.data.sampler import SHARDS_MIXED
 from vlm.data.shard_cache import ShardCache
 from vlm.data.shard_index import INDEX, Place, ShardIndex
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
 
 GB = 10**9
 
@@ -100,6 +100,15 @@ class ShardPictures:
             )
         return content
 
+    def state(self, image: str) -> str:
+        """Another one for another content; nothing is read.
+
+        Raises:
+            ImageError: it is in no shard.
+        """
+        place = self._find(image)
+        return f"{self.index.shards[place.shard].sha256} {place.offset} {place.size}"
+
     def check(self, images: pa.Array) -> None:
         """Check that all pictures are there; none is read.
 
@@ -163,7 +172,7 @@ class ShardPictures:
         least = min(sum(sizes), (SHARDS_MIXED + 2) * max(sizes))
         if limit < least:
             raise DataError(
-                f"data.shards.cache_gb: got {self.shards.cache_gb}; wanted {least / GB:.3g} or "
-                f"more: pictures of {SHARDS_MIXED} shards are mixed, the largest of "
-                f"{max(sizes) / GB:.3g} GB. Or write smaller shards."
+                f"data.pictures.shards.cache_gb: got {self.shards.cache_gb}; wanted "
+                f"{least / GB:.3g} or more: pictures of {SHARDS_MIXED} shards are mixed, the "
+                f"largest of {max(sizes) / GB:.3g} GB. Or write smaller shards."
             )

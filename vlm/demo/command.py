@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vlm.checkpoint import BEST, CheckpointError
-from vlm.fusion import Pooled
-from vlm.inference import VQA, load
+from vlm.reach import check_hub
+
+if TYPE_CHECKING:
+    from vlm.inference import VQA
 
 HUB = "hf:"
 RUNS = Path("runs")
@@ -42,6 +44,10 @@ def demo(arguments: Sequence[str]) -> None:
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
     try:
+        # Before torch is imported, which takes longer than to find out.
+        for name in given.checkpoint:
+            if name.startswith(HUB):
+                check_hub(name.removeprefix(HUB))
         models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
         with tempfile.TemporaryDirectory(prefix="vlm-demo-") as uploads:
             # Both are read by Gradio: no telemetry, and uploads that only we can read.
@@ -52,7 +58,7 @@ def demo(arguments: Sequence[str]) -> None:
             from vlm.demo.server import serve
 
             serve(build_page(Asker(models)), given.host, given.port, given.open)
-    except (CheckpointError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
 
 
@@ -62,6 +68,8 @@ def newest_run() -> str:
     Raises:
         CheckpointError: there is none.
     """
+    from vlm.checkpoint import BEST, CheckpointError
+
     found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
     if not found:
         raise CheckpointError(
@@ -84,6 +92,8 @@ def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) 
         OSError: a model of the hub that is not to be had.
         ValueError: a model of the hub of another kind.
     """
+    from vlm.inference import load
+
     models: dict[str, VQA] = {}
     for name in names:
         if name.startswith(HUB):
@@ -103,5 +113,7 @@ def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) 
 
 def _label(vqa: VQA) -> str:
     """Models are told apart by their fusions, of which "Pooled" says too little."""
+    from vlm.fusion import Pooled
+
     fusion = vqa.model.fusion
     return type(fusion.merge if isinstance(fusion, Pooled) else fusion).__name__

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from vlm.image.transform import ImageError, load_image
+from vlm.image.load import ImageError, open_image, to_rgb
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000
@@ -52,35 +51,26 @@ def read_photo(content: bytes) -> Photo:
             "oversized",
         )
     try:
-        with Image.open(BytesIO(content)) as header:
-            width, height = header.size
-            frames, mode = getattr(header, "n_frames", 1), header.mode
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(
-            f"The picture has more than {MAX_PIXELS // 10**6} million pixels; scale it down first.",
-            "oversized",
-        ) from None
-    except Exception as error:  # what a file that is no picture raises is anything
-        kind = "a PDF document" if content[:4] == b"%PDF" else "not a picture"
-        raise ImageError(
-            f"This file is {kind}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
-        ) from error
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"The picture has {width:,} x {height:,} pixels; at most {MAX_PIXELS // 10**6} million "
-            f"are read. Scale it down first.",
-            "oversized",
-        )
-    try:
-        image = load_image(content)
+        with open_image(content, max_pixels=MAX_PIXELS) as opened:
+            frames, mode = getattr(opened, "n_frames", 1), opened.mode
+            image = to_rgb(opened)
     except ImageError as error:
-        raise ImageError("The picture is damaged and cannot be read; choose another.") from error
+        raise ImageError(_for_visitors(error, content), error.kind) from error
     notes = []
     if frames > 1:
         notes.append(f"The picture is animated; the first of its {frames} frames is asked about.")
     if mode == "CMYK":
         notes.append("The picture has printing colours (CMYK); they were converted.")
     return Photo(digest_of(content), image, tuple(notes))
+
+
+def _for_visitors(error: ImageError, content: bytes) -> str:
+    if error.kind == "oversized":
+        return f"The picture is too large: {str(error).removeprefix('image: ')}"
+    if not isinstance(error.__cause__, UnidentifiedImageError):
+        return "The picture is damaged and cannot be read; choose another."
+    kind = "a PDF document" if content[:4] == b"%PDF" else "not a picture"
+    return f"This file is {kind}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
 
 
 def small_copy(image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from PIL import Image
 from vlm.demo.asker import Look, Reply, agreement, percent
 from vlm.demo.gallery import Example
 from vlm.explain import Explanation
+from vlm.image.load import load_image
 
 THUMBNAIL = 160
 
@@ -156,8 +157,7 @@ def gallery(examples: Sequence[Example]) -> str:
 
 def _thumbnail(example: Example) -> Image.Image:
     assert example.path is not None
-    with Image.open(example.path) as image:
-        copy = image.convert("RGB")
+    copy = load_image(example.path)
     copy.thumbnail((THUMBNAIL, THUMBNAIL))
     return copy
 

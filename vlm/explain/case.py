@@ -16,6 +16,7 @@ from vlm.features import Features
 from vlm.image.base import PictureEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
+from vlm.text.gate import clean_text
 
 PICTURES_AT_ONCE = 64
 PAIRS_AT_ONCE = 512
@@ -61,6 +62,7 @@ class Case:
         answer: str | None = None,
         choices: Sequence[str] | None = None,
     ) -> None:
+        question = clean_text(question)  # as the batch has it: `tokens` are of the same text
         self.model, self.image_size, self.question = model, image_size, question
         self.device = next(model.parameters()).device
         lists = None if choices is None else [choices]

@@ -12,8 +12,8 @@ from vlm.checkpoint import CheckpointError
 from vlm.explain.drawing import draw, stack
 from vlm.explain.explainer import explain_case, make_case, methods_for
 from vlm.explain.methods import METHODS, IntegratedGradients, Occlusion
+from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
-from vlm.image.transform import ImageError
 from vlm.inference import load
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vlm.explain.explanation import Explanation
-from vlm.image.transform import load_image
+from vlm.image.load import load_image
 
 SIDE = 512
 """Pixels of a drawn photo's longer side."""

@@ -13,7 +13,8 @@ from vlm.explain.case import Case
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion
 from vlm.explain.spans import token_spans
-from vlm.image.transform import ImageTransform, load_image
+from vlm.image.load import load_image
+from vlm.image.transform import ImageTransform
 from vlm.inference import VQA
 from vlm.model import VQAModel
 

@@ -132,7 +132,7 @@ def _fetch(name: str) -> tuple[str, str | None, str | None]:
     """The tokenizer of a hub name or local folder as JSON, its first and its last token."""
     from transformers import AutoTokenizer
 
-    from vlm.hub import hub_access
+    from vlm.reach import hub_access
 
     with hub_access(name):
         tokenizer = AutoTokenizer.from_pretrained(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 
 from vlm.heads.answer_tokenizer import AnswerTokenizer, SubwordAnswers
 from vlm.heads.decoder import AnswerDecoder, DecoderState, Memory
-from vlm.hub import hub_access, prune
+from vlm.hub import prune, stored_config
+from vlm.reach import check_hub, hub_access
 
 
 class HuggingFaceDecoder(AnswerDecoder):
@@ -58,7 +58,7 @@ class HuggingFaceDecoder(AnswerDecoder):
                 raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
             tokenizer = _tokenizer(name, model)
         super().__init__(memory_dim, tokenizer, max_length)
-        plain = json.loads(model.config.to_json_string(use_diff=False))
+        plain = stored_config(model.config)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has "
@@ -78,7 +78,6 @@ class HuggingFaceDecoder(AnswerDecoder):
         memory = Memory(torch.zeros(1, 1, width), torch.ones(1, 1, dtype=torch.bool))
         prune(model, lambda: self.state(model, memory).logits(torch.tensor([[tokenizer.begin]])))
         self.model = model.train()  # the hub's loader leaves it in evaluation mode
-        plain.pop("_name_or_path", None)
         self.arguments.update(pretrained=False, config=plain, tokenizer=tokenizer)
 
     def start(self, memory: Memory) -> PretrainedState:
@@ -175,6 +174,7 @@ class Prefix(PretrainedState):
 
 
 def _load(name: str, pretrained: bool) -> Any:
+    check_hub(name)  # before the import, which takes seconds
     from transformers import AutoConfig
 
     with hub_access(name):

@@ -2,11 +2,12 @@
 
 from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
 from vlm.image.conv import ConvNet
+from vlm.image.load import ImageError, load_image
 from vlm.image.open_clip import OpenClipImageEncoder
 from vlm.image.regions import RegionFeatures
 from vlm.image.timm import TimmEncoder
 from vlm.image.torchvision import TorchvisionEncoder
-from vlm.image.transform import ImageError, ImageTransform, load_image
+from vlm.image.transform import ImageTransform
 
 __all__ = [
     "ConvNet",

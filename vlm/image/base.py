@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vlm.features import Features
 from vlm.image.transform import ImageTransform
+from vlm.layers import numbered_layers
 from vlm.part import Part
 
 
@@ -26,6 +27,9 @@ class ImageEncoder(Part, ABC):
     def __init__(self, dim: int, transform: Any) -> None:
         super().__init__()
         self.dim, self.transform = dim, transform
+
+    def layer_names(self) -> list[list[str]]:
+        return numbered_layers(self)
 
     @abstractmethod
     def forward(self, images: Any) -> Features:
@@ -74,15 +78,18 @@ class PictureEncoder(ImageEncoder):
             Tokens (B, P, dim), pooled (B, dim).
         """
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor | Features) -> Features:
         """Encode pictures as `transform` makes them.
 
         Args:
-            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1].
+            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or the features
+                that this encoder made of them before (`vlm.data.feature_cache`), which come back.
 
         Raises:
             ValueError: another shape or number type.
         """
+        if isinstance(images, Features):
+            return self._made_before(images)
         is_tensor = isinstance(images, Tensor)
         if not is_tensor or images.ndim != 4 or images.shape[1:] != self.transform.shape:
             got = f"shape {tuple(images.shape)}" if is_tensor else type(images).__name__
@@ -111,6 +118,16 @@ class PictureEncoder(ImageEncoder):
         tokens, pooled = self.encode(pictures, mask)
         boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
         return Features(tokens, mask, pooled, boxes)
+
+    def _made_before(self, images: Features) -> Features:
+        cells = self.grid[0] * self.grid[1]
+        if images.tokens.shape[1:] != (cells, self.dim):
+            raise ValueError(
+                f"images: got features of shape {tuple(images.tokens.shape)}; wanted "
+                f"(B, {cells}, {self.dim}), which this encoder made, or pictures. Use the "
+                f"encoder's own `transform`."
+            )
+        return images
 
 
 def grid_boxes(rows: int, columns: int, device: torch.device | None = None) -> Tensor:

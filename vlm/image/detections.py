@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
 
 FEATURES, BOXES = ("x", "features"), ("bbox", "boxes")
 """What a .npz calls the two."""

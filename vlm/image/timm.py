@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vlm.hub import hub_access, nearest, prune
+from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.transform import Fit, ImageTransform
+from vlm.reach import hub_access
 from vlm.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
@@ -105,6 +106,15 @@ class TimmEncoder(PictureEncoder):
             del model_args[key]
         self.arguments["model_args"] = model_args
 
+    def layer_names(self) -> list[list[str]]:
+        """As timm itself groups them, block by block."""
+        if not hasattr(self.model, "group_matcher"):
+            return super().layer_names()
+        from timm.models import group_parameters
+
+        found = group_parameters(self.model, self.model.group_matcher())
+        return [[f"model.{name}" for name in found[number]] for number in sorted(found)]
+
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.stages is None:
             tokens = _tokens(self.model, self.model.forward_features(images), type(self).__name__)
@@ -126,7 +136,7 @@ def _create(name: str, pretrained: bool | str, model_args: dict[str, Any]) -> An
         convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         load_into(model, convert(weights, model) if convert else weights, pretrained)
         return model
-    with hub_access(name) if pretrained else nullcontext():
+    with hub_access(name, from_scratch=True) if pretrained else nullcontext():
         try:
             return _with_size(name, pretrained, model_args)
         except RuntimeError as error:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vlm.hub import nearest, prune, url_access
+from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.transform import Fit, ImageTransform
+from vlm.reach import url_access
 from vlm.weights import load_into, read_weights
 
 _AFTER = {"avgpool", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits", "dropout"}

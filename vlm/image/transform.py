@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,8 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
+from vlm.image.load import Source, load_image
 
 GREY = 128
 
@@ -29,99 +25,6 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
 }
-
-
-class ImageError(ValueError):
-    """A picture that cannot be read; the message names the file and the reason.
-
-    Attributes:
-        kind: "missing", "oversized" or "unreadable".
-    """
-
-    def __init__(self, message: str, kind: str = "unreadable") -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-def load_image(source: str | Path | bytes | Image.Image | np.ndarray | Tensor) -> Image.Image:
-    """An upright RGB picture from a path, a file's content, a PIL image, or an array.
-
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
-    an animation gives its first frame.
-
-    Args:
-        source: a path, bytes, a PIL image, or an array: (H, W), (H, W, 3) or (3, H, W), uint8 in
-            [0, 255] or float in [0, 1].
-
-    Raises:
-        ImageError: missing, empty, corrupt or too large, or an array of another kind.
-    """
-    if isinstance(source, (np.ndarray, Tensor)):
-        if isinstance(source, Tensor):
-            source = source.detach().cpu()
-            source = source.float() if source.is_floating_point() else source
-        return _from_array(np.asarray(source))
-    if isinstance(source, Image.Image):
-        return _to_rgb(source)
-    content = source if isinstance(source, bytes) else None
-    path = Path("image") if isinstance(source, bytes) else Path(source)
-    try:
-        with Image.open(path if content is None else BytesIO(content)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    f"{path}: the picture has {width} x {height} pixels; at most "
-                    f"{MAX_PIXELS:,} are read. Scale it down first.",
-                    "oversized",
-                )
-            return _to_rgb(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file.", "missing") from error
-    except IsADirectoryError as error:
-        raise ImageError(f"{path}: this is a folder; wanted a picture.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: {error}", "oversized") from error
-    except Exception as error:  # a corrupt file raises anything: SyntaxError, struct.error, ...
-        if isinstance(error, ImageError):
-            raise
-        if content is not None:
-            empty = not content
-        else:  # `os.path`, which says False to a path that cannot be asked
-            empty = os.path.exists(path) and os.path.getsize(path) == 0
-        # Pillow names the object in memory that bytes are read from.
-        reason = "the file is empty" if empty else str(error)[:200].partition(" <_io")[0]
-        raise ImageError(f"{str(path)[:200]}: not a readable picture ({reason}).") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        # `convert` would saturate: anything above 255 of 65,535 would come out white.
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
-        array = array.transpose(1, 2, 0)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise ImageError(
-            f"image: got an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (3, H, W)."
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ImageError(
-                f"image: got floats from {array.min():g} to {array.max():g}; wanted [0, 1], or "
-                f"uint8 in [0, 255]."
-            )
-        array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ImageError(f"image: got dtype {array.dtype}; wanted uint8 or float.")
-    return Image.fromarray(array).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -194,7 +97,7 @@ class ImageTransform:
         batch = _pixels(image)[None]
         return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0]
 
-    def open(self, source: str | Path | bytes | Image.Image | np.ndarray | Tensor) -> Tensor:
+    def open(self, source: Source) -> Tensor:
         """The same of a picture in any form that `load_image` takes."""
         return self(load_image(source))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlm.features import Features
+from vlm.layers import numbered_layers
 from vlm.part import Part
 from vlm.text.tokenizer import Tokenizer
 
@@ -26,6 +27,9 @@ class TextEncoder(Part, ABC):
     def __init__(self, dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.dim, self.tokenizer = dim, tokenizer
+
+    def layer_names(self) -> list[list[str]]:
+        return numbered_layers(self)
 
     @abstractmethod
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm.features import masked_mean
-from vlm.hub import hub_access, prune
+from vlm.hub import prune, stored_config
+from vlm.reach import check_hub, hub_access
 from vlm.text.base import TextEncoder
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer
@@ -59,7 +59,7 @@ class HuggingFaceEncoder(TextEncoder):
             if config is not None:
                 raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
             tokenizer = SubwordTokenizer(name, max_length=min(_positions(model), MAX_LENGTH))
-        plain = json.loads(model.config.to_json_string(use_diff=False))
+        plain = stored_config(model.config)
         _check(model, tokenizer, name)
         model.config.use_cache = False
         ids = torch.tensor([[tokenizer.pad_id]])
@@ -67,7 +67,6 @@ class HuggingFaceEncoder(TextEncoder):
         states = prune(model, lambda: hidden_states(model, ids, torch.ones_like(ids)))
         super().__init__(states.shape[2], tokenizer)
         self.model = model.train()  # the hub's loader leaves it in evaluation mode
-        plain.pop("_name_or_path", None)
         self.arguments.update(words=(), pretrained=False, config=plain, tokenizer=tokenizer)
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,9 +81,10 @@ def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def _load(name: str, pretrained: bool) -> Any:
+    name = model_folder(name)
+    check_hub(name)  # before the import, which takes seconds
     from transformers import AutoConfig, AutoModel
 
-    name = model_folder(name)
     with hub_access(name):
         if not pretrained:
             return _encoder(AutoModel.from_config, AutoConfig.from_pretrained(name))

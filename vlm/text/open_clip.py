@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from vlm.clip_towers import FOLDER, build_tower, full_name, load_tower, read_config
 from vlm.features import masked_mean
-from vlm.hub import prune
+from vlm.hub import prune, stored_config
 from vlm.text.base import TextEncoder
 from vlm.text.clip_tokenizer import ClipTokenizer
 from vlm.text.huggingface import hidden_states, model_from_config
@@ -73,8 +72,7 @@ class OpenClipTextEncoder(TextEncoder):
             )
         if hasattr(model, "config"):  # a tower of transformers, within open_clip's or on its own
             model = getattr(model, "transformer", model)
-            plain = json.loads(model.config.to_json_string(use_diff=False))
-            plain.pop("_name_or_path", None)
+            plain = stored_config(model.config)
             positions = tokenizer.max_length
             known = plain["vocab_size"]
         else:

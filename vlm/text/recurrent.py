@@ -63,6 +63,15 @@ class Recurrent(TextEncoder):
             Direction(cell, w, dim // directions) for w in widths if bidirectional
         )
 
+    def layer_names(self) -> list[list[str]]:
+        """The word vectors, then layer by layer, both directions of it."""
+        layers = super().layer_names()
+        if not self.backwards:
+            return layers
+        first, count = len(layers) - 2 * len(self.forwards), len(self.forwards)
+        both = zip(layers[first : first + count], layers[first + count :], strict=True)
+        return [*layers[:first], *(forwards + backwards for forwards, backwards in both)]
+
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # No packed sequences, which need the lengths on the CPU, fail on empty questions and
         # cannot be exported. Forwards, what follows the last word cannot reach it; backwards,

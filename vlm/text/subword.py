@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from json import loads
 
-from vlm.hub import hub_access
+from vlm.reach import check_hub, hub_access
 from vlm.text.tokenizer import Tokenizer
 from vlm.weights import model_folder
 
@@ -99,9 +99,10 @@ class SubwordTokenizer(Tokenizer):
 
 def _download(name: str | None) -> str:
     """The tokenizer of a hub name or local folder as JSON, with its pad id."""
+    name = model_folder(str(name))
+    check_hub(name)  # before the import, which takes seconds
     from transformers import AutoTokenizer
 
-    name = model_folder(str(name))
     with hub_access(name):
         tokenizer = AutoTokenizer.from_pretrained(name)
     if not tokenizer.is_fast:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any, Self
 from unicodedata import normalize
 
 import torch
@@ -51,14 +52,24 @@ class Tokenizer(Configured, ABC):
     Attributes:
         vocab_size: number of ids, padding and unknown included.
         max_length: longer questions are cut to so many tokens.
-        cut: how many questions were, counted by each process for itself.
         vectors: (vocab_size, D) pretrained vectors of the ids, if it was made from such.
     """
 
     vocab_size: int
     max_length: int
-    cut: int = 0
     vectors: Tensor | None = None
+    _cut: Tensor
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls, *args, **kwargs)
+        # In memory that loader workers share, so that one run counts, and warns, as one.
+        made._cut = torch.zeros((), dtype=torch.long).share_memory_()
+        return made
+
+    @property
+    def cut(self) -> int:
+        """How many questions were cut so far, in this process and its loader workers."""
+        return int(self._cut)
 
     @abstractmethod
     def ids(self, question: str) -> Sequence[int]:
@@ -95,7 +106,8 @@ class Tokenizer(Configured, ABC):
     def _count(self, questions: Sequence[str]) -> None:
         """Warn of questions that are cut: of the first, and of each tenfold since."""
         cut = [question for question in questions if self.length(question) > self.max_length]
-        before, self.cut = self.cut, self.cut + len(cut)
+        before = self.cut
+        self._cut += len(cut)
         if cut and (not before or self.cut >= 10 ** len(str(before))):
             warnings.warn(
                 f"Questions cut to {self.max_length} tokens so far: {self.cut}, such as "

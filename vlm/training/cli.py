@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,12 +25,21 @@ import vlm.heads
 import vlm.image
 import vlm.text  # noqa: F401  imported so that short class names are known
 from vlm import __version__
-from vlm.checkpoint import Checkpoint, CheckpointError, model_differences, read_checkpoint
+from vlm.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_origin,
+    model_differences,
+    read_checkpoint,
+)
 from vlm.data.datamodule import VQADataModule
 from vlm.data.questions import DataError
-from vlm.image.transform import ImageError
+from vlm.image.load import ImageError
+from vlm.model import PARTS
+from vlm.reach import FetchError
 from vlm.training.checkpoint_folder import BEST, LAST
 from vlm.training.checkpoint_io import WholeFiles
+from vlm.training.continued import lora_differences, refuse_two_beginnings
 from vlm.training.defaults import start_swaps_from_defaults
 from vlm.training.guard import Guard
 from vlm.training.health import NotFiniteError
@@ -49,12 +58,10 @@ from vlm.training.run_folder import (
 )
 from vlm.training.run_report import RunReport
 from vlm.training.task import VQATask
+from vlm.training.tuning import check_plan
 from vlm.training.watchdog import Watchdog
 
-PARTS_OF_MODEL = ("image_encoder", "text_encoder", "fusion", "head")
-
-
-READABLE = (CheckpointError, DataError, ImageError, NotFiniteError)
+READABLE = (CheckpointError, DataError, FetchError, ImageError, NotFiniteError)
 """Errors whose message says it all."""
 
 
@@ -69,6 +76,8 @@ class VQACLI(LightningCLI):
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
         # Of Lightning's own calls of torch, and its advertisements: no user of ours can act on it.
         warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
+        # Frozen parts are, and the table at the start says so.
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         # A continued run goes on in its folder (`continue_metrics`).
         warnings.filterwarnings("ignore", ".*Previous log files in this directory.*")
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
@@ -159,11 +168,19 @@ class VQACLI(LightningCLI):
         self.run_folder = self._choose_folder(options)
         if path := config.get("ckpt_path"):
             self.checkpoint = read_checkpoint(path)
-            asked = {part: as_plain(config.model[part]) for part in PARTS_OF_MODEL}
-            self._refuse(model_differences(self.checkpoint.model, asked), "model")
+            asked = {part: as_plain(config.model[part]) for part in PARTS}
+            check_origin(self.checkpoint, asked)
+            differences = model_differences(self.checkpoint.model, asked)
+            tuning, fits = as_plain(config.model.tuning), self.subcommand == "fit"
+            differences += lora_differences(self.checkpoint, tuning, fits)
+            self._refuse(differences, "model")
+            if fits:
+                refuse_two_beginnings(self.checkpoint, tuning)
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
-            for part in PARTS_OF_MODEL:
+            for part in PARTS:
                 config.model[part] = as_namespace(self.checkpoint.model[part])
+                lora = self.checkpoint.model[part].get("lora")
+                config.model.tuning[part].lora = Namespace(**lora) if lora else None
         elif self.subcommand != "fit":
             raise ConfigError(
                 f"{self.subcommand}: got no --ckpt_path, so the model would be random; give a "
@@ -259,8 +276,13 @@ class VQACLI(LightningCLI):
             "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
         }
         if self.subcommand == "fit":
+            try:
+                check_plan(self.model.layers, self.model.tuning, self.trainer.max_epochs)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
             training = facts(self._plain_config(), self.datamodule, self.trainer)
             if self.checkpoint:
+                self.model.continues = self.checkpoint.path
                 stored = self.checkpoint.about.get("training", {})
                 self._refuse(fact_differences(stored, training), "training")
                 for logger in self.trainer.loggers:
@@ -298,15 +320,3 @@ def _root(error: BaseException) -> BaseException:
     while isinstance(error.__cause__, (ValueError, OSError)):
         error = error.__cause__
     return error
-
-
-def option_names() -> list[str]:
-    """The options of `fit`, for suggestions."""
-    names = [
-        "ckpt_path",
-        "seed_everything",
-        *(f"run.{name}" for name in RunOptions.__annotations__),
-    ]
-    names += [f"model.{name}" for name in inspect.signature(VQATask).parameters]
-    names += [f"data.{name}" for name in inspect.signature(VQADataModule).parameters]
-    return names + [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]

@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from vlm.training.cli import READABLE, VQACLI, ConfigError, option_names
+from vlm.training.cli import READABLE, VQACLI, ConfigError
 from vlm.training.explain_error import explain
+from vlm.training.option_names import option_names
 from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
 
 

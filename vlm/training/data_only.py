@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from vlm.data.datamodule import VQADataModule
-from vlm.training.cli import VQACLI, ConciseParser, ConfigError, option_names
+from vlm.training.cli import VQACLI, ConciseParser, ConfigError
 from vlm.training.explain_error import explain
+from vlm.training.option_names import option_names
 
 
 class DataOnly(VQACLI):

@@ -19,5 +19,16 @@ class ConciseParser(LightningArgumentParser):
         # the same key is an error in a file.
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except ConfigError:
+            raise
+        except Exception as error:  # of a file that is no text, or a value nobody thought of
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"the configuration cannot be read ({type(error).__name__}: {reason:.300})"
+            ) from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ConfigError(message) from ex

@@ -123,6 +123,7 @@ def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer
         "seed_everything": config["seed_everything"],
         "model.optimizer": config["model"]["optimizer"],
         "model.schedule": config["model"]["schedule"],
+        "model.tuning": config["model"]["tuning"],
         "data": config["data"]["class_path"],
         **{
             f"data.{name}": arguments.get(name)

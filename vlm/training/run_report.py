@@ -12,6 +12,7 @@ from rich.console import Console
 
 from vlm.data.floors import compute_floors
 from vlm.heads.multi_task import answering
+from vlm.training.parts_table import parts_table
 from vlm.training.report import plot_curves, print_report, report_rows, write_report
 
 CONSOLE_WIDTH = 110
@@ -39,6 +40,8 @@ class RunReport(Callback):
                 f"= {images * trainer.world_size * accumulated:,} images with their questions.",
                 soft_wrap=True,
             )
+            epochs, precision = trainer.max_epochs, str(trainer.precision)
+            self.console.print(parts_table(pl_module, epochs, precision))
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:

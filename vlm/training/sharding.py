@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from vlm.checkpoint_file import read_checkpoint_file
 from vlm.model import VQAModel
 
 
@@ -40,6 +42,23 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
             fully_shard(block, mesh=data)
     fully_shard(model.fusion, mesh=data)
     fully_shard(model, mesh=data)
+
+
+def expect_states(task: nn.Module, path: Path) -> None:
+    """Let parameters that were not trained yet when a checkpoint was written need no gradient, so
+    that reading it does not look for their optimiser's state, which it lacks.
+
+    Args:
+        task: whose parameters the optimiser has; each epoch says anew what needs a gradient.
+        path: of the checkpoint.
+    """
+    (optimizer,) = read_checkpoint_file(path)["optimizer_states"]
+    if not optimizer["state"]:  # an optimiser that keeps none
+        return
+    # Lightning stores the states by the number of the parameter in the task.
+    for number, parameter in enumerate(task.parameters()):
+        if number not in optimizer["state"]:
+            parameter.requires_grad_(False)
 
 
 def share_buffers(model: VQAModel) -> None:

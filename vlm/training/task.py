@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,10 +25,15 @@ from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
 from vlm.training.evaluation import Evaluation, Prediction
+from vlm.training.init_from import init_from
+from vlm.training.parameter_groups import make_optimizer
+from vlm.training.parser import ConfigError
 from vlm.training.schedule import WarmupCosine
+from vlm.training.tuning import Tuning, check_plan, plan, prepare, set_modes
 
-ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
-"""Makes a schedule from (optimizer, total number of steps); stepped after every batch."""
+ScheduleCallable = Callable[[Optimizer, int, int], LRScheduler]
+"""Makes a schedule from (optimizer, total number of steps, steps of an epoch); stepped after every
+step of the optimiser."""
 LOSSES = "vlm_losses"
 """Where a checkpoint keeps the losses that are not logged yet."""
 
@@ -39,13 +47,17 @@ class VQATask(LightningModule):
         fusion: joins the two.
         head: joint features in, answers out.
         optimizer: makes the optimiser from the trainable parameters.
-        schedule: makes the learning-rate schedule from (optimizer, total steps), or None.
+        schedule: makes the learning-rate schedule from (optimizer, total steps, steps of an epoch),
+            or None.
+        tuning: what is trained of each part, from when and how fast.
 
     Attributes:
+        layers: what is trained, as `tuning` says.
         seed: of dropout and whatever else is drawn in training. Each batch has a seed of its own,
             made of this, the epoch, the batch's number and the process: a run that was killed
             draws the same again.
         about: what a checkpoint keeps about the run.
+        continues: the checkpoint that the training goes on from, if it does.
     """
 
     def __init__(
@@ -56,12 +68,18 @@ class VQATask(LightningModule):
         head: AnswerHead,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: ScheduleCallable | None = WarmupCosine,
+        tuning: Tuning = Tuning(),  # noqa: B008  frozen
     ) -> None:
         super().__init__()
         self.model = VQAModel(image_encoder, text_encoder, fusion, head)
-        self.optimizer, self.schedule = optimizer, schedule
+        prepare(self.model, tuning)
+        self.optimizer, self.schedule, self.tuning = optimizer, schedule, tuning
+        self.layers = plan(self.model, tuning)
+        self._entered = 0
+        self.train()
         self.seed = 0
         self.about: dict[str, Any] = {}
+        self.continues: Path | None = None
         self.evaluation: Evaluation | None = None
         self._losses: list[Tensor] = []
         self._step: tuple[Tensor, Any] | None = None
@@ -71,14 +89,54 @@ class VQATask(LightningModule):
         """The data that the trainer was given."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    def setup(self, stage: str) -> None:
+        # A run that is continued has its own weights.
+        if stage == "fit" and self.tuning.init_from and self.continues is None:
+            init_from(self.model, self.tuning.init_from, self.tuning.init_parts)
+
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # FSDP2's strategy alone gives one
             from vlm.training.sharding import shard
 
             shard(self.model, self.device_mesh)
 
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if mode:  # but what is not trained in this epoch
+            set_modes(self.model, set(self._parameters_of(lambda start: start <= self._entered)))
+            # Its own mode says which loss is meant, that of training or of evaluation.
+            self.model.head.training = True
+        return self
+
+    def _parameters_of(self, starts: Callable[[int], bool]) -> list[nn.Parameter]:
+        """The parameters of the layers whose first epoch is one of these."""
+        names = [name for layer in self.layers if starts(layer.start) for name in layer.names]
+        return [self.model.get_parameter(name) for name in names]
+
+    def _enter(self, epoch: int) -> None:
+        """Let the layers of an epoch be trained, and no others."""
+        self._entered = epoch
+        self.train()
+        # Of several processes see `on_after_backward`.
+        alone = isinstance(self.trainer.strategy, SingleDeviceStrategy)
+        for parameter in self._parameters_of(lambda start: start <= epoch or not alone):
+            parameter.requires_grad_(True)
+        for parameter in self._parameters_of(lambda start: start > epoch and alone):
+            parameter.requires_grad_(False)
+
+    def on_train_start(self) -> None:
+        self._enter(self.current_epoch)
+
+    def on_after_backward(self) -> None:
+        # DDP would never again average the gradients of a parameter that once needed none, so all
+        # have them, and those that are not trained yet lose theirs before anything reads them.
+        for parameter in self._parameters_of(lambda start: start > self._entered):
+            parameter.grad = None
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         trainer = self.trainer
+        if self._entered != self.current_epoch:
+            self._enter(self.current_epoch)
         seed = batch_seed(self.seed, self.current_epoch, batch_index, self.global_rank)
         # `torch.manual_seed` writes down a stack trace for each device that is not in use.
         torch.default_generator.manual_seed(seed)
@@ -170,11 +228,23 @@ class VQATask(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        check_plan(self.layers, self.tuning, self.trainer.max_epochs)
+        optimizer = make_optimizer(self.optimizer, self.model, self.layers)
+        if self.device_mesh is not None and self.continues is not None:
+            from vlm.training.sharding import expect_states
+
+            expect_states(self, self.continues)
         if self.schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = self.schedule(optimizer, steps)
+        steps = int(self.trainer.estimated_stepping_batches)  # prepares the loader, too
+        batches, accumulated = (
+            self.trainer.num_training_batches,
+            self.trainer.accumulate_grad_batches,
+        )
+        try:
+            schedule = self.schedule(optimizer, steps, math.ceil(batches / accumulated))
+        except ValueError as error:
+            raise ConfigError(f"model.schedule: {error}") from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

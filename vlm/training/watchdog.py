@@ -32,6 +32,7 @@ class Watchdog(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self._done.clear()
         self._beat()
+        trainer.datamodule.alive = self._beat  # type: ignore[attr-defined]
         threading.Thread(
             target=self._watch, args=(trainer.global_rank,), daemon=True, name="watchdog"
         ).start()

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
-from vlm.data.pictures import PictureFile
+from vlm.data.picture_file import PictureFile
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import MissingFile, fields
 from vlm.data.table_file import read_records
@@ -44,7 +44,7 @@ class PathVQA(VQADataModule):
     ) -> None:
         super().__init__(**kwargs)
         self.root = Path(root)
-        self.pictures: PictureFile = PictureFile()
+        self.picture_source: PictureFile = PictureFile()
 
     def read(self, split: Split) -> pa.Table | None:
         if split == "predict":
@@ -64,7 +64,7 @@ class PathVQA(VQADataModule):
                 yield {
                     "id": f"{split}-{number}",
                     "place": record.place,
-                    "image": self.pictures.add(image["bytes"], str(path)),
+                    "image": self.picture_source.add(image["bytes"], str(path)),
                     "question": question,
                     "answers": [answer],
                     "answer_type": "yes/no" if answer.lower() in _YES_NO else "open",

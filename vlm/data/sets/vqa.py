@@ -18,6 +18,16 @@ COCO_PHOTOS = "the photos (COCO 2014 and 2015) from https://cocodataset.org/#dow
 
 
 class _VQA(VQADataModule):
+    """Their files differ in name alone.
+
+    Args:
+        root: folder of questions and annotations.
+        images: folder of the photos' folders; None where they are in `root`.
+        train_on: "train+val" for the test server: validation is then a part of its images.
+        test: which questions `predict` answers, those of test-dev or all of the test set.
+        kwargs: as for every data set.
+    """
+
     prefix: ClassVar[str]
     get: ClassVar[str]
     sizes: ClassVar[Mapping[str, int]]
@@ -64,13 +74,6 @@ class VQAv2(_VQA):
     The test questions have no published answers: `predict` answers them, `vlm submit` writes the
     file for EvalAI. Metric: VQA accuracy, by answer type (yes/no, number, other) and by question
     type.
-
-    Args:
-        root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
-        train_on: "train+val" for the test server: validation is then a part of its images.
-        test: which questions `predict` answers, those of test-dev or all of the test set.
-        kwargs: as for every data set.
     """
 
     prefix = "v2_"
@@ -90,13 +93,6 @@ class VQAv1(_VQA):
         mscoco_{train2014,val2014}_annotations.json
 
     The open-ended task. Metric: as for `VQAv2`.
-
-    Args:
-        root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
-        train_on: "train+val" for the test server: validation is then a part of its images.
-        test: which questions `predict` answers, those of test-dev or all of the test set.
-        kwargs: as for every data set.
     """
 
     prefix = ""

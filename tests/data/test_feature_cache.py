@@ -1,0 +1,342 @@
+"""Features in a folder: made once, found again, never those of another encoder or picture."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import pickle
+import resource
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vlm.data import feature_cache
+from vlm.data.feature_cache import FeatureCache, encoder_digest
+from vlm.data.feature_store import FeatureStore
+from vlm.data.pictures import OpenPictures, Pictures
+from vlm.data.problems import DataError
+from vlm.data.shard_writer import write_shards
+from vlm.data.shards import Shards
+from vlm.features import Features
+from vlm.image import ConvNet, ImageError, PictureEncoder, TimmEncoder
+
+PICTURES = OpenPictures(Pictures(), None)
+
+
+class Counting(ConvNet):
+    """Counts what it encodes; `fails` stops it before so many pictures are done."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(3)
+        super().__init__(image_size=32, widths=(5, 7), dropout=0.5)
+        self.encoded = 0
+        self.fails = 10**6
+
+    def encode(self, images: torch.Tensor, mask: torch.Tensor) -> Any:
+        if self.encoded + len(images) > self.fails:
+            raise KeyboardInterrupt
+        self.encoded += len(images)
+        return super().encode(images, mask)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    """13 different pictures, and one that is a copy of another."""
+    return write_pictures(tmp_path / "pictures", 13)
+
+
+def write_pictures(folder: Path, count: int) -> list[str]:
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    for number in range(count):
+        content = random.integers(0, 256, (64, 16, 3), np.uint8)
+        Image.fromarray(content).save(folder / f"{number}.png")
+    shutil.copy(folder / "2.png", folder / "copy.png")
+    return [str(folder / f"{number}.png") for number in range(count)] + [str(folder / "copy.png")]
+
+
+def store(
+    folder: Path, images: Sequence[str], encoder: PictureEncoder, pictures: OpenPictures = PICTURES
+) -> FeatureStore:
+    return FeatureCache(folder, encoder).store(images, pictures, "train", 4)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of the pictures' features in a file."""
+    each = 4 * 12 * (64 + 1) + 64 + 32
+    monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
+
+
+def assert_equal(found: Features, wanted: Features) -> None:
+    assert found.boxes is not None
+    for one, other in zip(found, wanted, strict=True):
+        assert one is not None
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def direct(encoder: PictureEncoder, images: Sequence[str]) -> Features:
+    transform = encoder.transform
+    with torch.no_grad():
+        made = encoder.eval()(transform.stack([transform.open(image) for image in images]))
+    assert isinstance(made, Features)
+    return made
+
+
+def test_features_are_those_of_evaluation(images: list[str], tmp_path: Path) -> None:
+    """In any order and number; and the encoder is in the mode that it was in."""
+    encoder = Counting().train()
+    encoder.stages[0].eval()
+    found = store(tmp_path / "features", images, encoder)
+    assert encoder.training
+    assert not encoder.stages[0].training
+    assert encoder.stages[1].training
+    asked = [images[12], images[0], images[13], images[0]]
+    assert_equal(found.read(asked, ["q"] * 4), direct(encoder, asked))
+
+
+def test_padding_stays_masked(tmp_path: Path, images: list[str]) -> None:
+    encoder = TimmEncoder("resnet10t", image_size=96, fit="pad").eval()
+    found = store(tmp_path / "features", images[:3], encoder)
+    wanted = direct(encoder, images[:3])
+    assert not wanted.mask.all()
+    assert_equal(found.read(images[:3], ["q"] * 3), wanted)
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_each_content_is_encoded_once(
+    images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies too; a later start encodes nothing, and reads no picture that is as it was."""
+    encoder = Counting()
+    store(tmp_path / "features", images[:6], encoder)
+    assert encoder.encoded == 6
+    store(tmp_path / "features", images[4:], encoder)
+    assert encoder.encoded == 13
+    assert len(files(tmp_path / "features")) == 4
+    monkeypatch.setattr(OpenPictures, "content", None)
+    again = Counting()
+    found = store(tmp_path / "features", images, again)
+    assert again.encoded == 0
+    assert_equal(found.read(images, ["q"] * 14), direct(again, images))
+
+
+def test_a_picture_that_was_replaced(images: list[str], tmp_path: Path) -> None:
+    """By another of the same name and number of bytes."""
+    encoder = Counting()
+    store(tmp_path / "features", images, encoder)
+    Image.fromarray(np.full((64, 16, 3), 200, np.uint8)).save(images[3])
+    found = store(tmp_path / "features", images, encoder)
+    assert encoder.encoded == 14
+    assert_equal(found.read([images[3]], ["q"]), direct(encoder, [images[3]]))
+
+
+def test_what_makes_another_encoder() -> None:
+    """Weights, statistics, configuration, preprocessing; not the mode, nor what is trained."""
+    encoder = Counting()
+    digest = encoder_digest(encoder)
+    assert encoder_digest(Counting().eval().requires_grad_(False)) == digest
+    others = [Counting() for _ in range(4)]
+    with torch.no_grad():
+        next(others[0].parameters())[0, 0, 0, 0] += 1e-3
+    others[1].get_buffer("stages.0.2.running_mean")[1] += 1e-3
+    others[2].arguments["dropout"] = 0.1
+    object.__setattr__(others[3].transform, "fit", "crop")
+    assert len({digest, *map(encoder_digest, others)}) == 5
+
+
+def test_features_of_other_weights_are_not_used(
+    images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Counting()
+    store(tmp_path / "features", images, encoder)
+    assert "not used" not in capsys.readouterr().out
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.5)
+    found = store(tmp_path / "features", images, encoder)
+    said = capsys.readouterr().out
+    assert "has features of other weights or another preprocessing (1 encoder)" in said
+    assert "Encoding 13 pictures once: 0.0 MB in" in said
+    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_broken_file_is_reported_and_made_again(
+    damage: str, images: list[str], tmp_path: Path
+) -> None:
+    encoder = Counting()
+    store(tmp_path / "features", images, encoder)
+    broken = files(tmp_path / "features")[1]
+    content = bytearray(broken.read_bytes())
+    content[-5] ^= 1
+    broken.write_bytes(content if damage == "flipped" else content[:-5])
+    before = encoder.encoded
+    with pytest.warns(UserWarning, match=rf"{broken.name}: broken .* made again"):
+        found = store(tmp_path / "features", images, encoder)
+    assert 1 <= encoder.encoded - before <= 4
+    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_an_interruption_keeps_what_is_finished(images: list[str], tmp_path: Path) -> None:
+    encoder = Counting()
+    encoder.fails = 9
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path / "features", images, encoder)
+    assert len(files(tmp_path / "features")) == 2
+    left = files(tmp_path / "features")[0].with_suffix(".safetensors.1.part")
+    left.write_bytes(b"of a process that was killed")
+    again = Counting()
+    found = store(tmp_path / "features", images, again)
+    assert again.encoded == 5
+    assert not left.exists()
+    assert_equal(found.read(images, ["q"] * 14), direct(again, images))
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_a_disk_that_fills(images: list[str], tmp_path: Path) -> None:
+    """In the middle of the second file: an error, and the first is whole."""
+    encoder = Counting()
+    store(tmp_path / "features", images[:4], encoder)
+    wanted = rf"could not be written \(.*{os.strerror(errno.EFBIG)}.*stays"
+    with full_disk(8000), pytest.raises(DataError, match=wanted):
+        store(tmp_path / "features", images, encoder)
+    assert len(files(tmp_path / "features")) == 1
+    assert not list(tmp_path.rglob("*.part"))
+    found = store(tmp_path / "features", images, encoder)
+    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
+
+
+def test_a_disk_that_is_too_small(
+    images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(DataError, match=r"13 pictures take 0\.0 MB, and .* has 0\.0 MB left"):
+        store(tmp_path / "features", images, Counting())
+
+
+def test_a_folder_that_is_a_file(images: list[str], tmp_path: Path) -> None:
+    (tmp_path / "features").write_text("notes")
+    with pytest.raises(DataError, match=r"data\.pictures\.features: .*could not be written"):
+        store(tmp_path / "features", images, Counting())
+
+
+@pytest.mark.parametrize("kind", ["missing", "unreadable"])
+def test_a_bad_picture_is_named(kind: str, images: list[str], tmp_path: Path) -> None:
+    Path(images[5]).unlink()
+    if kind == "unreadable":
+        Path(images[5]).write_text("no picture")
+    with pytest.raises(ImageError, match=r"5\.png: ") as error:
+        store(tmp_path / "features", images, Counting())
+    assert error.value.kind == kind
+
+
+def _fill(folder: Path, images: list[str], counts: Any) -> None:
+    torch.set_num_threads(1)
+    encoder = Counting()
+    store(folder, images, encoder)
+    counts.put(encoder.encoded)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(images: list[str], tmp_path: Path) -> None:
+    """Started at once, on one folder: each picture is encoded once, by either."""
+    context = multiprocessing.get_context("spawn")
+    counts: Any = context.Queue()
+    both = [
+        context.Process(target=_fill, args=(tmp_path / "features", images, counts))
+        for _ in range(2)
+    ]
+    for process in both:
+        process.start()
+    found = [counts.get(timeout=60) for _ in both]
+    for process in both:
+        process.join()
+    assert sum(found) == 13
+    rows = torch.cat([load_file(path)["digests"] for path in files(tmp_path / "features")])
+    wanted = {hashlib.sha256(Path(image).read_bytes()).digest() for image in images}
+    assert sorted(bytes(row.tolist()) for row in rows) == sorted(wanted)
+
+
+def test_the_same_pictures_in_shards(images: list[str], tmp_path: Path) -> None:
+    """Are the same content: nothing is encoded anew, and no shard is read a second time."""
+    encoder = Counting()
+    store(tmp_path / "features", images, encoder)
+    write_shards(pa.array(images), tmp_path / "shards", 10**5)
+    opened = OpenPictures(Pictures(shards=Shards(str(tmp_path / "shards"))), None)
+    found = store(tmp_path / "features", images, encoder, opened)
+    assert encoder.encoded == 13
+    for path in (tmp_path / "shards").glob("*.tar"):
+        path.unlink()
+    store(tmp_path / "features", images, encoder, opened)
+    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
+
+
+def test_pictures_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
+    content = {image: Path(image).read_bytes() for image in images}
+    opened = OpenPictures(Pictures(), content.__getitem__)
+    encoder = Counting()
+    for _ in range(2):
+        found = store(tmp_path / "features", images, encoder, opened)
+    assert encoder.encoded == 13
+    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
+
+
+def test_a_loader_worker_gets_little(tmp_path: Path) -> None:
+    """16 bytes a picture and no features; and no file stays open, however many there are."""
+    count = 300
+    (path := tmp_path / "pictures").mkdir()
+    images = [str(path / f"{number}.png") for number in range(count)]
+    for number, image in enumerate(images):
+        Image.new("RGB", (1, 1), (number % 256, number // 256, 0)).save(image)
+    found = store(tmp_path / "features", images, Counting())
+    opened = len(os.listdir("/proc/self/fd"))
+    wanted = found.read(images[7:9], ["q"] * 2)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    content = pickle.dumps(found)
+    assert len(content) < 18 * count + 1000
+    assert_equal(pickle.loads(content).read(images[7:9], ["q"] * 2), wanted)
+
+
+def test_an_encoder_gives_its_own_features_back() -> None:
+    encoder = Counting()
+    own = Features(torch.rand(3, 64, 12), torch.ones(3, 64, dtype=torch.bool), torch.rand(3, 12))
+    assert encoder(own) is own
+    with pytest.raises(ValueError, match=r"features of shape \(3, 63, 12\); wanted \(B, 64, 12\)"):
+        encoder(own._replace(tokens=own.tokens[:, 1:]))
+
+
+def test_regions_are_features_already() -> None:
+    with pytest.raises(ValueError, match=r"pictures\.regions and pictures\.features: got both"):
+        Pictures(regions="a", features="b")

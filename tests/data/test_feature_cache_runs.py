@@ -1,0 +1,264 @@
+"""Trainings on cached features: the numbers of those without, from `fit` to the answers."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, write_data
+from PIL import Image
+
+import vlm
+from vlm.cli import main
+from vlm.image import ConvNet
+from vlm.training.cli import VQACLI
+from vlm.training.watchdog import Watchdog
+
+FROZEN = "--model.tuning.image_encoder.frozen=true"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """easy-VQA's layout with 12 pictures a split, no two the same."""
+    folder = write_data(tmp_path_factory.mktemp("photos"))
+    random = np.random.default_rng(7)
+    for path in sorted(folder.rglob("*.png")):
+        noisy = np.asarray(Image.open(path)) * 0.7 + random.integers(0, 70, (64, 64, 3))
+        Image.fromarray(noisy.astype(np.uint8)).save(path)
+    return folder
+
+
+def fit(photos: Path, folder: Path, *more: str) -> list[str]:
+    """A small training with dropout in the fusion, and a batch normalisation in the encoder."""
+    return [
+        "fit",
+        f"--config={ROOT / 'configs/easy_vqa.yaml'}",
+        f"--data.root={photos}",
+        "--data.images_per_batch=2",
+        "--data.validation_share=0.25",
+        "--model.fusion.merge.dropout=0.3",
+        f"--run.folder={folder}",
+        "--trainer.max_epochs=3",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        FROZEN,
+        *more,
+    ]
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many pictures were encoded, in this process."""
+    count: Counter[str] = Counter()
+    encode = ConvNet.encode
+
+    def counting(self: ConvNet, images: torch.Tensor, mask: torch.Tensor) -> Any:
+        count["pictures"] += len(images)
+        return encode(self, images, mask)
+
+    monkeypatch.setattr(ConvNet, "encode", counting)
+    return count
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    """All that was logged: losses of every step, validation and test."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def assert_same_metrics(run: Path, other: Path) -> None:
+    one, two = metrics(run), metrics(other)
+    assert any("test_loss" in row for row in one)
+    assert len(one) == len(two) > 15
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without the cache."""
+    return VQACLI(fit(photos, tmp_path_factory.mktemp("plain"))).run_folder
+
+
+@pytest.fixture(scope="module")
+def cached(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same with the cache, and the folder of the features."""
+    folder = tmp_path_factory.mktemp("cached")
+    option = f"--data.pictures.features={folder / 'features'}"
+    return VQACLI(fit(photos, folder, option)).run_folder, folder / "features"
+
+
+def test_a_run_with_the_cache_has_the_same_numbers(plain: Path, cached: tuple[Path, Path]) -> None:
+    """Losses of every step, validation, and test scores; weights too."""
+    run, features = cached
+    assert_same_metrics(plain, run)
+    parents = {path.parent for path in features.rglob("*.safetensors")}
+    assert len(parents) == 1, "train and test read the same encoder's"
+    one, two = (
+        torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+        for folder in (plain, run)
+    )
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
+
+
+def test_its_checkpoint_answers_pictures(
+    plain: Path, cached: tuple[Path, Path], photos: Path
+) -> None:
+    """As one of a run without: the image encoder is in it."""
+    pictures = [str(photos / f"test/images/{number}.png") for number in range(4)]
+    asked = ["what color is it?"] * 4
+    one, two = (vlm.load(run).answer(pictures, asked) for run in (plain, cached[0]))
+    assert [answer.text for answer in one] == [answer.text for answer in two]
+    assert [a.probability for a in one] == pytest.approx([b.probability for b in two], abs=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_picture_is_encoded_once(
+    workers: int, photos: Path, plain: Path, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    """Of 72 questions about 24 pictures in three epochs, by however many workers."""
+    more = [f"--data.pictures.features={tmp_path / 'f'}", f"--data.workers={workers}"]
+    run = VQACLI(fit(photos, tmp_path, *more)).run_folder
+    assert encoded["pictures"] == 24
+    assert_same_metrics(plain, run)
+
+
+def test_evaluation_finds_the_features(
+    cached: tuple[Path, Path], tmp_path: Path, encoded: Counter[str]
+) -> None:
+    """With the weights of the checkpoint, which are loaded after the data are set up."""
+    run, _ = cached
+    told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
+    cli = VQACLI([*told, f"--run.folder={tmp_path}"])
+    assert not encoded
+    (again,) = metrics(cli.run_folder)
+    (row,) = [row for row in metrics(run) if "test_loss" in row]
+    for name in ("test_loss", "test_accuracy"):
+        assert again[name] == pytest.approx(row[name], rel=1e-6)
+
+
+def test_evaluation_of_other_weights_makes_their_own(
+    plain: Path, photos: Path, cached: tuple[Path, Path], tmp_path: Path, encoded: Counter[str]
+) -> None:
+    """The features of the frozen run are there, and the encoder of this one was trained."""
+    features = shutil.copytree(cached[1], tmp_path / "features")
+    arguments = [a for a in fit(photos, tmp_path, "--run.test=false") if a != FROZEN]
+    run = VQACLI(arguments).run_folder
+    told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
+    one = VQACLI([*told, f"--run.folder={tmp_path / 'one'}"]).run_folder
+    encoded.clear()
+    two = VQACLI(
+        [*told, f"--run.folder={tmp_path / 'two'}", f"--data.pictures.features={features}"]
+    )
+    assert encoded["pictures"] == 12
+    assert len({path.parent for path in features.rglob("*.safetensors")}) == 2
+    for a, b in zip(metrics(one), metrics(two.run_folder), strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
+
+
+def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
+    """An encoder whose constructor makes its name more exact is found again from the checkpoint."""
+    encoder = ["--model.image_encoder=TimmEncoder", "--model.image_encoder.name=resnet10t"]
+    size = ["--model.image_encoder.image_size=64", "--trainer.max_epochs=1"]
+    more = [f"--data.pictures.features={tmp_path / 'features'}", *encoder, *size]
+    run = VQACLI(fit(photos, tmp_path / "runs", *more)).run_folder
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
+    VQACLI([*told, f"--run.folder={tmp_path / 'again'}"])
+    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+
+
+def test_control_without_pictures_needs_no_features(
+    photos: Path, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    more = [f"--data.pictures.features={tmp_path / 'f'}", "--data.control=question_only"]
+    VQACLI(fit(photos, tmp_path, *more, "--trainer.max_epochs=1"))
+    assert not (tmp_path / "f").exists()
+
+
+def failed(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert exit.value.code == code, said
+    return said
+
+
+@pytest.mark.parametrize("trained", ["frozen=false", "from_epoch=2"])
+def test_an_encoder_that_is_trained_is_refused(
+    trained: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is trained in a later epoch only."""
+    arguments = [a for a in fit(photos, tmp_path) if a != FROZEN]
+    option = f"--model.tuning.image_encoder.{trained}"
+    features = f"--data.pictures.features={tmp_path / 'f'}"
+    said = failed(capsys, [*arguments, features, option], 1)
+    assert "--model.tuning.image_encoder.frozen=true, or leave data.pictures.features out" in said
+    assert not (tmp_path / "f").exists()
+
+
+def cache(photos: Path, *more: str) -> list[str]:
+    return ["cache", str(ROOT / "configs/easy_vqa.yaml"), f"--data.root={photos}", *more]
+
+
+def test_the_command_fills_it_beforehand(
+    photos: Path, tmp_path: Path, encoded: Counter[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then a training encodes nothing; a second time the command finds all of it there."""
+    option = f"--data.pictures.features={tmp_path / 'f'}"
+    for _ in range(2):
+        main(cache(photos, option))
+        assert "has the features of all 24 pictures of the splits" in capsys.readouterr().out
+    assert encoded["pictures"] == 24
+    VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
+    assert encoded["pictures"] == 24
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_command_takes_a_checkpoint_s_weights(
+    cached: tuple[Path, Path], encoded: Counter[str]
+) -> None:
+    run, features = cached
+    before = sorted(features.rglob("*"))
+    main(["cache", str(run / "config.yaml"), f"--ckpt_path={run / 'checkpoints/best.ckpt'}"])
+    assert not encoded
+    assert sorted(features.rglob("*")) == before
+
+
+def test_what_the_command_refuses(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "data.pictures.features: got none" in failed(capsys, cache(photos), 2)
+    option = f"--data.pictures.features={tmp_path / 'f'}"
+    assert "nosuch" in failed(capsys, cache(photos, option, "--data.nosuch=1"), 2)
+    regions = f"--model.image_encoder={ROOT / 'configs/image/regions.yaml'}"
+    with pytest.raises(SystemExit, match=r"for RegionFeatures; wanted .* an encoder of pictures"):
+        main(cache(photos, option, regions))
+    broken = shutil.copytree(photos, tmp_path / "photos")
+    (broken / "test/images/3.png").write_text("")
+    with pytest.raises(SystemExit, match=r"vlm cache: .*3\.png: not a readable picture .*empty"):
+        main(cache(broken, option))
+
+
+def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
+    """The watchdog hears of it, as of a batch."""
+    watchdog = Watchdog(minutes=30)
+    beats: list[None] = []
+    watchdog._beat = lambda: beats.append(None)  # type: ignore[method-assign]
+    option = f"--data.pictures.features={tmp_path / 'f'}"
+    cli = VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
+    watchdog.setup(cli.trainer, cli.model, "fit")
+    watchdog._done.set()
+    shutil.rmtree(tmp_path / "f")
+    beats.clear()
+    cli.datamodule.encoded("train", cli.model.model.image_encoder)
+    assert len(beats) >= 6

@@ -1,0 +1,119 @@
+"""Bytes that pretend to be pictures: an upright RGB picture, or `ImageError`."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzzing import fuzz, mutated, tried
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlm.demo.photo import read_photo
+from vlm.image import ImageError, ImageTransform, load, load_image
+
+# As a user runs it: a warning of Pillow's is no error.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8))
+DEEP = Image.fromarray(np.random.default_rng(1).integers(0, 65_536, (13, 17), np.uint16))
+FLOATS = Image.fromarray(np.random.default_rng(2).random((13, 17), np.float32))
+
+
+def saved(kind: str, image: Image.Image = NOISE, **options: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rotated() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    return exif
+
+
+FRAMES = {"save_all": True, "append_images": [NOISE.rotate(90), NOISE.rotate(180)], "duration": 9}
+WHOLE = [
+    saved("PNG"),
+    saved("PNG", NOISE.convert("RGBA"), exif=rotated()),
+    saved("PNG", NOISE.convert("P"), transparency=3),
+    saved("PNG", NOISE.convert("1")),
+    saved("PNG", NOISE.convert("LA")),
+    saved("PNG", DEEP),
+    saved("PNG", **FRAMES),
+    saved("JPEG", exif=rotated()),
+    saved("JPEG", NOISE.convert("CMYK"), quality=95),
+    saved("JPEG", NOISE.convert("L"), progressive=True),
+    saved("GIF", NOISE.convert("P"), **FRAMES),
+    saved("GIF", NOISE.convert("P"), transparency=7),
+    saved("WEBP", lossless=True),
+    saved("WEBP", NOISE.convert("RGBA"), exif=rotated(), **FRAMES),
+    saved("BMP"),
+    saved("BMP", NOISE.convert("P")),
+    *(saved("TIFF", compression=name) for name in ("raw", "tiff_lzw", "tiff_deflate", "jpeg")),
+    saved("TIFF", NOISE.convert("CMYK"), exif=rotated()),
+    saved("TIFF", DEEP),
+    saved("TIFF", FLOATS),
+    saved("TIFF", NOISE.convert("LAB")),
+    saved("PPM"),
+    saved("ICO", NOISE.resize((16, 16))),
+    saved("TGA", NOISE.convert("RGBA")),
+    saved("JPEG2000"),
+]
+
+
+def with_checksums(content: bytes) -> bytes:
+    """A PNG whose chunks have the checksums of what is in them: its mistakes lie deeper."""
+    if not content.startswith(PNG):
+        return content
+    fixed, place = bytearray(PNG), len(PNG)
+    while place + 12 <= len(content):
+        length = min(int.from_bytes(content[place : place + 4]), len(content) - place - 12)
+        chunk = content[place + 4 : place + 8 + length]
+        fixed += struct.pack(">I", length) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        place += 12 + length
+    return bytes(fixed)
+
+
+contents = st.one_of(
+    st.sampled_from(WHOLE).flatmap(mutated),
+    st.sampled_from(WHOLE[:7]).flatmap(mutated).map(with_checksums),
+    st.binary(max_size=200),
+)
+TRANSFORM = ImageTransform((5, 7), fit="pad")
+
+
+def test_the_whole_ones_can_be_read() -> None:
+    for content in WHOLE:
+        assert load_image(content).mode == "RGB"
+
+
+@fuzz
+@given(content=contents)
+def test_any_bytes_are_a_picture_or_an_image_error(content: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "MAX_PIXELS", 1_000_000)  # large ones only take longer
+        image, error = tried(lambda: load_image(content), ImageError)
+        if error is not None:
+            assert error.startswith("image: ")
+            assert len(error) < 500
+        else:
+            assert image.mode == "RGB"
+            assert image.width * image.height <= load.MAX_PIXELS
+            assert TRANSFORM(image).shape == TRANSFORM.shape
+
+
+@fuzz
+@given(content=contents)
+def test_the_demo_reads_them_or_says_why(content: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm.demo.photo.MAX_PIXELS", 1_000_000)
+        photo, error = tried(lambda: read_photo(content), ImageError)
+    assert photo.image.mode == "RGB" if error is None else error

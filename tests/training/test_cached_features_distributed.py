@@ -1,0 +1,49 @@
+"""Cached features in several processes: one encodes, all read, and the numbers are those of one."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from runs import fit, only_run, run
+from test_distributed import DDP, FSDP
+
+from vlm.training.cli import VQACLI
+
+pytestmark = pytest.mark.slow
+MORE = [
+    "--model.tuning.image_encoder.frozen=true",
+    "--model.fusion.merge.dropout=0",
+    "--data.validation_share=0.33",  # 8 pictures to train on: as many steps for two processes
+    "--run.test=true",
+    "--run.resume=auto",  # a folder that does not depend on when a process starts
+]
+
+
+def losses(folder: Path) -> dict[str, list[float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("train_loss", "val_loss", "test_loss")
+    return {name: [float(row[name]) for row in rows if row[name]] for name in names}
+
+
+def test_two_processes_have_the_numbers_of_one(data: Path, tmp_path: Path) -> None:
+    """The training pictures are of at most three colours, and each is encoded once by either."""
+    features = f"--data.pictures.features={tmp_path / 'features'}"
+    alone = VQACLI(fit(data, tmp_path / "one", *MORE)).run_folder
+    half = ["--data.images_per_batch=1", *DDP]
+    done = run(fit(data, tmp_path / "two", *MORE, features, *half), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Encoding ") == len(list(tmp_path.rglob("*.safetensors"))) >= 1
+    one, two = losses(alone), losses(only_run(tmp_path / "two"))
+    for name in one:
+        assert one[name], name
+        assert one[name] == pytest.approx(two[name], rel=1e-4), name
+
+
+def test_a_model_divided_over_processes_is_refused(data: Path, tmp_path: Path) -> None:
+    features = f"--data.pictures.features={tmp_path / 'features'}"
+    done = run(fit(data, tmp_path / "runs", *MORE, features, *FSDP), processes=2)
+    assert done.returncode == 1
+    assert "trainer.strategy divides the model over the processes" in done.stderr

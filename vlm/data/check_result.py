@@ -1,0 +1,52 @@
+"""What a check of a data set finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from vlm.data.datamodule import Split
+from vlm.data.problems import Problems
+from vlm.heads.vocabulary import AnswerVocabulary
+
+
+@dataclass
+class SplitSummary:
+    """Of one split.
+
+    Attributes:
+        questions: how many can be used.
+        images, different: how many different images and questions.
+        answered: questions with answers.
+        answers: how often each answer was given.
+        words: number of questions by their number of words.
+        floors: mean accuracy in [0, 1] of the floors and the vocabulary's ceiling; empty where
+            answers are unknown.
+        unanswerable: questions on which the vocabulary can earn nothing.
+    """
+
+    questions: int = 0
+    images: int = 0
+    different: int = 0
+    answered: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    words: Counter[int] = field(default_factory=Counter)
+    floors: dict[str, float] = field(default_factory=dict)
+    unanswerable: int = 0
+
+
+@dataclass
+class DataCheck:
+    """What a check found.
+
+    Attributes:
+        errors: what has to be put right.
+        warnings: what may be as it should.
+        splits: by name; those that could be read.
+        vocabulary: of answers, as a training would make it; None where none could be made.
+    """
+
+    errors: Problems
+    warnings: Problems
+    splits: dict[Split, SplitSummary] = field(default_factory=dict)
+    vocabulary: AnswerVocabulary | None = None

@@ -1,0 +1,191 @@
+"""Whether models can be fetched, known before a library tries for a minute. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+PATIENCE = 1.5
+"""Seconds that a server may take to answer before it counts as out of reach."""
+
+_ELSEWHERE = (
+    "Run once with a network, copy the cache from a machine that has one (set HF_HOME to move it), "
+    "or name a local folder"
+)
+
+
+class FetchError(OSError):
+    """A model that is not to be had; the message says where it was looked for and what to do."""
+
+
+_closed: ContextVar[bool] = ContextVar("closed", default=False)
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Inside, `hub_access` and `url_access` refuse: a stored model brings all that it needs."""
+    token = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
+
+
+@contextmanager
+def hub_access(name: str, from_scratch: bool = False) -> Iterator[None]:
+    """Load the model `name` inside: from its folder, the hub, or the cache if there is no network.
+
+    The hub's client asks an unreachable server again and again, up to 46 s, before it turns to
+    the cache or gives up; here the server is asked once whether it is there.
+
+    Args:
+        name: a model of the hub or a local folder.
+        from_scratch: whether `pretrained=False` would need nothing of it, for the advice.
+
+    Raises:
+        FetchError: `name` is not to be had; says where it was looked for and what to do.
+    """
+    _check_open(name)
+    from huggingface_hub import constants
+
+    local = Path(name).is_dir()
+    obstacle = None if local else _obstacle()
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or obstacle is not None
+    try:
+        yield
+    except OSError as error:
+        reason = _reason(error)
+        if local:
+            looked = f"looked in this folder, and got: {reason}. Check the files in it."
+        elif obstacle:
+            looked = _not_here(obstacle, from_scratch)
+        else:
+            looked = (
+                f"looked in the cache {constants.HF_HUB_CACHE} and at {constants.ENDPOINT}, and "
+                f"got: {reason}. Check the name, and `hf auth login` if the model is not public."
+            )
+        raise FetchError(f"{name}: the model could not be loaded; {looked}") from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def check_hub(name: str) -> None:
+    """Say at once that a model is not to be had, before anything heavy is imported.
+
+    Args:
+        name: a model of the hub or a local folder. If anything of it is in the cache, the rest is
+            taken to be there too.
+
+    Raises:
+        FetchError: the model is neither in the cache nor can the hub be asked.
+    """
+    _check_open(name)
+    from huggingface_hub import constants
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if Path(name).is_dir():
+        return
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise FetchError(f"{name}: no name of a model on the hub ({_reason(error)}).") from error
+    folder = Path(constants.HF_HUB_CACHE, "models--" + name.replace("/", "--"), "snapshots")
+    if not folder.is_dir() and (obstacle := _obstacle()):
+        raise FetchError(f"{name}: the model could not be loaded; {_not_here(obstacle)}")
+
+
+def _not_here(obstacle: str, from_scratch: bool = False) -> str:
+    from huggingface_hub import constants
+
+    more = ", or build from scratch with pretrained=False." if from_scratch else "."
+    return (
+        f"looked in the cache {constants.HF_HUB_CACHE} only, since {obstacle}. {_ELSEWHERE}{more}"
+    )
+
+
+@contextmanager
+def url_access(name: str, url: str) -> Iterator[None]:
+    """Load `url` inside through `torch.hub`: from its cache, or from the server if it answers.
+
+    Args:
+        name: of the model, for the error.
+        url: of the weights.
+
+    Raises:
+        FetchError: neither; says where it was looked for and what to do.
+    """
+    _check_open(name)
+    import torch
+
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    obstacle = None if cached.is_file() else _obstacle(url)
+    advice = (
+        "Run once with a network, copy the file there (set TORCH_HOME to move the cache), name a "
+        "local file, or build from scratch with pretrained=False."
+    )
+    if obstacle:
+        raise FetchError(
+            f"{name}: the weights could not be loaded; looked for {cached}, and {obstacle}. "
+            f"{advice}"
+        )
+    try:
+        yield
+    except OSError as error:
+        raise FetchError(
+            f"{name}: the weights could not be loaded; looked for {cached} and at {url}, and got: "
+            f"{_reason(error)}. {advice}"
+        ) from error
+
+
+def _check_open(name: str) -> None:
+    if _closed.get():
+        raise FetchError(
+            f"{name}: a stored model asks to fetch this, which is never done; it should hold its "
+            f"configuration and tokenizer itself."
+        )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def _obstacle(url: str | None = None) -> str | None:
+    """Why the hub, or the server of `url`, cannot be asked; None if it can."""
+    from huggingface_hub import constants
+
+    url = url or constants.ENDPOINT
+    # The environment too: the constant is read once, when the hub's client is imported.
+    switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    if constants.HF_HUB_OFFLINE or switch.upper() in {"1", "ON", "YES", "TRUE"}:
+        return "HF_HUB_OFFLINE is set"
+    # In a thread: looking up a name keeps to no timeout of ours.
+    answers: SimpleQueue[str | None] = SimpleQueue()
+    Thread(target=lambda: answers.put(_asked(url)), daemon=True).start()
+    try:
+        return answers.get(timeout=PATIENCE)
+    except Empty:
+        return f"{url} does not answer within {PATIENCE:g} s"
+
+
+def _asked(url: str) -> str | None:
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
+    except HTTPError:
+        return None  # any answer will do
+    except OSError as error:
+        # The client may know certificates that we do not.
+        if isinstance(error, URLError) and isinstance(error.reason, ssl.SSLError):
+            return None
+        return f"{url} does not answer ({error})"
+    except Exception as error:  # no URL, or no answer of HTTP
+        return f"{url} does not answer ({_reason(error)})"
+    return None

@@ -1,0 +1,177 @@
+"""Models for others: weights without code, and a configuration that is checked first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm import __version__
+from vlm.allowed import check_config
+from vlm.checkpoint import BEST, Checkpoint
+from vlm.checkpoint_file import CheckpointError, first_not_finite
+from vlm.model import VQAModel
+from vlm.part import KEYS
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+"""The two files of a shared model."""
+FORMAT = 1
+LARGEST_CONFIG = 256_000_000
+"""Bytes; the largest vocabularies have some tens of millions."""
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+_ABOUT = ("created", "data", "seconds", "torch", "vlm", "vocabulary")
+# Of these a folder must have all; the others are for people.
+_NEEDED = {"about": dict, "format": int, "model": dict, "weights": dict}
+
+
+def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> Path:
+    """Write a model for others: `model.safetensors` and `config.json`.
+
+    Tensors that share their memory are stored once. Paths of this machine are left out.
+
+    Args:
+        model: to share.
+        about: which run made it; what others may know of it is kept.
+        folder: new or empty.
+
+    Raises:
+        CheckpointError: a folder with something in it, weights that are not finite, or no room.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder}: there is something already; wanted a new, empty folder.")
+    weights, tied = _untied(model.state_dict())
+    if name := first_not_finite(weights):
+        raise CheckpointError(f"{folder}: not written, since {name} is not finite.")
+    kept = {key: about[key] for key in _ABOUT if about.get(key) is not None}
+    if about.get("run"):
+        kept["run"] = Path(about["run"]).name
+    vocabulary, words = model.head.vocabulary, model.text_encoder.tokenizer.vocab_size
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / WEIGHTS)
+        config = {
+            "format": FORMAT,
+            "vlm": __version__,
+            "about": kept,
+            "vocabularies": {"tokens": words, "answers": len(vocabulary or ())},
+            "weights": {"sha256": _digest(folder / WEIGHTS), "tied": tied},
+            "model": model.config,
+        }
+        # Last: a folder without it was not written to its end.
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: cannot be written ({error.strerror or error})."
+        ) from error
+    return folder
+
+
+def is_shared(path: str | Path) -> bool:
+    """Whether this is the folder of a shared model, and not of a run."""
+    path = Path(path)
+    there = any((path / name).is_file() for name in (CONFIG, WEIGHTS))
+    return there and not (path / BEST).is_file()
+
+
+def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
+    """Read a shared model. Imports nothing that it names, and runs no code from it.
+
+    Args:
+        folder: with the two files.
+        trust: do not refuse classes from outside vlm.
+
+    Raises:
+        CheckpointError: a file that is missing, damaged or of another program, a class that is
+            not ours, weights that are not finite.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG)
+    try:
+        check_config(config["model"], KEYS, trust)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
+    return Checkpoint(
+        folder, config["model"], _read_weights(folder, config["weights"]), config["about"], 0
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; wanted it beside {WEIGHTS}.")
+    if (size := path.stat().st_size) > LARGEST_CONFIG:
+        raise CheckpointError(f"{path}: got {size:,} bytes; wanted {LARGEST_CONFIG:,} at most.")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged; it is no JSON ({error}).") from error
+    if not isinstance(config, dict) or any(
+        type(config.get(key)) is not kind for key, kind in _NEEDED.items()
+    ):
+        raise CheckpointError(
+            f"{path}: a model of another program; wanted one that `vlm share` wrote. ViLT and "
+            f"BLIP models for VQA are asked with `vlm demo hf:{path.parent}`."
+        )
+    if config["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: written in format {config['format']}; this version of vlm reads {FORMAT}."
+        )
+    return config
+
+
+def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        others = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
+        more = (
+            f" {others[0]} can hold code and is not read; ask its author for {WEIGHTS}."
+            if others
+            else ""
+        )
+        raise CheckpointError(f"{path}: there is no such file.{more}")
+    if _digest(path) != about.get("sha256"):
+        raise CheckpointError(
+            f"{path}: damaged: its content does not have the checksum of {CONFIG} "
+            f"({path.stat().st_size} bytes). Fetch it again."
+        )
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: no safetensors file ({error}).") from error
+    if name := first_not_finite(weights):
+        raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
+    tied = about.get("tied")
+    if not isinstance(tied, dict) or not all(first in weights for first in tied.values()):
+        raise CheckpointError(f"{folder / CONFIG}: weights.tied names tensors that are not there.")
+    return weights | {name: weights[first] for name, first in tied.items()}
+
+
+def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor once, and of those that are another's memory, whose."""
+    weights: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    for name, value in state.items():
+        key = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and key in first:
+            tied[name] = first[key]
+            continue
+        first[key] = name
+        # A copy, since a part of another's memory would be refused.
+        weights[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return weights, tied
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
