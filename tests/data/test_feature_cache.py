@@ -240,7 +240,7 @@ def test_a_disk_that_fills(images: list[str], tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small(
     images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
+    free = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(DataError, match=r"13 pictures take 0\.0 MB, and .* has 0\.0 MB left"):
         store(tmp_path / "features", images, Counting())

@@ -253,7 +253,7 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     """The watchdog hears of it, as of a batch."""
     watchdog = Watchdog(minutes=30)
     beats: list[None] = []
-    watchdog._beat = lambda: beats.append(None)  # type: ignore[method-assign]
+    watchdog._beat = lambda: beats.append(None)
     option = f"--data.pictures.features={tmp_path / 'f'}"
     cli = VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
     watchdog.setup(cli.trainer, cli.model, "fit")

@@ -106,7 +106,7 @@ def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
     answer = model.answer(data / "test/images/0.png", "what color is it?", choices=["red", "?"])
     assert "The choice has no words: '?'." in answer.warnings
     with pytest.raises(ValueError, match=r"choices: got 5; wanted such a list for each"):
-        model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)  # type: ignore[call-overload]
+        model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)
 
 
 def test_a_pretrained_decoder_is_rebuilt_from_the_checkpoint_alone(
