@@ -191,11 +191,11 @@ def test_arguments_of_another_version() -> None:
 def test_positional_factories_are_refused() -> None:
     fusion = Pooled(13, 11, lambda x, y: Product(x, y))
     with pytest.raises(ValueError, match="which a checkpoint cannot store"):
-        fusion.config  # noqa: B018
+        fusion.config  # noqa: B018  asking for it is the test
     seven = Pooled(13, 11, partial(Product, activation="relu"))
     seven.arguments["merge"] = partial(Product, 13)
     with pytest.raises(ValueError, match="by name, not by position"):
-        seven.config  # noqa: B018
+        seven.config  # noqa: B018  asking for it is the test
 
 
 def test_values_that_cannot_be_stored() -> None:
@@ -204,7 +204,7 @@ def test_values_that_cannot_be_stored() -> None:
             pass
 
     with pytest.raises(ValueError, match=r"A part was made with tensor.*cannot store"):
-        Holder({"deep": [torch.ones(1)]}).config  # noqa: B018
+        Holder({"deep": [torch.ones(1)]}).config  # noqa: B018  asking for it is the test
     assert Holder({"a": (1, 2.5, None, "x", True)}).config["init_args"] == {
         "value": {"a": [1, 2.5, None, "x", True]}
     }

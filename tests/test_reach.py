@@ -83,7 +83,7 @@ def test_names_that_are_none(silent: str) -> None:
 
 def test_from_scratch_is_advised_only_where_it_helps(silent: str) -> None:
     for from_scratch in (False, True):
-        with pytest.raises(OSError, match="looked in the cache") as error:  # noqa: SIM117
+        with pytest.raises(OSError, match="looked in the cache") as error:  # noqa: SIM117  the order matters
             with hub_access("someone/model", from_scratch=from_scratch):
                 raise OSError("not here")
         assert ("pretrained=False" in str(error.value)) == from_scratch

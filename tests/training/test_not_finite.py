@@ -41,7 +41,7 @@ def test_so_are_those_whose_written_answers_have_no_likelihood() -> None:
     batch = Batch(nothing, nothing, nothing, nothing, None, IDS, 3)
     output = head(as_features(torch.randn(3, 3), "joint"), batch)
     with pytest.raises(NotFiniteError, match=r"not finite for 3 questions \(ids a, b, c\)"):
-        Evaluation(None, head, None).update(output, batch)  # type: ignore[arg-type]
+        Evaluation(None, head, None).update(output, batch)
 
 
 def gradient(value: float) -> list[Tensor]:

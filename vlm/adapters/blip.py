@@ -154,7 +154,7 @@ class BlipDecoder(AnswerDecoder):
     def start(self, memory: Memory) -> BlipState:
         return BlipState(self.text_decoder, memory)
 
-    def forward(self, ids: Tensor, state: BlipState) -> Tensor:  # type: ignore[override]
+    def forward(self, ids: Tensor, state: BlipState) -> Tensor:  # type: ignore[override]  # its own state
         return state.logits(ids)
 
 
