@@ -62,7 +62,6 @@ def ways(encoder: PictureEncoder, compiled: bool) -> dict[str, Way]:
     return found
 
 
-@torch.inference_mode()
 def measure_encoders(names: list[str], batch: int, repeats: int, compiled: bool) -> None:
     columns = ["fp32", "bf16"] + (["fp32 compiled", "bf16 compiled"] if compiled else [])
     print(f"| encoder | parameters | input | tokens | width | {' | '.join(columns)} |")
@@ -74,13 +73,14 @@ def measure_encoders(names: list[str], batch: int, repeats: int, compiled: bool)
         images = torch.randint(256, (batch, *shape), dtype=torch.uint8)
         speeds: dict[str, list[float]] = {}
         found = ways(encoder, compiled)
-        for way in found.values():
-            way(images)  # compiles, and fills the caches
-        for _ in range(repeats):
-            for column, way in found.items():
-                start = time.perf_counter()
-                way(images)
-                speeds.setdefault(column, []).append(batch / (time.perf_counter() - start))
+        with torch.inference_mode():
+            for way in found.values():
+                way(images)  # compiles, and fills the caches
+            for _ in range(repeats):
+                for column, way in found.items():
+                    start = time.perf_counter()
+                    way(images)
+                    speeds.setdefault(column, []).append(batch / (time.perf_counter() - start))
         parameters = sum(p.numel() for p in encoder.parameters())
         medians = [statistics.median(speeds[column]) for column in columns]
         print(

@@ -41,7 +41,16 @@ def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
 
     Returns:
         What `run` returned, detached.
+
+    Raises:
+        ValueError: called in `torch.inference_mode`, where nothing is known of what depends on
+            what, and parameters could never be trained.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "got an encoder to build in torch.inference_mode; wanted it built outside. Build it "
+            "first, and enter inference_mode to run it."
+        )
     called: set[nn.Module] = set()
 
     def note(module: nn.Module, _: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from vlm.allowed import check_config
@@ -97,6 +98,7 @@ class VQAModel(nn.Module):
         return {name: getattr(self, name).config for name in PARTS}
 
     @classmethod
+    @torch.inference_mode(False)  # loaded inside of it, parameters could not be trained later
     def from_config(cls, config: dict[str, Any], trust: bool = False) -> VQAModel:
         """Make a model from `config`; see `vlm.part.build` for `trust`.
 
