@@ -26,6 +26,7 @@ commands:
   explain    show why it says so         vlm explain RUN photo.png "What color is the shape?"
   share      a model for others          vlm share RUN FOLDER
   compare    train fusions alike, report vlm compare configs/compare/easy_vqa.yaml
+  forgetting what fine-tuning destroyed  vlm forgetting RUN [ANOTHER_RUN]
 
 RUN is the folder that `fit` names, CHECKPOINT is RUN/checkpoints/best.ckpt.
 
@@ -82,6 +83,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from vlm.compare.command import compare
 
         compare(arguments[1:])
+    elif arguments[0] == "forgetting":
+        from vlm.forgetting.command import forgetting
+
+        forgetting(arguments[1:])
     elif arguments[0] in TRAINING or arguments[0].startswith("-"):
         from vlm.training.command import run
 

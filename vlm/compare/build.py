@@ -68,7 +68,7 @@ class Builder:
         self.plan = plan
         settings = [f"--{key}={_text(value)}" for key, value in plan.overrides.items()]
         try:
-            with _quiet():
+            with quiet():
                 self.cli = _Untrained(["fit", f"--config={plan.base}", *settings])
         except ConfigError as error:
             raise PlanError(
@@ -260,7 +260,7 @@ def _set(content: Any, name: str, value: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the trainer's remarks on devices and seeds."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     before = [logger.level for logger in loggers]

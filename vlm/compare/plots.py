@@ -17,7 +17,7 @@ def plot_accuracy(
 ) -> bytes:
     """Accuracy with its interval, a dot a line, the best on top; floors as vertical lines."""
     lines = [*fusions.items(), *controls.items()][::-1]
-    figure, [axis] = _figure(8, 1.6 + 0.3 * len(lines))
+    figure, [axis] = new_figure(8, 1.6 + 0.3 * len(lines))
     for row, (name, found) in enumerate(lines):
         mean, low, high = 100 * found.mean, 100 * found.low, 100 * found.high
         # Rounding can put the mean a hair outside.
@@ -30,7 +30,7 @@ def plot_accuracy(
     axis.set(xlabel="test accuracy %, 95 % interval", ylim=(-0.7, len(lines) - 0.3))
     if floors:
         figure.legend(loc="outside lower center", fontsize=8, ncols=len(floors))
-    return _png(figure)
+    return to_png(figure)
 
 
 def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str, float]]) -> bytes:
@@ -40,7 +40,7 @@ def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str,
         fusions: accuracy by name.
         costs: by label of the axis, then by name.
     """
-    figure, axes = _figure(4.2 * len(costs), 4, len(costs))
+    figure, axes = new_figure(4.2 * len(costs), 4, len(costs))
     numbers = {name: str(number) for number, name in enumerate(fusions, start=1)}
     for axis, (label, values) in zip(axes, costs.items(), strict=True):
         for name, value in values.items():
@@ -61,10 +61,11 @@ def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str,
             axis.set_xlim(0, 1.1 * max(values.values()))
     key = "   ".join(f"{number} {name}" for name, number in numbers.items())
     figure.supxlabel(key, fontsize=8, wrap=True)
-    return _png(figure)
+    return to_png(figure)
 
 
-def _figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its plots side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, plots, number + 1) for number in range(plots)]
@@ -73,7 +74,8 @@ def _figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[A
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """The content of its file."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return content.getvalue()

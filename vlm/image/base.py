@@ -90,6 +90,17 @@ class PictureEncoder(ImageEncoder):
         """
         if isinstance(images, Features):
             return self._made_before(images)
+        pictures, mask = self.normalised(images)
+        tokens, pooled = self.encode(pictures, mask)
+        boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
+        return Features(tokens, mask, pooled, boxes)
+
+    def normalised(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures as `transform` makes them -> what `encode` takes.
+
+        Raises:
+            ValueError: as `forward` does.
+        """
         is_tensor = isinstance(images, Tensor)
         if not is_tensor or images.ndim != 4 or images.shape[1:] != self.transform.shape:
             got = f"shape {tuple(images.shape)}" if is_tensor else type(images).__name__
@@ -115,9 +126,7 @@ class PictureEncoder(ImageEncoder):
         else:
             cells = self.grid[0] * self.grid[1]
             mask = torch.ones(images.shape[0], cells, dtype=torch.bool, device=images.device)
-        tokens, pooled = self.encode(pictures, mask)
-        boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
-        return Features(tokens, mask, pooled, boxes)
+        return pictures, mask
 
     def _made_before(self, images: Features) -> Features:
         cells = self.grid[0] * self.grid[1]

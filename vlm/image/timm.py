@@ -123,14 +123,32 @@ class TimmEncoder(PictureEncoder):
         return tokens, summary(tokens, mask, self.pool)
 
 
-def _create(name: str, pretrained: bool | str, model_args: dict[str, Any]) -> Any:
+def timm_classifier(
+    name: str,
+    pretrained: bool | str,
+    image_size: int | None = None,
+    model_args: dict[str, Any] | None = None,
+) -> Any:
+    """The whole model with the classifier of its weights; the arguments are those of the encoder.
+
+    Raises:
+        ValueError: weights without the model's classifier.
+        OSError: the weights are neither in the cache nor to be had.
+    """
+    size = {} if image_size is None else {"img_size": image_size}
+    return _create(name, pretrained, size | (model_args or {}), classifier=True)
+
+
+def _create(
+    name: str, pretrained: bool | str, model_args: dict[str, Any], classifier: bool = False
+) -> Any:
     import timm
 
     if not timm.is_model(name):
         hint = nearest(name.partition(".")[0], timm.list_models())
         raise ValueError(f"name: got {name!r}, which is no model of timm.{hint}")
     if isinstance(pretrained, str):
-        model = _create(name, False, model_args)
+        model = _create(name, False, model_args, classifier)
         weights = read_weights(pretrained)
         # How timm brings older names and other input sizes to a model, for its own weights too.
         convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
@@ -138,7 +156,9 @@ def _create(name: str, pretrained: bool | str, model_args: dict[str, Any]) -> An
         return model
     with hub_access(name, from_scratch=True) if pretrained else nullcontext():
         try:
-            return _with_size(name, pretrained, model_args)
+            # As many classes as its weights have, or none.
+            classes = {} if classifier else {"num_classes": 0}
+            return _with_size(name, pretrained, model_args | classes)
         except RuntimeError as error:
             if "Invalid pretrained tag" not in str(error):
                 raise
@@ -150,13 +170,13 @@ def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     import timm
 
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **model_args)
+        return timm.create_model(name, pretrained=pretrained, **model_args)
     except TypeError as error:
         if "'img_size'" not in str(error):
             raise
         # A model for any size, that need not be told.
         rest = {key: value for key, value in model_args.items() if key != "img_size"}
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **rest)
+        return timm.create_model(name, pretrained=pretrained, **rest)
 
 
 def _stages(model: Any, images: Tensor, name: str) -> int:

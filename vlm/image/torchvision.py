@@ -113,8 +113,29 @@ def _recipe(name: str) -> Any:
     return recipes[tag]
 
 
+def torchvision_classifier(
+    name: str,
+    pretrained: bool | str,
+    image_size: int | None = None,
+    model_args: dict[str, Any] | None = None,
+) -> nn.Module:
+    """The whole model with the classifier of its weights; the arguments are those of the encoder.
+
+    Raises:
+        ValueError: weights without the model's classifier.
+        OSError: the weights are neither in the cache nor to be had.
+    """
+    recipe = _recipe(name)
+    return _create(name, recipe, pretrained, image_size, dict(model_args or {}), classifier=True)
+
+
 def _create(
-    name: str, recipe: Any, pretrained: bool | str, image_size: int | None, model_args: dict
+    name: str,
+    recipe: Any,
+    pretrained: bool | str,
+    image_size: int | None,
+    model_args: dict[str, Any],
+    classifier: bool = False,
 ) -> nn.Module:
     from torchvision.models import get_model
 
@@ -133,9 +154,10 @@ def _create(
     else:
         return get_model(builder, weights=None, **model_args)
     model = get_model(builder, weights=None, **model_args)
-    classifiers = {n: v for n, v in model.state_dict().items() if n.split(".")[0] in _AFTER}
-    # Other classes, or none: the classifier is removed anyway.
-    load_into(model, weights | classifiers, name if pretrained is True else str(pretrained))
+    if not classifier:
+        # Other classes, or none: the classifier is removed anyway.
+        weights |= {n: v for n, v in model.state_dict().items() if n.split(".")[0] in _AFTER}
+    load_into(model, weights, name if pretrained is True else str(pretrained))
     return model
 
 

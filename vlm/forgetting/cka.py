@@ -1,0 +1,59 @@
+"""How alike two representations of the same examples are: centred kernel alignment.
+
+Linear CKA (Kornblith et al. 2019, arXiv 1905.00414) with the unbiased estimate of HSIC (Song et al.
+2012, "Feature Selection via Dependence Maximization"), averaged over batches before the ratio is
+taken (Nguyen et al. 2021, arXiv 2010.15327):
+
+    CKA = mean HSIC(K, L) / sqrt(mean HSIC(K, K) mean HSIC(L, L)),  K = X X^T,  L = Y Y^T
+
+1 for representations that differ by a rotation and a scale alone; about 0, a little below too, for
+unrelated ones. The plain form is biased upwards where there are more features than examples, as in
+every layer of a network, and its value depends on the number of examples; this one's does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+LEAST = 4
+"""Examples in a batch; the estimate divides by n - 3."""
+
+
+def gram(features: Tensor) -> Tensor:
+    """Inner products of examples: (B, ...) -> (B, B) float64, on the CPU."""
+    rows = features.flatten(1).float()
+    # HSIC is the same whatever is added to all; without it their common part takes the digits.
+    rows = rows - rows.mean(0)
+    return (rows @ rows.mT).cpu().double()
+
+
+def hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741  the paper's letters
+    """The unbiased estimate of HSIC of two kernel matrices (B, B), B at least 4."""
+    n = len(k)
+    assert n >= LEAST, f"HSIC of {n} examples"
+    k, l = (x - torch.diag(x.diagonal()) for x in (k, l))  # noqa: E741
+    same = (k * l).sum()
+    total = k.sum() * l.sum() / ((n - 1) * (n - 2))
+    rows = k.sum(0) @ l.sum(0) * 2 / (n - 2)
+    return float(same + total - rows) / (n * (n - 3))
+
+
+def cka(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """CKA of one layer.
+
+    Args:
+        before: `gram` of each batch.
+        after: of the same batches.
+
+    Returns:
+        At most 1; NaN where a layer gives the same for all examples.
+    """
+    pairs = list(zip(before, after, strict=True))
+    cross = fmean(hsic(*pair) for pair in pairs)
+    own = fmean(hsic(k, k) for k in before) * fmean(hsic(k, k) for k in after)
+    return cross / math.sqrt(own) if own > 0 else math.nan
