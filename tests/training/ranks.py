@@ -1,16 +1,21 @@
 """Runs commands of `vlm` one after the other in each process that torchrun starts.
 
-torchrun ranks.py COMMANDS.json: one start of Python and torch for all of them.
+torchrun ranks.py COMMANDS.json [SECONDS]: one start of Python and torch for all of them. The second
+process begins each so many seconds after the first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 from vlm.training.cli import VQACLI
 
 if __name__ == "__main__":
+    delay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        time.sleep(delay * int(os.environ["RANK"]))
         VQACLI(arguments)

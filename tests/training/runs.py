@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,22 @@ ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
 }
+DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+FSDP = [
+    "--trainer.devices=2",
+    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
+    "--trainer.strategy.data_parallel_size=2",
+    "--trainer.strategy.tensor_parallel_size=1",
+    "--trainer.strategy.save_distributed_checkpoint=false",
+]
+STRATEGIES = {"ddp": DDP, "fsdp": FSDP}
+# No BatchNorm and no dropout: what these do in several processes is docs/distributed.md's.
+EXACT = [
+    f"--model.image_encoder={ROOT}/configs/image/vit.yaml",
+    f"--model.text_encoder={ROOT}/configs/text/transformer.yaml",
+    "--model.fusion.merge.dropout=0",
+    "--trainer.max_epochs=6",
+]
 
 
 def fit(data: Path, folder: Path, *more: str) -> list[str]:
@@ -106,3 +123,49 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
         )
     else:
         assert one == other, where
+
+
+def together(commands: list[list[str]], folder: Path, delay: float = 0.0) -> None:
+    """Run commands one after the other in two processes.
+
+    Args:
+        commands: arguments of each.
+        folder: for the list of them.
+        delay: seconds by which the second process is late.
+    """
+    path = folder / "commands.json"
+    path.write_text(json.dumps(commands))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(HERE / "ranks.py"), str(path), str(delay)],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=12000,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def check_a_killed_run_goes_on(data: Path, folder: Path, told: list[str]) -> None:
+    """Of two processes the second is killed, the other ends by itself, and what goes on from there
+    comes to the same as a run that was not killed.
+
+    Args:
+        data: to train on.
+        folder: for the runs.
+        told: arguments of all of them.
+    """
+    told = [*told, "--data.images_per_batch=1", "--run.checkpoint_steps=2"]
+    strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
+    killed = run(fit(data, folder / "a", *told, *strike), 2)
+    assert killed.returncode == 1
+    struck = only_run(folder / "a")
+    last = struck / "checkpoints/last.ckpt"
+    assert last.resolve().name == "step-00000008.ckpt"
+    again = run(fit(data, folder, *told, f"--ckpt_path={last}"), 2)
+    assert again.returncode == 0, again.stderr[-3000:]
+    whole = run(fit(data, folder / "whole", *told), 2)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert_same(outcome(only_run(folder / "whole")), outcome(struck))

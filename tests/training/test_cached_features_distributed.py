@@ -6,8 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from runs import fit, only_run, run
-from test_distributed import DDP, FSDP
+from runs import DDP, FSDP, fit, only_run, run
 
 from vlm.training.cli import VQACLI
 

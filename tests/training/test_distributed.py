@@ -15,48 +15,28 @@ import torch
 from conftest import ROOT, write_data
 from PIL import Image
 from runs import (
+    DDP,
     ENVIRONMENT,
-    HERE,
+    EXACT,
+    FSDP,
+    STRATEGIES,
     assert_same,
     callback,
+    check_a_killed_run_goes_on,
     command,
     fit,
     only_run,
     outcome,
     run,
+    together,
 )
 
 from vlm.checkpoint import load_model, read_checkpoint
 from vlm.training.cli import VQACLI
 
 pytestmark = pytest.mark.slow
-DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
-FSDP = [
-    "--trainer.devices=2",
-    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
-    "--trainer.strategy.data_parallel_size=2",
-    "--trainer.strategy.tensor_parallel_size=1",
-    "--trainer.strategy.save_distributed_checkpoint=false",
-]
 # Questions of each picture.
 SIZES = {1: [1], 3: [1, 1, 1], 13: [3, 1, 4, 1, 4], 14: [1] * 14}
-
-
-def together(commands: list[list[str]], folder: Path) -> None:
-    """Run commands in two processes."""
-    path = folder / "commands.json"
-    path.write_text(json.dumps(commands))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, str(HERE / "ranks.py"), str(path)],
-        env=ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=12000,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def questions(folder: Path, counts: list[int], data: Path) -> Path:
@@ -121,15 +101,6 @@ def test_evaluation_is_that_of_one_process(data: Path, run: Path, tmp_path: Path
             assert one[name] == two[name], (size, name)
 
 
-# No BatchNorm and no dropout: what these do in several processes is docs/distributed.md's.
-EXACT = [
-    f"--model.image_encoder={ROOT}/configs/image/vit.yaml",
-    f"--model.text_encoder={ROOT}/configs/text/transformer.yaml",
-    "--model.fusion.merge.dropout=0",
-    "--trainer.max_epochs=6",
-]
-
-
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     path = only_run(folder) / "checkpoints/last.ckpt"
     checkpoint = read_checkpoint(path)
@@ -174,22 +145,26 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
             assert next(numbers) == pytest.approx(next(numbers), rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("launcher", ["torchrun", "Lightning"])
+def test_processes_that_start_apart_have_one_folder(
+    launcher: str, data: Path, tmp_path: Path
+) -> None:
+    """Its name is the second in which it is chosen. Lightning starts the second process itself,
+    seconds after the first."""
+    told = fit(data, tmp_path, *DDP, "--data.images_per_batch=1", "--run.test=true")
+    if launcher == "torchrun":
+        together([told], tmp_path, delay=3)
+    else:
+        done = run(told)
+        assert done.returncode == 0, done.stderr[-3000:]
+    folder = only_run(tmp_path)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert (folder / "test.json").is_file()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_run_goes_on_exactly(strategy: str, data: Path, tmp_path: Path) -> None:
-    """Of its two processes the second is killed; the other ends by itself."""
-    told = [*(DDP if strategy == "ddp" else FSDP), "--run.checkpoint_steps=2", "--data.workers=2"]
-    told += ["--data.images_per_batch=1"]
-    strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
-    killed = run(fit(data, tmp_path / "a", *told, *strike), 2)
-    assert killed.returncode == 1
-    folder = only_run(tmp_path / "a")
-    last = folder / "checkpoints/last.ckpt"
-    assert last.resolve().name == "step-00000008.ckpt"
-    again = run(fit(data, tmp_path, *told, f"--ckpt_path={last}"), 2)
-    assert again.returncode == 0, again.stderr[-3000:]
-    whole = run(fit(data, tmp_path / "whole", *told), 2)
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    assert_same(outcome(only_run(tmp_path / "whole")), outcome(folder))
+    check_a_killed_run_goes_on(data, tmp_path, [*STRATEGIES[strategy], "--data.workers=2"])
 
 
 @pytest.mark.parametrize("kind", ["raise", "nan"])

@@ -9,12 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from conftest import ROOT, write_data
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from transformers import BertTokenizerFast, GPT2Config
 
 import vlm
 from vlm.data.questions import DataError
 from vlm.data.written import check_written
-from vlm.heads import Generation, TransformerDecoder
+from vlm.heads import Generation, SubwordAnswers, TransformerDecoder
 from vlm.training.cli import VQACLI
 
 
@@ -94,6 +96,17 @@ def test_choices_that_are_too_long_are_found_in_every_split() -> None:
         check_written(head, table, "validation")
     head = Generation(3, partial(TransformerDecoder, max_length=5))
     check_written(head, table, "train")
+
+
+def test_answers_that_cannot_be_spelled_are_found_in_every_split() -> None:
+    pieces = Tokenizer(WordPiece({"[UNK]": 0, "red": 1, "end": 2}, unk_token="[UNK]"))
+    tokenizer = SubwordAnswers(json=pieces.to_str(), end="end")
+    head = Generation(3, partial(TransformerDecoder, tokenizer=tokenizer, max_length=2))
+    table = pa.table({"answers": [["red"], ["blue"]]})
+    for split in ("train", "validation", "test"):
+        with pytest.raises(DataError, match=rf"^{split}: answers: got 'blue', of which 'blue' is"):
+            check_written(head, table, split)
+    check_written(head, table, "predict")  # they are not read
 
 
 def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:

@@ -16,7 +16,8 @@ def check_written(model: nn.Module, table: pa.Table, split: str) -> None:
     Args:
         model: or whatever holds it.
         table: the questions.
-        split: of "train" the answers too; in evaluation a longer one is judged by its beginning.
+        split: whose they are; of "predict" no answers are read. In evaluation a longer one is
+            judged by its beginning.
 
     Raises:
         DataError: answers or choices that are too long, with their number, or that a head cannot
@@ -25,8 +26,9 @@ def check_written(model: nn.Module, table: pa.Table, split: str) -> None:
     for head in model.modules():
         if isinstance(head, Generation):
             try:
-                if split == "train":
-                    head.check_answers(given for (given,) in stream(table, "answers"))
+                if split != "predict":
+                    answers = (given for (given,) in stream(table, "answers"))
+                    head.check_answers(answers, cut=split != "train")
                 if head.takes_choices:
                     head.check_choices(given for (given,) in stream(table, "choices"))
             except ValueError as error:

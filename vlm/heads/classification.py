@@ -89,5 +89,6 @@ class Classification(AnswerHead):
 
     def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
         """The answers' logits."""
-        columns = torch.tensor(self.vocabulary.indices(answers), device=output.device)
+        numbers = self.vocabulary.indices(answers)
+        columns = torch.tensor(numbers, dtype=torch.long, device=output.device)
         return output.gather(-1, columns[:, None]).squeeze(-1)

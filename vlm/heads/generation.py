@@ -183,9 +183,9 @@ class Generation(AnswerHead):
             ranked.append(sorted(zip(given, shares, strict=True), key=lambda x: -x[1]))
         return ranked
 
-    def check_answers(self, answers: Iterable[Sequence[str] | None]) -> None:
-        """Check, before a training begins, that its answers can be learnt; see `AnswerEncoder`."""
-        self.encoder.check(answers, "annotators' answers")
+    def check_answers(self, answers: Iterable[Sequence[str] | None], cut: bool = False) -> None:
+        """Check beforehand that answers can be learnt or judged; see `AnswerEncoder.check`."""
+        self.encoder.check(answers, "annotators' answers", cut)
 
     def check_choices(self, choices: Iterable[Sequence[str] | None]) -> None:
         """Check, before they are ranked, that the decoder can write all choices."""

@@ -97,7 +97,7 @@ class MultipleChoice(AnswerHead):
                     f"{', '.join(map(repr, texts))}."
                 )
             columns.append(texts.index(answer))
-        index = torch.tensor(columns, device=output.logits.device)
+        index = torch.tensor(columns, dtype=torch.long, device=output.logits.device)
         return output.logits.gather(-1, index[:, None]).squeeze(-1)
 
 

@@ -43,9 +43,9 @@ def check_head(head: AnswerHead, answers: tuple[str, str, str, str]) -> None:
     Junk in the padding of joint tokens and choices, more padding, batch order and batch size change
     neither evidence nor answers, nor does the order of choices; the loss is a sum over questions
     divided by `Batch.total` and reaches every parameter; ranked answers have probabilities in
-    order; targets pickle; copies and checkpoints, bf16, errors. What `forward` returns is the
-    head's own business: it is compared through `evidence` and `decode`. Equality is demanded in
-    evaluation mode.
+    order; a batch of no questions has no answers; targets pickle; copies and checkpoints, bf16,
+    errors. What `forward` returns is the head's own business: it is compared through `evidence` and
+    `decode`. Equality is demanded in evaluation mode.
 
     Args:
         head: any.
@@ -79,6 +79,7 @@ class _Check:
         if self.head.takes_choices:
             self.check_choices()
         self.check_empty()
+        self.check_nothing()
         self.check_loss()
         self.check_gradients()
         self.check_copies()
@@ -91,14 +92,18 @@ class _Check:
         texts = [(texts or self.texts)[row] for row in rows]
         choices = None
         if self.head.takes_choices:
-            room = max(map(len, texts))
+            room = max(map(len, texts), default=1)
             index = [[self.answers.index(text) for text in row] for row in texts]
             words = torch.arange(len(self.answers))[:, None]
             choices = Choices(
                 words=words,
                 words_mask=torch.ones_like(words, dtype=torch.bool),
-                text_index=torch.tensor([row + [0] * (room - len(row)) for row in index]),
-                mask=torch.tensor([[i < len(row) for i in range(room)] for row in texts]),
+                text_index=torch.tensor(
+                    [row + [0] * (room - len(row)) for row in index], dtype=torch.long
+                ).view(len(texts), room),
+                mask=torch.tensor(
+                    [[i < len(row) for i in range(room)] for row in texts], dtype=torch.bool
+                ).view(len(texts), room),
                 texts=texts,
                 features=Features(
                     self.vectors[:, None], torch.ones_like(words, dtype=torch.bool), self.vectors
@@ -190,6 +195,13 @@ class _Check:
             require_finite(self.evidence_of(fused, self.whole), "evidence")
             kept = [1, 2, 3, 4]
             require_same(self.evidence_of(fused, self.whole)[kept], self.evidence[kept])
+
+    def check_nothing(self) -> None:
+        with promise(self.head, "no questions have no answers", "a batch of none"):
+            fused, batch = take(self.fused, []), self.batch([])
+            require(self.decode(fused, batch) == [], f"Got {self.decode(fused, batch)}.")
+            evidence = self.evidence_of(fused, batch)
+            require(evidence.shape == (0,), f"Evidence of shape {tuple(evidence.shape)}.")
 
     def check_loss(self) -> None:
         with promise(self.head, "the loss is a sum over questions divided by `total`"):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
 
 import vlm.data
 import vlm.fusion
@@ -33,18 +29,16 @@ from vlm.checkpoint import (
     read_checkpoint,
 )
 from vlm.data.datamodule import VQADataModule
-from vlm.data.questions import DataError
-from vlm.image.load import ImageError
+from vlm.data.fits import check_fits
 from vlm.model import PARTS
-from vlm.reach import FetchError
 from vlm.training.checkpoint_folder import BEST, LAST
 from vlm.training.checkpoint_io import WholeFiles
 from vlm.training.continued import lora_differences, refuse_two_beginnings
 from vlm.training.defaults import start_swaps_from_defaults
 from vlm.training.guard import Guard
-from vlm.training.health import NotFiniteError
 from vlm.training.parser import ConciseParser, ConfigError
 from vlm.training.part_config import as_namespace, as_plain, reads_choices, takes
+from vlm.training.readable import READABLE, root
 from vlm.training.run_folder import (
     CHECKPOINTS,
     RunOptions,
@@ -57,12 +51,11 @@ from vlm.training.run_folder import (
     new_folder,
 )
 from vlm.training.run_report import RunReport
+from vlm.training.silence import silence
+from vlm.training.strategy import as_list, check_processes, check_strategy, half_precision
 from vlm.training.task import VQATask
 from vlm.training.tuning import check_plan
 from vlm.training.watchdog import Watchdog
-
-READABLE = (CheckpointError, DataError, FetchError, ImageError, NotFiniteError)
-"""Errors whose message says it all."""
 
 
 class VQACLI(LightningCLI):
@@ -71,16 +64,7 @@ class VQACLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
-        # Pictures in memory need no workers; evaluation needs none of fit's callbacks.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")
-        # Of Lightning's own calls of torch, and its advertisements: no user of ours can act on it.
-        warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*")
-        # Frozen parts are, and the table at the start says so.
-        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
-        # A continued run goes on in its folder (`continue_metrics`).
-        warnings.filterwarnings("ignore", ".*Previous log files in this directory.*")
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+        silence()
         super().__init__(
             VQATask,
             VQADataModule,
@@ -154,10 +138,10 @@ class VQACLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            root = _root(error)
-            if isinstance(root, READABLE):
-                raise root from error
-            raise ConfigError(str(root)) from error
+            reason = root(error)
+            if isinstance(reason, READABLE):
+                raise reason from error
+            raise ConfigError(str(reason)) from error
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -227,12 +211,7 @@ class VQACLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = self.config_init[self.subcommand].run
         config = self.config_init[self.subcommand].trainer
-        strategy = config.strategy
-        if isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint:
-            raise ConfigError(
-                "trainer.strategy: got save_distributed_checkpoint=true; wanted false: a "
-                "checkpoint of vlm is one file, which `vlm.load` reads."
-            )
+        check_strategy(config.strategy, config.callbacks)
         guard = Guard(
             self.run_folder / CHECKPOINTS,
             run.monitor,
@@ -249,18 +228,15 @@ class VQACLI(LightningCLI):
         # Not part of the configuration that is saved, so that it can be used again for another run.
         kwargs["default_root_dir"] = str(self.run_folder)
         kwargs["enable_checkpointing"] = True  # the guard has a place; whether it saves is its own
-        plugins = config.plugins or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        kwargs["plugins"] = [*plugins, WholeFiles()]
+        kwargs["plugins"] = [*as_list(config.plugins), WholeFiles()]
+        if half := half_precision(config.precision, config.strategy, config.accelerator):
+            kwargs["precision"] = None
+            kwargs["plugins"].append(half)
         if config.logger in (None, True):
             place: dict[str, Any] = {"save_dir": self.run_folder, "name": "", "version": ""}
             kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
         trainer = super().instantiate_trainer(**kwargs)
-        if (started := int(os.environ.get("WORLD_SIZE", 1))) not in (1, trainer.world_size):
-            raise ConfigError(
-                f"trainer.devices x trainer.num_nodes: got {trainer.world_size}, and {started} "
-                f"processes were started; wanted the same. Each would train a model of its own."
-            )
+        check_processes(trainer)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -292,7 +268,7 @@ class VQACLI(LightningCLI):
             self.model.seed = int(self.config_init.fit.seed_everything)
             if self.config_init.fit.run.test:
                 # Known now, and not after the training that comes first.
-                self.datamodule.check_answers("test")
+                check_fits(self.datamodule, "test", self.model.model)
 
     def _vocabulary(self) -> dict[str, Any] | None:
         """About the model's vocabulary: the checkpoint's, where the model is from one."""
@@ -303,20 +279,11 @@ class VQACLI(LightningCLI):
         return self.datamodule.describe_answers()
 
     def after_fit(self) -> None:
+        # Each process named the folder by its own clock; the files are in that of the first.
+        self.run_folder = Path(self.trainer.strategy.broadcast(str(self.run_folder)))
         if self.config_init[self.subcommand].run.test:
             folder = self.run_folder / CHECKPOINTS
             best = folder / BEST if (folder / BEST).exists() else folder / LAST
             self.trainer.test(
                 self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
             )
-
-
-def _no_tips(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
-
-
-def _root(error: BaseException) -> BaseException:
-    """What the parser's own errors were raised from: the reason, without its surroundings."""
-    while isinstance(error.__cause__, (ValueError, OSError)):
-        error = error.__cause__
-    return error

@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from vlm.training.cli import READABLE, VQACLI, ConfigError
+from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
 from vlm.training.option_names import option_names
+from vlm.training.readable import READABLE
 from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
 
 

@@ -8,6 +8,7 @@ rate of every part alike.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,8 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 Unit = Literal["share", "steps", "epochs"]
 
 
-class WarmupCosine(LambdaLR):
-    """Linear warm-up, then half a cosine down; stepped after every step of the optimiser.
+class Falling(LambdaLR, ABC):
+    """Linear warm-up, then down along a curve; stepped after every step of the optimiser.
 
     Args:
         optimizer: whose learning rate is the peak.
@@ -38,39 +39,37 @@ class WarmupCosine(LambdaLR):
         final: float = 0.0,
         unit: Unit = "share",
     ) -> None:
-        _check_final(final)
+        if not 0 <= final <= 1:
+            raise ValueError(f"final: got {final}; wanted a share between 0 and 1.")
         start = _warmup_steps(warmup, total_steps, epoch_steps, unit)
 
-        def cosine(step: int) -> float:
-            progress = _progress(step, start, total_steps)
-            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        def down(step: int) -> float:
+            # How much of what follows the warm-up is done.
+            progress = min(1.0, (step - start) / max(1, total_steps - start))
+            return final + (1 - final) * self.curve(progress)
 
-        super().__init__(optimizer, _after_warmup(start, cosine))
+        super().__init__(optimizer, _after_warmup(start, down))
+
+    @staticmethod
+    @abstractmethod
+    def curve(progress: float) -> float:
+        """From 1 to 0 while `progress` goes from 0 to 1."""
 
 
-class WarmupLinear(LambdaLR):
-    """Linear warm-up, then a straight line down; stepped after every step of the optimiser.
+class WarmupCosine(Falling):
+    """Linear warm-up, then half a cosine down."""
 
-    Args:
-        optimizer, total_steps, epoch_steps, warmup, final, unit: as for `WarmupCosine`.
-    """
+    @staticmethod
+    def curve(progress: float) -> float:
+        return (1 + math.cos(math.pi * progress)) / 2
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        total_steps: int,
-        epoch_steps: int,
-        warmup: float = 0.1,
-        final: float = 0.0,
-        unit: Unit = "share",
-    ) -> None:
-        _check_final(final)
-        start = _warmup_steps(warmup, total_steps, epoch_steps, unit)
 
-        def line(step: int) -> float:
-            return 1 - (1 - final) * _progress(step, start, total_steps)
+class WarmupLinear(Falling):
+    """Linear warm-up, then a straight line down."""
 
-        super().__init__(optimizer, _after_warmup(start, line))
+    @staticmethod
+    def curve(progress: float) -> float:
+        return 1 - progress
 
 
 class WarmupSteps(LambdaLR):
@@ -78,7 +77,7 @@ class WarmupSteps(LambdaLR):
     optimiser.
 
     Args:
-        optimizer, total_steps, epoch_steps, warmup: as for `WarmupCosine`.
+        optimizer, total_steps, epoch_steps, warmup: as for `Falling`.
         milestones: when the learning rate is multiplied by `factor`, in ascending order; none is a
             constant.
         factor: in (0, 1].
@@ -113,11 +112,6 @@ def _after_warmup(start: int, after: Callable[[int], float]) -> Callable[[int], 
     return lambda step: (step + 1) / (start + 1) if step < start else after(step)
 
 
-def _progress(step: int, start: int, total_steps: int) -> float:
-    """How much of what follows the warm-up is done, in [0, 1]."""
-    return min(1.0, (step - start) / max(1, total_steps - start))
-
-
 def _steps(length: float, total_steps: int, epoch_steps: int, unit: Unit) -> int:
     return round(length * {"share": total_steps, "steps": 1, "epochs": epoch_steps}[unit])
 
@@ -126,8 +120,3 @@ def _warmup_steps(warmup: float, total_steps: int, epoch_steps: int, unit: Unit)
     if warmup < 0 or (unit == "share" and warmup >= 1):
         raise ValueError(f"warmup: got {warmup}; wanted 0 or more {unit}, a share below 1.")
     return _steps(warmup, total_steps, epoch_steps, unit)
-
-
-def _check_final(final: float) -> None:
-    if not 0 <= final <= 1:
-        raise ValueError(f"final: got {final}; wanted a share between 0 and 1.")

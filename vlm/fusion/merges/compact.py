@@ -55,8 +55,11 @@ class MCB(Merge):
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         x_sketch = self.sketch(x, self.x_bucket, self.x_sign)  # (..., D)
         y_sketch = self.sketch(y, self.y_bucket, self.y_sign)
-        spectrum = torch.fft.rfft(x_sketch) * torch.fft.rfft(y_sketch)
-        z = torch.fft.irfft(spectrum, self.sketch_dim)  # (..., D)
+        if x_sketch.numel() and y_sketch.numel():
+            spectrum = torch.fft.rfft(x_sketch) * torch.fft.rfft(y_sketch)
+            z = torch.fft.irfft(spectrum, self.sketch_dim)  # (..., D)
+        else:
+            z = x_sketch * y_sketch  # as empty: no transform is defined of nothing
         if self.normalize:
             # A bucket that nothing falls into holds rounding errors of the transform, which the
             # square root would make large.

@@ -1,0 +1,89 @@
+"""Half precision, accumulated or not, in several processes: the steps of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_data
+from runs import EXACT, FSDP, STRATEGIES, callback, fit, only_run, run, together
+
+from vlm.training.cli import VQACLI
+
+pytestmark = pytest.mark.slow
+PRECISIONS = ("bf16-mixed", "16-mixed")
+TOLD = [
+    *EXACT,
+    "--data.validation_share=0.23",
+    "--model.optimizer=torch.optim.SGD",
+]
+
+
+def weights(folder: Path) -> torch.Tensor:
+    """All in one row."""
+    state = torch.load(only_run(folder) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return torch.cat([weight.flatten().double() for weight in state.values()])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
+    """Rounding is that of half precision, so weights are compared by how far they have moved. Adam
+    would hide a gradient that is a multiple of the right one, so this is plain descent; accumulated
+    ones are clipped too, which would show those that are not brought back to scale before."""
+    data = write_data(tmp_path / "data", images=26)
+    told = [*TOLD, f"--trainer.accumulate_grad_batches={accumulate}", "--model.optimizer.lr=0.1"]
+    if accumulate > 1:
+        told.append("--trainer.gradient_clip_val=0.5")
+    whole, half = (f"--data.images_per_batch={4 // accumulate // parts}" for parts in (1, 2))
+    together(
+        [
+            fit(
+                data,
+                tmp_path / precision / name,
+                *told,
+                half,
+                *strategy,
+                f"--trainer.precision={precision}",
+            )
+            for precision in PRECISIONS
+            for name, strategy in STRATEGIES.items()
+        ],
+        tmp_path,
+    )
+    VQACLI(fit(data, tmp_path / "exact", *told, whole))
+    VQACLI(fit(data, tmp_path / "start", *TOLD, whole, "--model.optimizer.lr=0"))
+    exact, start = weights(tmp_path / "exact"), weights(tmp_path / "start")
+    for precision in PRECISIONS:
+        VQACLI(
+            fit(
+                data, tmp_path / precision / "one", *told, whole, f"--trainer.precision={precision}"
+            )
+        )
+        one = weights(tmp_path / precision / "one")
+        off = ((one - exact).norm() / (exact - start).norm()).item()
+        assert 0 < off < 0.1
+        for name in STRATEGIES:
+            two = weights(tmp_path / precision / name)
+            difference = ((two - one).norm() / (one - start).norm()).item()
+            assert difference < 0.05, (precision, name)
+
+
+def test_an_overflow_in_one_process_skips_the_step_of_all(tmp_path: Path) -> None:
+    """Under FSDP2 each process sees the gradients of its own parameters only."""
+    data = write_data(tmp_path / "data", images=26)
+    told = [*TOLD, "--trainer.precision=16-mixed", "--trainer.max_steps=1"]
+    poison = callback("Poison", what="gradient", hook="on_after_backward", step=0, rank=1)
+    struck = [*FSDP, *poison, "--model.optimizer.lr=0.1"]
+    together([fit(data, tmp_path / "struck", *told, *struck)], tmp_path)
+    VQACLI(fit(data, tmp_path / "start", *told, "--model.optimizer.lr=0"))
+    torch.testing.assert_close(
+        weights(tmp_path / "struck"), weights(tmp_path / "start"), rtol=0, atol=0
+    )
+
+
+def test_averaged_weights_of_a_divided_model_are_refused(data: Path, tmp_path: Path) -> None:
+    average = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
+    ended = run(fit(data, tmp_path, *FSDP, *average), 2)
+    assert ended.returncode == 1
+    assert "got EMAWeightAveraging with ModelParallelStrategy; it cannot average" in ended.stderr

@@ -1,0 +1,26 @@
+"""Whether a split fits a model: what is found before a training or an evaluation begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlm.data.choices import check_choices
+from vlm.data.written import check_written
+from vlm.model import VQAModel
+
+if TYPE_CHECKING:
+    from vlm.data.datamodule import Split, VQADataModule
+
+
+def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
+    """Check that a model can learn from a split, be scored on it, or answer its questions.
+
+    Raises:
+        DataError: questions without answers or choices, or texts that the model cannot write.
+    """
+    if split != "predict":
+        data.check_answers(split)
+    table = data.table(split)
+    if model.processor.takes_choices:
+        check_choices(table, split)
+    check_written(model, table, split)

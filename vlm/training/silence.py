@@ -1,0 +1,30 @@
+"""Warnings and advice of Lightning that no user of ours can act on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+SILENCED = (
+    # Pictures in memory need no workers; evaluation needs none of fit's callbacks.
+    ".*does not have many workers.*",
+    ".*callbacks used to create the checkpoint.*",
+    # Of Lightning's own calls of torch.
+    ".*treespec, LeafSpec.*",
+    # Frozen parts are, and the table at the start says so.
+    ".*in eval mode at the start of training.*",
+    # A continued run goes on in its folder (`continue_metrics`).
+    ".*Previous log files in this directory.*",
+)
+
+
+def silence() -> None:
+    """From now on they are not shown."""
+    for message in SILENCED:
+        warnings.filterwarnings("ignore", message)
+    # Advertisements.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()

@@ -1,0 +1,81 @@
+"""What a strategy of Lightning's lacks: asked of it, it is refused, or given to it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from vlm.training.parser import ConfigError
+
+
+def check_strategy(strategy: Any, callbacks: Any) -> None:
+    """Check that FSDP2 is asked for nothing that it cannot do.
+
+    Args:
+        strategy: of the trainer's options.
+        callbacks: the same; one, several or None.
+
+    Raises:
+        ConfigError: a checkpoint in pieces, or averaged weights.
+    """
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    if strategy._save_distributed_checkpoint:
+        raise ConfigError(
+            "trainer.strategy: got save_distributed_checkpoint=true; wanted false: a "
+            "checkpoint of vlm is one file, which `vlm.load` reads."
+        )
+    for callback in as_list(callbacks):
+        if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+            # They copy the model, which one that is divided cannot be.
+            raise ConfigError(
+                f"trainer.callbacks: got {type(callback).__name__} with ModelParallelStrategy; it "
+                f"cannot average a model that is divided over processes. Leave it out, or take "
+                f"trainer.strategy=ddp."
+            )
+
+
+def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrecision | None:
+    """What makes `16-mixed` of the trainer's options fp16 where Lightning would not.
+
+    On the CPU it takes bf16 in its place, and with FSDP2 it refuses; torch has gradient scalers for
+    both.
+
+    Args:
+        precision, strategy, accelerator: of the trainer's options.
+
+    Returns:
+        A plugin in the place of the option, or None where Lightning has its own.
+    """
+    cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    own = not (cpu or isinstance(strategy, ModelParallelStrategy))
+    if own or str(precision) not in ("16-mixed", "16"):
+        return None
+    device = None if cpu else torch.accelerator.current_accelerator()
+    return MixedPrecision("16-mixed", "cpu" if device is None else device.type)
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Check that a launcher has started as many processes as the trainer expects.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if (started := int(os.environ.get("WORLD_SIZE", 1))) not in (1, trainer.world_size):
+        raise ConfigError(
+            f"trainer.devices x trainer.num_nodes: got {trainer.world_size}, and {started} "
+            f"processes were started; wanted the same. Each would train a model of its own."
+        )
+
+
+def as_list(options: Any) -> list[Any]:
+    """One, several or none."""
+    if options is None:
+        return []
+    return options if isinstance(options, list) else [options]
