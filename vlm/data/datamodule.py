@@ -12,16 +12,15 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
-from vlm.data.choices import check_choices
 from vlm.data.controls import BlankImages, Control, check_control
 from vlm.data.feature_cache import FeatureCache, check_frozen
 from vlm.data.feature_store import FeatureStore
+from vlm.data.fits import check_fits
 from vlm.data.images import Images, PictureSource
 from vlm.data.loader import make_loader
 from vlm.data.pictures import OpenPictures, Pictures
 from vlm.data.questions import DataError, split_by_image, stream
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
-from vlm.data.written import check_written
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
 from vlm.image.base import ImageEncoder, PictureEncoder
@@ -245,20 +244,15 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         if stage == "fit" and self.pictures.features is not None:
             check_frozen(self.pictures.features, self.trainer)
         for split in splits[stage]:
-            table = self.table(split)
-            if split != "predict":
-                self.check_answers(split)
-            if self.processor.takes_choices:
-                check_choices(table, split)
-            assert self.trainer is not None
-            check_written(self.trainer.lightning_module, table, split)
+            trainer, transform = self.trainer, self.processor.transform
+            assert trainer is not None
+            check_fits(self, split, trainer.lightning_module.model)  # type: ignore[arg-type]
             if self.control == "question_only":
-                self._stores[split] = BlankImages(self.processor.transform)
+                self._stores[split] = BlankImages(transform)
             elif split not in self._stores:
-                store = self._stores[split] = self.open_pictures.store(self.processor.transform)
-                self.open_pictures.check(table["image"].unique())
-                if self.pictures.in_memory and self.pictures.features is None:
-                    store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split)
+                self._stores[split] = self.open_pictures.filled(
+                    transform, self.table(split), split, trainer.num_devices
+                )
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
         images = self._stores[split]

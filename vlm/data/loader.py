@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader
 from vlm.batch import Batch
 from vlm.data.controls import controlled
 from vlm.data.dataset import VQADataset
-from vlm.data.images import Images
+from vlm.data.images import Images, ImageStore
+from vlm.data.memory import check_batch
 from vlm.data.problems import DataError
 from vlm.data.questions import image_groups
 from vlm.data.sampler import ImageGroupSampler
@@ -31,7 +33,7 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         images: where pictures come from.
 
     Raises:
-        DataError: fewer images to train on than processes.
+        DataError: fewer images to train on than processes, batches larger than the memory.
     """
     assert data.trainer is not None
     trainer, training = data.trainer, split == "train"
@@ -57,6 +59,10 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
             f"{type(data).__name__}: {sampler.units} images to train on and {trainer.world_size} "
             f"processes; wanted an image for each. Use fewer processes."
         )
+    if isinstance(images, ImageStore):
+        there = int(sampler.groups.max(initial=-1)) + 1
+        most = min(data.images_per_batch, there, ceil(sampler.units / trainer.world_size))
+        check_batch(most, prod(images.transform.shape))
     return (ResumableLoader if training else DataLoader)(
         VQADataset(seen, data.processor, images),
         sampler=sampler,

@@ -76,7 +76,7 @@ def check_kept(count: int, each: float, split: str, processes: int) -> None:
     _check(
         count * each * processes,
         f"data.pictures.in_memory: got true, and the {count:,} {split} pictures of "
-        f"{each / 1e6:,.2f} MB{apart} need",
+        f"{_size(each)}{apart} need",
         "Leave it out, and they are read when they are needed; or lower the image encoder's "
         "image_size.",
     )
@@ -94,8 +94,8 @@ def check_batch(pictures: int, each: float) -> None:
     """
     _check(
         pictures * each,
-        f"data.images_per_batch: got batches of {pictures:,} pictures, which at {each / 1e6:,.2f} "
-        f"MB each need",
+        f"data.images_per_batch: got batches of {pictures:,} pictures, which at {_size(each)} "
+        f"each need",
         "Lower it, or the image encoder's image_size.",
     )
 
@@ -103,6 +103,11 @@ def check_batch(pictures: int, each: float) -> None:
 def _check(needed: float, what: str, remedy: str) -> None:
     free = free_memory()
     if free is not None and needed > free:
-        raise DataError(
-            f"{what} {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free. {remedy}"
-        )
+        raise DataError(f"{what} {_size(needed)}, and {_size(free)} of memory are free. {remedy}")
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.1f} kB"

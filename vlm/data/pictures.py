@@ -111,6 +111,31 @@ class OpenPictures:
         elif self.shards is not None:
             self.shards.check(images)
 
+    def filled(
+        self,
+        transform: ImageTransform | RegionTransform,
+        table: pa.Table,
+        split: str,
+        processes: int,
+    ) -> ImageStore | RegionStore:
+        """`store` of a split's pictures, which are all there, and in memory if the options say so.
+
+        Args:
+            transform: of the model's image encoder.
+            table: the split's questions.
+            split: its name.
+            processes: on this machine that do this, each for itself.
+
+        Raises:
+            DataError: as `store` and `check`; pictures that memory cannot hold.
+            ImageError: one that is kept in memory cannot be read.
+        """
+        store = self.store(transform)
+        self.check(table["image"].unique())
+        if self.options.in_memory and self.options.features is None:
+            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, processes)
+        return store
+
     def content(self, image: str) -> bytes:
         """The content of a picture's file.
 

@@ -8,12 +8,16 @@ from pathlib import Path, PurePath
 
 from rich.progress import Progress
 
+from vlm.data.memory import check_kept
 from vlm.data.problems import DataError
 from vlm.data.region_table import RegionTable
 from vlm.features import Features
 from vlm.image.detections import Regions, read_npz
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
+
+SAMPLE = 100
+"""Pictures whose regions say how much memory those of all will take."""
 
 
 class RegionFiles:
@@ -140,18 +144,29 @@ class RegionStore:
         self.transform, self.files = transform, files
         self._kept: dict[str, Features] = {}
 
-    def cache(self, paths: Iterable[str], questions: Iterable[str], name: str) -> None:
+    def cache(
+        self, paths: Iterable[str], questions: Iterable[str], name: str, processes: int = 1
+    ) -> None:
         """Read the regions of all pictures now and keep them in memory, four bytes a number.
 
         Args:
             paths: of the pictures.
             questions: id of a question about each, for the error.
             name: of the split, for the progress bar.
+            processes: on this machine that keep them, each for itself.
+
+        Raises:
+            DataError: more than there is memory.
         """
         first = dict(zip(paths, questions, strict=True))
+        self._kept = {}
         with Progress(transient=True) as progress:
             shown = progress.track(first.items(), description=f"Reading {name} regions")
-            self._kept = {path: self._read(path, question) for path, question in shown}
+            for path, question in shown:
+                self._kept[path] = self._read(path, question)
+                if len(self._kept) == min(SAMPLE, len(first)):
+                    read = sum(regions.tokens.nbytes for regions in self._kept.values())
+                    check_kept(len(first), read / len(self._kept), name, processes)
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
         """Regions (U, N, D), padded to the picture that has the most.

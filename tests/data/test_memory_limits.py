@@ -1,0 +1,92 @@
+"""What cannot fit into memory is refused before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_run
+
+from vlm.data import memory
+from vlm.data.memory import free_memory
+from vlm.data.questions import DataError
+from vlm.data.regions import RegionFiles, RegionStore
+from vlm.image.regions import RegionTransform
+from vlm.training.cli import VQACLI
+
+
+def system(root: Path, **files: str) -> Path:
+    """Linux's own files about memory, __ for a slash in their names."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def group(root: Path, name: str, limit: str, used: int, files: int) -> None:
+    folder = root / "sys/fs/cgroup" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 7\ninactive_file {files}\nactive_file 3\n")
+
+
+def test_the_least_of_machine_and_control_groups_counts(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) is None  # another system
+    meminfo = "MemTotal:       1300 kB\nMemAvailable:    700 kB\nSwapFree:  11 kB\n"
+    system(tmp_path, proc__meminfo=meminfo, proc__self__cgroup="1:cpu:/old\n0::/job/step\n")
+    assert free_memory(tmp_path) == 700 * 1024
+    group(tmp_path, "job/step", "max", 5000, 0)
+    assert free_memory(tmp_path) == 700 * 1024
+    group(tmp_path, "job", "600000", 250000, 30000)
+    assert free_memory(tmp_path) == 380000
+    group(tmp_path, "job/step", "400000", 350000, 20000)
+    assert free_memory(tmp_path) == 70000
+    group(tmp_path, "", "50000", 1000, 0)  # as a container sees its own
+    assert free_memory(tmp_path) == 49000
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux says it in /proc")
+def test_this_machine_has_some() -> None:
+    free = free_memory()
+    assert free is not None
+    assert 10**7 < free < 10**15
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "message"),
+    [
+        (
+            True,
+            r"^data\.pictures\.in_memory: got true, and the 9 train pictures of 480\.0 GB ",
+        ),
+        (
+            False,
+            r"^data\.images_per_batch: got batches of 3 pictures, which at 480\.0 GB each",
+        ),
+    ],
+)
+def test_a_configuration_for_more_than_there_is(
+    in_memory: bool, message: str, data: Path, tmp_path: Path
+) -> None:
+    more = ["--model.image_encoder.image_size=400000", f"--data.pictures.in_memory={in_memory}"]
+    with pytest.raises(DataError, match=message + r".*need .* GB, and .*B of memory are free\."):
+        VQACLI([*small_run(data, tmp_path), *more])
+
+
+def test_regions_are_judged_by_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, boxes = np.ones((5, 13), np.float32), np.array([[0, 0, 2, 2]] * 5, np.float32)
+    for name in "abc":
+        np.savez(tmp_path / f"{name}.npz", x=x, bbox=boxes, image_w=7, image_h=7)
+    store = RegionStore(RegionTransform(13), RegionFiles(str(tmp_path)))
+    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 5 * 13 * 4)
+    store.cache("abc", "123", "train")
+    monkeypatch.setattr(memory, "free_memory", lambda: 3 * 5 * 13 * 4 - 1)
+    with pytest.raises(DataError, match=r"the 3 train pictures of 0\.3 kB need"):
+        store.cache("abc", "123", "train")
+    with pytest.raises(DataError, match=r"0\.3 kB in each of 2 processes need"):
+        store.cache("abc", "123", "train", processes=2)
