@@ -202,6 +202,13 @@ def test_a_mistake_gets_one_line(
     assert re.search(message, said[0]), said[0]
 
 
+def test_a_model_that_memory_cannot_hold(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^vlm: out of memory \(.*allocate \d+ bytes\)\. Lower"):
+        main([*small_run(data, tmp_path), "--model.fusion.merge.out_dim=1000000000000"])
+
+
 def test_a_misspelt_key_in_a_file_names_the_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

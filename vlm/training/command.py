@@ -37,11 +37,22 @@ def run(arguments: Sequence[str]) -> None:
             signal.signal(number, signal.SIG_IGN)
         print(f"vlm: {stopped}", file=sys.stderr)
         sys.exit(EXIT_CODE)
-    except RuntimeError as error:
-        if not re.search(r"Connection (closed|reset) by peer", str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if re.search(r"Connection (closed|reset) by peer", str(error)):
+            sys.exit("vlm: another process has ended; its own message says why.")
+        # torch has a class of its own for it on devices, and none on the CPU.
+        if not re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
             raise
-        print("vlm: another process has ended; its own message says why.", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(
+            f"vlm: out of memory ({_needed(str(error))}). Lower data.images_per_batch (a higher "
+            f"trainer.accumulate_grad_batches keeps the step as it is), or make the model smaller."
+        )
+
+
+def _needed(message: str) -> str:
+    """What an allocator wanted, without the place in its source."""
+    found = re.search(r"(you )?tried to allocate [^.]*|Unable to allocate [^.]*", message, re.I)
+    return found[0] if found else message.splitlines()[0]
 
 
 def _without_traceback(message: str) -> str:
