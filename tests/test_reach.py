@@ -116,14 +116,47 @@ finally:
     assert re.fullmatch(r"vlm demo: someone/nosuch: .*HF_HUB_OFFLINE is set.*\n", done.stderr)
 
 
+IMAGE, TEXT, HEAD = (f"--model.{part}" for part in ("image_encoder", "text_encoder", "head"))
+NAMED = {
+    "transformers": [f"{TEXT}=vlm.text.HuggingFaceEncoder", f"{TEXT}.name=someone/nosuch"],
+    "a decoder": [
+        f"{HEAD}=vlm.heads.Generation",
+        f"{HEAD}.decoder=vlm.heads.HuggingFaceDecoder",
+        f"{HEAD}.decoder.name=someone/nosuch",
+    ],
+    "timm": [
+        f"{IMAGE}=vlm.image.TimmEncoder",
+        f"{IMAGE}.name=resnet10t",
+        f"{IMAGE}.pretrained=true",
+    ],
+    "open_clip's hub": [
+        f"{IMAGE}=vlm.image.OpenClipImageEncoder",
+        f"{IMAGE}.name=hf-hub:someone/nosuch",
+    ],
+    "open_clip": [
+        f"{IMAGE}=vlm.image.OpenClipImageEncoder",
+        f"{IMAGE}.name=ViT-B-32",
+        f"{IMAGE}.pretrained=laion2b_s34b_b79k",
+    ],
+}
+
+
+@pytest.mark.parametrize("library", NAMED)
 def test_a_training_says_it_in_a_line(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    library: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And the libraries say nothing beside."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    text = "--model.text_encoder=vlm.text.HuggingFaceEncoder"
     with pytest.raises(SystemExit) as stopped:
-        main([*small_run(data, tmp_path), text, "--model.text_encoder.name=someone/nosuch"])
+        main([*small_run(data, tmp_path), *NAMED[library]])
     assert stopped.value.code == 1
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlm")]
     assert len(said) == 1
-    assert said[0].startswith("vlm: someone/nosuch: the model could not be loaded; looked in")
+    name = "[a-zA-Z0-9-]+/[a-zA-Z0-9_.-]+|resnet10t"
+    assert re.match(rf"vlm: ({name}): the model could not be loaded; looked in", said[0])
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

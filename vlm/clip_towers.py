@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from vlm.hub import nearest
-from vlm.reach import hub_access
+from vlm.reach import check_hub, hub_access
 from vlm.weights import PACKAGE, SUFFIXES, find_file, misfit
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -40,6 +40,8 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
         ValueError: an unknown name or tag.
         OSError: neither in the cache nor to be had.
     """
+    if name.startswith(HUB):
+        check_hub(name.removeprefix(HUB))  # before the import, which takes seconds
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -143,11 +145,15 @@ def _stored_preprocess(name: str) -> dict[str, Any]:
 
 def _load(name: str, pretrained: bool | str, image_size: int | None) -> Any:
     import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
 
     named = name.startswith((HUB, FOLDER))
     source: Any = None if named else pretrained
     if not named and _is_file(pretrained):
         source = str(find_file(str(pretrained), SUFFIXES, "weights"))
+    elif not named and (stored := get_pretrained_cfg(name, source).get("hf_hub")):
+        # Before the model is built, which takes seconds. OWNER/NAME/ and perhaps a file.
+        check_hub(stored.rpartition("/")[0], from_scratch=True)
     place = name.removeprefix(FOLDER).removeprefix(HUB)
     with (
         hub_access(place, from_scratch=not named),

@@ -78,12 +78,13 @@ def hub_access(name: str, from_scratch: bool = False) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def check_hub(name: str) -> None:
+def check_hub(name: str, from_scratch: bool = False) -> None:
     """Say at once that a model is not to be had, before anything heavy is imported.
 
     Args:
         name: a model of the hub or a local folder. If anything of it is in the cache, the rest is
             taken to be there too.
+        from_scratch: as for `hub_access`.
 
     Raises:
         FetchError: the model is neither in the cache nor can the hub be asked.
@@ -100,7 +101,8 @@ def check_hub(name: str) -> None:
         raise FetchError(f"{name}: no name of a model on the hub ({_reason(error)}).") from error
     folder = Path(constants.HF_HUB_CACHE, "models--" + name.replace("/", "--"), "snapshots")
     if not folder.is_dir() and (obstacle := _obstacle()):
-        raise FetchError(f"{name}: the model could not be loaded; {_not_here(obstacle)}")
+        advice = _not_here(obstacle, from_scratch)
+        raise FetchError(f"{name}: the model could not be loaded; {advice}")
 
 
 def _not_here(obstacle: str, from_scratch: bool = False) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from json import loads
 
 from vlm.part import Configured
+from vlm.reach import check_hub, hub_access
 
 
 class AnswerTokenizer(Configured, ABC):
@@ -130,9 +131,8 @@ class SubwordAnswers(AnswerTokenizer):
 
 def _fetch(name: str) -> tuple[str, str | None, str | None]:
     """The tokenizer of a hub name or local folder as JSON, its first and its last token."""
+    check_hub(name)  # before the import, which takes seconds
     from transformers import AutoTokenizer
-
-    from vlm.reach import hub_access
 
     with hub_access(name):
         tokenizer = AutoTokenizer.from_pretrained(name)

@@ -142,6 +142,12 @@ def timm_classifier(
 def _create(
     name: str, pretrained: bool | str, model_args: dict[str, Any], classifier: bool = False
 ) -> Any:
+    if ":" in name:
+        raise ValueError(
+            f"name: got {name!r}; wanted one of timm.list_models(), whose weights are fetched "
+            f"with pretrained=True. Of another repository name the folder of its weights in "
+            f"pretrained, and its model here."
+        )
     import timm
 
     if not timm.is_model(name):
