@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vlm.features import Features
+from vlm.ragged import distinct, padded
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -47,17 +49,18 @@ def make_choices(choices: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Choi
             raise ValueError(
                 f"choices of question {number}: got {given!r}; wanted texts to choose from."
             )
-    known: dict[str, int] = {}
-    rows = [[known.setdefault(text, len(known)) for text in given] for given in choices]
-    longest = max(map(len, rows), default=0)
-    index = torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
-    lengths = torch.tensor([len(row) for row in rows])
-    words, words_mask = tokenizer(list(known))
+    # Questions often have the same choices, and different lists the same texts.
+    lists, list_of = distinct(map(tuple, choices))
+    texts, text_of = distinct(chain.from_iterable(lists))
+    numbers = iter(text_of)
+    index, mask = padded([list(islice(numbers, len(given))) for given in lists])
+    rows = torch.tensor(list_of, dtype=torch.long)
+    words, words_mask = tokenizer(texts)
     return Choices(
         words=words,
         words_mask=words_mask,
-        text_index=index.view(len(rows), longest),
-        mask=torch.arange(longest) < lengths[:, None],
+        text_index=index[rows],
+        mask=mask[rows],
         texts=[list(given) for given in choices],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from vlm.features import Features
 from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
-from vlm.text.gate import clean_text
+from vlm.text.gate import are_clean, clean_text
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -54,13 +55,9 @@ class Processor(NamedTuple):
                 "model trained with vlm.heads.MultipleChoice."
             )
         ids = [str(i) for i in range(len(questions))] if ids is None else list(ids)
-        questions = [
-            _clean(text, "question", id_) for text, id_ in zip(questions, ids, strict=True)
-        ]
-        choices, answers = (
-            _clean_lists(choices, "choice", ids),
-            _clean_lists(answers, "answer", ids),
-        )
+        questions = _clean(questions, "question", ids)
+        choices = _clean_lists(choices, "choice", ids)
+        answers = _clean_lists(answers, "answer", ids)
         candidates = None if choices is None else make_choices(choices, self.tokenizer)
         words, mask = self.tokenizer(questions)
         return Batch(
@@ -75,19 +72,27 @@ class Processor(NamedTuple):
         )
 
 
-def _clean(text: str, kind: str, question_id: str) -> str:
-    try:
-        return clean_text(text)
-    except ValueError as error:
-        raise ValueError(f"{kind} (id {question_id!r}): {error}.") from error
+def _clean(texts: Sequence[str], kind: str, ids: Sequence[str]) -> Sequence[str]:
+    if len(texts) == len(ids) and are_clean(texts):
+        return texts
+    return [_one_clean(text, kind, id_) for text, id_ in zip(texts, ids, strict=True)]
 
 
 def _clean_lists(
     lists: Sequence[Sequence[str]] | None, kind: str, ids: Sequence[str]
-) -> list[list[str]] | None:
+) -> Sequence[Sequence[str]] | None:
     if lists is None:
         return None
+    if len(lists) == len(ids) and are_clean(chain.from_iterable(lists)):
+        return lists
     return [
-        [_clean(text, kind, question_id) for text in given or ()]
+        [_one_clean(text, kind, question_id) for text in given or ()]
         for given, question_id in zip(lists, ids, strict=True)
     ]
+
+
+def _one_clean(text: str, kind: str, question_id: str) -> str:
+    try:
+        return clean_text(text)
+    except ValueError as error:
+        raise ValueError(f"{kind} (id {question_id!r}): {error}.") from error

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from vlm.data import table_rows
 from vlm.data.dataset import VQADataset
 from vlm.data.questions import question_table
 from vlm.data.sampler import BatchRows
@@ -41,9 +42,10 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "a.png"
 
 
-def test_batches_of_a_mapped_table_allocate_only_their_rows(
-    image: Path, processor: Processor
+def test_batches_of_a_large_table_allocate_only_their_rows(
+    image: Path, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(table_rows, "SMALL", 10**6)
     table = questions(20_000, image)
     assert table["id"].num_chunks > 1
     before = pa.total_allocated_bytes()

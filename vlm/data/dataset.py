@@ -8,7 +8,6 @@ import weakref
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from torch.utils.data import Dataset
 
@@ -16,6 +15,7 @@ from vlm.batch import Batch
 from vlm.data.arrow_file import map_arrow, write_arrow
 from vlm.data.images import Images, ImageStore
 from vlm.data.sampler import BatchRows
+from vlm.data.table_rows import TableRows
 from vlm.processor import Processor
 
 
@@ -32,35 +32,33 @@ class VQADataset(Dataset[Batch]):
     """
 
     def __init__(self, table: pa.Table, processor: Processor, images: Images | None = None) -> None:
-        self.table, self.processor = table, processor
+        self.processor = processor
         # Without a store the processor's transform is one of pictures; its type allows regions too.
         self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
         self._file: str | None = None
+        self._hold(table)
+
+    def _hold(self, table: pa.Table) -> None:
+        columns = ["id", "image", "question", "answers"]
+        columns += ["choices"] if self.processor.takes_choices else []
+        self.table, self._rows = table, TableRows(table, columns)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: BatchRows) -> Batch:
-        # One by one: `take` would first copy all batches of a mapped table into one.
-        ids, paths, questions, answers = (
-            [column[row].as_py() for row in index.rows.tolist()]
-            for column in map(self.table.column, ("id", "image", "question", "answers"))
-        )
-        choices = None
-        if self.processor.takes_choices:
-            column = self.table.column("choices")
-            choices = [column[row].as_py() for row in index.rows.tolist()]
+        ids, paths, questions, answers, *choices = self._rows.take(index.rows)
         unique: dict[str, int] = {}
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
-        first = np.unique(image_index, return_index=True)[1]
+        first = dict(zip(reversed(paths), reversed(ids), strict=True))
         return self.processor.batch(
-            self.images.read(list(unique), [ids[i] for i in first]),
+            self.images.read(list(unique), [first[path] for path in unique]),
             image_index,
             questions,
             None if None in answers else answers,
             ids,
             index.total,
-            choices,
+            choices[0] if choices else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,11 +67,12 @@ class VQADataset(Dataset[Batch]):
             weakref.finalize(self, _remove, self._file, os.getpid())
             with os.fdopen(handle, "wb") as file:
                 write_arrow(file, self.table.to_batches(), self.table.schema)
-        return self.__dict__ | {"table": None}
+        return self.__dict__ | {"table": None, "_rows": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         assert state["_file"] is not None
-        self.__dict__ = state | {"table": map_arrow(state["_file"]), "_file": None}
+        self.__dict__ = state | {"_file": None}
+        self._hold(map_arrow(state["_file"]))
 
 
 def _remove(path: str, owner: int) -> None:

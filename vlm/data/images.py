@@ -76,7 +76,8 @@ class ImageStore:
         """
         if self._rows:
             rows = [self._rows[path] for path in paths]
-            return self._cache[torch.tensor(rows, dtype=torch.long)]
+            # `index_select` copies whole pictures, indexing byte after byte.
+            return self._cache.index_select(0, torch.tensor(rows, dtype=torch.long))
         asked = zip(paths, questions, strict=True)
         return self.transform.stack([self._read(path, question) for path, question in asked])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlm.heads.answer_tokenizer import AnswerTokenizer
+from vlm.ragged import distinct, padded
 
 
 class AnswerTexts(NamedTuple):
@@ -47,19 +48,20 @@ class AnswerEncoder:
     def __call__(
         self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
     ) -> AnswerTexts:
-        most = [Counter(given).most_common(None if self.all_answers else 1) for given in answers]
+        # Questions of a batch often have the same answers: all different lists are encoded once.
+        different, row_of = distinct(map(tuple, answers))
+        most = [Counter(given).most_common(None if self.all_answers else 1) for given in different]
         kept = max(map(len, most), default=1)
-        rows = [[self.ids(answer) for answer, _ in row] for row in most]
-        longest = max((len(ids) for row in rows for ids in row), default=1)
-        end = self.tokenizer.end
-        ids = torch.full((len(rows), kept, longest), end)
-        mask = torch.zeros(len(rows), kept, longest, dtype=torch.bool)
-        for number, row in enumerate(rows):
-            for place, text in enumerate(row):
-                ids[number, place, : len(text)] = torch.tensor(text)
-                mask[number, place, : len(text)] = True
-        counts = [[n for _, n in row] + [0] * (kept - len(row)) for row in most]
-        return AnswerTexts(ids, mask, torch.tensor(counts, dtype=torch.float))
+        texts = [
+            text
+            for row in most
+            for text in [*(self.ids(answer) for answer, _ in row), *[[]] * (kept - len(row))]
+        ]
+        ids, mask = padded(texts, self.tokenizer.end, least=1)
+        shape = len(most), kept, ids.shape[1]
+        counts = padded([[n for _, n in row] for row in most], least=kept)[0].float()
+        index = torch.tensor(row_of, dtype=torch.long)
+        return AnswerTexts(ids.view(shape)[index], mask.view(shape)[index], counts[index])
 
     def ids(self, answer: str) -> list[int]:
         """Ids of one answer with its end, cut to `max_length`."""

@@ -13,6 +13,7 @@ from vlm.features import Features, masked_softmax
 from vlm.fusion.base import MergeFactory, check_positive
 from vlm.fusion.merges import ConcatMLP
 from vlm.heads.base import AnswerHead, Ranked, required_choices
+from vlm.ragged import distinct, padded
 
 
 class ChoiceScores(NamedTuple):
@@ -115,13 +116,13 @@ def annotator_shares(
     """
     if choices is None:
         raise ValueError("choices: got none; wanted the candidates of each question.")
-    shares = torch.zeros(len(choices), max(map(len, choices), default=0))
-    for row, (given, texts) in enumerate(zip(answers, choices, strict=True)):
-        for column, text in enumerate(texts):
-            shares[row, column] = sum(answer == text for answer in given)
-        if not shares[row].any():
+    pairs, pair_of = distinct(zip(map(tuple, answers), map(tuple, choices), strict=True))
+    counts = [[given.count(text) for text in texts] for given, texts in pairs]
+    for (given, texts), row in zip(pairs, counts, strict=True):
+        if not any(row):
             raise ValueError(
                 f"answers: got {list(given)!r}; wanted one of the choices "
                 f"{', '.join(map(repr, texts))}."
             )
-    return shares / shares.sum(-1, keepdim=True)
+    shares = padded(counts)[0].float()
+    return (shares / shares.sum(-1, keepdim=True))[torch.tensor(pair_of, dtype=torch.long)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 WHITE = "\t\n\r"
 CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - set(map(ord, WHITE)), " ")
 """NUL and other control characters, which are spaces to a model. Ends of lines stay."""
@@ -29,6 +31,20 @@ def clean_text(text: object) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
     return text.translate(CONTROL)
+
+
+def are_clean(texts: Iterable[str]) -> bool:
+    """Whether `clean_text` would give every text back as it is; told of all at once, so it is fast.
+
+    False may also be said of texts that are clean: those with an end of a line.
+
+    >>> are_clean(["is it red?", "what colour?"]), are_clean(["is it\\0red?"]), are_clean([None])
+    (True, False, False)
+    """
+    try:
+        return "".join(texts).isprintable()
+    except TypeError:  # one of them is no text
+        return False
 
 
 def _short(value: object) -> str:

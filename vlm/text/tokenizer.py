@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.part import Configured
+from vlm.ragged import padded
 
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""
@@ -94,21 +95,18 @@ class Tokenizer(Configured, ABC):
 
     def __call__(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids (B, L) int64 and mask (B, L) bool, padded at the end, L the longest of the batch."""
-        rows = [list(self.ids(question))[: self.max_length] for question in questions]
-        self._count(questions)
-        length = max((len(row) for row in rows), default=0) or 1
-        ids = torch.tensor(
-            [row + [self.pad_id] * (length - len(row)) for row in rows], dtype=torch.long
-        )
-        lengths = torch.tensor([len(row) for row in rows])
-        return ids.view(len(rows), length), torch.arange(length) < lengths[:, None]
+        rows = [self.ids(question)[: self.max_length] for question in questions]
+        # Those that are full may be cut.
+        full = (q for q, row in zip(questions, rows, strict=True) if len(row) == self.max_length)
+        if cut := [question for question in full if self.length(question) > self.max_length]:
+            self._count(cut)
+        return padded(rows, self.pad_id, least=1)
 
-    def _count(self, questions: Sequence[str]) -> None:
+    def _count(self, cut: Sequence[str]) -> None:
         """Warn of questions that are cut: of the first, and of each tenfold since."""
-        cut = [question for question in questions if self.length(question) > self.max_length]
         before = self.cut
         self._cut += len(cut)
-        if cut and (not before or self.cut >= 10 ** len(str(before))):
+        if not before or self.cut >= 10 ** len(str(before)):
             warnings.warn(
                 f"Questions cut to {self.max_length} tokens so far: {self.cut}, such as "
                 f"{cut[0][:60]!r}.",
