@@ -38,20 +38,26 @@ FORMS = (
 )
 GQA = Form("questionId", "questionId", "prediction")
 """Its questions are an object by id. The form is that of its `eval.py`."""
+A_OKVQA = Form("question_id", None)
+"""The form of its authors' `evaluation/prepare_predictions.py`: an object by id."""
 
 
-def submission(predictions: Path, questions: Path) -> list[dict[str, Any]] | list[str]:
+def submission(
+    predictions: Path, questions: Path
+) -> list[dict[str, Any]] | list[str] | dict[str, dict[str, str]]:
     """The answers in the order of the questions, as the set's server wants them.
 
     Args:
         predictions: `predictions.jsonl` of `vlm predict`.
-        questions: the set's own file of test questions (VQA v1 and v2, TextVQA, VizWiz, GQA, CLEVR,
-            and what has one of their forms).
+        questions: the set's own file of test questions (VQA v1 and v2, TextVQA, VizWiz, A-OKVQA,
+            GQA, CLEVR, and what has one of their forms).
 
     Returns:
         For VQA and TextVQA `{"question_id": 9000, "answer": "net"}`, for VizWiz
         `{"image": "VizWiz_test_00000000.jpg", "answer": "net"}`, for GQA
-        `{"questionId": "201307251", "prediction": "net"}`, for CLEVR the answers alone.
+        `{"questionId": "201307251", "prediction": "net"}`, for CLEVR the answers alone. For A-OKVQA
+        `{"22MexNkBPpdZGX6sxbxVBH": {"multiple_choice": "cab"}}` if all answers were picked from
+        choices, else the same with `direct_answer`; its server scores either alone.
 
     Raises:
         DataError: questions without an answer, answers to no question, one answered twice (with
@@ -60,6 +66,7 @@ def submission(predictions: Path, questions: Path) -> list[dict[str, Any]] | lis
     form, ids = _question_ids(questions)
     answers: dict[str, str] = {}
     twice: list[str] = []
+    picked = True
     for line, row in read_json_lines(predictions):
         key, answer = row.get("id"), row.get("answer")
         if not isinstance(key, str) or not isinstance(answer, str):
@@ -70,6 +77,8 @@ def submission(predictions: Path, questions: Path) -> list[dict[str, Any]] | lis
         if key in answers:
             twice.append(key)
         answers[key] = answer
+        choices = row.get("choices")
+        picked = picked and isinstance(choices, list) and answer in choices
     wanted = {str(key) for key in ids}
     problems = {
         "questions without an answer": [str(key) for key in ids if str(key) not in answers],
@@ -86,6 +95,9 @@ def submission(predictions: Path, questions: Path) -> list[dict[str, Any]] | lis
             f"{predictions} does not fit {questions}: {'; '.join(found)}. Predict all questions of "
             f"this file, with the data set set to it."
         )
+    if form is A_OKVQA:
+        setting = "multiple_choice" if picked else "direct_answer"
+        return {str(key): {setting: answers[str(key)]} for key in ids}
     if form.written is None:
         return [answers[str(key)] for key in ids]
     return [{form.written: key, form.answer: answers[str(key)]} for key in ids]
@@ -100,12 +112,12 @@ def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
         content = content.get("questions", content.get("data"))
     known = isinstance(content, list) and content and isinstance(content[0], dict)
     first = content[0] if known else {}
-    form = next((form for form in FORMS if form.key in first), None)
-    # A-OKVQA's server wants another form, an object by id.
-    if form is None or "choices" in first:
+    form = A_OKVQA if first.keys() >= {A_OKVQA.key, "choices"} else None
+    form = form or next((form for form in FORMS if form.key in first), None)
+    if form is None:
         raise DataError(
             f"{path}: not a file of test questions that `vlm submit` knows; wanted VQA's, "
-            f"TextVQA's, VizWiz's, GQA's or CLEVR's own."
+            f"TextVQA's, VizWiz's, A-OKVQA's, GQA's or CLEVR's own."
         )
     wanted: dict[str, type | UnionType] = {form.key: str | int}
     ids = [fields(row, path, number, **wanted)[0] for number, row in enumerate(content, 1)]
@@ -134,7 +146,8 @@ def submit(arguments: Sequence[str]) -> None:
         rows = submission(given.predictions, given.questions)
     except (DataError, FileNotFoundError) as error:
         sys.exit(f"vlm submit: {error}")
-    lines = [row for row in rows if isinstance(row, str)]
+    # CLEVR alone wants lines; an object has its ids for rows.
+    lines = [row for row in rows if isinstance(row, str)] if isinstance(rows, list) else []
     name = "submission.txt" if lines else "submission.json"
     out = given.out or given.predictions.with_name(name)
     text = "".join(f"{line}\n" for line in lines) or json.dumps(rows, ensure_ascii=False)

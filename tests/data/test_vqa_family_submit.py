@@ -90,10 +90,26 @@ def test_a_file_of_another_form_is_refused(content: Any, tmp_path: Path) -> None
         submission(predictions(tmp_path, ANSWERS), path)
 
 
-def test_a_form_that_its_server_does_not_take_is_refused(tmp_path: Path) -> None:
-    path = write_a_okvqa(tmp_path) / "aokvqa_v1p0_test.json"
-    with pytest.raises(ValueError, match="VizWiz's, GQA's or CLEVR's own"):
-        submission(predictions(tmp_path, ANSWERS), path)
+@pytest.mark.parametrize("choices", [None, ["rain", "sun"], ["sun", "snow"]])
+def test_a_okvqa_wants_an_object_by_id(choices: list[str] | None, tmp_path: Path) -> None:
+    """With the setting that the model answers in: it picked from choices, or it did not."""
+    test = write_a_okvqa(tmp_path) / "aokvqa_v1p0_test.json"
+    content = json.loads(test.read_text())
+    save(test, [content[number] for number in (2, 0, 3, 1)])
+    path = tmp_path / "predictions.jsonl"
+    rows = [{"id": f"testKey{n}", "answer": "rain"} for n in range(4)]
+    if choices:
+        rows = [row | {"choices": ["rain", "sun"]} for row in rows]
+        rows[3] |= {"choices": choices}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main(["submit", str(path), str(test)])
+    setting = "multiple_choice" if choices == ["rain", "sun"] else "direct_answer"
+    written = json.loads((tmp_path / "submission.json").read_text())
+    assert written == {f"testKey{n}": {setting: "rain"} for n in (2, 0, 3, 1)}
+    assert list(written) == [f"testKey{n}" for n in (2, 0, 3, 1)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    with pytest.raises(ValueError, match=r"1 questions without an answer \(first ids testKey0\)"):
+        submission(path, test)
 
 
 def test_gqa_names_ids_and_answers_its_own_way(
