@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
 from vlm.cache import Untrained
+from vlm.data.encoded import encoded_pictures
 from vlm.data.loader import make_loader
 from vlm.model import VQAModel
 
@@ -62,10 +63,10 @@ def main() -> None:
         pictures = data.open_pictures.store(data.processor.transform)
         pictures.cache(table["image"].to_pylist(), table["id"].to_pylist(), "train")
         started = time.perf_counter()
-        features = data.encoded("train", task.model.image_encoder)
+        features = encoded_pictures(data, "train", task.model.image_encoder)
         filling = time.perf_counter() - started
         started = time.perf_counter()
-        data.encoded("train", task.model.image_encoder)
+        encoded_pictures(data, "train", task.model.image_encoder)
         opening = time.perf_counter() - started
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
         ways = {"cached": features, "encoded": pictures}

@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from vlm.checkpoint import CheckpointError, load_weights
+from vlm.checkpoint import load_weights
 from vlm.data.datamodule import Split
-from vlm.data.problems import DataError
-from vlm.image.load import ImageError
+from vlm.data.encoded import encoded_pictures
 from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
 from vlm.training.option_names import option_names
+from vlm.training.readable import READABLE
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 EXAMPLES = """\
@@ -58,7 +58,7 @@ def cache(arguments: Sequence[str]) -> None:
     except ConfigError as error:
         print(f"vlm cache ({given.config}): {explain(str(error), option_names())}", file=sys.stderr)
         sys.exit(2)
-    except (CheckpointError, DataError, ImageError) as error:
+    except READABLE as error:
         sys.exit(f"vlm cache: {error}")
 
 
@@ -75,5 +75,6 @@ def _fill(cli: VQACLI) -> None:
     pictures = 0
     for split in SPLITS:
         if data.has(split):
-            pictures += len(data.encoded(split, encoder))
+            data.skip_unreadable(split)
+            pictures += len(encoded_pictures(data, split, encoder))
     print(f"{data.pictures.features}: has the features of all {pictures:,} pictures of the splits.")

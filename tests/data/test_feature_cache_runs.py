@@ -16,6 +16,7 @@ from PIL import Image
 
 import vlm
 from vlm.cli import main
+from vlm.data.encoded import encoded_pictures
 from vlm.image import ConvNet
 from vlm.training.cli import VQACLI
 from vlm.training.watchdog import Watchdog
@@ -260,5 +261,5 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     watchdog._done.set()
     shutil.rmtree(tmp_path / "f")
     beats.clear()
-    cli.datamodule.encoded("train", cli.model.model.image_encoder)
+    encoded_pictures(cli.datamodule, "train", cli.model.model.image_encoder)
     assert len(beats) >= 6

@@ -23,7 +23,7 @@ READ_AT_ONCE = 256
 def unreadable(
     pictures: OpenPictures, table: pa.Table, rows: np.ndarray, name: str
 ) -> Iterator[tuple[dict[str, Any], ImageError]]:
-    """Read pictures, and give `place` and `id` of each question whose picture is broken, and why.
+    """Read pictures, and give the `image`, `place` and `id` of each broken one's question, and why.
 
     Args:
         pictures: where they are.
@@ -47,7 +47,7 @@ def unreadable(
         task = progress.add_task(f"Reading {name} pictures", total=len(rows))
         while chunk := list(islice(wanted, READ_AT_ONCE)):
             errors = readers.map(read, (image for image, _, _ in chunk))
-            for (_, place, number), error in zip(chunk, errors, strict=True):
+            for (image, place, number), error in zip(chunk, errors, strict=True):
                 if error is not None:
-                    yield {"place": place, "id": number}, error
+                    yield {"image": image, "place": place, "id": number}, error
             progress.advance(task, len(chunk))

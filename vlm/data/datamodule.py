@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
 from vlm.data.controls import BlankImages, Control, check_control
-from vlm.data.feature_cache import FeatureCache, check_frozen
-from vlm.data.feature_store import FeatureStore
+from vlm.data.encoded import encoded_pictures
+from vlm.data.feature_cache import check_frozen
 from vlm.data.fits import check_fits
 from vlm.data.images import Images, PictureSource
 from vlm.data.loader import make_loader
 from vlm.data.pictures import OpenPictures, Pictures
 from vlm.data.questions import DataError, split_by_image, stream
+from vlm.data.skip import without_unreadable
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
-from vlm.image.base import ImageEncoder, PictureEncoder
 from vlm.metrics import vqa_accuracy
 from vlm.part import Configured
 from vlm.processor import Processor
@@ -234,6 +234,17 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         """The files that pictures are read from."""
         return OpenPictures(self.pictures, self.picture_source)
 
+    def skip_unreadable(self, split: Split) -> None:
+        """Leave questions out whose pictures cannot be read, as far as `pictures` allows it.
+
+        Raises:
+            DataError: more pictures than that.
+        """
+        at_most = self.pictures.skip_unreadable
+        if at_most and split in ("train", "validation"):
+            whole = without_unreadable(self.table(split), self.open_pictures, split, at_most)
+            self._tables[split] = whole
+
     def setup(self, stage: str) -> None:
         splits: dict[str, tuple[Split, ...]] = {
             "fit": ("train", "validation"),
@@ -250,6 +261,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             if self.control == "question_only":
                 self._stores[split] = BlankImages(transform)
             elif split not in self._stores:
+                self.skip_unreadable(split)
                 self._stores[split] = self.open_pictures.filled(
                     transform, self.table(split), split, trainer.num_devices
                 )
@@ -261,28 +273,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             assert self.trainer is not None
             task = self.trainer.lightning_module
             encoder: Any = task.model.image_encoder  # type: ignore[union-attr]
-            images = self.encoded(split, encoder)
+            images = encoded_pictures(self, split, encoder)
         return make_loader(self, split, images)
-
-    def encoded(self, split: Split, encoder: ImageEncoder) -> FeatureStore:
-        """The features of a split's pictures (`pictures.features`), made where they are missing.
-
-        Args:
-            split: whose pictures.
-            encoder: frozen.
-
-        Raises:
-            DataError: no folder for them, an encoder of regions, or no space.
-            ImageError: a picture that cannot be read.
-        """
-        if self.pictures.features is None or not isinstance(encoder, PictureEncoder):
-            raise DataError(
-                f"data.pictures.features: got {self.pictures.features} for "
-                f"{type(encoder).__name__}; wanted a folder, and an encoder of pictures."
-            )
-        images = self.table(split)["image"].unique().to_pylist()
-        cache = FeatureCache(self.pictures.features, encoder, self.alive)
-        return cache.store(images, self.open_pictures, split, self.images_per_batch)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")

@@ -30,14 +30,22 @@ class Pictures:
         features: a folder for what a frozen image encoder makes of the pictures: each is encoded
             once, when it is first needed, and in later epochs and runs its features are read from
             there (`vlm.data.feature_cache`). They are memory-mapped, so `in_memory` adds nothing.
+        skip_unreadable: so many pictures that cannot be read are left out of training, and so many
+            of validation, with their questions; all are read at the start to see that. With 0 the
+            first is an error, as ever in test and predict, which answer every question.
     """
 
     in_memory: bool = False
     regions: str | list[str] | None = None
     shards: Shards | None = None
     features: str | None = None
+    skip_unreadable: int = 0
 
     def __post_init__(self) -> None:
+        if self.skip_unreadable < 0:
+            raise ValueError(
+                f"pictures.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
+            )
         if self.regions is not None and self.shards is not None:
             raise ValueError(
                 "pictures.regions and pictures.shards: got both; wanted one, for a model reads "

@@ -235,10 +235,12 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
     chosen[order[: min(max(1, round(share * count)), count - 1)]] = True
-    return _taken(table, ~chosen[groups]), _taken(table, chosen[groups])
+    return with_rows(table, ~chosen[groups]), with_rows(table, chosen[groups])
 
 
-def _taken(table: pa.Table, mask: np.ndarray) -> pa.Table:
+def with_rows(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """The rows of a table where the mask (Q,) is true, in a temporary file if they are many."""
+
     def batches() -> Iterator[pa.RecordBatch]:
         start = 0
         for batch in table.to_batches():

@@ -1,0 +1,116 @@
+"""Pictures that cannot be read: an error, or left out and counted, as many as the user allows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import small_run, write_data
+from PIL import Image
+
+from vlm.cli import main
+from vlm.data import EasyVQA
+from vlm.data.pictures import Pictures
+from vlm.data.problems import DataError
+from vlm.data.skip import without_unreadable
+from vlm.training.cli import VQACLI
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Of 12 training pictures one is missing and one is no picture; 3 questions about each."""
+    data = write_data(tmp_path / "data")
+    (data / "train/images/4.png").unlink()
+    (data / "train/images/7.png").write_text("no picture")
+    return data
+
+
+def fit(data: Path, folder: Path, *options: str) -> VQACLI:
+    short = ("--trainer.max_epochs=1", "--run.test=false")
+    return VQACLI([*small_run(data, folder), *short, *options])
+
+
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_they_are_left_out_with_their_questions(
+    broken: Path, tmp_path: Path, in_memory: str
+) -> None:
+    options = ("--data.pictures.skip_unreadable=2", f"--data.pictures.in_memory={in_memory}")
+    with pytest.warns(UserWarning, match="cannot be read, and are left out with") as said:
+        cli = fit(broken, tmp_path / "runs", *options)
+    left = [str(one.message) for one in said if "left out" in str(one.message)]
+    # One may be in the part that is held out for validation.
+    assert sum(int(message.split()[0]) for message in left) == 2
+    assert any("4.png: there is no such file" in message for message in left)
+    used = [id_ for split in ("train", "validation") for id_ in
+            cli.datamodule.table(split)["id"].to_pylist()]  # fmt: skip
+    wanted = {f"train-{n}" for n in range(36)} - {f"train-{n}" for n in (12, 13, 14, 21, 22, 23)}
+    assert sorted(used) == sorted(wanted)
+    assert cli.trainer.global_step > 0
+
+
+def test_the_number_and_the_questions_are_said(broken: Path) -> None:
+    data = EasyVQA(root=broken)
+    table = data.read("train")
+    assert table is not None
+    wanted = (
+        r"2 of 12 train pictures cannot be read, and are left out with 6 of 36 questions\. The "
+        r"first: Question 'train-12': .*4\.png: there is no such file"
+    )
+    with pytest.warns(UserWarning, match=wanted):
+        whole = without_unreadable(table, data.open_pictures, "train", 2)
+    assert whole.num_rows == 30
+    assert not {"4.png", "7.png"} & {Path(path).name for path in whole["image"].to_pylist()}
+
+
+def test_one_more_than_allowed_is_an_error(broken: Path) -> None:
+    data = EasyVQA(root=broken)
+    table = data.read("train")
+    assert table is not None
+    with pytest.raises(
+        DataError, match=r"skip_unreadable: got 1, and more train pictures .*4\.png"
+    ):
+        without_unreadable(table, data.open_pictures, "train", 1)
+
+
+def test_with_none_broken_the_table_stays(data: Path) -> None:
+    made = EasyVQA(root=data)
+    table = made.read("train")
+    assert table is not None
+    assert without_unreadable(table, made.open_pictures, "train", 5) is table
+
+
+def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path / "data")
+    cli = fit(data, tmp_path / "runs")
+    (data / "test/images/3.png").write_text("no picture")
+    best = cli.run_folder / "checkpoints/best.ckpt"
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "-c", str(cli.run_folder / "config.yaml"), f"--ckpt_path={best}",
+              "--data.pictures.skip_unreadable=9"])  # fmt: skip
+    assert stopped.value.code == 1
+    assert "3.png: not a readable picture" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("broken")
+def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
+    config = str(Path(small_run(tmp_path, tmp_path)[2]))
+    options = [config, f"--data.root={tmp_path / 'data'}", f"--run.folder={tmp_path / 'runs'}",
+               f"--data.pictures.features={tmp_path / 'features'}", "--data.validation_share=0.25",
+               "--model.tuning.image_encoder.frozen=true",
+               "--data.pictures.skip_unreadable=2"]  # fmt: skip
+    with pytest.warns(UserWarning, match="left out"):
+        main(["cache", *options])
+    assert json.loads(next((tmp_path / "features").rglob("encoder.json")).read_text())
+
+
+def test_a_number_below_none() -> None:
+    with pytest.raises(ValueError, match=r"pictures\.skip_unreadable: got -1; wanted 0 or more"):
+        Pictures(skip_unreadable=-1)
+
+
+def test_the_default_is_an_error(broken: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(broken / "train/images/4.png")
+    with pytest.raises(SystemExit) as stopped:
+        main([*small_run(broken, tmp_path / "runs"), "--trainer.max_epochs=1"])
+    assert stopped.value.code == 1

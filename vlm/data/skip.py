@@ -1,0 +1,48 @@
+"""Pictures that cannot be read, left out with their questions as far as the user allows it."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lightning.pytorch.utilities import rank_zero_warn
+
+from vlm.data.check_pictures import unreadable
+from vlm.data.pictures import OpenPictures
+from vlm.data.problems import DataError
+from vlm.data.questions import image_groups, with_rows
+
+
+def without_unreadable(
+    table: pa.Table, pictures: OpenPictures, split: str, at_most: int
+) -> pa.Table:
+    """The questions whose pictures can be read; each picture is read once to see that.
+
+    Args:
+        table: questions (`vlm.data.questions.SCHEMA`).
+        pictures: where their pictures are.
+        split: its name, for the messages.
+        at_most: so many pictures may be left out.
+
+    Raises:
+        DataError: more of them cannot be read.
+    """
+    first = np.unique(image_groups(table), return_index=True)[1]
+    broken = list(islice(unreadable(pictures, table, first, split), at_most + 1))
+    if not broken:
+        return table
+    reason = f"Question {broken[0][0]['id']!r}: {broken[0][1]}"
+    if len(broken) > at_most:
+        raise DataError(
+            f"data.pictures.skip_unreadable: got {at_most}, and more {split} pictures than that "
+            f"cannot be read. `vlm check-data` lists them all. The first: {reason}"
+        )
+    images = pa.array([row["image"] for row, _ in broken])
+    whole = pc.invert(pc.is_in(table["image"], value_set=images)).to_numpy()
+    rank_zero_warn(
+        f"{len(broken):,} of {len(first):,} {split} pictures cannot be read, and are left out with "
+        f"{int((~whole).sum()):,} of {len(table):,} questions. The first: {reason}"
+    )
+    return with_rows(table, whole)
