@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract.test_parts import WORDS, clip_config, public, tiny_bert
+from contract.encoder_parts import WORDS, clip_config, tiny_bert
+from contract.test_parts import public
 from torch import Tensor, nn
 from torch.testing import assert_close
 

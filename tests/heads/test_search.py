@@ -137,6 +137,17 @@ def test_more_beams_find_likelier_texts() -> None:
     assert math.fsum(gains) > 0
 
 
+def test_a_search_goes_on_while_a_longer_text_can_still_win() -> None:
+    """The end comes first with 0.5, but "aaaa" with 0.3 is better by the tokens it may come to."""
+    table = Table()
+    table.table[:] = -1e9
+    table.table[:, :, :, :, 0] = 0  # a, for ever
+    table.table[:, 0, :, :, [END, 0, 1]] = torch.tensor([0.5, 0.3, 0.2]).log()
+    ((text,),) = search(table, memory([0]), 1, 0, 0.5)
+    assert math.log(0.3) / 2**0.5 < math.log(0.5) < math.log(0.3) / LONGEST**0.5
+    assert text.ids == [0] * LONGEST
+
+
 def test_a_text_that_never_ends_is_cut_and_says_so() -> None:
     table = Table()
     table.table[..., END] = -1e9

@@ -7,65 +7,12 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch.nn import functional as F
+from timm_models import MODELS, SMALL_VIT, make, pictures
 from torch.testing import assert_close
 
 from vlm.image import TimmEncoder
 from vlm.part import build
 from vlm.reach import hub_access
-
-SMALL_VIT = {"img_size": 56, "patch_size": 8, "embed_dim": 33, "depth": 2, "num_heads": 3}
-SMALL_SWIN = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 3), "window_size": 7}
-# name, image_size, model_args, dim, grid, prefix tokens, layout of forward_features
-MODELS = {
-    "vit": ("vit_tiny_patch16_224", None, SMALL_VIT, 33, (7, 7), 1, "NLC"),
-    "registers": (
-        "vit_small_patch14_reg4_dinov2",
-        42,
-        {"embed_dim": 22, "depth": 2, "num_heads": 2},
-        22,
-        (3, 3),
-        5,
-        "NLC",
-    ),
-    "attention_pool": (
-        "vit_base_patch16_siglip_224",
-        48,
-        {"embed_dim": 22, "depth": 2, "num_heads": 2},
-        22,
-        (3, 3),
-        0,
-        "NLC",
-    ),
-    "resnet": ("resnet18", 96, None, 512, (3, 3), 0, "NCHW"),
-    "swin": ("swin_tiny_patch4_window7_224", 56, SMALL_SWIN, 24, (7, 7), 0, "NHWC"),
-    "convnext": (
-        "convnext_atto",
-        96,
-        {"depths": (1, 1, 1, 1), "dims": (5, 7, 11, 13)},
-        13,
-        (3, 3),
-        0,
-        "NCHW",
-    ),
-    "mobilenet": ("mobilenetv3_small_050", 96, None, 288, (3, 3), 0, "NCHW"),
-}
-
-
-def make(key: str) -> TimmEncoder:
-    torch.manual_seed(0)
-    name, image_size, model_args, *_ = MODELS[key]
-    encoder = TimmEncoder(name, image_size=image_size, model_args=model_args)
-    # Zeros and ones at the start (scales, biases) would hide mistakes.
-    for parameter in encoder.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return encoder.eval()
-
-
-def pictures(encoder: TimmEncoder, number: int = 3) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    size = (number, 3, *encoder.transform.size)
-    return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("key", MODELS)
@@ -209,65 +156,6 @@ def test_weights_that_do_not_fit_are_told_apart(tmp_path) -> None:
         TimmEncoder("vit_tiny_patch16_224", str(path), model_args=SMALL_VIT)
     with pytest.raises(ValueError, match=r"(?s)missing here: conv1.0.weight.*and \d+ more"):
         TimmEncoder("resnet10t", str(path))
-
-
-@pytest.mark.parametrize("key", ["vit", "resnet", "swin", "convnext"])
-def test_stages_are_those_of_timm(key: str) -> None:
-    name, image_size, model_args, _, grid, *_ = MODELS[key]
-    stages = [-2, -1]
-    encoder = TimmEncoder(name, image_size=image_size, model_args=model_args, stages=stages).eval()
-    arguments = dict(model_args or {})
-    if image_size and name.startswith("swin"):
-        arguments["img_size"] = image_size
-    reference = timm.create_model(name, num_classes=0, **arguments).eval()
-    reference.load_state_dict(encoder.model.state_dict(), strict=False)
-    images = pictures(encoder)
-    x = (images / 255 - encoder.mean) / encoder.std
-    # `norm`, so that the last stage is what forward_features gives.
-    fine, coarse = reference.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
-    ratio = fine.shape[-1] // coarse.shape[-1]
-    fine = F.avg_pool2d(fine, ratio)
-    features = encoder(images)
-    assert encoder.grid == grid
-    wanted = torch.cat((fine, coarse), 1)
-    assert_close(features.tokens, wanted.flatten(2).mT)
-    for row, column in ((0, 1), (2, 0)):
-        token = features.tokens[:, row * grid[1] + column]
-        assert_close(token, wanted[:, :, row, column])
-    assert_close(features.pooled, wanted.mean((2, 3)))
-    assert encoder.dim == wanted.shape[1]
-
-
-def test_the_last_stage_named_gives_the_grid() -> None:
-    coarse = TimmEncoder("resnet10t", image_size=64, stages=[2, 3])
-    fine = TimmEncoder("resnet10t", image_size=64, stages=[3, 2])
-    assert (coarse.grid, fine.grid) == ((4, 4), (8, 8))
-    fine.load_state_dict(coarse.state_dict())
-    images = pictures(coarse)
-    tokens = fine.eval()(images).tokens.unflatten(1, (4, 2, 4, 2))
-    # A coarse cell is repeated in its four fine ones, whose mean is that of the coarse grid.
-    assert_close(tokens[..., :256], tokens[:, :, :1, :, :1, :256].expand(-1, -1, 2, -1, 2, -1))
-    wanted = coarse.eval()(images).tokens.unflatten(1, (4, 4))
-    assert_close(tokens.mean((2, 4)).roll(128, -1), wanted)
-
-
-def test_layers_behind_the_last_stage_are_left_out() -> None:
-    encoder = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=[0])
-    whole = TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT)
-    names = {name for name, _ in encoder.named_parameters()}
-    assert not [name for name in names if "blocks.1" in name]
-    assert [name for name, _ in whole.named_parameters() if "blocks.1" in name]
-
-
-def test_stages_that_are_not_there(monkeypatch) -> None:
-    for stages in ([2], [-3], []):
-        with pytest.raises(
-            ValueError, match=r"stages: got .*has 2, so wanted one or more of 0 - 1"
-        ):
-            TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=stages)
-    monkeypatch.delattr(timm.models.vision_transformer.VisionTransformer, "forward_intermediates")
-    with pytest.raises(ValueError, match="vit_tiny_patch16_224 has no forward_intermediates"):
-        TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=[-1])
 
 
 def test_borders_are_masked_and_the_photo_lies_in_the_boxes() -> None:
