@@ -148,6 +148,21 @@ def test_a_search_goes_on_while_a_longer_text_can_still_win() -> None:
     assert text.ids == [0] * LONGEST
 
 
+def test_a_search_goes_on_while_the_next_token_can_still_win() -> None:
+    """A penalty below 0 favours short texts, so the bound is that of an end right now: "aa" comes
+    before "a" as second, though it could not with more tokens."""
+    table = Table()
+    table.table[:] = -1e9
+    table.table[..., 1] = -1e3  # b, where nothing else is said
+    table.table[:, 0, :, :, [END, 0, 1]] = torch.tensor([0.4, 0.5, 0.1]).log()
+    table.table[:, 1, :, 0, [END, 0, 1]] = torch.tensor([0.3, 0.5, 0.2]).log()
+    table.table[:, 2, 0, 0, END] = 0
+    (found,) = search(table, memory([0]), 2, 0, -0.5)
+    second, written = math.log(0.5 * 0.3) * 2**0.5, math.log(0.5 * 0.5)
+    assert written * LONGEST**0.5 < second < written * 3**0.5
+    assert [text.ids for text in found] == [[], [0, 0]]
+
+
 def test_a_text_that_never_ends_is_cut_and_says_so() -> None:
     table = Table()
     table.table[..., END] = -1e9
