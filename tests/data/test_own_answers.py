@@ -55,6 +55,7 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
     ("value", "message"),
     [
         (True, "got True; wanted a text"),
+        (["yes", float("inf")], "got inf; wanted a text"),
         (["yes", None], "in which an answer is empty"),
         (["yes", " "], "in which an answer is empty"),
         (["yes", ["no"]], r"got \['no'\]; wanted a text"),

@@ -68,7 +68,8 @@ def plain_text(value: Any) -> str | None:
         return None  # NaN: an empty place of a data frame
     if isinstance(value, str):
         return clean_text(value).strip() or None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and abs(value) != math.inf:
         return str(value)
     raise ValueError(f"got {_short(value)}; wanted a text")
 
