@@ -30,6 +30,7 @@ from runs import (
     run,
     together,
 )
+from test_resume import EMA
 
 from vlm.checkpoint import load_model, read_checkpoint
 from vlm.training.cli import VQACLI
@@ -143,6 +144,18 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         for a, b in zip(one_log[1:], log[1:], strict=True):
             numbers = ([float(x or 0) for x in line.split(",")] for line in (a, b))
             assert next(numbers) == pytest.approx(next(numbers), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_averaged_weights_are_those_of_one_process(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", images=26)
+    told = [*EXACT, *EMA, "--data.validation_share=0.23", "--model.optimizer=torch.optim.SGD"]
+    told.append("--model.optimizer.lr=0.1")
+    together([fit(data, tmp_path / "ddp", *told, *DDP, "--data.images_per_batch=2")], tmp_path)
+    VQACLI(fit(data, tmp_path / "one", *told, "--data.images_per_batch=4"))
+    one, two = (weights(tmp_path / name) for name in ("one", "ddp"))
+    for key, value in one.items():
+        assert (two[key] - value).abs().max().item() <= 1e-6, key
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "Lightning"])
