@@ -94,3 +94,23 @@ def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
         main(["check-data", config, f"--data.root={data}", f"--output={tmp_path / 'out'}"])
     assert stopped.value.code == 0
     assert (tmp_path / "out/distributions.png").is_file()
+
+
+def test_a_decoder_that_ranks_choices_needs_them(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a head does that has them encoded; alone, or as one of several."""
+    chooses = {"class_path": "vlm.heads.Generation", "init_args": {"choose": True}}
+    writes = {"class_path": "vlm.heads.Generation", "init_args": {"choose": False}}
+    for head, code in ((chooses, 1), (writes, 0), (_several(writes), 0), (_several(chooses), 1)):
+        my = write_rows(tmp_path / "my.jsonl", rows)
+        with pytest.raises(SystemExit) as stopped:
+            main(["check-data", CONFIG, *small(tmp_path, my), f"--model.head={json.dumps(head)}"])
+        assert stopped.value.code == code
+        assert ("error: no choices (20)" in capsys.readouterr().out) == bool(code)
+
+
+def _several(head: dict[str, Any]) -> dict[str, Any]:
+    classify = {"class_path": "vlm.heads.Classification"}
+    heads = {"classify": classify, "choose": head}
+    return {"class_path": "vlm.heads.MultiTask", "init_args": {"heads": heads}}

@@ -15,7 +15,7 @@ from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import compute_floors
 from vlm.data.problems import DataError, Problems, collecting
-from vlm.data.questions import stream
+from vlm.data.questions import stream, with_rows
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.text.tokenizer import split_words
 
@@ -120,7 +120,7 @@ class _Check:
             return
         self.found.vocabulary = vocabulary
         if train["answers"].null_count:
-            train = train.filter(train["answers"].is_valid())
+            train = with_rows(train, train["answers"].is_valid().to_numpy())
         for split, summary in self.found.splits.items():
             if not 0 < summary.answered == summary.questions:
                 continue
@@ -194,11 +194,11 @@ class _Check:
         """Of the different values, and the first row of each."""
         if column == "image":
             return self.first[split]
-        values = stream(self.tables[split], column)
-        numbers = [(hash(v), row) for row, (v,) in enumerate(values) if v is not None]
-        content = np.array(numbers, np.int64).reshape(-1, 2)
-        unique, first = np.unique(content[:, 0], return_index=True)
-        return unique, content[first, 1]
+        table = self.tables[split]
+        rows = np.flatnonzero(table[column].is_valid().to_numpy())
+        values = (value for (value,) in stream(table, column) if value is not None)
+        unique, first = np.unique(np.fromiter(map(hash, values), np.int64), return_index=True)
+        return unique, rows[first]
 
     def _read_images(self) -> None:
         try:

@@ -175,10 +175,10 @@ def _are_texts(answers: Any) -> bool:
 
 def _repeated(ids: pa.ChunkedArray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
     """The row of an id's first use and that of each further one."""
-    order = np.argsort(hashes, kind="stable")
-    alike = np.flatnonzero(np.diff(hashes[order]) == 0)
+    ordered = np.sort(hashes)
+    alike = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     first: dict[str, int] = {}
-    for row in np.union1d(order[alike], order[alike + 1]).tolist():
+    for row in np.flatnonzero(np.isin(hashes, alike)).tolist() if len(alike) else ():
         text = ids[row].as_py()  # two texts may share a hash
         if first.setdefault(text, row) != row:
             yield first[text], row
@@ -203,10 +203,16 @@ def image_groups(table: pa.Table) -> np.ndarray:
 
 def split_groups(table: pa.Table) -> np.ndarray:
     """A number (Q,) for each question, equal for questions that no split may tear apart."""
-    # A group's name and an image's never mix: they are told apart by the first character.
-    group = pc.binary_join_element_wise("g", table["group"], "")
-    image = pc.binary_join_element_wise("i", table["image"], "")
-    return pc.coalesce(group, image).combine_chunks().dictionary_encode().indices.to_numpy()
+    parts = []
+    for batch in table.select(["group", "image"]).to_batches():
+        # A group's name and an image's never mix: they are told apart by the first character.
+        named = (
+            pc.binary_join_element_wise(letter, column, "")
+            for letter, column in zip("gi", batch.columns, strict=True)
+        )
+        parts.append(pc.coalesce(*named).dictionary_encode())
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks().indices.to_numpy()
 
 
 def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:

@@ -40,6 +40,14 @@ def reads_choices(head: Any) -> bool:
     return itself or any(map(reads_choices, head.values()))
 
 
+def picks(head: Any) -> bool:
+    """Whether a head, given its plain configuration, or one inside it answers from choices: it has
+    them encoded, or ranks them (`Generation` with `choose`)."""
+    if not isinstance(head, dict):
+        return False
+    return reads_choices(head) or head.get("choose") is True or any(map(picks, head.values()))
+
+
 def _class(part: dict[str, Any]) -> Any:
     module, _, name = part["class_path"].rpartition(".")
     return getattr(importlib.import_module(module), name)
