@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import multiprocessing
 import os
 import pickle
-import resource
-import shutil
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from encoded_miniature import Counting, assert_equal, direct, files, store, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
 from vlm.data import feature_cache
-from vlm.data.feature_cache import FeatureCache, encoder_digest
-from vlm.data.feature_store import FeatureStore
+from vlm.data.feature_cache import encoder_digest
 from vlm.data.pictures import OpenPictures, Pictures
-from vlm.data.problems import DataError
 from vlm.data.shard_writer import write_shards
 from vlm.data.shards import Shards
 from vlm.features import Features
-from vlm.image import ConvNet, ImageError, PictureEncoder, TimmEncoder
-
-PICTURES = OpenPictures(Pictures(), None)
-
-
-class Counting(ConvNet):
-    """Counts what it encodes; `fails` stops it before so many pictures are done."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(3)
-        super().__init__(image_size=32, widths=(5, 7), dropout=0.5)
-        self.encoded = 0
-        self.fails = 10**6
-
-    def encode(self, images: torch.Tensor, mask: torch.Tensor) -> Any:
-        if self.encoded + len(images) > self.fails:
-            raise KeyboardInterrupt
-        self.encoded += len(images)
-        return super().encode(images, mask)
+from vlm.image import TimmEncoder
 
 
 @pytest.fixture
@@ -57,46 +32,11 @@ def images(tmp_path: Path) -> list[str]:
     return write_pictures(tmp_path / "pictures", 13)
 
 
-def write_pictures(folder: Path, count: int) -> list[str]:
-    folder.mkdir()
-    random = np.random.default_rng(5)
-    for number in range(count):
-        content = random.integers(0, 256, (64, 16, 3), np.uint8)
-        Image.fromarray(content).save(folder / f"{number}.png")
-    shutil.copy(folder / "2.png", folder / "copy.png")
-    return [str(folder / f"{number}.png") for number in range(count)] + [str(folder / "copy.png")]
-
-
-def store(
-    folder: Path, images: Sequence[str], encoder: PictureEncoder, pictures: OpenPictures = PICTURES
-) -> FeatureStore:
-    return FeatureCache(folder, encoder).store(images, pictures, "train", 4)
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.safetensors"))
-
-
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four of the pictures' features in a file."""
     each = 4 * 12 * (64 + 1) + 64 + 32
     monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
-
-
-def assert_equal(found: Features, wanted: Features) -> None:
-    assert found.boxes is not None
-    for one, other in zip(found, wanted, strict=True):
-        assert one is not None
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
-
-
-def direct(encoder: PictureEncoder, images: Sequence[str]) -> Features:
-    transform = encoder.transform
-    with torch.no_grad():
-        made = encoder.eval()(transform.stack([transform.open(image) for image in images]))
-    assert isinstance(made, Features)
-    return made
 
 
 def test_features_are_those_of_evaluation(images: list[str], tmp_path: Path) -> None:
@@ -174,92 +114,6 @@ def test_features_of_other_weights_are_not_used(
     assert "has features of other weights or another preprocessing (1 encoder)" in said
     assert "Encoding 13 pictures once: 0.0 MB in" in said
     assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
-
-
-@pytest.mark.usefixtures("small_segments")
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
-def test_a_broken_file_is_reported_and_made_again(
-    damage: str, images: list[str], tmp_path: Path
-) -> None:
-    encoder = Counting()
-    store(tmp_path / "features", images, encoder)
-    broken = files(tmp_path / "features")[1]
-    content = bytearray(broken.read_bytes())
-    content[-5] ^= 1
-    broken.write_bytes(content if damage == "flipped" else content[:-5])
-    before = encoder.encoded
-    with pytest.warns(UserWarning, match=rf"{broken.name}: broken .* made again"):
-        found = store(tmp_path / "features", images, encoder)
-    assert 1 <= encoder.encoded - before <= 4
-    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
-
-
-@pytest.mark.usefixtures("small_segments")
-def test_an_interruption_keeps_what_is_finished(images: list[str], tmp_path: Path) -> None:
-    encoder = Counting()
-    encoder.fails = 9
-    with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "features", images, encoder)
-    assert len(files(tmp_path / "features")) == 2
-    left = files(tmp_path / "features")[0].with_suffix(".safetensors.1.part")
-    left.write_bytes(b"of a process that was killed")
-    again = Counting()
-    found = store(tmp_path / "features", images, again)
-    assert again.encoded == 5
-    assert not left.exists()
-    assert_equal(found.read(images, ["q"] * 14), direct(again, images))
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.mark.usefixtures("small_segments")
-def test_a_disk_that_fills(images: list[str], tmp_path: Path) -> None:
-    """In the middle of the second file: an error, and the first is whole."""
-    encoder = Counting()
-    store(tmp_path / "features", images[:4], encoder)
-    wanted = rf"could not be written \(.*{os.strerror(errno.EFBIG)}.*stays"
-    with full_disk(8000), pytest.raises(DataError, match=wanted):
-        store(tmp_path / "features", images, encoder)
-    assert len(files(tmp_path / "features")) == 1
-    assert not list(tmp_path.rglob("*.part"))
-    found = store(tmp_path / "features", images, encoder)
-    assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
-
-
-def test_a_disk_that_is_too_small(
-    images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(DataError, match=r"13 pictures take 0\.0 MB, and .* has 0\.0 MB left"):
-        store(tmp_path / "features", images, Counting())
-
-
-def test_a_folder_that_is_a_file(images: list[str], tmp_path: Path) -> None:
-    (tmp_path / "features").write_text("notes")
-    with pytest.raises(DataError, match=r"data\.pictures\.features: .*could not be written"):
-        store(tmp_path / "features", images, Counting())
-
-
-@pytest.mark.parametrize("kind", ["missing", "unreadable"])
-def test_a_bad_picture_is_named(kind: str, images: list[str], tmp_path: Path) -> None:
-    Path(images[5]).unlink()
-    if kind == "unreadable":
-        Path(images[5]).write_text("no picture")
-    with pytest.raises(ImageError, match=r"5\.png: ") as error:
-        store(tmp_path / "features", images, Counting())
-    assert error.value.kind == kind
 
 
 def _fill(folder: Path, images: list[str], counts: Any) -> None:
