@@ -72,6 +72,14 @@ def ask(head: Generation) -> Batch:
     return Batch(None, None, None, None, targets, list("12345"), 5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_questions_have_no_answers(kind: str, tmp_path: Path) -> None:
+    head, nothing = make(kind, tmp_path, beams=3), torch.empty(0, dtype=torch.long)
+    output = head(fused().take(nothing), ask(head))
+    assert head.decode(output, 3) == []
+    assert head.evidence(output, []).shape == (0,)
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_and_batch_change_nothing(kind: str, beams: int, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ class Generation(AnswerHead):
         """The texts that the search found, at most `beams`, in its order: by probability, unless
         there is a length penalty. An answer that never ended has "…" for the rest of it. With
         `choose`, the question's choices in the order of `rank`."""
+        if not len(output.mask):  # which pretrained decoders cannot read
+            return []
         if output.choices is not None:
             return [ranked[:top_k] for ranked in self.rank(output, output.choices)]
         found = search(self.decoder, output, self.beams, self.min_length, self.length_penalty)
@@ -136,6 +138,8 @@ class Generation(AnswerHead):
 
     def evidence(self, output: Memory, answers: Sequence[str]) -> Tensor:
         """The answers' log-likelihoods, their ends included."""
+        if not answers:
+            return output.tokens.new_zeros(0, dtype=torch.float)
         ids, mask = self._candidates(answers, output.mask.device)
         return self._log_likelihood(output, ids, mask)
 

@@ -82,7 +82,7 @@ class HuggingFaceDecoder(AnswerDecoder):
 
     def start(self, memory: Memory) -> PretrainedState:
         room = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(memory.mask.sum(1).tolist(), default=0) + self.max_length
+        longest = int(memory.mask.sum(1).max()) + self.max_length
         if self.state is Prefix and room and longest > room:
             raise ValueError(
                 f"decoder: got {longest - self.max_length} joint tokens and answers of up to "

@@ -54,7 +54,7 @@ def search(
     pool = Pool(questions, beams, longest, device)
     for length in range(1, longest + 1):
         logits = decoder(newest.reshape(-1, 1), state)[:, -1].float()  # (R, V)
-        steps = logits.log_softmax(-1).view(*totals.shape, logits.shape[-1])  # (Q, K, V)
+        steps = logits.log_softmax(-1).view(*totals.shape, -1)  # (Q, K, V)
         if length <= min_length:
             steps[..., end] = NOTHING
         sums = totals[..., None] + steps
