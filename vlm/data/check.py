@@ -86,9 +86,10 @@ class _Check:
             if answers is not None:
                 summary.answered += 1
                 summary.answers.update(answers)
+        summary.different = _different(questions)
+        del questions  # before more is made of the images
         self.first[split] = np.unique(np.asarray(images, np.int64), return_index=True)
         summary.images = len(self.first[split][0])
-        summary.different = len(np.unique(np.asarray(questions, np.int64)))
         if summary.words[0]:
             self._note(
                 self.found.warnings,
@@ -237,6 +238,13 @@ class _Check:
     def _where(self, split: Split, column: str, row: dict) -> str:
         column = self.data.columns.get(column, column)
         return f"{row['place'] or split}, column {column!r} (id {row['id']!r})"
+
+
+def _different(hashes: array[int]) -> int:
+    """How many different ones there are; they are sorted where they are."""
+    numbers = np.asarray(hashes, np.int64)
+    numbers.sort()
+    return int((numbers[1:] != numbers[:-1]).sum()) + bool(len(numbers))
 
 
 def _short(answers: set[str]) -> str:
