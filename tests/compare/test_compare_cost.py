@@ -119,3 +119,33 @@ def test_memory_by_hand() -> None:
     weights, rows = 400 * 300 * 4, 500 * 400 * 4
     assert found is not None
     assert 2 * weights + 2 * rows <= found <= 2 * weights + 4 * rows
+
+
+def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
+    data: Path, tmp_path: Path
+) -> None:
+    flops = {}
+    for name, more in {
+        "frozen": {},
+        "cached": {"data.pictures.features": str(tmp_path / "features")},
+    }.items():
+        plan = {
+            "base": str(ROOT / "configs/easy_vqa.yaml"),
+            "fusions": {"product": FUSIONS["product"]},
+            "overrides": {
+                "data.root": str(data),
+                "data.images_per_batch": 3,
+                "data.pictures.in_memory": False,
+                "model.tuning.image_encoder.frozen": True,
+                **more,
+            },
+            "controls": [],
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+        builder = Builder(read_plan(tmp_path / f"{name}.yaml"))
+        [variant] = builder.variants()
+        flops[name] = Bench(builder).counts(builder.model_of(variant.fusion))["flops"]
+    with count_flops() as encoder, torch.no_grad():
+        builder.model.image_encoder(torch.zeros(3, 3, 64, 64))
+    # Frozen, it runs forward alone.
+    assert flops["frozen"] - flops["cached"] == encoder.get_total_flops() > 0

@@ -29,6 +29,7 @@ from vlm.data.questions import image_groups
 from vlm.data.sampler import ImageGroupSampler
 from vlm.features import Features
 from vlm.model import VQAModel
+from vlm.training.tuning import set_modes
 
 ROUNDS, STEPS, WARM_UP = 5, 5, 2
 """The models take turns: in each round each makes WARM_UP steps and then STEPS that are timed."""
@@ -150,6 +151,10 @@ class Bench:
         images = builder.data.open_pictures.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
+        if builder.data.pictures.features is not None:  # as the runs have it
+            encoder = builder.model.image_encoder.to(self.device).eval()
+            with torch.no_grad(), self.precision.forward_context():
+                self.batch = self.batch._replace(images=encoder(self.batch.images))
 
     @property
     def device_name(self) -> str:
@@ -160,7 +165,9 @@ class Bench:
 
     def _step(self, model: VQAModel) -> Step:
         self.precision.convert_module(model.to(self.device)).train()  # in place
-        optimizer = self.optimizer([p for p in model.parameters() if p.requires_grad])
+        trained = [p for p in model.parameters() if p.requires_grad]
+        set_modes(model, set(trained))
+        optimizer = self.optimizer(trained)
         return Step(model, self.batch, optimizer, self.precision.forward_context)
 
     def counts(self, model: VQAModel) -> dict[str, Any]:
