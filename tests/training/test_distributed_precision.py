@@ -32,9 +32,13 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
     would hide a gradient that is a multiple of the right one, so this is plain descent; accumulated
     ones are clipped too, which would show those that are not brought back to scale before."""
     data = write_data(tmp_path / "data", images=26)
-    told = [*TOLD, f"--trainer.accumulate_grad_batches={accumulate}", "--model.optimizer.lr=0.1"]
-    if accumulate > 1:
-        told.append("--trainer.gradient_clip_val=0.5")
+    told = [*TOLD, f"--trainer.accumulate_grad_batches={accumulate}"]
+    # Larger steps would make more of every rounding than of what is compared.
+    told += (
+        ["--model.optimizer.lr=0.01"]
+        if accumulate == 1
+        else ["--model.optimizer.lr=0.1", "--trainer.gradient_clip_val=0.5"]
+    )
     whole, half = (f"--data.images_per_batch={4 // accumulate // parts}" for parts in (1, 2))
     together(
         [
@@ -66,7 +70,7 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         for name in STRATEGIES:
             two = weights(tmp_path / precision / name)
             difference = ((two - one).norm() / (one - start).norm()).item()
-            assert difference < 0.05, (precision, name)
+            assert difference < 0.05, (precision, name, difference)
 
 
 def test_an_overflow_in_one_process_skips_the_step_of_all(tmp_path: Path) -> None:
