@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from fsspec.core import url_to_fs
 from test_sampler import batches
 from torch.utils.data import DataLoader, Dataset
 
@@ -240,6 +241,27 @@ def test_addresses_without_shards(server: Server, tmp_path: Path) -> None:
     (tmp_path / "shards" / INDEX).unlink()
     with pytest.raises(DataError, match=r"pictures\.arrow could not be read .*`vlm shard` wrote"):
         open_shards(server)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_other_file_systems(
+    kind: str, images: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fsspec opens; what is missing there is said as it is of a server."""
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    write_shards(images, tmp_path / "shards", EACH * 1024)
+    address = f"{kind}://{tmp_path}/shards"
+    files, folder = url_to_fs(address)
+    if kind == "memory":
+        files.put(f"{tmp_path}/shards/", folder, recursive=True)
+    pictures = Shards(address).open()
+    pictures.check(images)
+    for row in (0, COUNT - 1, 7):
+        assert pictures(images[row].as_py()) == f"{row} ".encode() * 100
+    assert len(kept()) == 2
+    files.rm(f"{folder}/shard-000003.tar")
+    with pytest.raises(ImageError, match=r"shard-000003\.tar: there is no such file"):
+        pictures(images[3 * EACH].as_py())
 
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed, not missing")
