@@ -246,14 +246,14 @@ def test_without_data(runs: dict[str, Path], weights: Path, data: Path, tmp_path
 
 
 def test_nothing_was_pretrained(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "neither encoder began with pretrained weights" in fails(capsys, run)
+    assert "neither encoder was given pretrained weights" in fails(capsys, run)
 
 
 def test_one_encoder_was_not_pretrained(runs: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = {"model__text_encoder__init_args__tokenizer": None}
     ask(changed(runs["full"], tmp_path, **tokenizer), "--output", tmp_path / "report")
     text = (tmp_path / "report/report.md").read_text()
-    assert "The text encoder (BagOfWords) began with random weights: it had nothing" in text
+    assert "The text encoder (BagOfWords) was given no pretrained weights: it had" in text
     assert "neighbours" not in text.partition("How to read")[0]
 
 

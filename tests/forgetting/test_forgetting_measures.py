@@ -118,7 +118,7 @@ def test_photos_of_a_folder(tmp_path: Path) -> None:
     assert len(set(few.names)) == 9
     assert few.names[0] == photos.names[0]
     assert few.names[-1] == photos.names[-1]
-    assert "9 of 13" in few.about
+    assert "of 13 at equal distances" in few.about
 
 
 def test_no_batch_is_too_small_for_the_estimate() -> None:

@@ -1,4 +1,5 @@
 """`vlm forgetting`: what fine-tuning did to pretrained encoders.
 
-run -> original (the encoders as they were) -> pictures, texts (measures) -> interpolate -> report.
+run -> original (the encoders as they were) -> measure (pictures, texts, accuracy; interpolated)
+-> study (what came of it) -> report.
 """

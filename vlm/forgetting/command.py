@@ -44,9 +44,10 @@ def forgetting(arguments: Sequence[str]) -> None:
     from vlm.checkpoint import CheckpointError
     from vlm.data.problems import DataError
     from vlm.forgetting.heads import HeadError
+    from vlm.forgetting.measure import measure
     from vlm.forgetting.report import write_report
     from vlm.forgetting.run import read_run
-    from vlm.forgetting.study import Settings, measure
+    from vlm.forgetting.study import Settings
     from vlm.image.load import ImageError
 
     settings = Settings(

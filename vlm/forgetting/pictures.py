@@ -87,7 +87,7 @@ def _some(names: list[str], most: int, about: str, source: PictureSource | None)
         raise DataError(f"--photos: got {len(names)} pictures {about}; wanted {2 * LEAST} or more.")
     if len(names) > most:
         chosen = np.linspace(0, len(names) - 1, most).round().astype(int)
-        about = f"{about}, {most:,} of {len(names):,} at equal distances"
+        about = f"{about}, of {len(names):,} at equal distances"
         names = [names[i] for i in chosen]
     return Photos(names, about, source)
 
