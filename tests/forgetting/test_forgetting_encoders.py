@@ -85,6 +85,13 @@ def test_layers_of_pictures(make: Callable[[], PictureEncoder], least: int) -> N
     assert features.tokens.shape[0] == 4
 
 
+def test_a_block_counts_as_a_whole() -> None:
+    encoder = tiny_vit().eval()
+    names = layer_modules(encoder, lambda: encoder(torch.rand(1, 3, 32, 32)))
+    # To timm the last normalisation belongs to the last block.
+    assert names == ["model.patch_embed", "model.blocks.0", "model.blocks.1", "model.norm"]
+
+
 @pytest.mark.parametrize(("make", "least"), TEXTS, ids=[str(n) for n in range(len(TEXTS))])
 def test_an_untouched_text_encoder_keeps_everything(make: Callable[[], Part], least: int) -> None:
     encoder = make()
