@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from runs import DDP, FSDP, fit, only_run, run
+from training_runs import DDP, FSDP, fit, only_run, run
 
 from vlm.training.cli import VQACLI
 

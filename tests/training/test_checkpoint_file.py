@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import ENVIRONMENT, assert_same
+from training_runs import ENVIRONMENT, assert_same
 
 from vlm.checkpoint_file import (
     CheckpointError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import fit, only_run
+from training_runs import fit, only_run
 
 from vlm.cli import main
 from vlm.training.cli import VQACLI

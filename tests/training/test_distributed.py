@@ -14,7 +14,8 @@ import pytest
 import torch
 from conftest import ROOT, write_data
 from PIL import Image
-from runs import (
+from test_resume import EMA
+from training_runs import (
     DDP,
     ENVIRONMENT,
     EXACT,
@@ -30,7 +31,6 @@ from runs import (
     run,
     together,
 )
-from test_resume import EMA
 
 from vlm.checkpoint import load_model, read_checkpoint
 from vlm.training.cli import VQACLI

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_data
-from runs import EXACT, FSDP, STRATEGIES, callback, fit, only_run, run, together
+from training_runs import EXACT, FSDP, STRATEGIES, callback, fit, only_run, run, together
 
 from vlm.training.cli import VQACLI
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_data
-from runs import STRATEGIES, check_a_killed_run_goes_on, fit, only_run, together
+from training_runs import STRATEGIES, check_a_killed_run_goes_on, fit, only_run, together
 
 from vlm.training.cli import VQACLI
 

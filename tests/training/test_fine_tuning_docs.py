@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from runs import fit
+from training_runs import fit
 
 from vlm.cli import main
 from vlm.training.tuning import PartTuning, Tuning

@@ -10,7 +10,7 @@ import torch
 from conftest import small_run
 from lightning.pytorch import Callback, Trainer
 from mishaps import Mishap
-from runs import fit
+from training_runs import fit
 
 from vlm.checkpoint import CheckpointError, load_model, read_checkpoint
 from vlm.cli import main

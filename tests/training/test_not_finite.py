@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import callback, fit, only_run
 from torch import Tensor
+from training_runs import callback, fit, only_run
 
 from vlm.batch import Batch
 from vlm.checkpoint_file import read_checkpoint_file

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from mishaps import Strike
-from runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
 from test_resume import EMA
+from training_runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
 
 from vlm.training.cli import VQACLI
 from vlm.training.signals import Preempted

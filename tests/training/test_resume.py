@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mishaps import Mishap
-from runs import assert_same, callback, fit, outcome
+from training_runs import assert_same, callback, fit, outcome
 
 from vlm.training.cli import VQACLI
 

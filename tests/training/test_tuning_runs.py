@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
-from runs import callback, fit
+from training_runs import callback, fit
 
 import vlm
 from vlm.checkpoint import read_checkpoint
