@@ -249,6 +249,9 @@ MISTAKES = {
     "tuning.text_encoder.lora: BagOfWords has .*it has mlp.0, mlp.2": lambda: prepare(
         model(), Tuning(text_encoder=PartTuning(lora=LoRA()))
     ),
+    "tuning.head.keep_statistics: got true, and Classification has no": lambda: prepare(
+        model(), Tuning(head=PartTuning(keep_statistics=True))
+    ),
     "every part is frozen": lambda: check_plan([], Tuning(), 3),
     "nothing would be trained before epoch 2": lambda: check_plan(
         [Layer("head", ["a"], 2, 1.0)], Tuning(), 3

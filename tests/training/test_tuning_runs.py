@@ -72,6 +72,17 @@ def test_a_frozen_encoder_stays_in_every_bit(data: Path, tmp_path: Path) -> None
     assert not any(Watch.grads)
 
 
+def test_statistics_stay_while_the_rest_is_trained(data: Path, tmp_path: Path) -> None:
+    """From the epoch on in which it is trained, too, and its gains are trained like all else."""
+    trained(data, tmp_path, IMAGE + "keep_statistics=true", IMAGE + "from_epoch=1", *WATCH)
+    before, *_, after = Watch.seen
+    moved = {name for name in before if changed(before, after, name)}
+    names = {name for name in before if name.startswith("image_encoder.")}
+    statistics = {name for name in names if "running_" in name or "num_batches" in name}
+    assert statistics
+    assert names - moved == statistics
+
+
 def test_layers_join_epoch_by_epoch(data: Path, tmp_path: Path) -> None:
     told = [IMAGE + "from_epoch=1", IMAGE + "layers_per_epoch=1", *WATCH]
     trained(data, tmp_path, *told)

@@ -29,7 +29,7 @@ from vlm.training.init_from import init_from
 from vlm.training.parameter_groups import make_optimizer
 from vlm.training.parser import ConfigError
 from vlm.training.schedule import WarmupCosine
-from vlm.training.tuning import Tuning, check_plan, plan, prepare, set_modes
+from vlm.training.tuning import Tuning, check_plan, keep_statistics, plan, prepare, set_modes
 
 ScheduleCallable = Callable[[Optimizer, int, int], LRScheduler]
 """Makes a schedule from (optimizer, total number of steps, steps of an epoch); stepped after every
@@ -104,6 +104,7 @@ class VQATask(LightningModule):
         super().train(mode)
         if mode:  # but what is not trained in this epoch
             set_modes(self.model, set(self._parameters_of(lambda start: start <= self._entered)))
+            keep_statistics(self.model, self.tuning)
             # Its own mode says which loss is meant, that of training or of evaluation.
             self.model.head.training = True
         return self

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vlm.lora import LoRA, add_lora
 from vlm.model import PARTS, VQAModel
@@ -25,6 +26,8 @@ class PartTuning:
             in each further one. None: all at once.
         lr_scale: its learning rate as a share or multiple of the optimiser's.
         layer_decay: each layer has this share of the learning rate of the one above, in (0, 1].
+        keep_statistics: of its batch normalisation, though it is trained. Those of a few pictures of
+            one kind would take the place of what the part learned on many (docs/forgetting.md).
         lora: train corrections of its layers instead of the layers.
 
     Raises:
@@ -36,6 +39,7 @@ class PartTuning:
     layers_per_epoch: int | None = None
     lr_scale: float = 1.0
     layer_decay: float = 1.0
+    keep_statistics: bool = False
     lora: LoRA | None = None
 
     def __post_init__(self) -> None:
@@ -115,7 +119,7 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
     """Add LoRA and freeze what is never trained, in place.
 
     Raises:
-        ValueError: LoRA in a part without layers for it.
+        ValueError: LoRA in a part without layers for it, or statistics to keep where there are none.
         ImportError: LoRA without peft.
     """
     for name in PARTS:
@@ -125,6 +129,11 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
                 add_lora(part, how.lora)
             except ValueError as error:
                 raise ValueError(f"model.tuning.{name}.{error}") from None
+        if how.keep_statistics and not _normalisations(part):
+            raise ValueError(
+                f"model.tuning.{name}.keep_statistics: got true, and {type(part).__name__} has no "
+                f"batch normalisation; leave it out."
+            )
         if how.frozen:
             part.requires_grad_(False)
 
@@ -205,3 +214,16 @@ def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
         return
     for child in module.children():
         set_modes(child, trained)
+
+
+def keep_statistics(model: VQAModel, tuning: Tuning) -> None:
+    """Put the batch normalisations whose statistics stay into evaluation mode; their gains and
+    biases are trained all the same."""
+    for name in PARTS:
+        if tuning.of(name).keep_statistics:
+            for module in _normalisations(getattr(model, name)):
+                module.eval()
+
+
+def _normalisations(part: nn.Module) -> list[nn.Module]:
+    return [module for module in part.modules() if isinstance(module, _BatchNorm)]
