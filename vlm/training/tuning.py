@@ -26,8 +26,8 @@ class PartTuning:
             in each further one. None: all at once.
         lr_scale: its learning rate as a share or multiple of the optimiser's.
         layer_decay: each layer has this share of the learning rate of the one above, in (0, 1].
-        keep_statistics: of its batch normalisation, though it is trained. Those of a few pictures of
-            one kind would take the place of what the part learned on many (docs/forgetting.md).
+        keep_statistics: of its batch normalisation, though it is trained. Those of a few pictures
+            of one kind would replace what the part learned on many (docs/forgetting.md).
         lora: train corrections of its layers instead of the layers.
 
     Raises:
@@ -119,7 +119,7 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
     """Add LoRA and freeze what is never trained, in place.
 
     Raises:
-        ValueError: LoRA in a part without layers for it, or statistics to keep where there are none.
+        ValueError: LoRA in a part without layers for it, or no statistics to keep.
         ImportError: LoRA without peft.
     """
     for name in PARTS:
