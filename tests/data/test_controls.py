@@ -28,7 +28,8 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
     )
     # What the data module asks of a trainer.
     task = torch.nn.Module()
-    task.model = SimpleNamespace(processor=processor)
+    task.model = torch.nn.Module()
+    task.model.processor = processor
     made.trainer = SimpleNamespace(
         lightning_module=task,
         global_rank=0,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, write_data
 from PIL import Image
+from torch import Tensor
 
 import vlm
 from vlm.cli import main
@@ -178,12 +179,25 @@ def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 
 
-def test_control_without_pictures_needs_no_features(
-    photos: Path, tmp_path: Path, encoded: Counter[str]
+def test_of_the_control_without_pictures_one_blank_is_encoded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = [f"--data.pictures.features={tmp_path / 'f'}", "--data.control=question_only"]
-    VQACLI(fit(photos, tmp_path, *more, "--trainer.max_epochs=1"))
+    told = ["--data.control=question_only", "--trainer.max_epochs=1"]
+    plain = VQACLI(fit(photos, tmp_path, *told)).trainer.callback_metrics
+    pictures = []
+    original = ConvNet.encode
+
+    def counted(encoder: ConvNet, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        pictures.append(len(images))
+        return original(encoder, images, mask)
+
+    monkeypatch.setattr(ConvNet, "encode", counted)
+    more = f"--data.pictures.features={tmp_path / 'f'}"
+    cached = VQACLI(fit(photos, tmp_path, *told, more)).trainer.callback_metrics
+    assert set(pictures) == {1}
     assert not (tmp_path / "f").exists()
+    for name, value in plain.items():
+        torch.testing.assert_close(cached[name], value, rtol=0, atol=1e-6)
 
 
 def failed(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vlm.batch import Batch
 from vlm.data.controls import BlankImages, Control, check_control
-from vlm.data.encoded import encoded_pictures
+from vlm.data.encoded import seen_features
 from vlm.data.feature_cache import check_frozen
 from vlm.data.fits import check_fits
 from vlm.data.images import Images, PictureSource
@@ -268,12 +268,12 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
         images = self._stores[split]
-        if self.pictures.features is not None and self.control != "question_only":
+        if self.pictures.features is not None:
             # Now, and not in `setup`: by now the model has the weights of its checkpoint.
             assert self.trainer is not None
             task = self.trainer.lightning_module
             encoder: Any = task.model.image_encoder  # type: ignore[union-attr]
-            images = encoded_pictures(self, split, encoder)
+            images = seen_features(self, split, encoder)
         return make_loader(self, split, images)
 
     def train_dataloader(self) -> DataLoader[Batch]:
