@@ -34,6 +34,7 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
         lightning_module=task,
         global_rank=0,
         world_size=1,
+        num_devices=1,
         accumulate_grad_batches=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
