@@ -9,6 +9,7 @@ import pytest
 from conftest import small_run, write_data
 from PIL import Image
 
+from vlm.checkpoint import CheckpointError
 from vlm.cli import main
 from vlm.data import EasyVQA
 from vlm.data.pictures import Pictures
@@ -114,3 +115,17 @@ def test_the_default_is_an_error(broken: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*small_run(broken, tmp_path / "runs"), "--trainer.max_epochs=1"])
     assert stopped.value.code == 1
+
+
+def test_a_run_is_not_continued_with_pictures_that_were_left_out(
+    broken: Path, tmp_path: Path
+) -> None:
+    """Its order would be another one."""
+    told = "--data.pictures.skip_unreadable=2"
+    with pytest.warns(UserWarning, match="left out"):
+        cli = fit(broken, tmp_path / "runs", told)
+    last = Path(cli.run_folder) / "checkpoints/last.ckpt"
+    for name in ("4.png", "7.png"):
+        Image.new("RGB", (64, 64)).save(broken / "train/images" / name)
+    with pytest.raises(CheckpointError, match="the training questions: "):
+        fit(broken, tmp_path / "runs", told, f"--ckpt_path={last}")

@@ -53,6 +53,9 @@ def test_cka_of_unrelated_features_is_about_zero_however_many_there_are() -> Non
 def test_cka_of_a_layer_that_is_the_same_for_all_is_no_number() -> None:
     flat = [torch.zeros(5, 5).double()]
     assert math.isnan(cka(flat, [gram(torch.randn(5, 3))]))
+    same = [gram(torch.full((8, 50), 0.1))]  # whose mean is not quite 0.1
+    assert math.isnan(cka(same, same))
+    assert math.isnan(cka(same, [gram(torch.randn(8, 3))]))
 
 
 def test_interpolation_is_exact_at_its_ends() -> None:

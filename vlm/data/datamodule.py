@@ -20,7 +20,7 @@ from vlm.data.images import Images, PictureSource
 from vlm.data.loader import make_loader
 from vlm.data.pictures import OpenPictures, Pictures
 from vlm.data.questions import DataError, split_by_image, stream
-from vlm.data.skip import without_unreadable
+from vlm.data.skip import check_alike, without_unreadable
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
@@ -93,6 +93,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}
         self._stores: dict[Split, Images] = {}
+        self._whole: set[Split] = set()
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
@@ -235,15 +236,16 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         return OpenPictures(self.pictures, self.picture_source)
 
     def skip_unreadable(self, split: Split) -> None:
-        """Leave questions out whose pictures cannot be read, as far as `pictures` allows it.
+        """Leave questions out whose pictures cannot be read, as far as `pictures` allows it; once.
 
         Raises:
             DataError: more pictures than that.
         """
         at_most = self.pictures.skip_unreadable
-        if at_most and split in ("train", "validation"):
+        if at_most and split in ("train", "validation") and split not in self._whole:
             whole = without_unreadable(self.table(split), self.open_pictures, split, at_most)
             self._tables[split] = whole
+            self._whole.add(split)
 
     def setup(self, stage: str) -> None:
         splits: dict[str, tuple[Split, ...]] = {
@@ -262,6 +264,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
                 self._stores[split] = BlankImages(transform)
             elif split not in self._stores:
                 self.skip_unreadable(split)
+                if split in self._whole:
+                    check_alike(self.table(split), split, trainer.strategy)
                 self._stores[split] = self.open_pictures.filled(
                     transform, self.table(split), split, trainer.num_devices
                 )

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
 
 from vlm.data.check_pictures import unreadable
@@ -46,3 +47,24 @@ def without_unreadable(
         f"{int((~whole).sum()):,} of {len(table):,} questions. The first: {reason}"
     )
     return with_rows(table, whole)
+
+
+def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
+    """Check that all processes could read the same pictures: their batches must fit together.
+
+    Args:
+        table: what is left in this process.
+        split: its name, for the message.
+        strategy: of the trainer.
+
+    Raises:
+        DataError: the first process has other questions.
+    """
+    own = table["id"].to_pylist()
+    first = strategy.broadcast(own)
+    if first != own:
+        raise DataError(
+            f"data.pictures.skip_unreadable: got {len(first):,} {split} questions whose pictures "
+            f"the first process could read, and {len(own):,} or other ones here; wanted the same. "
+            f"See that all machines have the same pictures."
+        )

@@ -84,7 +84,7 @@ def _between(
             own = getattr(model, part).state_dict()
             ends[part] = (found.weights, {name: own[name].clone() for name in found.weights})
     changed = any(
-        not torch.equal(before[name], after[name])
+        not torch.equal(before[name].cpu(), after[name].cpu())  # one may have moved already
         for before, after in ends.values()
         for name in before
     )

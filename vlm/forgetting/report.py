@@ -66,7 +66,7 @@ def write_report(study: Study, folder: Path, command: str) -> Path:
     title = "What fine-tuning kept"
     (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
     (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
-    content = json.dumps(_results(study, command), indent=1)
+    content = json.dumps(_results(study, command), indent=1, allow_nan=False)
     (folder / "results.json").write_text(content + "\n", encoding="utf-8")
     return folder / "report.html"
 
@@ -223,13 +223,13 @@ def _results(study: Study, command: str) -> dict[str, Any]:
                 line["image_encoder"] |= {
                     "same_class": agreed.share,
                     "top_classes_kept": agreed.top,
-                    "divergence": agreed.divergence,
+                    "divergence": _number(agreed.divergence),
                 }
         if (texts := state.texts) is not None:
             line["text_encoder"] = {
                 "cka": _finite(texts.cka),
                 "neighbours_kept": texts.neighbours,
-                "similarity_kept": texts.similarity,
+                "similarity_kept": _number(texts.similarity),
                 "paraphrase_nearest": texts.paraphrases,
                 "words": {change.word: change.kept for change in texts.changes},
             }
@@ -248,7 +248,11 @@ def _results(study: Study, command: str) -> dict[str, Any]:
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows no other
 
 
 def _accuracy(state: State) -> str:

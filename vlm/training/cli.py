@@ -256,6 +256,9 @@ class VQACLI(LightningCLI):
                 check_plan(self.model.layers, self.model.tuning, self.trainer.max_epochs)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
+            # First: a run is continued with the questions that are left.
+            for split in ("train", "validation"):
+                self.datamodule.skip_unreadable(split)
             training = facts(self._plain_config(), self.datamodule, self.trainer)
             if self.checkpoint:
                 self.model.continues = self.checkpoint.path
