@@ -13,6 +13,8 @@ SILENCED = (
     ".*treespec, LeafSpec.*",
     # Frozen parts are, and the table at the start says so.
     ".*in eval mode at the start of training.*",
+    # Scores are computed on the gathered answers, so every process has the same.
+    ".*sync_dist=True.*",
     # A continued run goes on in its folder (`continue_metrics`).
     ".*Previous log files in this directory.*",
 )
