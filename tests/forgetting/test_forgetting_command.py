@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(data: Path, weights: Path, folder: Path, *more: str) -> Path:
     """Train, and return the run's folder."""
     vectors = {"class_path": "vlm.text.VectorTokenizer"}
-    vectors["init_args"] = {"vectors": str(weights / "vectors.txt")}  # type: ignore[assignment]
+    vectors["init_args"] = {"vectors": str(weights / "vectors.txt")}
     image = {
         "class_path": "vlm.image.TimmEncoder",
         "init_args": {
@@ -56,7 +56,7 @@ def fit(data: Path, weights: Path, folder: Path, *more: str) -> Path:
         },
     }
     text = {"class_path": "vlm.text.BagOfWords"}
-    text["init_args"] = {"dim": 7, "hidden_dim": 5, "tokenizer": vectors}  # type: ignore[assignment]
+    text["init_args"] = {"dim": 7, "hidden_dim": 5, "tokenizer": vectors}
     config = weights / "model.yaml"
     config.write_text(yaml.safe_dump({"model": {"image_encoder": image, "text_encoder": text}}))
     told = [*small_run(data, folder), f"-c={config}", "--trainer.max_epochs=1", "--run.test=false"]

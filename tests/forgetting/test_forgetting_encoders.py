@@ -95,9 +95,9 @@ def test_a_block_counts_as_a_whole() -> None:
 @pytest.mark.parametrize(("make", "least"), TEXTS, ids=[str(n) for n in range(len(TEXTS))])
 def test_an_untouched_text_encoder_keeps_everything(make: Callable[[], Part], least: int) -> None:
     encoder = make()
-    measure = TextMeasure(encoder, read_sentences(None), 5, 16)  # type: ignore[arg-type]
+    measure = TextMeasure(encoder, read_sentences(None), 5, 16)
     assert len(measure.layers) == least
-    found = measure.retention(encoder, "itself")  # type: ignore[arg-type]
+    found = measure.retention(encoder, "itself")
     assert list(found.cka.values()) == pytest.approx([1] * least)
     assert found.neighbours == 1
     assert found.similarity == pytest.approx(1)
@@ -146,7 +146,7 @@ def test_the_classifier_of_timm_weights(tmp_path: Path) -> None:
         "image_size": None,
         "model_args": VIT,
     }
-    encoder = TimmEncoder(**arguments, fit="squash").eval()  # type: ignore[arg-type]
+    encoder = TimmEncoder(**arguments, fit="squash").eval()
     head = original_head(Original("here", encoder, arguments))
     shown, pictures = photos()
     images = (pictures.float() / 255 - encoder.mean) / encoder.std
@@ -175,7 +175,7 @@ def test_the_classifier_of_torchvision_weights(tmp_path: Path) -> None:
         "image_size": 64,
         "model_args": None,
     }
-    encoder = TorchvisionEncoder(**arguments).eval()  # type: ignore[arg-type]
+    encoder = TorchvisionEncoder(**arguments).eval()
     head = original_head(Original("here", encoder, arguments))
     pictures = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
     images = (pictures.float() / 255 - encoder.mean) / encoder.std
@@ -191,7 +191,7 @@ def test_weights_without_a_classifier(tmp_path: Path) -> None:
         "image_size": None,
         "model_args": VIT,
     }
-    encoder = TimmEncoder(**arguments)  # type: ignore[arg-type]
+    encoder = TimmEncoder(**arguments)
     with pytest.raises(HeadError, match=r"holds no classifier of vit_tiny(?s:.*)give --probe"):
         original_head(Original("here", encoder, arguments))
     with pytest.raises(HeadError, match=r"ConvNet from here has no classifier; give --probe"):

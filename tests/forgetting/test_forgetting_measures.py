@@ -25,12 +25,12 @@ from vlm.image import ConvNet, ImageTransform
 def test_hsic_is_the_mean_over_all_quadruples() -> None:
     """The estimate of Song et al. is that of the U-statistic, term by term."""
     x, y = torch.randn(7, 3).double(), torch.randn(7, 5).double()
-    k, l = x @ x.mT, y @ y.mT  # noqa: E741
+    a, b = x @ x.mT, y @ y.mT
     terms = [
-        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in permutations(range(7), 4)
+        a[i, j] * (b[i, j] + b[q, r] - 2 * b[i, q]) for i, j, q, r in permutations(range(7), 4)
     ]
-    assert hsic(k, l) == pytest.approx(float(torch.stack(terms).mean()))
-    assert hsic(gram(x), gram(y)) == pytest.approx(hsic(k, l), rel=1e-4)  # centring changes nothing
+    assert hsic(a, b) == pytest.approx(float(torch.stack(terms).mean()))
+    assert hsic(gram(x), gram(y)) == pytest.approx(hsic(a, b), rel=1e-4)  # centring changes nothing
 
 
 def test_cka_of_the_same_of_a_rotation_and_of_nothing_in_common() -> None:

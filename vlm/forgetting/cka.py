@@ -35,14 +35,14 @@ def gram(features: Tensor) -> Tensor:
     return (rows @ rows.mT).cpu().double()
 
 
-def hsic(k: Tensor, l: Tensor) -> float:  # noqa: E741  the paper's letters
+def hsic(before: Tensor, after: Tensor) -> float:
     """The unbiased estimate of HSIC of two kernel matrices (B, B), B at least 4."""
-    n = len(k)
+    n = len(before)
     assert n >= LEAST, f"HSIC of {n} examples"
-    k, l = (x - torch.diag(x.diagonal()) for x in (k, l))  # noqa: E741
-    same = (k * l).sum()
-    total = k.sum() * l.sum() / ((n - 1) * (n - 2))
-    rows = k.sum(0) @ l.sum(0) * 2 / (n - 2)
+    before, after = (kernel - torch.diag(kernel.diagonal()) for kernel in (before, after))
+    same = (before * after).sum()
+    total = before.sum() * after.sum() / ((n - 1) * (n - 2))
+    rows = before.sum(0) @ after.sum(0) * 2 / (n - 2)
     return float(same + total - rows) / (n * (n - 3))
 
 
