@@ -51,8 +51,8 @@ def _print_splits(check: DataCheck, console: Console) -> None:
         console.print(
             f"Floors: the most frequent training answer; the most frequent to the same question. "
             f"Ceiling: the best that the {len(check.vocabulary):,} answers of the vocabulary "
-            f"({check.vocabulary.hash}) can reach by the set's metric, which may give answers of two "
-            f"or three annotators less than 100 %."
+            f"({check.vocabulary.hash}) can reach by the set's metric, which may give answers of "
+            f"two or three annotators less than 100 %."
         )
 
 
