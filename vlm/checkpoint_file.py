@@ -98,7 +98,9 @@ def _time(path: Path) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file.")
+        raise CheckpointError(
+            f"{path}: there is no such file or folder; wanted a run's folder, or its checkpoint."
+        )
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path}: the file is empty.")
