@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from encoder_parts import IMAGE_ENCODERS, TEXT_ENCODERS
-from fusion_parts import FUSIONS, MERGES
+from contract.encoder_parts import IMAGE_ENCODERS, TEXT_ENCODERS
+from contract.fusion_parts import FUSIONS, MERGES
 
 import vlm.fusion
 import vlm.heads
