@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, Trainer
 
@@ -91,3 +92,16 @@ class Poison(Callback):
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             bias = list(module.model.head.parameters())[-1]
             (bias if self.what == "weight" else bias.grad).data.fill_(float("nan"))
+
+
+class SaysFinalised(Callback):
+    """Is deleted by the interpreter as it ends, and says so."""
+
+    kept: ClassVar[list[SaysFinalised]] = []
+
+    def __init__(self) -> None:
+        self.kept.append(self)
+        self.write = sys.stderr.write
+
+    def __del__(self) -> None:
+        self.write("finalised\n")

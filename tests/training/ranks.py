@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 from vlm.training.cli import VQACLI
+from vlm.training.leave import leave
 
 if __name__ == "__main__":
     delay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
         time.sleep(delay * int(os.environ["RANK"]))
         VQACLI(arguments)
+    leave(0)

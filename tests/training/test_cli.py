@@ -205,8 +205,11 @@ def test_a_mistake_gets_one_line(
 def test_a_model_that_memory_cannot_hold(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match=r"^vlm: out of memory \(.*allocate \d+ bytes\)\. Lower"):
+    with pytest.raises(SystemExit) as stopped:
         main([*small_run(data, tmp_path), "--model.fusion.merge.out_dim=1000000000000"])
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert re.search(r"^vlm: out of memory \(.*allocate \d+ bytes\)\. Lower", said, re.MULTILINE)
 
 
 def test_a_misspelt_key_in_a_file_names_the_file(

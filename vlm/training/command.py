@@ -7,8 +7,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
+from vlm.training.leave import leave
 from vlm.training.option_names import option_names
 from vlm.training.readable import READABLE
 from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
@@ -21,32 +24,49 @@ def run(arguments: Sequence[str]) -> None:
     and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
     a signal ended has exit code 75.
     """
+    code = _exit_code(arguments)
+    if torch.distributed.is_initialized():
+        leave(code)
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
     try:
         VQACLI(arguments)
     except ConfigError as error:
         files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
         where = f" ({', '.join(files)})" if files else ""
         print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except READABLE as error:
         print(f"vlm: {_without_traceback(str(error))}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except Preempted as stopped:
         # A launcher sends another one as soon as the first process has left.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         print(f"vlm: {stopped}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        return EXIT_CODE
     except (MemoryError, RuntimeError) as error:
-        if re.search(r"Connection (closed|reset) by peer", str(error)):
-            sys.exit("vlm: another process has ended; its own message says why.")
-        # torch has a class of its own for it on devices, and none on the CPU.
-        if not re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
-            raise
-        sys.exit(
-            f"vlm: out of memory ({_needed(str(error))}). Lower data.images_per_batch (a higher "
+        if message := _explained(error):
+            print(f"vlm: {message}", file=sys.stderr)
+            return 1
+        raise
+    return 0
+
+
+def _explained(error: MemoryError | RuntimeError) -> str | None:
+    """What is to be done about it, where that is known."""
+    if re.search(r"Connection (closed|reset) by peer", str(error)):
+        return "another process has ended; its own message says why."
+    # torch has a class of its own for it on devices, and none on the CPU.
+    if re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
+        return (
+            f"out of memory ({_needed(str(error))}). Lower data.images_per_batch (a higher "
             f"trainer.accumulate_grad_batches keeps the step as it is), or make the model smaller."
         )
+    return None
 
 
 def _needed(message: str) -> str:
