@@ -117,6 +117,20 @@ def test_steps_with_the_cache_are_one_pass_without(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_the_text_alone(kind: str, tmp_path: Path) -> None:
+    """Those of the joint tokens before it would be thrown away, and a vocabulary is large."""
+    head = make(kind, tmp_path)
+    memory = head(fused(), ask(head))
+    made = []
+    outputs = head.decoder.model.get_output_embeddings()
+    outputs.register_forward_hook(lambda *given: made.append(given[2].shape[1]))
+    head.decoder(torch.zeros(5, 3, dtype=torch.long), head.decoder.start(memory))
+    head.decode(memory, top_k=1)
+    assert made[0] == 3
+    assert set(made[1:]) == {1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns(kind: str, tmp_path: Path) -> None:
     """DDP stops on a parameter without a gradient: the encoder of T5 is gone."""
     head = make(kind, tmp_path)

@@ -155,7 +155,9 @@ class Prefix(PretrainedState):
         order = memory.mask.int().argsort(dim=1, stable=True)
         tokens = memory.tokens.gather(1, order[..., None].expand_as(memory.tokens))
         super().__init__(model, Memory(tokens, memory.mask.gather(1, order)))
-        self.numbered = "position_ids" in inspect.signature(model.forward).parameters
+        options = inspect.signature(model.forward).parameters
+        self.numbered = "position_ids" in options
+        self.shortens = "logits_to_keep" in options
 
     def run(self, ids: Tensor) -> Any:
         embeddings = self.model.get_input_embeddings()(ids)
@@ -170,6 +172,8 @@ class Prefix(PretrainedState):
             past_key_values=self.cache,
             use_cache=True,
             **({"position_ids": positions} if self.numbered else {}),
+            # Those of the memory are not asked for, and a vocabulary is large.
+            **({"logits_to_keep": ids.shape[1]} if self.shortens else {}),
         )
 
 
