@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from conftest import small_run
+from PIL import Image
 
 from vlm.data import memory
-from vlm.data.memory import free_memory
+from vlm.data.images import ImageStore
+from vlm.data.memory import Keepers, free_memory
 from vlm.data.questions import DataError
 from vlm.data.regions import RegionFiles, RegionStore
 from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
 from vlm.training.cli import VQACLI
 
 
@@ -89,4 +95,24 @@ def test_regions_are_judged_by_the_first_ones(
     with pytest.raises(DataError, match=r"the 3 train pictures of 0\.3 kB need"):
         store.cache("abc", "123", "train")
     with pytest.raises(DataError, match=r"0\.3 kB in each of 2 processes need"):
-        store.cache("abc", "123", "train", processes=2)
+        store.cache("abc", "123", "train", Keepers(2))
+
+
+def test_what_the_first_process_keeps_does_not_count_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread stands for a process: the second comes when the first could have finished."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    each = 8 * 8 * 3
+    taken: list[int] = []
+    monkeypatch.setattr(memory, "free_memory", lambda: 2 * each - sum(taken))
+    keepers = Keepers(2, Barrier(2, timeout=20).wait)
+
+    def fill(delay: float) -> None:
+        time.sleep(delay)
+        ImageStore(ImageTransform((8, 8))).cache([str(tmp_path / "a.png")], ["1"], "train", keepers)
+        taken.append(each)
+
+    with ThreadPoolExecutor() as processes:
+        list(processes.map(fill, (0.0, 0.5)))
+    assert taken == [each, each]

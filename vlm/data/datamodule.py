@@ -18,6 +18,7 @@ from vlm.data.feature_cache import check_frozen
 from vlm.data.fits import check_fits
 from vlm.data.images import Images, PictureSource
 from vlm.data.loader import make_loader
+from vlm.data.memory import Keepers
 from vlm.data.pictures import OpenPictures, Pictures
 from vlm.data.questions import DataError, split_by_image, stream
 from vlm.data.skip import check_alike, without_unreadable
@@ -256,9 +257,10 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         }
         if stage == "fit" and self.pictures.features is not None:
             check_frozen(self.pictures.features, self.trainer)
+        trainer, transform = self.trainer, self.processor.transform
+        assert trainer is not None
+        keepers = Keepers(trainer.num_devices, trainer.strategy.barrier)
         for split in splits[stage]:
-            trainer, transform = self.trainer, self.processor.transform
-            assert trainer is not None
             check_fits(self, split, trainer.lightning_module.model)  # type: ignore[arg-type]
             if self.control == "question_only":
                 self._stores[split] = BlankImages(transform)
@@ -267,7 +269,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
                 if split in self._whole:
                     check_alike(self.table(split), split, trainer.strategy)
                 self._stores[split] = self.open_pictures.filled(
-                    transform, self.table(split), split, trainer.num_devices
+                    transform, self.table(split), split, keepers
                 )
 
     def _loader(self, split: Split) -> DataLoader[Batch]:

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
-from vlm.data.memory import check_kept
+from vlm.data.memory import ALONE, Keepers, check_kept
 from vlm.features import Features
 from vlm.image.load import ImageError, load_image
 from vlm.image.transform import ImageTransform
@@ -40,7 +40,7 @@ class ImageStore:
         self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
 
     def cache(
-        self, paths: Iterable[str], questions: Iterable[str], name: str, processes: int = 1
+        self, paths: Iterable[str], questions: Iterable[str], name: str, keepers: Keepers = ALONE
     ) -> None:
         """Decode pictures now and keep them in memory, a byte for each pixel and channel.
 
@@ -48,13 +48,13 @@ class ImageStore:
             paths: of the pictures; one that is listed twice is decoded once.
             questions: id of a question about each, for the error.
             name: of the split, for the progress bar.
-            processes: on this machine that keep them, each for itself.
+            keepers: the processes that do this.
 
         Raises:
             DataError: more than there is memory.
         """
         first = dict(zip(paths, questions, strict=True))
-        check_kept(len(first), prod(self.transform.shape), name, processes)
+        check_kept(len(first), prod(self.transform.shape), name, keepers)
         self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
         # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
         # the next progress bar.

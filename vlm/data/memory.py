@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vlm.data.problems import DataError
 
@@ -60,26 +61,45 @@ def _text(path: Path) -> str:
         return ""
 
 
-def check_kept(count: int, each: float, split: str, processes: int) -> None:
+class Keepers(NamedTuple):
+    """The processes of this machine that keep pictures in memory, each for itself.
+
+    Attributes:
+        processes: how many they are.
+        wait: until all have come so far.
+    """
+
+    processes: int = 1
+    wait: Callable[[], object] = lambda: None
+
+
+ALONE = Keepers()
+
+
+def check_kept(count: int, each: float, split: str, keepers: Keepers) -> None:
     """Check that what is read of a split's pictures can be kept in memory.
+
+    No process returns before all have checked: what the first ones take would otherwise count
+    twice.
 
     Args:
         count: of the different pictures.
         each: bytes of one.
         split: whose.
-        processes: on this machine that keep them, each for itself.
+        keepers: the processes that do.
 
     Raises:
         DataError: they need more than there is.
     """
-    apart = f" in each of {processes} processes" if processes > 1 else ""
+    apart = f" in each of {keepers.processes} processes" if keepers.processes > 1 else ""
     _check(
-        count * each * processes,
+        count * each * keepers.processes,
         f"data.pictures.in_memory: got true, and the {count:,} {split} pictures of "
         f"{_size(each)}{apart} need",
         "Leave it out, and they are read when they are needed; or lower the image encoder's "
         "image_size.",
     )
+    keepers.wait()
 
 
 def check_batch(pictures: int, each: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from vlm.data.images import ImageStore, PictureSource, load_picture
+from vlm.data.memory import Keepers
 from vlm.data.problems import DataError
 from vlm.data.regions import RegionFiles, RegionStore
 from vlm.data.shards import ShardPictures, Shards
@@ -124,7 +125,7 @@ class OpenPictures:
         transform: ImageTransform | RegionTransform,
         table: pa.Table,
         split: str,
-        processes: int,
+        keepers: Keepers,
     ) -> ImageStore | RegionStore:
         """`store` of a split's pictures, which are all there, and in memory if the options say so.
 
@@ -132,7 +133,7 @@ class OpenPictures:
             transform: of the model's image encoder.
             table: the split's questions.
             split: its name.
-            processes: on this machine that do this, each for itself.
+            keepers: the processes that do this.
 
         Raises:
             DataError: as `store` and `check`; pictures that memory cannot hold.
@@ -141,7 +142,7 @@ class OpenPictures:
         store = self.store(transform)
         self.check(table["image"].unique())
         if self.options.in_memory and self.options.features is None:
-            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, processes)
+            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, keepers)
         return store
 
     def content(self, image: str) -> bytes:

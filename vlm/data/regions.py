@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from rich.progress import Progress
 
-from vlm.data.memory import check_kept
+from vlm.data.memory import ALONE, Keepers, check_kept
 from vlm.data.problems import DataError
 from vlm.data.region_table import RegionTable
 from vlm.features import Features
@@ -145,7 +145,7 @@ class RegionStore:
         self._kept: dict[str, Features] = {}
 
     def cache(
-        self, paths: Iterable[str], questions: Iterable[str], name: str, processes: int = 1
+        self, paths: Iterable[str], questions: Iterable[str], name: str, keepers: Keepers = ALONE
     ) -> None:
         """Read the regions of all pictures now and keep them in memory, four bytes a number.
 
@@ -153,7 +153,7 @@ class RegionStore:
             paths: of the pictures.
             questions: id of a question about each, for the error.
             name: of the split, for the progress bar.
-            processes: on this machine that keep them, each for itself.
+            keepers: the processes that do this.
 
         Raises:
             DataError: more than there is memory.
@@ -166,7 +166,7 @@ class RegionStore:
                 self._kept[path] = self._read(path, question)
                 if len(self._kept) == min(SAMPLE, len(first)):
                     read = sum(regions.tokens.nbytes for regions in self._kept.values())
-                    check_kept(len(first), read / len(self._kept), name, processes)
+                    check_kept(len(first), read / len(self._kept), name, keepers)
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
         """Regions (U, N, D), padded to the picture that has the most.
