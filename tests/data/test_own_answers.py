@@ -29,7 +29,12 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
         ([("yes", 3), ("no", 1)], YES3),  # a map of Arrow's
         ([{"answer": "yes", "count": 3}, {"answer": "no", "count": 1}], YES3),
         ([{"answer": "yes", "count": 3}, {"answer": "no"}], YES3),
+        ([{"answer": "yes", "count": 3}, {"answer": "no", "count": None}], YES3),
         ({"answer": ["yes", "no"], "count": [3, 1], "by": ["x", "y"]}, YES3),
+        # Parquet has every field in every object.
+        ([{"answer": a, "count": None, "confidence": c} for a, c in ("ay", "bn", "c ")], [*"abc"]),
+        ([{"answer": a, "answer_confidence": c} for a, c in (("a", "yes"), ("b", None))], [*"ab"]),
+        ([{"answer": a, "confidence": 1} for a in "aab"], [*"aab"]),
         (TEN, ["down"] * 7 + ["at table", "skateboard", "table"]),
         ({"yes": 0.7, "no": 0.3}, ["yes"] * 7 + ["no"] * 3),
         ([{"answer": a, "confidence": 0.5} for a in "ab"], ["a"] * 5 + ["b"] * 5),
@@ -68,7 +73,31 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
         ({"yes": float("nan")}, "got nan for 'yes'"),
         ({"yes": float("inf")}, "counts that sum to inf; wanted at most 1,000"),
         ({"yes": 10**9}, r"counts that sum to 1e\+09; wanted at most 1,000"),
+        ({"yes": 1, "no": False}, "got False for 'no'"),
+        (
+            [{"answer": "yes", "count": "3"}, {"answer": "no", "count": "1"}],
+            "got '3' for 'yes'; wanted a count, or a share, as a number",
+        ),
+        (
+            [{"answer": "yes", "count": 3}, {"answer": "no", "count": 0}],
+            "got count 0 for 'no'; leave out an answer that nobody gave",
+        ),
+        (
+            [{"answer": "a", "answer_confidence": 0.0}, {"answer": "b", "answer_confidence": 1.0}],
+            "got answer_confidence 0.0 for 'a'; leave out .* a confidence that is not to count",
+        ),
+        ([{"answer": "a", "confidence": ["yes"]}], r"got \['yes'\] for 'a'"),
+        ([{"answer": "a", "confidence": True}], "got True for 'a'"),
         # How sure each of three was: neither counts nor shares.
+        (
+            [{"answer": "a", "confidence": 90}, {"answer": "b", "confidence": 60}],
+            "got the confidence 90 for 'a'; .*cannot be used: leave it out.* write it as count",
+        ),
+        (
+            [{"answer": "a", "answer_confidence": 5.0}, {"answer": "b", "answer_confidence": 2}],
+            "got the confidence 5.0 for 'a'; .* write it as count",
+        ),
+        ([{"answer": "a", "confidence": "90 %"}], "got the confidence '90 %' for 'a'"),
         ([{"answer": "a", "answer_confidence": 0.9}] * 3, "sum to 2.7; .*leave it out"),
         ({"a": 0.5}, "sum to 0.5; wanted whole counts, or shares of the annotators that sum to 1"),
         ({"a": 0.96, "b": 0.04}, "the share 0.04 for 'b'; .*less than one: leave it out"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from vlm.text.gate import clean_text
 TEN = 10
 MOST = 1000
 """Annotators of a question; a larger count is a mistake."""
+CONFIDENCES = ("answer_confidence", "confidence")
+WEIGHTS = ("count", *CONFIDENCES)
+"""What an object may say beside its answer; the first that is there is used."""
 
 
 def annotators_answers(value: Any) -> list[str] | None:
@@ -19,11 +23,11 @@ def annotators_answers(value: Any) -> list[str] | None:
 
     Args:
         value: a text or number; a list of these; an answer's count or share by its text; or a list
-            of objects with `answer` and, for each or for none, `count`, `answer_confidence` or
-            `confidence`. Counts are written out as repeated answers. Confidences in words (VQA
-            v2's yes, maybe, no) stay unused, as in the official evaluator. Numbers that are no
-            whole ones are the annotators' shares: they must sum to 1, and ten annotators are
-            written out.
+            of objects with `answer` and `count`, `answer_confidence` or `confidence`; an object
+            without, or with null there, is one annotator. Counts are written out as repeated
+            answers. Confidences in words (VQA v2's yes, maybe, no) stay unused, as in the official
+            evaluator. Numbers that are no whole ones are the annotators' shares: they must sum to
+            1, and ten annotators are written out.
 
     Raises:
         ValueError: anything else, with what was found and what was wanted.
@@ -79,11 +83,31 @@ def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
     for item in items:
         if "answer" not in item:
             raise ValueError(f"got {_short(dict(item))}; wanted objects with an answer")
-        weight = next(
-            (item[key] for key in ("count", "answer_confidence", "confidence") if key in item), 1
-        )
-        weighted.append((item["answer"], 1 if isinstance(weight, str) else weight))
+        # Null is no more than absent: Parquet has every field in every object.
+        name = next((name for name in WEIGHTS if item.get(name) is not None), None)
+        weight = 1 if name is None else item[name]
+        if name in CONFIDENCES:
+            weight = _of_confidence(weight, item["answer"])
+        if weight == 0 and weight is not False:
+            raise ValueError(
+                f"got {name} {weight} for {_short(item['answer'])}; leave out an answer that "
+                f"nobody gave, or a confidence that is not to count"
+            )
+        weighted.append((item["answer"], weight))
     return _written_out(weighted)
+
+
+def _of_confidence(confidence: Any, answer: Any) -> Any:
+    """A share; 1 for words, which say no number."""
+    in_words = isinstance(confidence, str)
+    if in_words and not re.search(r"\d", confidence):
+        return 1
+    if in_words or (isinstance(confidence, (int, float)) and confidence > 1):
+        raise ValueError(
+            f"got the confidence {_short(confidence)} for {_short(answer)}; how sure an annotator "
+            f"was cannot be used: leave it out. If so many gave the answer, write it as count"
+        )
+    return confidence
 
 
 def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
@@ -91,13 +115,16 @@ def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
     answers: list[str] = []
     weights: list[float] = []
     for answer, weight in weighted:
-        if weight is None or weight == 0:  # an Arrow struct has a field for every answer
+        # Nobody gave it; null, because an Arrow struct has a field for every answer.
+        if weight is None or (weight == 0 and weight is not False):
             continue
         text = plain_text(answer)
         if text is None:
             raise ValueError("an answer is empty; remove that one")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-            raise ValueError(f"got {_short(weight)} for {text!r}; wanted a count, or a share")
+            raise ValueError(
+                f"got {_short(weight)} for {text!r}; wanted a count, or a share, as a number"
+            )
         answers.append(text)
         weights.append(weight)
     if any(weight != int(weight) for weight in weights if math.isfinite(weight)):
