@@ -51,9 +51,11 @@ from vlm.training.run_folder import (
     new_folder,
 )
 from vlm.training.run_report import RunReport
+from vlm.training.signals import handlers_kept, leave_at_signals
 from vlm.training.silence import silence
 from vlm.training.strategy import as_list, check_processes, check_strategy, half_precision
 from vlm.training.task import VQATask
+from vlm.training.trainer_options import trainer_options
 from vlm.training.tuning import check_plan
 from vlm.training.watchdog import Watchdog
 
@@ -65,22 +67,23 @@ class VQACLI(LightningCLI):
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
         silence()
-        super().__init__(
-            VQATask,
-            VQADataModule,
-            subclass_mode_data=True,
-            trainer_defaults={
-                "use_distributed_sampler": False,  # ours already gives each process its share
-                "num_sanity_val_steps": 0,
-                "max_epochs": 10,
-            },
-            save_config_kwargs={"overwrite": True},
-            parser_class=ConciseParser,
-            # Our checkpoints carry their own configuration; see `before_instantiate_classes`.
-            load_from_checkpoint_support=False,
-            seed_everything_default=0,
-            args=list(args),
-        )
+        with handlers_kept():
+            super().__init__(
+                VQATask,
+                VQADataModule,
+                subclass_mode_data=True,
+                trainer_defaults={
+                    "use_distributed_sampler": False,  # ours already gives each process its share
+                    "num_sanity_val_steps": 0,
+                    "max_epochs": 10,
+                },
+                save_config_kwargs={"overwrite": True},
+                parser_class=ConciseParser,
+                # Our checkpoints carry their own configuration; see `before_instantiate_classes`.
+                load_from_checkpoint_support=False,
+                seed_everything_default=0,
+                args=list(args),
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
@@ -145,6 +148,11 @@ class VQACLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            leave_at_signals()
+        if config.get("ckpt_path") and Path(config.ckpt_path).is_dir():
+            name = LAST if self.subcommand == "fit" else BEST
+            config.ckpt_path = str(Path(config.ckpt_path) / CHECKPOINTS / name)
         try:
             options = RunOptions(**vars(config.run))
         except ValueError as error:
@@ -235,7 +243,10 @@ class VQACLI(LightningCLI):
         if config.logger in (None, True):
             place: dict[str, Any] = {"save_dir": self.run_folder, "name": "", "version": ""}
             kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
-        trainer = super().instantiate_trainer(**kwargs)
+        with trainer_options(config):
+            trainer = super().instantiate_trainer(**kwargs)
+        # Lightning's handlers end a training with exit code 0, and nothing saved.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         check_processes(trainer)
         return trainer
 
@@ -286,7 +297,7 @@ class VQACLI(LightningCLI):
         self.run_folder = Path(self.trainer.strategy.broadcast(str(self.run_folder)))
         if self.config_init[self.subcommand].run.test:
             folder = self.run_folder / CHECKPOINTS
-            best = folder / BEST if (folder / BEST).exists() else folder / LAST
+            saved = (str(folder / name) for name in (BEST, LAST) if (folder / name).exists())
             self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
+                self.model, datamodule=self.datamodule, ckpt_path=next(saved, None), verbose=False
             )

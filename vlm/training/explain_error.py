@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import pydoc
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from vlm.fusion import Merge
+
 PART_MODULES = ("vlm.data", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
+MEANT = "Did you mean "
 
 
 def explain(message: str, known_options: Iterable[str]) -> str:
@@ -19,8 +23,26 @@ def explain(message: str, known_options: Iterable[str]) -> str:
         message: of the parser.
         known_options: the options of the command, such as `trainer.max_epochs`.
     """
-    near = _nearest(message, list(known_options))
-    return _shorten(message) + (f" Did you mean {near}?" if near else "")
+    if MEANT in message:  # the parser of a part knows its options, and has said it
+        return _shorten(message)
+    if hint := _hint_of_merge(message):
+        return f"{_shorten(message)}. {hint}"
+    return _shorten(message) + did_you_mean(_nearest(message, list(known_options)))
+
+
+def did_you_mean(name: str | None) -> str:
+    """A second sentence for a message, where there is something to suggest."""
+    return f". {MEANT}{name}?" if name else ""
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was probably meant; the first one of several that are equally near."""
+
+    def nearness(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, candidate, name).ratio()
+
+    near = max(candidates, key=nearness, default="")
+    return near if nearness(near) >= 0.6 else None
 
 
 def _shorten(message: str) -> str:
@@ -34,12 +56,14 @@ def _shorten(message: str) -> str:
         and not re.match(
             r"Expected a (path but|<class 'NoneType'>)|Given value type|Subtypes", line
         )
-        and not re.match(r"Errors:|Given value: Namespace", line)
+        and not re.match(r"Errors:|Given value: (Namespace|NestedArg)", line)
+        and not re.match(r"Subclass types expect|a class path \(|a dict with", line)
     ]
     text = " ".join(lines).replace("Does not validate against any of the Union subtypes ", "")
     text = re.sub(
         r"Unexpected import path format: (\S+\.ya?ml)", r"\1: there is no such file.", text
     )
+    text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
     return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
 
 
@@ -47,25 +71,18 @@ def _nearest(message: str, known_options: list[str]) -> str | None:
     if found := re.search(
         r"(?:does not accept option|unrecognized arguments:) '?(?:--)?([\w.]+)", message
     ):
-        return _closest(found[1], known_options)
+        return closest(found[1], known_options)
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
-        return _closest(found[1], re.findall(r"[\w-]+", found[2]))
-    if found := re.search(r"Option '([\w.]+)' is not accepted", message):
-        classes = re.findall(r"class_path '([\w.]+)'", message)
-        classes = classes or [f"{m}.{name}" for m in PART_MODULES for name in _public(m)]
-        return _closest(found[1], [name for path in classes for name in _arguments(path)])
+        return closest(found[1], re.findall(r"[\w-]+", found[2]))
+    if found := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (\S+)", message):
+        return closest(found[2], re.findall(r"[\w-]+", found[1]))
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         module, name = found[1], found[2]
-        near = _closest(name, _public(module))
+        near = closest(name, _public(module))
         return f"{module}.{near}" if near else None
     if found := re.search(r"Expected a dot import path string: (\w+)", message):
-        return _closest(found[1], [name for module in PART_MODULES for name in _public(module)])
+        return closest(found[1], [name for module in PART_MODULES for name in _public(module)])
     return None
-
-
-def _closest(name: str, candidates: list[str]) -> str | None:
-    near = difflib.get_close_matches(name, candidates, 1)
-    return near[0] if near else None
 
 
 def _public(module: str) -> list[str]:
@@ -74,9 +91,12 @@ def _public(module: str) -> list[str]:
     return [*getattr(loaded, "__all__", dir(loaded)), *folders]
 
 
-def _arguments(class_path: str) -> list[str]:
-    module, _, name = class_path.rpartition(".")
-    try:
-        return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, ValueError, TypeError):
-        return []
+def _hint_of_merge(message: str) -> str | None:
+    found = re.search(r"Import path ([\w.]+) does not correspond to a subclass of Fusion", message)
+    asked = pydoc.locate(found[1]) if found else None
+    if found and inspect.isclass(asked) and issubclass(asked, Merge):
+        return (
+            f"It is a merge, of two vectors: give it as --model.fusion=vlm.fusion.Pooled "
+            f"--model.fusion.merge={found[1]}"
+        )
+    return None
