@@ -74,13 +74,24 @@ def mistake_in(choices: Sequence[object]) -> str | None:
     >>> mistake_in(["a cat", "a cat"])
     "the choice 'a cat' stands there twice; wanted each once."
     """
+    mistake = mistake_among(choices)
+    if mistake is None and len(choices) < 2:
+        return f"got the choices {_short(choices)}; wanted two at least, or none to choose from."
+    return mistake
+
+
+def mistake_among(choices: Sequence[object]) -> str | None:
+    """The same where one candidate alone may be judged.
+
+    >>> mistake_among(["a cat"])
+    >>> mistake_among(["a cat", ""])
+    "got an empty choice in ['a cat', '']; wanted some text in each."
+    """
     for text in choices:
         if not isinstance(text, str):
             return f"got the choice {text!r:.80}; wanted texts."
         if not text.strip():
             return f"got an empty choice in {_short(choices)}; wanted some text in each."
-    if len(choices) < 2:
-        return f"got the choices {_short(choices)}; wanted two at least, or none to choose from."
     if len(set(choices)) < len(choices):
         twice = next(text for text in choices if choices.count(text) > 1)
         return f"the choice {twice!r:.80} stands there twice; wanted each once."

@@ -171,6 +171,26 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
         head.rank(output, [["a"], [], ["a"], ["a"], ["a"]])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["x", "x", "y"], "candidates of question 2: the choice 'x' stands there twice"),
+        (["x", ""], "candidates of question 2: got an empty choice"),
+        ([" "], "candidates of question 2: got an empty choice"),
+        (["x", None], "candidates of question 2: got the choice None; wanted texts"),
+    ],
+)
+def test_candidates_that_would_share_a_probability_or_have_no_text(
+    given: list[Any], message: str
+) -> None:
+    head = make()
+    output = head(fused(), ask(head))
+    alone = [["x"]] * 5
+    assert head.rank(output, alone) == [[("x", 1.0)]] * 5
+    with pytest.raises(ValueError, match=message):
+        head.rank(output, [["a"], given, ["a"], ["a"], ["a"]])
+
+
 def test_it_can_choose_instead_of_write() -> None:
     head = make(choose=True)
     choices = [["yes", "no"], ["a", "bb", "ccc"], ["x", "y"], ["u", "v"], ["no", "yes", "maybe"]]

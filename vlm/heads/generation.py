@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm.batch import Batch
+from vlm.choices import mistake_among
 from vlm.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads.answer_texts import AnswerEncoder
@@ -150,17 +151,21 @@ class Generation(AnswerHead):
 
         Args:
             output: of `forward`.
-            candidates: for each of the Q questions its possible answers, one at least.
+            candidates: for each of the Q questions its possible answers, one at least, none of
+                them empty or there twice.
 
         Raises:
-            ValueError: not one list for each question, a question without a candidate, or a
-                candidate that the decoder cannot write.
+            ValueError: not one list for each question, a question without a candidate, an empty
+                candidate or one that stands there twice, or one that the decoder cannot write.
         """
         if len(candidates) != len(output.mask) or not all(candidates):
             raise ValueError(
                 f"candidates: got lists of {[len(c) for c in candidates]} for {len(output.mask)} "
                 f"questions; wanted one for each, with one candidate at least."
             )
+        for number, given in enumerate(candidates, start=1):
+            if mistake := mistake_among(given):
+                raise ValueError(f"candidates of question {number}: {mistake}")
         most = max(map(len, candidates), default=0)
         step = max(1, ROWS_AT_ONCE // max(1, most))
         return [
