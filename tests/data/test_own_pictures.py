@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from vlm.data import OwnData
+from vlm.data.hugging_face import read_data_set
 from vlm.data.images import ImageStore
 from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError
@@ -210,6 +212,38 @@ def test_a_hugging_face_folder(kind: str, datasets: Any, tmp_path: Path) -> None
     assert validation["answers"].to_pylist() == [["blue"]]
     assert validation["image"].to_pylist() == [train["image"][3].as_py()]
     assert not data.has("test")
+
+
+def labelled(datasets: Any, answers: Any, values: list[Any]) -> list[Any]:
+    """What is read of such answers."""
+    features = {"answers": answers, "image": datasets.Value("string")}
+    content = [{"answers": value, "image": "a.png"} for value in values]
+    data = datasets.Dataset.from_list(content, features=datasets.Features(features))
+    with tempfile.TemporaryDirectory() as folder:
+        data.save_to_disk(folder)
+        return [r.values["answers"] for r in read_data_set(folder, "train", ["answers", "image"])]
+
+
+def test_lists_of_class_labels_come_by_name(datasets: Any) -> None:
+    label = datasets.ClassLabel(names=["no", "yes"])
+    lists = [[1, 0, 1], [], None, [-1, -1], [0, -1]]
+    named = [["yes", "no", "yes"], [], None, None, ["no", None]]
+    for feature in (datasets.Sequence(label), datasets.List(label), [label]):
+        assert labelled(datasets, feature, lists) == named
+    inside = datasets.List({"answer": label, "count": datasets.Value("int64")})
+    (found,) = labelled(datasets, inside, [[{"answer": 1, "count": 3}]])
+    assert found == [{"answer": "yes", "count": 3}]
+    columns = datasets.Sequence({"answer": label, "count": datasets.Value("int64")})
+    (found,) = labelled(datasets, columns, [{"answer": [1, 0], "count": [3, 5]}])
+    assert found == {"answer": ["yes", "no"], "count": [3, 5]}
+
+
+def test_an_unlabelled_split_has_no_answers(datasets: Any, tmp_path: Path) -> None:
+    whole = hugging_face(datasets)
+    unlabelled = whole.map(lambda row: row | {"answer": -1}, features=whole.features)
+    datasets.DatasetDict({"train": whole, "test": unlabelled}).save_to_disk(tmp_path / "hf")
+    table = OwnData(str(tmp_path / "hf")).table("test")
+    assert table["answers"].null_count == len(table) == len(SHOWN)
 
 
 def test_one_hugging_face_split_is_cut_by_image(datasets: Any, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from vlm.data.problems import DataError
 from vlm.data.table_file import PICTURES_AT_ONCE, Record, arrow_records, file_format
 
+UNLABELLED = -1
+"""Stands for a class label in a split whose labels are not published."""
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -31,7 +33,7 @@ def splits_of(path: str) -> Collection[str]:
 
 
 def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[Record]:
-    """Rows of a split; class labels come as their names, pictures as bytes or path.
+    """Rows of a split; class labels come as their names (None for -1), pictures as bytes or path.
 
     Args:
         path: folder or name, as `is_data_set` takes it.
@@ -42,15 +44,27 @@ def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[R
         DataError: `datasets` is not installed, or the data set cannot be loaded.
     """
     data = _load(path)[split]
-    labels = {name: data.features[name] for name in columns if name in data.features}
-    labels = {name: label for name, label in labels.items() if hasattr(label, "int2str")}
+    features = {name: data.features[name] for name in columns if name in data.features}
     chosen = data.select_columns([name for name in data.column_names if name in columns])
     batches = chosen.with_format("arrow").iter(PICTURES_AT_ONCE)
     for record in arrow_records(batches, data.column_names, f"{path}, {split}"):
-        for name, label in labels.items():
-            if record.values[name] is not None:
-                record.values[name] = label.int2str(record.values[name])
+        for name, feature in features.items():
+            record.values[name] = _with_names(record.values[name], feature)
         yield record
+
+
+def _with_names(value: Any, feature: Any) -> Any:
+    """The value with the names of its class labels, however deep these are."""
+    if hasattr(feature, "int2str"):
+        return feature.int2str(value) if value not in (None, UNLABELLED) else None
+    if isinstance(value, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        named = [_with_names(item, inner) for item in value]
+        unlabelled = value and hasattr(inner, "int2str") and not any(named)
+        return None if unlabelled else named
+    if isinstance(value, dict) and isinstance(feature, dict):
+        return {name: _with_names(item, feature[name]) for name, item in value.items()}
+    return value
 
 
 @lru_cache(maxsize=1)  # asked for its splits, then for each
