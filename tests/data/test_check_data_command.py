@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import COLORS, ROOT
 from own_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
@@ -57,6 +58,7 @@ def test_the_command(
         ("--data.pth=x", "Did you mean"),
         ("--data.columns={anwser: x}", "Did you mean 'answer'"),
         ("--limit=0", "wanted 1 or more"),
+        ("--data.validation_share=2", "validation_share: got 2.0; wanted a share between 0 and 1"),
     ):
         code, said = run(wrong)
         assert code == 2
@@ -108,6 +110,72 @@ def test_a_decoder_that_ranks_choices_needs_them(
             main(["check-data", CONFIG, *small(tmp_path, my), f"--model.head={json.dumps(head)}"])
         assert stopped.value.code == code
         assert ("error: no choices (20)" in capsys.readouterr().out) == bool(code)
+
+
+HEADS = {
+    "classify": {"class_path": "vlm.heads.Classification"},
+    "choose": {"class_path": "vlm.heads.MultipleChoice"},
+    "write": {"class_path": "vlm.heads.Generation"},
+}
+SAID = {
+    "classify": r"Ceiling: the best that the \d answers of the vocabulary \(\w+\) can reach",
+    "choose": "among the question's choices. Ceiling: the best that the set of each question's ch",
+    "write": "Ceiling: the best that free text can reach",
+}
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("name", HEADS)
+def test_the_figures_are_those_of_the_head_that_answers(
+    name: str,
+    several: bool,
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of several heads too, where the choices are checked whichever answers."""
+    head: dict[str, Any] = HEADS[name]
+    if several:
+        arguments = {"heads": HEADS, "answers_by": name}
+        head = {"class_path": "vlm.heads.MultiTask", "init_args": arguments}
+    for row in rows:
+        row["choices"] = ["yes", "no", *COLORS, "mauve"]
+        row["answer"] = row["answer"].replace("red", "mauve")
+    held_out = [row | {"id": f"h{i}"} for i, row in enumerate(write_photos(tmp_path, 2, seed=1))]
+    for row in held_out:
+        row["choices"] = ["yes", "no", *COLORS, "mauve"]
+    held_out[0]["answer"] = "red"  # which training never gave
+    others = write_rows(tmp_path / "others.jsonl", held_out)
+    options = small(
+        tmp_path,
+        write_rows(tmp_path / "my.jsonl", rows),
+        f"--data.validation={others}",
+        f"--model.head={json.dumps(head)}",
+    )
+
+    def run() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(["check-data", CONFIG, *options])
+        return stopped.value.code, capsys.readouterr().out
+
+    code, said = run()
+    assert code == 0, said
+    assert re.search(SAID[name], " ".join(said.split())), said
+    assert ("answer outside the vocabulary (1)" in said) == (name == "classify")
+    found = json.loads((tmp_path / "runs/own_data/check-data/check.json").read_text())
+    kinds = {"classify": "vocabulary", "choose": "choices", "write": "text"}
+    assert found["answers"] == kinds[name]
+    assert (found["vocabulary"] is None) == (name != "classify")
+    validation = found["splits"]["validation"]
+    assert validation["ceiling"] == (0.75 if name == "classify" else 1)
+    assert validation["unanswerable"] == (name == "classify")
+    assert {"majority", "question_only"} <= set(validation)
+    for row in rows[:2]:
+        del row["choices"]
+    write_rows(tmp_path / "my.jsonl", rows)
+    code, said = run()
+    needed = several or name == "choose"
+    assert (code, "error: no choices (2)" in said) == (int(needed), needed)
 
 
 def _several(head: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vlm.data.images import Images, PictureSource
 from vlm.data.loader import make_loader
 from vlm.data.memory import Keepers
 from vlm.data.pictures import OpenPictures, Pictures
-from vlm.data.questions import DataError, split_by_image, stream
+from vlm.data.questions import DataError, check_share, split_by_image, stream
 from vlm.data.skip import check_alike, without_unreadable
 from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.fusion.base import check_positive
@@ -87,6 +87,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             check_positive(questions_per_image=questions_per_image)
         if workers < 0:
             raise ValueError(f"workers: got {workers}; wanted 0 or more loader processes.")
+        check_share(validation_share)
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
         self.validation_share, self.seed = validation_share, seed
         self.vocabulary = vocabulary

@@ -215,6 +215,14 @@ def split_groups(table: pa.Table) -> np.ndarray:
     return pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks().indices.to_numpy()
 
 
+def check_share(validation_share: float) -> None:
+    """Raise ValueError unless there would be something on both sides of the cut."""
+    if not 0 < validation_share < 1:
+        raise ValueError(
+            f"validation_share: got {validation_share}; wanted a share between 0 and 1."
+        )
+
+
 def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
     """Cut a table in two by image: no picture is in both parts.
 
@@ -229,8 +237,7 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
         ValueError: a share out of range.
         DataError: fewer than two images or groups.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"validation_share: got {share}; wanted a share between 0 and 1.")
+    check_share(share)
     groups = split_groups(table)
     count = int(groups.max(initial=-1)) + 1
     if count < 2:
