@@ -48,7 +48,8 @@ class OwnData(VQADataModule):
             own splits train, validation (val, valid, dev) and test are taken.
         validation: a further file; without it `validation_share` of the images is held out.
         test: a further file; it needs no answers for `predict`. Where there is neither `validation`
-            nor `test`, `validation_share` of the images is held out, the same for every seed.
+            nor `test`, `validation_share` of the images is held out, the same for every seed, and
+            then as large a share of the others for validation.
         images: folder that the paths of pictures start from; None for that of their file.
         columns: our name of a column -> the file's, where they differ.
         kwargs: as for every data set.
