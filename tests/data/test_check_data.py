@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from checked_files import check, cut, only, rows_with_ids
-from own_files import write_photos
+from own_files import write_photos, write_rows
 
 from vlm.data import EasyVQA, OwnData
 from vlm.data.check import check_data
@@ -91,6 +91,40 @@ def test_an_answer_outside_the_vocabulary(rows: list[dict[str, Any]], tmp_path: 
     assert found.splits["test"].floors["ceiling"] == 0.75
     rows[17]["answer"] = ["mauve", "red"]  # one of them can be given
     assert not check(tmp_path, **cut(rows)).warnings.counts
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_each_split_s_column_of_answers_is_named(
+    known: bool, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    rows[13]["answer"] = rows[17]["answer"] = "mauve"
+    rows[5]["answers"] = [rows[5].pop("answer")]
+    parts = cut(rows)
+    parts["test"] = [row | {"answers": [row.pop("answer")]} for row in parts["test"]]
+    files = {name: str(write_rows(tmp_path / f"{name}.jsonl", r)) for name, r in parts.items()}
+    train = files.pop("train")
+
+    for _ in range(2):
+        data = OwnData(train, images=tmp_path / "photos", **files)
+        for split in ("train", "validation", "test") if known else ():
+            data.table(split)  # as after a training; the second time from the cache
+        said = check_data(data, images=False).warnings.kept["answer outside the vocabulary"]
+        assert [re.search(r"(\w+).jsonl, .*column ('.*?') ", line).groups() for line in said] == [
+            ("validation", "'answer'"),
+            ("test", "'answers'"),
+        ]
+        assert data.table("train").schema.metadata[b"answers"] == b"answer or answers"
+
+
+def test_a_cut_file_s_column_of_answers_is_named(tmp_path: Path) -> None:
+    rows = [
+        {"image": f"{i}.png", "question": "so?", "label": f"{i}", "id": f"q{i}"} for i in range(9)
+    ]
+    data = OwnData(str(write_rows(tmp_path / "my.jsonl", rows)), columns={"answer": "label"})
+    said = check_data(data, images=False).warnings.kept["answer outside the vocabulary"]
+    assert len(said) == 2, "one of validation, one of the test"
+    assert all("column 'label' (id" in line for line in said)
 
 
 def test_a_question_without_a_word(rows: list[dict[str, Any]], tmp_path: Path) -> None:

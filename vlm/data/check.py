@@ -13,9 +13,10 @@ from vlm.data.check_pictures import unreadable
 from vlm.data.check_result import DataCheck, SplitSummary
 from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
-from vlm.data.floors import compute_floors
+from vlm.data.floors import best_scores, compute_floors
 from vlm.data.problems import DataError, Problems, collecting
 from vlm.data.questions import stream, with_rows
+from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.text.tokenizer import split_words
 
@@ -23,7 +24,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 
 
 def check_data(
-    data: VQADataModule, limit: int = 10, images: bool = True, choose: bool = False
+    data: VQADataModule,
+    limit: int = 10,
+    images: bool = True,
+    kind: AnswerKind = "vocabulary",
+    choices: bool = False,
 ) -> DataCheck:
     """Read everything and note every problem.
 
@@ -34,28 +39,27 @@ def check_data(
         data: as a training would get it.
         limit: so many problems of a kind are kept; all are counted.
         images: whether to read the pictures too.
-        choose: whether the model picks from each question's choices, which then must be there, with
-            the answer among them; floors and ceiling are those of picking. There is no vocabulary.
+        kind: how the model answers; floors and ceiling are those of answering so.
+        choices: whether it learns from each question's choices too, though it may answer otherwise
+            (`MultiTask`). If so, or if it answers from them, they must be there with the answer
+            among them.
     """
-    return _Check(data, limit).run(images, choose)
+    return _Check(data, limit, kind).run(images, choices or kind == "choices")
 
 
 class _Check:
-    def __init__(self, data: VQADataModule, limit: int) -> None:
-        self.data, self.limit = data, limit
-        self.found = DataCheck(Problems(limit), Problems(limit))
+    def __init__(self, data: VQADataModule, limit: int, kind: AnswerKind) -> None:
+        self.data, self.limit, self.kind = data, limit, kind
+        self.found = DataCheck(Problems(limit), Problems(limit), kind=kind)
         self.tables: dict[Split, pa.Table] = {}
         # The first row of each different image, and that image's hash.
         self.first: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
 
-    def run(self, images: bool, choose: bool) -> DataCheck:
+    def run(self, images: bool, choices: bool) -> DataCheck:
         self._read()
         for split in self.tables:
             self._summarize(split)
-        if choose:
-            self._choices()
-        else:
-            self._vocabulary()
+        self._floors(self._wrong_choices() if choices else set())
         self._shared("image", not self.data.shared_images)
         self._shared("group", True)
         if images:
@@ -110,27 +114,49 @@ class _Check:
                 lambda row: "there is no answer; training, validation and test need one.",
             )
 
-    def _vocabulary(self) -> None:
+    def _wrong_choices(self) -> set[Split]:
+        """Note what is wrong with the choices; the splits where anything is."""
+        wrong = set()
+        for split, table in self.tables.items():
+            # Asked and not scored, only the head that answers counts.
+            asked = split == "predict" or not (
+                split in SPLITS[:2] or self.found.splits[split].answered
+            )
+            if asked and self.kind != "choices":
+                continue
+            for number, kind, message in choice_mistakes(table):
+                wrong.add(split)
+                if self.found.errors.counts[kind] < self.limit:
+                    where = self._where(split, "choices", self._row(split, number))
+                    self.found.errors.add(kind, f"{where}: {message}")
+                else:
+                    self.found.errors.add_unsaid(kind, 1)
+        return wrong
+
+    def _floors(self, wrong_choices: set[Split]) -> None:
+        """Floors and ceiling of the model's kind of answers; with a vocabulary what it lacks."""
         train = self.tables.get("train")
         if train is None or not self.found.splits["train"].answered:
             return
-        try:
-            vocabulary = AnswerVocabulary(self.data.answers)
-        except ValueError as error:
-            self.found.errors.add("no answer vocabulary", str(error))
-            return
-        self.found.vocabulary = vocabulary
+        answers: list[str] | None = None
+        if self.kind == "vocabulary":
+            try:
+                self.found.vocabulary = AnswerVocabulary(self.data.answers)
+            except ValueError as error:
+                self.found.errors.add("no answer vocabulary", str(error))
+                return
+            answers = self.found.vocabulary.answers
+        choose = self.kind == "choices"
         if train["answers"].null_count:
             train = with_rows(train, train["answers"].is_valid().to_numpy())
         for split, summary in self.found.splits.items():
-            if not 0 < summary.answered == summary.questions:
+            if not 0 < summary.answered == summary.questions or (choose and split in wrong_choices):
                 continue
             table, score = self.tables[split], self.data.score
             if split == "train":  # whose floors would be those of answers it was made from
-                given = (answers for (answers,) in stream(table, "answers"))
-                scores = {"ceiling": array("d", (vocabulary.best_score(g, score) for g in given))}
+                scores = {"ceiling": best_scores(table, answers, score, choose)}
             else:
-                floors = compute_floors(train, table, vocabulary.answers, score)
+                floors = compute_floors(train, table, answers, score, choose)
                 scores = {
                     "majority": floors.majority,
                     "question_only": floors.question_only,
@@ -139,37 +165,15 @@ class _Check:
             summary.floors = {name: float(np.mean(values)) for name, values in scores.items()}
             impossible = np.asarray(scores["ceiling"]) == 0
             summary.unanswerable = int(impossible.sum())
-            self._note(
-                self.found.warnings,
-                "answer outside the vocabulary",
-                split,
-                "answers",
-                impossible,
-                lambda row: f"the model cannot give {_short(set(row['answers']))}.",
-            )
-
-    def _choices(self) -> None:
-        train = self.tables.get("train")
-        for split, table in self.tables.items():
-            wrong = False
-            for number, kind, message in choice_mistakes(table):
-                wrong = True
-                if self.found.errors.counts[kind] < self.limit:
-                    where = self._where(split, "choices", self._row(split, number))
-                    self.found.errors.add(kind, f"{where}: {message}")
-                else:
-                    self.found.errors.add_unsaid(kind, 1)
-            answered = self.found.splits[split].answered
-            if wrong or train is None or train["answers"].null_count:
-                continue
-            if not 0 < answered == len(table):
-                continue
-            floors = compute_floors(train, table, None, self.data.score, choose=True)
-            shown = {"ceiling": floors.ceiling}
-            if split != "train":  # whose floors would be those of answers they are made from
-                shown |= {"majority": floors.majority, "question_only": floors.question_only}
-            summary = self.found.splits[split]
-            summary.floors = {name: float(np.mean(values)) for name, values in shown.items()}
+            if self.kind == "vocabulary":
+                self._note(
+                    self.found.warnings,
+                    "answer outside the vocabulary",
+                    split,
+                    "answers",
+                    impossible,
+                    lambda row: f"the model cannot give {_short(set(row['answers']))}.",
+                )
 
     def _shared(self, column: str, wrong: bool) -> None:
         """What stands in two splits that should not."""
@@ -236,7 +240,8 @@ class _Check:
         return self.tables[split].slice(number, 1).to_pylist()[0]
 
     def _where(self, split: Split, column: str, row: dict) -> str:
-        column = self.data.columns.get(column, column)
+        names = self.tables[split].schema.metadata or {}  # of Arrow, so in bytes
+        column = names.get(column.encode(), column.encode()).decode()
         return f"{row['place'] or split}, column {column!r} (id {row['id']!r})"
 
 

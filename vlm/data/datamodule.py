@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -62,8 +62,6 @@ class VQADataModule(Configured, LightningDataModule, ABC):
     """Whether the set's own splits have images in common; else that is a mistake."""
     watched: ClassVar[str | None] = None
     """An answer whose probability is kept for every question, for `summarize_watched`."""
-    columns: Mapping[str, str] = {}
-    """What the set's file calls our columns, for `vlm check-data`."""
     picture_source: PictureSource | None = None
     """Where pictures come from if a table's `image` is no path."""
     alive: Callable[[], None] = staticmethod(lambda: None)
@@ -99,7 +97,10 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
-        """Questions of a split (`vlm.data.questions.SCHEMA`); None where the set has no such."""
+        """Questions of a split (`vlm.data.questions.SCHEMA`); None where the set has no such.
+
+        The schema's metadata may say what the file calls our columns, for `vlm check-data`.
+        """
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         """Accuracy of one answer, in [0, 1], by the set's official metric.

@@ -80,7 +80,6 @@ class OwnData(VQADataModule):
         self.files = {"train": path, "validation": validation, "test": test}
         self.images = images
         self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
-        self.columns: dict[str, str] = dict(self.names)
         self.picture_source: PictureFile = PictureFile()
 
     def read(self, split: Split) -> pa.Table | None:
@@ -141,8 +140,8 @@ class OwnData(VQADataModule):
             table = question_table(rows(records), path, self.names)
         except FileNotFoundError as error:
             raise DataError(str(error)) from None
-        self.columns["answers"] = self.names[rows.answers_column]
-        return table
+        answers = " or ".join(self.names[name] for name in sorted(rows.answers_columns))
+        return table.replace_schema_metadata(self.names | {"answers": answers})
 
 
 def _source(path: str, name: str) -> _Source:

@@ -47,7 +47,7 @@ class OwnRows:
         with_answers: whether every question must have one.
 
     Attributes:
-        answers_column: which of ours the answers came from: `answers` or `answer`.
+        answers_columns: which of ours the answers came from so far: `answers`, `answer` or both.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class OwnRows:
         self.source, self.columns, self.mapped = source, columns, set(mapped)
         self.folder, self.pictures = folder, pictures
         self.text, self.with_answers = text, with_answers
-        self.answers_column = "answers"
+        self.answers_columns: set[str] = set()
 
     def __call__(self, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
         """Rows with the columns of `vlm.data.questions.SCHEMA`; what is wrong is reported."""
@@ -72,22 +72,23 @@ class OwnRows:
         unseen = {self.columns[name] for name in needed}
         place = ""
         for record in records:
-            self.answers_column = self._answers_column(record)
+            answers = self._answers_column(record)
+            self.answers_columns.add(answers)
             if not place:
-                self._check_columns(record)
+                self._check_columns(record, answers)
             if unseen:
                 unseen.difference_update(record.columns)
             place = record.place
-            yield self._row(record)
+            yield self._row(record, answers)
         if unseen:
             missing = ", ".join(map(repr, sorted(unseen)))
             where = place or self.source
             report("missing column", f"{where}: up to here no row has a column {missing}.")
 
-    def _check_columns(self, record: Record) -> None:
+    def _check_columns(self, record: Record, answers: str) -> None:
         wanted = [self.columns["image"], self.columns["question"]]
         if self.with_answers:
-            wanted.append(self.columns[self.answers_column])
+            wanted.append(self.columns[answers])
         if message := missing_columns(wanted, record.columns):
             report(
                 "missing column",
@@ -95,8 +96,7 @@ class OwnRows:
                 f"--data.columns='{{question: {wanted[1]}}}'.",
             )
 
-    def _row(self, record: Record) -> dict[str, Any]:
-        answers = self.answers_column
+    def _row(self, record: Record, answers: str) -> dict[str, Any]:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
             ("id", "id", plain_text),
             ("image", "image", self._image),

@@ -96,7 +96,8 @@ def _map(path: Path, wanted: dict[str, Any]) -> pa.Table | None:
     # Absent, cut short, or of another program: all the same, it is read anew.
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
         return None
-    return table.replace_schema_metadata(None) if kept == wanted | {"sources": now} else None
+    own = {name: value for name, value in table.schema.metadata.items() if name != _KEY}
+    return table.replace_schema_metadata(own) if kept == wanted | {"sources": now} else None
 
 
 def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[list[Any]]]:
@@ -114,7 +115,8 @@ def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[li
 
 def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
     """Write a file that is whole as soon as it has its name; of several processes the last wins."""
-    schema = table.schema.with_metadata({_KEY: json.dumps(description)})
+    own = table.schema.metadata or {}
+    schema = table.schema.with_metadata(own | {_KEY: json.dumps(description)})
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
