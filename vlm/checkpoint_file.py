@@ -37,6 +37,8 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}: not written, since {name} is not finite.")
     # In the same folder, since a rename is atomic within one file system only.
     partial = path.with_name(path.name + PARTIAL)
+    sum_file = path.with_name(path.name + SUM_SUFFIX)
+    sum_partial = sum_file.with_name(sum_file.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -47,8 +49,6 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
                 # torch says no more than that its writer failed.
                 raise hashed.error or OSError("torch.save failed") from None
             _flush(file)
-        sum_file = path.with_name(path.name + SUM_SUFFIX)
-        sum_partial = sum_file.with_name(sum_file.name + PARTIAL)
         with sum_partial.open("w") as text:
             text.write(f"{hashed.digest.hexdigest()}  {path.name}\n")
             _flush(text)
@@ -58,8 +58,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
         sum_partial.replace(sum_file)
         _flush_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        for left in (partial, sum_partial):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror or error}). Older checkpoints are "
             f"untouched; make room and continue from the last one."
@@ -81,14 +82,25 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
         raise
 
 
-def newest_whole(folder: Path, without: Path | None = None) -> Path | None:
-    """The newest checkpoint of a folder that can be read, or None."""
+def newest_whole(
+    folder: Path, without: Path | None = None, broken: list[CheckpointError] | None = None
+) -> Path | None:
+    """The newest checkpoint of a folder that can be read, or None.
+
+    Args:
+        folder: of the checkpoints.
+        without: is not looked at.
+        broken: takes what is wrong with newer ones.
+    """
     left_out = without and without.resolve()
     files = {path.resolve() for path in folder.glob(f"*{SUFFIX}")} - {left_out}
     for path in sorted(files, key=_time, reverse=True):
-        with suppress(CheckpointError):
+        try:
             _read(path)
             return path
+        except CheckpointError as error:
+            if broken is not None:
+                broken.append(error)
     return None
 
 
@@ -118,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
     real = path.resolve()  # `last.ckpt` is a link
     sum_file = real.with_name(real.name + SUM_SUFFIX)
-    if sum_file.is_file() and sum_file.read_text().split()[:1] != [_digest(path)]:
+    if sum_file.is_file() and sum_file.read_bytes().split()[:1] != [_digest(path).encode()]:
         raise CheckpointError(
             f"{path}: damaged: its content does not have the checksum of {sum_file.name} ({size} "
             f"bytes). Take another checkpoint of the run."

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
+from vlm.batch import Batch
 from vlm.data import EasyVQA
+from vlm.heads import Classification
 
 
 class Mishap(Exception):
     """Stands for a kill, in tests that stay in their process: nothing is saved for it."""
 
 
+def say_when() -> None:
+    """For the tests' clock, which starts with the fault."""
+    print(f"struck at {time.time()}", file=sys.stderr, flush=True)
+
+
 class Strike(Callback):
-    """Does something once, at a hook of an optimiser step.
+    """Does something at a hook of an optimiser step.
 
     Args:
         what: "raise", or the name of a signal that is sent to this process.
@@ -27,12 +38,20 @@ class Strike(Callback):
         step: optimiser steps done.
         rank: of the process that is struck.
         batch: number of the batch, for hooks that come several times a step.
+        once: a file that is there when it has struck; it does not strike again then.
     """
 
     def __init__(
-        self, what: str, hook: str, step: int, rank: int = 0, batch: int | None = None
+        self,
+        what: str,
+        hook: str,
+        step: int,
+        rank: int = 0,
+        batch: int | None = None,
+        once: str | None = None,
     ) -> None:
         self.what, self.step, self.rank, self.batch = what, step, rank, batch
+        self.once = None if once is None else Path(once)
         setattr(self, hook, self._strike)
 
     def _strike(self, trainer: Trainer, module: Any, *rest: Any) -> None:
@@ -40,6 +59,11 @@ class Strike(Callback):
             return
         if self.batch is not None and self.batch not in rest:
             return
+        if self.once is not None:
+            if self.once.exists():
+                return
+            self.once.touch()
+        say_when()
         if self.what == "raise":
             raise Mishap
         os.kill(os.getpid(), getattr(signal, self.what))
@@ -61,17 +85,53 @@ class Slow(Callback):
         time.sleep(self.seconds)
 
 
-class HungPicture(EasyVQA):
-    """A picture of the training part that never comes."""
+class BadPicture(EasyVQA, ABC):
+    """Something happens to the process that reads a certain picture of the training part."""
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         store: Any = self._stores["train"]
         read = store.read
-        store.read = lambda paths, questions: (
-            (time.sleep(3600) if any(path.endswith("/5.png") for path in paths) else None)
-            or read(paths, questions)
-        )
+
+        def read_or_not(paths: Sequence[str], questions: Sequence[str]) -> Any:
+            if any(path.endswith("/5.png") for path in paths):
+                say_when()
+                self.happen()
+            return read(paths, questions)
+
+        store.read = read_or_not
+
+    @abstractmethod
+    def happen(self) -> None:
+        """To the process."""
+
+
+class HungPicture(BadPicture):
+    """It never comes."""
+
+    def happen(self) -> None:
+        time.sleep(3600)
+
+
+class KillingPicture(BadPicture):
+    """The process is killed, as when memory has run out."""
+
+    def happen(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class ExitingPicture(BadPicture):
+    """The process leaves without a word, as when a decoder in C gives up."""
+
+    def happen(self) -> None:
+        os._exit(3)
+
+
+class RaisingPicture(BadPicture):
+    """An error of a class that nobody expects here."""
+
+    def happen(self) -> None:
+        raise KeyError("no such shelf")
 
 
 class Poison(Callback):
@@ -105,3 +165,11 @@ class SaysFinalised(Callback):
 
     def __del__(self) -> None:
         self.write("finalised\n")
+
+
+class NoLossInEvaluation(Classification):
+    """Its loss is a number in training only."""
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        loss = super().loss(output, batch)
+        return loss if self.training else loss * math.nan

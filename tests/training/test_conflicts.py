@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from training_runs import fit, only_run
+from training_runs import callback, fit, only_run
 
+from vlm.checkpoint import CheckpointError
 from vlm.cli import main
 from vlm.training.cli import VQACLI
 
@@ -29,6 +31,12 @@ def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--data.seed=3"], "data.seed: 0 in the checkpoint, 3 asked"),
         (["--data.images_per_batch=3"], "images_per_batch x processes: 2 in the checkpoint, 3"),
         (["--data.validation_share=0.5"], "training questions: 27 with .* 18 with"),
+        (["--data.vocabulary.max_answers=2"], "data.vocabulary: .*None.* checkpoint, .*2.* asked"),
+        (["--trainer.limit_val_batches=1"], "trainer.limit_val_batches: None in .*, 1 asked"),
+        (
+            callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9),
+            r"averages of weights: \[\] in the checkpoint, .*EMAWeightAveraging.*0\.9",
+        ),
         (["--trainer.max_epochs=4"], "trainer.max_epochs: 3 in the checkpoint, 4 asked"),
         (
             ["--trainer.precision=bf16-mixed", "--run.monitor=val_accuracy"],
@@ -53,6 +61,38 @@ def test_what_differs_is_listed(
     assert f"{last} holds another" in said
     assert re.search(listed, said), said
     assert {path: path.read_bytes() for path in started.rglob("*") if path.is_file()} == before
+
+
+def test_other_words_under_the_same_ids(
+    started: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "data"
+    shutil.copytree(data, other)
+    questions = other / "train/questions.json"
+    questions.write_text(questions.read_text().replace("what color is it?", "which color is it?"))
+    with pytest.raises(SystemExit):
+        main([*fit(other, tmp_path), f"--ckpt_path={started}/checkpoints/last.ckpt"])
+    assert re.search("the training questions: 27 with .* 27 with", capsys.readouterr().err)
+
+
+def test_a_run_s_folder_stands_for_its_checkpoint(
+    started: Path, data: Path, tmp_path: Path
+) -> None:
+    """The last one to go on with, the best one for all else."""
+    cli = VQACLI([*fit(data, tmp_path), f"--ckpt_path={started}"])
+    assert cli.checkpoint is not None
+    assert cli.checkpoint.path.name == "last.ckpt"
+    assert cli.run_folder == started
+    config = str(started / "config.yaml")
+    told = [f"--ckpt_path={started}", f"--run.folder={tmp_path}", "--trainer.logger=false"]
+    cli = VQACLI(["test", "-c", config, *told])
+    assert cli.checkpoint is not None
+    assert cli.checkpoint.path.name == "best.ckpt"
+
+
+def test_what_was_not_saved_is_tested_as_it_is(data: Path, tmp_path: Path) -> None:
+    told = ["--run.test=true", "--trainer.enable_checkpointing=false"]
+    assert (VQACLI(fit(data, tmp_path, *told)).run_folder / "test.json").is_file()
 
 
 def test_what_changes_no_result_may_change(started: Path, data: Path, tmp_path: Path) -> None:
@@ -83,10 +123,22 @@ def test_auto_goes_on_from_the_last_whole_checkpoint(data: Path, tmp_path: Path)
     folder = VQACLI(told).run_folder
     last = (folder / "checkpoints/last.ckpt").resolve()
     last.write_bytes(last.read_bytes()[:-100])
-    again = VQACLI(told)
+    with pytest.warns(match=r"step-00000015\.ckpt: damaged.* goes on from .*step-00000010\.ckpt"):
+        again = VQACLI(told)
     assert again.checkpoint is not None
     assert again.checkpoint.path.name == "step-00000010.ckpt"
     assert again.run_folder == only_run(tmp_path) == folder
+
+
+def test_auto_does_not_begin_anew_over_broken_checkpoints(data: Path, tmp_path: Path) -> None:
+    told = fit(data, tmp_path, "--run.resume=auto")
+    folder = VQACLI(told).run_folder
+    for path in folder.glob("checkpoints/step-*.ckpt"):
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(
+        CheckpointError, match=r"No checkpoint of this run is whole: remove .*auto-"
+    ):
+        VQACLI(told)
 
 
 @pytest.mark.parametrize(

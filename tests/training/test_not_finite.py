@@ -112,3 +112,11 @@ def test_no_accuracy_comes_from_a_broken_model(data: Path, tmp_path: Path) -> No
         VQACLI(fit(data, tmp_path, *poison))
     assert "train-" in str(caught.value)
     assert "val_accuracy" not in (only_run(tmp_path) / "metrics.csv").read_text()
+
+
+def test_a_loss_of_validation_that_is_not_finite_is_no_best_one(data: Path, tmp_path: Path) -> None:
+    """NaN is never worse than what comes later, so its checkpoint would be the best for ever."""
+    told = ["--run.monitor=val_loss", "--model.head=mishaps.NoLossInEvaluation"]
+    with pytest.raises(NotFiniteError, match="val_loss is nan"):
+        VQACLI(fit(data, tmp_path, *told))
+    assert not list(tmp_path.rglob("best.ckpt"))

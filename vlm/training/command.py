@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import sys
@@ -48,16 +49,23 @@ def _exit_code(arguments: Sequence[str]) -> int:
             signal.signal(number, signal.SIG_IGN)
         print(f"vlm: {stopped}", file=sys.stderr)
         return EXIT_CODE
-    except (MemoryError, RuntimeError) as error:
-        if message := _explained(error):
+    except Exception as error:
+        if message := _explained(error) or _failed_worker(error):
             print(f"vlm: {message}", file=sys.stderr)
             return 1
         raise
     return 0
 
 
-def _explained(error: MemoryError | RuntimeError) -> str | None:
+def _explained(error: Exception) -> str | None:
     """What is to be done about it, where that is known."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Make room and "
+            f"continue from the last checkpoint."
+        )
+    if not isinstance(error, (MemoryError, RuntimeError)):
+        return None
     if re.search(r"Connection (closed|reset) by peer", str(error)):
         return "another process has ended; its own message says why."
     # torch has a class of its own for it on devices, and none on the CPU.
@@ -66,6 +74,23 @@ def _explained(error: MemoryError | RuntimeError) -> str | None:
             f"out of memory ({_needed(str(error))}). Lower data.images_per_batch (a higher "
             f"trainer.accumulate_grad_batches keeps the step as it is), or make the model smaller."
         )
+    return None
+
+
+def _failed_worker(error: Exception) -> str | None:
+    """What a loader worker died of, which torch tells below a page about who waited for it."""
+    # The wait for a batch ends with "exited unexpectedly", and has the signal as its cause.
+    for text in (str(error.__cause__), str(error)):
+        if found := re.search(r"DataLoader worker \(pid.*(is killed|exited)[^.]*", text):
+            return (
+                f"a loader worker ended: {found[0].strip()}. Its own message, if it had one, is "
+                f"above. What is killed has mostly run out of memory: lower data.workers or "
+                f"data.images_per_batch."
+            )
+    _, found_one, traceback = str(error).rstrip().partition("Original Traceback")
+    if found_one:
+        cause = traceback.splitlines()[-1]
+        return f"a loader worker failed: {cause}\nIts traceback{traceback}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.optim import Optimizer
 
 from vlm.training.checkpoint_folder import BEST, LAST, CheckpointFolder
 from vlm.training.health import Health, NotFiniteError
-from vlm.training.signals import Preempted, StopSignal, die_of_signals
+from vlm.training.signals import Preempted, StopSignal, leave_at_signals
 
 
 class Guard(Checkpoint):
@@ -116,6 +117,8 @@ class Guard(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         lower = self.monitor.endswith("loss")
         best = self.best_score
+        if not isfinite(score):
+            self._fail(trainer, f"{self.monitor} is {score}")
         if best is None or (score < best if lower else score > best):
             self.best_score, self.best_step = score, trainer.global_step
         if not trainer.is_last_batch:
@@ -126,15 +129,8 @@ class Guard(Checkpoint):
         (stop,) = self._agree(self.signal.received is not None)
         self._end_if(stop, trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            die_of_signals()
-
-    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        die_of_signals()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
-        die_of_signals()
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        leave_at_signals()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_score": self.best_score, "best_step": self.best_step}

@@ -6,24 +6,29 @@ import csv
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vlm.checkpoint_file import newest_whole
-from vlm.training.checkpoint_folder import LAST
+from vlm.checkpoint_file import CheckpointError, newest_whole
+from vlm.training.strategy import as_list
 
 CHECKPOINTS = "checkpoints"
 MONITORED = ("val_accuracy", "val_loss")
 TRAINER = (
+    "min_epochs",
     "max_epochs",
     "max_steps",
     "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
     "accumulate_grad_batches",
     "gradient_clip_val",
     "gradient_clip_algorithm",
@@ -98,11 +103,20 @@ def folder_of_checkpoint(path: Path) -> Path | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """What a run continues from: its last checkpoint, or the newest whole one; None before it has
-    one."""
-    if not (folder / CHECKPOINTS / LAST).exists():
-        return None
-    return newest_whole(folder / CHECKPOINTS)
+    """What a run continues from: its newest checkpoint that is whole; None before it has one. One
+    that is not is named in a warning.
+
+    Raises:
+        CheckpointError: none of them is whole.
+    """
+    broken: list[CheckpointError] = []
+    found = newest_whole(folder / CHECKPOINTS, broken=broken)
+    said = " ".join(map(str, broken))
+    if broken and found is None:
+        raise CheckpointError(f"{said} No checkpoint of this run is whole: remove {folder}.")
+    if broken:
+        warnings.warn(f"{said} The run goes on from {found}.", stacklevel=2)
+    return found
 
 
 def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer) -> dict[str, Any]:
@@ -115,10 +129,12 @@ def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer
     """
     arguments = config["data"].get("init_args", {})
     images = arguments.get("images_per_batch", 0) * trainer.world_size
-    ids = data.table("train")["id"]  # type: ignore[attr-defined]
+    table = data.table("train").select(["id", "question", "answers"])  # type: ignore[attr-defined]
     digest = hashlib.sha256()
-    for chunk in ids.chunks:
-        digest.update("\n".join(chunk.to_pylist()).encode())
+    for batch in table.to_batches(10_000):
+        digest.update(json.dumps(batch.to_pydict()).encode())
+    averages = {type(c).__name__ for c in trainer.callbacks if isinstance(c, WeightAveraging)}  # type: ignore[attr-defined]
+    callbacks = as_list(config["trainer"]["callbacks"])
     return {
         "seed_everything": config["seed_everything"],
         "model.optimizer": config["model"]["optimizer"],
@@ -127,10 +143,13 @@ def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer
         "data": config["data"]["class_path"],
         **{
             f"data.{name}": arguments.get(name)
-            for name in ("questions_per_image", "seed", "control")
+            for name in ("questions_per_image", "seed", "control", "vocabulary")
         },
         "data.images_per_batch x processes": images,
-        "the training questions": f"{len(ids):,} with the digest {digest.hexdigest()[:10]}",
+        "the training questions": f"{len(table):,} with the digest {digest.hexdigest()[:10]}",
+        "averages of weights": [
+            callback for callback in callbacks if callback["class_path"].split(".")[-1] in averages
+        ],
         "run.monitor": config["run"]["monitor"],
         **{f"trainer.{name}": config["trainer"].get(name) for name in TRAINER},
     }

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from vlm.training.leave import leave
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
@@ -27,7 +32,7 @@ class StopSignal:
         self.received: str | None = None
 
     def install(self) -> None:
-        """From now on signals are noted. Lightning puts the handlers before it back at its end."""
+        """From now on signals are noted."""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -35,7 +40,25 @@ class StopSignal:
         self.received = signal.Signals(number).name
 
 
-def die_of_signals() -> None:
-    """Let signals end the process, as they do without Lightning, whose handler exits with 0."""
+def leave_at_signals() -> None:
+    """Before the first batch of `fit` and after its last one, a signal ends the process at once:
+    there is nothing to save, and the same command does the rest."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    print(f"vlm: stopped by {name} while nothing was trained.", file=sys.stderr)
+    leave(EXIT_CODE)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What happens to signals is afterwards as it was before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
