@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 from conftest import ROOT
 
@@ -12,11 +14,20 @@ from vlm.data import EasyVQA, OwnData, VQADataModule
 ELSEWHERE = {VQADataModule, EasyVQA, OwnData}
 
 
-def test_every_set_has_a_configuration() -> None:
+def public_sets() -> set[type]:
     public = [getattr(vlm.data, name) for name in vlm.data.__all__]
-    sets = {c for c in public if isinstance(c, type) and issubclass(c, VQADataModule)} - ELSEWHERE
+    return {c for c in public if isinstance(c, type) and issubclass(c, VQADataModule)}
+
+
+def test_every_set_has_a_configuration() -> None:
     configured = {
         yaml.safe_load(path.read_text())["class_path"]
         for path in (ROOT / "configs/data").glob("*.yaml")
     }
-    assert configured == {f"vlm.data.{each.__name__}" for each in sets}
+    assert configured == {f"vlm.data.{each.__name__}" for each in public_sets() - ELSEWHERE}
+
+
+def test_every_set_has_a_line_in_the_documentation() -> None:
+    page = (ROOT / "docs/data_sets.md").read_text("utf-8")
+    listed = set(re.findall(r"^\|[^|]*\| `([A-Z]\w+)` \|", page, re.MULTILINE))
+    assert listed == {each.__name__ for each in public_sets() - {VQADataModule, OwnData}}

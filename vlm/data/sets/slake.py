@@ -28,7 +28,8 @@ class SLAKE(VQADataModule):
     The report's lines are closed and open questions; `test.json` has the content types (organ,
     modality, abnormality, ...). Questions that need the knowledge graph are read as the others are.
     A Chinese question has no spaces, so a tokenizer of words makes it one word; take a pretrained
-    text encoder with subwords.
+    text encoder with subwords. No size is checked: the published counts were not compared with the
+    files, which hold both languages.
 
     Args:
         root: folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
