@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,12 @@ def run(
     )
 
 
+def seconds_since(said: str) -> float:
+    """Since `mishaps` struck, by what the processes have said; to be called as soon as they have
+    ended."""
+    return time.time() - float(re.findall(r"struck at (\S+)", said)[-1])
+
+
 def only_run(folder: Path) -> Path:
     """The one run in a folder."""
     (config,) = folder.rglob("config.yaml")
@@ -149,8 +157,8 @@ def together(commands: list[list[str]], folder: Path, delay: float = 0.0) -> Non
 
 
 def check_a_killed_run_goes_on(data: Path, folder: Path, told: list[str]) -> None:
-    """Of two processes the second is killed, the other ends by itself, and what goes on from there
-    comes to the same as a run that was not killed.
+    """Of two processes the second is killed, the other ends by itself and soon, and what goes on
+    from there comes to the same as a run that was not killed.
 
     Args:
         data: to train on.
@@ -160,7 +168,12 @@ def check_a_killed_run_goes_on(data: Path, folder: Path, told: list[str]) -> Non
     told = [*told, "--data.images_per_batch=1", "--run.checkpoint_steps=2"]
     strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
     killed = run(fit(data, folder / "a", *told, *strike), 2)
+    seconds = seconds_since(killed.stderr)
+    print("SECONDS", seconds, killed.stderr)
     assert killed.returncode == 1
+    assert seconds < 30
+    assert "vlm: another process has ended" in killed.stderr
+    assert "Signal 9 (SIGKILL)" in killed.stderr  # the launcher's report
     struck = only_run(folder / "a")
     last = struck / "checkpoints/last.ckpt"
     assert last.resolve().name == "step-00000008.ckpt"

@@ -1,0 +1,36 @@
+"""A loader worker that dies ends the training soon, and with the cause instead of a page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from training_runs import fit, run, seconds_since
+
+pytestmark = pytest.mark.slow
+CAUSES = {
+    "KillingPicture": r"a loader worker ended: DataLoader worker \(pid \d+\) is killed by signal: "
+    r"Killed\. .* lower data\.workers",
+    "ExitingPicture": r"a loader worker ended: DataLoader worker \(pid \d+\) exited unexpectedly "
+    r"with exit code 3\. Its own message",
+    "RaisingPicture": r"a loader worker failed: KeyError: 'no such shelf'$",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [("KillingPicture", 1), ("KillingPicture", 2), ("ExitingPicture", 1), ("RaisingPicture", 1)],
+)
+def test_the_training_ends_and_says_why(
+    name: str, processes: int, data: Path, tmp_path: Path
+) -> None:
+    told = fit(data, tmp_path, "--data.workers=2", f"--trainer.devices={processes}")
+    told[3:3] = [f"--data=mishaps.{name}"]  # before the options of the data
+    ended = run(told, processes)
+    seconds = seconds_since(ended.stderr)
+    assert ended.returncode == 1
+    assert seconds < 30
+    assert re.search(f"^vlm: {CAUSES[name]}", ended.stderr, re.MULTILINE), ended.stderr
+    # Of the traceback of the process that waited for it.
+    assert "vlm/training/command.py" not in ended.stderr, ended.stderr
