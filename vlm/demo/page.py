@@ -16,6 +16,7 @@ from vlm.demo.api import NO_REASONS, add_api, content_of
 from vlm.demo.asker import MAX_QUESTION, Asker
 from vlm.demo.gallery import Example, examples_for
 from vlm.demo.photo import digest_of
+from vlm.image.load import load_image
 
 ASSETS = Path(__file__).parent / "assets"
 SIDE_BY_SIDE = 2
@@ -199,8 +200,7 @@ def _lines(text: Any) -> list[str]:
 
 def _opened(example: Example) -> Image.Image:
     assert example.path is not None
-    with Image.open(example.path) as image:
-        return image.convert("RGB")
+    return load_image(example.path)
 
 
 def _first_look(
