@@ -192,7 +192,7 @@ def test_check_data_counts_what_it_does_not_list(
 ) -> None:
     for row in rows:
         del row["choices"]
-    found = check_data(own(tmp_path, rows), limit=3, images=False, choose=True)
+    found = check_data(own(tmp_path, rows), limit=3, images=False, kind="choices")
     assert found.errors.counts["no choices"] == 20
     assert len(found.errors.kept["no choices"]) == 3
     assert found.vocabulary is None

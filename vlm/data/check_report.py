@@ -47,13 +47,19 @@ def _print_splits(check: DataCheck, console: Console) -> None:
     for name in rows[0]:
         table.add_row(name, *(row[name] for row in rows))
     console.print(table)
-    if check.vocabulary is not None:
+    if any(summary.floors for summary in check.splits.values()):
+        picked = ", among the question's choices" if check.kind == "choices" else ""
         console.print(
-            f"Floors: the most frequent training answer; the most frequent to the same question. "
-            f"Ceiling: the best that the {len(check.vocabulary):,} answers of the vocabulary "
-            f"({check.vocabulary.hash}) can reach by the set's metric, which may give answers of "
-            f"two or three annotators less than 100 %."
+            f"Floors: the most frequent training answer; the most frequent to the same question"
+            f"{picked}. Ceiling: the best that {_answers(check)} can reach by the set's metric, "
+            f"which may give answers of two or three annotators less than 100 %."
         )
+
+
+def _answers(check: DataCheck) -> str:
+    if check.vocabulary is not None:
+        return f"the {len(check.vocabulary):,} answers of the vocabulary ({check.vocabulary.hash})"
+    return "the set of each question's choices" if check.kind == "choices" else "free text"
 
 
 def _figures(summary: SplitSummary) -> dict[str, str]:
@@ -94,6 +100,7 @@ def write_check(check: DataCheck, folder: Path) -> None:
     content: dict[str, Any] = {
         "errors": _problems(check.errors),
         "warnings": _problems(check.warnings),
+        "answers": check.kind,
         "vocabulary": check.vocabulary
         and {"size": len(check.vocabulary), "hash": check.vocabulary.hash},
         "splits": {split: _summary(summary) for split, summary in check.splits.items()},

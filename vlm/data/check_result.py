@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vlm.data.datamodule import Split
 from vlm.data.problems import Problems
+from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
 
 
@@ -20,9 +21,9 @@ class SplitSummary:
         answered: questions with answers.
         answers: how often each answer was given.
         words: number of questions by their number of words.
-        floors: mean accuracy in [0, 1] of the floors and the vocabulary's ceiling; empty where
-            answers are unknown.
-        unanswerable: questions on which the vocabulary can earn nothing.
+        floors: mean accuracy in [0, 1] of the floors and the ceiling; empty where answers are
+            unknown, or choices to answer from are wrong.
+        unanswerable: questions on which the best answer that can be given earns nothing.
     """
 
     questions: int = 0
@@ -43,10 +44,13 @@ class DataCheck:
         errors: what has to be put right.
         warnings: what may be as it should.
         splits: by name; those that could be read.
-        vocabulary: of answers, as a training would make it; None where none could be made.
+        kind: how the model answers, which floors and ceiling go by.
+        vocabulary: of answers, as a training would make it; None where none could be made, or the
+            model answers from no vocabulary.
     """
 
     errors: Problems
     warnings: Problems
     splits: dict[Split, SplitSummary] = field(default_factory=dict)
+    kind: AnswerKind = "vocabulary"
     vocabulary: AnswerVocabulary | None = None

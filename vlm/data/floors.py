@@ -61,21 +61,32 @@ def compute_floors(
             by_question[question].update(given)
     majority = overall.most_common(1)[0][0]
     best = {question: counts.most_common(1)[0][0] for question, counts in by_question.items()}
-    vocabulary = None if answers is None else AnswerVocabulary(answers)
-    floors = Floors(array("d"), array("d"), array("d"), 0)
+    ceiling = best_scores(table, answers, score, choose)
+    floors = Floors(array("d"), array("d"), ceiling, sum(best == 0 for best in ceiling))
     for question, given, choices in stream(table, "question", "answers", "choices"):
         if choose:
             to_this = by_question.get(question, Counter())
             frequent = max(choices, key=lambda choice: overall[choice])
             asked = max(choices, key=lambda choice: (to_this[choice], overall[choice]))
-            ceiling = max(score(choice, given) for choice in choices)
         else:
             frequent, asked = majority, best.get(question, majority)
-            if vocabulary is None:
-                ceiling = max(score(answer, given) for answer in given)
-            else:
-                ceiling = vocabulary.best_score(given, score)
         floors.majority.append(score(frequent, given))
         floors.question_only.append(score(asked, given))
-        floors.ceiling.append(ceiling)
-    return floors._replace(unanswerable=sum(best == 0 for best in floors.ceiling))
+    return floors
+
+
+def best_scores(
+    table: pa.Table,
+    answers: Sequence[str] | None,
+    score: Callable[[str, Sequence[str]], float],
+    choose: bool,
+) -> array[float]:
+    """Of each question, the accuracy of the best answer that can be given; see `compute_floors`."""
+    vocabulary = None if answers is None else AnswerVocabulary(answers)
+    scores = array("d")
+    for given, choices in stream(table, "answers", "choices"):
+        if choose or vocabulary is None:
+            scores.append(max(score(text, given) for text in (choices if choose else given)))
+        else:
+            scores.append(vocabulary.best_score(given, score))
+    return scores

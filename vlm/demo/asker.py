@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
@@ -15,6 +15,7 @@ from vlm.demo.photo import Photo, digest_of, read_photo, small_copy
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
+from vlm.heads.base import AnswerKind
 from vlm.heads.generation import CUT
 from vlm.heads.multi_task import answering
 from vlm.image.transform import ImageTransform
@@ -30,8 +31,6 @@ UNSURE = 0.5
 """A best answer that is less likely is called a guess."""
 SMALL = 5_000_000
 """Parameters up to which hiding parts of the picture one by one takes no patience on a CPU."""
-
-Kind = Literal["vocabulary", "choices", "text"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Asker:
         first = "grad_cam" if large and "grad_cam" in names else names[0]
         return [first, *(name for name in names if name != first)]
 
-    def kind(self, name: str) -> Kind:
+    def kind(self, name: str) -> AnswerKind:
         """How a model answers: from its vocabulary, from given choices, or in free text."""
         head = answering(self.models[name].model.head)
         if head.takes_choices:

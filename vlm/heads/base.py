@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ Ranked = list[tuple[str, float]]
 TargetEncoder = Callable[[Sequence[Sequence[str]], Sequence[Sequence[str]] | None], Any]
 """(answers, choices) of Q questions -> `Batch.targets`. `answers` are the annotators', `choices`
 the candidates, None where the head takes none."""
+
+AnswerKind = Literal["vocabulary", "choices", "text"]
+"""How a head answers: from its vocabulary, from the question's choices, or in free text."""
 
 LINKED = ("text_dim", "answers")
 """Arguments of heads that the rest of the model knows, beside `in_dim`, which comes first: the

@@ -8,6 +8,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from vlm.heads.base import AnswerKind
+from vlm.heads.multi_task import MultiTask
+
 
 def as_plain(value: Any) -> Any:
     """The plain data of what the parser gives."""
@@ -46,6 +49,17 @@ def picks(head: Any) -> bool:
     if not isinstance(head, dict):
         return False
     return reads_choices(head) or head.get("choose") is True or any(map(picks, head.values()))
+
+
+def answer_kind(head: Any) -> AnswerKind:
+    """How a head answers, given its plain configuration; of several the one whose answers count."""
+    if issubclass(_class(head), MultiTask):
+        arguments = head["init_args"]
+        heads = arguments["heads"]
+        return answer_kind(heads[arguments.get("answers_by") or next(iter(heads))])
+    if picks(head):
+        return "choices"
+    return "vocabulary" if takes(head, "answers") else "text"
 
 
 def _class(part: dict[str, Any]) -> Any:
