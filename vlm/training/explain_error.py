@@ -13,6 +13,8 @@ from typing import Any
 from vlm.fusion import Merge
 
 PART_MODULES = ("vlm.data", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
+SHORT_NAMES = (*PART_MODULES, "torch.optim", "lightning.pytorch.callbacks")
+"""Whose classes need no module before their name."""
 MEANT = "Did you mean "
 
 
@@ -74,14 +76,15 @@ def _nearest(message: str, known_options: list[str]) -> str | None:
         return closest(found[1], known_options)
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
         return closest(found[1], re.findall(r"[\w-]+", found[2]))
-    if found := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (\S+)", message):
-        return closest(found[2], re.findall(r"[\w-]+", found[1]))
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         module, name = found[1], found[2]
         near = closest(name, _public(module))
         return f"{module}.{near}" if near else None
     if found := re.search(r"Expected a dot import path string: (\w+)", message):
-        return closest(found[1], [name for module in PART_MODULES for name in _public(module)])
+        return closest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
+    if found := re.search(r"(?:Got|Given) value: (\S+)", message):
+        choices = " ".join(re.findall(r"typing\.Literal\[(.*?)\]", message))
+        return closest(found[1], re.findall(r"[\w-]+", choices))
     return None
 
 
@@ -92,11 +95,16 @@ def _public(module: str) -> list[str]:
 
 
 def _hint_of_merge(message: str) -> str | None:
-    found = re.search(r"Import path ([\w.]+) does not correspond to a subclass of Fusion", message)
-    asked = pydoc.locate(found[1]) if found else None
-    if found and inspect.isclass(asked) and issubclass(asked, Merge):
+    found = re.search(
+        r"Import path ([\w.]+) does not correspond to a subclass of Fusion|"
+        r'fusion":\s[^"]*Expected a dot import path string: (\w+)',
+        message,
+    )
+    path = found and (found[1] or f"vlm.fusion.{found[2]}")
+    asked = pydoc.locate(path) if path else None
+    if inspect.isclass(asked) and issubclass(asked, Merge):
         return (
             f"It is a merge, of two vectors: give it as --model.fusion=vlm.fusion.Pooled "
-            f"--model.fusion.merge={found[1]}"
+            f"--model.fusion.merge={path}"
         )
     return None
