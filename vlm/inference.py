@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from vlm.checkpoint import load_model, read_checkpoint
 from vlm.choices import mistake_in
 from vlm.features import Features
 from vlm.fusion.base import check_positive
+from vlm.heads.base import Ranked
 from vlm.heads.generation import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
@@ -175,9 +177,7 @@ class VQA:
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
-        # Of several heads one answers: choices that it takes none of would change nothing.
-        takes_choices = answering(self.model.head).takes_choices
-        processor = self.model.processor._replace(takes_choices=takes_choices)
+        processor = self.model.asking_processor
         transform: Any = processor.transform
         seen = pictures[0] if isinstance(pictures[0], Seen) else None
         images = transform.stack(_opened(transform, pictures)) if seen is None else seen.images
@@ -186,22 +186,23 @@ class VQA:
         output = self.model(batch, None if seen is None else seen.features)
         ranked = self.model.head.decode(output, top_k)
         candidates = choices or [[] for _ in questions]
-        return [
-            Answer(*best[0], best, self._warnings(question, texts) + self._cut(best[0][0]))
+        warnings = [
+            (*self._question_warnings(question), *self._choice_warnings(texts), *self._cut(best))
             for best, question, texts in zip(ranked, questions, candidates, strict=True)
         ]
+        return [Answer(*r[0], r, w) for r, w in zip(ranked, warnings, strict=True)]
 
-    def _cut(self, text: str) -> tuple[str, ...]:
+    def _cut(self, ranked: Ranked) -> list[str]:
         head = answering(self.model.head)
-        if isinstance(head, Generation) and not head.takes_choices and text.endswith(CUT):
-            return (f"The answer never ended: it was cut at {head.decoder.max_length} tokens.",)
-        return ()
+        if isinstance(head, Generation) and not head.takes_choices and ranked[0][0].endswith(CUT):
+            return [f"The answer never ended: it was cut at {head.decoder.max_length} tokens."]
+        return []
 
     def _moved(self, value: Any) -> Any:
         device = next(self.model.parameters()).device
         return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
-    def _warnings(self, question: str, choices: list[str]) -> tuple[str, ...]:
+    def _question_warnings(self, question: str) -> list[str]:
         tokenizer = self.model.text_encoder.tokenizer
         unknown = tokenizer.unknown(question)
         warnings = []
@@ -214,13 +215,33 @@ class VQA:
             warnings.append(f"The question has no words: {question!r}.")
         elif tokenizer.length(question) > tokenizer.max_length:
             warnings.append(f"Only the first {tokenizer.max_length} words were read.")
+        return warnings
+
+    def _choice_warnings(self, choices: list[str]) -> list[str]:
+        head, encoder = answering(self.model.head), self.model.text_encoder
+        tokenizer, warnings = encoder.tokenizer, []
+        read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
         for text in choices:
+            if isinstance(head, Generation):  # its decoder reads them, and refuses what it cannot
+                read[tuple(head.encoder.ids(text))].append(text)
+                continue
+            ids = tokenizer.ids(text)[: tokenizer.max_length]
+            read[tuple(ids if encoder.in_order else sorted(ids))].append(text)
             if unknown := tokenizer.unknown(text):
                 words = ", ".join(map(repr, unknown))
                 warnings.append(f"In the choice {text!r} the model does not know {words}.")
             elif not tokenizer.ids(text):
                 warnings.append(f"The choice has no words: {text!r}.")
-        return tuple(warnings)
+            if tokenizer.length(text) > tokenizer.max_length:
+                warnings.append(
+                    f"Only the first {tokenizer.max_length} words of the choice {text!r:.80} were "
+                    f"read."
+                )
+        for same in read.values():
+            if len(same) > 1:
+                texts = ", ".join(f"{text!r:.80}" for text in same)
+                warnings.append(f"The model cannot tell these choices apart: {texts}.")
+        return warnings
 
 
 def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
+from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder
 from vlm.part import KEYS, build
 from vlm.processor import Processor
@@ -63,6 +64,12 @@ class VQAModel(nn.Module):
             self.head.encode_targets,
             self.head.takes_choices,
         )
+
+    @property
+    def asking_processor(self) -> Processor:
+        """The same for questions that are only asked: of several heads one answers, and choices
+        that it takes none of would change nothing."""
+        return self.processor._replace(takes_choices=answering(self.head).takes_choices)
 
     def fuse(self, batch: Batch, image: Features | None = None) -> Features:
         """Joint features of Q questions. Each of the U pictures is encoded once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,30 @@ def test_asking_with_choices(own: Path, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3
     assert said[0].endswith(f"  {answer.text}")
+
+
+def test_choices_that_are_the_same_to_the_model_are_warned_of(own: Path) -> None:
+    vqa = vlm.load(only(own, "checkpoints").parent)
+    photo = own / "photos/0-0.png"
+
+    def warned(*choices: str) -> tuple[str, ...]:
+        answer = vqa.answer(photo, "what color is it?", choices=choices)
+        gaps = [one[1] - other[1] for one, other in pairwise(answer.top)]
+        assert not answer.warnings or min(gaps) < 1e-6
+        return answer.warnings
+
+    same = "The model cannot tell these choices apart: "
+    assert warned("red", "Red", "blue") == (f"{same}'red', 'Red'.",)
+    assert warned("red blue", "green", "blue red") == (f"{same}'red blue', 'blue red'.",)
+    assert warned("red blue", "red green") == ()
+    vqa.model.text_encoder.tokenizer.max_length = 4
+    long = ("red green blue red green", "red green blue red mauve")
+    with pytest.warns(UserWarning, match="cut to 4 tokens"):
+        said = warned(*long, "blue red")
+    assert said == (
+        *(f"Only the first 4 words of the choice {text!r} were read." for text in long),
+        f"{same}{long[0]!r}, {long[1]!r}.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,3 +224,51 @@ def test_a_swap_inside_several_heads_is_another_model(
         main(["test", f"-c={tmp_path / 'other.yaml'}", f"--ckpt_path={best}"])
     said = capsys.readouterr().err
     assert "head.heads.classify.loss: ce in the checkpoint, bce asked" in said
+
+
+@pytest.mark.parametrize("answers_by", ["classify", "choose"])
+def test_predicting_needs_the_choices_of_the_head_that_answers_alone(
+    answers_by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever else a model learnt with: a file without choices, with answers here and there."""
+    rows = write_photos(tmp_path, images=12)
+    for row in rows:
+        row["choices"] = [*COLORS, "yes", "no"]
+    # A third head that could not rank these answers: nobody asks it to.
+    write = {
+        "class_path": "vlm.heads.Generation",
+        "init_args": {
+            "decoder": {
+                "class_path": "vlm.heads.TransformerDecoder",
+                "init_args": {"dim": 8, "layers": 1, "feedforward_dim": 8, "max_length": 8},
+            },
+            "choose": True,
+        },
+    }
+    heads = {**TASKS["init_args"]["heads"], "rank": write}
+    arguments = {**TASKS["init_args"], "heads": heads, "answers_by": answers_by}
+    (tmp_path / "head.yaml").write_text(yaml.safe_dump({**TASKS, "init_args": arguments}))
+    my = write_rows(tmp_path / "my.jsonl", rows)
+    fast = ("--trainer.max_epochs=1", f"--model.head={tmp_path / 'head.yaml'}", "--run.test=false")
+    main(["fit", "-c", CONFIG, *small(tmp_path, my, *fast)])
+    run = only(tmp_path, "checkpoints").parent
+    asked = write_photos(tmp_path, images=3, seed=1)
+    asked[1]["answer"] = asked[5]["answer"] = "an answer nobody could choose or write"
+    test = write_rows(tmp_path / "asked.jsonl", asked)
+    again = ["-c", str(run / "config.yaml"), f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
+    predict = ["predict", *again, f"--data.test={test}", f"--run.folder={tmp_path / 'predicted'}"]
+    if answers_by == "choose":
+        with pytest.raises(SystemExit):
+            main(predict)
+        assert "there are no choices, and the model's head picks" in capsys.readouterr().err
+        return
+    main(predict)
+    written = lines(only(tmp_path / "predicted", "predictions.jsonl"))
+    assert len(written) == 6
+    vqa = vlm.load(run)
+    for row, line in zip(asked, written, strict=True):
+        assert (
+            line["answer"] == vqa.answer(tmp_path / "photos" / row["image"], row["question"]).text
+        )
+        assert line["by_head"] == {"classify": line["answer"]}
+        assert "choices" not in line

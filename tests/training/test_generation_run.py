@@ -117,7 +117,7 @@ def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
     assert answer.text in choices
     assert not any("never ended" in warning for warning in answer.warnings)
     answer = model.answer(data / "test/images/0.png", "what color is it?", choices=["red", "?"])
-    assert "The choice has no words: '?'." in answer.warnings
+    assert answer.warnings == ()  # bytes write any text, and no two alike
     with pytest.raises(ValueError, match=r"choices: got 5; wanted such a list for each"):
         model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)
 

@@ -29,10 +29,17 @@ class VQADataset(Dataset[Batch]):
         table: questions (`vlm.data.questions.SCHEMA`).
         processor: of the model.
         images: where pictures or their regions come from; None reads pictures when they are needed.
+        targets: whether batches have the targets of answers that are known.
     """
 
-    def __init__(self, table: pa.Table, processor: Processor, images: Images | None = None) -> None:
-        self.processor = processor
+    def __init__(
+        self,
+        table: pa.Table,
+        processor: Processor,
+        images: Images | None = None,
+        targets: bool = True,
+    ) -> None:
+        self.processor, self.targets = processor, targets
         # Without a store the processor's transform is one of pictures; its type allows regions too.
         self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
         self._file: str | None = None
@@ -55,7 +62,7 @@ class VQADataset(Dataset[Batch]):
             self.images.read(list(unique), [first[path] for path in unique]),
             image_index,
             questions,
-            None if None in answers else answers,
+            answers if self.targets and None not in answers else None,
             ids,
             index.total,
             choices[0] if choices else None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vlm.data.choices import check_choices
 from vlm.data.written import check_written
+from vlm.heads.multi_task import answering
 from vlm.model import VQAModel
 
 if TYPE_CHECKING:
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
     """Check that a model can learn from a split, be scored on it, or answer its questions.
 
+    To answer, only the head that answers counts; the others learn and are scored beside it.
+
     Raises:
         DataError: questions without answers or choices, or texts that the model cannot write.
     """
     if split != "predict":
         data.check_answers(split)
     table = data.table(split)
-    if model.processor.takes_choices:
+    head = answering(model.head) if split == "predict" else model.head
+    if head.takes_choices:
         check_choices(table, split)
-    check_written(model, table, split)
+    check_written(head, table, split)

@@ -63,8 +63,15 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         there = int(sampler.groups.max(initial=-1)) + 1
         most = min(data.images_per_batch, there, ceil(sampler.units / trainer.world_size))
         check_batch(most, prod(images.transform.shape))
+    model: Any = data.trainer.lightning_module.model
+    asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
     return (ResumableLoader if training else DataLoader)(
-        VQADataset(seen, data.processor, images),
+        VQADataset(
+            seen,
+            model.asking_processor if asked else model.processor,
+            images,
+            targets=not asked,
+        ),
         sampler=sampler,
         # The sampler gives the rows of a whole batch, and the data set returns that batch.
         batch_size=None,

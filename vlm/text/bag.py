@@ -25,6 +25,8 @@ class BagOfWords(TextEncoder):
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
     """
 
+    in_order = False
+
     def __init__(
         self,
         words: Sequence[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ class TextEncoder(Part, ABC):
     Attributes:
         dim: width of the tokens.
         tokenizer: makes the ids this encoder was built for.
+        in_order: whether the order of the words changes anything.
     """
+
+    in_order: ClassVar[bool] = True
 
     def __init__(self, dim: int, tokenizer: Tokenizer) -> None:
         super().__init__()

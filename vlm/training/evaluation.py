@@ -202,8 +202,8 @@ class Evaluation:
 
     def write(self, path: Path) -> None:
         """Write one JSON line per question: id, image, question, answer type, answer,
-        probability, what a `MultiTask`'s heads answered, the choices where the head takes them, and
-        answers and score where they are known."""
+        probability, what a `MultiTask`'s heads answered, the choices where the head takes them
+        and there are some, and answers and score where they are known."""
         rows = self.table.to_pylist()
         with path.open("w", encoding="utf-8") as file:
             for number, row in enumerate(rows):
@@ -218,7 +218,7 @@ class Evaluation:
                 }
                 if prediction.by_head:
                     line["by_head"] = dict(prediction.by_head)
-                if self.head.takes_choices:
+                if self.head.takes_choices and row["choices"] is not None:
                     line["choices"] = row["choices"]
                 if self.scores:
                     line |= {"answers": row["answers"], "score": self.scores[number]}
