@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from training_runs import callback, fit, only_run
@@ -13,6 +14,7 @@ from training_runs import callback, fit, only_run
 from vlm.checkpoint import CheckpointError
 from vlm.cli import main
 from vlm.training.cli import VQACLI
+from vlm.training.run_folder import _digest
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,13 @@ def test_a_mistake_gets_one_line(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("vlm")]
     assert len(said) == 1
     assert re.search(message, said[0]), said[0]
+
+
+def test_the_digest_of_the_questions_knows_their_words_and_not_how_they_are_held() -> None:
+    rows = {"id": list("abcd"), "question": ["x?"] * 4, "answers": [["y", "n"], ["y"], None, ["n"]]}
+    table = pa.table(rows)
+    digest = _digest(table)
+    assert _digest(pa.concat_tables([table.slice(0, 3), table.slice(3)])) == digest
+    for name, value in (("id", "e"), ("question", "y?"), ("answers", ["y", "y"])):
+        other = pa.table(rows | {name: [value, *rows[name][1:]]})
+        assert _digest(other) != digest

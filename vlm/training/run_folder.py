@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
@@ -129,10 +131,7 @@ def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer
     """
     arguments = config["data"].get("init_args", {})
     images = arguments.get("images_per_batch", 0) * trainer.world_size
-    table = data.table("train").select(["id", "question", "answers"])  # type: ignore[attr-defined]
-    digest = hashlib.sha256()
-    for batch in table.to_batches(10_000):
-        digest.update(json.dumps(batch.to_pydict()).encode())
+    table = data.table("train")  # type: ignore[attr-defined]
     averages = {type(c).__name__ for c in trainer.callbacks if isinstance(c, WeightAveraging)}  # type: ignore[attr-defined]
     callbacks = as_list(config["trainer"]["callbacks"])
     return {
@@ -146,13 +145,26 @@ def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer
             for name in ("questions_per_image", "seed", "control", "vocabulary")
         },
         "data.images_per_batch x processes": images,
-        "the training questions": f"{len(table):,} with the digest {digest.hexdigest()[:10]}",
+        "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
         "averages of weights": [
             callback for callback in callbacks if callback["class_path"].split(".")[-1] in averages
         ],
         "run.monitor": config["run"]["monitor"],
         **{f"trainer.{name}": config["trainer"].get(name) for name in TRAINER},
     }
+
+
+def _digest(table: pa.Table) -> str:
+    """Of ids, questions and answers. Joined by Arrow: half a million rows take a part of a second,
+    and seconds as objects of Python."""
+    digest = hashlib.sha256()
+    answers = pc.binary_join(table["answers"], "\t")
+    for column in (table["id"], table["question"], answers):
+        for chunk in column.chunks:
+            rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
+            digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
+            digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def fact_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
