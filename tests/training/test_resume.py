@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from mishaps import Mishap
-from training_runs import assert_same, callback, fit, outcome
+from training_runs import assert_same, callback, fit, only_run, outcome, run
 
 from vlm.training.cli import VQACLI
 
@@ -68,3 +69,21 @@ def test_a_continued_run_comes_to_the_same(name: str, data: Path, tmp_path: Path
     again = VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"))
     assert again.run_folder == folder
     assert_same(outcome(whole), outcome(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_process_comes_to_the_same(workers: int, data: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch, with no chance to save; the very same command goes on."""
+    told = [f"--data.workers={workers}", "--run.checkpoint_steps=2"]
+    strike = callback(
+        "Strike", what="SIGKILL", hook="on_before_optimizer_step", step=7, once=tmp_path / "struck"
+    )
+    struck = fit(data, tmp_path / "a", *told, *strike, "--run.resume=auto")
+    assert run(struck).returncode == -signal.SIGKILL
+    folder = only_run(tmp_path / "a")
+    assert (folder / "checkpoints/last.ckpt").resolve().name == "step-00000006.ckpt"
+    again = run(struck)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert only_run(tmp_path / "a") == folder
+    assert_same(outcome(VQACLI(fit(data, tmp_path / "whole", *told)).run_folder), outcome(folder))

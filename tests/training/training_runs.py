@@ -169,7 +169,6 @@ def check_a_killed_run_goes_on(data: Path, folder: Path, told: list[str]) -> Non
     strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
     killed = run(fit(data, folder / "a", *told, *strike), 2)
     seconds = seconds_since(killed.stderr)
-    print("SECONDS", seconds, killed.stderr)
     assert killed.returncode == 1
     assert seconds < 30
     assert "vlm: another process has ended" in killed.stderr

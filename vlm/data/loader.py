@@ -124,6 +124,8 @@ def outlive_a_signal(worker: int) -> None:
 
 
 def _end_workers() -> None:
+    # torch's handler would take their end for a mishap, and say so below the last message.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
