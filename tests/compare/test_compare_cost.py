@@ -32,16 +32,20 @@ FUSIONS = {
 }
 
 
-@pytest.fixture
-def builder(data: Path, tmp_path: Path) -> Builder:
+def build(data: Path, tmp_path: Path, **overrides: Any) -> Builder:
     plan = {
         "base": str(ROOT / "configs/easy_vqa.yaml"),
         "fusions": FUSIONS,
-        "overrides": {"data.root": str(data), "data.images_per_batch": 3},
+        "overrides": {"data.root": str(data), "data.images_per_batch": 3, **overrides},
         "controls": [],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     return Builder(read_plan(tmp_path / "plan.yaml"))
+
+
+@pytest.fixture
+def builder(data: Path, tmp_path: Path) -> Builder:
+    return build(data, tmp_path)
 
 
 def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> None:
@@ -70,6 +74,15 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
     again = measure(builder, [one], path, console)
     assert list(again) == ["product"]
     assert again["product"].ms != 12345.0
+
+
+def test_no_gradient_goes_into_what_is_frozen(data: Path, tmp_path: Path) -> None:
+    builder = build(data, tmp_path, **{"model.tuning.image_encoder.frozen": True})
+    [product, _] = builder.variants()
+    cost = measure(builder, [product], tmp_path / "costs.json", Console(file=io.StringIO()))
+    # Of the backward pass, half is for the weights and half for what came in.
+    widths = 2 * builder.model.image_encoder.dim + 3 * builder.model.text_encoder.dim
+    assert cost["product"].fusion_flops == 9 * 19 * widths * 2
 
 
 def test_a_step_that_fails_is_left_out(

@@ -241,8 +241,10 @@ def peak_memory(step: Step, device: torch.device) -> int | None:
 
 
 def _leaves(features: Features) -> Features:
-    """Without their history, so that a backward pass ends at them."""
+    """Without their history, so that a backward pass ends at them; it does not come as far where
+    the encoder is frozen."""
+    tokens, pooled = features.tokens, features.pooled
     return features._replace(
-        tokens=features.tokens.detach().requires_grad_(),
-        pooled=features.pooled.detach().requires_grad_(),
+        tokens=tokens.detach().requires_grad_(tokens.requires_grad),
+        pooled=pooled.detach().requires_grad_(pooled.requires_grad),
     )
