@@ -15,7 +15,7 @@ def start_swaps_from_defaults() -> None:
     jsonargparse keeps those that the new class happens to share: after a fusion with
     `dropout: 0.3` in the configuration, `--model.fusion=Other` would silently train with that
     dropout, and a comparison would be unfair. It has no setting for this, so the functions that
-    decide are replaced; `tests/training/test_swaps.py` pins what we rely on.
+    decide are replaced; `tests/training/test_cli.py` pins what we rely on.
     """
     _typehints.discard_init_args_on_class_path_change = _discard_all
     below = staticmethod(_discard_below)
