@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -277,3 +278,13 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     beats.clear()
     encoded_pictures(cli.datamodule, "train", cli.model.model.image_encoder)
     assert len(beats) >= 6
+
+
+def test_the_table_at_the_start_tells_the_precision_of_what_is_cached(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [f"--data.pictures.features={tmp_path / 'features'}", "--trainer.precision=bf16-mixed"]
+    VQACLI(fit(photos, tmp_path, *told, "--trainer.max_epochs=1"))
+    said = capsys.readouterr().out
+    assert re.search("image encoder .*│ 32, cached", said)
+    assert re.search("fusion .*│ bf16-mixed", said)

@@ -9,6 +9,17 @@ from rich.table import Table
 from vlm.model import PARTS
 from vlm.training.tuning import Layer
 
+HEADINGS = (
+    "part",
+    "class",
+    "parameters",
+    "trained",
+    "when",
+    "learning rate",
+    "precision",
+    "LoRA",
+)
+
 
 def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
     """A row for each part.
@@ -19,10 +30,11 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
         precision: of the trainer.
     """
     table = Table(title="What is trained", title_justify="left")
-    for heading in ("part", "class", "parameters", "trained", "when", "learning rate", "LoRA"):
+    for heading in HEADINGS:
         table.add_column(
             heading, justify="right" if heading in ("parameters", "trained") else "left"
         )
+    cached = task.data.pictures.features is not None
     peak = _peak_rates(task)
     for part in PARTS:
         module = getattr(task.model, part)
@@ -35,11 +47,10 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
             f"{sum(task.model.get_parameter(name).numel() for name in names):,}",
             _when(layers, epochs),
             _range([peak[name] for name in names]),
+            "32, cached" if part == "image_encoder" and cached else precision,
             "-" if module.lora is None else f"rank {module.lora.rank}",
         )
-    table.caption = (
-        f"Precision: {precision}. Learning rates are those that the schedule multiplies."
-    )
+    table.caption = "Learning rates are those that the schedule multiplies."
     table.caption_justify = "left"
     return table
 
