@@ -209,7 +209,7 @@ def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
 
 
 def test_other_sets_are_checked_too(data: Path, tmp_path: Path) -> None:
-    """Problems of easy-VQA's files; its pictures have no line, but an id."""
+    """Problems of easy-VQA's files, named; their questions have no line, but an id."""
     import shutil
 
     root = Path(shutil.copytree(data, tmp_path / "data"))
@@ -221,5 +221,6 @@ def test_other_sets_are_checked_too(data: Path, tmp_path: Path) -> None:
     found = check_data(EasyVQA(root=root, validation_share=0.25))
     assert found.errors.counts == {"empty question": 1, "missing image": 1}
     assert "questions.json, question 8 (id 'train-7')" in found.errors.kept["empty question"][0]
-    assert found.errors.kept["missing image"][0].startswith("test, column 'image' (id 'test-9'): ")
+    [said] = found.errors.kept["missing image"]
+    assert said.startswith(f"{root}/test/questions.json, column 'image' (id 'test-9'): ")
     assert [len(found.splits), found.splits["test"].questions] == [3, 36]

@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vlm.data.questions import SCHEMA, image_groups, question_table, split_by_image
+from vlm.data.questions import (
+    SCHEMA,
+    image_groups,
+    joined,
+    question_table,
+    source_of,
+    split_by_image,
+)
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
@@ -122,3 +129,19 @@ def test_images_of_a_group_stay_together() -> None:
         ]
         assert [len(g) for g in groups] == [4, 4]
         assert not groups[0] & groups[1]
+
+
+def test_a_table_knows_its_files() -> None:
+    one, two = (
+        question_table([row(k, id=f"{name}-{k}") for k in range(3)], f"{name}.json")
+        for name in "ab"
+    )
+    both = joined([one, two])
+    assert [source_of(table) for table in (one, two, both)] == [
+        "a.json",
+        "b.json",
+        "a.json and b.json",
+    ]
+    assert both["id"].to_pylist() == ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+    assert source_of(both.slice(2, 2)) == "a.json and b.json"
+    assert source_of(pa.table({"id": ["x"]})) is None

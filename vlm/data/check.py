@@ -15,7 +15,7 @@ from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import best_scores, compute_floors
 from vlm.data.problems import DataError, Problems, collecting
-from vlm.data.questions import stream, with_rows
+from vlm.data.questions import source_of, stream, with_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.text.tokenizer import split_words
@@ -242,7 +242,8 @@ class _Check:
     def _where(self, split: Split, column: str, row: dict) -> str:
         names = self.tables[split].schema.metadata or {}  # of Arrow, so in bytes
         column = names.get(column.encode(), column.encode()).decode()
-        return f"{row['place'] or split}, column {column!r} (id {row['id']!r})"
+        place = row["place"] or source_of(self.tables[split]) or split
+        return f"{place}, column {column!r} (id {row['id']!r})"
 
 
 def _different(hashes: array[int]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from vlm.data.problems import DataError
-from vlm.data.questions import stream
+from vlm.data.questions import source_of, stream
 
 
 def choice_mistakes(table: pa.Table) -> Iterator[tuple[int, str, str]]:
@@ -40,7 +40,8 @@ def check_choices(table: pa.Table, split: str) -> None:
         place, number = (table[name][row].as_py() for name in ("place", "id"))
         others = sum(1 for _ in found)
         more = f" So it is with {others:,} more of {len(table):,}." if others else ""
+        place = place or source_of(table) or split
         raise DataError(
-            f"{place or split}, column 'choices' (id {number!r}): {message} Correct the data, or "
-            f"take another head, such as vlm.heads.Classification.{more}"
+            f"{place}, column 'choices' (id {number!r}): {message} Correct the data, or take "
+            f"another head, such as vlm.heads.Classification.{more}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
@@ -33,6 +33,9 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a question table. Ids stay strings."""
+
+_SOURCE = "source"
+"""Of the schema's metadata."""
 
 ROWS_AT_ONCE = 8192
 """Rows that are Python objects at a time; the others are Arrow's."""
@@ -64,7 +67,19 @@ def question_table(
         where = _where(places[1], numbers[second], source, columns or {}, "id", table["id"][second])
         other = places[0] or f"question {numbers[first]}"
         report("duplicate id", f"{where}: the id stands at {other} already.")
-    return table
+    return table.replace_schema_metadata({_SOURCE: source})
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """The questions of several files, one after the other."""
+    sources = dict.fromkeys(source_of(table) or "?" for table in tables)
+    return pa.concat_tables(tables).replace_schema_metadata({_SOURCE: " and ".join(sources)})
+
+
+def source_of(table: pa.Table) -> str | None:
+    """The file or data set that a table was made from, where that is known."""
+    source = (table.schema.metadata or {}).get(_SOURCE.encode())
+    return source and source.decode()
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:

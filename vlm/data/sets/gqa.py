@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json
-from vlm.data.questions import DataError, question_table
+from vlm.data.questions import DataError, joined, question_table
 from vlm.data.sets.official import fields
 from vlm.data.sets.vqa_files import json_file
 from vlm.data.sources import is_there
@@ -91,7 +91,7 @@ class GQA(VQADataModule):
         if split == "train" and self.train_questions == "all":
             parts = folder / "train_all_questions"
             paths = [parts / f"train_all_questions_{n}.json" for n in range(_TRAIN_ALL_FILES)]
-            return pa.concat_tables([read_gqa(path, images) for path in paths])
+            return joined([read_gqa(path, images) for path in paths])
         if split == "train":
             return read_gqa(folder / "train_balanced_questions.json", images)
         if split == "predict":

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
-from vlm.data.questions import with_column
+from vlm.data.questions import joined, with_column
 from vlm.data.sets.gqa import read_gqa
 from vlm.data.sets.vqa_files import json_file
 from vlm.data.table_cache import cached
@@ -59,7 +59,7 @@ class GQAOOD(VQADataModule):
             tables.append(
                 with_column(table, "answer_type", pa.array([part] * len(table), pa.string()))
             )
-        return pa.concat_tables(tables)
+        return joined(tables)
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.questions import joined
 from vlm.data.sets.official import check_size, fields
 from vlm.data.sets.vqa_files import Record, coco_photo, json_file, read_mscoco, read_vqa
 from vlm.data.table_cache import cached
@@ -50,7 +51,7 @@ class _VQA(VQADataModule):
     def read(self, split: Split) -> pa.Table | None:
         if split == "train":
             parts = ["train2014", "val2014"] if self.train_on == "train+val" else ["train2014"]
-            return pa.concat_tables([self._part(part) for part in parts])
+            return joined([self._part(part) for part in parts])
         if split == "validation":
             return self._part("val2014") if self.train_on == "train" else None
         return self._part(f"{self.test}2015") if split == "test" else None
