@@ -14,6 +14,7 @@ from vlm.data import EasyVQA
 from vlm.data.controls import CONTROLS, controlled
 from vlm.data.datamodule import VQADataModule
 from vlm.data.pictures import Pictures
+from vlm.heads import Classification
 from vlm.image import ConvNet
 from vlm.image.transform import GREY
 from vlm.processor import Processor
@@ -30,6 +31,7 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
     task = torch.nn.Module()
     task.model = torch.nn.Module()
     task.model.processor = processor
+    task.model.head = Classification(3, answers=["yes", "no"])
     made.trainer = SimpleNamespace(
         lightning_module=task,
         global_rank=0,
