@@ -219,7 +219,7 @@ def image_groups(table: pa.Table) -> np.ndarray:
 def split_groups(table: pa.Table) -> np.ndarray:
     """A number (Q,) for each question, equal for questions that no split may tear apart."""
     parts = []
-    for batch in table.select(["group", "image"]).to_batches():
+    for batch in table.select(["group", "image"]).to_batches(ROWS_AT_ONCE):
         # A group's name and an image's never mix: they are told apart by the first character.
         named = (
             pc.binary_join_element_wise(letter, column, "")
