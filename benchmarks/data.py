@@ -22,9 +22,9 @@ kind runs, in turns and beginning with another one, so that the machine's mood f
   first batch s  after opening: order of the epoch, and a batch with its pictures
   batches/s      in the process itself, pictures decoded; in brackets the median of the ratios to
                  vlm of the same repeat: above 1 is faster than vlm
-  worker MiB     memory that one of two loader workers has for itself and the system cannot take
-                 back (Private_Dirty, Linux only) at the end of an epoch without pictures: what a
-                 further worker costs. In all three are torch's own and the tokenizer's memory of
+  worker MiB     of the first repeat: memory that one of two loader workers has for itself and the
+                 system cannot take back (Private_Dirty, Linux only) at the end of an epoch without
+                 pictures: what a further worker costs. In all three are torch's own and the tokenizer's memory of
                  the last 65,536 questions, some 25 MiB when full; compare the numbers of questions
 """
 
@@ -258,7 +258,9 @@ def table_rows(
     for repeat in range(repeats):
         turn = repeat % len(kinds)
         order = kinds[turn:] + kinds[:turn]
-        runs.append({kind: in_a_process(kind, folder, start) for kind in order})
+        # Memory is hardly moved by the machine's mood, and its epoch takes minutes.
+        way = "none" if repeat else start
+        runs.append({kind: in_a_process(kind, folder, way) for kind in order})
     shutil.rmtree(folder)
 
     def median(kind: str, figure: str) -> float:
@@ -267,7 +269,7 @@ def table_rows(
     rows = []
     for kind in kinds:
         ratio = statistics.median(run[kind]["rate"] / run["vlm"]["rate"] for run in runs)
-        memory = f"{median(kind, 'memory'):.0f}" if start != "none" else "-"
+        memory = f"{runs[0][kind]['memory']:.0f}" if start != "none" else "-"
         rows.append(
             f"| {questions:,} | {kind} | {first[kind]:.2f} | {median(kind, 'open'):.3f} "
             f"| {median(kind, 'first'):.3f} | {median(kind, 'rate'):.0f} ({ratio:.2f}) | {memory} |"
