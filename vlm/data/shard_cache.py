@@ -64,11 +64,10 @@ class ShardCache:
             ImageError: it is not there, or came damaged or not at all in `TRIES` tries.
         """
         path = self.folder / f"{shard.sha256}.tar"
-        with suppress(FileNotFoundError):
-            os.utime(path)  # used now
+        if _used(path, shard.size):
             return path
         with FileLock(self.folder / "locks" / f"{shard.sha256}.lock"):
-            if not path.is_file():  # another process had the lock and fetched it
+            if not _used(path, shard.size):  # another process had the lock and fetched it
                 self._fetch(shard, path)
         return path
 
@@ -131,6 +130,16 @@ class ShardCache:
         # Anew in every process: connections do not outlive a fork.
         files, folder = url_to_fs(self.url)
         files.get_file(f"{folder}/{name}", str(path))
+
+
+def _used(path: Path, size: int) -> bool:
+    """Whether a shard is there, as long as it was fetched: a machine that stops all of a sudden may
+    leave less. Its time is then that of now."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size == size:
+            os.utime(path)
+            return True
+    return False
 
 
 def _reason(error: Any) -> str:

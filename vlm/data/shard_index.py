@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zlib
 from bisect import bisect_left
@@ -79,9 +80,10 @@ class ShardIndex:
         self.path = path
         try:
             table = map_arrow(path)
-            table.validate()
+            table.validate(full=True)
             content = json.loads(table.schema.metadata[_KEY])
             self.shards = [Shard(*shard) for shard in content["shards"]]
+            _check(table, self.shards)
             # It was written in one piece, so that looking something up finds it at once.
             (batch,) = table.to_batches()
             self._names, *self._places = batch.columns
@@ -119,21 +121,48 @@ class ShardIndex:
         return self._places[0].take(rows)
 
 
+def _check(table: pa.Table, shards: Sequence[Shard]) -> None:
+    """Check that an index, which may come from strangers, leads to its own shards and no further.
+
+    Raises:
+        ValueError: names of files elsewhere, or places that no shard has.
+    """
+    if not table.schema.equals(_SCHEMA):
+        raise ValueError("it has other columns")
+    for shard in shards:
+        # They become names of files, here and in the cache.
+        plain = re.fullmatch(r"[^/\\\0]+\.tar", shard.name)
+        if not plain or not re.fullmatch("[0-9a-f]{64}", shard.sha256) or shard.size < 0:
+            raise ValueError(f"a shard is called {shard.name!r:.80} with {shard.sha256!r:.80}")
+    number, offset, size = (table[name].to_numpy() for name in ("shard", "offset", "size"))
+    if ((number < 0) | (number >= len(shards)) | (offset < 0) | (size < 0)).any():
+        raise ValueError("a picture is in no shard")
+    ends = np.array([shard.size for shard in shards], np.int64)
+    if (size > ends[number] - offset).any():
+        raise ValueError("a picture ends beyond its shard")
+
+
 def members(path: Path) -> Iterator[tarfile.TarInfo]:
     """The files in a tar, of which `offset_data` and `size` say where they lie.
 
     Raises:
-        DataError: it is no tar, or cut short.
+        DataError: it is no tar, or cut short, or a name in it is no text.
     """
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if member.isfile():
+                    member.name.encode()
                     yield member
                 tar.members.clear()  # type: ignore[attr-defined]  # or all stay in memory
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{path}: no whole tar file ({error}). Delete it and run `vlm shard` again."
+        ) from None
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}: the name of the file {member.name!a:.80} in it is not UTF-8. Rename the file "
+            f"and write the tar again."
         ) from None
 
 

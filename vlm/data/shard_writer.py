@@ -6,10 +6,12 @@ import os
 import re
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock, Timeout
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.problems import DataError
@@ -74,7 +76,7 @@ def write_shards(
 
     A picture's name is its path from `folder_of`; a name that a shard of the folder has already is
     not written again, so that an interrupted writing goes on. A shard gets its name (`*.tar`) when
-    it is whole and on the disk.
+    it is whole and on the disk. One process writes to a folder at a time.
 
     Args:
         images: different paths.
@@ -86,15 +88,39 @@ def write_shards(
         How many pictures were written now.
 
     Raises:
-        DataError: a picture that is not there, a shard that is broken, no space.
+        DataError: a picture that is not there, a shard that is broken, or has another picture of
+            the same name; no space, another process that writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / ".writing.lock"
+    lock = FileLock(mark, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{folder}: another `vlm shard` is writing there; wait for its end."
+        ) from None
+    try:
+        return _write_missing(images, folder, shard_bytes, progress)
+    finally:
+        mark.unlink(missing_ok=True)  # while it is ours
+        lock.release()
+
+
+def _write_missing(
+    images: pa.Array, folder: Path, shard_bytes: int, progress: Callable[[int], None]
+) -> int:
     root = len(folder_of(images))
-    there = [
-        pa.array([m.name for m in members(path)], pa.string()) for path in folder.glob("*.tar")
+    schema = pa.schema({"name": pa.string(), "size": pa.int64()})
+    found = [
+        pa.Table.from_pylist([{"name": m.name, "size": m.size} for m in members(path)], schema)
+        for path in folder.glob("*.tar")
     ]
+    there = pa.concat_tables([schema.empty_table(), *found]).combine_chunks()
     names = pc.utf8_slice_codeunits(images, root)
-    kept = pc.is_in(names, value_set=pa.chunked_array(there, pa.string()).combine_chunks())
+    rows = pc.index_in(names, value_set=there["name"])
+    kept = pc.is_valid(rows)
+    _check_same(images.filter(kept), there["size"].take(rows.filter(kept)), folder)
     wanted, names = images.filter(pc.invert(kept)), names.filter(pc.invert(kept))
     done = len(images) - len(wanted)
     matches = [_SHARD.fullmatch(path.name) for path in folder.glob("*.tar")]
@@ -122,6 +148,20 @@ def write_shards(
             new.unlink(missing_ok=True)
     write_index(folder)
     return row
+
+
+def _check_same(images: pa.Array, sizes: pa.Array, folder: Path) -> None:
+    """Check that what is not written again is what is there: two data sets may have pictures of one
+    name, of which training would read the wrong ones."""
+    for image, size in zip(images, sizes, strict=True):
+        path, written = image.as_py(), size.as_py()
+        with suppress(FileNotFoundError):  # it may be in the shards alone by now
+            if (own := os.path.getsize(path)) != written:
+                raise DataError(
+                    f"{path}: has {own:,} bytes, and the picture of its name in the shards of "
+                    f"{folder} has {written:,}; wanted the same. Write another data set, or "
+                    f"pictures that have changed, to another folder."
+                )
 
 
 def _add(tar: tarfile.TarFile, image: str, name: str) -> None:

@@ -75,7 +75,7 @@ class ShardPictures:
         """The content of a picture's file.
 
         Raises:
-            ImageError: it is in no shard, or its shard is missing, cut short or another.
+            ImageError: it is in no shard, or its shard cannot be read, is cut short or another.
         """
         place = self._find(image)
         shard = self.index.shards[place.shard]
@@ -91,6 +91,8 @@ class ShardPictures:
                 break
             except FileNotFoundError:  # the cache made room with it just now
                 continue
+            except OSError as error:
+                raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
         else:
             raise ImageError(f"{path}: there is no such file; the index wants it.", "missing")
         if crc32(content) != place.crc:

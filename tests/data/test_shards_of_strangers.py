@@ -1,0 +1,134 @@
+"""Shards and indexes that others made, or two writings at once: nothing wrong is read, nothing
+outside of the folder touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from zlib import crc32
+
+import pyarrow as pa
+import pytest
+
+from vlm.data.arrow_file import write_arrow
+from vlm.data.problems import DataError
+from vlm.data.shard_index import _KEY, _SCHEMA, INDEX
+from vlm.data.shard_writer import write_shards
+from vlm.data.shards import Shards
+from vlm.image import ImageError
+
+SUM = "0" * 64
+CONTENT = b"a picture"
+
+
+def pictures(folder: Path, *names: str) -> pa.Array:
+    """Different ones in different folders."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(f"{folder.name} {name}".encode())
+    return pa.array([str(folder / name) for name in names])
+
+
+def write_own(folder: Path, shard: tuple[str, int, str], row: tuple[Any, ...]) -> None:
+    """An index of one shard and one picture."""
+    folder.mkdir(exist_ok=True)
+    columns = [pa.array([v], f.type) for v, f in zip(row, _SCHEMA, strict=True)]
+    batch = pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+    schema = _SCHEMA.with_metadata({_KEY: json.dumps({"shards": [shard]})})
+    with (folder / INDEX).open("wb") as file:
+        write_arrow(file, [batch], schema)
+
+
+def test_another_set_with_the_same_names_is_refused(tmp_path: Path) -> None:
+    names = ("train/1.png", "test/1.png")
+    first, other = pictures(tmp_path / "one", *names), pictures(tmp_path / "other", *names)
+    assert write_shards(first, tmp_path / "s", 10**6) == 2
+    with pytest.raises(DataError, match=r"other/train/1\.png: has 17 bytes, .*has 15; wanted the"):
+        write_shards(other, tmp_path / "s", 10**6)
+    Path(first[0].as_py()).unlink()  # the shards may be all that is left
+    assert write_shards(first, tmp_path / "s", 10**6) == 0
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "p", "1.png", "2.png")
+    said: list[str] = []
+
+    def second() -> None:
+        try:
+            write_shards(images, tmp_path / "s", 10**6)
+        except DataError as error:
+            said.append(str(error))
+
+    def meanwhile(done: int) -> None:
+        thread = Thread(target=second)
+        thread.start()
+        thread.join()
+
+    assert write_shards(images, tmp_path / "s", 10**6, meanwhile) == 2
+    assert len(said) == 2
+    assert "another `vlm shard` is writing there" in said[0]
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"shard-000000.tar", INDEX}
+    assert Shards(str(tmp_path / "s")).open()(images[1].as_py()) == b"p 2.png"
+
+
+def test_a_tar_with_names_in_another_encoding(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "p", "1.png")
+    (tmp_path / "s").mkdir()
+    options: Any = {"format": tarfile.GNU_FORMAT, "encoding": "latin-1"}
+    with tarfile.open(tmp_path / "s/old.tar", "w", **options) as tar:
+        tar.add(images[0].as_py(), "caf\u00e9.png")
+    with pytest.raises(DataError, match=r"old\.tar: the name of the file 'caf.*is not UTF-8"):
+        write_shards(images, tmp_path / "s", 10**6)
+
+
+@pytest.mark.parametrize(
+    ("shard", "place", "reason"),
+    [
+        (("../secret.tar", 9, SUM), (0, 0, 9), r"'\.\./secret\.tar'"),
+        (("/etc/passwd", 9, SUM), (0, 0, 9), "'/etc/passwd'"),
+        (("a.tar", 9, "../../secret"), (0, 0, 9), r"'\.\./\.\./secret'"),
+        (("a.tar", 9, SUM), (1, 0, 9), "in no shard"),
+        (("a.tar", 9, SUM), (-1, 0, 9), "in no shard"),
+        (("a.tar", 9, SUM), (0, -1, 9), "in no shard"),
+        (("a.tar", 9, SUM), (0, 0, -1), "in no shard"),
+        (("a.tar", 9, SUM), (0, 1, 9), "beyond its shard"),
+        (("a.tar", 9, SUM), (0, 2**62, 2**62), "beyond its shard"),
+    ],
+)
+def test_an_index_leads_to_its_own_shards_alone(
+    tmp_path: Path, shard: tuple[str, int, str], place: tuple[int, int, int], reason: str
+) -> None:
+    (tmp_path / "secret.tar").write_bytes(CONTENT)
+    write_own(tmp_path / "s", ("a.tar", 9, SUM), ("1.png", 0, 0, 9, crc32(CONTENT)))
+    (tmp_path / "s/a.tar").write_bytes(CONTENT)
+    assert Shards(str(tmp_path / "s")).open()("/x/1.png") == CONTENT
+    write_own(tmp_path / "s", shard, ("1.png", *place, crc32(CONTENT)))
+    with pytest.raises(DataError, match=f"not the index of a folder of shards.*{reason}"):
+        Shards(str(tmp_path / "s")).open()
+
+
+def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "p", "1.png")
+    write_shards(images, tmp_path / "s", 10**6)
+    found = Shards(str(tmp_path / "s")).open()
+    (tmp_path / "s/shard-000000.tar").unlink()
+    (tmp_path / "s/shard-000000.tar").mkdir()
+    with pytest.raises(ImageError, match=r"shard-000000\.tar: cannot be read \(Is a directory\)"):
+        found(images[0].as_py())
+
+
+def test_a_kept_shard_that_is_cut_short_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    images = pictures(tmp_path / "p", "1.png")
+    write_shards(images, tmp_path / "s", 10**6)
+    address = Shards(f"file://{tmp_path}/s")
+    assert address.open()(images[0].as_py()) == b"p 1.png"
+    (kept,) = (tmp_path / "cache/shards").glob("*.tar")
+    os.truncate(kept, 100)
+    assert address.open()(images[0].as_py()) == b"p 1.png"
