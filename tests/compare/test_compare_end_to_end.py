@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,9 +74,13 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
         "Against the best",
     ):
         assert part in report
+    log = next(output.glob("runs/product/seed1-*/log.txt")).read_text()
+    (said,) = re.findall(r"^Answers: (the .*)\.$", log, re.MULTILINE)
+    assert f": {said}" in report, "in the words of the run itself"
     results = json.loads((output / "results.json").read_text())
     for row in results["lines"].values():
         assert set(row["by_seed"]) == {"0", "1"}
+        assert {about["size"] for about in row["vocabularies"].values()} == {5}
         for kind in ("overall", "color", "yes/no"):
             assert 0 <= row["accuracy"][kind]["low"] <= row["accuracy"][kind]["mean"]
     configurations = {

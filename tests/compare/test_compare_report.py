@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ from vlm.compare.worker import FINISHED, LOG
 SEEDS = (0, 1, 2)
 TYPES = ["color", "yes/no"]
 SHARES = {"good": 0.95, "equal": 0.94, "poor": 0.6, "question_only": 0.5}
+VOCABULARY: dict[str, Any] = {
+    "size": 1234,
+    "hash": "a1b2c3d4e5f6",
+    "from": "train+val",
+    "validation_ceiling": 0.9321,
+}
+IN_WORDS = (
+    "the 1,234 answers of the vocabulary (a1b2c3d4e5f6, from training and validation questions, "
+    "so that validation leaks into it, 93.21 % of validation at best)"
+)
 
 
 def config(name: str) -> dict[str, Any]:
@@ -41,7 +52,9 @@ def config(name: str) -> dict[str, Any]:
     }
 
 
-def finish(run: Run, share: float, questions: int = 300) -> None:
+def finish(
+    run: Run, share: float, questions: int = 300, vocabulary: dict[str, Any] | None = VOCABULARY
+) -> None:
     """Leave what a run leaves that answered so many of the questions right."""
     results = run.folder / "20260101-000000"
     results.mkdir(parents=True)
@@ -57,16 +70,25 @@ def finish(run: Run, share: float, questions: int = 300) -> None:
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (results / "test_predictions.jsonl").write_text(lines)
-    floors = {"majority": 0.3333, "question_only": 0.4444, "ceiling": 0.9876}
+    floors = {
+        "majority": 0.3333,
+        # A control asks other questions.
+        "question_only": 0.1 if run.name == "question_only" else 0.4444,
+        "ceiling": 0.9776 + 0.01 * run.seed,
+    }
     test = {
-        "about": {"seconds": 10.0 + run.seed},
+        "about": {"seconds": 10.0 + run.seed, "vocabulary": vocabulary},
         "results": [{"type": kind, **floors} for kind in ("overall", *TYPES)],
     }
     (results / "test.json").write_text(json.dumps(test))
     (run.folder / FINISHED).write_text(json.dumps({"run": results.name}))
 
 
-def comparison(folder: Path, budget: int | None = None) -> Comparison:
+def comparison(
+    folder: Path,
+    budget: int | None = None,
+    vocabulary: Callable[[Run], dict[str, Any] | None] = lambda run: VOCABULARY,
+) -> Comparison:
     plan = Plan(
         folder / "mine.yaml",
         folder / "base.yaml",
@@ -94,7 +116,7 @@ def comparison(folder: Path, budget: int | None = None) -> Comparison:
             (run.folder / LOG).write_text("Traceback\nRuntimeError: too | big\n")
             failures.append(Failure(run, run.folder / LOG))
         else:
-            finish(run, SHARES[run.name])
+            finish(run, SHARES[run.name], vocabulary=vocabulary(run))
     questions, outcomes = read_outcomes(runs)
     assert questions is not None
     costs = {
@@ -194,3 +216,54 @@ def test_text_is_escaped() -> None:
     html = to_html("t & u", [section])
     for text in ("a &lt; b", "c &amp; d", "&lt;i&gt;", "e: &lt;f&gt;", "t &amp; u"):
         assert text in html
+
+
+def test_the_vocabulary_stands_beside_the_scores(made: dict[str, Any]) -> None:
+    accuracy = made["markdown"].split("\n## ")[2]
+    assert accuracy.startswith("Accuracy on test")
+    assert f"\n\nAnswers: {IN_WORDS}.\n\n" in accuracy
+    assert f"<p>Answers: {IN_WORDS}.</p>" in made["html"]
+    for row in made["results"]["lines"].values():
+        assert row["vocabularies"] == dict.fromkeys(row["by_seed"], VOCABULARY)
+
+
+def with_hash(run: Run) -> dict[str, Any]:
+    return VOCABULARY | {"hash": f"seed{run.seed}"}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "said"),
+    [
+        (
+            with_hash,
+            ["the runs have different vocabularies. seed 0: the 1,234 answers of the vocabulary "
+             "(seed0, from", "; seed 1: ", "; seed 2: "],
+        ),
+        (
+            lambda run: VOCABULARY if run.seed else with_hash(run),
+            ["the runs have different vocabularies. seed 0: ", f"; seed 1, seed 2: {IN_WORDS}."],
+        ),
+        (
+            lambda run: with_hash(run) if (run.name, run.seed) == ("poor", 1) else VOCABULARY,
+            ["the runs have different vocabularies. good (seed 0), ", "poor (seed 2)",
+             "; poor (seed 1): the 1,234 answers of the vocabulary (seed1, from "],
+        ),
+        (
+            lambda run: VOCABULARY | {"validation_ceiling": 0.9 + run.seed / 100},
+            ["the runs have one vocabulary, and different validation parts. seed 0: the", "90.00 %",
+             "91.00 %", "92.00 %"],
+        ),
+        (lambda run: None, ["Answers: each question's choices, or free text."]),
+    ],
+)  # fmt: skip
+def test_different_vocabularies_are_said(
+    vocabulary: Callable[[Run], dict[str, Any] | None], said: list[str], tmp_path: Path
+) -> None:
+    write_report(comparison(tmp_path, vocabulary=vocabulary), tmp_path)
+    (paragraph,) = re.findall("^Answers: .*$", (tmp_path / "report.md").read_text(), re.MULTILINE)
+    for part in said:
+        assert part in paragraph
+    lines = json.loads((tmp_path / "results.json").read_text())["lines"]
+    kept = [row["vocabularies"] for row in lines.values()]
+    made = [vocabulary(Run("poor", 1, {}, tmp_path)), vocabulary(Run("good", 0, {}, tmp_path))]
+    assert [kept[2]["1"], kept[0]["0"]] == made

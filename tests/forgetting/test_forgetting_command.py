@@ -98,6 +98,17 @@ def test_accuracy_is_that_of_the_answers(runs: dict[str, Path], data: Path, repo
         assert states(report)[name, 1]["accuracy"] == pytest.approx(sum(right) / len(right))
 
 
+def test_the_vocabulary_stands_beside_the_scores(runs: dict[str, Path], report: Path) -> None:
+    """In the words of the runs' own reports; all of one seed, so all have the same."""
+    about = read_checkpoint(runs["full"]).about["vocabulary"]
+    section = (report / "report.md").read_text().split("\n## ")[2]
+    words = f"the {about['size']} answers of the vocabulary ({about['hash']}, from the training"
+    assert re.search(rf"^Answers: {re.escape(words)}.* of validation at best\)\.$", section, re.M)
+    assert f"<p>Answers: {words}" in (report / "report.html").read_text()
+    found = json.loads((report / "results.json").read_text())["runs"]
+    assert {name: run["vocabulary"] for name, run in found.items()} == dict.fromkeys(runs, about)
+
+
 def test_the_report_holds_it_all(report: Path) -> None:
     text = (report / "report.md").read_text()
     for line in (

@@ -20,6 +20,7 @@ from vlm.compare.plots import plot_accuracy, plot_costs
 from vlm.compare.render import Section, to_html, to_markdown
 from vlm.compare.results import Comparison, Outcome
 from vlm.compare.significance import Estimate
+from vlm.compare.vocabularies import describe_vocabularies
 
 FLOORS = {
     "majority": "majority (most frequent answer)",
@@ -119,7 +120,8 @@ def _accuracy(comparison: Comparison, estimates: dict[str, dict[str, Estimate]])
         [
             f"Mean over seeds, in brackets the 95 % interval over {over}. Below the fusions stand "
             f"the controls, trained with the base's own fusion on data with one side taken away, "
-            f"and the floors and the ceiling, which need no training."
+            f"and the floors and the ceiling, which need no training.",
+            describe_vocabularies(comparison.vocabularies()),
         ],
         table,
         [("accuracy.png", "accuracy with intervals", plot)],
@@ -249,9 +251,15 @@ def _settings(comparison: Comparison) -> Section:
 
 
 def _floors(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """By column, then by type."""
-    rows = next(iter(comparison.outcomes.values())).test
-    return {name: {row["type"]: row[name] for row in rows} for name in FLOORS if name in rows[0]}
+    """By column, then by type; means over seeds, each of which has a training part of its own."""
+    # Of fusions alone: the controls' questions are others, and so are the answers to them.
+    tests = {seed: rows for outcome in comparison.ranked() for seed, rows in outcome.tests.items()}
+    each = [{row["type"]: row for row in rows} for rows in tests.values()]
+    return {
+        name: {kind: statistics.fmean(rows[kind][name] for rows in each) for kind in each[0]}
+        for name in FLOORS
+        if name in each[0]["overall"]
+    }
 
 
 def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
@@ -267,6 +275,7 @@ def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) 
             "parameters": variant.parameters,
             "accuracy": {kind: found._asdict() for kind, found in estimates[name].items()},
             "by_seed": {seed: float(np.mean(row)) for seed, row in outcome.scores.items()},
+            "vocabularies": outcome.vocabularies,
             "seconds": outcome.seconds,
             "runs": {seed: str(folder) for seed, folder in outcome.folders.items()},
             "cost": asdict(cost) if cost else None,

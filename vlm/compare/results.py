@@ -53,14 +53,17 @@ class Outcome:
         scores: by seed, (Q,) in [0, 1].
         seconds: of training, by seed.
         folders: of the results, by seed.
-        test: the `results` of one run's test.json, for the floors and the ceiling.
+        tests: the `results` of test.json, by seed, for the floors and the ceiling.
+        vocabularies: what the checkpoints keep of the answer vocabulary, by seed
+            (`vlm.data.vocabulary.describe_vocabulary`); None without one.
     """
 
     name: str
     scores: dict[int, Scores]
     seconds: dict[int, float]
     folders: dict[int, Path]
-    test: list[dict[str, Any]]
+    tests: dict[int, list[dict[str, Any]]]
+    vocabularies: dict[int, dict[str, Any] | None]
 
     @property
     def table(self) -> Scores:
@@ -104,6 +107,19 @@ class Comparison:
             for name, chosen in self.questions.rows().items()
         }
 
+    def vocabularies(self) -> dict[str, dict[str, Any] | None]:
+        """What each run's checkpoint keeps of its answer vocabulary: by seed where all runs of a
+        seed have the same, else by run."""
+        found = {
+            (name, seed): about
+            for name, outcome in self.outcomes.items()
+            for seed, about in outcome.vocabularies.items()
+        }
+        by_seed = {seed: about for (_, seed), about in found.items()}
+        if all(about == by_seed[seed] for (_, seed), about in found.items()):
+            return {f"seed {seed}": about for seed, about in by_seed.items()}
+        return {f"{name} (seed {seed})": about for (name, seed), about in found.items()}
+
     def differences(self) -> tuple[str, list[Difference]]:
         """The best fusion, and the others against it, best first."""
         scores = {outcome.name: outcome.scores for outcome in self.ranked()}
@@ -131,8 +147,10 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
                 f"split for all. Remove the runs made before the data changed."
             )
         report = json.loads((run.results / "test.json").read_text(encoding="utf-8"))
-        outcome = outcomes.setdefault(run.name, Outcome(run.name, {}, {}, {}, report["results"]))
+        outcome = outcomes.setdefault(run.name, Outcome(run.name, {}, {}, {}, {}, {}))
         outcome.scores[run.seed] = np.array([row["score"] for row in rows], dtype=np.float64)
         outcome.seconds[run.seed] = float(report["about"]["seconds"])
         outcome.folders[run.seed] = run.results
+        outcome.tests[run.seed] = report["results"]
+        outcome.vocabularies[run.seed] = report["about"].get("vocabulary")
     return questions, list(outcomes.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -67,3 +67,18 @@ def describe_vocabulary(
         "normalized": rules.normalize_answers,
         "validation_ceiling": fmean(vocabulary.best_score(given, score) for given in known),
     }
+
+
+def vocabulary_in_words(about: Mapping[str, Any]) -> str:
+    """An answer vocabulary's size, hash, source and ceiling, as they stand beside scores.
+
+    Args:
+        about: what `describe_vocabulary` gave, or of it the size and the hash alone.
+    """
+    source = {
+        "train": "from the training questions",
+        "train+val": "from training and validation questions, so that validation leaks into it",
+    }.get(about.get("from", ""), "of unknown source")
+    ceiling = about.get("validation_ceiling")
+    reach = f", {100 * ceiling:.2f} % of validation at best" if ceiling is not None else ""
+    return f"the {about['size']:,} answers of the vocabulary ({about['hash']}, {source}{reach})"

@@ -13,6 +13,7 @@ import torch
 
 from vlm import __version__
 from vlm.compare.render import Section, to_html, to_markdown
+from vlm.compare.vocabularies import describe_vocabularies
 from vlm.forgetting.plots import plot_layers, plot_tradeoff
 from vlm.forgetting.study import State, Study
 from vlm.metrics.aggregate import bootstrap_interval
@@ -108,7 +109,8 @@ def _tradeoff(study: Study) -> Section:
         f"Accuracy by the data set's own metric on {len(study.states[0].exam.ids):,} "  # type: ignore[union-attr]
         f"{study.settings.split} questions, with its 95 % interval over questions, clustered by "
         f"picture: it holds for other questions, and says nothing about other seeds. The original "
-        f"encoders would have 100 % and 1 of what is kept."
+        f"encoders would have 100 % and 1 of what is kept.",
+        describe_vocabularies({run.name: run.vocabulary for run in study.runs}),
     ]
     if study.settings.alphas:
         text.append(
@@ -240,7 +242,11 @@ def _results(study: Study, command: str) -> dict[str, Any]:
         "notes": study.notes,
         "split": study.settings.split,
         "runs": {
-            run.name: {"checkpoint": str(run.checkpoint.path), "seed": run.seed}
+            run.name: {
+                "checkpoint": str(run.checkpoint.path),
+                "seed": run.seed,
+                "vocabulary": run.vocabulary,
+            }
             for run in study.runs
         },
         "states": states,

@@ -35,6 +35,11 @@ class FineTuned:
         """Of its training."""
         return self.config.get("seed_everything")
 
+    @property
+    def vocabulary(self) -> dict[str, Any] | None:
+        """What its checkpoint keeps of the answer vocabulary; None of a run without."""
+        return self.checkpoint.about.get("vocabulary")
+
     def asked(self, part: str) -> dict[str, Any]:
         """The arguments of a part as the configuration gives them."""
         arguments: dict[str, Any] = self.config["model"][part].get("init_args") or {}

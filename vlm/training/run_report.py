@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
 from vlm.data.floors import compute_floors
+from vlm.data.vocabulary import vocabulary_in_words
 from vlm.heads.multi_task import answering
 from vlm.training.parts_table import parts_table
 from vlm.training.report import plot_curves, print_report, report_rows, write_report
@@ -107,10 +108,4 @@ def describe_answers(pl_module: Any) -> str:
     if answers is None:
         return "the set of each question's choices" if head.takes_choices else "free text"
     about = pl_module.about.get("vocabulary") or {}
-    source = {
-        "train": "from the training questions",
-        "train+val": "from training and validation questions, so that validation leaks into it",
-    }.get(about.get("from", ""), "of unknown source")
-    ceiling = about.get("validation_ceiling")
-    reach = f", {100 * ceiling:.2f} % of validation at best" if ceiling is not None else ""
-    return f"the {len(answers):,} answers of the vocabulary ({answers.hash}, {source}{reach})"
+    return vocabulary_in_words(about | {"size": len(answers), "hash": answers.hash})
