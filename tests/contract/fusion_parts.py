@@ -100,7 +100,9 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         lambda: Pooled(13, 11, partial(ConcatMLP, out_dim=17, hidden_dims=(19,))),
     ],
     MuRel: [
-        lambda: MuRel(13, 11, 7, 2, merge=partial(Block, hidden_dim=17, chunks=4, rank=3)),
+        lambda: MuRel(
+            13, 11, 7, 2, partial(Block, hidden_dim=17, chunks=4, rank=3), last_merge=Product
+        ),
         lambda: MuRel(
             7, 11, 7, 1, partial(MLB, hidden_dim=17), partial(MLB, hidden_dim=19), "mean"
         ),

@@ -18,7 +18,13 @@ from vlm.training.cli import VQACLI
 
 RECIPES = sorted((ROOT / "configs/recipes").glob("*.yaml"))
 # (learning rates of the groups at their peak, parameters that the recipe sets)
-PEAKS = {"butd": {0.002}, "ban": {0.002}, "mcan": {0.0001}, "vilt": {0.0001, 0.001}}
+PEAKS = {
+    "butd": {0.002},
+    "ban": {0.002},
+    "mcan": {0.0001},
+    "murel": {0.0006},
+    "vilt": {0.0001, 0.001},
+}
 WIDTH = 2048
 
 
@@ -92,7 +98,7 @@ def test_it_trains_on_a_batch(
     assert {round(g.get("initial_lr", g["lr"]), 9) for g in groups} == PEAKS[path.stem]
 
 
-def test_there_are_the_four() -> None:
+def test_there_are_the_five() -> None:
     assert [path.stem for path in RECIPES] == sorted(PEAKS)
 
 

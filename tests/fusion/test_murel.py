@@ -162,6 +162,14 @@ def test_merges_get_the_width() -> None:
     assert merges == [7, 7, 7, 7]
 
 
+def test_the_last_merge_may_be_another() -> None:
+    fusion = MuRel(13, 11, 7, 1, Product, Product, last_merge=partial(MLB, hidden_dim=5))
+    assert [type(fusion.cell.merge), type(fusion.merge)] == [Product, MLB]
+    assert fusion.merge.out_dim == 7
+    pairwise = fusion.cell.pairwise
+    assert {type(pairwise.boxes_merge), type(pairwise.regions_merge)} == {Product}
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"steps: got 0; wanted a positive integer"):
         small(steps=0)

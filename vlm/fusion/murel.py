@@ -25,7 +25,7 @@ class MuRel(Fusion):
         s_i = merge(m_i, question)
         e_i = max_j [pairwise_merge(b_j, b_i) + pairwise_merge(s_j, s_i)]       # j = i included
         m_i <- m_i + s_i + e_i                                                  # `steps` times
-        pooled = merge(max_i m_i, question)
+        pooled = last_merge(max_i m_i, question)
 
     m_i are the regions (patches) and b_i their boxes (Cadene et al. 2019, arXiv 1902.09487,
     section 3). The four merges have weights of their own. `tokens` are the regions. Time and memory
@@ -38,11 +38,12 @@ class MuRel(Fusion):
         out_dim: width of the regions inside and of the result; regions of another width are
             projected to it first.
         steps: number of repetitions.
-        merge: of a region, and at last of all of them, with the question: a class or a partial of
-            one. Its `out_dim` is set here.
+        merge: of a region with the question: a class or a partial of one. Its `out_dim` is set
+            here.
         pairwise_merge: of two regions and of their boxes, likewise. Where the image has no boxes,
             each region counts as the whole picture (0, 0, 1, 1).
         aggregation: over the regions j that region i is paired with.
+        last_merge: of all of them at last with the question, likewise; None for one like `merge`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class MuRel(Fusion):
         merge: MergeFactory = Block,
         pairwise_merge: MergeFactory = Block,
         aggregation: Aggregation = "max",
+        last_merge: MergeFactory | None = None,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(steps=steps)
@@ -63,7 +65,7 @@ class MuRel(Fusion):
         pairwise = PairwiseRelation(out_dim, pairwise_merge, aggregation)
         self.cell = MuRelCell(sized(merge, out_dim, text_dim, out_dim), pairwise)
         self.pool = MaxOverRegions()
-        self.merge = sized(merge, out_dim, text_dim, out_dim)
+        self.merge = sized(last_merge or merge, out_dim, text_dim, out_dim)
 
     def fuse(self, image: Features, text: Features) -> Features:
         regions = self.projection(image.zero_padding().tokens)  # (B, P, D)
