@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from known_model import (
     known_vqa,
 )
 from PIL import Image
+from torch import Tensor
 
 from vlm.cli import main
 from vlm.explain import Explanation, draw, explain, heat_map
@@ -57,6 +59,51 @@ def test_mistakes(run: Path, data: Path, change: list[str], message: str) -> Non
     picture = str(data / "test/images/0.png")
     with pytest.raises(SystemExit, match=f"vlm explain: .*{message}"):
         main(["explain", str(run), picture, "What color is it?", *change])
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["a"], "wanted two at least"),
+        (["a", "a"], "stands there twice"),
+        (["a", ""], "got an empty choice"),
+    ],
+)
+def test_choices_are_those_that_an_answer_takes(choices: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=f"choices: .*{message}"):
+        explain(known_vqa(TimesFusion()), known_picture(), QUESTION, choices=choices)
+
+
+def test_a_method_that_proves_not_to_fit_is_left_out(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a model whose answer rests on the picture's summary alone, made of something else."""
+    vqa = known_vqa(TimesFusion())
+    encode = type(vqa.model.image_encoder).encode
+
+    def apart(self: Any, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return encode(self, images, mask)[0], encode(self, images, mask)[1]
+
+    monkeypatch.setattr(type(vqa.model.image_encoder), "encode", apart)
+    monkeypatch.setattr("vlm.explain.command.load", lambda *_, **__: vqa)
+    asked = ["run", str(data / "test/images/0.png"), QUESTION]
+    main(["explain", *asked, "--all-methods", "--output", str(tmp_path / "why")])
+    found = json.loads((tmp_path / "why.json").read_text())
+    methods = [explanation["method"] for explanation in found]
+    assert methods == ["occlusion", "integrated_gradients"]
+    assert "grad_cam is left out: method: the answer does not" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="purple"):
+        main(["explain", *asked, "--all-methods", "--answer", "purple"])
+
+
+def test_a_place_that_cannot_be_written_is_a_line(run: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = [str(run), str(data / "test/images/0.png"), "What color is it?"]
+    with pytest.raises(SystemExit, match=r"^vlm explain: .*(File exists|Not a directory)"):
+        main(["explain", *asked, "--output", str(tmp_path / "file/why")])
 
 
 def test_missing_files(run: Path, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm.checkpoint import CheckpointError
+from vlm.explain.case import Case
 from vlm.explain.drawing import draw, stack
 from vlm.explain.explainer import explain_case, make_case, methods_for
-from vlm.explain.methods import METHODS, IntegratedGradients, Occlusion
+from vlm.explain.explanation import Explanation
+from vlm.explain.methods import METHODS, Occlusion
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
 from vlm.inference import load
@@ -43,24 +45,34 @@ def explain_command(arguments: Sequence[str]) -> None:
         "--trust", action="store_true", help="run the code of parts from outside vlm"
     )
     given = parser.parse_args(arguments)
+    png, text = (Path(f"{given.output}.{ending}") for ending in ("png", "json"))
     try:
         model = load(given.checkpoint, trust=given.trust).model
         case = make_case(model, given.image, given.question, given.answer, given.choices)
-        names = methods_for(model) if given.all_methods else [given.method]
-        if given.all_methods and not IntegratedGradients.available():
-            names.remove(IntegratedGradients.name)
-            print("integrated_gradients is left out: captum is not installed.", file=sys.stderr)
-        found = [explain_case(case, METHODS[name]()) for name in names]
-    except (CheckpointError, ImageError, ValueError) as error:
+        png.parent.mkdir(parents=True, exist_ok=True)  # before what may take minutes
+        found = _all(case) if given.all_methods else [explain_case(case, METHODS[given.method]())]
+        photo = None if isinstance(model.image_encoder.transform, RegionTransform) else given.image
+        stack([draw(explanation, photo) for explanation in found]).save(png)
+        plain = [explanation.as_dict() for explanation in found]
+        content = json.dumps(plain if given.all_methods else plain[0]) + "\n"
+        text.write_text(content, encoding="utf-8")
+    except (CheckpointError, ImageError, OSError, ValueError) as error:
         sys.exit(f"vlm explain: {error}")
-    photo = None if isinstance(model.image_encoder.transform, RegionTransform) else given.image
-    png, text = (Path(f"{given.output}.{ending}") for ending in ("png", "json"))
-    png.parent.mkdir(parents=True, exist_ok=True)
-    stack([draw(explanation, photo) for explanation in found]).save(png)
-    plain = [explanation.as_dict() for explanation in found]
-    text.write_text(json.dumps(plain if given.all_methods else plain[0]) + "\n", encoding="utf-8")
     for explanation in found:
         print(f"{explanation.answer}  ({explanation.method}, {1000 * explanation.seconds:.0f} ms)")
         for word, relevance in zip(explanation.words, explanation.word_relevance, strict=True):
             print(f"{relevance:+10.3f}  {word}")
     print(f"{png}\n{text}")
+
+
+def _all(case: Case) -> list[Explanation]:
+    """By every method that fits the model; one that proves not to is told of and left out."""
+    found = []
+    for name in methods_for(case.model):
+        try:
+            found.append(explain_case(case, METHODS[name]()))
+        except ValueError as error:
+            if name == Occlusion.name:  # it fits all: the mistake is in what was asked
+                raise
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vlm.choices import mistake_in
 from vlm.explain.case import Case
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion
@@ -68,6 +69,8 @@ def make_case(
         raise ValueError(f"question: got {question!r}; wanted text that asks about the picture.")
     if isinstance(choices, str):
         raise ValueError(f"choices: got {choices!r}; wanted a list of texts.")
+    if choices is not None and (mistake := mistake_in(choices)):
+        raise ValueError(f"choices: {mistake}")
     transform: Any = model.image_encoder.transform
     size = (1, 1)
     if isinstance(transform, ImageTransform):

@@ -12,6 +12,7 @@ from vlm.explain.methods.base import Method, Relevance
 from vlm.explain.methods.flow import BETWEEN, flow
 from vlm.features import Features
 from vlm.fusion.attention import RecordsAttention, record_attention, trace_attention
+from vlm.fusion.ban import BilinearAttention
 from vlm.fusion.murel import MaxOverRegions
 from vlm.model import VQAModel
 
@@ -23,15 +24,18 @@ class Map(NamedTuple):
         name: of the part inside the fusion.
         weights: (B, heads, L, P) or (B, glimpses, P).
         used: the weights as the fusion used them, before they were brought into that form: what a
-            gradient leads to.
+            gradient leads to. Where patches attend to words their rows are the patches, unless
+            these are `weights` themselves.
         to_words: True where patches attend to words: each patch's column sums to one, so only the
             rows (words) can be compared.
+        pairs: True where one softmax is over all pairs of a word and a patch.
     """
 
     name: str
     weights: Tensor
     used: Tensor
     to_words: bool
+    pairs: bool
 
 
 class Attention(Method):
@@ -99,9 +103,10 @@ class AttentionGradient(Method):
             for m, gradient in zip(maps, found, strict=True):
                 weights = m.used.detach()
                 products = torch.zeros_like(weights) if gradient is None else gradient * weights
-                # A bilinear map has one softmax over all its pairs, others one for each row.
-                axes = (-2, -1) if m.weights.ndim == 4 else (-1,)
-                positives.append((products - weights * products.sum(axes, keepdim=True)).relu())
+                turned = m.to_words and m.used is m.weights
+                axes = (-2, -1) if m.pairs else (-2,) if turned else (-1,)
+                positive_here = (products - weights * products.sum(axes, keepdim=True)).relu()
+                positives.append(positive_here.mT if m.to_words != turned else positive_here)
             return _summed(case, kept, positives, maps)
 
 
@@ -146,7 +151,8 @@ def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor]:
         part = fusion.get_submodule(name)
         used = [weights for module, weights in traced if module is part] or passes
         to_words = getattr(part, "words_last", False)
-        maps += [Map(name, w, u, to_words) for w, u in zip(passes, used, strict=True)]
+        pairs = isinstance(part, BilinearAttention)
+        maps += [Map(name, w, u, to_words, pairs) for w, u in zip(passes, used, strict=True)]
     if not maps:
         raise ValueError(_no_attention(case.model))
     return maps, evidence
