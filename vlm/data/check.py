@@ -67,7 +67,6 @@ class _Check:
         return self.found
 
     def _read(self) -> None:
-        said = set()
         with collecting(self.found.errors):
             for split in SPLITS:
                 try:
@@ -75,9 +74,7 @@ class _Check:
                         self.tables[split] = self.data.table(split)
                 except (DataError, OSError) as error:
                     # A file that cannot be read, or cut, fails for each of its splits.
-                    if str(error) not in said:
-                        self.found.errors.add("unreadable data", str(error))
-                    said.add(str(error))
+                    self.found.errors.add_once("unreadable data", str(error))
 
     def _summarize(self, split: Split) -> None:
         table = self.tables[split]

@@ -7,14 +7,16 @@ pictures with 38,575 and 9,673 questions and 13 answers (the package's README).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
+from vlm.data.sets.official import each_record
 
 SHAPES = ("circle", "rectangle", "triangle")
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
@@ -23,6 +25,8 @@ ANSWERS = sorted([*COLORS, *SHAPES, "no", "yes"])
 
 class EasyVQA(VQADataModule):
     """easy-VQA (`vlm.data.easy_vqa`), with a validation part cut from its training images.
+
+    No size is checked: pip checks the package, and a folder in its layout may have any size.
 
     Args:
         root: folder of the data; None takes the installed package `easy-vqa`.
@@ -55,24 +59,28 @@ def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = Non
     source = folder / "questions.json"
     if not source.is_file():
         raise FileNotFoundError(f"{source}: there is no such file; wanted easy-VQA's layout.")
+    wanted = f"{source}: wanted a JSON list of [question, answer, image number]"
     try:
-        triples = [(q, a, i) for q, a, i in json.loads(source.read_text(encoding="utf-8"))]
+        triples = list(json.loads(source.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{source}: wanted a JSON list of [question, answer, image number] ({error})."
-        ) from None
-    rows = (
-        {
-            "id": f"{split}-{number}",
+        raise DataError(f"{wanted} ({error}).") from None
+
+    def rows(number: int, triple: Any) -> Iterator[dict[str, Any]]:
+        try:
+            question, answer, image = triple
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{wanted} (question {number}: {error}).") from None
+        yield {
+            "id": f"{split}-{number - 1}",
+            "number": number,
             "image": str(folder / "images" / f"{image}.png"),
             "question": question,
             "answers": [answer],
             "answer_type": _answer_type(answer),
             "choices": ANSWERS,
         }
-        for number, (question, answer, image) in enumerate(triples)
-    )
-    return question_table(rows, str(source))
+
+    return question_table(each_record(enumerate(triples, start=1), rows), str(source))
 
 
 def _answer_type(answer: str) -> str:

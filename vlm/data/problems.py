@@ -27,11 +27,19 @@ class Problems:
         self.limit = limit
         self.counts: Counter[str] = Counter()
         self.kept: defaultdict[str, list[str]] = defaultdict(list)
+        self._said: set[int] = set()
 
     def add(self, kind: str, message: str) -> None:
         self.counts[kind] += 1
         if len(self.kept[kind]) < self.limit:
             self.kept[kind].append(message)
+
+    def add_once(self, kind: str, message: str) -> None:
+        """The same, but for what was added so before: a file may be read for several splits."""
+        said = hash((kind, message))  # not the text: there may be one for each row
+        if said not in self._said:
+            self._said.add(said)
+            self.add(kind, message)
 
     def add_unsaid(self, kind: str, count: int) -> None:
         """Count problems of which enough are kept."""
@@ -70,4 +78,4 @@ def report(kind: str, message: str) -> None:
     problems = _collected.get()
     if problems is None:
         raise DataError(message) from None
-    problems.add(kind, message)
+    problems.add_once(kind, message)

@@ -49,8 +49,9 @@ def question_table(
     Args:
         rows: one dict per question with the columns of `SCHEMA`; id, image and question must be
             there. A `place` names file and line; without it errors say which question of the
-            source it is. `mistakes` are (column, kind, message) of values that the reader itself
-            could not use and left out.
+            source it is: its `number` there, where a reader leaves rows out, or else how many came
+            before. `mistakes` are (column, kind, message) of values that the reader itself could
+            not use and left out.
         source: file or data set, for the errors.
         columns: what the file calls our columns, to name them in errors.
 
@@ -112,7 +113,8 @@ def _checked(
     numbers: array[int],
 ) -> Iterator[dict[str, Any]]:
     """The rows without a mistake; the others are reported."""
-    for number, raw in enumerate(rows, start=1):
+    for counted, raw in enumerate(rows, start=1):
+        number = raw.get("number", counted)
         row = _gated(raw)
         mistakes = list(_mistakes(row))
         for name, kind, message in mistakes:

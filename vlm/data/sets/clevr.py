@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
-from vlm.data.sets.official import check_size, fields
+from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
 from vlm.data.table_cache import cached
 
@@ -56,11 +56,16 @@ class CLEVR(VQADataModule):
 
 
 def _rows(records: list[Any], path: Path, images: Path, answered: bool) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(records, start=1):
+    def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
         index, image, question = fields(
             record, path, number, question_index=int, image_filename=str, question=str
         )
-        row = {"id": str(index), "image": str(images / image), "question": question}
+        row = {
+            "id": str(index),
+            "number": number,
+            "image": str(images / image),
+            "question": question,
+        }
         if answered:
             answer, program = fields(record, path, number, answer=str, program=list)
             (function,) = fields(program[-1] if program else None, path, number, function=str)
@@ -70,6 +75,8 @@ def _rows(records: list[Any], path: Path, images: Path, answered: bool) -> Itera
                 "question_type": function,
             }
         yield row
+
+    return each_record(enumerate(records, start=1), rows)
 
 
 def _kind(function: str) -> str:

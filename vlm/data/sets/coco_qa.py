@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import check_size, official_file, text_lines
+from vlm.data.sets.official import check_size, each_record, official_file, text_lines
 from vlm.metrics import mean_wups
 
 SITE = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
@@ -66,17 +66,21 @@ def _rows(folder: Path, images: Path) -> Iterator[dict[str, Any]]:
     if len({len(column) for column in columns}) > 1:
         counts = ", ".join(f"{n} {len(c)}" for n, c in zip(_FILES, columns, strict=True))
         raise DataError(f"{folder}: got {counts} lines; wanted as many in each. Get them again.")
-    for number, (question, answer, image, kind) in enumerate(zip(*columns, strict=True)):
+
+    def rows(number: int, line: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        question, answer, image, kind = line
         if not answer or not image.isdecimal() or kind not in ("0", "1", "2", "3"):
             raise DataError(
-                f"{folder}, line {number + 1} of each file: got the answer {answer!r}, the image "
+                f"{folder}, line {number} of each file: got the answer {answer!r}, the image "
                 f"id {image!r} and the type {kind!r}; wanted a text, a number, and 0 to 3."
             )
         yield {
-            "id": f"{folder.name}-{number}",
-            "place": f"{folder / _FILES[0]}, line {number + 1}",
+            "id": f"{folder.name}-{number - 1}",
+            "place": f"{folder / _FILES[0]}, line {number}",
             "image": str(images / f"COCO_{images.name}_{int(image):012d}.jpg"),
             "question": question,
             "answers": [answer],
             "answer_type": TYPES[int(kind)],
         }
+
+    return each_record(enumerate(zip(*columns, strict=True), start=1), rows)

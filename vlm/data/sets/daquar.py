@@ -16,7 +16,7 @@ import pyarrow as pa
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json_lines
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import fields, official_file, text_lines
+from vlm.data.sets.official import each_record, fields, official_file, text_lines
 from vlm.metrics import mean_wups
 
 GET = (
@@ -83,8 +83,8 @@ def _text_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
     lines = text_lines(path)
     while lines and not lines[-1]:
         lines.pop()
-    for number, question in enumerate(lines[::2]):
-        line = 2 * number + 1
+
+    def rows(line: int, question: str) -> Iterator[dict[str, Any]]:
         names = _IMAGE.findall(question)
         answer = lines[line] if line < len(lines) else ""
         if not names or not answer:
@@ -94,21 +94,26 @@ def _text_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
             )
         yield _row(
             f"{path}, line {line}",
-            f"{split}-{number}",
+            f"{split}-{line // 2}",
             path.parent / "nyu_depth_images" / f"image{names[-1]}.png",
             _AT_THE_END.sub(" ", question).strip(),
             answer.split(","),
         )
 
+    # A question and its answer take two lines.
+    return each_record(zip(range(1, len(lines) + 1, 2), lines[::2], strict=True), rows)
+
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line, record in read_json_lines(path):
+    def rows(line: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         key, image, question, parts = fields(
             record, path, line, question_id=str, image=str, question=str, answers=list
         )
         if not parts or not all(isinstance(part, str) for part in parts):
             raise DataError(f"{path}, line {line}: got the answers {parts!r}; wanted texts.")
         yield _row(f"{path}, line {line}", key, path.parent / image, question, parts)
+
+    return each_record(read_json_lines(path), rows)
 
 
 def _row(place: str, key: str, image: Path, question: str, parts: Sequence[str]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json
-from vlm.data.questions import DataError, joined, question_table
-from vlm.data.sets.official import fields
+from vlm.data.questions import DataError, joined, question_table, with_rows
+from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file
 from vlm.data.sources import is_there
 from vlm.data.table_cache import cached
@@ -155,21 +155,26 @@ def _read_with_facts(path: Path, images: Path, choices: Path) -> pa.Table:
     records = _records(path)
     table = question_table(_rows(records, path, images, True), str(path))
     allowed = read_json(choices) if is_there(choices) else {}
-    facts: list[dict[str, Any]] = []
-    for key in table["id"].to_pylist():
+
+    def facts(key: str, record: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         balanced, entailed, groups, types = fields(
-            records[key], path, key, isBalanced=bool, entailed=list, groups=dict, types=dict
+            record, path, key, isBalanced=bool, entailed=list, groups=dict, types=dict
         )
-        facts.append({"balanced": balanced})
-        if not balanced:  # the metrics ask these for their answer only
-            continue
-        facts[-1] |= {"entailed": entailed, "global_group": groups.get("global")}
-        if allowed:
+        known = {"balanced": balanced}
+        if balanced:  # the metrics ask the others for their answer only
+            known |= {"entailed": entailed, "global_group": groups.get("global")}
+        if balanced and allowed:
             valid, plausible = fields(allowed.get(key), choices, key, valid=list, plausible=list)
             common = "Common" in types["detailed"]
-            facts[-1]["valid"] = _IN_COMMON if common else valid
-            facts[-1]["plausible"] = _IN_COMMON if common else plausible
-    columns = pa.Table.from_pylist(facts, _FACTS)
+            known["valid"] = _IN_COMMON if common else valid
+            known["plausible"] = _IN_COMMON if common else plausible
+        yield key, known
+
+    ids = table["id"].to_pylist()
+    found = dict(each_record(((key, records[key]) for key in ids), facts))
+    if len(found) < len(ids):  # malformed ones, reported
+        table = with_rows(table, np.asarray([key in found for key in ids]))
+    columns = pa.Table.from_pylist(list(found.values()), _FACTS)
     for field in _FACTS:
         table = table.append_column(field, columns[field.name])
     return table
@@ -185,9 +190,15 @@ def _records(path: Path) -> dict[str, Any]:
 def _rows(
     records: dict[str, Any], path: Path, images: Path, answered: bool
 ) -> Iterator[dict[str, Any]]:
-    for key, record in records.items():
+    def rows(number: int, item: tuple[str, Any]) -> Iterator[dict[str, Any]]:
+        key, record = item
         image, question = fields(record, path, key, imageId=str, question=str)
-        row = {"id": key, "image": join(images, f"{image}.jpg"), "question": question}
+        row = {
+            "id": key,
+            "number": number,
+            "image": join(images, f"{image}.jpg"),
+            "question": question,
+        }
         if answered:
             answer, types = fields(record, path, key, answer=str, types=dict)
             structural, semantic, _ = fields(
@@ -199,6 +210,8 @@ def _rows(
                 "question_type": _SEMANTIC.get(semantic, semantic),
             }
         yield row
+
+    return each_record(enumerate(records.items(), start=1), rows)
 
 
 def _mean(values: np.ndarray) -> float | None:

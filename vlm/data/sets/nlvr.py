@@ -14,7 +14,7 @@ import pyarrow as pa
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json_lines
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import fields, official_file
+from vlm.data.sets.official import each_record, fields, official_file
 from vlm.data.table_cache import cached
 
 GET = "Clone https://github.com/lil-lab/nlvr; `root` is its folder nlvr."
@@ -62,7 +62,7 @@ class NLVR(VQADataModule):
 
 
 def _rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    for line, record in read_json_lines(path):
+    def rows(line: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         sentence, identifier, directory, label = fields(
             record, path, line, sentence=str, identifier=str, directory=str, label=str
         )
@@ -85,3 +85,5 @@ def _rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
                 # folder differ in the order of their boxes only.
                 "group": directory,
             }
+
+    return each_record(read_json_lines(path), rows)

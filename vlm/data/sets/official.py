@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 from vlm.data.json_file import read_lines
-from vlm.data.questions import DataError
+from vlm.data.problems import DataError, is_collecting, report
+
+Which = TypeVar("Which")
+Record = TypeVar("Record")
+Row = TypeVar("Row")
 
 
 class MissingFile(DataError, FileNotFoundError):
@@ -28,6 +33,22 @@ def official_file(path: Path, get: str) -> Path:
     if not path.is_file():
         raise MissingFile(f"{path}: there is no such file. {get}")
     return path
+
+
+def each_record(
+    records: Iterable[tuple[Which, Record]], rows: Callable[[Which, Record], Iterable[Row]]
+) -> Iterator[Row]:
+    """The rows of a file's records. A malformed record is reported; a check then reads the next.
+
+    Args:
+        records: each with its number (from 1), id or line.
+        rows: of one record, none for one that is left out; raises DataError where it is malformed.
+    """
+    for which, record in records:
+        try:
+            yield from rows(which, record)
+        except DataError as error:
+            report("malformed record", str(error))
 
 
 _WANTED: dict[type | UnionType, str] = {
@@ -88,9 +109,11 @@ def check_size(questions: int, published: int | None, source: Path | str, cited:
         cited: who gives the number.
     """
     if published is not None and questions != published:
+        # What is wrong with the others is among the problems.
+        usable = " that can be used" if is_collecting() else ""
         warnings.warn(
-            f"{source}: got {questions:,} questions; {cited} gives {published:,}. Get the file "
-            f"again, unless it was shortened on purpose.",
+            f"{source}: got {questions:,} questions{usable}; {cited} gives {published:,}. Get the "
+            f"file again, unless it was shortened on purpose.",
             stacklevel=2,
         )
 
@@ -106,8 +129,10 @@ def text_lines(path: Path) -> list[str]:
         try:
             lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
         except UnicodeDecodeError as error:
-            raise DataError(
+            report(
+                "unreadable line",
                 f"{path}, line {number}, byte {start + error.start}: not UTF-8 text. Get the file "
-                f"again."
-            ) from None
+                f"again.",
+            )
+            lines.append(line.decode("utf-8", "replace").strip())  # the others keep their numbers
     return lines

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import check_size, fields
+from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa import COCO_PHOTOS
 from vlm.data.sets.vqa_files import json_file, json_records, read_mscoco
 from vlm.metrics import direct_answer_accuracy, vqa_accuracy
@@ -105,21 +105,26 @@ class AOKVQA(VQADataModule):
 
     def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
         difficult = 0
-        for number, record in enumerate(records, start=1):
+
+        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
+            nonlocal difficult
             kinds = {"question_id": str, "image_id": int, "question": str, "choices": list}
             key, image, question, choices = fields(record, source, number, **kinds)
             if part == "val" and self.task == "direct_answer":
                 (hard,) = fields(record, source, key, difficult_direct_answer=bool)
                 difficult += hard
                 if hard:
-                    continue
+                    return
             yield {
                 "id": key,
+                "number": number,
                 "image": f"{self.images}/{part}2017/{image:012d}.jpg",
                 "question": question,
                 "answers": None if part == "test" else self._answers(record, source, choices),
                 "choices": choices,
             }
+
+        yield from each_record(enumerate(records, start=1), rows)
         if difficult:
             rank_zero_info(
                 f"A-OKVQA: {difficult} of {len(records)} validation questions are too difficult "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pyarrow as pa
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.picture_file import PictureFile
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import MissingFile, fields
-from vlm.data.table_file import read_records
+from vlm.data.sets.official import MissingFile, each_record, fields
+from vlm.data.table_file import Record, read_records
 
 GET = (
     "Get the folder data/ of https://huggingface.co/datasets/flaviagiammarino/path-vqa, such as "
@@ -53,23 +54,31 @@ class PathVQA(VQADataModule):
         return question_table(self._rows(files, split), str(self.root / "data" / split))
 
     def _rows(self, files: list[Path], split: str) -> Iterator[dict[str, Any]]:
-        number = 0
-        for path in files:
-            for record in read_records(str(path), ("image", "question", "answer")):
-                image, question, answer = fields(
-                    record.values, path, record.number, image=dict, question=str, answer=str
-                )
-                if not isinstance(image.get("bytes"), bytes):
-                    raise DataError(f"{record.place}: the image has no bytes. {GET}")
-                yield {
-                    "id": f"{split}-{number}",
-                    "place": record.place,
-                    "image": self.picture_source.add(image["bytes"], str(path)),
-                    "question": question,
-                    "answers": [answer],
-                    "answer_type": "yes/no" if answer.lower() in _YES_NO else "open",
-                }
-                number += 1
+        columns = ("image", "question", "answer")
+        records = ((path, record) for path in files for record in read_records(str(path), columns))
+        for row, picture, path in each_record(enumerate(records), partial(_row, split)):
+            # No place for pictures is no record's mistake.
+            yield row | {"image": self.picture_source.add(picture, str(path))}
+
+
+def _row(
+    split: str, number: int, source: tuple[Path, Record]
+) -> Iterator[tuple[dict[str, Any], bytes, Path]]:
+    path, record = source
+    image, question, answer = fields(
+        record.values, path, record.number, image=dict, question=str, answer=str
+    )
+    picture = image.get("bytes")
+    if not isinstance(picture, bytes):
+        raise DataError(f"{record.place}: the image has no bytes. {GET}")
+    row = {
+        "id": f"{split}-{number}",
+        "place": record.place,
+        "question": question,
+        "answers": [answer],
+        "answer_type": "yes/no" if answer.lower() in _YES_NO else "open",
+    }
+    yield row, picture, path
 
 
 def _parts(folder: Path, split: str) -> list[Path]:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
-from vlm.data.sets.official import fields
+from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
 
 SITE = "https://www.med-vqa.com/slake/"
@@ -49,31 +49,31 @@ class SLAKE(VQADataModule):
         name = {"train": "train", "validation": "validate", "test": "test"}[split]
         path = json_file(self.root / f"{name}.json", GET)
         records = json_records(path, "questions")
-        rows = _rows(records, path, self.root / "imgs", self.language)
-        table = question_table(rows, str(path))
-        if self.language != "both":
-            rank_zero_info(
-                f"SLAKE: {len(records) - len(table):,} of {len(records):,} {name} questions are in "
-                f"the other language than {self.language!r} and left out."
+        rows = self._rows(records, path, self.root / "imgs", name)
+        return question_table(rows, str(path))
+
+    def _rows(
+        self, records: list[Any], path: Path, images: Path, name: str
+    ) -> Iterator[dict[str, Any]]:
+        others = 0
+
+        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
+            nonlocal others
+            key, image, question, answer, kind, content_type, spoken = fields(
+                record,
+                path,
+                number,
+                qid=str | int,
+                img_name=str,
+                question=str,
+                answer=str,
+                answer_type=str,
+                content_type=str,
+                q_lang=str,
             )
-        return table
-
-
-def _rows(records: list[Any], path: Path, images: Path, language: str) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(records, start=1):
-        key, image, question, answer, kind, content_type, spoken = fields(
-            record,
-            path,
-            number,
-            qid=str | int,
-            img_name=str,
-            question=str,
-            answer=str,
-            answer_type=str,
-            content_type=str,
-            q_lang=str,
-        )
-        if language in (spoken, "both"):
+            if self.language not in (spoken, "both"):
+                others += 1
+                return
             yield {
                 "id": str(key),
                 "place": f"{path}, question {number}",
@@ -83,3 +83,10 @@ def _rows(records: list[Any], path: Path, images: Path, language: str) -> Iterat
                 "answer_type": kind.lower(),
                 "question_type": content_type,
             }
+
+        yield from each_record(enumerate(records, start=1), rows)
+        if self.language != "both":
+            rank_zero_info(
+                f"SLAKE: {others:,} of {len(records):,} {name} questions are in the other language "
+                f"than {self.language!r} and left out."
+            )

@@ -26,7 +26,7 @@ class TDIUC(VQADataModule):
     Its authors test on val2014; a validation part is cut from the training images. One answer a
     question, the file's first, as in the authors' script. Metric: simple accuracy by question type
     and its arithmetic and harmonic mean over the types, plain and normalised by answer
-    (`vlm.metrics.mean_per_type`).
+    (`vlm.metrics.mean_per_type`). No size is checked: the paper gives the sum of both parts alone.
 
     Args:
         root: the folder TDIUC.

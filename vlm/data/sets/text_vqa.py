@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
-from vlm.data.sets.official import check_size, fields
+from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
 
 SITE = "https://textvqa.org/dataset"
@@ -55,13 +55,17 @@ class TextVQA(VQADataModule):
 
     def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
         folder = "test_images" if part == "test" else "train_images"
-        for number, record in enumerate(records, start=1):
+
+        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
             kinds = {"question_id": int, "image_id": str, "question": str}
             key, image, question = fields(record, source, number, **kinds)
             answers = None if part == "test" else fields(record, source, number, answers=list)[0]
             yield {
                 "id": str(key),
+                "number": number,
                 "image": f"{self.images}/{folder}/{image}.jpg",
                 "question": question,
                 "answers": answers,
             }
+
+        return each_record(enumerate(records, start=1), rows)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import DataError, question_table
-from vlm.data.sets.official import check_size, fields
+from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
 from vlm.data.table_cache import cached
 
@@ -62,34 +62,39 @@ class Visual7W(VQADataModule):
 
 
 def _rows(records: list[Any], path: Path, images: Path, name: str) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(records, start=1):
-        split, image, pairs = fields(
+    def pairs(number: int, record: Any) -> Iterator[tuple[tuple[int, int], tuple[str, Any]]]:
+        split, image, given = fields(
             record, path, f"image {number}", split=str, filename=str, qa_pairs=list
         )
-        if split != name:
-            continue
-        for pair in pairs:
-            key, question, answer, kind, wrong = fields(
-                pair,
-                path,
-                f"image {number}",
-                qa_id=int,
-                question=str,
-                answer=str,
-                type=str,
-                multiple_choices=list,
+        if split == name:
+            for place, pair in enumerate(given, start=1):
+                yield (number, place), (image, pair)
+
+    def rows(which: tuple[int, int], source: tuple[str, Any]) -> Iterator[dict[str, Any]]:
+        (number, place), (image, pair) = which, source
+        key, question, answer, kind, wrong = fields(
+            pair,
+            path,
+            f"image {number}, pair {place}",
+            qa_id=int,
+            question=str,
+            answer=str,
+            type=str,
+            multiple_choices=list,
+        )
+        if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
+            raise DataError(
+                f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
+                f"{wrong!r}; wanted other texts than the answer."
             )
-            if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
-                raise DataError(
-                    f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
-                    f"{wrong!r}; wanted other texts than the answer."
-                )
-            yield {
-                "id": str(key),
-                "place": f"{path}, image {number}",
-                "image": str(images / image),
-                "question": question,
-                "answers": [answer],
-                "answer_type": kind,
-                "choices": sorted([answer, *wrong]),
-            }
+        yield {
+            "id": str(key),
+            "place": f"{path}, image {number}",
+            "image": str(images / image),
+            "question": question,
+            "answers": [answer],
+            "answer_type": kind,
+            "choices": sorted([answer, *wrong]),
+        }
+
+    return each_record(each_record(enumerate(records, start=1), pairs), rows)

@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
-from vlm.data.sets.official import check_size, fields
+from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import answer_text, json_file, json_records
 from vlm.metrics import normalize_answer, per_answer, vizwiz_accuracy
 
@@ -65,9 +65,14 @@ class VizWiz(VQADataModule):
         return table
 
     def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
-        for number, record in enumerate(records, start=1):
+        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
             image, question = fields(record, source, number, image=str, question=str)
-            row = {"id": image, "image": f"{self.images}/{part}/{image}", "question": question}
+            row = {
+                "id": image,
+                "number": number,
+                "image": f"{self.images}/{part}/{image}",
+                "question": question,
+            }
             if part != "test":
                 kinds = {"answers": list, "answer_type": str, "answerable": int}
                 row["answers"], row["answer_type"], answerable = fields(
@@ -75,6 +80,8 @@ class VizWiz(VQADataModule):
                 )
                 row["question_type"] = "answerable" if answerable else UNANSWERABLE
             yield row
+
+        return each_record(enumerate(records, start=1), rows)
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         return vizwiz_accuracy(prediction, answers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from vlm.data.json_file import read_json
 from vlm.data.problems import DataError, report
 from vlm.data.questions import question_table
-from vlm.data.sets.official import fields, official_file
+from vlm.data.sets.official import each_record, fields, official_file
 from vlm.data.sources import is_there
 
 Record = dict[str, Any]
@@ -38,31 +38,33 @@ def read_vqa(
         DataError: a file that is not so, questions without annotations, annotations without
             questions (with counts and the first ids), an id that repeats.
     """
-    asked = json_records(questions, "questions")
-    keys = [
-        str(fields(question, questions, number, question_id=str | int, question=str)[0])
-        for number, question in enumerate(asked, start=1)
-    ]
+    records = json_records(questions, "questions")
+
+    def question(number: int, record: Record) -> Iterator[tuple[int, Record]]:
+        fields(record, questions, number, question_id=str | int, question=str)
+        yield number, record
+
+    asked = list(each_record(enumerate(records, start=1), question))
     known = None if annotations is None else _by_id(annotations)
     if known is not None:
-        _check_join(keys, questions, known, annotations)
+        _check_join(_ids(records), questions, known, annotations)
     read = answers or annotators
 
-    def rows() -> Iterator[Record]:
-        for key, question in zip(keys, asked, strict=True):
-            row = {"id": key, "image": image(question), "question": question["question"]}
-            if known is not None:
-                if key not in known:  # reported already
-                    continue
-                annotation = known[key]
-                row |= {
-                    "answers": read(annotation),
-                    "answer_type": annotation.get("answer_type"),
-                    "question_type": annotation.get("question_type"),
-                }
-            yield row
+    def rows(number: int, record: Record) -> Iterator[Record]:
+        key = str(record["question_id"])
+        row = {"id": key, "number": number, "image": image(record), "question": record["question"]}
+        if known is not None:
+            annotation = known.get(key)
+            if annotation is None:  # reported already
+                return
+            row |= {
+                "answers": read(annotation),
+                "answer_type": annotation.get("answer_type"),
+                "question_type": annotation.get("question_type"),
+            }
+        yield row
 
-    return question_table(rows(), str(questions))
+    return question_table(each_record(asked, rows), str(questions))
 
 
 def annotators(annotation: Record) -> list[str]:
@@ -163,23 +165,52 @@ def answer_text(given: Record) -> Any:
     return sys.intern(answer) if isinstance(answer, str) else given
 
 
-def _by_id(path: Path) -> dict[str, Record]:
-    found: dict[str, Record] = {}
-    for number, annotation in enumerate(json_records(path, "annotations", answer_text), start=1):
-        key, answers = fields(annotation, path, number, question_id=str | int, answers=list)
+def _by_id(path: Path) -> dict[str, Record | None]:
+    """Annotations by question; None for a malformed one, which is reported."""
+    records = json_records(path, "annotations", answer_text)
+
+    def annotation(number: int, record: Record) -> Iterator[tuple[int, str, Record]]:
+        key, answers, *_ = fields(
+            record,
+            path,
+            number,
+            question_id=str | int,
+            answers=list,
+            answer_type=str | None,
+            question_type=str | None,
+        )
         if not all(isinstance(answer, str) for answer in answers):
             raise DataError(
                 f"{path}, question {key}: wanted a list of objects with an 'answer' each, a text. "
                 f"Is this the set's own file?"
             )
-        if str(key) in found:
-            raise DataError(f"{path}, annotation {number}: question {key} has one already.")
-        found[str(key)] = annotation
+        yield number, str(key), record
+
+    found: dict[str, Record | None] = dict.fromkeys(_ids(records))
+    for number, key, record in each_record(enumerate(records, start=1), annotation):
+        if found[key] is None:
+            found[key] = record
+        else:
+            report(
+                "duplicate id",
+                f"{path}, annotation {number}: question {key} has one already.",
+            )
     return found
 
 
+def _ids(records: Iterable[Any]) -> Iterator[str]:
+    """The ids of questions or annotations, of the malformed ones too as far as they have one."""
+    for record in records:
+        key = record.get("question_id") if isinstance(record, dict) else None
+        if isinstance(key, str | int):
+            yield str(key)
+
+
 def _check_join(
-    keys: list[str], questions: Path, known: Mapping[str, Record], annotations: Path | None
+    keys: Iterable[str],
+    questions: Path,
+    known: Mapping[str, Record | None],
+    annotations: Path | None,
 ) -> None:
     ids = dict.fromkeys(keys)
     without = [key for key in ids if key not in known]

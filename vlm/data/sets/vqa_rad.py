@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.questions import question_table
-from vlm.data.sets.official import fields
+from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
 
 FILE = "VQA_RAD Dataset Public.json"
@@ -54,7 +54,7 @@ class VQARAD(VQADataModule):
 
 
 def _rows(records: list[Any], path: Path, images: Path, test: bool) -> Iterator[dict[str, Any]]:
-    for number, record in enumerate(records, start=1):
+    def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
         key, image, question, answer, kind, question_type, phrase, case = fields(
             record,
             path,
@@ -79,3 +79,5 @@ def _rows(records: list[Any], path: Path, images: Path, test: bool) -> Iterator[
                 "question_type": question_type.strip(),
                 "group": case,
             }
+
+    return each_record(enumerate(records, start=1), rows)
