@@ -75,6 +75,8 @@ def test_what_is_asked_is_checked(asker: Asker) -> None:
         ask(QUESTION, "choices", ("red", "x" * 201))
     with pytest.raises(ValueError, match=r"models: got \['other'\]"):
         ask(QUESTION, "other")
+    with pytest.raises(ValueError, match=r"wanted some of .*, each once"):
+        asker.ask(PICTURE, QUESTION, ["text", "text"])
     reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
     with pytest.raises(ValueError, match="method: got 'guess'"):
         asker.explain(PICTURE, QUESTION, reply, "guess")

@@ -63,7 +63,6 @@ WHOLE = [
     saved("TIFF", FLOATS),
     saved("TIFF", NOISE.convert("LAB")),
     saved("PPM"),
-    saved("ICO", NOISE.resize((16, 16))),
     saved("TGA", NOISE.convert("RGBA")),
     saved("JPEG2000"),
 ]

@@ -301,3 +301,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ImageError, match="the file is empty"):
         load_image(tmp_path / "a.png")
+
+
+def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> None:
+    """Its header may say 16 x 16 of a picture of any size, which Pillow decodes as it opens it."""
+    path = saved(Image.new("1", (16, 16)), tmp_path / "a.ico", sizes=[(16, 16)])
+    with pytest.raises(ImageError, match="not a readable picture"):
+        load_image(path)

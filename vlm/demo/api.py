@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,18 @@ def content_of(payload: Any) -> bytes | None:
         return _from_data_url(url)
     # Gradio checks the path of what is marked as a file; what is not could name any of ours.
     uploads = Path(get_upload_folder()).resolve()
-    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(uploads):
+    content: bytes | None = None
+    try:
+        if isinstance(path, str) and Path(path).resolve().is_relative_to(uploads):
+            with open(path, "rb") as file:
+                content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # a page that was left open, or a name that is none
+        raise gr.Error(
+            "image: the uploaded file is not there any more; send it again.", print_exception=False
+        ) from error
+    if content is None:
         raise gr.Error("image: wanted an uploaded file or a data: URL.", print_exception=False)
-    with open(path, "rb") as file:
-        return file.read(MAX_BYTES + 1)
+    return content
 
 
 def _from_data_url(url: str) -> bytes:
@@ -41,7 +48,7 @@ def _from_data_url(url: str) -> bytes:
         raise gr.Error(f"image: at most {MAX_BYTES // 10**6} MB are read.", print_exception=False)
     try:
         return base64.b64decode(url.partition(",")[2], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise gr.Error("image: the data: URL is not base64.", print_exception=False) from error
 
 

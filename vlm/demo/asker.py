@@ -229,7 +229,7 @@ class Asker:
         self._check_names(names)
         if any(self.kind(name) == "choices" for name in names):
             if not _texts(choices):
-                raise ValueError(f"choices: got {choices!r}; wanted a list of texts.")
+                raise ValueError(f"choices: got {choices!r:.200}; wanted a list of texts.")
             if len(choices) < 2 or len(choices) > MAX_CHOICES:
                 raise ValueError(
                     f"This model chooses between answers that you give it: write 2 to "
@@ -241,8 +241,12 @@ class Asker:
                 )
 
     def _check_names(self, names: Sequence[str]) -> None:
-        if not _texts(names) or not names or not set(names) <= set(self.models):
-            raise ValueError(f"models: got {names}; wanted some of {', '.join(self.models)}.")
+        # Each once: a long list of one name would keep all others waiting.
+        known = _texts(names) and names and set(names) <= set(self.models)
+        if not known or len(set(names)) < len(names):
+            raise ValueError(
+                f"models: got {names!r:.200}; wanted some of {', '.join(self.models)}, each once."
+            )
 
     def _scale(self, name: str) -> str:
         head = answering(self.models[name].model.head)

@@ -41,6 +41,8 @@ def demo(arguments: Sequence[str]) -> None:
         "--trust", action="store_true", help="run the code of parts from outside vlm"
     )
     given = parser.parse_args(arguments)
+    if given.port is not None and not 0 <= given.port < 2**16:
+        parser.error(f"--port: got {given.port}; wanted a number from 0 to 65535.")
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
     try:
@@ -48,6 +50,7 @@ def demo(arguments: Sequence[str]) -> None:
         for name in given.checkpoint:
             if name.startswith(HUB):
                 check_hub(name.removeprefix(HUB))
+        _check_device(given.device)
         models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
         with tempfile.TemporaryDirectory(prefix="vlm-demo-") as uploads:
             # Both are read by Gradio: no telemetry, and uploads that only we can read.
@@ -60,6 +63,17 @@ def demo(arguments: Sequence[str]) -> None:
             serve(build_page(Asker(models)), given.host, given.port, given.open)
     except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
+
+
+def _check_device(device: str) -> None:
+    """Raise ValueError for a device that torch does not know, or this machine has not."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device: got {device!r}; wanted cpu or cuda ({reason}).") from error
 
 
 def newest_run() -> str:

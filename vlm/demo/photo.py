@@ -52,13 +52,16 @@ def read_photo(content: bytes) -> Photo:
         )
     try:
         with open_image(content, max_pixels=MAX_PIXELS) as opened:
-            frames, mode = getattr(opened, "n_frames", 1), opened.mode
+            # Not how many there are: to count them takes seconds.
+            several, mode = getattr(opened, "is_animated", False), opened.mode
             image = to_rgb(opened)
     except ImageError as error:
         raise ImageError(_for_visitors(error, content), error.kind) from error
     notes = []
-    if frames > 1:
-        notes.append(f"The picture is animated; the first of its {frames} frames is asked about.")
+    if several:
+        notes.append(
+            "It is animated or has several pages; the first of its pictures is asked about."
+        )
     if mode == "CMYK":
         notes.append("The picture has printing colours (CMYK); they were converted.")
     return Photo(digest_of(content), image, tuple(notes))

@@ -19,8 +19,9 @@ MAX_BYTES = 256_000_000
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "ICO", "TGA", "AVIF")
-"""Of files. Pillow knows more: some are rare and little tested, and EPS starts another program."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
+"""Of files. Pillow knows more: some are rare and little tested, EPS starts another program, and ICO
+is decoded as it is opened, however large the picture inside."""
 
 
 class ImageError(ValueError):
