@@ -103,15 +103,16 @@ def _end(process: subprocess.Popen[bytes], log: IO[str]) -> None:
 
 
 @cache
-def start(checkpoints: tuple[Path, ...]) -> str:
-    """The address of a running demo with these models; it ends with the tests."""
+def start(checkpoints: tuple[Path, ...], *options: str) -> str:
+    """The address of a running demo with these models and options; it ends with the tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command: Sequence[object] = (
-        *(sys.executable, "-m", "vlm", "demo", *checkpoints, "--port", port),
+        *(sys.executable, "-m", "vlm", "demo", *checkpoints, "--port", port, *options),
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     log = tempfile.NamedTemporaryFile("w+", prefix="vlm-demo-test-")  # noqa: SIM115  open as long as the server
     process = subprocess.Popen(
         [str(part) for part in command], env=environment, stdout=log, stderr=subprocess.STDOUT
