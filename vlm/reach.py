@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from time import monotonic
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 PATIENCE = 1.5
 """Seconds that a server may take to answer before it counts as out of reach."""
+REMEMBERED = 10.0
+"""Seconds for which a server that did not answer is not asked again: a model is several files."""
 
 _ELSEWHERE = (
     "Run once with a network, copy the cache from a machine that has one (set HF_HOME to move it), "
@@ -27,6 +31,8 @@ class FetchError(OSError):
 
 
 _closed: ContextVar[bool] = ContextVar("closed", default=False)
+_silent: dict[str, tuple[float, str]] = {}
+"""Servers that did not answer: when, and what was found."""
 
 
 @contextmanager
@@ -169,13 +175,19 @@ def _obstacle(url: str | None = None) -> str | None:
     switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     if constants.HF_HUB_OFFLINE or switch.upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
+    since, said = _silent.get(url, (-math.inf, ""))
+    if monotonic() - since < REMEMBERED:
+        return said
     # In a thread: looking up a name keeps to no timeout of ours.
     answers: SimpleQueue[str | None] = SimpleQueue()
     Thread(target=lambda: answers.put(_asked(url)), daemon=True).start()
     try:
-        return answers.get(timeout=PATIENCE)
+        found = answers.get(timeout=PATIENCE)
     except Empty:
-        return f"{url} does not answer within {PATIENCE:g} s"
+        found = f"{url} does not answer within {PATIENCE:g} s"
+    if found:
+        _silent[url] = monotonic(), found
+    return found
 
 
 def _asked(url: str) -> str | None:

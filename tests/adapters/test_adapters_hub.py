@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from own_time import own_time
 from PIL import Image
 from torch import Tensor, nn
 
@@ -206,7 +206,7 @@ def test_without_a_network_the_error_is_one_quick_sentence(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     name = "dandelin/vilt-b32-finetuned-vqa"
-    start = time.monotonic()
+    start = own_time()
     with pytest.raises(SystemExit, match=rf"vlm demo: {name}.*127\.0\.0\.1:9 does not answer"):
         main(["demo", f"hf:{name}"])
-    assert time.monotonic() - start < 60  # the hub's own client tries for longer
+    assert own_time() - start < 2

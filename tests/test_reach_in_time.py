@@ -1,0 +1,107 @@
+"""Without a network every library's models end in one sentence, as soon as was promised."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from own_time import own_time
+
+from vlm import reach
+from vlm.heads import Generation, HuggingFaceDecoder
+from vlm.image import OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
+from vlm.text import HuggingFaceEncoder, SubwordTokenizer
+
+NAME = "someone/nosuch"
+
+
+def _adapter() -> Any:
+    from vlm.adapters import load_from_hub
+
+    return load_from_hub(NAME)
+
+
+LOADED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "a text encoder": ("transformers", partial(HuggingFaceEncoder, name=NAME)),
+    "a tokenizer": ("tokenizers", partial(SubwordTokenizer, NAME)),
+    "a decoder": (
+        "transformers",
+        lambda: Generation(13, partial(HuggingFaceDecoder, name=NAME)),
+    ),
+    "timm": ("timm", partial(TimmEncoder, "resnet10t", pretrained=True)),
+    "torchvision": (
+        "torchvision.models",
+        partial(TorchvisionEncoder, "mnasnet0_5", pretrained=True),
+    ),
+    "open_clip": (
+        "open_clip",
+        partial(OpenClipImageEncoder, "ViT-B-32", pretrained="laion2b_s34b_b79k"),
+    ),
+    "open_clip's hub": ("open_clip", partial(OpenClipImageEncoder, f"hf-hub:{NAME}")),
+    "a model of the hub": ("vlm.adapters", _adapter),
+}
+"""What must be imported, and what asks for weights."""
+
+
+class Swallowed:
+    """A network whose way out takes every call and never answers, and counts them."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.address = "http://{}:{}".format(*self.server.getsockname())
+        self.calls: list[socket.socket] = []
+        Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                self.calls.append(self.server.accept()[0])
+
+    def close(self) -> None:
+        self.server.shutdown(socket.SHUT_RDWR)
+        for one in (self.server, *self.calls):
+            one.close()
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Swallowed]:
+    from huggingface_hub import constants
+
+    made = Swallowed()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "NO_PROXY", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, made.address)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(reach, "_silent", {})
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("library", LOADED)
+def test_it_gives_up_in_time(library: str, network: Swallowed) -> None:
+    """From the call to the error, imports before it. One call goes out: the libraries by themselves
+    try for up to a minute."""
+    module, load = LOADED[library]
+    pytest.importorskip(module)
+    importlib.import_module(module)
+    start = own_time()
+    with pytest.raises(
+        OSError, match=r"(model|weights) could not be loaded; looked.* answer"
+    ) as said:
+        load()
+    assert own_time() - start < 2
+    assert len(network.calls) == 1
+    assert "\n" not in str(said.value)
