@@ -13,6 +13,7 @@ from PIL import Image
 
 import vlm
 from vlm.checkpoint import CheckpointError
+from vlm.checkpoint_file import write_checkpoint
 from vlm.cli import main
 from vlm.image import ImageError
 
@@ -92,18 +93,18 @@ def broken(kind: str, run: Path, folder: Path) -> Path:
     whole = (run / "checkpoints/best.ckpt").read_bytes()
     path = folder / f"{kind}.ckpt"
     if kind == "other":
-        torch.save({"state_dict": {}}, path)
+        write_checkpoint({"state_dict": {}}, path)
     elif kind == "pickle":
         torch.save({"vlm": Path("x")}, path)
     elif kind == "weights":
         content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
         state = content["state_dict"]
         state["model.extra"] = state.pop("model.fusion.merge.x_projection.bias")
-        torch.save(content, path)
+        write_checkpoint(content, path)
     elif kind == "foreign":
         content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
         content["vlm"]["model"]["fusion"]["class_path"] = "subprocess.Popen"
-        torch.save(content, path)
+        write_checkpoint(content, path)
     else:
         path.write_bytes(
             {

@@ -18,6 +18,7 @@ from shared_models import (
 
 import vlm
 from vlm.checkpoint import CheckpointError
+from vlm.checkpoint_file import write_checkpoint
 from vlm.cli import main
 from vlm.heads import (
     Classification,
@@ -63,7 +64,7 @@ def test_a_foreign_class_is_refused_with_nothing_imported(
         content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
         change(content["vlm"]["model"])
         path = tmp_path / "a.ckpt"
-        torch.save(content, path)
+        write_checkpoint(content, path)
     with pytest.raises(CheckpointError, match=r"evil_part.Merge is not a class of vlm's parts"):
         vlm.load(path)
     assert "evil_part" not in sys.modules
@@ -86,7 +87,7 @@ def test_a_training_command_refuses_it_too(
     # Of the name that the configuration has, so that nothing seems to differ.
     own = content["vlm"]["model"]["fusion"]
     own["class_path"] = "evil_part." + own["class_path"].rpartition(".")[2]
-    torch.save(content, tmp_path / "a.ckpt")
+    write_checkpoint(content, tmp_path / "a.ckpt")
     with pytest.raises(SystemExit):
         main(["test", "-c", str(run / "config.yaml"), "--ckpt_path", str(tmp_path / "a.ckpt")])
     assert "evil_part.Pooled is not a class of vlm's parts" in capsys.readouterr().err

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,7 +70,8 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint_file(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's content onto the CPU. Runs no code from the file.
+    """Read a checkpoint's content onto the CPU. Runs no code from the file; warns once of one whose
+    checksum is not beside it.
 
     Raises:
         CheckpointError: missing, empty, of another kind, damaged, or with weights that are not
@@ -128,13 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
         elif path.suffix == ".safetensors":
             kind = "weights alone; name the folder with its config.json"
         raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
-    real = path.resolve()  # `last.ckpt` is a link
-    sum_file = real.with_name(real.name + SUM_SUFFIX)
-    if sum_file.is_file() and sum_file.read_bytes().split()[:1] != [_digest(path).encode()]:
-        raise CheckpointError(
-            f"{path}: damaged: its content does not have the checksum of {sum_file.name} ({size} "
-            f"bytes). Take another checkpoint of the run."
-        )
+    verified = _verified(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -145,7 +142,40 @@ def _read(path: Path) -> dict[str, Any]:
     weights = content.get("state_dict") if isinstance(content, dict) else None
     if isinstance(weights, dict) and (name := first_not_finite(weights)):
         raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
+    if not verified:
+        _warn_unverified(path)
     return content
+
+
+def _verified(path: Path) -> bool:
+    """Whether the content has the checksum beside it; False if there is none.
+
+    Raises:
+        CheckpointError: another checksum.
+    """
+    real = path.resolve()  # `last.ckpt` is a link
+    own = real.with_name(real.name + SUM_SUFFIX)
+    # Where a link has become a copy, its content is that of another file of the folder.
+    files = [own] if own.is_file() else [*real.parent.glob(f"*{SUM_SUFFIX}")]
+    sums = {word for file in files for word in file.read_bytes().split()}
+    if sums and _digest(path).encode() in sums:
+        return True
+    if own.is_file():
+        raise CheckpointError(
+            f"{path}: damaged: its content does not have the checksum of {own.name} "
+            f"({path.stat().st_size} bytes). Take another checkpoint of the run."
+        )
+    return False
+
+
+@cache
+def _warn_unverified(path: Path) -> None:
+    """Once for each file."""
+    warnings.warn(
+        f"{path}: its content cannot be verified, since there is no "
+        f"{path.resolve().name}{SUM_SUFFIX} beside it; copy both.",
+        stacklevel=2,
+    )
 
 
 def first_not_finite(weights: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,8 @@ from conftest import write_data
 from forgetting_runs import FROZEN, PRETRAINED, VIT, changed, fails, fit, write_weights
 from safetensors.torch import save_file
 
+from vlm.checkpoint_file import SUM_SUFFIX, write_checkpoint
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,8 +60,10 @@ def test_weights_of_another_architecture(
 def test_a_checkpoint_without_its_run(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    best = (runs["full"] / "checkpoints/best.ckpt").resolve()
     alone = tmp_path / "alone.ckpt"
-    shutil.copy((runs["full"] / "checkpoints/best.ckpt").resolve(), alone)
+    shutil.copy(best, alone)
+    shutil.copy(best.with_name(best.name + SUM_SUFFIX), tmp_path)
     assert "there is no config.yaml of its run" in fails(capsys, alone)
     other = changed(runs["full"], tmp_path, model__image_encoder__init_args__name="resnet18")
     assert "is of another model than" in fails(capsys, other)
@@ -82,8 +86,7 @@ def test_runs_that_cannot_be_compared(
     shutil.rmtree(other / "checkpoints")
     content = torch.load(runs["full"] / "checkpoints/best.ckpt", weights_only=True)
     content["vlm"]["model"]["image_encoder"]["init_args"]["fit"] = "squash"
-    (other / "checkpoints").mkdir()
-    torch.save(content, other / "checkpoints/best.ckpt")
+    write_checkpoint(content, other / "checkpoints/best.ckpt")
     found = fails(capsys, one, other, "--no-accuracy")
     assert "has another architecture or other arguments than that of" in found
     held_out = changed(runs["full"], tmp_path / "seed", data__init_args__seed=5)
