@@ -58,13 +58,15 @@ def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
         strategy: of the trainer.
 
     Raises:
-        DataError: the first process has other questions.
+        DataError: in all processes, if one has other questions than the first.
     """
     own = table["id"].to_pylist()
     first = strategy.broadcast(own)
-    if first != own:
+    # All end by themselves: one that went on would wait for those that did not.
+    if not strategy.reduce_boolean_decision(first == own, all=True):
+        others = "others in another one" if first == own else f"{len(own):,} or other ones here"
         raise DataError(
             f"data.pictures.skip_unreadable: got {len(first):,} {split} questions whose pictures "
-            f"the first process could read, and {len(own):,} or other ones here; wanted the same. "
-            f"See that all machines have the same pictures."
+            f"the first process could read, and {others}; wanted the same. See that all machines "
+            f"have the same pictures."
         )
