@@ -174,7 +174,8 @@ def test_the_digest_of_the_questions_knows_their_words_and_not_how_they_are_held
     rows = {"id": list("abcd"), "question": ["x?"] * 4, "answers": [["y", "n"], ["y"], None, ["n"]]}
     table = pa.table(rows)
     digest = _digest(table)
-    assert _digest(pa.concat_tables([table.slice(0, 3), table.slice(3)])) == digest
+    pieces = [table.slice(0, 3), table.slice(3, 0), table.slice(3)]
+    assert _digest(pa.concat_tables(pieces)) == digest
     for name, value in (("id", "e"), ("question", "y?"), ("answers", ["y", "y"])):
         other = pa.table(rows | {name: [value, *rows[name][1:]]})
         assert _digest(other) != digest

@@ -160,7 +160,7 @@ def _digest(table: pa.Table) -> str:
     digest = hashlib.sha256()
     answers = pc.binary_join(table["answers"], "\t")
     for column in (table["id"], table["question"], answers):
-        for chunk in column.chunks:
+        for chunk in filter(len, column.chunks):  # an empty one would be an empty text
             rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
             digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
             digest.update(b"\n")
