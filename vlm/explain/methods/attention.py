@@ -200,7 +200,8 @@ def _summed(case: Case, kept: Tensor, weights: list[Tensor], maps: list[Map]) ->
         each = each + mean[0, :words]
         # A softmax over words makes every patch's column sum up alike, and the other way round.
         if found.to_words:
-            of_words = of_words + mean[0, :words].mean(1)
+            real = mean[0, :words].any(0).sum().clamp(min=1)  # patches, without padding
+            of_words = of_words + mean[0, :words].sum(1) / real
         else:
             patches = patches + mean.sum(1) / counts
     if not patches.any():  # patches look at words, and nothing looks at patches

@@ -27,7 +27,7 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
     R (N, N), N = words, then patches, with a class token first where the fusion has one. A layer
     of cross-attention fills the rows of its queries and the columns of its context; both
     directions of one layer count one after the other. The answer reads the class token's
-    row, or all rows alike where there is none.
+    row, or all real rows alike where there is none.
 
     Returns:
         None where attention does not lead from words and patches to words and patches.
@@ -54,7 +54,7 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
         rows, columns = ends
         passed = weights[0].mean(0).float() @ relevance[columns]
         relevance[rows] = keep * relevance[rows] + gain * passed
-    return _read(case, relevance, first, words)
+    return _read(case, relevance, first, words, image.mask[0])
 
 
 def _joint(module: nn.Module) -> bool:
@@ -79,7 +79,8 @@ def _ends(
     return ends if tuple(weights.shape[2:]) == sizes else None
 
 
-def _read(case: Case, relevance: Tensor, first: int, words: int) -> Relevance:
+def _read(case: Case, relevance: Tensor, first: int, words: int, patches: Tensor) -> Relevance:
+    """The answer's row; `patches` (P,) bool are the real ones, for padding attends too."""
     length = len(case.ids)
     # What a token is worth to itself says nothing.
     relevance = relevance - torch.diag(relevance.diag())
@@ -88,7 +89,7 @@ def _read(case: Case, relevance: Tensor, first: int, words: int) -> Relevance:
     if first:
         answer = relevance[0]
     else:
-        real = torch.cat((relevance[:length], relevance[words:]))
+        real = torch.cat((relevance[:length], relevance[words:][patches]))
         answer = real.mean(0)
     of_patches = answer[None, first + words :]
     reached = bool(relevance[:, of_words].any())  # else nothing looks at words
