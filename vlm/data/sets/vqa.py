@@ -116,7 +116,8 @@ class VQACP(VQADataModule):
         train2014/COCO_train2014_000000000009.jpg, and so on for val2014
 
     There is no official validation part; one is cut from the training images, so its answers are
-    distributed as in training. Metric: VQA accuracy, by answer type.
+    distributed as in training. Metric: VQA accuracy, by answer type. No size is checked: the paper
+    gives rounded ones.
 
     Args:
         root: folder of questions and annotations.
