@@ -29,11 +29,14 @@ demo: $(READY)
 		|| $(BIN)/vlm fit -c configs/easy_vqa.yaml
 	$(BIN)/vlm demo --open "$$(ls -t runs/easy_vqa/*/checkpoints/best.ckpt | head -n 1)"
 
+# Two files of tests at a time: each runs models of one thread, and what is shared is made once a file.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # What strangers send, at random: pictures, questions, lines of data and configurations. A failure
 # prints what reproduces it.
