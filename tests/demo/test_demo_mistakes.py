@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
 from demo_server import file_of
+from fastapi import FastAPI, Request
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 from vlm.cli import main
 from vlm.demo.api import content_of
 from vlm.demo.photo import read_photo
+from vlm.demo.server import MAX_BODY, BodyLimit
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,46 @@ def test_frames_are_not_counted(kind: str, plugin: str, monkeypatch: pytest.Monk
     counted = f"PIL.{plugin}ImagePlugin.{plugin}ImageFile.n_frames"
     monkeypatch.setattr(counted, property(count))
     assert "several pages" in read_photo(content).notes[0]
+
+
+@pytest.mark.parametrize("path", ["/json", "/stream", "/begun"])
+def test_a_body_without_a_length_is_read_up_to_the_limit(path: str) -> None:
+    """Whatever a route does with it: a refusal, and no traceback."""
+    app = FastAPI(middleware=[Middleware(BodyLimit)])
+
+    @app.post("/json")
+    async def as_json(body: dict[str, int]) -> None:
+        raise AssertionError
+
+    @app.post("/stream")
+    async def as_stream(request: Request) -> None:
+        async for _ in request.stream():
+            pass
+
+    async def begun(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] == "http.request":
+            pass
+
+    sent: list[Any] = []
+    read = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b" " * 10**6, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    scope |= {"query_string": b"", "root_path": "", "http_version": "1.1", "scheme": "http"}
+    scope |= {"server": ("here", 80), "client": ("there", 1), "raw_path": path.encode()}
+    asyncio.run((BodyLimit(begun) if path == "/begun" else app)(scope, receive, send))
+    assert read <= MAX_BODY // 10**6 + 2
+    (status,) = (m["status"] for m in sent if m["type"] == "http.response.start")
+    assert status == (200 if path == "/begun" else 413)
 
 
 @pytest.mark.parametrize(

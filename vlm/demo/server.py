@@ -126,7 +126,7 @@ class BodyLimit:
         if not length.isdigit() or int(length) > MAX_BODY:
             await _too_large(send)
             return
-        received, refused = 0, False
+        received, refused, begun = 0, False, False
 
         async def counted() -> Message:
             nonlocal received, refused
@@ -138,11 +138,17 @@ class BodyLimit:
             return message
 
         async def unless_refused(message: Any) -> None:
+            nonlocal begun
             if not refused:
+                begun = True
                 await send(message)
 
-        await self.app(scope, counted, unless_refused)
-        if refused:
+        try:
+            await self.app(scope, counted, unless_refused)
+        except Exception:  # who reads the body itself is told that the visitor has gone
+            if not refused:
+                raise
+        if refused and not begun:
             await _too_large(send)
 
 
