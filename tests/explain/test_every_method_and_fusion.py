@@ -257,3 +257,11 @@ def test_as_many_words_as_patches() -> None:
     assert found.word_patch.shape == (4, 4)
     assert np.isfinite(found.word_patch).all()
     assert isinstance(case.model.image_encoder(case.images), Features)
+
+
+def test_an_answer_that_never_ended_is_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    vqa = made("pooled", head="text")
+    monkeypatch.setattr(Generation, "decode", lambda *_: [[("ooo…", 0.5)]])
+    with pytest.raises(ValueError, match=r"the model's own never ended \('ooo…'\)"):
+        explain(vqa, photo(), QUESTION)
+    assert explain(vqa, photo(), QUESTION, answer="o").answer == "o"

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map_only
 from vlm.batch import Batch
 from vlm.choices import Choices, make_choices
 from vlm.features import Features
+from vlm.heads.generation import CUT, Generation
+from vlm.heads.multi_task import answering
 from vlm.image.base import PictureEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
@@ -48,6 +50,9 @@ class Case:
         answer: to explain; None for the model's own.
         choices: of a multiple-choice question.
 
+    Raises:
+        ValueError: the model's own answer was written and never ended.
+
     Attributes:
         ids: (L,) int64, the question's tokens.
         tokens: their texts.
@@ -74,6 +79,12 @@ class Case:
         if answer is None:
             with torch.inference_mode():
                 answer = model.head.decode(model(batch), 1)[0][0][0]
+            head = answering(model.head)
+            if isinstance(head, Generation) and not head.takes_choices and answer.endswith(CUT):
+                raise ValueError(
+                    f"answer: got none, and the model's own never ended ({answer!r:.80}); wanted "
+                    f"one to explain."
+                )
         self.answer = answer
 
     def _moved(self, value: Any) -> Any:
