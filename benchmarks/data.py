@@ -24,8 +24,9 @@ kind runs, in turns and beginning with another one, so that the machine's mood f
                  vlm of the same repeat: above 1 is faster than vlm
   worker MiB     of the first repeat: memory that one of two loader workers has for itself and the
                  system cannot take back (Private_Dirty, Linux only) at the end of an epoch without
-                 pictures: what a further worker costs. In all three are torch's own and the tokenizer's memory of
-                 the last 65,536 questions, some 25 MiB when full; compare the numbers of questions
+                 pictures: what a further worker costs. In all three are torch's own and the
+                 tokenizer's memory of the last 65,536 questions, some 25 MiB when full; compare the
+                 numbers of questions
 """
 
 from __future__ import annotations

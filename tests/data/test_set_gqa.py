@@ -181,6 +181,8 @@ def test_distribution_by_hand() -> None:
         ({"answer": None}, "question '013': got None for 'answer'; wanted a text"),
         ({"types": None}, "question '013': got None for 'types'; wanted an object"),
         ({"isBalanced": "yes"}, "question '013': got 'yes' for 'isBalanced'; wanted true or false"),
+        ({"entailed": ["010", 3]}, "question '013': got 3 in a list of its ids or answers"),
+        ({"groups": {"global": 3}}, "question '013': got 3 for 'global'; wanted a text or null"),
         ({"question": " "}, r"question 4 \(id '013'\): got the question ' '; wanted some text"),
     ],
 )
@@ -189,6 +191,12 @@ def test_a_wrong_field_is_named(change: dict[str, Any], message: str, root: Path
     save(path, VAL | {"013": VAL["013"] | change})
     with pytest.raises(ValueError, match=rf"val_all_questions\.json, {message}"):
         GQA(root, test_questions="all").table("validation")
+
+
+def test_a_wrong_choice_is_named(root: Path) -> None:
+    save(root / "eval/val_choices.json", CHOICES | {"013": {"valid": [["cat"]], "plausible": []}})
+    with pytest.raises(ValueError, match=r"val_choices\.json, question '013': got \['cat'\]"):
+        GQA(root).table("validation")
 
 
 def test_a_missing_file_says_where_to_get_it(root: Path) -> None:

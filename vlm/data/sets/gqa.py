@@ -162,12 +162,13 @@ def _read_with_facts(path: Path, images: Path, choices: Path) -> pa.Table:
         )
         known = {"balanced": balanced}
         if balanced:  # the metrics ask the others for their answer only
-            known |= {"entailed": entailed, "global_group": groups.get("global")}
+            (group,) = fields(groups, path, key, **{"global": str | None})
+            known |= {"entailed": _texts(entailed, path, key), "global_group": group}
         if balanced and allowed:
             valid, plausible = fields(allowed.get(key), choices, key, valid=list, plausible=list)
             common = "Common" in types["detailed"]
-            known["valid"] = _IN_COMMON if common else valid
-            known["plausible"] = _IN_COMMON if common else plausible
+            known["valid"] = _IN_COMMON if common else _texts(valid, choices, key)
+            known["plausible"] = _IN_COMMON if common else _texts(plausible, choices, key)
         yield key, known
 
     ids = table["id"].to_pylist()
@@ -178,6 +179,16 @@ def _read_with_facts(path: Path, images: Path, choices: Path) -> pa.Table:
     for field in _FACTS:
         table = table.append_column(field, columns[field.name])
     return table
+
+
+def _texts(values: list[Any], path: Path, key: str) -> list[str]:
+    for value in values:
+        if not isinstance(value, str):
+            raise DataError(
+                f"{path}, question {key!r}: got {value!r} in a list of its ids or answers; wanted "
+                f"texts. Is this the set's own file?"
+            )
+    return values
 
 
 def _records(path: Path) -> dict[str, Any]:
