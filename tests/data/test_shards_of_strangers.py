@@ -33,7 +33,7 @@ def pictures(folder: Path, *names: str) -> pa.Array:
     return pa.array([str(folder / name) for name in names])
 
 
-def write_own(folder: Path, shard: tuple[str, int, str], row: tuple[Any, ...]) -> None:
+def write_own(folder: Path, shard: tuple[str, float, str], row: tuple[Any, ...]) -> None:
     """An index of one shard and one picture."""
     folder.mkdir(exist_ok=True)
     columns = [pa.array([v], f.type) for v, f in zip(row, _SCHEMA, strict=True)]
@@ -91,6 +91,10 @@ def test_a_tar_with_names_in_another_encoding(tmp_path: Path) -> None:
         (("../secret.tar", 9, SUM), (0, 0, 9), r"'\.\./secret\.tar'"),
         (("/etc/passwd", 9, SUM), (0, 0, 9), "'/etc/passwd'"),
         (("a.tar", 9, "../../secret"), (0, 0, 9), r"'\.\./\.\./secret'"),
+        (("a\ud800.tar", 9, SUM), (0, 0, 9), "surrogates not allowed"),
+        (("a.tar", 2**70, SUM), (0, 0, 9), f"a shard has {2**70} bytes"),
+        (("a.tar", 9.5, SUM), (0, 0, 9), "a shard has 9.5 bytes"),
+        (("a.tar", -1, SUM), (0, 0, 9), "a shard has -1 bytes"),
         (("a.tar", 9, SUM), (1, 0, 9), "in no shard"),
         (("a.tar", 9, SUM), (-1, 0, 9), "in no shard"),
         (("a.tar", 9, SUM), (0, -1, 9), "in no shard"),
@@ -100,7 +104,7 @@ def test_a_tar_with_names_in_another_encoding(tmp_path: Path) -> None:
     ],
 )
 def test_an_index_leads_to_its_own_shards_alone(
-    tmp_path: Path, shard: tuple[str, int, str], place: tuple[int, int, int], reason: str
+    tmp_path: Path, shard: tuple[str, float, str], place: tuple[int, int, int], reason: str
 ) -> None:
     (tmp_path / "secret.tar").write_bytes(CONTENT)
     write_own(tmp_path / "s", ("a.tar", 9, SUM), ("1.png", 0, 0, 9, crc32(CONTENT)))
@@ -109,6 +113,24 @@ def test_an_index_leads_to_its_own_shards_alone(
     write_own(tmp_path / "s", shard, ("1.png", *place, crc32(CONTENT)))
     with pytest.raises(DataError, match=f"not the index of a folder of shards.*{reason}"):
         Shards(str(tmp_path / "s")).open()
+
+
+@pytest.mark.parametrize("column", range(len(_SCHEMA)), ids=_SCHEMA.names)
+def test_an_index_with_nulls(tmp_path: Path, column: int) -> None:
+    row: list[Any] = ["1.png", 0, 0, 9, crc32(CONTENT)]
+    row[column] = None
+    write_own(tmp_path / "s", ("a.tar", 9, SUM), tuple(row))
+    (tmp_path / "s/a.tar").write_bytes(CONTENT)
+    with pytest.raises(DataError, match=r"not the index of a folder of shards.*has no name or no"):
+        Shards(str(tmp_path / "s")).open()
+
+
+def test_an_index_of_thousands_of_brackets(tmp_path: Path) -> None:
+    batch = pa.RecordBatch.from_pylist([], _SCHEMA)
+    with (tmp_path / INDEX).open("wb") as file:
+        write_arrow(file, [batch], _SCHEMA.with_metadata({_KEY: "[" * 10**6}))
+    with pytest.raises(DataError, match="not the index of a folder of shards"):
+        Shards(str(tmp_path)).open()
 
 
 def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ _SCHEMA = pa.schema(
     ]
 )
 _KEY = b"vlm"
+_BROKEN = (
+    *(OSError, pa.ArrowException, ValueError, TypeError, LookupError),
+    *(OverflowError, RecursionError),
+)
+"""What reading a file that is no index may raise: its JSON may hold anything, of any depth."""
 
 
 class Shard(NamedTuple):
@@ -92,7 +97,7 @@ class ShardIndex:
                 f"{path}: there is no such file; wanted a folder of shards that `vlm shard` wrote "
                 f"to the end."
             ) from None
-        except (OSError, pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        except _BROKEN as error:
             raise DataError(
                 f"{path}: not the index of a folder of shards, or cut short ({error}). Copy it "
                 f"again, or run `vlm shard` again, which keeps the shards that are there."
@@ -129,11 +134,17 @@ def _check(table: pa.Table, shards: Sequence[Shard]) -> None:
     """
     if not table.schema.equals(_SCHEMA):
         raise ValueError("it has other columns")
+    # Nothing in the file forbids them: a schema that wants none only says so.
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a picture has no name or no place")
     for shard in shards:
         # They become names of files, here and in the cache.
         plain = re.fullmatch(r"[^/\\\0]+\.tar", shard.name)
-        if not plain or not re.fullmatch("[0-9a-f]{64}", shard.sha256) or shard.size < 0:
+        if not plain or not re.fullmatch("[0-9a-f]{64}", shard.sha256):
             raise ValueError(f"a shard is called {shard.name!r:.80} with {shard.sha256!r:.80}")
+        shard.name.encode()  # or no file system and no terminal takes it
+        if type(shard.size) is not int or not 0 <= shard.size < 2**63:
+            raise ValueError(f"a shard has {shard.size!r:.80} bytes")
     number, offset, size = (table[name].to_numpy() for name in ("shard", "offset", "size"))
     if ((number < 0) | (number >= len(shards)) | (offset < 0) | (size < 0)).any():
         raise ValueError("a picture is in no shard")
