@@ -57,8 +57,25 @@ def test_a_truncated_line_names_line_and_byte(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n{"b": "no end')
     lines = read_json_lines(path)
     assert next(lines) == (1, {"a": 1})
-    with pytest.raises(DataError, match=r"a\.jsonl, line 2, byte 15 .*ends at byte 22.*Unterminat"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2, byte 15 .*Unterminat.*cut short, get"):
         next(lines)
+
+
+def test_a_line_that_others_follow_is_not_said_to_be_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"b": "no end}\n{"c": 3}\n')
+    with pytest.raises(DataError) as caught:
+        list(read_json_lines(path))
+    assert str(caught.value) == (
+        f"{path}, line 2, byte 23 (column 15): not JSON (Invalid control character here). A quote "
+        f"or a bracket may not be closed."
+    )
+    path.write_text('{"b": "\\x"}\n')
+    with pytest.raises(DataError, match=r"\(column 8\): not JSON \(Invalid \\escape\)"):
+        list(read_json_lines(path))
+    (tmp_path / "a.json").write_text('["no end]\n')
+    with pytest.raises(DataError, match=r"\(the text ends at byte 10\).*character here\)\. If the"):
+        read_json(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(("line", "what"), [("[1]", r"\[1\]"), ("3", "3"), ('"x"', "x")])

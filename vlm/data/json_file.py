@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = _parse(line, path, number, start)
+            row = _parse(line, path, number, start, one_line=True)
         except DataError as error:
             report("unreadable line", str(error))
             continue
@@ -98,8 +99,9 @@ def _parse(
     line: int,
     start: int,
     shrink: Callable[[dict[str, Any]], Any] | None = None,
+    one_line: bool = False,
 ) -> Any:
-    """Parse JSON that starts at a line and byte of its file."""
+    """Parse JSON that starts at a line and byte of its file; it may be one line of many."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -113,10 +115,16 @@ def _parse(
     except json.JSONDecodeError as error:
         byte = len(text[: error.pos].encode())
         byte += start + len(BOM_UTF8) * content.startswith(BOM_UTF8)
+        place, remedy = f"the text ends at byte {start + len(content)}", ""
+        if one_line:
+            place, remedy = f"column {error.colno}", " A quote or a bracket may not be closed."
+        if not (one_line and content.endswith(b"\n")):  # others follow
+            remedy += " If the file was cut short, get it again."
+        # json's own words end in "at" or a colon, before a place within what it was given.
+        found = re.sub(r" at$", " here", error.msg).rstrip(": ")
         raise DataError(
-            f"{path}, line {line + error.lineno - 1}, byte {byte} (the text ends at byte "
-            f"{start + len(content)}): not JSON ({error.msg}). If the file was cut short, get it "
-            f"again."
+            f"{path}, line {line + error.lineno - 1}, byte {byte} ({place}): not JSON ({found})."
+            f"{remedy}"
         ) from None
     except RecursionError:
         raise DataError(f"{path}, line {line}, byte {start}: nested too deeply.") from None
