@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vlm.data import table_rows
+from vlm.data import arrow_file, table_rows
 from vlm.data.dataset import VQADataset
-from vlm.data.questions import question_table
+from vlm.data.questions import question_table, with_rows
 from vlm.data.sampler import BatchRows
 from vlm.heads import AnswerVocabulary
 from vlm.image.transform import ImageTransform
@@ -46,13 +46,23 @@ def test_batches_of_a_large_table_allocate_only_their_rows(
     image: Path, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_rows, "SMALL", 10**6)
+    monkeypatch.setattr(arrow_file, "PIECE", 8192)
     table = questions(20_000, image)
-    assert table["id"].num_chunks > 1
+    assert table["id"].num_chunks == 3
     before = pa.total_allocated_bytes()
     data = VQADataset(table, processor)
     batch = data[BatchRows(np.array([19_999, 0, 8192]), 3)]
     assert batch.ids == ["19999", "0", "8192"]
     assert pa.total_allocated_bytes() - before < 10_000
+
+
+def test_a_part_of_a_large_table_is_mapped_too(image: Path) -> None:
+    table = questions(20_000, image)
+    assert table["id"].num_chunks == 1, "the fewer pieces, the faster are the rows of a batch"
+    before = pa.total_allocated_bytes()
+    part = with_rows(table, np.arange(20_000) != 7)
+    assert pa.total_allocated_bytes() - before < 10_000
+    assert part["id"].to_pylist() == [str(n) for n in range(20_000) if n != 7]
 
 
 def test_a_pickled_data_set_is_as_small_with_many_questions(

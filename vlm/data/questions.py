@@ -273,7 +273,7 @@ def with_rows(table: pa.Table, mask: np.ndarray) -> pa.Table:
 
     def batches() -> Iterator[pa.RecordBatch]:
         start = 0
-        for batch in table.to_batches():
+        for batch in table.to_batches(ROWS_AT_ONCE):
             yield batch.filter(pa.array(mask[start : start + len(batch)]))
             start += len(batch)
 

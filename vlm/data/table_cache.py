@@ -122,9 +122,7 @@ def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".new")
         with os.fdopen(handle, "wb") as file:
-            # In one piece: the rows of a batch lie all over the table, and Arrow is asked once for
-            # each piece they lie in.
-            write_arrow(file, table.combine_chunks().to_batches(), schema)
+            write_arrow(file, table.to_batches(), schema)
             file.flush()
             os.fsync(file.fileno())  # or a loss of power could leave the name with no content
         os.replace(temporary, path)
