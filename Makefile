@@ -20,14 +20,15 @@ $(READY): pyproject.toml constraints.txt
 		--config-settings editable_mode=compat -e '.[dev]'
 	touch $@
 
-# Every call trains a run of its own: one that was interrupted leaves a folder and nothing else.
+# Every call trains a run of its own: one that was interrupted leaves a folder and nothing else. Other
+# models of the same configuration lie elsewhere, so that the demo's is the default one.
+TRAIN := $(BIN)/vlm fit -c configs/easy_vqa.yaml --run.name=default
 train: $(READY)
-	$(BIN)/vlm fit -c configs/easy_vqa.yaml
+	$(TRAIN)
 
 demo: $(READY)
-	@ls runs/easy_vqa/*/checkpoints/best.ckpt > /dev/null 2>&1 \
-		|| $(BIN)/vlm fit -c configs/easy_vqa.yaml
-	$(BIN)/vlm demo --open "$$(ls -t runs/easy_vqa/*/checkpoints/best.ckpt | head -n 1)"
+	@ls runs/default/*/checkpoints/best.ckpt > /dev/null 2>&1 || $(TRAIN)
+	$(BIN)/vlm demo --open "$$(ls -t runs/default/*/checkpoints/best.ckpt | head -n 1)"
 
 # Two files of tests at a time: each runs models of one thread, and what is shared is made once a file.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile

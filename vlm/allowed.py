@@ -61,7 +61,8 @@ def check_config(
             if key in FETCHING and item is not None and trust is not True:
                 raise ValueError(
                     f"{where}{key} would load {FETCHING[key]}; a stored model brings all it needs. "
-                    f"Remove it, or pass trust=True if you trust the origin of this file."
+                    f"Remove it, or say --trust (trust=True in Python) if you trust the origin of "
+                    f"this file."
                 )
             inner = key if not place else f"{place}.{key}"
             check_config(item, keys, trust, inner, depth + 1)
@@ -92,8 +93,8 @@ def _check_class(
     if is_ours(path) or (trust if isinstance(trust, bool) else path.partition(".")[0] in trust):
         return
     raise ValueError(
-        f"{where}{path} is not a class of vlm's parts. Loading it runs its code: pass trust=True "
-        f"if you trust the origin of this file."
+        f"{where}{path} is not a class of vlm's parts. Loading it runs its code: say --trust "
+        f"(trust=True in Python) if you trust the origin of this file."
     )
 
 

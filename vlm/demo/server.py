@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import webbrowser
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -37,7 +39,10 @@ def serve(page: gr.Blocks, host: str, port: int | None, inbrowser: bool) -> None
     """
     # Our own server: Gradio's gives up where the machine is too busy to answer it at once.
     server = uvicorn.Server(uvicorn.Config(application(page), log_level="warning"))
-    with listen(host, port) as connection:
+    # uvicorn ends well at an interruption and then passes it on; asyncio, before uvicorn is up,
+    # makes it a cancellation.
+    ended = suppress(KeyboardInterrupt, asyncio.CancelledError)
+    with ended, listen(host, port) as connection:
         address = "http://{}:{}".format(*connection.getsockname()[:2])
         print(f"The demo is at {address} (Ctrl+C ends it).", flush=True)
         if inbrowser:

@@ -75,6 +75,7 @@ class VQACLI(LightningCLI):
                 trainer_defaults={
                     "use_distributed_sampler": False,  # ours already gives each process its share
                     "num_sanity_val_steps": 0,
+                    "enable_model_summary": False,  # RunReport's table says more
                     "max_epochs": 10,
                 },
                 save_config_kwargs={"overwrite": True},

@@ -37,7 +37,8 @@ class RunReport(Callback):
             self.console.print(f"Answers: {describe_answers(pl_module)}.", soft_wrap=True)
             images, accumulated = pl_module.data.images_per_batch, trainer.accumulate_grad_batches
             self.console.print(
-                f"A step: {images} images x {trainer.world_size} processes x {accumulated} batches "
+                f"A step: {images} images x {_number(trainer.world_size, 'process')} x "
+                f"{_number(accumulated, 'batch')} "
                 f"= {images * trainer.world_size * accumulated:,} images with their questions.",
                 soft_wrap=True,
             )
@@ -70,7 +71,7 @@ class RunReport(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.jsonl"
             evaluation.write(path)
-            self.console.print(f"Wrote the answers to {path}", soft_wrap=True)
+            self.console.print(f"\nWrote the answers to {path}", soft_wrap=True)
 
     def _report(self, trainer: Trainer, pl_module: Any, split: str) -> None:
         if not trainer.is_global_zero:
@@ -99,6 +100,10 @@ class RunReport(Callback):
 
     def _name_folder(self) -> None:
         self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}{'es' * (count != 1)}"
 
 
 def describe_answers(pl_module: Any) -> str:
