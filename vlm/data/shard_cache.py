@@ -61,7 +61,8 @@ class ShardCache:
         """The file of a shard, fetched if it is not there. It may go again as soon as others come.
 
         Raises:
-            ImageError: it is not there, or came damaged or not at all in `TRIES` tries.
+            ImageError: it is not there, came damaged or not at all in `TRIES` tries, or the index
+                has another size of it.
         """
         path = self.folder / f"{shard.sha256}.tar"
         if _used(path, shard.size):
@@ -93,11 +94,19 @@ class ShardCache:
                     continue
                 with new.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
+                got = new.stat().st_size
+                if digest == shard.sha256 and got != shard.size:
+                    # Kept, it would be taken for one cut short, and fetched at every picture.
+                    raise ImageError(
+                        f"{self.url}/{shard.name}: has {got:,} bytes and the checksum of the "
+                        f"index, which wants {shard.size:,} bytes. Copy shards and index there "
+                        f"again, of one writing."
+                    )
                 if digest == shard.sha256:
                     os.replace(new, path)
                     return
                 said = (
-                    f"{new.stat().st_size:,} bytes with another checksum than the index has; "
+                    f"{got:,} bytes with another checksum than the index has; "
                     f"wanted {shard.size:,} bytes"
                 )
             raise ImageError(f"{self.url}/{shard.name}: could not be fetched: {said}.")

@@ -6,8 +6,8 @@ import os
 import re
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,9 @@ from vlm.data.shard_index import members, write_index
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 _SHARD = re.compile(r"shard-(\d+)\.tar")
+_PLACES = pa.schema(
+    {"name": pa.string(), "shard": pa.int32(), "offset": pa.int64(), "size": pa.int64()}
+)
 
 
 def images_of(
@@ -75,7 +78,8 @@ def write_shards(
     """Write pictures to shards, and the index of all shards in the folder.
 
     A picture's name is its path from `folder_of`; a name that a shard of the folder has already is
-    not written again, so that an interrupted writing goes on. A shard gets its name (`*.tar`) when
+    not written again, so that an interrupted writing goes on, but read and compared byte by byte,
+    if its file is still there. A shard gets its name (`*.tar`) when
     it is whole and on the disk. One process writes to a folder at a time.
 
     Args:
@@ -92,8 +96,8 @@ def write_shards(
             the same name; no space, another process that writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / ".writing.lock"
-    lock = FileLock(mark, timeout=0)
+    # The file stays: where it can be deleted while it is open, two might each lock one of its name.
+    lock = FileLock(folder / ".writing.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -103,7 +107,6 @@ def write_shards(
     try:
         return _write_missing(images, folder, shard_bytes, progress)
     finally:
-        mark.unlink(missing_ok=True)  # while it is ours
         lock.release()
 
 
@@ -111,19 +114,18 @@ def _write_missing(
     images: pa.Array, folder: Path, shard_bytes: int, progress: Callable[[int], None]
 ) -> int:
     root = len(folder_of(images))
-    schema = pa.schema({"name": pa.string(), "size": pa.int64()})
-    found = [
-        pa.Table.from_pylist([{"name": m.name, "size": m.size} for m in members(path)], schema)
-        for path in folder.glob("*.tar")
-    ]
-    there = pa.concat_tables([schema.empty_table(), *found]).combine_chunks()
+    shards = list(folder.glob("*.tar"))
+    there = pa.concat_tables(
+        [_PLACES.empty_table(), *(_places(number, path) for number, path in enumerate(shards))]
+    ).combine_chunks()
     names = pc.utf8_slice_codeunits(images, root)
     rows = pc.index_in(names, value_set=there["name"])
     kept = pc.is_valid(rows)
-    _check_same(images.filter(kept), there["size"].take(rows.filter(kept)), folder)
+    places = there.take(rows.filter(kept)).append_column("image", images.filter(kept))
+    _check_same(places, shards, progress)
     wanted, names = images.filter(pc.invert(kept)), names.filter(pc.invert(kept))
     done = len(images) - len(wanted)
-    matches = [_SHARD.fullmatch(path.name) for path in folder.glob("*.tar")]
+    matches = [_SHARD.fullmatch(path.name) for path in shards]
     number = max((int(match[1]) for match in matches if match), default=-1) + 1
     row = 0
     while row < len(wanted):
@@ -150,28 +152,58 @@ def _write_missing(
     return row
 
 
-def _check_same(images: pa.Array, sizes: pa.Array, folder: Path) -> None:
+def _places(number: int, shard: Path) -> pa.Table:
+    places = [
+        {"name": m.name, "shard": number, "offset": m.offset_data, "size": m.size}
+        for m in members(shard)
+    ]
+    return pa.Table.from_pylist(places, _PLACES)
+
+
+def _check_same(places: pa.Table, shards: list[Path], progress: Callable[[int], None]) -> None:
     """Check that what is not written again is what is there: two data sets may have pictures of one
-    name, of which training would read the wrong ones."""
-    for image, size in zip(images, sizes, strict=True):
-        path, written = image.as_py(), size.as_py()
-        with suppress(FileNotFoundError):  # it may be in the shards alone by now
-            if (own := os.path.getsize(path)) != written:
-                raise DataError(
-                    f"{path}: has {own:,} bytes, and the picture of its name in the shards of "
-                    f"{folder} has {written:,}; wanted the same. Write another data set, or "
-                    f"pictures that have changed, to another folder."
-                )
+    name, even of one size, of which training would read the wrong ones."""
+    done = 0
+    for number, shard in enumerate(shards):
+        inside = places.filter(pc.equal(places["shard"], number)).sort_by("offset")
+        with shard.open("rb") as file:
+            for place in inside.to_pylist():
+                _check_one(place, file, shard)
+                done += 1
+                progress(done)
+
+
+def _check_one(place: dict[str, Any], file: BinaryIO, shard: Path) -> None:
+    image, size = place["image"], place["size"]
+    try:
+        picture = open(image, "rb")  # noqa: SIM115  closed below
+    except FileNotFoundError:  # it may be in the shards alone by now
+        return
+    except OSError as error:
+        raise _unreadable(image, error) from None
+    with picture:
+        own = os.fstat(picture.fileno()).st_size
+        file.seek(place["offset"])
+        if own != size or picture.read() != file.read(size):
+            raise DataError(
+                f"{image}: its {own:,} bytes are not the {size:,} bytes of the picture of its name "
+                f"in {shard}; wanted the same. Write another data set, or pictures that have "
+                f"changed, to another folder."
+            )
 
 
 def _add(tar: tarfile.TarFile, image: str, name: str) -> None:
     try:
         picture = open(image, "rb")  # noqa: SIM115  closed below; errors of writing are others
     except OSError as error:
-        raise DataError(
-            f"{image}: {error.strerror}. `vlm check-data` lists all pictures that are missing."
-        ) from None
+        raise _unreadable(image, error) from None
     with picture:
         info = tarfile.TarInfo(name)
         info.size = os.fstat(picture.fileno()).st_size
         tar.addfile(info, picture)
+
+
+def _unreadable(image: str, error: OSError) -> DataError:
+    return DataError(
+        f"{image}: {error.strerror}. `vlm check-data` lists all pictures that are missing."
+    )
