@@ -64,3 +64,30 @@ def test_attention_to_words_beside_other_attention() -> None:
     wanted = gradient[0, 0].relu().T.numpy()
     assert wanted.any()
     np.testing.assert_allclose(found.word_patch, wanted, rtol=1e-4, atol=1e-7)
+
+
+class SomeReadTwice(PatchesReadWords):
+    """Patches attend to words twice, of which the first time serves three patches alone."""
+
+    def __init__(self, image_dim: int, text_dim: int) -> None:
+        super().__init__(image_dim, text_dim)
+        self.first = CrossModalAttention(image_dim, text_dim, 1, words_last=True)
+
+    def fuse(self, image: Features, text: Features) -> Features:
+        patches = image.zero_padding().tokens
+        seen = self.first(patches, text.tokens, text.mask, image.mask)
+        seen = seen * (torch.arange(patches.shape[1]) < 3)[:, None]
+        return super().fuse(image._replace(tokens=patches + seen), text)
+
+
+def test_every_map_to_words_counts_alike() -> None:
+    """A patch for which one map does nothing is a patch, and no padding."""
+    image, text = ConvNet(16, widths=(5, 7)), Recurrent(WORDS, dim=11, embedding_dim=7)
+    fusion = SomeReadTwice(image.dim, text.dim)
+    vqa = VQA(VQAModel(image, text, fusion, Classification(6, ANSWERS, hidden_dims=())))
+    for parameter in vqa.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    found = explain(vqa, photo(), QUESTION, METHODS["attention_gradient"]())
+    assert found.word_patch.any()
+    wanted = found.word_patch.sum(1) / 16
+    np.testing.assert_allclose(found.word_relevance, wanted, rtol=1e-4, atol=1e-9)

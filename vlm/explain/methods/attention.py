@@ -54,8 +54,8 @@ class Attention(Method):
 
     def relevance(self, case: Case, kept: Tensor) -> Relevance:
         with torch.no_grad():
-            maps = record(case, kept)[0]
-        return _summed(case, kept, [m.weights for m in maps], maps)
+            maps, _, real = record(case, kept)
+        return _summed(case, kept, [m.weights for m in maps], maps, real)
 
 
 class AttentionGradient(Method):
@@ -96,7 +96,7 @@ class AttentionGradient(Method):
             flown = flow(case, positive, gain=1.0, keep=1.0)
             if flown is not None:
                 return flown
-            maps, evidence = record(case, kept)
+            maps, evidence, real = record(case, kept)
             used = [m.used for m in maps]
             found = torch.autograd.grad(evidence.sum(), used, allow_unused=True)
             positives = []
@@ -107,7 +107,7 @@ class AttentionGradient(Method):
                 axes = (-2, -1) if m.pairs else (-2,) if turned else (-1,)
                 positive_here = (products - weights * products.sum(axes, keepdim=True)).relu()
                 positives.append(positive_here.mT if m.to_words != turned else positive_here)
-            return _summed(case, kept, positives, maps)
+            return _summed(case, kept, positives, maps, real)
 
 
 class Rollout(Method):
@@ -136,8 +136,9 @@ class Rollout(Method):
         return flown
 
 
-def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor]:
-    """The fusion's attention to variants (B, L) of the question, and the evidence (B,).
+def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor, Tensor]:
+    """The fusion's attention to variants (B, L) of the question, the evidence (B,), and the number
+    () of patches without padding.
 
     Raises:
         ValueError: a fusion without attention.
@@ -155,7 +156,7 @@ def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor]:
         maps += [Map(name, w, u, to_words, pairs) for w, u in zip(passes, used, strict=True)]
     if not maps:
         raise ValueError(_no_attention(case.model))
-    return maps, evidence
+    return maps, evidence, image.mask[0].sum()
 
 
 def encode(case: Case, kept: Tensor, longer: int = 0) -> tuple[Features, Features, Tensor]:
@@ -181,7 +182,9 @@ def encode(case: Case, kept: Tensor, longer: int = 0) -> tuple[Features, Feature
     return image.take(rows), text, mask
 
 
-def _summed(case: Case, kept: Tensor, weights: list[Tensor], maps: list[Map]) -> Relevance:
+def _summed(
+    case: Case, kept: Tensor, weights: list[Tensor], maps: list[Map], real: Tensor
+) -> Relevance:
     """Means over heads and glimpses, summed over maps; each kind tells what it can."""
     words = len(case.ids)
     counts = kept.sum(1, keepdim=True).clamp(min=1)  # (B, 1) words of each variant
@@ -200,8 +203,7 @@ def _summed(case: Case, kept: Tensor, weights: list[Tensor], maps: list[Map]) ->
         each = each + mean[0, :words]
         # A softmax over words makes every patch's column sum up alike, and the other way round.
         if found.to_words:
-            real = mean[0, :words].any(0).sum().clamp(min=1)  # patches, without padding
-            of_words = of_words + mean[0, :words].sum(1) / real
+            of_words = of_words + mean[0, :words].sum(1) / real.clamp(min=1)
         else:
             patches = patches + mean.sum(1) / counts
     if not patches.any():  # patches look at words, and nothing looks at patches
