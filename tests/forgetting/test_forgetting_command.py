@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_the_vocabulary_stands_beside_the_scores(runs: dict[str, Path], report: 
     assert f"<p>Answers: {words}" in (report / "report.html").read_text()
     found = json.loads((report / "results.json").read_text())["runs"]
     assert {name: run["vocabulary"] for name, run in found.items()} == dict.fromkeys(runs, about)
+
+
+def test_a_vocabulary_of_unknown_source_is_one(runs: dict[str, Path]) -> None:
+    run = read_run(runs["full"])
+    known = run.vocabulary
+    assert known is not None
+    unsaid = replace(run, checkpoint=run.checkpoint._replace(about={}))
+    assert unsaid.vocabulary == {name: known[name] for name in ("size", "hash")}
 
 
 def test_the_report_holds_it_all(report: Path) -> None:

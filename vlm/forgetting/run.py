@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from vlm.checkpoint import Checkpoint, CheckpointError, model_differences, read_checkpoint
+from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.training.run_folder import folder_of_checkpoint
 
 CONFIG = "config.yaml"
@@ -38,7 +39,11 @@ class FineTuned:
     @property
     def vocabulary(self) -> dict[str, Any] | None:
         """What its checkpoint keeps of the answer vocabulary; None of a run without."""
-        return self.checkpoint.about.get("vocabulary")
+        about: dict[str, Any] | None = self.checkpoint.about.get("vocabulary")
+        if about or not self.checkpoint.answers:
+            return about
+        answers = AnswerVocabulary(self.checkpoint.answers)  # of unknown source
+        return {"size": len(answers), "hash": answers.hash}
 
     def asked(self, part: str) -> dict[str, Any]:
         """The arguments of a part as the configuration gives them."""
