@@ -170,6 +170,16 @@ def test_an_index_of_thousands_of_brackets(tmp_path: Path) -> None:
         Shards(str(tmp_path)).open()
 
 
+def test_an_index_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
+    batch = pa.RecordBatch.from_pylist([], _SCHEMA)
+    with (tmp_path / INDEX).open("wb") as file:
+        write_arrow(file, [batch], _SCHEMA.with_metadata({_KEY: json.dumps({"shards": []})}))
+    for path in (str(tmp_path), f"file://{tmp_path}"):
+        with pytest.raises(DataError, match="1 of 1 pictures are not among the 0 of"):
+            Shards(path).open().check(pa.array(["/x/1.png"]))
+
+
 def test_a_shard_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     images = pictures(tmp_path / "p", "1.png")
     write_shards(images, tmp_path / "s", 10**6)
