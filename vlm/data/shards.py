@@ -169,7 +169,7 @@ class ShardPictures:
                 )
 
     def _check_limit(self, limit: int) -> None:
-        sizes = [shard.size for shard in self.index.shards] or [0]
+        sizes = [shard.size for shard in self.index.shards]
         # Those that an epoch is among, the next, and one that another process still reads.
         least = min(sum(sizes), (SHARDS_MIXED + 2) * max(sizes))
         if limit < least:
