@@ -82,6 +82,50 @@ def test_a_problem_has_file_line_and_column(
     assert re.search(what, said)
 
 
+@pytest.mark.parametrize("name", ["my.csv", "my.jsonl"])
+def test_a_missing_column_is_one_error(name: str, tmp_path: Path) -> None:
+    keys = ("file", "question", "label")
+    if name == "my.csv":
+        content = ",".join(keys) + "\n" + "a,why?,b\n" * 5
+    else:
+        content = (json.dumps(dict.fromkeys(keys, "why?")) + "\n") * 5
+    (tmp_path / name).write_text(content)
+    found = check_data(OwnData(str(tmp_path / name)))
+    said = only(found, "missing column")
+    assert "there is no column 'image', 'answer'" in said
+    assert "{image: file, answer: label}" in said
+
+
+def test_the_first_lines_alone_may_lack_a_column(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for row in rows[:3]:
+        row["answr"] = row.pop("answer")
+    found = check(tmp_path, **cut(rows))
+    assert found.errors.counts == {"missing column": 2}
+    first, last = found.errors.kept["missing column"]
+    assert "train.jsonl, line 1: there is no column 'answer'" in first
+    assert "train.jsonl, line 3: up to here no row has a column 'answer'." in last
+    assert found.splits["train"].questions == 9
+
+
+@pytest.mark.parametrize(
+    ("column", "misspelt", "kind"),
+    [
+        ("answer", "answr", "no answer"),
+        ("image", "img", "no image"),
+        ("question", "qestion", "empty question"),
+    ],
+)
+def test_a_misspelt_key_is_named(
+    column: str, misspelt: str, kind: str, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows[6][misspelt] = rows[6].pop(column)
+    said = only(check(tmp_path, **cut(rows)), kind)
+    assert f"line 7, column {column!r}" in said
+    assert said.endswith(f"Did you mean {misspelt!r}?")
+
+
 def test_an_answer_outside_the_vocabulary(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     rows[17]["answer"] = "mauve"
     found = check(tmp_path, **cut(rows))

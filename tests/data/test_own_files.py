@@ -222,6 +222,25 @@ def test_a_mistake_names_the_files_own_column(tmp_path: Path) -> None:
     assert "line 1, column 'q' (id '1')" in said
 
 
+@pytest.mark.parametrize(
+    ("row", "mapped", "example"),
+    [
+        (["file_name", "question", "label"], {}, "'{image: file_name, answer: label}'"),
+        (["label", "question", "imagename"], {}, "'{image: imagename, answer: label}'"),
+        (["file", "q", "an answer"], {"image": "file"},
+         """'{image: file, answer: "an answer", question: q}'"""),
+        (["image", "text", "answer", "source"], {}, None),
+        (["image", "questions", "answer", "answer_type"], {}, "'{question: questions}'"),
+    ],
+)  # fmt: skip
+def test_the_columns_that_are_likely_meant_are_named(
+    row: list[str], mapped: dict[str, str], example: str | None, tmp_path: Path
+) -> None:
+    table(tmp_path / "my.csv", [dict.fromkeys(row, "x")])
+    said = say(tmp_path / "my.csv", columns=mapped)
+    assert said.endswith(f"such as --data.columns={example}." if example else "'source'.")
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_missing_column_is_named_with_those_there(name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name, [{"image": "a", "questoin": "what?", "answer": "x"}])

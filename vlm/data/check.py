@@ -74,7 +74,7 @@ class _Check:
                         self.tables[split] = self.data.table(split)
                 except (DataError, OSError) as error:
                     # A file that cannot be read, or cut, fails for each of its splits.
-                    self.found.errors.add_once("unreadable data", str(error))
+                    self.found.errors.add_once(getattr(error, "kind", DataError.kind), str(error))
 
     def _summarize(self, split: Split) -> None:
         table = self.tables[split]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm.data.answers import annotators_answers, cell_content, plain_text
+from vlm.data.own_columns import MissingColumnError, hint, missing_columns
 from vlm.data.picture_file import PictureFile
-from vlm.data.problems import DataError, report
-from vlm.data.table_file import Record, missing_columns
+from vlm.data.problems import DataError, is_collecting, report
+from vlm.data.table_file import Record
 from vlm.text.gate import clean_text
 
 COLUMNS = (
@@ -66,35 +67,45 @@ class OwnRows:
         self.answers_columns: set[str] = set()
 
     def __call__(self, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
-        """Rows with the columns of `vlm.data.questions.SCHEMA`; what is wrong is reported."""
+        """Rows with the columns of `vlm.data.questions.SCHEMA`; what is wrong is reported.
+
+        Raises:
+            MissingColumnError: no row has one that is needed.
+        """
         # A test without answers may well lack their column.
         needed = self.mapped - (set() if self.with_answers else {"answers", "answer"})
         unseen = {self.columns[name] for name in needed}
-        place = ""
+        place = said = ""
+        lacking: list[str] = []  # of all rows so far, of which none can be used then
         for record in records:
             answers = self._answers_column(record)
             self.answers_columns.add(answers)
-            if not place:
-                self._check_columns(record, answers)
             if unseen:
                 unseen.difference_update(record.columns)
+            missing = self._missing(record, answers) if lacking or not place else []
+            if not place and missing:
+                lacking = missing
+                message = missing_columns(missing, record.columns, self.columns, self.mapped)
+                said = f"{record.place}: {message}"
+                if not is_collecting():
+                    raise MissingColumnError(said)
+            elif lacking and missing != lacking:  # so the others need not be as the first
+                report(MissingColumnError.kind, said)
+                before = {self.columns[name] for name in lacking}
+                report(MissingColumnError.kind, _up_to(place, before))
+                lacking = []
             place = record.place
-            yield self._row(record, answers)
-        if unseen:
-            missing = ", ".join(map(repr, sorted(unseen)))
-            where = place or self.source
-            report("missing column", f"{where}: up to here no row has a column {missing}.")
+            if not lacking:
+                yield self._row(record, answers)
+        if unseen := unseen - {self.columns[name] for name in lacking}:
+            report(MissingColumnError.kind, _up_to(place or self.source, unseen))
+        if lacking:
+            raise MissingColumnError(said)
 
-    def _check_columns(self, record: Record, answers: str) -> None:
-        wanted = [self.columns["image"], self.columns["question"]]
-        if self.with_answers:
-            wanted.append(self.columns[answers])
-        if message := missing_columns(wanted, record.columns):
-            report(
-                "missing column",
-                f"{record.place}: {message} Say which is which with --data.columns, such as "
-                f"--data.columns='{{question: {wanted[1]}}}'.",
-            )
+    def _missing(self, record: Record, answers: str) -> list[str]:
+        """Our names of the columns that are needed, and not there."""
+        wanted = ["image", "question", *([answers] if self.with_answers else [])]
+        return [name for name in wanted if self.columns[name] not in record.columns]
 
     def _row(self, record: Record, answers: str) -> dict[str, Any]:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
@@ -121,8 +132,19 @@ class OwnRows:
             row["id"] = str(record.number)
         if self.with_answers and row.get("answers", ()) is None:
             message = "there is no answer; training and validation need one."
-            mistakes.append((answers, "no answer", message))
+            mistakes.append((answers, "no answer", message + self._hint(answers, record)))
+        # Where each row has its own columns, a misspelt one is another.
+        for name, kind in (("image", "no image"), ("question", "empty question")):
+            if self.columns[name] not in record.columns:
+                message = f"there is no {name}.{self._hint(name, record)}"
+                mistakes.append((name, kind, message))
         return row | {"mistakes": mistakes}
+
+    def _hint(self, name: str, record: Record) -> str:
+        column = self.columns[name]
+        if column in record.columns:
+            return ""
+        return hint(column, record.columns, self.columns.values())
 
     def _answers_column(self, record: Record) -> str:
         """`answers` where a row has both, unless the user named the other."""
@@ -171,6 +193,10 @@ class OwnRows:
             )
         # "a.jpg" and "./a.jpg" are one picture.
         return os.path.normpath(os.path.join(self.folder, value))
+
+
+def _up_to(place: str, columns: set[str]) -> str:
+    return f"{place}: up to here no row has a column {', '.join(map(repr, sorted(columns)))}."
 
 
 def _from_base64(text: str) -> bytes:

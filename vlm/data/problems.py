@@ -11,6 +11,9 @@ from contextvars import ContextVar
 class DataError(ValueError):
     """Questions that cannot be used; the message names the file and the row."""
 
+    kind = "unreadable data"
+    """Of the problem, where a check notes it."""
+
 
 class Problems:
     """Counts every problem and keeps the first of each kind.

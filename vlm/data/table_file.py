@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,19 +80,6 @@ def file_format(path: str) -> str | None:
 def is_text(path: str) -> bool:
     """Whether every cell is text: of CSV and TSV."""
     return file_format(path) in ("csv", "tsv")
-
-
-def missing_columns(wanted: Collection[str], there: Collection[str]) -> str | None:
-    """What to say where columns are not there: all of them, and the nearest name."""
-    missing = [name for name in wanted if name not in there]
-    if not missing:
-        return None
-    near = difflib.get_close_matches(missing[0], list(there), 1)
-    return (
-        f"there is no column {', '.join(map(repr, missing))}; the columns are "
-        f"{', '.join(map(repr, there)) or 'none'}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-    )
 
 
 def _entries(path: Path) -> Iterator[Record]:
