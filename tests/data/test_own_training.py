@@ -159,4 +159,4 @@ def test_a_mistake_ends_the_run_with_its_place(
     cut = write_rows(my, rows).read_bytes()[:-20]
     my.write_bytes(cut)
     said = fails(["fit", "-c", CONFIG, *small(tmp_path, my)], capsys)
-    assert re.search(rf"my\.jsonl, line 8, byte \d+ \(the text ends at byte {len(cut)}\)", said)
+    assert re.search(r"my\.jsonl, line 8, byte \d+ \(column \d+\): not JSON .* cut short", said)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vlm.data import arrow_file, table_rows
+from vlm.data import table_rows
 from vlm.data.arrow_file import map_arrow, write_arrow
 from vlm.data.questions import SCHEMA
 from vlm.data.table_rows import TableRows
@@ -40,7 +40,6 @@ def table(
     made = pa.Table.from_batches([pa.RecordBatch.from_pylist(part, SCHEMA) for part in parts])
     if request.param != "mapped":
         return made
-    monkeypatch.setattr(arrow_file, "PIECE", CHUNK)
     with (tmp_path / "table.arrow").open("wb") as file:
         write_arrow(file, made.to_batches(), SCHEMA)
     return map_arrow(tmp_path / "table.arrow")

@@ -8,28 +8,30 @@ from typing import IO
 
 import pyarrow as pa
 
-PIECE = 1 << 17
-"""Rows that are written together, at least. The rows of a batch lie all over a table, and Arrow is
-asked once for each piece that they lie in; more at a time would take as much memory again."""
+PIECE = 1 << 28
+"""Bytes of a table that are joined. The rows of a batch lie all over a table, and Arrow is asked
+once for each piece they lie in; more at a time would take as much memory again."""
 
 
 def write_arrow(
     file: IO[bytes] | str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
 ) -> None:
-    """Write a table, one piece in memory at a time."""
+    """Write a table, one batch in memory at a time."""
     with pa.ipc.new_file(file, schema) as writer:
-        for piece in _pieces(batches, schema):
-            writer.write_batch(piece)
+        for batch in batches:
+            writer.write_batch(batch)
 
 
-def _pieces(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def in_pieces(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The table's batches, joined to as few as `PIECE` allows."""
     held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= PIECE:
-            yield from pa.Table.from_batches(held, schema).combine_chunks().to_batches()
+    for batch in table.to_batches():
+        if held and sum(one.nbytes for one in (*held, batch)) > PIECE:
+            yield from pa.Table.from_batches(held).combine_chunks().to_batches()
             held = []
-    yield from pa.Table.from_batches(held, schema).combine_chunks().to_batches()
+        held.append(batch)
+    if held:
+        yield from pa.Table.from_batches(held).combine_chunks().to_batches()
 
 
 def map_arrow(path: str | Path) -> pa.Table:

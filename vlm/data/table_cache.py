@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from vlm import __version__
-from vlm.data.arrow_file import map_arrow, write_arrow
+from vlm.data.arrow_file import in_pieces, map_arrow, write_arrow
 from vlm.data.cache_folder import cache_folder
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.problems import is_collecting
@@ -122,7 +122,7 @@ def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".new")
         with os.fdopen(handle, "wb") as file:
-            write_arrow(file, table.to_batches(), schema)
+            write_arrow(file, in_pieces(table), schema)
             file.flush()
             os.fsync(file.fileno())  # or a loss of power could leave the name with no content
         os.replace(temporary, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import webbrowser
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -37,17 +38,38 @@ def serve(page: gr.Blocks, host: str, port: int | None, inbrowser: bool) -> None
     Raises:
         OSError: the port is taken.
     """
-    # Our own server: Gradio's gives up where the machine is too busy to answer it at once.
-    server = uvicorn.Server(uvicorn.Config(application(page), log_level="warning"))
     # uvicorn ends well at an interruption and then passes it on; asyncio, before uvicorn is up,
     # makes it a cancellation.
     ended = suppress(KeyboardInterrupt, asyncio.CancelledError)
     with ended, listen(host, port) as connection:
         address = "http://{}:{}".format(*connection.getsockname()[:2])
-        print(f"The demo is at {address} (Ctrl+C ends it).", flush=True)
-        if inbrowser:
-            webbrowser.open(address)  # it waits: the connection is open already
-        server.run(sockets=[connection])
+
+        def ready() -> None:
+            print(f"The demo is at {address} (Ctrl+C ends it).", flush=True)
+            if inbrowser:
+                webbrowser.open(address)
+
+        config = uvicorn.Config(application(page), log_level="warning")
+        Server(config, ready).run(sockets=[connection])
+
+
+class Server(uvicorn.Server):
+    """Says that it is there when it is: an interruption before could be lost.
+
+    Gradio's own server gives up where the machine is too busy to answer it at once.
+
+    Args:
+        config: of the application.
+        ready: called then.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
 
 
 def application(page: gr.Blocks) -> FastAPI:
