@@ -58,6 +58,19 @@ def test_pictures_are_read(
     assert not check_data(data, images=False).errors.counts
 
 
+def test_the_picture_of_a_row_that_is_left_out_is_read_too(
+    rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    rows[13] |= {"question": " ", "image": "gone.png"}
+    rows[14] |= {"question": " "}  # of a picture that is there, and is read for another row
+    rows[15] |= {"question": " ", "image": ""}
+    found = check(tmp_path, **cut(rows)).errors
+    assert found.counts == {"empty question": 3, "missing image": 1, "no image": 1}
+    (said,) = found.kept["missing image"]
+    assert said.startswith(f"{tmp_path}/validation.jsonl, line 2, column 'image' (id 'q13'): ")
+    assert "gone.png" in said
+
+
 def test_features_of_regions_are_read_in_the_place_of_pictures(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

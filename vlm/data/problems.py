@@ -24,12 +24,14 @@ class Problems:
     Attributes:
         counts: number of problems by kind.
         kept: messages by kind, in the order of their finding.
+        pictures: of rows that were left out, and where each stands first (`note_picture`).
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.counts: Counter[str] = Counter()
         self.kept: defaultdict[str, list[str]] = defaultdict(list)
+        self.pictures: dict[str, str] = {}
         self._said: set[int] = set()
 
     def add(self, kind: str, message: str) -> None:
@@ -61,6 +63,17 @@ def collecting(problems: Problems) -> Iterator[None]:
         yield
     finally:
         _collected.reset(token)
+
+
+def note_picture(image: str, where: str) -> None:
+    """Keep the picture of a row that is left out: a check reads it all the same.
+
+    Args:
+        image: as in the row.
+        where: file, line and column.
+    """
+    if (problems := _collected.get()) is not None:
+        problems.pictures.setdefault(image, where)
 
 
 def is_collecting() -> bool:

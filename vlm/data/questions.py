@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from vlm.choices import mistake_in
 from vlm.data.arrow_file import map_arrow, write_arrow
-from vlm.data.problems import DataError, report
+from vlm.data.problems import DataError, note_picture, report
 from vlm.text.gate import clean_text
 
 SCHEMA = pa.schema(
@@ -120,6 +120,9 @@ def _checked(
         for name, kind, message in mistakes:
             where = _where(row.get("place"), number, source, columns, name, row.get("id"))
             report(kind, f"{where}: {message}")
+        if mistakes and "image" not in {name for name, _, _ in mistakes}:
+            where = _where(row.get("place"), number, source, columns, "image", row.get("id"))
+            note_picture(row["image"], where)
         if not mistakes:
             hashes.append(hash(row["id"]))
             numbers.append(number)
