@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,11 @@ from training_runs import (
     EXACT,
     FSDP,
     STRATEGIES,
-    assert_same,
     callback,
     check_a_killed_run_goes_on,
     command,
     fit,
     only_run,
-    outcome,
     run,
     together,
 )
@@ -198,62 +193,6 @@ def test_a_fault_of_one_process_ends_all_and_is_named(
         assert "another process has no finite loss, and says why" in ended.stderr
         # A traceback is the launcher's: ours say it in a line.
         assert f'File "{ROOT}/vlm' not in ended.stderr
-
-
-NODES = ["--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
-
-
-def two_nodes(arguments: list[str], folders: tuple[Path, Path] = (ROOT, ROOT)) -> list[str]:
-    """Run in two nodes of one process each, on the loopback; their exit codes and what they said.
-
-    Args:
-        arguments: of both.
-        folders: where each is started.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
-    nodes = [
-        subprocess.Popen(
-            [*launcher, f"--node-rank={rank}", "-m", "vlm", *arguments],
-            env=ENVIRONMENT,
-            cwd=folder,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, folder in enumerate(folders)
-    ]
-    said = [node.communicate(timeout=12000)[1] for node in nodes]
-    return [f"exit code {node.returncode}\n{text}" for node, text in zip(nodes, said, strict=True)]
-
-
-def test_two_nodes(data: Path, tmp_path: Path) -> None:
-    ended = two_nodes(fit(data, tmp_path / "nodes", *NODES, "--data.images_per_batch=1"))
-    assert all(said.startswith("exit code 0\n") for said in ended), ended
-    same = run(fit(data, tmp_path / "one", *DDP, "--data.images_per_batch=1"), 2)
-    assert same.returncode == 0
-    assert_same(outcome(only_run(tmp_path / "nodes")), outcome(only_run(tmp_path / "one")))
-
-
-def test_machines_that_left_different_pictures_out_all_end(tmp_path: Path) -> None:
-    """Each with a disk of its own; the second one's lacks a picture."""
-    machines = tmp_path / "first", tmp_path / "second"
-    for machine in machines:
-        write_data(machine / "data")
-    (machines[1] / "data/train/images/4.png").unlink()
-    told = [*NODES, "--data.pictures.skip_unreadable=1"]
-    ended = two_nodes(fit(Path("data"), tmp_path / "runs", *told), machines)
-    message = (
-        r"^vlm: data\.pictures\.skip_unreadable: got \d+ (train|validation) questions whose "
-        r"pictures the first process could read, and {}; wanted the same\. See that all machines "
-        r"have the same pictures\.$"
-    )
-    others = "others in another one", r"\d+ or other ones here"
-    for said, other in zip(ended, others, strict=True):
-        assert said.startswith("exit code 1\n"), said
-        assert re.search(message.replace("{}", other), said, re.MULTILINE), said
 
 
 def test_processes_that_would_each_train_alone_are_refused(data: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
 from vlm.training.leave import leave
+from vlm.training.machines import of_this_launch
 from vlm.training.option_names import option_names
 from vlm.training.readable import READABLE
 from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
@@ -25,39 +26,42 @@ def run(arguments: Sequence[str]) -> None:
     and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
     a signal ended has exit code 75.
     """
-    code = _exit_code(arguments)
+    machines, code = None, 0
+    try:
+        machines = of_this_launch()
+        VQACLI(arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = _outcome(error, arguments)
+        if line:
+            print(line, file=sys.stderr, flush=True)
+        if machines and code != EXIT_CODE:
+            machines.tell(line or f"{type(error).__name__}: {error}")
+        if not line:
+            raise
     if torch.distributed.is_initialized():
         leave(code)
     if code:
         sys.exit(code)
 
 
-def _exit_code(arguments: Sequence[str]) -> int:
-    try:
-        VQACLI(arguments)
-    except ConfigError as error:
+def _outcome(error: BaseException, arguments: Sequence[str]) -> tuple[int, str | None]:
+    """The exit code, and the line that says all there is to say; None if it takes a traceback."""
+    if isinstance(error, ConfigError):
         files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
         where = f" ({', '.join(files)})" if files else ""
-        print(f"vlm{where}: {explain(str(error), option_names())}", file=sys.stderr)
-        return 2
-    except READABLE as error:
-        print(f"vlm: {_without_traceback(str(error))}", file=sys.stderr)
-        return 1
-    except Preempted as stopped:
+        return 2, f"vlm{where}: {explain(str(error), option_names())}"
+    if isinstance(error, READABLE):
+        return 1, f"vlm: {_without_traceback(str(error))}"
+    if isinstance(error, Preempted):
         # A launcher sends another one as soon as the first process has left.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        print(f"vlm: {stopped}", file=sys.stderr)
-        return EXIT_CODE
-    except Exception as error:
-        if message := _explained(error) or _failed_worker(error):
-            print(f"vlm: {message}", file=sys.stderr)
-            return 1
-        raise
-    return 0
+        return EXIT_CODE, f"vlm: {error}"
+    message = _explained(error) or _failed_worker(error)
+    return 1, f"vlm: {message}" if message else None
 
 
-def _explained(error: Exception) -> str | None:
+def _explained(error: BaseException) -> str | None:
     """What is to be done about it, where that is known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
@@ -77,7 +81,7 @@ def _explained(error: Exception) -> str | None:
     return None
 
 
-def _failed_worker(error: Exception) -> str | None:
+def _failed_worker(error: BaseException) -> str | None:
     """What a loader worker died of, which torch tells below a page about who waited for it."""
     # The wait for a batch ends with "exited unexpectedly", and has the signal as its cause.
     for text in (str(error.__cause__), str(error)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import sys
 from typing import NoReturn
@@ -21,3 +22,10 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def abandon() -> NoReturn:
+    """End this process as failed, from another thread than the one that gets no further."""
+    for worker in multiprocessing.active_children():
+        worker.kill()  # one that hangs does not see that its parent has gone
+    os._exit(1)

@@ -7,8 +7,9 @@ from vlm.data.problems import DataError
 from vlm.image.load import ImageError
 from vlm.reach import FetchError
 from vlm.training.health import NotFiniteError
+from vlm.training.machines import MachinesError
 
-READABLE = (CheckpointError, DataError, FetchError, ImageError, NotFiniteError)
+READABLE = (CheckpointError, DataError, FetchError, ImageError, MachinesError, NotFiniteError)
 """Those whose message says it all."""
 
 

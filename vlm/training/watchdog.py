@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
-import os
 import sys
 import threading
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+
+from vlm.training.leave import abandon
 
 
 class Watchdog(Callback):
@@ -78,6 +78,4 @@ class Watchdog(Callback):
             flush=True,
         )
         faulthandler.dump_traceback(all_threads=True)
-        for worker in multiprocessing.active_children():
-            worker.kill()  # one that hangs does not see that its parent has gone
-        os._exit(1)
+        abandon()

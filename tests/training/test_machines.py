@@ -1,0 +1,148 @@
+"""Several machines: two launches of torchrun that meet on the loopback, one process each."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import ROOT, write_data
+from training_runs import DDP, ENVIRONMENT, assert_same, callback, fit, only_run, outcome, run
+
+pytestmark = pytest.mark.slow
+NODES = ["--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+
+
+class Ended(NamedTuple):
+    """How a machine's launch ended; `at` in seconds of `time.monotonic`."""
+
+    code: int
+    said: str
+    at: float
+
+
+def two_machines(
+    arguments: list[str],
+    folders: Sequence[Path] = (ROOT, ROOT),
+    delays: Sequence[float] = (0.0, 0.0),
+    dynamic: bool = False,
+) -> list[Ended]:
+    """Run in two machines of one process each.
+
+    Args:
+        arguments: of both.
+        folders: where each is started.
+        delays: seconds after which each is started.
+        dynamic: the machines number themselves.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    if dynamic:
+        launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=1"]
+    else:
+        launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    started = []
+    for rank, (folder, delay) in enumerate(zip(folders, delays, strict=True)):
+        time.sleep(delay)
+        own = [] if dynamic else [f"--node-rank={rank}"]
+        started.append(
+            subprocess.Popen(
+                [*launcher, *own, "-m", "vlm", *arguments],
+                env=ENVIRONMENT,
+                cwd=folder,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ends: dict[int, float] = {}
+    limit = time.monotonic() + 1200
+    while len(ends) < 2 and time.monotonic() < limit:
+        for rank, machine in enumerate(started):
+            if rank not in ends and machine.poll() is not None:
+                ends[rank] = time.monotonic()
+        time.sleep(0.1)
+    for machine in started:
+        machine.kill()
+    said = [machine.communicate()[1] for machine in started]
+    return [
+        Ended(machine.returncode, text, ends.get(rank, float("inf")))
+        for rank, (machine, text) in enumerate(zip(started, said, strict=True))
+    ]
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder of each machine, with the same data in `data`."""
+    machines = tmp_path / "first", tmp_path / "second"
+    for machine in machines:
+        write_data(machine / "data")
+    return machines
+
+
+def test_two_machines_are_two_processes(data: Path, tmp_path: Path) -> None:
+    ended = two_machines(fit(data, tmp_path / "nodes", *NODES, "--data.images_per_batch=1"))
+    assert [one.code for one in ended] == [0, 0], ended
+    same = run(fit(data, tmp_path / "one", *DDP, "--data.images_per_batch=1"), 2)
+    assert same.returncode == 0
+    assert_same(outcome(only_run(tmp_path / "nodes")), outcome(only_run(tmp_path / "one")))
+
+
+def test_machines_that_left_different_pictures_out_all_end(
+    disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (disks[1] / "data/train/images/4.png").unlink()
+    told = [*NODES, "--data.pictures.skip_unreadable=1"]
+    ended = two_machines(fit(Path("data"), tmp_path / "runs", *told), disks)
+    message = (
+        r"^vlm: data\.pictures\.skip_unreadable: got \d+ (train|validation) questions whose "
+        r"pictures the first process could read, and {}; wanted the same\. See that all machines "
+        r"have the same pictures\.$"
+    )
+    others = "others in another one", r"\d+ or other ones here"
+    for one, other in zip(ended, others, strict=True):
+        assert one.code == 1, one
+        assert re.search(message.replace("{}", other), one.said, re.MULTILINE), one
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "c10d"])
+@pytest.mark.parametrize("broken", [0, 1])
+def test_what_one_machine_lacks_ends_all(
+    broken: int, dynamic: bool, disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Before they have met; the reason is in the output of both."""
+    shutil.rmtree(disks[broken] / "data/train")
+    ended = two_machines(fit(Path("data"), tmp_path, *NODES), disks, dynamic=dynamic)
+    reason = r"data/train/questions\.json: there is no such file"
+    assert [one.code for one in ended] == [1, 1], ended
+    assert re.search(rf"^vlm \(.*\): {reason}", ended[broken].said, re.MULTILINE), ended
+    other = rf"^vlm: process \d on \S+ has failed: vlm .*{reason}"
+    assert re.search(other, ended[1 - broken].said, re.MULTILINE), ended
+    assert abs(ended[0].at - ended[1].at) < 30
+
+
+def test_a_machine_that_comes_late_still_hears_why(
+    disks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The first one, whose store it is heard from, waits for it."""
+    shutil.rmtree(disks[0] / "data/train")
+    ended = two_machines(fit(Path("data"), tmp_path, *NODES), disks, delays=(0.0, 8.0))
+    assert [one.code for one in ended] == [1, 1], ended
+    assert "there is no such file" in ended[1].said, ended
+
+
+def test_an_error_of_one_machine_in_the_training_ends_all(data: Path, tmp_path: Path) -> None:
+    fault = callback("Strike", what="raise", hook="on_train_batch_start", step=4, rank=1)
+    ended = two_machines(fit(data, tmp_path, *NODES, *fault))
+    assert [one.code for one in ended] == [1, 1], ended
+    assert "mishaps.Mishap" in ended[1].said, ended
+    assert re.search("another process has ended|has failed: Mishap", ended[0].said), ended
+    assert abs(ended[0].at - ended[1].at) < 30
