@@ -33,7 +33,7 @@ class Strike(Callback):
     """Does something at a hook of an optimiser step.
 
     Args:
-        what: "raise", or the name of a signal that is sent to this process.
+        what: "raise", "hang", or the name of a signal that is sent to this process.
         hook: where.
         step: optimiser steps done.
         rank: of the process that is struck.
@@ -66,6 +66,8 @@ class Strike(Callback):
         say_when()
         if self.what == "raise":
             raise Mishap
+        if self.what == "hang":
+            time.sleep(10000)
         os.kill(os.getpid(), getattr(signal, self.what))
 
 
@@ -173,3 +175,12 @@ class NoLossInEvaluation(Classification):
     def loss(self, output: Any, batch: Batch) -> Tensor:
         loss = super().loss(output, batch)
         return loss if self.training else loss * math.nan
+
+
+class SecondIsStruck(EasyVQA):
+    """The second process is told to end when the first has long begun, before they have met."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)

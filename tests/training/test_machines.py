@@ -1,4 +1,4 @@
-"""Several machines: two launches of torchrun that meet on the loopback, one process each."""
+"""Several machines: two launches of torchrun that meet on the loopback."""
 
 from __future__ import annotations
 
@@ -33,19 +33,22 @@ def two_machines(
     folders: Sequence[Path] = (ROOT, ROOT),
     delays: Sequence[float] = (0.0, 0.0),
     dynamic: bool = False,
+    processes: int = 1,
 ) -> list[Ended]:
-    """Run in two machines of one process each.
+    """Run in two machines.
 
     Args:
         arguments: of both.
         folders: where each is started.
         delays: seconds after which each is started.
         dynamic: the machines number themselves.
+        processes: of each.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
+    launcher += [f"--nproc-per-node={processes}"]
     if dynamic:
         launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--rdzv-id=1"]
     else:
@@ -129,20 +132,46 @@ def test_what_one_machine_lacks_ends_all(
     assert abs(ended[0].at - ended[1].at) < 30
 
 
+def test_all_processes_of_all_machines_end(disks: tuple[Path, Path], tmp_path: Path) -> None:
+    """torchrun waits half a minute for one that is in torch's own waiting and hears no signal."""
+    shutil.rmtree(disks[1] / "data/train")
+    told = ["--trainer.devices=2", *NODES[1:]]
+    ended = two_machines(fit(Path("data"), tmp_path, *told), disks, processes=2)
+    assert [one.code for one in ended] == [1, 1], ended
+    assert len(re.findall("vlm: process [23] on .* has failed: ", ended[0].said)) == 2, ended
+    assert abs(ended[0].at - ended[1].at) < 30
+
+
 def test_a_machine_that_comes_late_still_hears_why(
     disks: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The first one, whose store it is heard from, waits for it."""
+    """The first one, in whose store it is, waits for it."""
     shutil.rmtree(disks[0] / "data/train")
     ended = two_machines(fit(Path("data"), tmp_path, *NODES), disks, delays=(0.0, 8.0))
     assert [one.code for one in ended] == [1, 1], ended
     assert "there is no such file" in ended[1].said, ended
 
 
-def test_an_error_of_one_machine_in_the_training_ends_all(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["waits", "hangs"])
+def test_an_error_of_one_machine_in_the_training_ends_all(
+    other: str, data: Path, tmp_path: Path
+) -> None:
     fault = callback("Strike", what="raise", hook="on_train_batch_start", step=4, rank=1)
+    if other == "hangs":
+        fault += callback("Strike", what="hang", hook="on_train_batch_start", step=4, rank=0)
     ended = two_machines(fit(data, tmp_path, *NODES, *fault))
     assert [one.code for one in ended] == [1, 1], ended
+    assert "Traceback" in ended[1].said, ended
     assert "mishaps.Mishap" in ended[1].said, ended
-    assert re.search("another process has ended|has failed: Mishap", ended[0].said), ended
+    assert re.search(r"^vlm: process 1 on \S+ has failed: Mishap", ended[0].said, re.M), ended
+    assert abs(ended[0].at - ended[1].at) < 30
+
+
+def test_a_signal_to_one_machine_before_they_have_met_ends_all(data: Path, tmp_path: Path) -> None:
+    """It has nothing to save, and the other has nobody to wait for."""
+    told = [*NODES, "--data=mishaps.SecondIsStruck", f"--data.root={data}"]
+    ended = two_machines(fit(data, tmp_path, *told))
+    assert [one.code for one in ended] == [1, 1], ended
+    for one in ended:
+        assert "stopped by SIGTERM while nothing was trained" in one.said, ended
     assert abs(ended[0].at - ended[1].at) < 30

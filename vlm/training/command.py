@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import re
 import signal
@@ -13,7 +14,7 @@ import torch
 from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
 from vlm.training.leave import leave
-from vlm.training.machines import of_this_launch
+from vlm.training.machines import heard, listen, tell
 from vlm.training.option_names import option_names
 from vlm.training.readable import READABLE
 from vlm.training.signals import EXIT_CODE, SIGNALS, Preempted
@@ -26,25 +27,29 @@ def run(arguments: Sequence[str]) -> None:
     and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
     a signal ended has exit code 75.
     """
-    machines, code = None, 0
+    code = 0
     try:
-        machines = of_this_launch()
+        listen()
         VQACLI(arguments)
-    except (Exception, KeyboardInterrupt) as error:
-        code, line = _outcome(error, arguments)
-        if line:
-            print(line, file=sys.stderr, flush=True)
-        if machines and code != EXIT_CODE:
-            machines.tell(line or f"{type(error).__name__}: {error}")
-        if not line:
+    except Exception as error:
+        code, said = _outcome(error, arguments)
+        if said is None:
+            atexit.register(tell, f"{type(error).__name__}: {error}")  # below its traceback
             raise
+        print(said, file=sys.stderr, flush=True)
+        if code != EXIT_CODE:
+            tell(said)
+    except (KeyboardInterrupt, SystemExit) as left:
+        if not isinstance(left, SystemExit) or left.code:
+            tell(repr(left))
+        raise
     if torch.distributed.is_initialized():
         leave(code)
     if code:
         sys.exit(code)
 
 
-def _outcome(error: BaseException, arguments: Sequence[str]) -> tuple[int, str | None]:
+def _outcome(error: Exception, arguments: Sequence[str]) -> tuple[int, str | None]:
     """The exit code, and the line that says all there is to say; None if it takes a traceback."""
     if isinstance(error, ConfigError):
         files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
@@ -61,7 +66,7 @@ def _outcome(error: BaseException, arguments: Sequence[str]) -> tuple[int, str |
     return 1, f"vlm: {message}" if message else None
 
 
-def _explained(error: BaseException) -> str | None:
+def _explained(error: Exception) -> str | None:
     """What is to be done about it, where that is known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
@@ -70,8 +75,8 @@ def _explained(error: BaseException) -> str | None:
         )
     if not isinstance(error, (MemoryError, RuntimeError)):
         return None
-    if re.search(r"Connection (closed|reset) by peer", str(error)):
-        return "another process has ended; its own message says why."
+    if re.search(r"Connection (closed|reset) by peer|Connection was likely closed", str(error)):
+        return heard() or "another process has ended; its own message says why."
     # torch has a class of its own for it on devices, and none on the CPU.
     if re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
         return (
@@ -81,7 +86,7 @@ def _explained(error: BaseException) -> str | None:
     return None
 
 
-def _failed_worker(error: BaseException) -> str | None:
+def _failed_worker(error: Exception) -> str | None:
     """What a loader worker died of, which torch tells below a page about who waited for it."""
     # The wait for a batch ends with "exited unexpectedly", and has the signal as its cause.
     for text in (str(error.__cause__), str(error)):

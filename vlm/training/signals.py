@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from vlm.training.leave import leave
+from vlm.training.machines import tell
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
@@ -49,7 +50,8 @@ def leave_at_signals() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
-    print(f"vlm: stopped by {name} while nothing was trained.", file=sys.stderr)
+    print(f"vlm: stopped by {name} while nothing was trained.", file=sys.stderr, flush=True)
+    tell(f"stopped by {name} while nothing was trained.", late_seconds=2.0)
     leave(EXIT_CODE)
 
 
