@@ -3,10 +3,15 @@ wanted."""
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from training_runs import callback, fit, run
+from conftest import ROOT
+from training_runs import ENVIRONMENT, callback, command, fit, run
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
@@ -28,3 +33,36 @@ def test_lightning_s_own_end_takes_no_part(hook: str, data: Path, tmp_path: Path
     told = ["--trainer.num_sanity_val_steps=1", "--trainer.max_epochs=1"]
     ended = run(fit(data, tmp_path, *told, *strike))
     assert ended.returncode == 75, ended.stderr[-3000:]
+
+
+def test_one_that_waits_for_a_machine_that_does_not_come_ends_too(
+    data: Path, tmp_path: Path
+) -> None:
+    """Its main thread is in torch's own waiting, where no handler of Python's runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    told = ["--trainer.num_nodes=2", "--trainer.devices=1", "--trainer.strategy=ddp"]
+    output = tmp_path / "said"
+    with (
+        output.open("w") as stderr,
+        subprocess.Popen(
+            command(fit(data, tmp_path, *told)),
+            env=ENVIRONMENT | place | {"NODE_RANK": "0"},
+            cwd=ROOT,
+            stderr=stderr,
+        ) as waiting,
+    ):
+        deadline = time.monotonic() + 300
+        while "Initializing distributed" not in output.read_text():
+            assert waiting.poll() is None, output.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)  # it says so, and then waits
+        waiting.send_signal(signal.SIGTERM)
+        try:
+            code = waiting.wait(timeout=10)
+        finally:
+            waiting.kill()
+    assert code == 75, output.read_text()
+    assert "vlm: stopped by SIGTERM while nothing was trained." in output.read_text()

@@ -227,6 +227,7 @@ class VQACLI(LightningCLI):
             run.checkpoint_steps,
             run.checkpoint_minutes,
             saves=self.subcommand == "fit" and config.enable_checkpointing is not False,
+            resumes=run.resume is not None,
         )
         extra: list[Callback] = [RunReport(self.run_folder), guard]
         if run.stall_minutes is not None:

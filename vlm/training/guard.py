@@ -34,6 +34,7 @@ class Guard(Checkpoint):
             highest of.
         steps, minutes: also save every so many optimiser steps or minutes.
         saves: False only watches.
+        resumes: the same command goes on with the run (`run.resume`).
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Guard(Checkpoint):
         steps: int | None = None,
         minutes: float | None = None,
         saves: bool = True,
+        resumes: bool = False,
     ) -> None:
         self.folder = CheckpointFolder(folder)
-        self.monitor, self.steps, self.minutes, self.saves = monitor, steps, minutes, saves
+        self.monitor, self.steps, self.minutes = monitor, steps, minutes
+        self.saves, self.resumes = saves, resumes
         self.signal, self.health = StopSignal(), Health(scaled=False)
         self.best_score: float | None = None
         self.best_step = -1
@@ -206,9 +209,9 @@ class Guard(Checkpoint):
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
             # Lightning kills this process if it sees one of its children end with an exit code.
             trainer.strategy.launcher.procs.clear()
-        last = self.folder.path / LAST
+        more = "" if self.resumes else f" with --ckpt_path={self.folder.path / LAST}"
         raise Preempted(
             f"stopped by {self.signal.received or 'a signal to another process'} after step "
             f"{trainer.global_step}. "
-            + (f"To continue: the same command with --ckpt_path={last}" if self.saves else "")
+            + (f"To continue: the same command{more}" if self.saves else "")
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
 EXIT_CODE = 75
 """Of a process that saved and wants to be started again (`EX_TEMPFAIL` of sysexits.h)."""
+_woken = threading.Event()
 
 
 class Preempted(Exception):
@@ -46,6 +50,29 @@ def leave_at_signals() -> None:
     there is nothing to save, and the same command does the rest."""
     for number in SIGNALS:
         signal.signal(number, _leave)
+    if not _woken.is_set():
+        _woken.set()
+        _wake_at_signals()
+
+
+def _wake_at_signals() -> None:
+    """Python's handlers wait for the main thread, which may be in torch's own waiting for another
+    process for half an hour; a thread that is woken does not."""
+    end, start = os.pipe()
+    os.set_blocking(start, False)
+    signal.set_wakeup_fd(start, warn_on_full_buffer=False)
+    # What a forked worker is told must not be taken for this process's.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_leave_for_it, args=(end,), daemon=True, name="signals").start()
+
+
+def _leave_for_it(end: int) -> None:
+    while number := os.read(end, 1):
+        # In training it is noted, and nothing else.
+        if signal.getsignal(number[0]) is _leave:
+            time.sleep(1.0)  # in which the handler itself mostly comes
+            if signal.getsignal(number[0]) is _leave:
+                _leave(number[0], None)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

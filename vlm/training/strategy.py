@@ -62,15 +62,28 @@ def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrec
 
 
 def check_processes(trainer: Trainer) -> None:
-    """Check that a launcher has started as many processes as the trainer expects.
+    """Check that a launcher (torchrun, srun) has started as many processes as the trainer expects.
 
     Raises:
         ConfigError: it has not.
     """
-    if (started := int(os.environ.get("WORLD_SIZE", 1))) not in (1, trainer.world_size):
+    asked = trainer.num_devices * trainer.num_nodes
+    started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
+    if started not in (1, asked):
         raise ConfigError(
-            f"trainer.devices x trainer.num_nodes: got {trainer.world_size}, and {started} "
+            f"trainer.devices x trainer.num_nodes: got {asked}, and {started} "
             f"processes were started; wanted the same. Each would train a model of its own."
+        )
+    if trainer.world_size != asked:
+        raise ConfigError(
+            f"trainer.devices x trainer.num_nodes: got {asked} in a SLURM job, and 1 process was "
+            f"started; wanted the same. Start them with srun and --ntasks-per-node={asked}."
+        )
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if started > 1 and environment and not environment.creates_processes_externally:
+        raise ConfigError(
+            f"srun: got {started} processes in a job called bash or interactive, each of which "
+            f"would start {asked}; wanted another name of the job, or --ntasks-per-node=1."
         )
 
 
