@@ -65,6 +65,8 @@ def test_the_command_shares_a_run(
     main(["ask", str(run), *asked])
     assert shared == capsys.readouterr().out
     config = json.loads((tmp_path / "shared" / CONFIG).read_text())
+    modes = [(tmp_path / "shared" / name).stat().st_mode for name in (CONFIG, WEIGHTS)]
+    assert modes[0] == modes[1], "who may read one may read the other"
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [CONFIG, WEIGHTS]
     assert config["vocabularies"] == {"tokens": 12, "answers": 5}
     # Nobody learns how the folders of this machine are called.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
         }
         # Last: a folder without it was not written to its end.
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors lets nobody else read it
     except OSError as error:
         raise CheckpointError(
             f"{folder}: cannot be written ({error.strerror or error})."

@@ -52,6 +52,14 @@ def test_the_byte_is_that_of_the_file(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_an_object_that_is_not_closed_is_one_of_its_own_line(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1' + end + b'{"b": 2}' + end)
+    with pytest.raises(DataError, match=r"line 1, byte 7 \(column 8\): not JSON .*bracket may not"):
+        next(read_json_lines(path))
+
+
 def test_a_truncated_line_names_line_and_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"b": "no end')
@@ -67,8 +75,8 @@ def test_a_line_that_others_follow_is_not_said_to_be_cut(tmp_path: Path) -> None
     with pytest.raises(DataError) as caught:
         list(read_json_lines(path))
     assert str(caught.value) == (
-        f"{path}, line 2, byte 23 (column 15): not JSON (Invalid control character here). A quote "
-        f"or a bracket may not be closed."
+        f"{path}, line 2, byte 15 (column 7): not JSON (Unterminated string starting here). A "
+        f"quote or a bracket may not be closed."
     )
     path.write_text('{"b": "\\x"}\n')
     with pytest.raises(DataError, match=r"\(column 8\): not JSON \(Invalid \\escape\)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,13 @@ def test_a_mistake_ends_the_run_with_its_place(
     my.write_bytes(cut)
     said = fails(["fit", "-c", CONFIG, *small(tmp_path, my)], capsys)
     assert re.search(r"my\.jsonl, line 8, byte \d+ \(column \d+\): not JSON .* cut short", said)
+
+
+def test_pictures_in_shards_need_no_folder(tmp_path: Path) -> None:
+    """The command that trained with files goes on with shards when they are gone."""
+    my = write_rows(tmp_path / "my.jsonl", write_photos(tmp_path))
+    told = small(tmp_path, my, "--trainer.max_epochs=1")
+    main(["shard", CONFIG, str(tmp_path / "shards"), *told[:2]])
+    shutil.rmtree(tmp_path / "photos")
+    main(["fit", "-c", CONFIG, *told, f"--data.pictures.shards.path={tmp_path / 'shards'}"])
+    assert only(tmp_path, "*/test.json")

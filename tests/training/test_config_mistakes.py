@@ -33,6 +33,7 @@ MISTAKES = {
     "--model.image_encoder.width=3": "Did you mean widths?",
     "--model.optimizer.lrr=1": r"model.optimizer: .*'lrr'.*\. Did you mean lr\?",
     "--model.optimizer=AdmW": "Did you mean AdamW?",
+    "--model.optimizer.lr=-1": "model.optimizer: Invalid learning rate: -1.0",
     "--model.schedule.warmpu=1": r"model.schedule: .*'warmpu'.*\. Did you mean warmup\?",
     "--model.head.loss=bce2": r"model.head: loss: .*bce2\. Did you mean bce\?",
     "--data.pictures.in_memry=true": r"data: .*in_memry=true\. Did you mean pictures.in_memory\?",

@@ -9,6 +9,7 @@ import pytest
 from mishaps import Mishap
 from training_runs import assert_same, callback, fit, only_run, outcome, run
 
+from vlm.checkpoint import read_checkpoint
 from vlm.training.cli import VQACLI
 
 EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
@@ -69,6 +70,22 @@ def test_a_continued_run_comes_to_the_same(name: str, data: Path, tmp_path: Path
     again = VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"))
     assert again.run_folder == folder
     assert_same(outcome(whole), outcome(folder))
+
+
+def test_its_time_is_that_of_all_its_parts(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = fit(data, tmp_path, "--run.resume=auto", "--run.checkpoint_steps=2")
+    with pytest.raises(Mishap):
+        VQACLI([*told, *callback("Strike", what="raise", hook="on_train_batch_start", step=7)])
+    (last,) = tmp_path.rglob("last.ckpt")
+    before = read_checkpoint(last).about["seconds"]
+    seconds = VQACLI(told).model.about["seconds"]
+    assert 0 < before < seconds
+    assert f"Trained 3 epochs in {seconds:.1f} s." in capsys.readouterr().out
+    # There is nothing left of it, and the last checkpoint is from shortly before its end.
+    assert before < VQACLI(told).model.about["seconds"] <= seconds
+    assert "All epochs were trained before" in capsys.readouterr().out
 
 
 @pytest.mark.slow

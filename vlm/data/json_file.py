@@ -110,6 +110,8 @@ def _parse(
             f"{path}, line {line}, byte {start + error.start}: not UTF-8 text; save the file as "
             f"UTF-8."
         ) from None
+    if one_line:  # an object that is not closed is one of this line, and not of the next
+        text = text.rstrip("\r\n")
     try:
         return json.loads(text, object_hook=shrink)
     except json.JSONDecodeError as error:

@@ -114,7 +114,8 @@ class OwnData(VQADataModule):
         return self._table("train")
 
     def _table(self, split: Split) -> pa.Table:
-        if self.images is not None and not self.images.is_dir():
+        elsewhere = self.pictures.shards is not None or self.pictures.regions is not None
+        if self.images is not None and not elsewhere and not self.images.is_dir():
             raise DataError(f"images: {self.images}: there is no such folder.")
         table = self._file(split)
         assert table is not None

@@ -275,6 +275,7 @@ class VQACLI(LightningCLI):
             training = facts(self._plain_config(), self.datamodule, self.trainer)
             if self.checkpoint:
                 self.model.continues = self.checkpoint.path
+                self.model.about["seconds"] = self.checkpoint.about.get("seconds", 0.0)
                 stored = self.checkpoint.about.get("training", {})
                 self._refuse(fact_differences(stored, training), "training")
                 for logger in self.trainer.loggers:

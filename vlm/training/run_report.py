@@ -29,10 +29,12 @@ class RunReport(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.console = Console(width=CONSOLE_WIDTH)
-        self._started = 0.0
+        self._started: float | None = None
+        self._before = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
+        self._before = pl_module.about.get("seconds", 0.0)  # of what is continued
         if trainer.is_global_zero:
             self.console.print(f"Answers: {describe_answers(pl_module)}.", soft_wrap=True)
             images, accumulated = pl_module.data.images_per_batch, trainer.accumulate_grad_batches
@@ -48,13 +50,26 @@ class RunReport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        seconds = time.perf_counter() - self._started
-        pl_module.about["seconds"] = round(seconds, 2)
-        self.console.print(f"Trained {trainer.current_epoch} epochs in {seconds:.1f} s.")
+        self._note_seconds(pl_module)
+        if self._started is None:
+            self.console.print("All epochs were trained before; nothing was left to do.")
+        else:
+            seconds = pl_module.about["seconds"]
+            self.console.print(f"Trained {trainer.current_epoch} epochs in {seconds:.1f} s.")
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")
         self._name_folder()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        self._note_seconds(pl_module)  # which the module then stores
+
+    def _note_seconds(self, pl_module: Any) -> None:
+        if self._started is not None:
+            seconds = self._before + time.perf_counter() - self._started
+            pl_module.about["seconds"] = round(seconds, 2)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:

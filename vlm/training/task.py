@@ -230,7 +230,10 @@ class VQATask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         check_plan(self.layers, self.tuning, self.trainer.max_epochs)
-        optimizer = make_optimizer(self.optimizer, self.model, self.layers)
+        try:
+            optimizer = make_optimizer(self.optimizer, self.model, self.layers)
+        except ValueError as error:
+            raise ConfigError(f"model.optimizer: {error}") from error
         if self.device_mesh is not None and self.continues is not None:
             from vlm.training.sharding import expect_states
 
