@@ -131,8 +131,10 @@ def submit(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="vlm submit",
         description="Write an evaluation server's file from the answers of `vlm predict`.",
-        epilog="example: vlm submit RUN/predictions.jsonl "
-        "data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
+        epilog="example:\n"
+        "  vlm submit PREDICT/predictions.jsonl \\\n"
+        "    /data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of `vlm predict`")
     parser.add_argument("questions", type=Path, help="the set's own file of the test questions")

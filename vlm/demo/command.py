@@ -25,7 +25,10 @@ def demo(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="vlm demo",
         description="Ask trained models about pictures in the browser; two or more are compared.",
-        epilog="examples: vlm demo runs/easy_vqa/RUN; vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
+        epilog="examples:\n"
+        "  vlm demo runs/easy_vqa/RUN\n"
+        "  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "checkpoint",
