@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def explain_command(arguments: Sequence[str]) -> None:
         "--trust", action="store_true", help="run the code of parts from outside vlm"
     )
     given = parser.parse_args(arguments)
-    png, text = (Path(f"{given.output}.{ending}") for ending in ("png", "json"))
+    output = re.sub(r"\.(png|json)$", "", str(given.output))  # both are written
+    png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))
     try:
         model = load(given.checkpoint, trust=given.trust).model
         case = make_case(model, given.image, given.question, given.answer, given.choices)
