@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +89,19 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on the small data set."""
     cli = VQACLI(small_run(data, tmp_path_factory.mktemp("runs")))
     return cli.run_folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
+    chromium = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    )
+    if chromium is None:
+        pytest.skip("no browser; install one with `apt-get install chromium` (CHROMIUM names it)")
+    with playwright.sync_playwright() as play:
+        launched = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()

@@ -18,7 +18,7 @@ import pytest
 from demo_server import file_of, start, untrained, write_model
 from held_encoder import Held, met_by
 from PIL import Image
-from test_demo_page import Watched, browser  # noqa: F401  a fixture
+from test_demo_page import Watched
 from test_demo_server import QUESTION, asked, data_url, put, taken, truth
 
 from vlm.model import VQAModel
@@ -98,7 +98,7 @@ def test_one_more_is_told_to_come_back_and_those_in_it_are_answered(busy: Busy) 
     assert found["replies"][0]["answer"] == answer
 
 
-def test_the_page_says_so_too(busy: Busy, browser: Any) -> None:  # noqa: F811  a fixture
+def test_the_page_says_so_too(busy: Busy, browser: Any) -> None:
     watched = Watched(browser, busy.address)
     page = watched.page
     path, answer = busy.known[0]
