@@ -63,6 +63,42 @@ def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) 
     assert "no words" in vqa.answer(picture, "?!").warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("question", "is_guess"),
+    [
+        ("what color is the shape?", False),
+        ("is the image", False),  # function words alone, all of them known
+        ("is the zebra red?", False),
+        ("what color is the zebra?", False),
+        ("is the zebra asleep?", True),  # of what is known, "is" and "the" say nothing
+        ("who is the president of France?", True),
+        ("какого цвета фигура?", True),
+        ("ce qui a fait ça", True),  # "a" is a word of the training questions too
+        ("?!", True),
+    ],
+)
+def test_a_question_beyond_the_model_gets_no_answer(
+    vqa: vlm.VQA, picture: Path, question: str, is_guess: bool
+) -> None:
+    answer = vqa.answer(picture, question)
+    assert answer.is_guess == is_guess
+    assert any("a guess" in warning for warning in answer.warnings) == is_guess
+
+
+def test_ask_gives_no_answer_to_a_question_beyond_the_model(
+    run: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ask", str(run), str(picture), "какого цвета фигура?"])
+    said = capsys.readouterr()
+    assert ended.value.code == 3
+    assert said.out.startswith("No answer: ")
+    assert "%" not in said.out
+    assert "Every word is unknown" in said.err
+    main(["ask", str(run), str(picture), "what color is the shape?"])
+    assert " %  " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("question", ["", "   ", None, 3])
 def test_an_empty_question_is_refused(vqa: vlm.VQA, picture: Path, question: object) -> None:
     with pytest.raises(ValueError, match=r"question 1: got .*; wanted text|pictures for"):

@@ -10,13 +10,19 @@ from vlm.checkpoint import CheckpointError
 from vlm.image.load import ImageError
 from vlm.inference import load
 
+GUESS = 3
+"""Exit code where the model can only guess; 1 is a mistake of the user, 2 a wrong argument."""
+
 
 def ask(arguments: Sequence[str]) -> None:
     """Print the most likely answers with their probabilities."""
     parser = argparse.ArgumentParser(
         prog="vlm ask",
         description="Answer a question about a picture.",
-        epilog='example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"',
+        epilog=(
+            f"Exit code {GUESS}: the question's subject is beyond the model, so that it can only "
+            'guess. Example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"'
+        ),
     )
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
     parser.add_argument("image", help="a picture file")
@@ -35,7 +41,11 @@ def ask(arguments: Sequence[str]) -> None:
         )
     except (CheckpointError, ImageError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
+    if answer.is_guess:
+        print("No answer: the model does not know what this question is about. Its guesses:")
     for text, probability in answer.top:
-        print(f"{100 * probability:6.2f} %  {text}")
+        print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if answer.is_guess:
+        sys.exit(GUESS)

@@ -25,6 +25,7 @@ from vlm.image.load import ImageError
 from vlm.model import VQAModel
 from vlm.shared_model import is_shared, read_shared, write_shared
 from vlm.text.gate import clean_text
+from vlm.text.tokenizer import Tokenizer
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
@@ -52,12 +53,16 @@ class Answer:
         probability: in [0, 1], as the head gives it.
         top: the most likely answers with their probabilities, best first.
         warnings: why the answer may not be worth much, one sentence each.
+        is_guess: whether the question's subject is beyond the model (`Tokenizer.misses`): it has
+            no words, or more unknown words than known ones that say what it is about. Then show
+            no answer: `text` and `probability` say nothing about this question.
     """
 
     text: str
     probability: float
     top: list[tuple[str, float]]
     warnings: tuple[str, ...] = ()
+    is_guess: bool = False
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
@@ -187,10 +192,15 @@ class VQA:
         ranked = self.model.head.decode(output, top_k)
         candidates = choices or [[] for _ in questions]
         warnings = [
-            (*self._question_warnings(question), *self._choice_warnings(texts), *self._cut(best))
+            (
+                *question_warnings(processor.tokenizer, question),
+                *self._choice_warnings(texts),
+                *self._cut(best),
+            )
             for best, question, texts in zip(ranked, questions, candidates, strict=True)
         ]
-        return [Answer(*r[0], r, w) for r, w in zip(ranked, warnings, strict=True)]
+        guesses = map(processor.tokenizer.misses, questions)
+        return [Answer(*r[0], r, w, g) for r, w, g in zip(ranked, warnings, guesses, strict=True)]
 
     def _cut(self, ranked: Ranked) -> list[str]:
         head = answering(self.model.head)
@@ -201,21 +211,6 @@ class VQA:
     def _moved(self, value: Any) -> Any:
         device = next(self.model.parameters()).device
         return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
-
-    def _question_warnings(self, question: str) -> list[str]:
-        tokenizer = self.model.text_encoder.tokenizer
-        unknown = tokenizer.unknown(question)
-        warnings = []
-        if unknown:
-            all_of_them = len(unknown) >= len(tokenizer.tokens(question))
-            which = "Every word" if all_of_them else ", ".join(repr(w) for w in unknown)
-            verb = "is" if all_of_them or len(unknown) == 1 else "are"
-            warnings.append(f"{which} {verb} unknown to the model: {question!r}.")
-        if not tokenizer.ids(question):
-            warnings.append(f"The question has no words: {question!r}.")
-        elif tokenizer.length(question) > tokenizer.max_length:
-            warnings.append(f"Only the first {tokenizer.max_length} words were read.")
-        return warnings
 
     def _choice_warnings(self, choices: list[str]) -> list[str]:
         head, encoder = answering(self.model.head), self.model.text_encoder
@@ -242,6 +237,23 @@ class VQA:
                 texts = ", ".join(f"{text!r:.80}" for text in same)
                 warnings.append(f"The model cannot tell these choices apart: {texts}.")
         return warnings
+
+
+def question_warnings(tokenizer: Tokenizer, question: str) -> list[str]:
+    """Why the answer to a question may not be worth much, one sentence each."""
+    unknown = tokenizer.unknown(question)
+    guess = " The answer is a guess." if tokenizer.misses(question) else ""
+    warnings = []
+    if unknown:
+        all_of_them = len(unknown) >= len(tokenizer.tokens(question))
+        which = "Every word" if all_of_them else ", ".join(repr(w) for w in unknown)
+        verb = "is" if all_of_them or len(unknown) == 1 else "are"
+        warnings.append(f"{which} {verb} unknown to the model: {question!r}.{guess}")
+    elif guess:
+        warnings.append(f"The question has no words: {question!r}.{guess}")
+    if tokenizer.length(question) > tokenizer.max_length:
+        warnings.append(f"Only the first {tokenizer.max_length} words were read.")
+    return warnings
 
 
 def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:

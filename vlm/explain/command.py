@@ -17,7 +17,7 @@ from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Occlusion
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
-from vlm.inference import load
+from vlm.inference import load, question_warnings
 
 
 def explain_command(arguments: Sequence[str]) -> None:
@@ -50,6 +50,8 @@ def explain_command(arguments: Sequence[str]) -> None:
     png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))
     try:
         model = load(given.checkpoint, trust=given.trust).model
+        for warning in question_warnings(model.text_encoder.tokenizer, given.question):
+            print(f"warning: {warning}", file=sys.stderr)
         case = make_case(model, given.image, given.question, given.answer, given.choices)
         png.parent.mkdir(parents=True, exist_ok=True)  # before what may take minutes
         found = _all(case) if given.all_methods else [explain_case(case, METHODS[given.method]())]

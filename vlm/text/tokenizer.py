@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from math import isqrt
 from typing import Any, Self
 from unicodedata import normalize
 
@@ -84,6 +85,18 @@ class Tokenizer(Configured, ABC):
     def unknown(self, question: str) -> list[str]:
         """The words of a question that the model has never seen."""
 
+    def content(self, question: str) -> list[str]:
+        """The known words of a question that say what it is about, function words left out."""
+        unknown = {word.lower() for word in self.unknown(question)}
+        return [word for word in split_words(question) if word not in unknown]
+
+    def misses(self, question: str) -> bool:
+        """Whether a question's subject is beyond the model: it has no words, or more unknown words
+        than known ones that say what it is about (`content`)."""
+        return not split_words(question) or len(self.unknown(question)) > len(
+            self.content(question)
+        )
+
     @property
     @abstractmethod
     def pad_id(self) -> int:
@@ -134,7 +147,7 @@ class WordTokenizer(Tokenizer):
     """One id per word. Id 0 is padding, id 1 any unknown word, then `words` in their order.
 
     Args:
-        words: the known words, as `count_words` gives them.
+        words: the known words, the most frequent first, as `count_words` gives them.
         max_length: longer questions are cut to so many words.
 
     Raises:
@@ -154,7 +167,10 @@ class WordTokenizer(Tokenizer):
         self._cached = lru_cache(maxsize=1 << 16)(self._look_up)
 
     def _look_up(self, question: str) -> tuple[int, ...]:
-        return tuple(self._ids.get(word, UNKNOWN) for word in split_words(question))
+        return tuple(self._ids.get(word, UNKNOWN) for word in self._split(question))
+
+    def _split(self, question: str) -> list[str]:
+        return split_words(question)
 
     def ids(self, question: str) -> Sequence[int]:
         return self._cached(question)
@@ -163,10 +179,19 @@ class WordTokenizer(Tokenizer):
         return len(self._cached(question))
 
     def unknown(self, question: str) -> list[str]:
-        return [word for word in split_words(question) if word not in self._ids]
+        return [word for word in self._split(question) if word not in self._ids]
+
+    def content(self, question: str) -> list[str]:
+        """Of V known words the sqrt(V) most frequent count as function words.
+
+        By Zipf's law these are about half of all running words, which is the share of function
+        words in a text. Which they are follows from the data, in any language.
+        """
+        first = isqrt(len(self.words)) + 2
+        return [w for w in self._split(question) if self._ids.get(w, UNKNOWN) >= first]
 
     def tokens(self, question: str) -> list[str]:
-        return split_words(question)[: self.max_length]
+        return self._split(question)[: self.max_length]
 
-    def __reduce__(self) -> tuple[type, tuple[list[str], int]]:
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         return WordTokenizer, (self.words, self.max_length)  # the cache does not pickle

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vlm.text.tokenizer import PAD, UNKNOWN, Tokenizer, split_words
+from vlm.text.tokenizer import WordTokenizer, split_words
 from vlm.weights import find_file
 
 
-class VectorTokenizer(Tokenizer):
+class VectorTokenizer(WordTokenizer):
     """One id per word of a table of word vectors, which fill the encoder's embedding.
 
     Give it to `BagOfWords` or `Recurrent`, with their width of word vectors set to the table's:
@@ -39,8 +39,6 @@ class VectorTokenizer(Tokenizer):
         FileNotFoundError: no such file, or the package is not installed.
     """
 
-    pad_id = PAD
-
     def __init__(
         self,
         vectors: str | None = None,
@@ -59,14 +57,8 @@ class VectorTokenizer(Tokenizer):
             words, table = read_vectors(vectors, size)
             first = torch.stack((torch.zeros(table.shape[1]), table.mean(0)))
             self.vectors = torch.cat((first, table))
-        self.words, self.max_length = list(words or ()), max_length
-        self.vocab_size = len(self.words) + 2
+        super().__init__(words or (), max_length)
         self.arguments.update(vectors=None, words=self.words)
-        self._ids = {word: i for i, word in enumerate(self.words, start=2)}
-        self._cached = lru_cache(maxsize=1 << 16)(self._look_up)
-
-    def _look_up(self, question: str) -> tuple[int, ...]:
-        return tuple(self._ids.get(word, UNKNOWN) for word in self._split(question))
 
     def _split(self, question: str) -> list[str]:
         words: list[str] = []
@@ -80,19 +72,7 @@ class VectorTokenizer(Tokenizer):
                 words += [stem, "'" + ending]
         return words
 
-    def ids(self, question: str) -> Sequence[int]:
-        return self._cached(question)
-
-    def length(self, question: str) -> int:
-        return len(self._cached(question))
-
-    def unknown(self, question: str) -> list[str]:
-        return [word for word in self._split(question) if word not in self._ids]
-
-    def tokens(self, question: str) -> list[str]:
-        return self._split(question)[: self.max_length]
-
-    def __reduce__(self) -> tuple[type, tuple[None, list[str], int, int]]:
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         size = self.arguments["size"]
         return VectorTokenizer, (None, self.words, size, self.max_length)  # no vectors to workers
 
