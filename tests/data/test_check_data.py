@@ -209,6 +209,7 @@ def test_all_problems_are_found_and_the_first_of_each_kind_listed(
         "no image": 1,
         "missing image": 4,
         "image in two splits": 3,  # 10 with train; 12 and 14 with validation
+        "question in two splits": 1,
     }
     kept = found.errors.kept
     assert {kind: len(messages) for kind, messages in kept.items()} == {
@@ -217,6 +218,7 @@ def test_all_problems_are_found_and_the_first_of_each_kind_listed(
         "no image": 1,
         "missing image": 2,
         "image in two splits": 2,
+        "question in two splits": 1,
     }
     assert [re.findall(r"line (\d+)", m) for m in kept["empty question"]] == [["1"], ["2"]]
     assert found.splits["train"].questions == 7, "what has a mistake is left out, and was counted"

@@ -16,6 +16,7 @@ from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import best_scores, compute_floors
 from vlm.data.problems import DataError, Problems, collecting
 from vlm.data.questions import source_of, stream, with_rows
+from vlm.data.shared import shared_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.text.tokenizer import split_words
@@ -62,6 +63,7 @@ class _Check:
         self._floors(self._wrong_choices() if choices else set())
         self._shared("image", not self.data.shared_images)
         self._shared("group", True)
+        self._shared_questions()
         if images:
             self._read_images()
         return self.found
@@ -191,6 +193,25 @@ class _Check:
                     f"is in {one} too ({self._where(one, column, row)}).",
                 )
             problems.add_unsaid(kind, len(common) - len(there))
+
+    def _shared_questions(self) -> None:
+        """What is trained on and scored."""
+        train = self.tables.get("train")
+        wrong = self.data.refuses_shared_questions
+        problems = self.found.errors if wrong else self.found.warnings
+        for split in ("validation", "test"):
+            if train is None or split not in self.tables:
+                continue
+            rows, known = shared_rows(self.tables[split], train)
+            for row, other in zip(rows[: self.limit], known[: self.limit], strict=True):
+                found = self._row(split, int(row))
+                problems.add(
+                    "question in two splits",
+                    f"{self._where(split, 'question', found)}: {found['question']!r:.80} about the "
+                    f"same image is in train too "
+                    f"({self._where('train', 'question', self._row('train', int(other)))}).",
+                )
+            problems.add_unsaid("question in two splits", max(0, len(rows) - self.limit))
 
     def _hashes(self, split: Split, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Of the different values, and the first row of each."""

@@ -58,8 +58,10 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"
     """The column of the questions that the report has a line for each value of."""
-    shared_images: ClassVar[bool] = False
+    shared_images: bool = False
     """Whether the set's own splits have images in common; else that is a mistake."""
+    refuses_shared_questions: bool = False
+    """Whether a question that is trained on and scored ends the training; else it is a warning."""
     watched: ClassVar[str | None] = None
     """An answer whose probability is kept for every question, for `summarize_watched`."""
     picture_source: PictureSource | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vlm.data.choices import check_choices
+from vlm.data.shared import check_shared
 from vlm.data.written import check_written
 from vlm.heads.multi_task import answering
 from vlm.model import VQAModel
@@ -19,10 +20,13 @@ def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
     To answer, only the head that answers counts; the others learn and are scored beside it.
 
     Raises:
-        DataError: questions without answers or choices, or texts that the model cannot write.
+        DataError: questions without answers or choices, that are trained on and scored, or with
+            texts that the model cannot write.
     """
     if split != "predict":
         data.check_answers(split)
+    if split in ("validation", "test"):
+        check_shared(data, split)
     table = data.table(split)
     head = answering(model.head) if split == "predict" else model.head
     if head.takes_choices:

@@ -45,13 +45,16 @@ class OwnData(VQADataModule):
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
             hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), whose
-            own splits train, validation (val, valid, dev) and test are taken.
+            own splits train, validation (val, valid, dev) and test are taken; one split alone is
+            divided as a file is, whatever its name.
         validation: a further file; without it `validation_share` of the images is held out.
         test: a further file; it needs no answers for `predict`. Where there is neither `validation`
             nor `test`, `validation_share` of the images is held out, the same for every seed, and
             then as large a share of the others for validation.
         images: folder that the paths of pictures start from; None for that of their file.
         columns: our name of a column -> the file's, where they differ.
+        allow_shared_questions: whether a question about an image may be in training and in
+            validation or the test too; else these are refused.
         kwargs: as for every data set.
 
     Raises:
@@ -66,9 +69,12 @@ class OwnData(VQADataModule):
         test: str | None = None,
         images: Path | None = None,
         columns: dict[str, str] | None = None,
+        allow_shared_questions: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        self.shared_images = allow_shared_questions
+        self.refuses_shared_questions = not allow_shared_questions
         self.mapped = columns or {}
         for name in self.mapped:
             if name not in COLUMNS:
@@ -100,7 +106,9 @@ class OwnData(VQADataModule):
                 sources[name] = _source(path, name)
             elif is_data_set(str(self.files["train"])):
                 path = str(self.files["train"])
-                if there := [own for own in NAMES[name] if own in splits_of(path)]:
+                splits = splits_of(path)
+                there = [own for own in NAMES[name] if own in splits]
+                if there and len(splits) > 1:  # one alone is the training's
                     sources[name] = _Source(path, there[0])
         return sources
 

@@ -1,0 +1,149 @@
+"""No question is trained on and scored, unless the user says so."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from checked_files import rows_with_ids
+from own_files import CONFIG, small, write_photos, write_rows
+from test_own_training import fails
+
+from vlm.cli import main
+from vlm.data import EasyVQA, OwnData
+from vlm.data.check import check_data
+from vlm.data.problems import DataError
+from vlm.data.shared import check_shared, shared_rows
+
+
+@pytest.fixture
+def my(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=8))
+
+
+def other(my: Path, how: str) -> Path:
+    """A file with the questions of `my` that hardly looks like it."""
+    folder = my.parent
+    lines = my.read_text().splitlines(keepends=True)
+    if how == "the same file":
+        return my
+    path = folder / "other.jsonl"
+    if how == "a link":
+        path.symlink_to(my)
+    elif how == "a linked folder":
+        (folder / "linked").symlink_to(folder)
+        path = folder / "linked" / "my.jsonl"
+    elif how == "a copy":
+        shutil.copy(my, path)
+    elif how == "an absolute and a relative path":
+        return Path("my.jsonl") if my.is_absolute() else my.absolute()
+    elif how == "some rows":
+        path.write_text("".join(lines[-3:]))
+    elif how == "other letters and spaces":
+        path.write_text("".join(lines).upper().replace(".PNG", ".png").replace("?", "? ")
+                        .replace('"IMAGE"', '"image"').replace('"QUESTION"', '"question"')
+                        .replace('"ANSWER"', '"answer"'))  # fmt: skip
+    return path
+
+
+WAYS = ("the same file", "a link", "a linked folder", "a copy", "some rows",
+        "an absolute and a relative path", "other letters and spaces")  # fmt: skip
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_questions_of_two_files_are_compared(
+    how: str, split: str, my: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(my.parent)
+    again = other(my, how)
+    own = write_rows(my.parent / "own.jsonl", write_photos(my.parent, images=3, seed=1))
+    files = {"validation": str(own), split: str(again)}  # so that none is held out of the training
+    count = 3 if how == "some rows" else 16
+    with pytest.raises(DataError) as said:
+        check_shared(OwnData(str(my), **files), split)
+    place = f"line {14 if count == 3 else 1} "
+    assert f"{count} of the {count} {split} questions are trained on too, such as " in str(
+        said.value
+    )
+    assert f"my.jsonl, {place}".rstrip() in str(said.value)
+    assert "--data.allow_shared_questions=true" in str(said.value)
+    found = check_data(OwnData(str(my), **files), images=False)
+    assert found.errors.counts["question in two splits"] == count
+    meant = OwnData(str(my), allow_shared_questions=True, **files)
+    with pytest.warns(UserWarning, match=f"{count} of the {count} {split} .* are known"):
+        check_shared(meant, split)
+    found = check_data(meant, images=False)
+    assert not found.errors.counts
+    assert found.warnings.counts["question in two splits"] == count
+
+
+def test_the_same_image_may_be_asked_something_else(my: Path, tmp_path: Path) -> None:
+    rows = [{"image": "0-0.png", "question": "is it new?", "answer": "yes"},
+            {"image": "new/0-0.png", "question": "what color is it?", "answer": "red"}]  # fmt: skip
+    new = write_rows(tmp_path / "new.jsonl", rows)
+    data = OwnData(str(my), test=str(new))
+    check_shared(data, "test")
+    check_shared(data, "validation")
+
+
+def test_rows_are_found_across_pieces() -> None:
+    """The first of several, in tables of many chunks."""
+
+    def table(*rows: tuple[str, str]) -> pa.Table:
+        return pa.concat_tables(
+            pa.table({"image": [image], "question": [question]}) for image, question in rows
+        )
+
+    train = table(("a", "x?"), ("b", "x?"), ("b", "Y? "), ("b", "y?"), ("a", "y?"))
+    rows, known = shared_rows(table(("c", "x?"), ("a", "z?"), ("b", "y?"), ("a", " X?")), train)
+    assert rows.tolist() == [2, 3]
+    assert known.tolist() == [2, 0]
+
+
+def test_fit_stops_before_it_trains(
+    my: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("validation", "test"):
+        own = write_rows(tmp_path / "own.jsonl", write_photos(tmp_path, images=3, seed=1))
+        files = {"validation": own, "test": own, split: my}
+        options = small(tmp_path, my, *(f"--data.{name}={file}" for name, file in files.items()))
+        said = fails(["fit", "-c", CONFIG, *options], capsys)
+        assert f"16 of the 16 {split} questions are trained on too" in said
+        assert not list(tmp_path.rglob("metrics.csv"))
+
+
+def test_vlm_test_compares_too(
+    my: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["fit", "-c", CONFIG, *small(tmp_path, my, "--trainer.max_epochs=1")])
+    (best,) = tmp_path.rglob("best.ckpt")
+    again = ["-c", str(best.parents[1] / "config.yaml"), f"--ckpt_path={best}"]
+    said = fails(["test", *again, f"--data.test={my}"], capsys)
+    assert "14 of the 16 test questions are trained on too" in said  # two are validated
+
+
+def test_an_official_set_s_own_splits_are_a_warning(data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    shutil.rmtree(root / "test")
+    (root / "test").symlink_to("train")
+    with pytest.warns(UserWarning, match="33 of the 36 test questions are trained on too"):
+        check_shared(EasyVQA(root=root), "test")
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test", "data"])
+def test_a_lone_split_is_divided_whatever_its_name(name: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = rows_with_ids(tmp_path)
+    named = {name: datasets.Dataset.from_list(rows)}
+    datasets.DatasetDict(named).save_to_disk(tmp_path / "saved")
+    write_rows(tmp_path / "my.jsonl", rows)
+    found, alone = (
+        OwnData(str(path), images=tmp_path / "photos")
+        for path in (tmp_path / "saved", tmp_path / "my.jsonl")
+    )
+    parts = [found.table(split)["id"].to_pylist() for split in ("train", "validation", "test")]
+    assert parts == [alone.table(s)["id"].to_pylist() for s in ("train", "validation", "test")]
+    assert sorted(id for part in parts for id in part) == sorted(row["id"] for row in rows)
