@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
         ("a|b", ["a|b"]),  # two answers in CSV alone
         (3, ["3"]),
         (2.5, ["2.5"]),
+        (3.0, ["3"]),
+        (Decimal("3.00"), ["3"]),
+        (Decimal("2.50"), ["2.5"]),
+        ("3.0", ["3"]),
+        ("-3.00", ["-3"]),
+        ("3.0.0", ["3.0.0"]),
+        ("3.50", ["3.50"]),
+        ("1.0 m", ["1.0 m"]),
+        (1e20, ["100000000000000000000"]),
         (["yes", "no", "yes"], ["yes", "no", "yes"]),
         ([3, 4], ["3", "4"]),
         ({"yes": 3, "no": 1}, YES3),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
+from vlm.data.literals import content_of
 from vlm.text.gate import clean_text
 
 TEN = 10
@@ -16,6 +17,22 @@ MOST = 1000
 CONFIDENCES = ("answer_confidence", "confidence")
 WEIGHTS = ("count", *CONFIDENCES)
 """What an object may say beside its answer; the first that is there is used."""
+NOTHING = (
+    "",
+    "nan",
+    "NaN",
+    "<NA>",
+    "NaT",
+    "#N/A",
+    "#NAME?",
+    "#REF!",
+    "#VALUE!",
+    "#DIV/0!",
+    "#NUM!",
+)
+"""What data frames and spreadsheets write for a missing value, or a formula that failed."""
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+"""Of a data frame whose column has a gap, or decimal numbers."""
 
 
 def annotators_answers(value: Any) -> list[str] | None:
@@ -53,28 +70,41 @@ def annotators_answers(value: Any) -> list[str] | None:
 
 
 def cell_content(cell: str) -> Any:
-    """Of a CSV file's cell: a JSON list or object, the parts of "a|b", or the text itself."""
-    if cell.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return cell  # an answer may well begin with a bracket
+    """Of a CSV file's cell: what it writes out (`content_of`), the parts of "a|b", or the text.
+
+    Raises:
+        ValueError: as `content_of`.
+    """
+    content = content_of(cell)
+    if not isinstance(content, str):
+        return content
     return cell.split("|") if "|" in cell else cell
 
 
 def plain_text(value: Any) -> str | None:
-    """A text without the space around it, or a number as text; None for nothing.
+    """A text without the space around it, or a number as text; None for nothing (`NOTHING` too).
+
+    A whole number is the same text whatever its type: 3, 3.0, Decimal("3") and "3.00" are "3".
 
     Raises:
         ValueError: another type, or a text that is no valid Unicode.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None  # NaN: an empty place of a data frame
     if isinstance(value, str):
-        return clean_text(value).strip() or None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and abs(value) != math.inf:
-        return str(value)
+        text = clean_text(value).strip()
+        whole = _WHOLE.fullmatch(text)
+        return None if text in NOTHING else whole[1] if whole else text
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        raise ValueError(f"got {value}; wanted a text, such as 'yes' for true and 'no' for false")
+    if isinstance(value, (int, float, Decimal)):
+        if math.isnan(value):
+            return None  # an empty place of a data frame
+        if abs(value) == math.inf:
+            raise ValueError(f"got {value}; wanted a text or a number")
+        if value == int(value):
+            return str(int(value))
+        return str(value.normalize() if isinstance(value, Decimal) else value)
     raise ValueError(f"got {_short(value)}; wanted a text")
 
 

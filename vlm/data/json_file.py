@@ -1,18 +1,40 @@
-"""JSON and JSON Lines, plain or gzipped, with line and byte in every error."""
+"""JSON, JSON Lines and lines of text, plain or gzipped, with line and byte in every error."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from vlm.data.problems import DataError, report
 from vlm.data.sources import note
+
+UNPACK = "Unpack it, or pack it with gzip."
+EXPORT = "Save the sheet as 'CSV UTF-8'."
+NO_TEXT = {
+    b"PK\3\4": ("a zip archive or a workbook (.xlsx, .ods)", f"{EXPORT[:-1]}, or unpack it."),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook (.xls)", EXPORT),
+    b"BZh": ("packed with bzip2", UNPACK),
+    b"\xfd7zXZ": ("packed with xz", UNPACK),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", UNPACK),
+    b"PAR1": ("a Parquet file", "End its name in .parquet."),
+    b"ARROW1": ("an Arrow or Feather file", "Write it as Parquet."),
+    b"\x80": ("a pickle", "It could run any code, so write Parquet or JSON Lines."),
+    b"SQLite f": ("an SQLite database", "Export its table as CSV."),
+    b"\x89HDF": ("an HDF5 file", "Write it as Parquet or JSON Lines."),
+    **dict.fromkeys(
+        (b"<!DOCTYPE", b"<!doctype", b"<html"), ("a web page", "Download the file itself.")
+    ),
+    b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file with `git lfs pull`."),
+    b"%PDF": ("a PDF file", "Write it as CSV."),
+}
+"""What a file begins with that holds no text of ours: what it is, and what to do."""
 
 
 def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -49,6 +71,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, start, line in read_lines(path):
         if not line.strip():
             continue
+        decoded(line, path, number, start)  # or every line would have the same mistake
         try:
             row = _parse(line, path, number, start, one_line=True)
         except DataError as error:
@@ -81,16 +104,62 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
             report("unreadable file", _cut_short(path, number + 1, start, error))
 
 
+def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
+    """A line's text.
+
+    Args:
+        line: as in the file.
+        path, number, start: of the file, the line, and the byte that it starts at.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        number += line.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}, line {number}, byte {start + error.start}: not UTF-8 text; save the file as "
+            f"UTF-8 (in Excel as 'CSV UTF-8')."
+        ) from None
+
+
+def check_is_text(path: str | Path) -> None:
+    """Say what a file is that holds no text.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is of a kind that is known.
+    """
+    _open(path).close()
+
+
 def _open(path: str | Path) -> IO[bytes]:
+    """The unpacked text, in UTF-8."""
     path = Path(path)
     note(path)
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; wanted a file.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    # To the type checker the two have nothing in common but `read` and lines.
-    # Both read bytes; typeshed gives them no common class.
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    with path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"  # whatever its name: browsers unpack
+    opened: Any = gzip.open if packed else open
+    file: Any = opened(path, "rb")
+    try:
+        head = file.peek(64)[:64]
+        if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # Excel's "Unicode text", PowerShell
+            with file:
+                return io.BytesIO(file.read().decode("utf-16").encode())
+    except (EOFError, OSError, zlib.error, UnicodeDecodeError):
+        return opened(path, "rb")  # whoever reads it says where it ends
+    what = next((found for begin, found in NO_TEXT.items() if head.startswith(begin)), None)
+    if what is None and b"\0" in head:
+        what = "no text, or one in UTF-16 without a mark", "Save it as UTF-8."
+    if what is not None:
+        file.close()
+        raise DataError(f"{path}: this is {what[0]}. {what[1]}")
+    return file
 
 
 def _parse(
@@ -102,14 +171,7 @@ def _parse(
     one_line: bool = False,
 ) -> Any:
     """Parse JSON that starts at a line and byte of its file; it may be one line of many."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line += content.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{path}, line {line}, byte {start + error.start}: not UTF-8 text; save the file as "
-            f"UTF-8."
-        ) from None
+    text = decoded(content, path, line, start)
     if one_line:  # an object that is not closed is one of this line, and not of the next
         text = text.rstrip("\r\n")
     try:
@@ -120,7 +182,10 @@ def _parse(
         place, remedy = f"the text ends at byte {start + len(content)}", ""
         if one_line:
             place, remedy = f"column {error.colno}", " A quote or a bracket may not be closed."
-        if not (one_line and content.endswith(b"\n")):  # others follow
+        elif error.msg == "Extra data":
+            remedy = " Expected one list of objects, or one object on each line."
+        to_the_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        if to_the_end and not (one_line and content.endswith(b"\n")):  # others follow
             remedy += " If the file was cut short, get it again."
         # json's own words end in "at" or a colon, before a place within what it was given.
         found = re.sub(r" at$", " here", error.msg).rstrip(": ")

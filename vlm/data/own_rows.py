@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm.data.answers import annotators_answers, cell_content, plain_text
+from vlm.data.answers import NOTHING, annotators_answers, cell_content, plain_text
+from vlm.data.literals import content_of
 from vlm.data.own_columns import MissingColumnError, hint, missing_columns
 from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError, is_collecting, report
@@ -49,6 +50,7 @@ class OwnRows:
 
     Attributes:
         answers_columns: which of ours the answers came from so far: `answers`, `answer` or both.
+        there: all columns of the rows so far, in their order.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class OwnRows:
         self.folder, self.pictures = folder, pictures
         self.text, self.with_answers = text, with_answers
         self.answers_columns: set[str] = set()
+        self.there: dict[str, None] = {}
 
     def __call__(self, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
         """Rows with the columns of `vlm.data.questions.SCHEMA`; what is wrong is reported.
@@ -76,8 +79,12 @@ class OwnRows:
         needed = self.mapped - (set() if self.with_answers else {"answers", "answer"})
         unseen = {self.columns[name] for name in needed}
         place = said = ""
+        last: Collection[str] = ()
         lacking: list[str] = []  # of all rows so far, of which none can be used then
         for record in records:
+            if record.columns != last:
+                self.there.update(dict.fromkeys(record.columns))
+                last = record.columns
             answers = self._answers_column(record)
             self.answers_columns.add(answers)
             if unseen:
@@ -109,14 +116,14 @@ class OwnRows:
 
     def _row(self, record: Record, answers: str) -> dict[str, Any]:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
-            ("id", "id", plain_text),
+            ("id", "id", _label),
             ("image", "image", self._image),
-            ("question", "question", lambda value: value),
+            ("question", "question", _question),
             ("answers", answers, self._answers),
-            ("answer_type", "answer_type", plain_text),
-            ("question_type", "type", plain_text),
+            ("answer_type", "answer_type", _label),
+            ("question_type", "type", _label),
             ("choices", "choices", self._choices),
-            ("group", "group", plain_text),
+            ("group", "group", _label),
         )
         row: dict[str, Any] = {"place": record.place}
         mistakes = []
@@ -131,7 +138,9 @@ class OwnRows:
         if self.columns["id"] not in record.columns:
             row["id"] = str(record.number)
         if self.with_answers and row.get("answers", ()) is None:
-            message = "there is no answer; training and validation need one."
+            given = record.values.get(self.columns[answers])
+            got = f" (got {given!r:.80})" if given else ""
+            message = f"there is no answer{got}; training and validation need one."
             mistakes.append((answers, "no answer", message + self._hint(answers, record)))
         # Where each row has its own columns, a misspelt one is another.
         for name, kind in (("image", "no image"), ("question", "empty question")):
@@ -155,21 +164,29 @@ class OwnRows:
         return (given + there + ["answer"])[0]
 
     def _answers(self, value: Any) -> list[str] | None:
-        return annotators_answers(cell_content(value) if self.text else value)
+        return annotators_answers(self._content(value))
 
     def _choices(self, value: Any) -> list[str] | None:
-        content = cell_content(value) if self.text else value
+        content = self._content(value)
         if not isinstance(content, list):
-            if self.text and not content.strip():
+            if plain_text(content) is None:
                 return None
-            raise ValueError(f"got {value!r:.80}; wanted a list of choices")
+            raise ValueError(f"got {value!r:.80}; expected a list of choices")
         choices = [text for item in content if (text := plain_text(item)) is not None]
         if len(choices) < len(content):
             raise ValueError(f"got {value!r:.80}, in which a choice is empty")
         return choices or None
 
+    def _content(self, value: Any) -> Any:
+        """With lists and objects that are written out in a text as such."""
+        if not isinstance(value, str):
+            return value
+        return cell_content(value) if self.text else content_of(value)
+
     def _image(self, value: Any) -> str | None:
         """A path from here, or the key of a kept picture."""
+        if isinstance(value, str) and value.startswith("{"):
+            value = content_of(value)
         if isinstance(value, Mapping):  # of Hugging Face
             content = value.get("bytes")
             value = value.get("path") if content is None else content
@@ -192,7 +209,23 @@ class OwnRows:
                 f"download them once, and write their paths"
             )
         # "a.jpg" and "./a.jpg" are one picture.
-        return os.path.normpath(os.path.join(self.folder, value))
+        path = os.path.normpath(os.path.join(self.folder, value))
+        if "\\" in value and not os.path.exists(path):  # of Windows
+            path = os.path.normpath(os.path.join(self.folder, value.replace("\\", "/")))
+        return path
+
+
+def _label(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return plain_text(value)
+    text = clean_text(value).strip()
+    return None if text in (*NOTHING, "None") else text
+
+
+def _question(value: Any) -> Any:
+    if isinstance(value, str) and value and value.strip() in NOTHING[1:]:
+        raise ValueError(f"got {value!r}, which stands for a missing value; correct or remove it")
+    return value
 
 
 def _up_to(place: str, columns: set[str]) -> str:

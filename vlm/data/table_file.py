@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterable, Iterator
+import json
+from codecs import BOM_UTF8
+from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlm.data.json_file import read_json, read_json_lines, read_lines
+from vlm.data.csv_file import read_csv
+from vlm.data.json_file import check_is_text, read_json, read_json_lines, read_lines
 from vlm.data.problems import DataError, report
 from vlm.data.sources import note
 
@@ -20,6 +22,7 @@ FORMATS = {
     ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".txt": "tsv",  # Excel's "Unicode text"
     ".parquet": "parquet",
 }
 PICTURES_AT_ONCE = 64
@@ -42,11 +45,11 @@ class Record(NamedTuple):
     values: dict[str, Any]
 
 
-def read_records(path: str, columns: Collection[str]) -> Iterator[Record]:
+def read_records(path: str, columns: Set[str]) -> Iterator[Record]:
     """Rows of a file; `.gz` is unpacked.
 
     Args:
-        path: its ending names the format.
+        path: its ending names the format; of JSON the content, whether it is one object a line.
         columns: names that are wanted; Parquet reads only these.
 
     Raises:
@@ -55,20 +58,24 @@ def read_records(path: str, columns: Collection[str]) -> Iterator[Record]:
     """
     format = file_format(path)
     if format is None:
+        check_is_text(path)
         raise DataError(
-            f"{path}: got a file of another format; wanted one that ends in "
+            f"{path}: got a file of another format; expected one that ends in "
             f"{', '.join(FORMATS)}, these with .gz (not Parquet), or a folder of Hugging Face "
             f"datasets."
         )
-    if format == "jsonl":
-        for number, row in read_json_lines(path):
-            yield Record(number, f"{path}, line {number}", row.keys(), row)
-    elif format == "json":
-        yield from _entries(Path(path))
+    if format in ("jsonl", "json"):
+        if _is_lines(path, format == "jsonl"):
+            for number, row in read_json_lines(path):
+                yield Record(number, f"{path}, line {number}", row.keys(), row)
+        else:
+            yield from _entries(Path(path), columns)
     elif format == "parquet":
         yield from _parquet(Path(path), columns)
     else:
-        yield from _csv(Path(path), "," if format == "csv" else "\t")
+        rows = read_csv(Path(path), columns, "," if format == "csv" else "\t")
+        for number, (line, names, row) in enumerate(rows, start=1):
+            yield Record(number, f"{path}, line {line}", names, row)
 
 
 def file_format(path: str) -> str | None:
@@ -82,75 +89,70 @@ def is_text(path: str) -> bool:
     return file_format(path) in ("csv", "tsv")
 
 
-def _entries(path: Path) -> Iterator[Record]:
+def _is_lines(path: str, named_so: bool) -> bool:
+    """Whether a JSON file has an object on each line, and is not one value."""
+    lines = (line.strip() for _, _, line in read_lines(path) if line.strip())
+    first = next(lines, b"").removeprefix(BOM_UTF8)
+    if first.startswith(b"[") or next(lines, None) is None:
+        return named_so and not first.startswith(b"[")
+    if named_so:
+        return first != b"{"
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _entries(path: Path, columns: Set[str]) -> Iterator[Record]:
     content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(
-            f"{path}: got a JSON {type(content).__name__}; wanted a list of objects, one for each "
-            f"question."
+    rows = _rows_of(content, columns)
+    if rows is None:
+        named = (
+            f" with {', '.join(map(repr, content))}"[:80]
+            if content and isinstance(content, dict)
+            else ""
         )
-    for number, row in enumerate(content, start=1):
+        raise DataError(
+            f"{path}: got a JSON {type(content).__name__}{named}; expected a list of objects, one "
+            f"for each question."
+        )
+    if rows and not any(isinstance(row, dict) for row in rows):
+        raise DataError(
+            f"{path}, entry 1: got {rows[0]!r:.60}; expected an object with the names of "
+            f"columns (of pandas: to_json(..., orient='records', lines=True))."
+        )
+    for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
             yield Record(number, f"{path}, entry {number}", row.keys(), row)
         else:
             report(
                 "unreadable line",
-                f"{path}, entry {number}: got {str(row)[:60]!r}; wanted an object.",
+                f"{path}, entry {number}: got {str(row)[:60]!r}; expected an object.",
             )
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Record]:
-    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
-    reader = csv.reader(_decoded(path), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    number = 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            number += bool(header)
-            report(
-                "unreadable line",
-                f"{path}, line {line}: {error}. A cell that holds {delimiter!r}, a quote or a line "
-                f'break stands in "quotes", and a quote in it twice.',
-            )
-            continue
-        if not cells:
-            continue
-        if not header:
-            header = [name.strip() for name in cells]
-            if len(set(header)) != len(header):
-                raise DataError(f"{path}, line {line}: a column stands there twice: {header}.")
-            continue
-        number += 1
-        if len(cells) != len(header):
-            report(
-                "unreadable line",
-                f"{path}, line {line}: got {len(cells)} cells; wanted {len(header)}, as the first "
-                f'line. A cell that holds {delimiter!r} stands in "quotes".',
-            )
-            continue
-        values = dict(zip(header, cells, strict=True))
-        yield Record(number, f"{path}, line {line}", header, values)
-    if not header:
-        raise DataError(f"{path}: the file is empty; wanted a first line with the columns' names.")
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    for number, start, line in read_lines(path):
-        encoding = "utf-8-sig" if number == 1 else "utf-8"
-        try:
-            yield line.decode(encoding)
-        except UnicodeDecodeError as error:
-            report(
-                "unreadable line",
-                f"{path}, line {number}, byte {start + error.start}: not UTF-8 text; save the file "
-                f"as UTF-8.",
-            )
-            yield line.decode(encoding, "replace")
+def _rows_of(content: Any, columns: Set[str]) -> list[Any] | None:
+    """The rows of a JSON document: of a list; of an object that holds one; of what pandas writes
+    with any `orient`; or of objects by their ids."""
+    if isinstance(content, list) or not isinstance(content, dict):
+        return content if isinstance(content, list) else None
+    values = list(content.values())
+    lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
+    fitting = [rows for rows in lists if len(columns & rows[0].keys()) > 1]
+    names, data = content.get("columns"), content.get("data")
+    if isinstance(names, list) and isinstance(data, list):
+        return [dict(zip(names, row, strict=False)) for row in data]
+    if len(fitting or lists) == 1 and (fitting or len(columns & content.keys()) < 2):
+        return (fitting or lists)[0]
+    if values and all(isinstance(value, dict) for value in values):
+        if not columns.isdisjoint(content):
+            return [{name: content[name].get(key) for name in content} for key in values[0]]
+        return [{"id": key} | row for key, row in content.items()]
+    if columns.isdisjoint(content):
+        return None
+    if all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
+        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
+    return [content]
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
@@ -174,6 +176,18 @@ def arrow_records(
     """Rows of Arrow batches, which may hold some of the file's columns only."""
     number = 0
     for batch in batches:
-        for row in batch.to_pylist():
+        for row in _without_times(batch).to_pylist():
             number += 1
             yield Record(number, f"{source}, row {number}", columns, row)
+
+
+def _without_times(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch | pa.Table:
+    """Times as texts, which Python's own types do not hold to the nanosecond; and short floats as
+    the shortest number that they are."""
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_temporal(field.type):
+            batch = batch.set_column(place, field.name, batch[field.name].cast(pa.string()))
+        elif pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
+            text = batch[field.name].cast(pa.string())
+            batch = batch.set_column(place, field.name, text.cast(pa.float64()))
+    return batch

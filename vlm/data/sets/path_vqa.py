@@ -54,7 +54,7 @@ class PathVQA(VQADataModule):
         return question_table(self._rows(files, split), str(self.root / "data" / split))
 
     def _rows(self, files: list[Path], split: str) -> Iterator[dict[str, Any]]:
-        columns = ("image", "question", "answer")
+        columns = {"image", "question", "answer"}
         records = ((path, record) for path in files for record in read_records(str(path), columns))
         for row, picture, path in each_record(enumerate(records), partial(_row, split)):
             # No place for pictures is no record's mistake.
