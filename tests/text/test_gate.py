@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from PIL import Image
 
 import vlm.text.gate
@@ -16,7 +17,7 @@ from vlm.image import ConvNet
 from vlm.inference import VQA
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, ClipTokenizer, WordTokenizer
-from vlm.text.gate import clean_text
+from vlm.text.gate import are_clean, clean_text
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -28,10 +29,43 @@ def test_the_examples_of_the_docstrings_run() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "what colour?", "Où?", "这是什么", "a\u200d🙂", "\ufeffis it", "e\u0301", "a\tb\r\n"],
+    [
+        "",
+        "what colour?",
+        "Où?",
+        "这是什么",
+        "a\u200d🙂",
+        "می\u200cروم",
+        "x² ½",
+        "a\tb\r\n",
+        "Yes.",
+    ],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert clean_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("\u1112\u1161\u11ab", "\ud55c"),  # Korean, letter by letter
+        ("\u0915\u093c", "\u0958"),  # Hindi; NFC takes this one apart
+        ("\ufeffred", "red"),  # the byte order mark of a file that was joined to another
+        ("r\u00aded\u200b\u200e\u202a", "red"),
+        ("red\u00a0wine\u3000bar", "red wine bar"),
+    ],
+)
+def test_what_looks_alike_is_one_text(one: str, other: str) -> None:
+    assert clean_text(one) == clean_text(other)
+    assert not are_clean([one]) or not are_clean([other])
+
+
+@given(strategies.text())
+def test_the_gate_changes_nothing_twice(text: str) -> None:
+    clean = clean_text(text)
+    assert clean_text(clean) == clean
+    assert not are_clean([text]) or clean == text
 
 
 def test_control_characters_are_spaces() -> None:

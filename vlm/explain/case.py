@@ -75,7 +75,7 @@ class Case:
         self.images = batch.images
         self.ids = batch.words[0][batch.words_mask[0]]
         self.tokens = model.processor.tokenizer.tokens(question)[: len(self.ids)]
-        self.choices = None if choices is None else list(choices)
+        self.choices = None if choices is None else [clean_text(text) for text in choices]
         if answer is None:
             with torch.inference_mode():
                 answer = model.head.decode(model(batch), 1)[0][0][0]
@@ -85,7 +85,7 @@ class Case:
                     f"answer: got none, and the model's own never ended ({answer!r:.80}); wanted "
                     f"one to explain."
                 )
-        self.answer = answer
+        self.answer = clean_text(answer)
 
     def _moved(self, value: Any) -> Any:
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)

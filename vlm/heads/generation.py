@@ -19,6 +19,7 @@ from vlm.heads.answer_texts import AnswerEncoder
 from vlm.heads.base import AnswerHead, Ranked, required_choices
 from vlm.heads.decoder import DecoderFactory, Memory, TransformerDecoder
 from vlm.heads.search import Written, search
+from vlm.text.gate import clean_text
 
 CUT = "…"
 """Ends the text of an answer that never ended and was cut."""
@@ -133,7 +134,7 @@ class Generation(AnswerHead):
     def _ranked(self, texts: Sequence[Written]) -> Ranked:
         best: dict[str, float] = {}
         for ids, log_likelihood, finished in texts:
-            text = self.decoder.tokenizer.decode(ids) + ("" if finished else CUT)
+            text = clean_text(self.decoder.tokenizer.decode(ids)) + ("" if finished else CUT)
             best.setdefault(text, exp(log_likelihood))  # several rows of ids may be one text
         return list(best.items())
 

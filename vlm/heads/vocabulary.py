@@ -10,6 +10,7 @@ import torch
 
 from vlm.heads.losses import AnswerCounts
 from vlm.metrics import normalize_answer, vqa_accuracy
+from vlm.text.gate import clean_text
 
 
 def count_answers(
@@ -57,7 +58,7 @@ class AnswerVocabulary:
     """
 
     def __init__(self, answers: Sequence[str]) -> None:
-        self.answers = list(answers)
+        self.answers = [clean_text(answer) for answer in answers]
         self._ids = {answer: i for i, answer in enumerate(self.answers)}
         # Answers that the evaluator takes for one; a score never goes beyond these.
         self._alike: dict[str, list[str]] = {}

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from unicodedata import normalize
 
 ANLS_THRESHOLD: Final = 0.5
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1.0 if the prediction is what an annotator wrote, but for outer space, else 0.0.
+
+    An accent may be composed with its letter or not (Unicode's NFC).
 
     Args:
         prediction: the answer given.
@@ -22,7 +25,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
         ValueError: no answers.
     """
     _check(answers)
-    return float(prediction.strip() in {answer.strip() for answer in answers})
+    return float(_compared(prediction) in map(_compared, answers))
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESHOLD) -> float:
@@ -31,7 +34,7 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESH
     Of the distance over the length of the longer text, NL, it is 1 - NL if NL < threshold and else
     0; the best over the annotators counts. The mean over questions is the ANLS of Biten et al.
     2019, "Scene text visual question answering" (arXiv 1905.13648). Case and outer space do not
-    count, as in the evaluation of that challenge; inner space does.
+    count, as in the evaluation of that challenge; inner space does. Accents are compared composed.
 
     Args:
         prediction: the answer given.
@@ -44,9 +47,13 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESH
     _check(answers)
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold: got {threshold}; wanted above 0 and at most 1.")
-    given = prediction.strip().lower()
-    far = min(_share(given, answer.strip().lower()) for answer in answers)
+    given = _compared(prediction).lower()
+    far = min(_share(given, _compared(answer).lower()) for answer in answers)
     return 1 - far if far < threshold else 0.0
+
+
+def _compared(text: str) -> str:
+    return normalize("NFC", text).strip()
 
 
 def _share(a: str, b: str) -> float:

@@ -3,6 +3,7 @@
 from vlm.text.bag import BagOfWords
 from vlm.text.base import TextEncoder
 from vlm.text.clip_tokenizer import ClipTokenizer
+from vlm.text.gate import clean_text
 from vlm.text.huggingface import HuggingFaceEncoder
 from vlm.text.open_clip import OpenClipTextEncoder
 from vlm.text.recurrent import Recurrent
@@ -23,6 +24,7 @@ __all__ = [
     "Transformer",
     "VectorTokenizer",
     "WordTokenizer",
+    "clean_text",
     "count_words",
     "split_words",
 ]

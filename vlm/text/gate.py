@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from unicodedata import is_normalized, normalize
 
-WHITE = "\t\n\r"
-CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - set(map(ord, WHITE)), " ")
-"""NUL and other control characters, which are spaces to a model. Ends of lines stay."""
+import regex  # type: ignore[import-untyped]
+
+_SPACE = regex.compile(r"(?V1)[[\p{Cc}\p{Zs}]--[\t\n\r]]")
+"""NUL and other control characters, and all kinds of spaces, are spaces to a model. Ends of lines
+stay."""
+
+_UNSEEN = regex.compile(
+    r"(?V1)[[\p{Cf}&&\p{Default_Ignorable_Code_Point}]--[\u200c\u200d\U000e0000-\U000e007f]]"
+)
+"""What nobody sees, and so would make two of one text: marks of direction, byte order marks, soft
+hyphens, spaces without width. U+200C and U+200D change letters of Persian and of India's scripts
+and join emoji, and tags spell flags: they stay."""
 
 
 def clean_text(text: object) -> str:
-    """The text with control characters as spaces; other characters stay as they are.
+    """The text in the one form in which texts are compared: questions, choices, answers and words.
+
+    An accent is composed with its letter (Unicode's NFC), control characters and all kinds of
+    spaces become spaces, and characters that nobody sees go. Not NFKC, which would change what a
+    reader sees: "x²" into "x2", "½" into "1⁄2". Case and punctuation stay.
 
     Every question, choice and answer comes through here: when a data set is read, when a batch is
-    made, and when a model is asked. What is too long is cut by the tokenizer, which counts it.
+    made, when a model is asked and when it answers. What is too long is cut by the tokenizer, which
+    counts it.
 
-    >>> clean_text("is it\\0red?")
-    'is it red?'
+    >>> clean_text("is it\\0red?"), clean_text("cafe\\u0301") == "caf\\u00e9"
+    ('is it red?', True)
 
     Raises:
         ValueError: no text, or half of a surrogate pair, which no file can hold; as the rest of a
@@ -24,13 +39,14 @@ def clean_text(text: object) -> str:
     """
     if not isinstance(text, str):
         raise ValueError(f"got {_short(text)}; wanted text")
-    if text.isprintable():  # no control characters and no surrogates: nearly all
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
-    return text.translate(CONTROL)
+    clean = text
+    if not text.isprintable():  # neither controls nor surrogates nor the unseen: nearly all
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
+        clean = _UNSEEN.sub("", _SPACE.sub(" ", text))
+    return normalize("NFC", clean)
 
 
 def are_clean(texts: Iterable[str]) -> bool:
@@ -42,9 +58,10 @@ def are_clean(texts: Iterable[str]) -> bool:
     (True, False, False)
     """
     try:
-        return "".join(texts).isprintable()
+        text = "".join(texts)
     except TypeError:  # one of them is no text
         return False
+    return text.isprintable() and is_normalized("NFC", text)
 
 
 def _short(value: object) -> str:

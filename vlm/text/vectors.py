@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlm.text.gate import clean_text
 from vlm.text.tokenizer import WordTokenizer, split_words
 from vlm.weights import find_file
 
@@ -90,6 +91,7 @@ def read_vectors(source: str, size: int) -> tuple[list[str], Tensor]:
     """
     path = find_file(source, (".npy", ".txt", ".vec"), "word vectors")
     words, table = _read_array(path, size) if path.suffix == ".npy" else _read_text(path, size)
+    words = [clean_text(word) for word in words]
     if len(set(words)) != len(words):
         kept = {word: i for i, word in reversed(list(enumerate(words)))}
         rows = sorted(kept.values())  # the first of each, as in the file
