@@ -6,6 +6,7 @@ import copy
 import doctest
 import pickle
 import warnings
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -35,7 +36,19 @@ def test_the_examples_of_the_docstrings_run() -> None:
         ("2 of 13.5", ["2", "of", "13", "5"]),
         ("snake_case _x", ["snake_case", "_x"]),
         ("Où est l'Été?", ["où", "est", "l'été"]),
-        ("这是 什么", ["这是", "什么"]),
+        ("这是 什么", ["这", "是", "什", "么"]),
+        ("'open' isn't \u2018a\u2019", ["open", "isn't", "a"]),
+        ("दिन क्या है?", ["दिन", "क्या", "है"]),
+        ("'दिना' है", ["दिना", "है"]),  # a mark before the apostrophe
+        ("রঙ কী", ["রঙ", "কী"]),
+        ("நிறம் என்ன", ["நிறம்", "என்ன"]),
+        ("ما لَوْنُ الشَّكْلِ؟", ["ما", "لَوْنُ", "الشَّكْلِ"]),
+        ("מַה צֶּבַע?", ["מַה", normalize("NFC", "צֶּבַע")]),
+        ("สีอะไร", ["สี", "อ", "ะ", "ไ", "ร"]),
+        ("カタカナは何", ["カタカナ", "は", "何"]),
+        ("색이 뭐예요", ["색이", "뭐예요"]),
+        ("می\u200cروم", ["می\u200cروم"]),
+        ("\u0301 \u093f", []),  # marks of no letter
         ("a 🙂 face", ["a", "face"]),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,28 +11,45 @@ from math import isqrt
 from typing import Any, Self
 from unicodedata import normalize
 
+import regex  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
 from vlm.part import Configured
 from vlm.ragged import padded
+from vlm.text.gate import clean_text
 
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""
 
-_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
+# Unicode's properties for finding words (UAX 29). `regex` has them; the `\b` of its WORD flag takes
+# neither "'open'" nor a word that ends in a mark before an apostrophe for what they are.
+_MARK = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
+_LETTER = r"\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}_"
+_WORD = regex.compile(
+    rf"[{_LETTER}][{_LETTER}{_MARK}]*+(?:'[{_LETTER}][{_LETTER}{_MARK}]*+)*+"
+    rf"|\p{{WB=Katakana}}[\p{{WB=Katakana}}{_MARK}]*+"
+    rf"|[\p{{L}}\p{{N}}][{_MARK}]*+"
+)
 
 
 def split_words(question: str) -> list[str]:
-    """Lower-cased words of a question; punctuation is left out.
+    """Lower-cased words of a question by Unicode's rules; punctuation is left out.
+
+    A letter keeps its marks, in all scripts. Where words stand without spaces and only a dictionary
+    tells them apart (Thai, Lao, Khmer, Burmese, Chinese, and kanji and hiragana of Japanese), each
+    letter is a word. That is what Unicode prescribes without a dictionary: dictionaries change from
+    version to version, and with them the ids that a checkpoint was trained with. Other than in
+    Unicode's rules a full stop or comma always ends a word: "13.5" is "13" and "5".
 
     >>> split_words("What colour isn't  the bird's-eye?")
     ['what', 'colour', "isn't", 'the', "bird's", 'eye']
+    >>> split_words("दिन क्या है?"), split_words("สีอะไร")
+    (['दिन', 'क्या', 'है'], ['สี', 'อ', 'ะ', 'ไ', 'ร'])
     """
     # Phones type curly apostrophes: "isn't" is the same word with either.
     # An accent is one character or a mark of its own: composed, both are the same word.
-    words = _WORD.findall(normalize("NFC", question).lower().replace("\u2019", "'"))
-    return [w for w in words if w[0].isalnum() or w[0] == "_"]
+    return _WORD.findall(normalize("NFC", question).lower().replace("\u2019", "'"))
 
 
 def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
@@ -157,7 +173,7 @@ class WordTokenizer(Tokenizer):
     pad_id = PAD
 
     def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
-        self.words, self.max_length = list(words), max_length
+        self.words, self.max_length = [clean_text(word) for word in words], max_length
         self.vocab_size = len(self.words) + 2
         self._ids = {word: i for i, word in enumerate(self.words, start=2)}
         if len(self._ids) != len(self.words):
