@@ -41,7 +41,7 @@ class Processor(NamedTuple):
         questions: Sequence[str],
         answers: Sequence[Sequence[str]] | None = None,
         ids: Sequence[str] | None = None,
-        total: int | None = None,
+        total: float | None = None,
         choices: Sequence[Sequence[str]] | None = None,
     ) -> Batch:
         """Put questions about U transformed pictures together; see `Batch`.

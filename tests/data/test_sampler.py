@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -123,16 +124,12 @@ def test_ranks_share_each_global_batch(
         for rank in range(world)
     ]
     together = batches(1, images * world, questions_per_image=questions_per_image, seed=seed)
-    seen: list[int] = []
-    for number, shares in enumerate(zip(*ranks, strict=True)):  # the same number of batches
-        rows = [share.rows.tolist() for share in shares]
-        assert all(rows), "a rank goes without"
-        assert {share.total for share in shares} == {sum(map(len, rows))}
-        seen += chain(*rows)
-        # The batch does not depend on how many processes share it.
-        if number < len(together) - 2:
-            assert list(chain(*rows)) == together[number].rows.tolist()
-    assert sorted(seen) == list(range(len(GROUPS)))
+    # The same number of batches, and none depends on how many processes share it.
+    for *shares, alone in zip(*ranks, together, strict=True):
+        assert all(len(share.rows) for share in shares), "a rank goes without"
+        counted = [share.rows.tolist() for share in shares if share.total != inf]
+        assert list(chain(*counted)) == alone.rows.tolist()
+        assert {share.total for share in shares} - {inf} == {alone.total}
 
 
 @pytest.mark.parametrize(
@@ -140,22 +137,55 @@ def test_ranks_share_each_global_batch(
     [
         (12, [[2, 2], [2, 2], [2, 2]]),  # even
         (14, [[2, 2], [2, 2], [2, 2], [1, 1]]),  # uneven: 2 left for 2 ranks
-        (13, [[2, 2], [2, 2], [3, 2]]),  # 1 left: it joins the batch before
+        (13, [[2, 2], [2, 2], [2, 2], [1, 0]]),  # 1 left: the other repeats it for nothing
         (3, [[2, 1]]),
-        (1, [[1, 1]]),  # fewer than ranks: the other repeats it
+        (1, [[1, 0]]),
     ],
 )
 def test_the_last_batch(units: int, sizes: list[list[int]]) -> None:
     groups = np.arange(units)
     ranks = [batches(0, 2, groups, rank=rank, world=2) for rank in range(2)]
-    got = [[len(share.rows) for share in shares] for shares in zip(*ranks, strict=True)]
+    together = [list(shares) for shares in zip(*ranks, strict=True)]
+    got = [[len(share.rows) * (share.total != inf) for share in shares] for shares in together]
     assert got == sizes
-    # What is repeated counts once.
-    totals = [min(sum(batch), units) for batch in sizes]
-    assert [batch.total for batch in ranks[0]] == totals
-    assert [batch.total for batch in ranks[1]] == totals
-    if units == 1:
-        assert ranks[0][0].rows.tolist() == ranks[1][0].rows.tolist()
+    for shares, counts in zip(together, sizes, strict=True):
+        assert shares[0].total == sum(counts)
+        if counts[1] == 0:
+            assert shares[1].rows.tolist() == shares[0].rows.tolist()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("images", [12, 24])
+def test_one_process_and_several_take_the_same_steps(images: int, accumulate: int) -> None:
+    """For every size of a data set: a question's weight in each step is that of one process."""
+
+    def weights(units: int, world: int) -> list[dict[int, float]]:
+        groups = np.repeat(np.arange(units), 1 + np.arange(units) % 3)
+        ranks = [
+            batches(2, images // world, groups, rank=rank, world=world, accumulate=accumulate)
+            for rank in range(world)
+        ]
+        return [
+            {
+                int(row): 1 / share.total
+                for share in shares
+                for row in share.rows
+                if share.total < inf
+            }
+            for shares in zip(*ranks, strict=True)
+        ]
+
+    for units in range(1, 60):
+        alone = weights(units, 1)
+        assert all(weights(units, world) == alone for world in (2, 3, 4)), units
+
+
+@pytest.mark.parametrize(("limit", "last"), [(4, 1), (5, 2), (0.7, 1), (1.0, 3), (99, 3)])
+def test_a_step_that_a_limit_cuts_counts_the_batches_that_it_has(limit: float, last: int) -> None:
+    """Six batches, three of which make a step."""
+    alone = [batch.total for batch in batches()]
+    cut = [batch.total for batch in batches(accumulate=3, limit=limit)]
+    assert cut[3] == sum(alone[3 : 3 + last])
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,12 @@ class BatchRows(NamedTuple):
     Attributes:
         rows: of the question table.
         total: number of questions in the global batch, over all processes and all batches whose
-            gradients are accumulated.
+            gradients are accumulated; infinite for rows that are another process's, which count
+            for nothing here.
     """
 
     rows: np.ndarray
-    total: int
+    total: float
 
 
 class ImageGroupSampler(Sampler[BatchRows]):
@@ -39,6 +41,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
         seed: of the order, a new one every epoch; None for that of the table.
         rank, world: this process and how many there are.
         accumulate: global batches whose gradients make one step.
+        limit: batches of an epoch that are taken at all: so many, or a share of them (a float).
         shards: (G,) the number of each image's shard, where shards are fetched one after the
             other: the order then comes to each once an epoch, and mixes the images of
             `SHARDS_MIXED`. None where any image is as near as any other.
@@ -57,6 +60,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
         rank: int = 0,
         world: int = 1,
         accumulate: int = 1,
+        limit: int | float = 1.0,
         shards: np.ndarray | None = None,
     ) -> None:
         check_positive(images_per_batch=images_per_batch, accumulate=accumulate)
@@ -69,9 +73,8 @@ class ImageGroupSampler(Sampler[BatchRows]):
         counts = np.bincount(groups)
         per_unit = questions_per_image or int(counts.max(initial=1))
         self.units = int(np.ceil(counts / per_unit).sum())
-        # A last batch with fewer units than processes joins the one before: none goes without.
-        full, rest = divmod(self.units, images_per_batch * world)
-        self.batches = max(1, full + (rest >= world)) if self.units else 0
+        self.batches = ceil(self.units / (images_per_batch * world))
+        self.taken = int(self.batches * limit) if isinstance(limit, float) else limit
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; the trainer calls this at the start of each epoch."""
@@ -86,20 +89,21 @@ class ImageGroupSampler(Sampler[BatchRows]):
         ends = np.append(starts[1:], len(order))
         units = self._shuffled(self.groups[order[starts]])
         size = self.images_per_batch * self.world
-        edges = np.array([*range(0, size * self.batches, size), self.units])
+        edges = np.append(np.arange(0, self.units, size), self.units)
         questions = np.append(0, np.cumsum((ends - starts)[units]))[edges]
         start, self.start = self.start, 0
         for batch in range(start, self.batches):
             chosen = units[edges[batch] : edges[batch + 1]]
-            # A process without a share of an evaluation repeats another's: its answers are known
-            # by their ids, and every process has the same number of batches, none empty.
-            unit = min(self.rank, len(chosen) - 1) if len(chosen) < self.world else None
-            mine = np.array_split(chosen, self.world)[self.rank] if unit is None else chosen[[unit]]
+            mine = np.array_split(chosen, self.world)[self.rank]
             first = batch - batch % self.accumulate
-            last = min(first + self.accumulate, self.batches)
+            last = max(batch + 1, min(first + self.accumulate, self.taken, self.batches))
+            total = float(questions[last] - questions[first])
+            # A process without a share repeats another's, so that all take the same steps: in
+            # training it adds nothing, and an evaluation knows its answers by their ids.
+            if not len(mine):
+                mine, total = chosen[-1:], inf
             yield BatchRows(
-                np.concatenate([order[starts[unit] : ends[unit]] for unit in mine]),
-                int(questions[last] - questions[first]),
+                np.concatenate([order[starts[unit] : ends[unit]] for unit in mine]), total
             )
 
     def _units(self) -> tuple[np.ndarray, np.ndarray]:

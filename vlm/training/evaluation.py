@@ -86,7 +86,7 @@ class Evaluation:
             by_head = {name: answers[row][0][0] for name, answers in each.items()}
             self.predictions[question] = Prediction(*ranked[0], by_head, watched[row])
         if batch.targets is not None:
-            loss = self.head.loss(output, batch) * batch.total
+            loss = self.head.loss(output, batch._replace(total=1))
             self._losses[batch.ids[0]] = loss, len(batch.ids)
 
     def _watched(self, output: Any, questions: int) -> Sequence[float | None]:
