@@ -48,7 +48,7 @@ MISTAKES = {
     "--trainer.precision=bf17": "trainer.precision: .*bf17. Did you mean bf16?",
     "--trainer.callbacks=EarlyStoping": "Did you mean EarlyStopping?",
     "--trainer.devices=0": "trainer: .*devices='0'",
-    "--trainer.accumulate_grad_batches=0": "accumulate_grad_batches: got 0; wanted a positive",
+    "--trainer.accumulate_grad_batches=0": "accumulate_grad_batches: got 0; expected at least 1",
 }
 
 

@@ -68,6 +68,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
     """Where pictures come from if a table's `image` is no path."""
     alive: Callable[[], None] = staticmethod(lambda: None)
     """Called now and then in what takes long, and is no batch."""
+    overfits: bool = False
+    """Whether each epoch has the same batches, in the order of the table (`overfit_batches`)."""
 
     def __init__(
         self,
@@ -263,6 +265,9 @@ class VQADataModule(Configured, LightningDataModule, ABC):
             check_frozen(self.pictures.features, self.trainer)
         trainer, transform = self.trainer, self.processor.transform
         assert trainer is not None
+        if stage == "fit" and trainer.overfit_batches:  # type: ignore[attr-defined]
+            # Lightning has set its limits by now, and would also put its own sampler in our place.
+            self.overfits, trainer.overfit_batches = True, 0.0  # type: ignore[attr-defined]
         keepers = Keepers(trainer.num_devices, trainer.strategy.barrier)
         for split in splits[stage]:
             check_fits(self, split, trainer.lightning_module.model)  # type: ignore[arg-type]

@@ -48,10 +48,11 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         image_groups(seen),
         data.images_per_batch,
         data.questions_per_image if training else None,
-        seed=data.seed if training else None,
+        seed=data.seed if training and not data.overfits else None,
         rank=trainer.global_rank,
         world=trainer.world_size,
         accumulate=trainer.accumulate_grad_batches if training else 1,
+        limit=trainer.limit_train_batches if training else 1.0,
         shards=shards,
     )
     if training and sampler.units < trainer.world_size:
@@ -65,7 +66,7 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         check_batch(most, prod(images.transform.shape))
     model: Any = data.trainer.lightning_module.model
     asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
-    return (ResumableLoader if training else DataLoader)(
+    return (ResumableLoader if training else OwnLoader)(
         VQADataset(
             seen,
             model.asking_processor if asked else model.processor,
@@ -86,7 +87,25 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class ResumableLoader(DataLoader[Batch]):
+class OwnLoader(DataLoader[Batch]):
+    """Keeps its sampler, which already gives each process its share.
+
+    Raises:
+        ValueError: Lightning is about to put another in its place.
+    """
+
+    sampler: ImageGroupSampler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.sampler, ImageGroupSampler):
+            raise ValueError(
+                f"Trainer: got use_distributed_sampler=True, whose {type(self.sampler).__name__} "
+                f"would share out the questions twice; expected use_distributed_sampler=False."
+            )
+
+
+class ResumableLoader(OwnLoader):
     """Its state is the epoch and how many batches of it were delivered.
 
     The order is a function of seed and epoch (`ImageGroupSampler`), so nothing else is needed to
@@ -94,7 +113,6 @@ class ResumableLoader(DataLoader[Batch]):
     Lightning stores and restores the state.
     """
 
-    sampler: ImageGroupSampler
     delivered = 0
 
     # A generator, so that workers start to fetch with the first batch asked for and not before:

@@ -11,7 +11,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -55,7 +55,12 @@ from vlm.training.signals import handlers_kept, leave_at_signals
 from vlm.training.silence import silence
 from vlm.training.strategy import as_list, check_processes, check_strategy, half_precision
 from vlm.training.task import VQATask
-from vlm.training.trainer_options import trainer_options
+from vlm.training.trainer_options import (
+    check_callbacks,
+    check_options,
+    check_test_limit,
+    trainer_options,
+)
 from vlm.training.tuning import check_plan
 from vlm.training.watchdog import Watchdog
 
@@ -220,19 +225,25 @@ class VQACLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = self.config_init[self.subcommand].run
         config = self.config_init[self.subcommand].trainer
+        fits = self.subcommand == "fit"
+        scheduled = self.model.schedule is not None
+        check_options(config, str(self.subcommand), fits and run.test, scheduled)
+        if fits:
+            check_callbacks(config, self.model.model.head)
         check_strategy(config.strategy, config.callbacks)
         guard = Guard(
             self.run_folder / CHECKPOINTS,
             run.monitor,
             run.checkpoint_steps,
             run.checkpoint_minutes,
-            saves=self.subcommand == "fit" and config.enable_checkpointing is not False,
+            saves=fits and config.enable_checkpointing is not False,
             resumes=run.resume is not None,
         )
         extra: list[Callback] = [RunReport(self.run_folder), guard]
         if run.stall_minutes is not None:
             extra.append(Watchdog(run.stall_minutes))
-        if config.enable_progress_bar is not False:
+        bars = [c for c in as_list(config.callbacks) if isinstance(c, ProgressBar)]
+        if config.enable_progress_bar is not False and not bars:
             extra.append(TQDMProgressBar(refresh_rate=20))
         self.trainer_defaults["callbacks"] = extra
         # Not part of the configuration that is saved, so that it can be used again for another run.
@@ -249,7 +260,7 @@ class VQACLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         # Lightning's handlers end a training with exit code 0, and nothing saved.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        check_processes(trainer)
+        check_processes(trainer, config.sync_batchnorm)
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -286,6 +297,7 @@ class VQACLI(LightningCLI):
             if self.config_init.fit.run.test:
                 # Known now, and not after the training that comes first.
                 check_fits(self.datamodule, "test", self.model.model)
+                check_test_limit(self.datamodule, self.trainer)
 
     def _vocabulary(self) -> dict[str, Any] | None:
         """About the model's vocabulary: the checkpoint's, where the model is from one."""

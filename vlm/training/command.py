@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm.training.cli import VQACLI, ConfigError
 from vlm.training.explain_error import explain
@@ -51,6 +52,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def _outcome(error: Exception, arguments: Sequence[str]) -> tuple[int, str | None]:
     """The exit code, and the line that says all there is to say; None if it takes a traceback."""
+    if isinstance(error, MisconfigurationException):  # of Lightning, once it has seen the data
+        error = ConfigError(f"trainer: {error}")
     if isinstance(error, ConfigError):
         files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
         where = f" ({', '.join(files)})" if files else ""

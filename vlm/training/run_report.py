@@ -52,7 +52,8 @@ class RunReport(Callback):
             return
         self._note_seconds(pl_module)
         if self._started is None:
-            self.console.print("All epochs were trained before; nothing was left to do.")
+            done = "All epochs were trained before" if trainer.global_step else "The time was up"
+            self.console.print(f"{done}; no step was taken.")
         else:
             seconds = pl_module.about["seconds"]
             self.console.print(f"Trained {trainer.current_epoch} epochs in {seconds:.1f} s.")

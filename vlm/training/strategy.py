@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from vlm.training.parser import ConfigError
 
@@ -32,8 +33,8 @@ def check_strategy(strategy: Any, callbacks: Any) -> None:
             "checkpoint of vlm is one file, which `vlm.load` reads."
         )
     for callback in as_list(callbacks):
-        if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
-            # They copy the model, which one that is divided cannot be.
+        if isinstance(callback, WeightAveraging):
+            # It copies the model, which one that is divided cannot be.
             raise ConfigError(
                 f"trainer.callbacks: got {type(callback).__name__} with ModelParallelStrategy; it "
                 f"cannot average a model that is divided over processes. Leave it out, or take "
@@ -61,12 +62,24 @@ def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrec
     return MixedPrecision("16-mixed", "cpu" if device is None else device.type)
 
 
-def check_processes(trainer: Trainer) -> None:
-    """Check that a launcher (torchrun, srun) has started as many processes as the trainer expects.
+def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
+    """Check that a launcher (torchrun, srun) has started as many processes as the trainer expects,
+    and that Lightning starts whole programs, whose checkpoints and exit codes are their own.
+
+    Args:
+        trainer: with its strategy.
+        sync_batchnorm: of its options.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: it is not so.
     """
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigError(
+            "trainer.strategy: got one that forks or spawns its processes; expected one that "
+            "starts programs, such as ddp."
+        )
+    if sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError("trainer.sync_batchnorm: got true on CPUs; torch has it on GPUs alone.")
     asked = trainer.num_devices * trainer.num_nodes
     started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     if started not in (1, asked):

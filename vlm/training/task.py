@@ -28,6 +28,7 @@ from vlm.training.evaluation import Evaluation, Prediction
 from vlm.training.init_from import init_from
 from vlm.training.parameter_groups import make_optimizer
 from vlm.training.parser import ConfigError
+from vlm.training.readable import READABLE
 from vlm.training.schedule import WarmupCosine
 from vlm.training.tuning import Tuning, check_plan, keep_statistics, plan, prepare, set_modes
 
@@ -146,13 +147,18 @@ class VQATask(LightningModule):
         output = self.model(batch)
         # `batch.total` counts the questions of all processes and accumulated batches. Gradients of
         # processes are averaged and those of accumulated batches too, so that is undone.
-        share = trainer.world_size * trainer.accumulate_grad_batches
-        loss = self.model.head.loss(output, batch) * share
+        accumulate = trainer.accumulate_grad_batches
+        loss = self.model.head.loss(output, batch) * trainer.world_size * accumulate
         self._step = loss.detach(), output
-        # Logging costs as much as a small step, so only the mean of each interval is logged.
-        self._losses.append(loss.detach())
+        # Logging costs as much as a small step, so only the mean of each interval is logged. The
+        # last step of an epoch may have fewer batches, each with a larger share of its questions.
+        first = batch_index - batch_index % accumulate
+        of_step = min(accumulate, trainer.num_training_batches - first)
+        self._losses.append(loss.detach() * (of_step / accumulate))
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (batch_index + 1) % interval == 0 or trainer.is_last_batch:
+        if not interval:
+            self._losses.clear()
+        elif (batch_index + 1) % interval == 0 or trainer.is_last_batch:
             mean = self._mean_losses().mean()
             self._losses.clear()
             self.log("train_loss", mean, prog_bar=True, logger=False, batch_size=1)
@@ -238,9 +244,15 @@ class VQATask(LightningModule):
             from vlm.training.sharding import expect_states
 
             expect_states(self, self.continues)
+        try:
+            self.trainer.fit_loop.setup_data()
+        except ValueError as error:
+            if isinstance(error, READABLE):
+                raise
+            raise ConfigError(f"trainer: {str(error).strip()}") from error
         if self.schedule is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)  # prepares the loader, too
+        steps = int(self.trainer.estimated_stepping_batches)
         batches, accumulated = (
             self.trainer.num_training_batches,
             self.trainer.accumulate_grad_batches,

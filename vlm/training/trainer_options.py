@@ -1,17 +1,174 @@
-"""Mistakes in the trainer's options, which Lightning raises with a page of traceback."""
+"""Options of Lightning's trainer: those that cannot do here what they say are refused at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
+import pyarrow.compute as pc
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelPruning,
+    OnExceptionCheckpoint,
+    SpikeDetection,
+    StochasticWeightAveraging,
+    Timer,
+)
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from vlm.data.datamodule import VQADataModule
+from vlm.heads.base import AnswerHead
+from vlm.heads.multi_task import MultiTask
 from vlm.training.explain_error import closest, did_you_mean
 from vlm.training.parser import ConfigError
+from vlm.training.strategy import as_list
+
+TAKEN = {
+    "default_root_dir": "use run.folder and run.name, which say where files go",
+    "use_distributed_sampler": "leave it out: each process already gets its share of the images",
+    "barebones": "leave it out: it forbids the checkpoints and the log that a run leaves",
+    "model_registry": "use `vlm share`; nothing is uploaded to Lightning's registry",
+}
+"""Options of the trainer that a run does not take, with what to do instead."""
+REPLACED: dict[type[Callback], str] = {
+    StochasticWeightAveraging: "use EMAWeightAveraging or WeightAveraging: this one's average "
+    "comes after the last checkpoint",
+    GradientAccumulationScheduler: "use trainer.accumulate_grad_batches: a step is as many "
+    "batches in every epoch",
+    BaseFinetuning: "use model.tuning, which says what is trained from which epoch on",
+    BatchSizeFinder: "use data.images_per_batch",
+    LearningRateFinder: "use model.optimizer.lr",
+    ModelPruning: "leave it out: a pruned model has other parameters than its configuration",
+    OnExceptionCheckpoint: "use run.checkpoint_steps or run.checkpoint_minutes, and "
+    "run.resume=auto",
+    SpikeDetection: "leave it out: a loss that is not finite ends the training by itself",
+    Timer: "use trainer.max_time",
+}
+"""Callbacks that a run does not take, with what to do instead."""
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+}
+_EVALUATED = {"validate": "val", "test": "test", "predict": "predict"}
+
+
+def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -> None:
+    """Check what Lightning would ignore, or find out in the middle of a run.
+
+    Args:
+        options: of the trainer.
+        subcommand: `fit`, `validate`, `test` or `predict`.
+        tests: whether `fit` ends with a test.
+        scheduled: whether the learning rate follows a schedule.
+
+    Raises:
+        ConfigError: names the option, what it got, what was expected and the remedy.
+    """
+    for name, remedy in TAKEN.items():
+        if options[name] not in (None, False):
+            raise ConfigError(f"trainer.{name}: got {options[name]}; {remedy}.")
+    if any(isinstance(plugin, CheckpointIO) for plugin in as_list(options.plugins)):
+        raise ConfigError(
+            "trainer.plugins: got a CheckpointIO; leave it out: checkpoints are written by vlm."
+        )
+    for name, least in _LEAST.items():
+        if options[name] is not None and options[name] < least:
+            raise _expected(options, name, f"at least {least}")
+    if options.val_check_interval == 0:
+        raise _expected(options, "val_check_interval", "more than 0")
+    for name in ("max_epochs", "max_steps"):
+        if options[name] == 0:
+            raise _expected(options, name, "a positive number, or -1 for no limit")
+    for name in ("epochs", "steps"):
+        least, most = options[f"min_{name}"], options[f"max_{name}"]
+        if least is not None and most is not None and 0 < most < least:
+            raise _expected(options, f"min_{name}", f"at most trainer.max_{name}={most}")
+    used = ["train", *(["test"] if tests else [])]
+    for part in used if subcommand == "fit" else [_EVALUATED[subcommand]]:
+        if options[f"limit_{part}_batches"] == 0:
+            doing = "run.test=true" if part == "test" and tests else f"`{subcommand}`"
+            raise _expected(options, f"limit_{part}_batches", f"more than 0 for {doing}")
+    if subcommand == "fit" and scheduled and options.max_epochs == options.max_steps == -1:
+        raise ConfigError(
+            "trainer.max_epochs: got -1 without trainer.max_steps; expected one of them, since the "
+            "learning rate follows a schedule. Without: model.schedule=null."
+        )
+
+
+def _expected(options: Any, name: str, what: str) -> ConfigError:
+    return ConfigError(f"trainer.{name}: got {options[name]}; expected {what}.")
+
+
+def check_callbacks(options: Any, head: AnswerHead) -> None:
+    """Check that each callback can do here what it says.
+
+    Args:
+        options: of the trainer.
+        head: of the model; it says which figures there are.
+
+    Raises:
+        ConfigError: a callback that is refused, that watches a figure nobody computes or the wrong
+            end of one, or that would write among our checkpoints.
+    """
+    figures = [] if options.log_every_n_steps == 0 else ["train_loss"]
+    if options.limit_val_batches != 0:
+        heads = [f"{name}_accuracy" for name in head.heads] if isinstance(head, MultiTask) else []
+        figures += [f"val_{name}" for name in ("accuracy", "loss", *heads)]
+    for callback in as_list(options.callbacks):
+        name = type(callback).__name__
+        for refused, remedy in REPLACED.items():
+            if isinstance(callback, refused):
+                raise ConfigError(f"trainer.callbacks: got {name}; {remedy}.")
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            raise ConfigError(
+                f"trainer.callbacks: got {name} without a dirpath; expected a folder of its own. "
+                f"The best and the last checkpoint are kept without it: see run.monitor."
+            )
+        if isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor is not None:
+            _check_monitor(name, callback.monitor, callback.mode, figures)
+
+
+def _check_monitor(name: str, monitor: str, mode: str, figures: Sequence[str]) -> None:
+    if monitor not in figures:
+        raise ConfigError(
+            f"trainer.callbacks: got {name} with monitor={monitor}; expected "
+            + (f"one of {', '.join(figures)}." if figures else "none: nothing is logged.")
+        )
+    best = "min" if monitor.endswith("loss") else "max"
+    if mode != best:
+        raise ConfigError(
+            f"trainer.callbacks: got {name} with monitor={monitor} and mode={mode}; expected "
+            f"mode={best}. It would take the worst for the best."
+        )
+
+
+def check_test_limit(data: VQADataModule, trainer: Trainer) -> None:
+    """Check before a training what Lightning finds out after it: that there is a batch to test.
+
+    Raises:
+        ConfigError: a share of the batches that is less than one.
+    """
+    limit, images = trainer.limit_test_batches, pc.count_distinct(data.table("test")["image"])
+    batches = ceil(images.as_py() / (data.images_per_batch * trainer.world_size))
+    if isinstance(limit, float) and batches * limit < 1:
+        raise ConfigError(
+            f"trainer.limit_test_batches: got {limit} of {batches} batches; expected at least "
+            f"{1 / max(1, batches):.4g} for run.test=true."
+        )
 
 
 @contextmanager
@@ -28,14 +185,9 @@ def trainer_options(options: Any) -> Iterator[None]:
     _check_name("strategy", options.strategy, ["auto", *strategies.available_strategies()])
     known = ["auto", "gpu", *accelerators.available_accelerators()]
     _check_name("accelerator", options.accelerator, known)
-    if options.accumulate_grad_batches < 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches: got {options.accumulate_grad_batches}; wanted a "
-            f"positive integer."
-        )
     try:
         yield
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
 
 
