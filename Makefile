@@ -5,25 +5,36 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# Two stages, each with a stamp: what training needs, and the rest for the demo, the tests and the locks.
+TRAINABLE := $(VENV)/.train
+READY := $(VENV)/.dev
 
-.PHONY: train demo test test-all fuzz lint bench build clean
+.PHONY: train demo test test-all test-lowest fuzz lint bench build lock clean
 
-# The stamp is made last: an installation that was interrupted starts clean on the next call.
+# Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
+INSTALL := pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes -r
 # "compat" puts this folder on the path: the default's import hook comes after a folder of the same
 # name, and a clone called `vlm` would hide the package from scripts beside it.
-$(READY): pyproject.toml constraints.txt
+INSTALL_VLM := pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	--config-settings editable_mode=compat -e .
+
+# A stamp is made last: an interrupted installation starts clean on the next call.
+$(TRAINABLE): pyproject.toml locks/train.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)'
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
-		--config-settings editable_mode=compat -e '.[dev]'
+	$(BIN)/$(INSTALL) locks/train.lock
+	$(BIN)/$(INSTALL_VLM)
+	touch $@
+
+$(READY): $(TRAINABLE) locks/dev.lock
+	$(BIN)/$(INSTALL) locks/dev.lock
 	touch $@
 
 # Every call trains a run of its own: one that was interrupted leaves a folder and nothing else. Other
 # models of the same configuration lie elsewhere, so that the demo's is the default one.
 TRAIN := $(BIN)/vlm fit -c configs/easy_vqa.yaml --run.name=default
-train: $(READY)
+train: $(TRAINABLE)
 	$(TRAIN)
 
 demo: $(READY)
@@ -45,6 +56,27 @@ FUZZ_CASES ?= 10000
 fuzz: $(READY)
 	VLM_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q tests/fuzz
 
+# The lowest versions that pyproject.toml allows, for Python 3.11, in an environment of their own.
+LOWEST := .venv-lowest
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow" -p no:warnings
+
+$(LOWEST)/.ready: pyproject.toml locks/lowest.lock
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/$(INSTALL) locks/lowest.lock
+	$(LOWEST)/bin/$(INSTALL_VLM)
+	touch $@
+
+# Pins and hashes for every platform; the smaller lock has the versions of the larger.
+# `make lock UPGRADE=--upgrade` moves every pin to the newest version.
+COMPILE = $(BIN)/uv pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock" pyproject.toml
+lock: $(READY)
+	$(COMPILE) --extra dev -o locks/dev.lock
+	$(COMPILE) -c locks/dev.lock -o locks/train.lock
+	$(COMPILE) --extra dev --resolution lowest-direct -o locks/lowest.lock
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,4 +90,4 @@ build: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info
