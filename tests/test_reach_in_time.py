@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shutil
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,11 +18,17 @@ import pytest
 from own_time import own_time
 
 from vlm import reach
+from vlm.data import OwnData
+from vlm.data.problems import DataError
 from vlm.heads import Generation, HuggingFaceDecoder
 from vlm.image import OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
 from vlm.text import HuggingFaceEncoder, SubwordTokenizer
 
 NAME = "someone/nosuch"
+
+
+def _data_set() -> Any:
+    return OwnData(NAME).table("train")
 
 
 def _adapter() -> Any:
@@ -47,6 +55,7 @@ LOADED: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "open_clip's hub": ("open_clip", partial(OpenClipImageEncoder, f"hf-hub:{NAME}")),
     "a model of the hub": ("vlm.adapters", _adapter),
+    "a data set of the hub": ("datasets", _data_set),
 }
 """What must be imported, and what asks for weights."""
 
@@ -99,9 +108,47 @@ def test_it_gives_up_in_time(library: str, network: Swallowed) -> None:
     importlib.import_module(module)
     start = own_time()
     with pytest.raises(
-        OSError, match=r"(model|weights) could not be loaded; looked.* answer"
+        (OSError, DataError),
+        match=r"(model|weights|data set) could not be loaded; looked.* answer",
     ) as said:
         load()
     assert own_time() - start < 2
     assert len(network.calls) == 1
     assert "\n" not in str(said.value)
+
+
+def test_a_data_set_of_the_cache_is_read_as_soon(
+    network: Swallowed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = [{"image": f"{i}.png", "question": "?", "answer": "x"} for i in range(9)]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    datasets.load_dataset(str(tmp_path / "mine"))
+    (kept,) = (tmp_path / "cache").glob("*/*/*/*/dataset_info.json")
+    stored = tmp_path / "cache/someone___cached/default" / "/".join(kept.parts[-3:-1])
+    shutil.copytree(kept.parent, stored)
+    (stored / "mine-train.arrow").rename(stored / "cached-train.arrow")
+    about = json.loads((stored / "dataset_info.json").read_text()) | {"config_name": "default"}
+    (stored / "dataset_info.json").write_text(json.dumps(about))
+    start = own_time()
+    data = OwnData("someone/cached")
+    parts = [len(data.table(split)) for split in ("train", "validation", "test")]
+    assert own_time() - start < 2
+    assert parts == [7, 1, 1]
+    assert len(network.calls) == 1
+    assert datasets.config.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize("name", ["loop", "some/loop", "some/my.jsonl"])
+def test_a_link_that_leads_nowhere_is_no_name_of_the_hub(
+    name: str, network: Swallowed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("some").mkdir()
+    Path(name).symlink_to("gone.jsonl" if "my" in name else "loop")
+    with pytest.raises(DataError, match=f"^{name}: there is no such file. It is a link to "):
+        OwnData(name).table("train")
+    assert not network.calls

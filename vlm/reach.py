@@ -46,7 +46,9 @@ def nothing_fetched() -> Iterator[None]:
 
 
 @contextmanager
-def hub_access(name: str, from_scratch: bool = False) -> Iterator[None]:
+def hub_access(
+    name: str, from_scratch: bool = False, what: str = "model", cache: object = None
+) -> Iterator[None]:
     """Load the model `name` inside: from its folder, the hub, or the cache if there is no network.
 
     The hub's client asks an unreachable server again and again, up to 46 s, before it turns to
@@ -55,6 +57,8 @@ def hub_access(name: str, from_scratch: bool = False) -> Iterator[None]:
     Args:
         name: a model of the hub or a local folder.
         from_scratch: whether `pretrained=False` would need nothing of it, for the advice.
+        what: it is, for the error.
+        cache: where it is kept; None for the hub's own.
 
     Raises:
         FetchError: `name` is not to be had; says where it was looked for and what to do.
@@ -73,13 +77,14 @@ def hub_access(name: str, from_scratch: bool = False) -> Iterator[None]:
         if local:
             looked = f"looked in this folder, and got: {reason}. Check the files in it."
         elif obstacle:
-            looked = _not_here(obstacle, from_scratch)
+            looked = _not_here(obstacle, from_scratch, cache)
         else:
             looked = (
-                f"looked in the cache {constants.HF_HUB_CACHE} and at {constants.ENDPOINT}, and "
-                f"got: {reason}. Check the name, and `hf auth login` if the model is not public."
+                f"looked in the cache {cache or constants.HF_HUB_CACHE} and at "
+                f"{constants.ENDPOINT}, and got: {reason}. Check the name, and `hf auth login` if "
+                f"the {what} is not public."
             )
-        raise FetchError(f"{name}: the model could not be loaded; {looked}") from error
+        raise FetchError(f"{name}: the {what} could not be loaded; {looked}") from error
     finally:
         constants.HF_HUB_OFFLINE = before
 
@@ -111,13 +116,12 @@ def check_hub(name: str, from_scratch: bool = False) -> None:
         raise FetchError(f"{name}: the model could not be loaded; {advice}")
 
 
-def _not_here(obstacle: str, from_scratch: bool = False) -> str:
+def _not_here(obstacle: str, from_scratch: bool = False, cache: object = None) -> str:
     from huggingface_hub import constants
 
     more = ", or build from scratch with pretrained=False." if from_scratch else "."
-    return (
-        f"looked in the cache {constants.HF_HUB_CACHE} only, since {obstacle}. {_ELSEWHERE}{more}"
-    )
+    cache = cache or constants.HF_HUB_CACHE
+    return f"looked in the cache {cache} only, since {obstacle}. {_ELSEWHERE}{more}"
 
 
 @contextmanager

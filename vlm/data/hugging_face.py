@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import Any
 
 from vlm.data.problems import DataError
 from vlm.data.table_file import PICTURES_AT_ONCE, Record, arrow_records, file_format
+from vlm.reach import hub_access
 
 UNLABELLED = -1
 """Stands for a class label in a split whose labels are not published."""
@@ -18,7 +20,7 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 def is_data_set(path: str) -> bool:
     """Whether this is a folder, or "owner/name" (with ":configuration" where it has several)."""
-    if Path(path).exists():
+    if os.path.lexists(path):  # a link that leads nowhere is no name either
         return Path(path).is_dir()
     return bool(_NAME.fullmatch(path)) and file_format(path) is None
 
@@ -85,14 +87,29 @@ def _load(path: str) -> Any:
         elif folder.is_dir():
             loaded = datasets.load_dataset(path)
         else:
-            name, _, configuration = path.partition(":")
-            loaded = datasets.load_dataset(name, configuration or None)
+            loaded = _of_hub(path)
     # Whatever the hub, the network and the files bring.
     except Exception as error:
         what = (
-            "cannot be loaded by Hugging Face datasets"
+            "cannot be loaded by Hugging Face datasets:"
             if folder.is_dir()
-            else "there is no such file or folder, and no such data set of the hub could be loaded"
+            else "there is no such file or folder. As a data set of the hub,"
         )
-        raise DataError(f"{path}: {what}: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: {what} {' '.join(str(error).split())}") from error
     return loaded if hasattr(loaded, "keys") else {"train": loaded}
+
+
+def _of_hub(path: str) -> Any:
+    """A data set of the hub, or of the cache; `datasets` alone asks for minutes if there is no
+    network."""
+    import datasets
+    from huggingface_hub import constants
+
+    name, _, configuration = path.partition(":")
+    before = datasets.config.HF_HUB_OFFLINE  # fails if there is no such switch any more
+    with hub_access(name, what="data set", cache=datasets.config.HF_DATASETS_CACHE):
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
+        try:
+            return datasets.load_dataset(name, configuration or None)
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -141,7 +142,8 @@ def _open(path: str | Path) -> IO[bytes]:
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; wanted a file.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
+        link = f" It is a link to {os.readlink(path)}." if path.is_symlink() else ""
+        raise FileNotFoundError(f"{path}: there is no such file.{link}")
     with path.open("rb") as plain:
         packed = plain.read(2) == b"\x1f\x8b"  # whatever its name: browsers unpack
     opened: Any = gzip.open if packed else open
