@@ -1,40 +1,85 @@
-"""What a stored configuration may name: checked as a whole, before anything of it is imported."""
+"""What a stored configuration may say: checked as a whole, before anything is made of it.
+
+A stranger may have written it. So what is not on a list here is refused: classes that are no parts
+of vlm, and of what a part hands on to another library all but numbers, words where that library
+looks up a word in a list of its own, and kinds of models that are known to be rebuilt without a
+network. None of these can name a file, a server or code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 HOMES = ("vlm.adapters", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
 """Where the classes of models live. Other modules of ours do more on import than define classes."""
 
-FETCHING = {
-    "attn_implementation": "code of the hub",
-    "_attn_implementation": "code of the hub",
-    "auto_map": "code of the hub",
-    "cache_dir": "files of this machine",
-    "checkpoint_path": "files of this machine",
-    "hf_model_name": "a model of the hub",
-    "pretrained_cfg": "files of this machine",
-    "pretrained_cfg_overlay": "files of this machine",
-    "trust_remote_code": "code of the hub",
-    "use_kernels": "code of the hub",
-}
-"""Options of timm, transformers and open_clip that no part of ours stores, and what they load."""
 
-DEEPEST = 64
-"""Levels of lists and dicts inside each other; ours have about ten."""
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
+
+ENCODERS = _names(
+    """
+    albert bart bert bert-generation big_bird bigbird_pegasus biogpt bloom camembert
+    clip_text_model codegen convbert data2vec-text deberta deberta-v2 distilbert electra ernie
+    falcon flaubert gemma gemma2 gemma3_text gpt2 gpt_neo gpt_neox gptj ibert led llama longformer
+    longt5 luke m2m_100 marian mbart megatron-bert mistral mobilebert modernbert mpnet mt5 mvp
+    nomic_bert nystromformer olmo olmo2 openai-gpt opt pegasus phi phi3 plbart qwen2 qwen3 rembert
+    roberta roberta-prelayernorm roc_bert roformer smollm3 squeezebert starcoder2 t5 umt5 xglm xlm
+    xlm-roberta xlm-roberta-xl xlnet
+    """
+)
+"""Kinds of transformers' models (`model_type`) that encode texts."""
+
+DECODERS = _names(
+    """
+    bart bert bigbird_pegasus biogpt blenderbot blenderbot-small bloom codegen falcon gemma gemma2
+    gemma3_text gpt2 gpt_neo gpt_neox gptj granite helium led llama longt5 m2m_100 marian mbart
+    mistral mt5 mvp olmo olmo2 openai-gpt opt pegasus phi phi3 plbart prophetnet qwen2 qwen3
+    roberta smollm3 stablelm starcoder2 t5 umt5 xglm
+    """
+)
+"""Kinds of transformers' models that write texts."""
+
+WORDS = _names(
+    """
+    act_layer activation activation_function attention_type attn_type block_type dense_act_fn
+    encoder_attention_type feed_forward_proj ff_activation force_dequant global_pool hidden_act
+    hidden_activation interpolation layer_types mode model_type norm_layer normalization_type
+    pool_type pooler_hidden_act pos_embed pos_embed_type position_embedding_type proj_type
+    resize_mode rope_type timm_model_name timm_pool timm_proj type weight_init
+    """
+)
+"""Options of timm, transformers and open_clip that may be a word: they look it up in a list."""
+
+UNREAD = _names(
+    """
+    _name_or_path architectures directionality dtype finetuning_task hf_tokenizer_name id2label
+    label2id language license pooler_type prefix problem_type summary_activation summary_type
+    task_specific_params tokenizer_class tokenizer_kwargs tokenizer_mode torch_dtype
+    transformers_version
+    """
+)
+"""Options that say nothing about a model's layers. They are not handed on: see `read_options`."""
+
+DEEPEST, MOST = 64, 1_000_000
+"""Levels of lists and dicts inside each other, of which ours have about ten; and how many."""
+
+_WORD = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _PACKAGE = Path(__file__).parent
+
+Check = Callable[[Any], None]
+"""Raises a ValueError for a value that a stored configuration may not give to an argument."""
 
 
 def check_config(
     value: Any,
     keys: Collection[str],
     trust: bool | Collection[str] = False,
-    place: str = "",
-    depth: int = 0,
 ) -> None:
     """Refuse a stored configuration that names anything but parts of vlm and plain data.
 
@@ -42,37 +87,48 @@ def check_config(
         value: the configuration, or a value inside it.
         keys: that may stand beside a `class_path`.
         trust: allow classes from outside vlm: all, or those of these packages.
-        place: where the value stands, for the errors.
-        depth: how deep.
 
     Raises:
-        ValueError: a class of another origin or unknown keys beside it, an option that loads more
-            than the file holds, or a value that is no plain data; says where it stands.
+        ValueError: a class of another origin or unknown keys beside it, or a value that is no
+            plain data; says where it stands.
     """
-    where = f"{place}: " if place else ""
-    if depth > DEEPEST:
-        raise ValueError(f"{where}more than {DEEPEST} levels deep; wanted a part's configuration.")
-    if isinstance(value, dict):
-        if "class_path" in value:
-            _check_class(value, keys, trust, where)
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where}got the key {key!r}; wanted texts.")
-            if key in FETCHING and item is not None and trust is not True:
-                raise ValueError(
-                    f"{where}{key} would load {FETCHING[key]}; a stored model brings all it needs. "
-                    f"Remove it, or say --trust (trust=True in Python) if you trust the origin of "
-                    f"this file."
-                )
-            inner = key if not place else f"{place}.{key}"
-            check_config(item, keys, trust, inner, depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            # Lists of words are long and flat.
-            if not isinstance(item, (str, int, float)):
-                check_config(item, keys, trust, place, depth + 1)
-    elif not (value is None or isinstance(value, (bool, int, float, str))):
-        raise ValueError(f"{where}got {type(value).__name__}; wanted plain data.")
+    left = MOST
+    waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
+    while waiting:
+        value, place, depth = waiting.pop()
+        where = f"{place}: " if place else ""
+        left -= 1
+        if depth > DEEPEST or left < 0:
+            raise ValueError(
+                f"{where}more than {DEEPEST} levels deep, or more than {MOST:,} lists and objects; "
+                f"expected a part's configuration."
+            )
+        if isinstance(value, dict):
+            if "class_path" in value:
+                _check_class(value, keys, trust, where)
+            inner = list(value.items())
+        elif isinstance(value, (list, tuple)):
+            inner = [("", item) for item in value]
+        else:
+            inner = [("", value)]
+        for key, item in inner:
+            if not isinstance(key, str) or not _is_text(key):
+                raise ValueError(f"{where}got the key {key!r:.80}; expected text.")
+            if isinstance(item, (dict, list, tuple)):
+                waiting.append((item, f"{place}.{key:.80}".strip(".")[-200:], depth + 1))
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError(f"{where}{key:.80} is {item}; expected a number.")
+            elif isinstance(item, str) and not _is_text(item):
+                raise ValueError(f"{where}{key:.80} has half a surrogate pair; expected text.")
+            elif not (item is None or isinstance(item, (bool, int, float, str))):
+                raise ValueError(f"{where}got {type(item).__name__}; expected plain data.")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_class(
@@ -80,20 +136,22 @@ def _check_class(
 ) -> None:
     path = config["class_path"]
     if not isinstance(path, str):
-        raise ValueError(f"{where}class_path: got {path!r}; wanted a class as text.")
+        raise ValueError(f"{where}class_path: got {path!r:.80}; expected a class as text.")
     if unknown := sorted(map(str, config.keys() - set(keys))):
         raise ValueError(
-            f"{where}{path}: got {', '.join(unknown)} beside it; this version of vlm knows "
-            f"{', '.join(sorted(keys))}."
+            f"{where}{path:.80}: got {', '.join(unknown):.200} beside it; this version of vlm "
+            f"knows {', '.join(sorted(keys))}."
         )
     if not isinstance(config.get("init_args", {}), dict):
-        raise ValueError(f"{where}{path}: init_args are no object of arguments by name.")
+        raise ValueError(f"{where}{path:.80}: init_args are no object of arguments by name.")
     if not isinstance(config.get("factory", False), bool):
-        raise ValueError(f"{where}{path}: factory: got {config['factory']!r}; wanted true.")
+        raise ValueError(
+            f"{where}{path:.80}: factory: got {config['factory']!r:.80}; expected true."
+        )
     if is_ours(path) or (trust if isinstance(trust, bool) else path.partition(".")[0] in trust):
         return
     raise ValueError(
-        f"{where}{path} is not a class of vlm's parts. Loading it runs its code: say --trust "
+        f"{where}{path:.80} is not a class of vlm's parts. Loading it runs its code: say --trust "
         f"(trust=True in Python) if you trust the origin of this file."
     )
 
@@ -108,7 +166,106 @@ def is_ours(path: str) -> bool:
     if not name.isidentifier() or not any(f"{module}.".startswith(f"{home}.") for home in HOMES):
         return False
     folders = module.split(".")
-    if not all(folder.isidentifier() for folder in folders):
+    if not all(folder.isidentifier() for folder in folders) or len(path) > 200:
         return False
     place = _PACKAGE.joinpath(*folders[1:])
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def nothing(value: Any) -> None:
+    """An argument with which a part fetches weights or opens a file."""
+    if value is not None and value is not False:
+        raise ValueError(f"got {value!r:.80}, which would be fetched or opened; {_ALL_IT_NEEDS}")
+
+
+def text(value: Any) -> None:
+    """An argument that holds a whole tokenizer."""
+    if not isinstance(value, str):
+        raise ValueError(f"got {value!r:.80}; expected text. {_ALL_IT_NEEDS.capitalize()}")
+
+
+def word(value: Any) -> None:
+    """A name in another library's own list: nothing with a slash or a colon."""
+    if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
+        raise ValueError(f"got {value!r:.80}; expected a name of the library's own list.")
+
+
+def options(value: Any, but: Collection[str] = ()) -> None:
+    """Further options of another library's model.
+
+    Args:
+        value: options by name, or None.
+        but: names that the library itself reads, and not the model.
+    """
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise ValueError(f"got {value!r:.80}; expected options by name.")
+    for key, item in value.items():
+        if key in but or (key.startswith("_") and key not in UNREAD):
+            raise ValueError(f"got {key:.80}, which {_MAY_LOAD}")
+        if key not in UNREAD:
+            _check_option(key, item)
+
+
+def _check_option(key: str, item: Any) -> None:
+    if isinstance(item, str) and not (key.rpartition(".")[2] in WORDS and _WORD.fullmatch(item)):
+        raise ValueError(f"got {key:.80}: {item!r:.80}, which {_MAY_LOAD}")
+    if isinstance(item, dict):
+        if "model_type" in item:
+            raise ValueError(f"got the model {key:.80} inside of another, which {_MAY_LOAD}")
+        for name, inner in item.items():
+            _check_option(f"{key}.{name}", inner)
+    elif isinstance(item, (list, tuple)):
+        for inner in item:
+            _check_option(key, inner)
+
+
+def model_of(kinds: Collection[str]) -> Check:
+    """A check of a configuration of transformers, which must be of one of these kinds."""
+
+    def check(config: Any) -> None:
+        if not isinstance(config, dict):
+            raise ValueError(f"got {config!r:.80}; expected a configuration. {_ALL_IT_NEEDS}")
+        check_kind(config.get("model_type"), kinds)
+        options(config)
+
+    return check
+
+
+def check_kind(kind: Any, kinds: Collection[str]) -> None:
+    """Refuse a kind of transformers' models that cannot be rebuilt without a network.
+
+    Raises:
+        ValueError: names the kinds that can.
+    """
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(
+            f"got the model_type {kind!r:.80}; a stored model can be rebuilt of these only: "
+            f"{', '.join(sorted(kinds))}."
+        )
+
+
+def read_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without those that say nothing about a model's layers."""
+    return {key: value for key, value in config.items() if key not in UNREAD}
+
+
+def stored_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a stored configuration may have; models of the hub bring more."""
+    return {key: value for key, value in read_options(config).items() if _is_allowed(key, value)}
+
+
+def _is_allowed(key: str, value: Any) -> bool:
+    try:
+        options({key: value})
+    except ValueError:
+        return False
+    return True
+
+
+_ALL_IT_NEEDS = "a stored model brings all it needs."
+_MAY_LOAD = (
+    "may load more than the file holds; expected numbers, and words where they are known. Remove "
+    "it, or say --trust (trust=True in Python) if you trust the origin of this file."
+)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from vlm.allowed import check_config
-from vlm.checkpoint_file import CheckpointError, read_checkpoint_file
+from vlm.checkpoint_file import KEY, CheckpointError, read_checkpoint_file
 from vlm.lora import merge_lora
 from vlm.model import PARTS, VQAModel
-from vlm.part import KEYS
+from vlm.panic import is_panic
+from vlm.part import KEYS, check_parts
 from vlm.reach import nothing_fetched
+from vlm.sparing import Sparing
 from vlm.weights import differences, misfit
 
-KEY = "vlm"
-"""Where our own data stands in a Lightning checkpoint."""
 FORMAT = 1
 PREFIX = "model."
 """Of the model's weights in the training task's state."""
@@ -52,6 +53,31 @@ class Checkpoint(NamedTuple):
         """The answers the head was built with, in the order of its outputs; none of others."""
         return list(self.model["head"]["init_args"].get("answers") or [])
 
+    def check(self, trust: bool = False) -> None:
+        """Refuse configurations of other forms than ours. Imports nothing that they name.
+
+        Args:
+            trust: do not refuse classes from outside vlm.
+
+        Raises:
+            CheckpointError: a class that is not ours, or no description of four parts.
+        """
+        try:
+            check_config({"model": self.model, "about": self.about}, KEYS, trust)
+            if not isinstance(self.model, dict) or set(self.model) != set(PARTS):
+                raise ValueError(f"got {str(self.model)[:80]!r}; expected {', '.join(PARTS)}.")
+            for part, found in self.model.items():
+                if not isinstance(found, dict) or "class_path" not in found:
+                    raise ValueError(
+                        f"{part}: got {found!r:.60}; expected a part's class_path and init_args."
+                    )
+                for name in ("words", "answers"):
+                    listed = found.setdefault("init_args", {}).get(name) or []
+                    if type(listed) is not list or not all(isinstance(t, str) for t in listed):
+                        raise ValueError(f"{part}.{name}: got {listed!r:.60}; expected texts.")
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
 
 def describe(model: VQAModel, about: dict[str, Any]) -> dict[str, Any]:
     """Our part of a checkpoint: plain data that the safe loader reads."""
@@ -68,6 +94,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         if not (path / BEST).is_file():
             raise CheckpointError(f"{path}: this folder has no {BEST}; wanted a run's folder.")
+        if not (path / BEST).resolve().is_relative_to(path.resolve()):
+            raise CheckpointError(f"{path / BEST}: a link out of the folder; name the file itself.")
         path = path / BEST
     content = read_checkpoint_file(path)
     if not isinstance(content, dict) or KEY not in content:
@@ -80,12 +108,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: written in format {found!r}; this version of vlm reads {FORMAT}."
         )
+    stored, step = content.get("state_dict"), content.get("global_step", 0)
+    about = own.get("about")
+    if not isinstance(stored, dict) or not isinstance(about, dict) or type(step) is not int:
+        raise CheckpointError(
+            f"{path}: damaged: its state_dict, vlm.about and global_step are "
+            f"{type(stored).__name__}, {type(about).__name__} and {type(step).__name__}; expected "
+            f"dict, dict and int."
+        )
     weights = {
         name.removeprefix(PREFIX): value
-        for name, value in content["state_dict"].items()
+        for name, value in stored.items()
         if name.startswith(PREFIX)
     }
-    return Checkpoint(path, own["model"], weights, own["about"], content.get("global_step", 0))
+    checkpoint = Checkpoint(path, own.get("model"), weights, about, step)  # type: ignore[arg-type]
+    checkpoint.check(trust=True)  # of classes `load_model` and `check_origin` judge
+    return checkpoint
 
 
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
@@ -101,10 +139,13 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
             fit it, with the difference.
     """
     try:
-        with nothing_fetched():
+        with nothing_fetched(), nullcontext() if trust else Sparing(checkpoint.weights):
             model = VQAModel.from_config(checkpoint.model, trust)
-    except Exception as error:  # whatever parts raise of arguments that are not theirs
-        reason = str(error) if isinstance(error, (ValueError, OSError)) else repr(error)
+    except BaseException as error:  # whatever parts raise of arguments that are not theirs
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        own = isinstance(error, (ValueError, OSError, MemoryError)) and str(error)
+        reason = own or repr(error)
         raise CheckpointError(f"{checkpoint.path}: no model can be made of it. {reason}") from error
     load_weights(model, checkpoint.weights, str(checkpoint.path))
     for part in model.children():
@@ -125,7 +166,7 @@ def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
     """
     packages = {path.partition(".")[0] for path in _class_paths(asked)} - {"vlm"}
     try:
-        check_config(checkpoint.model, KEYS, packages)
+        check_parts(checkpoint.model, packages)
     except ValueError as error:
         raise CheckpointError(
             f"{checkpoint.path}: {error} A training command takes classes that its configuration "

@@ -4,25 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._weights_only_unpickler import get_globals_in_pkl
 
 SUFFIX = ".ckpt"
 SUM_SUFFIX = ".sha256"
 """Of the file beside a checkpoint with its checksum, as `sha256sum -c` reads it."""
 PARTIAL = ".partial"
 """Of a file that is still being written, or was when the process was killed."""
+KEY = "vlm"
+"""Where our own data stands in a Lightning checkpoint."""
+STEP = r"step-\d+\.ckpt"
+"""The names of a run's checkpoints."""
+SHARED = 8
+"""So many names may share a weight's memory."""
+LARGEST_CONFIG = 256_000_000
+"""Bytes of what stands beside the weights; the largest vocabularies have some tens of millions."""
+
+DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8} | {
+    torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
+"""Of the numbers that weights may be."""
+_NAMED = re.compile(
+    r"collections\.OrderedDict|torch\.Size|torch\.\w+Storage|torch\.serialization\._get_layout"
+    r"|torch\._utils\._rebuild_(tensor_v2|parameter)|torch\.(bfloat|float|int|uint)\d+|torch\.bool"
+)
+"""What a checkpoint's plain data and tensors are made by. torch's safe loader knows more, with
+which a few bytes ask for any amount of memory, or for tensors without numbers of their own."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used or written; the message names the file and the reason."""
+    """A checkpoint that cannot be used or written; the message names the file and the reason.
+
+    What a stranger may have written into it is shown without control characters, and cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        shown = message if len(message) <= 2000 else f"{message[:1000]} ... {message[-900:]}"
+        super().__init__(
+            "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in shown)
+        )
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
@@ -52,6 +84,8 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
                 raise hashed.error or OSError("torch.save failed") from None
             _flush(file)
         with sum_partial.open("w") as text:
+            run = content.get(KEY, {}).get("about", {}).get("run")
+            text.write(f"# {Path(run).name}\n" if run else "")
             text.write(f"{hashed.digest.hexdigest()}  {path.name}\n")
             _flush(text)
         # Never a new file with an old checksum: killed in between, it has none.
@@ -75,47 +109,82 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: missing, empty, of another kind, damaged, or with weights that are not
-            finite; names a checkpoint of the same folder that is whole, if there is one.
+            finite or of another kind than weights are; names another checkpoint of the same run
+            whose checksum fits, if there is one beside it.
     """
     try:
         return _read(path)
     except CheckpointError as error:
-        if other := newest_whole(path.parent, without=path):
+        if other := _another(path):
             raise CheckpointError(f"{error} {other} is whole.") from error
         raise
 
 
-def newest_whole(
-    folder: Path, without: Path | None = None, broken: list[CheckpointError] | None = None
-) -> Path | None:
-    """The newest checkpoint of a folder that can be read, or None.
+def newest_whole(folder: Path, broken: list[CheckpointError]) -> Path | None:
+    """The newest checkpoint of a run that can be read, or None.
 
     Args:
-        folder: of the checkpoints.
-        without: is not looked at.
+        folder: of the run's checkpoints.
         broken: takes what is wrong with newer ones.
     """
-    left_out = without and without.resolve()
-    files = {path.resolve() for path in folder.glob(f"*{SUFFIX}")} - {left_out}
-    for path in sorted(files, key=_time, reverse=True):
+    for path in _newest_first(folder):
         try:
             _read(path)
             return path
         except CheckpointError as error:
-            if broken is not None:
-                broken.append(error)
+            broken.append(error)
     return None
 
 
-def _time(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0.0
+def _newest_first(folder: Path) -> list[Path]:
+    """What a run has named so, and no links."""
+    named = (path for path in folder.glob(f"step-*{SUFFIX}") if re.fullmatch(STEP, path.name))
+    return sorted(
+        (path for path in named if path.is_file() and not path.is_symlink()),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+
+
+def _another(path: Path) -> Path | None:
+    """Another checkpoint of the same run that has its checksum. None is opened but to compare it:
+    what else lies in a folder is nobody's business here."""
+    real = path.resolve()
+    own = _Sum.of(real)
+    if own is None:
+        return None
+    for other in _newest_first(real.parent):
+        found = _Sum.of(other) if other != real else None
+        if found and found.run == own.run and found.digest == _digest(other):
+            return other
+    return None
+
+
+class _Sum(NamedTuple):
+    """What stands in the file beside a checkpoint."""
+
+    digest: str
+    run: str | None
+
+    @classmethod
+    def read(cls, file: Path) -> _Sum | None:
+        """None of a file that is not there, or not one of ours."""
+        if not file.is_file() or file.stat().st_size > 4096:
+            return None
+        lines = file.read_text(errors="replace").splitlines()
+        runs = [line.removeprefix("# ") for line in lines if line.startswith("#")]
+        sums = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+        return cls(sums[0], runs[0] if runs else None) if sums else None
+
+    @classmethod
+    def of(cls, path: Path) -> _Sum | None:
+        return cls.read(path.with_name(path.name + SUM_SUFFIX))
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(
-            f"{path}: there is no such file or folder; wanted a run's folder, or its checkpoint."
-        )
+        found = "this is neither a file nor a folder" if path.exists() else "there is no such file"
+        raise CheckpointError(f"{path}: {found}; expected a run's folder, or its checkpoint.")
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path}: the file is empty.")
@@ -133,18 +202,76 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
     verified = _verified(path)
     try:
+        _check_archive(path, size)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise CheckpointError(
             f"{path}: damaged, or it holds more than weights and plain data, which is never "
-            f"loaded ({type(error).__name__}, {size} bytes). Take another checkpoint of the run."
+            f"loaded ({reason:.300}, {size} bytes). Take another checkpoint of the run."
         ) from error
     weights = content.get("state_dict") if isinstance(content, dict) else None
-    if isinstance(weights, dict) and (name := first_not_finite(weights)):
-        raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
+    if isinstance(weights, dict):
+        check_weights(weights, size, path)
     if not verified:
         _warn_unverified(path)
     return content
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """Refuse an archive that holds more than it has bytes, or asks for more than it holds."""
+    with zipfile.ZipFile(path) as archive:
+        files = archive.infolist()
+        names = {file.filename for file in files}
+        if (
+            len(names) < len(files)
+            or any(file.compress_type != zipfile.ZIP_STORED for file in files)
+            or sum(file.file_size for file in files) > size
+        ):
+            raise ValueError("its files are compressed, overlap or are there twice")
+        data = f"{files[0].filename.partition('/')[0]}/data.pkl" if files else ""
+        if data not in names or archive.getinfo(data).file_size > LARGEST_CONFIG:
+            raise ValueError(f"no data.pkl, or one of more than {LARGEST_CONFIG:,} bytes")
+        for name in get_globals_in_pkl(BytesIO(archive.read(data))):
+            if not _NAMED.fullmatch(name):
+                raise ValueError(f"it names {name}")
+
+
+def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
+    """Refuse what could not be a model's weights.
+
+    Args:
+        weights: tensors by name.
+        size: of their file, in bytes.
+        path: of the file, for the error.
+
+    Raises:
+        CheckpointError: not a tensor, one with numbers of another kind than a model's, more of
+            them than the file holds, or one that is not finite.
+    """
+    held = 0
+    for name, value in weights.items():
+        if not isinstance(name, str) or type(value) not in (Tensor, torch.nn.Parameter):
+            raise CheckpointError(
+                f"{path}: {name!r:.200} is {type(value).__name__}; expected weights by name."
+            )
+        if value.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{path}: {name} holds {value.dtype}; expected float64, float32, float16, "
+                f"bfloat16, bool or whole numbers."
+            )
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: {name} asks for {value.nbytes:,} bytes, and the file has "
+                f"{value.untyped_storage().nbytes():,} for it."
+            )
+        held += value.nbytes
+    if held > SHARED * size:
+        raise CheckpointError(
+            f"{path}: {len(weights):,} tensors ask for {held:,} bytes, and the file has {size:,}."
+        )
+    if name := first_not_finite(weights):
+        raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
 
 
 def _verified(path: Path) -> bool:
@@ -155,10 +282,10 @@ def _verified(path: Path) -> bool:
     """
     real = path.resolve()  # `last.ckpt` is a link
     own = real.with_name(real.name + SUM_SUFFIX)
-    # Where a link has become a copy, its content is that of another file of the folder.
-    files = [own] if own.is_file() else [*real.parent.glob(f"*{SUM_SUFFIX}")]
-    sums = {word for file in files for word in file.read_bytes().split()}
-    if sums and _digest(path).encode() in sums:
+    # Where a link has become a copy, its content is that of another file of the run.
+    files = [own] if own.is_file() else [*real.parent.glob(f"step-*{SUFFIX}{SUM_SUFFIX}")]
+    sums = {found.digest for file in files if (found := _Sum.read(file))}
+    if sums and _digest(path) in sums:
         return True
     if own.is_file():
         raise CheckpointError(

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
+from vlm.allowed import ENCODERS, model_of, options, read_options
 from vlm.hub import nearest
 from vlm.reach import check_hub, hub_access
 from vlm.weights import PACKAGE, SUFFIXES, find_file, misfit
@@ -72,6 +73,20 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
     return config
 
 
+def check_stored(config: Any) -> None:
+    """What a stored configuration may say of a tower: options of open_clip, or of transformers.
+
+    Raises:
+        ValueError: a name or an option with which these would load more than the file holds.
+    """
+    if isinstance(config, dict) and "model_type" in config:
+        model_of(ENCODERS)(config)
+    elif isinstance(config, dict):
+        options(config)
+    else:
+        raise ValueError(f"got {config!r:.80}; expected a configuration: it holds all it needs.")
+
+
 def load_tower(
     kind: Literal["image", "text"],
     name: str,
@@ -107,7 +122,7 @@ def build_tower(
     model = CustomTextCLIP(
         config["embed_dim"],
         vision or _NO_VISION,
-        config["text_cfg"] if kind == "text" else _NO_TEXT,
+        read_options(config["text_cfg"]) if kind == "text" else _NO_TEXT,
         quick_gelu=config.get("quick_gelu", False),
     )
     if kind == "text":

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlm.allowed import stored_options
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: what may have been meant."""
@@ -23,9 +25,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def stored_config(config: Any) -> dict[str, Any]:
-    """A configuration of transformers as plain data, without where it and its code came from."""
-    plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return {key: value for key, value in plain.items() if key not in ("_name_or_path", "auto_map")}
+    """A configuration of transformers as plain data that a stored model may have."""
+    return stored_options(json.loads(config.to_json_string(use_diff=False)))
 
 
 def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:

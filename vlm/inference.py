@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vlm.checkpoint import load_model, read_checkpoint
 from vlm.choices import mistake_in
@@ -23,6 +24,7 @@ from vlm.heads.generation import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
 from vlm.model import VQAModel
+from vlm.panic import AnswerError, broken_off
 from vlm.shared_model import is_shared, read_shared, write_shared
 from vlm.text.gate import clean_text
 from vlm.text.tokenizer import Tokenizer
@@ -154,6 +156,7 @@ class VQA:
                 not fit the questions; choices that are fewer than two, empty or repeat; none for a
                 model that picks from choices, or some for another.
             ImageError: a picture that cannot be read.
+            AnswerError: the model gives no finite number, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
         single = isinstance(question, str)
@@ -174,6 +177,7 @@ class VQA:
         answers = self._answer(pictures, questions, top_k, given) if questions else []
         return answers[0] if single else answers
 
+    @broken_off
     @torch.inference_mode()
     def _answer(
         self,
@@ -189,7 +193,9 @@ class VQA:
         index = [0] * len(questions) if len(pictures) == 1 else range(len(questions))
         batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
         output = self.model(batch, None if seen is None else seen.features)
+        _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
         ranked = self.model.head.decode(output, top_k)
+        _check_finite(not math.isfinite(share) for best in ranked for _, share in best)
         candidates = choices or [[] for _ in questions]
         warnings = [
             (
@@ -254,6 +260,18 @@ def question_warnings(tokenizer: Tokenizer, question: str) -> list[str]:
     if tokenizer.length(question) > tokenizer.max_length:
         warnings.append(f"Only the first {tokenizer.max_length} words were read.")
     return warnings
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _check_finite(broken: Iterable[Any]) -> None:
+    if any(broken):
+        raise AnswerError(
+            "the model's answer is not finite: its weights are too large for its own layers. "
+            "Take another checkpoint, or another model."
+        )
 
 
 def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm.allowed import check_config
 from vlm.batch import Batch
 from vlm.features import Features
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder
-from vlm.part import KEYS, build
+from vlm.part import build, check_parts
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
 
@@ -112,7 +111,7 @@ class VQAModel(nn.Module):
         Raises:
             ValueError: as `build` does, before any part is made; other parts than these four.
         """
-        check_config(config, KEYS, trust)
+        check_parts(config, trust)
         if not isinstance(config, dict) or set(config) != set(PARTS):
             raise ValueError(f"got {', '.join(config)[:200]!r}; wanted {', '.join(PARTS)}.")
         parts = {name: build(config[name], trust) for name in PARTS}

@@ -11,13 +11,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from vlm.allowed import check_config
+from vlm.allowed import Check, check_config, is_ours
 from vlm.lora import LoRA, add_lora
 
 KEYS = ("class_path", "init_args", "factory", "lora")
@@ -31,10 +32,13 @@ class Configured:
         arguments: the constructor's arguments by name. A class whose constructor would fetch
             something (pretrained weights) edits them, so that it is rebuilt without doing so.
         made_as: its class.
+        stored: for the arguments with which another library or a file is named, what a stored
+            configuration may give to them (`vlm.allowed`); an argument left out counts as None.
     """
 
     arguments: dict[str, Any]
     made_as: type
+    stored: ClassVar[Mapping[str, Check]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -151,6 +155,52 @@ def _path(cls: Any) -> str:
     return f"{module}.{cls.__qualname__}"
 
 
+def check_parts(config: Any, trust: bool | Collection[str] = False) -> None:
+    """Refuse a stored configuration from which more would be made than parts of vlm, before any is.
+
+    Args:
+        config: as of `build`, or several of them.
+        trust: allow classes from outside vlm: all, with any arguments, or those of these packages.
+
+    Raises:
+        ValueError: as `build` does; says where.
+    """
+    # All of it first: nothing is imported of a configuration that names one foreign class.
+    check_config(config, KEYS, trust)
+    if trust is not True:
+        _check_arguments(config, "")
+
+
+def _check_arguments(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        if "class_path" in value and is_ours(value["class_path"]):
+            cls, arguments = _import(value["class_path"]), value.get("init_args", {})
+            where = f"{place}: " if place else ""
+            try:
+                inspect.signature(cls).bind_partial(**arguments)
+            except TypeError as error:
+                raise ValueError(f"{where}{_unfit(value, error)}") from error
+            for name, check in cls.stored.items():
+                try:
+                    check(arguments.get(name))
+                except ValueError as error:
+                    raise ValueError(f"{where}{cls.__name__}.{name}: {error}") from error
+        for name, item in value.items():
+            if name != "class_path":
+                _check_arguments(item, f"{place}.{name}".strip("."))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            if isinstance(item, (dict, list, tuple)):
+                _check_arguments(item, place)
+
+
+def _unfit(config: dict[str, Any], error: TypeError) -> str:
+    return (
+        f"{config['class_path']}: its stored arguments {sorted(config.get('init_args', {}))!s:.300}"
+        f" do not fit this version of the class ({error})."
+    )
+
+
 def build(config: dict[str, Any], trust: bool = False) -> Any:
     """Make an object from its `config`.
 
@@ -160,10 +210,10 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
             that class's code: say True only for files of your own.
 
     Raises:
-        ValueError: a foreign class without `trust`, an unknown class, arguments that do not fit.
+        ValueError: a foreign class without `trust`, an unknown class, arguments that do not fit,
+            or with which another library would load more than the file holds.
     """
-    # All of it first: nothing is imported of a configuration that names one foreign class.
-    check_config(config, KEYS, trust)
+    check_parts(config, trust)
     if not isinstance(config, dict) or "class_path" not in config:
         raise ValueError(f"got {str(config)[:60]!r}; wanted a part's class_path and init_args.")
     return _build(config)
@@ -177,10 +227,7 @@ def _build(config: dict[str, Any]) -> Any:
     try:
         made = cls(**arguments)
     except TypeError as error:
-        raise ValueError(
-            f"{config['class_path']}: its stored arguments {sorted(arguments)} do not fit this "
-            f"version of the class ({error})."
-        ) from error
+        raise ValueError(_unfit(config, error)) from error
     if "lora" in config:
         add_lora(made, LoRA.from_config(config["lora"]))
     return made

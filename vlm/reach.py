@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 import ssl
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -35,14 +38,52 @@ _silent: dict[str, tuple[float, str]] = {}
 """Servers that did not answer: when, and what was found."""
 
 
+_offline: list[bool] = []
+"""What the hub's client had for its own switch, once for each that has set it and is not done."""
+_lock = Lock()
+
+
 @contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """Inside, `hub_access` and `url_access` refuse: a stored model brings all that it needs."""
+    """Inside, this thread reaches no server: a stored model brings all that it needs.
+
+    `hub_access` and `url_access` refuse, the hub's client is offline, and Python's sockets connect
+    to nothing. Other threads' sockets go on.
+    """
+    _watch_sockets()
     token = _closed.set(True)
+    try:
+        with _hub_offline():
+            yield
+    finally:
+        _closed.reset(token)
+
+
+@cache
+def _watch_sockets() -> None:
+    """Once: a hook stays for as long as Python runs."""
+    reaching = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
+
+    def refuse(event: str, args: Any) -> None:
+        if event in reaching and _closed.get():
+            _check_open(str(args[-1] if event == "socket.connect" else args[0]))
+
+    sys.addaudithook(refuse)
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Inside, the hub's client looks into its cache only. Threads may overlap."""
+    from huggingface_hub import constants
+
+    with _lock:
+        _offline.append(constants.HF_HUB_OFFLINE)
+        constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        _closed.reset(token)
+        with _lock:  # of those who overlap, the last one brings back what the first one found
+            constants.HF_HUB_OFFLINE = _offline.pop()
 
 
 @contextmanager
@@ -68,10 +109,9 @@ def hub_access(
 
     local = Path(name).is_dir()
     obstacle = None if local else _obstacle()
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or obstacle is not None
     try:
-        yield
+        with _hub_offline() if obstacle else nullcontext():
+            yield
     except OSError as error:
         reason = _reason(error)
         if local:
@@ -85,8 +125,6 @@ def hub_access(
                 f"the {what} is not public."
             )
         raise FetchError(f"{name}: the {what} could not be loaded; {looked}") from error
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def check_hub(name: str, from_scratch: bool = False) -> None:

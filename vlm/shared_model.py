@@ -12,17 +12,13 @@ import torch
 from torch import Tensor
 
 from vlm import __version__
-from vlm.allowed import check_config
 from vlm.checkpoint import BEST, Checkpoint
-from vlm.checkpoint_file import CheckpointError, first_not_finite
+from vlm.checkpoint_file import LARGEST_CONFIG, CheckpointError, check_weights, first_not_finite
 from vlm.model import VQAModel
-from vlm.part import KEYS
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The two files of a shared model."""
 FORMAT = 1
-LARGEST_CONFIG = 256_000_000
-"""Bytes; the largest vocabularies have some tens of millions."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 _ABOUT = ("created", "data", "seconds", "torch", "vlm", "vocabulary")
@@ -91,27 +87,39 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
         trust: do not refuse classes from outside vlm.
 
     Raises:
-        CheckpointError: a file that is missing, damaged or of another program, a class that is
-            not ours, weights that are not finite.
+        CheckpointError: a file that is missing, damaged, of another program or a link out of the
+            folder, a class that is not ours, weights that are not finite.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG)
-    try:
-        check_config(config["model"], KEYS, trust)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from error
-    return Checkpoint(
-        folder, config["model"], _read_weights(folder, config["weights"]), config["about"], 0
-    )
+    config = _read_config(folder)
+    weights = _read_weights(folder, config["weights"])
+    checkpoint = Checkpoint(folder, config["model"], weights, config["about"], 0)
+    checkpoint.check(trust)
+    return checkpoint
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _file(folder: Path, name: str) -> Path:
+    """A file of the folder: no link out of it, but to what the hub's cache has beside it."""
+    path, homes = folder / name, [folder.resolve()]
+    if homes[0].parent.name == "snapshots":
+        homes.append(homes[0].parents[1] / "blobs")
+    if not any(path.resolve().is_relative_to(home) for home in homes):
+        raise CheckpointError(
+            f"{path}: a link to {path.resolve()}, out of the folder; expected the file itself."
+        )
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: this is not a file.")
+    return path
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = _file(folder, CONFIG)
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; wanted it beside {WEIGHTS}.")
+        raise CheckpointError(f"{path}: there is no such file; expected it beside {WEIGHTS}.")
     if (size := path.stat().st_size) > LARGEST_CONFIG:
-        raise CheckpointError(f"{path}: got {size:,} bytes; wanted {LARGEST_CONFIG:,} at most.")
+        raise CheckpointError(f"{path}: got {size:,} bytes; expected {LARGEST_CONFIG:,} at most.")
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged; it is no JSON ({error}).") from error
     if not isinstance(config, dict) or any(
@@ -129,10 +137,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / WEIGHTS
+    path = _file(folder, WEIGHTS)
     if not path.is_file():
         others = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
         more = (
@@ -148,14 +155,22 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
         )
     try:
         weights: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: no safetensors file ({error}).") from error
-    if name := first_not_finite(weights):
-        raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")
+    except Exception as error:  # a header that lies raises anything
+        raise CheckpointError(f"{path}: no safetensors file ({error!r:.300}).") from error
+    check_weights(weights, path.stat().st_size, path)
     tied = about.get("tied")
-    if not isinstance(tied, dict) or not all(first in weights for first in tied.values()):
+    if not isinstance(tied, dict) or not {*map(str, tied.values())} <= weights.keys():
         raise CheckpointError(f"{folder / CONFIG}: weights.tied names tensors that are not there.")
     return weights | {name: weights[first] for name, first in tied.items()}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Of two values of one key, which counts depends on the reader."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r:.80} is there twice")
+    return made
 
 
 def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -53,7 +53,9 @@ def test_a_flipped_bit_is_found_and_the_last_good_one_offered(tmp_path: Path) ->
     assert torch.load(folder.file(4), weights_only=True)["step"] == 5, "torch itself sees nothing"
     with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged.*step-00000003\.ckpt is whole"):
         read_checkpoint_file(tmp_path / LAST)
-    assert newest_whole(tmp_path) == folder.file(3)
+    broken: list[CheckpointError] = []
+    assert newest_whole(tmp_path, broken) == folder.file(3)
+    assert len(broken) == 1
 
 
 def test_a_lost_checksum_is_told_once(tmp_path: Path) -> None:

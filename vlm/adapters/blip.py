@@ -7,11 +7,12 @@ The modules are those of transformers, so that its weights fit by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vlm.allowed import model_of, read_options, text
 from vlm.features import Features, masked_mean
 from vlm.fusion import Fusion
 from vlm.heads.answer_tokenizer import AnswerTokenizer
@@ -22,6 +23,8 @@ from vlm.image.transform import ImageTransform
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
 
+_TEXT = model_of(["blip_text_model"])
+
 
 class BlipPatches(PictureEncoder):
     """The vision transformer; `pooled` is its class token, which the question attends to as well.
@@ -31,10 +34,12 @@ class BlipPatches(PictureEncoder):
         mean, std: of the colour channels.
     """
 
+    stored: ClassVar = {"config": model_of(["blip_vision_model"])}
+
     def __init__(self, config: dict[str, Any], mean: Sequence[float], std: Sequence[float]) -> None:
         from transformers import BlipVisionConfig, BlipVisionModel
 
-        made: Any = BlipVisionConfig(**config)
+        made: Any = BlipVisionConfig(**read_options(config))
         side = made.image_size // made.patch_size
         transform = ImageTransform((made.image_size, made.image_size), "bicubic")
         super().__init__(made.hidden_size, (side, side), transform, tuple(mean), tuple(std))
@@ -52,6 +57,8 @@ class BlipWords(TextEncoder):
         config: `to_dict()` of transformers' BlipTextConfig.
         tokenizer: that the model was trained with.
     """
+
+    stored: ClassVar = {"config": _TEXT}
 
     def __init__(self, config: dict[str, Any], tokenizer: Tokenizer) -> None:
         from transformers.models.blip.modeling_blip_text import BlipTextEmbeddings
@@ -75,6 +82,8 @@ class BlipFusion(Fusion):
         text_dim: width of the question encoder.
         config: as for `BlipWords`.
     """
+
+    stored: ClassVar = {"config": _TEXT}
 
     def __init__(self, image_dim: int, text_dim: int, config: dict[str, Any]) -> None:
         from transformers import BlipTextModel
@@ -109,6 +118,8 @@ class BlipAnswers(AnswerTokenizer):
         vocab_size: ids of the decoder.
     """
 
+    stored: ClassVar = {"json": text}
+
     def __init__(self, json: str, begin: int, end: int, vocab_size: int) -> None:
         from tokenizers import Tokenizer as Backend
 
@@ -137,6 +148,8 @@ class BlipDecoder(AnswerDecoder):
         tokenizer: of the answers.
         max_length: tokens of an answer at most, its end included.
     """
+
+    stored: ClassVar = {"config": _TEXT}
 
     def __init__(
         self,
@@ -176,4 +189,4 @@ def text_config(config: dict[str, Any]) -> Any:
     """transformers' configuration of plain data."""
     from transformers import BlipTextConfig
 
-    return BlipTextConfig(**config)
+    return BlipTextConfig(**read_options(config))

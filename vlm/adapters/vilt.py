@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.allowed import model_of, read_options
 from vlm.batch import Batch
 from vlm.features import Features, masked_mean
 from vlm.fusion import Fusion
@@ -25,6 +26,8 @@ from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
+
+_CONFIG = model_of(["vilt"])
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class ViltPatches(PictureEncoder):
         mean, std: of the colour channels.
     """
 
+    stored: ClassVar = {"config": _CONFIG}
+
     def __init__(
         self,
         config: dict[str, Any],
@@ -124,6 +129,8 @@ class ViltWords(TextEncoder):
         tokenizer: that the model was trained with.
     """
 
+    stored: ClassVar = {"config": _CONFIG}
+
     def __init__(self, config: dict[str, Any], tokenizer: Tokenizer) -> None:
         from transformers.models.vilt.modeling_vilt import TextEmbeddings
 
@@ -143,6 +150,8 @@ class ViltFusion(Fusion):
         image_dim, text_dim: the model's width.
         config: as for `ViltPatches`.
     """
+
+    stored: ClassVar = {"config": _CONFIG}
 
     def __init__(self, image_dim: int, text_dim: int, config: dict[str, Any]) -> None:
         from transformers.models.vilt.modeling_vilt import ViltEncoder, ViltPooler
@@ -219,6 +228,6 @@ def vilt_config(config: dict[str, Any]) -> Any:
     """transformers' configuration of plain data."""
     from transformers import ViltConfig
 
-    made = ViltConfig(**config)
+    made = ViltConfig(**read_options(config))
     made._attn_implementation = "eager"
     return made

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from json import loads
+from typing import ClassVar
 
+from vlm.allowed import nothing, text
 from vlm.part import Configured
 from vlm.reach import check_hub, hub_access
 
@@ -69,6 +71,8 @@ class SubwordAnswers(AnswerTokenizer):
             in the vocabulary.
         OSError: the tokenizer is neither in the cache nor to be had.
     """
+
+    stored: ClassVar = {"name": nothing, "json": text}
 
     def __init__(
         self,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.allowed import DECODERS, check_kind, model_of, read_options
 from vlm.heads.answer_tokenizer import AnswerTokenizer, SubwordAnswers
 from vlm.heads.decoder import AnswerDecoder, DecoderState, Memory
 from vlm.hub import prune, stored_config
@@ -42,6 +43,8 @@ class HuggingFaceDecoder(AnswerDecoder):
             `max_length` beyond its positions.
         OSError: the model is neither in the cache nor to be had.
     """
+
+    stored: ClassVar = {"config": model_of(DECODERS)}
 
     def __init__(
         self,
@@ -183,6 +186,7 @@ def _load(name: str, pretrained: bool) -> Any:
 
     with hub_access(name):
         config = AutoConfig.from_pretrained(name)
+        check_kind(config.model_type, DECODERS)
         if pretrained:
             return _kind(config).from_pretrained(name, dtype=torch.float32)
     return _kind(config).from_config(config, dtype=torch.float32)
@@ -196,7 +200,7 @@ def _from_config(config: dict[str, Any]) -> Any:
             f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
             f"Hugging Face configuration."
         )
-    made = AutoConfig.for_model(**config)
+    made = AutoConfig.for_model(**read_options(config))
     return _kind(made).from_config(made, dtype=torch.float32)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from vlm.clip_towers import load_tower, read_config
+from vlm.allowed import nothing
+from vlm.clip_towers import check_stored, load_tower, read_config
 from vlm.hub import prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
@@ -45,6 +46,7 @@ class OpenClipImageEncoder(PictureEncoder):
     """
 
     model: Any
+    stored: ClassVar = {"pretrained": nothing, "config": check_stored}
 
     def __init__(
         self,

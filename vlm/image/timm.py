@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from vlm.allowed import nothing, options, word
 from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
@@ -18,6 +20,14 @@ from vlm.reach import hub_access
 from vlm.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
+
+
+def _options(model_args: Any) -> None:
+    """Options of the model itself: what timm reads before it, it may fetch or open."""
+    from timm.models import build_model_with_cfg, create_model
+
+    own = (*signature(create_model).parameters, *signature(build_model_with_cfg).parameters)
+    options(model_args, {name for name in own if name != "kwargs"})
 
 
 class TimmEncoder(PictureEncoder):
@@ -54,6 +64,7 @@ class TimmEncoder(PictureEncoder):
     """
 
     model: Any
+    stored: ClassVar = {"name": word, "pretrained": nothing, "model_args": _options}
 
     def __init__(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vlm.allowed import nothing, options, word
 from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
@@ -47,6 +48,7 @@ class TorchvisionEncoder(PictureEncoder):
     """
 
     model: Any
+    stored: ClassVar = {"name": word, "pretrained": nothing, "model_args": options}
 
     def __init__(
         self,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vlm.allowed import ENCODERS, check_kind, model_of, read_options
 from vlm.features import masked_mean
 from vlm.hub import prune, stored_config
 from vlm.reach import check_hub, hub_access
@@ -45,6 +46,8 @@ class HuggingFaceEncoder(TextEncoder):
         ValueError: a config without model_type, weights or a tokenizer that do not fit the model.
         OSError: the model is neither in the cache nor to be had.
     """
+
+    stored: ClassVar = {"config": model_of(ENCODERS)}
 
     def __init__(
         self,
@@ -86,8 +89,10 @@ def _load(name: str, pretrained: bool) -> Any:
     from transformers import AutoConfig, AutoModel
 
     with hub_access(name):
+        config = AutoConfig.from_pretrained(name)
+        check_kind(config.model_type, ENCODERS)
         if not pretrained:
-            return _encoder(AutoModel.from_config, AutoConfig.from_pretrained(name))
+            return _encoder(AutoModel.from_config, config)
         return _encoder(_with_weights, name)
 
 
@@ -116,7 +121,7 @@ def model_from_config(config: dict[str, Any]) -> Any:
             f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
             f"Hugging Face configuration."
         )
-    return _encoder(AutoModel.from_config, AutoConfig.for_model(**config))
+    return _encoder(AutoModel.from_config, AutoConfig.for_model(**read_options(config)))
 
 
 def _encoder(make: Callable[..., Any], source: Any) -> Any:

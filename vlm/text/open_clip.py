@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.clip_towers import FOLDER, build_tower, full_name, load_tower, read_config
+from vlm.allowed import nothing
+from vlm.clip_towers import FOLDER, build_tower, check_stored, full_name, load_tower, read_config
 from vlm.features import masked_mean
 from vlm.hub import prune, stored_config
 from vlm.text.base import TextEncoder
@@ -48,6 +49,7 @@ class OpenClipTextEncoder(TextEncoder):
     """
 
     model: Any
+    stored: ClassVar = {"pretrained": nothing, "config": check_stored}
 
     def __init__(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from json import loads
+from typing import ClassVar
 
+from vlm.allowed import nothing, text
 from vlm.reach import check_hub, hub_access
 from vlm.text.tokenizer import Tokenizer
 from vlm.weights import model_folder
@@ -30,6 +32,8 @@ class SubwordTokenizer(Tokenizer):
             as `json`, without a pad id; no room beside the special tokens.
         OSError: the tokenizer is neither in the cache nor to be had.
     """
+
+    stored: ClassVar = {"name": nothing, "json": text}
 
     def __init__(
         self, name: str | None = None, json: str | None = None, max_length: int = 64

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vlm.allowed import nothing
 from vlm.text.gate import clean_text
 from vlm.text.tokenizer import WordTokenizer, split_words
 from vlm.weights import find_file
@@ -39,6 +40,8 @@ class VectorTokenizer(WordTokenizer):
         ValueError: both or neither of `vectors` and `words`, or a file of another form.
         FileNotFoundError: no such file, or the package is not installed.
     """
+
+    stored: ClassVar = {"vectors": nothing}
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from vlm.checkpoint_file import PARTIAL, SUFFIX, SUM_SUFFIX
+from vlm.checkpoint_file import PARTIAL, STEP, SUFFIX, SUM_SUFFIX
 
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 KEPT = 2
@@ -44,7 +44,7 @@ class CheckpointFolder:
 
     def tidy(self) -> None:
         """Remove checkpoints but the newest two, the best and the last; and unfinished files."""
-        files = sorted(p for p in self.path.iterdir() if re.fullmatch(r"step-\d+\.ckpt", p.name))
+        files = sorted(p for p in self.path.iterdir() if re.fullmatch(STEP, p.name))
         linked = {os.path.realpath(self.path / name) for name in (BEST, LAST)}
         for file in files[:-KEPT]:
             if os.path.realpath(file) not in linked:

@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlm.checkpoint import Checkpoint, CheckpointError, load_weights, read_checkpoint
+from vlm.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_origin,
+    load_weights,
+    read_checkpoint,
+)
 from vlm.layers import plain_name
 from vlm.lora import merge_lora
 from vlm.model import PARTS, VQAModel
@@ -32,6 +38,8 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
     """
     checkpoint = read_checkpoint(path)
     chosen = {part: getattr(model, part) for part in parts or PARTS}
+    stored = {part: checkpoint.model[part] for part in chosen}
+    check_origin(checkpoint._replace(model=stored), model.config)
     lines = []
     for part, module in chosen.items():
         wrong = _other_meaning(checkpoint.model[part], module.config)
@@ -70,7 +78,7 @@ def _weights(checkpoint: Checkpoint, part: str, merged: bool) -> dict[str, Tenso
     }
     config = checkpoint.model[part]
     if merged and "lora" in config:
-        module = build(config, trust=True)  # the class is the one that the new model's part has
+        module = build(config, trust=True)  # of packages that the new model's part names too
         load_weights(module, weights, str(checkpoint.path))
         merge_lora(module)
         return _plain_weights(module)

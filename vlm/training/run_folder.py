@@ -112,7 +112,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         CheckpointError: none of them is whole.
     """
     broken: list[CheckpointError] = []
-    found = newest_whole(folder / CHECKPOINTS, broken=broken)
+    found = newest_whole(folder / CHECKPOINTS, broken)
     said = " ".join(map(str, broken))
     if broken and found is None:
         raise CheckpointError(f"{said} No checkpoint of this run is whole: remove {folder}.")

@@ -1,0 +1,35 @@
+"""Models that cannot answer, and failures of libraries in Rust that `except Exception` misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
+
+class AnswerError(ValueError):
+    """A model that loads and cannot answer."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust, such as tokenizers, has met a bug of its own. Each has a class for
+    it, directly below BaseException, as what ends a program is."""
+    return type(error).__name__ == "PanicException"
+
+
+def broken_off(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """The function with an AnswerError in place of such a failure."""
+
+    @wraps(function)
+    def guarded(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise AnswerError(f"the model's tokenizer fails at this text ({error}).") from error
+
+    return guarded

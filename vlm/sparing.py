@@ -1,0 +1,65 @@
+"""A stored model is built with no more memory than its weights can fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+SPARE = 600_000_000
+"""Bytes beside the weights: for layers that are removed once a model is built, and one image."""
+TIMES = 4
+"""As many tensors and bytes as there are weights are made while a layer is filled at random."""
+
+
+class Sparing(TorchDispatchMode):
+    """Inside, a tensor is refused before it is made where it would be larger than what is left.
+
+    Each operation is first done without memory, on the device "meta". New tensors (not those
+    computed from others) use up what is left.
+
+    Args:
+        weights: those that the model will get.
+
+    Raises:
+        MemoryError: inside, of a tensor that is refused.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.held = sum(value.nbytes for value in weights.values())
+        self.bytes = TIMES * self.held + SPARE
+        self.calls = 20_000 + 100 * TIMES * len(weights)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # its import would take seconds; nothing is compiled here
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not any(result.alias_info for result in func._schema.returns):  # no view, not in place
+            size = _size(func, args, kwargs)
+            self.calls -= 1
+            if size > self.bytes or self.calls < 0:
+                raise MemoryError(
+                    f"the configuration asks for a model that its weights ({self.held:,} bytes) "
+                    f"cannot fill; expected sizes and numbers of layers as they were trained."
+                )
+            if not any(isinstance(item, Tensor) for item in tree_flatten((args, kwargs))[0]):
+                self.bytes -= size
+        return func(*args, **kwargs)
+
+
+def _size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
+    if "device" in kwargs:
+        kwargs = kwargs | {"device": "meta"}
+    try:
+        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+        results = func(*args, **kwargs)
+    except (RuntimeError, NotImplementedError):
+        return 0  # it depends on values, and gives one of them
+    return sum(item.nbytes for item in tree_flatten(results)[0] if isinstance(item, Tensor))
