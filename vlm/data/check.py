@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, islice
@@ -15,7 +16,7 @@ from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import best_scores, compute_floors
 from vlm.data.problems import DataError, Problems, collecting
-from vlm.data.questions import source_of, stream, with_rows
+from vlm.data.questions import MEANT, UNUSED, source_of, stream, with_rows
 from vlm.data.shared import shared_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -60,6 +61,7 @@ class _Check:
         self._read()
         for split in self.tables:
             self._summarize(split)
+            self._name_unused(split)
         self._floors(self._wrong_choices() if choices else set())
         self._shared("image", not self.data.shared_images)
         self._shared("group", True)
@@ -112,6 +114,14 @@ class _Check:
                 table["answers"].is_null().to_numpy(),
                 lambda row: "there is no answer; training, validation and test need one.",
             )
+
+    def _name_unused(self, split: Split) -> None:
+        about = self.tables[split].schema.metadata or {}
+        file = source_of(self.tables[split]) or split
+        if unused := json.loads(about.get(UNUSED.encode(), "[]")):
+            self.found.unused[file] = unused
+        if said := about.get(MEANT.encode()):
+            self.found.warnings.add_once("unread column", f"{file}: {said.decode()}")
 
     def _wrong_choices(self) -> set[Split]:
         """Note what is wrong with the choices; the splits where anything is."""

@@ -20,6 +20,8 @@ from vlm.data.problems import Problems
 
 MOST_ANSWERS = 20
 """Answers in the plot and the JSON file."""
+MOST_COLUMNS = 20
+"""Unread ones that are listed."""
 
 
 def print_check(check: DataCheck, console: Console) -> None:
@@ -32,6 +34,10 @@ def print_check(check: DataCheck, console: Console) -> None:
                 console.print(f"  {message}", soft_wrap=True)
             if count > len(shown):
                 console.print(f"  ... and {count - len(shown):,} more")
+    for file, names in check.unused.items():
+        listed = ", ".join(map(repr, names[:MOST_COLUMNS]))
+        more = f" and {len(names) - MOST_COLUMNS:,} more" if len(names) > MOST_COLUMNS else ""
+        console.print(f"{file}: not read: {listed}{more}.", soft_wrap=True)
     if check.splits:
         _print_splits(check, console)
     counts = [sum(p.counts.values()) for p in (check.errors, check.warnings)]
@@ -100,6 +106,7 @@ def write_check(check: DataCheck, folder: Path) -> None:
     content: dict[str, Any] = {
         "errors": _problems(check.errors),
         "warnings": _problems(check.warnings),
+        "unread_columns": check.unused,
         "answers": check.kind,
         "vocabulary": check.vocabulary
         and {"size": len(check.vocabulary), "hash": check.vocabulary.hash},

@@ -47,6 +47,7 @@ class DataCheck:
         kind: how the model answers, which floors and ceiling go by.
         vocabulary: of answers, as a training would make it; None where none could be made, or the
             model answers from no vocabulary.
+        unused: columns that nothing is read from, by the file.
     """
 
     errors: Problems
@@ -54,3 +55,4 @@ class DataCheck:
     splits: dict[Split, SplitSummary] = field(default_factory=dict)
     kind: AnswerKind = "vocabulary"
     vocabulary: AnswerVocabulary | None = None
+    unused: dict[str, list[str]] = field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +13,11 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.hugging_face import is_data_set, read_data_set, splits_of
+from vlm.data.own_columns import meant, unused_columns
 from vlm.data.own_rows import COLUMNS, OwnRows
 from vlm.data.picture_file import PictureFile
-from vlm.data.problems import DataError
-from vlm.data.questions import question_table, split_by_image
+from vlm.data.problems import DataError, is_collecting
+from vlm.data.questions import MEANT, UNUSED, question_table, split_by_image
 from vlm.data.table_cache import cached
 from vlm.data.table_file import is_text, read_records
 
@@ -127,6 +130,8 @@ class OwnData(VQADataModule):
             raise DataError(f"images: {self.images}: there is no such folder.")
         table = self._file(split)
         assert table is not None
+        if (said := table.schema.metadata.get(MEANT.encode())) and not is_collecting():
+            warnings.warn(f"{self._sources[split].path}: {said.decode()}", stacklevel=2)
         return table
 
     @cached
@@ -150,7 +155,11 @@ class OwnData(VQADataModule):
         except FileNotFoundError as error:
             raise DataError(str(error)) from None
         answers = " or ".join(self.names[name] for name in sorted(rows.answers_columns))
-        return table.replace_schema_metadata(self.names | {"answers": answers})
+        unused = unused_columns(rows.there, wanted)
+        about = self.names | {"answers": answers, UNUSED: json.dumps(unused)}
+        if said := meant(unused, rows.there, self.names, self.mapped):
+            about[MEANT] = said
+        return table.replace_schema_metadata(about | table.schema.metadata)
 
 
 def _source(path: str, name: str) -> _Source:

@@ -10,6 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 from vlm.data.problems import DataError
 
+OTHERS = {
+    "id": {"questionid", "qid", "uid", "sampleid"},
+    "type": {"questiontype", "qtype", "category", "contenttype"},
+    "answer_type": {"answertype", "atype"},
+    "choices": {"options", "candidates", "multiplechoices", "choice"},
+    "group": {"patient", "patientid", "subject", "subjectid", "scene", "sceneid", "video",
+              "videoid", "case", "caseid", "study", "studyid"},
+}  # fmt: skip
+"""What people call the columns that may be left out, in small letters and without marks."""
+
 
 class MissingColumnError(DataError):
     """No row of a file has a column that is needed."""
@@ -21,6 +31,39 @@ def hint(column: str, there: Collection[str], used: Collection[str]) -> str:
     """A question for the nearest name among those that nothing is read from, or nothing."""
     near = difflib.get_close_matches(column, _unused(there, used), 1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def unused_columns(there: Collection[str], used: Collection[str]) -> list[str]:
+    """Names that nothing is read from; not those that data frames add by themselves."""
+    added = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
+    return [name for name in there if name not in used and not added.fullmatch(name)]
+
+
+def meant(
+    unused: Sequence[str],
+    there: Collection[str],
+    columns: Mapping[str, str],
+    mapped: Collection[str],
+) -> str | None:
+    """A sentence on unused columns that look like one of ours that the file lacks; or None.
+
+    Args:
+        unused: names that nothing is read from.
+        there: the file's columns.
+        columns: our names of columns -> the file's.
+        mapped: those of them that the user named.
+    """
+    plain = {re.sub(r"[\W_]", "", name.lower()): name for name in unused}
+    found: dict[str, str] = {}
+    for ours, others in OTHERS.items():
+        if columns[ours] not in there:
+            near = difflib.get_close_matches(ours.replace("_", ""), plain, 1, 0.8)
+            if likely := [name for name in plain if name in others] or near:
+                found[ours] = plain[likely[0]]
+    if not found:
+        return None
+    pairs = ", ".join(f"{theirs!r} (as {ours!r}?)" for ours, theirs in found.items())
+    return f"not read: {pairs}. {_option(columns, mapped, found)}"
 
 
 def missing_columns(
@@ -44,11 +87,15 @@ def missing_columns(
     )
     if not (likely := _likely(missing, _unused(there, columns.values()), columns)):
         return message
+    return f"{message} {_option(columns, mapped, likely)}"
+
+
+def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping[str, str]) -> str:
     # The option replaces what was given before.
-    likely = {name: columns[name] for name in columns if name in mapped - likely.keys()} | likely
-    pairs = ", ".join(f"{name}: {_as_yaml(column)}" for name, column in likely.items())
+    named = {ours: columns[ours] for ours in columns if ours in mapped} | likely
+    pairs = ", ".join(f"{ours}: {_as_yaml(theirs)}" for ours, theirs in named.items())
     return (
-        f"{message} Say which is which with --data.columns, such as "
+        f"Say which is which with --data.columns, such as "
         f"--data.columns={shlex.quote('{' + pairs + '}')}."
     )
 

@@ -35,7 +35,9 @@ SCHEMA = pa.schema(
 """Columns of a question table. Ids stay strings."""
 
 _SOURCE = "source"
-"""Of the schema's metadata."""
+UNUSED = "columns that are not read"
+MEANT = "columns that may be meant"
+"""Of the schema's metadata: the file; a JSON list of its other columns; a sentence on these."""
 
 ROWS_AT_ONCE = 8192
 """Rows that are Python objects at a time; the others are Arrow's."""
