@@ -92,7 +92,7 @@ def missing_columns(
 
 def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping[str, str]) -> str:
     # The option replaces what was given before.
-    named = {ours: columns[ours] for ours in columns if ours in mapped} | likely
+    named = {ours: columns[ours] for ours in columns if ours in mapped} | dict(likely)
     pairs = ", ".join(f"{ours}: {_as_yaml(theirs)}" for ours, theirs in named.items())
     return (
         f"Say which is which with --data.columns, such as "
