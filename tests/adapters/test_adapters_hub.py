@@ -196,7 +196,7 @@ def test_boxes_of_vilt_lie_on_the_photo(vilt: Any) -> None:
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
-    with pytest.raises(ValueError, match="GPT2LMHeadModel; wanted one of Vilt"):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel; expected one of Vilt"):
         load_from_hub(str(tmp_path))
 
 

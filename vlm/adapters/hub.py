@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vlm.allowed import stored_options
 from vlm.checkpoint import KEY, PREFIX, describe
-from vlm.checkpoint_file import write_checkpoint
+from vlm.checkpoint_file import check_weights, write_checkpoint
 from vlm.hub import stored_config
 from vlm.inference import VQA
 from vlm.model import VQAModel
-from vlm.reach import hub_access
+from vlm.panic import is_panic
+from vlm.reach import hub_access, nothing_fetched
+from vlm.shared_model import file_inside, read_json
+from vlm.sparing import Sparing
+from vlm.text.subword import SubwordTokenizer
+from vlm.weights import read_weights
 
 
 def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
     """A trained model that answers, ranks and is explained like our own.
+
+    Of its repository or folder four files are read, by vlm itself: `config.json`,
+    `preprocessor_config.json`, `tokenizer.json` and the weights. What else they name is not.
 
     Args:
         name: of a ViLT or BLIP model for VQA, such as `dandelin/vilt-b32-finetuned-vqa` or
@@ -29,17 +38,26 @@ def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
 
     Raises:
         OSError: the model is not to be had; says where it was looked for and what to do.
-        ValueError: a model of another kind.
+        ValueError: a model of another kind, or one whose files are damaged.
     """
     with hub_access(name):
-        config = json.loads(_file(name, "config.json").read_text(encoding="utf-8"))
-        kind = (config.get("architectures") or ["an unknown kind"])[0]
+        config = read_json(_file(name, "config.json"))
+        kind = str((config.get("architectures") or ["an unknown kind"])[0])
         if kind not in LOADERS:
             raise ValueError(
-                f"{name}: the model is {kind}; wanted one of {', '.join(LOADERS)}, such as "
+                f"{name}: the model is {kind:.80}; expected one of {', '.join(LOADERS)}, such as "
                 f"dandelin/vilt-b32-finetuned-vqa or Salesforce/blip-vqa-base."
             )
-        model = LOADERS[kind](name)
+        files = Files(*(_file(name, *names) for names in FILES))
+    weights = read_weights(str(files.weights))
+    check_weights(weights, files.weights.stat().st_size, files.weights)
+    try:
+        with nothing_fetched(), Sparing(weights):
+            model = LOADERS[kind](files, config, weights)
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise ValueError(f"{name}: no model can be made of it ({error!r:.500}).") from error
     return VQA(model.to(device), {"run": name, "data": name})
 
 
@@ -56,34 +74,64 @@ def convert(name: str, path: str | Path) -> None:
     write_checkpoint(content, Path(path))
 
 
-def _file(name: str, file: str) -> Path:
+class Files(NamedTuple):
+    """Where the files of a model lie."""
+
+    images: Path
+    tokenizer: Path
+    weights: Path
+
+
+FILES = (
+    ("preprocessor_config.json",),
+    ("tokenizer.json",),
+    ("model.safetensors", "pytorch_model.bin"),
+)
+
+
+def _file(name: str, *files: str) -> Path:
+    """The first of these files that is there."""
     if Path(name).is_dir():
-        return Path(name) / file
+        found = [path for file in files if (path := file_inside(Path(name), file)).is_file()]
+        if not found:
+            raise FileNotFoundError(f"there is no {' and no '.join(files)}")
+        return found[0]
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
-    return Path(hf_hub_download(name, file))
+    for file in files[:-1]:
+        with suppress(EntryNotFoundError):
+            return Path(hf_hub_download(name, file))
+    return Path(hf_hub_download(name, files[-1]))
 
 
-def _vilt(name: str) -> VQAModel:
-    from transformers import ViltForQuestionAnswering
-    from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
+def _pieces(path: Path, max_length: int) -> SubwordTokenizer:
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_file(str(path))
+    backend.no_truncation()
+    backend.enable_padding(pad_id=backend.token_to_id("[PAD]") or 0, pad_token="[PAD]")
+    return SubwordTokenizer(json=backend.to_str(), max_length=max_length)
+
+
+def _vilt(files: Files, stored: dict[str, Any], weights: dict[str, Tensor]) -> VQAModel:
+    from transformers import ViltConfig, ViltForQuestionAnswering
 
     from vlm.adapters.vilt import ViltAnswers, ViltFusion, ViltPatches, ViltWords
-    from vlm.text.subword import SubwordTokenizer
 
-    theirs = ViltForQuestionAnswering.from_pretrained(name, dtype=torch.float32)
-    images = ViltImageProcessorPil.from_pretrained(name)
-    config = _plain(theirs.config)
-    answers: Any = theirs.config.id2label
+    made: Any = ViltConfig(**stored_options(stored), id2label=dict(stored["id2label"]))
+    images, config, answers = read_json(files.images), stored_config(made), made.id2label
+    size = images["size"]
+    shorter = (
+        size["shortest_edge"] if isinstance(size, dict) else size
+    )  # as older versions wrote it
     model = VQAModel(
-        ViltPatches(
-            config, images.size["shortest_edge"], list(images.image_mean), list(images.image_std)
-        ),
-        ViltWords(config, SubwordTokenizer(name, max_length=config["max_position_embeddings"])),
+        ViltPatches(config, shorter, images["image_mean"], images["image_std"]),
+        ViltWords(config, _pieces(files.tokenizer, config["max_position_embeddings"])),
         ViltFusion(config["hidden_size"], config["hidden_size"], config),
         ViltAnswers(config["hidden_size"], [answers[i] for i in range(len(answers))]),
     )
-    state = theirs.state_dict()
+    state = _renamed(ViltForQuestionAnswering, made, weights)
     positions = state.pop("vilt.embeddings.position_embeddings")
     state["vilt.embeddings.cls_token"] = state["vilt.embeddings.cls_token"] + positions[:, :1]
     state["vilt.embeddings.positions"] = positions[:, 1:]
@@ -102,19 +150,20 @@ def _vilt(name: str) -> VQAModel:
     )
 
 
-def _blip(name: str) -> VQAModel:
-    from transformers import BlipForQuestionAnswering
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+def _blip(files: Files, stored: dict[str, Any], weights: dict[str, Tensor]) -> VQAModel:
+    from transformers import BlipConfig, BlipForQuestionAnswering
 
     from vlm.adapters.blip import BlipAnswers, BlipDecoder, BlipFusion, BlipPatches, BlipWords
     from vlm.heads.generation import Generation
-    from vlm.text.subword import SubwordTokenizer
 
-    theirs = BlipForQuestionAnswering.from_pretrained(name, dtype=torch.float32)
-    images = BlipImageProcessorPil.from_pretrained(name)
-    vision, text = _plain(theirs.config.vision_config), _plain(theirs.config.text_config)
+    made: Any = BlipConfig(
+        vision_config=stored_options(stored["vision_config"]),
+        text_config=stored_options(stored["text_config"]),
+    )
+    images = read_json(files.images)
+    vision, text = stored_config(made.vision_config), stored_config(made.text_config)
     width = text["hidden_size"]
-    questions = SubwordTokenizer(name, max_length=min(64, text["max_position_embeddings"]))
+    questions = _pieces(files.tokenizer, min(64, text["max_position_embeddings"]))
     answers = BlipAnswers(
         questions.arguments["json"],
         text["bos_token_id"],
@@ -122,14 +171,14 @@ def _blip(name: str) -> VQAModel:
         text["vocab_size"],
     )
     model = VQAModel(
-        BlipPatches(vision, list(images.image_mean), list(images.image_std)),
+        BlipPatches(vision, images["image_mean"], images["image_std"]),
         BlipWords(text, questions),
         BlipFusion(vision["hidden_size"], width, text),
         Generation(width, partial(BlipDecoder, config=text, tokenizer=answers), min_length=0),
     )
     return _filled(
         model,
-        theirs.state_dict(),
+        _renamed(BlipForQuestionAnswering, made, weights),
         {
             "vision_model.": "image_encoder.vision_model.",
             "text_encoder.embeddings.": "text_encoder.embeddings.",
@@ -142,10 +191,11 @@ def _blip(name: str) -> VQAModel:
 LOADERS = {"ViltForQuestionAnswering": _vilt, "BlipForQuestionAnswering": _blip}
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """Plain data from which transformers makes the configuration again."""
-    left_out = ("architectures", "dtype", "transformers_version", "id2label", "label2id")
-    return {k: v for k, v in stored_config(config).items() if k not in left_out}
+def _renamed(kind: Any, config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names that this version of transformers has, what is tied included."""
+    theirs = kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
+    state: dict[str, Tensor] = theirs.state_dict()
+    return state
 
 
 def _filled(model: VQAModel, state: Mapping[str, Tensor], names: Mapping[str, str]) -> VQAModel:
