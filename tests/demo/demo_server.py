@@ -16,6 +16,7 @@ from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import torch
@@ -103,13 +104,17 @@ def _end(process: subprocess.Popen[bytes], log: IO[str]) -> None:
 
 
 @cache
-def start(checkpoints: tuple[Path, ...], *options: str) -> str:
+def start(
+    checkpoints: tuple[Path, ...],
+    *options: str,
+    program: tuple[object, ...] = ("-m", "vlm", "demo"),
+) -> str:
     """The address of a running demo with these models and options; it ends with the tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command: Sequence[object] = (
-        *(sys.executable, "-m", "vlm", "demo", *checkpoints, "--port", port, *options),
+        *(sys.executable, *program, *checkpoints, "--port", port, *options),
     )
     paths = os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
@@ -124,6 +129,9 @@ def start(checkpoints: tuple[Path, ...], *options: str) -> str:
             raise AssertionError(f"vlm demo ended: {Path(log.name).read_text()}")
         try:
             urlopen(address, timeout=5).close()
+            return address
+        except HTTPError as asked:  # for a password
+            asked.close()
             return address
         except OSError:
             time.sleep(0.25)

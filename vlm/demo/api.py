@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from vlm.demo.asker import Asker, agreement
-from vlm.demo.photo import MAX_BYTES
+from vlm.demo.uploads import Uploads
 
 NO_REASONS = "none"
 
 
-def content_of(payload: Any) -> bytes | None:
-    """The content of an uploaded file, unopened: `read_photo` is the judge of it.
+def content_of(payload: Any, uploads: Uploads) -> bytes | None:
+    """The content of an upload, unopened: `read_photo` is the judge of it.
 
     Gradio's own preprocessing is turned off in the events below, since it would decode any picture.
-    So everything that comes in is whatever was sent.
+    So everything that comes in is whatever was sent, with uploads' names in the place of files.
     """
-    if payload is None:
-        return None
-    sent = payload if isinstance(payload, dict) else {}
-    path, url = sent.get("path"), sent.get("url")
-    if isinstance(url, str) and url.startswith("data:"):
-        return _from_data_url(url)
-    # Gradio checks the path of what is marked as a file; what is not could name any of ours.
-    uploads = Path(get_upload_folder()).resolve()
-    content: bytes | None = None
-    try:
-        if isinstance(path, str) and Path(path).resolve().is_relative_to(uploads):
-            with open(path, "rb") as file:
-                content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # a page that was left open, or a name that is none
+    name = payload.get("path") if isinstance(payload, dict) else None
+    if payload is not None and not isinstance(name, str):
+        raise gr.Error("image: expected an upload or a data: URL.", print_exception=False)
+    content = None if name is None else uploads.read(name)
+    if name is not None and content is None:  # many others came in between
         raise gr.Error(
             "image: the uploaded file is not there any more; send it again.", print_exception=False
-        ) from error
-    if content is None:
-        raise gr.Error("image: wanted an uploaded file or a data: URL.", print_exception=False)
+        )
     return content
 
 
-def _from_data_url(url: str) -> bytes:
-    if len(url) > 2 * MAX_BYTES:
-        raise gr.Error(f"image: at most {MAX_BYTES // 10**6} MB are read.", print_exception=False)
-    try:
-        return base64.b64decode(url.partition(",")[2], validate=True)
-    except ValueError as error:
-        raise gr.Error("image: the data: URL is not base64.", print_exception=False) from error
-
-
-def add_api(asker: Asker) -> None:
+def add_api(asker: Asker, uploads: Uploads) -> None:
     """Add the endpoint to the page that is being built."""
 
     def ask(
@@ -67,7 +44,7 @@ def add_api(asker: Asker) -> None:
             method: how to find the reasons for each answer; "none" for none.
             models: names of the models to ask; null for all.
         """
-        content = content_of(image)
+        content = content_of(image, uploads)
         if content is None:
             raise gr.Error("image: got none; wanted a picture file.", print_exception=False)
         names = list(asker.models) if models is None else models

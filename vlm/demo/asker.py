@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from vlm.demo.photo import Photo, digest_of, read_photo, small_copy
 from vlm.explain import METHODS, Explanation, methods_for
@@ -26,6 +29,8 @@ MAX_QUESTION = 500
 MAX_CHOICES = 20
 MAX_CHOICE = 200
 PHOTOS_KEPT = 16
+SECONDS = 60.0
+"""That the models may work for a question, and again for the reasons of each answer."""
 TOP = 5
 UNSURE = 0.5
 """A best answer that is less likely is called a guess."""
@@ -90,12 +95,15 @@ class Asker:
 
     Args:
         models: trained models by the names that the demo shows.
+        read: what reads a picture file's content.
 
     Raises:
         ValueError: no models, or one that reads region features instead of pictures.
     """
 
-    def __init__(self, models: Mapping[str, VQA]) -> None:
+    def __init__(
+        self, models: Mapping[str, VQA], read: Callable[[bytes], Photo] = read_photo
+    ) -> None:
         if not models:
             raise ValueError("models: got none; wanted one at least.")
         for name, vqa in models.items():
@@ -104,7 +112,7 @@ class Asker:
                     f"{name}: this model reads region features from .npz files; the demo needs one "
                     f"that reads pictures."
                 )
-        self.models = dict(models)
+        self.models, self._read = dict(models), read
         self._looks: OrderedDict[str, Look] = OrderedDict()
         self._lock = Lock()  # models are asked in turn: threads would only slow each other down
 
@@ -132,7 +140,7 @@ class Asker:
             ValueError: an unknown model.
         """
         self._check_names(names)
-        with self._lock:
+        with self._lock, in_time():
             return self._look(content, names)
 
     def _look(self, content: bytes, names: Sequence[str]) -> Look:
@@ -140,7 +148,7 @@ class Asker:
         photo: Photo | None = None
         look = self._looks.get(key)
         if look is None:
-            photo = read_photo(content)
+            photo = self._read(content)
             look = Look(small_copy(photo.image), photo.image.size, photo.notes, {})
             self._looks[key] = look
             if len(self._looks) > PHOTOS_KEPT:
@@ -148,7 +156,7 @@ class Asker:
         self._looks.move_to_end(key)
         for name in names:
             if name not in look.seen:
-                photo = photo or read_photo(content)
+                photo = photo or self._read(content)
                 look.seen[name] = self.models[name].see(photo.image)
         return look
 
@@ -172,7 +180,7 @@ class Asker:
             ValueError: a question or choices that are missing or too long, or an unknown model.
         """
         self._check(question, names, choices)
-        with self._lock:
+        with self._lock, in_time():
             look = self._look(content, names)
             return [self._reply(name, look, question, choices) for name in names]
 
@@ -184,6 +192,7 @@ class Asker:
         else:
             answer = vqa.answer(look.seen[name], question, TOP)
         milliseconds = 1000 * (perf_counter() - start)
+        _check_finite(answer.probability, [p for _, p in answer.top])
         notes = (*answer.warnings, *doubts(answer), *look.notes)
         return Reply(name, answer, self._scale(name), notes, milliseconds)
 
@@ -203,17 +212,13 @@ class Asker:
         given = list(choices) if self.kind(reply.model) == "choices" else None
         with self._lock:
             start = perf_counter()
-            look = self._look(content, [reply.model])
             try:
-                case = Case(
-                    vqa.model,
-                    look.seen[reply.model].images,
-                    look.size,
-                    question,
-                    reply.answer.text,
-                    given,
-                )
-                found = explain_case(case, METHODS[method](), start=start)
+                with in_time():
+                    look = self._look(content, [reply.model])
+                    images, text = look.seen[reply.model].images, reply.answer.text
+                    case = Case(vqa.model, images, look.size, question, text, given)
+                    found = explain_case(case, METHODS[method](), start=start)
+                _check_finite(found.evidence, found.patches, found.word_relevance, found.word_patch)
             except ValueError as error:
                 return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
         return replace(reply, explanation=found)
@@ -288,6 +293,31 @@ def percent(probability: float) -> str:
     if probability > 0.999:
         return "> 99.9 %"
     return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Inside, models stop between two of their layers once `SECONDS` have passed.
+
+    Raises:
+        ValueError: then.
+    """
+    end = monotonic() + SECONDS
+
+    def check(*_: object) -> None:
+        if monotonic() > end:
+            raise ValueError(f"It took longer than {SECONDS:g} s.")
+
+    hook = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_finite(*values: Any) -> None:
+    if not all(np.isfinite(value).all() for value in values if value is not None):
+        raise ValueError("The model's output is not finite: its weights are damaged or too large.")
 
 
 def _texts(values: object) -> bool:

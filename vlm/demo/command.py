@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import secrets
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 HUB = "hf:"
 RUNS = Path("runs")
+AUTH = "VLM_DEMO_AUTH"
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -37,6 +40,20 @@ def demo(arguments: Sequence[str]) -> None:
         "the newest run under runs/ if there is none",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name under which the demo is visited, as that of a reverse proxy; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        help=f"ask visitors for them; {AUTH} in the environment does the same unseen. If others "
+        "can reach --host and none is given, a password is made and printed",
+    )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
@@ -46,6 +63,12 @@ def demo(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if given.port is not None and not 0 <= given.port < 2**16:
         parser.error(f"--port: got {given.port}; wanted a number from 0 to 65535.")
+    auth = given.auth or os.environ.get(AUTH)
+    if auth is not None and not all(auth.partition(":")):
+        parser.error(f"--auth: expected USER:PASSWORD, as {AUTH} too.")
+    for name in given.allow_host:
+        if not re.fullmatch(r"[\w.-]+|[0-9a-f:]+", name, re.ASCII | re.IGNORECASE):
+            parser.error(f"--allow-host: got {name!r}; expected a host's name without its port.")
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
     try:
@@ -54,16 +77,32 @@ def demo(arguments: Sequence[str]) -> None:
             if name.startswith(HUB):
                 check_hub(name.removeprefix(HUB))
         _check_device(given.device)
-        models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
-        with tempfile.TemporaryDirectory(prefix="vlm-demo-") as uploads:
-            # Both are read by Gradio: no telemetry, and uploads that only we can read.
-            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-            os.environ["GRADIO_TEMP_DIR"] = uploads
-            from vlm.demo.asker import Asker
-            from vlm.demo.page import build_page
-            from vlm.demo.server import serve
+        from vlm.demo.reader import Reader
 
-            serve(build_page(Asker(models)), given.host, given.port, given.open)
+        reader = Reader()  # it is up by the time the models are
+        models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
+        # Gradio makes a folder for uploads; ours are in memory, and it is gone before the first.
+        with tempfile.TemporaryDirectory(prefix="vlm-demo-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+            from vlm.demo.asker import Asker
+            from vlm.demo.gate import Hosts, is_loopback
+            from vlm.demo.page import build_page
+            from vlm.demo.server import application, listen, serve
+            from vlm.demo.uploads import Uploads
+
+            if auth is None and not is_loopback(given.host):
+                auth = f"vlm:{secrets.token_urlsafe(12)}"
+                print(
+                    f"Visitors need the user and the password {auth!r} (--auth sets another).",
+                    flush=True,
+                )
+            uploads = Uploads()
+            page = build_page(Asker(models, reader), uploads)
+            connection = listen(given.host, given.port)
+            hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
+            app = application(page, uploads, hosts, auth)
+        serve(app, connection, given.open)
     except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
 

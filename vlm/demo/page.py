@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from vlm.demo import view
 from vlm.demo.api import NO_REASONS, add_api, content_of
 from vlm.demo.asker import MAX_QUESTION, Asker
 from vlm.demo.gallery import Example, examples_for
 from vlm.demo.photo import digest_of
-from vlm.image.load import load_image
+from vlm.demo.uploads import Uploads
 
 ASSETS = Path(__file__).parent / "assets"
 SIDE_BY_SIDE = 2
@@ -36,18 +34,23 @@ METHOD_LABELS = {
 }
 
 
-def build_page(asker: Asker) -> gr.Blocks:
-    """The page for an asker's models."""
+def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
+    """The page for an asker's models.
+
+    Args:
+        asker: of the models.
+        uploads: of the visitors, to which the examples' pictures are added.
+    """
     names = list(asker.models)
     examples = examples_for(asker.models.values())
     kinds = {asker.kind(name) for name in names}
     first = _first_look(asker, examples, names[:SIDE_BY_SIDE])
-    with gr.Blocks(title="vlm: ask about pictures", delete_cache=(3600, 3600)) as page:
+    pictures = [_shown(example, uploads) for example in examples]
+    with gr.Blocks(title="vlm: ask about pictures") as page:
         gr.HTML(_head(asker), apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 picture = gr.Image(
-                    value=first[0],
                     label="Picture",
                     sources=["upload", "clipboard", "webcam"],
                     format="png",
@@ -55,8 +58,10 @@ def build_page(asker: Asker) -> gr.Blocks:
                     elem_id="picture",
                     buttons=[],
                 )
+                # Not as an argument: Gradio would write the picture to disk.
+                picture.value = pictures[0] if pictures else None
                 question = gr.Textbox(
-                    value=first[1],
+                    value=first[0],
                     label="Question",
                     placeholder="What would you like to know about the picture?",
                     max_length=MAX_QUESTION,
@@ -101,7 +106,7 @@ def build_page(asker: Asker) -> gr.Blocks:
                     )
             with gr.Column(scale=7, min_width=320):
                 result = gr.HTML(
-                    first[2],
+                    first[1],
                     js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
                     apply_default_css=False,
                     elem_id="result",
@@ -114,13 +119,13 @@ def build_page(asker: Asker) -> gr.Blocks:
         about = gr.State(None)
 
         def on_ask(sent: Any, *given: Any) -> Iterator[tuple[str, str | None]]:
-            content = content_of(sent)
+            content = content_of(sent, uploads)
             text, listed, how, who = given
             for html in _answers(asker, content, text, _lines(listed), how, who):
                 yield html, None if content is None else digest_of(content)
 
         def on_picture(sent: Any, who: Any, last: str | None) -> tuple[Any, Any, str | None]:
-            content = content_of(sent)
+            content = content_of(sent, uploads)
             if content is None:
                 # Below, a picture that cannot be read is taken away; what was said of it stays.
                 found = gr.skip() if last == REFUSED else view.hint(EMPTY)
@@ -134,12 +139,12 @@ def build_page(asker: Asker) -> gr.Blocks:
             ready = "The picture is ready: ask a question about it."
             return view.hint(ready), gr.skip(), digest_of(content)
 
-        def on_pick(event: gr.EventData) -> tuple[Image.Image, str, str]:
+        def on_pick(event: gr.EventData) -> tuple[dict[str, str], str, str]:
             # The number comes from the browser, where anything can be sent.
             index = event._data.get("index") if isinstance(event._data, dict) else None
             if not isinstance(index, int) or not 0 <= index < len(examples):
                 raise gr.Error("There is no such example.", print_exception=False)
-            return _opened(examples[index]), examples[index].question, PICKED
+            return pictures[index], examples[index].question, PICKED
 
         # One question at a time for all visitors, in the order in which they came: the models
         # share the cores. A question that is asked while the last one runs is asked after it.
@@ -162,9 +167,14 @@ def build_page(asker: Asker) -> gr.Blocks:
         picture.change(on_picture, [picture, models, about], [result, picture, about], **in_turn)
         if examples:
             picks.select(
-                on_pick, None, [picture, question, about], api_visibility="private", queue=False
+                on_pick,
+                None,
+                [picture, question, about],
+                api_visibility="private",
+                concurrency_limit=None,
+                postprocess=False,
             ).then(on_ask, asked, [result, about], **in_turn)
-        add_api(asker)
+        add_api(asker, uploads)
     page.queue(max_size=QUEUE, default_concurrency_limit=1)
     return page
 
@@ -198,25 +208,25 @@ def _lines(text: Any) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _opened(example: Example) -> Image.Image:
+def _shown(example: Example, uploads: Uploads) -> dict[str, str]:
+    """An example as the value of Gradio's picture, which is a name that everybody may use."""
     assert example.path is not None
-    return load_image(example.path)
+    name = uploads.show(example.path.read_bytes())
+    return {"path": name, "url": f"gradio_api/file={name}", "orig_name": example.path.name}
 
 
-def _first_look(
-    asker: Asker, examples: Sequence[Example], names: Sequence[str]
-) -> tuple[Image.Image | None, str, str]:
+def _first_look(asker: Asker, examples: Sequence[Example], names: Sequence[str]) -> tuple[str, str]:
     """The first example, asked already, so that the page opens with an answer."""
     if not examples:
-        return None, "", view.hint(EMPTY)
-    picture, question = _opened(examples[0]), examples[0].question
+        return "", view.hint(EMPTY)
+    question = examples[0].question
     if any(asker.kind(name) == "choices" for name in names):
-        return picture, question, view.hint("Write what to choose from, then ask.")
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    asker.ask(buffer.getvalue(), question, names)  # the first time takes longer
-    *_, html = _answers(asker, buffer.getvalue(), question, [], asker.methods[0], list(names))
-    return picture, question, html
+        return question, view.hint("Write what to choose from, then ask.")
+    assert examples[0].path is not None
+    content = examples[0].path.read_bytes()
+    asker.ask(content, question, names)  # the first time takes longer
+    *_, html = _answers(asker, content, question, [], asker.methods[0], list(names))
+    return question, html
 
 
 def _head(asker: Asker) -> str:

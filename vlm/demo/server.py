@@ -5,51 +5,52 @@ from __future__ import annotations
 import asyncio
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
-from gradio import processing_utils
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
 
+from vlm.demo.gate import MAX_BODY, Gate, Hosts
 from vlm.demo.page import ASSETS
 from vlm.demo.photo import MAX_BYTES
-
-MAX_BODY = 2 * MAX_BYTES
-"""Bytes of a request: a picture as base64 is a third larger than its file."""
-
+from vlm.demo.uploads import Uploads
 
 FIRST_PORT, PORTS = 7860, 100
+SESSIONS = 256
+GRACE_SECONDS = 3
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, inbrowser: bool) -> None:
-    """Serve a page that `build_page` made until the process is interrupted.
+def serve(app: FastAPI, connection: socket.socket, inbrowser: bool) -> None:
+    """Serve an `application` until the process is interrupted.
 
     Args:
-        page: what to serve.
-        host: address to listen on.
-        port: None for the first free one from 7860.
+        app: what to serve.
+        connection: that `listen` opened.
         inbrowser: open it in the machine's browser.
-
-    Raises:
-        OSError: the port is taken.
     """
     # uvicorn ends well at an interruption and then passes it on; asyncio, before uvicorn is up,
     # makes it a cancellation.
     ended = suppress(KeyboardInterrupt, asyncio.CancelledError)
-    with ended, listen(host, port) as connection:
-        address = "http://{}:{}".format(*connection.getsockname()[:2])
+    with ended, connection:
+        host, port = connection.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
         def ready() -> None:
             print(f"The demo is at {address} (Ctrl+C ends it).", flush=True)
             if inbrowser:
                 webbrowser.open(address)
 
-        config = uvicorn.Config(application(page), log_level="warning")
+        # Open pages hold a connection each, for which the end does not wait.
+        config = uvicorn.Config(
+            app, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_SECONDS
+        )
         Server(config, ready).run(sockets=[connection])
 
 
@@ -72,12 +73,27 @@ class Server(uvicorn.Server):
         self._ready()
 
 
-def application(page: gr.Blocks) -> FastAPI:
-    """The page as a web application with our limits."""
-    never_fetch()
+def application(
+    page: gr.Blocks, uploads: Uploads, hosts: Hosts, auth: str | None = None
+) -> FastAPI:
+    """A page that `build_page` made as a web application, behind our `Gate`."""
     app = FastAPI(
-        docs_url=None, redoc_url=None, openapi_url=None, middleware=[Middleware(BodyLimit)]
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[
+            Middleware(Gate, hosts=hosts, uploads=uploads, auth=auth),
+            # It allows no other site anything. Where there is none, Gradio adds one of its own,
+            # which allows other sites to use a visitor's credentials.
+            Middleware(CORSMiddleware),
+        ],
     )
+    # Before Gradio's own, which write and read files.
+    app.post("/gradio_api/upload")(_upload(uploads))
+    app.get("/gradio_api/file={name}")(_file(uploads))
+    app.get("/gradio_api/upload_progress")(_progress)
+    # Of each session Gradio keeps the last values, results with their pictures included.
+    page.state_session_capacity = SESSIONS
     system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     # Fonts of the system: the themes' own come from another server.
     theme = gr.themes.Soft(
@@ -92,7 +108,7 @@ def application(page: gr.Blocks) -> FastAPI:
         block_title_text_color="*primary_800",
         color_accent="*primary_600",
     )
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         page,
         path="",
@@ -107,6 +123,45 @@ def application(page: gr.Blocks) -> FastAPI:
         theme=theme,
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
     )
+    # An assignment to what Gradio no longer reads would limit nothing.
+    if page.state_holder.capacity != SESSIONS:
+        raise ValueError(f"gradio {gr.__version__}: the number of sessions cannot be limited.")
+    return app
+
+
+def _upload(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
+    async def upload(request: Request) -> Response:
+        try:
+            parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=8)
+            parser.spool_max_size = MAX_BODY  # all of it in memory
+            form = await parser.parse()
+            (file,) = (value for value in form.getlist("files") if isinstance(value, UploadFile))
+            content = await file.read()
+        except (MultiPartException, ValueError, KeyError):
+            return JSONResponse({"detail": "Expected a form with one file, `files`."}, 400)
+        if len(content) > MAX_BYTES:
+            sentence = f"The file exceeds {MAX_BYTES // 10**6} MB; scale the picture down first."
+            return JSONResponse({"detail": sentence}, 413)
+        return JSONResponse([uploads.add(content, request.scope["visitor"])])
+
+    return upload
+
+
+def _file(uploads: Uploads) -> Callable[[Request, str], Awaitable[Response]]:
+    async def file(request: Request, name: str) -> Response:
+        content = uploads.get(name, request.scope["visitor"])
+        if content is None:
+            return JSONResponse({"detail": "There is no such upload of yours."}, 404)
+        # Whatever it is, it is shown as a picture or not at all, and no script in it runs.
+        headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    return file
+
+
+async def _progress() -> Response:
+    """The page asks how far its upload is; it is told when it is answered."""
+    return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -119,68 +174,10 @@ def listen(host: str, port: int | None) -> socket.socket:
     error = OSError("no port")
     for number in wanted:
         try:
-            return socket.create_server((host, number))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, number), family=family)
         except OSError as caught:
             error = caught
     raise OSError(
         f"port: {host}:{wanted[0]} cannot be listened on ({error.strerror}); choose another --port."
     )
-
-
-def never_fetch() -> None:
-    """Gradio downloads a picture whose address is sent in the place of a file; here it refuses."""
-
-    async def refuse(url: str, cache_dir: str) -> str:
-        raise gr.Error(
-            "image: got an address, and this server fetches none; send the picture itself.",
-            print_exception=False,
-        )
-
-    processing_utils.async_ssrf_protected_download = refuse
-
-
-class BodyLimit:
-    """Ends requests that are larger than any picture can make them, before they fill memory."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            await _too_large(send)
-            return
-        received, refused, begun = 0, False, False
-
-        async def counted() -> Message:
-            nonlocal received, refused
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY:
-                refused = True
-                return {"type": "http.disconnect"}
-            return message
-
-        async def unless_refused(message: Any) -> None:
-            nonlocal begun
-            if not refused:
-                begun = True
-                await send(message)
-
-        try:
-            await self.app(scope, counted, unless_refused)
-        except Exception:  # who reads the body itself is told that the visitor has gone
-            if not refused:
-                raise
-        if refused and not begun:
-            await _too_large(send)
-
-
-async def _too_large(send: Send) -> None:
-    body = f"The request is larger than {MAX_BODY // 10**6} MB.".encode()
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,113 @@
+"""What a visitor can use up: memory, time, and the patience of the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+import torch
+from demo_server import file_of, untrained
+from PIL import Image
+
+from vlm.demo import asker as asking
+from vlm.demo import uploads as uploading
+from vlm.demo.asker import Asker
+from vlm.demo.reader import Reader
+from vlm.demo.uploads import Uploads
+from vlm.image.load import ImageError
+from vlm.inference import VQA
+
+QUESTION = "what color is it?"
+RED = file_of(Image.new("RGB", (20, 10), "red"))
+
+
+def scans(count: int, side: int = 6000) -> bytes:
+    """A JPEG of `side` x `side` pixels whose last scan is sent again and again: seconds of work
+    for each hundred bytes."""
+    buffer = BytesIO()
+    Image.new("L", (side, side)).save(buffer, "JPEG", progressive=True, quality=10)
+    content = buffer.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * count + b"\xff\xd9"
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    made = Reader(seconds=2)
+    yield made
+    made.close()
+
+
+def test_a_picture_that_takes_too_long_is_given_up(reader: Reader) -> None:
+    assert reader(RED).image.size == (20, 10)
+    start = time.monotonic()
+    with pytest.raises(ImageError, match="took longer than 2 s"):
+        reader(scans(2000))
+    assert time.monotonic() - start < 20
+    assert reader(RED).image.getpixel((3, 3)) == (255, 0, 0)  # and it goes on
+
+
+def test_a_decoder_that_crashes_takes_nothing_with_it(reader: Reader) -> None:
+    reader(RED)
+    os.kill(reader._process.pid, signal.SIGSEGV)
+    with pytest.raises(ImageError, match="damaged"):
+        reader(RED)
+    assert reader(RED).notes == ()
+
+
+def test_what_cannot_be_read_is_said_as_ever(reader: Reader) -> None:
+    with pytest.raises(ImageError, match="empty"):
+        reader(b"")
+    with pytest.raises(ImageError, match="8,000 x 6,000 pixels") as refused:
+        reader(file_of(Image.new("1", (8_000, 6_000))))
+    assert refused.value.kind == "oversized"
+
+
+def test_a_model_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = Asker({"it": VQA(untrained())})
+    reply = asker.ask(RED, QUESTION, ["it"])[0]
+    monkeypatch.setattr(asking, "SECONDS", 0.0)
+    late = asker.explain(RED, QUESTION, reply, "occlusion")
+    assert late.explanation is None
+    assert "No reasons: It took longer than 0 s." in late.notes
+    with pytest.raises(ValueError, match="took longer than"):
+        asker.ask(RED, "is it red?", ["it"])
+    monkeypatch.undo()
+    assert asker.explain(RED, QUESTION, reply, "occlusion").explanation is not None
+
+
+@pytest.mark.parametrize("kind", ["vocabulary", "choices", "text"])
+def test_an_output_that_is_not_finite_is_an_error(kind: str) -> None:
+    model = untrained(kind)
+    with torch.no_grad():
+        for parameter in model.fusion.parameters():
+            parameter.fill_(float("nan"))
+        for parameter in model.image_encoder.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        Asker({kind: VQA(model)}).ask(RED, QUESTION, [kind], ["red", "green"])
+
+
+def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads()
+    names = [uploads.add(b"%d" % n, "one") for n in range(uploading.VISITOR_UPLOADS + 1)]
+    other = uploads.add(b"other", "two")
+    assert uploads.get(names[0], "one") is None
+    assert uploads.get(names[1], "one") == b"1"
+    assert uploads.add(b"1", "one") == names[1], "the same picture has the same name"
+    monkeypatch.setattr(uploading, "VISITOR_BYTES", 5)
+    large = uploads.add(b"12345", "one")
+    assert [uploads.get(name, "one") for name in names] == [None] * len(names)
+    assert uploads.get(large, "one") == b"12345"
+    assert uploads.get(other, "two") == b"other", "one visitor's do not push out another's"
+    monkeypatch.setattr(uploading, "ALL_BYTES", 5)
+    uploads.add(b"123", "three")
+    assert uploads.get(large, "one") is None
+    monkeypatch.setattr(uploading, "KEPT_SECONDS", -1)
+    assert uploads.get(other, "two") is None
+    shown = uploads.show(b"for all, and for good")
+    assert uploads.get(shown, "anybody") == b"for all, and for good"

@@ -1,0 +1,116 @@
+"""Pictures are decoded in a process of its own, which is ended where one takes too long.
+
+A hundred kilobytes can keep a decoder busy for an hour, and no thread can be stopped inside one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Timer
+from typing import IO, cast
+
+import vlm
+from vlm.demo.photo import Photo, read_photo
+from vlm.image.load import ImageError
+
+READ_SECONDS = 15.0
+
+
+class Reader:
+    """`read_photo` in another process, for one thread at a time.
+
+    Args:
+        seconds: that reading one picture may take.
+    """
+
+    def __init__(self, seconds: float = READ_SECONDS) -> None:
+        self.seconds = seconds
+        self._process = self._started()
+        self._ready = False
+
+    def __call__(self, content: bytes) -> Photo:
+        """As `read_photo`.
+
+        Raises:
+            ImageError: as there, or the picture takes too long.
+        """
+        late = False
+
+        def end() -> None:
+            nonlocal late
+            late = True
+            self._process.kill()
+
+        sent, found = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
+        timer = Timer(self.seconds, end)
+        try:
+            if not self._ready:  # imports take longer than pictures
+                self._ready = pickle.load(found)
+            timer.start()
+            pickle.dump(content, sent)
+            sent.flush()
+            result = pickle.load(found)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self.close()
+            self._process, self._ready = self._started(), False
+            message = "The picture is damaged and cannot be read; choose another."
+            if late:
+                message = (
+                    f"Reading the picture took longer than {self.seconds:g} s; choose another."
+                )
+            raise ImageError(message) from error
+        finally:
+            timer.cancel()
+        if isinstance(result, ImageError):
+            raise result
+        return cast(Photo, result)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    @staticmethod
+    def _started() -> subprocess.Popen[bytes]:
+        here = str(Path(vlm.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+        # -P: nothing is imported from the folder where the demo was started.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "vlm.demo.reader"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+
+
+def _serve() -> None:
+    """Read pictures from standard input until it ends, with the demo or before."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the demo's to answer
+    given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a decoder prints
+    result: object = True
+    while True:
+        signal.alarm(0)
+        pickle.dump(result, answers)
+        answers.flush()
+        try:
+            content = pickle.load(given)
+        except EOFError:
+            return
+        signal.alarm(2 * math.ceil(READ_SECONDS))  # should the demo be killed meanwhile
+        try:
+            result = read_photo(content)
+        except ImageError as error:
+            result = error
+        except BaseException:  # a decoder that panics or runs out of memory
+            result = ImageError("The picture is damaged and cannot be read; choose another.")
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,90 @@
+"""What visitors uploaded, in memory: an upload's name is no path, so no request can name a file."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+
+from vlm.demo.photo import MAX_BYTES, digest_of
+
+KEPT_SECONDS = 3600
+VISITOR_UPLOADS = 32
+VISITOR_BYTES = 10 * MAX_BYTES
+ALL_BYTES = 40 * MAX_BYTES
+"""Caps: what was used longest ago is forgotten first. All questions that may wait fit in."""
+
+
+@dataclass
+class _Upload:
+    content: bytes
+    visitor: str
+    used: float
+
+
+class Uploads:
+    """Contents of pictures by names that cannot be guessed and that serve one visitor alone.
+
+    Nothing is written to disk, so nothing is left there however the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._shown: dict[str, bytes] = {}
+        self._kept: OrderedDict[str, _Upload] = OrderedDict()
+        self._lock = Lock()
+
+    def show(self, content: bytes) -> str:
+        """Keep a picture of the demo's own for everybody, for good; its name."""
+        name = self._name(content, "")
+        self._shown[name] = content
+        return name
+
+    def add(self, content: bytes, visitor: str) -> str:
+        """Keep a picture for one visitor; its name, which is the same for the same picture."""
+        name = self._name(content, visitor)
+        with self._lock:
+            self._kept[name] = _Upload(content, visitor, monotonic())
+            self._kept.move_to_end(name)
+            self._forget(visitor)
+        return name
+
+    def get(self, name: object, visitor: str) -> bytes | None:
+        """The picture, if this visitor may name it; None for all others, whatever the reason."""
+        if not isinstance(name, str):
+            return None
+        with self._lock:
+            self._forget(visitor)
+            upload = self._kept.get(name)
+            if upload is None or upload.visitor != visitor:
+                return self._shown.get(name)
+            upload.used = monotonic()
+            self._kept.move_to_end(name)
+            return upload.content
+
+    def read(self, name: str) -> bytes | None:
+        """The picture behind a name that `get` let pass; None if it was forgotten since."""
+        with self._lock:
+            upload = self._kept.get(name)
+            return self._shown.get(name) if upload is None else upload.content
+
+    def _name(self, content: bytes, visitor: str) -> str:
+        return hmac.digest(self._key, f"{visitor}/{digest_of(content)}".encode(), "sha256").hex()
+
+    def _forget(self, visitor: str) -> None:
+        old = monotonic() - KEPT_SECONDS
+        mine = [name for name, upload in self._kept.items() if upload.visitor == visitor]
+        count, size = len(mine), sum(len(self._kept[name].content) for name in mine)
+        for name in mine:
+            if count <= VISITOR_UPLOADS and size <= VISITOR_BYTES:
+                break
+            count, size = count - 1, size - len(self._kept.pop(name).content)
+        total = sum(len(upload.content) for upload in self._kept.values())
+        while self._kept:
+            name, upload = next(iter(self._kept.items()))
+            if total <= ALL_BYTES and upload.used >= old:
+                break
+            total -= len(self._kept.pop(name).content)
