@@ -151,3 +151,11 @@ def test_another_device_is_named() -> None:
 def test_what_is_no_features_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=rf"image: got {type(value).__name__}; wanted `Features`"):
         as_features(value, "image")
+
+
+def test_the_mean_of_many_tokens_stays_in_float16() -> None:
+    tokens = torch.full((2, 100, 3), 3e4, dtype=torch.float16)
+    mask = torch.ones(2, 100, dtype=torch.bool)
+    mean = masked_mean(tokens, mask)
+    assert mean.dtype == torch.float16
+    assert (mean == 3e4).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -160,3 +160,27 @@ def test_a_sampled_loss_is_not_sampled_in_evaluation() -> None:
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2]))
     assert all(torch.equal(head.loss(logits, batch), head.loss(logits, batch)) for _ in range(20))
     torch.testing.assert_close(head.loss(logits, batch), expected)
+
+
+@pytest.mark.parametrize("loss", [soft_bce, kl_divergence, cross_entropy, sampled_cross_entropy])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_have_the_loss_of_float32(
+    loss: Callable[[torch.Tensor, AnswerCounts], torch.Tensor], dtype: torch.dtype
+) -> None:
+    """Of small differences, of large vocabularies and near the end of float16."""
+    for scale, answers in ((1, 5), (100, 5), (1, 5000), (2e4, 5)):
+        logits = (torch.randn(50, answers) * scale).clamp(-6e4, 6e4).to(dtype)
+        counts = torch.randint(0, 4, logits.shape).to(dtype)
+        target = AnswerCounts(counts, counts.sum(-1) + 1)
+        values = []
+        for given, said in ((logits, target), (logits.float(), AnswerCounts(*map(wide, target)))):
+            torch.manual_seed(0)
+            values.append(loss(given, said))
+        got, expected = values
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert loss(logits.double(), AnswerCounts(*map(wide, target))).dtype == torch.float64
+
+
+def wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float()

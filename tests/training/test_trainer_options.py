@@ -385,3 +385,15 @@ def test_limits_of_an_evaluation(
     if subcommand == "predict":
         (answers,) = tmp_path.rglob("predictions.jsonl")
         assert 0 < len(answers.read_text().splitlines()) < 36
+
+
+def test_the_logged_loss_is_that_of_the_batches_that_a_step_has(data: Path, tmp_path: Path) -> None:
+    """Five batches, two of which make a step: the last is alone in its own."""
+    frozen = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0"]
+    options = [*frozen, "--trainer.log_every_n_steps=1", "--model.fusion.merge.dropout=0"]
+    logged = []
+    for accumulate in (1, 2):
+        accumulated = f"--trainer.accumulate_grad_batches={accumulate}"
+        cli = VQACLI(told(data, tmp_path / str(accumulate), [*options, accumulated]))
+        logged.append([float(loss) for loss in Done(cli, []).logged("train_loss")])
+    assert logged[1] == pytest.approx(logged[0])

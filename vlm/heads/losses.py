@@ -1,7 +1,8 @@
 """Losses of the VQA literature over an answer vocabulary, each one value per question.
 
 Their target is how many of a question's annotators gave each answer of the vocabulary. Answers
-outside the vocabulary have no column; a question with none inside it has a row of zeros.
+outside the vocabulary have no column; a question with none inside it has a row of zeros. All is
+computed in float32 at least, whatever the logits come in: in bf16 a loss of 7.75 may become 0.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ class AnswerCounts(NamedTuple):
     annotators: Tensor
 
 
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def soft_scores(target: AnswerCounts) -> Tensor:
     """Accuracy (Q, A) in [0, 1] that each answer would earn: the official leave-one-out rule.
 
     With ten annotators 0, 1, 2, 3, 4 or more agreeing give 0, 0.3, 0.6, 0.9, 1 (the targets of
     arXiv 1708.02711, section 3.3). A single annotator gives 1.
     """
-    n, total = target.counts, target.annotators[:, None]
+    n, total = _wide(target.counts), _wide(target.annotators)[:, None]
     said_it = n * ((n - 1) / 3).clamp(0, 1)
     did_not = (total - n) * (n / 3).clamp(max=1)
     return torch.where(total == 1, n, (said_it + did_not) / total.clamp(min=1))
@@ -39,11 +44,12 @@ def soft_scores(target: AnswerCounts) -> Tensor:
 
 def shares(target: AnswerCounts) -> Tensor:
     """Share (Q, A) of the annotators who gave each answer."""
-    return target.counts / target.annotators[:, None].clamp(min=1)
+    return _wide(target.counts) / target.annotators[:, None].clamp(min=1)
 
 
 def soft_bce(logits: Tensor, target: AnswerCounts) -> Tensor:
     """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6)."""
+    logits = _wide(logits)
     scores = soft_scores(target).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, scores, reduction="none").sum(-1)
 
@@ -53,13 +59,14 @@ def kl_divergence(logits: Tensor, target: AnswerCounts) -> Tensor:
 
     Shares of answers outside the vocabulary are left out of the sum.
     """
+    logits = _wide(logits)
     wanted = shares(target).to(logits.dtype)
     return F.kl_div(logits.log_softmax(-1), wanted, reduction="none").sum(-1)
 
 
 def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
     """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary."""
-    loss = F.cross_entropy(logits, target.counts.argmax(-1), reduction="none")
+    loss = F.cross_entropy(_wide(logits), target.counts.argmax(-1), reduction="none")
     return loss * target.counts.any(-1)
 
 
@@ -69,6 +76,6 @@ def sampled_cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
     Drawn anew at each call from torch's generator; 0 for a question with none in the vocabulary.
     """
     known = target.counts.any(-1)
-    weights = torch.where(known[:, None], target.counts, 1)
+    weights = torch.where(known[:, None], _wide(target.counts), 1)
     drawn = torch.multinomial(weights, 1).squeeze(-1)
-    return F.cross_entropy(logits, drawn, reduction="none") * known
+    return F.cross_entropy(_wide(logits), drawn, reduction="none") * known

@@ -78,7 +78,7 @@ class MultipleChoice(AnswerHead):
     def loss(self, output: ChoiceScores, batch: Batch) -> Tensor:
         logits = output.logits.float()
         log_shares = logits.masked_fill(~output.mask, torch.finfo(logits.dtype).min).log_softmax(-1)
-        return -(batch.targets * log_shares).sum() / batch.total
+        return -(batch.targets.to(logits.dtype) * log_shares).sum() / batch.total
 
     def decode(self, output: ChoiceScores, top_k: int) -> list[Ranked]:
         """The likeliest candidates; the first of those with one score."""

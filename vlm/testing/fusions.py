@@ -18,7 +18,9 @@ from vlm.testing.promises import (
     check_double,
     check_features,
     check_finite_gradients,
+    check_functional,
     check_gradients,
+    check_large,
     check_refuses,
     own_randomness,
     prepared,
@@ -62,6 +64,8 @@ def check_merge(merge: Merge) -> None:
     check_double(merge, (x[:2].clone().requires_grad_(), y[:2].clone().requires_grad_()))
     check_copies(merge, (x, y))
     check_bf16(merge, (x, y))
+    check_large(merge, (x, y))
+    check_functional(merge, (x[:, None], many))
     check_compiled(merge, (x[:, None], many))
     check_refuses(merge, "x that is too wide", lambda: merge(F.pad(x, (0, 1)), y))
     check_refuses(merge, "y that is too wide", lambda: merge(x, F.pad(y, (0, 1))))
@@ -110,6 +114,8 @@ def check_fusion(fusion: Fusion) -> None:
     check_attention(fusion, image, text)
     check_copies(fusion, (image, text))
     check_bf16(fusion, (image, text))
+    check_large(fusion, (image, text))
+    check_functional(fusion, (image, text))
     check_compiled(fusion, (image, text))
     check_errors(fusion, image, text)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from vlm.features import Features
 from vlm.part import build
@@ -84,6 +86,7 @@ class _Check:
         self.check_gradients()
         self.check_copies()
         self.check_bf16()
+        self.check_half()
 
     def batch(self, rows: Any, total: int = ROWS, texts: list[list[str]] | None = None) -> Batch:
         from vlm.batch import Batch  # not above: fusions are checked without what it imports
@@ -275,6 +278,26 @@ class _Check:
             require(error <= BF16_TOLERANCE, f"evidence: off by {error:.1%}, at most 10%.")
             error = ((got - wanted).abs() / wanted).item()
             require(error <= BF16_TOLERANCE, f"loss: off by {error:.1%}, at most 10%.")
+
+    def check_half(self) -> None:
+        """A head in bf16, with features of a thousand."""
+        given = "bf16 weights and large features"
+        with promise(self.head, "the loss is computed in float32 and close to float32's", given):
+            half, wide = copy.deepcopy(self.head).bfloat16(), copy.deepcopy(self.head).float()
+            wide.load_state_dict(half.state_dict())
+            fused, whole = _cast((self.fused, self.whole), torch.bfloat16)
+            output = half(fused._replace(pooled=1e3 * fused.pooled), whole)
+            got = half.loss(output, whole)
+            require(got.dtype == torch.float32, f"It is {got.dtype}.")
+            require_finite(got, "loss")
+            wanted = wide.loss(*_cast((output, whole), torch.float32))
+            error = ((got - wanted).abs() / wanted).item()
+            require(error <= BF16_TOLERANCE, f"loss: off by {error:.1%}, at most 10%.")
+
+
+def _cast(values: Any, dtype: torch.dtype) -> Any:
+    """The same tensors, numbers that are no integers in this type."""
+    return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, values)
 
 
 def same_answers(got: list[list[tuple[str, float]]], wanted: list[list[tuple[str, float]]]) -> None:

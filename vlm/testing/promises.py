@@ -188,6 +188,49 @@ def check_bf16(part: nn.Module, inputs: Inputs) -> None:
         check_finite_gradients(part, inputs, "bf16 autocast")
 
 
+def check_functional(part: nn.Module, inputs: Inputs) -> None:
+    """torch.func: the gradients of single rows, one at a time under vmap, add up to those of all."""
+    work = promise(part, "torch.func.functional_call, grad and vmap work")
+    with work, warnings.catch_warnings():
+        # torch warns about its own pieces that are slow under vmap.
+        warnings.simplefilter("ignore")
+        part = copy.deepcopy(part)  # torch 2.14 puts a shared module's parameters back wrongly
+        start = {name: p.detach() for name, p in part.named_parameters()}
+        leaves, structure = tree_flatten(inputs)
+        held = [isinstance(leaf, Tensor) for leaf in leaves]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+        def value(parameters: dict[str, Tensor], given: list[Tensor]) -> Tensor:
+            rest = iter(given)
+            whole = [next(rest) if h else leaf for h, leaf in zip(held, leaves, strict=True)]
+            called = torch.func.functional_call(part, parameters, tree_unflatten(whole, structure))
+            output: Tensor = called if isinstance(called, Tensor) else called.pooled
+            return output.square().sum()
+
+        gradient = torch.func.grad(value)
+        wanted = gradient(start, tensors)
+        largest = max(g.norm().item() for g in wanted.values())
+        rows = torch.func.vmap(gradient, in_dims=(None, 0))(start, [t[:, None] for t in tensors])
+        for name, each in rows.items():
+            error = (each.sum(0) - wanted[name]).norm().item() / largest
+            require(error <= 1e-3, f"The gradient of {name} is off by {error:.1%} of the largest.")
+
+
+def check_large(part: nn.Module, inputs: Inputs) -> None:
+    """Finite values and gradients for features of 30,000 in bf16, whose range is float32's."""
+    with promise(part, "bf16 gives finite values for large features", "30,000 times the features"):
+        half = copy.deepcopy(part).bfloat16()
+        large = tree_map_only(
+            Tensor, lambda t: (3e4 * t).bfloat16() if t.is_floating_point() else t, inputs
+        )
+        large = tree_map_only(
+            Features, lambda f: f if f.boxes is None else f._replace(boxes=f.boxes / 3e4), large
+        )
+        for name, got in named(half(*large)).items():
+            require_finite(got, name)
+    check_finite_gradients(half, large, "30,000 times the features, in bf16")
+
+
 def check_compiled(part: nn.Module, inputs: Inputs) -> None:
     """torch.compile without graph breaks, and torch.export with the batch left open."""
     wanted = part(*inputs)

@@ -51,10 +51,15 @@ def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _BroadcastProduct(torch.autograd.Function):
+    generate_vmap_rule = True  # which torch.func needs, and a context apart from `forward`
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y)
+    def forward(x: Tensor, y: Tensor) -> Tensor:
         return x * y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
