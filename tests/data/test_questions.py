@@ -38,9 +38,9 @@ def table_of(images: list[str]) -> pa.Table:
         ({"image": ""}, "image is missing or empty"),
         ({"image": None}, "image is missing or empty"),
         ({"answers": []}, "the list of answers is empty; leave it out if unknown"),
-        ({"answers": [None]}, r"got the answers \[None\]; wanted a list of texts"),
-        ({"answers": ["yes", 3]}, r"got the answers \['yes', 3\]; wanted a list of texts"),
-        ({"answers": "yes"}, "got the answers 'yes'; wanted a list of texts"),
+        ({"answers": [None]}, r"got None in the answers \[None\]; expected a text per"),
+        ({"answers": ["yes", 3]}, r"got 3 in the answers \['yes', 3\]; expected a text per"),
+        ({"answers": "yes"}, "got the answers 'yes'; expected a list with a text per annotator"),
     ],
 )
 def test_an_error_names_source_number_and_id(change: dict[str, Any], message: str) -> None:

@@ -87,7 +87,15 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         check_positive(images_per_batch=images_per_batch)
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)
-        if workers < 0:
+        for name, value, kind in (
+            ("pictures", pictures, Pictures),
+            ("vocabulary", vocabulary, VocabularyRules),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{name}: got {value!r:.80}; expected a {kind.__module__}.{kind.__name__}."
+                )
+        if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"workers: got {workers}; wanted 0 or more loader processes.")
         check_share(validation_share)
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import each_record
 
@@ -36,7 +37,7 @@ class EasyVQA(VQADataModule):
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
     def __init__(self, root: Path | None = None, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(**kwargs)
-        self.root = root
+        self.root = None if root is None else as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:
         return read_easy_vqa(split, self.root) if split in ("train", "test") else None

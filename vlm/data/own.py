@@ -7,6 +7,7 @@ import json
 import warnings
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.hugging_face import is_data_set, read_data_set, splits_of
 from vlm.data.own_columns import meant, unused_columns
 from vlm.data.own_rows import COLUMNS, OwnRows
+from vlm.data.paths import as_path, as_text
 from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError, is_collecting
 from vlm.data.questions import MEANT, UNUSED, question_table, split_by_image
@@ -67,9 +69,9 @@ class OwnData(VQADataModule):
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
         self,
-        path: str,
-        validation: str | None = None,
-        test: str | None = None,
+        path: str | Path,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
         images: Path | None = None,
         columns: dict[str, str] | None = None,
         allow_shared_questions: bool = False,
@@ -78,6 +80,10 @@ class OwnData(VQADataModule):
         super().__init__(**kwargs)
         self.shared_images = allow_shared_questions
         self.refuses_shared_questions = not allow_shared_questions
+        if not isinstance(columns, (dict, NoneType)):
+            raise TypeError(
+                f"columns: got {columns!r:.80}; expected a dict, our names -> the file's."
+            )
         self.mapped = columns or {}
         for name in self.mapped:
             if name not in COLUMNS:
@@ -86,8 +92,16 @@ class OwnData(VQADataModule):
                     f"columns: got {name!r}; wanted our name -> the file's name, ours being "
                     f"{', '.join(COLUMNS)}." + (f" Did you mean {near[0]!r}?" if near else "")
                 )
-        self.files = {"train": path, "validation": validation, "test": test}
-        self.images = images
+        self.files = {
+            name: as_text(argument, file)
+            for name, argument, file in (
+                ("train", "path", path),
+                ("validation", "validation", validation),
+                ("test", "test", test),
+            )
+            if file is not None or name == "train"
+        }
+        self.images = None if images is None else as_path("images", images)
         self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
         self.picture_source: PictureFile = PictureFile()
 
@@ -103,16 +117,13 @@ class OwnData(VQADataModule):
 
     @cached_property
     def _sources(self) -> dict[str, _Source]:
-        sources = {}
-        for name, path in self.files.items():
-            if path is not None:
-                sources[name] = _source(path, name)
-            elif is_data_set(str(self.files["train"])):
-                path = str(self.files["train"])
-                splits = splits_of(path)
-                there = [own for own in NAMES[name] if own in splits]
-                if there and len(splits) > 1:  # one alone is the training's
-                    sources[name] = _Source(path, there[0])
+        sources = {name: _source(path, name) for name, path in self.files.items()}
+        path = self.files["train"]
+        for name in NAMES.keys() - sources.keys() if is_data_set(path) else ():
+            splits = splits_of(path)
+            there = [own for own in NAMES[name] if own in splits]
+            if there and len(splits) > 1:  # one alone is the training's
+                sources[name] = _Source(path, there[0])
         return sources
 
     @cached_property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import pyarrow as pa
 
 from vlm.data.images import ImageStore, PictureSource, load_picture
 from vlm.data.memory import Keepers
+from vlm.data.paths import as_text
 from vlm.data.problems import DataError
 from vlm.data.regions import RegionFiles, RegionStore
 from vlm.data.shards import ShardPictures, Shards
@@ -43,7 +45,15 @@ class Pictures:
     skip_unreadable: int = 0
 
     def __post_init__(self) -> None:
-        if self.skip_unreadable < 0:
+        regions = self.regions if isinstance(self.regions, list) else [self.regions]
+        for name, path in (*(("regions", path) for path in regions), ("features", self.features)):
+            if path is not None:
+                as_text(f"pictures.{name}", path)
+        if not isinstance(self.shards, (Shards, NoneType)):
+            raise TypeError(
+                f"pictures.shards: got {self.shards!r:.80}; expected vlm.data.shards.Shards(path)."
+            )
+        if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
             raise ValueError(
                 f"pictures.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
             )

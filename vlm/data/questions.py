@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,11 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name in ("id", "image"):
         if name not in left_out and not row.get(name):
             yield name, f"no {name}", f"{name} is missing or empty."
+        elif name not in left_out and not isinstance(row[name], str):
+            yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text."
+    for name in ("answer_type", "question_type", "group"):
+        if name not in left_out and not isinstance(row.get(name), (str, NoneType)):
+            yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text, or None."
     question, answers = row.get("question"), row.get("answers")
     if "question" not in left_out and (not isinstance(question, str) or not question.strip()):
         yield (
@@ -164,16 +170,20 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             "empty question",
             f"got the question {question!r:.80}; wanted some text. Correct or remove this row.",
         )
-    if answers is not None and not answers:
+    if isinstance(answers, (list, tuple)) and not answers:
         yield "answers", "no answer", "the list of answers is empty; leave it out if unknown."
-    if not _are_texts(answers):
-        yield (
-            "answers",
-            "wrong answers",
-            f"got the answers {answers!r:.200}; wanted a list of texts, one per annotator.",
-        )
-    if (choices := row.get("choices")) is not None and (mistake := mistake_in(choices)):
-        yield "choices", "wrong choices", mistake
+    if not isinstance(answers, (list, tuple, NoneType)):
+        found = f"got the answers {answers!r:.200}; expected a list with a text per annotator."
+        yield "answers", "wrong answers", found
+    elif not _are_texts(answers):
+        wrong = next(answer for answer in answers or () if not isinstance(answer, str))
+        found = f"got {wrong!r:.80} in the answers {answers!r:.200}; expected a text per annotator."
+        yield "answers", "wrong answers", found
+    if (choices := row.get("choices")) is not None:
+        if not isinstance(choices, (list, tuple)):
+            yield "choices", "wrong choices", f"got {choices!r:.80}; expected a list of texts."
+        elif mistake := mistake_in(choices):
+            yield "choices", "wrong choices", mistake
 
 
 def _where(
@@ -192,7 +202,7 @@ def _where(
 def _are_texts(answers: Any) -> bool:
     if answers is None:
         return True
-    return not isinstance(answers, str) and all(isinstance(answer, str) for answer in answers)
+    return isinstance(answers, (list, tuple)) and all(isinstance(text, str) for text in answers)
 
 
 def _repeated(ids: pa.ChunkedArray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -239,7 +249,7 @@ def split_groups(table: pa.Table) -> np.ndarray:
 
 def check_share(validation_share: float) -> None:
     """Raise ValueError unless there would be something on both sides of the cut."""
-    if not 0 < validation_share < 1:
+    if not isinstance(validation_share, (int, float)) or not 0 < validation_share < 1:
         raise ValueError(
             f"validation_share: got {validation_share}; wanted a share between 0 and 1."
         )

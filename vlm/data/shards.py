@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlm.data.cache_folder import cache_folder
+from vlm.data.paths import as_text
 from vlm.data.problems import DataError
 from vlm.data.sampler import SHARDS_MIXED
 from vlm.data.shard_cache import ShardCache
@@ -34,6 +35,9 @@ class Shards:
 
     path: str
     cache_gb: float = 50.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", as_text("shards.path", self.path))
 
     def open(self) -> ShardPictures:
         """Check what is there.

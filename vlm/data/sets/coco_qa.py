@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import check_size, each_record, official_file, text_lines
 from vlm.metrics import mean_wups
@@ -43,8 +44,8 @@ class COCOQA(VQADataModule):
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
-        self.images = Path(images or root)
+        self.root = as_path("root", root)
+        self.images = as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:
         if split not in ("train", "test"):

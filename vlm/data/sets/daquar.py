@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json_lines
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import each_record, fields, official_file, text_lines
 from vlm.metrics import mean_wups
@@ -58,7 +59,7 @@ class DAQUAR(VQADataModule):
         self, root: Path, part: Literal["full", "reduced37"] = "full", **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.part = Path(root), part
+        self.root, self.part = as_path("root", root), part
 
     def read(self, split: Split) -> pa.Table | None:
         if split not in ("train", "test"):

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, joined, question_table, with_rows
 from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file
@@ -81,7 +82,7 @@ class GQA(VQADataModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = as_path("root", root)
         self.train_questions, self.test_questions = train_questions, test_questions
         self.predict_split = predict_split
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import joined, with_column
 from vlm.data.sets.gqa import read_gqa
 from vlm.data.sets.vqa_files import json_file
@@ -40,7 +41,7 @@ class GQAOOD(VQADataModule):
         self, root: Path, part: Literal["all", "head", "tail"] = "all", **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.part = Path(root), part
+        self.root, self.part = as_path("root", root), part
 
     @cached
     def read(self, split: Split) -> pa.Table | None:

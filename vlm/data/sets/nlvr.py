@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.json_file import read_json_lines
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import each_record, fields, official_file
 from vlm.data.table_cache import cached
@@ -41,7 +42,7 @@ class NLVR(VQADataModule):
         self, root: Path, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = as_path("root", root)
 
     @cached
     def read(self, split: Split) -> pa.Table | None:

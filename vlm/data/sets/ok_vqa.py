@@ -10,6 +10,7 @@ import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa import COCO_PHOTOS
@@ -47,7 +48,7 @@ class OKVQA(VQADataModule):
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images = Path(root), Path(images or root)
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:
         part = {"train": "train2014", "test": "val2014"}.get(split)
@@ -89,7 +90,8 @@ class AOKVQA(VQADataModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images, self.task = Path(root), Path(images or root), task
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        self.task = task
 
     def read(self, split: Split) -> pa.Table | None:
         part = {"train": "train", "validation": "val", "test": "test"}.get(split)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.picture_file import PictureFile
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import MissingFile, each_record, fields
@@ -44,7 +45,7 @@ class PathVQA(VQADataModule):
         self, root: Path, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = as_path("root", root)
         self.picture_source: PictureFile = PictureFile()
 
     def read(self, split: Split) -> pa.Table | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import question_table
 from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
@@ -41,7 +42,7 @@ class SLAKE(VQADataModule):
         self, root: Path, language: Literal["en", "zh", "both"] = "en", **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.language = Path(root), language
+        self.root, self.language = as_path("root", root), language
 
     def read(self, split: Split) -> pa.Table | None:
         if split == "predict":

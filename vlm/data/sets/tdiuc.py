@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.sets.vqa_files import Record, read_mscoco
 from vlm.data.table_cache import cached
 from vlm.metrics import mean_per_type
@@ -41,7 +42,8 @@ class TDIUC(VQADataModule):
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images = Path(root), Path(images or Path(root) / "Images")
+        self.root = as_path("root", root)
+        self.images = as_path("images", images or self.root / "Images")
 
     @cached
     def read(self, split: Split) -> pa.Table | None:

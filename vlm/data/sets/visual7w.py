@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import DataError, question_table
 from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
@@ -43,7 +44,7 @@ class Visual7W(VQADataModule):
         self, root: Path, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = as_path("root", root)
 
     @cached
     def read(self, split: Split) -> pa.Table | None:

@@ -11,6 +11,7 @@ import torch
 from torchmetrics.functional.classification import binary_average_precision
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import question_table
 from vlm.data.sets.official import check_size, each_record, fields
 from vlm.data.sets.vqa_files import answer_text, json_file, json_records
@@ -50,7 +51,7 @@ class VizWiz(VQADataModule):
         self, root: Path, images: Path | None = None, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images = Path(root), Path(images or root)
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:
         part = {"train": "train", "validation": "val", "test": "test"}.get(split)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import joined
 from vlm.data.sets.official import check_size, fields
 from vlm.data.sets.vqa_files import Record, coco_photo, json_file, read_mscoco, read_vqa
@@ -44,7 +45,7 @@ class _VQA(VQADataModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images = Path(root), Path(images or root)
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
         self.train_on, self.test = train_on, test
 
     @cached
@@ -137,7 +138,8 @@ class VQACP(VQADataModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.images, self.version = Path(root), Path(images or root), version
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        self.version = version
 
     @cached
     def read(self, split: Split) -> pa.Table | None:

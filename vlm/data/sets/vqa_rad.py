@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.paths import as_path
 from vlm.data.questions import question_table
 from vlm.data.sets.official import each_record, fields
 from vlm.data.sets.vqa_files import json_file, json_records
@@ -42,7 +43,7 @@ class VQARAD(VQADataModule):
         self, root: Path, **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root = as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:
         if split not in ("train", "test"):

@@ -1,0 +1,26 @@
+"""Paths as callers give them: str and pathlib.Path alike, everywhere in the data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def as_text(argument: str, value: object) -> str:
+    """A path, or the address of something, as text.
+
+    Args:
+        argument: its name, for the error.
+        value: str or `os.PathLike`.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, (str, os.PathLike)) and isinstance(path := os.fspath(value), str):
+        return path
+    raise TypeError(f"{argument}: got {value!r:.80}; expected one path, as str or pathlib.Path.")
+
+
+def as_path(argument: str, value: object) -> Path:
+    """The same as a Path."""
+    return Path(as_text(argument, value))
