@@ -39,19 +39,20 @@ DECODERS = _names(
     """
     bart bert bigbird_pegasus biogpt blenderbot blenderbot-small bloom codegen falcon gemma gemma2
     gemma3_text gpt2 gpt_neo gpt_neox gptj granite helium led llama longt5 m2m_100 marian mbart
-    mistral mt5 mvp olmo olmo2 openai-gpt opt pegasus phi phi3 plbart prophetnet qwen2 qwen3
-    roberta smollm3 stablelm starcoder2 t5 umt5 xglm
+    mistral mt5 mvp olmo olmo2 opt pegasus phi phi3 plbart prophetnet qwen2 qwen3 roberta smollm3
+    stablelm starcoder2 t5 umt5 xglm
     """
 )
 """Kinds of transformers' models that write texts."""
 
 WORDS = _names(
     """
-    act_layer activation activation_function attention_type attn_type block_type dense_act_fn
-    encoder_attention_type feed_forward_proj ff_activation force_dequant global_pool hidden_act
-    hidden_activation interpolation layer_types mode model_type norm_layer normalization_type
-    pool_type pooler_hidden_act pos_embed pos_embed_type position_embedding_type proj_type
-    resize_mode rope_type timm_model_name timm_pool timm_proj type weight_init
+    act_layer activation activation_function attention_layers attention_type attention_types
+    attn_type block_type dense_act_fn encoder_attention_type feed_forward_proj ff_activation
+    force_dequant global_pool hidden_act hidden_activation interpolation layer_types mode
+    model_type norm_layer normalization_type pool_type pooler_hidden_act pos_embed pos_embed_type
+    position_embedding_type proj_type resize_mode rope_type timm_model_name timm_pool timm_proj
+    type weight_init
     """
 )
 """Options of timm, transformers and open_clip that may be a word: they look it up in a list."""
