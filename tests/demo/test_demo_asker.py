@@ -121,6 +121,24 @@ def test_unknown_words_are_said(asker: Asker) -> None:
     assert "'quixotic' is unknown" in reply.notes[0]
 
 
+@pytest.mark.parametrize("question", ["wie spät ist es jetzt?", "क्या यह लाल है?", "???"])
+def test_a_question_beyond_the_models_has_no_answer(asker: Asker, question: str) -> None:
+    replies = asker.ask(PICTURE, question, list(asker.models), CHOICES)
+    assert agreement(replies) is None
+    for reply in replies:
+        said = reply.as_dict()
+        assert (said["answer"], said["probability"], said["top"]) == (None, None, [])
+        assert said["guess"] == reply.answer.text
+        assert any("The answer is a guess." in note for note in said["notes"])
+        assert asker.explain(PICTURE, question, reply, "occlusion", CHOICES) is reply
+    html = view.results(replies, asker.look(PICTURE, list(asker.models)), waiting=True)
+    assert html.count("No answer: the model does not know what this question is about") == 3
+    assert "vlm-answer" not in html
+    assert "%" not in html.replace("100%", "")
+    assert "Looking for the reasons" not in html
+    assert asker.ask(PICTURE, QUESTION, ["text"])[0].as_dict()["guess"] is None
+
+
 def test_models_agree_or_differ(asker: Asker) -> None:
     replies = asker.ask(PICTURE, QUESTION, ["vocabulary", "text"])
     assert agreement(replies[:1]) is None

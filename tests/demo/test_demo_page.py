@@ -125,11 +125,11 @@ def test_words_and_places_show_each_other(watched: Watched) -> None:
 
 def test_the_gallery_asks_at_once(watched: Watched) -> None:
     page = watched.page
-    page.click(".vlm-pick >> nth=1")
+    page.click(".vlm-pick >> nth=6")
     page.wait_for_function(
-        "document.querySelector('#question textarea').value === 'What shape is in the image?'"
+        "document.querySelector('#question textarea').value === 'What color is the rectangle?'"
     )
-    page.wait_for_selector(".vlm-reasons .vlm-word:has-text('image')")
+    page.wait_for_selector(".vlm-reasons .vlm-word:has-text('rectangle')")
     page.wait_for_timeout(1500)  # whatever else the new picture sets off has come by then
     assert len(watched.answers()) == 2
     assert page.locator(".vlm-reasons").count() == 2
@@ -195,10 +195,22 @@ def test_questions_that_say_nothing_too_much_or_html(watched: Watched) -> None:
     watched.shot("empty-question")
     watched.ask("what color is <img src=x onerror=alert(1)> it?")
     page.wait_for_selector(".vlm-note:has-text('unknown')")
-    page.wait_for_selector(".vlm-reasons")
     assert page.locator("#result img[src=x]").count() == 0
     page.fill("#question textarea", "x" * 10_000)
     assert len(page.input_value("#question textarea")) <= 500
+
+
+def test_a_question_beyond_the_model_gets_no_headline(watched: Watched) -> None:
+    page = watched.page
+    watched.ask("wie spät ist es jetzt")
+    page.wait_for_selector(".vlm-unknown:has-text('No answer')")
+    page.wait_for_timeout(500)
+    card = page.locator(".vlm-card").first.inner_text()
+    assert "Its guess: " in card
+    assert "%" not in card
+    assert watched.answers() == []
+    assert page.locator(".vlm-reasons, .vlm-bars, .vlm-wait").count() == 0
+    watched.shot("guess")
 
 
 def test_the_last_of_two_hasty_questions_is_answered(watched: Watched) -> None:

@@ -60,11 +60,13 @@ class Reply:
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
+        answer, guess = self.answer, self.answer.is_guess
         return {
             "model": self.model,
-            "answer": self.answer.text,
-            "probability": self.answer.probability,
-            "top": [{"answer": text, "probability": p} for text, p in self.answer.top],
+            "answer": None if guess else answer.text,
+            "probability": None if guess else answer.probability,
+            "top": [] if guess else [{"answer": text, "probability": p} for text, p in answer.top],
+            "guess": answer.text if guess else None,
             "calibrated": False,
             "scale": self.scale,
             "notes": list(self.notes),
@@ -200,12 +202,15 @@ class Asker:
         self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
     ) -> Reply:
         """The reply with the reasons for its answer, or with a note that says why there are none.
+        A guess has no reasons.
 
         Raises:
             ValueError: an unknown method.
         """
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method: got {method!r}; wanted one of {', '.join(METHODS)}.")
+        if reply.answer.is_guess:
+            return reply
         if self.kind(reply.model) == "text" and reply.answer.text.endswith(CUT):
             return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
         vqa = self.models[reply.model]
@@ -270,6 +275,8 @@ class Asker:
 
 def doubts(answer: Answer) -> list[str]:
     """An honest line where the model is unsure."""
+    if answer.is_guess:  # its warnings say so, and its probability says nothing
+        return []
     if answer.probability < UNSURE:
         return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
     if len(answer.top) > 1 and answer.top[1][1] > 0.8 * answer.probability:
@@ -279,7 +286,9 @@ def doubts(answer: Answer) -> list[str]:
 
 
 def agreement(replies: Sequence[Reply]) -> bool | None:
-    """Whether two models or more say the same; None of one."""
+    """Whether two models or more say the same; None of one, or where one only guesses."""
+    if any(reply.answer.is_guess for reply in replies):
+        return None
     texts = {reply.answer.text.strip().lower() for reply in replies}
     return len(texts) == 1 if len(replies) > 1 else None
 

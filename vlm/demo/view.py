@@ -50,16 +50,31 @@ def _card(reply: Reply, look: Look, source: str, waiting: bool) -> str:
     reasons = ""
     if reply.explanation is not None:
         reasons = _reasons(reply.explanation, look, source)
-    elif waiting:
+    elif waiting and not reply.answer.is_guess:
         reasons = '<p class="vlm-fine vlm-wait" role="status">Looking for the reasons …</p>'
     return (
         f'<section class="vlm-card" aria-label="What {name} says">'
         f"<header><h3>{name}</h3>"
         f'<span class="vlm-time" title="From question to answer in the model">'
         f"{duration(reply.milliseconds)}</span></header>"
-        f'<p class="vlm-answer" role="status">{escape(reply.answer.text) or "(nothing)"}</p>'
-        f"{_bars(reply)}{notes}"
-        f'<p class="vlm-fine">{escape(reply.scale)}</p>{reasons}</section>'
+        f"{_guess(reply, notes) if reply.answer.is_guess else _answer(reply, notes)}"
+        f"{reasons}</section>"
+    )
+
+
+def _answer(reply: Reply, notes: str) -> str:
+    text = escape(reply.answer.text) or "(nothing)"
+    return (
+        f'<p class="vlm-answer" role="status">{text}</p>{_bars(reply)}{notes}'
+        f'<p class="vlm-fine">{escape(reply.scale)}</p>'
+    )
+
+
+def _guess(reply: Reply, notes: str) -> str:
+    return (
+        f'<p class="vlm-unknown" role="status">No answer: the model does not know what this '
+        f'question is about.</p>{notes}<p class="vlm-fine">Its guess: '
+        f"{escape(reply.answer.text)}</p>"
     )
 
 
