@@ -12,7 +12,7 @@ from rich.console import Console
 from vlm.data.check import check_data
 from vlm.data.check_report import print_check, write_check
 from vlm.training.data_only import read_data
-from vlm.training.part_config import answer_kind, as_plain, picks
+from vlm.training.part_config import answer_kind, as_plain, picks, words_in_order
 
 EXAMPLES = """\
 examples:
@@ -48,7 +48,10 @@ def check(arguments: Sequence[str]) -> None:
         parser.error(f"--limit: got {given.limit}; wanted 1 or more")
     cli = read_data("vlm check-data", given.config, options)
     head = as_plain(cli.config.fit.model.head)
-    found = check_data(cli.datamodule, given.limit, given.images, answer_kind(head), picks(head))
+    in_order = words_in_order(as_plain(cli.config.fit.model.text_encoder))
+    found = check_data(
+        cli.datamodule, given.limit, given.images, answer_kind(head), picks(head), in_order
+    )
     console = Console(highlight=False, markup=False, emoji=False)  # answers are not ours
     print_check(found, console)
     run = cli.config.fit.run

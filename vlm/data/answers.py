@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import regex  # type: ignore[import-untyped]
+
 from vlm.data.literals import content_of
 from vlm.text.gate import clean_text
 
@@ -17,6 +19,8 @@ MOST = 1000
 CONFIDENCES = ("answer_confidence", "confidence")
 WEIGHTS = ("count", *CONFIDENCES)
 """What an object may say beside its answer; the first that is there is used."""
+
+_FULL_STOP = regex.compile(r"[\s\p{Sentence_Terminal}]+$")
 NOTHING = (
     "",
     "nan",
@@ -106,6 +110,15 @@ def plain_text(value: Any) -> str | None:
             return str(int(value))
         return str(value.normalize() if isinstance(value, Decimal) else value)
     raise ValueError(f"got {_short(value)}; wanted a text")
+
+
+def merged(answer: str) -> str:
+    """The answer in lower case and without a final full stop, of whatever script.
+
+    >>> merged("Yes."), merged("लाल।"), merged("...")
+    ('yes', 'लाल', '...')
+    """
+    return _FULL_STOP.sub("", answer.lower()) or answer
 
 
 def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:

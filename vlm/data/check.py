@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, islice
 
 import numpy as np
 import pyarrow as pa
 
+from vlm.data.check_alike import alike_answers, confused_questions
 from vlm.data.check_pictures import unreadable
 from vlm.data.check_result import DataCheck, SplitSummary
 from vlm.data.choices import choice_mistakes
@@ -31,6 +33,7 @@ def check_data(
     images: bool = True,
     kind: AnswerKind = "vocabulary",
     choices: bool = False,
+    in_order: bool | None = True,
 ) -> DataCheck:
     """Read everything and note every problem.
 
@@ -45,8 +48,10 @@ def check_data(
         choices: whether it learns from each question's choices too, though it may answer otherwise
             (`MultiTask`). If so, or if it answers from them, they must be there with the answer
             among them.
+        in_order: whether the model reads the training questions' words in their order, or as a bag;
+            None if it reads something else, such as pieces of words.
     """
-    return _Check(data, limit, kind).run(images, choices or kind == "choices")
+    return _Check(data, limit, kind).run(images, choices or kind == "choices", in_order)
 
 
 class _Check:
@@ -57,11 +62,14 @@ class _Check:
         # The first row of each different image, and that image's hash.
         self.first: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
 
-    def run(self, images: bool, choices: bool) -> DataCheck:
+    def run(self, images: bool, choices: bool, in_order: bool | None) -> DataCheck:
         self._read()
         for split in self.tables:
             self._summarize(split)
             self._name_unused(split)
+        self._alike_answers()
+        if in_order is not None and len(self.tables.get("train", ())):
+            self._confused_questions(in_order)
         self._floors(self._wrong_choices() if choices else set())
         self._shared("image", not self.data.shared_images)
         self._shared("group", True)
@@ -122,6 +130,41 @@ class _Check:
             self.found.unused[file] = unused
         if said := about.get(MEANT.encode()):
             self.found.warnings.add_once("unread column", f"{file}: {said.decode()}")
+
+    def _alike_answers(self) -> None:
+        """Only where an option merges them: an official set's metric has rules of its own."""
+        if getattr(self.data, "merge_answers", None) is not False:
+            return
+        answers: Counter[str] = sum((s.answers for s in self.found.splits.values()), Counter())
+        for group in alike_answers(answers):
+            counts = ", ".join(f"{answer!r} ({count:,} times)" for answer, count in group)
+            self.found.warnings.add(
+                "answers that look alike",
+                f"{counts} are different answers; --data.merge_answers=true makes them one: lower "
+                f"case, no final full stop.",
+            )
+
+    def _confused_questions(self, in_order: bool) -> None:
+        rare = self.data.vocabulary.min_word_count > 1
+        known = set(self.data.words) if rare else None
+
+        def read(question: str) -> tuple[str, ...]:
+            words = split_words(question)
+            if known is not None:
+                words = [word if word in known else "" for word in words]
+            return tuple(words if in_order else sorted(words))
+
+        table, kind = self.tables["train"], "questions that the model cannot tell apart"
+        pairs = confused_questions(table, read)
+        for first, second in islice(pairs, self.limit):
+            one, other = self._row("train", first), self._row("train", second)
+            self.found.warnings.add(
+                kind,
+                f"{self._where('train', 'question', other)}: {other['question']!r} is to the model "
+                f"the same as {one['question']!r}, asked about this image too and answered "
+                f"{_short(set(one['answers']))} instead of {_short(set(other['answers']))}.",
+            )
+        self.found.warnings.add_unsaid(kind, sum(1 for _ in pairs))
 
     def _wrong_choices(self) -> set[Split]:
         """Note what is wrong with the choices; the splits where anything is."""

@@ -8,10 +8,11 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from vlm.data.answers import merged
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.hugging_face import is_data_set, read_data_set, splits_of
 from vlm.data.own_columns import meant, unused_columns
@@ -60,6 +61,8 @@ class OwnData(VQADataModule):
         columns: our name of a column -> the file's, where they differ.
         allow_shared_questions: whether a question about an image may be in training and in
             validation or the test too; else these are refused.
+        merge_answers: whether answers, and choices, that differ only in case or a final full stop
+            are one: all are read in lower case and without it.
         kwargs: as for every data set.
 
     Raises:
@@ -75,6 +78,7 @@ class OwnData(VQADataModule):
         images: Path | None = None,
         columns: dict[str, str] | None = None,
         allow_shared_questions: bool = False,
+        merge_answers: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +88,7 @@ class OwnData(VQADataModule):
             raise TypeError(
                 f"columns: got {columns!r:.80}; expected a dict, our names -> the file's."
             )
+        self.merge_answers = merge_answers
         self.mapped = columns or {}
         for name in self.mapped:
             if name not in COLUMNS:
@@ -162,7 +167,10 @@ class OwnData(VQADataModule):
         wanted = set(self.names.values())
         try:
             records = read_data_set(path, part, wanted) if part else read_records(path, wanted)
-            table = question_table(rows(records), path, self.names)
+            read = rows(records)
+            if self.merge_answers:
+                read = map(_with_merged_answers, read)
+            table = question_table(read, path, self.names)
         except FileNotFoundError as error:
             raise DataError(str(error)) from None
         answers = " or ".join(self.names[name] for name in sorted(rows.answers_columns))
@@ -171,6 +179,11 @@ class OwnData(VQADataModule):
         if said := meant(unused, rows.there, self.names, self.mapped):
             about[MEANT] = said
         return table.replace_schema_metadata(about | table.schema.metadata)
+
+
+def _with_merged_answers(row: dict[str, Any]) -> dict[str, Any]:
+    texts = {name: row.get(name) for name in ("answers", "choices")}
+    return row | {name: list(map(merged, given)) for name, given in texts.items() if given}
 
 
 def _source(path: str, name: str) -> _Source:

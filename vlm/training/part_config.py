@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from vlm.heads.base import AnswerKind
 from vlm.heads.multi_task import MultiTask
+from vlm.text import BagOfWords, Recurrent, Transformer
 
 
 def as_plain(value: Any) -> Any:
@@ -60,6 +61,16 @@ def answer_kind(head: Any) -> AnswerKind:
     if picks(head):
         return "choices"
     return "vocabulary" if takes(head, "answers") else "text"
+
+
+def words_in_order(text_encoder: Any) -> bool | None:
+    """Whether a text encoder, given its plain configuration, reads the training questions' words in
+    their order, or as a bag; None if it has a tokenizer of its own."""
+    encoder = _class(text_encoder)
+    if not issubclass(encoder, (BagOfWords, Recurrent, Transformer)):
+        return None
+    own = (text_encoder.get("init_args") or {}).get("tokenizer")
+    return encoder.in_order if own is None else None
 
 
 def _class(part: dict[str, Any]) -> Any:
