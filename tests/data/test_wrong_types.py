@@ -49,14 +49,14 @@ def test_every_set_takes_both_and_nothing_else(data_set: Any, name: str, tmp_pat
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ({"path": ["a.csv", "b.csv"]}, TypeError, r"path: got \['a.csv', 'b.csv'\]; expected one path"),
+        ({"path": ["a.csv", "b.csv"]}, TypeError, r"path: got \['a.csv', .*; expected one path"),
         ({"path": None}, TypeError, "path: got None; expected one path"),
         ({"validation": 3}, TypeError, "validation: got 3; expected one path"),
         ({"test": ["a"]}, TypeError, "test: got"),
         ({"columns": ["image"]}, TypeError, r"columns: got \['image'\]; expected a dict"),
         ({"columns": "image"}, TypeError, "columns: got 'image'; expected a dict"),
         ({"pictures": "photos"}, TypeError, "pictures: got 'photos'; expected a vlm.data.pict"),
-        ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: got .* expected a vlm.data.v"),
+        ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: .* expected a vlm.data.v"),
         ({"workers": "two"}, ValueError, "workers: got two; wanted 0 or more"),
         ({"validation_share": "10 %"}, ValueError, "validation_share: got 10 %; wanted a share"),
         ({"images_per_batch": "16"}, ValueError, "images_per_batch: got '16'"),
