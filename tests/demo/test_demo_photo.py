@@ -20,13 +20,14 @@ RED = Image.new("RGB", (13, 7), (255, 0, 0))
     [
         (b"", "empty"),
         (b"%PDF-1.7 and more", "a PDF document"),
-        (b"<html>", "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+        (b"<html>", "a web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"some words", "not a picture"),
         (file_of(Image.effect_noise((40, 40), 99))[:300], "damaged"),
         (b"x" * (photo.MAX_BYTES + 1), "10.0 MB"),
         (file_of(Image.new("1", (8_000, 6_000))), "8,000 x 6,000 pixels"),
     ],
-    ids=["nothing", "pdf", "html", "svg", "cut", "bytes", "pixels"],
+    ids=["nothing", "pdf", "html", "svg", "text", "cut", "bytes", "pixels"],
 )
 def test_a_bad_file_gets_a_sentence(content: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):

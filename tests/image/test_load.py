@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import socket
 import time
 import warnings
 import zlib
@@ -138,7 +140,7 @@ def test_empty(tmp_path: Path) -> None:
 
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html>404</html>")
-    with pytest.raises(ImageError, match=r"a.png: not a readable picture \(cannot identify"):
+    with pytest.raises(ImageError, match=r"a.png: not a readable picture: this is a web page"):
         load_image(tmp_path / "a.png")
 
 
@@ -187,12 +189,26 @@ PIXELS = np.asarray(halves())  # (6, 10, 3)
         PIXELS / 255,
         (PIXELS / 255).astype(np.float16),
         PIXELS[::-1],
+        PIXELS.astype(np.uint16) * 257,
+        np.dstack([PIXELS, np.full((6, 10), 255, np.uint8)]),
         torch.from_numpy(PIXELS.copy()),
         torch.from_numpy(PIXELS.copy()).permute(2, 0, 1),
         (torch.from_numpy(PIXELS.copy()) / 255).requires_grad_(),
         (torch.from_numpy(PIXELS.copy()) / 255).bfloat16(),
     ],
-    ids=["uint8", "CHW", "float64", "float16", "reversed", "tensor", "CHW tensor", "grad", "bf16"],
+    ids=[
+        "uint8",
+        "CHW",
+        "float64",
+        "float16",
+        "reversed",
+        "uint16",
+        "alpha",
+        "tensor",
+        "CHW tensor",
+        "grad",
+        "bf16",
+    ],
 )
 def test_arrays(array: Any) -> None:
     image = load_image(array)
@@ -207,16 +223,29 @@ def test_grey_arrays(scale: int) -> None:
     assert np.asarray(image)[0].tolist() == [[0] * 3, [51] * 3, [255] * 3]
 
 
+def test_one_channel_is_grey() -> None:
+    grey = np.arange(60, dtype=np.uint8).reshape(6, 10)
+    for array in (grey[None], grey[..., None], torch.from_numpy(grey)[None]):
+        assert np.array_equal(np.asarray(load_image(array))[..., 1], grey)
+
+
+def test_an_array_s_alpha_is_laid_on_white() -> None:
+    array = np.zeros((4, 2, 5), np.uint8)
+    array[3, :, 3:] = 255
+    assert np.asarray(load_image(array))[0, :, 0].tolist() == [255, 255, 255, 0, 0]
+
+
 def test_three_channels_last_wins() -> None:
     array = np.zeros((3, 5, 3), dtype=np.uint8)
     assert load_image(array).size == (5, 3)
+    assert load_image(torch.from_numpy(array)).size == (3, 5)  # and in a tensor first
 
 
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((6, 10, 4), np.uint8), r"shape \(6, 10, 4\); wanted \(H, W\)"),
-        (np.zeros((1, 6, 10), np.uint8), r"shape \(1, 6, 10\)"),
+        (np.zeros((6, 10, 5), np.uint8), r"shape \(6, 10, 5\); wanted \(H, W\)"),
+        (np.zeros((2, 6, 10), np.uint8), r"shape \(2, 6, 10\)"),
         (np.zeros((2, 3, 6, 10), np.uint8), r"shape \(2, 3, 6, 10\)"),
         (np.zeros(10, np.uint8), r"shape \(10,\)"),
         (np.zeros((0, 10, 3), np.uint8), r"shape \(0, 10, 3\)"),
@@ -231,6 +260,47 @@ def test_three_channels_last_wins() -> None:
 def test_other_arrays(array: Any, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         load_image(array)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+def test_a_file_is_read_however_it_is_given(kind: str, tmp_path: Path) -> None:
+    path = saved(halves(), tmp_path / f"a.{kind}")
+    expected, content = load_image(path), path.read_bytes()
+
+    class Entry:  # such as os.DirEntry
+        def __fspath__(self) -> str:
+            return str(path)
+
+    with path.open("rb") as file, path.open("rb", buffering=0) as raw:
+        files = (file, file, raw, io.BytesIO(content))
+        for source in (
+            str(path),
+            Entry(),
+            content,
+            bytearray(content),
+            memoryview(content),
+            *files,
+        ):
+            assert load_image(source).tobytes() == expected.tobytes()
+        assert not file.closed
+
+
+@pytest.mark.parametrize(
+    "source", [None, 7, 1.5, ["a.png"], {"image": "a.png"}, iter(()), object, {1}, True]
+)
+def test_what_is_no_picture_is_a_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match=rf"image: got {type(source).__name__}; expected a path, "):
+        load_image(source)
+
+
+def test_a_text_file_object_is_refused(tmp_path: Path) -> None:
+    saved(halves(), tmp_path / "a.png")
+    message = "gives str; expected one that was opened with mode"
+    with (
+        (tmp_path / "a.png").open(encoding="latin-1") as file,
+        pytest.raises(ImageError, match=message),
+    ):
+        load_image(file)
 
 
 def test_image_error_is_a_value_error() -> None:
@@ -293,14 +363,17 @@ def test_an_opened_picture_is_judged_like_a_file(tmp_path: Path) -> None:
 def test_rare_formats_are_not_opened(tmp_path: Path) -> None:
     """EPS would start Ghostscript on a stranger's program."""
     path = saved(halves(), tmp_path / "a.eps")
-    with pytest.raises(ImageError, match=r"a.eps: not a readable picture \(cannot identify"):
+    with pytest.raises(ImageError, match=r"a.eps: not a readable picture: this is a PostScript"):
         load_image(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ImageError, match="the file is empty"):
-        load_image(tmp_path / "a.png")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.png"))
+        for path in (tmp_path / "pipe.png", tmp_path / "socket.png", "/dev/zero", "/dev/null"):
+            with pytest.raises(ImageError, match="this is a pipe, socket or device"):
+                load_image(path)
 
 
 def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from vlm.image.load import ImageError, open_image, to_rgb
+from vlm.image.kinds import kind_of
+from vlm.image.load import ImageError, read_image
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000
@@ -51,20 +52,17 @@ def read_photo(content: bytes) -> Photo:
             "oversized",
         )
     try:
-        with open_image(content, max_pixels=MAX_PIXELS) as opened:
-            # Not how many there are: to count them takes seconds.
-            several, mode = getattr(opened, "is_animated", False), opened.mode
-            image = to_rgb(opened)
+        read = read_image(content, None, MAX_PIXELS, plug_ins=False)
     except ImageError as error:
         raise ImageError(_for_visitors(error, content), error.kind) from error
     notes = []
-    if several:
+    if read.animated:
         notes.append(
             "It is animated or has several pages; the first of its pictures is asked about."
         )
-    if mode == "CMYK":
+    if read.mode == "CMYK":
         notes.append("The picture has printing colours (CMYK); they were converted.")
-    return Photo(digest_of(content), image, tuple(notes))
+    return Photo(digest_of(content), read.image, tuple(notes))
 
 
 def _for_visitors(error: ImageError, content: bytes) -> str:
@@ -72,8 +70,9 @@ def _for_visitors(error: ImageError, content: bytes) -> str:
         return f"The picture is too large: {str(error).removeprefix('image: ')}"
     if not isinstance(error.__cause__, UnidentifiedImageError):
         return "The picture is damaged and cannot be read; choose another."
-    kind = "a PDF document" if content[:4] == b"%PDF" else "not a picture"
-    return f"This file is {kind}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
+    kind = kind_of(content)
+    name = "not a picture" if kind is None else kind.name
+    return f"This file is {name}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
 
 
 def small_copy(image: Image.Image) -> Image.Image:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
-from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
-"""A path, a file's content, a PIL image, or an array."""
+from vlm.image.container import JPEG_END, pixels_only
+from vlm.image.kinds import format_of, kind_of
+from vlm.image.rgb import ImageError, Loaded, WhiteLevel, array_to_rgb, to_rgb
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
+"""A path, a file's content, an open binary file, a PIL image, or an array."""
 
 MAX_BYTES = 256_000_000
 MAX_PIXELS = 64_000_000
@@ -23,75 +32,194 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA"
 """Of files. Pillow knows more: some are rare and little tested, EPS starts another program, and ICO
 is decoded as it is opened, however large the picture inside."""
 
-
-class ImageError(ValueError):
-    """A picture that cannot be read; the message names the file and the reason.
-
-    Attributes:
-        kind: "missing", "oversized" or "unreadable".
-    """
-
-    def __init__(self, message: str, kind: str = "unreadable") -> None:
-        super().__init__(message)
-        self.kind = kind
+EXPECTED = (
+    "a path, the content of an image file, an open binary file, a PIL image, or an array (H, W), "
+    "(H, W, 3), (H, W, 4) or with the channels first"
+)
+NARROW = (
+    "An image of 16 bits uses only the lowest quarter of its range and comes out dark. If another "
+    "value is white, such as 4095 of 12 bits, set the image encoder's white_level (grey images), "
+    "or scale the images up first."
+)
 
 
-def load_image(source: Source) -> Image.Image:
-    """An upright RGB picture from a path, a file's content, a PIL image, or an array.
+def load_image(source: Source, white_level: WhiteLevel = None) -> Image.Image:
+    """An upright RGB picture from a path, a file, its content, a PIL image, or an array.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
-    an animation gives its first frame.
+    an animation gives its first frame. Colour profiles are not applied. Metadata that is damaged
+    or too large is left out; a file whose pixels are incomplete is refused.
 
     Args:
-        source: a path, bytes, a PIL image, or an array: (H, W), (H, W, 3) or (3, H, W), uint8 in
-            [0, 255] or float in [0, 1].
+        source: a path; bytes; a file that is open for reading bytes, which is read from its
+            start; a PIL image; or an array: (H, W), or (H, W, C) or (C, H, W) with C = 1, 3 or 4,
+            uint8 or uint16, or float in [0, 1]. Where both orders fit, the channels of a numpy
+            array are last and those of a tensor first.
+        white_level: the value that is white in a grey image of 16 bits or floats; what lies above
+            is white too. "max" is each image's own maximum; None is 65,535, and 1 for floats.
 
     Raises:
         ImageError: missing, empty, corrupt or too large, a file of none of `FORMATS`, or an array
             of another kind.
+        TypeError: something else.
     """
-    if isinstance(source, (np.ndarray, Tensor)):
-        if isinstance(source, Tensor):
-            source = source.detach().cpu()
-            source = source.float() if source.is_floating_point() else source
-        return _from_array(np.asarray(source))
-    if isinstance(source, Image.Image):
-        with _one_error("image"):
-            _check_size(source, "image", MAX_PIXELS)
-            return to_rgb(source)
-    with open_image(source) as image:
-        return to_rgb(image)
+    loaded = read_image(source, white_level)
+    if loaded.narrow:
+        warnings.warn(NARROW, stacklevel=1)  # at one place, so that it is shown once
+    return loaded.image
 
 
-@contextmanager
-def open_image(source: str | Path | bytes, max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """A picture file of which only the header is read yet. Errors inside are `ImageError` too.
+def read_image(
+    source: Source,
+    white_level: WhiteLevel = None,
+    max_pixels: int | None = None,
+    plug_ins: bool = True,
+) -> Loaded:
+    """`load_image`, with what the picture was before, and without a warning.
 
     Args:
-        source: a path, or a file's content.
+        source: as for `load_image`.
+        white_level: as for `load_image`.
         max_pixels: of the picture; None for `MAX_PIXELS`.
+        plug_ins: whether to read formats that other packages have added to Pillow's.
 
     Raises:
         ImageError: as `load_image` says.
+        TypeError: as `load_image` says.
     """
-    name = "image" if isinstance(source, bytes) else str(source)[:200]
+    is_path = isinstance(source, (str, os.PathLike))
+    is_content = isinstance(source, (bytes, bytearray, memoryview))
+    name = str(source)[:200] if is_path else "image"
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    read = partial(_checked, name=name, limit=limit, white_level=white_level)
     with _one_error(name):
-        # `os.path`: what `Path` cannot ask (a NUL, a name that is too long) is a ValueError there.
-        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-        if not isinstance(source, bytes) and os.path.isdir(source):
-            raise ImageError(f"{name}: this is a folder; wanted a picture.")
-        if not size:
-            raise ImageError(f"{name}: not a readable picture (the file is empty).")
-        if size > MAX_BYTES:
+        if isinstance(source, Image.Image):
+            return read(source)
+        if isinstance(source, (np.ndarray, Tensor)):
+            return array_to_rgb(source, white_level)
+        if is_path or is_content or hasattr(source, "read"):
+            content = bytes(source) if is_content else _content(source, name)  # type: ignore[arg-type]
+            return _from_content(content, name, read, plug_ins)
+    raise TypeError(f"image: got {type(source).__name__}; expected {EXPECTED}.")
+
+
+Read = Callable[[Image.Image], Loaded]
+
+
+def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel) -> Loaded:
+    """An opened picture, refused by its header if it is too large."""
+    width, height = image.size
+    if not width * height:
+        raise ImageError(f"{name}: the picture has {width} x {height} pixels; wanted some.")
+    if width * height > limit:
+        raise ImageError(
+            f"{name}: the picture has {width:,} x {height:,} pixels; at most {limit:,} are read. "
+            f"Scale it down first.",
+            "oversized",
+        )
+    return to_rgb(image, white_level)
+
+
+def _content(source: Any, name: str) -> bytes:
+    """The bytes of a path or an open file, one more than are read at most."""
+    if not isinstance(source, (str, os.PathLike)):
+        if getattr(source, "seekable", bool)():
+            source.seek(0)
+        content = source.read(MAX_BYTES + 1)
+        if not isinstance(content, bytes):
             raise ImageError(
-                f"{name}: the file has {size:,} bytes; at most {MAX_BYTES:,} are read. Scale the "
-                f"picture down first.",
-                "oversized",
+                f"image: got a file that gives {type(content).__name__}; expected one that was "
+                f"opened with mode 'rb'."
             )
-        file = BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as image:
-            _check_size(image, name, MAX_PIXELS if max_pixels is None else max_pixels)
-            yield image
+        return content
+    found = os.stat(source)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
+        raise ImageError(f"{name}: this is a {kind}; wanted a picture.")
+    _check_bytes(found.st_size, name)
+    # What has become a pipe by now is not waited for.
+    with open(source, "rb", opener=lambda path, flags: os.open(path, flags | _AT_ONCE)) as file:
+        return file.read(MAX_BYTES + 1)
+
+
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # Windows has none
+
+
+def _check_bytes(count: int, name: str) -> None:
+    if not count:
+        raise ImageError(f"{name}: not a readable picture (the file is empty).")
+    if count > MAX_BYTES:
+        raise ImageError(
+            f"{name}: the file has {count:,} bytes; at most {MAX_BYTES:,} are read. Scale the "
+            f"picture down first.",
+            "oversized",
+        )
+
+
+def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Loaded:
+    _check_bytes(len(content), name)
+    try:
+        if content.startswith(b"CR\2\0", 8):  # its TIFF holds a thumbnail
+            raise UnidentifiedImageError("a camera's raw image")
+        try:
+            return _opened(content, read)
+        except Exception as error:
+            oversized = isinstance(error, _BOMBS) or getattr(error, "kind", "") == "oversized"
+            rest = None if oversized else pixels_only(content)
+            if rest is None:
+                raise
+        return _from_rest(rest, read)
+    except UnidentifiedImageError as error:
+        kind = kind_of(content)
+        if plug_ins and (formats := _added_formats("" if kind is None else kind.plug_in)):
+            with suppress(UnidentifiedImageError):
+                return _opened(content, read, formats)
+        if kind is not None:
+            said = f"{name}: not a readable picture: this is {kind.name}. {kind.remedy}"
+            raise ImageError(said) from error
+        if (damaged := format_of(content, FORMATS)) is not None:
+            raise ImageError(
+                f"{name}: not a readable picture (a damaged {damaged} file)."
+            ) from None
+        raise
+
+
+def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> Loaded:
+    with Image.open(BytesIO(content), formats=formats) as image:
+        return read(image)
+
+
+def _from_rest(rest: bytes, read: Read) -> Loaded:
+    """A picture that could not be read with its metadata, without."""
+    try:
+        return _opened(rest, read)
+    except OSError as error:
+        if "truncated" not in str(error) or not rest.startswith(b"\xff\xd8"):
+            raise
+        # If nothing but the end marker is missing, the decoder skips what comes before it, and
+        # otherwise takes it for pixels.
+        start = rest.removesuffix(JPEG_END[:1])
+        whole, other = (_opened(start + x + JPEG_END, read) for x in (b"", b"\x5a\xc3" * 99))
+        if whole.image.tobytes() != other.image.tobytes():
+            raise
+        return whole
+
+
+def _added_formats(module: str) -> tuple[str, ...]:
+    """Formats that Pillow itself has not: whoever installs or registers one wants it read.
+
+    Args:
+        module: that adds one if it is installed, or "".
+    """
+    if module and find_spec(module):
+        register = getattr(importlib.import_module(module), "register_heif_opener", None)
+        if register is not None:  # the import is not enough
+            register()
+    known = Image.OPEN.items()
+    return tuple(name for name, (make, _) in known if not make.__module__.startswith("PIL."))
+
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @contextmanager
@@ -99,11 +227,13 @@ def _one_error(name: str) -> Iterator[None]:
     """Whatever is raised inside becomes an `ImageError` about `name`."""
     try:
         yield
-    except ImageError:
-        raise
+    except ImageError as error:
+        if not str(error).startswith("image: "):
+            raise
+        raise ImageError(f"{name}: {str(error)[7:]}", error.kind) from error.__cause__
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file.", "missing") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except _BOMBS as error:
         raise ImageError(
             f"{name}: the picture has more pixels than are read. Scale it down first.", "oversized"
         ) from error
@@ -111,56 +241,3 @@ def _one_error(name: str) -> Iterator[None]:
         # Pillow names the object in memory that bytes are read from.
         reason = str(error)[:200].partition(" <_io")[0] or type(error).__name__
         raise ImageError(f"{name}: not a readable picture ({reason}).") from error
-
-
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    width, height = image.size
-    if not width * height:
-        raise ImageError(f"{name}: the picture has {width} x {height} pixels; wanted some.")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: the picture has {width:,} x {height:,} pixels; at most {max_pixels:,} are "
-            f"read. Scale it down first.",
-            "oversized",
-        )
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture, upright and RGB."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        return _from_array(np.asarray(image))
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
-        # `convert` would saturate: anything above 255 of 65,535 would come out white.
-        grey = np.asarray(image).astype(np.float64)
-        if not 0 <= grey.min() <= grey.max() <= 65_535:
-            raise ImageError(
-                f"image: got whole numbers from {grey.min():g} to {grey.max():g}; wanted 16 bits, "
-                f"[0, 65535]."
-            )
-        return Image.fromarray((grey / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("LA") if image.mode == "La" else image
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
-        array = array.transpose(1, 2, 0)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise ImageError(
-            f"image: got an array of shape {array.shape}; wanted (H, W), (H, W, 3) or (3, H, W)."
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ImageError(
-                f"image: got floats from {array.min():g} to {array.max():g}; wanted [0, 1], or "
-                f"uint8 in [0, 255]."
-            )
-        array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ImageError(f"image: got dtype {array.dtype}; wanted uint8 or float.")
-    return Image.fromarray(array).convert("RGB")

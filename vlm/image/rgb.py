@@ -1,0 +1,151 @@
+"""Opened pictures and arrays of every kind -> upright RGB of 8 bits."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+WhiteLevel = float | Literal["max"] | None
+"""Which value of a grey image with more than 8 bits is white; see `vlm.image.load.load_image`."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes an EXIF orientation."""
+_ORIENTATION, _SUBFILE, _PHOTOMETRIC = 0x0112, 254, 262
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read; the message names the file and the reason.
+
+    Attributes:
+        kind: "missing", "oversized" or "unreadable".
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Loaded(NamedTuple):
+    """A picture that was read, and what it was before.
+
+    Attributes:
+        image: upright RGB.
+        mode: Pillow's name of its colours; "" of an array.
+        animated: it has several frames or pages, of which this is the first.
+        narrow: it has 16 bits and uses only the lowest quarter of their range.
+    """
+
+    image: Image.Image
+    mode: str = ""
+    animated: bool = False
+    narrow: bool = False
+
+
+def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
+    """An opened picture, upright and RGB.
+
+    Args:
+        image: as Pillow opens it.
+        white_level: as for `vlm.image.load.load_image`.
+
+    Raises:
+        ImageError: numbers out of range, or a thumbnail in the place of the picture.
+    """
+    mode, animated, narrow = image.mode, False, False
+    with suppress(Exception):  # a second frame that is damaged
+        animated = bool(getattr(image, "is_animated", False))
+    tags = getattr(image, "tag_v2", {})  # of TIFF alone
+    if tags.get(_SUBFILE) == 1:
+        raise ImageError(
+            "image: this is a camera's raw file, of which only a thumbnail could be read. Export "
+            "it as JPEG or PNG."
+        )
+    stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    image.load()
+    image = _upright(image)
+    if mode == "F" or mode.startswith("I"):
+        twelve = white_level is None and "I;12" in stored
+        grey, narrow = _bytes(np.asarray(image), 4095 if twelve else white_level)
+        # Pillow inverts where 0 is white, but not of more than 8 bits.
+        image = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
+    elif "16" in stored:
+        # Pillow has dropped the lower 8 bits.
+        narrow = 0 < np.asarray(image)[..., :3].max() < 64
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return Loaded(image.convert("RGB"), mode, animated, narrow)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = None
+    with suppress(Exception):  # EXIF that is damaged says nothing about the pixels
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def array_to_rgb(array: np.ndarray | Tensor, white_level: WhiteLevel = None) -> Loaded:
+    """An array as `vlm.image.load.load_image` takes it.
+
+    Raises:
+        ImageError: another shape, number type or range.
+    """
+    first = isinstance(array, Tensor)
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
+    shape = array.shape
+    order = ((0, 2) if first else (2, 0)) if len(shape) == 3 else ()
+    channels = [axis for axis in order if shape[axis] in (1, 3, 4)]
+    if 0 in shape or not (channels or len(shape) == 2):
+        raise ImageError(
+            f"image: got an array of shape {shape}; wanted (H, W), (H, W, C) or (C, H, W) with C = "
+            f"1, 3 or 4, and one picture at a time."
+        )
+    if channels:
+        array = np.moveaxis(array, channels[0], 2)
+        array = array[..., 0] if array.shape[2] == 1 else array
+    narrow = False
+    if array.dtype == np.uint16 or np.issubdtype(array.dtype, np.floating):
+        array, narrow = _bytes(array, white_level if array.ndim == 2 else None)
+    if array.dtype != np.uint8:
+        raise ImageError(
+            f"image: got dtype {array.dtype}; wanted uint8 or float in [0, 1], or uint16."
+        )
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))._replace(mode="", narrow=narrow)
+
+
+def _bytes(values: np.ndarray, white_level: WhiteLevel) -> tuple[np.ndarray, bool]:
+    """Whole numbers of 16 bits, or floats -> uint8, and whether they use the lowest quarter only.
+
+    Raises:
+        ImageError: values below 0, above the range if no white is given, or not finite.
+    """
+    whole = np.issubdtype(values.dtype, np.integer)
+    top, low, high = 65_535 if whole else 1, values.min(), values.max()
+    if not (low >= 0 and np.isfinite(high) and (white_level is not None or high <= top)):
+        kind = "whole numbers" if whole else "floats"
+        wanted = "16 bits, [0, 65535]" if whole else "[0, 1], or uint8 in [0, 255]"
+        raise ImageError(
+            f"image: got {kind} from {low:g} to {high:g}; wanted {wanted}. Scale it first, or set "
+            f"white_level where only white is another value."
+        )
+    white = float(high or top) if white_level == "max" else float(white_level or top)
+    scaled = np.minimum(values, white) * np.float32(255 / white)
+    if whole:  # rounded down, but for what float32 has lost
+        scaled = np.floor(scaled + np.float32(1e-3))
+    return scaled.round().astype(np.uint8), bool(whole and white_level is None and 0 < high < 2**14)
