@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from vlm.image import ImageError, load_image
+from vlm.image.container import pixels_only
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's remarks on broken metadata
 
@@ -254,3 +256,74 @@ def test_no_switch_of_pillow_is_touched() -> None:
     stop.set()
     watcher.join()
     assert seen == {switches}
+
+
+GIF = saved("GIF", PICTURE.quantize(16), save_all=True, append_images=[PICTURE.rotate(180)])
+MANY = {
+    "EXIF": jpeg(segment(0xE1, b"Exif\0\0x") * 900_000),
+    "comments before a frame": GIF[:61] + b"\x21\xfe\1a\0" * 900_000 + GIF[61:],
+    "comments after a frame": GIF[:-1] + b"\x21\xfe\1a\0" * 900_000 + b";",
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_many_parts_take_no_time_that_grows_with_their_square(kind: str) -> None:
+    start = time.process_time()
+    assert load_image(MANY[kind]).size == PICTURE.size
+    assert time.process_time() - start < 6  # Pillow alone: minutes
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_many_scans_of_many_pixels_are_refused(kind: str) -> None:
+    content = saved("JPEG", Image.new("L", (8_000, 8_000)), progressive=True)
+    last = content.rindex(b"\xff\xda")
+    content = content[:-2] + content[last:-2] * 50 + b"\xff\xd9"
+    if kind == "TIFF":
+        tags = {258: (3, 1, 8), 259: (3, 1, 7), 262: (3, 1, 1), 277: (3, 1, 1)}
+        sides = {256: (4, 1, 8_000), 257: (4, 1, 8_000), 278: (4, 1, 8_000)}
+        place = 10 + 12 * 9 + 4
+        strip = {273: (4, 1, place), 279: (4, 1, len(content))}
+        entries = sorted((tags | sides | strip).items())
+        table = b"".join(struct.pack("<HHII", tag, *rest) for tag, rest in entries)
+        content = b"II*\0" + struct.pack("<IH", 8, 9) + table + bytes(4) + content
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"8,000 x 8,000 pixels .* in \d+ scans") as caught:
+        load_image(content)
+    assert caught.value.kind == "oversized"
+    assert time.process_time() - start < 1
+
+
+def frames() -> dict[str, Any]:
+    # New ones: Pillow notes in an image how it was saved.
+    return {"save_all": True, "append_images": [PICTURE.rotate(180)]}
+
+
+ORDINARY = [
+    *(saved("PNG", PICTURE.convert(mode)) for mode in ("RGB", "RGBA", "L", "LA", "1", "P", "I;16")),
+    saved("PNG", PICTURE.quantize(9), transparency=3, dpi=(72, 72)),
+    saved("PNG", **frames()),
+    *(saved("JPEG", PICTURE.convert(mode), comment="c") for mode in ("RGB", "L", "CMYK", "YCbCr")),
+    saved("JPEG", progressive=True, dpi=(9, 9), icc_profile=b"x" * 99_999),
+    saved("JPEG", keep_rgb=True),
+    saved("MPO", **frames()),
+    GIF,
+    saved("GIF", PICTURE.quantize(9), transparency=3, comment=b"c" * 999),
+    saved("WEBP", PICTURE.convert("RGBA"), exif=b"x", icc_profile=b"y"),
+    saved("WEBP", **frames()),
+    saved("TIFF", PICTURE.copy(), **frames()),
+    *(saved("TIFF", compression=name) for name in ("tiff_lzw", "jpeg")),
+    saved("TIFF", PICTURE.convert("1"), compression="group4", dpi=(9, 9)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(ORDINARY)))
+def test_what_is_left_out_of_an_ordinary_file_is_no_pixel(number: int) -> None:
+    content = ORDINARY[number]
+    rest = pixels_only(content)
+    assert rest is not None
+    with Image.open(BytesIO(content)) as whole, Image.open(BytesIO(rest)) as left:
+        assert left.size == whole.size
+        assert left.mode == whole.mode
+        assert left.convert("RGBA").tobytes() == whole.convert("RGBA").tobytes()
+        if whole.format != "MPO":  # a photo with another for the other eye is no animation
+            assert getattr(left, "is_animated", False) == getattr(whole, "is_animated", False)

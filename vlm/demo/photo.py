@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from vlm.image.kinds import kind_of
-from vlm.image.load import ImageError, read_image
+from vlm.image.kinds import format_of, kind_of
+from vlm.image.load import FORMATS, ImageError, read_image
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000
@@ -68,9 +68,10 @@ def read_photo(content: bytes) -> Photo:
 def _for_visitors(error: ImageError, content: bytes) -> str:
     if error.kind == "oversized":
         return f"The picture is too large: {str(error).removeprefix('image: ')}"
-    if not isinstance(error.__cause__, UnidentifiedImageError):
-        return "The picture is damaged and cannot be read; choose another."
     kind = kind_of(content)
+    identified = not isinstance(error.__cause__, UnidentifiedImageError)
+    if kind is None and (identified or format_of(content, FORMATS)):
+        return "The picture is damaged and cannot be read; choose another."
     name = "not a picture" if kind is None else kind.name
     return f"This file is {name}, whatever its name says; choose a JPEG, PNG, WebP or GIF picture."
 

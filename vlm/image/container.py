@@ -1,7 +1,8 @@
 """Image files without the parts that their pixels do not need.
 
-Pillow parses comments, profiles and thumbnails as it opens a file, and fails with them. Its own
-switches for this are globals, which every thread would see.
+Pillow parses comments, profiles and thumbnails as it opens a file: it fails with them, and joins
+parts in a time that grows with the square of their number. Its own switches for this are globals,
+which every thread would see.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def pixels_only(content: bytes) -> bytes | None:
             return _PNG + b"".join(_png(content))
         if content.startswith(_JPEG):
             return _JPEG + b"".join(_jpeg(content))
+        if content.startswith(b"GIF8"):
+            return b"".join(_gif(content))
         if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             return _webp(content)
         if content[:4] in (b"II*\0", b"MM\0*"):
@@ -46,13 +49,15 @@ def _png(content: bytes) -> Iterator[bytes]:
         name, chunk = content[place + 4 : place + 8], content[place + 4 : end - 4]
         sound = content[end - 4 : end] == zlib.crc32(chunk).to_bytes(4)
         # An upper-case letter marks what a decoder must understand.
-        if name[:1].isupper() or (name in (b"tRNS", b"eXIf") and sound):
+        if name[:1].isupper() or (
+            sound and (name in (b"tRNS", b"eXIf") or (chunk[:4] == b"acTL" and len(chunk) == 12))
+        ):
             yield content[place:end]
         place = end
 
 
 def _jpeg(content: bytes) -> Iterator[bytes]:
-    place = len(_JPEG)
+    place, exif = len(_JPEG), False
     while (place := content.find(b"\xff", place)) >= 0:
         while content[place] == 0xFF:  # any number of them may fill the space before a marker
             place += 1
@@ -70,10 +75,36 @@ def _jpeg(content: bytes) -> Iterator[bytes]:
                 segment[2:7] == b"Adobe" and length > 13
             )
         else:
-            needed = segment[2:8] == b"Exif\0\0" or not (marker == 0xFE or marker & 0xF0 == 0xE0)
+            needed = not (marker == 0xFE or marker & 0xF0 == 0xE0)
+            if segment[2:8] == b"Exif\0\0":
+                needed, exif = not exif, True
         if needed:
             yield bytes((0xFF, marker)) + segment
         place += 1 + length
+
+
+def _gif(content: bytes) -> Iterator[bytes]:
+    place = 13 + _colours(content[10])
+    yield content[:place]
+    while place < len(content):
+        start, block = place, content[place]
+        if block == 0x21:  # an extension: of use are the times and transparent colours of frames
+            place += 2
+        elif block == 0x2C:  # a frame, its colours, and the width of its codes
+            place += 11 + _colours(content[place + 9])
+        else:
+            yield content[place:]
+            return
+        while length := content[place]:
+            place += 1 + length
+        place += 1
+        if block == 0x2C or content[start + 1 : start + 3] == b"\xf9\4":
+            yield content[start:place]
+
+
+def _colours(flags: int) -> int:
+    """Bytes of a table of colours."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _webp(content: bytes) -> bytes:
@@ -81,11 +112,13 @@ def _webp(content: bytes) -> bytes:
     while place + 8 <= len(content):
         name, length = struct.unpack_from("<4sI", content, place)
         end = place + 8 + length + length % 2
-        if name == b"VP8X":  # whether there are profile, EXIF and XMP; alpha and animation stay
-            chunks.append(content[place : place + 8] + bytes((content[place + 8] & 0b10010,)))
-            chunks.append(content[place + 9 : end])
-        elif name in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
-            chunks.append(content[place:end])
+        chunk = content[place:end]
+        if name == b"VP8X":  # says whether there are a profile and XMP, too
+            chunk = chunk[:8] + bytes((chunk[8] & 0b11010,)) + chunk[9:]
+        if name in (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF") or (
+            name == b"EXIF" and length and end <= len(content)
+        ):
+            chunks.append(chunk)
         place = end
     body = b"WEBP" + b"".join(chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
@@ -103,5 +136,7 @@ def _tiff(content: bytes) -> bytes:
         length = size.get(kind, len(content)) * number
         if length <= 4 or offset + length <= len(content):
             entries.append(content[place : place + 12])
-    table = struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
+    end = start + 2 + 12 * count
+    following = content[end : end + 4]
+    table = struct.pack(order + "H", len(entries)) + b"".join(entries) + following
     return content[:start] + table + content[start + len(table) :]

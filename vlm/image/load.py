@@ -28,6 +28,9 @@ MAX_BYTES = 256_000_000
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
 
+MAX_SCANNED = 16 * MAX_PIXELS
+"""Pixels of a progressive JPEG times its scans, of which there are about ten."""
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
 """Of files. Pillow knows more: some are rare and little tested, EPS starts another program, and ICO
 is decoded as it is opened, however large the picture inside."""
@@ -158,51 +161,55 @@ def _check_bytes(count: int, name: str) -> None:
 
 def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Loaded:
     _check_bytes(len(content), name)
+    if content.startswith(b"CR\2\0", 8):  # a camera's: as a TIFF it would be a thumbnail
+        raise _unidentified(content, name)
     try:
-        if content.startswith(b"CR\2\0", 8):  # its TIFF holds a thumbnail
-            raise UnidentifiedImageError("a camera's raw image")
-        try:
-            return _opened(content, read)
-        except Exception as error:
-            oversized = isinstance(error, _BOMBS) or getattr(error, "kind", "") == "oversized"
-            rest = None if oversized else pixels_only(content)
-            if rest is None:
-                raise
-        return _from_rest(rest, read)
+        return _opened(pixels_only(content) or content, read)
     except UnidentifiedImageError as error:
         kind = kind_of(content)
         if plug_ins and (formats := _added_formats("" if kind is None else kind.plug_in)):
             with suppress(UnidentifiedImageError):
                 return _opened(content, read, formats)
-        if kind is not None:
-            said = f"{name}: not a readable picture: this is {kind.name}. {kind.remedy}"
-            raise ImageError(said) from error
-        if (damaged := format_of(content, FORMATS)) is not None:
-            raise ImageError(
-                f"{name}: not a readable picture (a damaged {damaged} file)."
-            ) from None
-        raise
+        raise _unidentified(content, name) from error
+
+
+def _unidentified(content: bytes, name: str) -> Exception:
+    if (kind := kind_of(content)) is not None:
+        return ImageError(f"{name}: not a readable picture: this is {kind.name}. {kind.remedy}")
+    if (damaged := format_of(content, FORMATS)) is not None:
+        return ImageError(f"{name}: not a readable picture (a damaged {damaged} file).")
+    return UnidentifiedImageError("cannot identify image file")
 
 
 def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> Loaded:
-    with Image.open(BytesIO(content), formats=formats) as image:
-        return read(image)
-
-
-def _from_rest(rest: bytes, read: Read) -> Loaded:
-    """A picture that could not be read with its metadata, without."""
     try:
-        return _opened(rest, read)
+        with Image.open(BytesIO(content), formats=formats) as image:
+            _check_scans(image, content)
+            return read(image)
     except OSError as error:
-        if "truncated" not in str(error) or not rest.startswith(b"\xff\xd8"):
+        if "truncated" not in str(error) or not content.startswith(b"\xff\xd8"):
+            raise
+        if content.endswith(JPEG_END):
             raise
         # If nothing but the end marker is missing, the decoder skips what comes before it, and
         # otherwise takes it for pixels.
-        start = rest.removesuffix(JPEG_END[:1])
+        start = content.removesuffix(JPEG_END[:1])
         whole, other = (_opened(start + x + JPEG_END, read) for x in (b"", b"\x5a\xc3" * 99))
         if whole.image.tobytes() != other.image.tobytes():
             raise
         return whole
+
+
+def _check_scans(image: Image.Image, content: bytes) -> None:
+    """Refuse a progressive JPEG, in a TIFF too, that a few bytes a scan let take minutes."""
+    if image.format == "JPEG" or "jpeg" in str(image.info.get("compression")):
+        scans = content.count(b"\xff\xda")
+        if scans * image.width * image.height > MAX_SCANNED:
+            raise ImageError(
+                f"image: its {image.width:,} x {image.height:,} pixels are stored in {scans:,} "
+                f"scans; at most {MAX_SCANNED:,} pixels are read in all. Save it again.",
+                "oversized",
+            )
 
 
 def _added_formats(module: str) -> tuple[str, ...]:

@@ -145,7 +145,9 @@ def _bytes(values: np.ndarray, white_level: WhiteLevel) -> tuple[np.ndarray, boo
             f"white_level where only white is another value."
         )
     white = float(high or top) if white_level == "max" else float(white_level or top)
-    scaled = np.minimum(values, white) * np.float32(255 / white)
-    if whole:  # rounded down, but for what float32 has lost
-        scaled = np.floor(scaled + np.float32(1e-3))
-    return scaled.round().astype(np.uint8), bool(whole and white_level is None and 0 < high < 2**14)
+    result = np.empty(values.shape, np.uint8)
+    for rows in range(0, len(values), step := max(2**20 // values[0].size, 1)):  # bounds the memory
+        scaled = np.minimum(values[rows : rows + step], white) * np.float32(255 / white)
+        # Whole numbers are rounded down, but for what float32 has lost.
+        result[rows : rows + step] = scaled + np.float32(1e-3) if whole else scaled.round()
+    return result, bool(whole and white_level is None and 0 < high < 2**14)
