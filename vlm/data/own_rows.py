@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vlm.data.answers import NOTHING, annotators_answers, cell_content, plain_text
+from vlm.data.file_names import FileNames
 from vlm.data.literals import content_of
 from vlm.data.own_columns import MissingColumnError, hint, missing_columns
 from vlm.data.picture_file import PictureFile
 from vlm.data.problems import DataError, is_collecting, report
+from vlm.data.sources import note
 from vlm.data.table_file import Record
 from vlm.text.gate import clean_text
 
@@ -67,6 +69,7 @@ class OwnRows:
         self.folder, self.pictures = folder, pictures
         self.text, self.with_answers = text, with_answers
         self.answers_columns: set[str] = set()
+        self._files = FileNames()
         self.there: dict[str, None] = {}
 
     def __call__(self, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
@@ -210,9 +213,10 @@ class OwnRows:
             )
         # "a.jpg" and "./a.jpg" are one picture.
         path = os.path.normpath(os.path.join(self.folder, value))
-        if "\\" in value and not os.path.exists(path):  # of Windows
-            path = os.path.normpath(os.path.join(self.folder, value.replace("\\", "/")))
-        return path
+        found = os.path.normpath(self._files.find(path))  # so that one file has one name
+        if found != path:
+            note(os.path.dirname(found))
+        return found
 
 
 def _label(value: Any) -> str | None:

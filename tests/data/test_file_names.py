@@ -1,0 +1,87 @@
+"""Images are found by names that differ from theirs in Unicode form, case or slashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checked_files import check
+from own_files import write_rows
+from PIL import Image
+
+from vlm.data import OwnData
+from vlm.data.file_names import FileNames
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path, format="PNG")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("there", "given"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("a.jpg", "a.JPG"),
+        ("A.JPG", "a.jpg"),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301/a.png", "caf\u00e9/a.png"),  # a folder too
+        ("photos/a.png", "photos\\a.png"),
+        ("Photos/2020/a.PNG", "photos\\2020\\a.png"),
+        ("a\\b.png", "a\\b.png"),  # a backslash is a letter of this name
+    ],
+)
+def test_the_file_that_is_meant_is_found(tmp_path: Path, there: str, given: str) -> None:
+    path = image(tmp_path / there)
+    assert FileNames().find(str(tmp_path / given)) == str(path)
+
+
+def test_an_exact_name_goes_before_others(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.JPG"):
+        image(tmp_path / name)
+    assert FileNames().find(str(tmp_path / "a.JPG")) == str(tmp_path / "a.JPG")
+    with pytest.raises(ValueError, match=r"'a.JPG' and 'a.jpg'; expected the very name"):
+        FileNames().find(str(tmp_path / "A.jpg"))
+
+
+@pytest.mark.parametrize("given", ["b.jpg", "no/such/a.jpg", "a.jpg/x", "C:\\photos\\a.jpg"])
+def test_what_is_not_there_keeps_its_name(tmp_path: Path, given: str) -> None:
+    image(tmp_path / "a.jpg")
+    assert FileNames().find(str(tmp_path / given)) == str(tmp_path / given)
+
+
+def test_one_file_is_one_image_however_it_is_written(tmp_path: Path) -> None:
+    """So that no spelling of it lands in another split."""
+    image(tmp_path / "photos/cafe\u0301.JPG")
+    names = ("caf\u00e9.JPG", "cafe\u0301.jpg", "./Cafe\u0301.JPG", "cafe\u0301.JPG")
+    rows = [{"image": name, "question": f"is it {name}?", "answer": "yes"} for name in names]
+    path = write_rows(tmp_path / "my.jsonl", rows)
+    data = OwnData(str(path), validation=str(path), test=str(path), images=tmp_path / "photos")
+    assert set(data.table("train")["image"].to_pylist()) == {
+        str(tmp_path / "photos/cafe\u0301.JPG")
+    }
+
+
+def test_a_name_of_several_files_is_a_mistake_of_its_row(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.JPG"):
+        image(tmp_path / "photos" / name)
+    rows = [{"image": "A.jpg", "question": "is it red?", "answer": "yes"}]
+    (said,) = check(tmp_path, train=rows, validation=rows).errors.kept["wrong image"][:1]
+    assert "train.jsonl, line 1, column 'image'" in said
+    assert "'a.JPG' and 'a.jpg'" in said
+
+
+def test_a_file_that_got_its_right_name_is_found_again(tmp_path: Path) -> None:
+    """The table of the questions is kept, and was made when the file had another name."""
+    there = image(tmp_path / "photos/a.JPG")
+    rows = [{"image": "a.jpg", "question": "is it red?", "answer": "yes"}]
+    path = str(write_rows(tmp_path / "my.jsonl", rows))
+
+    def images() -> list[str]:
+        data = OwnData(path, validation=path, test=path, images=tmp_path / "photos")
+        return data.table("train")["image"].to_pylist()
+
+    assert images() == [str(there)]
+    renamed = there.rename(there.with_suffix(".jpg"))
+    assert images() == [str(renamed)]
