@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -16,7 +19,10 @@ from PIL import Image
 from vlm.demo import asker as asking
 from vlm.demo import uploads as uploading
 from vlm.demo.asker import Asker
+from vlm.demo.gate import Hosts
+from vlm.demo.page import build_page
 from vlm.demo.reader import Reader
+from vlm.demo.server import SESSIONS, application, limit_sessions
 from vlm.demo.uploads import Uploads
 from vlm.image.load import ImageError
 from vlm.inference import VQA
@@ -92,6 +98,25 @@ def test_an_output_that_is_not_finite_is_an_error(kind: str) -> None:
         Asker({kind: VQA(model)}).ask(RED, QUESTION, [kind], ["red", "green"])
 
 
+def test_sessions_are_limited_or_the_demo_does_not_start() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Gradio leaves event loops open
+        uploads = Uploads()
+        page = build_page(Asker({"it": VQA(untrained())}), uploads)
+        application(page, uploads, Hosts("127.0.0.1", 80))
+        assert page.state_holder.capacity == SESSIONS
+        messages = page._queue.pending_messages_per_session
+        for number in range(2 * SESSIONS):
+            messages[str(number)] = asyncio.Queue()
+            page.state_holder[str(number)]
+        assert len(messages) == len(page.state_holder.session_data) == SESSIONS
+        del messages.max_size
+        with pytest.raises(ValueError, match="its sessions cannot be limited"):
+            limit_sessions(page)
+        del page, messages
+        gc.collect()
+
+
 def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     uploads = Uploads()
     names = [uploads.add(b"%d" % n, "one") for n in range(uploading.VISITOR_UPLOADS + 1)]
@@ -99,6 +124,7 @@ def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
     assert uploads.get(names[0], "one") is None
     assert uploads.get(names[1], "one") == b"1"
     assert uploads.add(b"1", "one") == names[1], "the same picture has the same name"
+    monkeypatch.setattr(uploading, "LEAST_BYTES", 1)
     monkeypatch.setattr(uploading, "VISITOR_BYTES", 5)
     large = uploads.add(b"12345", "one")
     assert [uploads.get(name, "one") for name in names] == [None] * len(names)
@@ -109,5 +135,9 @@ def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
     assert uploads.get(large, "one") is None
     monkeypatch.setattr(uploading, "KEPT_SECONDS", -1)
     assert uploads.get(other, "two") is None
+    monkeypatch.undo()
+    monkeypatch.setattr(uploading, "ALL_BYTES", 100 * uploading.LEAST_BYTES)
+    small = [(uploads.add(b"small", str(number)), str(number)) for number in range(1000)]
+    assert [uploads.get(*one) is not None for one in small] == [False] * 900 + [True] * 100
     shown = uploads.show(b"for all, and for good")
     assert uploads.get(shown, "anybody") == b"for all, and for good"

@@ -24,6 +24,7 @@ from vlm.demo.uploads import Uploads
 
 FIRST_PORT, PORTS = 7860, 100
 SESSIONS = 256
+"""Visitors whose last answer is kept; some take a megabyte."""
 GRACE_SECONDS = 3
 
 
@@ -92,8 +93,6 @@ def application(
     app.post("/gradio_api/upload")(_upload(uploads))
     app.get("/gradio_api/file={name}")(_file(uploads))
     app.get("/gradio_api/upload_progress")(_progress)
-    # Of each session Gradio keeps the last values, results with their pictures included.
-    page.state_session_capacity = SESSIONS
     system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     # Fonts of the system: the themes' own come from another server.
     theme = gr.themes.Soft(
@@ -123,10 +122,26 @@ def application(
         theme=theme,
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
     )
-    # An assignment to what Gradio no longer reads would limit nothing.
-    if page.state_holder.capacity != SESSIONS:
-        raise ValueError(f"gradio {gr.__version__}: the number of sessions cannot be limited.")
+    limit_sessions(page)
     return app
+
+
+def limit_sessions(page: gr.Blocks) -> None:
+    """Gradio keeps each session's last values, and results that nobody fetched: both hold pictures.
+
+    Raises:
+        ValueError: a Gradio that keeps them in another place.
+    """
+    try:
+        waiting = page._queue.pending_messages_per_session
+        # What is read first is not just a new attribute that limits nothing.
+        _ = page.state_holder.capacity, waiting.max_size
+    except AttributeError as error:
+        raise ValueError(
+            f"gradio {gr.__version__}: its sessions cannot be limited ({error}); install the "
+            f"version of constraints.txt."
+        ) from error
+    page.state_holder.capacity = waiting.max_size = SESSIONS
 
 
 def _upload(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:

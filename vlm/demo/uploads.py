@@ -16,6 +16,8 @@ VISITOR_UPLOADS = 32
 VISITOR_BYTES = 10 * MAX_BYTES
 ALL_BYTES = 40 * MAX_BYTES
 """Caps: what was used longest ago is forgotten first. All questions that may wait fit in."""
+LEAST_BYTES = MAX_BYTES // 100
+"""That a picture counts for at least: there must not be a million small ones either."""
 
 
 @dataclass
@@ -23,6 +25,10 @@ class _Upload:
     content: bytes
     visitor: str
     used: float
+
+    @property
+    def size(self) -> int:
+        return max(len(self.content), LEAST_BYTES)
 
 
 class Uploads:
@@ -77,14 +83,14 @@ class Uploads:
     def _forget(self, visitor: str) -> None:
         old = monotonic() - KEPT_SECONDS
         mine = [name for name, upload in self._kept.items() if upload.visitor == visitor]
-        count, size = len(mine), sum(len(self._kept[name].content) for name in mine)
+        count, size = len(mine), sum(self._kept[name].size for name in mine)
         for name in mine:
             if count <= VISITOR_UPLOADS and size <= VISITOR_BYTES:
                 break
-            count, size = count - 1, size - len(self._kept.pop(name).content)
-        total = sum(len(upload.content) for upload in self._kept.values())
+            count, size = count - 1, size - self._kept.pop(name).size
+        total = sum(upload.size for upload in self._kept.values())
         while self._kept:
             name, upload = next(iter(self._kept.items()))
             if total <= ALL_BYTES and upload.used >= old:
                 break
-            total -= len(self._kept.pop(name).content)
+            total -= self._kept.pop(name).size
