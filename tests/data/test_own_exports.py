@@ -66,6 +66,11 @@ def cells(delimiter: str, end: str) -> str:
         ("tabs.csv", cells("\t", "\n").encode()),
         ("bars.csv", cells("|", "\n").encode()),
         ("commas.tsv", cells(",", "\n").encode()),
+        ("spaces after commas.csv", cells(", ", "\n").replace("café", '"café"').encode()),
+        (
+            "under a line.txt",
+            cells("\t", "\n").replace("answer\n", "answer\n---\t:---\t---\n").encode(),
+        ),
         ("no end.csv", cells(",", "\n").rstrip().encode()),
         ("packed.csv", gzip.compress(cells(",", "\n").encode())),
         ("unpacked by a browser.csv.gz", cells(",", "\n").encode()),
@@ -249,6 +254,7 @@ def test_what_a_text_writes_out(text: str, wanted: Any) -> None:
         "[['a' 'b']\n ['c']]",
         "{1, 2}",
         "[__import__('os')]",
+        'c("yes", "no")',
         "defaultdict(<class 'int'>, {'a': 1})",
     ],
 )
@@ -257,7 +263,7 @@ def test_what_looks_like_a_list_and_is_none_is_refused(text: str) -> None:
         content_of(text)
 
 
-@pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "#N/A", "#NAME?"])
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "#N/A", "#NAME?", "\\N"])
 def test_a_missing_value_is_no_text(nothing: str, tmp_path: Path) -> None:
     path = tmp_path / "my.csv"
     path.write_text(f"image,question,answer,group,type\na,?,x,{nothing},{nothing}\n")
@@ -268,7 +274,7 @@ def test_a_missing_value_is_no_text(nothing: str, tmp_path: Path) -> None:
         read(path, "train")
     path.write_text(f"image,question,answer\na,{nothing},x\n")
     with pytest.raises(
-        DataError, match=rf"got '{re.escape(nothing)}', which stands for a missing value"
+        DataError, match=rf"got {re.escape(repr(nothing))}, which stands for a missing value"
     ):
         read(path, "train")
 
@@ -286,7 +292,8 @@ def test_a_missing_value_is_no_text(nothing: str, tmp_path: Path) -> None:
         ("my.feather", b"ARROW1\0\0", "an Arrow or Feather file"),
         ("my.csv", b"<!DOCTYPE html>\n<html>", "a web page. Download the file itself"),
         ("my.csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        ("my.csv", cells(",", "\n").encode("utf-16-le"), "in UTF-16 without a mark"),
+        ("my.csv", cells(",", "\n").encode("utf-16-le"), "another form than UTF-8. Save it as"),
+        ("my.csv", cells(",", "\n").encode("utf-32"), "another form than UTF-8"),
         ("my.csv", cells(";", "\r\n").encode("cp1252") * 3,
          r"line 2, byte 61: not UTF-8 text; save .* \(in Excel as 'CSV UTF-8'\)"),
         ("my.jsonl", (json.dumps(ROWS[0], ensure_ascii=False) + "\n").encode("cp1252") * 9,
@@ -321,8 +328,39 @@ def test_pictures_of_hugging_face_in_a_text(tmp_path: Path) -> None:
     assert data.picture_source(key) == image["bytes"]
 
 
+def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("image,question\nfile:///tmp/a%20b.png,?\n")
+    assert read(path)["image"].to_pylist() == ["/tmp/a b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "kind", "said"),
+    [
+        ("my.jsonl", "{'image': 'a'}\n" * 3, "unreadable line", r"double quotes\)\.$"),
+        ("my.jsonl", '{"image": "a"},\n' * 3, "unreadable line", "Extra data.*one object on each"),
+        ("my.csv", 'image,question,answer\na,"\\"red\\"?",x\n' * 2, "unreadable line", "twice"),
+        ("my.csv", "image,question,answer\na,?,'{yes,no}'\n".replace("'", '"') * 2, "wrong answer",
+         "looks like a list or an object"),
+        ("my.csv", "My data,,\n\na,?,x\n", "missing column", "The first line has to name the col"),
+        ("my.json", '[{"image_id": 1, "question": "?", "question_id": 2}]', "missing column",
+         r"such as --data.columns='\{image: image_id\}'\.$"),
+    ],
+)  # fmt: skip
+def test_a_cause_is_not_followed_by_what_comes_of_it(
+    name: str, written: str, kind: str, said: str, tmp_path: Path
+) -> None:
+    """Every row is refused for one thing, and nothing is said of there being no row then."""
+    (tmp_path / name).write_text(written)
+    found = check_data(OwnData(str(tmp_path / name)), images=False)
+    assert list(found.errors.counts) == [kind]
+    assert re.search(said, found.errors.kept[kind][0])
+
+
 def test_paths_of_windows(tmp_path: Path) -> None:
     (tmp_path / "odd\\name.png").touch()
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics/000.png").touch()
     path = tmp_path / "my.csv"
     path.write_text("image,question,answer\npics\\000.png,?,x\nodd\\name.png,?,x\n")
     images = read(path)["image"].to_pylist()

@@ -129,7 +129,7 @@ def test_figures_of_the_evaluator(root: Path) -> None:
 
 
 # They are meant to be: 30 epochs learn all of them.
-@pytest.mark.filterwarnings("ignore:.* test questions are trained on too:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* questions are trained on too:UserWarning")
 def test_the_figures_reach_the_report(root: Path) -> None:
     save(root / "questions1.2/train_balanced_questions.json", VAL)
     (root / "images").mkdir()

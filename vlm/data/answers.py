@@ -27,6 +27,7 @@ NOTHING = (
     "NaN",
     "<NA>",
     "NaT",
+    "\\N",
     "#N/A",
     "#NAME?",
     "#REF!",

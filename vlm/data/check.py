@@ -18,7 +18,7 @@ from vlm.data.choices import choice_mistakes
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.floors import best_scores, compute_floors
 from vlm.data.problems import DataError, Problems, collecting
-from vlm.data.questions import MEANT, UNUSED, source_of, stream, with_rows
+from vlm.data.questions import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
 from vlm.data.shared import shared_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -84,6 +84,9 @@ class _Check:
                 try:
                     if self.data.has(split):
                         self.tables[split] = self.data.table(split)
+                except TooFewError as error:
+                    if not self.found.errors.counts:
+                        self.found.errors.add_once(error.kind, str(error))
                 except (DataError, OSError) as error:
                     # A file that cannot be read, or cut, fails for each of its splits.
                     self.found.errors.add_once(getattr(error, "kind", DataError.kind), str(error))

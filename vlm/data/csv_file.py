@@ -44,7 +44,9 @@ def read_csv(
         elif line.strip(DELIMITERS + '" \r\n'):
             delimiter = _delimiter(line, columns, delimiter)
             break
-    reader = csv.reader(chain(begin, lines), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        chain(begin, lines), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     header: list[str] = []
     while True:
         number = reader.line_num + 1
@@ -59,7 +61,7 @@ def read_csv(
                 f'line break stands in "quotes", and a quote in it twice.',
             )
             continue
-        if not any(map(str.strip, cells)):
+        if not any(cell.strip(" \t-:") for cell in cells):  # empty, or a line under the header
             continue
         if not header:
             header = [name.strip("\ufeff \t\r\n\xa0") for name in cells]

@@ -150,14 +150,15 @@ def _open(path: str | Path) -> IO[bytes]:
     file: Any = opened(path, "rb")
     try:
         head = file.peek(64)[:64]
-        if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # Excel's "Unicode text", PowerShell
+        marked = head.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+        if marked and head[2:4] != b"\0\0":  # Excel's "Unicode text", PowerShell
             with file:
                 return io.BytesIO(file.read().decode("utf-16").encode())
     except (EOFError, OSError, zlib.error, UnicodeDecodeError):
         return opened(path, "rb")  # whoever reads it says where it ends
     what = next((found for begin, found in NO_TEXT.items() if head.startswith(begin)), None)
     if what is None and b"\0" in head:
-        what = "no text, or one in UTF-16 without a mark", "Save it as UTF-8."
+        what = "no text, or one in another form than UTF-8", "Save it as UTF-8."
     if what is not None:
         file.close()
         raise DataError(f"{path}: this is {what[0]}. {what[1]}")
@@ -183,10 +184,12 @@ def _parse(
         byte += start + len(BOM_UTF8) * content.startswith(BOM_UTF8)
         place, remedy = f"the text ends at byte {start + len(content)}", ""
         if one_line:
-            place, remedy = f"column {error.colno}", " A quote or a bracket may not be closed."
-        elif error.msg == "Extra data":
-            remedy = " Expected one list of objects, or one object on each line."
+            place = f"column {error.colno}"
         to_the_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        if error.msg == "Extra data":
+            remedy = " Expected one list of objects, or one object on each line."
+        elif to_the_end and one_line:
+            remedy = " A quote or a bracket may not be closed."
         if to_the_end and not (one_line and content.endswith(b"\n")):  # others follow
             remedy += " If the file was cut short, get it again."
         # json's own words end in "at" or a colon, before a place within what it was given.

@@ -10,7 +10,9 @@ import tokenize
 import warnings
 from typing import Any
 
-_CALL = re.compile(r"(?:np\.|numpy\.)?(?:array|Counter|OrderedDict|defaultdict|frozenset)\(")
+_CALL = re.compile(
+    r"(?:np\.|numpy\.)?(?:array|Counter|OrderedDict|defaultdict|frozenset)\(|c\(['\"]"
+)
 _BARE = re.compile(r"(?:(?:np|numpy)\.\w+)|array|Counter|OrderedDict|defaultdict|frozenset|Decimal")
 _UNDIVIDED = re.compile(r"(?:['\"]|\d\.?)\s+(?:['\"]|\d)")
 """Two values with no comma between: of numpy."""

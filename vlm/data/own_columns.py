@@ -53,7 +53,7 @@ def meant(
         columns: our names of columns -> the file's.
         mapped: those of them that the user named.
     """
-    plain = {re.sub(r"[\W_]", "", name.lower()): name for name in unused}
+    plain = {_plain(name): name for name in unused}
     found: dict[str, str] = {}
     for ours, others in OTHERS.items():
         if columns[ours] not in there:
@@ -110,6 +110,7 @@ def _likely(
             likely[name] = near[0]
             rest.remove(near[0])
     left = [name for name in missing if name not in likely]
+    rest = [name for name in rest if not any(_plain(name) in others for others in OTHERS.values())]
     if len(left) == len(rest):
         likely |= dict(zip(left, rest, strict=True))
     return likely
@@ -117,6 +118,10 @@ def _likely(
 
 def _unused(there: Collection[str], used: Collection[str]) -> list[str]:
     return [name for name in there if name not in used]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _as_yaml(name: str) -> str:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from vlm.data.answers import NOTHING, annotators_answers, cell_content, plain_text
 from vlm.data.file_names import FileNames
@@ -96,6 +98,8 @@ class OwnRows:
             if not place and missing:
                 lacking = missing
                 message = missing_columns(missing, record.columns, self.columns, self.mapped)
+                if self.text and len(missing) == 3:
+                    message += " The first line has to name the columns."
                 said = f"{record.place}: {message}"
                 if not is_collecting():
                     raise MissingColumnError(said)
@@ -206,6 +210,8 @@ class OwnRows:
         clean_text(value)  # which a path must pass, and need not resemble
         if not (value := value.strip()):
             return None
+        if value.startswith("file://"):
+            value = url2pathname(urlsplit(value).path)
         if _URL.match(value):
             raise ValueError(
                 f"got the address {value[:80]!r}; pictures are not fetched while training: "

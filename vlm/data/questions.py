@@ -44,6 +44,10 @@ ROWS_AT_ONCE = 8192
 """Rows that are Python objects at a time; the others are Arrow's."""
 
 
+class TooFewError(DataError):
+    """There is nothing to divide; a consequence where rows were left out for their mistakes."""
+
+
 def question_table(
     rows: Iterable[dict[str, Any]], source: str, columns: Mapping[str, str] | None = None
 ) -> pa.Table:
@@ -273,9 +277,9 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     groups = split_groups(table)
     count = int(groups.max(initial=-1)) + 1
     if count < 2:
-        raise DataError(
-            f"The questions are about {count} different images or groups; wanted two at least, to "
-            f"hold one out for validation."
+        raise TooFewError(
+            f"{source_of(table) or 'data'}: the questions are about {count} different images or "
+            f"groups; expected two at least, to hold one out for validation."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
