@@ -186,7 +186,7 @@ class FeatureCache:
             content = pictures.content(image)
             if hashlib.sha256(content).digest() != digest:
                 raise ImageError(f"{image}: the file changed while it was read; start again.")
-            return transform(load_picture(image, lambda image: content))
+            return transform(load_picture(image, lambda image: content, transform.white_level))
 
         keys = list(missing)
         chunks = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlm.data.memory import ALONE, Keepers, check_kept
 from vlm.features import Features
-from vlm.image.load import ImageError, load_image
+from vlm.image.load import ImageError, WhiteLevel, load_image
 from vlm.image.transform import ImageTransform
 
 PictureSource = Callable[[str], str | bytes]
@@ -83,20 +83,22 @@ class ImageStore:
 
     def _read(self, path: str, question: str) -> Tensor:
         try:
-            return self.transform(load_picture(path, self.source))
+            return self.transform(load_picture(path, self.source, self.transform.white_level))
         except ImageError as error:
             raise ImageError(f"Question {question!r}: {error}", error.kind) from error
 
 
-def load_picture(image: str, source: PictureSource | None) -> Image.Image:
-    """The picture of a table's `image`.
+def load_picture(
+    image: str, source: PictureSource | None, white_level: WhiteLevel = None
+) -> Image.Image:
+    """The picture of a table's `image`; `white_level` is that of `load_image`.
 
     Raises:
         ImageError: naming the image and the reason.
     """
     found = image if source is None else source(image)
     try:
-        return load_image(found)
+        return load_image(found, white_level)
     except ImageError as error:
         if isinstance(found, str):
             raise

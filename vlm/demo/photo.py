@@ -62,6 +62,8 @@ def read_photo(content: bytes) -> Photo:
         )
     if read.mode == "CMYK":
         notes.append("The picture has printing colours (CMYK); they were converted.")
+    if read.narrow:
+        notes.append("The picture has 16 bits, uses only the lowest quarter of them and is dark.")
     return Photo(digest_of(content), read.image, tuple(notes))
 
 

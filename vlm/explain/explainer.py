@@ -74,7 +74,7 @@ def make_case(
     transform: Any = model.image_encoder.transform
     size = (1, 1)
     if isinstance(transform, ImageTransform):
-        image = load_image(image)
+        image = load_image(image, transform.white_level)
         size = image.size
     return Case(model, transform.stack([transform.open(image)]), size, question, answer, choices)
 

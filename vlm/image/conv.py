@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from vlm.features import masked_max
 from vlm.image.base import PictureEncoder
+from vlm.image.load import WhiteLevel
 from vlm.image.transform import ImageTransform
 
 
@@ -24,10 +25,15 @@ class ConvNet(PictureEncoder):
         image_size: height and width of the input in pixels; a multiple of 2 ** stages.
         widths: channels of each stage, the first at half the input's resolution.
         dropout: share of the pooled and token channels dropped in training, in [0, 1).
+        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
     """
 
     def __init__(
-        self, image_size: int = 64, widths: Sequence[int] = (16, 32, 32, 64), dropout: float = 0.0
+        self,
+        image_size: int = 64,
+        widths: Sequence[int] = (16, 32, 32, 64),
+        dropout: float = 0.0,
+        white_level: WhiteLevel = None,
     ) -> None:
         scale = 2 ** len(widths)
         if not widths or image_size % scale or image_size < scale:
@@ -39,7 +45,7 @@ class ConvNet(PictureEncoder):
         super().__init__(
             dim=sum(widths),
             grid=(side, side),
-            transform=ImageTransform((image_size, image_size)),
+            transform=ImageTransform((image_size, image_size), white_level=white_level),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
         )

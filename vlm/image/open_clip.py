@@ -13,6 +13,7 @@ from vlm.clip_towers import check_stored, load_tower, read_config
 from vlm.hub import prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
 
 _FITS: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
@@ -39,6 +40,7 @@ class OpenClipImageEncoder(PictureEncoder):
         stages: which layers to put side by side in each token, on the grid of the last one named;
             -1 is the last.
         config: the configuration itself; `name` is not read then.
+        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
@@ -57,6 +59,7 @@ class OpenClipImageEncoder(PictureEncoder):
         pool: Literal["mean", "max"] = "mean",
         stages: Sequence[int] | None = None,
         config: dict[str, Any] | None = None,
+        white_level: WhiteLevel = None,
     ) -> None:
         check_pool(pool)
         full = read_config(name, pretrained) if config is None else config
@@ -78,6 +81,7 @@ class OpenClipImageEncoder(PictureEncoder):
                 (height, width),
                 preprocess["interpolation"],
                 fit or _FITS[preprocess["resize_mode"]],
+                white_level=white_level,
             ),
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),

@@ -15,6 +15,7 @@ from vlm.allowed import nothing, options, word
 from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
 from vlm.reach import hub_access
 from vlm.weights import load_into, read_weights
@@ -56,6 +57,7 @@ class TimmEncoder(PictureEncoder):
         stages: which outputs of the model's `forward_intermediates` to put side by side in each
             token, on the grid of the last one named: the scales of a convolutional network or the
             layers of a transformer, -1 the last. None is the output of `forward_features`.
+        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
@@ -75,6 +77,7 @@ class TimmEncoder(PictureEncoder):
         fit: Fit | None = None,
         pool: Literal["mean", "max"] = "mean",
         stages: Sequence[int] | None = None,
+        white_level: WhiteLevel = None,
     ) -> None:
         from timm.data import resolve_model_data_config
 
@@ -104,7 +107,7 @@ class TimmEncoder(PictureEncoder):
         super().__init__(
             dim=tokens.shape[2],
             grid=grid,
-            transform=_transform((height, width), data, fit),
+            transform=_transform((height, width), data, fit, white_level),
             mean=data["mean"],
             std=data["std"],
         )
@@ -247,10 +250,12 @@ def _grid(tokens: int, height: int, width: int, name: str) -> tuple[int, int]:
     return rows, tokens // rows
 
 
-def _transform(size: tuple[int, int], data: dict[str, Any], fit: Fit | None) -> ImageTransform:
+def _transform(
+    size: tuple[int, int], data: dict[str, Any], fit: Fit | None, white_level: WhiteLevel
+) -> ImageTransform:
     known = ("bilinear", "bicubic", "lanczos", "nearest")
     interpolation: Any = data["interpolation"] if data["interpolation"] in known else "bicubic"
     if fit is None:
         fit = "squash" if data["crop_mode"] == "squash" else "crop"
     share = data["crop_pct"] if fit == "crop" else 1.0
-    return ImageTransform(size, interpolation, fit, share)
+    return ImageTransform(size, interpolation, fit, share, white_level)

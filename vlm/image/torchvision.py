@@ -12,6 +12,7 @@ from vlm.allowed import nothing, options, word
 from vlm.hub import nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
 from vlm.reach import url_access
 from vlm.weights import load_into, read_weights
@@ -41,6 +42,7 @@ class TorchvisionEncoder(PictureEncoder):
         pool: "mean" of the tokens, as most weights were trained, or "max".
         stages: which maps to put side by side in each token, on the grid of the last one named:
             the model's maps of different sizes, -1 the last; the layers of a transformer.
+        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name, weights that do not fit, stages that the model has not.
@@ -59,6 +61,7 @@ class TorchvisionEncoder(PictureEncoder):
         fit: Fit | None = None,
         pool: Literal["mean", "max"] = "mean",
         stages: Sequence[int] | None = None,
+        white_level: WhiteLevel = None,
     ) -> None:
         check_pool(pool)
         recipe = _recipe(name)
@@ -79,7 +82,11 @@ class TorchvisionEncoder(PictureEncoder):
             dim=maps.shape[1],
             grid=(maps.shape[2], maps.shape[3]),
             transform=ImageTransform(
-                (side, side), preset.interpolation.value, fit, share if fit == "crop" else 1.0
+                (side, side),
+                preset.interpolation.value,
+                fit,
+                share if fit == "crop" else 1.0,
+                white_level,
             ),
             mean=tuple(preset.mean),
             std=tuple(preset.std),

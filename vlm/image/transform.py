@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlm.image.load import Source, load_image
+from vlm.image.load import Source, WhiteLevel, load_image
 
 GREY = 128
 
@@ -38,15 +38,18 @@ class ImageTransform:
             the aspect and the whole photo, in the middle of empty borders, and a fourth channel
             says where the photo is.
         crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
+        white_level: which value of a grey image of 16 bits or floats is white, above 0: 4095 of 12
+            bits; "max" is each image's own maximum; None is 65,535, and 1 for floats.
 
     Raises:
-        ValueError: a size, filter, fit or share that does not exist.
+        ValueError: a size, filter, fit, share or level that does not exist.
     """
 
     size: tuple[int, int]
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     fit: Fit = "squash"
     crop_share: float = 1.0
+    white_level: WhiteLevel = None
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1:
@@ -59,6 +62,12 @@ class ImageTransform:
             raise ValueError(f"fit: got {self.fit!r}; wanted 'squash', 'crop' or 'pad'.")
         if not 0 < self.crop_share <= 1:
             raise ValueError(f"crop_share: got {self.crop_share}; wanted a share in (0, 1].")
+
+        level = self.white_level
+        if level not in (None, "max") and not (isinstance(level, (int, float)) and 0 < level < 1e9):
+            raise ValueError(
+                f"white_level: got {level!r}; expected a value above 0, such as 4095, or 'max'."
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,7 +108,7 @@ class ImageTransform:
 
     def open(self, source: Source) -> Tensor:
         """The same of a picture in any form that `load_image` takes."""
-        return self(load_image(source))
+        return self(load_image(source, self.white_level))
 
     def stack(self, items: Sequence[Tensor]) -> Tensor:
         """One batch: (U, *shape)."""
