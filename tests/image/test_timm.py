@@ -122,6 +122,7 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
         "fit": None,
         "pool": "mean",
         "stages": None,
+        "white_level": None,
     }
 
     # Pretrained, with a timm that need not fetch: the weights come from a file.
