@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from vlm.fusion import ConcatMLP, CrossAttention, Pooled, Product
+from vlm.fusion import ConcatMLP, CrossAttention, GlimpseAttention, Pooled, Product, Sum
+from vlm.heads import Generation, MultiTask
 from vlm.image import ConvNet
 from vlm.part import Configured, Part, build
 from vlm.text import BagOfWords, WordTokenizer
@@ -219,3 +220,20 @@ def test_open_arguments_are_kept_by_name() -> None:
     assert Open(a=1, b=2).config["init_args"] == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match=r"\*sizes: got \(1, 2\); a part can only be rebuilt from"):
         Open(1, 2)
+
+
+MADE = {
+    "merge": lambda merge: Pooled(64, 32, merge=merge),
+    "score": lambda merge: GlimpseAttention(64, 32, score=merge),
+    "decoder": lambda decoder: Generation(64, decoder),
+    "heads": lambda head: MultiTask(64, {"one": head}),
+}
+
+
+@pytest.mark.parametrize("argument", MADE)
+def test_a_part_where_its_factory_is_expected(argument: str) -> None:
+    expected = "expected a class, or functools.partial of one"
+    with pytest.raises(TypeError, match=f"{argument}: got Sum, made already; {expected}"):
+        MADE[argument](Sum(64, 32))
+    with pytest.raises(TypeError, match=f"{argument}: got 'Sum'; {expected}"):
+        MADE[argument]("Sum")

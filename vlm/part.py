@@ -13,8 +13,8 @@ import importlib
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from functools import partial
-from typing import Any, ClassVar, Self
+from functools import cache, partial
+from typing import Any, ClassVar, Self, get_type_hints
 
 from torch import nn
 
@@ -52,6 +52,7 @@ class Configured:
         # `bind_partial`: copies and unpickled objects come through here with no arguments.
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()  # stored too, so that a default may change without harm
+        _check_factories(cls, bound.arguments)
         object.__setattr__(made, "arguments", _copied(_by_name(bound)))
         # FSDP2 puts a class of its own in the place of a module's.
         object.__setattr__(made, "made_as", cls)
@@ -77,6 +78,30 @@ class Part(Configured, nn.Module):
         does not know better, one layer with all of them."""
         names = [name for name, _ in self.named_parameters()]
         return [names] if names else []
+
+
+def _check_factories(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse what is made already, or makes nothing, where the class makes a part itself."""
+    for name in _factories(cls) & arguments.keys():
+        given = arguments[name]
+        for value in given.values() if isinstance(given, Mapping) else [given]:
+            if value is not None and (isinstance(value, Configured) or not callable(value)):
+                got = type(value).__name__ if isinstance(value, Configured) else repr(value)
+                raise TypeError(
+                    f"{cls.__name__}: {name}: got {got}{', made already' * callable(value)}; "
+                    f"expected a class, or functools.partial of one with its other arguments: "
+                    f"{cls.__name__} gives it the widths."
+                )
+
+
+@cache
+def _factories(cls: type) -> frozenset[str]:
+    """The arguments of a constructor that make parts, by their types."""
+    try:
+        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    except NameError:  # types that are there for a type checker alone
+        return frozenset()
+    return frozenset(name for name, hint in hints.items() if "Callable[" in str(hint))
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:

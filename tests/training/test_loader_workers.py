@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from training_runs import fit, run, seconds_since
+from conftest import ROOT
+from training_runs import ENVIRONMENT, command, fit, run, seconds_since
 
 pytestmark = pytest.mark.slow
 CAUSES = {
@@ -34,3 +36,18 @@ def test_the_training_ends_and_says_why(
     assert re.search(f"^vlm: {CAUSES[name]}", ended.stderr, re.MULTILINE), ended.stderr
     # Of the traceback of the process that waited for it.
     assert "vlm/training/command.py" not in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(("hard", "code"), [(200, 1), (1000, 0)])
+def test_few_file_handles_are_raised_or_refused(
+    hard: int, code: int, data: Path, tmp_path: Path
+) -> None:
+    """A worker that cannot open a file for a tensor would wait for ever."""
+    told = fit(data, tmp_path, "--data.workers=2", "--trainer.max_epochs=1")
+    limited = ["bash", "-c", f'ulimit -Sn 30; ulimit -Hn {hard}; exec "$@"', "-", *command(told)]
+    ended = subprocess.run(
+        limited, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == code, ended.stderr[-3000:]
+    expected = "data.workers: got 2 where a process may open 200 files (ulimit -n); expected at lea"
+    assert (expected in ended.stderr) == bool(code)

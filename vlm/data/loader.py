@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import resource
 import signal
 from collections.abc import Iterator
 from math import ceil, prod
@@ -64,6 +65,7 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         there = int(sampler.groups.max(initial=-1)) + 1
         most = min(data.images_per_batch, there, ceil(sampler.units / trainer.world_size))
         check_batch(most, prod(images.transform.shape))
+    check_handles(data.workers)
     model: Any = data.trainer.lightning_module.model
     asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
     return (ResumableLoader if training else OwnLoader)(
@@ -81,6 +83,29 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
         worker_init_fn=outlive_a_signal,
         pin_memory=trainer.strategy.root_device.type == "cuda",
     )
+
+
+HANDLES = 128
+"""File handles of a process, and of what each of its workers has under way."""
+
+
+def check_handles(workers: int) -> None:
+    """Make room for the tensors that loader workers pass on, each of which is an open file. Where
+    there is none, a worker waits for ever.
+
+    Raises:
+        DataError: the system allows fewer.
+    """
+    needed = HANDLES * (1 + workers)
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not workers or now == resource.RLIM_INFINITY or now >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise DataError(
+            f"data.workers: got {workers} where a process may open {most} files (ulimit -n); "
+            f"expected at least {needed}. Raise the limit, or use data.workers=0."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def _unchanged(batch: Any) -> Any:

@@ -189,7 +189,7 @@ def check_bf16(part: nn.Module, inputs: Inputs) -> None:
 
 
 def check_functional(part: nn.Module, inputs: Inputs) -> None:
-    """torch.func: the gradients of single rows, one at a time under vmap, add up to those of all."""
+    """torch.func: the gradients of single rows, under vmap, add up to those of all."""
     work = promise(part, "torch.func.functional_call, grad and vmap work")
     with work, warnings.catch_warnings():
         # torch warns about its own pieces that are slow under vmap.

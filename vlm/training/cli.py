@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from vlm.training.run_folder import (
     last_checkpoint,
     new_folder,
 )
+from vlm.training.run_lock import training_in
 from vlm.training.run_report import RunReport
 from vlm.training.signals import handlers_kept, leave_at_signals
 from vlm.training.silence import silence
@@ -72,7 +74,7 @@ class VQACLI(LightningCLI):
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
         silence()
-        with handlers_kept():
+        with handlers_kept(), ExitStack() as self._held:
             super().__init__(
                 VQATask,
                 VQADataModule,
@@ -264,7 +266,10 @@ class VQACLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        if self.checkpoint and self.subcommand != "fit":
+        fits, first = self.subcommand == "fit", self.trainer.is_global_zero
+        if first and not fits:
+            self.run_folder.mkdir(parents=True, exist_ok=True)  # or fail before the evaluation
+        if self.checkpoint and not fits:
             self.model.about = self.checkpoint.about
             return
         self.model.about = {
@@ -275,7 +280,7 @@ class VQACLI(LightningCLI):
             "torch": str(torch.__version__),
             "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
         }
-        if self.subcommand == "fit":
+        if fits:
             try:
                 check_plan(self.model.layers, self.model.tuning, self.trainer.max_epochs)
             except ValueError as error:
@@ -285,10 +290,13 @@ class VQACLI(LightningCLI):
                 self.datamodule.skip_unreadable(split)
             training = facts(self._plain_config(), self.datamodule, self.trainer)
             if self.checkpoint:
-                self.model.continues = self.checkpoint.path
-                self.model.about["seconds"] = self.checkpoint.about.get("seconds", 0.0)
                 stored = self.checkpoint.about.get("training", {})
                 self._refuse(fact_differences(stored, training), "training")
+            if first:
+                self._held.enter_context(training_in(self.run_folder))
+            if self.checkpoint:
+                self.model.continues = self.checkpoint.path
+                self.model.about["seconds"] = self.checkpoint.about.get("seconds", 0.0)
                 for logger in self.trainer.loggers:
                     if isinstance(logger, CSVLogger):
                         continue_metrics(logger, self.checkpoint.step)

@@ -76,6 +76,11 @@ def _explained(error: Exception) -> str | None:
             f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Make room and "
             f"continue from the last checkpoint."
         )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror}). Results "
+            f"go into run.folder: choose one that you may write."
+        )
     if not isinstance(error, (MemoryError, RuntimeError)):
         return None
     if re.search(r"Connection (closed|reset) by peer|Connection was likely closed", str(error)):

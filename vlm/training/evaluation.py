@@ -23,6 +23,9 @@ from vlm.heads.multi_task import MultiTask, answering
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 from vlm.training.health import check_finite
 
+NO_TYPE = "(none)"
+"""Of questions without a type, where others have one."""
+
 
 class Prediction(NamedTuple):
     """One answered question.
@@ -159,10 +162,14 @@ class Evaluation:
         Args:
             column: of the questions; None for the one that the data set reports by.
         """
-        keys = self.table[column or self.data.types].to_pylist()
-        if not self.scores or None in keys:
+        keys = self.keys(column or self.data.types)
+        if not self.scores or set(keys) == {NO_TYPE}:
             return {}
         return dict(sorted(accuracy_by(self.scores, keys).items()))
+
+    def keys(self, column: str) -> list[str]:
+        """The type of each question in a column; `NO_TYPE` for one that has none."""
+        return [NO_TYPE if key is None else key for key in self.table[column].to_pylist()]
 
     def summary(self) -> dict[str, float]:
         """The accuracies of a `MultiTask`'s heads, exact match and ANLS of a head that writes, and

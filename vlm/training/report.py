@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from vlm.data.floors import Floors
 from vlm.metrics import bootstrap_interval, per_answer
 from vlm.training.evaluation import Evaluation
 
+TYPES_SHOWN = 20
+"""Of the data's own types of questions, the most frequent have a line in the table."""
+
 
 def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str, Any]]:
     """Accuracy, interval, floors and ceiling, overall and by answer type; all in [0, 1].
@@ -26,6 +29,31 @@ def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str,
     """
     if not evaluation.scores:
         raise ValueError("This split has no answers to score by; use `predict` to write answers.")
+    return _rows(evaluation, floors, evaluation.data.types, [None, *evaluation.types()])
+
+
+def type_rows(evaluation: Evaluation, floors: Floors | None) -> tuple[list[dict[str, Any]], str]:
+    """The same by the data's own type of question, the most frequent first.
+
+    Returns:
+        The rows, and a line about types that have none. Empty where the data have no such types, or
+        `report_rows` goes by them.
+    """
+    types = {} if evaluation.data.types == "question_type" else evaluation.types("question_type")
+    names = sorted(types, key=lambda name: -types[name].questions)
+    shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
+    questions = sum(types[name].questions for name in rest)
+    more = (
+        f"{len(rest):,} more types, with {questions:,} questions: see the file of results"
+        if rest
+        else ""
+    )
+    return _rows(evaluation, floors, "question_type", shown), more
+
+
+def _rows(
+    evaluation: Evaluation, floors: Floors | None, column: str, names: Sequence[str | None]
+) -> list[dict[str, Any]]:
     columns: dict[str, Sequence[float]] = {"accuracy": evaluation.scores}
     if floors:
         columns |= {
@@ -35,20 +63,15 @@ def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str,
         }
     values = {name: np.asarray(column) for name, column in columns.items()}
     images = np.asarray(evaluation.images)
+    types = np.asarray(evaluation.keys(column), dtype=object)
     rows = []
-    for name, chosen in _groups(evaluation):
+    for name in names:
+        chosen = np.ones(len(images), dtype=bool) if name is None else types == name
         interval = bootstrap_interval(values["accuracy"][chosen], images[chosen].tolist())
-        row = {"type": name, "questions": int(chosen.sum())}
+        row = {"type": name or "overall", "questions": int(chosen.sum())}
         row |= {column: float(value[chosen].mean()) for column, value in values.items()}
         rows.append(row | {"low": interval.low, "high": interval.high, "over": interval.over})
     return rows
-
-
-def _groups(evaluation: Evaluation) -> Iterator[tuple[str, np.ndarray]]:
-    yield "overall", np.ones(len(evaluation.scores), dtype=bool)
-    types = np.asarray(evaluation.table[evaluation.data.types].to_pylist(), dtype=object)
-    for name in evaluation.types():
-        yield name, types == name
 
 
 def print_report(
@@ -57,15 +80,20 @@ def print_report(
     title: str,
     about: str,
     console: Console,
+    by_type: tuple[list[dict[str, Any]], str] = ([], ""),
 ) -> None:
-    """Show the rows as a table, and the data set's further figures under it."""
+    """Show the rows as a table, those by the data's own type below the others, and the data set's
+    further figures under it."""
     table = Table(title=title, caption=about, caption_justify="left")
     table.add_column("questions about", no_wrap=True)
     headings = ["number", "accuracy %", "95 % interval"]
     floors = [name for name in ("majority", "question_only", "ceiling") if name in rows[0]]
     for heading in headings + [name.replace("_", " ") + " %" for name in floors]:
         table.add_column(heading, justify="right")
-    for row in rows:
+    types, more = by_type
+    for number, row in enumerate([*rows, *types]):
+        if number == len(rows):
+            table.add_section()
         table.add_row(
             row["type"],
             f"{row['questions']:,}",
@@ -74,6 +102,8 @@ def print_report(
             *(f"{100 * row[name]:.2f}" for name in floors),
         )
     console.print(table)
+    if more:
+        console.print(more)
     for name, value in summary.items():
         console.print(f"{name.replace('_', ' ')}: {value:.4f}")
 

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vlm.checkpoint_file import CheckpointError, newest_whole
+from vlm.training.schedule import WarmupSteps
 from vlm.training.strategy import as_list
 
 CHECKPOINTS = "checkpoints"
@@ -39,6 +40,7 @@ TRAINER = (
     "val_check_interval",
 )
 """Options of the trainer that change what is trained, or which checkpoint is the best."""
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 @dataclass
@@ -168,12 +170,42 @@ def _digest(table: pa.Table) -> str:
 
 
 def fact_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Where a configuration asks for another training than a checkpoint's, one line each."""
-    return [
-        f"{name}: {stored[name]} in the checkpoint, {asked[name]} asked"
-        for name in asked
-        if name in stored and stored[name] != asked[name]
-    ]
+    """Where a configuration asks for another training than a checkpoint's, one line each.
+
+    A training may go on for longer than it was meant to, unless its schedule would have been
+    another from the start.
+    """
+    lines = []
+    for name in asked:
+        if name not in stored or stored[name] == asked[name]:
+            continue
+        line = f"{name}: {stored[name]} in the checkpoint, {asked[name]} asked"
+        if name in LENGTHS and _longer(stored[name], asked[name]):
+            schedule = asked["model.schedule"]
+            if not _spans_all(schedule):
+                continue
+            line += (
+                f"; {schedule['class_path'].split('.')[-1]} spans the whole training, so all its "
+                f"steps would have had other learning rates. To train on, start a run from these "
+                f"weights: --model.tuning.init_from=CHECKPOINT in the place of --ckpt_path. A run "
+                f"with model.schedule=null, or WarmupSteps in epochs or steps, can go on for longer"
+            )
+        lines.append(line)
+    return lines
+
+
+def _longer(length: int | None, other: int | None) -> bool:
+    unlimited = (None, -1)
+    return length not in unlimited and (other in unlimited or other > length)
+
+
+def _spans_all(schedule: Mapping[str, Any] | None) -> bool:
+    """Whether a schedule's first steps depend on how many there are; of those we know."""
+    if schedule is None:
+        return False
+    path = schedule["class_path"]
+    ours = path.startswith("vlm.training.") and path.endswith(f".{WarmupSteps.__name__}")
+    return not ours or schedule["init_args"]["unit"] == "share"
 
 
 @rank_zero_only

@@ -14,7 +14,7 @@ from vlm.data.floors import compute_floors
 from vlm.data.vocabulary import vocabulary_in_words
 from vlm.heads.multi_task import answering
 from vlm.training.parts_table import parts_table
-from vlm.training.report import plot_curves, print_report, report_rows, write_report
+from vlm.training.report import plot_curves, print_report, report_rows, type_rows, write_report
 
 CONSOLE_WIDTH = 110
 
@@ -109,7 +109,8 @@ class RunReport(Callback):
             f"answer in it and count as wrong."
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        print_report(rows, evaluation.summary(), f"Accuracy on {split}", about, self.console)
+        title, by_type = f"Accuracy on {split}", type_rows(evaluation, floors)
+        print_report(rows, evaluation.summary(), title, about, self.console, by_type)
         write_report(self.folder / f"{split}.json", rows, evaluation, pl_module.about)
         evaluation.write(self.folder / f"{split}_predictions.jsonl")
         self._name_folder()
