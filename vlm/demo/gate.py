@@ -53,6 +53,7 @@ ROUTES = {
 }
 UPLOAD = "/gradio_api/upload"
 HEARTBEAT = "/gradio_api/heartbeat/"
+LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 class Refused(Exception):
@@ -167,18 +168,15 @@ class Gate:
         query = [(k, own(v) if k == "session_hash" else v) for k, v in query if k != "deep_link"]
         if path.startswith(HEARTBEAT):
             path = HEARTBEAT + own(path.removeprefix(HEARTBEAT))
-        # Gradio would believe these about its own address.
-        dropped = {b"x-gradio-server", b"transfer-encoding", b"content-length", b"expect"}
-        if method != "POST":
-            dropped.clear()
-            dropped.add(b"x-gradio-server")
-        kept = [(name, value) for name, value in scope["headers"] if name not in dropped]
+        # Gradio would believe this about its own address.
+        kept = [(name, value) for name, value in scope["headers"] if name != b"x-gradio-server"]
         if method == "POST":
             body = await self._body(receive, headers)
             if path != UPLOAD:
                 body = await asyncio.to_thread(self._json, body, visitor, own)
                 kept = [(name, value) for name, value in kept if name != b"content-type"]
                 kept.append((b"content-type", b"application/json"))
+            kept = [(name, value) for name, value in kept if name not in LENGTHS]
             kept.append((b"content-length", str(len(body)).encode()))
             receive = _replayed(body, receive)
         changed = {

@@ -20,6 +20,7 @@ from vlm.demo.photo import Photo, read_photo
 from vlm.image.load import ImageError
 
 READ_SECONDS = 15.0
+"""Twice what the slowest sound picture of 40 million pixels takes, one of JPEG 2000."""
 
 
 class Reader:
