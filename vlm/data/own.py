@@ -82,7 +82,7 @@ class OwnData(VQADataModule):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.shared_images = allow_shared_questions
+        self.shared_images |= allow_shared_questions
         self.refuses_shared_questions = not allow_shared_questions
         if not isinstance(columns, (dict, NoneType)):
             raise TypeError(
