@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -27,6 +29,40 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def stored_config(config: Any) -> dict[str, Any]:
     """A configuration of transformers as plain data that a stored model may have."""
     return stored_options(json.loads(config.to_json_string(use_diff=False)))
+
+
+@contextmanager
+def foreign_options(
+    argument: str, options: Mapping[str, Any], name: str, ours: Mapping[str, str]
+) -> Iterator[None]:
+    """Where another library builds a model with a user's options, and it runs for the first time.
+
+    Args:
+        argument: that holds the options, for the error.
+        options: by name.
+        name: of the model.
+        ours: options that an encoder sets itself -> what to do instead; false ones are let pass.
+
+    Raises:
+        ValueError: one of ours, or an error of the library's.
+    """
+    if found := sorted(key for key in ours if options.get(key)):
+        raise ValueError(
+            f"{argument}: got {found[0]}={options[found[0]]!r}; the encoder sets it itself. "
+            f"{ours[found[0]]}"
+        )
+    try:
+        yield
+    except Exception as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        here = str(frame.f_globals.get("__name__")).startswith("vlm.")
+        if here or isinstance(error, OSError) or not options:
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{argument}: got {dict(options)!r:.300}; {name} cannot be built or run with it "
+            f"({said:.200}). Correct it, or leave it out."
+        ) from error
 
 
 def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:

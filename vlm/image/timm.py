@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm.allowed import nothing, options, word
-from vlm.hub import nearest, prune
+from vlm.hub import foreign_options, nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
@@ -21,6 +21,15 @@ from vlm.reach import hub_access
 from vlm.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
+
+_STAGES = "Leave it out; `stages` says which outputs become tokens."
+_OURS = {
+    "in_chans": "Leave it out: its images are RGB, and grey ones become that.",
+    "features_only": _STAGES,
+    "feature_cfg": _STAGES,
+    "out_indices": _STAGES,
+    "pretrained": "Use the encoder's argument of that name.",
+}
 
 
 def _options(model_args: Any) -> None:
@@ -88,22 +97,24 @@ class TimmEncoder(PictureEncoder):
                 f"image_size: got {image_size}, but img_size={model_args['img_size']} in "
                 f"model_args; give one of the two."
             )
-        model = _create(name, pretrained, model_args)
+        with foreign_options("model_args", model_args, name, _OURS):
+            model = _create(name, pretrained, model_args)
         data = resolve_model_data_config(model)
         size = model_args.get("img_size") or data["input_size"][1:]
         height, width = (size, size) if isinstance(size, int) else size
 
         model.eval()  # a batch of one, and no statistics of batch normalisation from zeros
         zeros = torch.zeros(1, 3, height, width)
-        if stages is None:
-            tokens = prune(model, lambda: _tokens(model, model.forward_features(zeros), name))
-            grid = _grid(tokens.shape[1], height, width, name)
-        else:
-            count = _stages(model, zeros, name)
-            check_stages(stages, count, name)
-            stages = [stage % count for stage in stages]
-            maps = prune(model, lambda: _together(model, zeros, stages))
-            tokens, grid = rows_of(maps), (maps.shape[2], maps.shape[3])
+        with foreign_options("model_args", model_args, name, _OURS):
+            if stages is None:
+                tokens = prune(model, lambda: _tokens(model, model.forward_features(zeros), name))
+                grid = _grid(tokens.shape[1], height, width, name)
+            else:
+                count = _stages(model, zeros, name)
+                check_stages(stages, count, name)
+                stages = [stage % count for stage in stages]
+                maps = prune(model, lambda: _together(model, zeros, stages))
+                tokens, grid = rows_of(maps), (maps.shape[2], maps.shape[3])
         super().__init__(
             dim=tokens.shape[2],
             grid=grid,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.allowed import nothing, options, word
-from vlm.hub import nearest, prune
+from vlm.hub import foreign_options, nearest, prune
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
@@ -19,6 +19,10 @@ from vlm.weights import load_into, read_weights
 
 _AFTER = {"avgpool", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits", "dropout"}
 """First part of the names of what comes after the last map, or beside it."""
+_OURS = {
+    "weights": "Use the encoder's `pretrained`.",
+    "image_size": "Use the encoder's argument of that name.",
+}
 
 
 class TorchvisionEncoder(PictureEncoder):
@@ -68,9 +72,11 @@ class TorchvisionEncoder(PictureEncoder):
         recipe_name = f"{name.partition('.')[0]}.{recipe.name}"
         preset = recipe.transforms()
         side = image_size or preset.crop_size[0]
-        model = _create(recipe_name, recipe, pretrained, image_size, dict(model_args or {})).eval()
+        model_args = dict(model_args or {})
         zeros = torch.zeros(1, 3, side, side)
-        nodes = _maps(model, zeros, recipe_name)
+        with foreign_options("model_args", model_args, recipe_name, _OURS):
+            model = _create(recipe_name, recipe, pretrained, image_size, model_args).eval()
+            nodes = _maps(model, zeros, recipe_name)
         check_stages(stages, len(nodes), recipe_name)
         names = [nodes[stage][0] for stage in ([-1] if stages is None else stages)]
         layouts = [nodes[stage][1] for stage in ([-1] if stages is None else stages)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlm.allowed import ENCODERS, check_kind, model_of, read_options
 from vlm.features import masked_mean
-from vlm.hub import prune, stored_config
+from vlm.hub import foreign_options, prune, stored_config
 from vlm.reach import check_hub, hub_access
 from vlm.text.base import TextEncoder
 from vlm.text.subword import SubwordTokenizer
@@ -21,6 +21,10 @@ from vlm.weights import misfit, model_folder
 
 MAX_LENGTH = 64
 """Tokens of a question at most, if no tokenizer is given."""
+_OURS = dict.fromkeys(
+    ("is_decoder", "add_cross_attention"),
+    "Leave it out: a word attends to all words, and to nothing else.",
+)
 
 
 class HuggingFaceEncoder(TextEncoder):
@@ -57,7 +61,8 @@ class HuggingFaceEncoder(TextEncoder):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        model = _load(name, pretrained) if config is None else model_from_config(config)
+        with foreign_options("config", config or {}, "the model", _OURS):
+            model = _load(name, pretrained) if config is None else model_from_config(config)
         if tokenizer is None:
             if config is not None:
                 raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
@@ -67,7 +72,8 @@ class HuggingFaceEncoder(TextEncoder):
         model.config.use_cache = False
         ids = torch.tensor([[tokenizer.pad_id]])
         model.eval()
-        states = prune(model, lambda: hidden_states(model, ids, torch.ones_like(ids)))
+        with foreign_options("config", config or {}, "the model", _OURS):
+            states = prune(model, lambda: hidden_states(model, ids, torch.ones_like(ids)))
         super().__init__(states.shape[2], tokenizer)
         self.model = model.train()  # the hub's loader leaves it in evaluation mode
         self.arguments.update(words=(), pretrained=False, config=plain, tokenizer=tokenizer)
@@ -79,7 +85,8 @@ class HuggingFaceEncoder(TextEncoder):
 
 def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The last layer of a model of transformers: ids, mask (B, L) of 0 and 1 -> (B, L, D)."""
-    states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    # By name, whatever the configuration says.
+    states: Tensor = model(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
     return states
 
 
