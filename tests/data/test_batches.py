@@ -12,11 +12,12 @@ import torch
 from conftest import COLORS
 from PIL import Image
 from torch.testing import assert_close
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from vlm.batch import Batch
 from vlm.data.dataset import VQADataset
 from vlm.data.images import ImageStore
+from vlm.data.loader import OwnLoader
 from vlm.data.questions import image_groups, question_table
 from vlm.data.sampler import BatchRows, ImageGroupSampler
 from vlm.heads import AnswerVocabulary
@@ -171,3 +172,9 @@ def test_a_process_without_questions_gets_a_batch(
     assert batch.words.shape == batch.words_mask.shape == (0, 1)
     assert batch.targets.counts.shape == (0, 3)
     assert (batch.ids, batch.total) == ([], 1)
+
+
+def test_a_loader_keeps_its_sampler() -> None:
+    """Lightning's would share out the questions a second time."""
+    with pytest.raises(ValueError, match="use_distributed_sampler=True, whose SequentialSampler"):
+        OwnLoader([1, 2], sampler=SequentialSampler([1, 2]), batch_size=None)  # type: ignore[arg-type]
