@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -17,6 +18,7 @@ import pytest
 from test_own_files import read
 
 from vlm.data import OwnData
+from vlm.data.answers import annotators_answers, cell_content
 from vlm.data.check import check_data
 from vlm.data.literals import content_of
 from vlm.data.problems import DataError, Problems, collecting
@@ -261,6 +263,22 @@ def test_what_a_text_writes_out(text: str, wanted: Any) -> None:
 def test_what_looks_like_a_list_and_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"looks like a list .* expected JSON, such as"):
         content_of(text)
+
+
+PIECES = [*"[]{}(),:'\"\n\\|`#=-*_", "a", "3", "3.", " ", "nan", "array(", "np.str_(", "Counter(",
+          "b'", "f'{", "...", "<NA>", "1e999", "0x", "lambda", "await", "\0", "é", "\u2028"]  # fmt: skip
+
+
+def test_whatever_stands_in_brackets_is_read_or_refused() -> None:
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(5000):
+        text = draw.choice(["[", "{", "(", "array(", ""]) + "".join(draw.choices(PIECES, k=9)) + "]"
+        try:
+            annotators_answers(cell_content(text))
+        except ValueError:
+            refused += 1
+    assert 500 < refused < 4900
 
 
 @pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "#N/A", "#NAME?", "\\N"])

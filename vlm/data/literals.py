@@ -16,6 +16,9 @@ _CALL = re.compile(
 _BARE = re.compile(r"(?:(?:np|numpy)\.\w+)|array|Counter|OrderedDict|defaultdict|frozenset|Decimal")
 _UNDIVIDED = re.compile(r"(?:['\"]|\d\.?)\s+(?:['\"]|\d)")
 """Two values with no comma between: of numpy."""
+_NO_LITERAL = (
+    ValueError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError
+)  # fmt: skip
 _VALUES = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
 
@@ -38,7 +41,7 @@ def content_of(text: str) -> Any:
     for parse in (json.loads, _literal):
         try:
             found = parse(stripped)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        except _NO_LITERAL:
             continue
         if isinstance(found, (list, dict)):
             return found
