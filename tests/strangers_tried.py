@@ -29,9 +29,27 @@ from vlm.part import build
 from vlm.text import HuggingFaceEncoder, SubwordTokenizer
 
 SMALL = dict.fromkeys(
-    ["num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers", "n_layer", "n_layers", "num_encoder_layers", "num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads", "num_key_value_heads"],
+    [
+        "num_hidden_layers",
+        "num_layers",
+        "encoder_layers",
+        "decoder_layers",
+        "num_decoder_layers",
+        "n_layer",
+        "n_layers",
+        "num_encoder_layers",
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "num_heads",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "num_encoder_attention_heads",
+        "num_decoder_attention_heads",
+        "num_key_value_heads",
+    ],
     2,
-) | dict.fromkeys(["hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size"], 32)  # fmt: skip
+) | dict.fromkeys(["hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size"], 32)
 SMALL |= dict.fromkeys(["ffn_dim", "intermediate_size", "d_ff", "n_inner", "encoder_ffn_dim"], 48)
 SMALL |= {"decoder_ffn_dim": 48, "hidden_dim": 48, "head_dim": 16, "d_kv": 16}
 SMALL |= {"vocab_size": 60, "max_position_embeddings": 64, "n_positions": 64, "pad_token_id": 1}
@@ -63,6 +81,7 @@ HOMES = tuple(
     for path in {*sysconfig.get_paths().values(), sys.base_prefix, *vlm.__path__}
 )
 HOMES += (os.path.dirname(transformers.__path__[0]),)
+OWN_SOCKETS = ("socket.__new__", "socket.gethostname")
 HARMLESS = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/etc/localtime", "/usr/share/zoneinfo")
 
 

@@ -51,7 +51,7 @@ def test_this_thread_alone_reaches_no_server() -> None:
             thread.join()
             with pytest.raises(FetchError, match="never done"):
                 socket.create_connection(address, timeout=5)
-            with pytest.raises(FetchError, match="nowhere.example"):
+            with pytest.raises(FetchError, match=r"nowhere\.example"):
                 socket.getaddrinfo("nowhere.example", 80)
         other()
         assert reached == [True, True]

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from reprlib import repr  # cuts what is long, and what is deep
 from typing import Any
 
 HOMES = ("vlm.adapters", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
@@ -137,7 +138,7 @@ def _check_class(
 ) -> None:
     path = config["class_path"]
     if not isinstance(path, str):
-        raise ValueError(f"{where}class_path: got {path!r:.80}; expected a class as text.")
+        raise ValueError(f"{where}class_path: got {repr(path)}; expected a class as text.")
     if unknown := sorted(map(str, config.keys() - set(keys))):
         raise ValueError(
             f"{where}{path:.80}: got {', '.join(unknown):.200} beside it; this version of vlm "
@@ -147,7 +148,7 @@ def _check_class(
         raise ValueError(f"{where}{path:.80}: init_args are no object of arguments by name.")
     if not isinstance(config.get("factory", False), bool):
         raise ValueError(
-            f"{where}{path:.80}: factory: got {config['factory']!r:.80}; expected true."
+            f"{where}{path:.80}: factory: got {repr(config['factory'])}; expected true."
         )
     if is_ours(path) or (trust if isinstance(trust, bool) else path.partition(".")[0] in trust):
         return
@@ -176,19 +177,19 @@ def is_ours(path: str) -> bool:
 def nothing(value: Any) -> None:
     """An argument with which a part fetches weights or opens a file."""
     if value is not None and value is not False:
-        raise ValueError(f"got {value!r:.80}, which would be fetched or opened; {_ALL_IT_NEEDS}")
+        raise ValueError(f"got {repr(value)}, which would be fetched or opened; {_ALL_IT_NEEDS}")
 
 
 def text(value: Any) -> None:
     """An argument that holds a whole tokenizer."""
     if not isinstance(value, str):
-        raise ValueError(f"got {value!r:.80}; expected text. {_ALL_IT_NEEDS.capitalize()}")
+        raise ValueError(f"got {repr(value)}; expected text. {_ALL_IT_NEEDS.capitalize()}")
 
 
 def word(value: Any) -> None:
     """A name in another library's own list: nothing with a slash or a colon."""
     if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
-        raise ValueError(f"got {value!r:.80}; expected a name of the library's own list.")
+        raise ValueError(f"got {repr(value)}; expected a name of the library's own list.")
 
 
 def options(value: Any, but: Collection[str] = ()) -> None:
@@ -201,7 +202,7 @@ def options(value: Any, but: Collection[str] = ()) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
-        raise ValueError(f"got {value!r:.80}; expected options by name.")
+        raise ValueError(f"got {repr(value)}; expected options by name.")
     for key, item in value.items():
         if key in but or (key.startswith("_") and key not in UNREAD):
             raise ValueError(f"got {key:.80}, which {_MAY_LOAD}")
@@ -211,7 +212,7 @@ def options(value: Any, but: Collection[str] = ()) -> None:
 
 def _check_option(key: str, item: Any) -> None:
     if isinstance(item, str) and not (key.rpartition(".")[2] in WORDS and _WORD.fullmatch(item)):
-        raise ValueError(f"got {key:.80}: {item!r:.80}, which {_MAY_LOAD}")
+        raise ValueError(f"got {key:.80}: {repr(item)}, which {_MAY_LOAD}")
     if isinstance(item, dict):
         if "model_type" in item:
             raise ValueError(f"got the model {key:.80} inside of another, which {_MAY_LOAD}")
@@ -227,7 +228,7 @@ def model_of(kinds: Collection[str]) -> Check:
 
     def check(config: Any) -> None:
         if not isinstance(config, dict):
-            raise ValueError(f"got {config!r:.80}; expected a configuration. {_ALL_IT_NEEDS}")
+            raise ValueError(f"got {repr(config)}; expected a configuration. {_ALL_IT_NEEDS}")
         check_kind(config.get("model_type"), kinds)
         options(config)
 
@@ -242,7 +243,7 @@ def check_kind(kind: Any, kinds: Collection[str]) -> None:
     """
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(
-            f"got the model_type {kind!r:.80}; a stored model can be rebuilt of these only: "
+            f"got the model_type {repr(kind)}; a stored model can be rebuilt of these only: "
             f"{', '.join(sorted(kinds))}."
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from reprlib import repr
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -65,16 +66,16 @@ class Checkpoint(NamedTuple):
         try:
             check_config({"model": self.model, "about": self.about}, KEYS, trust)
             if not isinstance(self.model, dict) or set(self.model) != set(PARTS):
-                raise ValueError(f"got {str(self.model)[:80]!r}; expected {', '.join(PARTS)}.")
+                raise ValueError(f"got {repr(self.model)}; expected {', '.join(PARTS)}.")
             for part, found in self.model.items():
                 if not isinstance(found, dict) or "class_path" not in found:
                     raise ValueError(
-                        f"{part}: got {found!r:.60}; expected a part's class_path and init_args."
+                        f"{part}: got {repr(found)}; expected a part's class_path and init_args."
                     )
                 for name in ("words", "answers"):
                     listed = found.setdefault("init_args", {}).get(name) or []
                     if type(listed) is not list or not all(isinstance(t, str) for t in listed):
-                        raise ValueError(f"{part}.{name}: got {listed!r:.60}; expected texts.")
+                        raise ValueError(f"{part}.{name}: got {repr(listed)}; expected texts.")
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
 
@@ -145,7 +146,7 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         own = isinstance(error, (ValueError, OSError, MemoryError)) and str(error)
-        reason = own or repr(error)
+        reason = own or f"{error!r}"
         raise CheckpointError(f"{checkpoint.path}: no model can be made of it. {reason}") from error
     load_weights(model, checkpoint.weights, str(checkpoint.path))
     for part in model.children():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -84,7 +85,7 @@ def check_stored(config: Any) -> None:
     elif isinstance(config, dict):
         options(config)
     else:
-        raise ValueError(f"got {config!r:.80}; expected a configuration: it holds all it needs.")
+        raise ValueError(f"got {repr(config)}; expected a configuration: it holds all it needs.")
 
 
 def load_tower(

@@ -107,9 +107,13 @@ def file_inside(folder: Path, name: str) -> Path:
     path, homes = folder / name, [folder.resolve()]
     if homes[0].parent.name == "snapshots":
         homes.append(homes[0].parents[1] / "blobs")
-    if not any(path.resolve().is_relative_to(home) for home in homes):
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: a link that leads nowhere ({error}).") from error
+    if not any(real.is_relative_to(home) for home in homes):
         raise CheckpointError(
-            f"{path}: a link to {path.resolve()}, out of the folder; expected the file itself."
+            f"{path}: a link to {real}, out of the folder; expected the file itself."
         )
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path}: this is not a file.")

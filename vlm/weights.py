@@ -187,7 +187,12 @@ def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> lis
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
-    return missing + unexpected + shapes
+    kinds = [
+        f"{name}: {weights[name].dtype} here, {own[name].dtype} in the model"
+        for name in own
+        if name in weights and weights[name].is_floating_point() != own[name].is_floating_point()
+    ]
+    return missing + unexpected + shapes + kinds
 
 
 def misfit(source: str, lines: list[str]) -> str:
