@@ -33,8 +33,8 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where the values of a configuration stand; of a list the first."""
     if at:
         yield at
-    inner = value.items() if isinstance(value, dict) else list(enumerate(value))[:1]
-    for key, item in inner if isinstance(value, (dict, list)) else []:
+    inner: Any = value.items() if isinstance(value, dict) else ()
+    for key, item in list(enumerate(value))[:1] if isinstance(value, list) else inner:
         yield from places(item, (*at, key))
 
 
@@ -234,7 +234,7 @@ def twice(path: Path) -> None:
 
     with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for info in archive.infolist():
+        for info in list(archive.infolist()):
             archive.writestr(info.filename, archive.read(info))
     path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
 
