@@ -180,3 +180,28 @@ def test_the_newest_two_the_best_and_the_last_stay(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == wanted | {BEST, LAST}
     assert float(read_checkpoint_file(tmp_path / BEST)["state_dict"]["w"][0, 0]) == 2
     assert float(read_checkpoint_file(tmp_path / LAST)["state_dict"]["w"][0, 0]) == 6
+
+
+def test_a_damaged_file_names_none_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(run: str) -> dict[str, Any]:
+        return content() | {"vlm": {"about": {"run": f"runs/{run}"}}}
+
+    broken = tmp_path / "step-00000005.ckpt"
+    write_checkpoint(of("mine"), broken)
+    broken.write_bytes(broken.read_bytes()[:-9])
+    write_checkpoint(of("other"), tmp_path / "step-00000007.ckpt")
+    write_checkpoint(of("mine"), tmp_path / "downloaded.ckpt")
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint_file(broken)
+    assert "is whole" not in str(caught.value)
+    write_checkpoint(of("mine"), tmp_path / "step-00000003.ckpt")
+    opened: list[object] = []
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda file, **rest: opened.append(file) or load(file, **rest)
+    )
+    with pytest.raises(CheckpointError, match=r"step-00000003\.ckpt is whole"):
+        read_checkpoint_file(broken)
+    assert not opened
