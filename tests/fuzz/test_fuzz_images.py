@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from typing import Any
@@ -13,9 +14,11 @@ from fuzzing import fuzz, mutated, tried
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vlm.demo.photo import read_photo
 from vlm.image import ImageError, ImageTransform, load, load_image
+from vlm.image.container import pixels_only
 
 # As a user runs it: a warning of Pillow's is no error.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -37,6 +40,13 @@ def rotated() -> Image.Exif:
     exif[0x0112] = 6
     exif[0x010E] = "a description"
     return exif
+
+
+def words() -> PngInfo:
+    info = PngInfo()
+    info.add_text("title", "a title" * 99, zip=True)
+    info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>', zip=True)
+    return info
 
 
 FRAMES = {"save_all": True, "append_images": [NOISE.rotate(90), NOISE.rotate(180)], "duration": 9}
@@ -62,6 +72,13 @@ WHOLE = [
     saved("TIFF", DEEP),
     saved("TIFF", FLOATS),
     saved("TIFF", NOISE.convert("LAB")),
+    saved("TIFF", **FRAMES),
+    saved("JPEG", exif=rotated(), progressive=True, comment=b"c" * 99, icc_profile=b"p" * 99),
+    saved("MPO", **FRAMES),
+    saved("PNG", exif=rotated(), icc_profile=b"p" * 99, pnginfo=words()),
+    saved("GIF", NOISE.convert("P"), comment=b"c" * 600),
+    saved("WEBP", exif=rotated(), xmp=b"x" * 99, icc_profile=b"p" * 99),
+    saved("AVIF", exif=rotated()),
     saved("PPM"),
     saved("TGA", NOISE.convert("RGBA")),
     saved("JPEG2000"),
@@ -86,6 +103,15 @@ contents = st.one_of(
     st.sampled_from(WHOLE[:7]).flatmap(mutated).map(with_checksums),
     st.binary(max_size=200),
 )
+arrays = st.builds(
+    lambda shape, kind, scale, seed: (np.random.default_rng(seed).random(shape) * scale).astype(
+        kind
+    ),
+    st.lists(st.integers(0, 6), min_size=1, max_size=4),
+    st.sampled_from(["uint8", "uint16", "int32", "int64", "bool", "float16", "float32", "float64"]),
+    st.sampled_from([0.0, 1.0, 255.0, 4095.0, 65_535.0, -1.0, 1e300, float("nan"), float("inf")]),
+    st.integers(0, 9),
+)
 TRANSFORM = ImageTransform((5, 7), fit="pad")
 
 
@@ -107,6 +133,35 @@ def test_any_bytes_are_a_picture_or_an_image_error(content: bytes) -> None:
             assert image.mode == "RGB"
             assert image.width * image.height <= load.MAX_PIXELS
             assert TRANSFORM(image).shape == TRANSFORM.shape
+
+
+@fuzz
+@given(content=contents)
+def test_what_is_left_out_is_no_pixel(content: bytes) -> None:
+    """What Pillow reads with its metadata, it reads without as well, and as the same picture."""
+    rest = pixels_only(content)
+    if rest is None or content[:2] in (b"II", b"MM"):
+        return  # of TIFF, Pillow passes over all tags behind one that is damaged
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(BytesIO(content), formats=load.FORMATS) as image:
+                if image.width * image.height > 1_000_000:
+                    return
+                whole = image.convert("RGBA").tobytes()
+        except Exception:  # a corrupt file raises anything
+            return
+        with Image.open(BytesIO(rest), formats=load.FORMATS) as image:
+            assert image.convert("RGBA").tobytes() == whole
+
+
+@fuzz
+@given(array=arrays, level=st.one_of(st.none(), st.just("max"), st.floats(1e-3, 1e5)))
+def test_any_array_is_a_picture_or_an_image_error(array: np.ndarray, level: Any) -> None:
+    image, error = tried(lambda: load_image(array, level), ImageError)
+    if error is None:
+        assert image.mode == "RGB"
+        assert set(image.size) <= set(array.shape)
 
 
 @fuzz
