@@ -22,12 +22,15 @@ class Language(NamedTuple):
         colours: names of `COLOURS`.
         shapes: names of `CORNERS`.
         answers: no, yes.
+        alike: two words, which differ in nothing but marks where the script has them; they too ask
+            for the colour and the shape.
     """
 
     asked: tuple[str, str, str, str]
     colours: tuple[str, str, str]
     shapes: tuple[str, str, str]
     answers: tuple[str, str]
+    alike: tuple[str, str]
 
 
 _FILE = Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
@@ -56,12 +59,14 @@ def draw_shapes(folder: Path, images: int, seed: int) -> list[tuple[str, int, in
 def rows_in(
     language: Language, drawn: list[tuple[str, int, int]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Four questions about each image; half of the answers to two of them are yes."""
+    """Six questions about each image; half of the answers to two of them are yes."""
     rng = random.Random(seed)
     colours, shapes, (no, yes) = language.colours, language.shapes, language.answers
     for image, colour, shape in drawn:
         asked = [rng.choice([is_, (is_ + rng.randint(1, 2)) % 3]) for is_ in (shape, colour)]
         for question, answer in (
+            (language.alike[0], colours[colour]),
+            (language.alike[1], shapes[shape]),
             (language.asked[0], colours[colour]),
             (language.asked[1], shapes[shape]),
             (language.asked[2].format(shapes[asked[0]]), yes if asked[0] == shape else no),
