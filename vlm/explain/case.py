@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from vlm.batch import Batch
 from vlm.choices import Choices, make_choices
 from vlm.features import Features
+from vlm.fusion.attention import SETTING
 from vlm.heads.generation import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.base import PictureEncoder, grid_boxes
@@ -241,7 +243,7 @@ class Case:
                 found.append((module, output))
 
         tables = [m for m in encoder.modules() if isinstance(m, nn.Embedding)]
-        hooks = [table.register_forward_hook(note) for table in tables]
+        hooks = [table.register_forward_hook(_of_this_thread(note)) for table in tables]
         try:
             with torch.no_grad():
                 encoder(ids, mask)
@@ -273,8 +275,8 @@ def _rows(features: Features) -> int:
 
 @contextmanager
 def embedded(table: nn.Embedding, vectors: Tensor) -> Iterator[None]:
-    """Inside, `table` gives `vectors` (B, L, E) whatever is looked up."""
-    hook = table.register_forward_hook(lambda *_: vectors)
+    """Inside, `table` gives `vectors` (B, L, E) whatever this thread looks up."""
+    hook = table.register_forward_hook(_of_this_thread(lambda *_: vectors))
     try:
         yield
     finally:
@@ -284,5 +286,11 @@ def embedded(table: nn.Embedding, vectors: Tensor) -> Iterator[None]:
 @contextmanager
 def gradients() -> Iterator[None]:
     """Gradients are on inside, also through recurrent networks in evaluation mode on a GPU."""
-    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+    with SETTING, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         yield
+
+
+def _of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook for this thread's forward passes: another may be asking the same model."""
+    thread = get_ident()
+    return lambda *given: hook(*given) if get_ident() == thread else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from threading import RLock
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +16,46 @@ from torch.nn import functional as F
 from vlm.features import masked_softmax
 from vlm.fusion.base import check_divides, check_positive
 
+T = TypeVar("T")
+
+
+class PerThread(Generic[T]):
+    """An attribute of modules: a list in the thread that collects, None in all others."""
+
+    def __init__(self) -> None:
+        self._lists: ContextVar[dict[nn.Module, list[T]] | None] = ContextVar("lists", default=None)
+
+    def __get__(self, module: nn.Module, owner: type) -> list[T] | None:
+        return (self._lists.get() or {}).get(module)
+
+    @contextmanager
+    def collecting(self, lists: dict[nn.Module, list[T]]) -> Iterator[None]:
+        """Inside, the modules have these lists."""
+        token = self._lists.set((self._lists.get() or {}) | lists)
+        try:
+            # Compiled, each pass would be compiled anew for the length of its list.
+            with SETTING, torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            self._lists.reset(token)
+
+
+SETTING = RLock()
+"""Held by the thread that has changed a setting of the whole process, such as how torch compiles:
+two that overlapped would not bring back what the first one found."""
+RECORDER = PerThread[Tensor]()
+TRACE = PerThread[tuple[nn.Module, Tensor]]()
+
 
 class RecordsAttention(nn.Module):
     """Base of modules that can show where they look.
 
     Attributes:
         recorder: None, or a list that `forward` appends its weights to. `record_attention`
-            sets it; nothing is computed or kept otherwise.
+            sets it, for its thread; nothing is computed or kept otherwise.
     """
 
-    recorder: list[Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies do not record: nobody would empty their lists."""
-        return {name: value for name, value in self.__dict__.items() if name != "recorder"}
+    recorder = RECORDER
 
 
 _WRAPPERS = re.compile(r"^((_orig_mod|module)(\.|$))+")
@@ -61,16 +89,8 @@ def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         if isinstance(part, RecordsAttention)
     }
     maps: dict[str, list[Tensor]] = {name: [] for name in attending}
-    before = {name: part.recorder for name, part in attending.items()}
-    try:
-        for name, part in attending.items():
-            part.recorder = maps[name]
-        # Compiled, each pass would be compiled anew for the length of its list.
-        with torch.compiler.set_stance("force_eager"):
-            yield maps
-    finally:
-        for name, part in attending.items():
-            part.recorder = before[name]
+    with RECORDER.collecting({part: maps[name] for name, part in attending.items()}):
+        yield maps
 
 
 def attend(
@@ -131,7 +151,7 @@ class Attention(nn.Module):
         trace: None, or the list that `trace_attention` collects in.
     """
 
-    trace: list[tuple[nn.Module, Tensor]] | None = None
+    trace = TRACE
 
     def __init__(self, query_dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -187,16 +207,9 @@ def trace_attention(module: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]
         A list of attention modules with their weights (B, H, N, M), queries before context,
         part of the graph where gradients are on.
     """
-    attending: list[Any] = [part for part in module.modules() if hasattr(part, "trace")]
     found: list[tuple[nn.Module, Tensor]] = []
-    try:
-        for part in attending:
-            part.trace = found
-        with torch.compiler.set_stance("force_eager"):
-            yield found
-    finally:
-        for part in attending:
-            part.trace = None
+    with TRACE.collecting(dict.fromkeys(module.modules(), found)):
+        yield found
 
 
 class CrossModalAttention(Attention, RecordsAttention):

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vlm.features import Features, masked_mean
-from vlm.fusion.attention import RecordsAttention, attend
+from vlm.fusion.attention import TRACE, RecordsAttention, attend
 from vlm.fusion.base import Fusion, check_divides, check_positive
 
 
@@ -130,7 +130,7 @@ class Flow(RecordsAttention):
         trace: None, or the list that `trace_attention` collects in.
     """
 
-    trace: list[tuple[nn.Module, Tensor]] | None = None
+    trace = TRACE
 
     def __init__(self, heads: int, dropout: float, words_last: bool = False) -> None:
         super().__init__()

@@ -60,7 +60,9 @@ class SubwordTokenizer(Tokenizer):
         self.max_length = max_length
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
         self._pad_id = int(self._backend.padding["pad_id"])
+        # Never changed again: threads share it.
         self._backend.no_padding()
+        self._backend.no_truncation()
         model = loads(json)["model"]
         unknown = model.get("unk_token")
         self._unknown = (
@@ -75,11 +77,11 @@ class SubwordTokenizer(Tokenizer):
     def _encode(self, question: str, max_length: int) -> tuple[tuple[int, ...], int]:
         # Cut here, where special tokens can be spared, and by the length of now: a model with
         # fewer positions may have lowered it.
-        self._backend.enable_truncation(max_length)
-        encoding = self._backend.encode(question)
+        encoding = self._backend.encode(question, add_special_tokens=False)
         special = self._backend.num_special_tokens_to_add(is_pair=False)
-        rest = sum(len(part.ids) - special for part in encoding.overflowing)
-        return tuple(encoding.ids), len(encoding.ids) + rest
+        length = len(encoding.ids) + special
+        encoding.truncate(max_length - special)
+        return tuple(self._backend.post_process(encoding).ids), length
 
     def ids(self, question: str) -> Sequence[int]:
         """Ids of one question with its special tokens, cut to `max_length`, unpadded."""
@@ -89,7 +91,6 @@ class SubwordTokenizer(Tokenizer):
         return self._cached(question, self.max_length)[1]
 
     def unknown(self, question: str) -> list[str]:
-        self._backend.no_truncation()
         encoding = self._backend.encode(question, add_special_tokens=False)
         pieces = zip(encoding.ids, encoding.offsets, strict=True)
         return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
