@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -45,6 +46,20 @@ def test_a_picture_that_takes_too_long_is_given_up(reader: Reader) -> None:
         reader(RED)
     assert time.monotonic() - start < 20
     assert reader(RED).image.getpixel((3, 3)) == (255, 0, 0)  # and it goes on
+
+
+def test_a_reader_that_is_closed_gives_up_what_it_reads() -> None:
+    reader = Reader()
+    reader(RED)
+    os.kill(reader._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(reader, RED)
+        time.sleep(0.5)
+        process = reader._process
+        reader.close()
+        with pytest.raises(ValueError):  # noqa: PT011  nobody is there to read it
+            reading.result(10)
+    assert reader._process is process, "no other is started"
 
 
 def test_a_decoder_that_crashes_takes_nothing_with_it(reader: Reader) -> None:

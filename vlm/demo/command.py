@@ -102,7 +102,10 @@ def demo(arguments: Sequence[str]) -> None:
             connection = listen(given.host, given.port)
             hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
             app = application(page, uploads, hosts, auth)
-        serve(app, connection, given.open)
+        try:
+            serve(app, connection, given.open)
+        finally:
+            reader.close()  # a picture that is being read is not waited for
     except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
 

@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from typing import IO, cast
@@ -33,7 +34,7 @@ class Reader:
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         self.seconds = seconds
         self._process = self._started()
-        self._ready = False
+        self._ready = self._closed = False
 
     def __call__(self, content: bytes) -> Photo:
         """As `read_photo`.
@@ -58,8 +59,9 @@ class Reader:
             sent.flush()
             result = pickle.load(found)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self.close()
-            self._process, self._ready = self._started(), False
+            self._end()
+            if not self._closed:
+                self._process, self._ready = self._started(), False
             message = "The picture is damaged and cannot be read; choose another."
             if late:
                 message = (
@@ -73,7 +75,11 @@ class Reader:
         return cast(Photo, result)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it reads."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.communicate()
 
@@ -114,4 +120,5 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    with suppress(BrokenPipeError):  # the demo ended first
+        _serve()
