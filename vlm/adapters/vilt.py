@@ -47,7 +47,7 @@ class ViltTransform(ImageTransform):
     def make(cls, shorter: int, patch: int) -> ViltTransform:
         """With the square that the longest picture needs."""
         side = int(1333 / 800 * shorter) // patch * patch
-        return cls((side, side), "bicubic", "pad", 1.0, shorter, patch)
+        return cls((side, side), "bicubic", "pad", 1.0, shorter=shorter, patch=patch)
 
     def fitted(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) of a picture of this (width, height) in the input."""
