@@ -194,7 +194,6 @@ class Asker:
         else:
             answer = vqa.answer(look.seen[name], question, TOP)
         milliseconds = 1000 * (perf_counter() - start)
-        _check_finite(answer.probability, [p for _, p in answer.top])
         notes = (*answer.warnings, *doubts(answer), *look.notes)
         return Reply(name, answer, self._scale(name), notes, milliseconds)
 
