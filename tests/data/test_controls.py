@@ -38,6 +38,8 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
         world_size=1,
         num_devices=1,
         accumulate_grad_batches=1,
+        overfit_batches=0.0,
+        limit_train_batches=1.0,
         strategy=SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None),
     )
     for stage in ("fit", "test"):
