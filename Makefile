@@ -75,7 +75,7 @@ COMPILE = $(BIN)/uv pip compile $(UPGRADE) --quiet --universal --python-version 
 lock: $(READY)
 	$(COMPILE) --extra dev -o locks/dev.lock
 	$(COMPILE) -c locks/dev.lock -o locks/train.lock
-	$(COMPILE) --extra dev --resolution lowest-direct -o locks/lowest.lock
+	$(COMPILE) --extra dev --resolution lowest-direct --upgrade -o locks/lowest.lock
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from vlm.data.literals import content_of
 from vlm.text.gate import clean_text

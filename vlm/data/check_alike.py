@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 
 import numpy as np
 import pyarrow as pa
-import regex  # type: ignore[import-untyped]
+import regex
 
 from vlm.data.answers import merged
 from vlm.data.questions import stream

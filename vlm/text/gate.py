@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from unicodedata import is_normalized, normalize
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 _SPACE = regex.compile(r"(?V1)[[\p{Cc}\p{Zs}]--[\t\n\r]]")
 """NUL and other control characters, and all kinds of spaces, are spaces to a model. Ends of lines

@@ -11,7 +11,7 @@ from math import isqrt
 from typing import Any, Self
 from unicodedata import normalize
 
-import regex  # type: ignore[import-untyped]
+import regex
 import torch
 from torch import Tensor, nn
 
