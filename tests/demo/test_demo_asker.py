@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from demo_server import file_of, untrained
 from PIL import Image
@@ -185,3 +186,14 @@ def test_a_seen_picture_gives_the_same_answers(run: Path, data: Path) -> None:
     assert [a.text for a in several] == [vqa.answer(path, q).text for q in (QUESTION, "is it red?")]
     with pytest.raises(ValueError, match="a seen picture in a list"):
         vqa.answer([seen, seen], [QUESTION, QUESTION])
+
+
+def test_each_model_reads_a_dark_image_by_its_own_white_level() -> None:
+    plain, deep = VQA(untrained("vocabulary")), VQA(untrained("vocabulary"))
+    transform = replace(deep.model.image_encoder.transform, white_level=4095)
+    deep.model.image_encoder.transform = transform
+    dark = np.full((8, 8), 3000, dtype=np.uint16)
+    asker = Asker({"plain": plain, "deep": deep})
+    look = asker.look(file_of(Image.fromarray(dark), "PNG"), ["plain", "deep"])
+    levels = [look.seen[name].images.flatten()[0].item() for name in ("plain", "deep")]
+    assert levels == [3000 * 255 // 65535, 3000 * 255 // 4095]

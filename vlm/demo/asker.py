@@ -21,6 +21,7 @@ from vlm.explain.explainer import explain_case
 from vlm.heads.base import AnswerKind
 from vlm.heads.generation import CUT
 from vlm.heads.multi_task import answering
+from vlm.image.rgb import WhiteLevel
 from vlm.image.transform import ImageTransform
 from vlm.inference import VQA, Answer, Seen
 
@@ -97,14 +98,16 @@ class Asker:
 
     Args:
         models: trained models by the names that the demo shows.
-        read: what reads a picture file's content.
+        read: reads a picture file's content, with the white level of a model.
 
     Raises:
         ValueError: no models, or one that reads region features instead of pictures.
     """
 
     def __init__(
-        self, models: Mapping[str, VQA], read: Callable[[bytes], Photo] = read_photo
+        self,
+        models: Mapping[str, VQA],
+        read: Callable[[bytes, WhiteLevel], Photo] = read_photo,
     ) -> None:
         if not models:
             raise ValueError("models: got none; wanted one at least.")
@@ -147,10 +150,18 @@ class Asker:
 
     def _look(self, content: bytes, names: Sequence[str]) -> Look:
         key = digest_of(content)
-        photo: Photo | None = None
+        photos: dict[WhiteLevel, Photo] = {}
+
+        def photo_for(name: str) -> Photo:
+            transform: Any = self.models[name].model.image_encoder.transform
+            level = transform.white_level
+            if level not in photos:
+                photos[level] = self._read(content, level)
+            return photos[level]
+
         look = self._looks.get(key)
         if look is None:
-            photo = self._read(content)
+            photo = photo_for(names[0])
             look = Look(small_copy(photo.image), photo.image.size, photo.notes, {})
             self._looks[key] = look
             if len(self._looks) > PHOTOS_KEPT:
@@ -158,8 +169,7 @@ class Asker:
         self._looks.move_to_end(key)
         for name in names:
             if name not in look.seen:
-                photo = photo or self._read(content)
-                look.seen[name] = self.models[name].see(photo.image)
+                look.seen[name] = self.models[name].see(photo_for(name).image)
         return look
 
     def ask(

@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlm.image.kinds import format_of, kind_of
 from vlm.image.load import FORMATS, ImageError, read_image
+from vlm.image.rgb import WhiteLevel
 
 MAX_BYTES = 10_000_000
 MAX_PIXELS = 40_000_000
@@ -37,8 +38,12 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_photo(content: bytes) -> Photo:
+def read_photo(content: bytes, white_level: WhiteLevel = None) -> Photo:
     """Read a picture file of any kind that Pillow knows.
+
+    Args:
+        content: of the file.
+        white_level: as for `vlm.image.load.load_image`.
 
     Raises:
         ImageError: empty, no picture, damaged, or too large in bytes or pixels.
@@ -52,7 +57,7 @@ def read_photo(content: bytes) -> Photo:
             "oversized",
         )
     try:
-        read = read_image(content, None, MAX_PIXELS, plug_ins=False)
+        read = read_image(content, white_level, MAX_PIXELS, plug_ins=False)
     except ImageError as error:
         raise ImageError(_for_visitors(error, content), error.kind) from error
     notes = []

@@ -19,6 +19,7 @@ from typing import IO, cast
 import vlm
 from vlm.demo.photo import Photo, read_photo
 from vlm.image.load import ImageError
+from vlm.image.rgb import WhiteLevel
 
 READ_SECONDS = 15.0
 """Twice what the slowest sound picture of 40 million pixels takes, one of JPEG 2000."""
@@ -36,7 +37,7 @@ class Reader:
         self._process = self._started()
         self._ready = self._closed = False
 
-    def __call__(self, content: bytes) -> Photo:
+    def __call__(self, content: bytes, white_level: WhiteLevel = None) -> Photo:
         """As `read_photo`.
 
         Raises:
@@ -55,7 +56,7 @@ class Reader:
             if not self._ready:  # imports take longer than pictures
                 self._ready = pickle.load(found)
             timer.start()
-            pickle.dump(content, sent)
+            pickle.dump((content, white_level), sent)
             sent.flush()
             result = pickle.load(found)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -107,12 +108,12 @@ def _serve() -> None:
         pickle.dump(result, answers)
         answers.flush()
         try:
-            content = pickle.load(given)
+            content, white_level = pickle.load(given)
         except EOFError:
             return
         signal.alarm(2 * math.ceil(READ_SECONDS))  # should the demo be killed meanwhile
         try:
-            result = read_photo(content)
+            result = read_photo(content, white_level)
         except ImageError as error:
             result = error
         except BaseException:  # a decoder that panics or runs out of memory
