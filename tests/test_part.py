@@ -233,7 +233,7 @@ MADE = {
 @pytest.mark.parametrize("argument", MADE)
 def test_a_part_where_its_factory_is_expected(argument: str) -> None:
     expected = "expected a class, or functools.partial of one"
-    with pytest.raises(TypeError, match=f"{argument}: got Sum, made already; {expected}"):
+    with pytest.raises(TypeError, match=f"{argument}: got Sum, already built; {expected}"):
         MADE[argument](Sum(64, 32))
     with pytest.raises(TypeError, match=f"{argument}: got 'Sum'; {expected}"):
         MADE[argument]("Sum")

@@ -1,9 +1,9 @@
-"""What a stored configuration may say: checked as a whole, before anything is made of it.
+"""Allow-lists for stored configurations, checked as a whole before anything is built.
 
-A stranger may have written it. So what is not on a list here is refused: classes that are no parts
-of vlm, and of what a part hands on to another library all but numbers, words where that library
-looks up a word in a list of its own, and kinds of models that are known to be rebuilt without a
-network. None of these can name a file, a server or code.
+A stranger may have written the configuration, so whatever is not listed is refused. Classes must be
+parts of vlm. What a part passes to another library must be a number, a word that the library looks
+up in its own list, or a kind of model that can be rebuilt without a network. None of these can name
+a file, a server or code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from reprlib import repr  # cuts what is long, and what is deep
+from reprlib import repr  # shortens long and deep values
 from typing import Any
 
 HOMES = ("vlm.adapters", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
@@ -56,7 +56,7 @@ WORDS = _names(
     type weight_init
     """
 )
-"""Options of timm, transformers and open_clip that may be a word: they look it up in a list."""
+"""Options that may be a word, which timm, transformers or open_clip look up in a list."""
 
 UNREAD = _names(
     """
@@ -66,16 +66,16 @@ UNREAD = _names(
     transformers_version
     """
 )
-"""Options that say nothing about a model's layers. They are not handed on: see `read_options`."""
+"""Options that do not affect a model's layers. `read_options` drops them."""
 
 DEEPEST, MOST = 64, 1_000_000
-"""Levels of lists and dicts inside each other, of which ours have about ten; and how many."""
+"""Most levels of nested lists and dicts (ours have about ten), and most lists and dicts in all."""
 
 _WORD = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _PACKAGE = Path(__file__).parent
 
 Check = Callable[[Any], None]
-"""Raises a ValueError for a value that a stored configuration may not give to an argument."""
+"""Raises a ValueError for a value that an argument may not have in a stored configuration."""
 
 
 def check_config(
@@ -91,8 +91,8 @@ def check_config(
         trust: allow classes from outside vlm: all, or those of these packages.
 
     Raises:
-        ValueError: a class of another origin or unknown keys beside it, or a value that is no
-            plain data; says where it stands.
+        ValueError: a class of another origin, unknown keys next to a `class_path`, or a value that
+            is not plain data; says where.
     """
     left = MOST
     waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
@@ -119,9 +119,9 @@ def check_config(
             if isinstance(item, (dict, list, tuple)):
                 waiting.append((item, f"{place}.{key:.80}".strip(".")[-200:], depth + 1))
             elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f"{where}{key:.80} is {item}; expected a number.")
+                raise ValueError(f"{where}{key:.80} is {item}; expected a finite number.")
             elif isinstance(item, str) and not _is_text(item):
-                raise ValueError(f"{where}{key:.80} has half a surrogate pair; expected text.")
+                raise ValueError(f"{where}{key:.80} has half a surrogate pair; expected Unicode.")
             elif not (item is None or isinstance(item, (bool, int, float, str))):
                 raise ValueError(f"{where}got {type(item).__name__}; expected plain data.")
 
@@ -141,11 +141,11 @@ def _check_class(
         raise ValueError(f"{where}class_path: got {repr(path)}; expected a class as text.")
     if unknown := sorted(map(str, config.keys() - set(keys))):
         raise ValueError(
-            f"{where}{path:.80}: got {', '.join(unknown):.200} beside it; this version of vlm "
-            f"knows {', '.join(sorted(keys))}."
+            f"{where}{path:.80}: got the unknown keys {', '.join(unknown):.200}; this version of "
+            f"vlm expects {', '.join(sorted(keys))}."
         )
     if not isinstance(config.get("init_args", {}), dict):
-        raise ValueError(f"{where}{path:.80}: init_args are no object of arguments by name.")
+        raise ValueError(f"{where}{path:.80}: init_args: expected an object of arguments by name.")
     if not isinstance(config.get("factory", False), bool):
         raise ValueError(
             f"{where}{path:.80}: factory: got {repr(config['factory'])}; expected true."
@@ -187,17 +187,17 @@ def text(value: Any) -> None:
 
 
 def word(value: Any) -> None:
-    """A name in another library's own list: nothing with a slash or a colon."""
+    """A name from another library's own list, without slashes and colons."""
     if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
-        raise ValueError(f"got {repr(value)}; expected a name of the library's own list.")
+        raise ValueError(f"got {repr(value)}; expected a name from the library's own list.")
 
 
 def options(value: Any, but: Collection[str] = ()) -> None:
-    """Further options of another library's model.
+    """Options of another library's model.
 
     Args:
         value: options by name, or None.
-        but: names that the library itself reads, and not the model.
+        but: names that the library reads itself, not the model.
     """
     if value is None:
         return
@@ -215,7 +215,7 @@ def _check_option(key: str, item: Any) -> None:
         raise ValueError(f"got {key:.80}: {repr(item)}, which {_MAY_LOAD}")
     if isinstance(item, dict):
         if "model_type" in item:
-            raise ValueError(f"got the model {key:.80} inside of another, which {_MAY_LOAD}")
+            raise ValueError(f"got the model {key:.80} inside another, which {_MAY_LOAD}")
         for name, inner in item.items():
             _check_option(f"{key}.{name}", inner)
     elif isinstance(item, (list, tuple)):
@@ -228,7 +228,7 @@ def model_of(kinds: Collection[str]) -> Check:
 
     def check(config: Any) -> None:
         if not isinstance(config, dict):
-            raise ValueError(f"got {repr(config)}; expected a configuration. {_ALL_IT_NEEDS}")
+            raise ValueError(f"got {repr(config)}; expected a configuration: {_ALL_IT_NEEDS}")
         check_kind(config.get("model_type"), kinds)
         options(config)
 
@@ -243,18 +243,18 @@ def check_kind(kind: Any, kinds: Collection[str]) -> None:
     """
     if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(
-            f"got the model_type {repr(kind)}; a stored model can be rebuilt of these only: "
+            f"got the model_type {repr(kind)}; expected one that can be rebuilt offline: "
             f"{', '.join(sorted(kinds))}."
         )
 
 
 def read_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without those that say nothing about a model's layers."""
+    """The options without those that do not affect a model's layers."""
     return {key: value for key, value in config.items() if key not in UNREAD}
 
 
 def stored_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a stored configuration may have; models of the hub bring more."""
+    """The options that a stored configuration may have; hub models have more."""
     return {key: value for key, value in read_options(config).items() if _is_allowed(key, value)}
 
 
@@ -266,8 +266,8 @@ def _is_allowed(key: str, value: Any) -> bool:
     return True
 
 
-_ALL_IT_NEEDS = "a stored model brings all it needs."
+_ALL_IT_NEEDS = "a stored model must contain all it needs."
 _MAY_LOAD = (
-    "may load more than the file holds; expected numbers, and words where they are known. Remove "
-    "it, or say --trust (trust=True in Python) if you trust the origin of this file."
+    "may load more than the file holds; expected numbers or listed words. Remove it, or say "
+    "--trust (trust=True in Python) if you trust the origin of this file."
 )

@@ -11,7 +11,7 @@ from vlm.image.load import ImageError
 from vlm.inference import load
 
 GUESS = 3
-"""Exit code where the model can only guess; 1 is a mistake of the user, 2 a wrong argument."""
+"""Exit code if the model can only guess; 1 is a user's mistake, 2 a wrong argument."""
 
 
 def ask(arguments: Sequence[str]) -> None:
@@ -20,8 +20,8 @@ def ask(arguments: Sequence[str]) -> None:
         prog="vlm ask",
         description="Answer a question about a picture.",
         epilog=(
-            f"Exit code {GUESS}: the question's subject is beyond the model, so that it can only "
-            'guess. Example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"'
+            f"Exit code {GUESS}: the question is beyond the model, which can only guess. "
+            'Example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"'
         ),
     )
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
@@ -42,7 +42,7 @@ def ask(arguments: Sequence[str]) -> None:
     except (CheckpointError, ImageError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
     if answer.is_guess:
-        print("No answer: the model does not know what this question is about. Its guesses:")
+        print("No answer: this question is beyond the model. Its guesses:")
     for text, probability in answer.top:
         print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:

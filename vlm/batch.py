@@ -21,7 +21,7 @@ class Batch(NamedTuple):
         targets: what the head's loss compares with, or None where answers are not known.
         ids: the questions' ids, Q strings.
         total: number of questions in the global batch, over all processes; the loss is the sum
-            over questions divided by it. Infinite where the questions are another process's.
+            over questions divided by it. Infinite for questions of another process.
         choices: the questions' candidate answers, or None where the head takes none.
     """
 

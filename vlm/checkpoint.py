@@ -55,13 +55,13 @@ class Checkpoint(NamedTuple):
         return list(self.model["head"]["init_args"].get("answers") or [])
 
     def check(self, trust: bool = False) -> None:
-        """Refuse configurations of other forms than ours. Imports nothing that they name.
+        """Refuse configurations in any form but ours. Imports nothing that they name.
 
         Args:
-            trust: do not refuse classes from outside vlm.
+            trust: allow classes from outside vlm.
 
         Raises:
-            CheckpointError: a class that is not ours, or no description of four parts.
+            CheckpointError: a class from outside vlm, or not a description of four parts.
         """
         try:
             check_config({"model": self.model, "about": self.about}, KEYS, trust)
@@ -96,7 +96,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if not (path / BEST).is_file():
             raise CheckpointError(f"{path}: this folder has no {BEST}; wanted a run's folder.")
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
-            raise CheckpointError(f"{path / BEST}: a link out of the folder; name the file itself.")
+            raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
         path = path / BEST
     content = read_checkpoint_file(path)
     if not isinstance(content, dict) or KEY not in content:
@@ -123,7 +123,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if name.startswith(PREFIX)
     }
     checkpoint = Checkpoint(path, own.get("model"), weights, about, step)  # type: ignore[arg-type]
-    checkpoint.check(trust=True)  # of classes `load_model` and `check_origin` judge
+    checkpoint.check(trust=True)  # `load_model` and `check_origin` check the classes
     return checkpoint
 
 
@@ -147,7 +147,7 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
             raise
         own = isinstance(error, (ValueError, OSError, MemoryError)) and str(error)
         reason = own or f"{error!r}"
-        raise CheckpointError(f"{checkpoint.path}: no model can be made of it. {reason}") from error
+        raise CheckpointError(f"{checkpoint.path}: cannot build the model. {reason}") from error
     load_weights(model, checkpoint.weights, str(checkpoint.path))
     for part in model.children():
         if part.lora is not None:

@@ -24,30 +24,30 @@ SUM_SUFFIX = ".sha256"
 PARTIAL = ".partial"
 """Of a file that is still being written, or was when the process was killed."""
 KEY = "vlm"
-"""Where our own data stands in a Lightning checkpoint."""
+"""The key of our data in a Lightning checkpoint."""
 STEP = r"step-\d+\.ckpt"
 """The names of a run's checkpoints."""
 SHARED = 8
-"""So many names may share a weight's memory."""
+"""Most names that may share a weight's memory."""
 LARGEST_CONFIG = 256_000_000
-"""Bytes of what stands beside the weights; the largest vocabularies have some tens of millions."""
+"""Most bytes of all but the weights; the largest vocabularies take some tens of millions."""
 
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8} | {
     torch.int8, torch.int16, torch.int32, torch.int64,
 }  # fmt: skip
-"""Of the numbers that weights may be."""
+"""Types of numbers that weights may have."""
 _NAMED = re.compile(
     r"collections\.OrderedDict|torch\.Size|torch\.\w+Storage|torch\.serialization\._get_layout"
     r"|torch\._utils\._rebuild_(tensor_v2|parameter)|torch\.(bfloat|float|int|uint)\d+|torch\.bool"
 )
-"""What a checkpoint's plain data and tensors are made by. torch's safe loader knows more, with
-which a few bytes ask for any amount of memory, or for tensors without numbers of their own."""
+"""The names that plain data and tensors need. torch's safe loader allows more, with which a few
+bytes can claim any amount of memory, or make tensors without numbers of their own."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used or written; the message names the file and the reason.
 
-    What a stranger may have written into it is shown without control characters, and cut.
+    It is shortened and has no control characters, since a stranger may have written parts of it.
     """
 
     def __init__(self, message: str) -> None:
@@ -109,8 +109,8 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: missing, empty, of another kind, damaged, or with weights that are not
-            finite or of another kind than weights are; names another checkpoint of the same run
-            whose checksum fits, if there is one beside it.
+            finite or not of a weight's type; names another checkpoint of the same run with a
+            matching checksum, if the folder has one.
     """
     try:
         return _read(path)
@@ -125,7 +125,7 @@ def newest_whole(folder: Path, broken: list[CheckpointError]) -> Path | None:
 
     Args:
         folder: of the run's checkpoints.
-        broken: takes what is wrong with newer ones.
+        broken: receives the errors of newer ones.
     """
     for path in _newest_first(folder):
         try:
@@ -137,7 +137,7 @@ def newest_whole(folder: Path, broken: list[CheckpointError]) -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """What a run has named so, and no links."""
+    """A run's own checkpoints, without links."""
     named = (path for path in folder.glob(f"step-*{SUFFIX}") if re.fullmatch(STEP, path.name))
     return sorted(
         (path for path in named if path.is_file() and not path.is_symlink()),
@@ -147,8 +147,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _another(path: Path) -> Path | None:
-    """Another checkpoint of the same run that has its checksum. None is opened but to compare it:
-    what else lies in a folder is nobody's business here."""
+    """Another checkpoint of the same run with a matching checksum. No other file of the folder is
+    opened."""
     real = path.resolve()
     own = _Sum.of(real)
     if own is None:
@@ -161,14 +161,14 @@ def _another(path: Path) -> Path | None:
 
 
 class _Sum(NamedTuple):
-    """What stands in the file beside a checkpoint."""
+    """The content of a checksum file."""
 
     digest: str
     run: str | None
 
     @classmethod
     def read(cls, file: Path) -> _Sum | None:
-        """None of a file that is not there, or not one of ours."""
+        """None if the file is missing or not one of ours."""
         if not file.is_file() or file.stat().st_size > 4096:
             return None
         lines = file.read_text(errors="replace").splitlines()
@@ -219,7 +219,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path, size: int) -> None:
-    """Refuse an archive that holds more than it has bytes, or asks for more than it holds."""
+    """Refuse an archive that unpacks to more than its bytes, or names more than `_NAMED`."""
     with zipfile.ZipFile(path) as archive:
         files = archive.infolist()
         names = {file.filename for file in files}
@@ -228,7 +228,7 @@ def _check_archive(path: Path, size: int) -> None:
             or any(file.compress_type != zipfile.ZIP_STORED for file in files)
             or sum(file.file_size for file in files) > size
         ):
-            raise ValueError("its files are compressed, overlap or are there twice")
+            raise ValueError("its files are compressed, overlapping or duplicated")
         data = f"{files[0].filename.partition('/')[0]}/data.pkl" if files else ""
         if data not in names or archive.getinfo(data).file_size > LARGEST_CONFIG:
             raise ValueError(f"no data.pkl, or one of more than {LARGEST_CONFIG:,} bytes")
@@ -238,7 +238,7 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
-    """Refuse what could not be a model's weights.
+    """Refuse what cannot be a model's weights.
 
     Args:
         weights: tensors by name.
@@ -246,8 +246,8 @@ def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
         path: of the file, for the error.
 
     Raises:
-        CheckpointError: not a tensor, one with numbers of another kind than a model's, more of
-            them than the file holds, or one that is not finite.
+        CheckpointError: a value that is not a tensor, has another type than `DTYPES`, claims more
+            bytes than the file has, or is not finite.
     """
     held = 0
     for name, value in weights.items():
@@ -262,13 +262,13 @@ def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
             )
         if value.nbytes > value.untyped_storage().nbytes():
             raise CheckpointError(
-                f"{path}: {name} asks for {value.nbytes:,} bytes, and the file has "
-                f"{value.untyped_storage().nbytes():,} for it."
+                f"{path}: {name} claims {value.nbytes:,} bytes; the file has "
+                f"{value.untyped_storage().nbytes():,} for this tensor."
             )
         held += value.nbytes
     if held > SHARED * size:
         raise CheckpointError(
-            f"{path}: {len(weights):,} tensors ask for {held:,} bytes, and the file has {size:,}."
+            f"{path}: {len(weights):,} tensors claim {held:,} bytes; the file has {size:,}."
         )
     if name := first_not_finite(weights):
         raise CheckpointError(f"{path}: {name} is not finite, so the model is broken.")

@@ -75,17 +75,17 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
 
 
 def check_stored(config: Any) -> None:
-    """What a stored configuration may say of a tower: options of open_clip, or of transformers.
+    """Check a tower's stored configuration: options of open_clip or of transformers.
 
     Raises:
-        ValueError: a name or an option with which these would load more than the file holds.
+        ValueError: a name or an option that may load more than the file holds.
     """
     if isinstance(config, dict) and "model_type" in config:
         model_of(ENCODERS)(config)
     elif isinstance(config, dict):
         options(config)
     else:
-        raise ValueError(f"got {repr(config)}; expected a configuration: it holds all it needs.")
+        raise ValueError(f"got {repr(config)}; expected the whole configuration.")
 
 
 def load_tower(

@@ -27,7 +27,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def stored_config(config: Any) -> dict[str, Any]:
-    """A configuration of transformers as plain data that a stored model may have."""
+    """A transformers configuration as plain data, with the options that a stored model may have."""
     return stored_options(json.loads(config.to_json_string(use_diff=False)))
 
 
@@ -35,16 +35,16 @@ def stored_config(config: Any) -> dict[str, Any]:
 def foreign_options(
     argument: str, options: Mapping[str, Any], name: str, ours: Mapping[str, str]
 ) -> Iterator[None]:
-    """Where another library builds a model with a user's options, and it runs for the first time.
+    """Report what fails while another library builds or first runs a model with a user's options.
 
     Args:
-        argument: that holds the options, for the error.
+        argument: the name of the argument with the options, for the error.
         options: by name.
         name: of the model.
-        ours: options that an encoder sets itself -> what to do instead; false ones are let pass.
+        ours: options that an encoder sets itself -> the remedy; false values pass.
 
     Raises:
-        ValueError: one of ours, or an error of the library's.
+        ValueError: an option in `ours`, or an error of the library.
     """
     if found := sorted(key for key in ours if options.get(key)):
         raise ValueError(

@@ -55,9 +55,9 @@ class Answer:
         probability: in [0, 1], as the head gives it.
         top: the most likely answers with their probabilities, best first.
         warnings: why the answer may not be worth much, one sentence each.
-        is_guess: whether the question's subject is beyond the model (`Tokenizer.misses`): it has
-            no words, or more unknown words than known ones that say what it is about. Then show
-            no answer: `text` and `probability` say nothing about this question.
+        is_guess: whether the question is beyond the model (`Tokenizer.misses`): it has no words, or
+            more unknown words than known content words. Then show no answer: `text` and
+            `probability` mean nothing.
     """
 
     text: str
@@ -156,7 +156,7 @@ class VQA:
                 not fit the questions; choices that are fewer than two, empty or repeat; none for a
                 model that picks from choices, or some for another.
             ImageError: a picture that cannot be read.
-            AnswerError: the model gives no finite number, or its tokenizer fails.
+            AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
         single = isinstance(question, str)
@@ -246,7 +246,7 @@ class VQA:
 
 
 def question_warnings(tokenizer: Tokenizer, question: str) -> list[str]:
-    """Why the answer to a question may not be worth much, one sentence each."""
+    """Reasons to doubt the answer to a question, one sentence each."""
     unknown = tokenizer.unknown(question)
     guess = " The answer is a guess." if tokenizer.misses(question) else ""
     warnings = []
@@ -270,7 +270,7 @@ def _check_finite(broken: Iterable[Any]) -> None:
     if any(broken):
         raise AnswerError(
             "the model's answer is not finite: its weights are too large for its own layers. "
-            "Take another checkpoint, or another model."
+            "Use another checkpoint or model."
         )
 
 

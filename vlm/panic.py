@@ -11,17 +11,17 @@ Output = TypeVar("Output")
 
 
 class AnswerError(ValueError):
-    """A model that loads and cannot answer."""
+    """A model that loads but cannot answer."""
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust, such as tokenizers, has met a bug of its own. Each has a class for
-    it, directly below BaseException, as what ends a program is."""
+    """Whether a library in Rust, such as tokenizers, has panicked. Each library has its own class
+    for this, derived directly from BaseException."""
     return type(error).__name__ == "PanicException"
 
 
 def broken_off(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """The function with an AnswerError in place of such a failure."""
+    """The function with an AnswerError in place of a panic."""
 
     @wraps(function)
     def guarded(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
@@ -30,6 +30,6 @@ def broken_off(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
         except BaseException as error:
             if not is_panic(error):
                 raise
-            raise AnswerError(f"the model's tokenizer fails at this text ({error}).") from error
+            raise AnswerError(f"the model's tokenizer fails on this text ({error}).") from error
 
     return guarded

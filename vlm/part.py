@@ -32,8 +32,8 @@ class Configured:
         arguments: the constructor's arguments by name. A class whose constructor would fetch
             something (pretrained weights) edits them, so that it is rebuilt without doing so.
         made_as: its class.
-        stored: for the arguments with which another library or a file is named, what a stored
-            configuration may give to them (`vlm.allowed`); an argument left out counts as None.
+        stored: checks (`vlm.allowed`) of the stored arguments that reach another library or a file;
+            an argument left out counts as None.
     """
 
     arguments: dict[str, Any]
@@ -81,25 +81,25 @@ class Part(Configured, nn.Module):
 
 
 def _check_factories(cls: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse what is made already, or makes nothing, where the class makes a part itself."""
+    """Refuse a built part, or what cannot build one, where the class builds the part itself."""
     for name in _factories(cls) & arguments.keys():
         given = arguments[name]
         for value in given.values() if isinstance(given, Mapping) else [given]:
             if value is not None and (isinstance(value, Configured) or not callable(value)):
                 got = type(value).__name__ if isinstance(value, Configured) else repr(value)
                 raise TypeError(
-                    f"{cls.__name__}: {name}: got {got}{', made already' * callable(value)}; "
+                    f"{cls.__name__}: {name}: got {got}{', already built' * callable(value)}; "
                     f"expected a class, or functools.partial of one with its other arguments: "
-                    f"{cls.__name__} gives it the widths."
+                    f"{cls.__name__} sets the widths."
                 )
 
 
 @cache
 def _factories(cls: type) -> frozenset[str]:
-    """The arguments of a constructor that make parts, by their types."""
+    """The arguments of a constructor that build parts, by their types."""
     try:
         hints = get_type_hints(cls.__init__)  # type: ignore[misc]
-    except NameError:  # types that are there for a type checker alone
+    except NameError:  # types that only a type checker imports
         return frozenset()
     return frozenset(name for name, hint in hints.items() if "Callable[" in str(hint))
 
@@ -181,16 +181,16 @@ def _path(cls: Any) -> str:
 
 
 def check_parts(config: Any, trust: bool | Collection[str] = False) -> None:
-    """Refuse a stored configuration from which more would be made than parts of vlm, before any is.
+    """Refuse a stored configuration of more than parts of vlm, before anything is built.
 
     Args:
-        config: as of `build`, or several of them.
+        config: as for `build`, or several by name.
         trust: allow classes from outside vlm: all, with any arguments, or those of these packages.
 
     Raises:
         ValueError: as `build` does; says where.
     """
-    # All of it first: nothing is imported of a configuration that names one foreign class.
+    # The whole first: nothing is imported if one class is foreign.
     check_config(config, KEYS, trust)
     if trust is not True:
         _check_arguments(config, "")
@@ -235,8 +235,8 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
             that class's code: say True only for files of your own.
 
     Raises:
-        ValueError: a foreign class without `trust`, an unknown class, arguments that do not fit,
-            or with which another library would load more than the file holds.
+        ValueError: a foreign class without `trust`, an unknown class, or arguments that do not fit
+            or may load more than the file holds.
     """
     check_parts(config, trust)
     if not isinstance(config, dict) or "class_path" not in config:

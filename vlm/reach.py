@@ -39,16 +39,16 @@ _silent: dict[str, tuple[float, str]] = {}
 
 
 _offline: list[bool] = []
-"""What the hub's client had for its own switch, once for each that has set it and is not done."""
+"""The values of the hub client's offline switch that the running `_hub_offline` found."""
 _lock = Lock()
 
 
 @contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """Inside, this thread reaches no server: a stored model brings all that it needs.
+    """Inside, this thread reaches no server: a stored model contains all it needs.
 
-    `hub_access` and `url_access` refuse, the hub's client is offline, and Python's sockets connect
-    to nothing. Other threads' sockets go on.
+    `hub_access` and `url_access` fail, the hub's client is offline, and Python's sockets cannot
+    connect. Other threads' sockets still can.
     """
     _watch_sockets()
     token = _closed.set(True)
@@ -61,7 +61,7 @@ def nothing_fetched() -> Iterator[None]:
 
 @cache
 def _watch_sockets() -> None:
-    """Once: a hook stays for as long as Python runs."""
+    """Cached, since a hook stays for as long as Python runs."""
     reaching = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
 
     def refuse(event: str, args: Any) -> None:
@@ -73,7 +73,7 @@ def _watch_sockets() -> None:
 
 @contextmanager
 def _hub_offline() -> Iterator[None]:
-    """Inside, the hub's client looks into its cache only. Threads may overlap."""
+    """Inside, the hub's client reads its cache only. Threads may overlap."""
     from huggingface_hub import constants
 
     with _lock:
@@ -82,7 +82,7 @@ def _hub_offline() -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:  # of those who overlap, the last one brings back what the first one found
+        with _lock:  # the last of overlapping threads restores what the first found
             constants.HF_HUB_OFFLINE = _offline.pop()
 
 
@@ -98,8 +98,8 @@ def hub_access(
     Args:
         name: a model of the hub or a local folder.
         from_scratch: whether `pretrained=False` would need nothing of it, for the advice.
-        what: it is, for the error.
-        cache: where it is kept; None for the hub's own.
+        what: "model" or "data set", for the error.
+        cache: its folder; None for the hub's own cache.
 
     Raises:
         FetchError: `name` is not to be had; says where it was looked for and what to do.

@@ -87,8 +87,8 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
         trust: do not refuse classes from outside vlm.
 
     Raises:
-        CheckpointError: a file that is missing, damaged, of another program or a link out of the
-            folder, a class that is not ours, weights that are not finite.
+        CheckpointError: a file that is missing, damaged, from another program or a link out of the
+            folder; a class from outside vlm; weights that are not finite.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -99,10 +99,10 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """A file of the folder: no link out of it, but to what the hub's cache has beside it.
+    """The path of a file in the folder, or one that the folder links to in the hub's cache.
 
     Raises:
-        CheckpointError: such a link, or no file.
+        CheckpointError: another link out of the folder, or not a file.
     """
     path, homes = folder / name, [folder.resolve()]
     if homes[0].parent.name == "snapshots":
@@ -110,7 +110,7 @@ def file_inside(folder: Path, name: str) -> Path:
     try:
         real = path.resolve()
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: a link that leads nowhere ({error}).") from error
+        raise CheckpointError(f"{path}: a broken link ({error}).") from error
     if not any(real.is_relative_to(home) for home in homes):
         raise CheckpointError(
             f"{path}: a link to {real}, out of the folder; expected the file itself."
@@ -123,7 +123,7 @@ def file_inside(folder: Path, name: str) -> Path:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = file_inside(folder, CONFIG)
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; expected it beside {WEIGHTS}.")
+        raise CheckpointError(f"{path}: there is no such file; expected it next to {WEIGHTS}.")
     config = read_json(path)
     if any(type(config.get(key)) is not kind for key, kind in _NEEDED.items()):
         raise CheckpointError(
@@ -156,8 +156,8 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
         )
     try:
         weights: dict[str, Tensor] = load_file(path)
-    except Exception as error:  # a header that lies raises anything
-        raise CheckpointError(f"{path}: no safetensors file ({error!r:.300}).") from error
+    except Exception as error:  # a false header can raise anything
+        raise CheckpointError(f"{path}: not a safetensors file ({error!r:.300}).") from error
     check_weights(weights, path.stat().st_size, path)
     tied = about.get("tied")
     if not isinstance(tied, dict) or not {*map(str, tied.values())} <= weights.keys():
@@ -166,26 +166,26 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object of JSON; of another value, one without keys.
+    """A JSON object; an empty one for any other value.
 
     Raises:
-        CheckpointError: too large, or no JSON.
+        CheckpointError: too large, or not JSON.
     """
     if (size := path.stat().st_size) > LARGEST_CONFIG:
-        raise CheckpointError(f"{path}: got {size:,} bytes; expected {LARGEST_CONFIG:,} at most.")
+        raise CheckpointError(f"{path}: got {size:,} bytes; expected at most {LARGEST_CONFIG:,}.")
     try:
         found = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged; it is no JSON ({error}).") from error
+        raise CheckpointError(f"{path}: damaged: not JSON ({error}).") from error
     return found if isinstance(found, dict) else {}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Of two values of one key, which counts depends on the reader."""
+    """A JSON object without duplicate keys, of which readers take different values."""
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r:.80} is there twice")
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r:.80} is a duplicate key")
     return made
 
 

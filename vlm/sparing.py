@@ -1,4 +1,4 @@
-"""A stored model is built with no more memory than its weights can fill."""
+"""Build a stored model with no more memory than its weights can fill."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 SPARE = 600_000_000
-"""Bytes beside the weights: for layers that are removed once a model is built, and one image."""
+"""Extra bytes, for one image and for layers that are removed after a model is built."""
 TIMES = 4
-"""As many tensors and bytes as there are weights are made while a layer is filled at random."""
+"""Bytes for each of the weights': filling a layer at random makes more tensors of its size."""
 
 
 class Sparing(TorchDispatchMode):
-    """Inside, a tensor is refused before it is made where it would be larger than what is left.
+    """Inside, a tensor larger than the remaining bytes is refused before it is made.
 
-    Each operation is first done without memory, on the device "meta". New tensors (not those
-    computed from others) use up what is left.
+    Each operation first runs without memory, on the device "meta". New tensors (not those computed
+    from others) use up the remaining bytes.
 
     Args:
-        weights: those that the model will get.
+        weights: of the stored model.
 
     Raises:
-        MemoryError: inside, of a tensor that is refused.
+        MemoryError: inside, for a refused tensor.
     """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
@@ -46,8 +46,8 @@ class Sparing(TorchDispatchMode):
             self.calls -= 1
             if size > self.bytes or self.calls < 0:
                 raise MemoryError(
-                    f"the configuration asks for a model that its weights ({self.held:,} bytes) "
-                    f"cannot fill; expected sizes and numbers of layers as they were trained."
+                    f"the configuration describes a model that its weights ({self.held:,} bytes) "
+                    f"cannot fill; expected the layers and sizes that were trained."
                 )
             if not any(isinstance(item, Tensor) for item in tree_flatten((args, kwargs))[0]):
                 self.bytes -= size
@@ -61,5 +61,5 @@ def _size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
         args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
         results = func(*args, **kwargs)
     except (RuntimeError, NotImplementedError):
-        return 0  # it depends on values, and gives one of them
+        return 0  # the operation reads a value, which "meta" has not
     return sum(item.nbytes for item in tree_flatten(results)[0] if isinstance(item, Tensor))

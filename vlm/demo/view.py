@@ -72,9 +72,8 @@ def _answer(reply: Reply, notes: str) -> str:
 
 def _guess(reply: Reply, notes: str) -> str:
     return (
-        f'<p class="vlm-unknown" role="status">No answer: the model does not know what this '
-        f'question is about.</p>{notes}<p class="vlm-fine">Its guess: '
-        f"{escape(reply.answer.text)}</p>"
+        f'<p class="vlm-unknown" role="status">No answer: this question is beyond the model.</p>'
+        f'{notes}<p class="vlm-fine">Its guess: {escape(reply.answer.text)}</p>'
     )
 
 

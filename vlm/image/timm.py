@@ -24,7 +24,7 @@ _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_over
 
 _STAGES = "Leave it out; `stages` says which outputs become tokens."
 _OURS = {
-    "in_chans": "Leave it out: its images are RGB, and grey ones become that.",
+    "in_chans": "Leave it out: images are RGB, and grey ones are converted.",
     "features_only": _STAGES,
     "feature_cfg": _STAGES,
     "out_indices": _STAGES,
@@ -33,7 +33,7 @@ _OURS = {
 
 
 def _options(model_args: Any) -> None:
-    """Options of the model itself: what timm reads before it, it may fetch or open."""
+    """Allow the model's own options only: timm may fetch or open what its other options name."""
     from timm.models import build_model_with_cfg, create_model
 
     own = (*signature(create_model).parameters, *signature(build_model_with_cfg).parameters)

@@ -8,27 +8,25 @@ from unicodedata import is_normalized, normalize
 import regex
 
 _SPACE = regex.compile(r"(?V1)[[\p{Cc}\p{Zs}]--[\t\n\r]]")
-"""NUL and other control characters, and all kinds of spaces, are spaces to a model. Ends of lines
-stay."""
+"""Control characters such as NUL and all kinds of spaces, which become spaces. Line ends stay."""
 
 _UNSEEN = regex.compile(
     r"(?V1)[[\p{Cf}&&\p{Default_Ignorable_Code_Point}]--[\u200c\u200d\U000e0000-\U000e007f]]"
 )
-"""What nobody sees, and so would make two of one text: marks of direction, byte order marks, soft
-hyphens, spaces without width. U+200C and U+200D change letters of Persian and of India's scripts
-and join emoji, and tags spell flags: they stay."""
+"""Invisible characters, with which equal texts would differ: direction marks, byte order marks,
+soft hyphens, zero-width spaces. U+200C and U+200D, which change letters of Persian and Indic
+scripts and join emoji, and tags, which spell flags, stay."""
 
 
 def clean_text(text: object) -> str:
-    """The text in the one form in which texts are compared: questions, choices, answers and words.
+    """The text in the one form in which questions, choices, answers and words are compared.
 
-    An accent is composed with its letter (Unicode's NFC), control characters and all kinds of
-    spaces become spaces, and characters that nobody sees go. Not NFKC, which would change what a
-    reader sees: "x²" into "x2", "½" into "1⁄2". Case and punctuation stay.
+    Accents are composed (Unicode NFC), control characters and all kinds of spaces become spaces,
+    and invisible characters are removed. Not NFKC, which would change visible text: "x²" into "x2",
+    "½" into "1⁄2". Case and punctuation stay.
 
-    Every question, choice and answer comes through here: when a data set is read, when a batch is
-    made, when a model is asked and when it answers. What is too long is cut by the tokenizer, which
-    counts it.
+    Every question, choice and answer passes through here: when a data set is read, when a batch is
+    made, when a model is asked and when it answers. The tokenizer counts and cuts what is too long.
 
     >>> clean_text("is it\\0red?"), clean_text("cafe\\u0301") == "caf\\u00e9"
     ('is it red?', True)
@@ -40,7 +38,7 @@ def clean_text(text: object) -> str:
     if not isinstance(text, str):
         raise ValueError(f"got {_short(text)}; wanted text")
     clean = text
-    if not text.isprintable():  # neither controls nor surrogates nor the unseen: nearly all
+    if not text.isprintable():  # rare: controls, surrogates or invisible characters
         try:
             text.encode()
         except UnicodeEncodeError:

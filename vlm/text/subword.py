@@ -96,7 +96,7 @@ class SubwordTokenizer(Tokenizer):
         return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
 
     def content(self, question: str) -> list[str]:
-        """Every known piece with a letter or digit: a pretrained model has seen them all in use."""
+        """Every known piece with a letter or digit: a pretrained model was trained on them all."""
         unknown = set(self.unknown(question))
         encoding = self._backend.encode(question, add_special_tokens=False)
         pieces = [question[start:end] for start, end in encoding.offsets]

@@ -22,8 +22,8 @@ from vlm.text.gate import clean_text
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""
 
-# Unicode's properties for finding words (UAX 29). `regex` has them; the `\b` of its WORD flag takes
-# neither "'open'" nor a word that ends in a mark before an apostrophe for what they are.
+# Unicode's properties for finding words (UAX 29), which `regex` has. The `\b` of its WORD flag
+# fails on "'open'" and on a word that ends in a mark before an apostrophe.
 _MARK = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
 _LETTER = r"\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}_"
 _WORD = regex.compile(
@@ -34,13 +34,13 @@ _WORD = regex.compile(
 
 
 def split_words(question: str) -> list[str]:
-    """Lower-cased words of a question by Unicode's rules; punctuation is left out.
+    """Lower-cased words of a question by Unicode's rules, without punctuation.
 
-    A letter keeps its marks, in all scripts. Where words stand without spaces and only a dictionary
-    tells them apart (Thai, Lao, Khmer, Burmese, Chinese, and kanji and hiragana of Japanese), each
-    letter is a word. That is what Unicode prescribes without a dictionary: dictionaries change from
-    version to version, and with them the ids that a checkpoint was trained with. Other than in
-    Unicode's rules a full stop or comma always ends a word: "13.5" is "13" and "5".
+    A letter keeps its marks, in all scripts. In text without spaces between words (Thai, Lao,
+    Khmer, Burmese, Chinese, and kanji and hiragana of Japanese), each letter is a word, as Unicode
+    prescribes without a dictionary. Dictionaries change between versions, and with them the ids
+    that a checkpoint was trained with. Unlike in Unicode's rules, a full stop or comma always ends
+    a word: "13.5" is "13" and "5".
 
     >>> split_words("What colour isn't  the bird's-eye?")
     ['what', 'colour', "isn't", 'the', "bird's", 'eye']
@@ -102,13 +102,13 @@ class Tokenizer(Configured, ABC):
         """The words of a question that the model has never seen."""
 
     def content(self, question: str) -> list[str]:
-        """The known words of a question that say what it is about, function words left out."""
+        """The known content words of a question: all but function words."""
         unknown = {word.lower() for word in self.unknown(question)}
         return [word for word in split_words(question) if word not in unknown]
 
     def misses(self, question: str) -> bool:
-        """Whether a question's subject is beyond the model: it has no words, or more unknown words
-        than known ones that say what it is about (`content`)."""
+        """Whether a question is beyond the model: it has no words, or more unknown words than known
+        content words (`content`)."""
         return not split_words(question) or len(self.unknown(question)) > len(
             self.content(question)
         )
@@ -198,10 +198,10 @@ class WordTokenizer(Tokenizer):
         return [word for word in self._split(question) if word not in self._ids]
 
     def content(self, question: str) -> list[str]:
-        """Of V known words the sqrt(V) most frequent count as function words.
+        """All but the sqrt(V) most frequent of V known words, which count as function words.
 
-        By Zipf's law these are about half of all running words, which is the share of function
-        words in a text. Which they are follows from the data, in any language.
+        By Zipf's law these make up about half of a text, as function words do. The data decide
+        which they are, in any language.
         """
         first = isqrt(len(self.words)) + 2
         return [w for w in self._split(question) if self._ids.get(w, UNKNOWN) >= first]
