@@ -177,6 +177,6 @@ def test_a_process_without_questions_gets_a_batch(
 
 
 def test_a_loader_keeps_its_sampler() -> None:
-    """Lightning's would share out the questions a second time."""
+    """Lightning's would divide the questions a second time."""
     with pytest.raises(ValueError, match="use_distributed_sampler=True, whose SequentialSampler"):
         OwnLoader([1, 2], sampler=SequentialSampler([1, 2]), batch_size=None)  # type: ignore[arg-type]

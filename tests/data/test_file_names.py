@@ -41,7 +41,7 @@ def test_an_exact_name_goes_before_others(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.JPG"):
         image(tmp_path / name)
     assert FileNames().find(str(tmp_path / "a.JPG")) == str(tmp_path / "a.JPG")
-    with pytest.raises(ValueError, match=r"'a.JPG' and 'a.jpg'; expected the very name"):
+    with pytest.raises(ValueError, match=r"'a.JPG' and 'a.jpg'; expected the exact name"):
         FileNames().find(str(tmp_path / "A.jpg"))
 
 

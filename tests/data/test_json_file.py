@@ -76,7 +76,7 @@ def test_a_line_that_others_follow_is_not_said_to_be_cut(tmp_path: Path) -> None
         list(read_json_lines(path))
     assert str(caught.value) == (
         f"{path}, line 2, byte 15 (column 7): not JSON (Unterminated string starting here). A "
-        f"quote or a bracket may not be closed."
+        f"quote or a bracket may be unclosed."
     )
     path.write_text('{"b": "\\x"}\n')
     with pytest.raises(DataError, match=r"\(column 8\): not JSON \(Invalid \\escape\)"):

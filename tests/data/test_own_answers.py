@@ -69,8 +69,8 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (True, "got True; wanted a text"),
-        (["yes", float("inf")], "got inf; wanted a text"),
+        (True, "got True; expected a text"),
+        (["yes", float("inf")], "got inf; expected a text"),
         (["yes", None], "in which an answer is empty"),
         (["yes", " "], "in which an answer is empty"),
         (["yes", ["no"]], r"got \['no'\]; wanted a text"),

@@ -360,7 +360,7 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
         ("my.csv", 'image,question,answer\na,"\\"red\\"?",x\n' * 2, "unreadable line", "twice"),
         ("my.csv", "image,question,answer\na,?,'{yes,no}'\n".replace("'", '"') * 2, "wrong answer",
          "looks like a list or an object"),
-        ("my.csv", "My data,,\n\na,?,x\n", "missing column", "The first line has to name the col"),
+        ("my.csv", "My data,,\n\na,?,x\n", "missing column", "The first line must name the col"),
         ("my.json", '[{"image_id": 1, "question": "?", "question_id": 2}]', "missing column",
          r"such as --data.columns='\{image: image_id\}'\.$"),
     ],

@@ -73,7 +73,7 @@ def test_questions_of_two_files_are_compared(
     found = check_data(OwnData(str(my), **files), images=False)
     assert found.errors.counts["question in two splits"] == count
     meant = OwnData(str(my), allow_shared_questions=True, **files)
-    with pytest.warns(UserWarning, match=f"{count} of the {count} {split} .* are known"):
+    with pytest.warns(UserWarning, match=f"{count} of the {count} {split} .* known questions"):
         check_shared(meant, split)
     found = check_data(meant, images=False)
     assert not found.errors.counts

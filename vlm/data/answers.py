@@ -37,7 +37,7 @@ NOTHING = (
 )
 """What data frames and spreadsheets write for a missing value, or a formula that failed."""
 _WHOLE = re.compile(r"(-?\d+)\.0+")
-"""Of a data frame whose column has a gap, or decimal numbers."""
+"""A whole number as data frames write it in a column of decimals, or with missing values."""
 
 
 def annotators_answers(value: Any) -> list[str] | None:
@@ -75,7 +75,7 @@ def annotators_answers(value: Any) -> list[str] | None:
 
 
 def cell_content(cell: str) -> Any:
-    """Of a CSV file's cell: what it writes out (`content_of`), the parts of "a|b", or the text.
+    """The content of a CSV file's cell: a literal (`content_of`), the parts of "a|b", or the text.
 
     Raises:
         ValueError: as `content_of`.
@@ -101,12 +101,12 @@ def plain_text(value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool):
-        raise ValueError(f"got {value}; wanted a text, such as 'yes' for true and 'no' for false")
+        raise ValueError(f"got {value}; expected a text, such as 'yes' for true and 'no' for false")
     if isinstance(value, (int, float, Decimal)):
         if math.isnan(value):
-            return None  # an empty place of a data frame
+            return None  # a missing value of a data frame
         if abs(value) == math.inf:
-            raise ValueError(f"got {value}; wanted a text or a number")
+            raise ValueError(f"got {value}; expected a text or a finite number")
         if value == int(value):
             return str(int(value))
         return str(value.normalize() if isinstance(value, Decimal) else value)
@@ -114,7 +114,7 @@ def plain_text(value: Any) -> str | None:
 
 
 def merged(answer: str) -> str:
-    """The answer in lower case and without a final full stop, of whatever script.
+    """The answer in lower case and without a final full stop, in any script.
 
     >>> merged("Yes."), merged("लाल।"), merged("...")
     ('yes', 'लाल', '...')

@@ -135,7 +135,7 @@ class _Check:
             self.found.warnings.add_once("unread column", f"{file}: {said.decode()}")
 
     def _alike_answers(self) -> None:
-        """Only where an option merges them: an official set's metric has rules of its own."""
+        """Only if an option merges them: the metrics of official sets have their own rules."""
         if getattr(self.data, "merge_answers", None) is not False:
             return
         answers: Counter[str] = sum((s.answers for s in self.found.splits.values()), Counter())
@@ -143,8 +143,8 @@ class _Check:
             counts = ", ".join(f"{answer!r} ({count:,} times)" for answer, count in group)
             self.found.warnings.add(
                 "answers that look alike",
-                f"{counts} are different answers; --data.merge_answers=true makes them one: lower "
-                f"case, no final full stop.",
+                f"{counts} are different answers; --data.merge_answers=true merges them (lower "
+                f"case, no final full stop).",
             )
 
     def _confused_questions(self, in_order: bool) -> None:
@@ -163,8 +163,8 @@ class _Check:
             one, other = self._row("train", first), self._row("train", second)
             self.found.warnings.add(
                 kind,
-                f"{self._where('train', 'question', other)}: {other['question']!r} is to the model "
-                f"the same as {one['question']!r}, asked about this image too and answered "
+                f"{self._where('train', 'question', other)}: the model reads {other['question']!r} "
+                f"like {one['question']!r}, which is about the same image and answered "
                 f"{_short(set(one['answers']))} instead of {_short(set(other['answers']))}.",
             )
         self.found.warnings.add_unsaid(kind, sum(1 for _ in pairs))
@@ -251,7 +251,7 @@ class _Check:
             problems.add_unsaid(kind, len(common) - len(there))
 
     def _shared_questions(self) -> None:
-        """What is trained on and scored."""
+        """Report questions that are both trained on and scored."""
         train = self.tables.get("train")
         wrong = self.data.refuses_shared_questions
         problems = self.found.errors if wrong else self.found.warnings

@@ -1,4 +1,4 @@
-"""What a reader of the data sees as one, and training as two; and the other way round."""
+"""Answers that differ only for a program, and questions that differ only for a person."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _UNSEEN = regex.compile(r"\p{Cf}")
 
 
 def alike_answers(answers: Counter[str]) -> Iterator[list[tuple[str, int]]]:
-    """Answers that differ only in case, a final full stop or characters that nobody sees.
+    """Answers that differ only in case, a final full stop or invisible characters.
 
     Args:
         answers: how often each was given.
 
     Returns:
-        Groups of two answers or more with their counts, the most frequent first.
+        Groups of at least two answers with their counts, the most frequent first.
     """
     groups: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for answer, count in answers.most_common():
@@ -33,13 +33,13 @@ def alike_answers(answers: Counter[str]) -> Iterator[list[tuple[str, int]]]:
 def confused_questions(
     table: pa.Table, read: Callable[[str], Hashable]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of rows with one image and different questions and answers that a model reads as one.
+    """Pairs of rows on one image with different answers to questions that a model reads as one.
 
     Memory grows by 16 bytes for each row.
 
     Args:
         table: questions with answers (`vlm.data.questions.SCHEMA`).
-        read: what of a question reaches the model.
+        read: maps a question to what the model reads of a question.
     """
     asked = stream(table, "image", "question")
     seen = np.fromiter((hash((image, read(q))) for image, q in asked), np.int64, len(table))

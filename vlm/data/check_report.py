@@ -21,7 +21,7 @@ from vlm.data.problems import Problems
 MOST_ANSWERS = 20
 """Answers in the plot and the JSON file."""
 MOST_COLUMNS = 20
-"""Unread ones that are listed."""
+"""Unread columns that are listed."""
 
 
 def print_check(check: DataCheck, console: Console) -> None:

@@ -47,7 +47,7 @@ class DataCheck:
         kind: how the model answers, which floors and ceiling go by.
         vocabulary: of answers, as a training would make it; None where none could be made, or the
             model answers from no vocabulary.
-        unused: columns that nothing is read from, by the file.
+        unused: columns that are not read, by file.
     """
 
     errors: Problems

@@ -14,24 +14,23 @@ from vlm.data.problems import DataError, report
 
 DELIMITERS = ",;\t|"
 _SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*', re.IGNORECASE)
-"""A first line of Excel's, which says what stands between cells."""
+"""A first line of Excel's that names the delimiter."""
 
 
 def read_csv(
     path: Path, columns: Set[str], delimiter: str
 ) -> Iterator[tuple[int, list[str], dict[str, str]]]:
-    """The line that each row begins at, counted from 1, the columns' names, and the row's cells.
+    """For each row, its first line (counted from 1), the columns' names, and its cells.
 
-    What stands between cells is read off the first line. Empty rows, and columns without a name,
-    are passed over.
+    The first line gives the delimiter. Empty rows, and columns without a name, are skipped.
 
     Args:
         path: of the file.
         columns: names that are read.
-        delimiter: what stands between cells if the first line leaves that open.
+        delimiter: used if the first line leaves it open.
 
     Raises:
-        DataError: no names of columns, or one that is read stands there twice.
+        DataError: no column names, or a column that is read appears twice.
     """
     csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
     begin: list[str] = []
@@ -57,8 +56,8 @@ def read_csv(
         except csv.Error as error:
             report(
                 "unreadable line",
-                f"{path}, line {number}: {error}. A cell that holds {delimiter!r}, a quote or a "
-                f'line break stands in "quotes", and a quote in it twice.',
+                f"{path}, line {number}: {error}. Put a cell that holds {delimiter!r}, a quote or "
+                f'a line break in "quotes", and write each quote in it twice.',
             )
             continue
         if not any(cell.strip(" \t-:") for cell in cells):  # empty, or a line under the header
@@ -67,16 +66,16 @@ def read_csv(
             header = [name.strip("\ufeff \t\r\n\xa0") for name in cells]
             if twice := [name for name in columns if header.count(name) > 1]:
                 raise DataError(
-                    f"{path}, line {number}: the column {twice[0]!r} stands there twice: {header}."
+                    f"{path}, line {number}: the column {twice[0]!r} appears twice: {header}."
                 )
             continue
-        # Empty cells at the end of a row are written or not.
+        # Some programs leave out empty cells at the end of a row.
         more = cells[len(header) :]
         if (more and any(more)) or not columns.isdisjoint(header[len(cells) :]):
             report(
                 "unreadable line",
-                f"{path}, line {number}: got {len(cells)} cells; expected {len(header)}, as the "
-                f'first line. A cell that holds {delimiter!r} stands in "quotes".',
+                f"{path}, line {number}: got {len(cells)} cells; expected {len(header)}, as in the "
+                f'first line. Put a cell that holds {delimiter!r} in "quotes".',
             )
             continue
         yield number, [name for name in header if name], dict(zip(header, cells, strict=False))
@@ -87,7 +86,7 @@ def read_csv(
 
 
 def _delimiter(header: str, columns: Set[str], usual: str) -> str:
-    """What gives most of the columns that are read, or else most columns."""
+    """The delimiter that gives most of the columns that are read, or else most columns."""
 
     def fits(delimiter: str) -> tuple[int, int, bool]:
         (names,) = csv.reader([header], delimiter=delimiter)

@@ -61,7 +61,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
     shared_images: bool = False
     """Whether the set's own splits have images in common; else that is a mistake."""
     refuses_shared_questions: bool = False
-    """Whether a question that is trained on and scored ends the training; else it is a warning."""
+    """Whether it is an error, not a warning, if a question is both trained on and scored."""
     watched: ClassVar[str | None] = None
     """An answer whose probability is kept for every question, for `summarize_watched`."""
     picture_source: PictureSource | None = None
@@ -274,7 +274,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         trainer, transform = self.trainer, self.processor.transform
         assert trainer is not None
         if stage == "fit" and trainer.overfit_batches:  # type: ignore[attr-defined]
-            # Lightning has set its limits by now, and would also put its own sampler in our place.
+            # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0  # type: ignore[attr-defined]
         keepers = Keepers(trainer.num_devices, trainer.strategy.barrier)
         for split in splits[stage]:

@@ -1,4 +1,4 @@
-"""Files by names that differ from theirs only in ways that nobody means."""
+"""Find files under the names that other systems accept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from unicodedata import normalize
 class FileNames:
     """Finds files whose names differ in case, Unicode form or slashes.
 
-    macOS takes names of another case or form for the same file, Windows those of another case and
-    with backslashes; Linux does none of that. Each folder is listed once, when it is first needed:
-    what comes or goes later is not seen.
+    macOS ignores case and Unicode form, Windows ignores case and accepts backslashes; Linux does
+    neither. Each folder is listed once, when it is first needed; later changes are not seen.
     """
 
     def __init__(self) -> None:
@@ -20,10 +19,10 @@ class FileNames:
         self._alike: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> str:
-        """The path of the file that is meant, or `path` itself if there is none.
+        """The path of the matching file, or `path` itself if there is none.
 
         Raises:
-            ValueError: several files are alike; as the rest of a sentence.
+            ValueError: several files match; the message continues a sentence.
         """
         folder, name = os.path.split(path)
         if name in self._names(folder) or os.path.exists(path):
@@ -32,13 +31,13 @@ class FileNames:
         there = self._there(folder, os.path.basename(path.replace("\\", "/")))
         if len(there) > 1:
             raise ValueError(
-                f"got {path!r}, and {folder!r} holds {' and '.join(map(repr, there))}; expected "
-                f"the very name of one"
+                f"got {path!r}, but {folder!r} holds {' and '.join(map(repr, there))}; expected "
+                f"the exact name of one"
             )
         return os.path.join(folder, there[0]) if there else path
 
     def _folder(self, path: str) -> str:
-        """The folder of a path, with as many of its parts found as are there."""
+        """The folder of a path, with its existing parts spelt as on disk."""
         folder = os.path.dirname(path)
         if not folder or os.path.isdir(folder) or os.path.dirname(folder) == folder:
             return folder

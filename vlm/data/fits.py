@@ -20,7 +20,7 @@ def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
     To answer, only the head that answers counts; the others learn and are scored beside it.
 
     Raises:
-        DataError: questions without answers or choices, that are trained on and scored, or with
+        DataError: questions without answers or choices, questions both trained on and scored, or
             texts that the model cannot write.
     """
     if split != "predict":

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 def is_data_set(path: str) -> bool:
     """Whether this is a folder, or "owner/name" (with ":configuration" where it has several)."""
-    if os.path.lexists(path):  # a link that leads nowhere is no name either
+    if os.path.lexists(path):  # a broken link is not a name either
         return Path(path).is_dir()
     return bool(_NAME.fullmatch(path)) and file_format(path) is None
 
@@ -100,13 +100,13 @@ def _load(path: str) -> Any:
 
 
 def _of_hub(path: str) -> Any:
-    """A data set of the hub, or of the cache; `datasets` alone asks for minutes if there is no
+    """A data set of the hub, or of the cache; `datasets` alone retries for minutes without a
     network."""
     import datasets
     from huggingface_hub import constants
 
     name, _, configuration = path.partition(":")
-    before = datasets.config.HF_HUB_OFFLINE  # fails if there is no such switch any more
+    before = datasets.config.HF_HUB_OFFLINE  # fails if this switch is gone
     with hub_access(name, what="data set", cache=datasets.config.HF_DATASETS_CACHE):
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
         try:

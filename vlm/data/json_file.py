@@ -35,7 +35,7 @@ NO_TEXT = {
     b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file with `git lfs pull`."),
     b"%PDF": ("a PDF file", "Write it as CSV."),
 }
-"""What a file begins with that holds no text of ours: what it is, and what to do."""
+"""The first bytes of files that are not text of ours -> what they are, and the remedy."""
 
 
 def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -72,7 +72,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, start, line in read_lines(path):
         if not line.strip():
             continue
-        decoded(line, path, number, start)  # or every line would have the same mistake
+        decoded(line, path, number, start)  # or every line would repeat the error
         try:
             row = _parse(line, path, number, start, one_line=True)
         except DataError as error:
@@ -110,7 +110,7 @@ def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
 
     Args:
         line: as in the file.
-        path, number, start: of the file, the line, and the byte that it starts at.
+        path, number, start: the file, the line's number, and its first byte.
 
     Raises:
         DataError: it is not UTF-8.
@@ -126,11 +126,11 @@ def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
 
 
 def check_is_text(path: str | Path) -> None:
-    """Say what a file is that holds no text.
+    """Refuse a file of a known kind that is not text.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is of a kind that is known.
+        DataError: names the kind.
     """
     _open(path).close()
 
@@ -155,10 +155,10 @@ def _open(path: str | Path) -> IO[bytes]:
             with file:
                 return io.BytesIO(file.read().decode("utf-16").encode())
     except (EOFError, OSError, zlib.error, UnicodeDecodeError):
-        return opened(path, "rb")  # whoever reads it says where it ends
+        return opened(path, "rb")  # its reader reports where it ends
     what = next((found for begin, found in NO_TEXT.items() if head.startswith(begin)), None)
     if what is None and b"\0" in head:
-        what = "no text, or one in another form than UTF-8", "Save it as UTF-8."
+        what = "not text, or not UTF-8", "Save it as UTF-8."
     if what is not None:
         file.close()
         raise DataError(f"{path}: this is {what[0]}. {what[1]}")
@@ -189,7 +189,7 @@ def _parse(
         if error.msg == "Extra data":
             remedy = " Expected one list of objects, or one object on each line."
         elif to_the_end and one_line:
-            remedy = " A quote or a bracket may not be closed."
+            remedy = " A quote or a bracket may be unclosed."
         if to_the_end and not (one_line and content.endswith(b"\n")):  # others follow
             remedy += " If the file was cut short, get it again."
         # json's own words end in "at" or a colon, before a place within what it was given.

@@ -1,4 +1,4 @@
-"""Lists and objects that stand inside a text: as JSON, or as Python and numpy print them."""
+"""Lists and objects written as text: as JSON, or as Python and numpy print them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CALL = re.compile(
 )
 _BARE = re.compile(r"(?:(?:np|numpy)\.\w+)|array|Counter|OrderedDict|defaultdict|frozenset|Decimal")
 _UNDIVIDED = re.compile(r"(?:['\"]|\d\.?)\s+(?:['\"]|\d)")
-"""Two values with no comma between: of numpy."""
+"""Two values without a comma, as numpy prints them."""
 _NO_LITERAL = (
     ValueError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError
 )  # fmt: skip
@@ -23,16 +23,16 @@ _VALUES = (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
 
 
 def content_of(text: str) -> Any:
-    """The list or object that a text writes out; the text itself where it is none.
+    """The list or object that a text spells out, or else the text itself.
 
-    A list column of a data frame becomes such a text in a CSV file. Tuples and sets of texts count
-    as lists; `(3, 4)` and `[sic` are texts.
+    A column of lists in a data frame becomes such texts in a CSV file. Tuples and sets of texts
+    count as lists; `(3, 4)` and `[sic` are texts.
 
     >>> content_of("['yes', 'no']"), content_of("['yes' 'no']"), content_of('{"yes": 2}')
     (['yes', 'no'], ['yes', 'no'], {'yes': 2})
 
     Raises:
-        ValueError: what looks like a list or an object and cannot be read.
+        ValueError: the text looks like a list or an object but cannot be read.
     """
     stripped = text.strip()
     ends = stripped[:1] + stripped[-1:]
@@ -50,24 +50,24 @@ def content_of(text: str) -> Any:
     if ends == "()" or not re.search(r"['\",:(]", stripped[1:-1]):
         return text
     raise ValueError(
-        f"got {text[:80]!r}, which looks like a list or an object and cannot be read as one; "
+        f"got {text[:80]!r}, which looks like a list or an object but cannot be read as one; "
         f'expected JSON, such as ["yes", "no"] or {{"yes": 2, "no": 1}}'
     )
 
 
 def _literal(text: str) -> Any:
-    """Of Python's literals; of numpy's arrays and the like what they hold. Nothing is run."""
+    """A Python literal, or the content of a numpy array or the like. Nothing is run."""
     if _UNDIVIDED.search(text):
         text = _divided(text)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes that a text may well have
+        warnings.simplefilter("ignore")  # about escapes, which a text may have
         tree = ast.parse(text, mode="eval")
     found = ast.literal_eval(_Bare().visit(tree))
     return found if isinstance(found, (list, dict, tuple, set)) else ()
 
 
 class _Bare(ast.NodeTransformer):
-    """`np.str_('a')`, `array(['a'], dtype=object)`, `Counter({'a': 2})`: what stands inside."""
+    """Replaces `np.str_('a')`, `array(['a'], dtype=object)`, `Counter({'a': 2})` by its content."""
 
     def visit_Call(self, node: ast.Call) -> Any:
         bare = node.args and _BARE.fullmatch(ast.unparse(node.func))
@@ -78,7 +78,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def _divided(text: str) -> str:
-    """The same with commas between values; Python would take two texts side by side for one."""
+    """The text with commas between values; Python would join two adjacent texts."""
     parts: list[str] = []
     before = False
     for token in tokenize.generate_tokens(io.StringIO(text).readline):

@@ -86,12 +86,12 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
 
 
 HANDLES = 128
-"""File handles of a process, and of what each of its workers has under way."""
+"""File handles of a process, and of the tensors that each of its workers has in transit."""
 
 
 def check_handles(workers: int) -> None:
-    """Make room for the tensors that loader workers pass on, each of which is an open file. Where
-    there is none, a worker waits for ever.
+    """Make room for the tensors that loader workers pass on, each of which is an open file. A
+    worker without room waits forever.
 
     Raises:
         DataError: the system allows fewer.
@@ -116,7 +116,7 @@ class OwnLoader(DataLoader[Batch]):
     """Keeps its sampler, which already gives each process its share.
 
     Raises:
-        ValueError: Lightning is about to put another in its place.
+        ValueError: Lightning is about to replace it.
     """
 
     sampler: ImageGroupSampler
@@ -126,7 +126,7 @@ class OwnLoader(DataLoader[Batch]):
         if not isinstance(self.sampler, ImageGroupSampler):
             raise ValueError(
                 f"Trainer: got use_distributed_sampler=True, whose {type(self.sampler).__name__} "
-                f"would share out the questions twice; expected use_distributed_sampler=False."
+                f"would divide the questions twice; expected use_distributed_sampler=False."
             )
 
 

@@ -51,18 +51,18 @@ class OwnData(VQADataModule):
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
             hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), whose
-            own splits train, validation (val, valid, dev) and test are taken; one split alone is
-            divided as a file is, whatever its name.
+            own splits train, validation (val, valid, dev) and test are taken; a single split is
+            divided like a file, whatever its name.
         validation: a further file; without it `validation_share` of the images is held out.
         test: a further file; it needs no answers for `predict`. Where there is neither `validation`
             nor `test`, `validation_share` of the images is held out, the same for every seed, and
             then as large a share of the others for validation.
         images: folder that the paths of pictures start from; None for that of their file.
         columns: our name of a column -> the file's, where they differ.
-        allow_shared_questions: whether a question about an image may be in training and in
-            validation or the test too; else these are refused.
-        merge_answers: whether answers, and choices, that differ only in case or a final full stop
-            are one: all are read in lower case and without it.
+        allow_shared_questions: whether training may share questions about an image with validation
+            or the test; otherwise these are refused.
+        merge_answers: whether to read answers and choices in lower case and without a final full
+            stop, which merges those that differ in nothing else.
         kwargs: as for every data set.
 
     Raises:
@@ -127,7 +127,7 @@ class OwnData(VQADataModule):
         for name in NAMES.keys() - sources.keys() if is_data_set(path) else ():
             splits = splits_of(path)
             there = [own for own in NAMES[name] if own in splits]
-            if there and len(splits) > 1:  # one alone is the training's
+            if there and len(splits) > 1:  # a single one is for training
                 sources[name] = _Source(path, there[0])
         return sources
 

@@ -18,7 +18,7 @@ OTHERS = {
     "group": {"patient", "patientid", "subject", "subjectid", "scene", "sceneid", "video",
               "videoid", "case", "caseid", "study", "studyid"},
 }  # fmt: skip
-"""What people call the columns that may be left out, in small letters and without marks."""
+"""Common names of the optional columns, in lower case and without punctuation."""
 
 
 class MissingColumnError(DataError):
@@ -34,7 +34,7 @@ def hint(column: str, there: Collection[str], used: Collection[str]) -> str:
 
 
 def unused_columns(there: Collection[str], used: Collection[str]) -> list[str]:
-    """Names that nothing is read from; not those that data frames add by themselves."""
+    """Columns that are not read, except those that data frames add by themselves."""
     added = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
     return [name for name in there if name not in used and not added.fullmatch(name)]
 
@@ -45,10 +45,10 @@ def meant(
     columns: Mapping[str, str],
     mapped: Collection[str],
 ) -> str | None:
-    """A sentence on unused columns that look like one of ours that the file lacks; or None.
+    """A sentence about unread columns that look like one of ours that the file lacks, or None.
 
     Args:
-        unused: names that nothing is read from.
+        unused: the columns that are not read.
         there: the file's columns.
         columns: our names of columns -> the file's.
         mapped: those of them that the user named.

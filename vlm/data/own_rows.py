@@ -99,7 +99,7 @@ class OwnRows:
                 lacking = missing
                 message = missing_columns(missing, record.columns, self.columns, self.mapped)
                 if self.text and len(missing) == 3:
-                    message += " The first line has to name the columns."
+                    message += " The first line must name the columns."
                 said = f"{record.place}: {message}"
                 if not is_collecting():
                     raise MissingColumnError(said)
@@ -185,7 +185,7 @@ class OwnRows:
         return choices or None
 
     def _content(self, value: Any) -> Any:
-        """With lists and objects that are written out in a text as such."""
+        """The value, or the list or object that it spells out as text."""
         if not isinstance(value, str):
             return value
         return cell_content(value) if self.text else content_of(value)

@@ -1,4 +1,4 @@
-"""Paths as callers give them: str and pathlib.Path alike, everywhere in the data."""
+"""Accept paths as str or pathlib.Path, everywhere in the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def as_text(argument: str, value: object) -> str:
-    """A path, or the address of something, as text.
+    """A path or address as text.
 
     Args:
         argument: its name, for the error.
@@ -22,5 +22,5 @@ def as_text(argument: str, value: object) -> str:
 
 
 def as_path(argument: str, value: object) -> Path:
-    """The same as a Path."""
+    """`as_text` as a Path."""
     return Path(as_text(argument, value))

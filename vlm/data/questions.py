@@ -38,14 +38,14 @@ SCHEMA = pa.schema(
 _SOURCE = "source"
 UNUSED = "columns that are not read"
 MEANT = "columns that may be meant"
-"""Of the schema's metadata: the file; a JSON list of its other columns; a sentence on these."""
+"""Keys of a table's metadata: its file, its unread columns (JSON), and a sentence about these."""
 
 ROWS_AT_ONCE = 8192
 """Rows that are Python objects at a time; the others are Arrow's."""
 
 
 class TooFewError(DataError):
-    """There is nothing to divide; a consequence where rows were left out for their mistakes."""
+    """Too few images to divide, perhaps only because rows were left out for their mistakes."""
 
 
 def question_table(
@@ -279,7 +279,7 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     if count < 2:
         raise TooFewError(
             f"{source_of(table) or 'data'}: the questions are about {count} different images or "
-            f"groups; expected two at least, to hold one out for validation."
+            f"groups; expected at least two, to hold one out for validation."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)

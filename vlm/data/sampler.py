@@ -21,8 +21,8 @@ class BatchRows(NamedTuple):
     Attributes:
         rows: of the question table.
         total: number of questions in the global batch, over all processes and all batches whose
-            gradients are accumulated; infinite for rows that are another process's, which count
-            for nothing here.
+            gradients are accumulated; infinite for rows of another process, which add nothing
+            here.
     """
 
     rows: np.ndarray
@@ -41,7 +41,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
         seed: of the order, a new one every epoch; None for that of the table.
         rank, world: this process and how many there are.
         accumulate: global batches whose gradients make one step.
-        limit: batches of an epoch that are taken at all: so many, or a share of them (a float).
+        limit: batches that are taken of an epoch: a number (int) or a share (float).
         shards: (G,) the number of each image's shard, where shards are fetched one after the
             other: the order then comes to each once an epoch, and mixes the images of
             `SHARDS_MIXED`. None where any image is as near as any other.
@@ -98,8 +98,8 @@ class ImageGroupSampler(Sampler[BatchRows]):
             first = batch - batch % self.accumulate
             last = max(batch + 1, min(first + self.accumulate, self.taken, self.batches))
             total = float(questions[last] - questions[first])
-            # A process without a share repeats another's, so that all take the same steps: in
-            # training it adds nothing, and an evaluation knows its answers by their ids.
+            # A process without images repeats another's, so that all take the same steps. This adds
+            # nothing in training, and an evaluation counts each id once.
             if not len(mine):
                 mine, total = chosen[-1:], inf
             yield BatchRows(

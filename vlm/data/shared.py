@@ -1,4 +1,4 @@
-"""Questions that stand in two splits: the same words about the same image, whatever their ids."""
+"""Questions in two splits: the same words about the same image, whatever their ids."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The rows (S,) of a table whose question is in `train` too, and the row there of each.
 
-    Images are compared by their path with links in its folders resolved; questions without regard
-    to case and to the space around them.
+    Images are compared by path, with links in folders resolved; questions without case and outer
+    space.
     """
     here, there = _files(table), _files(train)
     common = set(here.values()) & set(there.values())
-    if not common:  # of most sets, and then no question need be looked at
+    if not common:  # true of most sets; then no question needs to be compared
         return np.empty(0, np.int64), np.empty(0, np.int64)
     keys, rows = _keys(table, here, common)
     known, known_rows = _keys(train, there, common)
@@ -35,10 +35,10 @@ def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarra
 
 
 def check_shared(data: VQADataModule, split: Split) -> None:
-    """Check that no question of a split is trained on as well.
+    """Check that no question of a split is also trained on.
 
     Raises:
-        DataError: some are, and `data.refuses_shared_questions`; else there is a warning.
+        DataError: some are, and `data.refuses_shared_questions`; otherwise there is a warning.
     """
     if not data.has("train"):
         return
@@ -57,10 +57,10 @@ def check_shared(data: VQADataModule, split: Split) -> None:
     )
     if data.refuses_shared_questions:
         raise DataError(
-            f"{found} would not be those of new questions. Give {split} questions of their own, or "
-            f"say that it is meant: --data.allow_shared_questions=true."
+            f"{found} would not measure new questions. Use other {split} questions, or allow these "
+            f"with --data.allow_shared_questions=true."
         )
-    warnings.warn(f"{found} are partly those of questions that are known.", stacklevel=2)
+    warnings.warn(f"{found} partly measure known questions.", stacklevel=2)
 
 
 def _files(table: pa.Table) -> dict[str, str]:

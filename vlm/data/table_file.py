@@ -49,7 +49,7 @@ def read_records(path: str, columns: Set[str]) -> Iterator[Record]:
     """Rows of a file; `.gz` is unpacked.
 
     Args:
-        path: its ending names the format; of JSON the content, whether it is one object a line.
+        path: its ending names the format; JSON may be one object per line under any ending.
         columns: names that are wanted; Parquet reads only these.
 
     Raises:
@@ -90,7 +90,7 @@ def is_text(path: str) -> bool:
 
 
 def _is_lines(path: str, named_so: bool) -> bool:
-    """Whether a JSON file has an object on each line, and is not one value."""
+    """Whether a JSON file has an object on each line instead of one value."""
     lines = (line.strip() for _, _, line in read_lines(path) if line.strip())
     first = next(lines, b"").removeprefix(BOM_UTF8)
     if first.startswith(b"[") or next(lines, None) is None:
@@ -114,12 +114,12 @@ def _entries(path: Path, columns: Set[str]) -> Iterator[Record]:
         )
         raise DataError(
             f"{path}: got a JSON {type(content).__name__}{named}; expected a list of objects, one "
-            f"for each question."
+            f"per question."
         )
     if rows and not any(isinstance(row, dict) for row in rows):
         raise DataError(
-            f"{path}, entry 1: got {rows[0]!r:.60}; expected an object with the names of "
-            f"columns (of pandas: to_json(..., orient='records', lines=True))."
+            f"{path}, entry 1: got {rows[0]!r:.60}; expected an object with column names "
+            f"(from pandas: to_json(..., orient='records', lines=True))."
         )
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
@@ -132,8 +132,8 @@ def _entries(path: Path, columns: Set[str]) -> Iterator[Record]:
 
 
 def _rows_of(content: Any, columns: Set[str]) -> list[Any] | None:
-    """The rows of a JSON document: of a list; of an object that holds one; of what pandas writes
-    with any `orient`; or of objects by their ids."""
+    """The rows of a JSON document: a list, an object that holds one, the output of pandas with any
+    `orient`, or objects by id."""
     if isinstance(content, list) or not isinstance(content, dict):
         return content if isinstance(content, list) else None
     values = list(content.values())
@@ -182,8 +182,8 @@ def arrow_records(
 
 
 def _without_times(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch | pa.Table:
-    """Times as texts, which Python's own types do not hold to the nanosecond; and short floats as
-    the shortest number that they are."""
+    """Times as text, since Python's own types lack nanoseconds, and short floats as the shortest
+    equal decimal."""
     for place, field in enumerate(batch.schema):
         if pa.types.is_temporal(field.type):
             batch = batch.set_column(place, field.name, batch[field.name].cast(pa.string()))
