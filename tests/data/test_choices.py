@@ -84,7 +84,7 @@ def test_easy_vqa_offers_its_thirteen_answers(data: Path) -> None:
         (["red"], r"got the choices \['red'\]; wanted two at least"),
         (["red", "green", "red"], "the choice 'red' stands there twice"),
         (["red", " "], "in which a choice is empty"),
-        ("red", "got 'red'; wanted a list of choices"),
+        ("red", "got 'red'; expected a list of choices"),
         (["red", ["green"]], "got the choice|wanted a text"),
     ],
 )

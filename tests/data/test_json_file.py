@@ -56,7 +56,7 @@ def test_the_byte_is_that_of_the_file(tmp_path: Path) -> None:
 def test_an_object_that_is_not_closed_is_one_of_its_own_line(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1' + end + b'{"b": 2}' + end)
-    with pytest.raises(DataError, match=r"line 1, byte 7 \(column 8\): not JSON .*bracket may not"):
+    with pytest.raises(DataError, match=r"line 1, byte 7 \(column 8\): not JSON .*bracket may be"):
         next(read_json_lines(path))
 
 
