@@ -107,7 +107,7 @@ def as_features(value: Features | Tensor, name: str) -> Features:
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
     # `where` and not a product: whatever stands in the padding (NaN too) must not leak. The sum of
-    # many tokens may leave the range of float16.
+    # many tokens may overflow float16.
     wide = torch.promote_types(tokens.dtype, torch.float32)
     total = torch.where(mask[..., None], tokens, 0).sum(-2, dtype=wide)
     return (total / mask.sum(-1, keepdim=True).clamp(min=1)).to(tokens.dtype)

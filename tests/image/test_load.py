@@ -295,7 +295,7 @@ def test_what_is_no_picture_is_a_type_error(source: Any) -> None:
 
 def test_a_text_file_object_is_refused(tmp_path: Path) -> None:
     saved(halves(), tmp_path / "a.png")
-    message = "gives str; expected one that was opened with mode"
+    message = "reads str; expected one opened with mode"
     with (
         (tmp_path / "a.png").open(encoding="latin-1") as file,
         pytest.raises(ImageError, match=message),

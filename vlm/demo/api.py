@@ -13,16 +13,16 @@ NO_REASONS = "none"
 
 
 def content_of(payload: Any, uploads: Uploads) -> bytes | None:
-    """The content of an upload, unopened: `read_photo` is the judge of it.
+    """The undecoded content of an upload, which `read_photo` checks.
 
     Gradio's own preprocessing is turned off in the events below, since it would decode any picture.
-    So everything that comes in is whatever was sent, with uploads' names in the place of files.
+    So the payload is what was sent, with names of uploads in place of files.
     """
     name = payload.get("path") if isinstance(payload, dict) else None
     if payload is not None and not isinstance(name, str):
         raise gr.Error("image: expected an upload or a data: URL.", print_exception=False)
     content = None if name is None else uploads.read(name)
-    if name is not None and content is None:  # many others came in between
+    if name is not None and content is None:  # forgotten since
         raise gr.Error(
             "image: the uploaded file is not there any more; send it again.", print_exception=False
         )

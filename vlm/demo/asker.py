@@ -31,7 +31,7 @@ MAX_CHOICES = 20
 MAX_CHOICE = 200
 PHOTOS_KEPT = 16
 SECONDS = 60.0
-"""That the models may work for a question, and again for the reasons of each answer."""
+"""Time limit for a question, and again for the reasons for each answer."""
 TOP = 5
 UNSURE = 0.5
 """A best answer that is less likely is called a guess."""
@@ -98,7 +98,7 @@ class Asker:
 
     Args:
         models: trained models by the names that the demo shows.
-        read: reads a picture file's content, with the white level of a model.
+        read: reads an image file's content with a model's white level.
 
     Raises:
         ValueError: no models, or one that reads region features instead of pictures.
@@ -284,7 +284,7 @@ class Asker:
 
 def doubts(answer: Answer) -> list[str]:
     """An honest line where the model is unsure."""
-    if answer.is_guess:  # its warnings say so, and its probability says nothing
+    if answer.is_guess:  # its warnings say so, and its probability means nothing
         return []
     if answer.probability < UNSURE:
         return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
@@ -295,7 +295,7 @@ def doubts(answer: Answer) -> list[str]:
 
 
 def agreement(replies: Sequence[Reply]) -> bool | None:
-    """Whether two models or more say the same; None of one, or where one only guesses."""
+    """Whether two or more models agree; None for one model, or if one only guesses."""
     if any(reply.answer.is_guess for reply in replies):
         return None
     texts = {reply.answer.text.strip().lower() for reply in replies}
@@ -315,10 +315,10 @@ def percent(probability: float) -> str:
 
 @contextmanager
 def in_time() -> Iterator[None]:
-    """Inside, models stop between two of their layers once `SECONDS` have passed.
+    """Inside, models stop between two of their layers after `SECONDS`.
 
     Raises:
-        ValueError: then.
+        ValueError: inside, when they stop.
     """
     end = monotonic() + SECONDS
 

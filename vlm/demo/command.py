@@ -45,14 +45,14 @@ def demo(arguments: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name under which the demo is visited, as that of a reverse proxy; may be "
+        help="accept requests for this host name too, such as that of a reverse proxy; may be "
         "repeated",
     )
     parser.add_argument(
         "--auth",
         metavar="USER:PASSWORD",
-        help=f"ask visitors for them; {AUTH} in the environment does the same unseen. If others "
-        "can reach --host and none is given, a password is made and printed",
+        help=f"the login of visitors; the environment variable {AUTH} keeps it out of the process "
+        "list. Without one, if others can reach --host, a password is made and printed",
     )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -65,10 +65,10 @@ def demo(arguments: Sequence[str]) -> None:
         parser.error(f"--port: got {given.port}; wanted a number from 0 to 65535.")
     auth = given.auth or os.environ.get(AUTH)
     if auth is not None and not all(auth.partition(":")):
-        parser.error(f"--auth: expected USER:PASSWORD, as {AUTH} too.")
+        parser.error(f"--auth: expected USER:PASSWORD, also in {AUTH}.")
     for name in given.allow_host:
         if not re.fullmatch(r"[\w.-]+|[0-9a-f:]+", name, re.ASCII | re.IGNORECASE):
-            parser.error(f"--allow-host: got {name!r}; expected a host's name without its port.")
+            parser.error(f"--allow-host: got {name!r}; expected a host name without a port.")
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
     try:
@@ -79,9 +79,9 @@ def demo(arguments: Sequence[str]) -> None:
         _check_device(given.device)
         from vlm.demo.reader import Reader
 
-        reader = Reader()  # it is up by the time the models are
+        reader = Reader()  # it starts while the models load
         models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
-        # Gradio makes a folder for uploads; ours are in memory, and it is gone before the first.
+        # Gradio makes a folder for uploads; ours are in memory, so it is removed before the first.
         with tempfile.TemporaryDirectory(prefix="vlm-demo-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
             os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -94,7 +94,7 @@ def demo(arguments: Sequence[str]) -> None:
             if auth is None and not is_loopback(given.host):
                 auth = f"vlm:{secrets.token_urlsafe(12)}"
                 print(
-                    f"Visitors need the user and the password {auth!r} (--auth sets another).",
+                    f"Visitors log in with this user and password: {auth!r} (--auth sets others).",
                     flush=True,
                 )
             uploads = Uploads()
@@ -105,7 +105,7 @@ def demo(arguments: Sequence[str]) -> None:
         try:
             serve(app, connection, given.open)
         finally:
-            reader.close()  # a picture that is being read is not waited for
+            reader.close()  # without waiting for an image that is being read
     except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
 

@@ -1,4 +1,4 @@
-"""What every request passes first: who may come, which routes there are, and what may be sent."""
+"""Check the sender, the route and the content of every request before Gradio gets it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from vlm.demo.photo import MAX_BYTES
 from vlm.demo.uploads import Uploads
 
 MAX_BODY = 2 * MAX_BYTES
-"""Bytes of a request: a picture as base64 is a third larger than its file."""
+"""Bytes of a request; an image as base64 is a third larger than its file."""
 MAX_BODIES = 10 * MAX_BODY
-"""Bytes of all requests that are being received: slow ones must not fill the memory together."""
+"""Bytes of all requests that are being received, so that slow ones do not fill the memory."""
 MAX_TEXT = 50_000
 MAX_PARTS = 10_000
-"""Bytes of a question without its picture, and commas and brackets in it: Gradio keeps the one for
-each session, and JSON that is nothing but brackets takes 30 times its size."""
+"""Bytes of a question without its image, which Gradio keeps for each session, and its commas and
+brackets, since JSON of nothing but brackets takes 30 times its size in memory."""
 BODY_SECONDS = 120
 
 COOKIE = "vlm_visitor"
 NOT_YOURS = (
-    "image: expected a picture that you uploaded, or a data: URL; addresses and paths are not "
-    "read. Send the picture again."
+    "image: expected an image that you uploaded, or a data: URL; addresses and paths are not "
+    "read. Send the image again."
 )
 
-# Gradio has many more: some read files, some forward requests, one starts the queue once more.
+# Gradio has many more: some read files, some forward requests, one restarts the queue.
 NOTHING = re.compile(r"(?!)")
 ROUTES = {
     "HEAD": re.compile("/"),
@@ -57,7 +57,7 @@ LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 class Refused(Exception):
-    """A request that goes no further, and the sentence that its sender gets."""
+    """A refused request; the message is for its sender."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -65,14 +65,14 @@ class Refused(Exception):
 
 
 class Hosts:
-    """The names under which the demo may be visited.
+    """The host names that the demo accepts.
 
-    A foreign page that makes its own name point at this machine is then refused.
+    This refuses a page of another site whose name points at this machine.
 
     Args:
         host: that the demo listens on.
-        port: likewise; these and the names of loopback hold with this port alone.
-        allowed: further names, with any port.
+        port: that it listens on; `host` and the loopback names are accepted with this port only.
+        allowed: more names, with any port.
     """
 
     def __init__(self, host: str, port: int, allowed: tuple[str, ...] = ()) -> None:
@@ -81,7 +81,7 @@ class Hosts:
         self.allowed = {name.lower() for name in allowed}
 
     def know(self, address: str, arrived_at: str = "") -> bool:
-        """Whether `host[:port]` or `scheme://host[:port]` is one; `arrived_at` is one's own IP."""
+        """Whether to accept `host[:port]` or `scheme://host[:port]`; `arrived_at` is our own IP."""
         try:
             parts = urlsplit(address if "//" in address else f"//{address}")
             name, port = parts.hostname, parts.port
@@ -105,13 +105,13 @@ def is_loopback(host: str) -> bool:
 class Gate:
     """The middleware around Gradio's application.
 
-    No file, address or session of Gradio's can be named from outside: in all that is sent, a file
-    is one of the visitor's `Uploads` or the request is refused, the mark by which Gradio knows
-    files is taken out, and a session's name is made the visitor's own.
+    No request can name a file, address or session of Gradio's: a file must be one of the visitor's
+    `Uploads`, the mark of Gradio's own files is removed, and session names are bound to the
+    visitor.
 
     Args:
-        app: what is behind it.
-        hosts: under which it may be visited.
+        app: the application behind it.
+        hosts: that it accepts.
         uploads: of all visitors.
         auth: "USER:PASSWORD" that every request must give; None for none.
     """
@@ -151,10 +151,10 @@ class Gate:
     async def _admit(
         self, scope: Scope, receive: Receive, visitor: str, known: str
     ) -> tuple[Scope, Receive]:
-        """What the application is given instead.
+        """The checked request for the application.
 
         Raises:
-            Refused: what it is not given at all.
+            Refused: a request that may not pass.
         """
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         self._check_sender(scope, headers)
@@ -168,7 +168,7 @@ class Gate:
         query = [(k, own(v) if k == "session_hash" else v) for k, v in query if k != "deep_link"]
         if path.startswith(HEARTBEAT):
             path = HEARTBEAT + own(path.removeprefix(HEARTBEAT))
-        # Gradio would believe this about its own address.
+        # Gradio would take its own address from this header.
         kept = [(name, value) for name, value in scope["headers"] if name != b"x-gradio-server"]
         if method == "POST":
             body = await self._body(receive, headers)
@@ -193,17 +193,17 @@ class Gate:
         for name in ("host", "x-forwarded-host", "origin"):
             given = headers.getlist(name)
             if name == "host" and len(given) != 1:
-                raise Refused(400, "Host: expected one.")
+                raise Refused(400, "Host: expected exactly one.")
             for value in given:
                 if not self.hosts.know(value, arrived_at):
                     raise Refused(
                         403,
-                        f"{name.title()}: {value[:80]!r} is none of the names that this demo was "
-                        f"started for; `--allow-host` adds one.",
+                        f"{name.title()}: got {value[:80]!r}; expected a host name that this demo "
+                        f"accepts (`--allow-host` adds one).",
                     )
         if self.auth is not None and not _same(headers.get("authorization", ""), self.auth):
             challenge = {"WWW-Authenticate": 'Basic realm="vlm demo", charset="UTF-8"'}
-            raise Refused(401, "This demo asks for a user and a password.", challenge)
+            raise Refused(401, "This demo requires a user and a password.", challenge)
 
     async def _body(self, receive: Receive, headers: Headers) -> bytes:
         too_large = Refused(413, f"The request is larger than {MAX_BODY // 10**6} MB.")
@@ -233,8 +233,8 @@ class Gate:
         return b"".join(chunks)
 
     def _json(self, body: bytes, visitor: str, own: Callable[[str], str]) -> bytes:
-        """The request as JSON of ours: Gradio reads what was checked, and nothing else."""
-        too_long = Refused(413, f"A question has at most {MAX_TEXT // 1000} KB beside its picture.")
+        """The request written as JSON again, so that Gradio reads only what was checked."""
+        too_long = Refused(413, f"A question has at most {MAX_TEXT // 1000} KB without its image.")
         if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
             raise too_long
         try:
@@ -246,7 +246,7 @@ class Gate:
                 sent["session_hash"] = own(sent["session_hash"])
             text = json.dumps(sent, allow_nan=False).encode()
         except (ValueError, RecursionError):
-            raise Refused(400, "The request is not a JSON object that can be read.") from None
+            raise Refused(400, "The request is not a readable JSON object.") from None
         if len(text) > MAX_TEXT:
             raise too_long
         return text

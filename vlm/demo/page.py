@@ -39,7 +39,7 @@ def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
 
     Args:
         asker: of the models.
-        uploads: of the visitors, to which the examples' pictures are added.
+        uploads: of the visitors; the examples' images are added.
     """
     names = list(asker.models)
     examples = examples_for(asker.models.values())
@@ -209,7 +209,7 @@ def _lines(text: Any) -> list[str]:
 
 
 def _shown(example: Example, uploads: Uploads) -> dict[str, str]:
-    """An example as the value of Gradio's picture, which is a name that everybody may use."""
+    """An example as the value of Gradio's image, with a name that every visitor may use."""
     assert example.path is not None
     name = uploads.show(example.path.read_bytes())
     return {"path": name, "url": f"gradio_api/file={name}", "orig_name": example.path.name}

@@ -68,7 +68,7 @@ def read_photo(content: bytes, white_level: WhiteLevel = None) -> Photo:
     if read.mode == "CMYK":
         notes.append("The picture has printing colours (CMYK); they were converted.")
     if read.narrow:
-        notes.append("The picture has 16 bits, uses only the lowest quarter of them and is dark.")
+        notes.append("The picture has 16 bits, but uses only the lowest quarter and is dark.")
     return Photo(digest_of(content), read.image, tuple(notes))
 
 

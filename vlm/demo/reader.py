@@ -1,6 +1,6 @@
-"""Pictures are decoded in a process of its own, which is ended where one takes too long.
+"""Decode images in a separate process, which is killed if one takes too long.
 
-A hundred kilobytes can keep a decoder busy for an hour, and no thread can be stopped inside one.
+A hundred kilobytes can keep a decoder busy for an hour, and a thread inside it cannot be stopped.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vlm.image.load import ImageError
 from vlm.image.rgb import WhiteLevel
 
 READ_SECONDS = 15.0
-"""Twice what the slowest sound picture of 40 million pixels takes, one of JPEG 2000."""
+"""Twice the time of the slowest sound image of 40 million pixels, a JPEG 2000."""
 
 
 class Reader:
     """`read_photo` in another process, for one thread at a time.
 
     Args:
-        seconds: that reading one picture may take.
+        seconds: time limit for an image.
     """
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
@@ -41,7 +41,7 @@ class Reader:
         """As `read_photo`.
 
         Raises:
-            ImageError: as there, or the picture takes too long.
+            ImageError: as there, or the image takes too long.
         """
         late = False
 
@@ -76,7 +76,7 @@ class Reader:
         return cast(Photo, result)
 
     def close(self) -> None:
-        """End the process, whatever it reads."""
+        """End the process, even while it reads."""
         self._closed = True
         self._end()
 
@@ -98,8 +98,8 @@ class Reader:
 
 
 def _serve() -> None:
-    """Read pictures from standard input until it ends, with the demo or before."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the demo's to answer
+    """Read images from standard input until it ends, at the latest with the demo."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the demo handles Ctrl+C
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints
     result: object = True
@@ -111,7 +111,7 @@ def _serve() -> None:
             content, white_level = pickle.load(given)
         except EOFError:
             return
-        signal.alarm(2 * math.ceil(READ_SECONDS))  # should the demo be killed meanwhile
+        signal.alarm(2 * math.ceil(READ_SECONDS))  # in case the demo is killed meanwhile
         try:
             result = read_photo(content, white_level)
         except ImageError as error:

@@ -48,7 +48,7 @@ def serve(app: FastAPI, connection: socket.socket, inbrowser: bool) -> None:
             if inbrowser:
                 webbrowser.open(address)
 
-        # Open pages hold a connection each, for which the end does not wait.
+        # Each open page holds a connection; shutdown does not wait for them.
         config = uvicorn.Config(
             app, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_SECONDS
         )
@@ -77,19 +77,19 @@ class Server(uvicorn.Server):
 def application(
     page: gr.Blocks, uploads: Uploads, hosts: Hosts, auth: str | None = None
 ) -> FastAPI:
-    """A page that `build_page` made as a web application, behind our `Gate`."""
+    """The web application of a page from `build_page`, behind our `Gate`."""
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         middleware=[
             Middleware(Gate, hosts=hosts, uploads=uploads, auth=auth),
-            # It allows no other site anything. Where there is none, Gradio adds one of its own,
-            # which allows other sites to use a visitor's credentials.
+            # It allows other sites nothing. Without it, Gradio adds its own, which lets other sites
+            # use a visitor's credentials.
             Middleware(CORSMiddleware),
         ],
     )
-    # Before Gradio's own, which write and read files.
+    # They replace Gradio's own routes, which write and read files.
     app.post("/gradio_api/upload")(_upload(uploads))
     app.get("/gradio_api/file={name}")(_file(uploads))
     app.get("/gradio_api/upload_progress")(_progress)
@@ -127,19 +127,19 @@ def application(
 
 
 def limit_sessions(page: gr.Blocks) -> None:
-    """Gradio keeps each session's last values, and results that nobody fetched: both hold pictures.
+    """Limit the sessions whose last values and unfetched results Gradio keeps: both hold images.
 
     Raises:
-        ValueError: a Gradio that keeps them in another place.
+        ValueError: a Gradio that keeps them elsewhere.
     """
     try:
         waiting = page._queue.pending_messages_per_session
-        # What is read first is not just a new attribute that limits nothing.
+        # Read first, since setting a missing attribute would limit nothing.
         _ = page.state_holder.capacity, waiting.max_size
     except AttributeError as error:
         raise ValueError(
             f"gradio {gr.__version__}: its sessions cannot be limited ({error}); install the "
-            f"version of constraints.txt."
+            f"version of locks/dev.lock."
         ) from error
     page.state_holder.capacity = waiting.max_size = SESSIONS
 
@@ -153,7 +153,7 @@ def _upload(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
             (file,) = (value for value in form.getlist("files") if isinstance(value, UploadFile))
             content = await file.read()
         except (MultiPartException, ValueError, KeyError):
-            return JSONResponse({"detail": "Expected a form with one file, `files`."}, 400)
+            return JSONResponse({"detail": "Expected a form with one file in `files`."}, 400)
         if len(content) > MAX_BYTES:
             sentence = f"The file exceeds {MAX_BYTES // 10**6} MB; scale the picture down first."
             return JSONResponse({"detail": sentence}, 413)
@@ -166,8 +166,8 @@ def _file(uploads: Uploads) -> Callable[[Request, str], Awaitable[Response]]:
     async def file(request: Request, name: str) -> Response:
         content = uploads.get(name, request.scope["visitor"])
         if content is None:
-            return JSONResponse({"detail": "There is no such upload of yours."}, 404)
-        # Whatever it is, it is shown as a picture or not at all, and no script in it runs.
+            return JSONResponse({"detail": "You have no such upload."}, 404)
+        # The file is shown as an image or not at all, and no script in it runs.
         headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -175,7 +175,7 @@ def _file(uploads: Uploads) -> Callable[[Request, str], Awaitable[Response]]:
 
 
 async def _progress() -> Response:
-    """The page asks how far its upload is; it is told when it is answered."""
+    """Report every upload as done: the page polls for this after sending a file."""
     return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 

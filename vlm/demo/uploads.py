@@ -1,4 +1,4 @@
-"""What visitors uploaded, in memory: an upload's name is no path, so no request can name a file."""
+"""Visitors' uploads in memory: their names are not paths, so no request can name a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KEPT_SECONDS = 3600
 VISITOR_UPLOADS = 32
 VISITOR_BYTES = 10 * MAX_BYTES
 ALL_BYTES = 40 * MAX_BYTES
-"""Caps: what was used longest ago is forgotten first. All questions that may wait fit in."""
+"""Limits: the least recently used go first. The images of all waiting questions fit in."""
 LEAST_BYTES = MAX_BYTES // 100
-"""That a picture counts for at least: there must not be a million small ones either."""
+"""Least bytes that an image counts for, which limits the number of small ones."""
 
 
 @dataclass
@@ -32,9 +32,9 @@ class _Upload:
 
 
 class Uploads:
-    """Contents of pictures by names that cannot be guessed and that serve one visitor alone.
+    """Image files under names that cannot be guessed and work for one visitor only.
 
-    Nothing is written to disk, so nothing is left there however the process ends.
+    Nothing is written to disk, so nothing remains however the process ends.
     """
 
     def __init__(self) -> None:
@@ -44,13 +44,13 @@ class Uploads:
         self._lock = Lock()
 
     def show(self, content: bytes) -> str:
-        """Keep a picture of the demo's own for everybody, for good; its name."""
+        """Keep an image of the demo's own for all visitors, for good; its name."""
         name = self._name(content, "")
         self._shown[name] = content
         return name
 
     def add(self, content: bytes, visitor: str) -> str:
-        """Keep a picture for one visitor; its name, which is the same for the same picture."""
+        """Keep an image for one visitor; its name, which is the same for the same image."""
         name = self._name(content, visitor)
         with self._lock:
             self._kept[name] = _Upload(content, visitor, monotonic())
@@ -59,7 +59,7 @@ class Uploads:
         return name
 
     def get(self, name: object, visitor: str) -> bytes | None:
-        """The picture, if this visitor may name it; None for all others, whatever the reason."""
+        """The image, if this visitor may name it; None otherwise, whatever the reason."""
         if not isinstance(name, str):
             return None
         with self._lock:
@@ -72,7 +72,7 @@ class Uploads:
             return upload.content
 
     def read(self, name: str) -> bytes | None:
-        """The picture behind a name that `get` let pass; None if it was forgotten since."""
+        """The image under a name that `get` accepted; None if it was forgotten since."""
         with self._lock:
             upload = self._kept.get(name)
             return self._shown.get(name) if upload is None else upload.content

@@ -275,7 +275,7 @@ def _rows(features: Features) -> int:
 
 @contextmanager
 def embedded(table: nn.Embedding, vectors: Tensor) -> Iterator[None]:
-    """Inside, `table` gives `vectors` (B, L, E) whatever this thread looks up."""
+    """Inside, `table` gives `vectors` (B, L, E) for whatever ids this thread looks up."""
     hook = table.register_forward_hook(_of_this_thread(lambda *_: vectors))
     try:
         yield
@@ -291,6 +291,6 @@ def gradients() -> Iterator[None]:
 
 
 def _of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The hook for this thread's forward passes: another may be asking the same model."""
+    """The hook for this thread's forward passes only: another may be using the same model."""
     thread = get_ident()
     return lambda *given: hook(*given) if get_ident() == thread else None

@@ -33,7 +33,7 @@ class PerThread(Generic[T]):
         """Inside, the modules have these lists."""
         token = self._lists.set((self._lists.get() or {}) | lists)
         try:
-            # Compiled, each pass would be compiled anew for the length of its list.
+            # torch would compile each pass again for the length of its list.
             with SETTING, torch.compiler.set_stance("force_eager"):
                 yield
         finally:
@@ -41,8 +41,8 @@ class PerThread(Generic[T]):
 
 
 SETTING = RLock()
-"""Held by the thread that has changed a setting of the whole process, such as how torch compiles:
-two that overlapped would not bring back what the first one found."""
+"""Held by a thread while it changes a setting of the whole process, such as how torch compiles:
+overlapping threads would not restore the first value."""
 RECORDER = PerThread[Tensor]()
 TRACE = PerThread[tuple[nn.Module, Tensor]]()
 

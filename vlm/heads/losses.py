@@ -2,7 +2,7 @@
 
 Their target is how many of a question's annotators gave each answer of the vocabulary. Answers
 outside the vocabulary have no column; a question with none inside it has a row of zeros. All is
-computed in float32 at least, whatever the logits come in: in bf16 a loss of 7.75 may become 0.
+computed in float32 at least, whatever the logits' type: in bf16 a loss of 7.75 may become 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Image files without the parts that their pixels do not need.
+"""Strip image files of the parts that their pixels do not need.
 
-Pillow parses comments, profiles and thumbnails as it opens a file: it fails with them, and joins
-parts in a time that grows with the square of their number. Its own switches for this are globals,
-which every thread would see.
+Pillow parses comments, profiles and thumbnails as it opens a file: it fails if they are damaged,
+and takes time that grows with the square of their number. Its own switches are global to all
+threads.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
 def pixels_only(content: bytes) -> bytes | None:
-    """The same image without comments, profiles and whatever else its pixels do not need.
+    """The same image without comments, profiles and other parts that its pixels do not need.
 
-    EXIF stays, for the orientation, and is checked by whoever reads it.
+    EXIF stays for the orientation, and its reader checks it.
 
     Args:
         content: of a file, however damaged.
@@ -37,7 +37,7 @@ def pixels_only(content: bytes) -> bytes | None:
             return _webp(content)
         if content[:4] in (b"II*\0", b"MM\0*"):
             return _tiff(content)
-    except (IndexError, struct.error):  # it ends in the middle
+    except (IndexError, struct.error):  # a truncated file
         pass
     return None
 
@@ -69,7 +69,7 @@ def _jpeg(content: bytes) -> Iterator[bytes]:
             continue
         length = int.from_bytes(content[place + 1 : place + 3])
         segment = content[place + 1 : place + 1 + length]
-        # What says how colours are stored is needed, and has a length of its own.
+        # Segments that say how colours are stored are needed, if they have their full length.
         if marker in (0xE0, 0xEE):
             needed = (segment[2:6] == b"JFIF" and length > 15) or (
                 segment[2:7] == b"Adobe" and length > 13
@@ -88,7 +88,7 @@ def _gif(content: bytes) -> Iterator[bytes]:
     yield content[:place]
     while place < len(content):
         start, block = place, content[place]
-        if block == 0x21:  # an extension: of use are the times and transparent colours of frames
+        if block == 0x21:  # an extension: needed are the times and transparent colours of frames
             place += 2
         elif block == 0x2C:  # a frame, its colours, and the width of its codes
             place += 11 + _colours(content[place + 9])
@@ -113,7 +113,7 @@ def _webp(content: bytes) -> bytes:
         name, length = struct.unpack_from("<4sI", content, place)
         end = place + 8 + length + length % 2
         chunk = content[place:end]
-        if name == b"VP8X":  # says whether there are a profile and XMP, too
+        if name == b"VP8X":  # its flags announce a profile and XMP, too
             chunk = chunk[:8] + bytes((chunk[8] & 0b11010,)) + chunk[9:]
         if name in (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF") or (
             name == b"EXIF" and length and end <= len(content)
@@ -125,7 +125,7 @@ def _webp(content: bytes) -> bytes:
 
 
 def _tiff(content: bytes) -> bytes:
-    """Without the tags of the first picture whose values the file does not hold."""
+    """Without the tags of the first image whose values lie outside the file."""
     order = "<" if content[:1] == b"I" else ">"
     (start,) = struct.unpack_from(order + "I", content, 4)
     (count,) = struct.unpack_from(order + "H", content, start)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes."""
+"""The kind of a file, by its first bytes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Kind(NamedTuple):
 _CONVERT = "Convert it to JPEG or PNG."
 _HEIC = Kind(
     "a HEIC image",
-    "Convert it to JPEG or PNG, or install pillow-heif, and it is read.",
+    "Convert it to JPEG or PNG, or install pillow-heif to read it.",
     "pillow_heif",
 )
 _JPEG_XL = Kind(
     "a JPEG XL image",
-    "Convert it to JPEG or PNG, or install pillow-jxl-plugin, and it is read.",
+    "Convert it to JPEG or PNG, or install pillow-jxl-plugin to read it.",
     "pillow_jxl",
 )
 _RAW = Kind("a camera's raw image", "Export it as JPEG or PNG.")
@@ -38,7 +38,7 @@ _POSTSCRIPT = Kind("a PostScript document", _CONVERT)
 _ICON = Kind("an icon file", _CONVERT)
 _PAGE = Kind("a web page", "The download went wrong: get the image itself.")
 _SVG = Kind("an SVG drawing", "Render it as PNG.")
-_ARCHIVE = Kind("an archive", "Unpack it, and give the images in it.")
+_ARCHIVE = Kind("an archive", "Unpack it and use the images in it.")
 _MEDICAL = "Convert it to PNG, with the window that shows what matters."
 _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"\xff\x0a", _JPEG_XL),
@@ -68,7 +68,7 @@ _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"icns", _ICON),
     (0, b"DDS ", Kind("a DDS texture", _CONVERT)),
     (0, b"qoif", Kind("a QOI image", _CONVERT)),
-    (0, b"\x93NUMPY", Kind("a NumPy array", "Give the array itself, or save it as PNG.")),
+    (0, b"\x93NUMPY", Kind("a NumPy array", "Pass the array itself, or save it as PNG.")),
     (0, b"PK\3\4", _ARCHIVE),
     (0, b"\x1f\x8b", _ARCHIVE),
     (
@@ -80,7 +80,7 @@ _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
 
 
 def kind_of(content: bytes) -> Kind | None:
-    """What the content of a file seems to be that is no image to Pillow; None if nothing is known.
+    """The kind of a file that Pillow does not read as an image; None if unknown.
 
     Args:
         content: at least the first kilobyte.
@@ -95,7 +95,7 @@ def kind_of(content: bytes) -> Kind | None:
 
 
 def format_of(content: bytes, formats: tuple[str, ...]) -> str | None:
-    """The format of Pillow whose files start like this one, whatever follows."""
+    """The Pillow format whose files start like this one, whatever follows."""
     for name in formats:
         accepts = Image.OPEN[name][1] if name in Image.OPEN else None
         if accepts is not None and accepts(content[:16]) is True:

@@ -40,26 +40,26 @@ EXPECTED = (
     "(H, W, 3), (H, W, 4) or with the channels first"
 )
 NARROW = (
-    "An image of 16 bits uses only the lowest quarter of its range and comes out dark. If another "
-    "value is white, such as 4095 of 12 bits, set the image encoder's white_level (grey images), "
+    "A 16-bit image uses only the lowest quarter of its range and comes out dark. If white is "
+    "another value, such as 4095 with 12 bits, set the image encoder's white_level (grey images), "
     "or scale the images up first."
 )
 
 
 def load_image(source: Source, white_level: WhiteLevel = None) -> Image.Image:
-    """An upright RGB picture from a path, a file, its content, a PIL image, or an array.
+    """An upright RGB image from a path, a file, its content, a PIL image, or an array.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
-    an animation gives its first frame. Colour profiles are not applied. Metadata that is damaged
-    or too large is left out; a file whose pixels are incomplete is refused.
+    an animation gives its first frame. Colour profiles are not applied. Damaged or oversized
+    metadata is ignored; a file with incomplete pixels is refused.
 
     Args:
-        source: a path; bytes; a file that is open for reading bytes, which is read from its
-            start; a PIL image; or an array: (H, W), or (H, W, C) or (C, H, W) with C = 1, 3 or 4,
-            uint8 or uint16, or float in [0, 1]. Where both orders fit, the channels of a numpy
-            array are last and those of a tensor first.
-        white_level: the value that is white in a grey image of 16 bits or floats; what lies above
-            is white too. "max" is each image's own maximum; None is 65,535, and 1 for floats.
+        source: a path; bytes; an open binary file, which is read from its start; a PIL image; or
+            an array: (H, W), or (H, W, C) or (C, H, W) with C = 1, 3 or 4, uint8 or uint16, or
+            float in [0, 1]. If both orders fit, the channels of a numpy array are last and those
+            of a tensor first.
+        white_level: the white value of a grey image of 16 bits or floats; larger values are white
+            too. "max" is each image's own maximum; None is 65,535, or 1 for floats.
 
     Raises:
         ImageError: missing, empty, corrupt or too large, a file of none of `FORMATS`, or an array
@@ -78,7 +78,7 @@ def read_image(
     max_pixels: int | None = None,
     plug_ins: bool = True,
 ) -> Loaded:
-    """`load_image`, with what the picture was before, and without a warning.
+    """`load_image` with the properties of the original, and without a warning.
 
     Args:
         source: as for `load_image`.
@@ -110,7 +110,7 @@ Read = Callable[[Image.Image], Loaded]
 
 
 def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel) -> Loaded:
-    """An opened picture, refused by its header if it is too large."""
+    """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
         raise ImageError(f"{name}: the picture has {width} x {height} pixels; wanted some.")
@@ -124,15 +124,15 @@ def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel)
 
 
 def _content(source: Any, name: str) -> bytes:
-    """The bytes of a path or an open file, one more than are read at most."""
+    """The bytes of a path or an open file, at most one more than `MAX_BYTES`."""
     if not isinstance(source, (str, os.PathLike)):
         if getattr(source, "seekable", bool)():
             source.seek(0)
         content = source.read(MAX_BYTES + 1)
         if not isinstance(content, bytes):
             raise ImageError(
-                f"image: got a file that gives {type(content).__name__}; expected one that was "
-                f"opened with mode 'rb'."
+                f"image: got a file that reads {type(content).__name__}; expected one opened with "
+                f"mode 'rb'."
             )
         return content
     found = os.stat(source)
@@ -140,7 +140,7 @@ def _content(source: Any, name: str) -> bytes:
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
         raise ImageError(f"{name}: this is a {kind}; wanted a picture.")
     _check_bytes(found.st_size, name)
-    # What has become a pipe by now is not waited for.
+    # Without waiting, in case the path has become a pipe by now.
     with open(source, "rb", opener=lambda path, flags: os.open(path, flags | _AT_ONCE)) as file:
         return file.read(MAX_BYTES + 1)
 
@@ -161,7 +161,7 @@ def _check_bytes(count: int, name: str) -> None:
 
 def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Loaded:
     _check_bytes(len(content), name)
-    if content.startswith(b"CR\2\0", 8):  # a camera's: as a TIFF it would be a thumbnail
+    if content.startswith(b"CR\2\0", 8):  # a camera's raw file: as a TIFF it is a thumbnail
         raise _unidentified(content, name)
     try:
         return _opened(pixels_only(content) or content, read)
@@ -191,8 +191,8 @@ def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> L
             raise
         if content.endswith(JPEG_END):
             raise
-        # If nothing but the end marker is missing, the decoder skips what comes before it, and
-        # otherwise takes it for pixels.
+        # If only the end marker is missing, the decoder skips extra bytes before it; otherwise it
+        # takes them for pixels.
         start = content.removesuffix(JPEG_END[:1])
         whole, other = (_opened(start + x + JPEG_END, read) for x in (b"", b"\x5a\xc3" * 99))
         if whole.image.tobytes() != other.image.tobytes():
@@ -201,22 +201,22 @@ def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> L
 
 
 def _check_scans(image: Image.Image, content: bytes) -> None:
-    """Refuse a progressive JPEG, in a TIFF too, that a few bytes a scan let take minutes."""
+    """Refuse a progressive JPEG, also in a TIFF, whose many small scans would take minutes."""
     if image.format == "JPEG" or "jpeg" in str(image.info.get("compression")):
         scans = content.count(b"\xff\xda")
         if scans * image.width * image.height > MAX_SCANNED:
             raise ImageError(
                 f"image: its {image.width:,} x {image.height:,} pixels are stored in {scans:,} "
-                f"scans; at most {MAX_SCANNED:,} pixels are read in all. Save it again.",
+                f"scans; at most {MAX_SCANNED:,} pixels are read over all scans. Save it again.",
                 "oversized",
             )
 
 
 def _added_formats(module: str) -> tuple[str, ...]:
-    """Formats that Pillow itself has not: whoever installs or registers one wants it read.
+    """Formats that other packages have added to Pillow: if installed or registered, they are read.
 
     Args:
-        module: that adds one if it is installed, or "".
+        module: one that adds a format if it is installed, or "".
     """
     if module and find_spec(module):
         register = getattr(importlib.import_module(module), "register_heif_opener", None)

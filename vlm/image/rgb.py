@@ -1,4 +1,4 @@
-"""Opened pictures and arrays of every kind -> upright RGB of 8 bits."""
+"""Convert opened images and arrays of every kind to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 WhiteLevel = float | Literal["max"] | None
-"""Which value of a grey image with more than 8 bits is white; see `vlm.image.load.load_image`."""
+"""The white value of a grey image with more than 8 bits; see `vlm.image.load.load_image`."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -21,7 +21,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes an EXIF orientation."""
+"""The transposes that undo an EXIF orientation."""
 _ORIENTATION, _SUBFILE, _PHOTOMETRIC = 0x0112, 254, 262
 
 
@@ -38,13 +38,13 @@ class ImageError(ValueError):
 
 
 class Loaded(NamedTuple):
-    """A picture that was read, and what it was before.
+    """A loaded image, and properties of the original.
 
     Attributes:
         image: upright RGB.
-        mode: Pillow's name of its colours; "" of an array.
+        mode: Pillow's mode of the original; "" for an array.
         animated: it has several frames or pages, of which this is the first.
-        narrow: it has 16 bits and uses only the lowest quarter of their range.
+        narrow: it has 16 bits but uses only the lowest quarter of their range.
     """
 
     image: Image.Image
@@ -54,17 +54,17 @@ class Loaded(NamedTuple):
 
 
 def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
-    """An opened picture, upright and RGB.
+    """An opened image as upright RGB.
 
     Args:
         image: as Pillow opens it.
         white_level: as for `vlm.image.load.load_image`.
 
     Raises:
-        ImageError: numbers out of range, or a thumbnail in the place of the picture.
+        ImageError: values out of range, or a thumbnail in place of the image.
     """
     mode, animated, narrow = image.mode, False, False
-    with suppress(Exception):  # a second frame that is damaged
+    with suppress(Exception):  # a damaged second frame
         animated = bool(getattr(image, "is_animated", False))
     tags = getattr(image, "tag_v2", {})  # of TIFF alone
     if tags.get(_SUBFILE) == 1:
@@ -78,7 +78,7 @@ def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
     if mode == "F" or mode.startswith("I"):
         twelve = white_level is None and "I;12" in stored
         grey, narrow = _bytes(np.asarray(image), 4095 if twelve else white_level)
-        # Pillow inverts where 0 is white, but not of more than 8 bits.
+        # Pillow inverts images where 0 is white, but not those of more than 8 bits.
         image = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
     elif "16" in stored:
         # Pillow has dropped the lower 8 bits.
@@ -93,7 +93,7 @@ def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
 
 def _upright(image: Image.Image) -> Image.Image:
     turn = None
-    with suppress(Exception):  # EXIF that is damaged says nothing about the pixels
+    with suppress(Exception):  # damaged EXIF does not affect the pixels
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
@@ -142,12 +142,12 @@ def _bytes(values: np.ndarray, white_level: WhiteLevel) -> tuple[np.ndarray, boo
         wanted = "16 bits, [0, 65535]" if whole else "[0, 1], or uint8 in [0, 255]"
         raise ImageError(
             f"image: got {kind} from {low:g} to {high:g}; wanted {wanted}. Scale it first, or set "
-            f"white_level where only white is another value."
+            f"white_level if only the white value differs."
         )
     white = float(high or top) if white_level == "max" else float(white_level or top)
     result = np.empty(values.shape, np.uint8)
     for rows in range(0, len(values), step := max(2**20 // values[0].size, 1)):  # bounds the memory
         scaled = np.minimum(values[rows : rows + step], white) * np.float32(255 / white)
-        # Whole numbers are rounded down, but for what float32 has lost.
+        # Whole numbers are rounded down, allowing for the error of float32.
         result[rows : rows + step] = scaled + np.float32(1e-3) if whole else scaled.round()
     return result, bool(whole and white_level is None and 0 < high < 2**14)

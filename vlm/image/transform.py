@@ -38,8 +38,8 @@ class ImageTransform:
             the aspect and the whole photo, in the middle of empty borders, and a fourth channel
             says where the photo is.
         crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
-        white_level: which value of a grey image of 16 bits or floats is white, above 0: 4095 of 12
-            bits; "max" is each image's own maximum; None is 65,535, and 1 for floats.
+        white_level: the white value of a grey image of 16 bits or floats, above 0: 4095 for 12
+            bits; "max" is each image's own maximum; None is 65,535, or 1 for floats.
 
     Raises:
         ValueError: a size, filter, fit, share or level that does not exist.

@@ -15,7 +15,7 @@ ANLS_THRESHOLD: Final = 0.5
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1.0 if the prediction is what an annotator wrote, but for outer space, else 0.0.
 
-    An accent may be composed with its letter or not (Unicode's NFC).
+    Composed and decomposed accents are equal (Unicode NFC).
 
     Args:
         prediction: the answer given.

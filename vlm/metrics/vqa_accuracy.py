@@ -65,8 +65,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], rules: Rules = "2021")
     prediction is always normalised, while the annotators only lose their punctuation, and that only
     if they differ: an annotator's "Dog", "two" or "the cat" is never matched.
 
-    To the evaluator, an accent that is composed with its letter and one that is not differ. What
-    vlm reads is composed; put answers of other programs through `vlm.text.clean_text` first.
+    As in the evaluator, composed and decomposed accents differ. vlm composes whatever it reads;
+    pass answers of other programs through `vlm.text.clean_text` first.
 
     A single answer is plain agreement, 1.0 or 0.0 (the leave-one-out formula would leave nobody to
     agree with). One annotator is unanimous: under "2021" nothing but stripping is applied.

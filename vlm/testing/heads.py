@@ -280,7 +280,7 @@ class _Check:
             require(error <= BF16_TOLERANCE, f"loss: off by {error:.1%}, at most 10%.")
 
     def check_half(self) -> None:
-        """A head in bf16, with features of a thousand."""
+        """A head in bf16, with features around 1,000."""
         given = "bf16 weights and large features"
         with promise(self.head, "the loss is computed in float32 and close to float32's", given):
             half, wide = copy.deepcopy(self.head).bfloat16(), copy.deepcopy(self.head).float()
@@ -296,7 +296,7 @@ class _Check:
 
 
 def _cast(values: Any, dtype: torch.dtype) -> Any:
-    """The same tensors, numbers that are no integers in this type."""
+    """The same values, with floating-point tensors in this type."""
     return tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, values)
 
 

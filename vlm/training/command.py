@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> None:
 
 def _outcome(error: Exception, arguments: Sequence[str]) -> tuple[int, str | None]:
     """The exit code, and the line that says all there is to say; None if it takes a traceback."""
-    if isinstance(error, MisconfigurationException):  # of Lightning, once it has seen the data
+    if isinstance(error, MisconfigurationException):  # of Lightning, once the data are loaded
         error = ConfigError(f"trainer: {error}")
     if isinstance(error, ConfigError):
         files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
@@ -79,7 +79,7 @@ def _explained(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             f"{error.filename or 'a file'}: cannot be read or written ({error.strerror}). Results "
-            f"go into run.folder: choose one that you may write."
+            f"go into run.folder: choose a folder that you may write to."
         )
     if not isinstance(error, (MemoryError, RuntimeError)):
         return None

@@ -24,7 +24,7 @@ from vlm.metrics import Mean, accuracy_by, anls, exact_match
 from vlm.training.health import check_finite
 
 NO_TYPE = "(none)"
-"""Of questions without a type, where others have one."""
+"""The type of questions without one, if others have types."""
 
 
 class Prediction(NamedTuple):

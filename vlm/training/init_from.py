@@ -78,7 +78,7 @@ def _weights(checkpoint: Checkpoint, part: str, merged: bool) -> dict[str, Tenso
     }
     config = checkpoint.model[part]
     if merged and "lora" in config:
-        module = build(config, trust=True)  # of packages that the new model's part names too
+        module = build(config, trust=True)  # only packages that the new model's part names too
         load_weights(module, weights, str(checkpoint.path))
         merge_lora(module)
         return _plain_weights(module)

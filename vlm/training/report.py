@@ -18,7 +18,7 @@ from vlm.metrics import bootstrap_interval, per_answer
 from vlm.training.evaluation import Evaluation
 
 TYPES_SHOWN = 20
-"""Of the data's own types of questions, the most frequent have a line in the table."""
+"""Most of the data's own types of questions that the table shows, by frequency."""
 
 
 def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str, Any]]:
@@ -33,18 +33,18 @@ def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str,
 
 
 def type_rows(evaluation: Evaluation, floors: Floors | None) -> tuple[list[dict[str, Any]], str]:
-    """The same by the data's own type of question, the most frequent first.
+    """`report_rows` by the data's own types of questions, the most frequent first.
 
     Returns:
-        The rows, and a line about types that have none. Empty where the data have no such types, or
-        `report_rows` goes by them.
+        The rows, and a line about types without a row. Both are empty if the data have no such
+        types, or if `report_rows` uses them.
     """
     types = {} if evaluation.data.types == "question_type" else evaluation.types("question_type")
     names = sorted(types, key=lambda name: -types[name].questions)
     shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
     questions = sum(types[name].questions for name in rest)
     more = (
-        f"{len(rest):,} more types, with {questions:,} questions: see the file of results"
+        f"{len(rest):,} more types, with {questions:,} questions: see the results file"
         if rest
         else ""
     )
@@ -82,8 +82,8 @@ def print_report(
     console: Console,
     by_type: tuple[list[dict[str, Any]], str] = ([], ""),
 ) -> None:
-    """Show the rows as a table, those by the data's own type below the others, and the data set's
-    further figures under it."""
+    """Show the rows as a table, with those by the data's own type last, and the data set's other
+    figures below."""
     table = Table(title=title, caption=about, caption_justify="left")
     table.add_column("questions about", no_wrap=True)
     headings = ["number", "accuracy %", "95 % interval"]

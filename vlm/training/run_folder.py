@@ -170,10 +170,9 @@ def _digest(table: pa.Table) -> str:
 
 
 def fact_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Where a configuration asks for another training than a checkpoint's, one line each.
+    """Differences between a configuration's training and a checkpoint's, one line each.
 
-    A training may go on for longer than it was meant to, unless its schedule would have been
-    another from the start.
+    A training may be extended, unless the first steps of its schedule depend on its length.
     """
     lines = []
     for name in asked:
@@ -187,8 +186,8 @@ def fact_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> lis
             line += (
                 f"; {schedule['class_path'].split('.')[-1]} spans the whole training, so all its "
                 f"steps would have had other learning rates. To train on, start a run from these "
-                f"weights: --model.tuning.init_from=CHECKPOINT in the place of --ckpt_path. A run "
-                f"with model.schedule=null, or WarmupSteps in epochs or steps, can go on for longer"
+                f"weights: --model.tuning.init_from=CHECKPOINT instead of --ckpt_path. A run with "
+                f"model.schedule=null, or WarmupSteps in epochs or steps, can be extended"
             )
         lines.append(line)
     return lines
@@ -200,7 +199,7 @@ def _longer(length: int | None, other: int | None) -> bool:
 
 
 def _spans_all(schedule: Mapping[str, Any] | None) -> bool:
-    """Whether a schedule's first steps depend on how many there are; of those we know."""
+    """Whether a schedule's first steps depend on the number of steps; True if unknown."""
     if schedule is None:
         return False
     path = schedule["class_path"]

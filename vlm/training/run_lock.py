@@ -14,16 +14,16 @@ from vlm.training.parser import ConfigError
 
 NAME = "training.lock"
 SECONDS = 6.0
-"""To wait for one that was killed: its loader workers look for it every 5 s, and end."""
+"""Time for the loader workers of a killed training to end: they look for it every 5 s."""
 
 
 @contextmanager
 def training_in(folder: Path) -> Iterator[None]:
-    """Inside, no other training writes into a run's folder. The lock is the system's: it ends with
-    the process, however that ends.
+    """Inside, no other training writes into a run's folder. The system releases the lock when the
+    process ends, for whatever reason.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: of the run; made if missing.
 
     Raises:
         ConfigError: another process trains there.
@@ -38,7 +38,7 @@ def training_in(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ConfigError(
             f"{folder}: got a second training, while {before or 'another process'} trains there; "
-            f"expected one. Wait for it or end it, or start a run of its own with another run.name."
+            f"expected one. Wait for it or end it, or start a separate run with another run.name."
         ) from None
     try:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}")

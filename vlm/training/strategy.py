@@ -34,7 +34,7 @@ def check_strategy(strategy: Any, callbacks: Any) -> None:
         )
     for callback in as_list(callbacks):
         if isinstance(callback, WeightAveraging):
-            # It copies the model, which one that is divided cannot be.
+            # It copies the model, which is impossible if the model is divided.
             raise ConfigError(
                 f"trainer.callbacks: got {type(callback).__name__} with ModelParallelStrategy; it "
                 f"cannot average a model that is divided over processes. Leave it out, or take "
@@ -64,14 +64,14 @@ def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrec
 
 def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
     """Check that a launcher (torchrun, srun) has started as many processes as the trainer expects,
-    and that Lightning starts whole programs, whose checkpoints and exit codes are their own.
+    and that Lightning starts separate programs, with checkpoints and exit codes of their own.
 
     Args:
         trainer: with its strategy.
-        sync_batchnorm: of its options.
+        sync_batchnorm: the trainer's option.
 
     Raises:
-        ConfigError: it is not so.
+        ConfigError: they have not, or `sync_batchnorm` is on for CPUs.
     """
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigError(
@@ -79,7 +79,7 @@ def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
             "starts programs, such as ddp."
         )
     if sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
-        raise ConfigError("trainer.sync_batchnorm: got true on CPUs; torch has it on GPUs alone.")
+        raise ConfigError("trainer.sync_batchnorm: got true on CPUs; torch has it on GPUs only.")
     asked = trainer.num_devices * trainer.num_nodes
     started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     if started not in (1, asked):

@@ -1,4 +1,4 @@
-"""Options of Lightning's trainer: those that cannot do here what they say are refused at once."""
+"""Refuse options of Lightning's trainer that would not work here, before anything starts."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ from vlm.training.strategy import as_list
 TAKEN = {
     "default_root_dir": "use run.folder and run.name, which say where files go",
     "use_distributed_sampler": "leave it out: each process already gets its share of the images",
-    "barebones": "leave it out: it forbids the checkpoints and the log that a run leaves",
+    "barebones": "leave it out: it turns off the checkpoints and the log of a run",
     "model_registry": "use `vlm share`; nothing is uploaded to Lightning's registry",
 }
-"""Options of the trainer that a run does not take, with what to do instead."""
+"""Refused options of the trainer -> the remedy."""
 REPLACED: dict[type[Callback], str] = {
-    StochasticWeightAveraging: "use EMAWeightAveraging or WeightAveraging: this one's average "
-    "comes after the last checkpoint",
-    GradientAccumulationScheduler: "use trainer.accumulate_grad_batches: a step is as many "
-    "batches in every epoch",
+    StochasticWeightAveraging: "use EMAWeightAveraging or WeightAveraging: this one averages "
+    "only after the last checkpoint",
+    GradientAccumulationScheduler: "use trainer.accumulate_grad_batches: a step has the same "
+    "number of batches in every epoch",
     BaseFinetuning: "use model.tuning, which says what is trained from which epoch on",
     BatchSizeFinder: "use data.images_per_batch",
     LearningRateFinder: "use model.optimizer.lr",
-    ModelPruning: "leave it out: a pruned model has other parameters than its configuration",
+    ModelPruning: "leave it out: a pruned model no longer fits its configuration",
     OnExceptionCheckpoint: "use run.checkpoint_steps or run.checkpoint_minutes, and "
     "run.resume=auto",
     SpikeDetection: "leave it out: a loss that is not finite ends the training by itself",
     Timer: "use trainer.max_time",
 }
-"""Callbacks that a run does not take, with what to do instead."""
+"""Refused callbacks -> the remedy."""
 _LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -67,7 +67,7 @@ _EVALUATED = {"validate": "val", "test": "test", "predict": "predict"}
 
 
 def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -> None:
-    """Check what Lightning would ignore, or find out in the middle of a run.
+    """Refuse options that Lightning would ignore, or reject in the middle of a run.
 
     Args:
         options: of the trainer.
@@ -83,7 +83,7 @@ def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -
             raise ConfigError(f"trainer.{name}: got {options[name]}; {remedy}.")
     if any(isinstance(plugin, CheckpointIO) for plugin in as_list(options.plugins)):
         raise ConfigError(
-            "trainer.plugins: got a CheckpointIO; leave it out: checkpoints are written by vlm."
+            "trainer.plugins: got a CheckpointIO; leave it out: vlm writes the checkpoints."
         )
     for name, least in _LEAST.items():
         if options[name] is not None and options[name] < least:
@@ -104,8 +104,8 @@ def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -
             raise _expected(options, f"limit_{part}_batches", f"more than 0 for {doing}")
     if subcommand == "fit" and scheduled and options.max_epochs == options.max_steps == -1:
         raise ConfigError(
-            "trainer.max_epochs: got -1 without trainer.max_steps; expected one of them, since the "
-            "learning rate follows a schedule. Without: model.schedule=null."
+            "trainer.max_epochs: got -1 without trainer.max_steps; expected a limit, since the "
+            "learning rate follows a schedule. To train without one, set model.schedule=null."
         )
 
 
@@ -114,15 +114,15 @@ def _expected(options: Any, name: str, what: str) -> ConfigError:
 
 
 def check_callbacks(options: Any, head: AnswerHead) -> None:
-    """Check that each callback can do here what it says.
+    """Refuse callbacks that would not work here.
 
     Args:
         options: of the trainer.
-        head: of the model; it says which figures there are.
+        head: of the model; it determines the figures that are logged.
 
     Raises:
-        ConfigError: a callback that is refused, that watches a figure nobody computes or the wrong
-            end of one, or that would write among our checkpoints.
+        ConfigError: a callback that is refused, that monitors a figure that is not logged or with
+            the wrong mode, or that would write among our checkpoints.
     """
     figures = [] if options.log_every_n_steps == 0 else ["train_loss"]
     if options.limit_val_batches != 0:
@@ -157,7 +157,7 @@ def _check_monitor(name: str, monitor: str, mode: str, figures: Sequence[str]) -
 
 
 def check_test_limit(data: VQADataModule, trainer: Trainer) -> None:
-    """Check before a training what Lightning finds out after it: that there is a batch to test.
+    """Check that there is a batch to test, which Lightning does only after a training.
 
     Raises:
         ConfigError: a share of the batches that is less than one.

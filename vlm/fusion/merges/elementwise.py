@@ -51,7 +51,7 @@ def broadcast_product(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _BroadcastProduct(torch.autograd.Function):
-    generate_vmap_rule = True  # which torch.func needs, and a context apart from `forward`
+    generate_vmap_rule = True  # torch.func needs this and `setup_context`
 
     @staticmethod
     def forward(x: Tensor, y: Tensor) -> Tensor:
