@@ -293,6 +293,15 @@ def test_many_scans_of_many_pixels_are_refused(kind: str) -> None:
     assert time.process_time() - start < 1
 
 
+@pytest.mark.parametrize("ending", [b"", b"\xff\xda" * 999])
+def test_strips_and_what_follows_the_end_are_no_scans(ending: bytes) -> None:
+    large = PICTURE.resize((4_000, 3_000))
+    strips = saved("TIFF", large, compression="jpeg")
+    assert strips.count(b"\xff\xda") > 99
+    for content in (strips, saved("JPEG", large) + ending, saved("JPEG", large, progressive=True)):
+        assert load_image(content).size == large.size
+
+
 def frames() -> dict[str, Any]:
     # New ones: Pillow notes in an image how it was saved.
     return {"save_all": True, "append_images": [PICTURE.rotate(180)]}

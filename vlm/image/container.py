@@ -7,12 +7,15 @@ threads.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 JPEG_END = b"\xff\xd9"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_MARKER = re.compile(rb"\xff+([\x02-\xcf\xd9-\xfe])")
+"""Of a JPEG, where a length follows; the others stand within pixels."""
 
 
 def pixels_only(content: bytes) -> bytes | None:
@@ -81,6 +84,15 @@ def _jpeg(content: bytes) -> Iterator[bytes]:
         if needed:
             yield bytes((0xFF, marker)) + segment
         place += 1 + length
+
+
+def jpeg_scans(content: bytes) -> int:
+    """How often a JPEG's decoder goes over the pixels. Phones put videos behind a JPEG's end."""
+    place, scans = len(_JPEG), 0
+    while (found := _MARKER.search(content, place)) and found[1] != JPEG_END[1:]:
+        scans += found[1] == b"\xda"
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    return scans
 
 
 def _gif(content: bytes) -> Iterator[bytes]:

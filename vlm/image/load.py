@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vlm.image.container import JPEG_END, pixels_only
+from vlm.image.container import JPEG_END, jpeg_scans, pixels_only
 from vlm.image.kinds import format_of, kind_of
 from vlm.image.rgb import ImageError, Loaded, WhiteLevel, array_to_rgb, to_rgb
 
@@ -202,14 +202,25 @@ def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> L
 
 def _check_scans(image: Image.Image, content: bytes) -> None:
     """Refuse a progressive JPEG, also in a TIFF, whose many small scans would take minutes."""
-    if image.format == "JPEG" or "jpeg" in str(image.info.get("compression")):
-        scans = content.count(b"\xff\xda")
-        if scans * image.width * image.height > MAX_SCANNED:
-            raise ImageError(
-                f"image: its {image.width:,} x {image.height:,} pixels are stored in {scans:,} "
-                f"scans; at most {MAX_SCANNED:,} pixels are read over all scans. Save it again.",
-                "oversized",
-            )
+    pixels = image.width * image.height
+    if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):
+        scans, tags = content.count(b"\xff\xda"), image.tag_v2  # type: ignore[attr-defined]
+        # Each strip or tile is a JPEG of its own.
+        rows = min(tags.get(_ROWS) or image.height, image.height)
+        pixels = tags.get(_TILE_WIDTH, image.width) * tags.get(_TILE_LENGTH, rows)
+    elif image.format == "JPEG":
+        scans = jpeg_scans(content) if content.count(b"\xff\xda") > 1 else 1
+    else:
+        return
+    if scans * pixels > MAX_SCANNED:
+        raise ImageError(
+            f"image: its {image.width:,} x {image.height:,} pixels are stored in {scans:,} "
+            f"scans; at most {MAX_SCANNED:,} pixels are read over all scans. Save it again.",
+            "oversized",
+        )
+
+
+_ROWS, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 
 
 def _added_formats(module: str) -> tuple[str, ...]:

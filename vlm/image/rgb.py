@@ -80,7 +80,7 @@ def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
         grey, narrow = _bytes(np.asarray(image), 4095 if twelve else white_level)
         # Pillow inverts images where 0 is white, but not those of more than 8 bits.
         image = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
-    elif "16" in stored:
+    elif ";16" in stored:
         # Pillow has dropped the lower 8 bits.
         narrow = 0 < np.asarray(image)[..., :3].max() < 64
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
