@@ -10,6 +10,7 @@ from transformers import BertConfig
 
 from vlm.image import TimmEncoder, TorchvisionEncoder
 from vlm.image.base import PictureEncoder
+from vlm.part import build
 from vlm.text import HuggingFaceEncoder
 from vlm.text.tokenizer import WordTokenizer
 
@@ -119,3 +120,17 @@ def test_options_of_the_output_change_nothing(options: dict[str, Any]) -> None:
     plain = words().eval()
     plain.load_state_dict(encoder.state_dict())
     assert torch.equal(encoder(ids, mask).tokens, plain(ids, mask).tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet10t", {"block_args": {"attn_layer": "se"}, "stem_type": "deep"}),
+        ("mobilenetv3_small_050", {"pad_type": "same"}),
+        ("vit_tiny_patch16_224", SMALL | {"embed_norm_layer": "layernorm"}),
+    ],
+)
+def test_options_that_timm_looks_up_are_rebuilt(name: str, options: dict[str, Any]) -> None:
+    made = TimmEncoder(name, image_size=None if "img_size" in options else 64, model_args=options)
+    again: Any = build(made.config)
+    again.load_state_dict(made.state_dict())

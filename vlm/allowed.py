@@ -48,12 +48,14 @@ DECODERS = _names(
 
 WORDS = _names(
     """
-    act_layer activation activation_function attention_layers attention_type attention_types
-    attn_type block_type dense_act_fn encoder_attention_type feed_forward_proj ff_activation
+    aa_layer act_layer activation activation_function attention_layers attention_type
+    attention_types attn_layer attn_type attn_types block_type block_types dense_act_fn
+    downsample embed_norm_layer encoder_attention_type feed_forward_proj ff_activation
     force_dequant global_pool hidden_act hidden_activation interpolation layer_types mode
-    model_type norm_layer normalization_type pool_type pooler_hidden_act pos_embed pos_embed_type
-    position_embedding_type proj_type resize_mode rope_type timm_model_name timm_pool timm_proj
-    type weight_init
+    model_type norm_layer normalization_type pad_type padding padding_mode pool_type
+    pooler_hidden_act pos_embed pos_embed_type position_embedding_type proj_type rel_pos_type
+    resize_mode rope_type stem_type timm_model_name timm_pool timm_proj token_mixers type
+    weight_init
     """
 )
 """Options that may be a word, which timm, transformers or open_clip look up in a list."""
