@@ -165,14 +165,18 @@ def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
     Raises:
         CheckpointError: names the class.
     """
-    packages = {path.partition(".")[0] for path in _class_paths(asked)} - {"vlm"}
     try:
-        check_parts(checkpoint.model, packages)
+        check_parts(checkpoint.model, packages_of(asked))
     except ValueError as error:
         raise CheckpointError(
             f"{checkpoint.path}: {error} A training command takes classes that its configuration "
             f"names."
         ) from error
+
+
+def packages_of(config: Any) -> set[str]:
+    """The packages beside vlm whose classes a configuration names."""
+    return {path.partition(".")[0] for path in _class_paths(config)} - {"vlm"}
 
 
 def _class_paths(value: Any) -> Iterator[str]:

@@ -36,6 +36,8 @@ MISTAKES = {
     "--model.optimizer.lr=-1": "model.optimizer: Invalid learning rate: -1.0",
     "--model.schedule.warmpu=1": r"model.schedule: .*'warmpu'.*\. Did you mean warmup\?",
     "--model.head.loss=bce2": r"model.head: loss: .*bce2\. Did you mean bce\?",
+    "--model.image_encoder={class_path: TimmEncoder, init_args: {name: resnet10t, image_size: 32, "
+    "model_args: {pretrained_cfg: {num_classes: 5}}}}": "model_args: got pretrained_cfg, which may",
     "--data.pictures.in_memry=true": r"data: .*in_memry=true\. Did you mean pictures.in_memory\?",
     "--run.tests=true": "Did you mean run.test?",
     "--data.images_per_batch=-4": "images_per_batch: got -4; wanted a positive integer",

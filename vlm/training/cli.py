@@ -27,11 +27,13 @@ from vlm.checkpoint import (
     CheckpointError,
     check_origin,
     model_differences,
+    packages_of,
     read_checkpoint,
 )
 from vlm.data.datamodule import VQADataModule
 from vlm.data.fits import check_fits
 from vlm.model import PARTS
+from vlm.part import check_parts
 from vlm.training.checkpoint_folder import BEST, LAST
 from vlm.training.checkpoint_io import WholeFiles
 from vlm.training.continued import lora_differences, refuse_two_beginnings
@@ -282,6 +284,8 @@ class VQACLI(LightningCLI):
         }
         if fits:
             try:
+                # Or the checkpoints could be neither continued nor tested.
+                check_parts(self.model.model.config, packages_of(self.model.model.config))
                 check_plan(self.model.layers, self.model.tuning, self.trainer.max_epochs)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
