@@ -47,7 +47,8 @@ class Sparing(TorchDispatchMode):
             if size > self.bytes or self.calls < 0:
                 raise MemoryError(
                     f"the configuration describes a model that its weights ({self.held:,} bytes) "
-                    f"cannot fill; expected the layers and sizes that were trained."
+                    f"cannot fill; expected the layers and sizes that were trained. If you "
+                    f"trust the origin of this file, say --trust (trust=True in Python)."
                 )
             if not any(isinstance(item, Tensor) for item in tree_flatten((args, kwargs))[0]):
                 self.bytes -= size
