@@ -49,12 +49,13 @@ def _png(content: bytes) -> Iterator[bytes]:
     place = len(_PNG)
     while place < len(content):
         end = place + 12 + int.from_bytes(content[place : place + 4])
-        name, chunk = content[place + 4 : place + 8], content[place + 4 : end - 4]
-        sound = content[end - 4 : end] == zlib.crc32(chunk).to_bytes(4)
-        # An upper-case letter marks what a decoder must understand.
-        if name[:1].isupper() or (
-            sound and (name in (b"tRNS", b"eXIf") or (chunk[:4] == b"acTL" and len(chunk) == 12))
-        ):
+        name = content[place + 4 : place + 8]
+        needed = name[:1].isupper()  # marks what a decoder must understand
+        if name in (b"tRNS", b"eXIf", b"acTL"):
+            chunk = content[place + 4 : end - 4]
+            sound = content[end - 4 : end] == zlib.crc32(chunk).to_bytes(4)
+            needed = sound and (name != b"acTL" or len(chunk) == 12)
+        if needed:
             yield content[place:end]
         place = end
 
