@@ -33,12 +33,13 @@ LARGEST_CONFIG = 256_000_000
 """Most bytes of all but the weights; the largest vocabularies take some tens of millions."""
 
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8} | {
-    torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.int8, torch.int16, torch.int32, torch.int64, torch.complex64, torch.complex128,
 }  # fmt: skip
 """Types of numbers that weights may have."""
 _NAMED = re.compile(
-    r"collections\.OrderedDict|torch\.Size|torch\.\w+Storage|torch\.serialization\._get_layout"
-    r"|torch\._utils\._rebuild_(tensor_v2|parameter)|torch\.(bfloat|float|int|uint)\d+|torch\.bool"
+    r"collections\.(OrderedDict|Counter)|builtins\.set|torch\.(Size|device|\w+Storage)"
+    r"|torch\.serialization\._get_layout|torch\._utils\._rebuild_(tensor_v2|parameter)"
+    r"|torch\.(bfloat|complex|float|int|uint)\d+|torch\.bool"
 )
 """The names that plain data and tensors need. torch's safe loader allows more, with which a few
 bytes can claim any amount of memory, or make tensors without numbers of their own."""
@@ -257,8 +258,8 @@ def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
             )
         if value.dtype not in DTYPES:
             raise CheckpointError(
-                f"{path}: {name} holds {value.dtype}; expected float64, float32, float16, "
-                f"bfloat16, bool or whole numbers."
+                f"{path}: {name} holds {value.dtype}; expected floats of 16 bits or more, "
+                f"complex or whole numbers, or bool."
             )
         if value.nbytes > value.untyped_storage().nbytes():
             raise CheckpointError(

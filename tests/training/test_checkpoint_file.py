@@ -40,6 +40,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert checked.stdout.decode().strip() == f"{path.name}: OK"
 
 
+def test_what_schedules_and_callbacks_keep_is_read(tmp_path: Path) -> None:
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.ones(1)]), [2, 3])
+    kept = {"seen": {1, 2}, "where": torch.device("cpu"), "schedule": schedule.state_dict()}
+    spectral = {"state_dict": {"w": torch.ones(2, dtype=torch.complex64)}}
+    write_checkpoint(spectral | {"callbacks": kept}, tmp_path / "a.ckpt")
+    assert_same(read_checkpoint_file(tmp_path / "a.ckpt"), spectral | {"callbacks": kept})
+
+
 def test_a_flipped_bit_is_found_and_the_last_good_one_offered(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     for step in (3, 4):
