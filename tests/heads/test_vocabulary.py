@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from vlm.heads import AnswerVocabulary, count_answers
+from vlm.text import WordTokenizer
 
 
 def test_order_is_the_order_given() -> None:
@@ -78,6 +79,13 @@ def test_count_answers_keeps_what_is_frequent() -> None:
     assert count_answers(QUESTIONS, min_count=3) == ["b"]
     assert count_answers(QUESTIONS, max_size=2) == ["b", "a"]
     assert count_answers(QUESTIONS, min_count=2, max_size=100) == ["b", "a", "c"]
+
+
+def test_two_forms_of_an_answer_that_a_model_was_trained_with_stay() -> None:
+    answers = ["caf\u00e9", "cafe\u0301"]
+    assert AnswerVocabulary(answers).answers == answers
+    assert WordTokenizer(answers).words == answers
+    assert AnswerVocabulary(answers[1:]).answers == answers[:1]
 
 
 def test_each_question_counts_once_with_its_most_frequent_answer() -> None:

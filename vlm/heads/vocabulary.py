@@ -10,7 +10,7 @@ import torch
 
 from vlm.heads.losses import AnswerCounts
 from vlm.metrics import normalize_answer, vqa_accuracy
-from vlm.text.gate import clean_text
+from vlm.text.gate import clean_vocabulary
 
 
 def count_answers(
@@ -58,7 +58,7 @@ class AnswerVocabulary:
     """
 
     def __init__(self, answers: Sequence[str]) -> None:
-        self.answers = [clean_text(answer) for answer in answers]
+        self.answers = clean_vocabulary(answers)
         self._ids = {answer: i for i, answer in enumerate(self.answers)}
         # Answers that the evaluator takes for one; a score never goes beyond these.
         self._alike: dict[str, list[str]] = {}

@@ -47,6 +47,14 @@ def clean_text(text: object) -> str:
     return normalize("NFC", clean)
 
 
+def clean_vocabulary(texts: Iterable[str]) -> list[str]:
+    """`clean_text` of each; all as they are where two would become one, as a model may have been
+    trained with before."""
+    texts = list(texts)
+    clean = [clean_text(text) for text in texts]
+    return clean if len(set(clean)) == len(clean) else texts
+
+
 def are_clean(texts: Iterable[str]) -> bool:
     """Whether `clean_text` would give every text back as it is; told of all at once, so it is fast.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlm.part import Configured
 from vlm.ragged import padded
-from vlm.text.gate import clean_text
+from vlm.text.gate import clean_vocabulary
 
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""
@@ -173,7 +173,7 @@ class WordTokenizer(Tokenizer):
     pad_id = PAD
 
     def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
-        self.words, self.max_length = [clean_text(word) for word in words], max_length
+        self.words, self.max_length = clean_vocabulary(words), max_length
         self.vocab_size = len(self.words) + 2
         self._ids = {word: i for i, word in enumerate(self.words, start=2)}
         if len(self._ids) != len(self.words):
