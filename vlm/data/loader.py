@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
-import resource
 import signal
 from collections.abc import Iterator
 from math import ceil, prod
@@ -96,6 +95,10 @@ def check_handles(workers: int) -> None:
     Raises:
         DataError: the system allows fewer.
     """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
     needed = HANDLES * (1 + workers)
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not workers or now == resource.RLIM_INFINITY or now >= needed:

@@ -102,16 +102,17 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the demo handles Ctrl+C
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints
+    alarm = getattr(signal, "alarm", lambda seconds: None)  # Windows has none
     result: object = True
     while True:
-        signal.alarm(0)
+        alarm(0)
         pickle.dump(result, answers)
         answers.flush()
         try:
             content, white_level = pickle.load(given)
         except EOFError:
             return
-        signal.alarm(2 * math.ceil(READ_SECONDS))  # in case the demo is killed meanwhile
+        alarm(2 * math.ceil(READ_SECONDS))  # in case the demo is killed meanwhile
         try:
             result = read_photo(content, white_level)
         except ImageError as error:
