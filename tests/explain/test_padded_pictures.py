@@ -37,7 +37,8 @@ def test_padding_of_the_picture_changes_nothing(fusion: str) -> None:
         cases = [Case(model, images, (1, 1), QUESTION, "red") for images in (alone, padded)]
         one, other = (METHODS[name]().relevance(c, c.without_each_word()) for c in cases)
         torch.testing.assert_close(other.patches[:, :REGIONS], one.patches, rtol=1e-3, atol=1e-5)
-        assert not other.patches[:, REGIONS:].any(), name
+        # Zeros but for rounding: some machines round equal rows of a matrix product differently.
+        assert other.patches[:, REGIONS:].abs().max() < 1e-5, name
         torch.testing.assert_close(other.words, one.words, rtol=1e-3, atol=1e-5)
         if one.word_patch is not None:
             assert other.word_patch is not None
