@@ -11,7 +11,7 @@ from vlm.checkpoint import CheckpointError, load_model
 from vlm.forgetting.run import FineTuned, read_run
 from vlm.forgetting.word_vectors import VECTORS, WordVectors
 from vlm.model import PARTS
-from vlm.part import Part, build
+from vlm.part import Part, build, check_parts
 from vlm.text.base import TextEncoder
 from vlm.text.vectors import VectorTokenizer
 from vlm.weights import differences, misfit
@@ -92,7 +92,9 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
         arguments["config"] = None  # else it would be taken in the place of the weights
     if "model_args" in asked:
         arguments["model_args"] = asked["model_args"]  # which may say where the weights are
-    encoder = build({"class_path": stored["class_path"], "init_args": arguments}, trust)
+    check_parts(stored, trust)
+    # The weights that are named are the run's own, from its configuration.
+    encoder = build({"class_path": stored["class_path"], "init_args": arguments}, trust=True)
     from_file = isinstance(arguments["pretrained"], str)
     source = arguments["pretrained"] if from_file else f"the weights of {arguments['name']}"
     return Original(source, encoder.eval(), arguments)
