@@ -31,7 +31,7 @@ class GoodHead(AnswerHead):
         return self.layer(fused.pooled)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return -(output.log_softmax(-1) * batch.targets.counts).sum() / batch.total
+        return -(output.float().log_softmax(-1) * batch.targets.counts).sum() / batch.total
 
     def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
         rows = output.float().softmax(-1).tolist()

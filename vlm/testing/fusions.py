@@ -65,8 +65,8 @@ def check_merge(merge: Merge) -> None:
     check_copies(merge, (x, y))
     check_bf16(merge, (x, y))
     check_large(merge, (x, y))
-    check_functional(merge, (x[:, None], many))
     check_compiled(merge, (x[:, None], many))
+    check_functional(merge, (x[:, None], many))
     check_refuses(merge, "x that is too wide", lambda: merge(F.pad(x, (0, 1)), y))
     check_refuses(merge, "y that is too wide", lambda: merge(x, F.pad(y, (0, 1))))
 
@@ -115,8 +115,8 @@ def check_fusion(fusion: Fusion) -> None:
     check_copies(fusion, (image, text))
     check_bf16(fusion, (image, text))
     check_large(fusion, (image, text))
-    check_functional(fusion, (image, text))
     check_compiled(fusion, (image, text))
+    check_functional(fusion, (image, text))
     check_errors(fusion, image, text)
 
 
