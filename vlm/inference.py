@@ -290,7 +290,7 @@ def _asked(text: object, number: int) -> str:
     try:
         cleaned = clean_text(text)
     except ValueError as error:
-        raise ValueError(f"question {number}: {error} that asks about the picture.") from error
+        raise ValueError(f"question {number}: {error}.") from error
     if not cleaned.strip():
         raise ValueError(
             f"question {number}: got {text!r:.80}; wanted text that asks about the picture."

@@ -365,6 +365,14 @@ def test_what_is_no_form_is_no_upload(visitor: httpx.Client) -> None:
         ({"Host": "localhost:PORT/"}, 403),
         ({"Host": "localhost:99999999"}, 403),
         ({"Host": ""}, 403),
+        ({"Host": "http://localhost:PORT"}, 200),
+        ({"Host": "localhost:PORT#"}, 403),
+        ({"Host": "localhost:PORT?"}, 403),
+        ({"Host": "[::1]x:PORT"}, 403),
+        ({"Host": "localhost.:PORT"}, 403),
+        ({"Host": "2130706433:PORT"}, 403),
+        ({"Origin": "chrome-extension://localhost:PORT"}, 403),
+        ({"Origin": "file://"}, 403),
         ({"Origin": "http://localhost:PORT"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:3000"}, 403),
@@ -387,6 +395,26 @@ def test_only_the_demo_s_own_names_are_served(
     answer = visitor.request("OPTIONS", "/gradio_api/queue/join", headers=ask)
     assert answer.status_code in (403, 404)
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/", "/robots.txt", "/nothing"])
+def test_a_cookie_full_of_backslashes_keeps_nobody_waiting(
+    visitor: httpx.Client, path: str
+) -> None:
+    start = time.monotonic()
+    for name in ("vlm_visitor", "other"):
+        for filling in ("\\\\", "\\377", "\\a"):
+            cookie = f'{name}="{filling * (60_000 // len(filling))}"'
+            assert visitor.get(path, headers={"Cookie": cookie}).status_code in (200, 404)
+    assert time.monotonic() - start < 10  # 60 s with Python's parser of cookies
+
+
+@pytest.mark.parametrize("cookie", ["vlm_visitor=x", "vlm_visitor=", "xvlm_visitor=" + "0" * 32])
+def test_a_visitor_s_name_is_ours(visitor: httpx.Client, cookie: str) -> None:
+    answer = visitor.get("/robots.txt", headers={"Cookie": cookie})
+    assert len(answer.cookies["vlm_visitor"]) == 32
+    again = f"a=b; vlm_visitor={answer.cookies['vlm_visitor']}; c=d"
+    assert not visitor.get("/robots.txt", headers={"Cookie": again}).cookies
 
 
 WRONG = (b":", b"user", b"user:", b"user:pass", "User:pass:wörd".encode(), b"\xff")

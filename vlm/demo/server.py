@@ -48,9 +48,14 @@ def serve(app: FastAPI, connection: socket.socket, inbrowser: bool) -> None:
             if inbrowser:
                 webbrowser.open(address)
 
-        # Each open page holds a connection; shutdown does not wait for them.
+        # Each open page holds a connection; shutdown does not wait for them. uvicorn would prefer
+        # httptools, where it is installed; but only h11 limits the size of headers.
         config = uvicorn.Config(
-            app, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_SECONDS
+            app,
+            http="h11",
+            ws="none",
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         Server(config, ready).run(sockets=[connection])
 
