@@ -11,18 +11,23 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import lightning.pytorch.callbacks
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from training_runs import fit
 
 from vlm.batch import Batch
 from vlm.cli import main
+from vlm.heads import Classification
 from vlm.training.cli import VQACLI
+from vlm.training.parser import ConfigError
 from vlm.training.task import VQATask
+from vlm.training.trainer_options import check_callbacks
 
 
 class Done(NamedTuple):
@@ -397,3 +402,20 @@ def test_the_logged_loss_is_that_of_the_batches_that_a_step_has(data: Path, tmp_
         cli = VQACLI(told(data, tmp_path / str(accumulate), [*options, accumulated]))
         logged.append([float(loss) for loss in Done(cli, []).logged("train_loss")])
     assert logged[1] == pytest.approx(logged[0])
+
+
+class Logs(Callback):
+    """A user's own, which logs a figure."""
+
+
+def test_a_figure_of_a_user_s_callback_is_watched() -> None:
+    watching = EarlyStopping(monitor="val_f1", mode="max")
+    options = SimpleNamespace(callbacks=[watching], log_every_n_steps=1, limit_val_batches=1.0)
+    head = Classification(3, ["yes"])
+    with pytest.raises(ConfigError, match=r"monitor=val_f1; expected one of train_loss"):
+        check_callbacks(options, head)
+    options.callbacks.append(Logs())
+    check_callbacks(options, head)
+    watching.monitor = "val_loss"
+    with pytest.raises(ConfigError, match="mode=max; expected mode=min"):
+        check_callbacks(options, head)

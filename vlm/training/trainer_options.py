@@ -128,7 +128,9 @@ def check_callbacks(options: Any, head: AnswerHead) -> None:
     if options.limit_val_batches != 0:
         heads = [f"{name}_accuracy" for name in head.heads] if isinstance(head, MultiTask) else []
         figures += [f"val_{name}" for name in ("accuracy", "loss", *heads)]
-    for callback in as_list(options.callbacks):
+    callbacks = as_list(options.callbacks)
+    others = any(type(c).__module__.split(".")[0] not in ("lightning", "vlm") for c in callbacks)
+    for callback in callbacks:
         name = type(callback).__name__
         for refused, remedy in REPLACED.items():
             if isinstance(callback, refused):
@@ -138,7 +140,8 @@ def check_callbacks(options: Any, head: AnswerHead) -> None:
                 f"trainer.callbacks: got {name} without a dirpath; expected a folder of its own. "
                 f"The best and the last checkpoint are kept without it: see run.monitor."
             )
-        if isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor is not None:
+        watches = isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor
+        if watches and (watches in figures or not others):  # a user's callback may log its own
             _check_monitor(name, callback.monitor, callback.mode, figures)
 
 
