@@ -64,9 +64,20 @@ def test_a_reader_that_is_closed_gives_up_what_it_reads() -> None:
 
 def test_a_decoder_that_crashes_takes_nothing_with_it(reader: Reader) -> None:
     reader(RED)
+    os.kill(reader._process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(reader, RED)
+        time.sleep(0.5)
+        os.kill(reader._process.pid, signal.SIGKILL)
+        with pytest.raises(ImageError, match="damaged"):
+            reading.result(10)
+    assert reader(RED).notes == ()
+
+
+def test_a_reader_that_ended_between_two_images_blames_neither(reader: Reader) -> None:
+    reader(RED)
     os.kill(reader._process.pid, signal.SIGSEGV)
-    with pytest.raises(ImageError, match="damaged"):
-        reader(RED)
+    reader._process.wait(10)
     assert reader(RED).notes == ()
 
 

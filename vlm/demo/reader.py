@@ -50,6 +50,8 @@ class Reader:
             late = True
             self._process.kill()
 
+        if self._process.poll() is not None and not self._closed:  # such as for lack of memory
+            self._renew()
         sent, found = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         timer = Timer(self.seconds, end)
         try:
@@ -60,9 +62,7 @@ class Reader:
             sent.flush()
             result = pickle.load(found)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self._end()
-            if not self._closed:
-                self._process, self._ready = self._started(), False
+            self._renew()
             message = "The picture is damaged and cannot be read; choose another."
             if late:
                 message = (
@@ -79,6 +79,11 @@ class Reader:
         """End the process, even while it reads."""
         self._closed = True
         self._end()
+
+    def _renew(self) -> None:
+        self._end()
+        if not self._closed:
+            self._process, self._ready = self._started(), False
 
     def _end(self) -> None:
         self._process.kill()
