@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlm.allowed import model_of, read_options, text
+from vlm.allowed import model_of, read_options
 from vlm.features import Features, masked_mean
 from vlm.fusion import Fusion
 from vlm.heads.answer_tokenizer import AnswerTokenizer
@@ -22,6 +22,7 @@ from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
+from vlm.tokenizer_growth import tokenizer
 
 _TEXT = model_of(["blip_text_model"])
 
@@ -118,7 +119,7 @@ class BlipAnswers(AnswerTokenizer):
         vocab_size: ids of the decoder.
     """
 
-    stored: ClassVar = {"json": text}
+    stored: ClassVar = {"json": tokenizer}
 
     def __init__(self, json: str, begin: int, end: int, vocab_size: int) -> None:
         from tokenizers import Tokenizer as Backend

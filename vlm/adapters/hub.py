@@ -22,6 +22,7 @@ from vlm.reach import hub_access, nothing_fetched
 from vlm.shared_model import file_inside, read_json
 from vlm.sparing import Sparing
 from vlm.text.subword import SubwordTokenizer
+from vlm.tokenizer_growth import tokenizer
 from vlm.weights import read_weights
 
 
@@ -108,7 +109,9 @@ def _file(name: str, *files: str) -> Path:
 def _pieces(path: Path, max_length: int) -> SubwordTokenizer:
     from tokenizers import Tokenizer as Backend
 
-    backend = Backend.from_file(str(path))
+    json = path.read_text(encoding="utf-8")
+    tokenizer(json)
+    backend = Backend.from_str(json)
     backend.no_truncation()
     backend.enable_padding(pad_id=backend.token_to_id("[PAD]") or 0, pad_token="[PAD]")
     return SubwordTokenizer(json=backend.to_str(), max_length=max_length)

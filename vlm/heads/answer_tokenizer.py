@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from json import loads
 from typing import ClassVar
 
-from vlm.allowed import nothing, text
+from vlm.allowed import nothing
 from vlm.part import Configured
 from vlm.reach import check_hub, hub_access
+from vlm.tokenizer_growth import tokenizer
 
 
 class AnswerTokenizer(Configured, ABC):
@@ -72,7 +73,7 @@ class SubwordAnswers(AnswerTokenizer):
         OSError: the tokenizer is neither in the cache nor to be had.
     """
 
-    stored: ClassVar = {"name": nothing, "json": text}
+    stored: ClassVar = {"name": nothing, "json": tokenizer}
 
     def __init__(
         self,

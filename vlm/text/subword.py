@@ -7,9 +7,10 @@ from functools import lru_cache
 from json import loads
 from typing import ClassVar
 
-from vlm.allowed import nothing, text
+from vlm.allowed import nothing
 from vlm.reach import check_hub, hub_access
 from vlm.text.tokenizer import Tokenizer
+from vlm.tokenizer_growth import tokenizer
 from vlm.weights import model_folder
 
 
@@ -33,7 +34,7 @@ class SubwordTokenizer(Tokenizer):
         OSError: the tokenizer is neither in the cache nor to be had.
     """
 
-    stored: ClassVar = {"name": nothing, "json": text}
+    stored: ClassVar = {"name": nothing, "json": tokenizer}
 
     def __init__(
         self, name: str | None = None, json: str | None = None, max_length: int = 64
