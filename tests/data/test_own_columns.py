@@ -17,7 +17,7 @@ from vlm.cli import main
 from vlm.data import OwnData
 from vlm.data.check import check_data
 from vlm.data.check_report import print_check
-from vlm.data.own_columns import meant
+from vlm.data.own_columns import meant, missing_columns
 
 
 def mapping(said: str) -> Any:
@@ -97,3 +97,15 @@ def test_the_warning_is_one_line_of_fit(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"my\.jsonl: not read: 'qid' \(as 'id'\?\)") as said:
         main(["fit", "-c", CONFIG, *small(tmp_path, my, "--trainer.max_epochs=1")])
     assert len([one for one in said if "qid" in str(one.message)]) == 1
+
+
+def test_columns_in_another_language_are_not_taken_for_each_other() -> None:
+    needed = ["image", "question", "answer"]
+    columns = {name: name for name in (*needed, "type")}
+    said = missing_columns(needed, ["Bild", "Frage", "Antwort", "Typ"], columns, ())
+    assert "Did you mean" not in said
+    assert said.endswith("--data.columns='{image: NAME, question: NAME, answer: NAME}'.")
+    said = missing_columns(needed, ["image_path", "Question", "Answer"], columns, ())
+    assert said.endswith(
+        "--data.columns='{image: image_path, question: Question, answer: Answer}'."
+    )

@@ -21,6 +21,10 @@ OTHERS = {
 """Common names of the optional columns, in lower case and without punctuation."""
 
 
+NEAR = 0.65
+"""How alike names have to be: 'image' and 'image_path' are, 'image' and the German 'Frage' not."""
+
+
 class MissingColumnError(DataError):
     """No row of a file has a column that is needed."""
 
@@ -29,7 +33,7 @@ class MissingColumnError(DataError):
 
 def hint(column: str, there: Collection[str], used: Collection[str]) -> str:
     """A question for the nearest name among those that nothing is read from, or nothing."""
-    near = difflib.get_close_matches(column, _unused(there, used), 1)
+    near = difflib.get_close_matches(column, _unused(there, used), 1, NEAR)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -85,9 +89,8 @@ def missing_columns(
         f"there is no column {named}; the columns are {', '.join(map(repr, there)) or 'none'}."
         f"{hint(columns[missing[0]], there, columns.values())}"
     )
-    if not (likely := _likely(missing, _unused(there, columns.values()), columns)):
-        return message
-    return f"{message} {_option(columns, mapped, likely)}"
+    likely = _likely(missing, _unused(there, columns.values()), columns)
+    return f"{message} {_option(columns, mapped, likely or dict.fromkeys(missing, 'NAME'))}"
 
 
 def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping[str, str]) -> str:
@@ -106,7 +109,7 @@ def _likely(
     """The nearest names; the others in their order where as many are left."""
     likely, rest = {}, list(unused)
     for name in missing:
-        if near := difflib.get_close_matches(columns[name], rest, 1):
+        if near := difflib.get_close_matches(columns[name], rest, 1, NEAR):
             likely[name] = near[0]
             rest.remove(near[0])
     left = [name for name in missing if name not in likely]
