@@ -115,6 +115,6 @@ def test_a_schedule_that_spans_the_training_is_refused_with_a_way(
         main(fit(data, tmp_path, "--trainer.max_epochs=2", f"--ckpt_path={done}"))
     said = capsys.readouterr().err
     assert "trainer.max_epochs: 1 in the checkpoint, 2 asked; WarmupCosine spans the whole" in said
-    assert "--model.tuning.init_from=CHECKPOINT in the place of --ckpt_path" in said
+    assert "--model.tuning.init_from=CHECKPOINT instead of --ckpt_path" in said
     way = f"--model.tuning.init_from={done}/checkpoints/last.ckpt"
     assert VQACLI(fit(data, tmp_path, "--trainer.max_epochs=1", way)).trainer.global_step == 5

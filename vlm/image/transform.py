@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from vlm.image.load import Source, WhiteLevel, load_image
 
 GREY = 128
+LARGEST = 16_384
+"""Longest side of an input, in pixels."""
 
 Fit = Literal["squash", "crop", "pad"]
 """How a photo of any aspect comes to the input's size; see `ImageTransform`."""
@@ -52,8 +54,12 @@ class ImageTransform:
     white_level: WhiteLevel = None
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size: got {self.size}; wanted (height, width) in pixels.")
+        if len(self.size) != 2 or any(
+            not isinstance(side, int) or not 1 <= side <= LARGEST for side in self.size
+        ):
+            raise ValueError(
+                f"size: got {self.size}; expected (height, width), 1 to {LARGEST:,} pixels each."
+            )
         if self.interpolation not in _FILTERS:
             raise ValueError(
                 f"interpolation: got {self.interpolation!r}; wanted one of {', '.join(_FILTERS)}."

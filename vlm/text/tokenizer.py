@@ -173,6 +173,8 @@ class WordTokenizer(Tokenizer):
     pad_id = PAD
 
     def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
+        if not isinstance(max_length, int) or max_length < 1:
+            raise ValueError(f"max_length: got {max_length!r}; expected a positive integer.")
         self.words, self.max_length = clean_vocabulary(words), max_length
         self.vocab_size = len(self.words) + 2
         self._ids = {word: i for i, word in enumerate(self.words, start=2)}
