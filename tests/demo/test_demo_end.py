@@ -124,7 +124,7 @@ def test_others_need_a_password(
         address = f"http://{'127.0.0.1' if host else '127.0.0.2'}:{port}/"
         assert httpx.get(address, timeout=60).status_code == (401 if asked else 200)
         if asked:
-            made = re.search(r"password '(.+?)'", "".join(said))
+            made = re.search(r"password: '(.+?)'", "".join(said))
             auth = "me:mine" if options else made[1] if made else ""
             assert (made is None) == bool(options), "a given password is not printed"
             user, _, password = auth.partition(":")
