@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from vlm.training.leave import leave
-from vlm.training.machines import tell
+from vlm.training.machines import heard, tell
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
@@ -76,9 +76,10 @@ def _leave_for_it(end: int) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    name = signal.Signals(number).name
-    print(f"vlm: stopped by {name} while nothing was trained.", file=sys.stderr, flush=True)
-    tell(f"stopped by {name} while nothing was trained.", late_seconds=2.0)
+    said = f"stopped by {signal.Signals(number).name} while nothing was trained."
+    # torchrun sends one too, after the failure of another machine: then that is the reason.
+    print(f"vlm: {heard() or said}", file=sys.stderr, flush=True)
+    tell(said, late_seconds=2.0)
     leave(EXIT_CODE)
 
 
