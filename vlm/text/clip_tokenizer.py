@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from vlm.text.tokenizer import Tokenizer
+from vlm.text.tokenizer import Tokenizer, check_max_length
 
 
 class ClipTokenizer(Tokenizer):
@@ -30,8 +30,7 @@ class ClipTokenizer(Tokenizer):
         max_length: int = 77,
         clean: Literal["lower", "canonicalize", "whitespace"] = "lower",
     ) -> None:
-        if max_length < 3:
-            raise ValueError(f"max_length: got {max_length}; wanted more than 2 special tokens.")
+        check_max_length(max_length, special=2)
         if clean not in ("lower", "canonicalize", "whitespace"):
             raise ValueError(
                 f"clean: got {clean!r}; wanted 'lower', 'canonicalize' or 'whitespace'."

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from vlm.allowed import nothing
 from vlm.reach import check_hub, hub_access
-from vlm.text.tokenizer import Tokenizer
+from vlm.text.tokenizer import Tokenizer, check_max_length
 from vlm.tokenizer_growth import tokenizer
 from vlm.weights import model_folder
 
@@ -49,10 +49,7 @@ class SubwordTokenizer(Tokenizer):
         self.arguments.update(name=None, json=json)
         self._backend = Backend.from_str(json)
         special = self._backend.num_special_tokens_to_add(is_pair=False)
-        if max_length <= special:
-            raise ValueError(
-                f"max_length: got {max_length}; wanted more than the {special} special tokens."
-            )
+        check_max_length(max_length, special)
         if self._backend.padding is None:
             raise ValueError(
                 "json: the tokenizer has no pad id; set one with `enable_padding(pad_id=..., "

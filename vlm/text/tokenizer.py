@@ -64,6 +64,15 @@ def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
     return [w for w, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])) if n >= min_count]
 
 
+def check_max_length(max_length: int, special: int = 0) -> None:
+    """Raise ValueError unless a question has room beside its special tokens."""
+    if type(max_length) is not int or max_length <= special:
+        raise ValueError(
+            f"max_length: got {max_length!r}; expected an integer above {special}, the number of "
+            f"special tokens."
+        )
+
+
 class Tokenizer(Configured, ABC):
     """Questions in, padded token ids out.
 
@@ -173,8 +182,7 @@ class WordTokenizer(Tokenizer):
     pad_id = PAD
 
     def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
-        if not isinstance(max_length, int) or max_length < 1:
-            raise ValueError(f"max_length: got {max_length!r}; expected a positive integer.")
+        check_max_length(max_length)
         self.words, self.max_length = clean_vocabulary(words), max_length
         self.vocab_size = len(self.words) + 2
         self._ids = {word: i for i, word in enumerate(self.words, start=2)}
