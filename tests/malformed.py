@@ -49,7 +49,7 @@ def put(config: Any, at: tuple[Any, ...], value: Any) -> Any:
 
 
 def without(config: Any, at: tuple[Any, ...]) -> Any:
-    """The configuration without what stands there."""
+    """The configuration without the value at this place."""
     made = deepcopy(config)
     inside = made
     for key in at[:-1]:
@@ -221,7 +221,7 @@ def _archive(path: Path, content: dict[str, bytes], how: int = zipfile.ZIP_STORE
 
 
 def deflated(path: Path) -> None:
-    """As it was, compressed; with a hundred million zeros beside it."""
+    """The same archive, compressed, with an entry of a hundred million zeros."""
     with zipfile.ZipFile(path) as archive:
         content = {info.filename: archive.read(info) for info in archive.infolist()}
     prefix = next(iter(content)).partition("/")[0]

@@ -30,7 +30,7 @@ from vlm.shared_model import CONFIG
 IMAGE = np.zeros((32, 32, 3), dtype=np.uint8)
 QUESTION = "what is red"
 EVERY = 29
-"""Of the many configurations, one in so many is tried by default."""
+"""The fast test tries every 29th configuration, the slow one all."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def answer(path: Path) -> list[tuple[str, float]]:
 
 
 def mistakes(path: Path, right: list[tuple[str, float]], harmless: bool = False) -> str | None:
-    """What is wrong with how a spoilt model ends; None if it is told or answers as before."""
+    """What is wrong with a spoilt model's outcome; None for a clear error or the old answer."""
     started = time.monotonic()
     try:
         with warnings.catch_warnings():

@@ -59,7 +59,7 @@ def draw_shapes(folder: Path, images: int, seed: int) -> list[tuple[str, int, in
 def rows_in(
     language: Language, drawn: list[tuple[str, int, int]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Six questions about each image; half of the answers to two of them are yes."""
+    """Six questions about each image; two are yes/no questions, half of them answered yes."""
     rng = random.Random(seed)
     colours, shapes, (no, yes) = language.colours, language.shapes, language.answers
     for image, colour, shape in drawn:

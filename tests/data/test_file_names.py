@@ -52,7 +52,7 @@ def test_what_is_not_there_keeps_its_name(tmp_path: Path, given: str) -> None:
 
 
 def test_one_file_is_one_image_however_it_is_written(tmp_path: Path) -> None:
-    """So that no spelling of it lands in another split."""
+    """All spellings of a name land in one split."""
     image(tmp_path / "photos/cafe\u0301.JPG")
     names = ("caf\u00e9.JPG", "cafe\u0301.jpg", "./Cafe\u0301.JPG", "cafe\u0301.JPG")
     rows = [{"image": name, "question": f"is it {name}?", "answer": "yes"} for name in names]
