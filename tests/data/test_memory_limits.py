@@ -66,18 +66,19 @@ def test_this_machine_has_some() -> None:
     [
         (
             True,
-            r"^data\.pictures\.in_memory: got true, and the 9 train pictures of 480\.0 GB ",
+            r"^data\.pictures\.in_memory: got true, and the 9 train pictures of 805\.3 MB ",
         ),
         (
             False,
-            r"^data\.images_per_batch: got batches of 3 pictures, which at 480\.0 GB each",
+            r"^data\.images_per_batch: got batches of 3 pictures, which at 805\.3 MB each",
         ),
     ],
 )
 def test_a_configuration_for_more_than_there_is(
-    in_memory: bool, message: str, data: Path, tmp_path: Path
+    in_memory: bool, message: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ["--model.image_encoder.image_size=400000", f"--data.pictures.in_memory={in_memory}"]
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
+    more = ["--model.image_encoder.image_size=16384", f"--data.pictures.in_memory={in_memory}"]
     with pytest.raises(DataError, match=message + r".*need .* GB, and .*B of memory are free\."):
         VQACLI([*small_run(data, tmp_path), *more])
 
