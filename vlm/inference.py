@@ -55,9 +55,8 @@ class Answer:
         probability: in [0, 1], as the head gives it.
         top: the most likely answers with their probabilities, best first.
         warnings: why the answer may not be worth much, one sentence each.
-        is_guess: whether the question is beyond the model (`Tokenizer.misses`): it has no words, or
-            more unknown words than known content words. Then show no answer: `text` and
-            `probability` mean nothing.
+        is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
+            answer: `text` and `probability` mean nothing.
     """
 
     text: str

@@ -93,13 +93,6 @@ class SubwordTokenizer(Tokenizer):
         pieces = zip(encoding.ids, encoding.offsets, strict=True)
         return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
 
-    def content(self, question: str) -> list[str]:
-        """Every known piece with a letter or digit: a pretrained model was trained on them all."""
-        unknown = set(self.unknown(question))
-        encoding = self._backend.encode(question, add_special_tokens=False)
-        pieces = [question[start:end] for start, end in encoding.offsets]
-        return [p for p in pieces if p not in unknown and any(map(str.isalnum, p))]
-
     def tokens(self, question: str) -> list[str]:
         return [self._backend.id_to_token(i) or "" for i in self.ids(question)]
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from math import isqrt
 from typing import Any, Self
 from unicodedata import normalize
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from vlm.part import Configured
 from vlm.ragged import padded
+from vlm.text.function_words import FUNCTION_WORDS
 from vlm.text.gate import clean_vocabulary
 
 PAD, UNKNOWN = 0, 1
@@ -110,17 +110,19 @@ class Tokenizer(Configured, ABC):
     def unknown(self, question: str) -> list[str]:
         """The words of a question that the model has never seen."""
 
-    def content(self, question: str) -> list[str]:
-        """The known content words of a question: all but function words."""
-        unknown = {word.lower() for word in self.unknown(question)}
-        return [word for word in split_words(question) if word not in unknown]
-
     def misses(self, question: str) -> bool:
-        """Whether a question is beyond the model: it has no words, or more unknown words than known
-        content words (`content`)."""
-        return not split_words(question) or len(self.unknown(question)) > len(
-            self.content(question)
-        )
+        """Whether a question is beyond the model: no word is known, or unknown content words
+        outnumber the known ones or are more than a third of all words.
+
+        Content words are all but English function words. In other languages function words count as
+        content, and the third decides.
+        """
+        words = split_words(question)
+        unknown = split_words(" ".join(self.unknown(question)))
+        known = [word for word in words if word not in unknown]
+        missed = sum(word not in FUNCTION_WORDS for word in unknown)
+        content = sum(word not in FUNCTION_WORDS for word in known)
+        return not known or missed > content or 3 * missed > len(words)
 
     @property
     @abstractmethod
@@ -206,15 +208,6 @@ class WordTokenizer(Tokenizer):
 
     def unknown(self, question: str) -> list[str]:
         return [word for word in self._split(question) if word not in self._ids]
-
-    def content(self, question: str) -> list[str]:
-        """All but the sqrt(V) most frequent of V known words, which count as function words.
-
-        By Zipf's law these make up about half of a text, as function words do. The data decide
-        which they are, in any language.
-        """
-        first = isqrt(len(self.words)) + 2
-        return [w for w in self._split(question) if self._ids.get(w, UNKNOWN) >= first]
 
     def tokens(self, question: str) -> list[str]:
         return self._split(question)[: self.max_length]
