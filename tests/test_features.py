@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vlm.features import Features, as_features, masked_max, masked_mean, masked_softmax
 
@@ -41,6 +44,115 @@ def test_goes_through_pytree(features: Features) -> None:
     moved = tree_map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, features)
     assert isinstance(moved, Features)
     assert moved.tokens.dtype == torch.float64
+
+
+@pytest.mark.parametrize("mask", [(), (None,)])
+def test_without_a_mask_all_tokens_are_real(mask: tuple[None, ...]) -> None:
+    tokens = torch.randn(B, N, D)
+    features = Features(tokens, *mask)
+    assert features.tokens is tokens
+    assert features.mask.dtype == torch.bool
+    assert features.mask.shape == (B, N)
+    assert features.mask.all()
+    torch.testing.assert_close(features.pooled, tokens.mean(1))
+    assert features.boxes is None
+
+
+def test_without_a_pooled_vector_it_is_the_mean_of_the_real_tokens(features: Features) -> None:
+    tokens, mask, _, boxes = features
+    pooled = Features(tokens, mask, boxes=boxes).pooled
+    expected = torch.stack([tokens[0].mean(0), tokens[1, :2].mean(0), torch.zeros(D)])
+    torch.testing.assert_close(pooled, expected)
+
+
+def test_a_pooled_vector_of_ones_own_is_kept() -> None:
+    pooled = torch.randn(B, D)
+    features = Features(torch.randn(B, N, D), pooled=pooled)
+    assert features.pooled is pooled
+    assert features.mask.all()
+
+
+def test_the_fields_are_those_of_a_named_tuple(features: Features) -> None:
+    assert Features._fields == ("tokens", "mask", "pooled", "boxes")
+    pooled = torch.zeros(B, D)
+    replaced = features._replace(pooled=pooled)
+    assert type(replaced) is Features
+    assert replaced.pooled is pooled
+    assert replaced.tokens is features.tokens
+    assert Features._make(features) == features
+    assert features._asdict()["boxes"] is features.boxes
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda features: pickle.loads(pickle.dumps(features)),
+        lambda features: move_data_to_device(features, "cpu"),
+        lambda features: tree_unflatten(*tree_flatten(features)),
+    ],
+    ids=["copy", "deepcopy", "pickle", "lightning", "pytree"],
+)
+@pytest.mark.parametrize("boxes", [True, False])
+def test_copies_have_the_same_values(features: Features, through: Any, boxes: bool) -> None:
+    features = features if boxes else features._replace(boxes=None)
+    copied = through(features)
+    assert type(copied) is Features
+    for got, expected in zip(copied, features, strict=True):
+        assert expected is got is None or torch.equal(got, expected)
+
+
+def test_leaves_of_nothing_stay_nothing(features: Features) -> None:
+    """Nobody left them out: gradients that do not exist, dynamic shapes of an export."""
+    assert tree_map(lambda leaf: None, features) == (None, None, None, None)
+    only_tokens = tree_map(lambda leaf: leaf if leaf is features.tokens else None, features)
+    assert tuple(only_tokens) == (features.tokens, None, None, None)
+
+
+class Doubles(torch.nn.Module):
+    def forward(self, features: Features) -> Features:
+        return Features(features.tokens * 2, features.mask).take(torch.tensor([1, 0]))
+
+
+@pytest.mark.skipif(
+    torch.__version__ < "2.12", reason="compiles a named tuple by its fields, not its constructor"
+)
+def test_is_made_in_compiled_and_exported_code(features: Features) -> None:
+    features = features._replace(boxes=None)
+    expected = Doubles()(features)
+    torch.compiler.reset()
+    compiled = torch.compile(Doubles(), backend="aot_eager", fullgraph=True)(features)
+    torch.compiler.reset()
+    exported = torch.export.export(Doubles(), (features,)).module()(features)
+    for got in (compiled, exported):
+        assert type(got) is Features
+        assert got.boxes is None
+        for one, other in zip(got[:3], expected[:3], strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("counts", "boxes", "expected"),
+    [
+        ([5, 5, 5], False, "Features(3 x 5 x 7, 5 real)"),
+        ([5, 2, 0], False, "Features(3 x 5 x 7, 0-5 real)"),
+        ([4, 4, 4], True, "Features(3 x 5 x 7, 4 real, boxes)"),
+        ([], False, "Features(0 x 5 x 7, 0 real)"),
+    ],
+)
+def test_repr(counts: list[int], boxes: bool, expected: str) -> None:
+    mask = torch.arange(N) < torch.tensor(counts, dtype=torch.long)[:, None]
+    corners = torch.rand(len(counts), N, 4) if boxes else None
+    assert repr(Features(torch.randn(len(counts), N, D), mask, boxes=corners)) == expected
+
+
+def test_repr_without_values(features: Features) -> None:
+    meta = tree_map(lambda leaf: leaf.to("meta"), features)
+    assert repr(meta) == "Features(3 x 5 x 7, boxes)"
+    assert repr(tree_map(lambda leaf: 0, features)) == "Features(int, int, int, int)"
+    unmasked = features._replace(mask=None, boxes=None)
+    assert repr(unmasked) == "Features(3 x 5 x 7)"
 
 
 def test_pooled_vectors_are_one_token() -> None:

@@ -8,10 +8,12 @@ Masks are bool and True marks a real token. A row with nothing real yields zeros
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+_LEFT_OUT: Any = ...
 
 
 class Features(NamedTuple):
@@ -22,16 +24,31 @@ class Features(NamedTuple):
 
     Attributes:
         tokens: (B, N, D) float: patches or grid cells of an image, words of a question.
-        mask: (B, N) bool, True = a real token.
-        pooled: (B, D) float, one vector for the whole, made from the tokens.
+        mask: (B, N) bool, True = a real token; left out, all are.
+        pooled: (B, D) float, one vector for the whole, made from the tokens; left out, the mean of
+            the real ones.
         boxes: (B, N, 4) float in [0, 1] or None: x0, y0, x1, y1 of each token in the model's
-            input picture. None for words.
+            input image. None for words.
+
+    Example:
+        >>> words = torch.randn(2, 7, 512)
+        >>> features = Features(words, mask=torch.arange(7) < torch.tensor([[7], [4]]))
+        >>> features
+        Features(2 x 7 x 512, 4-7 real)
+        >>> features.pooled.shape
+        torch.Size([2, 512])
     """
 
     tokens: Tensor
-    mask: Tensor
-    pooled: Tensor
+    mask: Tensor = _LEFT_OUT
+    pooled: Tensor = _LEFT_OUT
     boxes: Tensor | None = None
+
+    def __repr__(self) -> str:
+        if not isinstance(self.tokens, Tensor):  # what a pytree's function put in its place
+            return f"Features({', '.join(type(leaf).__name__ for leaf in self)})"
+        facts = [" x ".join(map(str, self.tokens.shape)), *_real(self.mask)]
+        return f"Features({', '.join(facts)}{', boxes' * (self.boxes is not None)})"
 
     def take(self, index: Tensor) -> Features:
         """The rows `index` (Q,) int64 of the batch: image features gathered to questions."""
@@ -41,6 +58,47 @@ class Features(NamedTuple):
     def zero_padding(self) -> Features:
         """The same with zeros in the padding, so that junk there (NaN too) cannot spread."""
         return self._replace(tokens=self.tokens.masked_fill(~self.mask[..., None], 0))
+
+
+def _new(
+    cls: type[Features],
+    tokens: Tensor,
+    mask: Tensor = _LEFT_OUT,
+    pooled: Tensor = _LEFT_OUT,
+    boxes: Tensor | None = None,
+) -> Features:
+    # Left out, and not None: pytrees and copies give all four, and any of them may be None.
+    if mask is _LEFT_OUT or (mask is None and pooled is _LEFT_OUT):
+        mask = all_real(tokens)
+    if pooled is _LEFT_OUT:
+        pooled = masked_mean(tokens, mask)
+    return tuple.__new__(cls, (tokens, mask, pooled, boxes))
+
+
+# Not in the class, where `NamedTuple` refuses it, nor in a subclass, which `torch.compile` would
+# return empty. `_make`, and so `_replace`, do not come through here.
+Features.__new__ = _new  # type: ignore[method-assign, assignment]
+
+
+def _real(mask: Any) -> list[str]:
+    """How many tokens are real in each row; nothing where a mask has no values (export, meta)."""
+    try:
+        counts = mask.sum(-1).tolist()
+    except (AttributeError, RuntimeError):
+        return []
+    fewest, most = min(counts, default=0), max(counts, default=0)
+    return [f"{fewest} real" if fewest == most else f"{fewest}-{most} real"]
+
+
+def all_real(tokens: Tensor) -> Tensor:
+    """The mask (B, N) of tokens (B, N, D) with nothing padded."""
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def one_token(pooled: Tensor) -> Features:
+    """Features whose only token is their pooled vector (B, D)."""
+    tokens = pooled[:, None]
+    return Features(tokens, all_real(tokens), pooled)
 
 
 def as_features(value: Features | Tensor, name: str) -> Features:
@@ -57,10 +115,9 @@ def as_features(value: Features | Tensor, name: str) -> Features:
     """
     if isinstance(value, Tensor):
         if value.ndim == 2:
-            mask = torch.ones(value.shape[0], 1, dtype=torch.bool, device=value.device)
-            return Features(value[:, None], mask, value)
+            return one_token(value)
         if value.ndim == 3:
-            mask = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+            mask = all_real(value)
             return Features(value, mask, masked_mean(value, mask))
         raise ValueError(
             f"{name}: got a {value.ndim}-D tensor of shape {tuple(value.shape)}; wanted pooled "

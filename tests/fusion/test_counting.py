@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from vlm.features import Features, masked_mean
+from vlm.features import Features
 from vlm.fusion import BAN, GlimpseAttention, ObjectCounter, Sum
 from vlm.fusion.counting import PiecewiseLinear, overlaps
 
@@ -112,7 +112,7 @@ def test_a_piecewise_linear_function() -> None:
 def features(boxes: bool) -> Features:
     tokens, mask = torch.randn(5, 7, 13), torch.ones(5, 7, dtype=torch.bool)
     corners = torch.rand(5, 7, 2, 2).sort(2).values.flatten(2) if boxes else None
-    return Features(tokens, mask, masked_mean(tokens, mask), corners)
+    return Features(tokens, mask, boxes=corners)
 
 
 @pytest.mark.parametrize("make", [partial(BAN, out_dim=17), GlimpseAttention])

@@ -23,7 +23,7 @@ def inputs() -> tuple[Features, Features]:
     words = torch.randn(rows, 5, TEXT_DIM, dtype=torch.float64)
     return (
         Features(tokens, mask, tokens.mean(1), corners),
-        Features(words, torch.ones(rows, 5, dtype=torch.bool), words.mean(1)),
+        Features(words),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, masked_mean
+from vlm.features import Features
 from vlm.fusion import (
     MCAN,
     Attention,
@@ -33,7 +33,7 @@ SIZES = {"out_dim": 6, "layers": 2, "heads": 3, "feedforward_dim": 17}
 def features(dim: int, counts: tuple[int, ...]) -> Features:
     mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
     tokens = torch.randn(*mask.shape, dim, dtype=torch.float64)
-    return Features(tokens, mask, masked_mean(tokens, mask))
+    return Features(tokens, mask)
 
 
 def prepared(fusion: Fusion) -> Fusion:

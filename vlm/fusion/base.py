@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, cast
 
-import torch
 from torch import Tensor
 
 from vlm.features import Features, as_features
@@ -116,12 +115,6 @@ class Fusion(Part, ABC):
                 f"counts objects by. Take an image encoder that gives them, or no counter."
             )
         return self.fuse(image, text)
-
-
-def one_token(pooled: Tensor) -> Features:
-    """Features of a fusion whose only token is its pooled vector (B, D)."""
-    mask = torch.ones(pooled.shape[0], 1, dtype=torch.bool, device=pooled.device)
-    return Features(pooled[:, None], mask, pooled)
 
 
 def check_positive(**sizes: int) -> None:

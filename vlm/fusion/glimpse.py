@@ -6,9 +6,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_softmax
+from vlm.features import Features, masked_softmax, one_token
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, MergeFactory, check_positive, one_token, sized
+from vlm.fusion.base import Fusion, MergeFactory, check_positive, sized
 from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.merges import MLB, ConcatMLP, Product
 

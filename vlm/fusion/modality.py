@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, as_features
+from vlm.features import Features, one_token
 from vlm.fusion.base import Fusion, check_positive
 
 Pooling = Literal["max", "mean", "sum"]
@@ -39,7 +39,7 @@ class ModalityAttention(Fusion):
         self.mix = WeightedSum((image_dim, text_dim), out_dim)
 
     def fuse(self, image: Features, text: Features) -> Features:
-        return as_features(self.mix((image.pooled, text.pooled)), "pooled")
+        return one_token(self.mix((image.pooled, text.pooled)))
 
 
 class DeepSets(Fusion):
@@ -79,7 +79,7 @@ class DeepSets(Fusion):
         self.mlp = perceptron(element_dim, hidden_dims, out_dim, dropout)
 
     def fuse(self, image: Features, text: Features) -> Features:
-        return as_features(self.mlp(self.elements((image.pooled, text.pooled))), "pooled")
+        return one_token(self.mlp(self.elements((image.pooled, text.pooled))))
 
 
 class WeightedSum(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlm.features import Features
-from vlm.fusion.base import Fusion, MergeFactory, one_token
+from vlm.features import Features, one_token
+from vlm.fusion.base import Fusion, MergeFactory
 from vlm.fusion.merges import Product
 
 

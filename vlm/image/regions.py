@@ -57,8 +57,7 @@ class RegionTransform:
             )
         # Memory of its own: what a file is read into may be read-only, and torch warns.
         tokens = torch.tensor(regions.features)[None]
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
-        return Features(tokens, mask, tokens.mean(1), torch.tensor(regions.boxes)[None])
+        return Features(tokens, boxes=torch.tensor(regions.boxes)[None])
 
     def stack(self, items: Sequence[Features]) -> Features:
         """One batch, padded with zeros to the picture with the most regions: (U, N, dim)."""
@@ -75,8 +74,7 @@ class RegionTransform:
     def blank(self, count: int) -> Features:
         """Pictures with one region, which is the whole picture and shows nothing."""
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(count, 1, 4)
-        mask = torch.ones(count, 1, dtype=torch.bool)
-        return Features(torch.zeros(count, 1, self.dim), mask, torch.zeros(count, self.dim), whole)
+        return Features(torch.zeros(count, 1, self.dim), boxes=whole)
 
 
 class RegionFeatures(ImageEncoder):

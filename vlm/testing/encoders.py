@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vlm.features import Features, masked_mean
+from vlm.features import Features
 from vlm.testing.promises import (
     check_batch,
     check_bf16,
@@ -111,7 +111,7 @@ def check_borders(encoder: PictureEncoder, images: torch.Tensor) -> None:
 def check_regions(encoder: ImageEncoder) -> None:
     mask = torch.arange(7) < torch.tensor((7, 3, 1, 5, 2))[:, None]  # (B, N)
     tokens, boxes = torch.randn(ROWS, 7, encoder.dim), torch.rand(ROWS, 7, 4)
-    regions = Features(tokens, mask, masked_mean(tokens, mask), boxes)
+    regions = Features(tokens, mask, boxes=boxes)
     wanted = encoder(regions)
     check_features(encoder, wanted, ROWS, encoder.dim)
     with promise(encoder, "each region has its box, in [0, 1]"):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from vlm.features import Features, masked_mean
+from vlm.features import Features
 from vlm.fusion.attention import record_attention
 from vlm.fusion.base import Fusion, Merge
 from vlm.testing.promises import (
@@ -125,7 +125,7 @@ def some_features(dim: int, counts: tuple[int, ...], room: int, boxes: bool = Fa
     mask = torch.arange(room) < torch.tensor(counts)[:, None]  # (B, N)
     tokens = torch.randn(len(counts), room, dim).masked_fill(~mask[..., None], 0)
     corners = torch.rand(len(counts), room, 2, 2).sort(2).values.flatten(2) if boxes else None
-    return Features(tokens, mask, masked_mean(tokens, mask), corners)
+    return Features(tokens, mask, boxes=corners)
 
 
 def padded(features: Features, junk: float, extra: int = 0) -> Features:
@@ -143,7 +143,7 @@ def emptied(features: Features, rows: list[int]) -> Features:
     mask = features.mask.clone()
     mask[rows] = False
     tokens = features.tokens.masked_fill(~mask[..., None], 0)
-    return Features(tokens, mask, masked_mean(tokens, mask), features.boxes)
+    return Features(tokens, mask, boxes=features.boxes)
 
 
 def differentiable(features: Features) -> Features:
