@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlm.cli.training_cli import VQACLI
 from vlm.metrics import seed_interval
-from vlm.training.cli import VQACLI
 
 
 def main() -> None:

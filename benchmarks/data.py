@@ -10,7 +10,7 @@ different ones of 64 x 64 under as many names as it takes. Three ways to hold th
 same files, take the same rows in the same order (16 images a batch, at most five questions about
 each) and make the same batches with the same processor:
 
-  vlm        vlm.data.VQAv2: an Arrow table, kept in the cache after the first reading
+  vlm        vlm.datasets.VQAv2: an Arrow table, kept in the cache after the first reading
   dicts      a torch Dataset over a list of dicts, from the two JSON files at each start
   datasets   Hugging Face datasets: saved after the first reading, load_from_disk later; left out
              where it is not installed
@@ -53,13 +53,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from vlm.batch import Batch
-from vlm.data import VQAv2
-from vlm.data.controls import BlankImages
-from vlm.data.dataset import VQADataset
-from vlm.data.images import Images, ImageStore
-from vlm.data.questions import image_groups
+from vlm.core.batch import Batch
+from vlm.data.ablations import BlankImages
+from vlm.data.batches import VQADataset
+from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import BatchRows, ImageGroupSampler
+from vlm.datasets import VQAv2
+from vlm.datasets.table import image_groups
 from vlm.heads import AnswerVocabulary
 from vlm.image.transform import ImageTransform
 from vlm.processor import Processor

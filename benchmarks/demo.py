@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 import torch
 
 import vlm
-from vlm.data.easy_vqa import read_easy_vqa
+from vlm.datasets.easy_vqa import read_easy_vqa
 from vlm.demo.asker import Asker
 
 CLIENTS = 8

@@ -33,7 +33,7 @@ import pyarrow as pa
 from PIL import Image
 from rich.progress import track
 
-from vlm.data import EasyVQA
+from vlm.datasets import EasyVQA
 from vlm.explain import METHODS, Explanation, explain, methods_for
 from vlm.explain.explainer import explain_case, make_case
 from vlm.explain.faithfulness import (

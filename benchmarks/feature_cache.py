@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from vlm.batch import Batch
-from vlm.cache import Untrained
-from vlm.data.encoded import encoded_pictures
+from vlm.cli.commands.cache import Untrained
+from vlm.core.batch import Batch
+from vlm.data.features.encoded import encoded_pictures
 from vlm.data.loader import make_loader
 from vlm.model import VQAModel
 

@@ -44,7 +44,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlm.features import Features, as_features
+from vlm.core.features import Features, as_features
 from vlm.fusion import Fusion
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -44,9 +44,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from vlm.heads import HuggingFaceDecoder, TransformerDecoder
-from vlm.heads.answer_tokenizer import ByteTokenizer
-from vlm.heads.decoder import AnswerDecoder, Memory
-from vlm.heads.search import search
+from vlm.heads.generation.beam_search import search
+from vlm.heads.generation.decoder import AnswerDecoder, Memory
+from vlm.heads.generation.tokenizer import ByteTokenizer
 
 QUESTIONS, TOKENS, DIM = 64, 62, 256
 """Of the batch: as many questions with joint tokens of this width."""

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vlm.batch import Batch
+from vlm.core.batch import Batch
 from vlm.fusion import MCAN, Fusion, Pooled, Product
 from vlm.heads import Classification
 from vlm.heads.losses import AnswerCounts

@@ -36,7 +36,7 @@ from urllib.request import Request, urlopen
 import torch
 
 import vlm
-from vlm.data.easy_vqa import read_easy_vqa
+from vlm.datasets.easy_vqa import read_easy_vqa
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 PREEMPTED = 75

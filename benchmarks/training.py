@@ -20,8 +20,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from vlm.batch import Batch
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
+from vlm.core.batch import Batch
 from vlm.training.schedule import WarmupCosine
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 ROOT = Path(__file__).parents[1]
 # Models here are tiny: a second thread only waits for the first, several times as long.

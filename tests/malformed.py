@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlm.shared_model import CONFIG, WEIGHTS
+from vlm.checkpoint.sharing import CONFIG, WEIGHTS
 
 Spoil = Callable[[Path], Path | None]
 

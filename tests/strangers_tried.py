@@ -20,12 +20,12 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 import vlm
-from vlm.allowed import DECODERS, ENCODERS
-from vlm.checkpoint import Checkpoint, CheckpointError, load_model
+from vlm.checkpoint.checkpoint import Checkpoint, CheckpointError, load_model
+from vlm.core.part import build
+from vlm.core.safe_config import DECODERS, ENCODERS
 from vlm.heads import Classification, HuggingFaceDecoder, SubwordAnswers
-from vlm.hub import stored_config
 from vlm.image import ConvNet
-from vlm.part import build
+from vlm.pretrained.pruning import stored_config
 from vlm.text import HuggingFaceEncoder, SubwordTokenizer
 
 SMALL = dict.fromkeys(

@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT
 from lightning.pytorch.cli import LightningArgumentParser
 
+from vlm.cli.training_cli import VQACLI
 from vlm.data import VQADataModule
-from vlm.training.cli import VQACLI
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,11 +77,11 @@ def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
     """The small data set, in the form that the configuration asks for."""
     kind = yaml.safe_load(config.read_text())["data"]["class_path"]
     rows = json.loads((data / "train/questions.json").read_text())
-    if kind == "vlm.data.OwnData":
+    if kind == "vlm.datasets.OwnData":
         own = [{"image": f"{i}.png", "question": q, "answer": a} for q, a, i in rows]
         (folder / "own.json").write_text(json.dumps(own))
         return [f"--data.path={folder / 'own.json'}", f"--data.images={data / 'train/images'}"]
-    if kind == "vlm.data.DAQUAR":
+    if kind == "vlm.datasets.DAQUAR":
         photos = data / "train/images"
         lines = [
             {"question_id": str(n), "image": f"{photos}/{i}.png", "question": q, "answers": [a]}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import small_run, write_data
 
-from vlm.cli import main
-from vlm.training.cli import VQACLI
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

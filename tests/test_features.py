@@ -12,7 +12,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from vlm.features import Features, as_features, masked_max, masked_mean, masked_softmax
+from vlm.core.features import Features, as_features, masked_max, masked_mean, masked_softmax
 
 B, N, D = 3, 5, 7
 

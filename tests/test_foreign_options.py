@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from vlm.core.part import build
 from vlm.image import TimmEncoder, TorchvisionEncoder
 from vlm.image.base import PictureEncoder
-from vlm.part import build
 from vlm.text import HuggingFaceEncoder
 from vlm.text.tokenizer import WordTokenizer
 

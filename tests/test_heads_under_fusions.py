@@ -9,7 +9,7 @@ import torch
 from test_model import FUSIONS
 from torch import nn
 
-from vlm.batch import Batch
+from vlm.core.batch import Batch
 from vlm.fusion import Product
 from vlm.heads import Classification, Generation, MultipleChoice, MultiTask, TransformerDecoder
 from vlm.image import ConvNet

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import vlm
-from vlm.checkpoint import CheckpointError
-from vlm.checkpoint_file import write_checkpoint
-from vlm.cli import main
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.checkpoint.file import write_checkpoint
+from vlm.cli.main import main
 from vlm.image import ImageError
 
 

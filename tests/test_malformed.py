@@ -21,11 +21,11 @@ from PIL import Image
 from shared_models import MODELS
 
 import vlm
-from vlm.checkpoint import KEY, PREFIX, CheckpointError, describe
-from vlm.checkpoint_file import write_checkpoint
-from vlm.cli import main
-from vlm.panic import AnswerError
-from vlm.shared_model import CONFIG
+from vlm.checkpoint.checkpoint import KEY, PREFIX, CheckpointError, describe
+from vlm.checkpoint.file import write_checkpoint
+from vlm.checkpoint.sharing import CONFIG
+from vlm.cli.main import main
+from vlm.core.rust_panic import AnswerError
 
 IMAGE = np.zeros((32, 32, 3), dtype=np.uint8)
 QUESTION = "what is red"

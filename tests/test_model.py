@@ -19,7 +19,7 @@ from torch.testing import assert_close
 import vlm.fusion
 import vlm.image
 import vlm.text
-from vlm.batch import Batch
+from vlm.core.batch import Batch
 from vlm.fusion import ConcatMLP, CrossAttention, Fusion, Pooled, Product
 from vlm.heads import Classification
 from vlm.image import (

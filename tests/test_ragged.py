@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from vlm.choices import make_choices
-from vlm.heads.answer_texts import AnswerEncoder
-from vlm.heads.answer_tokenizer import ByteTokenizer
+from vlm.core.choices import make_choices
+from vlm.core.padding import distinct, padded
+from vlm.heads.generation.targets import AnswerEncoder
+from vlm.heads.generation.tokenizer import ByteTokenizer
 from vlm.heads.multiple_choice import annotator_shares
-from vlm.ragged import distinct, padded
 from vlm.text import WordTokenizer
 
 TEXTS = ["red", "a cat", "yes", "", "two birds", "é"]

@@ -15,9 +15,15 @@ import pytest
 from conftest import small_run
 from own_time import own_time
 
-from vlm import reach
-from vlm.cli import main
-from vlm.reach import FetchError, check_hub, hub_access, nothing_fetched, url_access
+from vlm.cli.main import main
+from vlm.pretrained import availability as reach
+from vlm.pretrained.availability import (
+    FetchError,
+    check_hub,
+    hub_access,
+    nothing_fetched,
+    url_access,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +131,7 @@ def test_a_stored_model_may_fetch_nothing() -> None:
 def test_the_demo_says_so_before_torch_is_imported() -> None:
     code = """
 import sys
-from vlm.cli import main
+from vlm.cli.main import main
 try:
     main(["demo", "hf:someone/nosuch"])
 finally:

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from own_time import own_time
 
-from vlm import reach
-from vlm.data import OwnData
-from vlm.data.problems import DataError
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError
 from vlm.heads import Generation, HuggingFaceDecoder
 from vlm.image import OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
+from vlm.pretrained import availability as reach
 from vlm.text import HuggingFaceEncoder, SubwordTokenizer
 
 NAME = "someone/nosuch"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, small_run
 
-from vlm.cli import main
+from vlm.cli.main import main
 
 README = (ROOT / "README.md").read_text()
 

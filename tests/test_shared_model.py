@@ -20,11 +20,11 @@ from shared_models import (
 )
 
 import vlm
-from vlm.cli import main
+from vlm.checkpoint.sharing import CONFIG, WEIGHTS
+from vlm.cli.main import main
 from vlm.heads import (
     MultipleChoice,
 )
-from vlm.shared_model import CONFIG, WEIGHTS
 
 
 def picture() -> Image.Image:

@@ -17,13 +17,13 @@ from shared_models import (
 )
 
 import vlm
-from vlm.checkpoint import CheckpointError
-from vlm.checkpoint_file import write_checkpoint
-from vlm.cli import main
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.checkpoint.file import write_checkpoint
+from vlm.checkpoint.sharing import CONFIG, WEIGHTS
+from vlm.cli.main import main
 from vlm.heads import (
     Classification,
 )
-from vlm.shared_model import CONFIG, WEIGHTS
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "cannot build the model",
     ),
     "data module": (
-        model_of(lambda m: m["head"].update(class_path="vlm.data.OwnData")),
-        "vlm.data.OwnData is not a class of vlm's parts",
+        model_of(lambda m: m["head"].update(class_path="vlm.datasets.OwnData")),
+        "vlm.datasets.OwnData is not a class of vlm's parts",
     ),
     "main": (
         model_of(lambda m: m["head"].update(class_path="vlm.__main__.Head")),

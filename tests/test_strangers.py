@@ -15,7 +15,7 @@ from hub_folders import vilt_folder
 from huggingface_hub import constants
 
 from vlm.adapters import load_from_hub
-from vlm.reach import FetchError, nothing_fetched
+from vlm.pretrained.availability import FetchError, nothing_fetched
 
 HERE = Path(__file__).parent
 

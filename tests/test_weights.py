@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
-from vlm.weights import find_file, load_into, model_folder, read_weights
+from vlm.pretrained.weights import find_file, load_into, model_folder, read_weights
 
 
 @pytest.fixture

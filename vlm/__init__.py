@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlm.features import Features
+    from vlm.core.features import Features
     from vlm.inference import VQA, Answer, load
     from vlm.model import VQAModel
 
 _HOMES = {
     "Answer": "vlm.inference",
-    "Features": "vlm.features",
+    "Features": "vlm.core.features",
     "VQA": "vlm.inference",
     "VQAModel": "vlm.model",
     "load": "vlm.inference",

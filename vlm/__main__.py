@@ -1,5 +1,5 @@
 """`python -m vlm` is the command `vlm`."""
 
-from vlm.cli import main
+from vlm.cli.main import main
 
 main()

@@ -15,18 +15,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from vlm.checkpoint import load_model, read_checkpoint
-from vlm.choices import mistake_in
-from vlm.features import Features
+from vlm.checkpoint.checkpoint import load_model, read_checkpoint
+from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
+from vlm.core.choices import mistake_in
+from vlm.core.clean_text import clean_text
+from vlm.core.features import Features
+from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.fusion.base import check_positive
 from vlm.heads.base import Ranked
-from vlm.heads.generation import CUT, Generation
+from vlm.heads.generation.head import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
 from vlm.model import VQAModel
-from vlm.panic import AnswerError, broken_off
-from vlm.shared_model import is_shared, read_shared, write_shared
-from vlm.text.gate import clean_text
 from vlm.text.tokenizer import Tokenizer
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor

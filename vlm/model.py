@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
+from vlm.core.part import build, check_parts
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder
-from vlm.part import build, check_parts
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
 
@@ -106,7 +106,7 @@ class VQAModel(nn.Module):
     @classmethod
     @torch.inference_mode(False)  # loaded inside of it, parameters could not be trained later
     def from_config(cls, config: dict[str, Any], trust: bool = False) -> VQAModel:
-        """Make a model from `config`; see `vlm.part.build` for `trust`.
+        """Make a model from `config`; see `vlm.core.part.build` for `trust`.
 
         Raises:
             ValueError: as `build` does, before any part is made; other parts than these four.

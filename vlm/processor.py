@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vlm.batch import Batch
-from vlm.choices import make_choices
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.choices import make_choices
+from vlm.core.clean_text import are_clean, clean_text
+from vlm.core.features import Features
 from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
-from vlm.text.gate import are_clean, clean_text
 from vlm.text.tokenizer import Tokenizer
 
 

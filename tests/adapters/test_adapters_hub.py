@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import vlm
 from vlm.adapters import convert, load_from_hub
-from vlm.cli import main
+from vlm.cli.main import main
 from vlm.explain import GradCAM, Occlusion, explain
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "color", "is", "the", "cat"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlm.compare.budget import BudgetError, Sized, solve_width
+from vlm.studies.comparison.budget import BudgetError, Sized, solve_width
 
 
 @pytest.mark.parametrize("budget", [4000, 4001, 12_345, 10**6, 3 * 10**9])

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from conftest import ROOT, shared_data
 
-from vlm.compare.build import Builder, trainable
-from vlm.compare.plan import PlanError, read_plan
-from vlm.compare.runs import plan_run
+from vlm.studies.comparison.build import Builder, trainable
+from vlm.studies.comparison.plan import PlanError, read_plan
+from vlm.studies.comparison.runs import plan_run
 
 CROSS = {"class_path": "vlm.fusion.CrossAttention"}
 CONCAT = {

@@ -17,9 +17,9 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
-from vlm.compare.build import Builder
-from vlm.compare.cost import Bench, Cost, Step, count_flops, measure, peak_memory
-from vlm.compare.plan import read_plan
+from vlm.studies.comparison.build import Builder
+from vlm.studies.comparison.cost import Bench, Cost, Step, count_flops, measure, peak_memory
+from vlm.studies.comparison.plan import read_plan
 
 FUSIONS = {
     "product": {

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from vlm.compare.build import Builder
-from vlm.compare.cost import Bench
-from vlm.compare.plan import read_plan
+from vlm.studies.comparison.build import Builder
+from vlm.studies.comparison.cost import Bench
+from vlm.studies.comparison.plan import read_plan
 
 MERGE = {"class_path": "vlm.fusion.Product", "init_args": {"out_dim": 19}}
 FUSIONS = {

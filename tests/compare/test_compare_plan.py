@@ -10,10 +10,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from vlm.cli import main
-from vlm.compare.command import EXAMPLE
-from vlm.compare.plan import CONTROLS, PlanError, read_plan
-from vlm.data.controls import CONTROLS as DATA_CONTROLS
+from vlm.cli.commands.compare import EXAMPLE
+from vlm.cli.main import main
+from vlm.data.ablations import CONTROLS as DATA_CONTROLS
+from vlm.studies.comparison.plan import CONTROLS, PlanError, read_plan
 
 GOOD: dict[str, Any] = {
     "base": "base.yaml",

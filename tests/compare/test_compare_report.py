@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm.compare.build import Variant
-from vlm.compare.cost import Cost
-from vlm.compare.plan import Entry, Plan
-from vlm.compare.render import Section, to_html, to_markdown
-from vlm.compare.report import write_report
-from vlm.compare.results import Comparison, read_outcomes
-from vlm.compare.runs import Failure, Run, plan_run
-from vlm.compare.worker import FINISHED, LOG
+from vlm.studies.comparison.build import Variant
+from vlm.studies.comparison.cost import Cost
+from vlm.studies.comparison.plan import Entry, Plan
+from vlm.studies.comparison.report import write_report
+from vlm.studies.comparison.results import Comparison, read_outcomes
+from vlm.studies.comparison.runs import Failure, Run, plan_run
+from vlm.studies.comparison.worker import FINISHED, LOG
+from vlm.studies.report.render import Section, to_html, to_markdown
 
 SEEDS = (0, 1, 2)
 TYPES = ["color", "yes/no"]
@@ -46,7 +46,7 @@ def config(name: str) -> dict[str, Any]:
             "fusion": part,
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
         },
-        "data": {"class_path": "vlm.data.EasyVQA", "init_args": {}},
+        "data": {"class_path": "vlm.datasets.EasyVQA", "init_args": {}},
         "trainer": {"max_epochs": 5},
         "run": {},
     }

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vlm.compare.runs import Run, environments, plan_run, start, train
-from vlm.compare.worker import FINISHED, LOG, PLAN
+from vlm.studies.comparison.runs import Run, environments, plan_run, start, train
+from vlm.studies.comparison.worker import FINISHED, LOG, PLAN
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -121,10 +121,10 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     """Its parent's end of the pipe closes, however the parent came to die."""
     text = """
 import pathlib, sys, time, types
-training = types.ModuleType("vlm.training.cli")
+training = types.ModuleType("vlm.cli.training_cli")
 training.VQACLI = lambda arguments: time.sleep(60)
 sys.modules |= {"vlm.training": types.ModuleType("vlm.training"), training.__name__: training}
-from vlm.compare.worker import main
+from vlm.studies.comparison.worker import main
 main(pathlib.Path(sys.argv[1]))
 """
     process = subprocess.Popen([sys.executable, "-c", text, tmp_path], stdin=subprocess.PIPE)
@@ -145,7 +145,7 @@ def test_a_run_starts_from_the_beginning(tmp_path: Path) -> None:
         assert process.wait(60) == 1
     assert {path.name for path in run.folder.iterdir()} == {PLAN, LOG}
     assert not run.finished
-    assert "vlm.training.parser.ConfigError" in (run.folder / LOG).read_text()
+    assert "vlm.cli.parser.ConfigError" in (run.folder / LOG).read_text()
 
 
 def test_progress_is_read_from_the_metrics(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vlm.compare.significance import accuracy, against_best, estimate, holm
+from vlm.evaluation.significance import accuracy, against_best, estimate, holm
 
 
 def test_two_seeds_and_three_pictures_by_hand() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.image import ConvNet
 from vlm.testing import check_image_encoder, check_text_encoder
 from vlm.text import BagOfWords, WordTokenizer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
 from vlm.fusion import CrossModalAttention, Fusion, RecordsAttention
 from vlm.testing import check_fusion
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
 from vlm.fusion import Product
 from vlm.heads import AnswerHead, MultipleChoice, Ranked
 from vlm.heads.base import AnswerVocabulary

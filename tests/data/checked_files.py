@@ -7,9 +7,9 @@ from typing import Any
 
 from own_files import write_photos, write_rows
 
-from vlm.data import OwnData
-from vlm.data.check import check_data
-from vlm.data.check_result import DataCheck
+from vlm.data.check.check import check_data
+from vlm.data.check.result import DataCheck
+from vlm.datasets import OwnData
 
 
 def rows_with_ids(folder: Path) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vlm.data.feature_cache import FeatureCache
-from vlm.data.feature_store import FeatureStore
-from vlm.data.pictures import OpenPictures, Pictures
-from vlm.features import Features
+from vlm.core.features import Features
+from vlm.data.features.cache import FeatureCache
+from vlm.data.features.store import FeatureStore
+from vlm.data.images.sources import OpenPictures, Pictures
 from vlm.image import ConvNet, PictureEncoder
 
 PICTURES = OpenPictures(Pictures(), None)

@@ -14,12 +14,12 @@ from PIL import Image
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, SequentialSampler
 
-from vlm.batch import Batch
-from vlm.data.dataset import VQADataset
-from vlm.data.images import ImageStore
+from vlm.core.batch import Batch
+from vlm.data.batches import VQADataset
+from vlm.data.images.store import ImageStore
 from vlm.data.loader import OwnLoader
-from vlm.data.questions import image_groups, question_table
 from vlm.data.sampler import BatchRows, ImageGroupSampler
+from vlm.datasets.table import image_groups, question_table
 from vlm.heads import AnswerVocabulary
 from vlm.image import ImageError
 from vlm.image.transform import ImageTransform

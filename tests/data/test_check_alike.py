@@ -9,9 +9,9 @@ import pytest
 from checked_files import check
 from own_files import CONFIG, write_photos, write_rows
 
-from vlm.cli import main
-from vlm.data import OwnData
-from vlm.data.check import check_data
+from vlm.cli.main import main
+from vlm.data.check.check import check_data
+from vlm.datasets import OwnData
 
 ALIKE = "answers that look alike"
 CONFUSED = "questions that the model cannot tell apart"

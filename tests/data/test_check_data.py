@@ -11,9 +11,9 @@ import pytest
 from checked_files import check, cut, only, rows_with_ids
 from own_files import write_photos, write_rows
 
-from vlm.data import EasyVQA, OwnData
-from vlm.data.check import check_data
-from vlm.data.check_report import write_check
+from vlm.data.check.check import check_data
+from vlm.data.check.report import write_check
+from vlm.datasets import EasyVQA, OwnData
 
 
 @pytest.fixture

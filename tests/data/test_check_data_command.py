@@ -12,10 +12,10 @@ from conftest import COLORS, ROOT
 from own_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
-from vlm.cli import main
-from vlm.data import OwnData
-from vlm.data.check import check_data
-from vlm.data.check_report import write_check
+from vlm.cli.main import main
+from vlm.data.check.check import check_data
+from vlm.data.check.report import write_check
+from vlm.datasets import OwnData
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 PEAK = """
 import sys, threading, time
 from pathlib import Path
-from vlm.data import OwnData
-from vlm.data.check import check_data
+from vlm.datasets import OwnData
+from vlm.data.check.check import check_data
 
 def own() -> int:  # what is mapped is the system's to take back
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -14,10 +14,10 @@ from conftest import ROOT
 from spoilt_miniatures import ANNOTATIONS, MINIATURES, QUESTIONS, write_vqa_rad
 
 from vlm import data as sets
-from vlm.cli import main
+from vlm.cli.main import main
 from vlm.data import VQADataModule
-from vlm.data.check import check_data
-from vlm.data.problems import DataError, Problems, collecting
+from vlm.data.check.check import check_data
+from vlm.datasets.errors import DataError, Problems, collecting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unless it was shortened on purpose")
 

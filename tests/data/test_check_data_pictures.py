@@ -11,9 +11,9 @@ from checked_files import check, cut, only, rows_with_ids
 from own_files import write_rows
 from PIL import Image
 
-from vlm.data import OwnData
-from vlm.data.check import check_data
-from vlm.data.pictures import Pictures
+from vlm.data.check.check import check_data
+from vlm.data.images.sources import Pictures
+from vlm.datasets import OwnData
 from vlm.image import load
 
 

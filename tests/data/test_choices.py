@@ -13,14 +13,14 @@ import torch
 from conftest import ROOT
 from own_files import CONFIG, small, write_photos, write_rows
 
-from vlm.cli import main
-from vlm.data import EasyVQA, OwnData
-from vlm.data.check import check_data
-from vlm.data.dataset import VQADataset
-from vlm.data.floors import compute_floors
-from vlm.data.problems import DataError
-from vlm.data.questions import question_table
+from vlm.cli.main import main
+from vlm.data.batches import VQADataset
+from vlm.data.check.check import check_data
 from vlm.data.sampler import BatchRows
+from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import question_table
+from vlm.evaluation.baselines import compute_floors
 from vlm.heads.multiple_choice import annotator_shares
 from vlm.image.transform import ImageTransform
 from vlm.processor import Processor

@@ -14,9 +14,9 @@ from own_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
 import vlm
-from vlm.checkpoint import read_checkpoint
-from vlm.cli import main
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
 
 CHOOSE = f"--model.head={ROOT / 'configs/head/multiple_choice.yaml'}"
 

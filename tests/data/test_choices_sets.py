@@ -12,7 +12,7 @@ from conftest import COLORS, ROOT
 from PIL import Image
 from vqa_miniature import write_a_okvqa
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
 SPLITS = {"train": 6, "val": 3, "test": 3}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from vlm.data import EasyVQA
-from vlm.data.controls import CONTROLS, controlled
+from vlm.data.ablations import CONTROLS, controlled
 from vlm.data.datamodule import VQADataModule
-from vlm.data.pictures import Pictures
+from vlm.data.images.sources import Pictures
+from vlm.datasets import EasyVQA
 from vlm.heads import Classification
 from vlm.image import ConvNet
 from vlm.image.transform import GREY

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vlm.data import EasyVQA
-from vlm.data.easy_vqa import read_easy_vqa
-from vlm.data.floors import compute_floors
+from vlm.datasets import EasyVQA
+from vlm.datasets.easy_vqa import read_easy_vqa
+from vlm.evaluation.baselines import compute_floors
 from vlm.heads import count_answers
 from vlm.text import count_words
 

@@ -17,12 +17,12 @@ from encoded_miniature import Counting, assert_equal, direct, files, store, writ
 from PIL import Image
 from safetensors.torch import load_file
 
-from vlm.data import feature_cache
-from vlm.data.feature_cache import encoder_digest
-from vlm.data.pictures import OpenPictures, Pictures
-from vlm.data.shard_writer import write_shards
-from vlm.data.shards import Shards
-from vlm.features import Features
+from vlm.core.features import Features
+from vlm.data.features import cache as feature_cache
+from vlm.data.features.cache import encoder_digest
+from vlm.data.images.sources import OpenPictures, Pictures
+from vlm.data.shards.source import Shards
+from vlm.data.shards.writer import write_shards
 from vlm.image import TimmEncoder
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from encoded_miniature import Counting, assert_equal, direct, files, store, write_pictures
 
-from vlm.data import feature_cache
-from vlm.data.problems import DataError
+from vlm.data.features import cache as feature_cache
+from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 

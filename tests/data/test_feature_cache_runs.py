@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 import vlm
-from vlm.cli import main
-from vlm.data.encoded import encoded_pictures
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.data.features.encoded import encoded_pictures
 from vlm.image import ConvNet
-from vlm.training.cli import VQACLI
-from vlm.training.watchdog import Watchdog
+from vlm.training.fault_tolerance.watchdog import Watchdog
 
 FROZEN = "--model.tuning.image_encoder.frozen=true"
 

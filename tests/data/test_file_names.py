@@ -9,8 +9,8 @@ from checked_files import check
 from own_files import write_rows
 from PIL import Image
 
-from vlm.data import OwnData
-from vlm.data.file_names import FileNames
+from vlm.datasets import OwnData
+from vlm.datasets.readers.file_names import FileNames
 
 
 def image(path: Path) -> Path:

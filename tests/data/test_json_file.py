@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm.data.json_file import read_json, read_json_lines
-from vlm.data.problems import DataError, Problems, collecting
+from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.readers.json_file import read_json, read_json_lines
 
 CONTENT = [{"question": "q1", "emoji": "🐈"}, {"question": "שלום"}]
 

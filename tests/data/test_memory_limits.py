@@ -12,14 +12,14 @@ import pytest
 from conftest import small_run
 from PIL import Image
 
-from vlm.data import memory
-from vlm.data.images import ImageStore
-from vlm.data.memory import Keepers, free_memory
-from vlm.data.questions import DataError
-from vlm.data.regions import RegionFiles, RegionStore
+from vlm.cli.training_cli import VQACLI
+from vlm.data.images import memory
+from vlm.data.images.memory import Keepers, free_memory
+from vlm.data.images.regions import RegionFiles, RegionStore
+from vlm.data.images.store import ImageStore
+from vlm.datasets.table import DataError
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
-from vlm.training.cli import VQACLI
 
 
 def system(root: Path, **files: str) -> Path:

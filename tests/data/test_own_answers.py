@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vlm.data.answers import annotators_answers, cell_content
+from vlm.datasets.readers.annotations import annotators_answers, cell_content
 
 YES3 = ["yes", "yes", "yes", "no"]
 TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in enumerate(

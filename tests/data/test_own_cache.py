@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from own_files import write_photos, write_rows
 
-from vlm.data import OwnData
-from vlm.data.picture_file import PictureFile
-from vlm.data.problems import DataError, Problems, collecting
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.readers.image_files import PictureFile
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object) -> None:
         raise AssertionError("the file was read again")
 
-    monkeypatch.setattr("vlm.data.own.read_records", read)
+    monkeypatch.setattr("vlm.datasets.custom.read_records", read)
 
 
 def kept(folder: Path) -> list[Path]:

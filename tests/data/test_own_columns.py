@@ -13,11 +13,11 @@ import yaml
 from own_files import CONFIG, small, write_photos, write_rows
 from rich.console import Console
 
-from vlm.cli import main
-from vlm.data import OwnData
-from vlm.data.check import check_data
-from vlm.data.check_report import print_check
-from vlm.data.own_columns import meant, missing_columns
+from vlm.cli.main import main
+from vlm.data.check.check import check_data
+from vlm.data.check.report import print_check
+from vlm.datasets import OwnData
+from vlm.datasets.readers.columns import meant, missing_columns
 
 
 def mapping(said: str) -> Any:

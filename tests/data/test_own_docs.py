@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vlm.cli import main
-from vlm.data.own_rows import COLUMNS
+from vlm.cli.main import main
+from vlm.datasets.readers.rows import COLUMNS
 
 PAGE = (ROOT / "docs/own_data.md").read_text("utf-8")
 QUICK = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from test_own_files import read
 
-from vlm.data import OwnData
-from vlm.data.answers import annotators_answers, cell_content
-from vlm.data.check import check_data
-from vlm.data.literals import content_of
-from vlm.data.problems import DataError, Problems, collecting
+from vlm.data.check.check import check_data
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.readers.annotations import annotators_answers, cell_content
+from vlm.datasets.readers.literals import content_of
 
 pandas = pytest.importorskip("pandas", reason="comes with the extra `datasets`")
 
@@ -74,9 +74,12 @@ def cells(delimiter: str, end: str) -> str:
             cells("\t", "\n").replace("answer\n", "answer\n---\t:---\t---\n").encode(),
         ),
         ("no end.csv", cells(",", "\n").rstrip().encode()),
-        ("packed.csv", gzip.compress(cells(",", "\n").encode())),
+        ("packed.csv", gzip.compress(cells(",", "\n").encode(), mtime=0)),
         ("unpacked by a browser.csv.gz", cells(",", "\n").encode()),
-        ("packed Unicode text.txt.gz", gzip.compress(cells("\t", "\r\n").encode("utf-16"))),
+        (
+            "packed Unicode text.txt.gz",
+            gzip.compress(cells("\t", "\r\n").encode("utf-16"), mtime=0),
+        ),
         (
             "empty columns and rows.csv",
             b",,,,\n" + cells(",", ",,\n").encode() + b",,,,\n\n,,,,\n,,\n",

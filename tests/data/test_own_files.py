@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vlm.data import OwnData
-from vlm.data.problems import DataError
-from vlm.data.questions import SCHEMA
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import SCHEMA
 
 ROWS = [
     {"image": "a.png", "question": "what is it?", "answer": "cat", "id": "007", "type": "what"},

@@ -18,11 +18,11 @@ from conftest import COLORS
 from PIL import Image
 from torch.testing import assert_close
 
-from vlm.data import OwnData
-from vlm.data.hugging_face import read_data_set
-from vlm.data.images import ImageStore
-from vlm.data.picture_file import PictureFile
-from vlm.data.problems import DataError
+from vlm.data.images.store import ImageStore
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError
+from vlm.datasets.readers.huggingface import read_data_set
+from vlm.datasets.readers.image_files import PictureFile
 from vlm.image import ImageError
 from vlm.image.transform import ImageTransform
 

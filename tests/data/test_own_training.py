@@ -12,8 +12,8 @@ import pytest
 from own_files import CONFIG, small, write_photos, write_rows
 
 import vlm
-from vlm.cli import main
-from vlm.data import OwnData
+from vlm.cli.main import main
+from vlm.datasets import OwnData
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vlm.data.questions import (
+from vlm.datasets.table import (
     SCHEMA,
     image_groups,
     joined,

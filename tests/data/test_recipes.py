@@ -14,7 +14,7 @@ from conftest import ROOT
 from region_miniature import detect, write_npz
 from vqa_miniature import write_mscoco
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 RECIPES = sorted((ROOT / "configs/recipes").glob("*.yaml"))
 # (learning rates of the groups at their peak, parameters that the recipe sets)

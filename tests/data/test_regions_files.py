@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from region_miniature import DIM, detect, tsv_line, write_npz
 
-from vlm.data.problems import DataError
-from vlm.data.region_table import RegionTable
-from vlm.data.regions import RegionFiles, RegionStore
+from vlm.data.images.region_table import RegionTable
+from vlm.data.images.regions import RegionFiles, RegionStore
+from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 from vlm.image.regions import RegionTransform
 
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_to(
         raise PermissionError
 
     path = table(tmp_path / "a.tsv", [tsv_line(n, *detect(n)) for n in range(3)])
-    monkeypatch.setattr("vlm.data.region_table.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("vlm.data.images.region_table.tempfile.mkstemp", refuse)
     assert len(RegionTable(path).read(1).boxes)
     assert os.listdir(tmp_path) == ["a.tsv"]
 

@@ -15,10 +15,10 @@ from region_miniature import COLOR_NAMES, DIM, detect, tsv_line, write_npz
 from vqa_miniature import color_of, write_mscoco
 
 import vlm
-from vlm.checkpoint import read_checkpoint
-from vlm.cli import main
-from vlm.features import Features
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.core.features import Features
 
 COLOR_OF = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
 FUSIONS = {

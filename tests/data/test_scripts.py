@@ -10,7 +10,7 @@ import pytest
 from own_files import CONFIG, small, write_rows
 from scripts import LANGUAGES, draw_shapes, rows_in
 
-from vlm.cli import main
+from vlm.cli.main import main
 
 
 def accuracy(folder: Path, script: str, seed: int) -> float:

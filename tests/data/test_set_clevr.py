@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlm.data import CLEVR
+from vlm.datasets import CLEVR
 
 FUNCTIONS = {
     "count": "count",

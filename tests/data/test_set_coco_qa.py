@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm.data import COCOQA
+from vlm.datasets import COCOQA
 
 FILES = {
     "questions": ["what is on the bed", "how many dogs are there", "where is the cup"],

@@ -7,15 +7,16 @@ import re
 import yaml
 from conftest import ROOT
 
-import vlm.data
-from vlm.data import EasyVQA, OwnData, VQADataModule
+import vlm.datasets
+from vlm.data import VQADataModule
+from vlm.datasets import EasyVQA, OwnData
 
 # The base, and what has a configuration of its own with a model.
-ELSEWHERE = {VQADataModule, EasyVQA, OwnData}
+ELSEWHERE = {EasyVQA, OwnData}
 
 
 def public_sets() -> set[type]:
-    public = [getattr(vlm.data, name) for name in vlm.data.__all__]
+    public = [getattr(vlm.datasets, name) for name in vlm.datasets.__all__]
     return {c for c in public if isinstance(c, type) and issubclass(c, VQADataModule)}
 
 
@@ -24,10 +25,10 @@ def test_every_set_has_a_configuration() -> None:
         yaml.safe_load(path.read_text())["class_path"]
         for path in (ROOT / "configs/data").glob("*.yaml")
     }
-    assert configured == {f"vlm.data.{each.__name__}" for each in public_sets() - ELSEWHERE}
+    assert configured == {f"vlm.datasets.{each.__name__}" for each in public_sets() - ELSEWHERE}
 
 
 def test_every_set_has_a_line_in_the_documentation() -> None:
     page = (ROOT / "docs/data_sets.md").read_text("utf-8")
     listed = set(re.findall(r"^\|[^|]*\| `([A-Z]\w+)` \|", page, re.MULTILINE))
-    assert listed == {each.__name__ for each in public_sets() - {VQADataModule, OwnData}}
+    assert listed == {each.__name__ for each in public_sets() - {OwnData}}

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, shared_data
 from PIL import Image
 
-from vlm.data import DAQUAR
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
+from vlm.datasets import DAQUAR
 
 QUESTIONS = """\
 what is on the desk in the image3 ?
@@ -144,7 +144,7 @@ def test_a_few_real_photos_train_through_the_command_line(tmp_path: Path) -> Non
         [
             "fit",
             f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-            "--data=vlm.data.DAQUAR",
+            "--data=vlm.datasets.DAQUAR",
             f"--data.root={tmp_path}",
             "--data.images_per_batch=2",
             "--data.validation_share=0.3",

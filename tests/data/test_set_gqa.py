@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from vlm.data import GQA, GQAOOD
+from vlm.cli.training_cli import VQACLI
+from vlm.datasets import GQA, GQAOOD
 from vlm.metrics import gqa_consistency, gqa_distribution
-from vlm.training.cli import VQACLI
 
 
 def question(number: int, answer: str, **changes: Any) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_the_figures_reach_the_report(root: Path) -> None:
         [
             "fit",
             f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-            "--data=vlm.data.GQA",
+            "--data=vlm.datasets.GQA",
             f"--data.root={root}",
             "--data.test_questions=all",
             f"--run.folder={root / 'runs'}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlm.data import NLVR
+from vlm.datasets import NLVR
 
 
 def example(identifier: str, label: str, **changes: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlm.data import PathVQA
-from vlm.data.images import load_picture
+from vlm.data.images.store import load_picture
+from vlm.datasets import PathVQA
 
 
 def picture(color: str) -> dict[str, Any]:

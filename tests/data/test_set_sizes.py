@@ -11,8 +11,9 @@ from spoilt_miniatures import MINIATURES
 from test_set_configs import public_sets
 
 from vlm import data as sets
-from vlm.data import OwnData, VQADataModule
+from vlm.data import VQADataModule
 from vlm.data.datamodule import Split
+from vlm.datasets import OwnData
 
 # Reader, miniature, split, questions in it, published number, who is cited.
 SIZES: list[tuple[str, str, Split, int, str, str]] = [
@@ -63,7 +64,7 @@ def test_another_size_than_the_published_is_said(
 def test_the_published_size_is_not_warned_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlm.data.sets.clevr.PUBLISHED", {"train": 7})
+    monkeypatch.setattr("vlm.datasets.clevr.PUBLISHED", {"train": 7})
     MINIATURES["clevr"].write(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlm.data import Visual7W
+from vlm.datasets import Visual7W
 
 
 def pair(number: int, **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlm.data import VQARAD
+from vlm.datasets import VQARAD
 
 RAD_FILE = "VQA_RAD Dataset Public.json"
 

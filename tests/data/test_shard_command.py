@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, small_run, write_data
 
-from vlm.cli import main
-from vlm.data.pictures import Pictures
-from vlm.data.shards import Shards
-from vlm.training.cli import VQACLI
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.data.images.sources import Pictures
+from vlm.data.shards.source import Shards
 
 CONFIG = str(ROOT / "configs/easy_vqa.yaml")
 

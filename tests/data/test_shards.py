@@ -12,12 +12,12 @@ import pytest
 from conftest import write_data
 from vqa_miniature import write_mscoco
 
-from vlm.data import EasyVQA, OwnData, VQAv2
-from vlm.data.images import load_picture
-from vlm.data.problems import DataError
-from vlm.data.shard_index import INDEX, ShardIndex, write_index
-from vlm.data.shard_writer import folder_of, images_of, write_shards
-from vlm.data.shards import Shards
+from vlm.data.images.store import load_picture
+from vlm.data.shards.index import INDEX, ShardIndex, write_index
+from vlm.data.shards.source import Shards
+from vlm.data.shards.writer import folder_of, images_of, write_shards
+from vlm.datasets import EasyVQA, OwnData, VQAv2
+from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 

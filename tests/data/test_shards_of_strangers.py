@@ -15,11 +15,11 @@ from zlib import crc32
 import pyarrow as pa
 import pytest
 
-from vlm.data.arrow_file import write_arrow
-from vlm.data.problems import DataError
-from vlm.data.shard_index import _KEY, _SCHEMA, INDEX
-from vlm.data.shard_writer import write_shards
-from vlm.data.shards import Shards
+from vlm.data.shards.index import _KEY, _SCHEMA, INDEX
+from vlm.data.shards.source import Shards
+from vlm.data.shards.writer import write_shards
+from vlm.datasets.arrow import write_arrow
+from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 SUM = "0" * 64

@@ -19,13 +19,13 @@ from fsspec.core import url_to_fs
 from test_sampler import batches
 from torch.utils.data import DataLoader, Dataset
 
-from vlm.data import shard_cache
-from vlm.data.cache_folder import cache_folder
-from vlm.data.problems import DataError
+from vlm.core.cache_folder import cache_folder
 from vlm.data.sampler import SHARDS_MIXED, ImageGroupSampler
-from vlm.data.shard_index import INDEX
-from vlm.data.shard_writer import write_shards
-from vlm.data.shards import GB, ShardPictures, Shards
+from vlm.data.shards import cache as shard_cache
+from vlm.data.shards.index import INDEX
+from vlm.data.shards.source import GB, ShardPictures, Shards
+from vlm.data.shards.writer import write_shards
+from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 COUNT, SHARDS, EACH = 520, 13, 40

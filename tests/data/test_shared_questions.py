@@ -11,11 +11,11 @@ from checked_files import rows_with_ids
 from own_files import CONFIG, small, write_photos, write_rows
 from test_own_training import fails
 
-from vlm.cli import main
-from vlm.data import EasyVQA, OwnData
-from vlm.data.check import check_data
-from vlm.data.problems import DataError
-from vlm.data.shared import check_shared, shared_rows
+from vlm.cli.main import main
+from vlm.data.check.check import check_data
+from vlm.data.shared_questions import check_shared, shared_rows
+from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets.errors import DataError
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 from conftest import small_run, write_data
 from PIL import Image
 
-from vlm.checkpoint import CheckpointError
-from vlm.cli import main
-from vlm.data import EasyVQA
-from vlm.data.pictures import Pictures
-from vlm.data.problems import DataError
-from vlm.data.skip import without_unreadable
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.data.images.sources import Pictures
+from vlm.data.images.unreadable import without_unreadable
+from vlm.datasets import EasyVQA
+from vlm.datasets.errors import DataError
 
 
 @pytest.fixture

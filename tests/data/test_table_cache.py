@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT
 
-from vlm.data import GQA, VQADataModule
-from vlm.data.cache_folder import cache_folder
-from vlm.data.problems import Problems, collecting
-from vlm.data.questions import SCHEMA, question_table, source_of
-from vlm.data.sources import is_there, note
-from vlm.data.table_cache import cached
+from vlm.core.cache_folder import cache_folder
+from vlm.data import VQADataModule
+from vlm.datasets import GQA
+from vlm.datasets.errors import Problems, collecting
+from vlm.datasets.sources import is_there, note
+from vlm.datasets.table import SCHEMA, question_table, source_of
+from vlm.datasets.table_cache import cached
 
 
 class Lines(VQADataModule):
@@ -141,7 +142,7 @@ def test_relative_paths_from_another_folder_are_other_files(
 
 def test_another_version_reads_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked(Lines(root))
-    monkeypatch.setattr("vlm.data.table_cache.__version__", "another")
+    monkeypatch.setattr("vlm.datasets.table_cache.__version__", "another")
     asked(Lines(root))
     assert Lines.readings == 2
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from vlm.data import table_rows
-from vlm.data.arrow_file import map_arrow, write_arrow
-from vlm.data.questions import SCHEMA
 from vlm.data.table_rows import TableRows
+from vlm.datasets.arrow import map_arrow, write_arrow
+from vlm.datasets.table import SCHEMA
 
 COLUMNS = ["id", "question", "answers", "choices", "group"]
 CHUNK = 7

@@ -20,9 +20,9 @@ from vqa_miniature import (
     write_vizwiz,
 )
 
-from vlm.data import AOKVQA, TextVQA, VizWiz, VQAv2
-from vlm.data.problems import DataError, Problems, collecting
-from vlm.data.sets.vqa_files import read_vqa
+from vlm.datasets import AOKVQA, TextVQA, VizWiz, VQAv2
+from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.readers.vqa_format import read_vqa
 
 QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"

@@ -21,7 +21,8 @@ from vqa_miniature import (
     write_vqa_cp,
 )
 
-from vlm.data import AOKVQA, OKVQA, TDIUC, VQACP, TextVQA, VizWiz, VQADataModule, VQAv1, VQAv2
+from vlm.data import VQADataModule
+from vlm.datasets import AOKVQA, OKVQA, TDIUC, VQACP, TextVQA, VizWiz, VQAv1, VQAv2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
 

@@ -14,14 +14,15 @@ from conftest import ROOT
 from rich.console import Console
 from vqa_miniature import write_a_okvqa, write_mscoco, write_tdiuc, write_vizwiz
 
-from vlm.checkpoint import read_checkpoint
-from vlm.cli import main
-from vlm.data import AOKVQA, TDIUC, VizWiz, VQADataModule
-from vlm.data.floors import compute_floors
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.data import VQADataModule
+from vlm.datasets import AOKVQA, TDIUC, VizWiz
+from vlm.evaluation.baselines import compute_floors
+from vlm.evaluation.evaluation import Evaluation, Prediction
+from vlm.evaluation.report import print_report, report_rows, write_report
 from vlm.heads import Classification
-from vlm.training.cli import VQACLI
-from vlm.training.evaluation import Evaluation, Prediction
-from vlm.training.report import print_report, report_rows, write_report
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from vqa_miniature import save, write_a_okvqa, write_mscoco, write_text_vqa, write_vizwiz
 
-from vlm.cli import main
-from vlm.submit import submission
+from vlm.cli.commands.submit import submission
+from vlm.cli.main import main
 
 TEST_DEV = "v2_OpenEnded_mscoco_test-dev2015_questions.json"
 

@@ -13,10 +13,10 @@ from conftest import shared_data
 from torch.testing import assert_close
 from vqa_miniature import annotation, question, save, write_mscoco
 
-from vlm.data import VQAv2
-from vlm.data.json_file import read_json
-from vlm.data.sets.vqa_files import read_vqa
-from vlm.data.vocabulary import VocabularyRules
+from vlm.datasets import VQAv2
+from vlm.datasets.readers.json_file import read_json
+from vlm.datasets.readers.vqa_format import read_vqa
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.heads import AnswerVocabulary, count_answers
 from vlm.heads.losses import soft_bce
 from vlm.metrics import normalize_answer, vqa_accuracy

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vlm.data import arrow_file, table_rows
-from vlm.data.arrow_file import in_pieces, map_arrow, write_arrow
-from vlm.data.dataset import VQADataset
-from vlm.data.questions import question_table, with_rows
+from vlm.data import table_rows
+from vlm.data.batches import VQADataset
 from vlm.data.sampler import BatchRows
+from vlm.datasets import arrow as arrow_file
+from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
+from vlm.datasets.table import question_table, with_rows
 from vlm.heads import AnswerVocabulary
 from vlm.image.transform import ImageTransform
 from vlm.processor import Processor

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from own_files import write_photos, write_rows
 
-import vlm.data
-from vlm.data import EasyVQA, OwnData, VQADataModule
-from vlm.data.pictures import Pictures
-from vlm.data.problems import DataError
-from vlm.data.questions import question_table
-from vlm.data.shards import Shards
+import vlm.datasets
+from vlm.data import VQADataModule
+from vlm.data.images.sources import Pictures
+from vlm.data.shards.source import Shards
+from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import question_table
 
 SETS = [
     found
-    for found in (getattr(vlm.data, name) for name in vlm.data.__all__)
+    for found in (getattr(vlm.datasets, name) for name in vlm.datasets.__all__)
     if inspect.isclass(found) and found is not VQADataModule
 ]
 
@@ -55,8 +56,8 @@ def test_every_set_takes_both_and_nothing_else(data_set: Any, name: str, tmp_pat
         ({"test": ["a"]}, TypeError, "test: got"),
         ({"columns": ["image"]}, TypeError, r"columns: got \['image'\]; expected a dict"),
         ({"columns": "image"}, TypeError, "columns: got 'image'; expected a dict"),
-        ({"pictures": "photos"}, TypeError, "pictures: got 'photos'; expected a vlm.data.pict"),
-        ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: .* expected a vlm.data.v"),
+        ({"pictures": "photos"}, TypeError, "pictures: got 'photos'; expected a vlm.data.images.s"),
+        ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: .* expected a vlm.datasets.v"),
         ({"workers": "two"}, ValueError, "workers: got two; wanted 0 or more"),
         ({"validation_share": "10 %"}, ValueError, "validation_share: got 10 %; wanted a share"),
         ({"images_per_batch": "16"}, ValueError, "images_per_batch: got '16'"),

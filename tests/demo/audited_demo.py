@@ -32,7 +32,7 @@ def main() -> None:
                 os.write(notes, f"{event} {arguments!r:.300}\n".encode(errors="replace"))
 
     sys.addaudithook(note)
-    from vlm.cli import main as vlm
+    from vlm.cli.main import main as vlm
 
     vlm(["demo", *sys.argv[2:]])
 

@@ -23,8 +23,8 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from vlm.checkpoint import KEY, PREFIX, describe
-from vlm.checkpoint_file import write_checkpoint
+from vlm.checkpoint.checkpoint import KEY, PREFIX, describe
+from vlm.checkpoint.file import write_checkpoint
 from vlm.fusion import CrossAttention, Fusion, Pooled
 from vlm.heads import (
     AnswerHead,
@@ -71,7 +71,7 @@ def write_model(model: VQAModel, path: Path, run: str) -> Path:
     """A checkpoint of the model, as training writes it."""
     weights = {PREFIX + name: value for name, value in model.state_dict().items()}
     content = {
-        KEY: describe(model, {"run": f"runs/{run}/1", "data": "vlm.data.easy_vqa.EasyVQA"}),
+        KEY: describe(model, {"run": f"runs/{run}/1", "data": "vlm.datasets.easy_vqa.EasyVQA"}),
         "state_dict": weights,
         "global_step": 0,
     }

@@ -12,7 +12,7 @@ from demo_server import file_of
 from PIL import Image
 from starlette.types import Receive, Scope, Send
 
-from vlm.cli import main
+from vlm.cli.main import main
 from vlm.demo.api import content_of
 from vlm.demo.gate import MAX_BODY, Gate, Hosts
 from vlm.demo.photo import read_photo

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlm.batch import Batch
-from vlm.features import Features, masked_max
+from vlm.core.batch import Batch
+from vlm.core.features import Features, masked_max
 from vlm.fusion import Fusion
 from vlm.fusion.attention import CrossModalAttention
 from vlm.heads import Classification

@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_every_method_and_fusion import ANSWERS, QUESTION, WORDS, check, photo
 
+from vlm.core.features import Features
 from vlm.explain import METHODS, explain, methods_for
 from vlm.explain.explainer import make_case
-from vlm.features import Features
 from vlm.fusion import CrossModalAttention, Fusion, QueryAttention, trace_attention
 from vlm.heads import Classification
 from vlm.image import ConvNet

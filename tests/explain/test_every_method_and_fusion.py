@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from vlm.core.features import Features
 from vlm.explain import METHODS, GradCAM, IntegratedGradients, Occlusion, explain, methods_for
 from vlm.explain.explainer import explain_case, make_case
-from vlm.features import Features
 from vlm.fusion import (
     BAN,
     DFAF,

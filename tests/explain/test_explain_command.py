@@ -21,7 +21,7 @@ from known_model import (
 from PIL import Image
 from torch import Tensor
 
-from vlm.cli import main
+from vlm.cli.main import main
 from vlm.explain import Explanation, draw, explain, heat_map
 from vlm.explain.spans import token_spans
 
@@ -89,7 +89,7 @@ def test_a_method_that_proves_not_to_fit_is_left_out(
         return encode(self, images, mask)[0], encode(self, images, mask)[1]
 
     monkeypatch.setattr(type(vqa.model.image_encoder), "encode", apart)
-    monkeypatch.setattr("vlm.explain.command.load", lambda *_, **__: vqa)
+    monkeypatch.setattr("vlm.cli.commands.explain.load", lambda *_, **__: vqa)
     asked = ["run", str(data / "test/images/0.png"), QUESTION]
     main(["explain", *asked, "--all-methods", "--output", str(tmp_path / "why")])
     found = json.loads((tmp_path / "why.json").read_text())

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_every_method_and_fusion import ANSWERS, FUSIONS, QUESTION, TEXTS
 
+from vlm.core.features import Features
 from vlm.explain import METHODS, methods_for
 from vlm.explain.case import Case
-from vlm.features import Features
 from vlm.heads import Classification
 from vlm.image import RegionFeatures
 from vlm.inference import VQA

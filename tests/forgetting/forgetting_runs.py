@@ -12,9 +12,9 @@ import yaml
 from conftest import small_run
 from safetensors.torch import save_file
 
-from vlm.cli import main
-from vlm.forgetting.texts import read_sentences
-from vlm.training.cli import VQACLI
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.studies.forgetting.texts import read_sentences
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 WORDS = ["what", "color", "is", "it", "the", "picture", "not", "red", "green", "blue"]

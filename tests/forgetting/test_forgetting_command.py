@@ -27,11 +27,11 @@ from forgetting_runs import (
 )
 from safetensors.torch import load_file, save_file
 
-from vlm.checkpoint import load_model, read_checkpoint
-from vlm.data.easy_vqa import EasyVQA
-from vlm.forgetting.original import original
-from vlm.forgetting.run import read_run
+from vlm.checkpoint.checkpoint import load_model, read_checkpoint
+from vlm.datasets.easy_vqa import EasyVQA
 from vlm.inference import load
+from vlm.studies.forgetting.original import original
+from vlm.studies.forgetting.run import read_run
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_one_encoder_was_not_pretrained(runs: dict[str, Path], tmp_path: Path) -
 
 
 def test_its_page_tells_every_option() -> None:
-    from vlm.forgetting.command import _parser
+    from vlm.cli.commands.forgetting import _parser
 
     page = (ROOT / "docs/forgetting.md").read_text()
     for action in _parser()._actions:

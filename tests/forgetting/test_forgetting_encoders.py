@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import get_model
 
-from vlm.forgetting.heads import HeadError, original_head
-from vlm.forgetting.layers import layer_grams, layer_modules
-from vlm.forgetting.original import Original
-from vlm.forgetting.pictures import Photos, PictureMeasure
-from vlm.forgetting.texts import TextMeasure, read_sentences
-from vlm.forgetting.word_vectors import WordVectors
+from vlm.core.part import Part
 from vlm.image import ConvNet, OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
 from vlm.image.base import PictureEncoder
-from vlm.part import Part
+from vlm.studies.forgetting.heads import HeadError, original_head
+from vlm.studies.forgetting.layers import layer_grams, layer_modules
+from vlm.studies.forgetting.original import Original
+from vlm.studies.forgetting.pictures import Photos, PictureMeasure
+from vlm.studies.forgetting.texts import TextMeasure, read_sentences
+from vlm.studies.forgetting.word_vectors import WordVectors
 from vlm.text import BagOfWords, HuggingFaceEncoder, Recurrent, Transformer, WordTokenizer
 from vlm.text.subword import SubwordTokenizer
 

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vlm.data.problems import DataError
-from vlm.forgetting.cka import cka, gram, hsic
-from vlm.forgetting.heads import HeadError, Probe, agreement
-from vlm.forgetting.interpolate import interpolate
-from vlm.forgetting.pictures import folder_photos, split
-from vlm.forgetting.sentences import paraphrase_share, similarities, similarity_kept
-from vlm.forgetting.texts import read_sentences
-from vlm.forgetting.words import nearest, neighbour_changes
+from vlm.datasets.errors import DataError
 from vlm.image import ConvNet, ImageTransform
+from vlm.studies.forgetting.cka import cka, gram, hsic
+from vlm.studies.forgetting.heads import HeadError, Probe, agreement
+from vlm.studies.forgetting.interpolate import interpolate
+from vlm.studies.forgetting.pictures import folder_photos, split
+from vlm.studies.forgetting.sentences import paraphrase_share, similarities, similarity_kept
+from vlm.studies.forgetting.texts import read_sentences
+from vlm.studies.forgetting.words import nearest, neighbour_changes
 
 
 def test_hsic_is_the_mean_over_all_quadruples() -> None:

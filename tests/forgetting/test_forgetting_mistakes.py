@@ -12,7 +12,7 @@ from conftest import write_data
 from forgetting_runs import FROZEN, PRETRAINED, VIT, changed, fails, fit, write_weights
 from safetensors.torch import save_file
 
-from vlm.checkpoint_file import SUM_SUFFIX, write_checkpoint
+from vlm.checkpoint.file import SUM_SUFFIX, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import BAN, record_attention
 from vlm.testing.fusions import some_features
 

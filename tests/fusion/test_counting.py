@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import BAN, GlimpseAttention, ObjectCounter, Sum
 from vlm.fusion.counting import PiecewiseLinear, overlaps
 

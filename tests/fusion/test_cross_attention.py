@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, masked_max, masked_mean
+from vlm.core.features import Features, masked_max, masked_mean
 from vlm.fusion import CrossAttention, CrossModalAttention, attend, record_attention
 
 ROWS, QUERIES, CONTEXT, HEADS, QUERY_DIM, CONTEXT_DIM = 3, 5, 7, 2, 14, 11

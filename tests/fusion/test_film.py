@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import FiLM
 from vlm.fusion.film import TokenBatchNorm
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import MLB, Merge, MuRel, Product, record_attention
 
 ROWS, REGIONS, IMAGE_DIM, TEXT_DIM, DIM = 3, 5, 13, 11, 7

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import Projector
 from vlm.testing import check_fusion
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import (
     Attention,
     Fusion,

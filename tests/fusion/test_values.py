@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_max, masked_mean, masked_softmax
+from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
 from vlm.fusion import (
     ConcatMLP,
     CrossAttention,

@@ -11,10 +11,10 @@ from fuzzing import fuzz, json_values, mutated, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm.training.cli import ConfigError
-from vlm.training.data_only import DataOnly
-from vlm.training.explain_error import explain
-from vlm.training.option_names import option_names
+from vlm.cli.data_only import DataOnly
+from vlm.cli.error_messages import explain
+from vlm.cli.option_names import option_names
+from vlm.cli.training_cli import ConfigError
 
 # Lightning and torch warn of odd values, which is their business.
 pytestmark = pytest.mark.filterwarnings("ignore")

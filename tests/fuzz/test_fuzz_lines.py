@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm.data import OwnData
-from vlm.data.check import check_data
-from vlm.data.problems import DataError
+from vlm.data.check.check import check_data
+from vlm.datasets import OwnData
+from vlm.datasets.errors import DataError
 
 WHOLE = [
     {"image": "a.png", "question": "what colour?", "answer": "red", "id": "q1"},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vlm.core.part import build
 from vlm.heads import ByteTokenizer, SubwordAnswers
-from vlm.part import build
 
 
 @pytest.mark.parametrize("text", ["yes", "", "2 1/2", "blå", "三毛猫 🐈", "a\nb\x00"])

@@ -10,9 +10,9 @@ from test_losses import LOSSES, counted, make_batch
 from torch import nn
 from torch.testing import assert_close
 
-from vlm.features import as_features
+from vlm.core.features import as_features
+from vlm.core.part import build
 from vlm.heads import Classification, losses
-from vlm.part import build
 
 ANSWERS = ["yes", "no", "red", "green", "blue"]
 

@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from vlm.batch import Batch
-from vlm.choices import Choices
-from vlm.features import Features, as_features
+from vlm.core.batch import Batch
+from vlm.core.choices import Choices
+from vlm.core.features import Features, as_features
+from vlm.core.part import build
 from vlm.heads import AnswerTokenizer, Generation, TransformerDecoder
-from vlm.heads.generation import CUT
-from vlm.part import build
+from vlm.heads.generation.head import CUT
 
 DECODER = partial(TransformerDecoder, dim=6, layers=2, heads=3, feedforward_dim=17, max_length=11)
 
@@ -165,7 +165,7 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
         total = sum(math.exp(score) for score in scores.values())
         for text, share in found:
             assert share == pytest.approx(math.exp(scores[text]) / total, rel=1e-3)
-    monkeypatch.setattr("vlm.heads.generation.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("vlm.heads.generation.head.ROWS_AT_ONCE", 4)
     assert texts(head.rank(output, candidates)) == texts(ranked)
     with pytest.raises(ValueError, match=r"candidates: got lists of \[1, 0, 1, 1, 1\] for 5"):
         head.rank(output, [["a"], [], ["a"], ["a"], ["a"]])

@@ -12,12 +12,12 @@ from generation import as_gpt2, theirs  # benchmarks/generation.py
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
+from vlm.core.part import build
 from vlm.heads import Generation, HuggingFaceDecoder, SubwordAnswers, TransformerDecoder
-from vlm.heads.decoder import Memory
-from vlm.heads.search import search
-from vlm.part import build
+from vlm.heads.generation.beam_search import search
+from vlm.heads.generation.decoder import Memory
 
 KINDS = ("gpt2", "llama", "bloom", "t5", "bart")
 GIVEN = ["dark", "red cat", "a cat", "cat", "a dark red"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlm.batch import Batch
+from vlm.core.batch import Batch
 from vlm.heads import Classification
 from vlm.heads.losses import (
     AnswerCounts,

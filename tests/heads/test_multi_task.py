@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlm.batch import Batch
-from vlm.choices import make_choices
-from vlm.features import as_features
+from vlm.core.batch import Batch
+from vlm.core.choices import make_choices
+from vlm.core.features import as_features
+from vlm.core.part import build
 from vlm.fusion import Product
 from vlm.heads import Classification, MultipleChoice, MultiTask
 from vlm.heads.multi_task import answering
-from vlm.part import build
 from vlm.text import WordTokenizer
 
 ANSWERS = ["no", "yes", "red"]

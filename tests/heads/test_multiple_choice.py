@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlm.batch import Batch
-from vlm.choices import make_choices, mistake_in
-from vlm.features import as_features
+from vlm.core.batch import Batch
+from vlm.core.choices import make_choices, mistake_in
+from vlm.core.features import as_features
 from vlm.fusion import MCB, Pooled, Product
 from vlm.heads import Classification, MultipleChoice
 from vlm.heads.multiple_choice import ChoiceScores, annotator_shares

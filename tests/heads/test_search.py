@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vlm.heads import AnswerDecoder, AnswerTokenizer
-from vlm.heads.decoder import DecoderState, Memory
-from vlm.heads.search import Pool, Written, search
+from vlm.heads.generation.beam_search import Pool, Written, search
+from vlm.heads.generation.decoder import DecoderState, Memory
 
 VOCABULARY, LONGEST, END = 11, 5, 3
 

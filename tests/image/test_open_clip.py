@@ -11,9 +11,9 @@ from clip_folder import RESNET, TEXT, TIMM, VIT, save_clip
 from PIL import Image
 from torch.testing import assert_close
 
-from vlm import clip_towers
+from vlm.core.part import build
 from vlm.image import OpenClipImageEncoder
-from vlm.part import build
+from vlm.pretrained import open_clip as clip_towers
 from vlm.text import ClipTokenizer, OpenClipTextEncoder
 
 

@@ -13,8 +13,8 @@ from contract.test_parts import public
 from torch.testing import assert_close
 
 import vlm.fusion
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
 from vlm.fusion import BAN, MCAN, Fusion, GlimpseAttention, MuRel, Pooled, Product
 from vlm.heads import Classification
 from vlm.image import ConvNet, ImageError, RegionFeatures

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from timm_models import MODELS, SMALL_VIT, make, pictures
 from torch.testing import assert_close
 
+from vlm.core.part import build
 from vlm.image import TimmEncoder
-from vlm.part import build
-from vlm.reach import hub_access
+from vlm.pretrained.availability import hub_access
 
 
 @pytest.mark.parametrize("key", MODELS)

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torchvision import models
 
+from vlm.core.part import build
 from vlm.image import TorchvisionEncoder
-from vlm.part import build
 
 
 def resnet(model: Any, x: Tensor) -> Tensor:

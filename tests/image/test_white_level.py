@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vlm.data.images import ImageStore
+from vlm.core.part import build
+from vlm.data.images.store import ImageStore
 from vlm.demo.photo import read_photo
 from vlm.image import (
     ConvNet,
@@ -23,7 +24,6 @@ from vlm.image import (
     TorchvisionEncoder,
     load_image,
 )
-from vlm.part import build
 
 TWELVE = np.array([[0, 1000, 2048, 4095]] * 2, np.uint16)
 

@@ -10,7 +10,7 @@ import torch
 from golden import Converted, Converter, Golden, Tensors
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
 from vlm.fusion import BAN, record_attention
 from vlm.fusion.ban import BilinearAttention, BilinearPooling
 

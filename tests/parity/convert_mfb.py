@@ -10,7 +10,7 @@ import torch
 from golden import Converted, Converter, Golden, Tensors, copy_linear
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import MFH, MFBCoAttention, record_attention
 from vlm.fusion.merges.low_rank import FactorizedBlocks
 from vlm.fusion.mfb_co_attention import PatchGlimpses, WordGlimpses

@@ -7,7 +7,7 @@ from einops import rearrange
 from golden import Converted, Converter, Golden, Tensors, copy_linear
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion import Attention, PerceiverResampler, QFormer, QueryAttention, record_attention
 from vlm.fusion.perceiver import GatedLayer
 from vlm.fusion.qformer import QFormerLayer

@@ -10,7 +10,7 @@ import torch
 from golden import Converted, Golden, Tensors, copy_linear
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
 from vlm.fusion import MCAN, Attention, SingleStream
 from vlm.fusion.cross_modality_encoder import CrossModalityLayer
 from vlm.fusion.mcan import AttentionalReduction, ModularCoAttention, PatchReduction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlm.features import masked_mean
+from vlm.core.features import masked_mean
 from vlm.text import BagOfWords, WordTokenizer
 
 WORDS = ["what", "colour", "is", "it"]

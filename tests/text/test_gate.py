@@ -10,19 +10,19 @@ import torch
 from hypothesis import given, strategies
 from PIL import Image
 
-import vlm.text.gate
+import vlm.core.clean_text
+from vlm.core.clean_text import are_clean, clean_text
 from vlm.fusion import Pooled
 from vlm.heads import Classification
 from vlm.image import ConvNet
 from vlm.inference import VQA
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, ClipTokenizer, WordTokenizer
-from vlm.text.gate import are_clean, clean_text
 from vlm.text.tokenizer import Tokenizer
 
 
 def test_the_examples_of_the_docstrings_run() -> None:
-    results = doctest.testmod(vlm.text.gate)
+    results = doctest.testmod(vlm.core.clean_text)
     assert results.attempted > 0
     assert results.failed == 0
 

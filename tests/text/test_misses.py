@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlm.data import EasyVQA
+from vlm.datasets import EasyVQA
 from vlm.text import WordTokenizer
 
 

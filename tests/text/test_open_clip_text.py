@@ -11,7 +11,7 @@ from clip_folder import TEXT, save_clip
 from test_subword import save_tokenizer
 from torch.testing import assert_close
 
-from vlm.part import build
+from vlm.core.part import build
 from vlm.text import ClipTokenizer, OpenClipTextEncoder, SubwordTokenizer
 
 # The tokenizer is cut short on purpose; test_tokenizer.py has the warning.

@@ -22,7 +22,7 @@ from transformers import (
     T5Model,
 )
 
-from vlm.part import build
+from vlm.core.part import build
 from vlm.text import (
     HuggingFaceEncoder,
     Recurrent,

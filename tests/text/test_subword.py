@@ -10,7 +10,7 @@ from own_time import own_time
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from vlm.part import build
+from vlm.core.part import build
 from vlm.text import SubwordTokenizer
 
 # Tokenizers here are short; test_tokenizer.py has the warning.

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vlm.text.tokenizer
-from vlm.part import build
+from vlm.core.part import build
 from vlm.text import WordTokenizer, count_words, split_words
 
 

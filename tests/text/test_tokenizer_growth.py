@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vlm.part import check_parts
+from vlm.core.part import check_parts
+from vlm.pretrained.tokenizer_growth import tokenizer
 from vlm.text import SubwordTokenizer
-from vlm.tokenizer_growth import tokenizer
 
 PADDING = {
     "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vlm.part import build
+from vlm.core.part import build
 from vlm.text import BagOfWords, Recurrent, VectorTokenizer
 
 WORDS = ["the", "is", "n't", "'s", "bird", "red"]

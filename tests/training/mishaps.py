@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from vlm.batch import Batch
-from vlm.data import EasyVQA
+from vlm.core.batch import Batch
+from vlm.datasets import EasyVQA
 from vlm.heads import Classification
 
 

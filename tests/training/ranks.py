@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from vlm.training.cli import VQACLI
-from vlm.training.leave import leave
+from vlm.cli.training_cli import VQACLI
+from vlm.training.fault_tolerance.leave import leave
 
 if __name__ == "__main__":
     delay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0

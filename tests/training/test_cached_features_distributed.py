@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from training_runs import DDP, FSDP, fit, only_run, run
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
 MORE = [

@@ -15,13 +15,13 @@ import pytest
 import torch
 from training_runs import ENVIRONMENT, assert_same
 
-from vlm.checkpoint_file import (
+from vlm.checkpoint.file import (
     CheckpointError,
     newest_whole,
     read_checkpoint_file,
     write_checkpoint,
 )
-from vlm.training.checkpoint_folder import BEST, LAST, CheckpointFolder
+from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
 
 
 def content(value: float = 1.0, size: int = 7) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def test_a_full_disk_leaves_the_older_ones(tmp_path: Path) -> None:
 WRITER = """
 import sys, torch
 from pathlib import Path
-from vlm.checkpoint_file import write_checkpoint
-from vlm.training.checkpoint_folder import LAST, CheckpointFolder
+from vlm.checkpoint.file import write_checkpoint
+from vlm.training.fault_tolerance.checkpoint_dir import LAST, CheckpointFolder
 folder = CheckpointFolder(Path(sys.argv[1]))
 for step in range(1, 10000):
     write_checkpoint({"state_dict": {"w": torch.full((400_000,), float(step))}}, folder.file(step))

@@ -11,8 +11,8 @@ import torch
 import yaml
 from conftest import ROOT, small_run
 
-from vlm.cli import main
-from vlm.training.cli import VQACLI
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
 
 
 def best(run: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import small_run
 
-from vlm.cli import main
+from vlm.cli.main import main
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:

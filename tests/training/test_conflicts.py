@@ -11,10 +11,10 @@ import pytest
 import torch
 from training_runs import callback, fit, only_run
 
-from vlm.checkpoint import CheckpointError
-from vlm.cli import main
-from vlm.training.cli import VQACLI
-from vlm.training.run_folder import _digest
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.training.run_dir import _digest
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from training_runs import (
     together,
 )
 
-from vlm.checkpoint import load_model, read_checkpoint
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import load_model, read_checkpoint
+from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
 # Questions of each picture.

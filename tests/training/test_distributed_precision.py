@@ -9,7 +9,7 @@ import torch
 from conftest import write_data
 from training_runs import EXACT, FSDP, STRATEGIES, callback, fit, only_run, run, together
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
 PRECISIONS = ("bf16-mixed", "16-mixed")

@@ -9,7 +9,7 @@ import torch
 from conftest import write_data
 from training_runs import STRATEGIES, check_a_killed_run_goes_on, fit, only_run, together
 
-from vlm.training.cli import VQACLI
+from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
 # Statistics of batch normalisation are those of each process's pictures, so it is frozen.

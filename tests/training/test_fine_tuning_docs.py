@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from training_runs import fit
 
-from vlm.cli import main
-from vlm.training.tuning import PartTuning, Tuning
+from vlm.cli.main import main
+from vlm.training.finetuning.plan import PartTuning, Tuning
 
 PAGE = (ROOT / "docs/fine_tuning.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

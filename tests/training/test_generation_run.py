@@ -14,10 +14,10 @@ from tokenizers.models import WordPiece
 from transformers import BertTokenizerFast, GPT2Config
 
 import vlm
-from vlm.data.questions import DataError
-from vlm.data.written import check_written
+from vlm.cli.training_cli import VQACLI
+from vlm.data.compatibility_written import check_written
+from vlm.datasets.table import DataError
 from vlm.heads import Generation, SubwordAnswers, TransformerDecoder
-from vlm.training.cli import VQACLI
 
 
 def arguments(data: Path, folder: Path, *more: str) -> list[str]:

@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from mishaps import Mishap
 from training_runs import fit
 
-from vlm.checkpoint import CheckpointError, load_model, read_checkpoint
-from vlm.cli import main
+from vlm.checkpoint.checkpoint import CheckpointError, load_model, read_checkpoint
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
 from vlm.model import VQAModel
-from vlm.training.cli import VQACLI
-from vlm.training.init_from import init_from
+from vlm.training.finetuning.warm_start import init_from
 
 
 class Begin(Callback):

@@ -12,7 +12,7 @@ from training_runs import callback, fit, run
 
 ENDS = """
 import atexit, sys
-from vlm.training.leave import leave
+from vlm.training.fault_tolerance.leave import leave
 
 class Last:
     def __del__(self, write=sys.stderr.write):

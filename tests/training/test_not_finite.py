@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from training_runs import callback, fit, only_run
 
-from vlm.batch import Batch
-from vlm.checkpoint_file import read_checkpoint_file
-from vlm.cli import main
-from vlm.features import as_features
+from vlm.checkpoint.file import read_checkpoint_file
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.core.batch import Batch
+from vlm.core.features import as_features
+from vlm.evaluation.evaluation import Evaluation
 from vlm.heads import Generation, TransformerDecoder
-from vlm.training.cli import VQACLI
-from vlm.training.evaluation import Evaluation
-from vlm.training.health import SKIPPED, Health, NotFiniteError, check_finite
+from vlm.training.fault_tolerance.finite import SKIPPED, Health, NotFiniteError, check_finite
 
 IDS = ["a", "b", "c"]
 

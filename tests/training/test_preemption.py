@@ -14,8 +14,8 @@ from mishaps import Strike
 from test_resume import EMA
 from training_runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
 
-from vlm.training.cli import VQACLI
-from vlm.training.signals import Preempted
+from vlm.cli.training_cli import VQACLI
+from vlm.training.fault_tolerance.signals import Preempted
 
 pytestmark = pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 # When it comes, the steps that are saved then, and what the run has been told beside.

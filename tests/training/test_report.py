@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
+from vlm.evaluation.evaluation import Evaluation
+from vlm.evaluation.report import TYPES_SHOWN, print_report, report_rows, type_rows
 from vlm.metrics import accuracy_by
-from vlm.training.evaluation import Evaluation
-from vlm.training.report import TYPES_SHOWN, print_report, report_rows, type_rows
 
 
 def finished(types: list[str | None], column: str = "answer_type") -> Any:

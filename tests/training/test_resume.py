@@ -9,8 +9,8 @@ import pytest
 from mishaps import Mishap
 from training_runs import assert_same, callback, fit, only_run, outcome, run
 
-from vlm.checkpoint import read_checkpoint
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.cli.training_cli import VQACLI
 
 EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
 STAGED = [

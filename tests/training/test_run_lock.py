@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 from training_runs import ENVIRONMENT, assert_same, callback, command, fit, outcome, run
 
-from vlm.cli import main
-from vlm.training.cli import VQACLI
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
 from vlm.training.run_lock import training_in
 
 

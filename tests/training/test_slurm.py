@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from training_runs import fit
 
-from vlm.training.cli import VQACLI, ConfigError
+from vlm.cli.training_cli import VQACLI, ConfigError
 
 STEP = {
     "SLURM_JOB_ID": "1234",

@@ -21,11 +21,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from training_runs import fit
 
-from vlm.batch import Batch
-from vlm.cli import main
+from vlm.cli.main import main
+from vlm.cli.parser import ConfigError
+from vlm.cli.training_cli import VQACLI
+from vlm.core.batch import Batch
 from vlm.heads import Classification
-from vlm.training.cli import VQACLI
-from vlm.training.parser import ConfigError
 from vlm.training.task import VQATask
 from vlm.training.trainer_options import check_callbacks
 

@@ -10,16 +10,24 @@ import pytest
 import torch
 from torch import nn
 
+from vlm.core.layers import numbered_layers
+from vlm.core.lora import LoRA
+from vlm.core.part import Part
 from vlm.fusion import Pooled, QFormer
 from vlm.heads import Classification
 from vlm.image import ConvNet, OpenClipImageEncoder, RegionFeatures, TimmEncoder, TorchvisionEncoder
-from vlm.layers import numbered_layers
-from vlm.lora import LoRA
 from vlm.model import VQAModel
-from vlm.part import Part
 from vlm.text import BagOfWords, OpenClipTextEncoder, Recurrent, Transformer
-from vlm.training.parameter_groups import is_decayed, make_optimizer, parameter_groups
-from vlm.training.tuning import Layer, PartTuning, Tuning, check_plan, plan, prepare, set_modes
+from vlm.training.finetuning.groups import is_decayed, make_optimizer, parameter_groups
+from vlm.training.finetuning.plan import (
+    Layer,
+    PartTuning,
+    Tuning,
+    check_plan,
+    plan,
+    prepare,
+    set_modes,
+)
 
 WORDS = ["what", "color", "is", "it"]
 
@@ -128,7 +136,7 @@ def test_open_clip_text_has_its_blocks() -> None:
 
 
 def test_lora_changes_no_layer_s_number() -> None:
-    from vlm.lora import add_lora
+    from vlm.core.lora import add_lora
 
     for part in (ConvNet(8, (3, 5, 7)), timm("vit_tiny_patch16_224", **VIT)):
         before = len(part.layer_names())

@@ -12,11 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from training_runs import callback, fit
 
 import vlm
-from vlm.checkpoint import read_checkpoint
-from vlm.cli import main
-from vlm.features import Features
-from vlm.part import build
-from vlm.training.cli import VQACLI
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.cli.main import main
+from vlm.cli.training_cli import VQACLI
+from vlm.core.features import Features
+from vlm.core.part import build
 
 IMAGE, TEXT = "--model.tuning.image_encoder.", "--model.tuning.text_encoder."
 EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.5)
@@ -156,8 +156,8 @@ def test_lora_travels_in_checkpoints(
 def test_lora_without_peft_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
+    from vlm.core.lora import LoRA, add_lora
     from vlm.image import ConvNet
-    from vlm.lora import LoRA, add_lora
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"pip install vlm-vqa\[lora\]"):

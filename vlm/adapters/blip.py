@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlm.allowed import model_of, read_options
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
+from vlm.core.safe_config import model_of, read_options
 from vlm.fusion import Fusion
-from vlm.heads.answer_tokenizer import AnswerTokenizer
-from vlm.heads.decoder import AnswerDecoder, Memory
-from vlm.heads.huggingface import PretrainedState
+from vlm.heads.generation.decoder import AnswerDecoder, Memory
+from vlm.heads.generation.pretrained_decoder import PretrainedState
+from vlm.heads.generation.tokenizer import AnswerTokenizer
 from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
+from vlm.pretrained.tokenizer_growth import tokenizer
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
-from vlm.tokenizer_growth import tokenizer
 
 _TEXT = model_of(["blip_text_model"])
 

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vlm.allowed import stored_options
-from vlm.checkpoint import KEY, PREFIX, describe
-from vlm.checkpoint_file import check_weights, write_checkpoint
-from vlm.hub import stored_config
+from vlm.checkpoint.checkpoint import KEY, PREFIX, describe
+from vlm.checkpoint.file import check_weights, write_checkpoint
+from vlm.checkpoint.sharing import file_inside, read_json
+from vlm.core.rust_panic import is_panic
+from vlm.core.safe_config import stored_options
 from vlm.inference import VQA
 from vlm.model import VQAModel
-from vlm.panic import is_panic
-from vlm.reach import hub_access, nothing_fetched
-from vlm.shared_model import file_inside, read_json
-from vlm.sparing import Sparing
+from vlm.pretrained.availability import hub_access, nothing_fetched
+from vlm.pretrained.bounded_build import Sparing
+from vlm.pretrained.pruning import stored_config
+from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.weights import read_weights
 from vlm.text.subword import SubwordTokenizer
-from vlm.tokenizer_growth import tokenizer
-from vlm.weights import read_weights
 
 
 def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
@@ -157,7 +157,7 @@ def _blip(files: Files, stored: dict[str, Any], weights: dict[str, Tensor]) -> V
     from transformers import BlipConfig, BlipForQuestionAnswering
 
     from vlm.adapters.blip import BlipAnswers, BlipDecoder, BlipFusion, BlipPatches, BlipWords
-    from vlm.heads.generation import Generation
+    from vlm.heads.generation.head import Generation
 
     made: Any = BlipConfig(
         vision_config=stored_options(stored["vision_config"]),

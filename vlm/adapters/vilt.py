@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.allowed import model_of, read_options
-from vlm.batch import Batch
-from vlm.features import Features, masked_mean
+from vlm.core.batch import Batch
+from vlm.core.features import Features, masked_mean
+from vlm.core.safe_config import model_of, read_options
 from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.losses import soft_bce

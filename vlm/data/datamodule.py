@@ -11,22 +11,22 @@ import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from vlm.batch import Batch
-from vlm.data.controls import BlankImages, Control, check_control
-from vlm.data.encoded import seen_features
-from vlm.data.feature_cache import check_frozen
-from vlm.data.fits import check_fits
-from vlm.data.images import Images, PictureSource
+from vlm.core.batch import Batch
+from vlm.core.part import Configured
+from vlm.data.ablations import BlankImages, Control, check_control
+from vlm.data.compatibility import check_fits
+from vlm.data.features.cache import check_frozen
+from vlm.data.features.encoded import seen_features
+from vlm.data.images.memory import Keepers
+from vlm.data.images.sources import OpenPictures, Pictures
+from vlm.data.images.store import Images, PictureSource
+from vlm.data.images.unreadable import check_alike, without_unreadable
 from vlm.data.loader import make_loader
-from vlm.data.memory import Keepers
-from vlm.data.pictures import OpenPictures, Pictures
-from vlm.data.questions import DataError, check_share, split_by_image, stream
-from vlm.data.skip import check_alike, without_unreadable
-from vlm.data.vocabulary import VocabularyRules, describe_vocabulary
+from vlm.datasets.table import DataError, check_share, split_by_image, stream
+from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
 from vlm.metrics import vqa_accuracy
-from vlm.part import Configured
 from vlm.processor import Processor
 from vlm.text.tokenizer import count_words
 
@@ -53,7 +53,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         pictures: where they come from, and what is kept of them.
         seed: of the validation part and of the order of training.
         control: take one side away from every split, to see what a model reaches without it
-            (`vlm.data.controls`). Vocabularies stay those of the full data.
+            (`vlm.data.ablations`). Vocabularies stay those of the full data.
     """
 
     types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"
@@ -109,7 +109,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
-        """Questions of a split (`vlm.data.questions.SCHEMA`); None where the set has no such.
+        """Questions of a split (`vlm.datasets.table.SCHEMA`); None where the set has no such.
 
         The schema's metadata may say what the file calls our columns, for `vlm check-data`.
         """
@@ -133,7 +133,7 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         """What the set's official metric reports beyond the mean and the means by type.
 
         Args:
-            table: the scored questions (`vlm.data.questions.SCHEMA`), all with answers; after a
+            table: the scored questions (`vlm.datasets.table.SCHEMA`), all with answers; after a
                 limited run these are some of the split's.
             predictions: the answer given to each.
             scores: `score` of each.

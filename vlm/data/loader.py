@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
-from vlm.batch import Batch
-from vlm.data.controls import controlled
-from vlm.data.dataset import VQADataset
-from vlm.data.images import Images, ImageStore
-from vlm.data.memory import check_batch
-from vlm.data.problems import DataError
-from vlm.data.questions import image_groups
+from vlm.core.batch import Batch
+from vlm.data.ablations import controlled
+from vlm.data.batches import VQADataset
+from vlm.data.images.memory import check_batch
+from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import ImageGroupSampler
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import image_groups
 
 if TYPE_CHECKING:
     from vlm.data.datamodule import Split, VQADataModule

@@ -19,7 +19,7 @@ from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
 from vlm.heads.base import AnswerKind
-from vlm.heads.generation import CUT
+from vlm.heads.generation.head import CUT
 from vlm.heads.multi_task import answering
 from vlm.image.rgb import WhiteLevel
 from vlm.image.transform import ImageTransform

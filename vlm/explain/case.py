@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from vlm.batch import Batch
-from vlm.choices import Choices, make_choices
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.choices import Choices, make_choices
+from vlm.core.clean_text import clean_text
+from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
-from vlm.heads.generation import CUT, Generation
+from vlm.heads.generation.head import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.base import PictureEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
-from vlm.text.gate import clean_text
 
 PICTURES_AT_ONCE = 64
 PAIRS_AT_ONCE = 512

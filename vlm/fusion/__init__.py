@@ -1,6 +1,6 @@
 """Merges and fusions, importable with torch and einops alone."""
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion.attention import (
     Attention,
     CrossModalAttention,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import masked_softmax
+from vlm.core.features import masked_softmax
 from vlm.fusion.base import check_divides, check_positive
 
 T = TypeVar("T")

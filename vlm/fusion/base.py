@@ -8,8 +8,8 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from vlm.features import Features, as_features
-from vlm.part import Part
+from vlm.core.features import Features, as_features
+from vlm.core.part import Part
 
 
 class Merge(Part, ABC):

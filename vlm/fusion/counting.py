@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vlm.core.part import Part
 from vlm.fusion.base import check_positive
-from vlm.part import Part
 
 
 class ObjectCounter(Part):

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
 from vlm.fusion.attention import TRACE, RecordsAttention, attend
 from vlm.fusion.base import Fusion, check_divides, check_positive
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_softmax, one_token
+from vlm.core.features import Features, masked_softmax, one_token
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, MergeFactory, check_positive, sized
 from vlm.fusion.counting import ObjectCounter

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, masked_softmax
+from vlm.core.features import Features, masked_softmax
 from vlm.fusion.attention import Attention, CrossModalAttention, RecordsAttention
 from vlm.fusion.base import Fusion, check_divides, check_positive
 from vlm.fusion.transformer import AddNorm, PostNormFeedForward

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_mean
+from vlm.core.features import Features, masked_mean
 from vlm.fusion.base import Fusion, check_divides, check_positive
 from vlm.fusion.transformer import AddNorm, JointAttention, JointEmbedding, PostNormFeedForward
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_softmax, one_token
+from vlm.core.features import Features, masked_softmax, one_token
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, check_positive
 from vlm.fusion.merges import MFB, MFH

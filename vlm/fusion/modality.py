@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import Features, one_token
+from vlm.core.features import Features, one_token
 from vlm.fusion.base import Fusion, check_positive
 
 Pooling = Literal["max", "mean", "sum"]

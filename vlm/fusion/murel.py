@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_max, masked_mean
+from vlm.core.features import Features, masked_max, masked_mean
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, Merge, MergeFactory, check_positive, sized
 from vlm.fusion.merges import Block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features, masked_softmax
+from vlm.core.features import Features, masked_softmax
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion, check_positive
 

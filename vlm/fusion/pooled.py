@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlm.features import Features, one_token
+from vlm.core.features import Features, one_token
 from vlm.fusion.base import Fusion, MergeFactory
 from vlm.fusion.merges import Product
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from vlm.features import Features, masked_max, masked_mean
+from vlm.core.features import Features, masked_max, masked_mean
 from vlm.fusion.base import Fusion, check_positive
 
 

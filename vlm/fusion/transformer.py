@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion.attention import Attention, RecordsAttention
 
 

@@ -1,11 +1,16 @@
 """Answer heads: joint features in, scored answers out."""
 
-from vlm.heads.answer_tokenizer import AnswerTokenizer, ByteTokenizer, SubwordAnswers
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.classification import Classification
-from vlm.heads.decoder import AnswerDecoder, TransformerDecoder
-from vlm.heads.generation import Generation
-from vlm.heads.huggingface import HuggingFaceDecoder
+from vlm.heads.generation import (
+    AnswerDecoder,
+    AnswerTokenizer,
+    ByteTokenizer,
+    Generation,
+    HuggingFaceDecoder,
+    SubwordAnswers,
+    TransformerDecoder,
+)
 from vlm.heads.multi_task import MultiTask
 from vlm.heads.multiple_choice import ChoiceScores, MultipleChoice
 from vlm.heads.vocabulary import AnswerVocabulary, count_answers

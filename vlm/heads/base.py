@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from vlm.batch import Batch
-from vlm.choices import Choices
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.choices import Choices
+from vlm.core.features import Features
+from vlm.core.part import Part
 from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import AnswerVocabulary
-from vlm.part import Part
 
 Ranked = list[tuple[str, float]]
 """Answers with their probabilities, the most likely first."""

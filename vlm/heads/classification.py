@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
 from vlm.fusion.base import check_positive
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlm.batch import Batch
-from vlm.features import Features
+from vlm.core.batch import Batch
+from vlm.core.features import Features
+from vlm.core.part import factory_class
 from vlm.heads.base import LINKED, AnswerHead, Ranked, TargetEncoder
-from vlm.part import factory_class
 
 HeadFactory = Callable[[int], AnswerHead]
 """A head without its widths, which `MultiTask` knows: a class or a partial of one."""

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlm.batch import Batch
-from vlm.features import Features, masked_softmax
+from vlm.core.batch import Batch
+from vlm.core.features import Features, masked_softmax
+from vlm.core.padding import distinct, padded
 from vlm.fusion.base import MergeFactory, check_positive
 from vlm.fusion.merges import ConcatMLP
 from vlm.heads.base import AnswerHead, Ranked, required_choices
-from vlm.ragged import distinct, padded
 
 
 class ChoiceScores(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from vlm.core.clean_text import clean_vocabulary
 from vlm.heads.losses import AnswerCounts
 from vlm.metrics import normalize_answer, vqa_accuracy
-from vlm.text.gate import clean_vocabulary
 
 
 def count_answers(

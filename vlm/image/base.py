@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlm.features import Features
+from vlm.core.features import Features
+from vlm.core.layers import numbered_layers
+from vlm.core.part import Part
 from vlm.image.transform import ImageTransform
-from vlm.layers import numbered_layers
-from vlm.part import Part
 
 
 class ImageEncoder(Part, ABC):
@@ -83,7 +83,7 @@ class PictureEncoder(ImageEncoder):
 
         Args:
             images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or the features
-                that this encoder made of them before (`vlm.data.feature_cache`), which come back.
+                that this encoder made of them before (`vlm.data.features.cache`), which come back.
 
         Raises:
             ValueError: another shape or number type.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.features import masked_max
+from vlm.core.features import masked_max
 from vlm.image.base import PictureEncoder
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import ImageTransform

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vlm.features import masked_max, masked_mean
+from vlm.core.features import masked_max, masked_mean
 
 
 def side_by_side(stages: Sequence[Tensor]) -> Tensor:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vlm.allowed import nothing
-from vlm.clip_towers import check_stored, load_tower, read_config
-from vlm.hub import prune
+from vlm.core.safe_config import nothing
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
+from vlm.pretrained.open_clip import check_stored, load_tower, read_config
+from vlm.pretrained.pruning import prune
 
 _FITS: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 

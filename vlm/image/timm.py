@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vlm.allowed import nothing, options, word
-from vlm.hub import foreign_options, nearest, prune
+from vlm.core.safe_config import nothing, options, word
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
-from vlm.reach import hub_access
-from vlm.weights import load_into, read_weights
+from vlm.pretrained.availability import hub_access
+from vlm.pretrained.pruning import foreign_options, nearest, prune
+from vlm.pretrained.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
 

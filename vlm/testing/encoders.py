@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.testing.promises import (
     check_batch,
     check_bf16,

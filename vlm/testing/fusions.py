@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from vlm.features import Features
+from vlm.core.features import Features
 from vlm.fusion.attention import record_attention
 from vlm.fusion.base import Fusion, Merge
 from vlm.testing.promises import (

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from vlm.features import Features
-from vlm.part import build
+from vlm.core.features import Features
+from vlm.core.part import build
 from vlm.testing.fusions import emptied, padded, some_features
 from vlm.testing.promises import (
     BF16_TOLERANCE,
@@ -28,7 +28,7 @@ from vlm.testing.promises import (
 )
 
 if TYPE_CHECKING:
-    from vlm.batch import Batch
+    from vlm.core.batch import Batch
     from vlm.heads.base import AnswerHead
 
 ROWS, TOKENS, LAST = 5, 7, 4
@@ -89,8 +89,8 @@ class _Check:
         self.check_half()
 
     def batch(self, rows: Any, total: int = ROWS, texts: list[list[str]] | None = None) -> Batch:
-        from vlm.batch import Batch  # not above: fusions are checked without what it imports
-        from vlm.choices import Choices
+        from vlm.core.batch import Batch  # not above: fusions are checked without what it imports
+        from vlm.core.choices import Choices
 
         texts = [(texts or self.texts)[row] for row in rows]
         choices = None

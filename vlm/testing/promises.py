@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
-from vlm.features import Features, as_features
-from vlm.part import Part, build
+from vlm.core.features import Features, as_features
+from vlm.core.part import Part, build
 
 TOLERANCE = 1e-5
 """Largest error of equal results, absolute below 1 and relative to the largest entry above."""

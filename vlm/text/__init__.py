@@ -1,9 +1,9 @@
 """Text encoders: questions in, words out."""
 
+from vlm.core.clean_text import clean_text
 from vlm.text.bag import BagOfWords
 from vlm.text.base import TextEncoder
 from vlm.text.clip_tokenizer import ClipTokenizer
-from vlm.text.gate import clean_text
 from vlm.text.huggingface import HuggingFaceEncoder
 from vlm.text.open_clip import OpenClipTextEncoder
 from vlm.text.recurrent import Recurrent

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vlm.features import masked_mean
+from vlm.core.features import masked_mean
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 

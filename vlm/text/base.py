@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vlm.features import Features
-from vlm.layers import numbered_layers
-from vlm.part import Part
+from vlm.core.features import Features
+from vlm.core.layers import numbered_layers
+from vlm.core.part import Part
 from vlm.text.tokenizer import Tokenizer
 
 

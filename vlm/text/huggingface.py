@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vlm.allowed import ENCODERS, check_kind, model_of, read_options
-from vlm.features import masked_mean
-from vlm.hub import foreign_options, prune, stored_config
-from vlm.reach import check_hub, hub_access
+from vlm.core.features import masked_mean
+from vlm.core.safe_config import ENCODERS, check_kind, model_of, read_options
+from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.pruning import foreign_options, prune, stored_config
+from vlm.pretrained.weights import misfit, model_folder
 from vlm.text.base import TextEncoder
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer
 from vlm.text.transformer import attended
-from vlm.weights import misfit, model_folder
 
 MAX_LENGTH = 64
 """Tokens of a question at most, if no tokenizer is given."""
@@ -34,7 +34,7 @@ class HuggingFaceEncoder(TextEncoder):
     are held in float32.
 
     After construction `arguments` holds the model's configuration and its tokenizer as plain
-    data: `vlm.part.build(encoder.config)` needs neither hub nor cache nor folder.
+    data: `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
 
     Args:
         words: the words of the training questions, which every text encoder is given first. A

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.allowed import nothing
-from vlm.clip_towers import FOLDER, build_tower, check_stored, full_name, load_tower, read_config
-from vlm.features import masked_mean
-from vlm.hub import prune, stored_config
+from vlm.core.features import masked_mean
+from vlm.core.safe_config import nothing
+from vlm.pretrained.open_clip import (
+    FOLDER,
+    build_tower,
+    check_stored,
+    full_name,
+    load_tower,
+    read_config,
+)
+from vlm.pretrained.pruning import prune, stored_config
 from vlm.text.base import TextEncoder
 from vlm.text.clip_tokenizer import ClipTokenizer
 from vlm.text.huggingface import hidden_states, model_from_config
@@ -30,7 +37,7 @@ class OpenClipTextEncoder(TextEncoder):
     length they were trained with; it is put there whatever the batch.
 
     After construction `arguments` holds the tower's configuration and its tokenizer as plain data:
-    `vlm.part.build(encoder.config)` needs neither hub nor cache nor folder.
+    `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
 
     Args:
         words: the words of the training questions, which every text encoder is given first. CLIP

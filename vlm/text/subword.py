@@ -7,11 +7,11 @@ from functools import lru_cache
 from json import loads
 from typing import ClassVar
 
-from vlm.allowed import nothing
-from vlm.reach import check_hub, hub_access
+from vlm.core.safe_config import nothing
+from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.weights import model_folder
 from vlm.text.tokenizer import Tokenizer, check_max_length
-from vlm.tokenizer_growth import tokenizer
-from vlm.weights import model_folder
 
 
 class SubwordTokenizer(Tokenizer):

@@ -14,10 +14,10 @@ import regex
 import torch
 from torch import Tensor, nn
 
-from vlm.part import Configured
-from vlm.ragged import padded
+from vlm.core.clean_text import clean_vocabulary
+from vlm.core.padding import padded
+from vlm.core.part import Configured
 from vlm.text.function_words import FUNCTION_WORDS
-from vlm.text.gate import clean_vocabulary
 
 PAD, UNKNOWN = 0, 1
 """Ids of padding and of unknown words in a `WordTokenizer`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vlm.features import masked_mean
+from vlm.core.features import masked_mean
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlm.allowed import nothing
-from vlm.text.gate import clean_text
+from vlm.core.clean_text import clean_text
+from vlm.core.safe_config import nothing
+from vlm.pretrained.weights import find_file
 from vlm.text.tokenizer import WordTokenizer, split_words
-from vlm.weights import find_file
 
 
 class VectorTokenizer(WordTokenizer):

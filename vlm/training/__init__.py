@@ -1,7 +1,7 @@
 """Training with Lightning: the task, how its parts are tuned, its schedules and its reports."""
 
+from vlm.training.finetuning.plan import PartTuning, Tuning
 from vlm.training.schedule import WarmupCosine, WarmupLinear, WarmupSteps
 from vlm.training.task import VQATask
-from vlm.training.tuning import PartTuning, Tuning
 
 __all__ = ["PartTuning", "Tuning", "VQATask", "WarmupCosine", "WarmupLinear", "WarmupSteps"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from vlm.checkpoint import CheckpointError
-from vlm.data.problems import DataError
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.datasets.errors import DataError
 from vlm.image.load import ImageError
-from vlm.reach import FetchError
-from vlm.training.health import NotFiniteError
-from vlm.training.machines import MachinesError
+from vlm.pretrained.availability import FetchError
+from vlm.training.fault_tolerance.finite import NotFiniteError
+from vlm.training.fault_tolerance.peer_failure import MachinesError
 
 READABLE = (CheckpointError, DataError, FetchError, ImageError, MachinesError, NotFiniteError)
 """Those whose message says it all."""

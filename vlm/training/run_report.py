@@ -10,11 +10,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
-from vlm.data.floors import compute_floors
-from vlm.data.vocabulary import vocabulary_in_words
+from vlm.datasets.vocabulary import vocabulary_in_words
+from vlm.evaluation.baselines import compute_floors
+from vlm.evaluation.report import plot_curves, print_report, report_rows, type_rows, write_report
 from vlm.heads.multi_task import answering
-from vlm.training.parts_table import parts_table
-from vlm.training.report import plot_curves, print_report, report_rows, type_rows, write_report
+from vlm.training.finetuning.summary import parts_table
 
 CONSOLE_WIDTH = 110
 

@@ -16,21 +16,28 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vlm.batch import Batch
-from vlm.checkpoint import KEY, PREFIX, describe, load_weights
+from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
+from vlm.cli.parser import ConfigError
+from vlm.core.batch import Batch
 from vlm.data.datamodule import VQADataModule
+from vlm.evaluation.evaluation import Evaluation, Prediction
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
-from vlm.training.evaluation import Evaluation, Prediction
-from vlm.training.init_from import init_from
-from vlm.training.parameter_groups import make_optimizer
-from vlm.training.parser import ConfigError
+from vlm.training.finetuning.groups import make_optimizer
+from vlm.training.finetuning.plan import (
+    Tuning,
+    check_plan,
+    keep_statistics,
+    plan,
+    prepare,
+    set_modes,
+)
+from vlm.training.finetuning.warm_start import init_from
 from vlm.training.readable import READABLE
 from vlm.training.schedule import WarmupCosine
-from vlm.training.tuning import Tuning, check_plan, keep_statistics, plan, prepare, set_modes
 
 ScheduleCallable = Callable[[Optimizer, int, int], LRScheduler]
 """Makes a schedule from (optimizer, total number of steps, steps of an epoch); stepped after every
@@ -97,7 +104,7 @@ class VQATask(LightningModule):
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # FSDP2's strategy alone gives one
-            from vlm.training.sharding import shard
+            from vlm.training.distributed.sharding import shard
 
             shard(self.model, self.device_mesh)
 
@@ -182,7 +189,7 @@ class VQATask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.device_mesh is not None:
-            from vlm.training.sharding import share_buffers
+            from vlm.training.distributed.sharding import share_buffers
 
             share_buffers(self.model)
         self.evaluation = Evaluation(self.data.table("validation"), self.model.head, self.data)
@@ -241,7 +248,7 @@ class VQATask(LightningModule):
         except ValueError as error:
             raise ConfigError(f"model.optimizer: {error}") from error
         if self.device_mesh is not None and self.continues is not None:
-            from vlm.training.sharding import expect_states
+            from vlm.training.distributed.sharding import expect_states
 
             expect_states(self, self.continues)
         try:

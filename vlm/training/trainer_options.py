@@ -28,12 +28,12 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from vlm.cli.error_messages import closest, did_you_mean
+from vlm.cli.parser import ConfigError
 from vlm.data.datamodule import VQADataModule
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import MultiTask
-from vlm.training.explain_error import closest, did_you_mean
-from vlm.training.parser import ConfigError
-from vlm.training.strategy import as_list
+from vlm.training.distributed.strategy import as_list
 
 TAKEN = {
     "default_root_dir": "use run.folder and run.name, which say where files go",

@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from vlm.core.features import Features
 from vlm.explain.case import Case, embedded, gradients
 from vlm.explain.methods.base import Method, Relevance
 from vlm.explain.methods.flow import BETWEEN, flow
-from vlm.features import Features
 from vlm.fusion.attention import RecordsAttention, record_attention, trace_attention
 from vlm.fusion.ban import BilinearAttention
 from vlm.fusion.murel import MaxOverRegions

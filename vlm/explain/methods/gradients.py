@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from vlm.core.features import Features
 from vlm.explain.case import Case, Cells, embedded, gradients
 from vlm.explain.methods.base import Method, Relevance
-from vlm.features import Features
 from vlm.fusion.base import check_positive
 
 ROWS_AT_ONCE = 64

@@ -1,0 +1,1 @@
+"""Checkpoints and shared models: how they are written, and read safely."""

@@ -1,0 +1,255 @@
+"""What a checkpoint holds besides weights, and how it is read: safely, strictly, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from reprlib import repr
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from vlm.checkpoint.file import KEY, CheckpointError, read_checkpoint_file
+from vlm.core.lora import merge_lora
+from vlm.core.part import KEYS, check_parts
+from vlm.core.rust_panic import is_panic
+from vlm.core.safe_config import check_config
+from vlm.model import PARTS, VQAModel
+from vlm.pretrained.availability import nothing_fetched
+from vlm.pretrained.bounded_build import Sparing
+from vlm.pretrained.weights import differences, misfit
+
+FORMAT = 1
+PREFIX = "model."
+"""Of the model's weights in the training task's state."""
+BEST = "checkpoints/best.ckpt"
+"""The best checkpoint inside a run folder."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        path: of the file.
+        model: the model's configuration (`VQAModel.config`).
+        weights: its parameters and buffers.
+        about: which run made it, on which data, with which answers.
+        step: optimiser steps it had trained for; 0 of a model that nobody can train on.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    weights: dict[str, Tensor]
+    about: dict[str, Any]
+    step: int
+
+    @property
+    def words(self) -> list[str]:
+        """The words the text encoder was built with."""
+        return list(self.model["text_encoder"]["init_args"].get("words") or [])
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers the head was built with, in the order of its outputs; none of others."""
+        return list(self.model["head"]["init_args"].get("answers") or [])
+
+    def check(self, trust: bool = False) -> None:
+        """Refuse configurations in any form but ours. Imports nothing that they name.
+
+        Args:
+            trust: allow classes from outside vlm.
+
+        Raises:
+            CheckpointError: a class from outside vlm, or not a description of four parts.
+        """
+        try:
+            check_config({"model": self.model, "about": self.about}, KEYS, trust)
+            if not isinstance(self.model, dict) or set(self.model) != set(PARTS):
+                raise ValueError(f"got {repr(self.model)}; expected {', '.join(PARTS)}.")
+            for part, found in self.model.items():
+                if not isinstance(found, dict) or "class_path" not in found:
+                    raise ValueError(
+                        f"{part}: got {repr(found)}; expected a part's class_path and init_args."
+                    )
+                for name in ("words", "answers"):
+                    listed = found.setdefault("init_args", {}).get(name) or []
+                    if type(listed) is not list or not all(isinstance(t, str) for t in listed):
+                        raise ValueError(f"{part}.{name}: got {repr(listed)}; expected texts.")
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
+
+def describe(model: VQAModel, about: dict[str, Any]) -> dict[str, Any]:
+    """Our part of a checkpoint: plain data that the safe loader reads."""
+    return {"format": FORMAT, "model": model.config, "about": about}
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint or a run folder's best one. Runs no code from the file.
+
+    Raises:
+        CheckpointError: missing, empty, damaged, not finite, or not made by vlm.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / BEST).is_file():
+            raise CheckpointError(f"{path}: this folder has no {BEST}; wanted a run's folder.")
+        if not (path / BEST).resolve().is_relative_to(path.resolve()):
+            raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
+        path = path / BEST
+    content = read_checkpoint_file(path)
+    if not isinstance(content, dict) or KEY not in content:
+        raise CheckpointError(
+            f"{path}: a checkpoint of another program; wanted one that `vlm fit` made."
+        )
+    own = content[KEY]
+    if not isinstance(own, dict) or own.get("format") != FORMAT:
+        found = own.get("format") if isinstance(own, dict) else own
+        raise CheckpointError(
+            f"{path}: written in format {found!r}; this version of vlm reads {FORMAT}."
+        )
+    stored, step = content.get("state_dict"), content.get("global_step", 0)
+    about = own.get("about")
+    if not isinstance(stored, dict) or not isinstance(about, dict) or type(step) is not int:
+        raise CheckpointError(
+            f"{path}: damaged: its state_dict, vlm.about and global_step are "
+            f"{type(stored).__name__}, {type(about).__name__} and {type(step).__name__}; expected "
+            f"dict, dict and int."
+        )
+    weights = {
+        name.removeprefix(PREFIX): value
+        for name, value in stored.items()
+        if name.startswith(PREFIX)
+    }
+    checkpoint = Checkpoint(path, own.get("model"), weights, about, step)  # type: ignore[arg-type]
+    checkpoint.check(trust=True)  # `load_model` and `check_origin` check the classes
+    return checkpoint
+
+
+def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
+    """Rebuild the model of a checkpoint, in evaluation mode, with LoRA merged into its weights.
+    Fetches nothing.
+
+    Args:
+        checkpoint: as `read_checkpoint` gives it.
+        trust: also import parts from outside vlm, which runs their code.
+
+    Raises:
+        CheckpointError: a configuration from which no model can be made, or weights that do not
+            fit it, with the difference.
+    """
+    try:
+        with nothing_fetched(), nullcontext() if trust else Sparing(checkpoint.weights):
+            model = VQAModel.from_config(checkpoint.model, trust)
+    except BaseException as error:  # whatever parts raise of arguments that are not theirs
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        own = isinstance(error, (ValueError, OSError, MemoryError)) and str(error)
+        reason = own or f"{error!r}"
+        raise CheckpointError(f"{checkpoint.path}: cannot build the model. {reason}") from error
+    load_weights(model, checkpoint.weights, str(checkpoint.path))
+    for part in model.children():
+        if part.lora is not None:
+            merge_lora(part)
+    return model.eval()
+
+
+def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
+    """Refuse a checkpoint with classes of packages that the user's configuration does not name.
+
+    Args:
+        checkpoint: which a training command would build with the code of those classes.
+        asked: the model section of the configuration; its packages run anyway.
+
+    Raises:
+        CheckpointError: names the class.
+    """
+    try:
+        check_parts(checkpoint.model, packages_of(asked))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: {error} A training command takes classes that its configuration "
+            f"names."
+        ) from error
+
+
+def packages_of(config: Any) -> set[str]:
+    """The packages beside vlm whose classes a configuration names."""
+    return {path.partition(".")[0] for path in _class_paths(config)} - {"vlm"}
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _class_paths(item)
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load weights strictly.
+
+    Raises:
+        CheckpointError: what is missing, what is too much and which shapes differ.
+    """
+    if lines := differences(module.state_dict(), weights):
+        raise CheckpointError(misfit(source, lines))
+    module.load_state_dict(weights)
+
+
+def model_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Where a configuration asks for another model than the checkpoint's, one line each.
+
+    Only what `asked` sets is compared: widths, vocabularies and the like are linked.
+
+    Args:
+        stored: the checkpoint's model configuration.
+        asked: the model section of a parsed configuration.
+    """
+    lines: list[str] = []
+    for part in PARTS:
+        if asked.get(part):
+            _compare(part, stored[part], asked[part], lines)
+    return lines
+
+
+# Set by links or by the constructor itself, so what the user wrote says nothing about them.
+_DERIVED = {
+    "words",
+    "answers",
+    "in_dim",
+    "image_dim",
+    "text_dim",
+    "pretrained",
+    "tokenizer",
+    "config",
+}
+
+
+def _compare(name: str, stored: Any, asked: Any, lines: list[str]) -> None:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        if "class_path" in stored:
+            if stored["class_path"].split(".")[-1] != asked["class_path"].split(".")[-1]:
+                lines.append(
+                    f"{name}: {stored['class_path']} in the checkpoint, {asked['class_path']} asked"
+                )
+                return
+            stored, asked = stored.get("init_args", {}), asked.get("init_args", {})
+        for key in asked:
+            if key not in _DERIVED and key in stored:
+                _compare(f"{name}.{key}", stored[key], asked[key], lines)
+    elif not _is(stored, asked):
+        lines.append(f"{name}: {stored} in the checkpoint, {asked} asked")
+
+
+def _is(stored: Any, asked: Any) -> bool:
+    """Whether a stored value is what was asked for, or what a constructor made more exact of it:
+    of a model's name that of its weights (`resnet18.a1_in1k`), of no options those it filled in."""
+    if isinstance(stored, (list, tuple)) and isinstance(asked, (list, tuple)):
+        return list(stored) == list(asked)
+    if isinstance(stored, str) and isinstance(asked, str):
+        return stored == asked or stored.startswith(f"{asked}.")
+    return stored == asked or (isinstance(stored, dict) and asked is None)

@@ -1,0 +1,61 @@
+"""`vlm check-data`: everything that is wrong with the data of a configuration, before training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vlm.cli.data_only import read_data
+from vlm.cli.part_config import answer_kind, as_plain, picks, words_in_order
+from vlm.data.check.check import check_data
+from vlm.data.check.report import print_check, write_check
+
+EXAMPLES = """\
+examples:
+  vlm check-data configs/own_data.yaml --data.path my.jsonl --data.images photos/
+  vlm check-data configs/easy_vqa.yaml --limit 50
+
+Further options are those of `vlm fit`. Exit code 1 if there are errors, 2 if the configuration is
+wrong. A plot and all figures are written to OUTPUT.
+"""
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Run the command; ends the process with 1 if the data have errors."""
+    parser = argparse.ArgumentParser(
+        prog="vlm check-data",
+        description="Read all questions and pictures of a configuration, and list what is wrong.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="a configuration of `vlm fit`")
+    parser.add_argument(
+        "--limit", type=int, default=10, help="list so many problems of a kind (default 10)"
+    )
+    parser.add_argument(
+        "--no-images", dest="images", action="store_false", help="do not read the pictures"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the plot (RUN.FOLDER/RUN.NAME/check-data)"
+    )
+    given, options = parser.parse_known_args(arguments)
+    if given.limit < 1:
+        parser.error(f"--limit: got {given.limit}; wanted 1 or more")
+    cli = read_data("vlm check-data", given.config, options)
+    head = as_plain(cli.config.fit.model.head)
+    in_order = words_in_order(as_plain(cli.config.fit.model.text_encoder))
+    found = check_data(
+        cli.datamodule, given.limit, given.images, answer_kind(head), picks(head), in_order
+    )
+    console = Console(highlight=False, markup=False, emoji=False)  # answers are not ours
+    print_check(found, console)
+    run = cli.config.fit.run
+    output = given.output or Path(run.folder) / run.name / "check-data"
+    write_check(found, output)
+    console.print(f"Figures and plot: {output}", soft_wrap=True)
+    sys.exit(1 if found.errors.counts else 0)

@@ -1,0 +1,153 @@
+"""`vlm compare`: from a plan to a report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.table import Table
+
+from vlm.studies.comparison.plan import Plan, PlanError, read_plan
+
+HELP = """\
+Train a list of fusions with the same encoders, data and schedule over several seeds, and report
+accuracy, significance and cost beside the controls.
+"""
+EXAMPLE = """\
+A plan is a YAML file:
+
+  base: ../easy_vqa.yaml              # what all runs share: a configuration of `vlm fit`
+  seeds: [0, 1, 2]
+  budget: null                        # or parameters of fusion + head: solves for the width
+  controls: [question_only, image_only, image_shuffled]
+  overrides: {trainer.max_epochs: 5}  # for every run, as on the command line of `vlm fit`
+  fusions:
+    product:
+      class_path: vlm.fusion.Pooled
+      init_args: {merge: {class_path: vlm.fusion.Product}}
+      width: merge.init_args.out_dim  # what a budget is solved for
+    attention:
+      class_path: vlm.fusion.CrossAttention
+      width: [out_dim, feedforward_dim]  # the further ones keep their proportion to the first
+
+examples:
+  vlm compare configs/compare/easy_vqa.yaml
+  vlm compare configs/compare/easy_vqa.yaml --dry-run     what would be trained, and its size
+  vlm compare configs/compare/easy_vqa.yaml --jobs 4      four runs at a time
+
+Interrupted, the same command goes on: finished runs are kept and not trained again.
+docs/compare.md says how to read the report.
+"""
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Run the command; ends the process with 1 if a run failed, with 2 if the plan is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="vlm compare",
+        description=HELP,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("plan", type=Path, help="the YAML file of the comparison")
+    parser.add_argument(
+        "--output", type=Path, help="folder of runs and report (runs/compare/PLAN'S NAME)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time (one for each GPU; without GPUs, one)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be trained")
+    given = parser.parse_args(arguments)
+    if given.jobs is not None and given.jobs < 1:
+        parser.error(f"--jobs: got {given.jobs}; wanted 1 or more")
+    try:
+        plan = read_plan(given.plan)
+        output = given.output or Path("runs/compare") / plan.path.stem
+        failed = _compare(plan, output, given.jobs, given.dry_run)
+    except PlanError as error:
+        print(f"vlm compare: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "\nvlm compare: interrupted. Finished runs are kept; the same command goes on.",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    sys.exit(1 if failed else 0)
+
+
+def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
+    """Returns whether a run failed."""
+    console = Console(highlight=False)
+    # Here and not above: a mistake in the plan and `--help` need not wait for torch.
+    import torch
+
+    from vlm.studies.comparison.build import Builder
+    from vlm.studies.comparison.cost import measure
+    from vlm.studies.comparison.report import Comparison, write_report
+    from vlm.studies.comparison.results import read_outcomes
+    from vlm.studies.comparison.runs import environments, plan_run, train
+
+    builder = Builder(plan)
+    variants = builder.variants()
+    # Seed by seed, so that an early look at the runs compares all.
+    runs = [plan_run(v.name, v.config, seed, output) for seed in plan.seeds for v in variants]
+    table = Table("", "fusion + head", "whole model", "solved for", "finished")
+    for variant in variants:
+        own = [run for run in runs if run.name == variant.name]
+        table.add_row(
+            variant.name,
+            f"{variant.joint_parameters:,}",
+            f"{variant.parameters:,}",
+            ", ".join(
+                f"{name.replace('.init_args', '')} {value}"
+                for name, value in variant.widths.items()
+            ),
+            f"{sum(run.finished for run in own)} of {len(own)}",
+        )
+    console.print(table)
+    if dry_run:
+        return False
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "lock").open("w") as lock:
+        _lock(lock, output)
+        fusions = [variant for variant in variants if variant.control is None]
+        costs = measure(builder, fusions, output / "costs.json", console)
+        devices = [] if builder.cli.trainer.strategy.root_device.type == "cpu" else _gpus()
+        shares = environments(jobs or len(devices) or 1, torch.get_num_threads(), devices)
+        failures = train(runs, shares, console)
+        questions, outcomes = read_outcomes(runs)
+        if not any(outcome.name in plan.fusions for outcome in outcomes) or questions is None:
+            console.print("No fusion has a finished run, so there is no report.")
+            return True
+        by_name = {outcome.name: outcome for outcome in outcomes}
+        named = {variant.name: variant for variant in variants}
+        comparison = Comparison(plan, named, questions, by_name, costs, failures)
+        path = write_report(comparison, output)
+    console.print(f"Report: {path} and {path.with_suffix('.md')}", soft_wrap=True)
+    return bool(failures)
+
+
+def _gpus() -> list[str]:
+    """As `CUDA_VISIBLE_DEVICES` names them."""
+    import torch
+
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return visible.split(",")
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _lock(file: IO[str], output: Path) -> None:
+    """Two at once would remove each other's unfinished runs."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise PlanError(f"{output}: another `vlm compare` is at work here.") from None

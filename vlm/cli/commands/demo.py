@@ -1,0 +1,178 @@
+"""`vlm demo`: the page with trained models, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm.pretrained.availability import check_hub
+
+if TYPE_CHECKING:
+    from vlm.inference import VQA
+
+HUB = "hf:"
+RUNS = Path("runs")
+AUTH = "VLM_DEMO_AUTH"
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Load the models and serve the page until it is interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="vlm demo",
+        description="Ask trained models about pictures in the browser; two or more are compared.",
+        epilog="examples:\n"
+        "  vlm demo runs/easy_vqa/RUN\n"
+        "  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "checkpoint",
+        nargs="*",
+        help="a .ckpt file made by `vlm fit`, a run's folder, or hf:NAME of a ViLT or BLIP model; "
+        "the newest run under runs/ if there is none",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="accept requests for this host name too, such as that of a reverse proxy; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        help=f"the login of visitors; the environment variable {AUTH} keeps it out of the process "
+        "list. Without one, if others can reach --host, a password is made and printed",
+    )
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of parts from outside vlm"
+    )
+    given = parser.parse_args(arguments)
+    if given.port is not None and not 0 <= given.port < 2**16:
+        parser.error(f"--port: got {given.port}; wanted a number from 0 to 65535.")
+    auth = given.auth or os.environ.get(AUTH)
+    if auth is not None and not all(auth.partition(":")):
+        parser.error(f"--auth: expected USER:PASSWORD, also in {AUTH}.")
+    for name in given.allow_host:
+        if not re.fullmatch(r"[\w.-]+|[0-9a-f:]+", name, re.ASCII | re.IGNORECASE):
+            parser.error(f"--allow-host: got {name!r}; expected a host name without a port.")
+    if find_spec("gradio") is None:
+        sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
+    try:
+        # Before torch is imported, which takes longer than to find out.
+        for name in given.checkpoint:
+            if name.startswith(HUB):
+                check_hub(name.removeprefix(HUB))
+        _check_device(given.device)
+        from vlm.demo.reader import Reader
+
+        reader = Reader()  # it starts while the models load
+        models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
+        # Gradio makes a folder for uploads; ours are in memory, so it is removed before the first.
+        with tempfile.TemporaryDirectory(prefix="vlm-demo-") as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+            from vlm.demo.asker import Asker
+            from vlm.demo.gate import Hosts, is_loopback
+            from vlm.demo.page import build_page
+            from vlm.demo.server import application, listen, serve
+            from vlm.demo.uploads import Uploads
+
+            if auth is None and not is_loopback(given.host):
+                auth = f"vlm:{secrets.token_urlsafe(12)}"
+                print(
+                    f"Visitors log in with this user and password: {auth!r} (--auth sets others).",
+                    flush=True,
+                )
+            uploads = Uploads()
+            page = build_page(Asker(models, reader), uploads)
+            connection = listen(given.host, given.port)
+            hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
+            app = application(page, uploads, hosts, auth)
+        try:
+            serve(app, connection, given.open)
+        finally:
+            reader.close()  # without waiting for an image that is being read
+    except (OSError, ValueError) as error:
+        sys.exit(f"vlm demo: {error}")
+
+
+def _check_device(device: str) -> None:
+    """Raise ValueError for a device that torch does not know, or this machine has not."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device: got {device!r}; wanted cpu or cuda ({reason}).") from error
+
+
+def newest_run() -> str:
+    """The folder of the run under `runs/` whose checkpoint is the newest.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from vlm.checkpoint.checkpoint import BEST, CheckpointError
+
+    found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
+    if not found:
+        raise CheckpointError(
+            f"there is no trained model under {RUNS}/; name a run's folder, or train one with "
+            f"`vlm fit -c configs/easy_vqa.yaml` (`make demo` does both)."
+        )
+    return str(max(found, key=lambda path: path.stat().st_mtime).parents[1])
+
+
+def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) -> dict[str, VQA]:
+    """Models by the names under which the demo shows them.
+
+    Args:
+        names: checkpoints, run folders, or names on the hub after `hf:`.
+        device: where to run.
+        trust: as for `vlm.load`.
+
+    Raises:
+        CheckpointError: a checkpoint that cannot be read.
+        OSError: a model of the hub that is not to be had.
+        ValueError: a model of the hub of another kind.
+    """
+    from vlm.inference import load
+
+    models: dict[str, VQA] = {}
+    for name in names:
+        if name.startswith(HUB):
+            from vlm.adapters import load_from_hub
+
+            vqa, label = load_from_hub(name.removeprefix(HUB), device), name.removeprefix(HUB)
+        else:
+            vqa = load(name, device, trust)
+            label = _label(vqa)
+            if label in models:
+                label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
+        while label in models:
+            label += " (again)"
+        models[label] = vqa
+    return models
+
+
+def _label(vqa: VQA) -> str:
+    """Models are told apart by their fusions, of which "Pooled" says too little."""
+    from vlm.fusion import Pooled
+
+    fusion = vqa.model.fusion
+    return type(fusion.merge if isinstance(fusion, Pooled) else fusion).__name__

@@ -1,0 +1,82 @@
+"""`vlm explain`: why a model gives its answer, as a picture and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.explain.case import Case
+from vlm.explain.drawing import draw, stack
+from vlm.explain.explainer import explain_case, make_case, methods_for
+from vlm.explain.explanation import Explanation
+from vlm.explain.methods import METHODS, Occlusion
+from vlm.image.load import ImageError
+from vlm.image.regions import RegionTransform
+from vlm.inference import load, question_warnings
+
+
+def explain_command(arguments: Sequence[str]) -> None:
+    """Write OUTPUT.png and OUTPUT.json, and print what they say of the words."""
+    parser = argparse.ArgumentParser(
+        prog="vlm explain",
+        description="Show which words and which parts of the picture an answer rests on.",
+        epilog='example: vlm explain runs/easy_vqa/RUN photo.png "What color is the shape?"',
+    )
+    parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
+    parser.add_argument("image", help="a picture file")
+    parser.add_argument("question")
+    parser.add_argument(
+        "--method", choices=METHODS, default=Occlusion.name, help="(default %(default)s)"
+    )
+    parser.add_argument("--answer", help="explain this answer instead of the model's own")
+    parser.add_argument("--choices", nargs="+", help="of a multiple-choice question")
+    parser.add_argument("--all-methods", action="store_true", help="compare all that fit the model")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("explanation"),
+        help="where to write, without the ending (default %(default)s)",
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="run the code of parts from outside vlm"
+    )
+    given = parser.parse_args(arguments)
+    output = re.sub(r"\.(png|json)$", "", str(given.output))  # both are written
+    png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))
+    try:
+        model = load(given.checkpoint, trust=given.trust).model
+        for warning in question_warnings(model.text_encoder.tokenizer, given.question):
+            print(f"warning: {warning}", file=sys.stderr)
+        case = make_case(model, given.image, given.question, given.answer, given.choices)
+        png.parent.mkdir(parents=True, exist_ok=True)  # before what may take minutes
+        found = _all(case) if given.all_methods else [explain_case(case, METHODS[given.method]())]
+        photo = None if isinstance(model.image_encoder.transform, RegionTransform) else given.image
+        stack([draw(explanation, photo) for explanation in found]).save(png)
+        plain = [explanation.as_dict() for explanation in found]
+        content = json.dumps(plain if given.all_methods else plain[0]) + "\n"
+        text.write_text(content, encoding="utf-8")
+    except (CheckpointError, ImageError, OSError, ValueError) as error:
+        sys.exit(f"vlm explain: {error}")
+    for explanation in found:
+        print(f"{explanation.answer}  ({explanation.method}, {1000 * explanation.seconds:.0f} ms)")
+        for word, relevance in zip(explanation.words, explanation.word_relevance, strict=True):
+            print(f"{relevance:+10.3f}  {word}")
+    print(f"{png}\n{text}")
+
+
+def _all(case: Case) -> list[Explanation]:
+    """By every method that fits the model; one that proves not to is told of and left out."""
+    found = []
+    for name in methods_for(case.model):
+        try:
+            found.append(explain_case(case, METHODS[name]()))
+        except ValueError as error:
+            if name == Occlusion.name:  # it fits all: the mistake is in what was asked
+                raise
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found

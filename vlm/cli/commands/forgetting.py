@@ -1,0 +1,110 @@
+"""`vlm forgetting`: from runs to a report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HELP = """\
+Measure what fine-tuning did to each pretrained encoder of a run: classes of the original classifier
+on held photos, representations layer by layer, neighbours of words, similarity of sentences; and
+set it against VQA accuracy, for several runs and for weights between before and after.
+"""
+EXAMPLES = """\
+examples:
+  vlm forgetting RUN
+  vlm forgetting RUN --photos my_photos/ --no-accuracy
+  vlm forgetting frozen=RUN1 full=RUN2 lora=RUN3 --interpolate 0 0.25 0.5 0.75 1
+
+The runs' data are read as their config.yaml says; further options are those of `vlm fit`, such as
+--data.root=FOLDER. docs/forgetting.md says what each measure means.
+Exit code 1 if runs, weights or photos cannot be read, 2 if the command is wrong.
+"""
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def forgetting(arguments: Sequence[str]) -> None:
+    """Run the command."""
+    parser = _parser()
+    given, options = parser.parse_known_args(arguments)
+    if strange := [o for o in options if not o.startswith("--data.")]:
+        parser.error(f"unknown: {' '.join(strange)}; wanted options of its own, or --data....")
+    for name, least in (("batch_size", 8), ("neighbours", 1), ("max_photos", 8)):
+        if getattr(given, name) < least:
+            option = name.replace("_", "-")
+            parser.error(f"--{option}: got {getattr(given, name)}; wanted {least} or more")
+    alphas = given.interpolate if given.interpolate != [] else list(ALPHAS)
+    if wrong := [alpha for alpha in alphas or () if not 0 <= alpha <= 1]:
+        parser.error(f"--interpolate: got {wrong[0]:g}; wanted shares from 0 (before) to 1 (after)")
+    named = [_named(text) for text in given.runs]
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.checkpoint.checkpoint import CheckpointError
+    from vlm.datasets.errors import DataError
+    from vlm.image.load import ImageError
+    from vlm.studies.forgetting.heads import HeadError
+    from vlm.studies.forgetting.measure import measure
+    from vlm.studies.forgetting.report import write_report
+    from vlm.studies.forgetting.run import read_run
+    from vlm.studies.forgetting.study import Settings
+
+    settings = Settings(
+        split=None if given.no_accuracy else given.split,
+        alphas=tuple(alphas or ()),
+        photos=given.photos,
+        most_photos=given.max_photos,
+        probe=given.probe,
+        sentences=given.sentences,
+        neighbours=given.neighbours,
+        batch_size=given.batch_size,
+        data=tuple(options),
+        trust=given.trust,
+    )
+    try:
+        runs = [read_run(path, name) for name, path in named]
+        names = [run.name for run in runs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            parser.error(f"runs: two are called {twice[0]}; name them, as in before=RUN after=RUN")
+        study = measure(runs, settings)
+        path = write_report(study, given.output, shlex.join(["vlm", "forgetting", *arguments]))
+    except (CheckpointError, DataError, HeadError, ImageError, OSError, ValueError) as error:
+        sys.exit(f"vlm forgetting: {error}")
+    print(f"Report: {path} and {path.with_suffix('.md')}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vlm forgetting",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="a run's folder or a checkpoint in it, or NAME=RUN")
+    add(
+        "--interpolate",
+        nargs="*",
+        type=float,
+        metavar="ALPHA",
+        help="also measure encoders between before (0) and after (1) (0 0.25 0.5 0.75 1)",
+    )
+    add("--photos", type=Path, help="folder of photos (the data set's test pictures)")
+    add("--max-photos", type=int, default=1000, help="that are looked at (default %(default)s)")
+    add("--probe", type=Path, help=".safetensors with weight and bias, for the original classifier")
+    add("--sentences", type=Path, help="a sentence a line, or two that mean the same with a tab")
+    add("--neighbours", type=int, default=10, help="of a word (default %(default)s)")
+    add("--split", choices=("validation", "test"), default="validation", help="for VQA accuracy")
+    add("--no-accuracy", action="store_true", help="measure the encoders alone")
+    add("--batch-size", type=int, default=32, help="photos at a time (default %(default)s)")
+    add("--output", type=Path, default=Path("forgetting"), help="folder (default %(default)s)")
+    add("--trust", action="store_true", help="run the code of parts from outside vlm")
+    return parser
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    name, equals, path = text.partition("=")
+    # A path may have such a sign too.
+    return (name, path) if equals and not Path(text).exists() else (None, text)

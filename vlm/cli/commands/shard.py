@@ -1,0 +1,66 @@
+"""`vlm shard`: the pictures of a configuration's data, written to tar shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+
+from vlm.cli.data_only import read_data
+from vlm.data.shards.index import INDEX, ShardIndex
+from vlm.data.shards.writer import images_of, write_shards
+from vlm.datasets.errors import DataError
+
+EXAMPLES = """\
+examples:
+  vlm shard configs/easy_vqa.yaml shards/
+  vlm shard configs/easy_vqa.yaml shards/ --data=configs/data/vqa_v2.yaml --data.root=/data/vqa_v2
+  vlm fit -c configs/easy_vqa.yaml --data.pictures.shards.path=shards/
+
+Further options are those of `vlm fit`. What FOLDER has already is not written again: run the same
+command again to go on after an interruption, or with another configuration to add its pictures.
+Exit code 1 if a picture cannot be read, 2 if the configuration is wrong.
+"""
+
+
+def shard(arguments: Sequence[str]) -> None:
+    """Run the command; mistakes in the data end in one line and exit code 1."""
+    parser = argparse.ArgumentParser(
+        prog="vlm shard",
+        description="Write the pictures of a data set to tar shards (WebDataset's layout), with an "
+        "index beside them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="a configuration of `vlm fit`")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the shards go")
+    parser.add_argument(
+        "--shard-mb", type=int, default=256, help="a shard's size in megabytes (default 256)"
+    )
+    given, options = parser.parse_known_args(arguments)
+    if given.shard_mb < 1:
+        parser.error(f"--shard-mb: got {given.shard_mb}; wanted 1 or more")
+    data = read_data("vlm shard", given.config, options).datamodule
+    try:
+        images = images_of(data, lambda reason: print(f"Left out: {reason}", file=sys.stderr))
+        with Progress(transient=True) as progress:
+            task = progress.add_task("Writing pictures", total=len(images))
+            written = write_shards(
+                images,
+                given.folder,
+                given.shard_mb * 10**6,
+                lambda done: progress.update(task, completed=done),
+            )
+        index = ShardIndex(given.folder / INDEX)
+    except (DataError, OSError) as error:
+        sys.exit(f"vlm shard: {error}")
+    size = sum(one.size for one in index.shards)
+    print(
+        f"{given.folder}: {written:,} pictures written; {len(index):,} are there now, shards: "
+        f"{len(index.shards):,}, together {size / 10**6:,.1f} MB. "
+        f"Use them with --data.pictures.shards.path={given.folder}"
+    )

@@ -1,0 +1,54 @@
+"""The data of a configuration, for commands that need no model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from vlm.cli.error_messages import explain
+from vlm.cli.option_names import option_names
+from vlm.cli.training_cli import VQACLI, ConciseParser, ConfigError
+from vlm.data.datamodule import VQADataModule
+
+
+class DataOnly(VQACLI):
+    """Attributes:
+    datamodule: of the configuration.
+    """
+
+    def _set_seed(self) -> None:
+        pass
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        parser = ConciseParser()
+        parser.add_argument("--data", type=VQADataModule)
+        config = parser.parse_object({"data": self.config.fit.data})
+        try:
+            self.datamodule = parser.instantiate_classes(config).data
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def after_instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def read_data(command: str, config: str, options: Sequence[str]) -> DataOnly:
+    """Build the data; a wrong configuration ends the process with 2.
+
+    Args:
+        command: who asks, for the error.
+        config: a configuration of `vlm fit`.
+        options: further ones of `vlm fit`.
+    """
+    try:
+        return DataOnly(["fit", "-c", config, *options])
+    except ConfigError as error:
+        message = explain(str(error), option_names())
+        print(f"{command} ({config}): {message}", file=sys.stderr)
+        sys.exit(2)

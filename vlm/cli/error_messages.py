@@ -1,0 +1,110 @@
+"""From the parser's messages to a few lines with the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pydoc
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from vlm.fusion import Merge
+
+PART_MODULES = ("vlm.data", "vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
+SHORT_NAMES = (*PART_MODULES, "torch.optim", "lightning.pytorch.callbacks")
+"""Whose classes need no module before their name."""
+MEANT = "Did you mean "
+
+
+def explain(message: str, known_options: Iterable[str]) -> str:
+    """Shorten a parser's message to a line and add the name that was probably meant.
+
+    Args:
+        message: of the parser.
+        known_options: the options of the command, such as `trainer.max_epochs`.
+    """
+    if MEANT in message:  # the parser of a part knows its options, and has said it
+        return _shorten(message)
+    if hint := _hint_of_merge(message):
+        return f"{_shorten(message)}. {hint}"
+    return _shorten(message) + did_you_mean(_nearest(message, list(known_options)))
+
+
+def did_you_mean(name: str | None) -> str:
+    """A second sentence for a message, where there is something to suggest."""
+    return f". {MEANT}{name}?" if name else ""
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was probably meant; the first one of several that are equally near."""
+
+    def nearness(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, candidate, name).ratio()
+
+    near = max(candidates, key=nearness, default="")
+    return near if nearness(near) >= 0.6 else None
+
+
+def _shorten(message: str) -> str:
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    # What a value of another type would have had to be only confuses: None for an optional one,
+    # a file for a class path.
+    lines = [
+        line
+        for line in lines
+        if line
+        and not re.match(
+            r"Expected a (path but|<class 'NoneType'>)|Given value type|Subtypes", line
+        )
+        and not re.match(r"Errors:|Given value: (Namespace|NestedArg)", line)
+        and not re.match(r"Subclass types expect|a class path \(|a dict with", line)
+    ]
+    text = " ".join(lines).replace("Does not validate against any of the Union subtypes ", "")
+    text = re.sub(
+        r"Unexpected import path format: (\S+\.ya?ml)", r"\1: there is no such file.", text
+    )
+    text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
+    return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
+
+
+def _nearest(message: str, known_options: list[str]) -> str | None:
+    if found := re.search(
+        r"(?:does not accept option|unrecognized arguments:) '?(?:--)?([\w.]+)", message
+    ):
+        return closest(found[1], known_options)
+    if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
+        return closest(found[1], re.findall(r"[\w-]+", found[2]))
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+        module, name = found[1], found[2]
+        near = closest(name, _public(module))
+        return f"{module}.{near}" if near else None
+    if found := re.search(r"Expected a dot import path string: (\w+)", message):
+        return closest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
+    if found := re.search(r"(?:Got|Given) value: (\S+)", message):
+        choices = " ".join(re.findall(r"typing\.Literal\[(.*?)\]", message))
+        return closest(found[1], re.findall(r"[\w-]+", choices))
+    return None
+
+
+def _public(module: str) -> list[str]:
+    loaded: Any = importlib.import_module(module)
+    folders = [name.removeprefix("vlm.") for name in PART_MODULES] if module == "vlm" else []
+    return [*getattr(loaded, "__all__", dir(loaded)), *folders]
+
+
+def _hint_of_merge(message: str) -> str | None:
+    found = re.search(
+        r"Import path ([\w.]+) does not correspond to a subclass of Fusion|"
+        r'fusion":\s[^"]*Expected a dot import path string: (\w+)',
+        message,
+    )
+    path = found and (found[1] or f"vlm.fusion.{found[2]}")
+    asked = pydoc.locate(path) if path else None
+    if inspect.isclass(asked) and issubclass(asked, Merge):
+        return (
+            f"It is a merge, of two vectors: give it as --model.fusion=vlm.fusion.Pooled "
+            f"--model.fusion.merge={path}"
+        )
+    return None

@@ -1,0 +1,58 @@
+"""The parser of the training commands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from vlm.cli.error_messages import closest, did_you_mean
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, in one line."""
+
+
+class ConciseParser(LightningArgumentParser):
+    """Says what is wrong in a line, instead of after a page of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # `--trainer.max_epoch` must not pass for `--trainer.max_epochs` on the command line when
+        # the same key is an error in a file.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse_args(*args, **kwargs)
+        except ConfigError:
+            raise
+        except Exception as error:  # of a file that is no text, or a value nobody thought of
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"the configuration cannot be read ({type(error).__name__}: {reason:.300})"
+            ) from error
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        # A part has a parser of its own, so these are the options of its class and no others.
+        if found := re.search(r"^(?:Option '|unrecognized arguments: --)([\w.]+)", message):
+            message += did_you_mean(closest(found[1], self._own_options()))
+        raise ConfigError(_without_false_loop(message, ex)) from ex
+
+    def _own_options(self) -> list[str]:
+        names = [action.dest for action in self._actions if not action.dest.endswith("help")]
+        return names + [f"init_args.{name}" for name in names]
+
+
+def _without_false_loop(message: str, error: BaseException | None) -> str:
+    """The mistake in a part's file, in the place of the loop that jsonargparse reports.
+
+    Where a file does not fit its class it is read once more while it still counts as being read,
+    and that second error hides the first.
+    """
+    while error is not None:
+        loop = re.fullmatch(r"Config file loop detected: .* -> (.*)", str(error))
+        if loop and error.__context__ is not None:
+            return message.replace(loop[0], f"{loop[1]}: {error.__context__}")
+        error = error.__cause__
+    return message

@@ -1,0 +1,1 @@
+"""The contract between the parts, and what every other folder needs."""

@@ -1,0 +1,35 @@
+"""A batch: unique pictures, the questions about them, and who asks about which."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vlm.core.choices import Choices
+from vlm.core.features import Features
+
+
+class Batch(NamedTuple):
+    """Questions with the pictures they are about; each picture is there (and encoded) once.
+
+    Attributes:
+        images: (U, 3, H, W) uint8, the unique pictures; or `Features` of U pictures' regions.
+        image_index: (Q,) int64 in [0, U), the picture of each question.
+        words: (Q, L) int64 token ids, padded at the end.
+        words_mask: (Q, L) bool, True = a real token.
+        targets: what the head's loss compares with, or None where answers are not known.
+        ids: the questions' ids, Q strings.
+        total: number of questions in the global batch, over all processes; the loss is the sum
+            over questions divided by it. Infinite for questions of another process.
+        choices: the questions' candidate answers, or None where the head takes none.
+    """
+
+    images: Tensor | Features
+    image_index: Tensor
+    words: Tensor
+    words_mask: Tensor
+    targets: Any
+    ids: list[str]
+    total: float
+    choices: Choices | None = None

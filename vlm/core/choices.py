@@ -1,0 +1,103 @@
+"""The candidate answers of multiple-choice questions, as a part of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlm.core.features import Features
+from vlm.core.padding import distinct, padded
+from vlm.text.tokenizer import Tokenizer
+
+
+class Choices(NamedTuple):
+    """The candidates of Q questions; each different text is there (and encoded) once.
+
+    Attributes:
+        words: (K, L) int64 token ids of the different texts, padded at the end.
+        words_mask: (K, L) bool, True = a real token.
+        text_index: (Q, N) int64 in [0, K), the text of each candidate; 0 in the padding.
+        mask: (Q, N) bool, True = a real candidate; N is the most that a question has.
+        texts: the candidates of each question, in the order they were given.
+        features: of the K texts, once `VQAModel` has encoded them.
+    """
+
+    words: Tensor
+    words_mask: Tensor
+    text_index: Tensor
+    mask: Tensor
+    texts: list[list[str]]
+    features: Features | None = None
+
+
+def make_choices(choices: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Choices:
+    """Put the candidates of Q questions together.
+
+    Args:
+        choices: at least one text for each question.
+        tokenizer: of the text encoder that will read them.
+
+    Raises:
+        ValueError: a question without choices.
+    """
+    for number, given in enumerate(choices, start=1):
+        if not given:
+            raise ValueError(
+                f"choices of question {number}: got {given!r}; wanted texts to choose from."
+            )
+    # Questions often have the same choices, and different lists the same texts.
+    lists, list_of = distinct(map(tuple, choices))
+    texts, text_of = distinct(chain.from_iterable(lists))
+    numbers = iter(text_of)
+    index, mask = padded([list(islice(numbers, len(given))) for given in lists])
+    rows = torch.tensor(list_of, dtype=torch.long)
+    words, words_mask = tokenizer(texts)
+    return Choices(
+        words=words,
+        words_mask=words_mask,
+        text_index=index[rows],
+        mask=mask[rows],
+        texts=[list(given) for given in choices],
+    )
+
+
+def mistake_in(choices: Sequence[object]) -> str | None:
+    """What is wrong with the candidates of one question, as the rest of a sentence.
+
+    They are compared to the letter, as answers are.
+
+    >>> mistake_in(["a cat", "a dog"])
+    >>> mistake_in(["a cat", "a cat"])
+    "the choice 'a cat' stands there twice; wanted each once."
+    """
+    mistake = mistake_among(choices)
+    if mistake is None and len(choices) < 2:
+        return f"got the choices {_short(choices)}; wanted two at least, or none to choose from."
+    return mistake
+
+
+def mistake_among(choices: Sequence[object]) -> str | None:
+    """The same where one candidate alone may be judged.
+
+    >>> mistake_among(["a cat"])
+    >>> mistake_among(["a cat", ""])
+    "got an empty choice in ['a cat', '']; wanted some text in each."
+    """
+    for text in choices:
+        if not isinstance(text, str):
+            return f"got the choice {text!r:.80}; wanted texts."
+        if not text.strip():
+            return f"got an empty choice in {_short(choices)}; wanted some text in each."
+    if len(set(choices)) < len(choices):
+        twice = next(text for text in choices if choices.count(text) > 1)
+        return f"the choice {twice!r:.80} stands there twice; wanted each once."
+    return None
+
+
+def _short(choices: Sequence[object]) -> str:
+    text = repr(list(choices))
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,32 @@
+"""Public names of a package, imported when they are first used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], Sequence[str]]]:
+    """The `__getattr__` and `__dir__` of a package whose names are imported on first use.
+
+    Args:
+        package: its `__name__`.
+        modules: the module of each name, relative to the package; "" where the name is a module.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{modules[name] or name}")
+        value = getattr(module, name) if modules[name] else module
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> Sequence[str]:
+        return sorted(modules)
+
+    return get, names

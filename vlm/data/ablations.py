@@ -1,0 +1,71 @@
+"""Data with one side taken away: what a model reaches without seeing, or without being asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from vlm.core.features import Features
+from vlm.datasets.table import image_groups, with_column
+from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
+
+Control = Literal["question_only", "image_only", "image_shuffled"]
+"""question_only: every picture is the same grey. image_only: every question is the same word.
+image_shuffled: each picture's questions are asked about another picture of the split."""
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+SAME_QUESTION = "unknown"
+"""One word, known or not, and not an empty question: a fusion that looks at the picture through
+the words would see nothing at all with none."""
+
+
+def check_control(control: str | None) -> None:
+    """Raise ValueError unless it is None or one of `CONTROLS`."""
+    if control is not None and control not in CONTROLS:
+        raise ValueError(f"control: got {control!r}; wanted one of {', '.join(CONTROLS)}, or None.")
+
+
+def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
+    """The questions of a split as the model is to see them; ids and answers stay.
+
+    Args:
+        table: questions (`vlm.datasets.table.SCHEMA`).
+        control: what is taken away.
+        seed: of the shuffled pictures.
+    """
+    if control == "image_only":
+        questions = pa.array([SAME_QUESTION] * len(table), pa.string())
+        return with_column(table, "question", questions)
+    if control == "image_shuffled":
+        return with_column(table, "image", pa.array(_other_images(table, seed), pa.string()))
+    return table
+
+
+def _other_images(table: pa.Table, seed: int) -> list[str]:
+    """Another picture for each question, the same for all questions about one picture."""
+    groups = image_groups(table)
+    paths = table["image"].to_pylist()
+    path_of = {int(group): path for group, path in zip(groups, paths, strict=True)}
+    order = np.random.default_rng(seed).permutation(len(path_of))
+    # One cycle through all pictures, so that none of several keeps its own.
+    other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    return [path_of[other[int(group)]] for group in groups]
+
+
+class BlankImages:
+    """Every picture is the same and shows nothing; none is read.
+
+    Args:
+        transform: of the model's image encoder.
+    """
+
+    def __init__(self, transform: ImageTransform | RegionTransform) -> None:
+        self.transform = transform
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features:
+        return self.transform.blank(len(paths))

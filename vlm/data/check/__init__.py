@@ -1,0 +1,1 @@
+"""`vlm check-data`: every mistake in a data set."""

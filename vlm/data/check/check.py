@@ -1,0 +1,338 @@
+"""Everything that is wrong with a data set, found before any training."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations, islice
+
+import numpy as np
+import pyarrow as pa
+
+from vlm.data.check.duplicates import alike_answers, confused_questions
+from vlm.data.check.images import unreadable
+from vlm.data.check.result import DataCheck, SplitSummary
+from vlm.data.compatibility_choices import choice_mistakes
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.shared_questions import shared_rows
+from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.table import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
+from vlm.evaluation.baselines import best_scores, compute_floors
+from vlm.heads.base import AnswerKind
+from vlm.heads.vocabulary import AnswerVocabulary
+from vlm.text.tokenizer import split_words
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
+
+
+def check_data(
+    data: VQADataModule,
+    limit: int = 10,
+    images: bool = True,
+    kind: AnswerKind = "vocabulary",
+    choices: bool = False,
+    in_order: bool | None = True,
+) -> DataCheck:
+    """Read everything and note every problem.
+
+    Memory grows with the number of different answers and questions, and by a few bytes for each
+    row, but not with the rows' content.
+
+    Args:
+        data: as a training would get it.
+        limit: so many problems of a kind are kept; all are counted.
+        images: whether to read the pictures too.
+        kind: how the model answers; floors and ceiling are those of answering so.
+        choices: whether it learns from each question's choices too, though it may answer otherwise
+            (`MultiTask`). If so, or if it answers from them, they must be there with the answer
+            among them.
+        in_order: whether the model reads the training questions' words in their order, or as a bag;
+            None if it reads something else, such as pieces of words.
+    """
+    return _Check(data, limit, kind).run(images, choices or kind == "choices", in_order)
+
+
+class _Check:
+    def __init__(self, data: VQADataModule, limit: int, kind: AnswerKind) -> None:
+        self.data, self.limit, self.kind = data, limit, kind
+        self.found = DataCheck(Problems(limit), Problems(limit), kind=kind)
+        self.tables: dict[Split, pa.Table] = {}
+        # The first row of each different image, and that image's hash.
+        self.first: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
+
+    def run(self, images: bool, choices: bool, in_order: bool | None) -> DataCheck:
+        self._read()
+        for split in self.tables:
+            self._summarize(split)
+            self._name_unused(split)
+        self._alike_answers()
+        if in_order is not None and len(self.tables.get("train", ())):
+            self._confused_questions(in_order)
+        self._floors(self._wrong_choices() if choices else set())
+        self._shared("image", not self.data.shared_images)
+        self._shared("group", True)
+        self._shared_questions()
+        if images:
+            self._read_images()
+        return self.found
+
+    def _read(self) -> None:
+        with collecting(self.found.errors):
+            for split in SPLITS:
+                try:
+                    if self.data.has(split):
+                        self.tables[split] = self.data.table(split)
+                except TooFewError as error:
+                    if not self.found.errors.counts:
+                        self.found.errors.add_once(error.kind, str(error))
+                except (DataError, OSError) as error:
+                    # A file that cannot be read, or cut, fails for each of its splits.
+                    self.found.errors.add_once(getattr(error, "kind", DataError.kind), str(error))
+
+    def _summarize(self, split: Split) -> None:
+        table = self.tables[split]
+        summary = self.found.splits[split] = SplitSummary(len(table))
+        images, questions = array("q"), array("q")
+        for image, question, answers in stream(table, "image", "question", "answers"):
+            images.append(hash(image))
+            questions.append(hash(question))
+            summary.words[len(split_words(question))] += 1
+            if answers is not None:
+                summary.answered += 1
+                summary.answers.update(answers)
+        summary.different = _different(questions)
+        del questions  # before more is made of the images
+        self.first[split] = np.unique(np.asarray(images, np.int64), return_index=True)
+        summary.images = len(self.first[split][0])
+        if summary.words[0]:
+            self._note(
+                self.found.warnings,
+                "question without a word",
+                split,
+                "question",
+                (not split_words(question) for (question,) in stream(table, "question")),
+                lambda row: f"got {row['question']!r}, of which the model reads nothing.",
+            )
+        # All of a test's answers may be unknown.
+        if summary.answered < len(table) and (summary.answered or split in SPLITS[:2]):
+            self._note(
+                self.found.errors,
+                "no answer",
+                split,
+                "answers",
+                table["answers"].is_null().to_numpy(),
+                lambda row: "there is no answer; training, validation and test need one.",
+            )
+
+    def _name_unused(self, split: Split) -> None:
+        about = self.tables[split].schema.metadata or {}
+        file = source_of(self.tables[split]) or split
+        if unused := json.loads(about.get(UNUSED.encode(), "[]")):
+            self.found.unused[file] = unused
+        if said := about.get(MEANT.encode()):
+            self.found.warnings.add_once("unread column", f"{file}: {said.decode()}")
+
+    def _alike_answers(self) -> None:
+        """Only if an option merges them: the metrics of official sets have their own rules."""
+        if getattr(self.data, "merge_answers", None) is not False:
+            return
+        answers: Counter[str] = sum((s.answers for s in self.found.splits.values()), Counter())
+        for group in alike_answers(answers):
+            counts = ", ".join(f"{answer!r} ({count:,} times)" for answer, count in group)
+            self.found.warnings.add(
+                "answers that look alike",
+                f"{counts} are different answers; --data.merge_answers=true merges them (lower "
+                f"case, no final full stop).",
+            )
+
+    def _confused_questions(self, in_order: bool) -> None:
+        rare = self.data.vocabulary.min_word_count > 1
+        known = set(self.data.words) if rare else None
+
+        def read(question: str) -> tuple[str, ...]:
+            words = split_words(question)
+            if known is not None:
+                words = [word if word in known else "" for word in words]
+            return tuple(words if in_order else sorted(words))
+
+        table, kind = self.tables["train"], "questions that the model cannot tell apart"
+        pairs = confused_questions(table, read)
+        for first, second in islice(pairs, self.limit):
+            one, other = self._row("train", first), self._row("train", second)
+            self.found.warnings.add(
+                kind,
+                f"{self._where('train', 'question', other)}: the model reads {other['question']!r} "
+                f"like {one['question']!r}, which is about the same image and answered "
+                f"{_short(set(one['answers']))} instead of {_short(set(other['answers']))}.",
+            )
+        self.found.warnings.add_unsaid(kind, sum(1 for _ in pairs))
+
+    def _wrong_choices(self) -> set[Split]:
+        """Note what is wrong with the choices; the splits where anything is."""
+        wrong = set()
+        for split, table in self.tables.items():
+            # Asked and not scored, only the head that answers counts.
+            asked = split == "predict" or not (
+                split in SPLITS[:2] or self.found.splits[split].answered
+            )
+            if asked and self.kind != "choices":
+                continue
+            for number, kind, message in choice_mistakes(table):
+                wrong.add(split)
+                if self.found.errors.counts[kind] < self.limit:
+                    where = self._where(split, "choices", self._row(split, number))
+                    self.found.errors.add(kind, f"{where}: {message}")
+                else:
+                    self.found.errors.add_unsaid(kind, 1)
+        return wrong
+
+    def _floors(self, wrong_choices: set[Split]) -> None:
+        """Floors and ceiling of the model's kind of answers; with a vocabulary what it lacks."""
+        train = self.tables.get("train")
+        if train is None or not self.found.splits["train"].answered:
+            return
+        answers: list[str] | None = None
+        if self.kind == "vocabulary":
+            try:
+                self.found.vocabulary = AnswerVocabulary(self.data.answers)
+            except ValueError as error:
+                self.found.errors.add("no answer vocabulary", str(error))
+                return
+            answers = self.found.vocabulary.answers
+        choose = self.kind == "choices"
+        if train["answers"].null_count:
+            train = with_rows(train, train["answers"].is_valid().to_numpy())
+        for split, summary in self.found.splits.items():
+            if not 0 < summary.answered == summary.questions or (choose and split in wrong_choices):
+                continue
+            table, score = self.tables[split], self.data.score
+            if split == "train":  # whose floors would be those of answers it was made from
+                scores = {"ceiling": best_scores(table, answers, score, choose)}
+            else:
+                floors = compute_floors(train, table, answers, score, choose)
+                scores = {
+                    "majority": floors.majority,
+                    "question_only": floors.question_only,
+                    "ceiling": floors.ceiling,
+                }
+            summary.floors = {name: float(np.mean(values)) for name, values in scores.items()}
+            impossible = np.asarray(scores["ceiling"]) == 0
+            summary.unanswerable = int(impossible.sum())
+            if self.kind == "vocabulary":
+                self._note(
+                    self.found.warnings,
+                    "answer outside the vocabulary",
+                    split,
+                    "answers",
+                    impossible,
+                    lambda row: f"the model cannot give {_short(set(row['answers']))}.",
+                )
+
+    def _shared(self, column: str, wrong: bool) -> None:
+        """What stands in two splits that should not."""
+        hashes = {split: self._hashes(split, column) for split in self.tables}
+        for one, other in combinations(self.tables, 2):
+            common, rows, others = np.intersect1d(
+                hashes[one][0], hashes[other][0], return_indices=True
+            )
+            there = [int(hashes[one][1][row]) for row in rows[: self.limit]]
+            here = [int(hashes[other][1][row]) for row in others[: self.limit]]
+            problems = self.found.errors if wrong else self.found.warnings
+            kind = f"{column} in two splits"
+            for first, second in zip(there, here, strict=True):
+                row = self._row(one, first)
+                problems.add(
+                    kind,
+                    f"{self._where(other, column, self._row(other, second))}: {row[column]!r} "
+                    f"is in {one} too ({self._where(one, column, row)}).",
+                )
+            problems.add_unsaid(kind, len(common) - len(there))
+
+    def _shared_questions(self) -> None:
+        """Report questions that are both trained on and scored."""
+        train = self.tables.get("train")
+        wrong = self.data.refuses_shared_questions
+        problems = self.found.errors if wrong else self.found.warnings
+        for split in ("validation", "test"):
+            if train is None or split not in self.tables:
+                continue
+            rows, known = shared_rows(self.tables[split], train)
+            for row, other in zip(rows[: self.limit], known[: self.limit], strict=True):
+                found = self._row(split, int(row))
+                problems.add(
+                    "question in two splits",
+                    f"{self._where(split, 'question', found)}: {found['question']!r:.80} about the "
+                    f"same image is in train too "
+                    f"({self._where('train', 'question', self._row('train', int(other)))}).",
+                )
+            problems.add_unsaid("question in two splits", max(0, len(rows) - self.limit))
+
+    def _hashes(self, split: Split, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of the different values, and the first row of each."""
+        if column == "image":
+            return self.first[split]
+        table = self.tables[split]
+        rows = np.flatnonzero(table[column].is_valid().to_numpy())
+        values = (value for (value,) in stream(table, column) if value is not None)
+        unique, first = np.unique(np.fromiter(map(hash, values), np.int64), return_index=True)
+        return unique, rows[first]
+
+    def _read_images(self) -> None:
+        try:
+            pictures = self.data.open_pictures
+        except DataError as error:
+            self.found.errors.add("unreadable data", str(error))
+            return
+        seen = np.empty(0, np.int64)
+        for split, table in self.tables.items():
+            hashes, rows = self.first[split]
+            new = rows[~np.isin(hashes, seen)]
+            seen = np.union1d(seen, hashes)
+            for row, reason in unreadable(pictures, table, new, split):
+                where = self._where(split, "image", row)
+                self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
+        # Those of rows that are left out for something else: nobody wants to be told in two rounds.
+        noted = self.found.errors.pictures
+        left = pa.table({"image": [*noted], "place": [*noted.values()], "id": [*noted]})
+        new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))
+        for row, reason in unreadable(pictures, left, new, "other"):
+            self.found.errors.add(f"{reason.kind} image", f"{row['place']}: {reason}")
+
+    def _note(
+        self,
+        problems: Problems,
+        kind: str,
+        split: Split,
+        column: str,
+        wrong: Iterable[bool] | np.ndarray,
+        message: Callable[[dict], str],
+    ) -> None:
+        """Note the rows that are wrong."""
+        rows: Iterator[int] = (row for row, is_wrong in enumerate(wrong) if is_wrong)
+        for number in islice(rows, self.limit):
+            row = self._row(split, number)
+            problems.add(kind, f"{self._where(split, column, row)}: {message(row)}")
+        problems.add_unsaid(kind, sum(1 for _ in rows))
+
+    def _row(self, split: Split, number: int) -> dict:
+        return self.tables[split].slice(number, 1).to_pylist()[0]
+
+    def _where(self, split: Split, column: str, row: dict) -> str:
+        names = self.tables[split].schema.metadata or {}  # of Arrow, so in bytes
+        column = names.get(column.encode(), column.encode()).decode()
+        place = row["place"] or source_of(self.tables[split]) or split
+        return f"{place}, column {column!r} (id {row['id']!r})"
+
+
+def _different(hashes: array[int]) -> int:
+    """How many different ones there are; they are sorted where they are."""
+    numbers = np.asarray(hashes, np.int64)
+    numbers.sort()
+    return int((numbers[1:] != numbers[:-1]).sum()) + bool(len(numbers))
+
+
+def _short(answers: set[str]) -> str:
+    text = ", ".join(map(repr, sorted(answers)))
+    return text if len(text) <= 80 else text[:77] + "..."

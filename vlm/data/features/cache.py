@@ -1,0 +1,293 @@
+"""A frozen image encoder's features, made once for each picture and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from vlm import __version__
+from vlm.data.features.digests import Digests
+from vlm.data.features.segments import segments, write_segment
+from vlm.data.features.store import FeatureStore
+from vlm.data.images.store import load_picture
+from vlm.core.lock import locked
+from vlm.data.images.sources import OpenPictures
+from vlm.datasets.errors import DataError
+from vlm.core.whole_file import SUFFIX, write_whole
+from vlm.core.features import Features
+from vlm.image.base import PictureEncoder
+from vlm.image.load import ImageError
+
+SEGMENT_BYTES = 64 * 2**20
+"""Of a file's features, about; so much is lost when the filling is interrupted."""
+ABOUT = "encoder.json"
+
+
+class FeatureCache:
+    """The features of one image encoder, of any data set's pictures.
+
+    In the folder each encoder has one of its own, named by the digest of its weights, its
+    configuration and its preprocessing (`encoder_digest`), and in that each picture is known by the
+    SHA-256 of its content. So features of other weights, or of a picture that was replaced, are
+    never used. Processes and runs may share the folder: one fills, the others wait.
+
+    Args:
+        folder: for the features of all encoders; made if it is not there.
+        encoder: as it is now; it must not be trained as long as the features are used.
+        alive: called now and then in what takes long.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        encoder: PictureEncoder,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.encoder, self.alive = encoder, alive
+        self.root = Path(folder)
+        self.folder = self.root / encoder_digest(encoder)[:32]
+        self.digests = Digests(self.root / "digests.arrow")
+
+    def store(
+        self, images: Sequence[str], pictures: OpenPictures, name: str, at_once: int = 16
+    ) -> FeatureStore:
+        """The features of pictures; those that are not there yet are made now.
+
+        Args:
+            images: different paths.
+            pictures: where they are.
+            name: of the split, for the progress bar.
+            at_once: pictures that are encoded together.
+
+        Raises:
+            ImageError: a picture that cannot be read.
+            DataError: the features could not be written.
+        """
+        try:
+            digests = self._digests(images, pictures, name)
+            index = self._index(lambda path: None)
+            if not index.places.keys() >= set(digests):
+                with locked(self.folder / "lock", self.alive):
+                    self._fill(dict(zip(digests, images, strict=True)), pictures, name, at_once)
+                index = self._index(lambda path: None)
+        except OSError as error:
+            raise DataError(
+                f"data.pictures.features: {self.folder} could not be written ({error}). What is "
+                f"finished stays; the next start goes on from there."
+            ) from None
+        places = np.array([index.places[digest] for digest in digests], np.int32).reshape(-1, 2)
+        return FeatureStore(images, places, index.files, self.encoder.grid)
+
+    def _digests(self, images: Sequence[str], pictures: OpenPictures, name: str) -> list[bytes]:
+        """SHA-256 of the pictures' content."""
+
+        def compute(image: str) -> bytes:
+            return hashlib.sha256(pictures.content(image)).digest()
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task(f"Looking at {name} pictures", total=len(images))
+
+            def progress(done: int) -> None:
+                self.alive()
+                bar.update(task, completed=done)
+
+            states = {image: pictures.state(image) for image in images}
+            return self.digests.of(states, compute, progress)
+
+    def _index(self, broken: Callable[[Path], None]) -> _Index:
+        files, places = [], {}
+        for number, (path, digests) in enumerate(segments(self.folder, self.digests, broken)):
+            self.alive()
+            files.append(path)
+            content = digests.numpy().tobytes()
+            for row in range(len(digests)):
+                places[content[32 * row : 32 * row + 32]] = (number, row)
+        return _Index(files, places)
+
+    def _fill(
+        self, images: dict[bytes, str], pictures: OpenPictures, name: str, at_once: int
+    ) -> None:
+        """Encode what is missing. Nobody else writes meanwhile.
+
+        Args:
+            images: a path for each digest.
+            pictures, name, at_once: as for `store`.
+        """
+        for left in self.folder.glob(f"*{SUFFIX}"):
+            left.unlink()
+        known = self._index(_remove).places
+        missing = {digest: image for digest, image in images.items() if digest not in known}
+        if not missing:  # another process had the lock and made them
+            return
+        cells, dim = self.encoder.grid[0] * self.encoder.grid[1], self.encoder.dim
+        each = 4 * dim * (cells + 1) + cells + 32
+        self._announce(len(missing), each * len(missing))
+        write_whole(self.folder / ABOUT, json.dumps(describe(self.encoder), indent=1).encode())
+        per_segment = max(1, SEGMENT_BYTES // each)
+        rows: list[Features] = []
+        digests: list[bytes] = []
+        with Progress(transient=True) as bar, ThreadPoolExecutor() as readers:
+            task = bar.add_task(f"Encoding {name} pictures", total=len(missing))
+            for keys, batch in self._read(missing, pictures, at_once, readers):
+                rows.append(encode(self.encoder, batch))
+                digests += keys
+                if len(digests) >= per_segment:
+                    write_segment(self.folder, digests, _joined(rows))
+                    rows, digests = [], []
+                self.alive()
+                bar.advance(task, len(keys))
+            if digests:
+                write_segment(self.folder, digests, _joined(rows))
+
+    def _announce(self, pictures: int, size: int) -> None:
+        others = sum(1 for about in self.root.glob(f"*/{ABOUT}") if about.parent != self.folder)
+        if others and not (self.folder / ABOUT).exists():
+            print(
+                f"{self.root}: has features of other weights or another preprocessing "
+                f"({others} encoder{'s' if others > 1 else ''}), which are not used."
+            )
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise DataError(
+                f"data.pictures.features: the features of {pictures:,} pictures take "
+                f"{_megabytes(size)}, and {self.folder} has {_megabytes(free)} left; name a folder "
+                f"with more space."
+            )
+        print(
+            f"Encoding {pictures:,} pictures once: {_megabytes(size)} in {self.folder} "
+            f"({_megabytes(free)} free)"
+        )
+
+    def _read(
+        self,
+        missing: dict[bytes, str],
+        pictures: OpenPictures,
+        at_once: int,
+        readers: ThreadPoolExecutor,
+    ) -> Iterator[tuple[list[bytes], Tensor]]:
+        """Batches of pictures, of which one is read while another is encoded."""
+        transform = self.encoder.transform
+
+        def read(digest: bytes) -> Tensor:
+            image = missing[digest]
+            content = pictures.content(image)
+            if hashlib.sha256(content).digest() != digest:
+                raise ImageError(f"{image}: the file changed while it was read; start again.")
+            return transform(load_picture(image, lambda image: content, transform.white_level))
+
+        keys = list(missing)
+        chunks = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
+        ahead = readers.map(read, chunks[0])
+        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
+            now, ahead = ahead, readers.map(read, following)
+            yield chunk, transform.stack(list(now))
+
+
+class _Index(NamedTuple):
+    files: list[Path]
+    places: dict[bytes, tuple[int, int]]
+    """Segment and row of each picture, by its digest."""
+
+
+def check_frozen(folder: str, trainer: Any) -> None:
+    """Check that the encoder stays as it is in a whole training.
+
+    Args:
+        folder: of the features, for the error.
+        trainer: with the task that it trains.
+
+    Raises:
+        DataError: the image encoder is trained, now or in a later epoch; or it is divided over
+            processes, of which one alone could not encode.
+    """
+    got = f"data.pictures.features: got {folder}, and "
+    if any(layer.part == "image_encoder" for layer in trainer.lightning_module.layers):
+        raise DataError(
+            f"{got}the image encoder is trained, so that its features would not stay the same. "
+            f"Freeze it with --model.tuning.image_encoder.frozen=true, or leave "
+            f"data.pictures.features out."
+        )
+    if isinstance(trainer.strategy, ModelParallelStrategy):
+        raise DataError(
+            f"{got}trainer.strategy divides the model over the processes, so that none could "
+            f"encode; wanted ddp, or no features."
+        )
+
+
+def describe(encoder: PictureEncoder) -> dict[str, str]:
+    """What the features of a picture depend on, beside the picture."""
+    state = hashlib.sha256()
+    tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        state.update(flat.view(torch.uint8).numpy().data)
+    return {
+        "vlm": __version__,
+        "encoder": json.dumps(encoder.config, sort_keys=True),
+        "transform": repr(encoder.transform),
+        "grid": repr(encoder.grid),
+        "weights": state.hexdigest(),
+    }
+
+
+def encoder_digest(encoder: PictureEncoder) -> str:
+    """Another one for other weights, another configuration or another preprocessing."""
+    return hashlib.sha256(json.dumps(describe(encoder), sort_keys=True).encode()).hexdigest()
+
+
+def encode(encoder: PictureEncoder, images: Tensor) -> Features:
+    """Features of pictures as in evaluation, float32 on the CPU, without boxes.
+
+    Args:
+        encoder: it is in the same mode afterwards.
+        images: as its `transform` makes them.
+    """
+    device = encoder.mean.device
+    with _evaluation(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        tokens, mask, pooled, _ = encoder(images.to(device))
+    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _joined(rows: list[Features]) -> Features:
+    return Features(
+        torch.cat([row.tokens for row in rows]),
+        torch.cat([row.mask for row in rows]),
+        torch.cat([row.pooled for row in rows]),
+    )
+
+
+def _remove(path: Path) -> None:
+    warnings.warn(
+        f"{path}: broken (its content has another checksum than its name says); it is made again.",
+        stacklevel=2,
+    )
+    path.unlink()
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 10**6:,.1f} MB"

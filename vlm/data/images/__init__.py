@@ -1,0 +1,1 @@
+"""Where images and regions are read from, and what is kept of them."""

@@ -1,0 +1,133 @@
+"""How much memory there is, so that what cannot fit is refused before the system kills for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from vlm.datasets.errors import DataError
+
+ROOT = Path("/")
+
+
+def free_memory(root: Path = ROOT) -> int | None:
+    """Bytes that this process can still take, of the machine and of the control group that it is in
+    (a container's, a cluster job's); None where the system does not say.
+
+    Args:
+        root: of the file system; of Linux's, which says it in /proc and /sys.
+    """
+    return min(_free(root), default=None)
+
+
+def _free(root: Path) -> Iterator[int]:
+    for name, size in _numbers(root / "proc/meminfo").items():
+        if name == "MemAvailable":
+            yield size * 1024
+    for group in _groups(root):
+        limit = _number(group / "memory.max")
+        used = _number(group / "memory.current")
+        if limit is not None and used is not None:
+            # The cache of files counts as used, and goes when room is wanted.
+            yield limit - used + _numbers(group / "memory.stat").get("inactive_file", 0)
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's control group (version 2) and of those around it."""
+    top = root / "sys/fs/cgroup"
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        number, _, path = line.split(":", 2)
+        if number == "0":
+            own = top / path.lstrip("/")
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(top))
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Lines such as `MemFree:  1234 kB` by their names."""
+    rows = [line.split() for line in _text(path).splitlines()]
+    return {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None  # "max" is no limit
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+class Keepers(NamedTuple):
+    """The processes of this machine that keep pictures in memory, each for itself.
+
+    Attributes:
+        processes: how many they are.
+        wait: until all have come so far.
+    """
+
+    processes: int = 1
+    wait: Callable[[], object] = lambda: None
+
+
+ALONE = Keepers()
+
+
+def check_kept(count: int, each: float, split: str, keepers: Keepers) -> None:
+    """Check that what is read of a split's pictures can be kept in memory.
+
+    No process returns before all have checked: what the first ones take would otherwise count
+    twice.
+
+    Args:
+        count: of the different pictures.
+        each: bytes of one.
+        split: whose.
+        keepers: the processes that do.
+
+    Raises:
+        DataError: they need more than there is.
+    """
+    apart = f" in each of {keepers.processes} processes" if keepers.processes > 1 else ""
+    _check(
+        count * each * keepers.processes,
+        f"data.pictures.in_memory: got true, and the {count:,} {split} pictures of "
+        f"{_size(each)}{apart} need",
+        "Leave it out, and they are read when they are needed; or lower the image encoder's "
+        "image_size.",
+    )
+    keepers.wait()
+
+
+def check_batch(pictures: int, each: float) -> None:
+    """Check that a batch's pictures alone can be had, whatever the model makes of them.
+
+    Args:
+        pictures: in a batch.
+        each: bytes of one.
+
+    Raises:
+        DataError: they need more memory than there is.
+    """
+    _check(
+        pictures * each,
+        f"data.images_per_batch: got batches of {pictures:,} pictures, which at {_size(each)} "
+        f"each need",
+        "Lower it, or the image encoder's image_size.",
+    )
+
+
+def _check(needed: float, what: str, remedy: str) -> None:
+    free = free_memory()
+    if free is not None and needed > free:
+        raise DataError(f"{what} {_size(needed)}, and {_size(free)} of memory are free. {remedy}")
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.1f} kB"

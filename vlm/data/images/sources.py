@@ -1,0 +1,192 @@
+"""Where the pictures of a data set come from, and what is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+
+import pyarrow as pa
+
+from vlm.core.paths import as_text
+from vlm.data.images.memory import Keepers
+from vlm.data.images.regions import RegionFiles, RegionStore
+from vlm.data.images.store import ImageStore, PictureSource, load_picture
+from vlm.data.shards.source import ShardPictures, Shards
+from vlm.datasets.errors import DataError
+from vlm.datasets.sources import state
+from vlm.image.load import ImageError, load_image
+from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Options of every data set.
+
+    Args:
+        in_memory: decode every picture once, at the start, and keep it in memory.
+        regions: features of regions in the place of pictures, for `vlm.image.RegionFeatures`: a
+            folder of .npz files or a bottom-up-attention TSV, or several
+            (`vlm.data.images.regions`).
+        shards: where the pictures are, if not in their own files: in tar shards (`vlm shard`), of a
+            folder or streamed (`vlm.data.shards.source`).
+        features: a folder for what a frozen image encoder makes of the pictures: each is encoded
+            once, when it is first needed, and in later epochs and runs its features are read from
+            there (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
+        skip_unreadable: so many pictures that cannot be read are left out of training, and so many
+            of validation, with their questions; all are read at the start to see that. With 0 the
+            first is an error, as ever in test and predict, which answer every question.
+    """
+
+    in_memory: bool = False
+    regions: str | list[str] | None = None
+    shards: Shards | None = None
+    features: str | None = None
+    skip_unreadable: int = 0
+
+    def __post_init__(self) -> None:
+        regions = self.regions if isinstance(self.regions, list) else [self.regions]
+        for name, path in (*(("regions", path) for path in regions), ("features", self.features)):
+            if path is not None:
+                as_text(f"pictures.{name}", path)
+        if not isinstance(self.shards, (Shards, NoneType)):
+            raise TypeError(
+                f"pictures.shards: got {self.shards!r:.80}; expected "
+                f"vlm.data.shards.source.Shards(path)."
+            )
+        if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
+            raise ValueError(
+                f"pictures.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
+            )
+        if self.regions is not None and self.shards is not None:
+            raise ValueError(
+                "pictures.regions and pictures.shards: got both; wanted one, for a model reads "
+                "pictures or regions."
+            )
+        if self.regions is not None and self.features is not None:
+            raise ValueError(
+                "pictures.regions and pictures.features: got both; wanted one, for regions are "
+                "features already."
+            )
+
+
+class OpenPictures:
+    """The files that the options name, opened.
+
+    Args:
+        options: which files.
+        source: where pictures come from if a table's `image` is no path and there are no shards.
+
+    Attributes:
+        regions: features in the place of pictures, or None.
+        shards: pictures in shards, or None.
+
+    Raises:
+        DataError: files that are not there or cannot be used.
+    """
+
+    def __init__(self, options: Pictures, source: PictureSource | None) -> None:
+        self.options = options
+        self.regions = None if options.regions is None else RegionFiles(options.regions)
+        self.shards: ShardPictures | None = None
+        if options.shards is not None:
+            self.shards = options.shards.open()
+        self.source = self.shards or source
+
+    def store(self, transform: ImageTransform | RegionTransform) -> ImageStore | RegionStore:
+        """Where a model gets its pictures, or their regions.
+
+        Args:
+            transform: of the model's image encoder.
+
+        Raises:
+            DataError: the model reads the one and the data give the other.
+        """
+        if isinstance(transform, RegionTransform):
+            if self.regions is None:
+                raise DataError(
+                    "The image encoder reads features of regions, and data.pictures.regions names "
+                    "none; wanted a folder of .npz files or a bottom-up-attention TSV."
+                )
+            return RegionStore(transform, self.regions)
+        if self.regions is not None:
+            raise DataError(
+                f"data.pictures.regions: got {self.options.regions}, and the image encoder reads "
+                f"pictures. Use --model.image_encoder=configs/image/regions.yaml, or leave "
+                f"data.pictures.regions out."
+            )
+        return ImageStore(transform, self.source)
+
+    def check(self, images: pa.Array) -> None:
+        """Check that shards or regions of all pictures are there; none is read.
+
+        Args:
+            images: different paths.
+
+        Raises:
+            DataError: with the number of those that are not, and the first.
+        """
+        if self.regions is not None:
+            self.regions.check(images.to_pylist())
+        elif self.shards is not None:
+            self.shards.check(images)
+
+    def filled(
+        self,
+        transform: ImageTransform | RegionTransform,
+        table: pa.Table,
+        split: str,
+        keepers: Keepers,
+    ) -> ImageStore | RegionStore:
+        """`store` of a split's pictures, which are all there, and in memory if the options say so.
+
+        Args:
+            transform: of the model's image encoder.
+            table: the split's questions.
+            split: its name.
+            keepers: the processes that do this.
+
+        Raises:
+            DataError: as `store` and `check`; pictures that memory cannot hold.
+            ImageError: one that is kept in memory cannot be read.
+        """
+        store = self.store(transform)
+        self.check(table["image"].unique())
+        if self.options.in_memory and self.options.features is None:
+            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, keepers)
+        return store
+
+    def content(self, image: str) -> bytes:
+        """The content of a picture's file.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        found = image if self.source is None else self.source(image)
+        if isinstance(found, bytes):
+            return found
+        try:
+            return Path(found).read_bytes()
+        except OSError as error:
+            load_image(found)  # says what is wrong with a path
+            raise ImageError(f"{found}: {error.strerror}.") from error
+
+    def state(self, image: str) -> str | None:
+        """What changes with a picture's content and is known without reading it; None if nothing
+        is: the picture is inside a data file."""
+        if self.shards is not None:
+            return self.shards.state(image)
+        found = image if self.source is None else self.source(image)
+        return None if isinstance(found, bytes) else repr(state(found)[1:])
+
+    def read(self, image: str) -> None:
+        """Read a picture, or its regions, to see whether it can be read.
+
+        Raises:
+            ImageError: it cannot.
+        """
+        if self.regions is None:
+            load_picture(image, self.source)
+        else:
+            self.regions(image)

@@ -1,0 +1,105 @@
+"""Pictures of a data set, decoded once or on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Protocol
+
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from vlm.core.features import Features
+from vlm.data.images.memory import ALONE, Keepers, check_kept
+from vlm.image.load import ImageError, WhiteLevel, load_image
+from vlm.image.transform import ImageTransform
+
+PictureSource = Callable[[str], str | bytes]
+"""From a table's `image` to a path, or to the content of a picture file."""
+
+
+class Images(Protocol):
+    """Paths in, images of a batch out."""
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features: ...
+
+
+class ImageStore:
+    """Paths in, transformed pictures out.
+
+    Args:
+        transform: of the model's image encoder.
+        source: where the pictures are, if `image` is no path.
+    """
+
+    def __init__(self, transform: ImageTransform, source: PictureSource | None = None) -> None:
+        self.transform, self.source = transform, source
+        self._rows: dict[str, int] = {}
+        self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
+
+    def cache(
+        self, paths: Iterable[str], questions: Iterable[str], name: str, keepers: Keepers = ALONE
+    ) -> None:
+        """Decode pictures now and keep them in memory, a byte for each pixel and channel.
+
+        Args:
+            paths: of the pictures; one that is listed twice is decoded once.
+            questions: id of a question about each, for the error.
+            name: of the split, for the progress bar.
+            keepers: the processes that do this.
+
+        Raises:
+            DataError: more than there is memory.
+        """
+        first = dict(zip(paths, questions, strict=True))
+        check_kept(len(first), prod(self.transform.shape), name, keepers)
+        self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
+        # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
+        # the next progress bar.
+        with Progress(transient=True) as progress:
+            shown = progress.track(first.items(), description=f"Decoding {name} pictures")
+            for row, (path, question) in enumerate(shown):
+                self._cache[row] = self._read(path, question)
+                self._rows[path] = row
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
+        """Pictures (U, *transform.shape) uint8.
+
+        Args:
+            paths: of the pictures.
+            questions: id of a question about each, for the error.
+
+        Raises:
+            ImageError: naming the file, the reason and the question.
+        """
+        if self._rows:
+            rows = [self._rows[path] for path in paths]
+            # `index_select` copies whole pictures, indexing byte after byte.
+            return self._cache.index_select(0, torch.tensor(rows, dtype=torch.long))
+        asked = zip(paths, questions, strict=True)
+        return self.transform.stack([self._read(path, question) for path, question in asked])
+
+    def _read(self, path: str, question: str) -> Tensor:
+        try:
+            return self.transform(load_picture(path, self.source, self.transform.white_level))
+        except ImageError as error:
+            raise ImageError(f"Question {question!r}: {error}", error.kind) from error
+
+
+def load_picture(
+    image: str, source: PictureSource | None, white_level: WhiteLevel = None
+) -> Image.Image:
+    """The picture of a table's `image`; `white_level` is that of `load_image`.
+
+    Raises:
+        ImageError: naming the image and the reason.
+    """
+    found = image if source is None else source(image)
+    try:
+        return load_image(found, white_level)
+    except ImageError as error:
+        if isinstance(found, str):
+            raise
+        raise ImageError(f"{image}: {str(error).removeprefix('image: ')}", error.kind) from error

@@ -1,1 +1,0 @@
-"""Readers of data sets that come with official files, one file each."""

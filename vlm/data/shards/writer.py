@@ -1,0 +1,209 @@
+"""Pictures of a data set, written to tar shards in WebDataset's layout."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock, Timeout
+
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.shards.index import members, write_index
+from vlm.datasets.errors import DataError
+from vlm.datasets.readers.official import MissingFile
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
+_SHARD = re.compile(r"shard-(\d+)\.tar")
+_PLACES = pa.schema(
+    {"name": pa.string(), "shard": pa.int32(), "offset": pa.int64(), "size": pa.int64()}
+)
+
+
+def images_of(
+    data: VQADataModule, left_out: Callable[[str], None] = lambda reason: None
+) -> pa.Array:
+    """The different images of all splits, in the order of the questions.
+
+    Args:
+        data: the data set.
+        left_out: told of a split other than train whose questions are not there.
+
+    Raises:
+        DataError: questions that cannot be read, or pictures that are inside the data file.
+    """
+    if data.pictures.regions is not None or data.pictures.shards is not None:
+        raise DataError(
+            "data.pictures.regions and data.pictures.shards: leave both out; pictures are to be "
+            "written."
+        )
+    found = []
+    for split in SPLITS:
+        try:
+            if data.has(split):
+                found.append(data.table(split)["image"].unique())
+        except MissingFile as error:
+            if split == "train":
+                raise
+            left_out(f"{split}: {error}")
+    images = pa.chunked_array(found, pa.string()).unique()
+    first = images[0].as_py()
+    if data.picture_source is not None and isinstance(data.picture_source(first), bytes):
+        raise DataError(
+            f"{first}: the pictures are inside the data file, from where they are read with the "
+            f"questions. Write them to files first, and their paths into the data."
+        )
+    return images
+
+
+def folder_of(images: pa.Array) -> str:
+    """What all paths begin with, up to a "/": the folder that names in shards start from."""
+    ends = pc.min_max(images).as_py()
+    # Whatever stands between the first and the last in alphabetical order begins as both do.
+    common = os.path.commonprefix([*ends.values()])  # noqa: RUF071  cut at a "/" below
+    return common[: common.rfind("/") + 1]
+
+
+def write_shards(
+    images: pa.Array,
+    folder: Path,
+    shard_bytes: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write pictures to shards, and the index of all shards in the folder.
+
+    A picture's name is its path from `folder_of`; a name that a shard of the folder has already is
+    not written again, so that an interrupted writing goes on, but read and compared byte by byte,
+    if its file is still there. A shard gets its name (`*.tar`) when
+    it is whole and on the disk. One process writes to a folder at a time.
+
+    Args:
+        images: different paths.
+        folder: made if it is not there.
+        shard_bytes: a shard that has so many gets no further picture.
+        progress: told how many pictures are there.
+
+    Returns:
+        How many pictures were written now.
+
+    Raises:
+        DataError: a picture that is not there, a shard that is broken, or has another picture of
+            the same name; no space, another process that writes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The file stays: where it can be deleted while it is open, two might each lock one of its name.
+    lock = FileLock(folder / ".writing.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{folder}: another `vlm shard` is writing there; wait for its end."
+        ) from None
+    try:
+        return _write_missing(images, folder, shard_bytes, progress)
+    finally:
+        lock.release()
+
+
+def _write_missing(
+    images: pa.Array, folder: Path, shard_bytes: int, progress: Callable[[int], None]
+) -> int:
+    root = len(folder_of(images))
+    shards = list(folder.glob("*.tar"))
+    there = pa.concat_tables(
+        [_PLACES.empty_table(), *(_places(number, path) for number, path in enumerate(shards))]
+    ).combine_chunks()
+    names = pc.utf8_slice_codeunits(images, root)
+    rows = pc.index_in(names, value_set=there["name"])
+    kept = pc.is_valid(rows)
+    places = there.take(rows.filter(kept)).append_column("image", images.filter(kept))
+    _check_same(places, shards, progress)
+    wanted, names = images.filter(pc.invert(kept)), names.filter(pc.invert(kept))
+    done = len(images) - len(wanted)
+    matches = [_SHARD.fullmatch(path.name) for path in shards]
+    number = max((int(match[1]) for match in matches if match), default=-1) + 1
+    row = 0
+    while row < len(wanted):
+        path = folder / f"shard-{number:06d}.tar"
+        number += 1
+        new = path.with_suffix(".tar.part")
+        try:
+            with new.open("wb") as file:
+                with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    while row < len(wanted) and file.tell() < shard_bytes:
+                        _add(tar, wanted[row].as_py(), names[row].as_py())
+                        row += 1
+                        progress(done + row)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except OSError as error:
+            raise DataError(
+                f"{path}: could not be written ({error}). Run it again to go on."
+            ) from None
+        finally:
+            new.unlink(missing_ok=True)
+    write_index(folder)
+    return row
+
+
+def _places(number: int, shard: Path) -> pa.Table:
+    places = [
+        {"name": m.name, "shard": number, "offset": m.offset_data, "size": m.size}
+        for m in members(shard)
+    ]
+    return pa.Table.from_pylist(places, _PLACES)
+
+
+def _check_same(places: pa.Table, shards: list[Path], progress: Callable[[int], None]) -> None:
+    """Check that what is not written again is what is there: two data sets may have pictures of one
+    name, even of one size, of which training would read the wrong ones."""
+    done = 0
+    for number, shard in enumerate(shards):
+        inside = places.filter(pc.equal(places["shard"], number)).sort_by("offset")
+        with shard.open("rb") as file:
+            for place in inside.to_pylist():
+                _check_one(place, file, shard)
+                done += 1
+                progress(done)
+
+
+def _check_one(place: dict[str, Any], file: BinaryIO, shard: Path) -> None:
+    image, size = place["image"], place["size"]
+    try:
+        picture = open(image, "rb")  # noqa: SIM115  closed below
+    except FileNotFoundError:  # it may be in the shards alone by now
+        return
+    except OSError as error:
+        raise _unreadable(image, error) from None
+    with picture:
+        own = os.fstat(picture.fileno()).st_size
+        file.seek(place["offset"])
+        if own != size or picture.read() != file.read(size):
+            raise DataError(
+                f"{image}: its {own:,} bytes are not the {size:,} bytes of the picture of its name "
+                f"in {shard}; wanted the same. Write another data set, or pictures that have "
+                f"changed, to another folder."
+            )
+
+
+def _add(tar: tarfile.TarFile, image: str, name: str) -> None:
+    try:
+        picture = open(image, "rb")  # noqa: SIM115  closed below; errors of writing are others
+    except OSError as error:
+        raise _unreadable(image, error) from None
+    with picture:
+        info = tarfile.TarInfo(name)
+        info.size = os.fstat(picture.fileno()).st_size
+        tar.addfile(info, picture)
+
+
+def _unreadable(image: str, error: OSError) -> DataError:
+    return DataError(
+        f"{image}: {error.strerror}. `vlm check-data` lists all pictures that are missing."
+    )

@@ -1,0 +1,88 @@
+"""Questions in two splits: the same words about the same image, whatever their ids."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import source_of
+
+if TYPE_CHECKING:
+    from vlm.data.datamodule import Split, VQADataModule
+
+
+def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (S,) of a table whose question is in `train` too, and the row there of each.
+
+    Images are compared by path, with links in folders resolved; questions without case and outer
+    space.
+    """
+    here, there = _files(table), _files(train)
+    common = set(here.values()) & set(there.values())
+    if not common:  # true of most sets; then no question needs to be compared
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    keys, rows = _keys(table, here, common)
+    known, known_rows = _keys(train, there, common)
+    first = pc.index_in(keys, value_set=known)
+    found = first.is_valid().to_numpy(zero_copy_only=False)
+    return rows[found], known_rows[first.drop_null().to_numpy()]
+
+
+def check_shared(data: VQADataModule, split: Split) -> None:
+    """Check that no question of a split is also trained on.
+
+    Raises:
+        DataError: some are, and `data.refuses_shared_questions`; otherwise there is a warning.
+    """
+    if not data.has("train"):
+        return
+    table, train = data.table(split), data.table("train")
+    rows, known = shared_rows(table, train)
+    if not len(rows):
+        return
+    one, other = (
+        source["place"][int(row)].as_py() or f"{source_of(source)}, id {source['id'][int(row)]}"
+        for source, row in ((table, rows[0]), (train, known[0]))
+    )
+    found = (
+        f"{len(rows):,} of the {len(table):,} {split} questions are trained on too, such as "
+        f"{table['question'][int(rows[0])].as_py()!r:.80} at {one} and, about the same image, at "
+        f"{other}; the {split} scores"
+    )
+    if data.refuses_shared_questions:
+        raise DataError(
+            f"{found} would not measure new questions. Use other {split} questions, or allow these "
+            f"with --data.allow_shared_questions=true."
+        )
+    warnings.warn(f"{found} partly measure known questions.", stacklevel=2)
+
+
+def _files(table: pa.Table) -> dict[str, str]:
+    """The file of each different image, by its name in the table."""
+    images = table["image"].unique().to_pylist()
+    folders = {folder: os.path.realpath(folder) for folder in set(map(os.path.dirname, images))}
+    return {
+        image: os.path.join(folders[os.path.dirname(image)], os.path.basename(image))
+        for image in images
+    }
+
+
+def _keys(table: pa.Table, files: dict[str, str], common: set[str]) -> tuple[pa.Array, np.ndarray]:
+    """A key of each question about a common image, and the rows of these questions."""
+    names = pa.array([name for name, file in files.items() if file in common], pa.string())
+    index = pc.index_in(table["image"], value_set=names).combine_chunks()
+    rows = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
+    images = pa.array([files[name] for name in names.to_pylist()], pa.string())
+    questions = table["question"].take(rows).combine_chunks()
+    return (
+        pc.binary_join_element_wise(
+            images.take(index.drop_null()), pc.utf8_lower(pc.utf8_trim_whitespace(questions)), "\n"
+        ),
+        rows,
+    )

@@ -1,0 +1,75 @@
+"""Data sets: their questions, vocabularies and metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlm.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vlm.datasets.clevr import CLEVR
+    from vlm.datasets.coco_qa import COCOQA
+    from vlm.datasets.custom import OwnData
+    from vlm.datasets.daquar import DAQUAR
+    from vlm.datasets.easy_vqa import EasyVQA
+    from vlm.datasets.gqa import GQA
+    from vlm.datasets.gqa_ood import GQAOOD
+    from vlm.datasets.nlvr import NLVR
+    from vlm.datasets.ok_vqa import AOKVQA, OKVQA
+    from vlm.datasets.path_vqa import PathVQA
+    from vlm.datasets.slake import SLAKE
+    from vlm.datasets.tdiuc import TDIUC
+    from vlm.datasets.text_vqa import TextVQA
+    from vlm.datasets.visual7w import Visual7W
+    from vlm.datasets.vizwiz import VizWiz
+    from vlm.datasets.vqa import VQACP, VQAv1, VQAv2
+    from vlm.datasets.vqa_rad import VQARAD
+
+__all__ = [
+    "AOKVQA",
+    "CLEVR",
+    "COCOQA",
+    "DAQUAR",
+    "GQA",
+    "GQAOOD",
+    "NLVR",
+    "OKVQA",
+    "SLAKE",
+    "TDIUC",
+    "VQACP",
+    "VQARAD",
+    "EasyVQA",
+    "OwnData",
+    "PathVQA",
+    "TextVQA",
+    "VQAv1",
+    "VQAv2",
+    "Visual7W",
+    "VizWiz",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "AOKVQA": "ok_vqa",
+        "CLEVR": "clevr",
+        "COCOQA": "coco_qa",
+        "DAQUAR": "daquar",
+        "GQA": "gqa",
+        "GQAOOD": "gqa_ood",
+        "NLVR": "nlvr",
+        "OKVQA": "ok_vqa",
+        "SLAKE": "slake",
+        "TDIUC": "tdiuc",
+        "VQACP": "vqa",
+        "VQARAD": "vqa_rad",
+        "EasyVQA": "easy_vqa",
+        "OwnData": "custom",
+        "PathVQA": "path_vqa",
+        "TextVQA": "text_vqa",
+        "VQAv1": "vqa",
+        "VQAv2": "vqa",
+        "Visual7W": "visual7w",
+        "VizWiz": "vizwiz",
+    },
+)

@@ -1,0 +1,87 @@
+"""COCO-QA: questions made from the captions of COCO photos, with answers of one word.
+
+Ren, Kiros and Zemel, "Exploring Models and Data for Image Question Answering", NeurIPS 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vlm.core.paths import as_path
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.readers.official import check_size, each_record, official_file, text_lines
+from vlm.datasets.table import DataError, question_table
+from vlm.metrics import mean_wups
+
+SITE = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
+GET = (
+    f"Get cocoqa-2015-05-17.zip from {SITE} and unpack it; COCO's train2014.zip and val2014.zip "
+    f"are at https://cocodataset.org/#download."
+)
+PUBLISHED = {"train": 78_736, "test": 38_948}
+TYPES = ("object", "number", "color", "location")
+"""What the numbers of `types.txt` stand for."""
+_FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
+
+
+class COCOQA(VQADataModule):
+    """COCO-QA: `train` and `test`; validation is cut from the training photos.
+
+    The report's lines are the four types: object, number, color, location. WUPS is given at
+    0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
+
+    Args:
+        root: folder with `train/` and `test/`, each with questions, answers, image ids and types.
+        images: folder with COCO's `train2014/` and `val2014/`; None for `root`.
+        kwargs: as for every data set.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self, root: Path, images: Path | None = None, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = as_path("root", root)
+        self.images = as_path("images", images or root)
+
+    def read(self, split: Split) -> pa.Table | None:
+        if split not in ("train", "test"):
+            return None
+        folder = self.root / split
+        coco = "train2014" if split == "train" else "val2014"
+        table = question_table(_rows(folder, self.images / coco), str(folder / _FILES[0]))
+        check_size(len(table), PUBLISHED[split], folder, SITE)
+        return table
+
+    def summarize(
+        self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
+    ) -> dict[str, float]:
+        return mean_wups(predictions, [answer for (answer,) in table["answers"].to_pylist()])
+
+
+def _rows(folder: Path, images: Path) -> Iterator[dict[str, Any]]:
+    columns = [text_lines(official_file(folder / name, GET)) for name in _FILES]
+    if len({len(column) for column in columns}) > 1:
+        counts = ", ".join(f"{n} {len(c)}" for n, c in zip(_FILES, columns, strict=True))
+        raise DataError(f"{folder}: got {counts} lines; wanted as many in each. Get them again.")
+
+    def rows(number: int, line: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        question, answer, image, kind = line
+        if not answer or not image.isdecimal() or kind not in ("0", "1", "2", "3"):
+            raise DataError(
+                f"{folder}, line {number} of each file: got the answer {answer!r}, the image "
+                f"id {image!r} and the type {kind!r}; wanted a text, a number, and 0 to 3."
+            )
+        yield {
+            "id": f"{folder.name}-{number - 1}",
+            "place": f"{folder / _FILES[0]}, line {number}",
+            "image": str(images / f"COCO_{images.name}_{int(image):012d}.jpg"),
+            "question": question,
+            "answers": [answer],
+            "answer_type": TYPES[int(kind)],
+        }
+
+    return each_record(enumerate(zip(*columns, strict=True), start=1), rows)

@@ -1,0 +1,197 @@
+"""Your own questions: a file of any common kind, with a split by image where none is given."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import warnings
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from vlm.core.paths import as_path, as_text
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.errors import DataError, is_collecting
+from vlm.datasets.readers.annotations import merged
+from vlm.datasets.readers.columns import meant, unused_columns
+from vlm.datasets.readers.huggingface import is_data_set, read_data_set, splits_of
+from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.readers.records import is_text, read_records
+from vlm.datasets.readers.rows import COLUMNS, OwnRows
+from vlm.datasets.table import MEANT, UNUSED, question_table, split_by_image
+from vlm.datasets.table_cache import cached
+
+TEST_SEED = 0
+"""Of a test part that is cut here: the same pictures whatever the training's seed."""
+NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test",),
+}
+"""What data sets call the splits."""
+
+
+class _Source(NamedTuple):
+    """A file, or a split of a Hugging Face data set."""
+
+    path: str
+    split: str | None = None
+
+
+class OwnData(VQADataModule):
+    """Questions about pictures of your own, from a file and without code.
+
+    Columns: `image` (a path, or a picture's bytes) and `question`; `answer` or `answers`; `id` (the
+    row's number if there is none), `type`, `answer_type`, `choices` and `group` may be left out;
+    other columns are not read. docs/own_data.md shows the forms.
+
+    Args:
+        path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
+            hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), whose
+            own splits train, validation (val, valid, dev) and test are taken; a single split is
+            divided like a file, whatever its name.
+        validation: a further file; without it `validation_share` of the images is held out.
+        test: a further file; it needs no answers for `predict`. Where there is neither `validation`
+            nor `test`, `validation_share` of the images is held out, the same for every seed, and
+            then as large a share of the others for validation.
+        images: folder that the paths of pictures start from; None for that of their file.
+        columns: our name of a column -> the file's, where they differ.
+        allow_shared_questions: whether training may share questions about an image with validation
+            or the test; otherwise these are refused.
+        merge_answers: whether to read answers and choices in lower case and without a final full
+            stop, which merges those that differ in nothing else.
+        kwargs: as for every data set.
+
+    Raises:
+        ValueError: `columns` names none of ours.
+    """
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self,
+        path: str | Path,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        images: Path | None = None,
+        columns: dict[str, str] | None = None,
+        allow_shared_questions: bool = False,
+        merge_answers: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.shared_images |= allow_shared_questions
+        self.refuses_shared_questions = not allow_shared_questions
+        if not isinstance(columns, (dict, NoneType)):
+            raise TypeError(
+                f"columns: got {columns!r:.80}; expected a dict, our names -> the file's."
+            )
+        self.merge_answers = merge_answers
+        self.mapped = columns or {}
+        for name in self.mapped:
+            if name not in COLUMNS:
+                near = difflib.get_close_matches(name, COLUMNS, 1)
+                raise ValueError(
+                    f"columns: got {name!r}; wanted our name -> the file's name, ours being "
+                    f"{', '.join(COLUMNS)}." + (f" Did you mean {near[0]!r}?" if near else "")
+                )
+        self.files = {
+            name: as_text(argument, file)
+            for name, argument, file in (
+                ("train", "path", path),
+                ("validation", "validation", validation),
+                ("test", "test", test),
+            )
+            if file is not None or name == "train"
+        }
+        self.images = None if images is None else as_path("images", images)
+        self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
+        self.picture_source: PictureFile = PictureFile()
+
+    def read(self, split: Split) -> pa.Table | None:
+        """As for every data set.
+
+        Raises:
+            DataError: naming file, line and column.
+        """
+        if set(self._sources) == {"train"} and split in ("train", "test"):
+            return self._cut[split == "test"]
+        return self._table(split) if split in self._sources else None
+
+    @cached_property
+    def _sources(self) -> dict[str, _Source]:
+        sources = {name: _source(path, name) for name, path in self.files.items()}
+        path = self.files["train"]
+        for name in NAMES.keys() - sources.keys() if is_data_set(path) else ():
+            splits = splits_of(path)
+            there = [own for own in NAMES[name] if own in splits]
+            if there and len(splits) > 1:  # a single one is for training
+                sources[name] = _Source(path, there[0])
+        return sources
+
+    @cached_property
+    def _cut(self) -> tuple[pa.Table, pa.Table]:
+        """A file that came alone, without and with the images held out for the test."""
+        return split_by_image(self._alone, self.validation_share, TEST_SEED)
+
+    @cached_property
+    def _alone(self) -> pa.Table:
+        return self._table("train")
+
+    def _table(self, split: Split) -> pa.Table:
+        elsewhere = self.pictures.shards is not None or self.pictures.regions is not None
+        if self.images is not None and not elsewhere and not self.images.is_dir():
+            raise DataError(f"images: {self.images}: there is no such folder.")
+        table = self._file(split)
+        assert table is not None
+        if (said := table.schema.metadata.get(MEANT.encode())) and not is_collecting():
+            warnings.warn(f"{self._sources[split].path}: {said.decode()}", stacklevel=2)
+        return table
+
+    @cached
+    def _file(self, split: Split) -> pa.Table | None:
+        """A file, of which nothing is held out. Rows of Hugging Face data sets are not kept."""
+        path, part = self._sources[split]
+        folder = Path(path) if part else Path(path).parent
+        rows = OwnRows(
+            path,
+            self.names,
+            self.mapped,
+            self.images or folder,
+            self.picture_source,
+            text=is_text(path),
+            with_answers=split != "test",
+        )
+        wanted = set(self.names.values())
+        try:
+            records = read_data_set(path, part, wanted) if part else read_records(path, wanted)
+            read = rows(records)
+            if self.merge_answers:
+                read = map(_with_merged_answers, read)
+            table = question_table(read, path, self.names)
+        except FileNotFoundError as error:
+            raise DataError(str(error)) from None
+        answers = " or ".join(self.names[name] for name in sorted(rows.answers_columns))
+        unused = unused_columns(rows.there, wanted)
+        about = self.names | {"answers": answers, UNUSED: json.dumps(unused)}
+        if said := meant(unused, rows.there, self.names, self.mapped):
+            about[MEANT] = said
+        return table.replace_schema_metadata(about | table.schema.metadata)
+
+
+def _with_merged_answers(row: dict[str, Any]) -> dict[str, Any]:
+    texts = {name: row.get(name) for name in ("answers", "choices")}
+    return row | {name: list(map(merged, given)) for name, given in texts.items() if given}
+
+
+def _source(path: str, name: str) -> _Source:
+    """A file, or the split of this name; one split alone may have any name."""
+    if not is_data_set(path):
+        return _Source(path)
+    there = list(splits_of(path))
+    found = [own for own in NAMES[name] if own in there] or there
+    if len(found) > 1:
+        raise DataError(f"{path}: has the splits {', '.join(there)}; wanted one named {name!r}.")
+    return _Source(path, found[0])

@@ -1,0 +1,72 @@
+"""GQA-OOD: rare and frequent answers of GQA's validation and testdev questions, apart.
+
+Kervadec, Antipov, Baccouche and Wolf, "Roses Are Red, Violets Are Blue... But Should VQA Expect
+Them To?", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from vlm.core.paths import as_path
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.gqa import read_gqa
+from vlm.datasets.readers.vqa_format import json_file
+from vlm.datasets.table import joined, with_column
+from vlm.datasets.table_cache import cached
+
+GET = "Put the files of `data/` of https://github.com/gqa-ood/GQA-OOD into `gqa_ood/`."
+
+
+class GQAOOD(VQADataModule):
+    """GQA-OOD: trained on GQA's balanced questions, validated and tested on its rare answers.
+
+    With `part: all` the report's lines are `head` and `tail`, so one run gives acc-all, acc-head
+    and acc-tail; `delta` is the paper's (acc-head - acc-tail) / acc-tail. `test.json` has the
+    structural types. No size is checked: the repository gives none.
+
+    Args:
+        root: GQA's folder (see `GQA`), with the repository's files in `gqa_ood/`.
+        part: answers that are rare in their group of questions (`tail`), the others (`head`), or
+            both (`all`, whose file is these two together).
+        kwargs: as for every data set.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self, root: Path, part: Literal["all", "head", "tail"] = "all", **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.part = as_path("root", root), part
+
+    @cached
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
+        images = self.root / "images"
+        if split == "train":
+            return read_gqa(self.root / "questions1.2/train_balanced_questions.json", images)
+        name = {"validation": "val", "test": "testdev"}[split]
+        parts = ("head", "tail") if self.part == "all" else (self.part,)
+        tables = []
+        for part in parts:
+            path = json_file(self.root / "gqa_ood" / f"ood_{name}_{part}.json", GET)
+            table = read_gqa(path, images)
+            table = with_column(table, "question_type", table["answer_type"])
+            tables.append(
+                with_column(table, "answer_type", pa.array([part] * len(table), pa.string()))
+            )
+        return joined(tables)
+
+    def summarize(
+        self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
+    ) -> dict[str, float]:
+        parts = np.asarray(table["answer_type"].to_pylist(), dtype=object)
+        means = {part: np.asarray(scores)[parts == part].mean() for part in set(parts)}
+        if not means.get("tail") or "head" not in means:
+            return {}
+        return {"delta": float((means["head"] - means["tail"]) / means["tail"])}

@@ -1,0 +1,131 @@
+"""Columns that a file lacks, and which of its own they may be."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+
+from vlm.datasets.errors import DataError
+
+OTHERS = {
+    "id": {"questionid", "qid", "uid", "sampleid"},
+    "type": {"questiontype", "qtype", "category", "contenttype"},
+    "answer_type": {"answertype", "atype"},
+    "choices": {"options", "candidates", "multiplechoices", "choice"},
+    "group": {"patient", "patientid", "subject", "subjectid", "scene", "sceneid", "video",
+              "videoid", "case", "caseid", "study", "studyid"},
+}  # fmt: skip
+"""Common names of the optional columns, in lower case and without punctuation."""
+
+
+NEAR = 0.65
+"""How alike names have to be: 'image' and 'image_path' are, 'image' and the German 'Frage' not."""
+
+
+class MissingColumnError(DataError):
+    """No row of a file has a column that is needed."""
+
+    kind = "missing column"
+
+
+def hint(column: str, there: Collection[str], used: Collection[str]) -> str:
+    """A question for the nearest name among those that nothing is read from, or nothing."""
+    near = difflib.get_close_matches(column, _unused(there, used), 1, NEAR)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def unused_columns(there: Collection[str], used: Collection[str]) -> list[str]:
+    """Columns that are not read, except those that data frames add by themselves."""
+    added = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
+    return [name for name in there if name not in used and not added.fullmatch(name)]
+
+
+def meant(
+    unused: Sequence[str],
+    there: Collection[str],
+    columns: Mapping[str, str],
+    mapped: Collection[str],
+) -> str | None:
+    """A sentence about unread columns that look like one of ours that the file lacks, or None.
+
+    Args:
+        unused: the columns that are not read.
+        there: the file's columns.
+        columns: our names of columns -> the file's.
+        mapped: those of them that the user named.
+    """
+    plain = {_plain(name): name for name in unused}
+    found: dict[str, str] = {}
+    for ours, others in OTHERS.items():
+        if columns[ours] not in there:
+            near = difflib.get_close_matches(ours.replace("_", ""), plain, 1, 0.8)
+            if likely := [name for name in plain if name in others] or near:
+                found[ours] = plain[likely[0]]
+    if not found:
+        return None
+    pairs = ", ".join(f"{theirs!r} (as {ours!r}?)" for ours, theirs in found.items())
+    return f"not read: {pairs}. {_option(columns, mapped, found)}"
+
+
+def missing_columns(
+    missing: Sequence[str],
+    there: Collection[str],
+    columns: Mapping[str, str],
+    mapped: Collection[str],
+) -> str:
+    """What to say of columns that are not there, with an option that names the likely ones.
+
+    Args:
+        missing: our names of them, at least one.
+        there: the file's columns.
+        columns: our names of columns -> the file's.
+        mapped: those of them that the user named.
+    """
+    named = ", ".join(repr(columns[name]) for name in missing)
+    message = (
+        f"there is no column {named}; the columns are {', '.join(map(repr, there)) or 'none'}."
+        f"{hint(columns[missing[0]], there, columns.values())}"
+    )
+    likely = _likely(missing, _unused(there, columns.values()), columns)
+    return f"{message} {_option(columns, mapped, likely or dict.fromkeys(missing, 'NAME'))}"
+
+
+def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping[str, str]) -> str:
+    # The option replaces what was given before.
+    named = {ours: columns[ours] for ours in columns if ours in mapped} | dict(likely)
+    pairs = ", ".join(f"{ours}: {_as_yaml(theirs)}" for ours, theirs in named.items())
+    return (
+        f"Say which is which with --data.columns, such as "
+        f"--data.columns={shlex.quote('{' + pairs + '}')}."
+    )
+
+
+def _likely(
+    missing: Sequence[str], unused: list[str], columns: Mapping[str, str]
+) -> dict[str, str]:
+    """The nearest names; the others in their order where as many are left."""
+    likely, rest = {}, list(unused)
+    for name in missing:
+        if near := difflib.get_close_matches(columns[name], rest, 1, NEAR):
+            likely[name] = near[0]
+            rest.remove(near[0])
+    left = [name for name in missing if name not in likely]
+    rest = [name for name in rest if not any(_plain(name) in others for others in OTHERS.values())]
+    if len(left) == len(rest):
+        likely |= dict(zip(left, rest, strict=True))
+    return likely
+
+
+def _unused(there: Collection[str], used: Collection[str]) -> list[str]:
+    return [name for name in there if name not in used]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _as_yaml(name: str) -> str:
+    return name if re.fullmatch(r"\w+", name) else json.dumps(name, ensure_ascii=False)

@@ -1,0 +1,299 @@
+"""Questions as an Arrow table: one row a question, whatever the data set."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlm.core.choices import mistake_in
+from vlm.core.clean_text import clean_text
+from vlm.datasets.arrow import map_arrow, write_arrow
+from vlm.datasets.errors import DataError, note_picture, report
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # a path, or a key of the image store
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("answers", pa.list_(pa.string())),  # one per annotator; null where unknown
+        pa.field("answer_type", pa.string()),
+        pa.field("question_type", pa.string()),
+        pa.field("choices", pa.list_(pa.string())),  # of a multiple-choice question
+        pa.field("group", pa.string()),  # images that belong together: a patient, a scene
+        pa.field("place", pa.string()),  # file and line, where ids do not tell
+    ]
+)
+"""Columns of a question table. Ids stay strings."""
+
+_SOURCE = "source"
+UNUSED = "columns that are not read"
+MEANT = "columns that may be meant"
+"""Keys of a table's metadata: its file, its unread columns (JSON), and a sentence about these."""
+
+ROWS_AT_ONCE = 8192
+"""Rows that are Python objects at a time; the others are Arrow's."""
+
+
+class TooFewError(DataError):
+    """Too few images to divide, perhaps only because rows were left out for their mistakes."""
+
+
+def question_table(
+    rows: Iterable[dict[str, Any]], source: str, columns: Mapping[str, str] | None = None
+) -> pa.Table:
+    """Make a checked table. Memory does not grow with the number of rows, but for eight bytes each.
+
+    Args:
+        rows: one dict per question with the columns of `SCHEMA`; id, image and question must be
+            there. A `place` names file and line; without it errors say which question of the
+            source it is: its `number` there, where a reader leaves rows out, or else how many came
+            before. `mistakes` are (column, kind, message) of values that the reader itself could
+            not use and left out.
+        source: file or data set, for the errors.
+        columns: what the file calls our columns, to name them in errors.
+
+    Raises:
+        DataError: an empty question, no id or image, answers that are none or no texts, fewer than
+            two choices, an empty one or one that repeats, ids that repeat.
+    """
+    # A repeated id is looked for by eight bytes each: the texts would take more than the table.
+    hashes, numbers = array("q"), array("q")
+    checked = _checked(rows, source, columns or {}, hashes, numbers)
+    table = _memory_mapped(_batches(checked))
+    for first, second in _repeated(table["id"], np.asarray(hashes)):
+        places = table["place"].take([first, second]).to_pylist()
+        where = _where(places[1], numbers[second], source, columns or {}, "id", table["id"][second])
+        other = places[0] or f"question {numbers[first]}"
+        report("duplicate id", f"{where}: the id stands at {other} already.")
+    return table.replace_schema_metadata({_SOURCE: source})
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """The questions of several files, one after the other."""
+    sources = dict.fromkeys(source_of(table) or "?" for table in tables)
+    return pa.concat_tables(tables).replace_schema_metadata({_SOURCE: " and ".join(sources)})
+
+
+def source_of(table: pa.Table) -> str | None:
+    """The file or data set that a table was made from, where that is known."""
+    source = (table.schema.metadata or {}).get(_SOURCE.encode())
+    return source and source.decode()
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        content = {name: [row.get(name) for row in chunk] for name in SCHEMA.names}
+        yield pa.RecordBatch.from_pydict(content, SCHEMA)
+
+
+def _memory_mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """A table in a temporary file, of which memory holds what is in use; a small one in memory."""
+    first = list(islice(batches, 2))
+    if len(first) < 2:
+        return pa.Table.from_batches(first, schema)
+    handle, path = tempfile.mkstemp(prefix="vlm-questions-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write_arrow(file, chain(first, batches), schema)
+        return map_arrow(path)
+    finally:
+        # The mapping keeps the content until nobody uses it; Windows keeps the file too.
+        with suppress(PermissionError):
+            os.unlink(path)
+
+
+def _checked(
+    rows: Iterable[dict[str, Any]],
+    source: str,
+    columns: Mapping[str, str],
+    hashes: array[int],
+    numbers: array[int],
+) -> Iterator[dict[str, Any]]:
+    """The rows without a mistake; the others are reported."""
+    for counted, raw in enumerate(rows, start=1):
+        number = raw.get("number", counted)
+        row = _gated(raw)
+        mistakes = list(_mistakes(row))
+        for name, kind, message in mistakes:
+            where = _where(row.get("place"), number, source, columns, name, row.get("id"))
+            report(kind, f"{where}: {message}")
+        if mistakes and "image" not in {name for name, _, _ in mistakes}:
+            where = _where(row.get("place"), number, source, columns, "image", row.get("id"))
+            note_picture(row["image"], where)
+        if not mistakes:
+            hashes.append(hash(row["id"]))
+            numbers.append(number)
+            yield row
+
+
+def _gated(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its texts through the gate; what does not pass is among its `mistakes`."""
+    gated, mistakes = dict(row), list(row.get("mistakes", ()))
+    for name in SCHEMA.names:
+        value = row.get(name)
+        try:
+            if isinstance(value, str):
+                text = clean_text(value)
+                if name == "question":  # others are names: a file's may have anything in it
+                    gated[name] = text
+            elif name in ("answers", "choices") and _are_texts(value) and value:
+                gated[name] = [clean_text(text) for text in value]
+        except ValueError as error:
+            mistakes.append((name, f"wrong {name}", f"{error}."))
+            gated[name] = None
+    return gated | {"mistakes": mistakes}
+
+
+def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The column, the kind and the message of each."""
+    known = row.get("mistakes", ())
+    yield from known
+    left_out = {name for name, _, _ in known}
+    for name in ("id", "image"):
+        if name not in left_out and not row.get(name):
+            yield name, f"no {name}", f"{name} is missing or empty."
+        elif name not in left_out and not isinstance(row[name], str):
+            yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text."
+    for name in ("answer_type", "question_type", "group"):
+        if name not in left_out and not isinstance(row.get(name), (str, NoneType)):
+            yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text, or None."
+    question, answers = row.get("question"), row.get("answers")
+    if "question" not in left_out and (not isinstance(question, str) or not question.strip()):
+        yield (
+            "question",
+            "empty question",
+            f"got the question {question!r:.80}; wanted some text. Correct or remove this row.",
+        )
+    if isinstance(answers, (list, tuple)) and not answers:
+        yield "answers", "no answer", "the list of answers is empty; leave it out if unknown."
+    if not isinstance(answers, (list, tuple, NoneType)):
+        found = f"got the answers {answers!r:.200}; expected a list with a text per annotator."
+        yield "answers", "wrong answers", found
+    elif not _are_texts(answers):
+        wrong = next(answer for answer in answers or () if not isinstance(answer, str))
+        found = f"got {wrong!r:.80} in the answers {answers!r:.200}; expected a text per annotator."
+        yield "answers", "wrong answers", found
+    if (choices := row.get("choices")) is not None:
+        if not isinstance(choices, (list, tuple)):
+            yield "choices", "wrong choices", f"got {choices!r:.80}; expected a list of texts."
+        elif mistake := mistake_in(choices):
+            yield "choices", "wrong choices", mistake
+
+
+def _where(
+    place: str | None,
+    number: int,
+    source: str,
+    columns: Mapping[str, str],
+    name: str,
+    question: object,
+) -> str:
+    place = place or f"{source}, question {number}"
+    column = f", column {columns[name]!r}" if name in columns else ""
+    return f"{place}{column} (id {str(question)!r:.80})"
+
+
+def _are_texts(answers: Any) -> bool:
+    if answers is None:
+        return True
+    return isinstance(answers, (list, tuple)) and all(isinstance(text, str) for text in answers)
+
+
+def _repeated(ids: pa.ChunkedArray, hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The row of an id's first use and that of each further one."""
+    ordered = np.sort(hashes)
+    alike = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    first: dict[str, int] = {}
+    for row in np.flatnonzero(np.isin(hashes, alike)).tolist() if len(alike) else ():
+        text = ids[row].as_py()  # two texts may share a hash
+        if first.setdefault(text, row) != row:
+            yield first[text], row
+
+
+def stream(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of some columns as Python values, of which only a few thousand are there at a time."""
+    for batch in table.select(columns).to_batches(ROWS_AT_ONCE):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with another content of a column."""
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, table.schema.field(index), column)
+
+
+def image_groups(table: pa.Table) -> np.ndarray:
+    """A number (Q,) for each question, equal for questions about one image."""
+    return table["image"].dictionary_encode().combine_chunks().indices.to_numpy()
+
+
+def split_groups(table: pa.Table) -> np.ndarray:
+    """A number (Q,) for each question, equal for questions that no split may tear apart."""
+    parts = []
+    for batch in table.select(["group", "image"]).to_batches(ROWS_AT_ONCE):
+        # A group's name and an image's never mix: they are told apart by the first character.
+        named = (
+            pc.binary_join_element_wise(letter, column, "")
+            for letter, column in zip("gi", batch.columns, strict=True)
+        )
+        parts.append(pc.coalesce(*named).dictionary_encode())
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks().indices.to_numpy()
+
+
+def check_share(validation_share: float) -> None:
+    """Raise ValueError unless there would be something on both sides of the cut."""
+    if not isinstance(validation_share, (int, float)) or not 0 < validation_share < 1:
+        raise ValueError(
+            f"validation_share: got {validation_share}; wanted a share between 0 and 1."
+        )
+
+
+def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Cut a table in two by image: no picture is in both parts.
+
+    Images of one group (`group`: a patient, a scene, a video) stay together too.
+
+    Args:
+        table: questions.
+        share: of the images or groups that go to the second part, in (0, 1).
+        seed: of the choice.
+
+    Raises:
+        ValueError: a share out of range.
+        DataError: fewer than two images or groups.
+    """
+    check_share(share)
+    groups = split_groups(table)
+    count = int(groups.max(initial=-1)) + 1
+    if count < 2:
+        raise TooFewError(
+            f"{source_of(table) or 'data'}: the questions are about {count} different images or "
+            f"groups; expected at least two, to hold one out for validation."
+        )
+    chosen = np.zeros(count, dtype=bool)
+    order = np.random.default_rng(seed).permutation(count)
+    chosen[order[: min(max(1, round(share * count)), count - 1)]] = True
+    return with_rows(table, ~chosen[groups]), with_rows(table, chosen[groups])
+
+
+def with_rows(table: pa.Table, mask: np.ndarray) -> pa.Table:
+    """The rows of a table where the mask (Q,) is true, in a temporary file if they are many."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in table.to_batches(ROWS_AT_ONCE):
+            yield batch.filter(pa.array(mask[start : start + len(batch)]))
+            start += len(batch)
+
+    return _memory_mapped(batches(), table.schema)

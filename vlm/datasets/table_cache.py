@@ -1,0 +1,137 @@
+"""Tables of questions that outlive the process: read once, memory-mapped from then on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from vlm import __version__
+from vlm.core.cache_folder import cache_folder
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
+from vlm.datasets.errors import is_collecting
+from vlm.datasets.sources import FLEETING, noting, state
+
+_KEY = b"vlm"
+Module = TypeVar("Module", bound=VQADataModule)
+Read = Callable[[Module, Split], pa.Table | None]
+
+
+def cached(read: Read[Module]) -> Read[Module]:
+    """Decorator of `VQADataModule.read`, or of a method that it calls: what that gives is kept.
+
+    It is kept in a file of the user's cache. Only for a `read` that depends on nothing but the
+    arguments that its own class adds to `VQADataModule`'s and on files that it opens by
+    `vlm.datasets.readers.json_file` or tells to `vlm.datasets.sources`, and that changes nothing of
+    its object that a training reads. An override without this decorator is not cached.
+
+    A kept table is used while the arguments, vlm's version, the code of the reader and the path,
+    size and time of every file are the same; else it is read anew and replaced. It is not used
+    while problems are collected (`vlm check-data`). One that was read with a warning is not kept,
+    so that the warning comes again, nor one whose pictures are in a temporary file.
+    """
+
+    @functools.wraps(read)
+    def read_or_map(self: Module, split: Split) -> pa.Table | None:
+        if is_collecting():
+            return read(self, split)
+        wanted = _description(self, read, split)
+        path = cache_folder() / "tables" / f"{_name(wanted)}.arrow"
+        table = _map(path, wanted)
+        if table is None:
+            table, sources = _read(lambda: read(self, split))
+            if table is not None and sources:
+                _keep(table, path, wanted | {"sources": sources})
+                kept = _map(path, wanted)
+                table = table if kept is None else kept
+        return table
+
+    return read_or_map
+
+
+def _description(data: VQADataModule, read: Callable[..., Any], split: Split) -> dict[str, Any]:
+    base = inspect.signature(VQADataModule).parameters
+    return {
+        "version": __version__,
+        "class": f"{type(data).__module__}.{type(data).__qualname__}",
+        "read": f"{read.__module__}.{read.__qualname__}",
+        "arguments": {n: str(v) for n, v in data.arguments.items() if n not in base},
+        "split": split,
+        "code": _code(type(data)),
+    }
+
+
+def _name(description: dict[str, Any]) -> str:
+    """Of a file: one for each reader, its arguments and the split, whatever changes beside."""
+    lasting = [description[name] for name in ("class", "read", "arguments", "split")]
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _code(reader: type) -> str:
+    """Changes with every edit of the files that a reader's code may be in."""
+    modules = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in reader.mro()}
+    files = {*map(str, Path(__file__).parent.rglob("*.py")), *filter(None, modules)}
+    return hashlib.sha256(repr([state(path) for path in sorted(files)]).encode()).hexdigest()
+
+
+def _map(path: Path, wanted: dict[str, Any]) -> pa.Table | None:
+    """The kept table; None where there is none that can be used."""
+    try:
+        table = map_arrow(path)
+        table.validate()
+        kept = json.loads(table.schema.metadata[_KEY])
+        now = [list(state(given)) for given, *_ in kept["sources"]]
+    # Absent, cut short, or of another program: all the same, it is read anew.
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
+        return None
+    own = {name: value for name, value in table.schema.metadata.items() if name != _KEY}
+    return table.replace_schema_metadata(own) if kept == wanted | {"sources": now} else None
+
+
+def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[list[Any]]]:
+    """What is read, and the files it depends on; none if it is not to be kept."""
+    said: list[warnings.WarningMessage] = []
+    try:
+        with noting() as noted, warnings.catch_warnings(record=True) as said:
+            table = read()
+    finally:
+        for one in said:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    kept = not said and FLEETING not in noted.values()
+    return table, [list(source) for source in noted.values()] if kept else []
+
+
+def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
+    """Write a file that is whole as soon as it has its name; of several processes the last wins."""
+    own = table.schema.metadata or {}
+    schema = table.schema.with_metadata(own | {_KEY: json.dumps(description)})
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".new")
+        with os.fdopen(handle, "wb") as file:
+            write_arrow(file, in_pieces(table), schema)
+            file.flush()
+            os.fsync(file.fileno())  # or a loss of power could leave the name with no content
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        warnings.warn(
+            f"{path}: the questions could not be kept there ({error.strerror}), so every start "
+            f"reads them anew; set VLM_CACHE to a folder with space for them.",
+            stacklevel=2,
+        )

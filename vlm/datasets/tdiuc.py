@@ -1,0 +1,70 @@
+"""TDIUC: twelve types of question, each of which counts alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from vlm.core.paths import as_path
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.readers.vqa_format import Record, read_mscoco
+from vlm.datasets.table_cache import cached
+from vlm.metrics import mean_per_type
+
+
+class TDIUC(VQADataModule):
+    """TDIUC (Kafle and Kanan, "An Analysis of Visual Question Answering Algorithms", ICCV 2017).
+
+    1,654,167 questions of 12 types. From https://kushalkafle.com/projects/tdiuc.html; `root` is its
+    folder TDIUC:
+
+        Questions/OpenEnded_mscoco_{train2014,val2014}_questions.json
+        Annotations/mscoco_{train2014,val2014}_annotations.json
+        Images/train2014/COCO_train2014_000000000009.jpg, and so on for val2014
+
+    Its authors test on val2014; a validation part is cut from the training images. One answer a
+    question, the file's first, as in the authors' script. Metric: simple accuracy by question type
+    and its arithmetic and harmonic mean over the types, plain and normalised by answer
+    (`vlm.metrics.mean_per_type`). No size is checked: the paper gives the sum of both parts alone.
+
+    Args:
+        root: the folder TDIUC.
+        images: folder of the photos' folders; None for `root/Images`.
+        kwargs: as for every data set.
+    """
+
+    types = "question_type"
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self, root: Path, images: Path | None = None, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = as_path("root", root)
+        self.images = as_path("images", images or self.root / "Images")
+
+    @cached
+    def read(self, split: Split) -> pa.Table | None:
+        part = {"train": "train2014", "test": "val2014"}.get(split)
+        if part is None:
+            return None
+        return read_mscoco(
+            self.root,
+            part,
+            self.images,
+            "TDIUC: https://kushalkafle.com/projects/tdiuc.html.",
+            folders=("Questions", "Annotations"),
+            answers=_first,
+        )
+
+    def summarize(
+        self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
+    ) -> dict[str, float]:
+        answers = [given[0] for given in table["answers"].to_pylist()]
+        return mean_per_type(scores, table["question_type"].to_pylist(), answers)._asdict()
+
+
+def _first(annotation: Record) -> list[str]:
+    return annotation["answers"][:1]

@@ -1,0 +1,101 @@
+"""Visual7W, telling: multiple-choice questions of six kinds about COCO photos.
+
+Zhu, Groth, Bernstein and Fei-Fei, "Visual7W: Grounded Question Answering in Images", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vlm.core.paths import as_path
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.readers.official import check_size, each_record, fields
+from vlm.datasets.readers.vqa_format import json_file, json_records
+from vlm.datasets.table import DataError, question_table
+from vlm.datasets.table_cache import cached
+
+GET = (
+    "Get dataset_v7w_telling.zip and visual7w_images.zip from https://ai.stanford.edu/~yukez/"
+    "visual7w/ and unpack them, the pictures to `images/`."
+)
+TOOLKIT = "https://github.com/yukezhu/visual7w-toolkit"
+PUBLISHED = {"val": 28_020}  # of the three splits, the toolkit names this one's size
+
+
+class Visual7W(VQADataModule):
+    """Visual7W telling: `train`, `val` and `test`, four choices each.
+
+    The wrong choices are the set's own; with the right one they stand in alphabetical order, so
+    that no place gives the answer away. The report's lines are the kinds: what, where, when, who,
+    why, how. An answer is right if it is the right one in lower case, as in the set's toolkit: with
+    a head that chooses, this is its multiple-choice accuracy; with one that does not, its
+    open-ended accuracy for one guess.
+
+    Args:
+        root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
+        kwargs: as for every data set.
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self, root: Path, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = as_path("root", root)
+
+    @cached
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "predict":
+            return None
+        name = {"train": "train", "validation": "val", "test": "test"}[split]
+        path = json_file(self.root / "dataset_v7w_telling.json", GET)
+        records = json_records(path, "images")
+        rows = _rows(records, path, self.root / "images", name)
+        table = question_table(rows, f"{path} ({name})")
+        check_size(len(table), PUBLISHED.get(name), path, TOOLKIT)
+        return table
+
+    def score(self, prediction: str, answers: Sequence[str]) -> float:
+        return float(prediction.lower() == answers[0].lower())
+
+
+def _rows(records: list[Any], path: Path, images: Path, name: str) -> Iterator[dict[str, Any]]:
+    def pairs(number: int, record: Any) -> Iterator[tuple[tuple[int, int], tuple[str, Any]]]:
+        split, image, given = fields(
+            record, path, f"image {number}", split=str, filename=str, qa_pairs=list
+        )
+        if split == name:
+            for place, pair in enumerate(given, start=1):
+                yield (number, place), (image, pair)
+
+    def rows(which: tuple[int, int], source: tuple[str, Any]) -> Iterator[dict[str, Any]]:
+        (number, place), (image, pair) = which, source
+        key, question, answer, kind, wrong = fields(
+            pair,
+            path,
+            f"image {number}, pair {place}",
+            qa_id=int,
+            question=str,
+            answer=str,
+            type=str,
+            multiple_choices=list,
+        )
+        if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
+            raise DataError(
+                f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
+                f"{wrong!r}; wanted other texts than the answer."
+            )
+        yield {
+            "id": str(key),
+            "place": f"{path}, image {number}",
+            "image": str(images / image),
+            "question": question,
+            "answers": [answer],
+            "answer_type": kind,
+            "choices": sorted([answer, *wrong]),
+        }
+
+    return each_record(each_record(enumerate(records, start=1), pairs), rows)

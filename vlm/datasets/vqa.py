@@ -1,0 +1,161 @@
+"""VQA v1 and v2 on COCO's photos, and VQA-CP, which splits them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+
+from vlm.core.paths import as_path
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.readers.official import check_size, fields
+from vlm.datasets.readers.vqa_format import Record, coco_photo, json_file, read_mscoco, read_vqa
+from vlm.datasets.table import joined
+from vlm.datasets.table_cache import cached
+
+COCO_PHOTOS = "the photos (COCO 2014 and 2015) from https://cocodataset.org/#download."
+"""End of a sentence that says where a set comes from."""
+
+
+class _VQA(VQADataModule):
+    """Their files differ in name alone.
+
+    Args:
+        root: folder of questions and annotations.
+        images: folder of the photos' folders; None where they are in `root`.
+        train_on: "train+val" for the test server: validation is then a part of its images.
+        test: which questions `predict` answers, those of test-dev or all of the test set.
+        kwargs: as for every data set.
+    """
+
+    prefix: ClassVar[str]
+    get: ClassVar[str]
+    sizes: ClassVar[Mapping[str, int]]
+    cited: ClassVar[str]
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self,
+        root: Path,
+        images: Path | None = None,
+        train_on: Literal["train", "train+val"] = "train",
+        test: Literal["test-dev", "test"] = "test-dev",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        self.train_on, self.test = train_on, test
+
+    @cached
+    def read(self, split: Split) -> pa.Table | None:
+        if split == "train":
+            parts = ["train2014", "val2014"] if self.train_on == "train+val" else ["train2014"]
+            return joined([self._part(part) for part in parts])
+        if split == "validation":
+            return self._part("val2014") if self.train_on == "train" else None
+        return self._part(f"{self.test}2015") if split == "test" else None
+
+    def _part(self, part: str) -> pa.Table:
+        table = read_mscoco(self.root, part, self.images, self.get, self.prefix)
+        check_size(len(table), self.sizes.get(part), f"{self.root}, {part}", self.cited)
+        return table
+
+
+class VQAv2(_VQA):
+    """VQA v2 (Goyal et al., "Making the V in VQA Matter", CVPR 2017): ten answers a question.
+
+    From https://visualqa.org/download.html; its files in `root` as they unpack, plain or with
+    `.gz`:
+
+        v2_OpenEnded_mscoco_{train2014,val2014,test-dev2015,test2015}_questions.json
+        v2_mscoco_{train2014,val2014}_annotations.json
+        train2014/COCO_train2014_000000000009.jpg, and so on for val2014 and test2015
+
+    The test questions have no published answers: `predict` answers them, `vlm submit` writes the
+    file for EvalAI. Metric: VQA accuracy, by answer type (yes/no, number, other) and by question
+    type.
+    """
+
+    prefix = "v2_"
+    get = (
+        "VQA v2: questions and annotations from https://visualqa.org/download.html, " + COCO_PHOTOS
+    )
+    sizes: ClassVar = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
+    cited = "https://visualqa.org/download.html"
+
+
+class VQAv1(_VQA):
+    """VQA v1 on photos (Antol et al., "VQA: Visual Question Answering", ICCV 2015).
+
+    From https://visualqa.org/vqa_v1_download.html; as `VQAv2`, without `v2_` in the names:
+
+        OpenEnded_mscoco_{train2014,val2014,test-dev2015,test2015}_questions.json
+        mscoco_{train2014,val2014}_annotations.json
+
+    The open-ended task. Metric: as for `VQAv2`.
+    """
+
+    prefix = ""
+    get = (
+        "VQA v1: questions and annotations from https://visualqa.org/vqa_v1_download.html, "
+        + COCO_PHOTOS
+    )
+    sizes: ClassVar = {"train2014": 248_349, "val2014": 121_512, "test2015": 244_302}
+    cited = "https://visualqa.org/vqa_v1_download.html"
+
+
+class VQACP(VQADataModule):
+    """VQA-CP (Agrawal et al., "Don't Just Assume; Look and Answer", CVPR 2018).
+
+    VQA's training and validation questions, split anew so that the answers to a type of question
+    are distributed otherwise in test than in training. From
+    https://computing.ece.vt.edu/~aish/vqacp/; its files in `root`:
+
+        vqacp_v2_{train,test}_{questions,annotations}.json, or vqacp_v1_...
+        train2014/COCO_train2014_000000000009.jpg, and so on for val2014
+
+    There is no official validation part; one is cut from the training images, so its answers are
+    distributed as in training. Metric: VQA accuracy, by answer type. No size is checked: the paper
+    gives rounded ones.
+
+    Args:
+        root: folder of questions and annotations.
+        images: folder of the photos' folders; None where they are in `root`.
+        version: of VQA-CP.
+        kwargs: as for every data set.
+    """
+
+    shared_images = True  # it is questions that were split
+
+    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
+    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+        self,
+        root: Path,
+        images: Path | None = None,
+        version: Literal["v1", "v2"] = "v2",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        self.version = version
+
+    @cached
+    def read(self, split: Split) -> pa.Table | None:
+        if split not in ("train", "test"):
+            return None
+        get = (
+            "VQA-CP: questions and annotations from https://computing.ece.vt.edu/~aish/vqacp/, "
+            + COCO_PHOTOS
+        )
+        questions, annotations = (
+            json_file(self.root / f"vqacp_{self.version}_{split}_{kind}.json", get)
+            for kind in ("questions", "annotations")
+        )
+
+        def photo(question: Record) -> str:
+            (part,) = fields(question, questions, question["question_id"], coco_split=str)
+            return coco_photo(self.images, part, question, questions)
+
+        return read_vqa(questions, annotations, photo)

@@ -1,0 +1,1 @@
+"""How well a model answers: predictions, scores, baselines and their report."""

@@ -1,0 +1,16 @@
+"""A head that writes its answers, token by token."""
+
+from vlm.heads.generation.decoder import AnswerDecoder, TransformerDecoder
+from vlm.heads.generation.head import Generation
+from vlm.heads.generation.pretrained_decoder import HuggingFaceDecoder
+from vlm.heads.generation.tokenizer import AnswerTokenizer, ByteTokenizer, SubwordAnswers
+
+__all__ = [
+    "AnswerDecoder",
+    "AnswerTokenizer",
+    "ByteTokenizer",
+    "Generation",
+    "HuggingFaceDecoder",
+    "SubwordAnswers",
+    "TransformerDecoder",
+]

@@ -1,0 +1,187 @@
+"""Decoders: write an answer, token by token, while they read the joint tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlm.core.part import Part
+from vlm.fusion.attention import Attention
+from vlm.fusion.base import check_positive
+from vlm.fusion.cross_attention import feedforward
+from vlm.heads.generation.tokenizer import AnswerTokenizer, ByteTokenizer
+
+KeysAndValues = tuple[Tensor, Tensor]
+
+
+class Memory(NamedTuple):
+    """What a decoder reads.
+
+    Attributes:
+        tokens: (Q, N, D) float.
+        mask: (Q, N) bool, True = a real token; each row has one at least.
+        choices: the texts of each question among which to decide, or None to write freely.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    choices: list[list[str]] | None = None
+
+
+class DecoderState(ABC):
+    """What a decoder keeps between the steps of Q questions' R = Q * K texts."""
+
+    @abstractmethod
+    def reorder(self, rows: Tensor) -> None:
+        """Go on with these texts, (R,) int64: as many of each question, in the questions' order."""
+
+
+class AnswerDecoder(Part, ABC):
+    """Reads a memory and predicts each next token of an answer.
+
+    Attributes:
+        memory_dim: width of the memory.
+        tokenizer: between answers and ids.
+        max_length: tokens of an answer at most, its end included.
+    """
+
+    def __init__(self, memory_dim: int, tokenizer: AnswerTokenizer, max_length: int) -> None:
+        super().__init__()
+        check_positive(memory_dim=memory_dim, max_length=max_length)
+        self.memory_dim, self.tokenizer, self.max_length = memory_dim, tokenizer, max_length
+
+    @abstractmethod
+    def start(self, memory: Memory) -> DecoderState:
+        """A state in which nothing is written."""
+
+    @abstractmethod
+    def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
+        """Logits (R, T, V) of the tokens after each of `ids` (R, T), which the state then holds.
+
+        The first `ids` of a state begin with `tokenizer.begin`; there may be several texts for
+        each question, R = Q * K, in the questions' order. Padding at the end of `ids` changes
+        nothing before it.
+        """
+
+
+DecoderFactory = Callable[[int], AnswerDecoder]
+"""A decoder without the memory's width, which the head knows: a class or a partial of one."""
+
+
+class TransformerDecoder(AnswerDecoder):
+    """A small decoder from scratch: pre-normalised layers of masked self-attention,
+    cross-attention to the memory and a feed-forward network (Vaswani et al. 2017, arXiv 1706.03762;
+    the order of GPT-2), with learnt positions. The embedding is the output layer too.
+
+    Args:
+        memory_dim: width of what it reads.
+        dim: width of the layers.
+        layers: number of layers.
+        heads: attention heads; divides `dim`.
+        feedforward_dim: hidden width of the feed-forward networks.
+        dropout: share dropped in training from attention weights, hidden layers and branches.
+        max_length: tokens of an answer at most, its end included.
+        tokenizer: of the answers; None for their bytes.
+    """
+
+    def __init__(
+        self,
+        memory_dim: int,
+        dim: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        feedforward_dim: int = 256,
+        dropout: float = 0.0,
+        max_length: int = 32,
+        tokenizer: AnswerTokenizer | None = None,
+    ) -> None:
+        super().__init__(memory_dim, tokenizer or ByteTokenizer(), max_length)
+        check_positive(dim=dim, layers=layers, feedforward_dim=feedforward_dim)
+        self.memory = nn.Sequential(nn.LayerNorm(memory_dim), nn.Linear(memory_dim, dim))
+        self.embedding = nn.Embedding(self.tokenizer.vocab_size, dim)
+        self.positions = nn.Embedding(max_length, dim)
+        for table in (self.embedding, self.positions):
+            nn.init.normal_(table.weight, std=0.02)  # of GPT-2; the logits start small
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, memory: Memory) -> TransformerState:
+        # `where` and not a product: whatever stands in the padding (NaN too) must not leak.
+        tokens = self.memory(memory.tokens.masked_fill(~memory.mask[..., None], 0))
+        read = []
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            key, value = layer.cross_attention.keys_and_values(tokens)
+            read.append((key.contiguous(), value.contiguous()))  # every step reads all of them
+        return TransformerState(read, memory.mask[:, None, None, :])
+
+    def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
+        assert isinstance(state, TransformerState)
+        before = state.length
+        after = before + ids.shape[1]
+        # Each token sees those before it and itself: a single new one sees all.
+        seen = None
+        if ids.shape[1] > 1:
+            seen = torch.ones(ids.shape[1], after, dtype=torch.bool, device=ids.device).tril(before)
+        x = self.dropout(self.embedding(ids) + self.positions.weight[before:after])  # (R, T, D)
+        for number, layer in enumerate(self.layers):
+            x, state.written[number] = layer(
+                x, seen, state.written[number], state.read[number], state.mask
+            )
+        return self.norm(x) @ self.embedding.weight.T
+
+
+class TransformerState(DecoderState):
+    """Keys and values: of the memory, once a question, and of what each text has so far."""
+
+    def __init__(self, read: list[KeysAndValues], mask: Tensor) -> None:
+        self.read, self.mask = read, mask
+        self.written: list[KeysAndValues | None] = [None] * len(read)
+
+    @property
+    def length(self) -> int:
+        return 0 if self.written[0] is None else self.written[0][0].shape[2]
+
+    def reorder(self, rows: Tensor) -> None:
+        self.written = [
+            None if pair is None else (pair[0][rows], pair[1][rows]) for pair in self.written
+        ]
+
+
+class DecoderLayer(nn.Module):
+    """One layer of `TransformerDecoder`."""
+
+    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.self_norm, self.cross_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.self_attention = Attention(dim, dim, heads, dropout)
+        self.cross_attention = Attention(dim, dim, heads, dropout)
+        self.feedforward = feedforward(dim, feedforward_dim, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        seen: Tensor | None,
+        written: KeysAndValues | None,
+        read: KeysAndValues,
+        mask: Tensor,
+    ) -> tuple[Tensor, KeysAndValues]:
+        """(R, T, D) -> (R, T, D), and the keys and values of all that is written now."""
+        normed = self.self_norm(x)
+        key, value = self.self_attention.keys_and_values(normed)
+        if written is not None:
+            key, value = torch.cat((written[0], key), 2), torch.cat((written[1], value), 2)
+        x = x + self.dropout(self.self_attention.read(normed, key, value, seen)[0])
+        # All texts of a question read its memory in one go: it is never copied.
+        normed = self.cross_norm(x).reshape(len(mask), -1, x.shape[2])
+        mixed = self.cross_attention.read(normed, *read, mask)[0].view_as(x)
+        x = x + self.dropout(mixed)
+        return x + self.feedforward(x), (key, value)

@@ -1,0 +1,216 @@
+"""Answers that are written, token by token, and not chosen from a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from math import exp, isfinite
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vlm.core.batch import Batch
+from vlm.core.choices import mistake_among
+from vlm.core.clean_text import clean_text
+from vlm.core.features import Features
+from vlm.fusion.base import check_positive
+from vlm.heads.base import AnswerHead, Ranked, required_choices
+from vlm.heads.generation.beam_search import Written, search
+from vlm.heads.generation.decoder import DecoderFactory, Memory, TransformerDecoder
+from vlm.heads.generation.targets import AnswerEncoder
+
+CUT = "…"
+"""Ends the text of an answer that never ended and was cut."""
+
+ROWS_AT_ONCE = 1024
+"""Candidates that are judged together: their logits fill memory."""
+
+TrainOn = Literal["most_frequent", "sampled"]
+
+
+class Generation(AnswerHead):
+    """A decoder writes the answer while it reads the joint tokens.
+
+    The memory it reads is the pooled joint vector, then the joint tokens: so whatever a fusion has
+    learnt is in reach (all its parameters get a gradient), and a question with nothing real still
+    has one token. A pooled fusion's only token stands there twice, which attention to it does not
+    notice.
+
+    The loss is the negative log-likelihood of one answer and its end, summed over its tokens, given
+    those before (teacher forcing). A probability is that of the text and its end; texts that were
+    written and not listed have the rest. Neither padding nor the batch change what is written.
+
+    Args:
+        in_dim: width of the joint features.
+        decoder: makes the decoder from the width of the memory: `TransformerDecoder`,
+            `HuggingFaceDecoder`, or a partial of one.
+        train_on: which of several annotators' answers to learn: the "most_frequent" (the first on a
+            tie), or one "sampled" from them anew each time. Evaluation's loss takes the former.
+        beams: texts written side by side; 1 is greedy decoding. `decode` gives as many at most.
+        min_length: tokens before an answer's end at least.
+        length_penalty: texts are compared by log-likelihood / tokens ** length_penalty; 0 for the
+            likeliest, above 0 favours longer ones. Greedy decoding compares none.
+        choose: do not write freely, but `rank` the choices that each question comes with.
+
+    Raises:
+        ValueError: an argument out of its range, or that has no meaning with one beam.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        decoder: DecoderFactory = TransformerDecoder,
+        train_on: TrainOn = "most_frequent",
+        beams: int = 1,
+        min_length: int = 1,
+        length_penalty: float = 0.0,
+        choose: bool = False,
+    ) -> None:
+        super().__init__(in_dim)
+        check_positive(beams=beams)
+        if train_on not in ("most_frequent", "sampled"):
+            raise ValueError(
+                f"train_on: got {train_on!r}; wanted one of 'most_frequent', 'sampled'."
+            )
+        if not isfinite(length_penalty):
+            raise ValueError(f"length_penalty: got {length_penalty}; wanted a finite number.")
+        if beams == 1 and length_penalty:
+            raise ValueError(
+                f"length_penalty: got {length_penalty} with one beam, where nothing is compared; "
+                f"wanted 0, or more beams."
+            )
+        self.decoder = decoder(in_dim)
+        if not 0 <= min_length < self.decoder.max_length:
+            raise ValueError(
+                f"min_length: got {min_length}; wanted 0 or more, and less than the decoder's "
+                f"max_length of {self.decoder.max_length}."
+            )
+        if 2 * beams >= self.decoder.tokenizer.vocab_size:
+            raise ValueError(
+                f"beams: got {beams}; wanted less than half of the decoder's "
+                f"{self.decoder.tokenizer.vocab_size:,} tokens."
+            )
+        # The decoder may have edited its arguments, so that it is rebuilt without a network.
+        arguments = {k: v for k, v in self.decoder.arguments.items() if k != "memory_dim"}
+        self.arguments["decoder"] = partial(type(self.decoder), **arguments)
+        self.sampled, self.takes_choices = train_on == "sampled", choose
+        self.beams, self.min_length, self.length_penalty = beams, min_length, length_penalty
+        self.encoder = AnswerEncoder(self.decoder.tokenizer, self.decoder.max_length, self.sampled)
+        self.encode_targets = self.encoder
+
+    def forward(self, fused: Features, batch: Batch) -> Memory:
+        """What the decoder reads.
+
+        Raises:
+            ValueError: with `choose`, the batch has no choices.
+        """
+        tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
+        choices = required_choices(batch).texts if self.takes_choices else None
+        return Memory(tokens, F.pad(fused.mask, (1, 0), value=True), choices)
+
+    def loss(self, output: Memory, batch: Batch) -> Tensor:
+        ids, mask, counts = batch.targets
+        if self.sampled and self.training:
+            row = torch.arange(len(ids), device=ids.device)
+            drawn = torch.multinomial(counts, 1).squeeze(1)
+            ids, mask = ids[row, drawn], mask[row, drawn]
+        else:
+            ids, mask = ids[:, 0], mask[:, 0]
+        return -self._log_likelihood(output, ids, mask).sum() / batch.total
+
+    def decode(self, output: Memory, top_k: int) -> list[Ranked]:
+        """The texts that the search found, at most `beams`, in its order: by probability, unless
+        there is a length penalty. An answer that never ended has "…" for the rest of it. With
+        `choose`, the question's choices in the order of `rank`."""
+        if not len(output.mask):  # which pretrained decoders cannot read
+            return []
+        if output.choices is not None:
+            return [ranked[:top_k] for ranked in self.rank(output, output.choices)]
+        found = search(self.decoder, output, self.beams, self.min_length, self.length_penalty)
+        return [self._ranked(texts)[:top_k] for texts in found]
+
+    def _ranked(self, texts: Sequence[Written]) -> Ranked:
+        best: dict[str, float] = {}
+        for ids, log_likelihood, finished in texts:
+            text = clean_text(self.decoder.tokenizer.decode(ids)) + ("" if finished else CUT)
+            best.setdefault(text, exp(log_likelihood))  # several rows of ids may be one text
+        return list(best.items())
+
+    def evidence(self, output: Memory, answers: Sequence[str]) -> Tensor:
+        """The answers' log-likelihoods, their ends included."""
+        if not answers:
+            return output.tokens.new_zeros(0, dtype=torch.float)
+        ids, mask = self._candidates(answers, output.mask.device)
+        return self._log_likelihood(output, ids, mask)
+
+    def rank(self, output: Memory, candidates: Sequence[Sequence[str]]) -> list[Ranked]:
+        """The candidates of each question by their likelihood, the best first.
+
+        Their probabilities are among themselves, so they sum to one.
+
+        Args:
+            output: of `forward`.
+            candidates: for each of the Q questions its possible answers, one at least, none of
+                them empty or there twice.
+
+        Raises:
+            ValueError: not one list for each question, a question without a candidate, an empty
+                candidate or one that stands there twice, or one that the decoder cannot write.
+        """
+        if len(candidates) != len(output.mask) or not all(candidates):
+            raise ValueError(
+                f"candidates: got lists of {[len(c) for c in candidates]} for {len(output.mask)} "
+                f"questions; wanted one for each, with one candidate at least."
+            )
+        for number, given in enumerate(candidates, start=1):
+            if mistake := mistake_among(given):
+                raise ValueError(f"candidates of question {number}: {mistake}")
+        most = max(map(len, candidates), default=0)
+        step = max(1, ROWS_AT_ONCE // max(1, most))
+        return [
+            ranked
+            for start in range(0, len(candidates), step)
+            for ranked in self._rank(
+                Memory(output.tokens[start : start + step], output.mask[start : start + step]),
+                candidates[start : start + step],
+                most,
+            )
+        ]
+
+    @torch.no_grad()
+    def _rank(self, memory: Memory, candidates: Sequence[Sequence[str]], most: int) -> list[Ranked]:
+        # Shorter lists are filled up with their first candidate, which is then left out.
+        filled = [
+            text for given in candidates for text in [*given, *[given[0]] * (most - len(given))]
+        ]
+        ids, mask = self._candidates(filled, memory.mask.device)
+        scores = self._log_likelihood(memory, ids, mask).view(-1, most)
+        ranked = []
+        for given, row in zip(candidates, scores, strict=True):
+            shares = row[: len(given)].softmax(0).tolist()
+            ranked.append(sorted(zip(given, shares, strict=True), key=lambda x: -x[1]))
+        return ranked
+
+    def check_answers(self, answers: Iterable[Sequence[str] | None], cut: bool = False) -> None:
+        """Check beforehand that answers can be learnt or judged; see `AnswerEncoder.check`."""
+        self.encoder.check(answers, "annotators' answers", cut)
+
+    def check_choices(self, choices: Iterable[Sequence[str] | None]) -> None:
+        """Check, before they are ranked, that the decoder can write all choices."""
+        self.encoder.check(choices, "choices")
+
+    def _candidates(self, answers: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        each = [[answer] for answer in answers]
+        self.encoder.check(each, "texts to judge")
+        texts = self.encoder(each)
+        return texts.ids[:, 0].to(device), texts.mask[:, 0].to(device)
+
+    def _log_likelihood(self, memory: Memory, ids: Tensor, mask: Tensor) -> Tensor:
+        """Of R = Q * K texts (R, T), given the memory of Q questions: (R,)."""
+        before = F.pad(ids, (1, -1), value=self.decoder.tokenizer.begin)
+        logits = self.decoder(before, self.decoder.start(memory))  # (R, T, V)
+        # In float32, as in the search: a sum over tokens in bf16 could not tell candidates apart.
+        steps = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
+        return -steps.view_as(ids).masked_fill(~mask, 0).sum(1)

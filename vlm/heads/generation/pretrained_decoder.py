@@ -1,0 +1,221 @@
+"""Any language model of the Hugging Face hub as the decoder of answers."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.core.safe_config import DECODERS, check_kind, model_of, read_options
+from vlm.heads.generation.decoder import AnswerDecoder, DecoderState, Memory
+from vlm.heads.generation.tokenizer import AnswerTokenizer, SubwordAnswers
+from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.pruning import prune, stored_config
+
+
+class HuggingFaceDecoder(AnswerDecoder):
+    """A pretrained language model with its own word pieces writes the answer.
+
+    A causal model (GPT-2, Llama) reads the memory as embeddings before the text; of a model with
+    encoder and decoder (T5, BART) the decoder reads it in place of the encoder's output, and the
+    encoder is removed. A layer brings the memory to the model's width. Weights are held in float32.
+
+    After construction `arguments` holds the model's configuration and its tokenizer as plain
+    data: it is rebuilt without hub, cache or folder.
+
+    Args:
+        memory_dim: width of what it reads.
+        name: a model of the Hugging Face hub, or a local folder. Not read if `config` is given.
+        pretrained: load the weights; otherwise only configuration and tokenizer.
+        config: the configuration itself instead of a name, with its `model_type`; needs a
+            `tokenizer`, and the weights are random.
+        tokenizer: another tokenizer than the one stored under `name`.
+        max_length: tokens of an answer at most, its end included. A causal model's positions must
+            suffice for the memory too.
+
+    Raises:
+        ValueError: a config without model_type, a tokenizer that does not fit the model, or a
+            `max_length` beyond its positions.
+        OSError: the model is neither in the cache nor to be had.
+    """
+
+    stored: ClassVar = {"config": model_of(DECODERS)}
+
+    def __init__(
+        self,
+        memory_dim: int,
+        name: str = "gpt2",
+        pretrained: bool = True,
+        config: dict[str, Any] | None = None,
+        tokenizer: AnswerTokenizer | None = None,
+        max_length: int = 32,
+    ) -> None:
+        model = _load(name, pretrained) if config is None else _from_config(config)
+        if tokenizer is None:
+            if config is not None:
+                raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
+            tokenizer = _tokenizer(name, model)
+        super().__init__(memory_dim, tokenizer, max_length)
+        plain = stored_config(model.config)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has "
+                f"{model.config.vocab_size}; wanted the tokenizer that the model was trained with."
+            )
+        room = getattr(model.config, "max_position_embeddings", None)
+        # A causal model must have room for the memory too: `start` checks that.
+        if model.config.is_encoder_decoder and room and max_length > room:
+            raise ValueError(
+                f"max_length: got {max_length}; wanted at most {room}, the positions of this model."
+            )
+        width = model.get_input_embeddings().embedding_dim
+        self.projection = nn.Linear(memory_dim, width)
+        self.state: Callable[..., PretrainedState]
+        self.state = EncoderOutput if model.config.is_encoder_decoder else Prefix
+        model.eval()
+        memory = Memory(torch.zeros(1, 1, width), torch.ones(1, 1, dtype=torch.bool))
+        prune(model, lambda: self.state(model, memory).logits(torch.tensor([[tokenizer.begin]])))
+        self.model = model.train()  # the hub's loader leaves it in evaluation mode
+        self.arguments.update(pretrained=False, config=plain, tokenizer=tokenizer)
+
+    def start(self, memory: Memory) -> PretrainedState:
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        longest = int(memory.mask.sum(1).max()) + self.max_length
+        if self.state is Prefix and room and longest > room:
+            raise ValueError(
+                f"decoder: got {longest - self.max_length} joint tokens and answers of up to "
+                f"{self.max_length}; wanted {room} in all, the positions of this model. Take a "
+                f"fusion with fewer tokens, or a lower max_length."
+            )
+        tokens = self.projection(memory.tokens.masked_fill(~memory.mask[..., None], 0))
+        return self.state(self.model, Memory(tokens, memory.mask))
+
+    def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
+        assert isinstance(state, PretrainedState)
+        # Some models have more outputs than tokens, to fill up a power of two.
+        return state.logits(ids)[..., : self.tokenizer.vocab_size]
+
+
+class PretrainedState(DecoderState, ABC):
+    """The memory at first, then the model's own cache of it and of the texts."""
+
+    def __init__(self, model: Any, memory: Memory) -> None:
+        self.model, self.memory = model, memory
+        self.cache: Any = None
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Logits (R, T, V) of the tokens after each of `ids` (R, T)."""
+        questions = len(self.memory.mask)
+        if len(ids) != questions:
+            rows = torch.arange(questions, device=ids.device)
+            self._take(rows.repeat_interleave(len(ids) // questions))
+        output = self.run(ids)
+        self.cache = output.past_key_values
+        logits: Tensor = output.logits[:, -ids.shape[1] :]
+        return logits
+
+    @abstractmethod
+    def run(self, ids: Tensor) -> Any:
+        """The model's output, with its cache, for one text a row of the memory."""
+
+    def reorder(self, rows: Tensor) -> None:
+        self.cache.reorder_cache(rows)
+        if len(rows) != len(self.memory.mask):
+            self._take(rows)  # otherwise each text stays with its question
+
+    def _take(self, rows: Tensor) -> None:
+        self.memory = Memory(self.memory.tokens[rows], self.memory.mask[rows])
+
+
+class EncoderOutput(PretrainedState):
+    """The decoder of a model with both attends to the memory."""
+
+    def run(self, ids: Tensor) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        return self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.memory.tokens),
+            attention_mask=self.memory.mask.long(),
+            decoder_input_ids=ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+
+
+class Prefix(PretrainedState):
+    """A causal model has the memory before the text.
+
+    Padding stands in front, and positions count real tokens alone: so it changes nothing, whether
+    the model numbers its positions or takes their distances.
+    """
+
+    def __init__(self, model: Any, memory: Memory) -> None:
+        order = memory.mask.int().argsort(dim=1, stable=True)
+        tokens = memory.tokens.gather(1, order[..., None].expand_as(memory.tokens))
+        super().__init__(model, Memory(tokens, memory.mask.gather(1, order)))
+        options = inspect.signature(model.forward).parameters
+        self.numbered = "position_ids" in options
+        self.shortens = "logits_to_keep" in options
+
+    def run(self, ids: Tensor) -> Any:
+        embeddings = self.model.get_input_embeddings()(ids)
+        mask = F.pad(self.memory.mask, (0, ids.shape[1]), value=True)
+        if self.cache is None:
+            embeddings = torch.cat((self.memory.tokens, embeddings), 1)
+        self.memory = self.memory._replace(mask=mask)
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -embeddings.shape[1] :]
+        return self.model(
+            inputs_embeds=embeddings,
+            attention_mask=mask.long(),
+            past_key_values=self.cache,
+            use_cache=True,
+            **({"position_ids": positions} if self.numbered else {}),
+            # Those of the memory are not asked for, and a vocabulary is large.
+            **({"logits_to_keep": ids.shape[1]} if self.shortens else {}),
+        )
+
+
+def _load(name: str, pretrained: bool) -> Any:
+    check_hub(name)  # before the import, which takes seconds
+    from transformers import AutoConfig
+
+    with hub_access(name):
+        config = AutoConfig.from_pretrained(name)
+        check_kind(config.model_type, DECODERS)
+        if pretrained:
+            return _kind(config).from_pretrained(name, dtype=torch.float32)
+    return _kind(config).from_config(config, dtype=torch.float32)
+
+
+def _from_config(config: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    if "model_type" not in config:
+        raise ValueError(
+            f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
+            f"Hugging Face configuration."
+        )
+    made = AutoConfig.for_model(**read_options(config))
+    return _kind(made).from_config(made, dtype=torch.float32)
+
+
+def _kind(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _tokenizer(name: str, model: Any) -> AnswerTokenizer:
+    own = SubwordAnswers(name)
+    # T5 and BART begin with another token than their tokenizer says.
+    begin = getattr(model.generation_config, "decoder_start_token_id", None)
+    if begin is None or not model.config.is_encoder_decoder:
+        return own
+    return SubwordAnswers(
+        json=own.arguments["json"], begin=own.token(begin), end=own.arguments["end"]
+    )

@@ -1,0 +1,100 @@
+"""What a head that writes its answers learns from: the annotators' texts as ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vlm.core.padding import distinct, padded
+from vlm.heads.generation.tokenizer import AnswerTokenizer
+
+
+class AnswerTexts(NamedTuple):
+    """What the annotators of Q questions wrote.
+
+    Attributes:
+        ids: (Q, A, T) int64: the different answers of a question, the most frequent first, each
+            with its end, and filled up with that.
+        mask: (Q, A, T) bool, True = a token of the answer, its end included.
+        counts: (Q, A) float: annotators who gave each answer; 0 where a question has fewer.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    counts: Tensor
+
+
+class AnswerEncoder:
+    """Annotators' answers in, `AnswerTexts` out.
+
+    Of an answer that is longer than the decoder can write, the beginning is kept, without an end:
+    it can be judged that far, and nothing is learnt about where to stop.
+
+    Args:
+        tokenizer: of the decoder.
+        max_length: tokens of an answer at most, its end included.
+        all_answers: keep all answers of a question; otherwise the most frequent (the first on a
+            tie).
+    """
+
+    def __init__(self, tokenizer: AnswerTokenizer, max_length: int, all_answers: bool) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.all_answers = all_answers
+
+    def __call__(
+        self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
+    ) -> AnswerTexts:
+        # Questions of a batch often have the same answers: all different lists are encoded once.
+        different, row_of = distinct(map(tuple, answers))
+        most = [Counter(given).most_common(None if self.all_answers else 1) for given in different]
+        kept = max(map(len, most), default=1)
+        texts = [
+            text
+            for row in most
+            for text in [*(self.ids(answer) for answer, _ in row), *[[]] * (kept - len(row))]
+        ]
+        ids, mask = padded(texts, self.tokenizer.end, least=1)
+        shape = len(most), kept, ids.shape[1]
+        counts = padded([[n for _, n in row] for row in most], least=kept)[0].float()
+        index = torch.tensor(row_of, dtype=torch.long)
+        return AnswerTexts(ids.view(shape)[index], mask.view(shape)[index], counts[index])
+
+    def ids(self, answer: str) -> list[int]:
+        """Ids of one answer with its end, cut to `max_length`."""
+        return [*self.tokenizer.encode(answer), self.tokenizer.end][: self.max_length]
+
+    def check(self, answers: Iterable[Sequence[str] | None], what: str, cut: bool = False) -> None:
+        """Check that the decoder can write the answers.
+
+        Args:
+            answers: of each question, None if there are none.
+            what: they are, for the message.
+            cut: longer ones are cut, and no mistake.
+
+        Raises:
+            ValueError: answers that are longer than the decoder can write, with their number, or
+                that its tokenizer cannot write.
+        """
+        long: Counter[str] = Counter()
+        lengths: dict[str, int] = {}
+        for given in answers:
+            for answer in given or ():
+                if answer not in lengths:
+                    lengths[answer] = len(self.tokenizer.encode(answer)) + 1
+                if lengths[answer] > self.max_length:
+                    long[answer] += 1
+        if long and not cut:
+            longest = max(long, key=lengths.__getitem__)
+            raise ValueError(
+                f"max_length: got {self.max_length}, and {sum(long.values()):,} of the {what} have "
+                f"more tokens, up to {lengths[longest]:,} ({_shown(longest)}); raise the decoder's "
+                f"max_length, or leave them out."
+            )
+
+
+def _shown(answer: str, letters: int = 40) -> str:
+    return repr(answer if len(answer) <= letters else answer[:letters] + "...")

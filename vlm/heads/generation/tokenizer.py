@@ -1,0 +1,151 @@
+"""From answers to token ids and back, for heads that write their answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from json import loads
+from typing import ClassVar
+
+from vlm.core.part import Configured
+from vlm.core.safe_config import nothing
+from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.tokenizer_growth import tokenizer
+
+
+class AnswerTokenizer(Configured, ABC):
+    """Answers in, ids out, and the way back.
+
+    Attributes:
+        vocab_size: number of ids, those before and after an answer included.
+        begin: the id before an answer.
+        end: the id after it; may be the same.
+    """
+
+    vocab_size: int
+    begin: int
+    end: int
+
+    @abstractmethod
+    def encode(self, answer: str) -> Sequence[int]:
+        """Ids of an answer, without those before and after it.
+
+        Raises:
+            ValueError: a text that these ids cannot write.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; any ids have one."""
+
+
+class ByteTokenizer(AnswerTokenizer):
+    """The bytes of UTF-8: writes any text and needs no vocabulary.
+
+    Ids 0 to 255 are the bytes; 256 stands before and after an answer.
+    """
+
+    vocab_size, begin, end = 257, 256, 256
+
+    def encode(self, answer: str) -> Sequence[int]:
+        return list(answer.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Bytes that are no UTF-8, such as half a letter, become U+FFFD."""
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class SubwordAnswers(AnswerTokenizer):
+    """The word pieces of a pretrained model.
+
+    After construction `arguments` holds the whole tokenizer as JSON in place of its name.
+
+    Args:
+        name: a model of the Hugging Face hub, or a local folder.
+        json: the text of a `tokenizer.json` instead.
+        begin: the token before an answer, such as "[CLS]"; None takes the one that `name` has for
+            the start of a text, or else `end`.
+        end: the token after it, such as "[SEP]" or "</s>"; None takes the one that `name` has.
+
+    Raises:
+        ValueError: both or neither of `name` and `json`, no `end` to be had, or a token that is not
+            in the vocabulary.
+        OSError: the tokenizer is neither in the cache nor to be had.
+    """
+
+    stored: ClassVar = {"name": nothing, "json": tokenizer}
+
+    def __init__(
+        self,
+        name: str | None = None,
+        json: str | None = None,
+        begin: str | None = None,
+        end: str | None = None,
+    ) -> None:
+        if (name is None) == (json is None):
+            raise ValueError(
+                f"name, json: got {name!r} and a json of {json and len(json)}; give one."
+            )
+        from tokenizers import Tokenizer as Backend
+
+        if json is None:
+            json, own_begin, own_end = _fetch(str(name))
+            begin, end = begin or own_begin, end or own_end
+        if end is None:
+            raise ValueError(
+                f"end: got None, and {name or 'a json'!r} names no token for the end of a text; "
+                f"wanted one, such as '[SEP]' or '</s>'."
+            )
+        begin = begin or end
+        self.arguments.update(name=None, json=json, begin=begin, end=end)
+        self._backend = Backend.from_str(json)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.begin, self.end = self._id("begin", begin), self._id("end", end)
+        unknown = loads(json)["model"].get("unk_token")
+        self._unknown = None if unknown is None else self._backend.token_to_id(unknown)
+
+    def _id(self, argument: str, token: str) -> int:
+        found = self._backend.token_to_id(token)
+        if found is None:
+            raise ValueError(
+                f"{argument}: got {token!r}, which is no token of this vocabulary; wanted one of "
+                f"its special tokens."
+            )
+        return found
+
+    def token(self, number: int) -> str:
+        """The text of the token with this id."""
+        return str(self._backend.id_to_token(number))
+
+    def encode(self, answer: str) -> Sequence[int]:
+        encoding = self._backend.encode(answer, add_special_tokens=False)
+        if self._unknown is not None and self._unknown in encoding.ids:
+            start, end = encoding.offsets[encoding.ids.index(self._unknown)]
+            raise ValueError(
+                f"answers: got {answer!r}, of which {answer[start:end]!r} is not in the decoder's "
+                f"vocabulary of {self.vocab_size:,} pieces; wanted text that it can write. "
+                f"ByteTokenizer writes any."
+            )
+        return encoding.ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=True).strip()
+
+
+def _fetch(name: str) -> tuple[str, str | None, str | None]:
+    """The tokenizer of a hub name or local folder as JSON, its first and its last token."""
+    check_hub(name)  # before the import, which takes seconds
+    from transformers import AutoTokenizer
+
+    with hub_access(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    if not tokenizer.is_fast:
+        raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
+    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    return (
+        tokenizer.backend_tokenizer.to_str(),
+        begin or tokenizer.cls_token,
+        end or tokenizer.sep_token,
+    )

@@ -1,0 +1,131 @@
+"""What the encoders that wrap another library's models share."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlm.core.safe_config import stored_options
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: what may have been meant."""
+    names = list(known)
+    # Compared in lower case too: vit-b-32 is meant to be ViT-B-32.
+    lower = {n.lower(): n for n in reversed(names)}
+    near = difflib.get_close_matches(name, names, 3, 0.4)
+    near += [lower[n] for n in difflib.get_close_matches(name.lower(), lower, 3, 0.6)]
+    unique = list(dict.fromkeys(near))[:3]
+    return f" Did you mean {' or '.join(unique)}?" if unique else ""
+
+
+def stored_config(config: Any) -> dict[str, Any]:
+    """A transformers configuration as plain data, with the options that a stored model may have."""
+    return stored_options(json.loads(config.to_json_string(use_diff=False)))
+
+
+@contextmanager
+def foreign_options(
+    argument: str, options: Mapping[str, Any], name: str, ours: Mapping[str, str]
+) -> Iterator[None]:
+    """Report what fails while another library builds or first runs a model with a user's options.
+
+    Args:
+        argument: the name of the argument with the options, for the error.
+        options: by name.
+        name: of the model.
+        ours: options that an encoder sets itself -> the remedy; false values pass.
+
+    Raises:
+        ValueError: an option in `ours`, or an error of the library.
+    """
+    if found := sorted(key for key in ours if options.get(key)):
+        raise ValueError(
+            f"{argument}: got {found[0]}={options[found[0]]!r}; the encoder sets it itself. "
+            f"{ours[found[0]]}"
+        )
+    try:
+        yield
+    except Exception as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        here = str(frame.f_globals.get("__name__")).startswith("vlm.")
+        if here or isinstance(error, OSError) or not options:
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{argument}: got {dict(options)!r:.300}; {name} cannot be built or run with it "
+            f"({said:.200}). Correct it, or leave it out."
+        ) from error
+
+
+def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
+    """Run `model` once and remove from it what the result does not depend on.
+
+    Poolers and heads that were not called become `nn.Identity`. What was called in vain must
+    stay in place and is frozen. So every trainable parameter
+    that is left gets a gradient, as DDP demands.
+
+    Args:
+        model: set to the mode in which it should run.
+        run: calls the model and returns the tensor that counts.
+
+    Returns:
+        What `run` returned, detached.
+
+    Raises:
+        ValueError: called in `torch.inference_mode`, where nothing is known of what depends on
+            what, and parameters could never be trained.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "got an encoder to build in torch.inference_mode; wanted it built outside. Build it "
+            "first, and enter inference_mode to run it."
+        )
+    called: set[nn.Module] = set()
+
+    def note(module: nn.Module, _: object) -> None:
+        called.add(module)
+
+    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
+    try:
+        with torch.enable_grad():
+            output = run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    _prune(model, _leaves(output), called)
+    return output.detach()
+
+
+def _prune(module: nn.Module, used: set[int], called: set[nn.Module]) -> None:
+    for name, child in list(module.named_children()):
+        trainable = [p for p in child.parameters() if p.requires_grad]
+        unused = trainable and not any(id(p) in used for p in trainable)
+        if unused and called.isdisjoint(child.modules()):
+            setattr(module, name, nn.Identity())
+        else:
+            _prune(child, used, called)
+    for parameter in module.parameters(recurse=False):
+        if id(parameter) not in used:
+            parameter.requires_grad_(False)
+
+
+def _leaves(output: Tensor) -> set[int]:
+    """Ids of the parameters in the graph of `output`: no backward pass is computed."""
+    seen, waiting, leaves = set(), [output.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        waiting.extend(before for before, _ in node.next_functions)
+    return leaves

@@ -1,0 +1,273 @@
+"""From the plan to what is trained: complete configurations that differ in the fusion alone."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from vlm.cli.error_messages import explain
+from vlm.cli.option_names import option_names
+from vlm.cli.training_cli import VQACLI, ConciseParser, ConfigError
+from vlm.core.part import build
+from vlm.data.datamodule import VQADataModule
+from vlm.fusion import Fusion
+from vlm.heads.base import AnswerHead
+from vlm.model import VQAModel
+from vlm.studies.comparison.budget import BudgetError, solve_width
+from vlm.studies.comparison.plan import Entry, Plan, PlanError, nearest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the comparison.
+
+    Attributes:
+        name: of the fusion or of the control.
+        control: what is taken from the data, or None.
+        config: of its runs, complete; the seeds are those of the base.
+        widths: the init_args that were solved for.
+        joint_parameters: trainable parameters of fusion and head, all that differs.
+        parameters: of the whole model.
+    """
+
+    name: str
+    control: str | None
+    config: dict[str, Any]
+    widths: dict[str, int]
+    joint_parameters: int
+    parameters: int
+
+    @property
+    def fusion(self) -> dict[str, Any]:
+        """`class_path` and `init_args`, with all defaults written out."""
+        return self.config["model"]["fusion"]
+
+
+class Builder:
+    """Builds the base once, and fusions that fit it.
+
+    Args:
+        plan: what to compare.
+
+    Attributes:
+        cli: the base's configuration, model, data and trainer; it has trained nothing.
+
+    Raises:
+        PlanError: settings that do not fit the base, with the reason.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        settings = [f"--{key}={_text(value)}" for key, value in plan.overrides.items()]
+        try:
+            with quiet():
+                self.cli = _Untrained(["fit", f"--config={plan.base}", *settings])
+        except ConfigError as error:
+            raise PlanError(
+                f"{plan.path}: base {plan.base} with the overrides: "
+                f"{explain(str(error), option_names())}"
+            ) from error
+
+    @property
+    def model(self) -> VQAModel:
+        return self.cli.model.model
+
+    @property
+    def data(self) -> VQADataModule:
+        return self.cli.datamodule
+
+    def variants(self) -> list[Variant]:
+        """All lines of the comparison: the fusions, sized if there is a budget, and the controls.
+
+        Raises:
+            PlanError: a class or an argument that does not exist, a width without an answer.
+        """
+        base = self._base_config()
+        made = []
+        for name, entry in self.plan.fusions.items():
+            try:
+                fusion, widths = self._sized(entry)
+                config = copy.deepcopy(base)
+                config["model"]["fusion"] = fusion
+                made.append(self._variant(name, None, config, widths))
+            except (ValueError, TypeError) as error:
+                reason = explain(str(error), [])
+                raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
+        for control in self.plan.controls:
+            config = copy.deepcopy(base)
+            config["data"]["init_args"]["control"] = control
+            made.append(self._variant(control, control, config, {}))
+        return made
+
+    def model_of(self, fusion: dict[str, Any]) -> VQAModel:
+        """A new model: copies of the base's encoders, this fusion, and a head of its width."""
+        made = self._fusion(fusion)
+        encoders = copy.deepcopy((self.model.image_encoder, self.model.text_encoder))
+        return VQAModel(*encoders, made, self._head(made))
+
+    def _variant(
+        self, name: str, control: str | None, config: dict[str, Any], widths: dict[str, int]
+    ) -> Variant:
+        joint = self._count(config["model"]["fusion"])
+        encoders = sum(map(trainable, (self.model.image_encoder, self.model.text_encoder)))
+        return Variant(name, control, config, widths, joint, encoders + joint)
+
+    def _base_config(self) -> dict[str, Any]:
+        parser = self.cli._parser("fit")
+        config = yaml.safe_load(parser.dump(self.cli.config["fit"], skip_none=False))
+        config.pop("config", None)
+        for name in ("seed", "control"):
+            if name not in config["data"].get("init_args", {}):
+                raise PlanError(
+                    f"{self.plan.base}: data {config['data']['class_path']} takes no {name}; "
+                    f"pass it on to VQADataModule."
+                )
+        config["data"]["init_args"]["control"] = None
+        config["run"]["test"] = True
+        # Many at a time: their bars would only fill the logs.
+        config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
+        return config
+
+    def _sized(self, entry: Entry) -> tuple[dict[str, Any], dict[str, int]]:
+        """The fusion's complete configuration, and the widths that were solved for."""
+        fusion = self._complete(entry.spec)
+        if self.plan.budget is None:
+            return fusion, {}
+        default = {name: _get(fusion["init_args"], name) for name in entry.width}
+        first = next(iter(default.values()))
+
+        def widths(width: int) -> dict[str, int]:
+            return {name: max(1, round(width * own / first)) for name, own in default.items()}
+
+        def sized(width: int) -> dict[str, Any]:
+            changed = copy.deepcopy(fusion)
+            for name, value in widths(width).items():
+                _set(changed["init_args"], name, value)
+            return changed
+
+        refused = ""
+
+        def count(width: int) -> int | None:
+            nonlocal refused
+            try:
+                return self._count(sized(width))
+            except ValueError as error:  # heads that do not divide it, say
+                refused = f" (the last one: {error})"
+                return None
+
+        try:
+            solved = solve_width(count, self.plan.budget).width
+        except BudgetError as error:
+            raise PlanError(f"width: {error}{refused}; the budget needs another one.") from error
+        return sized(solved), widths(solved)
+
+    def _count(self, fusion: dict[str, Any]) -> int:
+        try:
+            with torch.device("meta"):  # no memory is taken and nothing is drawn
+                made = self._fusion(fusion)
+                return trainable(made) + trainable(self._head(made))
+        except RuntimeError:  # a constructor that computes
+            made = self._fusion(fusion)
+            return trainable(made) + trainable(self._head(made))
+
+    def _complete(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """The specification with its class's full path and all defaults."""
+        config = _parser().parse_object({"fusion": self._with_widths(spec)})
+        complete = yaml.safe_load(_parser().dump(config, skip_none=False))["fusion"]
+        for width in ("image_dim", "text_dim"):  # linked in training
+            del complete["init_args"][width]
+        for name, value in complete["init_args"].items():
+            if isinstance(value, str) and value.startswith("Unable to serialize"):
+                raise PlanError(
+                    f"init_args.{name}: its default is no plain data, which a run's configuration "
+                    f"could not repeat; write it out in the plan."
+                )
+        return complete
+
+    def _with_widths(self, spec: dict[str, Any]) -> dict[str, Any]:
+        dims = {"image_dim": self.model.image_encoder.dim, "text_dim": self.model.text_encoder.dim}
+        for name in dims:
+            if name in spec["init_args"]:
+                raise PlanError(f"init_args.{name}: comes from the encoder; remove it.")
+        return {"class_path": spec["class_path"], "init_args": {**spec["init_args"], **dims}}
+
+    def _fusion(self, spec: dict[str, Any]) -> Fusion:
+        parser = _parser()
+        config = parser.parse_object({"fusion": self._with_widths(spec)})
+        return parser.instantiate_classes(config).fusion
+
+    def _head(self, fusion: Fusion) -> AnswerHead:
+        config = copy.deepcopy(self.model.head.config)
+        config["init_args"]["in_dim"] = fusion.out_dim
+        return build(config, trust=True)  # the class is the one that the base built
+
+
+class _Untrained(VQACLI):
+    """Everything of `vlm fit` but the training."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def trainable(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _parser() -> ConciseParser:
+    parser = ConciseParser()
+    parser.add_argument("--fusion", type=Fusion, required=True)
+    return parser
+
+
+def _text(value: Any) -> str:
+    """A setting as the command line takes it."""
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n")
+
+
+def _get(content: Any, name: str) -> int:
+    """The whole number at a dotted name."""
+    for done, key in enumerate(keys := name.split(".")):
+        known = [str(i) for i in range(len(content))] if isinstance(content, list) else content
+        if not isinstance(content, (dict, list)) or key not in known:
+            where = ".".join(keys[: done + 1])
+            names = ", ".join(known) if isinstance(content, (dict, list)) else "no further names"
+            raise PlanError(
+                f"width: there is no init_arg {where}; wanted one of {names}."
+                + nearest(key, known if isinstance(content, (dict, list)) else ())
+            )
+        content = content[int(key)] if isinstance(content, list) else content[key]
+    if not isinstance(content, int) or isinstance(content, bool):
+        raise PlanError(f"width: {name} is {content!r}; wanted an argument that is a whole number.")
+    return content
+
+
+def _set(content: Any, name: str, value: int) -> None:
+    *way, last = name.split(".")
+    for key in way:
+        content = content[int(key)] if isinstance(content, list) else content[key]
+    content[int(last) if isinstance(content, list) else last] = value
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the trainer's remarks on devices and seeds."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

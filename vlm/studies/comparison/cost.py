@@ -1,0 +1,250 @@
+"""What a fusion costs: FLOPs, time and memory of a training step on one fixed batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlm.core.batch import Batch
+from vlm.core.features import Features
+from vlm.data.batches import VQADataset
+from vlm.data.sampler import ImageGroupSampler
+from vlm.datasets.table import image_groups
+from vlm.model import VQAModel
+from vlm.studies.comparison.build import Builder, Variant
+from vlm.training.finetuning.plan import set_modes
+
+ROUNDS, STEPS, WARM_UP = 5, 5, 2
+"""The models take turns: in each round each makes WARM_UP steps and then STEPS that are timed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one training step: forward, loss, backward, optimiser.
+
+    Attributes:
+        questions, pictures: of the batch.
+        flops: forward and backward of the whole model; a multiply-add counts two. Matrix
+            products, convolutions and attention count, elementwise operations and FFTs do not.
+        fusion_flops: of the fusion alone.
+        ms: median milliseconds; low and high are the fastest and slowest round's median.
+        memory: bytes of weights, optimiser state and the most that the step held at a time; None
+            where the device does not say.
+        device: with its threads.
+    """
+
+    questions: int
+    pictures: int
+    flops: int
+    fusion_flops: int
+    ms: float
+    ms_low: float
+    ms_high: float
+    memory: int | None
+    device: str
+
+
+def measure(
+    builder: Builder, variants: Sequence[Variant], path: Path, console: Console
+) -> dict[str, Cost]:
+    """Cost of each variant, by name; one whose step fails is left out, as its run will tell why.
+
+    Args:
+        builder: of the base.
+        variants: what to measure.
+        path: keeps the result, and gives it back for the same variants on the same machine.
+        console: for the progress.
+    """
+    bench = Bench(builder)
+    asked = [[variant.config for variant in variants], bench.device_name]
+    if path.is_file():
+        known = json.loads(path.read_text())
+        if known["asked"] == json.loads(json.dumps(asked)):
+            return {name: Cost(**row) for name, row in known["costs"].items()}
+    counts: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[list[float]]] = {variant.name: [] for variant in variants}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("measuring cost", total=(ROUNDS + 1) * len(variants))
+        for variant in variants:
+            try:
+                counts[variant.name] = bench.counts(builder.model_of(variant.fusion))
+            except Exception as error:  # whatever it is, the others are measured and trained
+                console.print(f"{variant.name}: cost not measured: {error}", markup=False)
+            progress.advance(task)
+        for _ in range(ROUNDS):
+            for variant in variants:
+                if variant.name in counts:
+                    model = builder.model_of(variant.fusion)
+                    times[variant.name].append(bench.seconds(model))
+                progress.advance(task)
+    costs = {name: _cost(count, times[name], bench) for name, count in counts.items()}
+    content = {"asked": asked, "costs": {name: asdict(cost) for name, cost in costs.items()}}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return costs
+
+
+def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cost:
+    medians = [1000 * statistics.median(steps) for steps in rounds]
+    return Cost(
+        questions=len(bench.batch.ids),
+        pictures=len(bench.batch.image_index.unique()),
+        ms=1000 * statistics.median(second for steps in rounds for second in steps),
+        ms_low=min(medians),
+        ms_high=max(medians),
+        device=bench.device_name,
+        **count,
+    )
+
+
+class Step(NamedTuple):
+    """One training step of a model on the batch; call it."""
+
+    model: VQAModel
+    batch: Batch
+    optimizer: torch.optim.Optimizer
+    context: Any
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        with self.context():
+            loss = self.model.head.loss(self.model(self.batch), self.batch)
+        loss.backward()
+        self.optimizer.step()
+
+
+class Bench:
+    """The first batch of the training questions, on the base's device and in its precision.
+
+    Args:
+        builder: of the base.
+    """
+
+    def __init__(self, builder: Builder) -> None:
+        trainer = builder.cli.trainer
+        self.device = trainer.strategy.root_device
+        self.precision, self.optimizer = trainer.precision_plugin, builder.cli.model.optimizer
+        table = builder.data.table("train")
+        sampler = ImageGroupSampler(
+            image_groups(table),
+            builder.data.images_per_batch,
+            builder.data.questions_per_image,
+            seed=None,
+        )
+        processor = builder.model.processor
+        images = builder.data.open_pictures.store(processor.transform)
+        batch = VQADataset(table, processor, images)[next(iter(sampler))]
+        self.batch: Batch = move_data_to_device(batch, self.device)
+        if builder.data.pictures.features is not None:  # as the runs have it
+            encoder = builder.model.image_encoder.to(self.device).eval()
+            with torch.no_grad(), self.precision.forward_context():
+                self.batch = self.batch._replace(images=encoder(self.batch.images))
+
+    @property
+    def device_name(self) -> str:
+        """With the number of threads, on which a CPU's time depends."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
+
+    def _step(self, model: VQAModel) -> Step:
+        self.precision.convert_module(model.to(self.device)).train()  # in place
+        trained = [p for p in model.parameters() if p.requires_grad]
+        set_modes(model, set(trained))
+        optimizer = self.optimizer(trained)
+        return Step(model, self.batch, optimizer, self.precision.forward_context)
+
+    def counts(self, model: VQAModel) -> dict[str, Any]:
+        """FLOPs and memory of a new model's step."""
+        step = self._step(model)
+        with count_flops() as whole, step.context():
+            step.model.head.loss(step.model(self.batch), self.batch).backward()
+        with step.context():
+            image = step.model.image_encoder(self.batch.images).take(self.batch.image_index)
+            text = step.model.text_encoder(self.batch.words, self.batch.words_mask)
+        image, text = _leaves(image), _leaves(text)
+        with count_flops() as fusion, step.context():
+            step.model.fusion(image, text).pooled.float().sum().backward()
+        del image, text
+        step()  # makes the optimiser's state
+        step.optimizer.zero_grad()
+        return {
+            "flops": whole.get_total_flops(),
+            "fusion_flops": fusion.get_total_flops(),
+            "memory": peak_memory(step, self.device),
+        }
+
+    def seconds(self, model: VQAModel) -> list[float]:
+        """Of each of `STEPS` steps."""
+        step = self._step(model)
+        taken = []
+        for _ in range(WARM_UP + STEPS):
+            self._wait()
+            started = time.perf_counter()
+            step()
+            self._wait()
+            taken.append(time.perf_counter() - started)
+        return taken[WARM_UP:]
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@contextmanager
+def count_flops() -> Iterator[FlopCounterMode]:
+    """Count what is computed inside the block."""
+    # The counter knows no fused attention for CPU and would count nothing for it.
+    plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, plain:
+        yield counter
+
+
+def peak_memory(step: Step, device: torch.device) -> int | None:
+    """Bytes of weights, optimiser state and the most that a step holds beside them at a time."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    # Of the process, the most ever held would be that of the largest model before; the profiler
+    # sees each allocation. Its remarks about absent GPUs go to the terminal otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    resting = [*step.model.parameters(), *step.model.buffers()]
+    for state in step.optimizer.state.values():
+        resting += [value for value in state.values() if isinstance(value, Tensor)]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    held = most = 0
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most + sum(value.numel() * value.element_size() for value in resting)
+
+
+def _leaves(features: Features) -> Features:
+    """Without their history, so that a backward pass ends at them; it does not come as far where
+    the encoder is frozen."""
+    tokens, pooled = features.tokens, features.pooled
+    return features._replace(
+        tokens=tokens.detach().requires_grad_(tokens.requires_grad),
+        pooled=pooled.detach().requires_grad_(pooled.requires_grad),
+    )

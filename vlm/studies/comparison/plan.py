@@ -1,0 +1,223 @@
+"""What is to be compared: the plan's YAML, read and checked without loading torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONTROLS = ("question_only", "image_only", "image_shuffled")
+"""Of `vlm.data.ablations`, which loads torch."""
+SET_HERE = ("model.fusion", "seed_everything", "run", "data.seed", "data.control")
+"""Settings that the comparison makes itself, so `overrides` must not."""
+
+
+class PlanError(ValueError):
+    """A plan that cannot be used: file, key, what was found and what was wanted, in one line."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One fusion of the list.
+
+    Attributes:
+        spec: `class_path` and `init_args`, as in a training configuration.
+        width: under a budget the first of these `init_args` (dotted names) is solved for, and the
+            others keep their proportion to it.
+    """
+
+    spec: dict[str, Any]
+    width: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        path: of the plan's file.
+        base: configuration of `vlm fit` that all runs share.
+        fusions: by name, in the order of the file.
+        seeds: every fusion is trained once with each.
+        budget: trainable parameters of fusion and head together, or None for each one's defaults.
+        controls: which controls are trained, with the base's own fusion.
+        overrides: settings for every run, by name as on the command line of `vlm fit`.
+    """
+
+    path: Path
+    base: Path
+    fusions: dict[str, Entry]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    budget: int | None = None
+    controls: tuple[str, ...] = CONTROLS
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        PlanError: whatever is wrong with it.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _NoRepeats)
+    except OSError as error:
+        raise PlanError(
+            f"{path}: {error.strerror}; wanted the YAML file of a comparison."
+        ) from None
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path}: {' '.join(str(error).split())}") from None
+    try:
+        return _checked(path, content)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from None
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """The end of an error message: the name that was probably meant, or nothing."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+class _NoRepeats(yaml.SafeLoader):
+    """Refuses a key that stands twice: the first of two fusions would vanish without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(
+                    f"{key.value}: stands twice, again in line {key.start_mark.line + 1}; "
+                    f"wanted each name once."
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _checked(path: Path, content: Any) -> Plan:
+    if not isinstance(content, dict):
+        raise PlanError(f"got {content!r}; wanted `base:`, `fusions:` and so on.")
+    _known_keys("", content, Plan.__dataclass_fields__.keys() - {"path"})
+    for key in ("base", "fusions"):
+        if not content.get(key):
+            raise PlanError(f"{key}: missing or empty; wanted {_WANTED[key]}.")
+    base = content["base"]
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise _wrong("base", base)
+    budget = content.get("budget")
+    if budget is not None and not _whole(budget, 1):
+        raise _wrong("budget", budget)
+    seeds = content.get("seeds", Plan.seeds)
+    if not _sequence(seeds) or not seeds or not all(_whole(seed, 0) for seed in seeds):
+        raise _wrong("seeds", seeds)
+    if len(set(seeds)) != len(seeds):
+        raise PlanError(f"seeds: got {seeds}; wanted each seed once.")
+    controls = CONTROLS if content.get("controls") is None else content["controls"]
+    if not _sequence(controls):
+        raise _wrong("controls", controls)
+    for control in controls:
+        if control not in CONTROLS:
+            raise PlanError(
+                f"controls: got {control!r}; wanted {_WANTED['controls']}."
+                + nearest(control, CONTROLS)
+            )
+    return Plan(
+        path=path,
+        base=path.parent / base,
+        fusions=_fusions(content["fusions"], budget is not None),
+        seeds=tuple(seeds),
+        budget=budget,
+        controls=tuple(dict.fromkeys(controls)),
+        overrides=_overrides(content.get("overrides")),
+    )
+
+
+_WANTED = {
+    "base": "the path of a configuration of `vlm fit`, relative to the plan",
+    "fusions": "at least one `name: {class_path: ..., init_args: ...}`",
+    "budget": "a whole number of parameters such as 100000, or null for each one's defaults",
+    "seeds": "a list of whole numbers from 0 on, such as [0, 1, 2]",
+    "controls": f"a list of {', '.join(CONTROLS)}; [] for none",
+    "overrides": "settings as on the command line of `vlm fit`, such as {trainer.max_epochs: 5}",
+    "width": "the dotted name of the init_arg to solve for, or a list of several",
+}
+
+
+def _wrong(key: str, found: Any) -> PlanError:
+    return PlanError(f"{key}: got {found!r}; wanted {_WANTED[key.rpartition('.')[2]]}.")
+
+
+def _fusions(content: Any, sized: bool) -> dict[str, Entry]:
+    if not isinstance(content, dict):
+        raise _wrong("fusions", content)
+    return {name: _entry(name, value, sized) for name, value in content.items()}
+
+
+def _entry(name: Any, value: Any, sized: bool) -> Entry:
+    key = f"fusions.{name}"
+    # It becomes a folder's name, and must not be taken for a control.
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name) or name in CONTROLS:
+        raise PlanError(f"{key}: wanted a name of letters, digits and -_.+ that is no control's.")
+    if isinstance(value, str):
+        value = {"class_path": value}
+    if not isinstance(value, dict):
+        raise PlanError(f"{key}: got {value!r}; wanted a class path, or class_path and init_args.")
+    _known_keys(f"{key}.", value, ("class_path", "init_args", "width"))
+    class_path, init_args = value.get("class_path"), value.get("init_args") or {}
+    if not isinstance(class_path, str):
+        raise PlanError(f"{key}.class_path: got {class_path!r}; wanted such as vlm.fusion.Pooled.")
+    if not isinstance(init_args, dict):
+        raise PlanError(f"{key}.init_args: got {init_args!r}; wanted names and values.")
+    width = value.get("width", ())
+    width = (width,) if isinstance(width, str) else width
+    if not _sequence(width) or not all(isinstance(one, str) for one in width):
+        raise _wrong(f"{key}.width", width)
+    if sized and not width:
+        raise PlanError(f"{key}.width: missing; the budget needs {_WANTED['width']}.")
+    return Entry({"class_path": class_path, "init_args": init_args}, tuple(width))
+
+
+def _overrides(content: Any) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise _wrong("overrides", content)
+    flat = dict(_flattened(content))
+    for name in flat:
+        for own in SET_HERE:
+            # `data.init_args.seed` is `data.seed` in full.
+            short = name.replace(".init_args", "")
+            if short == own or short.startswith(f"{own}."):
+                raise PlanError(f"overrides.{name}: the comparison sets {own} itself; remove it.")
+    return flat
+
+
+def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Nested settings by dotted name; a class with its arguments stays one value."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value and "class_path" not in value:
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _known_keys(prefix: str, found: Mapping[Any, Any], known: Collection[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise PlanError(
+                f"{prefix}{key}: there is no such setting; wanted one of "
+                f"{', '.join(sorted(known))}." + nearest(key, known)
+            )
+
+
+def _sequence(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,305 @@
+"""The report: who is how good, how surely, at what cost, beside what can be had without looking."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from vlm import __version__
+from vlm.evaluation.significance import Estimate
+from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
+from vlm.studies.comparison.results import Comparison, Outcome
+from vlm.studies.report.plots import plot_accuracy, plot_costs
+from vlm.studies.report.render import Section, to_html, to_markdown
+from vlm.studies.report.vocabularies import describe_vocabularies
+
+FLOORS = {
+    "majority": "majority (most frequent answer)",
+    "question_only": "question only (most frequent answer to it)",
+    "ceiling": "ceiling (best answer of the vocabulary)",
+}
+"""Columns of a run's test.json that need no training."""
+CONTROLS = {
+    "question_only": "question only (trained, grey pictures)",
+    "image_only": "image only (trained, one question for all)",
+    "image_shuffled": "image shuffled (trained, wrong pictures)",
+}
+
+
+def write_report(comparison: Comparison, folder: Path) -> Path:
+    """Write report.md, report.html, results.json and the plots; returns the HTML file's path."""
+    estimates = {o.name: comparison.accuracy(o) for o in comparison.outcomes.values()}
+    sections = [
+        _question(comparison),
+        _accuracy(comparison, estimates),
+        _significance(comparison),
+        _cost(comparison, estimates),
+    ]
+    if comparison.failures:
+        sections.append(_failures(comparison))
+    sections += [_reading(comparison), _settings(comparison)]
+    title = f"Comparison {comparison.plan.path.stem}"
+    for section in sections:
+        for name, _, png in section.plots:
+            (folder / name).write_bytes(png)
+    (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
+    content = json.dumps(_results(comparison, estimates), indent=1)
+    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+    return folder / "report.html"
+
+
+def _question(comparison: Comparison) -> Section:
+    plan, config = comparison.plan, next(iter(comparison.variants.values())).config
+    trained = sum(len(outcome.scores) for outcome in comparison.outcomes.values())
+    size = (
+        "each fusion at its own defaults, or as the plan sets it"
+        if plan.budget is None
+        else f"each fusion sized to {plan.budget:,} trainable parameters with its head"
+    )
+    names = ", ".join(
+        config["model"][part]["class_path"].rpartition(".")[2]
+        for part in ("image_encoder", "text_encoder", "head")
+    )
+    return Section(
+        "What was compared",
+        [
+            f"{len(plan.fusions)} fusions, {size}, with seeds "
+            f"{', '.join(map(str, plan.seeds))}; {trained} runs finished.",
+            f"Alike in all runs: {plan.base}; {names}; data "
+            f"{config['data']['class_path'].rpartition('.')[2]}; "
+            f"{config['trainer']['max_epochs']} epochs; "
+            f"{_optimizer(config['model']['optimizer'])}. Only the fusion and the seed differ.",
+            f"{len(comparison.questions.ids):,} test questions about "
+            f"{len(set(comparison.questions.images)):,} pictures. vlm {__version__}, torch "
+            f"{torch.__version__}, {time.strftime('%Y-%m-%d')}. Command: vlm compare {plan.path}",
+        ],
+    )
+
+
+def _optimizer(config: Any) -> str:
+    if not isinstance(config, dict):  # the class alone
+        return str(config).rpartition(".")[2]
+    rate = config.get("init_args", {}).get("lr")
+    return f"{config['class_path'].rpartition('.')[2]} at a learning rate of {rate}"
+
+
+def _accuracy(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> Section:
+    kinds = list(comparison.questions.rows())
+    table = [["fusion", *(f"{kind} %" for kind in kinds), "seeds"]]
+    for number, outcome in enumerate(comparison.ranked(), start=1):
+        cells = [_with_interval(estimates[outcome.name][kind]) for kind in kinds]
+        table.append([f"{number} {outcome.name}", *cells, _seeds(comparison, outcome)])
+    for outcome in comparison.controls():
+        cells = [_with_interval(estimates[outcome.name][kind]) for kind in kinds]
+        table.append([CONTROLS[outcome.name], *cells, _seeds(comparison, outcome)])
+    floors = _floors(comparison)
+    table += [
+        [text, *(f"{100 * floors[name][kind]:.2f}" for kind in kinds), ""]
+        for name, text in FLOORS.items()
+        if name in floors
+    ]
+    controls = {CONTROLS[o.name]: estimates[o.name]["overall"] for o in comparison.controls()}
+    plot = plot_accuracy(
+        {o.name: estimates[o.name]["overall"] for o in comparison.ranked()},
+        controls,
+        {FLOORS[name]: value["overall"] for name, value in floors.items()},
+    )
+    over = "seeds and pictures" if len(comparison.plan.seeds) > 1 else "pictures, for this one seed"
+    return Section(
+        "Accuracy on test",
+        [
+            f"Mean over seeds, in brackets the 95 % interval over {over}. Below the fusions stand "
+            f"the controls, trained with the base's own fusion on data with one side taken away, "
+            f"and the floors and the ceiling, which need no training.",
+            describe_vocabularies(comparison.vocabularies()),
+        ],
+        table,
+        [("accuracy.png", "accuracy with intervals", plot)],
+    )
+
+
+def _significance(comparison: Comparison) -> Section:
+    best, differences = comparison.differences()
+    table = [["fusion", "difference in points", "p", "p (Holm)", "against the best"]]
+    for row in differences:
+        found = row.estimate
+        verdict = "worse" if row.p_holm < 0.05 else "not told apart"
+        interval = f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
+        table.append([row.name, interval, _p(found.p), _p(row.p_holm), verdict])
+    return Section(
+        f"Against the best, {best}",
+        [
+            "Paired: each difference is between runs of the same seed on the same questions. In "
+            "brackets the 95 % interval; p by Student's t over seeds and pictures, then corrected "
+            "by Holm for the length of the list. The best was chosen by these very scores, which "
+            "favours it: near ties are not to be read as an order."
+        ],
+        table if differences else [],
+    )
+
+
+def _cost(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> Section:
+    table = [
+        [
+            "fusion",
+            "fusion + head",
+            "whole model",
+            "fusion MFLOPs / question",
+            "model MFLOPs / question",
+            "ms / step",
+            "range of rounds",
+            "peak memory MiB",
+            "training s",
+        ]
+    ]
+    plots: dict[str, dict[str, float]] = {
+        "parameters of fusion + head": {},
+        "fusion's MFLOPs per question": {},
+        "ms per training step": {},
+    }
+    for number, outcome in enumerate(comparison.ranked(), start=1):
+        variant, cost = comparison.variants[outcome.name], comparison.costs.get(outcome.name)
+        row = [f"{number} {outcome.name}"]
+        row += [f"{variant.joint_parameters:,}", f"{variant.parameters:,}"]
+        values: list[float] = [variant.joint_parameters]
+        if cost:
+            flops = [f / cost.questions / 1e6 for f in (cost.fusion_flops, cost.flops)]
+            memory = "-" if cost.memory is None else f"{cost.memory / 2**20:.1f}"
+            row += [f"{flops[0]:.3g}", f"{flops[1]:.3g}", f"{cost.ms:.1f}"]
+            row += [f"{cost.ms_low:.1f} - {cost.ms_high:.1f}", memory]
+            values += [flops[0], cost.ms]
+        else:
+            row += ["-"] * 5
+        table.append([*row, f"{statistics.median(outcome.seconds.values()):.1f}"])
+        for label, value in zip(plots, values, strict=False):
+            if value > 0:  # an axis of powers of ten
+                plots[label][outcome.name] = value
+    overall = {o.name: estimates[o.name]["overall"] for o in comparison.ranked()}
+    shown = {label: values for label, values in plots.items() if values}
+    return Section(
+        "Cost",
+        [_cost_text(list(comparison.costs.values()))],
+        table,
+        [("costs.png", "accuracy against cost", plot_costs(overall, shown))],
+    )
+
+
+def _cost_text(costs: Sequence[Cost]) -> str:
+    text = "Trainable parameters. Training seconds are the median run's, as it happened to run."
+    if not costs:
+        return text
+    return (
+        f"{text} The rest was measured on one training batch of {costs[0].questions} questions "
+        f"about {costs[0].pictures} pictures on {costs[0].device}, before the training. FLOPs: "
+        f"forward and backward, a multiply-add counts two; matrix products, convolutions and "
+        f"attention count, elementwise operations and FFTs do not. Milliseconds of a training "
+        f"step: median of {ROUNDS} rounds of {STEPS} steps, the models taking turns, and the "
+        f"rounds' lowest and highest median. Peak memory: weights, optimiser state and the most "
+        f"that a step held beside them."
+    )
+
+
+def _failures(comparison: Comparison) -> Section:
+    table = [["run", "log", "its last line"]]
+    table += [
+        [f"{f.run.name}, seed {f.run.seed}", str(f.log), f.reason] for f in comparison.failures
+    ]
+    return Section("Failed runs", ["They are missing above."], table)
+
+
+def _reading(comparison: Comparison) -> Section:
+    text = [
+        "Question only: a model that never saw a picture. What it reaches can be guessed from "
+        "how questions and answers hang together; a fusion is worth what it adds to this. Image "
+        "only: a model that was never asked. Image shuffled: pictures of the same kind, but the "
+        "wrong ones; much more than question only would mean that answers leak through them.",
+        "One learning rate and one number of epochs for all is fair and not kind: a fusion that "
+        "needs others may do better with them. What is shown holds for this data set and size.",
+    ]
+    if (budget := comparison.plan.budget) is not None:
+        far = [
+            f"{name} ({variant.joint_parameters:,})"
+            for name, variant in comparison.variants.items()
+            if variant.widths and abs(variant.joint_parameters / budget - 1) > 0.05
+        ]
+        if far:
+            text.append(
+                f"More than 5 % off the budget of {budget:,}, since no width comes nearer: "
+                f"{', '.join(far)}."
+            )
+    return Section("How to read this", text)
+
+
+def _settings(comparison: Comparison) -> Section:
+    fusions = {
+        name: variant.fusion | ({"solved": variant.widths} if variant.widths else {})
+        for name, variant in comparison.variants.items()
+        if variant.control is None
+    }
+    text = ["Each fusion with all its arguments. A run's own plan.yaml repeats it: vlm fit -c ..."]
+    return Section("Settings", text, code=yaml.safe_dump(fusions, sort_keys=False))
+
+
+def _floors(comparison: Comparison) -> dict[str, dict[str, float]]:
+    """By column, then by type; means over seeds, each of which has a training part of its own."""
+    # Of fusions alone: the controls' questions are others, and so are the answers to them.
+    tests = {seed: rows for outcome in comparison.ranked() for seed, rows in outcome.tests.items()}
+    each = [{row["type"]: row for row in rows} for rows in tests.values()]
+    return {
+        name: {kind: statistics.fmean(rows[kind][name] for rows in each) for kind in each[0]}
+        for name in FLOORS
+        if name in each[0]["overall"]
+    }
+
+
+def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
+    best, differences = comparison.differences()
+    lines = {}
+    for name, outcome in comparison.outcomes.items():
+        variant, cost = comparison.variants[name], comparison.costs.get(name)
+        lines[name] = {
+            "control": variant.control,
+            "fusion": variant.fusion,
+            "solved": variant.widths,
+            "joint_parameters": variant.joint_parameters,
+            "parameters": variant.parameters,
+            "accuracy": {kind: found._asdict() for kind, found in estimates[name].items()},
+            "by_seed": {seed: float(np.mean(row)) for seed, row in outcome.scores.items()},
+            "vocabularies": outcome.vocabularies,
+            "seconds": outcome.seconds,
+            "runs": {seed: str(folder) for seed, folder in outcome.folders.items()},
+            "cost": asdict(cost) if cost else None,
+        }
+    return {
+        "plan": str(comparison.plan.path),
+        "floors": _floors(comparison),
+        "lines": lines,
+        "best": best,
+        "against_best": {
+            row.name: row.estimate._asdict() | {"p_holm": row.p_holm} for row in differences
+        },
+        "failed": {f"{f.run.name}, seed {f.run.seed}": str(f.log) for f in comparison.failures},
+    }
+
+
+def _with_interval(found: Estimate) -> str:
+    return f"{100 * found.mean:.2f} ({100 * found.low:.2f} - {100 * found.high:.2f})"
+
+
+def _seeds(comparison: Comparison, outcome: Outcome) -> str:
+    done, wanted = len(outcome.scores), len(comparison.plan.seeds)
+    return str(done) if done == wanted else f"{done} of {wanted}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

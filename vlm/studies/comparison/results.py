@@ -1,0 +1,156 @@
+"""What the finished runs left, put together by fusion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm.evaluation.significance import Difference, Estimate, Scores, accuracy, against_best
+from vlm.studies.comparison.build import Variant
+from vlm.studies.comparison.cost import Cost
+from vlm.studies.comparison.plan import Plan
+from vlm.studies.comparison.runs import Failure, Run
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The test questions, which all runs answered.
+
+    Attributes:
+        ids: of the questions.
+        images: the picture of each.
+        types: the answer type of each, or None.
+    """
+
+    ids: list[str]
+    images: list[str]
+    types: list[str | None]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Which questions (Q,) bool belong to each line of a table: overall, and by type."""
+        kinds = np.asarray(self.types, dtype=object)
+        chosen = {"overall": np.ones(len(self.ids), dtype=bool)}
+        if None not in self.types:
+            chosen |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
+        return chosen
+
+    def images_of(self, chosen: np.ndarray) -> list[str]:
+        """The pictures of some of the questions."""
+        return [image for image, one in zip(self.images, chosen, strict=True) if one]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The finished runs of one fusion or control.
+
+    Attributes:
+        name: of the fusion or control.
+        scores: by seed, (Q,) in [0, 1].
+        seconds: of training, by seed.
+        folders: of the results, by seed.
+        tests: the `results` of test.json, by seed, for the floors and the ceiling.
+        vocabularies: what the checkpoints keep of the answer vocabulary, by seed
+            (`vlm.datasets.vocabulary.describe_vocabulary`); None without one.
+    """
+
+    name: str
+    scores: dict[int, Scores]
+    seconds: dict[int, float]
+    folders: dict[int, Path]
+    tests: dict[int, list[dict[str, Any]]]
+    vocabularies: dict[int, dict[str, Any] | None]
+
+    @property
+    def table(self) -> Scores:
+        """(S, Q)."""
+        return np.stack(list(self.scores.values()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything the report is made from.
+
+    Attributes:
+        plan: what was asked.
+        variants: fusions and controls, by name.
+        questions: of the test split.
+        outcomes: of fusions and controls, by name, as far as their runs are finished.
+        costs: by name of the fusion.
+        failures: runs without a result.
+    """
+
+    plan: Plan
+    variants: dict[str, Variant]
+    questions: Questions
+    outcomes: dict[str, Outcome]
+    costs: dict[str, Cost]
+    failures: list[Failure]
+
+    def ranked(self) -> list[Outcome]:
+        """The fusions' outcomes, best first."""
+        fusions = [o for name, o in self.outcomes.items() if self.variants[name].control is None]
+        return sorted(fusions, key=lambda outcome: -float(outcome.table.mean()))
+
+    def controls(self) -> list[Outcome]:
+        """The controls' outcomes, in the order of the plan."""
+        return [o for name, o in self.outcomes.items() if self.variants[name].control]
+
+    def accuracy(self, outcome: Outcome) -> dict[str, Estimate]:
+        """Overall and by answer type."""
+        return {
+            name: accuracy(outcome.table[:, chosen], self.questions.images_of(chosen))
+            for name, chosen in self.questions.rows().items()
+        }
+
+    def vocabularies(self) -> dict[str, dict[str, Any] | None]:
+        """What each run's checkpoint keeps of its answer vocabulary: by seed where all runs of a
+        seed have the same, else by run."""
+        found = {
+            (name, seed): about
+            for name, outcome in self.outcomes.items()
+            for seed, about in outcome.vocabularies.items()
+        }
+        by_seed = {seed: about for (_, seed), about in found.items()}
+        if all(about == by_seed[seed] for (_, seed), about in found.items()):
+            return {f"seed {seed}": about for seed, about in by_seed.items()}
+        return {f"{name} (seed {seed})": about for (name, seed), about in found.items()}
+
+    def differences(self) -> tuple[str, list[Difference]]:
+        """The best fusion, and the others against it, best first."""
+        scores = {outcome.name: outcome.scores for outcome in self.ranked()}
+        return against_best(scores, self.questions.images)
+
+
+def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]:
+    """Read the finished runs, in the order given; without any there are no questions.
+
+    Raises:
+        ValueError: runs that answered other questions.
+    """
+    questions: Questions | None = None
+    outcomes: dict[str, Outcome] = {}
+    for run in runs:
+        if not run.finished:
+            continue
+        with (run.results / "test_predictions.jsonl").open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        found = Questions(*([row[key] for row in rows] for key in ("id", "image", "answer_type")))
+        questions = questions or found
+        if found.ids != questions.ids:
+            raise ValueError(
+                f"{run.results}: answers other questions than the runs before; wanted one test "
+                f"split for all. Remove the runs made before the data changed."
+            )
+        report = json.loads((run.results / "test.json").read_text(encoding="utf-8"))
+        outcome = outcomes.setdefault(run.name, Outcome(run.name, {}, {}, {}, {}, {}))
+        outcome.scores[run.seed] = np.array([row["score"] for row in rows], dtype=np.float64)
+        outcome.seconds[run.seed] = float(report["about"]["seconds"])
+        outcome.folders[run.seed] = run.results
+        outcome.tests[run.seed] = report["results"]
+        outcome.vocabularies[run.seed] = report["about"].get("vocabulary")
+    return questions, list(outcomes.values())

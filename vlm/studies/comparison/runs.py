@@ -1,0 +1,221 @@
+"""The training runs: each in a process and a folder of its own, several at a time."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from vlm import __version__
+from vlm.studies.comparison.worker import FINISHED, LOG, PLAN
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        name: of the fusion or the control.
+        seed: of weights, validation part and order.
+        config: complete, but for the place of its files.
+        folder: its own. It is named by the configuration too, so a run of another plan is never
+            taken for this one, nor overwritten by it.
+    """
+
+    name: str
+    seed: int
+    config: dict[str, Any]
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained and tested to the end."""
+        return (self.folder / FINISHED).is_file()
+
+    @property
+    def results(self) -> Path:
+        """Where `vlm fit` put the files of the finished run."""
+        return self.folder / json.loads((self.folder / FINISHED).read_text())["run"]
+
+    def state(self) -> str:
+        """How far it is, in a few words."""
+        paths = list(self.folder.glob("*/metrics.csv"))
+        try:
+            with paths[0].open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            # The row of the test stands one epoch later.
+            last = max(int(row["epoch"]) for row in rows if not row.get("test_accuracy"))
+            seen = [float(row["val_accuracy"]) for row in rows if row.get("val_accuracy")]
+        except (IndexError, OSError, TypeError, ValueError):
+            return "starting"  # or read in the middle of being written
+        text = f"epoch {last + 1} of {self.config['trainer']['max_epochs']}"
+        return text + (f", validation {100 * seen[-1]:.2f} %" if seen else "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended without a result, and where it says why."""
+
+    run: Run
+    log: Path
+
+    @property
+    def reason(self) -> str:
+        """The log's last line."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "its log is empty").strip()
+
+
+def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
+    """The run of a configuration with a seed.
+
+    Args:
+        name: of the fusion or the control.
+        config: complete.
+        seed: replaces those of the configuration.
+        output: folder of the comparison.
+    """
+    config = copy.deepcopy(config)
+    config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
+    place = {"folder": None, "name": None}
+    content = json.dumps([__version__, config | {"run": config["run"] | place}], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    folder = output / "runs" / name / f"seed{seed}-{digest}"
+    config["run"] |= {"folder": str(folder.parent), "name": folder.name}
+    return Run(name, seed, config, folder)
+
+
+def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Train it from the beginning; what an interrupted attempt left is removed."""
+    if run.folder.exists():
+        shutil.rmtree(run.folder)
+    run.folder.mkdir(parents=True)
+    (run.folder / PLAN).write_text(yaml.safe_dump(run.config, sort_keys=False), encoding="utf-8")
+    with (run.folder / LOG).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "vlm.studies.comparison.worker", str(run.folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # Ctrl-C is for us: Lightning would take it for a wish to end early.
+            start_new_session=True,
+        )
+
+
+def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[str, str]]:
+    """What each of the jobs at a time may use: an equal share of threads and GPUs.
+
+    Args:
+        jobs: runs at a time.
+        threads: to share out.
+        devices: the GPUs, as `CUDA_VISIBLE_DEVICES` names them.
+    """
+    shares = []
+    for job in range(jobs):
+        share = os.environ | {"OMP_NUM_THREADS": str(max(1, threads // jobs))}
+        if devices:
+            own = devices[job::jobs] or [devices[job % len(devices)]]
+            share["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        shares.append(share)
+    return shares
+
+
+def train(
+    runs: Sequence[Run],
+    shares: Sequence[dict[str, str]],
+    console: Console,
+    begin: Callable[[Run, dict[str, str]], subprocess.Popen[bytes]] = start,
+) -> list[Failure]:
+    """Train all runs that are not finished, as many at a time as there are shares.
+
+    Args:
+        runs: finished ones are left alone.
+        shares: environments (`environments`), one per run at a time.
+        console: for the progress.
+        begin: starts a run; tests replace it.
+
+    Returns:
+        The runs that failed. They do not stop the others.
+    """
+    waiting = [run for run in runs if not run.finished]
+    done = len(runs) - len(waiting)
+    free = list(shares)
+    active: list[_Active] = []
+    failures = []
+    with _progress(console) as progress:
+        total = progress.add_task("all runs", total=len(runs), completed=done, state="")
+        console.print(f"{done} of {len(runs)} runs are finished already.", highlight=False)
+        try:
+            while waiting or active:
+                while waiting and free:
+                    run, share = waiting.pop(0), free.pop(0)
+                    name = f"{run.name}, seed {run.seed}"
+                    task = progress.add_task(name, total=None, state="starting")
+                    active.append(_Active(run, share, begin(run, share), task))
+                time.sleep(0.2)
+                for job in list(active):
+                    if job.process.poll() is None:
+                        progress.update(job.task, state=job.run.state())
+                        continue
+                    active.remove(job)
+                    job.close()
+                    free.append(job.share)
+                    seconds = progress.tasks[progress.task_ids.index(job.task)].elapsed or 0.0
+                    progress.remove_task(job.task)
+                    progress.advance(total)
+                    failures += _ended(job.run, seconds, console)
+        finally:
+            for job in active:
+                job.process.kill()
+                job.process.wait()
+                job.close()
+    return failures
+
+
+@dataclass(frozen=True)
+class _Active:
+    run: Run
+    share: dict[str, str]
+    process: subprocess.Popen[bytes]
+    task: TaskID
+
+    def close(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+def _ended(run: Run, seconds: float, console: Console) -> list[Failure]:
+    name = f"{run.name}, seed {run.seed}"
+    if run.finished:
+        console.print(f"{name}: finished in {seconds:.0f} s", highlight=False)
+        return []
+    failure = Failure(run, run.folder / LOG)
+    text = f"{name}: FAILED. {failure.log}: {failure.reason}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return [failure]
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+        console=console,
+        refresh_per_second=2,
+    )

@@ -1,0 +1,170 @@
+"""What an image encoder's features say of a photo: the classes of its original head, or a probe's.
+
+The head was trained on the original features and stays as it was. Where it names another class
+than before, the features no longer say what they said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vlm.image.base import PictureEncoder
+from vlm.image.timm import TimmEncoder, timm_classifier
+from vlm.image.torchvision import TorchvisionEncoder, torchvision_classifier
+from vlm.studies.forgetting.original import Original
+
+TOP = 5
+"""Classes whose overlap is measured."""
+
+
+class HeadError(ValueError):
+    """No head for this encoder; the message says why and what to do."""
+
+
+class Head(Protocol):
+    """Classes of photos, as an encoder sees them."""
+
+    about: str
+
+    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+        """Pictures (B, ...) as the encoder's transform makes them -> (B, K)."""
+
+
+class OriginalHead:
+    """The classifier that the encoder's weights came with, and that the encoder leaves out.
+
+    Args:
+        model: the whole classification model, in evaluation mode.
+        encoder: the encoder made of it.
+
+    Raises:
+        HeadError: the encoder holds what the whole model has not.
+    """
+
+    about = "its own classifier"
+
+    def __init__(self, model: nn.Module, encoder: PictureEncoder) -> None:
+        self.model = model.eval()
+        known = self.model.state_dict()
+        if strange := [name for name in _inner(encoder) if name not in known]:
+            raise HeadError(
+                f"the classifier of this model does not fit its encoder, which has {strange[0]} "
+                f"beside it; give --probe."
+            )
+
+    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+        pictures, _ = encoder.normalised(images)
+        # The encoder's weights in the whole model; what it leaves out stays as it was.
+        found: Tensor = torch.func.functional_call(self.model, _inner(encoder), (pictures,))
+        return found
+
+
+def _inner(encoder: PictureEncoder) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = encoder.model.state_dict()  # type: ignore[union-attr]
+    return state
+
+
+def original_head(original: Original) -> OriginalHead:
+    """The classifier of an image encoder's original weights.
+
+    Raises:
+        HeadError: an encoder or weights without one.
+        OSError: the weights are not to be had.
+    """
+    encoder, given = original.encoder, original.arguments
+    if not given or not isinstance(encoder, (TimmEncoder, TorchvisionEncoder)):
+        raise HeadError(
+            f"{type(encoder).__name__} from {original.source} has no classifier; give --probe."
+        )
+    make = timm_classifier if isinstance(encoder, TimmEncoder) else torchvision_classifier
+    sizes = {"image_size": given["image_size"], "model_args": given["model_args"]}
+    try:
+        model = make(given["name"], given["pretrained"], **sizes)
+    except ValueError as error:
+        raise HeadError(
+            f"{original.source} holds no classifier of {given['name']} ({error}); give --probe."
+        ) from error
+    return OriginalHead(model, encoder)
+
+
+class Probe:
+    """A linear probe of `pooled`, trained on the original encoder.
+
+    Args:
+        path: a .safetensors with `weight` (K, D) and `bias` (K), K at least 2.
+
+    Raises:
+        HeadError: no such file, or other tensors.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self.about = f"the probe {Path(path).name}"
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise HeadError(
+                f"--probe: {path} cannot be read ({error}); wanted a .safetensors with weight "
+                f"(classes, width) and bias (classes)."
+            ) from error
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        weight = shapes.get("weight", ())
+        if set(shapes) != {"weight", "bias"} or len(weight) != 2 or shapes["bias"] != weight[:1]:
+            raise HeadError(
+                f"--probe: {path} holds {shapes}; wanted weight (classes, width) and bias "
+                f"(classes)."
+            )
+        if weight[0] < 2:
+            raise HeadError(f"--probe: {path} has {weight[0]} class; wanted two or more.")
+        self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()
+
+    def check(self, encoder: PictureEncoder) -> None:
+        """Raises: HeadError: a probe of another width."""
+        if (width := self.weight.shape[1]) != encoder.dim:
+            raise HeadError(
+                f"--probe: got weights for features {width} wide; {type(encoder).__name__} gives "
+                f"{encoder.dim}. Train the probe on its `pooled`."
+            )
+
+    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+        pooled = encoder(images).pooled
+        return pooled @ self.weight.to(pooled).mT + self.bias.to(pooled)
+
+
+class Agreement(NamedTuple):
+    """What a head says after fine-tuning against what it said before.
+
+    Attributes:
+        same: for each photo, 1 if its most likely class is the same, else 0.
+        top: share of the 5 most likely classes (or of all but one, if there are fewer) that
+            still are, mean over photos, in [0, 1].
+        divergence: Kullback-Leibler divergence of the classes' probabilities, those before
+            against those after, mean over photos, in nats; 0 if they are the same.
+    """
+
+    same: Sequence[float]
+    top: float
+    divergence: float
+
+    @property
+    def share(self) -> float:
+        """Of photos with the same class."""
+        return sum(self.same) / len(self.same)
+
+
+def agreement(before: Tensor, after: Tensor) -> Agreement:
+    """Compare logits (N, K) of the same photos."""
+    k = min(TOP, before.shape[1] - 1)
+    same = (before.argmax(1) == after.argmax(1)).double()
+    tops = [logits.topk(k, 1).indices for logits in (before, after)]
+    kept = (tops[0][:, :, None] == tops[1][:, None]).any(2).double().mean()
+    logs = [logits.double().log_softmax(1) for logits in (before, after)]
+    divergence = (logs[0].exp() * (logs[0] - logs[1])).sum(1).mean()
+    return Agreement(same.tolist(), float(kept), float(divergence))

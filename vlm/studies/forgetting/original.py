@@ -1,0 +1,117 @@
+"""An encoder as it was before it was fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from vlm.checkpoint.checkpoint import CheckpointError, load_model
+from vlm.core.part import Part, build, check_parts
+from vlm.model import PARTS
+from vlm.pretrained.weights import differences, misfit
+from vlm.studies.forgetting.run import FineTuned, read_run
+from vlm.studies.forgetting.word_vectors import VECTORS, WordVectors
+from vlm.text.base import TextEncoder
+from vlm.text.vectors import VectorTokenizer
+
+ENCODERS = ("image_encoder", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Original:
+    """What an encoder began with.
+
+    Attributes:
+        source: of the weights, in words.
+        encoder: with these weights; `WordVectors` if only the word vectors were pretrained.
+        arguments: by which they were loaded; none of another run's weights.
+    """
+
+    source: str
+    encoder: Part
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What fine-tuning may have changed, by the names that the run's own encoder has."""
+        return self.encoder.state_dict()
+
+    def view(self, encoder: Part) -> Part:
+        """What is measured of the run's own encoder: all of it, or its word vectors."""
+        if isinstance(self.encoder, WordVectors):
+            assert isinstance(encoder, TextEncoder)
+            return WordVectors(encoder.tokenizer, encoder.state_dict()[VECTORS])
+        return encoder
+
+
+def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> Original | None:
+    """The encoder of a run as it was when it was loaded; None if its weights began at random.
+
+    Of a run that started from another one (`model.tuning.init_from`) it is that one's original, or,
+    if that began at random, what that run ended with.
+
+    Args:
+        run: whose encoder.
+        part: "image_encoder" or "text_encoder".
+        encoder: as it is now, without LoRA.
+        trust: also import parts from outside vlm, which runs their code.
+
+    Raises:
+        CheckpointError: weights of another architecture than the checkpoint's.
+        OSError: the weights are not to be had.
+        ValueError: they cannot be read.
+    """
+    found = _original(run, part, trust)
+    if found is None or (isinstance(found.encoder, WordVectors) and not _has_table(encoder)):
+        return None
+    if lines := differences(found.view(encoder).state_dict(), found.weights):
+        raise CheckpointError(
+            f"{misfit(found.source, lines)}\nSo {run.checkpoint.path} did not begin with them."
+        )
+    return found
+
+
+def _has_table(encoder: Part) -> bool:
+    return VECTORS in encoder.state_dict()
+
+
+def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
+    tuning = run.config["model"].get("tuning") or {}
+    if (earlier := tuning.get("init_from")) and part in (tuning.get("init_parts") or PARTS):
+        before = read_run(earlier)
+        encoder = getattr(load_model(before.checkpoint, trust), part)
+        return original(before, part, encoder, trust) or Original(f"the run {earlier}", encoder)
+    asked, stored = run.asked(part), run.checkpoint.model[part]
+    # A model of transformers or open_clip that is given as plain data has no weights.
+    if not asked.get("pretrained") or asked.get("config") is not None:
+        return _vectors(run, part)
+    arguments: dict[str, Any] = stored["init_args"] | {"pretrained": asked["pretrained"]}
+    if "config" in arguments:
+        arguments["config"] = None  # else it would be taken in the place of the weights
+    if "model_args" in asked:
+        arguments["model_args"] = asked["model_args"]  # which may say where the weights are
+    check_parts(stored, trust)
+    # The weights that are named are the run's own, from its configuration.
+    encoder = build({"class_path": stored["class_path"], "init_args": arguments}, trust=True)
+    from_file = isinstance(arguments["pretrained"], str)
+    source = arguments["pretrained"] if from_file else f"the weights of {arguments['name']}"
+    return Original(source, encoder.eval(), arguments)
+
+
+def _vectors(run: FineTuned, part: str) -> Original | None:
+    """The word vectors that an encoder's table was filled with."""
+    asked, stored = run.asked(part), run.checkpoint.model[part]["init_args"]
+    source = ((asked.get("tokenizer") or {}).get("init_args") or {}).get("vectors")
+    if not source:
+        return None
+    arguments = stored["tokenizer"]["init_args"]
+    tokenizer = VectorTokenizer(source, None, arguments["size"], arguments["max_length"])
+    if tokenizer.words != arguments["words"]:
+        raise CheckpointError(
+            f"{source}: its words are not those of {run.checkpoint.path}, so the run did not begin "
+            f"with them."
+        )
+    assert tokenizer.vectors is not None
+    return Original(source, WordVectors(tokenizer, tokenizer.vectors).eval())

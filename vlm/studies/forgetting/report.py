@@ -1,0 +1,277 @@
+"""The report: how well a model answers, and what its encoders still know."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from vlm import __version__
+from vlm.metrics.aggregate import bootstrap_interval
+from vlm.studies.forgetting.plots import plot_layers, plot_tradeoff
+from vlm.studies.forgetting.study import State, Study
+from vlm.studies.report.render import Section, to_html, to_markdown
+from vlm.studies.report.vocabularies import describe_vocabularies
+
+SHOWN_WORDS = 5
+"""Of each run, those that lost most of their neighbours."""
+
+
+class Kept(NamedTuple):
+    """A figure of retention, in the summary and the plot.
+
+    Attributes:
+        label: of its column and axis.
+        of: a state's figure; None if it was not measured.
+        percent: whether it is a share.
+    """
+
+    label: str
+    of: Callable[[State], float | None]
+    percent: bool
+
+
+def _agreement(state: State) -> float | None:
+    agreed = state.pictures and state.pictures.agreement
+    return agreed.share if agreed else None
+
+
+KEPT = (
+    Kept("image: same class %", _agreement, True),
+    Kept("image: CKA, last layer", lambda s: s.pictures and s.pictures.last, False),
+    Kept("text: neighbours kept %", lambda s: s.texts and s.texts.neighbours, True),
+    Kept("text: similarity kept", lambda s: s.texts and s.texts.similarity, False),
+)
+
+
+def write_report(study: Study, folder: Path, command: str) -> Path:
+    """Write report.md, report.html, results.json and the plots; returns the HTML file's path.
+
+    Args:
+        study: to report.
+        folder: made if it is not there.
+        command: by which it was asked for.
+    """
+    sections = [_what(study, command), _tradeoff(study), *_parts(study), _layers(study)]
+    sections += [_words(study, number) for number in range(len(study.runs)) if _has_texts(study)]
+    sections.append(_reading(study))
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for name, _, png in section.plots:
+            (folder / name).write_bytes(png)
+    title = "What fine-tuning kept"
+    (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
+    content = json.dumps(_results(study, command), indent=1, allow_nan=False)
+    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+    return folder / "report.html"
+
+
+def _what(study: Study, command: str) -> Section:
+    table = [["run", "image encoder", "text encoder", "seed", "steps", "checkpoint"]]
+    for run in study.runs:
+        how = [run.training_of(part) for part in ("image_encoder", "text_encoder")]
+        file = run.checkpoint.path
+        table.append([run.name, *how, str(run.seed), f"{run.checkpoint.step:,}", file.name])
+    text = [f"The {part.replace('_', ' ')}: {about}." for part, about in study.about.items()]
+    text += study.notes
+    text.append(
+        f"vlm {__version__}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. "
+        f"Command: {command}"
+    )
+    return Section("What was measured", text, table)
+
+
+def _tradeoff(study: Study) -> Section:
+    kept = [k for k in KEPT if any(k.of(state) is not None for state in study.states)]
+    asked = study.settings.split is not None
+    accuracy = f"VQA accuracy on {study.settings.split} %"
+    table = [["encoders", *([accuracy] if asked else []), *(k.label for k in kept)]]
+    for state in study.states:
+        cells = [_cell(k.of(state), k.percent) for k in kept]
+        table.append([state.name, *([_accuracy(state)] if asked else []), *cells])
+    if not asked:
+        return Section("What was kept", ["The original encoders would have 100 % and 1."], table)
+    panels = {
+        k.label: [
+            (s.run.name, s.alpha, value * (100 if k.percent else 1), 100 * s.exam.accuracy)
+            for s in study.states
+            if (value := k.of(s)) is not None and s.exam is not None
+        ]
+        for k in kept
+    }
+    text = [
+        f"Accuracy by the data set's own metric on {len(study.states[0].exam.ids):,} "  # type: ignore[union-attr]
+        f"{study.settings.split} questions, with its 95 % interval over questions, clustered by "
+        f"picture: it holds for other questions, and says nothing about other seeds. The original "
+        f"encoders would have 100 % and 1 of what is kept.",
+        describe_vocabularies({run.name: run.vocabulary for run in study.runs}),
+    ]
+    if study.settings.alphas:
+        text.append(
+            "Alpha: the encoders' weights are (1 - alpha) of the original and alpha of the run's; "
+            "fusion and head are the run's, which learned on encoders at alpha 1."
+        )
+    plot = plot_tradeoff(panels, accuracy)
+    plots = [("tradeoff.png", "VQA accuracy against what was kept", plot)]
+    return Section("VQA accuracy against what was kept", text, table, plots)
+
+
+def _parts(study: Study) -> list[Section]:
+    sections = []
+    if any(state.pictures for state in study.states):
+        head = ["encoders", "same class %", "top classes kept %", "divergence, nats"]
+        table = [[*head, "CKA, last layer", "CKA, lowest of a layer"]]
+        for state in study.states:
+            found = state.pictures
+            assert found is not None
+            row = ["-"] * 3
+            if agreed := found.agreement:
+                interval = bootstrap_interval(list(agreed.same), unit="photo")
+                share = f"{100 * agreed.share:.1f} ({_range(interval.low, interval.high)})"
+                row = [share, f"{100 * agreed.top:.1f}", f"{agreed.divergence:.3f}"]
+            lowest = min(found.cka.values(), key=lambda v: (math.isnan(v), v))
+            table.append([state.name, *row, _cell(found.last, False), _cell(lowest, False)])
+        text = ["In brackets the 95 % interval over photos."]
+        sections.append(Section("The image encoder", text, table))
+    if _has_texts(study):
+        head = ["encoders", "neighbours kept %", "similarity kept", "paraphrase nearest %"]
+        table = [[*head, "CKA, last layer", "CKA, lowest of a layer"]]
+        text = []
+        for state in study.states:
+            texts = state.texts
+            assert texts is not None
+            share = "-" if texts.paraphrases is None else _cell(texts.paraphrases[1], True)
+            kept = [_cell(texts.neighbours, True), _cell(texts.similarity, False), share]
+            lowest = min(texts.cka.values(), key=lambda v: (math.isnan(v), v))
+            table.append([state.name, *kept, _cell(texts.last, False), _cell(lowest, False)])
+        if texts is not None and texts.paraphrases is not None:
+            text = [f"Paraphrase nearest, of the original: {_cell(texts.paraphrases[0], True)} %."]
+        sections.append(Section("The text encoder", text, table))
+    return sections
+
+
+def _layers(study: Study) -> Section:
+    """Of the runs alone, without what lies between."""
+    own = [state for state in study.states if state.alpha == 1]
+    plotted: dict[str, dict[str, list[float]]] = {}
+    table = [["layer", *(state.name for state in own)]]
+    for label, of in (
+        ("image encoder", lambda s: s.pictures),
+        ("text encoder", lambda s: s.texts),
+    ):
+        if of(own[0]) is None:
+            continue
+        plotted[label] = {state.name: list(of(state).cka.values()) for state in own}
+        for number, layer in enumerate(of(own[0]).cka):
+            cells = [_cell(plotted[label][state.name][number], False) for state in own]
+            name = layer.removeprefix("model.")
+            table.append([f"{label.partition(' ')[0]} {number}: {name}", *cells])
+    text = ["CKA with the original's layer, from the input to the output."]
+    plot = ("layers.png", "CKA layer by layer", plot_layers(plotted))
+    return Section("Layer by layer", text, table, [plot])
+
+
+def _has_texts(study: Study) -> bool:
+    return any(state.texts for state in study.states)
+
+
+def _words(study: Study, number: int) -> Section:
+    run = study.runs[number]
+    (state,) = [s for s in study.states if s.run is run and s.alpha == 1]
+    assert state.texts is not None
+    changed = sorted(state.texts.changes, key=lambda change: change.kept)[:SHOWN_WORDS]
+    rows = [["word", "nearest before", "nearest after", "kept %"]]
+    rows += [
+        [c.word, ", ".join(c.before), ", ".join(c.after), f"{100 * c.kept:.0f}"]
+        for c in changed
+        if c.kept < 1
+    ]
+    if len(rows) == 1:
+        return Section(f"Words of {run.name}", ["Every word kept its neighbours."])
+    return Section(f"Words of {run.name} that lost most neighbours", [], rows)
+
+
+def _reading(study: Study) -> Section:
+    text = [
+        "Same class: the classifier that the weights came with, or the probe, is put on the "
+        "fine-tuned encoder; counted is where its answer is that on the original. It is no "
+        "accuracy: the original may be wrong. What it knows of photos of another kind than those "
+        "shown is not measured. CKA: 1 where a layer differs by a rotation and a scale alone; so "
+        "low agreement at high CKA says that the head no longer fits what is still there.",
+        "Neighbours and similarity are of these words and sentences. Frozen encoders keep all, by "
+        "construction. One run each says little about other seeds, learning rates and lengths of "
+        "training.",
+    ]
+    return Section("How to read this", text)
+
+
+def _results(study: Study, command: str) -> dict[str, Any]:
+    states = []
+    for state in study.states:
+        line: dict[str, Any] = {"run": state.run.name, "alpha": state.alpha}
+        if state.exam is not None:
+            interval = state.exam.interval
+            line["accuracy"] = state.exam.accuracy
+            line["accuracy_interval"] = [interval.low, interval.high]
+        if (pictures := state.pictures) is not None:
+            line["image_encoder"] = {"cka": _finite(pictures.cka)}
+            if agreed := pictures.agreement:
+                line["image_encoder"] |= {
+                    "same_class": agreed.share,
+                    "top_classes_kept": agreed.top,
+                    "divergence": _number(agreed.divergence),
+                }
+        if (texts := state.texts) is not None:
+            line["text_encoder"] = {
+                "cka": _finite(texts.cka),
+                "neighbours_kept": texts.neighbours,
+                "similarity_kept": _number(texts.similarity),
+                "paraphrase_nearest": texts.paraphrases,
+                "words": {change.word: change.kept for change in texts.changes},
+            }
+        states.append(line)
+    return {
+        "command": command,
+        "measured_on": study.about,
+        "notes": study.notes,
+        "split": study.settings.split,
+        "runs": {
+            run.name: {
+                "checkpoint": str(run.checkpoint.path),
+                "seed": run.seed,
+                "vocabulary": run.vocabulary,
+            }
+            for run in study.runs
+        },
+        "states": states,
+    }
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows no other
+
+
+def _accuracy(state: State) -> str:
+    assert state.exam is not None
+    interval = state.exam.interval
+    return f"{100 * state.exam.accuracy:.2f} ({_range(interval.low, interval.high)})"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:.1f} - {100 * high:.1f}"
+
+
+def _cell(value: float | None, percent: bool) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{100 * value:.1f}" if percent else f"{value:.3f}"

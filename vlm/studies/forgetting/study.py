@@ -1,0 +1,89 @@
+"""What is measured of some runs that fine-tuned the same encoders, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from vlm.studies.forgetting.accuracy import Exam, ExamSplit
+from vlm.studies.forgetting.pictures import PictureRetention
+from vlm.studies.forgetting.run import FineTuned
+from vlm.studies.forgetting.texts import TextRetention
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and on what.
+
+    Attributes:
+        split: whose questions are asked; None for none.
+        alphas: of the weights between before and after that are measured too.
+        photos: a folder; None for the test pictures of the data set.
+        most_photos: of them that are looked at.
+        probe: a file, in the place of the original classifier.
+        sentences: a file; None for those that vlm brings.
+        neighbours: of a word.
+        batch_size: photos or sentences at a time.
+        data: further options of `vlm fit`, for every run's data.
+        trust: also import parts from outside vlm, which runs their code.
+    """
+
+    split: ExamSplit | None = "validation"
+    alphas: tuple[float, ...] = ()
+    photos: Path | None = None
+    most_photos: int = 1000
+    probe: Path | None = None
+    sentences: Path | None = None
+    neighbours: int = 10
+    batch_size: int = 32
+    data: tuple[str, ...] = ()
+    trust: bool = False
+
+
+def state_name(run: FineTuned, alpha: float) -> str:
+    """Of a run's model, or of what lies between."""
+    return run.name if alpha == 1 else f"{run.name}, alpha {alpha:g}"
+
+
+class State(NamedTuple):
+    """A run's model, or one with its encoders' weights between before and after.
+
+    Attributes:
+        run: of it.
+        alpha: 1 for the run's own weights, 0 for the original encoders.
+        exam: its answers; None if it was not asked.
+        pictures: what the image encoder kept; None if it had nothing to keep.
+        texts: what the text encoder kept; likewise.
+    """
+
+    run: FineTuned
+    alpha: float
+    exam: Exam | None
+    pictures: PictureRetention | None
+    texts: TextRetention | None
+
+    @property
+    def name(self) -> str:
+        """In tables."""
+        return state_name(self.run, self.alpha)
+
+
+@dataclass
+class Study:
+    """The measurements.
+
+    Attributes:
+        settings: of them.
+        runs: that were measured.
+        states: of the runs, and of what lies between.
+        about: what they were measured on, by part, in words.
+        notes: what was not measured, and why, a sentence each.
+    """
+
+    settings: Settings
+    runs: Sequence[FineTuned]
+    states: list[State] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)

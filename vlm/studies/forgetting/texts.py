@@ -1,0 +1,203 @@
+"""What fine-tuning did to a text encoder, seen on words and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from vlm.core.features import masked_mean
+from vlm.datasets.errors import DataError
+from vlm.studies.forgetting.cka import LEAST, cka
+from vlm.studies.forgetting.layers import layer_grams, layer_modules
+from vlm.studies.forgetting.pictures import split
+from vlm.studies.forgetting.sentences import paraphrase_share, similarities, similarity_kept
+from vlm.studies.forgetting.words import Change, nearest, neighbour_changes
+from vlm.text.base import TextEncoder
+from vlm.text.tokenizer import split_words
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences, all different.
+
+    Attributes:
+        texts: of them.
+        about: where they are from, in words.
+        pairs: whether two by two, in their order, mean the same.
+    """
+
+    texts: list[str]
+    about: str
+    pairs: bool
+
+    @property
+    def words(self) -> list[str]:
+        """Their words, in the order of first appearance."""
+        return list(dict.fromkeys(word for text in self.texts for word in split_words(text)))
+
+
+def read_sentences(path: Path | None) -> Sentences:
+    """Read sentences, one a line, or two that mean the same with a tab between them in every line.
+
+    Args:
+        path: of the file; None for the pairs that vlm brings.
+
+    Raises:
+        DataError: no such file, too few sentences, one that stands twice, or lines of both kinds.
+    """
+    own = path is None
+    name = "the pairs of vlm/forgetting/paraphrases.tsv" if own else f"--sentences: {path}"
+    try:
+        source = files("vlm.studies.forgetting") / "paraphrases.tsv" if path is None else path
+        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name} cannot be read ({error}); wanted a text file, a sentence a line."
+        ) from error
+    rows = [[text.strip() for text in line.split("\t")] for line in lines if line]
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or widths - {1, 2}:
+        raise DataError(
+            f"{name}: got lines of {' and '.join(map(str, sorted(widths)))} texts; wanted one in "
+            f"every line, or two that mean the same with a tab between them."
+        )
+    texts = [text for row in rows for text in row]
+    if len(texts) < 2 * LEAST:
+        raise DataError(f"{name}: got {len(texts)} sentences; wanted {2 * LEAST} or more.")
+    if len(set(texts)) < len(texts) or "" in texts:
+        twice = next(text for text in texts if texts.count(text) > 1 or not text)
+        raise DataError(f"{name}: {twice!r} is empty or stands twice; wanted different sentences.")
+    pairs = widths == {2}
+    about = f"{len(texts)} sentences of {Path(name).name}" if own else f"{len(texts)} of {path}"
+    return Sentences(texts, about, pairs)
+
+
+class TextRetention(NamedTuple):
+    """What a text encoder kept.
+
+    Attributes:
+        cka: of each layer, by the name of its module, from the input to the output.
+        changes: of each word's neighbours.
+        similarity: rank correlation of the similarities of all pairs of sentences, before and
+            after, in [-1, 1].
+        paraphrases: share of sentences whose nearest one is their paraphrase, before and after;
+            None where the sentences are no pairs.
+    """
+
+    cka: dict[str, float]
+    changes: list[Change]
+    similarity: float
+    paraphrases: tuple[float, float] | None
+
+    @property
+    def last(self) -> float:
+        """CKA of the last layer."""
+        return list(self.cka.values())[-1]
+
+    @property
+    def neighbours(self) -> float:
+        """Share of neighbours kept, mean over words."""
+        return sum(change.kept for change in self.changes) / len(self.changes)
+
+
+class _View(NamedTuple):
+    grams: list[list[Tensor]]  # by layer, then by batch
+    sentences: Tensor  # (S, D)
+    words: Tensor  # (W, D)
+
+
+class TextMeasure:
+    """Compares text encoders with an original, which is looked at once.
+
+    A word's vector is what the encoder makes of the word by itself, as `pooled`.
+
+    Args:
+        before: the original.
+        sentences: that all read; their words are compared too, as far as it knows them.
+        neighbours: of a word that are compared.
+        batch_size: texts that are read together; at least 8.
+
+    Raises:
+        DataError: too few words that the encoder knows.
+    """
+
+    def __init__(
+        self, before: TextEncoder, sentences: Sentences, neighbours: int, batch_size: int
+    ) -> None:
+        self.sentences, self.neighbours, self.batch_size = sentences, neighbours, batch_size
+        tokenizer = before.tokenizer
+        self.words = [word for word in sentences.words if not tokenizer.unknown(word)]
+        if len(self.words) <= neighbours:
+            raise DataError(
+                f"--neighbours: got {neighbours}, and the encoder knows {len(self.words)} words of "
+                f"{sentences.about}; wanted more words, or fewer neighbours."
+            )
+        with torch.inference_mode():
+            probe = _inputs(before, sentences.texts[:1])
+            self.layers = layer_modules(before.eval(), lambda: before(*probe))
+        self._before = self._look(before, "the original text encoder")
+        self._nearest = nearest(self._before.words, neighbours)
+
+    def retention(self, encoder: TextEncoder, name: str) -> TextRetention:
+        """Measure an encoder of the same architecture.
+
+        Args:
+            encoder: set to evaluation mode.
+            name: for the progress bar.
+        """
+        after = self._look(encoder, name)
+        found = [cka(a, b) for a, b in zip(self._before.grams, after.grams, strict=True)]
+        told = similarities(self._before.sentences), similarities(after.sentences)
+        shares = None
+        if self.sentences.pairs:
+            shares = paraphrase_share(told[0]), paraphrase_share(told[1])
+        now = nearest(after.words, self.neighbours)
+        return TextRetention(
+            dict(zip(self.layers, found, strict=True)),
+            neighbour_changes(self.words, self._nearest, now),
+            similarity_kept(*told),
+            shares,
+        )
+
+    def _look(self, encoder: TextEncoder, name: str) -> _View:
+        encoder.eval()
+        grams: list[list[Tensor]] = [[] for _ in self.layers]
+        sentences, words = [], []
+        with Progress(transient=True) as progress:
+            total = len(self.sentences.texts) + len(self.words)
+            task = progress.add_task(f"Sentences: {name}", total=total)
+            for texts in split(self.sentences.texts, self.batch_size):
+                found, pooled = self._read(encoder, texts)
+                for layer, one in zip(grams, found, strict=True):
+                    layer.append(one)
+                sentences.append(pooled)
+                progress.advance(task, len(texts))
+            for texts in split(self.words, self.batch_size):
+                with torch.inference_mode():
+                    words.append(encoder(*_inputs(encoder, texts)).pooled.float().cpu())
+                progress.advance(task, len(texts))
+        return _View(grams, torch.cat(sentences), torch.cat(words))
+
+    def _read(self, encoder: TextEncoder, texts: Iterable[str]) -> tuple[list[Tensor], Tensor]:
+        ids, mask = _inputs(encoder, list(texts))
+
+        def mean_word(output: Tensor) -> Tensor:
+            # Some models read their padding up to a fixed length.
+            real = output[:, : mask.shape[1]]
+            return masked_mean(real, mask) if output.ndim == 3 else output
+
+        grams, features = layer_grams(encoder, self.layers, lambda: encoder(ids, mask), mean_word)
+        return grams, features.pooled.float().cpu()
+
+
+def _inputs(encoder: TextEncoder, texts: list[str]) -> tuple[Tensor, Tensor]:
+    device = next(encoder.parameters()).device
+    ids, mask = encoder.tokenizer(texts)
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,81 @@
+"""FSDP2: parameters, gradients and the optimiser's state divided over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from vlm.checkpoint.file import read_checkpoint_file
+from vlm.model import VQAModel
+
+
+def shard(model: VQAModel, mesh: DeviceMesh) -> None:
+    """Divide a model in place: by the repeated blocks of the encoders, the fusion, and the rest.
+
+    A block's parameters are gathered just before it runs, so memory holds one block whole.
+
+    Args:
+        model: on every process the same.
+        mesh: of Lightning's `ModelParallelStrategy`.
+
+    Raises:
+        ValueError: a strategy that divides tensors too.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        raise ValueError(
+            f"trainer.strategy: got tensor_parallel_size={mesh['tensor_parallel'].size()}; wanted "
+            f"1, and data_parallel_size=the number of processes: only data are divided here."
+        )
+    if isinstance(model, FSDPModule):  # fit, then test
+        return
+    for parameter in model.parameters():
+        # Convolutions in the channels-last order of `ConvNet` cannot be divided.
+        parameter.data = parameter.data.contiguous()
+    data = mesh["data_parallel"]
+    for encoder in (model.image_encoder, model.text_encoder):
+        for block in repeated_blocks(encoder):
+            fully_shard(block, mesh=data)
+    fully_shard(model.fusion, mesh=data)
+    fully_shard(model, mesh=data)
+
+
+def expect_states(task: nn.Module, path: Path) -> None:
+    """Let parameters that were not trained yet when a checkpoint was written need no gradient, so
+    that reading it does not look for their optimiser's state, which it lacks.
+
+    Args:
+        task: whose parameters the optimiser has; each epoch says anew what needs a gradient.
+        path: of the checkpoint.
+    """
+    (optimizer,) = read_checkpoint_file(path)["optimizer_states"]
+    if not optimizer["state"]:  # an optimiser that keeps none
+        return
+    # Lightning stores the states by the number of the parameter in the task.
+    for number, parameter in enumerate(task.parameters()):
+        if number not in optimizer["state"]:
+            parameter.requires_grad_(False)
+
+
+def share_buffers(model: VQAModel) -> None:
+    """Give all processes the running statistics of the first, which are those of a checkpoint.
+
+    DDP does this with every batch; FSDP2 leaves each process its own, and its own evaluation.
+    """
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost layers that come several times: a transformer's blocks, a CNN's stages."""
+    for child in module.children():
+        rows = list(child.children()) if isinstance(child, (nn.ModuleList, nn.Sequential)) else []
+        alike = len(rows) > 1 and len({type(row) for row in rows}) == 1
+        if alike and all(list(row.children()) for row in rows):
+            yield from rows
+        else:
+            yield from repeated_blocks(child)

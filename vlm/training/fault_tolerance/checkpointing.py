@@ -1,0 +1,217 @@
+"""The callback that saves a training, ends it when it must end, and lets it go on."""
+
+from __future__ import annotations
+
+import time
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim import Optimizer
+
+from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
+from vlm.training.fault_tolerance.finite import Health, NotFiniteError
+from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at_signals
+
+
+class Guard(Checkpoint):
+    """Saves after each validation and epoch, and as often as asked for; ends the training when a
+    number is not finite or a signal came.
+
+    Whatever ends it is agreed on by all processes between two batches, so that none waits for
+    another that has left. Lightning runs it after all other callbacks, since it is a `Checkpoint`:
+    what it saves has their state after the batch.
+
+    Args:
+        folder: of the checkpoints.
+        monitor: of the figures of validation, which the best checkpoint has the lowest (a loss) or
+            highest of.
+        steps, minutes: also save every so many optimiser steps or minutes.
+        saves: False only watches.
+        resumes: the same command goes on with the run (`run.resume`).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str = "val_accuracy",
+        steps: int | None = None,
+        minutes: float | None = None,
+        saves: bool = True,
+        resumes: bool = False,
+    ) -> None:
+        self.folder = CheckpointFolder(folder)
+        self.monitor, self.steps, self.minutes = monitor, steps, minutes
+        self.saves, self.resumes = saves, resumes
+        self.signal, self.health = StopSignal(), Health(scaled=False)
+        self.best_score: float | None = None
+        self.best_step = -1
+        self._saved_at = 0.0
+        self._position: dict[str, Any] | None = None
+        self._in_validation = False
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        # Each process named the folder by its own clock.
+        self.folder = CheckpointFolder(Path(trainer.strategy.broadcast(str(self.folder.path))))
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.signal.install()
+        self.health = Health(scaled=getattr(trainer.precision_plugin, "scaler", None) is not None)
+        self._saved_at = time.monotonic()
+        if self._position is not None:
+            # Lightning does this when it makes the loader; but a schedule that asks for the number
+            # of steps has it made before the checkpoint is read.
+            trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
+            self._position = None
+        if trainer.world_size > 1 and self._group is None:
+            # Of its own and on the CPU: no waiting for the device, nothing between its collectives.
+            self._group = dist.new_group(backend="gloo")
+        # A kill may have come between the file and its link.
+        if trainer.is_global_zero and self.folder.file(self.best_step).is_file():
+            self.folder.link(BEST, self.best_step)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: Any, optimizer: Optimizer
+    ) -> None:
+        self.health.gradients(pl_module.parameters())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss, output = pl_module.take_step()
+        bad_loss, bad_gradient = self.health.problems(loss, output, batch.ids)
+        # Between two steps: gradients that are still accumulating are in no checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # After the last batch comes the end of the epoch, with a checkpoint of its own.
+        may_save = stepped and not trainer.is_last_batch
+        no_loss, no_gradient, stop, due = self._agree(
+            bad_loss is not None,
+            bad_gradient is not None,
+            self.signal.received is not None,
+            may_save and self._due(trainer),
+        )
+        if no_loss:  # which spoils the gradients of all
+            self._fail(trainer, bad_loss or "another process has no finite loss, and says why")
+        if no_gradient:
+            self._fail(trainer, bad_gradient or "another process has gradients that are not finite")
+        if may_save and (stop or due):
+            self._save(trainer)
+            self._end_if(stop, trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        (stop,) = self._agree(self.signal.received is not None)
+        if stop and not trainer.sanity_checking:
+            self._in_validation = True
+            self._save(trainer)
+            self._end_if(True, trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        score = float(trainer.callback_metrics[self.monitor])
+        lower = self.monitor.endswith("loss")
+        best = self.best_score
+        if not isfinite(score):
+            self._fail(trainer, f"{self.monitor} is {score}")
+        if best is None or (score < best if lower else score > best):
+            self.best_score, self.best_step = score, trainer.global_step
+        if not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._save(trainer)
+        (stop,) = self._agree(self.signal.received is not None)
+        self._end_if(stop, trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        leave_at_signals()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        (self._position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._in_validation:
+            # As if its first batch had begun and none were done: Lightning then repeats all of the
+            # validation. It goes on with the next epoch, without one, after any other count.
+            name = "epoch_loop.val_loop.batch_progress"
+            progress = checkpoint["loops"]["fit_loop"][name]
+            progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress["current"] |= dict.fromkeys(progress["current"], 0)
+            progress["is_last_batch"] = False
+
+    def _due(self, trainer: Trainer) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        by_steps = self.steps is not None and trainer.global_step % self.steps == 0
+        return by_steps or (self.minutes is not None and minutes >= self.minutes)
+
+    def _agree(self, *flags: bool) -> list[bool]:
+        """Each flag, if it is set on any process."""
+        if self._group is None:
+            return list(flags)
+        flag = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
+        return flag.bool().tolist()
+
+    def _save(self, trainer: Trainer) -> None:
+        if not self.saves or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if self._in_validation:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    # It lent its average to the validation; this takes it back.
+                    callback.on_validation_epoch_end(trainer, trainer.lightning_module)
+        step = trainer.global_step
+        trainer.save_checkpoint(self.folder.file(step), weights_only=False)
+        self._saved_at = time.monotonic()
+        if trainer.is_global_zero:
+            self.folder.link(LAST, step)
+            if step == self.best_step:
+                self.folder.link(BEST, step)
+            self.folder.tidy()
+        for logger in trainer.loggers:
+            logger.save()
+
+    def _fail(self, trainer: Trainer, problem: str) -> None:
+        last = self.folder.path / LAST
+        kept = (
+            f"The last good checkpoint is {last.resolve()}" if last.exists() else "None was saved"
+        )
+        raise NotFiniteError(
+            f"Training ended after step {trainer.global_step} in epoch "
+            f"{trainer.current_epoch + 1}: "
+            f"{problem}. {kept}. "
+            f"Look at these questions, lower the learning rate, or clip gradients with "
+            f"trainer.gradient_clip_val."
+        )
+
+    def _end_if(self, stop: bool, trainer: Trainer) -> None:
+        if not stop:
+            return
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+            # Lightning kills this process if it sees one of its children end with an exit code.
+            trainer.strategy.launcher.procs.clear()
+        more = "" if self.resumes else f" with --ckpt_path={self.folder.path / LAST}"
+        raise Preempted(
+            f"stopped by {self.signal.received or 'a signal to another process'} after step "
+            f"{trainer.global_step}. "
+            + (f"To continue: the same command{more}" if self.saves else "")
+        )

@@ -1,0 +1,94 @@
+"""A cluster's wish to end the training: noted when it comes, answered when it is safe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from vlm.training.fault_tolerance.leave import leave
+from vlm.training.fault_tolerance.peer_failure import heard, tell
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
+EXIT_CODE = 75
+"""Of a process that saved and wants to be started again (`EX_TEMPFAIL` of sysexits.h)."""
+_woken = threading.Event()
+
+
+class Preempted(Exception):
+    """The training was told to stop, and did so between two batches."""
+
+
+class StopSignal:
+    """Notes signals. The handler does nothing else: what it would do between two instructions of
+    a collective operation would hang all processes.
+
+    Attributes:
+        received: the name of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def install(self) -> None:
+        """From now on signals are noted."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+
+def leave_at_signals() -> None:
+    """Before the first batch of `fit` and after its last one, a signal ends the process at once:
+    there is nothing to save, and the same command does the rest."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
+    if not _woken.is_set():
+        _woken.set()
+        _wake_at_signals()
+
+
+def _wake_at_signals() -> None:
+    """Python's handlers wait for the main thread, which may be in torch's own waiting for another
+    process for half an hour; a thread that is woken does not."""
+    end, start = os.pipe()
+    os.set_blocking(start, False)
+    signal.set_wakeup_fd(start, warn_on_full_buffer=False)
+    # What a forked worker is told must not be taken for this process's.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    threading.Thread(target=_leave_for_it, args=(end,), daemon=True, name="signals").start()
+
+
+def _leave_for_it(end: int) -> None:
+    while number := os.read(end, 1):
+        # In training it is noted, and nothing else.
+        if signal.getsignal(number[0]) is _leave:
+            time.sleep(1.0)  # in which the handler itself mostly comes
+            if signal.getsignal(number[0]) is _leave:
+                _leave(number[0], None)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    said = f"stopped by {signal.Signals(number).name} while nothing was trained."
+    # torchrun sends one too, after the failure of another machine: then that is the reason.
+    print(f"vlm: {heard() or said}", file=sys.stderr, flush=True)
+    tell(said, late_seconds=2.0)
+    leave(EXIT_CODE)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """What happens to signals is afterwards as it was before."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

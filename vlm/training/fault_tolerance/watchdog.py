@@ -1,0 +1,81 @@
+"""Ends a process that no longer gets anywhere."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+import threading
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from vlm.training.fault_tolerance.leave import abandon
+
+
+class Watchdog(Callback):
+    """Ends the process if no batch is finished for so long: a loader that hangs, a picture on a
+    file server that does not answer, another process that is gone.
+
+    Nothing else would end it: a loader's own time limit counts in its workers only, and a
+    collective's is half an hour. Where each thread stood is printed first.
+
+    Args:
+        minutes: without a finished batch.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._alive = time.monotonic()
+        self._done = threading.Event()
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self._done.clear()
+        self._beat()
+        trainer.datamodule.alive = self._beat  # type: ignore[attr-defined]
+        threading.Thread(
+            target=self._watch, args=(trainer.global_rank,), daemon=True, name="watchdog"
+        ).start()
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self._done.set()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._done.set()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._beat()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._beat()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._beat()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self._beat()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self._beat()
+
+    def on_predict_batch_end(self, *_: Any) -> None:
+        self._beat()
+
+    def _beat(self) -> None:
+        self._alive = time.monotonic()
+
+    def _watch(self, rank: int) -> None:
+        limit = 60 * self.minutes
+        while not self._done.wait(max(0.1, limit - (time.monotonic() - self._alive))):
+            if time.monotonic() - self._alive >= limit:
+                self._end(rank)
+
+    def _end(self, rank: int) -> None:
+        print(
+            f"vlm: process {rank}: no batch was finished for {self.minutes:g} minutes "
+            f"(run.stall_minutes), so it ends. Where each thread stands:",
+            file=sys.stderr,
+            flush=True,
+        )
+        faulthandler.dump_traceback(all_threads=True)
+        abandon()

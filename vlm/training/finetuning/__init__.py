@@ -1,0 +1,1 @@
+"""What is trained of each part, from when and how fast."""

@@ -1,0 +1,229 @@
+"""How each part of a model is trained: what of it, from when, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vlm.core.lora import LoRA, add_lora
+from vlm.model import PARTS, VQAModel
+
+
+@dataclass(frozen=True)
+class PartTuning:
+    """How one part is trained. Layers are counted by the part itself (`Part.layer_names`), from its
+    input to its output; epochs from 0.
+
+    Args:
+        frozen: nothing of it is trained. It is in evaluation mode, without dropout and with the
+            statistics of its batch normalisation as they are, also in training.
+        from_epoch: the first epoch in which it is trained; frozen before.
+        layers_per_epoch: the last so many layers begin in that epoch, and so many more below them
+            in each further one. None: all at once.
+        lr_scale: its learning rate as a share or multiple of the optimiser's.
+        layer_decay: each layer has this share of the learning rate of the one above, in (0, 1].
+        keep_statistics: of its batch normalisation, though it is trained. Those of a few pictures
+            of one kind would replace what the part learned on many (docs/forgetting.md).
+        lora: train corrections of its layers instead of the layers.
+
+    Raises:
+        ValueError: a number out of range, or `frozen` with another setting.
+    """
+
+    frozen: bool = False
+    from_epoch: int = 0
+    layers_per_epoch: int | None = None
+    lr_scale: float = 1.0
+    layer_decay: float = 1.0
+    keep_statistics: bool = False
+    lora: LoRA | None = None
+
+    def __post_init__(self) -> None:
+        set_ones = [f.name for f in fields(self)[1:] if getattr(self, f.name) != f.default]
+        if self.frozen and set_ones:
+            raise ValueError(
+                f"frozen: got true, and {', '.join(set_ones)} of the same part, which would do "
+                f"nothing; wanted one of them."
+            )
+        if self.from_epoch < 0:
+            raise ValueError(f"from_epoch: got {self.from_epoch}; wanted 0 or more.")
+        if self.layers_per_epoch is not None and self.layers_per_epoch < 1:
+            raise ValueError(
+                f"layers_per_epoch: got {self.layers_per_epoch}; wanted a positive integer or null."
+            )
+        if not 0 < self.lr_scale < float("inf"):
+            raise ValueError(
+                f"lr_scale: got {self.lr_scale}; wanted a positive number. `frozen` trains nothing."
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay: got {self.layer_decay}; wanted a share above 0 and at most 1."
+            )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the parts are trained, and which of them start from another run's weights.
+
+    Args:
+        image_encoder, text_encoder, fusion, head: of each part.
+        init_from: a checkpoint or a run's folder, whose weights the parts start from. Nothing else
+            is taken from it; to continue a run is `--ckpt_path`.
+        init_parts: the parts that do; all if None.
+
+    Raises:
+        ValueError: `init_parts` with another name, or without `init_from`.
+    """
+
+    image_encoder: PartTuning = field(default_factory=PartTuning)
+    text_encoder: PartTuning = field(default_factory=PartTuning)
+    fusion: PartTuning = field(default_factory=PartTuning)
+    head: PartTuning = field(default_factory=PartTuning)
+    init_from: str | None = None
+    init_parts: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.init_parts or () if name not in PARTS]
+        if wrong or (self.init_parts is not None and not self.init_parts):
+            raise ValueError(f"init_parts: got {wrong}; wanted some of {', '.join(PARTS)}.")
+        if self.init_parts and not self.init_from:
+            raise ValueError("init_parts: got parts without init_from, which they would be from.")
+
+    def of(self, part: str) -> PartTuning:
+        """The settings of a part by its name."""
+        tuning: PartTuning = getattr(self, part)
+        return tuning
+
+
+class Layer(NamedTuple):
+    """The trained parameters of one layer of a part.
+
+    Attributes:
+        part: name of the part.
+        names: of the parameters in the model.
+        start: first epoch in which they are trained.
+        lr_scale: their learning rate as a multiple of the optimiser's.
+    """
+
+    part: str
+    names: list[str]
+    start: int
+    lr_scale: float
+
+
+def prepare(model: VQAModel, tuning: Tuning) -> None:
+    """Add LoRA and freeze what is never trained, in place.
+
+    Raises:
+        ValueError: LoRA in a part without layers for it, or no statistics to keep.
+        ImportError: LoRA without peft.
+    """
+    for name in PARTS:
+        part, how = getattr(model, name), tuning.of(name)
+        if how.lora is not None:
+            try:
+                add_lora(part, how.lora)
+            except ValueError as error:
+                raise ValueError(f"model.tuning.{name}.{error}") from None
+        if how.keep_statistics and not _normalisations(part):
+            raise ValueError(
+                f"model.tuning.{name}.keep_statistics: got true, and {type(part).__name__} has no "
+                f"batch normalisation; leave it out."
+            )
+        if how.frozen:
+            part.requires_grad_(False)
+
+
+def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
+    """The layers that are trained, part by part, from the input to the output.
+
+    A parameter that needs no gradient is none of them.
+
+    Args:
+        model: after `prepare`.
+        tuning: the same.
+
+    Raises:
+        ValueError: an order of layers is asked for, and the part has none.
+    """
+    layers = []
+    for part in PARTS:
+        how, module = tuning.of(part), getattr(model, part)
+        found = module.layer_names()
+        if len(found) < 2 and (how.layer_decay != 1 or how.layers_per_epoch is not None):
+            raise ValueError(
+                f"model.tuning.{part}: got layer_decay or layers_per_epoch, and "
+                f"{type(module).__name__} has no layers one above the other; leave both out."
+            )
+        for below, names in zip(reversed(range(len(found))), found, strict=True):
+            trained = [name for name in names if module.get_parameter(name).requires_grad]
+            later = 0 if how.layers_per_epoch is None else below // how.layers_per_epoch
+            if trained:
+                layers.append(
+                    Layer(
+                        part,
+                        [f"{part}.{name}" for name in trained],
+                        how.from_epoch + later,
+                        how.lr_scale * how.layer_decay**below,
+                    )
+                )
+    return layers
+
+
+def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> None:
+    """Refuse a plan by which nothing, or less than was asked for, would be trained.
+
+    Args:
+        layers: of `plan`.
+        tuning: it was made from.
+        max_epochs: of the trainer; None or -1 if steps end the training.
+
+    Raises:
+        ValueError: nothing is trained at all or in the first epoch, or a part never.
+    """
+    if not layers:
+        raise ValueError("model.tuning: every part is frozen, so there is nothing to train.")
+    if (first := min(layer.start for layer in layers)) > 0:
+        raise ValueError(
+            f"model.tuning: nothing would be trained before epoch {first}; wanted a part with "
+            f"from_epoch=0."
+        )
+    if max_epochs is None or max_epochs < 0:
+        return
+    for part in PARTS:
+        if (epoch := tuning.of(part).from_epoch) >= max_epochs:
+            raise ValueError(
+                f"model.tuning.{part}.from_epoch: got {epoch} with trainer.max_epochs={max_epochs},"
+                f" so it would never be trained; wanted less, or frozen=true."
+            )
+
+
+def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
+    """Put into evaluation mode, of modules in training mode, those of which nothing is trained.
+
+    A module is judged by its parameters and those inside it; one that has none, such as dropout,
+    is as what it lies in.
+    """
+    parameters = set(module.parameters())
+    if parameters and not parameters & trained:
+        module.eval()
+        return
+    for child in module.children():
+        set_modes(child, trained)
+
+
+def keep_statistics(model: VQAModel, tuning: Tuning) -> None:
+    """Put the batch normalisations whose statistics stay into evaluation mode; their gains and
+    biases are trained all the same."""
+    for name in PARTS:
+        if tuning.of(name).keep_statistics:
+            for module in _normalisations(getattr(model, name)):
+                module.eval()
+
+
+def _normalisations(part: nn.Module) -> list[nn.Module]:
+    return [module for module in part.modules() if isinstance(module, _BatchNorm)]

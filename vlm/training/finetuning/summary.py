@@ -1,0 +1,89 @@
+"""What of each part is trained, from when and how fast: the table at the start of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from vlm.model import PARTS
+from vlm.training.finetuning.plan import Layer
+
+HEADINGS = (
+    "part",
+    "class",
+    "parameters",
+    "trained",
+    "when",
+    "learning rate",
+    "precision",
+    "LoRA",
+)
+
+
+def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
+    """A row for each part.
+
+    Args:
+        task: with its optimiser made, and the schedule not begun or at its start.
+        epochs: of the training; None or -1 if steps end it.
+        precision: of the trainer.
+    """
+    table = Table(title="What is trained", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(
+            heading, justify="right" if heading in ("parameters", "trained") else "left"
+        )
+    cached = task.data.pictures.features is not None
+    peak = _peak_rates(task)
+    for part in PARTS:
+        module = getattr(task.model, part)
+        layers = [layer for layer in task.layers if layer.part == part]
+        names = [name for layer in layers if _reached(layer, epochs) for name in layer.names]
+        table.add_row(
+            part.replace("_", " "),
+            type(module).__name__,
+            f"{sum(p.numel() for p in module.parameters()):,}",
+            f"{sum(task.model.get_parameter(name).numel() for name in names):,}",
+            _when(layers, epochs),
+            _range([peak[name] for name in names]),
+            "32, cached" if part == "image_encoder" and cached else precision,
+            "-" if module.lora is None else f"rank {module.lora.rank}",
+        )
+    table.caption = "Learning rates are those that the schedule multiplies."
+    table.caption_justify = "left"
+    return table
+
+
+def _peak_rates(task: Any) -> dict[str, float]:
+    """Learning rate of each trained parameter, by its name."""
+    names = {parameter: name for name, parameter in task.model.named_parameters()}
+    return {
+        names[parameter]: float(group.get("initial_lr", group["lr"]))
+        for group in task.trainer.optimizers[0].param_groups
+        for parameter in group["params"]
+    }
+
+
+def _when(layers: list[Layer], epochs: int | None) -> str:
+    if not layers:
+        return "never"
+    starts = [layer.start for layer in layers]
+    first, last = min(starts), max(starts)
+    if first == last:
+        return "always" if first == 0 else f"from epoch {first}"
+    reached = sum(_reached(layer, epochs) for layer in layers)
+    if reached == len(layers):
+        return f"from epochs {first} to {last}, layer by layer"
+    return f"from epoch {first}, {reached} of {len(layers)} layers by the end"
+
+
+def _reached(layer: Layer, epochs: int | None) -> bool:
+    return epochs is None or epochs < 0 or layer.start < epochs
+
+
+def _range(rates: list[float]) -> str:
+    if not rates:
+        return "-"
+    low, high = f"{min(rates):.3g}", f"{max(rates):.3g}"
+    return low if low == high else f"{low} to {high}"

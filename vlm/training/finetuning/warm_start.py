@@ -1,0 +1,93 @@
+"""Parts that start from the weights of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlm.checkpoint.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    check_origin,
+    load_weights,
+    read_checkpoint,
+)
+from vlm.core.layers import plain_name
+from vlm.core.lora import merge_lora
+from vlm.core.part import build
+from vlm.model import PARTS, VQAModel
+from vlm.pretrained.weights import differences, misfit
+
+
+def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) -> None:
+    """Give parts the weights that another run's parts ended with, in place.
+
+    Corrections that the other run learned (LoRA) are added to its weights. The model's own start
+    as nothing, so the model answers as the other does.
+
+    Args:
+        model: the new one, with or without LoRA.
+        path: of a checkpoint or a run's folder.
+        parts: names of the parts; all if None.
+
+    Raises:
+        CheckpointError: no good checkpoint, or weights of a part that do not fit; nothing is
+            changed then.
+    """
+    checkpoint = read_checkpoint(path)
+    chosen = {part: getattr(model, part) for part in parts or PARTS}
+    stored = {part: checkpoint.model[part] for part in chosen}
+    check_origin(checkpoint._replace(model=stored), model.config)
+    lines = []
+    for part, module in chosen.items():
+        wrong = _other_meaning(checkpoint.model[part], module.config)
+        wrong += differences(_plain_weights(module), _weights(checkpoint, part, merged=False))
+        lines += [f"{part}: {line}" for line in wrong]
+    if lines:
+        raise CheckpointError(
+            f"{misfit(path, lines)}\nTo start other parts from it, name them in "
+            f"model.tuning.init_parts."
+        )
+    for part, module in chosen.items():
+        weights = _weights(checkpoint, part, merged=True)
+        for name, value in _plain_weights(module).items():
+            value.copy_(weights[name])
+
+
+def _other_meaning(stored: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """What makes weights of the same shapes mean something else: other classes, words, answers."""
+    if stored["class_path"] != own["class_path"]:
+        return [f"{stored['class_path']} there, {own['class_path']} here"]
+    there, here = stored["init_args"], own["init_args"]
+    return [
+        f"its {name} are others, or in another order, than here"
+        for name in ("words", "answers", "tokenizer")
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _weights(checkpoint: Checkpoint, part: str, merged: bool) -> dict[str, Tensor]:
+    """A part's weights by the names they have without LoRA, with its corrections if `merged`."""
+    prefix = f"{part}."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint.weights.items()
+        if name.startswith(prefix)
+    }
+    config = checkpoint.model[part]
+    if merged and "lora" in config:
+        module = build(config, trust=True)  # only packages that the new model's part names too
+        load_weights(module, weights, str(checkpoint.path))
+        merge_lora(module)
+        return _plain_weights(module)
+    return _without_lora(weights)
+
+
+def _plain_weights(part: nn.Module) -> dict[str, Tensor]:
+    return _without_lora(part.state_dict())
+
+
+def _without_lora(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {plain_name(n): value for n, value in weights.items() if ".lora_" not in n}
