@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from transformers.modeling_outputs import BaseModelOutput
 
 from vlm.core.features import Features, as_features, masked_max, masked_mean, masked_softmax
 
@@ -271,3 +273,76 @@ def test_the_mean_of_many_tokens_stays_in_float16() -> None:
     mean = masked_mean(tokens, mask)
     assert mean.dtype == torch.float16
     assert (mean == 3e4).all()
+
+
+MASK = torch.arange(N) < torch.tensor([5, 2, 0])[:, None]
+
+
+@dataclass
+class Output:
+    """As transformers return it."""
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda tokens, mask: (tokens, mask),
+        lambda tokens, mask: ((tokens, mask), None),
+        lambda tokens, mask: (Output(tokens, tokens[:, 0]), mask),
+        lambda tokens, mask: ((Output(tokens), mask), None),
+        lambda tokens, mask: (BaseModelOutput(last_hidden_state=tokens), mask),
+    ],
+    ids=["mask beside", "pair", "output", "pair of an output", "transformers"],
+)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8])
+def test_tokens_with_a_mask(features: Features, given: Any, dtype: torch.dtype) -> None:
+    value, mask = given(features.tokens, features.mask.to(dtype))
+    got = as_features(value, "text", mask)
+    expected = Features(features.tokens, features.mask)
+    assert got.mask.dtype == torch.bool
+    for one, other in zip(got[:3], expected[:3], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_output_without_a_mask(features: Features) -> None:
+    got = as_features(BaseModelOutput(last_hidden_state=features.tokens), "text")
+    assert got.mask.all()
+    torch.testing.assert_close(got.pooled, features.tokens.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("mask", "named"),
+    [
+        (MASK.float(), "torch.float32.*mask == 0"),
+        (MASK * torch.tensor(2), "value 2"),
+        (MASK.long() - 1, "value -1"),
+        (MASK[:, 1:], r"\(3, 4\).*\(3, 5\)"),
+        (MASK[None], r"\(1, 3, 5\).*\(3, 5\)"),
+        (MASK.tolist(), r"list.*\(3, 5\)"),
+        (MASK.to("meta"), r"meta.*cpu"),
+    ],
+)
+def test_other_masks(features: Features, mask: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=f"text_mask: .*{named}"):
+        as_features(features.tokens, "text", mask)
+    with pytest.raises(ValueError, match=rf"text\[1\]: .*{named}"):
+        as_features((features.tokens, mask), "text")
+
+
+@pytest.mark.parametrize("value", ["features", "pair", "pooled"])
+def test_one_mask_is_enough(features: Features, value: str) -> None:
+    given = {
+        "features": features,
+        "pair": (features.tokens, features.mask),
+        "pooled": features.pooled,
+    }[value]
+    with pytest.raises(ValueError, match=r"image(_mask)?: .*mask"):
+        as_features(given, "image", features.mask)
+
+
+def test_an_output_without_tokens() -> None:
+    with pytest.raises(ValueError, match="text: got BaseModelOutput"):
+        as_features(BaseModelOutput(), "text")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -90,6 +90,9 @@ class VQAModel(nn.Module):
             image: as for `fuse`.
         """
         return self.head(self.fuse(batch, image), self.with_choices(batch))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def with_choices(self, batch: Batch) -> Batch:
         """The batch with its choices encoded, each different text once, if the head reads them."""

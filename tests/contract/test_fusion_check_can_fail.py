@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -184,10 +186,15 @@ class NothingRecorded(Attending):
 
 
 class UncheckedBatch(GoodFusion):
-    def forward(self, image: Features | Tensor, text: Features | Tensor) -> Features:
+    def forward(self, image: Any, text: Any, *masks: Any, **named_masks: Any) -> Features:
         if isinstance(text, Tensor) and text.ndim == 3 and len(text) == 4:
             return super().forward(image.take(torch.arange(4)), text)
-        return super().forward(image, text)
+        return super().forward(image, text, *masks, **named_masks)
+
+
+class MaskBesideIsIgnored(GoodFusion):
+    def forward(self, image: Any, text: Any, image_mask: Any = None, text_mask: Any = None) -> Any:
+        return super().forward(image, text, image_mask)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +217,7 @@ class UncheckedBatch(GoodFusion):
         (PaddedWordsAttend, "maps are zero in the padding .*map 'attention'"),
         (DiffersRecording, "recording attention leaves the result as it is"),
         (NothingRecorded, "No map was recorded"),
+        (MaskBesideIsIgnored, "a mask beside tokens counts as their own"),
         (UncheckedBatch, "wrong input raises ValueError .*fewer questions than images"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -8,7 +8,7 @@ Masks are bool and True marks a real token. A row with nothing real yields zeros
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -101,33 +101,97 @@ def one_token(pooled: Tensor) -> Features:
     return Features(tokens, all_real(tokens), pooled)
 
 
-def as_features(value: Features | Tensor, name: str) -> Features:
-    """Accept plain tensors where features are expected, and check what was given.
+class HasHiddenState(Protocol):
+    """An output of transformers' models."""
 
-    `(B, D)` is one pooled vector; `(B, N, D)` is tokens with nothing padded, mean-pooled.
+    @property
+    def last_hidden_state(self) -> Tensor | None: ...
+
+
+FeaturesLike = Features | Tensor | tuple[Tensor, Tensor] | HasHiddenState
+"""What a fusion accepts as features: see `as_features`."""
+
+
+def as_features(value: FeaturesLike, name: str, mask: Tensor | None = None) -> Features:
+    """Make features of what stands for them, and check what was given.
+
+    A tensor (B, D) is one pooled vector a row. A tensor (B, N, D), `(tokens, mask)` and the
+    `last_hidden_state` of an output of transformers are tokens, whose mean is `pooled`.
 
     Args:
-        value: features or a tensor.
+        value: features, a tensor, a pair of tensors, or an output of transformers.
         name: the argument's name, for the error.
+        mask: (B, N) of tokens without one, True or 1 = a real token: bool, or a tokenizer's
+            `attention_mask` of integers. Left out, all tokens are real.
 
     Raises:
-        ValueError: wrong number of dimensions, a mask that is not bool, parts that disagree.
+        ValueError: wrong number of dimensions, a mask of other values, a second mask, parts that
+            disagree.
     """
-    if isinstance(value, Tensor):
-        if value.ndim == 2:
-            return one_token(value)
-        if value.ndim == 3:
-            mask = all_real(value)
-            return Features(value, mask, masked_mean(value, mask))
+    if isinstance(value, Features):
+        if mask is not None:
+            raise _second_mask(name, "`Features`")
+        return _checked(value, name)
+    mask_name = f"{name}_mask"
+    if isinstance(value, tuple) and len(value) == 2:
+        if mask is not None:
+            raise _second_mask(name, "`(tokens, mask)`")
+        (value, mask), mask_name = value, f"{name}[1]"
+    tokens = value if isinstance(value, Tensor) else getattr(value, "last_hidden_state", None)
+    if not isinstance(tokens, Tensor):
         raise ValueError(
-            f"{name}: got a {value.ndim}-D tensor of shape {tuple(value.shape)}; wanted pooled "
-            f"vectors (B, D) or tokens (B, N, D). Flatten the grid of an image into N tokens."
+            f"{name}: got {type(value).__name__}; wanted `Features`, a tensor of pooled vectors "
+            f"(B, D) or tokens (B, N, D), `(tokens, mask)`, or an output of transformers with a "
+            f"`last_hidden_state`."
         )
-    if not isinstance(value, Features):
+    if tokens.ndim == 2 and mask is None:
+        return one_token(tokens)
+    if tokens.ndim != 3:
         raise ValueError(
-            f"{name}: got {type(value).__name__}; wanted `Features`, or a tensor of pooled vectors "
-            f"(B, D) or tokens (B, N, D)."
+            f"{name}: got a {tokens.ndim}-D tensor of shape {tuple(tokens.shape)}; wanted pooled "
+            f"vectors (B, D) without a mask, or tokens (B, N, D). Flatten the grid of an image "
+            f"into N tokens."
         )
+    mask = all_real(tokens) if mask is None else _as_mask(mask, tokens, mask_name)
+    return Features(tokens, mask, masked_mean(tokens, mask))
+
+
+def _second_mask(name: str, where: str) -> ValueError:
+    return ValueError(
+        f"{name}_mask: got a mask beside {where}, where one is already; expected one mask. Leave "
+        f"`{name}_mask` out, or give the tokens as a tensor."
+    )
+
+
+def _as_mask(mask: Tensor, tokens: Tensor, name: str) -> Tensor:
+    """A mask of bool from one of bool, or of integers 0 and 1."""
+    if not isinstance(mask, Tensor) or mask.shape != tokens.shape[:2]:
+        got = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"{name}: got {got}; expected a tensor of shape {tuple(tokens.shape[:2])}, the (B, N) "
+            f"of the tokens."
+        )
+    if mask.device != tokens.device:
+        raise ValueError(
+            f"{name}: got a mask on {mask.device} for tokens on {tokens.device}; expected one "
+            f"device. Move it with `.to({str(tokens.device)!r})`."
+        )
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex():
+        raise ValueError(
+            f"{name}: got dtype {mask.dtype}; expected torch.bool, or integers 0 and 1, with "
+            f"True or 1 = a real token. Convert an additive mask with `mask == 0`."
+        )
+    # A compiled program cannot branch on values.
+    if not torch.compiler.is_compiling() and (other := mask[(mask != 0) & (mask != 1)]).numel():
+        raise ValueError(
+            f"{name}: got the value {other[0].item()}; expected 0 and 1 alone, 1 = a real token."
+        )
+    return mask.bool()
+
+
+def _checked(value: Features, name: str) -> Features:
     tokens, mask, pooled, boxes = value
     if tokens.ndim != 3:
         raise ValueError(
@@ -158,7 +222,7 @@ def as_features(value: Features | Tensor, name: str) -> Features:
             f"{name}.boxes: got shape {tuple(boxes.shape)}; wanted "
             f"{(*tokens.shape[:2], 4)}: x0, y0, x1, y1 of each token."
         )
-    return Features(tokens, mask, pooled, boxes)
+    return value
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

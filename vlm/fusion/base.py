@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor
 
-from vlm.core.features import Features, as_features
+from vlm.core.features import Features, FeaturesLike, as_features
 from vlm.core.part import Part
 
 
@@ -45,6 +45,9 @@ class Merge(Part, ABC):
                     f"{dim}, the {name}_dim this {type(self).__name__} was built with."
                 )
         return self.merge(x, y)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 MergeFactory = Callable[[int, int], Merge]
@@ -84,14 +87,30 @@ class Fusion(Part, ABC):
     def fuse(self, image: Features, text: Features) -> Features:
         """The operator itself, on checked input."""
 
-    def forward(self, image: Features | Tensor, text: Features | Tensor) -> Features:
-        """Fuse; plain tensors are welcome: (B, D) pooled vectors or (B, N, D) tokens.
+    def forward(
+        self,
+        image: FeaturesLike,
+        text: FeaturesLike,
+        image_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Features:
+        """Check what is given, then fuse.
+
+        Args:
+            image: features; or a tensor of pooled vectors (B, D) or of tokens (B, N, D), a pair
+                `(tokens, mask)`, or an output of transformers, of which `last_hidden_state` is
+                read. Without a pooled vector, that is the mean of the real tokens.
+            text: the same of the questions.
+            image_mask: (B, N) of image tokens without a mask: bool, or integers, where True or 1
+                is a real token. Left out, all are real.
+            text_mask: the same of the questions, such as a tokenizer's `attention_mask`.
 
         Raises:
-            ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, or boxes
-                that are needed and missing.
+            ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
+                beside features that have one, or boxes that are needed and missing.
         """
-        image, text = as_features(image, "image"), as_features(text, "text")
+        image = as_features(image, "image", image_mask)
+        text = as_features(text, "text", text_mask)
         for name, value, dim in (("image", image, self.image_dim), ("text", text, self.text_dim)):
             if value.tokens.shape[-1] != dim:
                 raise ValueError(
@@ -115,6 +134,9 @@ class Fusion(Part, ABC):
                 f"counts objects by. Take an image encoder that gives them, or no counter."
             )
         return self.fuse(image, text)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 def check_positive(**sizes: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -74,6 +74,9 @@ class AnswerHead(Part, ABC):
     @abstractmethod
     def forward(self, fused: Features, batch: Batch) -> Any:
         """The output for Q questions, with Q in front of every tensor."""
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,9 @@ class Classification(AnswerHead):
     def forward(self, fused: Features, batch: Batch) -> Tensor:
         """Logits (Q, A)."""
         return self.layers(fused.pooled)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         per_question = self.train_loss if self.training else self.evaluation_loss

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -83,6 +83,9 @@ class MultiTask(AnswerHead):
             for name, head in self._heads()
             if batch.choices is not None or not head.takes_choices or name == self.answers_by
         }
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def loss(self, output: dict[str, Any], batch: Batch) -> Tensor:
         losses = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,9 @@ class MultipleChoice(AnswerHead):
         candidates = choices.features.pooled[choices.text_index]  # (Q, N, D)
         logits = self.score(self.merge(fused.pooled[:, None], candidates)).squeeze(-1)  # (Q, N)
         return ChoiceScores(logits, choices.mask, choices.texts)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def loss(self, output: ChoiceScores, batch: Batch) -> Tensor:
         logits = output.logits.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class ImageEncoder(Part, ABC):
     @abstractmethod
     def forward(self, images: Any) -> Features:
         """Encode a batch as `transform` makes it; `pooled` is made from the tokens."""
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class PictureEncoder(ImageEncoder):

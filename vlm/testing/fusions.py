@@ -94,8 +94,8 @@ def check_fusion(fusion: Fusion) -> None:
 
     Junk in the padding, more padding, batch order and batch size change nothing; empty
     questions and images give finite values; gradients (also against finite differences), the
-    form of the joint tokens, plain tensors, recorded attention, copies and checkpoints, bf16,
-    `torch.compile` and `torch.export`, errors. Equality is demanded in evaluation mode.
+    form of the joint tokens, plain tensors and masks, recorded attention, copies and checkpoints,
+    bf16, `torch.compile` and `torch.export`, errors. Equality is demanded in evaluation mode.
 
     Raises:
         AssertionError: a promise is broken; the message names it.
@@ -214,6 +214,11 @@ def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None
         with promise(fusion, "plain tensors are welcome", given):
             output = fusion(*inputs)
         check_features(fusion, output, ROWS, fusion.out_dim)
+    with promise(fusion, "a mask beside tokens counts as their own"):
+        beside = fusion(image.tokens, text.tokens, image.mask, text_mask=text.mask.long())
+        pairs = (image.tokens, image.mask), (text.tokens, text.mask)
+        require_same(beside, fusion(Features(*pairs[0]), Features(*pairs[1])))
+        require_same(beside, fusion(*pairs))
 
 
 def check_attention(fusion: Fusion, image: Features, text: Features) -> None:

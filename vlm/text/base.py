@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,3 +58,6 @@ class TextEncoder(Part, ABC):
         ids = ids.masked_fill(~mask, self.tokenizer.pad_id)
         tokens, pooled = self.encode(ids, mask)
         return Features(tokens, mask, pooled)
+
+    if TYPE_CHECKING:
+        __call__ = forward

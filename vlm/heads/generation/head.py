@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from math import exp, isfinite
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -109,6 +109,9 @@ class Generation(AnswerHead):
         tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
         choices = required_choices(batch).texts if self.takes_choices else None
         return Memory(tokens, F.pad(fused.mask, (1, 0), value=True), choices)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def loss(self, output: Memory, batch: Batch) -> Tensor:
         ids, mask, counts = batch.targets

@@ -1,0 +1,14 @@
+"""The types of calls, as an editor shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mypy import api
+
+CALLS = Path(__file__).parent / "typed_calls.py"
+
+
+def test_a_call_has_the_type_of_forward() -> None:
+    found, mistakes, status = api.run([str(CALLS)])
+    assert status == 0, found + mistakes
