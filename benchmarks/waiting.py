@@ -29,8 +29,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 
-from vlm.cli.parser import ConfigError
 from vlm.cli.training_cli import READABLE, VQACLI
+from vlm.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data"))

@@ -228,7 +228,7 @@ assert new <= {"vlm"} | set(sys.stdlib_module_names) | {"einops"}, new
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_no_answers_are_not_an_answer(run: Path, top_k: int) -> None:
-    with pytest.raises(ValueError, match=f"top_k: got {top_k}; wanted a positive integer"):
+    with pytest.raises(ValueError, match=f"top_k: got {top_k}; expected a positive integer"):
         vlm.load(run).answer(Image.new("RGB", (8, 8)), "is it red?", top_k=top_k)
 
 

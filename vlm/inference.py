@@ -21,7 +21,7 @@ from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
 from vlm.core.features import Features
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.heads.base import Ranked
 from vlm.heads.generation.head import CUT, Generation
 from vlm.heads.multi_task import answering

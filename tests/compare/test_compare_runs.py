@@ -145,7 +145,7 @@ def test_a_run_starts_from_the_beginning(tmp_path: Path) -> None:
         assert process.wait(60) == 1
     assert {path.name for path in run.folder.iterdir()} == {PLAN, LOG}
     assert not run.finished
-    assert "vlm.cli.parser.ConfigError" in (run.folder / LOG).read_text()
+    assert "vlm.core.errors.ConfigError" in (run.folder / LOG).read_text()
 
 
 def test_progress_is_read_from_the_metrics(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_an_answer_outside_the_vocabulary(rows: list[dict[str, Any]], tmp_path: 
     found = check(tmp_path, **cut(rows))
     said = only(found, "answer outside the vocabulary", warning=True)
     assert said.startswith(f"{tmp_path}/test.jsonl, line 2, column 'answer' (id 'q17'): ")
-    assert "the model cannot give 'mauve'" in said
+    assert "the model cannot give ['mauve']" in said
     assert found.splits["test"].floors["ceiling"] == 0.75
     rows[17]["answer"] = ["mauve", "red"]  # one of them can be given
     assert not check(tmp_path, **cut(rows)).warnings.counts

@@ -216,5 +216,5 @@ def test_no_questions_give_no_batches() -> None:
 
 @pytest.mark.parametrize("name", ["images_per_batch", "questions_per_image"])
 def test_sizes_are_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=f"{name}: got 0; expected a positive integer"):
         ImageGroupSampler(GROUPS, **{"images_per_batch": 2, name: 0})

@@ -104,5 +104,5 @@ def test_a_bias_per_map_would_cancel(fusion: BAN, image: Features, text: Feature
 
 @pytest.mark.parametrize("name", ["glimpses", "rank_factor", "out_dim"])
 def test_sizes_are_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=f"{name}: got 0; expected a positive integer"):
         BAN(X, Y, **{name: 0})

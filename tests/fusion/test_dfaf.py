@@ -90,5 +90,5 @@ def test_number_of_parameters() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="heads: got 4, which does not divide out_dim=6"):
         DFAF(X, Y, out_dim=6, heads=4)
-    with pytest.raises(ValueError, match="layers: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match="layers: got 0; expected a positive integer"):
         DFAF(X, Y, layers=0)

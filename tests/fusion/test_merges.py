@@ -260,7 +260,7 @@ def test_number_of_parameters(merge: Merge, formula: int) -> None:
     ("make", "message"),
     [
         (lambda: Block(X, Y, OUT, 5, chunks=6), "chunks: got 6 for hidden_dim=5; wanted at most"),
-        (lambda: Block(X, Y, OUT, 5, 2, rank=0), "rank: got 0; wanted a positive integer"),
+        (lambda: Block(X, Y, OUT, 5, 2, rank=0), "rank: got 0; expected a positive integer"),
         (lambda: Block(X, Y, OUT, 5, 2, normalize=True), "normalize: got True; wanted 'before_cat"),
         (lambda: Mutan(X, Y, shared=True), "shared: got True with x_dim=13 and y_dim=11"),
         (lambda: MFB(X, Y, factor=0), "factor: got 0"),

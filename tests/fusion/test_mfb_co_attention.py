@@ -91,5 +91,5 @@ def test_a_bias_of_the_scores_would_cancel() -> None:
 
 @pytest.mark.parametrize("name", ["glimpses", "order", "factor", "hidden_dim"])
 def test_sizes_are_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=f"{name}: got 0; expected a positive integer"):
         MFBCoAttention(X, Y, **{name: 0})

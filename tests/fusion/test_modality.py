@@ -108,9 +108,9 @@ def test_numbers_of_parameters() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"pooling: got 'median'; wanted one of max, mean, sum"):
         DeepSets(13, 11, pooling="median")
-    with pytest.raises(ValueError, match=r"attention_dim: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"attention_dim: got 0; expected a positive integer"):
         DeepSets(13, 11, attention_dim=0)
-    with pytest.raises(ValueError, match=r"element_dim: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"element_dim: got 0; expected a positive integer"):
         DeepSets(13, 11, element_dim=0)
-    with pytest.raises(ValueError, match=r"hidden_dims\[1\]: got -1; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"hidden_dims\[1\]: got -1; expected a positive integer"):
         DeepSets(13, 11, hidden_dims=(3, -1))

@@ -68,5 +68,5 @@ def test_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("name", ["hidden_dim", "out_dim"])
 def test_sizes_are_positive(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: got -1; wanted a positive integer"):
+    with pytest.raises(ValueError, match=f"{name}: got -1; expected a positive integer"):
         ParallelCoAttention(X, Y, **{name: -1})

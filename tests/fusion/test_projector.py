@@ -83,5 +83,5 @@ def test_the_contract_sees_the_order() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="layers: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match="layers: got 0; expected a positive integer"):
         Projector(13, 11, layers=0)

@@ -283,20 +283,20 @@ def test_parameters_of_the_others() -> None:
 def test_wrong_arguments(cls: type[Fusion]) -> None:
     with pytest.raises(ValueError, match=r"heads: got 3, which does not divide out_dim=14"):
         cls(13, 11, out_dim=14, heads=3)
-    with pytest.raises(ValueError, match=r"layers: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"layers: got 0; expected a positive integer"):
         cls(13, 11, out_dim=6, heads=3, layers=0)
-    with pytest.raises(ValueError, match=r"feedforward_dim: got 1.5; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"feedforward_dim: got 1.5; expected a positive integer"):
         cls(13, 11, out_dim=6, heads=3, feedforward_dim=1.5)
 
 
 def test_wrong_arguments_of_mcan() -> None:
     with pytest.raises(ValueError, match=r"heads: got 3, which does not divide dim=14"):
         MCAN(13, 11, dim=14, heads=3)
-    with pytest.raises(ValueError, match=r"layers: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"layers: got 0; expected a positive integer"):
         MCAN(13, 11, dim=6, heads=3, layers=0)
     with pytest.raises(
         ValueError, match=r"cascade: got 'stack'; wanted one of \('encoder_decoder'"
     ):
         MCAN(13, 11, dim=6, heads=3, cascade="stack")
-    with pytest.raises(ValueError, match=r"glimpses: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match=r"glimpses: got 0; expected a positive integer"):
         AttentionalReduction(6, 5, 7, glimpses=0)

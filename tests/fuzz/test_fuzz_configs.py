@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vlm.cli.data_only import DataOnly
 from vlm.cli.error_messages import explain
 from vlm.cli.option_names import option_names
-from vlm.cli.training_cli import ConfigError
+from vlm.core.errors import ConfigError
 
 # Lightning and torch warn of odd values, which is their business.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -98,7 +98,7 @@ def test_dropout_is_for_training_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_dim": 0}, "in_dim: got 0; wanted a positive integer"),
+        ({"in_dim": 0}, "in_dim: got 0; expected a positive integer"),
         ({"hidden_dims": (7, -1)}, r"hidden_dims\[1\]: got -1"),
         ({"answers": []}, "answers: got none"),
         ({"answers": ["a", "b", "a"]}, "answers: got 'a' more than once"),

@@ -200,7 +200,7 @@ def test_choices_that_can_be_used() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="text_dim: got 0; wanted a positive integer"):
+    with pytest.raises(ValueError, match="text_dim: got 0; expected a positive integer"):
         MultipleChoice(3)
     with pytest.raises(ValueError, match=r"head\.text_dim: MultipleChoice was built for width 11"):
         VQAModel(

@@ -40,7 +40,7 @@ MISTAKES = {
     "model_args: {pretrained_cfg: {num_classes: 5}}}}": "model_args: got pretrained_cfg, which may",
     "--data.pictures.in_memry=true": r"data: .*in_memry=true\. Did you mean pictures.in_memory\?",
     "--run.tests=true": "Did you mean run.test?",
-    "--data.images_per_batch=-4": "images_per_batch: got -4; wanted a positive integer",
+    "--data.images_per_batch=-4": "images_per_batch: got -4; expected a positive integer",
     "--data.validation_share=1.5": "validation_share: got 1.5; wanted a share between 0 and 1",
     "--trainer.max_epochs=many": "trainer.max_epochs: .*int.*many",
     "--seed_everything=": "seed_everything",

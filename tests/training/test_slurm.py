@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from training_runs import fit
 
-from vlm.cli.training_cli import VQACLI, ConfigError
+from vlm.cli.training_cli import VQACLI
+from vlm.core.errors import ConfigError
 
 STEP = {
     "SLURM_JOB_ID": "1234",

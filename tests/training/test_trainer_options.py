@@ -22,9 +22,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from training_runs import fit
 
 from vlm.cli.main import main
-from vlm.cli.parser import ConfigError
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
+from vlm.core.errors import ConfigError
 from vlm.heads import Classification
 from vlm.training.task import VQATask
 from vlm.training.trainer_options import check_callbacks

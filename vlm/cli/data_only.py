@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from vlm.cli.error_messages import explain
 from vlm.cli.option_names import option_names
-from vlm.cli.training_cli import VQACLI, ConciseParser, ConfigError
+from vlm.cli.training_cli import VQACLI, ConciseParser
+from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pydoc
@@ -10,12 +9,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from vlm.core.validation import did_you_mean, nearest
 from vlm.fusion import Merge
 
 PART_MODULES = ("vlm.data", "vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
 SHORT_NAMES = (*PART_MODULES, "torch.optim", "lightning.pytorch.callbacks")
 """Whose classes need no module before their name."""
-MEANT = "Did you mean "
 
 
 def explain(message: str, known_options: Iterable[str]) -> str:
@@ -25,26 +24,12 @@ def explain(message: str, known_options: Iterable[str]) -> str:
         message: of the parser.
         known_options: the options of the command, such as `trainer.max_epochs`.
     """
-    if MEANT in message:  # the parser of a part knows its options, and has said it
+    if "Did you mean" in message:  # the parser of a part knows its options, and has said it
         return _shorten(message)
     if hint := _hint_of_merge(message):
         return f"{_shorten(message)}. {hint}"
-    return _shorten(message) + did_you_mean(_nearest(message, list(known_options)))
-
-
-def did_you_mean(name: str | None) -> str:
-    """A second sentence for a message, where there is something to suggest."""
-    return f". {MEANT}{name}?" if name else ""
-
-
-def closest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that was probably meant; the first one of several that are equally near."""
-
-    def nearness(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, candidate, name).ratio()
-
-    near = max(candidates, key=nearness, default="")
-    return near if nearness(near) >= 0.6 else None
+    near = _nearest(message, list(known_options))
+    return f"{_shorten(message)}.{did_you_mean(near)}" if near else _shorten(message)
 
 
 def _shorten(message: str) -> str:
@@ -73,18 +58,18 @@ def _nearest(message: str, known_options: list[str]) -> str | None:
     if found := re.search(
         r"(?:does not accept option|unrecognized arguments:) '?(?:--)?([\w.]+)", message
     ):
-        return closest(found[1], known_options)
+        return nearest(found[1], known_options)
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
-        return closest(found[1], re.findall(r"[\w-]+", found[2]))
+        return nearest(found[1], re.findall(r"[\w-]+", found[2]))
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         module, name = found[1], found[2]
-        near = closest(name, _public(module))
+        near = nearest(name, _public(module))
         return f"{module}.{near}" if near else None
     if found := re.search(r"Expected a dot import path string: (\w+)", message):
-        return closest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
+        return nearest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
     if found := re.search(r"(?:Got|Given) value: (\S+)", message):
         choices = " ".join(re.findall(r"typing\.Literal\[(.*?)\]", message))
-        return closest(found[1], re.findall(r"[\w-]+", choices))
+        return nearest(found[1], re.findall(r"[\w-]+", choices))
     return None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
+
+from vlm.core.validation import did_you_mean, nearest
 
 TRAINING = ("fit", "validate", "test", "predict")
 HELP = """\
@@ -93,7 +94,6 @@ def main(args: Sequence[str] | None = None) -> None:
         run(arguments)
     else:
         commands = [line.split()[0] for line in HELP.splitlines() if line.startswith("  ")]
-        near = get_close_matches(arguments[0], commands, 1)
-        hint = f" Did you mean {near[0]}?" if near else " `vlm --help` lists the commands."
+        hint = did_you_mean(nearest(arguments[0], commands)) or " `vlm --help` lists the commands."
         print(f"vlm: there is no command {arguments[0]!r}.{hint}", file=sys.stderr)
         sys.exit(2)

@@ -7,11 +7,8 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from vlm.cli.error_messages import closest, did_you_mean
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used, in one line."""
+from vlm.core.errors import ConfigError
+from vlm.core.validation import did_you_mean, nearest
 
 
 class ConciseParser(LightningArgumentParser):
@@ -35,8 +32,9 @@ class ConciseParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # A part has a parser of its own, so these are the options of its class and no others.
-        if found := re.search(r"^(?:Option '|unrecognized arguments: --)([\w.]+)", message):
-            message += did_you_mean(closest(found[1], self._own_options()))
+        found = re.search(r"^(?:Option '|unrecognized arguments: --)([\w.]+)", message)
+        if found and (near := nearest(found[1], self._own_options())):
+            message += f".{did_you_mean(near)}"
         raise ConfigError(_without_false_loop(message, ex)) from ex
 
     def _own_options(self) -> list[str]:

@@ -30,10 +30,11 @@ from vlm.checkpoint.checkpoint import (
     packages_of,
     read_checkpoint,
 )
-from vlm.cli.parser import ConciseParser, ConfigError
+from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes
 from vlm.cli.silence import silence
 from vlm.cli.swap_defaults import start_swaps_from_defaults
+from vlm.core.errors import ConfigError
 from vlm.core.part import check_parts
 from vlm.data.compatibility import check_fits
 from vlm.data.datamodule import VQADataModule

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm.cli.error_messages import explain
 from vlm.cli.option_names import option_names
-from vlm.cli.training_cli import VQACLI, ConfigError
+from vlm.cli.training_cli import VQACLI
+from vlm.core.errors import ConfigError
 from vlm.training.fault_tolerance.leave import leave
 from vlm.training.fault_tolerance.peer_failure import heard, listen, tell
 from vlm.training.fault_tolerance.signals import EXIT_CODE, SIGNALS, Preempted

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.core.padding import distinct, padded
+from vlm.core.validation import shorten
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -76,7 +77,8 @@ def mistake_in(choices: Sequence[object]) -> str | None:
     """
     mistake = mistake_among(choices)
     if mistake is None and len(choices) < 2:
-        return f"got the choices {_short(choices)}; wanted two at least, or none to choose from."
+        got = shorten(list(choices))
+        return f"got the choices {got}; wanted two at least, or none to choose from."
     return mistake
 
 
@@ -91,13 +93,8 @@ def mistake_among(choices: Sequence[object]) -> str | None:
         if not isinstance(text, str):
             return f"got the choice {text!r:.80}; wanted texts."
         if not text.strip():
-            return f"got an empty choice in {_short(choices)}; wanted some text in each."
+            return f"got an empty choice in {shorten(list(choices))}; wanted some text in each."
     if len(set(choices)) < len(choices):
         twice = next(text for text in choices if choices.count(text) > 1)
         return f"the choice {twice!r:.80} stands there twice; wanted each once."
     return None
-
-
-def _short(choices: Sequence[object]) -> str:
-    text = repr(list(choices))
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -7,6 +7,8 @@ from unicodedata import is_normalized, normalize
 
 import regex
 
+from vlm.core.validation import shorten
+
 _SPACE = regex.compile(r"(?V1)[[\p{Cc}\p{Zs}]--[\t\n\r]]")
 """Control characters such as NUL and all kinds of spaces, which become spaces. Line ends stay."""
 
@@ -36,13 +38,15 @@ def clean_text(text: object) -> str:
             sentence that begins with whose text it is.
     """
     if not isinstance(text, str):
-        raise ValueError(f"got {_short(text)}; wanted text")
+        raise ValueError(f"got {shorten(text)}; wanted text")
     clean = text
     if not text.isprintable():  # rare: controls, surrogates or invisible characters
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"got {_short(text)}, which is no valid Unicode; correct it") from None
+            raise ValueError(
+                f"got {shorten(text)}, which is no valid Unicode; correct it"
+            ) from None
         clean = _UNSEEN.sub("", _SPACE.sub(" ", text))
     return normalize("NFC", clean)
 
@@ -68,8 +72,3 @@ def are_clean(texts: Iterable[str]) -> bool:
     except TypeError:  # one of them is no text
         return False
     return text.isprintable() and is_normalized("NFC", text)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,7 +8,6 @@ code. Values are plain data, further parts, or factories of parts (a class or a
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
@@ -20,6 +19,7 @@ from torch import nn
 
 from vlm.core.lora import LoRA, add_lora
 from vlm.core.safe_config import Check, check_config, is_ours
+from vlm.core.validation import did_you_mean, nearest
 
 KEYS = ("class_path", "init_args", "factory", "lora")
 """What a stored configuration of a part may have."""
@@ -280,7 +280,7 @@ def _import(path: str) -> Any:
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, Configured)):
         names = [n for n in dir(module) if isinstance(getattr(module, n), type)]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f" Did you mean {module_name}.{near[0]}?" if near else ""
+        near = nearest(name, names)
+        hint = did_you_mean(near and f"{module_name}.{near}")
         raise ValueError(f"{path} is not a part that vlm knows.{hint}")
     return cls

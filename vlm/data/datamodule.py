@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
+from vlm.core.validation import check_positive
 from vlm.data.ablations import BlankImages, Control, check_control
 from vlm.data.compatibility import check_fits
 from vlm.data.features.cache import check_frozen
@@ -24,7 +25,6 @@ from vlm.data.images.unreadable import check_alike, without_unreadable
 from vlm.data.loader import make_loader
 from vlm.datasets.table import DataError, check_share, split_by_image, stream
 from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
-from vlm.fusion.base import check_positive
 from vlm.heads.vocabulary import count_answers
 from vlm.metrics import vqa_accuracy
 from vlm.processor import Processor

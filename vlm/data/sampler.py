@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 
 SHARDS_MIXED = 8
 """Shards of which an epoch has the pictures at a time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vlm.core.paths import as_path, as_text
+from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.datasets.errors import DataError, is_collecting
 from vlm.datasets.readers.annotations import merged
@@ -92,10 +92,9 @@ class OwnData(VQADataModule):
         self.mapped = columns or {}
         for name in self.mapped:
             if name not in COLUMNS:
-                near = difflib.get_close_matches(name, COLUMNS, 1)
                 raise ValueError(
                     f"columns: got {name!r}; wanted our name -> the file's name, ours being "
-                    f"{', '.join(COLUMNS)}." + (f" Did you mean {near[0]!r}?" if near else "")
+                    f"{', '.join(COLUMNS)}.{did_you_mean(nearest(name, COLUMNS))}"
                 )
         self.files = {
             name: as_text(argument, file)

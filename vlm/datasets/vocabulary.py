@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.heads.vocabulary import AnswerVocabulary
 
 

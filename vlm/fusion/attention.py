@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.features import masked_softmax
-from vlm.fusion.base import check_divides, check_positive
+from vlm.core.validation import check_divides, check_positive
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlm.core.features import Features, FeaturesLike, as_features
 from vlm.core.part import Part
+from vlm.core.validation import check_positive
 
 
 class Merge(Part, ABC):
@@ -137,19 +138,3 @@ class Fusion(Part, ABC):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-
-def check_positive(**sizes: int) -> None:
-    """Raise ValueError naming the first size that is not a positive integer."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name}: got {size!r}; wanted a positive integer.")
-
-
-def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:
-    """Raise ValueError unless `parts` equal pieces make up `dim`."""
-    check_positive(**{name: dim, parts_name: parts})
-    if dim % parts:
-        raise ValueError(
-            f"{parts_name}: got {parts}, which does not divide {name}={dim}; choose one that does."
-        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.part import Part
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 
 
 class ObjectCounter(Part):

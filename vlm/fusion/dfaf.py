@@ -7,8 +7,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
+from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import TRACE, RecordsAttention, attend
-from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.fusion.base import Fusion
 
 
 class DFAF(Fusion):

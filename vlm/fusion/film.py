@@ -7,7 +7,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_max, masked_mean
-from vlm.fusion.base import Fusion, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Fusion
 
 
 class FiLM(Fusion):

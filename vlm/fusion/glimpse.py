@@ -7,8 +7,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_softmax, one_token
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, MergeFactory, check_positive, sized
+from vlm.fusion.base import Fusion, MergeFactory, sized
 from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.merges import MLB, ConcatMLP, Product
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.features import Features, masked_softmax
+from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import Attention, CrossModalAttention, RecordsAttention
-from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.fusion.base import Fusion
 from vlm.fusion.transformer import AddNorm, PostNormFeedForward
 
 Cascade = Literal["encoder_decoder", "stacking"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_softmax, one_token
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, check_positive
+from vlm.fusion.base import Fusion
 from vlm.fusion.merges import MFB, MFH
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.features import Features, one_token
-from vlm.fusion.base import Fusion, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Fusion
 
 Pooling = Literal["max", "mean", "sum"]
 POOLINGS: dict[str, Callable[..., Tensor]] = {

@@ -8,8 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_max, masked_mean
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, Merge, MergeFactory, check_positive, sized
+from vlm.fusion.base import Fusion, Merge, MergeFactory, sized
 from vlm.fusion.merges import Block
 
 Aggregation = Literal["max", "mean"]

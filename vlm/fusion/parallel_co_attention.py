@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_softmax
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, check_positive
+from vlm.fusion.base import Fusion
 
 
 class ParallelCoAttention(Fusion):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import Attention, QueryAttention
-from vlm.fusion.base import Fusion, check_positive
+from vlm.fusion.base import Fusion
 
 
 class GatedCrossAttention(Fusion):

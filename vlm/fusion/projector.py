@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from vlm.core.features import Features, masked_max, masked_mean
-from vlm.fusion.base import Fusion, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Fusion
 
 
 class Projector(Fusion):

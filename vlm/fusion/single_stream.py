@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features
-from vlm.fusion.base import Fusion, check_divides, check_positive
+from vlm.core.validation import check_divides, check_positive
+from vlm.fusion.base import Fusion
 from vlm.fusion.cross_attention import feedforward
 from vlm.fusion.transformer import JointAttention, JointEmbedding
 

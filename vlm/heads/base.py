@@ -12,7 +12,7 @@ from vlm.core.batch import Batch
 from vlm.core.choices import Choices
 from vlm.core.features import Features
 from vlm.core.part import Part
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.heads.vocabulary import AnswerVocabulary
 
 Ranked = list[tuple[str, float]]

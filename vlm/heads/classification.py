@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.vocabulary import AnswerVocabulary

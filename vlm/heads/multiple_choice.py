@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features, masked_softmax
 from vlm.core.padding import distinct, padded
-from vlm.fusion.base import MergeFactory, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import MergeFactory
 from vlm.fusion.merges import ConcatMLP
 from vlm.heads.base import AnswerHead, Ranked, required_choices
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vlm.core.features import Features, as_features, masked_mean
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.image.base import ImageEncoder
 from vlm.image.detections import Regions, read_npz
 from vlm.image.load import ImageError

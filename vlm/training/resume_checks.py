@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlm.checkpoint.checkpoint import Checkpoint
-from vlm.cli.parser import ConfigError
+from vlm.core.errors import ConfigError
 from vlm.model import PARTS
 
 

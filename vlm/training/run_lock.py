@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vlm.cli.parser import ConfigError
+from vlm.core.errors import ConfigError
 
 NAME = "training.lock"
 SECONDS = 6.0

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
-from vlm.cli.parser import ConfigError
 from vlm.core.batch import Batch
+from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
 from vlm.evaluation.evaluation import Evaluation, Prediction
 from vlm.fusion.base import Fusion

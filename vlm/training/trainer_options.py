@@ -28,8 +28,8 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from vlm.cli.error_messages import closest, did_you_mean
-from vlm.cli.parser import ConfigError
+from vlm.core.errors import ConfigError
+from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import VQADataModule
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import MultiTask
@@ -196,6 +196,6 @@ def trainer_options(options: Any) -> Iterator[None]:
 
 def _check_name(option: str, asked: Any, known: list[str]) -> None:
     if isinstance(asked, str) and asked.lower() not in known:
-        near = did_you_mean(closest(asked, known))
-        names = f"Lightning's names{near}" if near else f"{', '.join(known)}."
+        hint = did_you_mean(nearest(asked, known))
+        names = f"Lightning's names.{hint}" if hint else f"{', '.join(known)}."
         raise ConfigError(f"trainer.{option}: got {asked!r}; wanted one of {names}")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from vlm.checkpoint.checkpoint import load_weights
 from vlm.cli.error_messages import explain
 from vlm.cli.option_names import option_names
-from vlm.cli.training_cli import VQACLI, ConfigError
+from vlm.cli.training_cli import VQACLI
+from vlm.core.errors import ConfigError
 from vlm.data.datamodule import Split
 from vlm.data.features.encoded import encoded_pictures
 from vlm.training.readable import READABLE

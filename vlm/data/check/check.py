@@ -11,6 +11,7 @@ from itertools import combinations, islice
 import numpy as np
 import pyarrow as pa
 
+from vlm.core.validation import shorten
 from vlm.data.check.duplicates import alike_answers, confused_questions
 from vlm.data.check.images import unreadable
 from vlm.data.check.result import DataCheck, SplitSummary
@@ -165,7 +166,8 @@ class _Check:
                 kind,
                 f"{self._where('train', 'question', other)}: the model reads {other['question']!r} "
                 f"like {one['question']!r}, which is about the same image and answered "
-                f"{_short(set(one['answers']))} instead of {_short(set(other['answers']))}.",
+                f"{shorten(sorted(set(one['answers'])))} instead of "
+                f"{shorten(sorted(set(other['answers'])))}.",
             )
         self.found.warnings.add_unsaid(kind, sum(1 for _ in pairs))
 
@@ -227,7 +229,7 @@ class _Check:
                     split,
                     "answers",
                     impossible,
-                    lambda row: f"the model cannot give {_short(set(row['answers']))}.",
+                    lambda row: f"the model cannot give {shorten(sorted(set(row['answers'])))}.",
                 )
 
     def _shared(self, column: str, wrong: bool) -> None:
@@ -331,8 +333,3 @@ def _different(hashes: array[int]) -> int:
     numbers = np.asarray(hashes, np.int64)
     numbers.sort()
     return int((numbers[1:] != numbers[:-1]).sum()) + bool(len(numbers))
-
-
-def _short(answers: set[str]) -> str:
-    text = ", ".join(map(repr, sorted(answers)))
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -11,6 +11,7 @@ from typing import Any
 import regex
 
 from vlm.core.clean_text import clean_text
+from vlm.core.validation import shorten
 from vlm.datasets.readers.literals import content_of
 
 TEN = 10
@@ -68,7 +69,7 @@ def annotators_answers(value: Any) -> list[str] | None:
             return _from_objects(value)
         texts = [text for item in value if (text := plain_text(item)) is not None]
         if len(texts) < len(value):
-            raise ValueError(f"got {_short(value)}, in which an answer is empty; remove that one")
+            raise ValueError(f"got {shorten(value)}, in which an answer is empty; remove that one")
         return texts or None
     text = plain_text(value)
     return None if text is None else [text]
@@ -110,7 +111,7 @@ def plain_text(value: Any) -> str | None:
         if value == int(value):
             return str(int(value))
         return str(value.normalize() if isinstance(value, Decimal) else value)
-    raise ValueError(f"got {_short(value)}; wanted a text")
+    raise ValueError(f"got {shorten(value)}; wanted a text")
 
 
 def merged(answer: str) -> str:
@@ -126,7 +127,7 @@ def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
     weighted: list[tuple[Any, Any]] = []
     for item in items:
         if "answer" not in item:
-            raise ValueError(f"got {_short(dict(item))}; wanted objects with an answer")
+            raise ValueError(f"got {shorten(dict(item))}; wanted objects with an answer")
         # Null is no more than absent: Parquet has every field in every object.
         name = next((name for name in WEIGHTS if item.get(name) is not None), None)
         weight = 1 if name is None else item[name]
@@ -134,7 +135,7 @@ def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
             weight = _of_confidence(weight, item["answer"])
         if weight == 0 and weight is not False:
             raise ValueError(
-                f"got {name} {weight} for {_short(item['answer'])}; leave out an answer that "
+                f"got {name} {weight} for {shorten(item['answer'])}; leave out an answer that "
                 f"nobody gave, or a confidence that is not to count"
             )
         weighted.append((item["answer"], weight))
@@ -148,8 +149,9 @@ def _of_confidence(confidence: Any, answer: Any) -> Any:
         return 1
     if in_words or (isinstance(confidence, (int, float)) and confidence > 1):
         raise ValueError(
-            f"got the confidence {_short(confidence)} for {_short(answer)}; how sure an annotator "
-            f"was cannot be used: leave it out. If so many gave the answer, write it as count"
+            f"got the confidence {shorten(confidence)} for {shorten(answer)}; how sure an "
+            f"annotator was cannot be used: leave it out. If so many gave the answer, write it as "
+            f"count"
         )
     return confidence
 
@@ -167,7 +169,7 @@ def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
             raise ValueError("an answer is empty; remove that one")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
             raise ValueError(
-                f"got {_short(weight)} for {text!r}; wanted a count, or a share, as a number"
+                f"got {shorten(weight)} for {text!r}; wanted a count, or a share, as a number"
             )
         answers.append(text)
         weights.append(weight)
@@ -199,8 +201,3 @@ def _of_ten(answers: list[str], shares: list[float]) -> list[int]:
             f"annotators, of whom this is less than one: leave it out, or write counts"
         )
     return counts
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 
+from vlm.core.validation import did_you_mean, nearest
 from vlm.datasets.errors import DataError
 
 OTHERS = {
@@ -33,8 +33,8 @@ class MissingColumnError(DataError):
 
 def hint(column: str, there: Collection[str], used: Collection[str]) -> str:
     """A question for the nearest name among those that nothing is read from, or nothing."""
-    near = difflib.get_close_matches(column, _unused(there, used), 1, NEAR)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(column, _unused(there, used), NEAR)
+    return did_you_mean(near and repr(near))
 
 
 def unused_columns(there: Collection[str], used: Collection[str]) -> list[str]:
@@ -61,9 +61,9 @@ def meant(
     found: dict[str, str] = {}
     for ours, others in OTHERS.items():
         if columns[ours] not in there:
-            near = difflib.get_close_matches(ours.replace("_", ""), plain, 1, 0.8)
-            if likely := [name for name in plain if name in others] or near:
-                found[ours] = plain[likely[0]]
+            known = next((name for name in plain if name in others), None)
+            if likely := known or nearest(ours.replace("_", ""), plain, 0.8):
+                found[ours] = plain[likely]
     if not found:
         return None
     pairs = ", ".join(f"{theirs!r} (as {ours!r}?)" for ours, theirs in found.items())
@@ -109,9 +109,9 @@ def _likely(
     """The nearest names; the others in their order where as many are left."""
     likely, rest = {}, list(unused)
     for name in missing:
-        if near := difflib.get_close_matches(columns[name], rest, 1, NEAR):
-            likely[name] = near[0]
-            rest.remove(near[0])
+        if near := nearest(columns[name], rest, NEAR):
+            likely[name] = near
+            rest.remove(near)
     left = [name for name in missing if name not in likely]
     rest = [name for name in rest if not any(_plain(name) in others for others in OTHERS.values())]
     if len(left) == len(rest):

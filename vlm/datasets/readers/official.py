@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
+from vlm.core.validation import shorten
 from vlm.datasets.errors import DataError, is_collecting, report
 from vlm.datasets.readers.json_file import read_lines
 
@@ -78,25 +79,20 @@ def fields(
     """
     if not isinstance(record, dict):
         raise DataError(
-            f"{source}, question {which!r}: got {_short(record)}; wanted an object with "
+            f"{source}, question {which!r}: got {shorten(record)}; wanted an object with "
             f"{', '.join(kinds)}. Is this the set's own file?"
         )
     values = []
     for name, kind in kinds.items():
         value = record.get(name)
         if not isinstance(value, kind):
-            got = _short(value) if name in record else "nothing"
+            got = shorten(value) if name in record else "nothing"
             raise DataError(
                 f"{source}, question {which!r}: got {got} for {name!r}; wanted {_WANTED[kind]}. Is "
                 f"this the set's own file?"
             )
         values.append(value)
     return tuple(values)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_size(questions: int, published: int | None, source: Path | str, cited: str) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vlm.core.features import Features
+from vlm.core.validation import check_positive
 from vlm.explain.case import Case, Cells, embedded, gradients
 from vlm.explain.methods.base import Method, Relevance
-from vlm.fusion.base import check_positive
 
 ROWS_AT_ONCE = 64
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vlm.core.validation import check_positive
 from vlm.explain.case import Case, Cells
 from vlm.explain.methods.base import Method, Relevance
-from vlm.fusion.base import check_positive
 
 
 class Occlusion(Method):

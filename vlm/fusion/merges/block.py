@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vlm.fusion.base import Merge, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Merge
 from vlm.fusion.merges.cores import FullCores, LowRankCores
 from vlm.fusion.merges.elementwise import power_normalize
 from vlm.fusion.merges.tucker import shared_or_own

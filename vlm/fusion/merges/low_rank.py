@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vlm.fusion.base import Merge, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Merge
 from vlm.fusion.merges.elementwise import (
     Activation,
     activation_module,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from vlm.fusion.base import Merge, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Merge
 from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vlm.fusion.base import Merge, check_positive
+from vlm.core.validation import check_positive
+from vlm.fusion.base import Merge
 from vlm.fusion.merges.cores import FullCores, LowRankCores
 from vlm.fusion.merges.elementwise import power_normalize
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.part import Part
+from vlm.core.validation import check_positive
 from vlm.fusion.attention import Attention
-from vlm.fusion.base import check_positive
 from vlm.fusion.cross_attention import feedforward
 from vlm.heads.generation.tokenizer import AnswerTokenizer, ByteTokenizer
 

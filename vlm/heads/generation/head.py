@@ -15,7 +15,7 @@ from vlm.core.batch import Batch
 from vlm.core.choices import mistake_among
 from vlm.core.clean_text import clean_text
 from vlm.core.features import Features
-from vlm.fusion.base import check_positive
+from vlm.core.validation import check_positive
 from vlm.heads.base import AnswerHead, Ranked, required_choices
 from vlm.heads.generation.beam_search import Written, search
 from vlm.heads.generation.decoder import DecoderFactory, Memory, TransformerDecoder

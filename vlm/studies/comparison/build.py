@@ -15,14 +15,16 @@ from torch import nn
 
 from vlm.cli.error_messages import explain
 from vlm.cli.option_names import option_names
-from vlm.cli.training_cli import VQACLI, ConciseParser, ConfigError
+from vlm.cli.training_cli import VQACLI, ConciseParser
+from vlm.core.errors import ConfigError
 from vlm.core.part import build
+from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import VQADataModule
 from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
 from vlm.studies.comparison.budget import BudgetError, solve_width
-from vlm.studies.comparison.plan import Entry, Plan, PlanError, nearest
+from vlm.studies.comparison.plan import Entry, Plan, PlanError
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def _get(content: Any, name: str) -> int:
             names = ", ".join(known) if isinstance(content, (dict, list)) else "no further names"
             raise PlanError(
                 f"width: there is no init_arg {where}; wanted one of {names}."
-                + nearest(key, known if isinstance(content, (dict, list)) else ())
+                + did_you_mean(nearest(key, known if isinstance(content, (dict, list)) else ()))
             )
         content = content[int(key)] if isinstance(content, list) else content[key]
     if not isinstance(content, int) or isinstance(content, bool):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vlm.core.validation import did_you_mean, nearest
 
 CONTROLS = ("question_only", "image_only", "image_shuffled")
 """Of `vlm.data.ablations`, which loads torch."""
@@ -78,12 +79,6 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(f"{path}: {error}") from None
 
 
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """The end of an error message: the name that was probably meant, or nothing."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 class _NoRepeats(yaml.SafeLoader):
     """Refuses a key that stands twice: the first of two fusions would vanish without a word."""
 
@@ -124,7 +119,7 @@ def _checked(path: Path, content: Any) -> Plan:
         if control not in CONTROLS:
             raise PlanError(
                 f"controls: got {control!r}; wanted {_WANTED['controls']}."
-                + nearest(control, CONTROLS)
+                + did_you_mean(nearest(control, CONTROLS))
             )
     return Plan(
         path=path,
@@ -211,7 +206,7 @@ def _known_keys(prefix: str, found: Mapping[Any, Any], known: Collection[str]) -
         if key not in known:
             raise PlanError(
                 f"{prefix}{key}: there is no such setting; wanted one of "
-                f"{', '.join(sorted(known))}." + nearest(key, known)
+                f"{', '.join(sorted(known))}." + did_you_mean(nearest(key, known))
             )
 
 

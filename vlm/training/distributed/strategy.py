@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from vlm.cli.parser import ConfigError
+from vlm.core.errors import ConfigError
 
 
 def check_strategy(strategy: Any, callbacks: Any) -> None:

@@ -53,7 +53,8 @@ class PartTuning:
             raise ValueError(f"from_epoch: got {self.from_epoch}; wanted 0 or more.")
         if self.layers_per_epoch is not None and self.layers_per_epoch < 1:
             raise ValueError(
-                f"layers_per_epoch: got {self.layers_per_epoch}; wanted a positive integer or null."
+                f"layers_per_epoch: got {self.layers_per_epoch}; expected a positive integer or "
+                f"null."
             )
         if not 0 < self.lr_scale < float("inf"):
             raise ValueError(

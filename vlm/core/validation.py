@@ -1,0 +1,60 @@
+"""Check arguments, and word what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError naming the first size that is not a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name}: got {size!r}; expected a positive integer.")
+
+
+def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:
+    """Raise ValueError unless `dim` splits into `parts` equal pieces."""
+    check_positive(**{name: dim, parts_name: parts})
+    if dim % parts:
+        raise ValueError(
+            f"{parts_name}: got {parts}, which does not divide {name}={dim}; choose one that does."
+        )
+
+
+def shorten(value: object, length: int = 80) -> str:
+    """The `repr` of a value for a message, cut to `length` characters.
+
+    >>> shorten("yes"), shorten("yes" * 100, 12)
+    ("'yes'", "'yesyesye...")
+    """
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def nearest(name: object, known: Iterable[str], at_least: float = 0.6) -> str | None:
+    """The known name that was probably meant, the first of several that are equally near.
+
+    Args:
+        name: as it was misspelt.
+        known: the names to choose from.
+        at_least: the smallest similarity, in [0, 1], that counts as near.
+
+    >>> nearest("max_epoch", ["max_steps", "max_epochs"]), nearest("seed", ["max_steps"])
+    ('max_epochs', None)
+    """
+
+    def similarity(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, candidate, str(name)).ratio()
+
+    near = max(known, key=similarity, default="")
+    return near if similarity(near) >= at_least else None
+
+
+def did_you_mean(near: str | None) -> str:
+    """A further sentence for a message that ends with a full stop; empty where nothing is near.
+
+    >>> did_you_mean("max_epochs"), did_you_mean(None)
+    (' Did you mean max_epochs?', '')
+    """
+    return f" Did you mean {near}?" if near else ""
