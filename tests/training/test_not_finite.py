@@ -17,9 +17,10 @@ from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
 from vlm.core.features import as_features
+from vlm.core.finite import NotFiniteError, check_finite
 from vlm.evaluation.evaluation import Evaluation
 from vlm.heads import Generation, TransformerDecoder
-from vlm.training.fault_tolerance.finite import SKIPPED, Health, NotFiniteError, check_finite
+from vlm.training.fault_tolerance.finite import SKIPPED, Health
 
 IDS = ["a", "b", "c"]
 

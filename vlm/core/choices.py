@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from vlm.core.features import Features
 from vlm.core.padding import distinct, padded
 from vlm.core.validation import shorten
-from vlm.text.tokenizer import Tokenizer
 
 
 class Choices(NamedTuple):
@@ -35,12 +34,15 @@ class Choices(NamedTuple):
     features: Features | None = None
 
 
-def make_choices(choices: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Choices:
+def make_choices(
+    choices: Sequence[Sequence[str]],
+    encode: Callable[[Sequence[str]], tuple[Tensor, Tensor]],
+) -> Choices:
     """Put the candidates of Q questions together.
 
     Args:
         choices: at least one text for each question.
-        tokenizer: of the text encoder that will read them.
+        encode: K texts -> token ids and mask, both (K, L); a tokenizer.
 
     Raises:
         ValueError: a question without choices.
@@ -56,7 +58,7 @@ def make_choices(choices: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Choi
     numbers = iter(text_of)
     index, mask = padded([list(islice(numbers, len(given))) for given in lists])
     rows = torch.tensor(list_of, dtype=torch.long)
-    words, words_mask = tokenizer(texts)
+    words, words_mask = encode(texts)
     return Choices(
         words=words,
         words_mask=words_mask,

@@ -15,13 +15,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlm.core.batch import Batch
+from vlm.core.finite import check_finite
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.table import image_groups
 from vlm.heads.base import AnswerHead
 from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import MultiTask, answering
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
-from vlm.training.fault_tolerance.finite import check_finite
 
 NO_TYPE = "(none)"
 """The type of questions without one, if others have types."""

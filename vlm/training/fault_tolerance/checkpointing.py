@@ -15,8 +15,9 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
+from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
-from vlm.training.fault_tolerance.finite import Health, NotFiniteError
+from vlm.training.fault_tolerance.finite import Health
 from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at_signals
 
 

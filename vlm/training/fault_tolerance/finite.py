@@ -9,52 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_leaves
+
+from vlm.core.finite import named, not_finite
 
 SKIPPED = 20
 """Overflows in a row that mixed precision may skip. The scaler starts at 2^16 and halves, so that
 after 16 of them it is no longer the scale that is too large."""
-SHOWN = 10
-"""Questions that a message names."""
-
-
-class NotFiniteError(RuntimeError):
-    """A loss, a gradient or an answer that is NaN or infinite."""
-
-
-def check_finite(output: Any, ids: Sequence[str]) -> None:
-    """Check what a head gives for Q questions.
-
-    Args:
-        output: tensors with Q in front (`AnswerHead.forward`).
-        ids: of the questions.
-
-    Raises:
-        NotFiniteError: names the questions.
-    """
-    if bad := _questions(output, ids):
-        raise NotFiniteError(
-            f"The model's output is not finite for {_names(bad)}; it has no answer to score. "
-            f"Look at these questions and their pictures, and take an earlier checkpoint."
-        )
-
-
-def _questions(output: Any, ids: Sequence[str]) -> list[str]:
-    """Those with something in the output that is not finite."""
-    good = [
-        leaf.isfinite().flatten(1).all(1) if leaf.ndim > 1 else leaf.isfinite()
-        for leaf in tree_leaves(output)
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.shape[:1] == (len(ids),)
-    ]
-    rows = torch.stack(good).all(0) if good else torch.ones(len(ids), dtype=torch.bool)
-    if rows.all():
-        return []
-    return [question for question, is_good in zip(ids, rows.tolist(), strict=True) if not is_good]
-
-
-def _names(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
-    return f"{len(ids):,} questions (ids {', '.join(ids[:SHOWN])}{more})"
 
 
 def _local(gradient: Tensor) -> Tensor:
@@ -98,8 +58,8 @@ class Health:
             self._overflows = 0 if math.isfinite(value) else self._overflows + 1
         bad_loss = bad_gradient = None
         if not math.isfinite(of_loss):
-            bad_loss = f"the loss is {of_loss}: {_names(_questions(output, ids) or list(ids))}"
+            bad_loss = f"the loss is {of_loss}: {named(not_finite(output, ids) or list(ids))}"
         if self._overflows >= self.allowed:
             steps = f", {self.allowed} steps running" if self.allowed > 1 else ""
-            bad_gradient = f"gradients are not finite{steps}; the last batch has {_names(ids)}"
+            bad_gradient = f"gradients are not finite{steps}; the last batch has {named(ids)}"
         return bad_loss, bad_gradient

@@ -1,0 +1,58 @@
+"""A folder of `vlm/` imports only from folders before it, so there is no circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vlm
+
+ROOT = Path(vlm.__file__).parent
+FLOORS = (
+    "core pretrained metrics text image fusion heads model+processor checkpoint inference testing "
+    "adapters explain datasets data evaluation training studies demo cli"
+)
+FLOOR_OF = {name: i for i, names in enumerate(FLOORS.split()) for name in names.split("+")}
+LOOSE = {"__init__", "__main__", "model", "processor", "inference"}
+KNOWN = {("datasets", "data"), ("data", "evaluation"), ("studies", "cli")}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The rooms of `vlm/` that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module == "vlm":
+            modules = [f"vlm.{alias.name}" for alias in node.names if alias.name in FLOOR_OF]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        yield from (name.split(".")[1] for name in modules if name.startswith("vlm."))
+
+
+def upwards(path: Path, room: str) -> list[str]:
+    return [name for name in imports(path) if FLOOR_OF[name] > FLOOR_OF[room]]
+
+
+def test_every_room_has_its_floor() -> None:
+    rooms = {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.rglob("*.py"))}
+    assert {p.stem for p in ROOT.glob("*.py")} == LOOSE
+    assert rooms | {"model", "processor", "inference"} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("room", FLOOR_OF)
+def test_a_room_imports_only_what_is_below(room: str) -> None:
+    files = [ROOT / f"{room}.py"] if room in LOOSE else list((ROOT / room).rglob("*.py"))
+    found = {(str(file.relative_to(ROOT)), name) for file in files for name in upwards(file, room)}
+    assert {pair for pair in found if (room, pair[1]) not in KNOWN} == set()
+
+
+def test_an_import_upwards_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "low.py"
+    file.write_text(
+        "def f() -> None:\n    from vlm.heads import base\n    from vlm import inference"
+    )
+    assert upwards(file, "core") == ["heads", "inference"]

@@ -1,0 +1,53 @@
+"""Find the questions whose values are NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+SHOWN = 10
+"""Questions that a message names."""
+
+
+class NotFiniteError(RuntimeError):
+    """A loss, a gradient or an answer that is NaN or infinite."""
+
+
+def check_finite(output: Any, ids: Sequence[str]) -> None:
+    """Check a head's output for Q questions.
+
+    Args:
+        output: tensors with Q in front (`AnswerHead.forward`).
+        ids: of the Q questions.
+
+    Raises:
+        NotFiniteError: names the questions.
+    """
+    if bad := not_finite(output, ids):
+        raise NotFiniteError(
+            f"The model's output is not finite for {named(bad)}; it has no answer to score. "
+            f"Look at these questions and their pictures, and take an earlier checkpoint."
+        )
+
+
+def not_finite(output: Any, ids: Sequence[str]) -> list[str]:
+    """The ids of the questions whose output has a NaN or an infinity; as `check_finite`."""
+    good = [
+        leaf.isfinite().flatten(1).all(1) if leaf.ndim > 1 else leaf.isfinite()
+        for leaf in tree_leaves(output)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.shape[:1] == (len(ids),)
+    ]
+    rows = torch.stack(good).all(0) if good else torch.ones(len(ids), dtype=torch.bool)
+    if rows.all():
+        return []
+    return [question for question, is_good in zip(ids, rows.tolist(), strict=True) if not is_good]
+
+
+def named(ids: Sequence[str]) -> str:
+    """How many questions, and the ids of the first."""
+    more = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
+    return f"{len(ids):,} questions (ids {', '.join(ids[:SHOWN])}{more})"
