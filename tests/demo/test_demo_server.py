@@ -15,6 +15,7 @@ import pytest
 from demo_server import bomb, start, untrained, write_model
 
 import vlm
+from vlm.demo.arguments import ARGUMENTS
 
 QUESTION = "what color is it?"
 
@@ -139,11 +140,75 @@ def test_bad_input_is_refused_and_the_server_goes_on(
         picture = {"path": str(path)}  # a picture, but one of the server's own
     elif isinstance(picture, dict) and picture.get("url") == "bomb":
         picture = {"url": f"data:image/png;base64,{base64.b64encode(bomb()).decode()}"}
-    name, _ = asked(address, picture, question, **more)
+    name, said = asked(address, picture, question, **more)
     assert name in ("error", "refused 400", "refused 403")
+    assert said["error"] if name == "error" else said
     name, (found,) = asked(address, data_url(path), QUESTION)
     assert name == "complete"
     assert found["replies"][0]["answer"] == answer
+
+
+GIVEN = [{"url": "data:image/png;base64,"}, QUESTION, None, "none", None]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("image", 3, "handle_file"),
+        ("image", "photo.png", "handle_file"),
+        ("image", [{}], "handle_file"),
+        ("image", True, "handle_file"),
+        ("question", 3, "text"),
+        ("question", [QUESTION], "text"),
+        ("method", "guess", "none, occlusion"),
+        ("method", ["none"], "none, occlusion"),
+        ("method", None, "none, occlusion"),
+        ("models", "random", "each once"),
+        ("models", [], "each once"),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    address: str, data: Path, argument: str, value: Any, expected: str
+) -> None:
+    given = dict(zip(ARGUMENTS, GIVEN, strict=True))
+    given |= {"image": data_url(data / "test/images/0.png"), argument: value}
+    name, said = call(address, *given.values())
+    assert name == "error"
+    assert said["error"].startswith(f"{argument}: got {value!r}")
+    assert expected in said["error"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6])
+def test_another_number_of_arguments(address: str, count: int) -> None:
+    name, said = call(address, *[*GIVEN, 1][:count])
+    assert name == "refused 400"
+    assert f"got {count} values" in said
+    assert "image, question, choices, method, models" in said
+
+
+@pytest.mark.parametrize(
+    ("sent", "named"),
+    [
+        ({"question": QUESTION}, "image"),
+        ({"image": GIVEN[0]}, "question"),
+        ({"image": GIVEN[0], "question": QUESTION, "top_k": 3}, "top_k"),
+    ],
+)
+def test_arguments_by_name(address: str, sent: dict[str, Any], named: str) -> None:
+    body, headers = json.dumps(sent).encode(), {"Content-Type": "application/json"}
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{address}/gradio_api/call/v2/ask", body, headers), timeout=60)
+    assert refused.value.code == 400
+    assert named in json.load(refused.value)["detail"]
+
+
+@pytest.mark.parametrize("sent", [None, "what?", {"image": None}])
+def test_no_list_of_arguments(address: str, sent: Any) -> None:
+    body, headers = json.dumps({"data": sent}).encode(), {"Content-Type": "application/json"}
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{address}/gradio_api/call/ask", body, headers), timeout=60)
+    assert refused.value.code == 400
+    assert f"data: got {sent!r}" in json.load(refused.value)["detail"]
 
 
 def test_no_file_of_the_server_is_read_and_none_fetched(address: str, data: Path) -> None:

@@ -6,10 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from vlm.demo.asker import Asker, agreement
+from vlm.demo.asker import NO_REASONS, Asker, agreement
 from vlm.demo.uploads import Uploads
-
-NO_REASONS = "none"
 
 
 def content_of(payload: Any, uploads: Uploads) -> bytes | None:
@@ -20,7 +18,11 @@ def content_of(payload: Any, uploads: Uploads) -> bytes | None:
     """
     name = payload.get("path") if isinstance(payload, dict) else None
     if payload is not None and not isinstance(name, str):
-        raise gr.Error("image: expected an upload or a data: URL.", print_exception=False)
+        raise gr.Error(
+            f"image: got {payload!r:.80}; expected an upload (`handle_file` of gradio_client) or "
+            f'{{"url": "data:..."}}.',
+            print_exception=False,
+        )
     content = None if name is None else uploads.read(name)
     if name is not None and content is None:  # forgotten since
         raise gr.Error(
@@ -50,11 +52,9 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
         names = list(asker.models) if models is None else models
         try:
             replies = asker.ask(content, question, names, choices or [])
-            if method != NO_REASONS:
-                replies = [
-                    asker.explain(content, question, reply, method, choices or [])
-                    for reply in replies
-                ]
+            replies = [
+                asker.explain(content, question, reply, method, choices or []) for reply in replies
+            ]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {
@@ -65,7 +65,8 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
 
     with gr.Row(visible=False):
         inputs = [
-            gr.Image(label="image"),
+            # Not `gr.Image`, whose own errors about other values have no sentence.
+            gr.JSON(label="image"),
             gr.Textbox(label="question"),
             gr.JSON(label="choices"),
             gr.Textbox(value=NO_REASONS, label="method"),

@@ -35,6 +35,8 @@ SECONDS = 60.0
 TOP = 5
 UNSURE = 0.5
 """A best answer that is less likely is called a guess."""
+NO_REASONS = "none"
+"""The method that finds no reasons."""
 SMALL = 5_000_000
 """Parameters up to which hiding parts of the picture one by one takes no patience on a CPU."""
 
@@ -213,12 +215,17 @@ class Asker:
         """The reply with the reasons for its answer, or with a note that says why there are none.
         A guess has no reasons.
 
+        Args:
+            method: a name in `vlm.explain.METHODS`, or "none".
+
         Raises:
             ValueError: an unknown method.
         """
-        if not isinstance(method, str) or method not in METHODS:
-            raise ValueError(f"method: got {method!r}; wanted one of {', '.join(METHODS)}.")
-        if reply.answer.is_guess:
+        if method not in (NO_REASONS, *METHODS):
+            raise ValueError(
+                f"method: got {method!r:.80}; expected one of {', '.join((NO_REASONS, *METHODS))}."
+            )
+        if method == NO_REASONS or reply.answer.is_guess:
             return reply
         if self.kind(reply.model) == "text" and reply.answer.text.endswith(CUT):
             return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
@@ -238,7 +245,9 @@ class Asker:
         return replace(reply, explanation=found)
 
     def _check(self, question: str, names: Sequence[str], choices: Sequence[str]) -> None:
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str | None):
+            raise ValueError(f"question: got {question!r:.80}; expected a text.")
+        if not question or not question.strip():
             raise ValueError("The question is empty; type one about the picture.")
         if len(question) > MAX_QUESTION:
             raise ValueError(

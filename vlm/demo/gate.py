@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vlm.demo.arguments import check_arguments
 from vlm.demo.photo import MAX_BYTES
 from vlm.demo.uploads import Uploads
 
@@ -173,7 +174,7 @@ class Gate:
         if method == "POST":
             body = await self._body(receive, headers)
             if path != UPLOAD:
-                body = await asyncio.to_thread(self._json, body, visitor, own)
+                body = await asyncio.to_thread(self._json, path, body, visitor, own)
                 kept = [(name, value) for name, value in kept if name != b"content-type"]
                 kept.append((b"content-type", b"application/json"))
             kept = [(name, value) for name, value in kept if name not in LENGTHS]
@@ -232,7 +233,7 @@ class Gate:
             self._receiving -= size
         return b"".join(chunks)
 
-    def _json(self, body: bytes, visitor: str, own: Callable[[str], str]) -> bytes:
+    def _json(self, path: str, body: bytes, visitor: str, own: Callable[[str], str]) -> bytes:
         """The request written as JSON again, so that Gradio reads only what was checked."""
         too_long = Refused(413, f"A question has at most {MAX_TEXT // 1000} KB without its image.")
         if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
@@ -249,6 +250,10 @@ class Gate:
             raise Refused(400, "The request is not a readable JSON object.") from None
         if len(text) > MAX_TEXT:
             raise too_long
+        try:
+            check_arguments(path, sent)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
         return text
 
     def _without_files(self, sent: Any, visitor: str) -> Any:

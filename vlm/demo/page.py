@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from vlm.demo import view
-from vlm.demo.api import NO_REASONS, add_api, content_of
-from vlm.demo.asker import MAX_QUESTION, Asker
+from vlm.demo.api import add_api, content_of
+from vlm.demo.asker import MAX_QUESTION, NO_REASONS, Asker
 from vlm.demo.gallery import Example, examples_for
 from vlm.demo.photo import digest_of
 from vlm.demo.uploads import Uploads
