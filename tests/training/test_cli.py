@@ -169,17 +169,6 @@ def test_a_swap_starts_from_the_new_class_own_defaults(data: Path, tmp_path: Pat
     assert optimizer.defaults["weight_decay"] == 0, "AdamW's 0.01 leaked into SGD"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
-def test_help_teaches_quickly(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    if arguments == ["--version"]:
-        main(arguments)
-        assert capsys.readouterr().out.strip()[0].isdigit()
-        return
-    with pytest.raises(SystemExit):
-        main(arguments)
-    assert "vlm ask" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_random_weights_are_not_scored(
     command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -189,16 +178,3 @@ def test_random_weights_are_not_scored(
     assert stop.value.code == 2
     assert f"{command}: got no --ckpt_path" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [("aks", "Did you mean ask?"), ("tset", "Did you mean test?"), ("xyz", "lists the commands")],
-)
-def test_an_unknown_command(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"vlm: there is no command {command!r}.")
-    assert message in said

@@ -1,1 +1,1 @@
-"""One file for each command that is not a training."""
+"""One file for each command; `vlm.cli.main` lists them."""

@@ -1,4 +1,4 @@
-"""A training command, from its arguments to its exit code."""
+"""`vlm fit`, `validate`, `test` and `predict`, from their arguments to an exit code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,31 @@ from vlm.training.fault_tolerance.signals import EXIT_CODE, SIGNALS, Preempted
 from vlm.training.readable import READABLE
 
 
+def fit(arguments: Sequence[str]) -> None:
+    """Train a model."""
+    run(["fit", *arguments])
+
+
+def validate(arguments: Sequence[str]) -> None:
+    """Score a model on the validation split."""
+    run(["validate", *arguments])
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Score a model on the test split."""
+    run(["test", *arguments])
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Write a model's answers to the questions of the predict split."""
+    run(["predict", *arguments])
+
+
 def run(arguments: Sequence[str]) -> None:
     """Run a training command.
+
+    Args:
+        arguments: the command's name, then its options.
 
     Mistakes of the user end in a short message, with exit code 2 for those of the configuration
     and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
