@@ -116,8 +116,16 @@ def test_a_missing_picture_is_named(vqa: vlm.VQA, tmp_path: Path) -> None:
 
 
 def test_a_bad_picture_among_several_has_its_number(vqa: vlm.VQA, picture: Path) -> None:
-    with pytest.raises(ImageError, match=r"picture 2: image: not a readable picture"):
+    with pytest.raises(ImageError, match=r"^image\[1\]: not a readable picture"):
         vqa.answer([picture, b"no picture"], ["is it red?", "is it blue?"])
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"path": "0.png"}])
+def test_what_is_no_picture_has_its_number(vqa: vlm.VQA, picture: Path, wrong: object) -> None:
+    with pytest.raises(TypeError, match=rf"^image\[2\]: got {type(wrong).__name__}"):
+        vqa.answer([picture, picture, wrong], ["is it red?"] * 3)
+    with pytest.raises(TypeError, match=rf"^image: got {type(wrong).__name__}"):
+        vqa.answer(wrong, "is it red?")
 
 
 def test_a_checkpoint_says_which_run_made_it(vqa: vlm.VQA, run: Path) -> None:

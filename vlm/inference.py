@@ -155,6 +155,7 @@ class VQA:
                 not fit the questions; choices that are fewer than two, empty or repeat; none for a
                 model that picks from choices, or some for another.
             ImageError: a picture that cannot be read.
+            TypeError: something that is no picture; both name it in a list, as `image[3]`.
             AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
@@ -275,13 +276,16 @@ def _check_finite(broken: Iterable[Any]) -> None:
 
 def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:
     opened = []
-    for number, picture in enumerate(pictures, start=1):
+    for index, picture in enumerate(pictures):
         try:
             opened.append(transform.open(picture))
-        except ImageError as error:
+        except (ImageError, TypeError) as error:
             if len(pictures) == 1:
                 raise
-            raise ImageError(f"picture {number}: {error}", error.kind) from error
+            mistake = f"image[{index}]: {str(error).removeprefix('image: ')}"
+            if isinstance(error, ImageError):
+                raise ImageError(mistake, error.kind) from error
+            raise TypeError(mistake) from error
     return opened
 
 
