@@ -121,7 +121,7 @@ def modular_co_attention(batch: int, regions: int) -> Case:
         "FLAT_OUT_SIZE": 1024,
     }
     return Case(
-        lambda: without(MCAN(IMAGE, 512, 1024, 512, layers=6, heads=8), "text_projection"),
+        lambda: without(MCAN(IMAGE, 512, 1024, 512, num_layers=6, num_heads=8), "text_projection"),
         lambda: mcan.MCAN(config),
         (batch, regions, IMAGE),
         (batch, 14, 512),

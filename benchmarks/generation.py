@@ -70,7 +70,7 @@ def as_gpt2(decoder: TransformerDecoder) -> Any:
         n_positions=decoder.max_length,
         n_embd=decoder.embedding.embedding_dim,
         n_layer=len(decoder.layers),
-        n_head=layer.self_attention.heads,
+        n_head=layer.self_attention.num_heads,
         n_inner=layer.feedforward[1].out_features,
         activation_function="gelu",
         add_cross_attention=True,
@@ -152,7 +152,9 @@ def theirs(model: Any, decoder: AnswerDecoder, beams: int, **inputs: Any) -> Cal
 
 
 def scratch(beams: int) -> Case:
-    decoder = TransformerDecoder(DIM, dim=DIM, layers=4, heads=8, feedforward_dim=4 * DIM).eval()
+    decoder = TransformerDecoder(
+        DIM, dim=DIM, num_layers=4, num_heads=8, feedforward_dim=4 * DIM
+    ).eval()
     spread(decoder, 0.1)
     given = memory()
     read = decoder.memory(given.tokens).detach()

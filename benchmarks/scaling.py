@@ -72,7 +72,9 @@ def vit(name: str) -> partial[TimmEncoder]:
 
 
 def bert(dim: int, layers: int) -> partial[Transformer]:
-    return partial(Unmasked, dim=dim, layers=layers, heads=dim // 64, feedforward_dim=4 * dim)
+    return partial(
+        Unmasked, dim=dim, num_layers=layers, num_heads=dim // 64, feedforward_dim=4 * dim
+    )
 
 
 MODELS = (

@@ -85,7 +85,7 @@ def tied() -> vlm.VQA:
 
 def multi_task() -> vlm.VQA:
     heads = {
-        "write": partial(Generation, decoder=partial(TransformerDecoder, dim=14, heads=2)),
+        "write": partial(Generation, decoder=partial(TransformerDecoder, dim=14, num_heads=2)),
         "classify": Classification,
         "choose": MultipleChoice,
     }

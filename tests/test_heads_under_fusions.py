@@ -31,7 +31,7 @@ def model(fusion: str) -> VQAModel:
         "choose": partial(MultipleChoice, merge=partial(Product, out_dim=11)),
         "write": partial(
             Generation,
-            decoder=partial(TransformerDecoder, dim=14, heads=2, layers=1, max_length=5),
+            decoder=partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1, max_length=5),
         ),
     }
     answers = ["yes", "no", "red", "blue"]

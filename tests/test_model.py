@@ -54,7 +54,9 @@ TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
     "BagOfWords": lambda _: BagOfWords(WORDS, dim=13, hidden_dim=17),
     "Recurrent-gru": lambda _: Recurrent(WORDS, dim=13, embedding_dim=11),
     "Recurrent-lstm": lambda _: Recurrent(WORDS, 10, "lstm", embedding_dim=11, bidirectional=True),
-    "Transformer": lambda _: Transformer(WORDS, dim=6, layers=2, heads=3, feedforward_dim=17),
+    "Transformer": lambda _: Transformer(
+        WORDS, dim=6, num_layers=2, num_heads=3, feedforward_dim=17
+    ),
     "HuggingFaceEncoder": lambda folder: HuggingFaceEncoder(name=str(tiny_bert(folder))),
     "OpenClipTextEncoder": lambda _: OpenClipTextEncoder(
         config=clip_config(), tokenizer=ClipTokenizer(11)
@@ -64,7 +66,9 @@ FUSION = "CrossAttention"
 FUSIONS: dict[str, Callable[[int, int], Fusion]] = {
     "Pooled-Product": partial(Pooled, merge=partial(Product, out_dim=19)),
     "Pooled-ConcatMLP": partial(Pooled, merge=partial(ConcatMLP, out_dim=19, hidden_dims=(23,))),
-    "CrossAttention": partial(CrossAttention, out_dim=10, layers=2, heads=2, feedforward_dim=17),
+    "CrossAttention": partial(
+        CrossAttention, out_dim=10, num_layers=2, num_heads=2, feedforward_dim=17
+    ),
 }
 # Whatever fusion is added later takes part with its own defaults.
 FUSIONS |= {

@@ -24,7 +24,7 @@ from vlm.text import BagOfWords, WordTokenizer
 PARTS = [
     lambda: Product(13, 11, 17),
     lambda: ConcatMLP(13, y_dim=11, hidden_dims=(19, 23), activation="gelu"),
-    lambda: CrossAttention(13, 11, 14, heads=2, dropout=0.3),
+    lambda: CrossAttention(13, 11, 14, num_heads=2, dropout=0.3),
     lambda: Pooled(13, 11),
     lambda: Pooled(13, 11, partial(ConcatMLP, out_dim=17, hidden_dims=(19,))),
     lambda: ConvNet(24, widths=(5, 7, 11)),

@@ -115,8 +115,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "fusions.a: .*head.*Did you mean heads?",
     ),
     "value": (
-        {"fusions": {"a": CROSS | {"init_args": {"heads": 3}}}},
-        "fusions.a: heads: got 3, which does not divide",
+        {"fusions": {"a": CROSS | {"init_args": {"num_heads": 3}}}},
+        "fusions.a: num_heads: got 3, which does not divide",
     ),
     "linked": (
         {"fusions": {"a": CROSS | {"init_args": {"image_dim": 3}}}},
@@ -136,7 +136,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
             "budget": 9000,
             "fusions": {"a": CROSS | {"init_args": {"heads": 67}, "width": "out_dim"}},
         },
-        "fusions.a: width: no width from 1 to 64 is valid .*heads: got 67, which does not",
+        "fusions.a: width: no width from 1 to 64 is valid .*num_heads: got 67, which does not",
     ),
     "override": (
         {"overrides": {"trainer.max_epoch": 3}},

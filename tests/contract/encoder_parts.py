@@ -66,12 +66,12 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
     Recurrent: [
         lambda folder: Recurrent(WORDS, dim=13, embedding_dim=11),
         lambda folder: Recurrent(
-            WORDS, 14, "lstm", embedding_dim=11, layers=2, bidirectional=True, dropout=0.3
+            WORDS, 14, "lstm", embedding_dim=11, num_layers=2, bidirectional=True, dropout=0.3
         ),
     ],
     Transformer: [
         lambda folder: Transformer(
-            WORDS, dim=6, layers=2, heads=3, feedforward_dim=17, dropout=0.3, max_length=19
+            WORDS, dim=6, num_layers=2, num_heads=3, feedforward_dim=17, dropout=0.3, max_length=19
         )
     ],
     HuggingFaceEncoder: [

@@ -9,6 +9,7 @@ from vlm.fusion import (
     BAN,
     DFAF,
     GMU,
+    LXMERT,
     MCAN,
     MCB,
     MFB,
@@ -18,7 +19,6 @@ from vlm.fusion import (
     BlockTucker,
     ConcatMLP,
     CrossAttention,
-    CrossModalityEncoder,
     DeepSets,
     FiLM,
     Fusion,
@@ -127,22 +127,22 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         lambda: StackedAttention(13, 11, 17, hops=3, score=partial(MFB, hidden_dim=7)),
     ],
     CrossAttention: [
-        lambda: CrossAttention(13, 11, out_dim=6, layers=2, heads=3, feedforward_dim=17),
-        lambda: CrossAttention(13, 11, out_dim=10, heads=2, feedforward_dim=17, dropout=0.3),
+        lambda: CrossAttention(13, 11, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17),
+        lambda: CrossAttention(13, 11, out_dim=10, num_heads=2, feedforward_dim=17, dropout=0.3),
     ],
     MCAN: [
-        lambda: MCAN(13, 11, out_dim=17, dim=6, layers=2, heads=3),
-        lambda: MCAN(13, 11, out_dim=7, dim=10, layers=2, heads=2, cascade="stacking"),
+        lambda: MCAN(13, 11, out_dim=17, dim=6, num_layers=2, num_heads=3),
+        lambda: MCAN(13, 11, out_dim=7, dim=10, num_layers=2, num_heads=2, cascade="stacking"),
     ],
-    CrossModalityEncoder: [
-        lambda: CrossModalityEncoder(13, 11, out_dim=6, layers=2, heads=3, feedforward_dim=17),
-        lambda: CrossModalityEncoder(13, 11, out_dim=10, layers=1, heads=2, feedforward_dim=19),
+    LXMERT: [
+        lambda: LXMERT(13, 11, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17),
+        lambda: LXMERT(13, 11, out_dim=10, num_layers=1, num_heads=2, feedforward_dim=19),
     ],
     MergedAttention: [
-        lambda: MergedAttention(13, 11, out_dim=6, layers=2, heads=3, feedforward_dim=17),
+        lambda: MergedAttention(13, 11, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17),
     ],
     SingleStream: [
-        lambda: SingleStream(13, 11, out_dim=6, layers=2, heads=3, feedforward_dim=17),
+        lambda: SingleStream(13, 11, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17),
     ],
     BAN: [
         lambda: BAN(13, 11, out_dim=17, glimpses=2, rank_factor=3),
@@ -160,20 +160,22 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         ),
     ],
     DFAF: [
-        lambda: DFAF(13, 11, out_dim=6, layers=2, heads=3),
-        lambda: DFAF(13, 11, out_dim=10, layers=1, heads=2, dropout=0.3),
+        lambda: DFAF(13, 11, out_dim=6, num_layers=2, num_heads=3),
+        lambda: DFAF(13, 11, out_dim=10, num_layers=1, num_heads=2, dropout=0.3),
     ],
     QFormer: [
-        lambda: QFormer(13, 11, out_dim=6, queries=5, layers=3, heads=3),
-        lambda: QFormer(13, 11, out_dim=10, queries=3, heads=2, cross_every=1, dropout=0.3),
+        lambda: QFormer(13, 11, out_dim=6, queries=5, num_layers=3, num_heads=3),
+        lambda: QFormer(13, 11, out_dim=10, queries=3, num_heads=2, cross_every=1, dropout=0.3),
     ],
     GatedCrossAttention: [
-        lambda: GatedCrossAttention(13, 11, out_dim=6, latents=5, resampler_layers=2, heads=3),
-        lambda: GatedCrossAttention(13, 11, out_dim=10, latents=3, layers=1, heads=2, dropout=0.3),
+        lambda: GatedCrossAttention(13, 11, out_dim=6, latents=5, resampler_layers=2, num_heads=3),
+        lambda: GatedCrossAttention(
+            13, 11, out_dim=10, latents=3, num_layers=1, num_heads=2, dropout=0.3
+        ),
     ],
     Projector: [
         lambda: Projector(13, 11, out_dim=17),
-        lambda: Projector(13, 11, out_dim=17, layers=1),
+        lambda: Projector(13, 11, out_dim=17, num_layers=1),
     ],
-    FiLM: [lambda: FiLM(13, 11, out_dim=17, layers=3)],
+    FiLM: [lambda: FiLM(13, 11, out_dim=17, num_layers=3)],
 }

@@ -157,7 +157,7 @@ def test_good_merge() -> None:
 
 
 def test_leaves_the_part_and_random_numbers_alone() -> None:
-    fusion = CrossAttention(13, 11, out_dim=6, heads=2, feedforward_dim=17)
+    fusion = CrossAttention(13, 11, out_dim=6, num_heads=2, feedforward_dim=17)
     fusion.words_pool.eval()
     before = {name: value.clone() for name, value in fusion.state_dict().items()}
     torch.manual_seed(7)

@@ -122,7 +122,7 @@ class Attending(GoodFusion):
         self.attention = self.make_attention(out_dim)
 
     def make_attention(self, dim: int) -> nn.Module:
-        return CrossModalAttention(dim, dim, heads=1)
+        return CrossModalAttention(dim, dim, num_heads=1)
 
     def fuse(self, image: Features, text: Features) -> Features:
         patches = self.patches(image.zero_padding().tokens)
@@ -137,7 +137,7 @@ class Attending(GoodFusion):
 
 class WrongOrientation(Attending):
     def make_attention(self, dim: int) -> nn.Module:
-        return CrossModalAttention(dim, dim, heads=1, words_last=True)
+        return CrossModalAttention(dim, dim, num_heads=1, words_last=True)
 
 
 class PaddedWordsAttend(Attending):

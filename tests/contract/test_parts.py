@@ -49,8 +49,10 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
         lambda: MultipleChoice(13, 11, partial(MCB, out_dim=17, sketch_dim=23)),
     ],
     Generation: [
-        lambda: Generation(13, partial(TransformerDecoder, dim=14, heads=2, layers=1)),
-        lambda: Generation(13, partial(TransformerDecoder, dim=14, heads=2, layers=1), choose=True),
+        lambda: Generation(13, partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1)),
+        lambda: Generation(
+            13, partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1), choose=True
+        ),
     ],
     MultiTask: [
         lambda: MultiTask(

@@ -240,7 +240,7 @@ def test_predicting_needs_the_choices_of_the_head_that_answers_alone(
         "init_args": {
             "decoder": {
                 "class_path": "vlm.heads.TransformerDecoder",
-                "init_args": {"dim": 8, "layers": 1, "feedforward_dim": 8, "max_length": 8},
+                "init_args": {"dim": 8, "num_layers": 1, "feedforward_dim": 8, "max_length": 8},
             },
             "choose": True,
         },

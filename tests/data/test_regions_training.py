@@ -24,7 +24,7 @@ COLOR_OF = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
 FUSIONS = {
     "GlimpseAttention": ["--model.fusion.init_args.merge.class_path=vlm.fusion.Product"],
     "BAN": ["--model.fusion.init_args.out_dim=16"],
-    "MCAN": ["--model.fusion.init_args.dim=16", "--model.fusion.init_args.layers=1"],
+    "MCAN": ["--model.fusion.init_args.dim=16", "--model.fusion.init_args.num_layers=1"],
     "MuRel": ["--model.fusion.init_args.out_dim=16", "--model.fusion.init_args.steps=1"],
 }
 

@@ -49,7 +49,7 @@ def untrained(kind: str = "vocabulary") -> VQAModel:
     if kind == "choices":
         head = MultipleChoice(fusion.out_dim, text.dim)
     elif kind == "text":
-        head = writes_o(Generation(fusion.out_dim, partial(TransformerDecoder, layers=1)))
+        head = writes_o(Generation(fusion.out_dim, partial(TransformerDecoder, num_layers=1)))
     else:
         fusion = CrossAttention(image.dim, text.dim)
         head = Classification(fusion.out_dim, ["red", "green", "blue", "yes", "no"])

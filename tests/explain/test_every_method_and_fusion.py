@@ -14,10 +14,10 @@ from vlm.explain.explainer import explain_case, make_case
 from vlm.fusion import (
     BAN,
     DFAF,
+    LXMERT,
     MCAN,
     MLB,
     CrossAttention,
-    CrossModalityEncoder,
     FiLM,
     Fusion,
     GatedCrossAttention,
@@ -48,18 +48,20 @@ FUSIONS = {
         i, t, partial(MLB, hidden_dim=13), partial(MLB, out_dim=17)
     ),
     "stacked": lambda i, t: StackedAttention(i, t, out_dim=17),
-    "cross": lambda i, t: CrossAttention(i, t, out_dim=6, layers=2, heads=3, feedforward_dim=17),
-    "lxmert": lambda i, t: CrossModalityEncoder(i, t, out_dim=6, heads=3, feedforward_dim=17),
-    "merged": lambda i, t: MergedAttention(i, t, out_dim=6, heads=3, feedforward_dim=17),
-    "single": lambda i, t: SingleStream(i, t, out_dim=6, heads=3, feedforward_dim=17),
-    "mcan": lambda i, t: MCAN(i, t, out_dim=17, dim=6, heads=3),
+    "cross": lambda i, t: CrossAttention(
+        i, t, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17
+    ),
+    "lxmert": lambda i, t: LXMERT(i, t, out_dim=6, num_heads=3, feedforward_dim=17),
+    "merged": lambda i, t: MergedAttention(i, t, out_dim=6, num_heads=3, feedforward_dim=17),
+    "single": lambda i, t: SingleStream(i, t, out_dim=6, num_heads=3, feedforward_dim=17),
+    "mcan": lambda i, t: MCAN(i, t, out_dim=17, dim=6, num_heads=3),
     "ban": lambda i, t: BAN(i, t, out_dim=17, glimpses=2),
-    "dfaf": lambda i, t: DFAF(i, t, out_dim=6, heads=3),
-    "film": lambda i, t: FiLM(i, t, out_dim=17, layers=2),
+    "dfaf": lambda i, t: DFAF(i, t, out_dim=6, num_heads=3),
+    "film": lambda i, t: FiLM(i, t, out_dim=17, num_layers=2),
     "murel": lambda i, t: MuRel(i, t, 7, 2, partial(MLB, hidden_dim=5), partial(MLB, hidden_dim=5)),
     "co_attention": lambda i, t: ParallelCoAttention(i, t, out_dim=17),
-    "qformer": lambda i, t: QFormer(i, t, out_dim=6, queries=3, heads=3),
-    "perceiver": lambda i, t: GatedCrossAttention(i, t, out_dim=6, latents=3, heads=3),
+    "qformer": lambda i, t: QFormer(i, t, out_dim=6, queries=3, num_heads=3),
+    "perceiver": lambda i, t: GatedCrossAttention(i, t, out_dim=6, latents=3, num_heads=3),
     "projector": lambda i, t: Projector(i, t, out_dim=17),
 }
 IMAGES = {
@@ -74,14 +76,14 @@ IMAGES = {
 TEXTS = {
     "bag": lambda: BagOfWords(WORDS, dim=11, hidden_dim=7),
     "gru": lambda: Recurrent(WORDS, dim=11, embedding_dim=7),
-    "bert": lambda: Transformer(WORDS, dim=10, layers=1, heads=2, feedforward_dim=7),
+    "bert": lambda: Transformer(WORDS, dim=10, num_layers=1, num_heads=2, feedforward_dim=7),
 }
 HEADS = {
     "classes": lambda f, t: Classification(f.out_dim, ANSWERS, hidden_dims=()),
     "choices": lambda f, t: MultipleChoice(f.out_dim, t.dim),
     "text": lambda f, t: Generation(
         f.out_dim,
-        partial(TransformerDecoder, dim=6, heads=3, feedforward_dim=7),
+        partial(TransformerDecoder, dim=6, num_heads=3, feedforward_dim=7),
     ),
 }
 

@@ -61,7 +61,7 @@ PICTURES: list[tuple[Callable[[], PictureEncoder], int]] = [
 ]
 TEXTS: list[tuple[Callable[[], Part], int]] = [
     (lambda: BagOfWords(WORDS, 7, 5), 3),
-    (lambda: Recurrent(WORDS, 7, embedding_dim=5, layers=2), 3),
+    (lambda: Recurrent(WORDS, 7, embedding_dim=5, num_layers=2), 3),
     (lambda: Transformer(WORDS, 12, 2, 2, 7), 3),
     (bert, 4),
     (lambda: WordVectors(WordTokenizer(WORDS), torch.randn(len(WORDS) + 2, 7)), 1),

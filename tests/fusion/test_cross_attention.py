@@ -183,14 +183,16 @@ def test_blocks_nest(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
 
 
 def test_heads_must_divide() -> None:
-    with pytest.raises(ValueError, match=r"heads: got 3, which does not divide query_dim=14"):
-        CrossModalAttention(14, 11, heads=3)
+    with pytest.raises(ValueError, match=r"num_heads: got 3, which does not divide query_dim=14"):
+        CrossModalAttention(14, 11, num_heads=3)
 
 
 def test_cross_attention_against_torch_modules() -> None:
     """Two layers, computed again with `nn.MultiheadAttention` and plain loops over the layers."""
     torch.manual_seed(0)
-    fusion = CrossAttention(13, 11, out_dim=14, layers=2, heads=2, feedforward_dim=17).double()
+    fusion = CrossAttention(
+        13, 11, out_dim=14, num_layers=2, num_heads=2, feedforward_dim=17
+    ).double()
     patches_mask = torch.arange(7) < torch.tensor([7, 3, 1])[:, None]
     words_mask = torch.arange(5) < torch.tensor([2, 5, 4])[:, None]
     image = torch.randn(3, 7, 13, dtype=torch.float64)

@@ -46,7 +46,7 @@ def intra(flow: IntraFlow, words: Tensor, patches: Tensor) -> tuple[Tensor, Tens
 
 def test_flows() -> None:
     """Two layers, computed again on the real tokens of each row alone."""
-    fusion = DFAF(X, Y, out_dim=D, layers=2, heads=HEADS).eval()
+    fusion = DFAF(X, Y, out_dim=D, num_layers=2, num_heads=HEADS).eval()
     image, text = some_features(X, (5, 3, 1), 5), some_features(Y, (2, 4, 3), 4)
     with record_attention(fusion) as maps:
         fused = fusion(image, text)
@@ -68,7 +68,7 @@ def test_flows() -> None:
 
 
 def test_maps_of_either_way_sum_to_one() -> None:
-    fusion = DFAF(X, Y, out_dim=D, heads=HEADS).eval()
+    fusion = DFAF(X, Y, out_dim=D, num_heads=HEADS).eval()
     image, text = some_features(X, (5, 3), 5), some_features(Y, (2, 4), 4)
     with record_attention(fusion) as maps:
         fusion(image, text)
@@ -81,14 +81,14 @@ def test_maps_of_either_way_sum_to_one() -> None:
 
 def test_number_of_parameters() -> None:
     """Per layer and side: two of query, key and value, a gate, and the two last projections."""
-    fusion = DFAF(X, Y, out_dim=D, layers=2, heads=HEADS)
+    fusion = DFAF(X, Y, out_dim=D, num_layers=2, num_heads=HEADS)
     side = 2 * 3 * (D + 1) * D + (D + 1) * D + (2 * D + 1) * D + (D + 1) * D
     count = sum(parameter.numel() for parameter in fusion.parameters())
     assert count == (X + 1) * D + (Y + 1) * D + 2 * 2 * side
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="heads: got 4, which does not divide out_dim=6"):
-        DFAF(X, Y, out_dim=6, heads=4)
-    with pytest.raises(ValueError, match="layers: got 0; expected a positive integer"):
-        DFAF(X, Y, layers=0)
+    with pytest.raises(ValueError, match="num_heads: got 4, which does not divide out_dim=6"):
+        DFAF(X, Y, out_dim=6, num_heads=4)
+    with pytest.raises(ValueError, match="num_layers: got 0; expected a positive integer"):
+        DFAF(X, Y, num_layers=0)

@@ -100,5 +100,5 @@ def test_parameters() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="layers: got 0; expected a positive integer"):
-        FiLM(13, 11, layers=0)
+    with pytest.raises(ValueError, match="num_layers: got 0; expected a positive integer"):
+        FiLM(13, 11, num_layers=0)

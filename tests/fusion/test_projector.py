@@ -55,7 +55,7 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_parameters(layers: int) -> None:
     """(I + 1) D + (n - 1) (D + 1) D + (T + 1) D"""
-    fusion = Projector(13, 11, out_dim=17, layers=layers)
+    fusion = Projector(13, 11, out_dim=17, num_layers=layers)
     wanted = 14 * 17 + (layers - 1) * 18 * 17 + 12 * 17
     assert sum(parameter.numel() for parameter in fusion.parameters()) == wanted
 
@@ -63,7 +63,7 @@ def test_parameters(layers: int) -> None:
 def test_llava_is_linear_and_llava_1_5_is_not() -> None:
     def bend(layers: int) -> Tensor:
         """By how much the image of a middle is off the middle of the images."""
-        project = Projector(13, 11, layers=layers).image_projection
+        project = Projector(13, 11, num_layers=layers).image_projection
         x, y = torch.randn(2, 13)
         return (project((x + y) / 2) - (project(x) + project(y)) / 2).abs().max()
 
@@ -83,5 +83,5 @@ def test_the_contract_sees_the_order() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="layers: got 0; expected a positive integer"):
-        Projector(13, 11, layers=0)
+    with pytest.raises(ValueError, match="num_layers: got 0; expected a positive integer"):
+        Projector(13, 11, num_layers=0)

@@ -45,9 +45,9 @@ def opened(fusion: Fusion) -> Fusion:
 def attention(ours: Attention, query: Tensor, context: Tensor) -> Tensor:
     """(N, D), (M, C) -> (N, D): one row without padding, head by head."""
     q, (k, v) = ours.query(query), ours.key_value(context).chunk(2, -1)
-    width = q.shape[1] // ours.heads
+    width = q.shape[1] // ours.num_heads
     mixed = []
-    for head in range(ours.heads):
+    for head in range(ours.num_heads):
         part = slice(head * width, (head + 1) * width)
         shares = (q[:, part] @ k[:, part].T / math.sqrt(width)).softmax(-1)
         mixed.append(shares @ v[:, part])
@@ -107,7 +107,7 @@ def test_qformer_words_see_the_image_through_the_queries_alone(
 def test_qformer_maps_are_glimpses_of_every_second_layer(
     inputs: tuple[Features, Features],
 ) -> None:
-    fusion = QFormer(IMAGE_DIM, TEXT_DIM, DIM, queries=2, layers=3, heads=HEADS).double()
+    fusion = QFormer(IMAGE_DIM, TEXT_DIM, DIM, queries=2, num_layers=3, num_heads=HEADS).double()
     with record_attention(fusion) as maps:
         fusion(*inputs)
     assert list(maps) == ["layers.0.queries_to_patches", "layers.2.queries_to_patches"]
@@ -164,7 +164,7 @@ def test_gates_start_closed_and_open(inputs: tuple[Features, Features]) -> None:
     """At first the answer is the question's; the first step opens the gates to the image."""
     image, text = inputs
     other = image._replace(tokens=image.tokens + 1)
-    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, heads=HEADS).double()
+    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, num_heads=HEADS).double()
     words = fusion.text_projection(text.zero_padding().tokens)
     assert torch.equal(fusion(image, text).tokens, words)
     fusion(image, text).pooled.square().sum().backward()
@@ -181,7 +181,7 @@ def test_without_a_patch_nothing_passes_the_gate(inputs: tuple[Features, Feature
     image, text = inputs
     mask = image.mask.clone()
     mask[1] = False
-    fusion = opened(GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, heads=HEADS))
+    fusion = opened(GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, num_heads=HEADS))
     empty = fusion(image._replace(mask=mask), text)
     for layer in fusion.layers:
         layer.attention_gate.data.zero_()
@@ -195,7 +195,7 @@ def test_the_resampler_shows_patches_and_not_its_latents(
     inputs: tuple[Features, Features],
 ) -> None:
     """Latents attend to each other too, so a map over the patches sums up to less than one."""
-    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, 2, 2, heads=HEADS).double()
+    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, 2, 2, num_heads=HEADS).double()
     with record_attention(fusion) as maps:
         fusion(*inputs)
     assert list(maps) == [f"resampler.layers.{i}.latents_to_patches" for i in range(2)]
@@ -213,14 +213,20 @@ def test_gated_cross_attention_has_the_parameters_of_its_formula() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: QFormer(13, 11, 6, heads=4), "heads: got 4, which does not divide query_dim=6"),
-        (lambda: QFormer(13, 11, 6, queries=0, heads=3), "queries: got 0; wanted a positive"),
-        (lambda: QFormer(13, 11, 6, heads=3, cross_every=0), "cross_every: got 0"),
-        (lambda: GatedCrossAttention(13, 11, 6, heads=4), "heads: got 4, which does not divide"),
-        (lambda: GatedCrossAttention(13, 11, 6, latents=0, heads=3), "latents: got 0"),
-        (lambda: GatedCrossAttention(13, 11, 6, layers=0, heads=3), "layers: got 0"),
         (
-            lambda: GatedCrossAttention(13, 11, 6, resampler_layers=0, heads=3),
+            lambda: QFormer(13, 11, 6, num_heads=4),
+            "num_heads: got 4, which does not divide query_dim=6",
+        ),
+        (lambda: QFormer(13, 11, 6, queries=0, num_heads=3), "queries: got 0; expected a positive"),
+        (lambda: QFormer(13, 11, 6, num_heads=3, cross_every=0), "cross_every: got 0"),
+        (
+            lambda: GatedCrossAttention(13, 11, 6, num_heads=4),
+            "num_heads: got 4, which does not divide",
+        ),
+        (lambda: GatedCrossAttention(13, 11, 6, latents=0, num_heads=3), "latents: got 0"),
+        (lambda: GatedCrossAttention(13, 11, 6, num_layers=0, num_heads=3), "num_layers: got 0"),
+        (
+            lambda: GatedCrossAttention(13, 11, 6, resampler_layers=0, num_heads=3),
             "resampler_layers: got 0",
         ),
     ],

@@ -1,4 +1,4 @@
-"""MCAN, CrossModalityEncoder, MergedAttention, SingleStream: again by the papers' formulas.
+"""MCAN, LXMERT, MergedAttention, SingleStream: again by the papers' formulas.
 
 The formulas are written for one question and one picture at a time, without any mask.
 """
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from vlm.core.features import Features
 from vlm.fusion import (
+    LXMERT,
     MCAN,
     Attention,
     AttentionalReduction,
-    CrossModalityEncoder,
     Fusion,
     MergedAttention,
     SingleStream,
@@ -27,7 +27,7 @@ from vlm.fusion import (
 from vlm.fusion.transformer import AddNorm, PostNormFeedForward
 
 WORDS, PATCHES = (2, 5, 4), (7, 3, 1)
-SIZES = {"out_dim": 6, "layers": 2, "heads": 3, "feedforward_dim": 17}
+SIZES = {"out_dim": 6, "num_layers": 2, "num_heads": 3, "feedforward_dim": 17}
 
 
 def features(dim: int, counts: tuple[int, ...]) -> Features:
@@ -52,15 +52,15 @@ def inputs() -> tuple[Features, Features]:
 
 def weights(part: Attention, query: Tensor, context: Tensor) -> Tensor:
     """(N, dim), (M, dim) -> (heads, N, M)."""
-    q = part.query(query).chunk(part.heads, -1)
-    k = part.key_value(context).chunk(2, -1)[0].chunk(part.heads, -1)
+    q = part.query(query).chunk(part.num_heads, -1)
+    k = part.key_value(context).chunk(2, -1)[0].chunk(part.num_heads, -1)
     return torch.stack(
         [(a @ b.T / math.sqrt(a.shape[-1])).softmax(-1) for a, b in zip(q, k, strict=True)]
     )
 
 
 def attention(part: Attention, query: Tensor, context: Tensor) -> Tensor:
-    v = part.key_value(context).chunk(2, -1)[1].chunk(part.heads, -1)
+    v = part.key_value(context).chunk(2, -1)[1].chunk(part.num_heads, -1)
     return part.out(
         torch.cat([a @ b for a, b in zip(weights(part, query, context), v, strict=True)], -1)
     )
@@ -99,9 +99,7 @@ def mcan(fusion: MCAN, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(tokens), F.layer_norm(joint, joint.shape, fusion.norm.weight, fusion.norm.bias)
 
 
-def cross_modality(
-    fusion: CrossModalityEncoder, image: Tensor, text: Tensor
-) -> tuple[Tensor, Tensor]:
+def cross_modality(fusion: LXMERT, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     p, w = fusion.image_projection(image), fusion.text_projection(text)
     for layer in fusion.layers:
         w, p = (
@@ -143,9 +141,12 @@ def single_stream(fusion: SingleStream, image: Tensor, text: Tensor) -> tuple[Te
 
 
 CASES = {
-    "encoder_decoder": (mcan, lambda: MCAN(13, 11, 17, dim=6, layers=2, heads=3)),
-    "stacking": (mcan, lambda: MCAN(13, 11, 17, dim=6, layers=2, heads=3, cascade="stacking")),
-    "cross_modality": (cross_modality, lambda: CrossModalityEncoder(13, 11, **SIZES)),
+    "encoder_decoder": (mcan, lambda: MCAN(13, 11, 17, dim=6, num_layers=2, num_heads=3)),
+    "stacking": (
+        mcan,
+        lambda: MCAN(13, 11, 17, dim=6, num_layers=2, num_heads=3, cascade="stacking"),
+    ),
+    "cross_modality": (cross_modality, lambda: LXMERT(13, 11, **SIZES)),
     "merged": (merged, lambda: MergedAttention(13, 11, **SIZES)),
     "single_stream": (single_stream, lambda: SingleStream(13, 11, **SIZES)),
 }
@@ -199,7 +200,9 @@ def test_reduction_of_nothing_is_the_bias() -> None:
 
 def test_mcan_normalises_by_the_biased_deviation(inputs: tuple[Features, Features]) -> None:
     """The reference divides by the unbiased one: an `nn.LayerNorm` is the paper's, and faster."""
-    pooled = MCAN(13, 11, out_dim=17, dim=6, layers=1, heads=3).double().eval()(*inputs).pooled
+    pooled = (
+        MCAN(13, 11, out_dim=17, dim=6, num_layers=1, num_heads=3).double().eval()(*inputs).pooled
+    )
     torch.testing.assert_close(
         pooled.std(-1, correction=0), torch.ones(3).double(), rtol=1e-2, atol=0
     )
@@ -207,14 +210,14 @@ def test_mcan_normalises_by_the_biased_deviation(inputs: tuple[Features, Feature
 
 def test_directions_have_their_own_weights() -> None:
     """LXMERT shares one cross-attention between both; ViLBERT's layers, and ours, do not."""
-    layer = CrossModalityEncoder(13, 11, **SIZES).layers[0]
+    layer = LXMERT(13, 11, **SIZES).layers[0]
     ours, theirs = layer.words_to_patches.parameters(), layer.patches_to_words.parameters()
     assert not {id(p) for p in ours} & {id(p) for p in theirs}
 
 
 def test_mcan_maps(inputs: tuple[Features, Features]) -> None:
     """Each real patch spreads one over the words; the glimpse spreads one over the patches."""
-    fusion = prepared(MCAN(13, 11, 17, dim=6, layers=2, heads=3))
+    fusion = prepared(MCAN(13, 11, 17, dim=6, num_layers=2, num_heads=3))
     with record_attention(fusion) as maps:
         fusion(*inputs)
     guided = [f"co_attention.patches_layers.{n}.guided_attention" for n in range(2)]
@@ -270,7 +273,7 @@ def test_parameters_of_the_others() -> None:
     i, t, d, f = 2048, 300, 768, 3072
     both = 16 * d * d + 30 * d + 4 * d * f + 2 * f
     wanted = (i + t + 2) * d + 5 * both + 2 * (d * d + d)
-    assert count(lambda: CrossModalityEncoder(i, t, d, 5, 12, f)) == wanted
+    assert count(lambda: LXMERT(i, t, d, 5, 12, f)) == wanted
     block = 4 * d * d + 9 * d + 2 * d * f + f
     assert block == 7_087_872  # of ViT-B, of BERT-base
     wanted = (i + t + 2) * d + 12 * block + 2 * d * d + d
@@ -279,24 +282,24 @@ def test_parameters_of_the_others() -> None:
     assert count(lambda: SingleStream(i, t, d, 12, 12, f)) == wanted
 
 
-@pytest.mark.parametrize("cls", [CrossModalityEncoder, MergedAttention, SingleStream])
+@pytest.mark.parametrize("cls", [LXMERT, MergedAttention, SingleStream])
 def test_wrong_arguments(cls: type[Fusion]) -> None:
-    with pytest.raises(ValueError, match=r"heads: got 3, which does not divide out_dim=14"):
-        cls(13, 11, out_dim=14, heads=3)
-    with pytest.raises(ValueError, match=r"layers: got 0; expected a positive integer"):
-        cls(13, 11, out_dim=6, heads=3, layers=0)
+    with pytest.raises(ValueError, match=r"num_heads: got 3, which does not divide out_dim=14"):
+        cls(13, 11, out_dim=14, num_heads=3)
+    with pytest.raises(ValueError, match=r"num_layers: got 0; expected a positive integer"):
+        cls(13, 11, out_dim=6, num_heads=3, num_layers=0)
     with pytest.raises(ValueError, match=r"feedforward_dim: got 1.5; expected a positive integer"):
-        cls(13, 11, out_dim=6, heads=3, feedforward_dim=1.5)
+        cls(13, 11, out_dim=6, num_heads=3, feedforward_dim=1.5)
 
 
 def test_wrong_arguments_of_mcan() -> None:
-    with pytest.raises(ValueError, match=r"heads: got 3, which does not divide dim=14"):
-        MCAN(13, 11, dim=14, heads=3)
-    with pytest.raises(ValueError, match=r"layers: got 0; expected a positive integer"):
-        MCAN(13, 11, dim=6, heads=3, layers=0)
+    with pytest.raises(ValueError, match=r"num_heads: got 3, which does not divide dim=14"):
+        MCAN(13, 11, dim=14, num_heads=3)
+    with pytest.raises(ValueError, match=r"num_layers: got 0; expected a positive integer"):
+        MCAN(13, 11, dim=6, num_heads=3, num_layers=0)
     with pytest.raises(
         ValueError, match=r"cascade: got 'stack'; wanted one of \('encoder_decoder'"
     ):
-        MCAN(13, 11, dim=6, heads=3, cascade="stack")
+        MCAN(13, 11, dim=6, num_heads=3, cascade="stack")
     with pytest.raises(ValueError, match=r"glimpses: got 0; expected a positive integer"):
         AttentionalReduction(6, 5, 7, glimpses=0)

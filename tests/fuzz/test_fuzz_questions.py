@@ -60,7 +60,8 @@ HEADS: dict[str, Any] = {
     "classify": partial(Classification, answers=["yes", "no", "red"]),
     "choose": partial(MultipleChoice, text_dim=13),
     "write": partial(
-        Generation, decoder=partial(TransformerDecoder, dim=14, heads=2, layers=1, max_length=3)
+        Generation,
+        decoder=partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1, max_length=3),
     ),
 }
 

@@ -20,7 +20,9 @@ from vlm.core.part import build
 from vlm.heads import AnswerTokenizer, Generation, TransformerDecoder
 from vlm.heads.generation.head import CUT
 
-DECODER = partial(TransformerDecoder, dim=6, layers=2, heads=3, feedforward_dim=17, max_length=11)
+DECODER = partial(
+    TransformerDecoder, dim=6, num_layers=2, num_heads=3, feedforward_dim=17, max_length=11
+)
 
 
 class Letters(AnswerTokenizer):
@@ -290,7 +292,7 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
         ({"min_length": 11}, r"min_length: got 11; wanted 0 or more, and less than .* 11"),
         ({"min_length": -1}, r"min_length: got -1"),
         ({"train_on": "all"}, r"train_on: got 'all'; wanted one of 'most_frequent', 'sampled'"),
-        ({"decoder": partial(DECODER, heads=4)}, r"heads: got 4, which does not divide"),
+        ({"decoder": partial(DECODER, num_heads=4)}, r"num_heads: got 4, which does not divide"),
         ({"decoder": partial(DECODER, max_length=0)}, r"max_length: got 0"),
     ],
 )

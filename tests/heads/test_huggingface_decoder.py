@@ -198,7 +198,9 @@ def test_wrong_configurations() -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_transformers_writes_the_same_texts(beams: int) -> None:
     """GPT-2 with cross-attention and our decoder's weights, by `generate`."""
-    decoder = TransformerDecoder(10, 10, layers=2, heads=2, feedforward_dim=17, max_length=11)
+    decoder = TransformerDecoder(
+        10, 10, num_layers=2, num_heads=2, feedforward_dim=17, max_length=11
+    )
     decoder.eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.7)

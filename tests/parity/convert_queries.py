@@ -108,7 +108,7 @@ def idefics_attention(
     made: Attention, reference: Tensors, heads: int, out: str, norms: dict[str, nn.Module]
 ) -> Attention:
     """Ours with their projections, which have no bias and any width, and their extra norms."""
-    made.heads = heads
+    made.num_heads = heads
     made.query = linear(reference, "q_proj")
     both = torch.cat((reference["k_proj.weight"], reference["v_proj.weight"]))
     made.key_value = linear({"both.weight": both}, "both")
@@ -126,7 +126,7 @@ def under(reference: Tensors, prefix: str) -> Tensors:
 def hf_idefics_perceiver(golden: Golden) -> Converted:
     p, h = golden.parameters, golden.hyperparameters
     dim, heads = h["embed_dim"], h["n_heads"]
-    module = PerceiverResampler(dim, h["n_latents"], h["depth"], heads=1)
+    module = PerceiverResampler(dim, h["n_latents"], h["depth"], num_heads=1)
     module.latents.data.copy_(p["latents"])
     copy_norm(module.norm, p, "layer_norm", 1e-5)
     for i, layer in enumerate(module.layers):
@@ -138,7 +138,7 @@ def hf_idefics_perceiver(golden: Golden) -> Converted:
             norms = {side: nn.LayerNorm(h["head_dim"]) for side in "qk"}
             for side, norm in norms.items():
                 copy_norm(norm, block, f"{side}_layer_norm", 1e-5)
-        attention = QueryAttention(dim, dim, heads=1)
+        attention = QueryAttention(dim, dim, num_heads=1)
         layer.latents_to_patches = idefics_attention(attention, block, heads, "output_proj", norms)
         block = under(p, f"blocks.{i}.1.")
         copy_norm(layer.feedforward[0], block, "ln", 1e-5)
@@ -176,7 +176,7 @@ def hf_idefics_gated_xattn(golden: Golden) -> Converted:
         copy_norm(norm, reference, name, eps)
         return norm
 
-    module = GatedLayer(dim, heads=1, dropout=0.0)
+    module = GatedLayer(dim, num_heads=1, dropout=0.0)
     block = under(p, "cross_attn.")
     norms: dict[str, nn.Module] = {}
     if h["qk_layer_norms"]:

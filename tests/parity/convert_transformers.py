@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
 from vlm.fusion import MCAN, Attention, SingleStream
-from vlm.fusion.cross_modality_encoder import CrossModalityLayer
+from vlm.fusion.lxmert import CrossModalityLayer
 from vlm.fusion.mcan import AttentionalReduction, ModularCoAttention, PatchReduction
 from vlm.fusion.transformer import PostNormFeedForward
 

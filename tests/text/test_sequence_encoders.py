@@ -67,9 +67,11 @@ def pretrained(folder: Path) -> HuggingFaceEncoder:
 
 MAKERS: dict[str, Callable[[Path], TextEncoder]] = {
     "gru": lambda _: Recurrent(WORDS, 11, embedding_dim=13),
-    "lstm": lambda _: Recurrent(WORDS, 11, "lstm", embedding_dim=13, layers=2),
-    "bidirectional": lambda _: Recurrent(WORDS, 14, embedding_dim=13, layers=2, bidirectional=True),
-    "transformer": lambda _: Transformer(WORDS, 21, heads=3, feedforward_dim=17, max_length=7),
+    "lstm": lambda _: Recurrent(WORDS, 11, "lstm", embedding_dim=13, num_layers=2),
+    "bidirectional": lambda _: Recurrent(
+        WORDS, 14, embedding_dim=13, num_layers=2, bidirectional=True
+    ),
+    "transformer": lambda _: Transformer(WORDS, 21, num_heads=3, feedforward_dim=17, max_length=7),
     "huggingface": pretrained,
 }
 
@@ -154,7 +156,7 @@ def test_compiled_and_exported(encoder: TextEncoder) -> None:
 def test_recurrent_is_torchs_on_each_question_alone(cell: str, bidirectional: bool) -> None:
     torch.manual_seed(0)
     encoder = Recurrent(
-        WORDS, 14, cell, embedding_dim=13, layers=2, bidirectional=bidirectional
+        WORDS, 14, cell, embedding_dim=13, num_layers=2, bidirectional=bidirectional
     ).eval()
     halves = 2 if bidirectional else 1
     reference = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](
@@ -179,7 +181,7 @@ def test_recurrent_is_torchs_on_each_question_alone(cell: str, bidirectional: bo
 
 
 def test_transformer_is_a_bert() -> None:
-    encoder = Transformer(WORDS, 21, heads=3, feedforward_dim=17, max_length=7).eval()
+    encoder = Transformer(WORDS, 21, num_heads=3, feedforward_dim=17, max_length=7).eval()
     config = BertConfig(
         vocab_size=7, hidden_size=21, num_hidden_layers=2, num_attention_heads=3,
         intermediate_size=17, max_position_embeddings=7, type_vocab_size=1,
@@ -193,13 +195,13 @@ def test_transformer_is_a_bert() -> None:
 
 
 def test_transformer_cuts_at_its_positions() -> None:
-    encoder = Transformer(WORDS, 21, heads=3, max_length=3)
+    encoder = Transformer(WORDS, 21, num_heads=3, max_length=3)
     ids, mask = encoder.tokenizer(["what colour is the cat"])
     assert ids.shape == (1, 3)
     assert encoder(ids, mask).tokens.shape == (1, 3, 21)
     tokenizer = WordTokenizer(WORDS, max_length=11)
     with pytest.raises(ValueError, match="got max_length=11, with 3 positions here"):
-        Transformer(WORDS, 21, heads=3, max_length=3, tokenizer=tokenizer)
+        Transformer(WORDS, 21, num_heads=3, max_length=3, tokenizer=tokenizer)
     assert tokenizer.max_length == 11
 
 
@@ -271,7 +273,7 @@ def test_errors_name_the_argument(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dim: got 7; wanted an even number"):
         Recurrent(WORDS, 7, bidirectional=True)
     with pytest.raises(ValueError, match="heads that divide dim"):
-        Transformer(WORDS, 7, heads=2)
+        Transformer(WORDS, 7, num_heads=2)
     with pytest.raises(ValueError, match=r"max_length=64; .* has 23 positions"):
         HuggingFaceEncoder(name=str(bert), tokenizer=SubwordTokenizer(str(bert)))
     few = save_tokenizer(save_bert(tmp_path, vocab_size=7))

@@ -76,7 +76,9 @@ def test_a_tokenizer(kind: str, tmp_path: Path) -> None:
 def vqa() -> VQA:
     torch.manual_seed(0)
     image, text = ConvNet(image_size=16, widths=(8, 8)), Recurrent(["is", "it", "red"], 8)
-    fusion = CrossAttention(image.dim, text.dim, out_dim=6, layers=2, heads=3, feedforward_dim=17)
+    fusion = CrossAttention(
+        image.dim, text.dim, out_dim=6, num_layers=2, num_heads=3, feedforward_dim=17
+    )
     return VQA(VQAModel(image, text, fusion, Classification(fusion.out_dim, ["yes", "no", "red"])))
 
 

@@ -79,12 +79,12 @@ LAYERS: dict[str, tuple[Callable[[], Part], int, dict[int, tuple[str, str]]]] = 
         {0: ("embedding.", "embedding."), 2: ("mlp.2.weight", "mlp.2.bias")},
     ),
     "recurrent, both ways": (
-        lambda: Recurrent(WORDS, dim=6, layers=2, bidirectional=True),
+        lambda: Recurrent(WORDS, dim=6, num_layers=2, bidirectional=True),
         3,
         {1: ("forwards.0.", "backwards.0."), 2: ("forwards.1.", "backwards.1.")},
     ),
     "transformer": (
-        lambda: Transformer(WORDS, dim=6, layers=3, heads=2),
+        lambda: Transformer(WORDS, dim=6, num_layers=3, num_heads=2),
         4,
         {
             0: ("model.embeddings.word_embeddings.", "model.embeddings.LayerNorm."),
@@ -204,7 +204,9 @@ def test_groups_by_rate_and_decay() -> None:
 
 
 def test_where_weight_decay_belongs() -> None:
-    made = model(timm("vit_tiny_patch16_224", **VIT), Transformer(WORDS, dim=6, layers=1, heads=2))
+    made = model(
+        timm("vit_tiny_patch16_224", **VIT), Transformer(WORDS, dim=6, num_layers=1, num_heads=2)
+    )
     image, text = "image_encoder.model.", "text_encoder.model."
     decayed = {name for name, _ in made.named_parameters() if is_decayed(made, name)}
     assert {

@@ -14,10 +14,10 @@ from vlm.fusion.ban import BAN
 from vlm.fusion.base import Fusion, Merge
 from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.cross_attention import CrossAttention
-from vlm.fusion.cross_modality_encoder import CrossModalityEncoder
 from vlm.fusion.dfaf import DFAF
 from vlm.fusion.film import FiLM
 from vlm.fusion.glimpse import GlimpseAttention, StackedAttention
+from vlm.fusion.lxmert import LXMERT
 from vlm.fusion.mcan import MCAN, AttentionalReduction
 from vlm.fusion.merged_attention import MergedAttention
 from vlm.fusion.merges import (
@@ -48,6 +48,7 @@ __all__ = [
     "BAN",
     "DFAF",
     "GMU",
+    "LXMERT",
     "MCAN",
     "MCB",
     "MFB",
@@ -60,7 +61,6 @@ __all__ = [
     "ConcatMLP",
     "CrossAttention",
     "CrossModalAttention",
-    "CrossModalityEncoder",
     "DeepSets",
     "Features",
     "FiLM",

@@ -144,7 +144,7 @@ class Attention(nn.Module):
     Args:
         query_dim: width of the queries and of the result.
         context_dim: width of what is attended to.
-        heads: number of heads; divides `query_dim`.
+        num_heads: number of heads; divides `query_dim`.
         dropout: share of the attention weights dropped in training, in [0, 1).
 
     Attributes:
@@ -153,11 +153,13 @@ class Attention(nn.Module):
 
     trace = TRACE
 
-    def __init__(self, query_dim: int, context_dim: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, query_dim: int, context_dim: int, num_heads: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         check_positive(context_dim=context_dim)
-        check_divides("query_dim", query_dim, "heads", heads)
-        self.heads, self.dropout = heads, dropout
+        check_divides("query_dim", query_dim, "num_heads", num_heads)
+        self.num_heads, self.dropout = num_heads, dropout
         self.query = nn.Linear(query_dim, query_dim)
         self.key_value = nn.Linear(context_dim, 2 * query_dim)
         self.out = nn.Linear(query_dim, query_dim)
@@ -174,7 +176,7 @@ class Attention(nn.Module):
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """What is read of a context, (B, H, M, d) each; a decoder keeps it between its steps."""
-        both = self.key_value(context).unflatten(-1, (2, self.heads, -1))  # (B, M, 2, H, d)
+        both = self.key_value(context).unflatten(-1, (2, self.num_heads, -1))  # (B, M, 2, H, d)
         key, value = both.permute(2, 0, 3, 1, 4)
         return key, value
 
@@ -187,7 +189,7 @@ class Attention(nn.Module):
         weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """`attend` with the context's keys and values; `allowed` is as for the function."""
-        q = self.query(query).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, d)
+        q = self.query(query).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, d)
         dropout = self.dropout if self.training else 0.0
         tracing = self.trace is not None
         mixed, shares = attend(q, key, value, allowed, dropout, weights or tracing)
@@ -216,7 +218,7 @@ class CrossModalAttention(Attention, RecordsAttention):
     """Attention between words and patches, which `record_attention` can see.
 
     Args:
-        query_dim, context_dim, heads, dropout: as for `Attention`.
+        query_dim, context_dim, num_heads, dropout: as for `Attention`.
         words_last: the context is the words and the queries are patches, so the recorded weights
             are turned to (words, patches).
     """
@@ -225,11 +227,11 @@ class CrossModalAttention(Attention, RecordsAttention):
         self,
         query_dim: int,
         context_dim: int,
-        heads: int,
+        num_heads: int,
         dropout: float = 0.0,
         words_last: bool = False,
     ) -> None:
-        super().__init__(query_dim, context_dim, heads, dropout)
+        super().__init__(query_dim, context_dim, num_heads, dropout)
         self.words_last = words_last
 
     def forward(
@@ -250,7 +252,7 @@ class QueryAttention(Attention, RecordsAttention):
     `record_attention` sees (B, heads * queries, patches): each head of each query is a glimpse.
 
     Args:
-        query_dim, context_dim, heads, dropout: as for `Attention`.
+        query_dim, context_dim, num_heads, dropout: as for `Attention`.
     """
 
     def forward(

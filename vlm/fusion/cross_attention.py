@@ -22,8 +22,8 @@ class CrossAttention(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the layers and of the result.
-        layers: number of layers.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights, hidden layers and residual
             branches.
@@ -34,17 +34,18 @@ class CrossAttention(Fusion):
         image_dim: int,
         text_dim: int,
         out_dim: int = 128,
-        layers: int = 1,
-        heads: int = 4,
+        num_layers: int = 1,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers, feedforward_dim=feedforward_dim)
+        check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.layers = nn.ModuleList(
-            CrossAttentionLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            CrossAttentionLayer(out_dim, num_heads, feedforward_dim, dropout)
+            for _ in range(num_layers)
         )
         self.words_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
         self.patches_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
@@ -64,12 +65,12 @@ class CrossAttention(Fusion):
 class CrossAttentionLayer(nn.Module):
     """One layer of `CrossAttention`: both directions read what the layer before left."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.words_norm = nn.LayerNorm(dim)
         self.patches_norm = nn.LayerNorm(dim)
-        self.words_to_patches = CrossModalAttention(dim, dim, heads, dropout)
-        self.patches_to_words = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
+        self.words_to_patches = CrossModalAttention(dim, dim, num_heads, dropout)
+        self.patches_to_words = CrossModalAttention(dim, dim, num_heads, dropout, words_last=True)
         self.words_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.patches_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)

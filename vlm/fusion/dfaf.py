@@ -23,8 +23,8 @@ class DFAF(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the layers and of the result.
-        layers: number of pairs of flows.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of pairs of flows.
+        num_heads: attention heads; divides `out_dim`.
         dropout: share dropped from attention weights and before the layers' outputs in training.
     """
 
@@ -33,17 +33,19 @@ class DFAF(Fusion):
         image_dim: int,
         text_dim: int,
         out_dim: int = 256,
-        layers: int = 1,
-        heads: int = 8,
+        num_layers: int = 1,
+        num_heads: int = 8,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers)
-        check_divides("out_dim", out_dim, "heads", heads)
+        check_positive(num_layers=num_layers)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.layers = nn.ModuleList(
-            flow(out_dim, heads, dropout) for _ in range(layers) for flow in (InterFlow, IntraFlow)
+            flow(out_dim, num_heads, dropout)
+            for _ in range(num_layers)
+            for flow in (InterFlow, IntraFlow)
         )
 
     def fuse(self, image: Features, text: Features) -> Features:
@@ -63,12 +65,12 @@ class InterFlow(nn.Module):
     words <- W [words, softmax(Q_w K_p^T / sqrt(d)) V_p], and the same with sides exchanged.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.words_qkv = nn.Linear(dim, 3 * dim)
         self.patches_qkv = nn.Linear(dim, 3 * dim)
-        self.words_to_patches = Flow(heads, dropout)
-        self.patches_to_words = Flow(heads, dropout, words_last=True)
+        self.words_to_patches = Flow(num_heads, dropout)
+        self.patches_to_words = Flow(num_heads, dropout, words_last=True)
         self.words_out = nn.Linear(2 * dim, dim)
         self.patches_out = nn.Linear(2 * dim, dim)
         self.dropout = nn.Dropout(dropout)
@@ -95,7 +97,7 @@ class IntraFlow(nn.Module):
     and the same with sides exchanged.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.words_gate = nn.Linear(dim, dim)
         self.patches_gate = nn.Linear(dim, dim)
@@ -103,7 +105,7 @@ class IntraFlow(nn.Module):
         self.patches_qkv = nn.Linear(dim, 3 * dim)
         self.words_out = nn.Linear(dim, dim)
         self.patches_out = nn.Linear(dim, dim)
-        self.heads, self.attention_dropout = heads, dropout
+        self.num_heads, self.attention_dropout = num_heads, dropout
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -121,7 +123,7 @@ class IntraFlow(nn.Module):
         # One factor does the work of both gates: only the product of query and key counts.
         query = query * gate.square()[:, None]
         dropout = self.attention_dropout if self.training else 0.0
-        return attend_in_heads(query, key, value, mask, self.heads, dropout)[0]
+        return attend_in_heads(query, key, value, mask, self.num_heads, dropout)[0]
 
 
 class Flow(RecordsAttention):
@@ -133,16 +135,18 @@ class Flow(RecordsAttention):
 
     trace = TRACE
 
-    def __init__(self, heads: int, dropout: float, words_last: bool = False) -> None:
+    def __init__(self, num_heads: int, dropout: float, words_last: bool = False) -> None:
         super().__init__()
-        self.heads, self.dropout, self.words_last = heads, dropout, words_last
+        self.num_heads, self.dropout, self.words_last = num_heads, dropout, words_last
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, query_mask: Tensor
     ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         recording = self.recorder is not None or self.trace is not None
-        mixed, weights = attend_in_heads(query, key, value, mask, self.heads, dropout, recording)
+        mixed, weights = attend_in_heads(
+            query, key, value, mask, self.num_heads, dropout, recording
+        )
         if self.trace is not None and weights is not None:
             self.trace.append((self, weights))
         if self.recorder is not None and weights is not None:
@@ -156,11 +160,11 @@ def attend_in_heads(
     key: Tensor,
     value: Tensor,
     mask: Tensor,
-    heads: int,
+    num_heads: int,
     dropout: float,
     weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """`attend` on each of `heads` slices of the width: (B, N, D), (B, M, D) -> (B, N, D)."""
-    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (query, key, value))
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=num_heads) for x in (query, key, value))
     mixed, shares = attend(q, k, v, mask[:, None, None, :], dropout, weights)
     return rearrange(mixed, "b h n d -> b n (h d)"), shares

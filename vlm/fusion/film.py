@@ -31,15 +31,17 @@ class FiLM(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the blocks and of the result; 128 in the paper.
-        layers: number of blocks; 4 in the paper.
+        num_layers: number of blocks; 4 in the paper.
     """
 
-    def __init__(self, image_dim: int, text_dim: int, out_dim: int = 128, layers: int = 4) -> None:
+    def __init__(
+        self, image_dim: int, text_dim: int, out_dim: int = 128, num_layers: int = 4
+    ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers)
-        self.modulation = nn.Linear(text_dim, 2 * layers * out_dim)
+        check_positive(num_layers=num_layers)
+        self.modulation = nn.Linear(text_dim, 2 * num_layers * out_dim)
         self.stem = nn.Linear(image_dim, out_dim)
-        self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(layers))
+        self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(num_layers))
         self.out = nn.Linear(out_dim + 2, out_dim)
 
     def fuse(self, image: Features, text: Features) -> Features:

@@ -26,15 +26,15 @@ class MCAN(Fusion):
         pooled = LayerNorm(reduce(words) + reduce(patches))                       (section 4.3)
 
     `tokens` are the words and patches as the reductions project them: what each would give if
-    it had all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, layers=6,
-    heads=8, dropout=0.1; the defaults are for small models.
+    it had all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, num_layers=6,
+    num_heads=8, dropout=0.1; the defaults are for small models.
 
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the result.
         dim: width of the layers; their feed-forward networks are four times as wide inside.
-        layers: number of SA layers and of SGA layers.
-        heads: attention heads; divides `dim`.
+        num_layers: number of SA layers and of SGA layers.
+        num_heads: attention heads; divides `dim`.
         cascade: "encoder_decoder": every SGA layer is guided by the last SA layer. "stacking":
             each by the SA layer of its own depth.
         dropout: share dropped in training from attention weights, hidden layers and residual
@@ -47,16 +47,18 @@ class MCAN(Fusion):
         text_dim: int,
         out_dim: int = 128,
         dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         cascade: Cascade = "encoder_decoder",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_divides("dim", dim, "heads", heads)
+        check_divides("dim", dim, "num_heads", num_heads)
         self.image_projection = nn.Linear(image_dim, dim)
         self.text_projection = nn.Linear(text_dim, dim)
-        self.co_attention = ModularCoAttention(dim, layers, heads, 4 * dim, cascade, dropout)
+        self.co_attention = ModularCoAttention(
+            dim, num_layers, num_heads, 4 * dim, cascade, dropout
+        )
         self.words_reduction = AttentionalReduction(dim, out_dim, dim, dropout=dropout)
         self.patches_reduction = PatchReduction(dim, out_dim, dim, dropout=dropout)
         self.norm = nn.LayerNorm(out_dim)
@@ -77,22 +79,22 @@ class ModularCoAttention(nn.Module):
     def __init__(
         self,
         dim: int,
-        layers: int,
-        heads: int,
+        num_layers: int,
+        num_heads: int,
         feedforward_dim: int,
         cascade: Cascade,
         dropout: float,
     ) -> None:
         super().__init__()
-        check_positive(layers=layers)
+        check_positive(num_layers=num_layers)
         if cascade not in get_args(Cascade):
             raise ValueError(f"cascade: got {cascade!r}; wanted one of {get_args(Cascade)}.")
         self.cascade = cascade
         self.words_layers = nn.ModuleList(
-            SelfAttention(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            SelfAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
         self.patches_layers = nn.ModuleList(
-            SelfGuidedAttention(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            SelfGuidedAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
 
     def forward(
@@ -112,9 +114,9 @@ class ModularCoAttention(nn.Module):
 class SelfAttention(nn.Module):
     """SA (figure 2a): self-attention, then a feed-forward network, both post-normalised."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropout)
         self.attention_norm = AddNorm(dim, dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
 
@@ -126,11 +128,11 @@ class SelfAttention(nn.Module):
 class SelfGuidedAttention(nn.Module):
     """SGA: the patches attend to each other, then to the words; then a feed-forward network."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropout)
         self.attention_norm = AddNorm(dim, dropout)
-        self.guided_attention = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
+        self.guided_attention = CrossModalAttention(dim, dim, num_heads, dropout, words_last=True)
         self.guided_norm = AddNorm(dim, dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
 

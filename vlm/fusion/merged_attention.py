@@ -21,15 +21,15 @@ class MergedAttention(Fusion):
         pooled = tanh(W [mean(words); mean(patches)] + b)
 
     METER pools the class tokens or, for images without one, the mean patch; encoders here give no
-    class tokens. The layers are BERT's, in METER of BERT-base's sizes: out_dim=768, heads=12,
+    class tokens. The layers are BERT's, in METER of BERT-base's sizes: out_dim=768, num_heads=12,
     feedforward_dim=3072, dropout=0.1; the defaults are for small models.
     `SingleStream` is the pre-norm relative with a class token, meant to do all the encoding.
 
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the layers and of the result.
-        layers: number of layers.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped from attention weights and residual branches in training.
     """
@@ -39,17 +39,17 @@ class MergedAttention(Fusion):
         image_dim: int,
         text_dim: int,
         out_dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers, feedforward_dim=feedforward_dim)
-        check_divides("out_dim", out_dim, "heads", heads)
+        check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.embedding = JointEmbedding(image_dim, text_dim, out_dim)
         self.layers = nn.ModuleList(
-            MergedLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            MergedLayer(out_dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
         self.pool = nn.Linear(2 * out_dim, out_dim)
 
@@ -69,9 +69,9 @@ class MergedAttention(Fusion):
 class MergedLayer(nn.Module):
     """One layer of `MergedAttention`, as in BERT."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
-        self.attention = JointAttention(dim, heads, dropout)
+        self.attention = JointAttention(dim, num_heads, dropout)
         self.attention_norm = AddNorm(dim, dropout)
         self.feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
 

@@ -31,8 +31,8 @@ class GatedCrossAttention(Fusion):
         out_dim: width of the latents, the layers and the result.
         latents: number of latents; 64 in the paper.
         resampler_layers: layers of the resampler; 6 in the paper.
-        layers: gated layers.
-        heads: attention heads, of resampler and gated layers; divides `out_dim`.
+        num_layers: gated layers.
+        num_heads: attention heads, of resampler and gated layers; divides `out_dim`.
         dropout: share dropped from attention weights and residual branches in training.
     """
 
@@ -43,16 +43,18 @@ class GatedCrossAttention(Fusion):
         out_dim: int = 128,
         latents: int = 16,
         resampler_layers: int = 1,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(resampler_layers=resampler_layers, layers=layers)
+        check_positive(resampler_layers=resampler_layers, num_layers=num_layers)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
-        self.resampler = PerceiverResampler(out_dim, latents, resampler_layers, heads, dropout)
-        self.layers = nn.ModuleList(GatedLayer(out_dim, heads, dropout) for _ in range(layers))
+        self.resampler = PerceiverResampler(out_dim, latents, resampler_layers, num_heads, dropout)
+        self.layers = nn.ModuleList(
+            GatedLayer(out_dim, num_heads, dropout) for _ in range(num_layers)
+        )
         self.pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
     def fuse(self, image: Features, text: Features) -> Features:
@@ -80,18 +82,25 @@ class PerceiverResampler(nn.Module):
     Args:
         dim: width of patches and latents.
         latents: number of learnt latents.
-        layers: number of layers.
-        heads: attention heads; divides `dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `dim`.
         dropout: share dropped from attention weights and residual branches in training.
     """
 
     def __init__(
-        self, dim: int, latents: int = 64, layers: int = 6, heads: int = 8, dropout: float = 0.0
+        self,
+        dim: int,
+        latents: int = 64,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_positive(dim=dim, latents=latents, layers=layers)
+        check_positive(dim=dim, latents=latents, num_layers=num_layers)
         self.latents = nn.Parameter(torch.randn(latents, dim))
-        self.layers = nn.ModuleList(ResamplerLayer(dim, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            ResamplerLayer(dim, num_heads, dropout) for _ in range(num_layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
@@ -105,11 +114,11 @@ class PerceiverResampler(nn.Module):
 class ResamplerLayer(nn.Module):
     """One layer of `PerceiverResampler`; `mask` (B, P + M) is that of patches and latents."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.patches_norm = nn.LayerNorm(dim)
         self.latents_norm = nn.LayerNorm(dim)
-        self.latents_to_patches = QueryAttention(dim, dim, heads, dropout)
+        self.latents_to_patches = QueryAttention(dim, dim, num_heads, dropout)
         self.feedforward = feedforward(dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
@@ -127,10 +136,10 @@ class GatedLayer(nn.Module):
     (B, L, dim), (B, M, dim), (B, M) bool -> (B, L, dim).
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropout)
         self.feedforward = feedforward(dim, dropout)
         self.attention_gate = nn.Parameter(torch.zeros(1))
         self.feedforward_gate = nn.Parameter(torch.zeros(1))

@@ -26,16 +26,18 @@ class Projector(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the hidden layers and of the result.
-        layers: number of linear layers that the patches go through.
+        num_layers: number of linear layers that the patches go through.
     """
 
     patches_first: ClassVar[bool] = True
 
-    def __init__(self, image_dim: int, text_dim: int, out_dim: int = 256, layers: int = 2) -> None:
+    def __init__(
+        self, image_dim: int, text_dim: int, out_dim: int = 256, num_layers: int = 2
+    ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers)
+        check_positive(num_layers=num_layers)
         parts: list[nn.Module] = [nn.Linear(image_dim, out_dim)]
-        for _ in range(layers - 1):
+        for _ in range(num_layers - 1):
             parts += [nn.GELU(), nn.Linear(out_dim, out_dim)]
         self.image_projection = nn.Sequential(*parts)
         self.text_projection = nn.Linear(text_dim, out_dim)

@@ -33,8 +33,8 @@ class QFormer(Fusion):
         image_dim, text_dim: widths that come in.
         out_dim: width of the layers and of the result.
         queries: number of learnt queries; 32 in the paper.
-        layers: number of layers; 12 in the paper.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of layers; 12 in the paper.
+        num_heads: attention heads; divides `out_dim`.
         cross_every: one layer in so many attends to the patches; 2 in the paper.
         dropout: share dropped from attention weights and residual branches in training.
     """
@@ -45,21 +45,21 @@ class QFormer(Fusion):
         text_dim: int,
         out_dim: int = 128,
         queries: int = 16,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         cross_every: int = 2,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(queries=queries, layers=layers, cross_every=cross_every)
+        check_positive(queries=queries, num_layers=num_layers, cross_every=cross_every)
         self.queries = nn.Parameter(torch.empty(queries, out_dim).normal_(std=0.02))
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.norm = nn.LayerNorm(out_dim)
         self.layers = nn.ModuleList(
             QFormerLayer(
-                out_dim, heads, 4 * out_dim, None if i % cross_every else image_dim, dropout
+                out_dim, num_heads, 4 * out_dim, None if i % cross_every else image_dim, dropout
             )
-            for i in range(layers)
+            for i in range(num_layers)
         )
         self.words_pool = nn.Linear(out_dim, out_dim)
         self.queries_pool = nn.Linear(out_dim, out_dim)
@@ -88,14 +88,14 @@ class QFormerLayer(nn.Module):
     """One layer of `QFormer`; without cross-attention if `image_dim` is None."""
 
     def __init__(
-        self, dim: int, heads: int, feedforward_dim: int, image_dim: int | None, dropout: float
+        self, dim: int, num_heads: int, feedforward_dim: int, image_dim: int | None, dropout: float
     ) -> None:
         super().__init__()
-        self.attention = Attention(dim, dim, heads, dropout)
+        self.attention = Attention(dim, dim, num_heads, dropout)
         self.attention_norm = nn.LayerNorm(dim)
         self.queries_to_patches = None
         if image_dim is not None:
-            self.queries_to_patches = QueryAttention(dim, image_dim, heads, dropout)
+            self.queries_to_patches = QueryAttention(dim, image_dim, num_heads, dropout)
             self.patches_norm = nn.LayerNorm(dim)
         self.words_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.words_norm = nn.LayerNorm(dim)

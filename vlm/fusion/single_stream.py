@@ -21,14 +21,14 @@ class SingleStream(Fusion):
         z = LayerNorm(blocks([class; W t + t_type; V v + v_type])),  pooled = tanh(U z_class + b)
 
     Meant for encoders that only embed words and patches (with their positions), so that this
-    transformer does all the encoding. The paper's sizes (ViT-B): out_dim=768, layers=12, heads=12,
-    feedforward_dim=3072, dropout=0.1; the defaults are for small models.
+    transformer does all the encoding. The paper's sizes (ViT-B): out_dim=768, num_layers=12,
+    num_heads=12, feedforward_dim=3072, dropout=0.1; the defaults are for small models.
 
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the blocks and of the result.
-        layers: number of blocks.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of blocks.
+        num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights, hidden layers and residual
             branches.
@@ -39,17 +39,17 @@ class SingleStream(Fusion):
         image_dim: int,
         text_dim: int,
         out_dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers, feedforward_dim=feedforward_dim)
-        check_divides("out_dim", out_dim, "heads", heads)
+        check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.embedding = JointEmbedding(image_dim, text_dim, out_dim)
         self.class_token = nn.Parameter(0.02 * torch.randn(out_dim))
-        self.encoder = PreNormEncoder(out_dim, layers, heads, feedforward_dim, dropout)
+        self.encoder = PreNormEncoder(out_dim, num_layers, num_heads, feedforward_dim, dropout)
         self.pool = nn.Sequential(nn.Linear(out_dim, out_dim), nn.Tanh())
 
     def fuse(self, image: Features, text: Features) -> Features:
@@ -65,11 +65,11 @@ class PreNormEncoder(nn.Module):
     """Blocks and the last LayerNorm: (B, N, D), (B, N) bool -> (B, N, D)."""
 
     def __init__(
-        self, dim: int, layers: int, heads: int, feedforward_dim: int, dropout: float
+        self, dim: int, num_layers: int, num_heads: int, feedforward_dim: int, dropout: float
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            PreNormBlock(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            PreNormBlock(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
 
@@ -82,10 +82,10 @@ class PreNormEncoder(nn.Module):
 class PreNormBlock(nn.Module):
     """x = x + attention(LayerNorm(x)), then x = x + FFN(LayerNorm(x)) (equations 4 and 5)."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.attention = JointAttention(dim, heads, dropout)
+        self.attention = JointAttention(dim, num_heads, dropout)
         self.dropout = nn.Dropout(dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
 

@@ -23,7 +23,7 @@ class Recurrent(TextEncoder):
         dim: width of the result; even if `bidirectional`, as each direction gives a half.
         cell: "gru" (arXiv 1406.1078) or "lstm".
         embedding_dim: width of the word vectors.
-        layers: number of layers.
+        num_layers: number of layers.
         bidirectional: read from both ends.
         dropout: share dropped in training from the word vectors and between layers, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
@@ -38,17 +38,17 @@ class Recurrent(TextEncoder):
         dim: int = 128,
         cell: Literal["gru", "lstm"] = "gru",
         embedding_dim: int = 128,
-        layers: int = 1,
+        num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         if cell not in ("gru", "lstm"):
             raise ValueError(f"cell: got {cell!r}; wanted 'gru' or 'lstm'.")
-        if min(dim, embedding_dim, layers) < 1:
+        if min(dim, embedding_dim, num_layers) < 1:
             raise ValueError(
-                f"dim, embedding_dim, layers: got {dim}, {embedding_dim}, {layers}; wanted "
-                f"positive integers."
+                f"dim, embedding_dim, num_layers: got {dim}, {embedding_dim}, {num_layers}; "
+                f"expected positive integers."
             )
         if bidirectional and dim % 2:
             raise ValueError(f"dim: got {dim}; wanted an even number, half for each direction.")
@@ -57,7 +57,7 @@ class Recurrent(TextEncoder):
         self.embedding = tokenizer.embedding(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         directions = 2 if bidirectional else 1
-        widths = [embedding_dim] + [dim] * (layers - 1)
+        widths = [embedding_dim] + [dim] * (num_layers - 1)
         self.forwards = nn.ModuleList(Direction(cell, w, dim // directions) for w in widths)
         self.backwards = nn.ModuleList(
             Direction(cell, w, dim // directions) for w in widths if bidirectional

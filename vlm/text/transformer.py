@@ -18,8 +18,8 @@ class Transformer(TextEncoder):
     Args:
         words: the known words (`vlm.text.count_words` of the training questions).
         dim: width of the layers and of the result.
-        layers: number of layers.
-        heads: attention heads; divides `dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights and branches, in [0, 1).
         max_length: words that have a position; the tokenizer cuts longer questions.
@@ -34,18 +34,18 @@ class Transformer(TextEncoder):
         self,
         words: Sequence[str],
         dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
         max_length: int = 64,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        if min(dim, layers, heads, feedforward_dim, max_length) < 1 or dim % heads:
+        if min(dim, num_layers, num_heads, feedforward_dim, max_length) < 1 or dim % num_heads:
             raise ValueError(
-                f"dim, layers, heads, feedforward_dim, max_length: got {dim}, {layers}, {heads}, "
-                f"{feedforward_dim}, {max_length}; wanted positive integers, and heads that "
-                f"divide dim."
+                f"dim, num_layers, num_heads, feedforward_dim, max_length: got {dim}, "
+                f"{num_layers}, {num_heads}, {feedforward_dim}, {max_length}; expected positive "
+                f"integers, and a num_heads that divides dim."
             )
         from transformers import BertConfig, BertModel
 
@@ -59,8 +59,8 @@ class Transformer(TextEncoder):
         config = BertConfig(
             vocab_size=tokenizer.vocab_size,
             hidden_size=dim,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
+            num_hidden_layers=num_layers,
+            num_attention_heads=num_heads,
             intermediate_size=feedforward_dim,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,

@@ -80,8 +80,8 @@ class TransformerDecoder(AnswerDecoder):
     Args:
         memory_dim: width of what it reads.
         dim: width of the layers.
-        layers: number of layers.
-        heads: attention heads; divides `dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights, hidden layers and branches.
         max_length: tokens of an answer at most, its end included.
@@ -92,22 +92,22 @@ class TransformerDecoder(AnswerDecoder):
         self,
         memory_dim: int,
         dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
         max_length: int = 32,
         tokenizer: AnswerTokenizer | None = None,
     ) -> None:
         super().__init__(memory_dim, tokenizer or ByteTokenizer(), max_length)
-        check_positive(dim=dim, layers=layers, feedforward_dim=feedforward_dim)
+        check_positive(dim=dim, num_layers=num_layers, feedforward_dim=feedforward_dim)
         self.memory = nn.Sequential(nn.LayerNorm(memory_dim), nn.Linear(memory_dim, dim))
         self.embedding = nn.Embedding(self.tokenizer.vocab_size, dim)
         self.positions = nn.Embedding(max_length, dim)
         for table in (self.embedding, self.positions):
             nn.init.normal_(table.weight, std=0.02)  # of GPT-2; the logits start small
         self.layers = nn.ModuleList(
-            DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            DecoderLayer(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
@@ -158,11 +158,11 @@ class TransformerState(DecoderState):
 class DecoderLayer(nn.Module):
     """One layer of `TransformerDecoder`."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.self_norm, self.cross_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.self_attention = Attention(dim, dim, heads, dropout)
-        self.cross_attention = Attention(dim, dim, heads, dropout)
+        self.self_attention = Attention(dim, dim, num_heads, dropout)
+        self.cross_attention = Attention(dim, dim, num_heads, dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 

@@ -12,7 +12,7 @@ from vlm.fusion.base import Fusion
 from vlm.fusion.transformer import AddNorm, PostNormFeedForward
 
 
-class CrossModalityEncoder(Fusion):
+class LXMERT(Fusion):
     """LXMERT's cross-modality encoder (Tan and Bansal 2019, arXiv 1908.07490, section 2.2).
 
     In each layer words attend to patches and at the same time patches to words, then each side to
@@ -24,14 +24,14 @@ class CrossModalityEncoder(Fusion):
 
         pooled = (W mean(words) + b) * (V max(patches) + c)
 
-    LXMERT's sizes: out_dim=768, layers=5, heads=12, feedforward_dim=3072, dropout=0.1; the defaults
-    are for small models.
+    LXMERT's sizes: out_dim=768, num_layers=5, num_heads=12, feedforward_dim=3072, dropout=0.1; the
+    defaults are for small models.
 
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of the layers and of the result.
-        layers: number of layers.
-        heads: attention heads; divides `out_dim`.
+        num_layers: number of layers.
+        num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped from attention weights and residual branches in training.
     """
@@ -41,18 +41,19 @@ class CrossModalityEncoder(Fusion):
         image_dim: int,
         text_dim: int,
         out_dim: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        num_layers: int = 2,
+        num_heads: int = 4,
         feedforward_dim: int = 256,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
-        check_positive(layers=layers, feedforward_dim=feedforward_dim)
-        check_divides("out_dim", out_dim, "heads", heads)
+        check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.layers = nn.ModuleList(
-            CrossModalityLayer(out_dim, heads, feedforward_dim, dropout) for _ in range(layers)
+            CrossModalityLayer(out_dim, num_heads, feedforward_dim, dropout)
+            for _ in range(num_layers)
         )
         self.words_pool = nn.Linear(out_dim, out_dim)
         self.patches_pool = nn.Linear(out_dim, out_dim)
@@ -70,16 +71,16 @@ class CrossModalityEncoder(Fusion):
 
 
 class CrossModalityLayer(nn.Module):
-    """One layer of `CrossModalityEncoder`; both directions read what the layer before left."""
+    """One layer of `LXMERT`; both directions read what the layer before left."""
 
-    def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
-        self.words_to_patches = CrossModalAttention(dim, dim, heads, dropout)
-        self.patches_to_words = CrossModalAttention(dim, dim, heads, dropout, words_last=True)
+        self.words_to_patches = CrossModalAttention(dim, dim, num_heads, dropout)
+        self.patches_to_words = CrossModalAttention(dim, dim, num_heads, dropout, words_last=True)
         self.words_cross_norm = AddNorm(dim, dropout)
         self.patches_cross_norm = AddNorm(dim, dropout)
-        self.words_self = Attention(dim, dim, heads, dropout)
-        self.patches_self = Attention(dim, dim, heads, dropout)
+        self.words_self = Attention(dim, dim, num_heads, dropout)
+        self.patches_self = Attention(dim, dim, num_heads, dropout)
         self.words_self_norm = AddNorm(dim, dropout)
         self.patches_self_norm = AddNorm(dim, dropout)
         self.words_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
