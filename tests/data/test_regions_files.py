@@ -88,11 +88,11 @@ def test_the_index_is_read_again_and_made_anew_when_the_file_changes(
 def test_a_folder_that_cannot_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: Any) -> None:
+    def refuse(_: Path) -> None:
         raise PermissionError
 
     path = table(tmp_path / "a.tsv", [tsv_line(n, *detect(n)) for n in range(3)])
-    monkeypatch.setattr("vlm.data.images.region_table.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("vlm.data.images.region_table.whole_file", refuse)
     assert len(RegionTable(path).read(1).boxes)
     assert os.listdir(tmp_path) == ["a.tsv"]
 

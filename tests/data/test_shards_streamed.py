@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 from test_sampler import batches
 from torch.utils.data import DataLoader, Dataset
 
-from vlm.core.cache_folder import cache_folder
+from vlm.core.files import cache_folder
 from vlm.data.sampler import SHARDS_MIXED, ImageGroupSampler
 from vlm.data.shards import cache as shard_cache
 from vlm.data.shards.index import INDEX

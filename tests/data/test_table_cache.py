@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT
 
-from vlm.core.cache_folder import cache_folder
+from vlm.core.files import cache_folder
 from vlm.data import VQADataModule
 from vlm.datasets import GQA
 from vlm.datasets.errors import Problems, collecting

@@ -181,7 +181,7 @@ def test_the_newest_two_the_best_and_the_last_stay(tmp_path: Path) -> None:
         folder.link(LAST, step)
         if step in (1, 2):
             folder.link(BEST, step)
-        (tmp_path / "step-00000009.ckpt.partial").write_bytes(b"half")
+        (tmp_path / "step-00000009.ckpt.7.part").write_bytes(b"half")
         folder.tidy()
     steps = {2, 5, 6}
     wanted = {f"step-{step:08d}.ckpt{suffix}" for step in steps for suffix in ("", ".sha256")}

@@ -8,7 +8,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,11 +17,11 @@ import torch
 from torch import Tensor
 from torch._weights_only_unpickler import get_globals_in_pkl
 
+from vlm.core.files import sha256, sync, whole_file
+
 SUFFIX = ".ckpt"
 SUM_SUFFIX = ".sha256"
 """Of the file beside a checkpoint with its checksum, as `sha256sum -c` reads it."""
-PARTIAL = ".partial"
-"""Of a file that is still being written, or was when the process was killed."""
 KEY = "vlm"
 """The key of our data in a Lightning checkpoint."""
 STEP = r"step-\d+\.ckpt"
@@ -70,34 +69,25 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """
     if name := first_not_finite(content["state_dict"]):
         raise CheckpointError(f"{path}: not written, since {name} is not finite.")
-    # In the same folder, since a rename is atomic within one file system only.
-    partial = path.with_name(path.name + PARTIAL)
     sum_file = path.with_name(path.name + SUM_SUFFIX)
-    sum_partial = sum_file.with_name(sum_file.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with whole_file(sum_file) as sums, whole_file(path) as file:
             hashed = _Hashed(file)
             try:
                 torch.save(content, hashed)  # type: ignore[arg-type]  # it only writes
             except RuntimeError:
                 # torch says no more than that its writer failed.
                 raise hashed.error or OSError("torch.save failed") from None
-            _flush(file)
-        with sum_partial.open("w") as text:
             run = content.get(KEY, {}).get("about", {}).get("run")
-            text.write(f"# {Path(run).name}\n" if run else "")
-            text.write(f"{hashed.digest.hexdigest()}  {path.name}\n")
-            _flush(text)
-        # Never a new file with an old checksum: killed in between, it has none.
-        sum_file.unlink(missing_ok=True)
-        partial.replace(path)
-        sum_partial.replace(sum_file)
+            named = f"# {Path(run).name}\n" if run else ""
+            sums.write(f"{named}{hashed.digest.hexdigest()}  {path.name}\n".encode())
+            sync(file)
+            sync(sums)
+            # Never a new file with an old checksum: killed in between, it has none.
+            sum_file.unlink(missing_ok=True)
         _flush_folder(path.parent)
     except OSError as error:
-        for left in (partial, sum_partial):
-            with suppress(OSError):
-                left.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror or error}). Older checkpoints are "
             f"untouched; make room and continue from the last one."
@@ -156,7 +146,7 @@ def _another(path: Path) -> Path | None:
         return None
     for other in _newest_first(real.parent):
         found = _Sum.of(other) if other != real else None
-        if found and found.run == own.run and found.digest == _digest(other):
+        if found and found.run == own.run and found.digest == sha256(other):
             return other
     return None
 
@@ -286,7 +276,7 @@ def _verified(path: Path) -> bool:
     # Where a link has become a copy, its content is that of another file of the run.
     files = [own] if own.is_file() else [*real.parent.glob(f"step-*{SUFFIX}{SUM_SUFFIX}")]
     sums = {found.digest for file in files if (found := _Sum.read(file))}
-    if sums and _digest(path) in sums:
+    if sums and sha256(path) in sums:
         return True
     if own.is_file():
         raise CheckpointError(
@@ -337,16 +327,6 @@ class _Hashed:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from vlm import __version__
 from vlm.checkpoint.checkpoint import BEST, Checkpoint
 from vlm.checkpoint.file import LARGEST_CONFIG, CheckpointError, check_weights, first_not_finite
+from vlm.core.files import sha256
 from vlm.model import VQAModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -59,7 +59,7 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
             "vlm": __version__,
             "about": kept,
             "vocabularies": {"tokens": words, "answers": len(vocabulary or ())},
-            "weights": {"sha256": _digest(folder / WEIGHTS), "tied": tied},
+            "weights": {"sha256": sha256(folder / WEIGHTS), "tied": tied},
             "model": model.config,
         }
         # Last: a folder without it was not written to its end.
@@ -149,7 +149,7 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
             else ""
         )
         raise CheckpointError(f"{path}: there is no such file.{more}")
-    if _digest(path) != about.get("sha256"):
+    if sha256(path) != about.get("sha256"):
         raise CheckpointError(
             f"{path}: damaged: its content does not have the checksum of {CONFIG} "
             f"({path.stat().st_size} bytes). Fetch it again."
@@ -203,8 +203,3 @@ def _untied(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]
         # A copy, since a part of another's memory would be refused.
         weights[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     return weights, tied
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,19 +6,16 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from vlm import __version__
-from vlm.core.cache_folder import cache_folder
+from vlm.core.files import cache_folder, whole_file
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
 from vlm.datasets.errors import is_collecting
@@ -114,22 +111,13 @@ def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[li
 
 
 def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
-    """Write a file that is whole as soon as it has its name; of several processes the last wins."""
     own = table.schema.metadata or {}
     schema = table.schema.with_metadata(own | {_KEY: json.dumps(description)})
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".new")
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as file:
             write_arrow(file, in_pieces(table), schema)
-            file.flush()
-            os.fsync(file.fileno())  # or a loss of power could leave the name with no content
-        os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         warnings.warn(
             f"{path}: the questions could not be kept there ({error.strerror}), so every start "
             f"reads them anew; set VLM_CACHE to a folder with space for them.",

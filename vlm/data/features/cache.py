@@ -23,10 +23,10 @@ from vlm.data.features.digests import Digests
 from vlm.data.features.segments import segments, write_segment
 from vlm.data.features.store import FeatureStore
 from vlm.data.images.store import load_picture
-from vlm.core.lock import locked
+from vlm.core.files import locked
 from vlm.data.images.sources import OpenPictures
 from vlm.datasets.errors import DataError
-from vlm.core.whole_file import SUFFIX, write_whole
+from vlm.core.files import PART, write_whole
 from vlm.core.features import Features
 from vlm.image.base import PictureEncoder
 from vlm.image.load import ImageError
@@ -126,7 +126,7 @@ class FeatureCache:
             images: a path for each digest.
             pictures, name, at_once: as for `store`.
         """
-        for left in self.folder.glob(f"*{SUFFIX}"):
+        for left in self.folder.glob(f"*{PART}"):
             left.unlink()
         known = self._index(_remove).places
         missing = {digest: image for digest, image in images.items() if digest not in known}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from vlm.datasets.arrow import map_arrow, write_arrow
-from vlm.core.lock import locked
-from vlm.core.whole_file import write_whole
+from vlm.core.files import locked
+from vlm.core.files import write_whole
 
 _SCHEMA = pa.schema([("name", pa.string()), ("state", pa.string()), ("digest", pa.binary(32))])
 READ_AT_ONCE = 256

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlm.data.features.digests import Digests
 from vlm.datasets.sources import state
-from vlm.core.whole_file import write_whole
+from vlm.core.files import sha256, write_whole
 from vlm.core.features import Features
 
 SUFFIX = ".safetensors"
@@ -80,15 +80,10 @@ def segments(
     states: dict[str, str | None] = {
         str(path): repr(state(path)[1:]) for path in sorted(folder.glob(f"*{SUFFIX}"))
     }
-    for name, digest in zip(states, remembered.of(states, file_digest), strict=True):
+    found = remembered.of(states, lambda name: bytes.fromhex(sha256(name)))
+    for name, digest in zip(states, found, strict=True):
         path = Path(name)
         if digest.hex() != path.stem:
             broken(path)
             continue
         yield path, Segment(path).digests
-
-
-def file_digest(path: str) -> bytes:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

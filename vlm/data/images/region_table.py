@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import tempfile
 import warnings
 import zipfile
 from array import array
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.progress import Progress
 
+from vlm.core.files import whole_file
 from vlm.datasets.errors import DataError
 from vlm.image.detections import Regions, checked
 from vlm.image.load import ImageError
@@ -144,11 +144,9 @@ def _index(path: Path) -> _Index:
         if np.array_equal(content["stamp"], stamp):
             return _Index(content["ids"], content["starts"], content["lines"])
     index = _scan(path, now.st_size)
-    with suppress(OSError):  # a folder that cannot be written to
-        handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{kept.name}.")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, stamp=stamp, **index._asdict())
-        os.replace(new, kept)  # at once: other processes of the run make it too
+    # A folder may be read-only, and other processes of the run make the file too.
+    with suppress(OSError), whole_file(kept) as file:
+        np.savez(file, stamp=stamp, **index._asdict())
     return index
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vlm.core.files import PART, sha256
 from vlm.data.shards.index import INDEX, Shard, ShardIndex
 from vlm.datasets.errors import DataError
 from vlm.image.load import ImageError
@@ -74,7 +75,7 @@ class ShardCache:
 
     def _fetch(self, shard: Shard, path: Path) -> None:
         # Its size is in its name, for who makes room meanwhile.
-        new = self.folder / f"{shard.sha256}.{shard.size}.part"
+        new = self.folder / f"{shard.sha256}.{shard.size}{PART}"
         with FileLock(self.folder / "locks" / "room.lock"):
             self._make_room(shard.size)
             new.touch()
@@ -92,8 +93,7 @@ class ShardCache:
                 except Exception as error:
                     said = _reason(error)
                     continue
-                with new.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = sha256(new)
                 got = new.stat().st_size
                 if digest == shard.sha256 and got != shard.size:
                     # Kept, it would be taken for one cut short, and fetched at every picture.
@@ -122,9 +122,9 @@ class ShardCache:
                 if path.suffix == ".tar":
                     kept.append((found.st_mtime, found.st_size, path))
                     taken += found.st_size
-                elif path.suffix == ".part" and time.time() - found.st_mtime > STALE:
+                elif path.suffix == PART and time.time() - found.st_mtime > STALE:
                     path.unlink()
-                elif path.suffix == ".part":
+                elif path.suffix == PART:
                     taken += int(path.stem.rpartition(".")[2])
         for _, size, path in sorted(kept):
             if taken <= self.limit:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import tarfile
 import zlib
@@ -17,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlm.core.files import sha256, whole_file
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError
 
@@ -186,13 +185,12 @@ def write_index(folder: Path) -> None:
     shards, batches = [], []
     for number, path in enumerate(sorted(folder.glob("*.tar"))):
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
             rows = []
             for member in members(path):
                 file.seek(member.offset_data)
                 crc = zlib.crc32(file.read(member.size))
                 rows.append((member.name, number, member.offset_data, member.size, crc))
-        shards.append(Shard(path.name, path.stat().st_size, digest))
+        shards.append(Shard(path.name, path.stat().st_size, sha256(path)))
         columns = zip(*rows, strict=True) if rows else [[] for _ in _SCHEMA.names]
         batches.append(
             pa.RecordBatch.from_arrays(
@@ -206,12 +204,8 @@ def write_index(folder: Path) -> None:
     table = pa.Table.from_batches(batches, _SCHEMA).sort_by("name").combine_chunks()
     _check_unique(table, shards)
     schema = _SCHEMA.with_metadata({_KEY: json.dumps({"shards": shards})})
-    new = folder / f".{INDEX}.new"
-    with new.open("wb") as file:
+    with whole_file(folder / INDEX) as file:
         write_arrow(file, table.to_batches(), schema)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, folder / INDEX)
 
 
 def _check_unique(table: pa.Table, shards: Sequence[Shard]) -> None:

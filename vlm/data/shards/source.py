@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlm.core.cache_folder import cache_folder
+from vlm.core.files import cache_folder
 from vlm.core.paths import as_text
 from vlm.data.sampler import SHARDS_MIXED
 from vlm.data.shards.cache import ShardCache

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
+from vlm.core.files import PART, whole_file
 from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.shards.index import members, write_index
 from vlm.datasets.errors import DataError
@@ -97,23 +98,21 @@ def write_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The file stays: where it can be deleted while it is open, two might each lock one of its name.
-    lock = FileLock(folder / ".writing.lock", timeout=0)
     try:
-        lock.acquire()
+        with FileLock(folder / ".writing.lock", timeout=0):
+            return _write_missing(images, folder, shard_bytes, progress)
     except Timeout:
         raise DataError(
             f"{folder}: another `vlm shard` is writing there; wait for its end."
         ) from None
-    try:
-        return _write_missing(images, folder, shard_bytes, progress)
-    finally:
-        lock.release()
 
 
 def _write_missing(
     images: pa.Array, folder: Path, shard_bytes: int, progress: Callable[[int], None]
 ) -> int:
     root = len(folder_of(images))
+    for left in folder.glob(f"*{PART}"):  # of a process that was killed
+        left.unlink()
     shards = list(folder.glob("*.tar"))
     there = pa.concat_tables(
         [_PLACES.empty_table(), *(_places(number, path) for number, path in enumerate(shards))]
@@ -131,23 +130,19 @@ def _write_missing(
     while row < len(wanted):
         path = folder / f"shard-{number:06d}.tar"
         number += 1
-        new = path.with_suffix(".tar.part")
         try:
-            with new.open("wb") as file:
-                with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    while row < len(wanted) and file.tell() < shard_bytes:
-                        _add(tar, wanted[row].as_py(), names[row].as_py())
-                        row += 1
-                        progress(done + row)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
+            with (
+                whole_file(path) as file,
+                tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+            ):
+                while row < len(wanted) and file.tell() < shard_bytes:
+                    _add(tar, wanted[row].as_py(), names[row].as_py())
+                    row += 1
+                    progress(done + row)
         except OSError as error:
             raise DataError(
                 f"{path}: could not be written ({error}). Run it again to go on."
             ) from None
-        finally:
-            new.unlink(missing_ok=True)
     write_index(folder)
     return row
 

@@ -18,13 +18,12 @@ PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
 def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from vlm.cli.training_cli import VQACLI
+    from vlm.core.files import write_whole
 
     cli = VQACLI(["fit", f"--config={folder / PLAN}"])
     if cli.trainer.is_global_zero:
-        # Renamed when it is whole, so that it is there or not, and never half.
-        whole = folder / f"{FINISHED}.part"
-        whole.write_text(json.dumps({"run": cli.run_folder.name}) + "\n")
-        whole.replace(folder / FINISHED)
+        content = json.dumps({"run": cli.run_folder.name}) + "\n"
+        write_whole(folder / FINISHED, content.encode())
 
 
 def _end_with_parent() -> None:

@@ -7,7 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from vlm.checkpoint.file import PARTIAL, STEP, SUFFIX, SUM_SUFFIX
+from vlm.checkpoint.file import STEP, SUFFIX, SUM_SUFFIX
+from vlm.core.files import PART
 
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
 KEPT = 2
@@ -34,7 +35,7 @@ class CheckpointFolder:
     def link(self, name: str, step: int) -> None:
         """Let `name` stand for the checkpoint of a step, which is there."""
         target, link = self.file(step), self.path / name
-        partial = link.with_name(link.name + PARTIAL)
+        partial = link.with_name(link.name + PART)
         partial.unlink(missing_ok=True)
         try:
             partial.symlink_to(target.name)
@@ -50,5 +51,5 @@ class CheckpointFolder:
             if os.path.realpath(file) not in linked:
                 file.unlink()
                 file.with_name(file.name + SUM_SUFFIX).unlink(missing_ok=True)
-        for rest in self.path.glob(f"*{PARTIAL}"):
+        for rest in self.path.glob(f"*{PART}"):
             rest.unlink()
