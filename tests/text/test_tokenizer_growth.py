@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
+from vlm.adapters.blip import BlipAnswers
 from vlm.core.part import check_parts
+from vlm.heads import SubwordAnswers
 from vlm.pretrained.tokenizer_growth import tokenizer
 from vlm.text import SubwordTokenizer
 
@@ -77,6 +85,31 @@ def test_a_hostile_tokenizer_is_refused_before_it_is_made(steps: dict[str, Any])
     }
     with pytest.raises(ValueError, match=r"SubwordTokenizer\.json: .*(times|damaged|special)"):
         check_parts(config)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda json: SubwordTokenizer(json=json),
+        lambda json: SubwordAnswers(json=json, end="[PAD]"),
+        lambda json: BlipAnswers(json, 0, 0, 3),
+    ],
+    ids=["questions", "answers", "BLIP's answers"],
+)
+@pytest.mark.parametrize("steps", HOSTILE.values(), ids=HOSTILE)
+def test_none_is_made_in_a_training_either(
+    steps: dict[str, Any], make: Callable[[str], object]
+) -> None:
+    with pytest.raises(ValueError, match=r"^json: .*(times|damaged|special)"):
+        make(made(**steps))
+
+
+@pytest.mark.parametrize("make", [SubwordTokenizer, partial(SubwordAnswers, end="[PAD]")])
+def test_none_is_made_of_a_model_s_name(make: Callable[[str], object], tmp_path: Path) -> None:
+    backend = Tokenizer.from_str(made(**HOSTILE["a long replacement"]))
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}: .*1,000 times"):
+        make(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", [3, "", "{", "[]", "3", "[" * 10**5])

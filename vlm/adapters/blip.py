@@ -20,7 +20,7 @@ from vlm.heads.generation.pretrained_decoder import PretrainedState
 from vlm.heads.generation.tokenizer import AnswerTokenizer
 from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
-from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
 
@@ -122,9 +122,7 @@ class BlipAnswers(AnswerTokenizer):
     stored: ClassVar = {"json": tokenizer}
 
     def __init__(self, json: str, begin: int, end: int, vocab_size: int) -> None:
-        from tokenizers import Tokenizer as Backend
-
-        self._backend = Backend.from_str(json)
+        self._backend = read_tokenizer(json, "json")
         self._backend.no_truncation()
         self._backend.no_padding()
         self.begin, self.end, self.vocab_size = begin, end, vocab_size

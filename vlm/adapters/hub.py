@@ -21,7 +21,7 @@ from vlm.model import VQAModel
 from vlm.pretrained.availability import hub_access, nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
 from vlm.pretrained.pruning import stored_config
-from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.tokenizer_growth import read_tokenizer
 from vlm.pretrained.weights import read_weights
 from vlm.text.subword import SubwordTokenizer
 
@@ -107,11 +107,7 @@ def _file(name: str, *files: str) -> Path:
 
 
 def _pieces(path: Path, max_length: int) -> SubwordTokenizer:
-    from tokenizers import Tokenizer as Backend
-
-    json = path.read_text(encoding="utf-8")
-    tokenizer(json)
-    backend = Backend.from_str(json)
+    backend = read_tokenizer(path.read_text(encoding="utf-8"), str(path))
     backend.no_truncation()
     backend.enable_padding(pad_id=backend.token_to_id("[PAD]") or 0, pad_token="[PAD]")
     return SubwordTokenizer(json=backend.to_str(), max_length=max_length)

@@ -1,4 +1,4 @@
-"""A stored tokenizer makes no more of a text than a text can need.
+"""A tokenizer makes no more of a text than a text can need.
 
 The `tokenizers` library does what a file says, and ends the process where memory runs out: twenty
 bytes in a file can ask for gigabytes, or make as many of one question.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm.core.safe_config import text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MOST = 1000
 """Times that a text may grow on its way through all steps. NFKC alone makes 18 letters of one."""
@@ -52,6 +55,25 @@ def tokenizer(value: Any) -> None:
             f"it adds more than {MOST_ADDED} special tokens to a text, or repeats it; expected the "
             f"tokenizer of a model."
         )
+
+
+def read_tokenizer(content: str, source: str) -> Tokenizer:
+    """The checked tokenizer of the `tokenizers` library.
+
+    Args:
+        content: of a `tokenizer.json`.
+        source: where it comes from, for the error.
+
+    Raises:
+        ValueError: as `tokenizer` says, after the source.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer(content)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return Tokenizer.from_str(content)
 
 
 def _steps(value: Any) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from vlm.core.safe_config import nothing
 from vlm.pretrained.availability import check_hub, hub_access
-from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.pretrained.weights import model_folder
 from vlm.text.tokenizer import Tokenizer, check_max_length
 
@@ -30,7 +30,8 @@ class SubwordTokenizer(Tokenizer):
 
     Raises:
         ValueError: both or neither of `name` and `json`; a tokenizer without a Rust version or,
-            as `json`, without a pad id; no room beside the special tokens.
+            as `json`, without a pad id, or one that makes too much of a text; no room beside the
+            special tokens.
         OSError: the tokenizer is neither in the cache nor to be had.
     """
 
@@ -43,11 +44,9 @@ class SubwordTokenizer(Tokenizer):
             raise ValueError(
                 f"name, json: got {name!r} and a json of {json and len(json)}; give one."
             )
-        from tokenizers import Tokenizer as Backend
-
         json = _download(name) if json is None else json
         self.arguments.update(name=None, json=json)
-        self._backend = Backend.from_str(json)
+        self._backend = read_tokenizer(json, name or "json")
         special = self._backend.num_special_tokens_to_add(is_pair=False)
         check_max_length(max_length, special)
         if self._backend.padding is None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from vlm.core.part import Configured
 from vlm.core.safe_config import nothing
 from vlm.pretrained.availability import check_hub, hub_access
-from vlm.pretrained.tokenizer_growth import tokenizer
+from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 
 
 class AnswerTokenizer(Configured, ABC):
@@ -68,8 +68,8 @@ class SubwordAnswers(AnswerTokenizer):
         end: the token after it, such as "[SEP]" or "</s>"; None takes the one that `name` has.
 
     Raises:
-        ValueError: both or neither of `name` and `json`, no `end` to be had, or a token that is not
-            in the vocabulary.
+        ValueError: both or neither of `name` and `json`, no `end` to be had, a token that is not in
+            the vocabulary, or a tokenizer that makes too much of a text.
         OSError: the tokenizer is neither in the cache nor to be had.
     """
 
@@ -86,8 +86,6 @@ class SubwordAnswers(AnswerTokenizer):
             raise ValueError(
                 f"name, json: got {name!r} and a json of {json and len(json)}; give one."
             )
-        from tokenizers import Tokenizer as Backend
-
         if json is None:
             json, own_begin, own_end = _fetch(str(name))
             begin, end = begin or own_begin, end or own_end
@@ -98,7 +96,7 @@ class SubwordAnswers(AnswerTokenizer):
             )
         begin = begin or end
         self.arguments.update(name=None, json=json, begin=begin, end=end)
-        self._backend = Backend.from_str(json)
+        self._backend = read_tokenizer(json, name or "json")
         self._backend.no_truncation()
         self._backend.no_padding()
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
