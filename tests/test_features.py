@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from transformers.modeling_outputs import BaseModelOutput
 
+import vlm
 from vlm.core.features import Features, as_features, masked_max, masked_mean, masked_softmax
 
 B, N, D = 3, 5, 7
@@ -346,3 +347,9 @@ def test_one_mask_is_enough(features: Features, value: str) -> None:
 def test_an_output_without_tokens() -> None:
     with pytest.raises(ValueError, match="text: got BaseModelOutput"):
         as_features(BaseModelOutput(), "text")
+
+
+def test_the_arithmetic_of_masks_is_public() -> None:
+    for function in (masked_mean, masked_max, masked_softmax):
+        assert getattr(vlm, function.__name__) is function
+        assert function.__name__ in vlm.__all__

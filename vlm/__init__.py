@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlm.core.features import Features
+    from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.inference import VQA, Answer, load
     from vlm.model import VQAModel
 
@@ -19,8 +19,20 @@ _HOMES = {
     "VQA": "vlm.inference",
     "VQAModel": "vlm.model",
     "load": "vlm.inference",
+    "masked_max": "vlm.core.features",
+    "masked_mean": "vlm.core.features",
+    "masked_softmax": "vlm.core.features",
 }
-__all__ = ["VQA", "Answer", "Features", "VQAModel", "load"]
+__all__ = [
+    "VQA",
+    "Answer",
+    "Features",
+    "VQAModel",
+    "load",
+    "masked_max",
+    "masked_mean",
+    "masked_softmax",
+]
 __version__ = "0.1.0"
 
 

@@ -226,7 +226,17 @@ def _checked(value: Features, name: str) -> Features:
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
+    """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real.
+
+    Args:
+        tokens: (B, N, D) float. What stands in the padding, NaN too, changes nothing.
+        mask: (B, N) bool, True = a real token.
+
+    Example:
+        >>> tokens = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]]])
+        >>> masked_mean(tokens, torch.tensor([[True, True, False]]))
+        tensor([[2., 4.]])
+    """
     # `where` and not a product: whatever stands in the padding (NaN too) must not leak. The sum of
     # many tokens may overflow float16.
     wide = torch.promote_types(tokens.dtype, torch.float32)
@@ -235,7 +245,17 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real."""
+    """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real.
+
+    Args:
+        tokens: (B, N, D) float. What stands in the padding, NaN too, changes nothing.
+        mask: (B, N) bool, True = a real token.
+
+    Example:
+        >>> tokens = torch.tensor([[[1.0, 6.0], [3.0, 2.0], [9.0, 9.0]]])
+        >>> masked_max(tokens, torch.tensor([[True, True, False]]))
+        tensor([[3., 6.]])
+    """
     if tokens.shape[-2] == 0:
         return tokens.sum(-2)
     lowest = torch.finfo(tokens.dtype).min
@@ -250,6 +270,10 @@ def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
         logits: any shape.
         mask: bool, broadcastable to `logits`.
         dim: the axis that sums to one.
+
+    Example:
+        >>> masked_softmax(torch.zeros(1, 3), torch.tensor([[True, True, False]]))
+        tensor([[0.5000, 0.5000, 0.0000]])
     """
     # A finite floor, since a softmax over nothing but -inf is NaN in value and in gradient.
     logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
