@@ -30,6 +30,7 @@ from vlm.image import (
     TimmEncoder,
     TorchvisionEncoder,
 )
+from vlm.inference import VQA
 from vlm.model import VQAModel
 from vlm.text import (
     BagOfWords,
@@ -40,6 +41,7 @@ from vlm.text import (
     TextEncoder,
     Transformer,
 )
+from vlm.training import VQATask
 
 ANSWERS = ["yes", "no", "red"]
 VIT = {"img_size": 20, "patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads": 2}
@@ -250,3 +252,19 @@ def test_widths_that_differ_name_both_parts(widths: dict[str, int], message: str
             FUSIONS["Pooled-Product"](given["image"], given["text"]),
             Classification(given["head"], ANSWERS),
         )
+
+
+def test_reprs_are_one_line() -> None:
+    image, text = ConvNet(image_size=32, widths=(5, 7)), BagOfWords(WORDS, dim=13)
+    fusion = Pooled(image.dim, text.dim)
+    head = Classification(fusion.out_dim, ANSWERS)
+    model = VQAModel(image, text, fusion, head)
+    sizes = {part: sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, image)}
+    frozen = copy.deepcopy(model)
+    frozen.image_encoder.requires_grad_(False)
+    parts = "ConvNet, BagOfWords, Pooled, Classification"
+    whole, trained = f"{sizes[model]:.3g}", f"{sizes[model] - sizes[image]:.3g}"
+    assert repr(model) == f"VQAModel({parts}; {whole} M parameters, {whole} M trained)"
+    assert repr(frozen) == f"VQAModel({parts}; {whole} M parameters, {trained} M trained)"
+    assert repr(VQA(frozen)) == f"VQA({frozen!r}, on cpu)"
+    assert repr(VQATask(image, text, fusion, head)) == f"VQATask({model!r})"

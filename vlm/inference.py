@@ -93,6 +93,9 @@ class VQA:
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
 
+    def __repr__(self) -> str:
+        return f"VQA({self.model}, on {next(self.model.parameters()).device})"
+
     def save(self, folder: str | Path) -> Path:
         """Write the model for others, who load it with `vlm.load(folder)`: see `write_shared`.
 

@@ -54,6 +54,13 @@ class VQAModel(nn.Module):
         self.fusion = fusion
         self.head = head
 
+    def __repr__(self) -> str:
+        """The parts' classes, and the parameters in millions."""
+        parts = ", ".join(getattr(self, name).made_as.__name__ for name in PARTS)
+        millions = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad) / 1e6
+        return f"VQAModel({parts}; {millions:.3g} M parameters, {trained:.3g} M trained)"
+
     @property
     def processor(self) -> Processor:
         """What turns pictures, questions and answers into this model's batches."""

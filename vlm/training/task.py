@@ -92,6 +92,9 @@ class VQATask(LightningModule):
         self._losses: list[Tensor] = []
         self._step: tuple[Tensor, Any] | None = None
 
+    def __repr__(self) -> str:
+        return f"VQATask({self.model})"
+
     @property
     def data(self) -> VQADataModule:
         """The data that the trainer was given."""
