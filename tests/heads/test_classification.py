@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import re
+import sys
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +18,7 @@ from torch.testing import assert_close
 
 from vlm.core.features import as_features
 from vlm.core.part import build
-from vlm.heads import Classification, losses
+from vlm.heads import Classification, MultiTask, losses
 
 ANSWERS = ["yes", "no", "red", "green", "blue"]
 
@@ -39,6 +45,72 @@ def test_sampled_ce_samples() -> None:
 def test_an_unknown_loss_is_named() -> None:
     with pytest.raises(ValueError, match=r"loss: got 'hinge'.*bce"):
         Classification(3, ANSWERS, loss="hinge")
+
+
+def squared(logits: torch.Tensor, target: losses.AnswerCounts, weight: float = 1.0) -> torch.Tensor:
+    return weight * (logits - losses.shares(target)).square().sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight"), [(squared, 1), (partial(squared, weight=3), 3), (lambda *a: squared(*a), 1)]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_function_is_the_loss(loss: Any, weight: int, training: bool) -> None:
+    head = Classification(3, ANSWERS, loss=loss).train(training)
+    scores, target = torch.randn(2, 5), counted((3, 1, 0, 2, 0), (0, 0, 9, 0, 1))
+    expected = weight * squared(scores, target).sum() / 7
+    assert_close(head.loss(scores, make_batch(target, 7)), expected)
+    rows = head.decode(scores, 5)
+    assert [sum(p for _, p in row) for row in rows] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("loss", [squared, partial(squared, weight=3)])
+def test_a_head_built_from_its_configuration_answers_without_the_function(loss: Any) -> None:
+    head = Classification(3, ANSWERS, loss=loss)
+    path = f"{__name__}.squared"
+    assert head.config["init_args"]["loss"] == path
+    built = build(head.config)
+    built.load_state_dict(head.state_dict())
+    fused = as_features(torch.randn(2, 3), "fused")
+    batch = make_batch(counted((3, 1, 0, 2, 0), (0, 0, 9, 0, 1)), 7)
+    assert built.decode(built(fused, batch), 2) == head.decode(head(fused, batch), 2)
+    assert built.config == head.config
+    with pytest.raises(ValueError, match=rf"loss: got '{path}'"):
+        built.loss(built(fused, batch), batch)
+
+
+def test_a_path_in_a_configuration_is_never_imported() -> None:
+    config = Classification(3, ANSWERS).config
+    config["init_args"]["loss"] = "antigravity.nothing"
+    build(config)
+    assert "antigravity" not in sys.modules
+
+
+def test_heads_with_a_function_are_copied() -> None:
+    head = Classification(3, ANSWERS, loss=squared)
+    for copied in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert copied.train_loss is squared
+        assert copied.config == head.config
+
+
+def test_a_function_inside_multi_task() -> None:
+    several = MultiTask(3, {"kind": partial(Classification, loss=squared)}, answers=ANSWERS)
+    assert several.heads["kind"].train_loss is squared
+    factory = several.config["init_args"]["heads"]["kind"]
+    assert factory["init_args"]["loss"] == f"{__name__}.squared"
+    assert build(several.config).config == several.config
+
+
+def test_a_loss_without_a_value_for_each_question_is_refused() -> None:
+    head = Classification(3, ANSWERS, loss=lambda logits, target: squared(logits, target).mean())
+    with pytest.raises(ValueError, match=r"loss: got shape \(\).*\(2,\)"):
+        head.loss(torch.randn(2, 5), make_batch(counted((3, 1, 0, 2, 0), (0, 0, 9, 0, 1)), 7))
+
+
+@pytest.mark.parametrize("loss", [nn.Linear(5, 1), 3, None])
+def test_what_is_no_loss_is_named(loss: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"loss: got {loss!r}")):
+        Classification(3, ANSWERS, loss=loss)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

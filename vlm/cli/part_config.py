@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from vlm.heads.base import AnswerKind
+from vlm.heads.losses import path_of
 from vlm.heads.multi_task import MultiTask
 from vlm.text import BagOfWords, Recurrent, Transformer
 
@@ -17,7 +18,21 @@ def as_plain(value: Any) -> Any:
     """The plain data of what the parser gives."""
     if isinstance(value, Namespace):
         value = value.as_dict()
-    return {k: as_plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {k: as_plain(v) for k, v in value.items()}
+    return path_of(value) if callable(value) else value
+
+
+def with_functions(stored: Any, asked: Any) -> Any:
+    """A stored configuration with the functions that the parser found under the same paths.
+
+    Args:
+        stored: plain data, which names functions and is not to be imported from.
+        asked: what the parser gives for the same part.
+    """
+    if isinstance(stored, dict) and isinstance(asked, (dict, Namespace)):
+        return {name: with_functions(value, asked.get(name)) for name, value in stored.items()}
+    return asked if callable(asked) and path_of(asked) == stored else stored
 
 
 def as_namespace(config: Any) -> Any:

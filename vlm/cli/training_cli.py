@@ -31,7 +31,7 @@ from vlm.checkpoint.checkpoint import (
     read_checkpoint,
 )
 from vlm.cli.parser import ConciseParser
-from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes
+from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
 from vlm.cli.silence import silence
 from vlm.cli.swap_defaults import start_swaps_from_defaults
 from vlm.core.errors import ConfigError
@@ -189,7 +189,8 @@ class VQACLI(LightningCLI):
                 refuse_two_beginnings(self.checkpoint, tuning)
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
             for part in PARTS:
-                config.model[part] = as_namespace(self.checkpoint.model[part])
+                stored = with_functions(self.checkpoint.model[part], config.model[part])
+                config.model[part] = as_namespace(stored)
                 lora = self.checkpoint.model[part].get("lora")
                 config.model.tuning[part].lora = Namespace(**lora) if lora else None
         elif self.subcommand != "fit":

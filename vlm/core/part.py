@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import cache, partial
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -102,7 +102,15 @@ def _factories(cls: type) -> frozenset[str]:
         hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     except NameError:  # types that only a type checker imports
         return frozenset()
-    return frozenset(name for name, hint in hints.items() if "Callable[" in str(hint))
+    return frozenset(name for name, hint in hints.items() if _makes_parts(hint))
+
+
+def _makes_parts(hint: Any) -> bool:
+    """Whether a type is, or has inside it, a callable that returns a part."""
+    if get_origin(hint) is Callable:
+        made = get_args(hint)[-1]
+        return isinstance(made, type) and issubclass(made, Configured)
+    return any(map(_makes_parts, get_args(hint)))
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:

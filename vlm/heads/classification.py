@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.vocabulary import AnswerVocabulary
 
-LOSSES: dict[str, Callable[[Tensor, losses.AnswerCounts], Tensor]] = {
+LOSSES: dict[str, losses.Loss] = {
     "bce": losses.soft_bce,
     "kl": losses.kl_divergence,
     "ce": losses.cross_entropy,
@@ -35,10 +36,19 @@ class Classification(AnswerHead):
         dropout: share dropped after each hidden layer in training, in [0, 1).
         loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
             frequent answer, "sampled_ce" with one drawn from the shares in training and the most
-            frequent in evaluation (`vlm.heads.losses`).
+            frequent in evaluation (`vlm.heads.losses`); or a function of (logits (Q, A),
+            `AnswerCounts`) that returns a value for each question (Q,). `config` keeps only the
+            path of a function, such as "my_losses.focal": a head that is built from that answers,
+            and has no loss.
 
     Raises:
         ValueError: a width that is not positive, no answers or one twice, an unknown loss.
+
+    Example:
+        >>> head = Classification(in_dim=16, answers=["yes", "no", "red"])
+        >>> fused = vlm.Features(torch.randn(2, 5, 16))
+        >>> head(fused, batch).shape
+        torch.Size([2, 3])
     """
 
     vocabulary: AnswerVocabulary
@@ -49,18 +59,18 @@ class Classification(AnswerHead):
         answers: Sequence[str] = (),
         hidden_dims: Sequence[int] = (128,),
         dropout: float = 0.0,
-        loss: Literal["bce", "kl", "ce", "sampled_ce"] = "bce",
+        loss: Literal["bce", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
     ) -> None:
         super().__init__(in_dim)
         check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
-        if loss not in LOSSES:
-            raise ValueError(f"loss: got {loss!r}; wanted one of {', '.join(LOSSES)}.")
         self.vocabulary = AnswerVocabulary(answers)
         self.encode_targets = self.vocabulary.encode
         self.independent = loss == "bce"
-        self.train_loss = LOSSES[loss]
+        self.train_loss = _function(loss)
+        if callable(loss):
+            self.arguments["loss"] = losses.path_of(loss)
         # A validation loss must not depend on a draw: checkpoints are chosen by it.
-        self.evaluation_loss = losses.cross_entropy if loss == "sampled_ce" else LOSSES[loss]
+        self.evaluation_loss = losses.cross_entropy if loss == "sampled_ce" else self.train_loss
         layers: list[nn.Module] = []
         dims = [in_dim, *hidden_dims]
         for dim, next_dim in pairwise(dims):
@@ -76,11 +86,17 @@ class Classification(AnswerHead):
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         per_question = self.train_loss if self.training else self.evaluation_loss
-        return per_question(output, batch.targets).sum() / batch.total
+        values = per_question(output, batch.targets)
+        if values.shape != output.shape[:1]:
+            raise ValueError(
+                f"loss: got shape {tuple(values.shape)} from {self.arguments['loss']}; expected "
+                f'{tuple(output.shape[:1])}, a value for each question (`reduction="none"`).'
+            )
+        return values.sum() / batch.total
 
     def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
         """The most likely answers. "bce" gives each answer a probability of its own, which need
-        not sum to one; the other losses give a distribution."""
+        not sum to one; the other losses, and functions, give a distribution."""
         logits = output.float()
         probabilities = logits.sigmoid() if self.independent else logits.softmax(-1)
         best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
@@ -95,3 +111,22 @@ class Classification(AnswerHead):
         numbers = self.vocabulary.indices(answers)
         columns = torch.tensor(numbers, dtype=torch.long, device=output.device)
         return output.gather(-1, columns[:, None]).squeeze(-1)
+
+
+def _function(loss: str | losses.Loss) -> losses.Loss:
+    if isinstance(loss, str) and (loss in LOSSES or "." in loss):
+        return LOSSES.get(loss) or partial(_refuse, loss)
+    if callable(loss) and not isinstance(loss, nn.Module):
+        return loss
+    raise ValueError(
+        f"loss: got {loss!r}; expected one of {', '.join(LOSSES)}, or a function. A module is "
+        f"none: a head built from its configuration would lack its weights."
+    )
+
+
+def _refuse(path: str, logits: Tensor, target: losses.AnswerCounts) -> Tensor:
+    # Its path may come from a stranger's file, so nothing is imported.
+    raise ValueError(
+        f"loss: got {path!r}, the path of a function, from a stored configuration; expected the "
+        f"function itself. Make the head with it (`loss={path}`) to train or to measure a loss."
+    )

@@ -7,6 +7,8 @@ computed in float32 at least, whatever the logits' type: in bf16 a loss of 7.75 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,6 +26,17 @@ class AnswerCounts(NamedTuple):
 
     counts: Tensor
     annotators: Tensor
+
+
+Loss = Callable[[Tensor, AnswerCounts], Tensor]
+"""(logits (Q, A), what the annotators said) -> a value for each question (Q,)."""
+
+
+def path_of(function: Loss) -> str:
+    """The dotted path of a function, or of that inside a partial."""
+    while isinstance(function, partial):
+        function = function.func
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _wide(values: Tensor) -> Tensor:
