@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from vlm import __version__
 from vlm.checkpoint.file import KEY, CheckpointError, read_checkpoint_file
 from vlm.core.lora import merge_lora
 from vlm.core.part import KEYS, check_parts
@@ -20,7 +21,8 @@ from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
 from vlm.pretrained.weights import differences, misfit
 
-FORMAT = 1
+FORMAT = 2
+"""Of stored models; 2 has `num_heads` and `num_layers` in the place of `heads` and `layers`."""
 PREFIX = "model."
 """Of the model's weights in the training task's state."""
 BEST = "checkpoints/best.ckpt"
@@ -85,6 +87,28 @@ def describe(model: VQAModel, about: dict[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "model": model.config, "about": about}
 
 
+def check_format(path: Path, stored: Any) -> None:
+    """Check that this version of vlm reads what it finds.
+
+    Args:
+        path: of the file, for the error.
+        stored: what `describe` made.
+
+    Raises:
+        CheckpointError: another format; names the version of vlm that reads it.
+    """
+    found = stored.get("format") if isinstance(stored, dict) else stored
+    if type(found) is int and found == FORMAT:
+        return
+    about = stored.get("about") if isinstance(stored, dict) else None
+    version = about.get("vlm") if isinstance(about, dict) else None
+    remedy = f" Open it with vlm {version!s:.20}, which wrote it." if version else ""
+    raise CheckpointError(
+        f"{path}: got format {found!r:.40}; expected {FORMAT}, which vlm {__version__} reads."
+        f"{remedy}"
+    )
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint or a run folder's best one. Runs no code from the file.
 
@@ -104,11 +128,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: a checkpoint of another program; wanted one that `vlm fit` made."
         )
     own = content[KEY]
-    if not isinstance(own, dict) or own.get("format") != FORMAT:
-        found = own.get("format") if isinstance(own, dict) else own
-        raise CheckpointError(
-            f"{path}: written in format {found!r}; this version of vlm reads {FORMAT}."
-        )
+    check_format(path, own)
     stored, step = content.get("state_dict"), content.get("global_step", 0)
     about = own.get("about")
     if not isinstance(stored, dict) or not isinstance(about, dict) or type(step) is not int:
@@ -122,7 +142,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         for name, value in stored.items()
         if name.startswith(PREFIX)
     }
-    checkpoint = Checkpoint(path, own.get("model"), weights, about, step)  # type: ignore[arg-type]
+    checkpoint = Checkpoint(path, own.get("model"), weights, about, step)
     checkpoint.check(trust=True)  # `load_model` and `check_origin` check the classes
     return checkpoint
 

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from vlm import __version__
-from vlm.checkpoint.checkpoint import BEST, Checkpoint
+from vlm.checkpoint.checkpoint import BEST, FORMAT, Checkpoint, check_format
 from vlm.checkpoint.file import LARGEST_CONFIG, CheckpointError, check_weights, first_not_finite
 from vlm.core.files import sha256
 from vlm.model import VQAModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The two files of a shared model."""
-FORMAT = 1
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 _ABOUT = ("created", "data", "seconds", "torch", "vlm", "vocabulary")
@@ -130,10 +129,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: a model of another program; wanted one that `vlm share` wrote. ViLT and "
             f"BLIP models for VQA are asked with `vlm demo hf:{path.parent}`."
         )
-    if config["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: written in format {config['format']}; this version of vlm reads {FORMAT}."
-        )
+    check_format(path, config)
     return config
 
 
