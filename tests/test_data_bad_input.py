@@ -136,5 +136,5 @@ def test_some_batches_of_many_are_scored_alone(option: str, data: Path, tmp_path
             "--run.test=false",
         ]
     )
-    assert len(cli.model.evaluation.scores) == 3
+    assert len(cli.model.evaluation.results.scores) == 3
     assert len(cli.datamodule.table("validation")) == 9

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
+    from vlm.evaluation.evaluate import evaluate
     from vlm.inference import VQA, Answer, load
     from vlm.model import VQAModel
 
@@ -18,6 +19,7 @@ _HOMES = {
     "Features": "vlm.core.features",
     "VQA": "vlm.inference",
     "VQAModel": "vlm.model",
+    "evaluate": "vlm.evaluation.evaluate",
     "load": "vlm.inference",
     "masked_max": "vlm.core.features",
     "masked_mean": "vlm.core.features",
@@ -28,6 +30,7 @@ __all__ = [
     "Answer",
     "Features",
     "VQAModel",
+    "evaluate",
     "load",
     "masked_max",
     "masked_mean",

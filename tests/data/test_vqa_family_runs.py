@@ -20,8 +20,9 @@ from vlm.cli.training_cli import VQACLI
 from vlm.data import VQADataModule
 from vlm.datasets import AOKVQA, TDIUC, VizWiz
 from vlm.evaluation.baselines import compute_floors
-from vlm.evaluation.evaluation import Evaluation, Prediction
-from vlm.evaluation.report import print_report, report_rows, write_report
+from vlm.evaluation.evaluation import Evaluation
+from vlm.evaluation.report import Report
+from vlm.evaluation.results import Prediction, Results
 from vlm.heads import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
@@ -124,23 +125,19 @@ def test_a_test_without_answers_says_why_not(
     assert wanted in said
 
 
-def evaluated(data: VQADataModule, split: Any, answers: list[str]) -> Evaluation:
+def scored(data: VQADataModule, split: Any, answers: list[str]) -> Results:
     table = data.table(split)
-    evaluation = Evaluation(table, None, data)
-    ids = table["id"].to_pylist()
-    evaluation.predictions = {
-        key: Prediction(answer, 0.5) for key, answer in zip(ids, answers, strict=True)
-    }
-    evaluation.finish()
-    return evaluation
+    predictions = map(Prediction, answers)
+    return Results(table, dict(zip(table["id"].to_pylist(), predictions, strict=True)), data)
 
 
 def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
     data = TDIUC(write_tdiuc(tmp_path))
     answers = ["red", "2", "doesnotapply", "blue", "2", "doesnotapply"]
-    evaluation = evaluated(data, "test", answers)
+    results = scored(data, "test", answers)
     floors = compute_floors(data.table("train"), data.table("test"), ["red"], data.score)
-    rows = report_rows(evaluation, floors)
+    report = Report(results, "test", floors)
+    rows = report.rows
     assert {row["type"]: row["accuracy"] for row in rows} == {
         "overall": pytest.approx(5 / 6),
         "color": 0.5,
@@ -149,25 +146,25 @@ def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
     }
     assert [row["type"] for row in rows][1:] == ["absurd", "color", "counting"]
     assert rows[0]["ceiling"] == pytest.approx(2 / 6)
-    summary = evaluation.summary()
+    summary = report.summary
     assert summary["arithmetic_mean_per_type"] == pytest.approx(2.5 / 3)
     assert summary["harmonic_mean_per_type"] == pytest.approx(3 / 4)
     console = Console(file=io.StringIO(), width=110)
-    print_report(rows, summary, "Accuracy", "", console)
+    report.print(console)
     printed = console.file.getvalue()
     assert "harmonic mean per type: 0.7500" in printed
-    write_report(tmp_path / "test.json", rows, evaluation, {})
+    report.write(tmp_path)
     assert json.loads((tmp_path / "test.json").read_text())["summary"] == summary
 
 
 def test_vizwiz_scores_its_own_way_and_finds_the_unanswerable(tmp_path: Path) -> None:
     data = VizWiz(write_vizwiz(tmp_path))
-    evaluation = evaluated(data, "validation", ["Unanswerable", "The yes", "unanswerable"])
+    results = scored(data, "validation", ["Unanswerable", "The yes", "unanswerable"])
     # One of ten said so; "The yes" is normalised though the ten agree; eight of ten.
-    assert evaluation.scores == pytest.approx([0.3, 1, 1])
+    assert results.scores == pytest.approx([0.3, 1, 1])
     # One found of one, and one named wrongly: precision 1/2, recall 1.
-    assert evaluation.summary() == {"unanswerable_f1": pytest.approx(2 / 3)}
-    assert set(evaluation.types()) == {"other", "unanswerable", "yes/no"}
+    assert results.summary() == {"unanswerable_f1": pytest.approx(2 / 3)}
+    assert set(results.types()) == {"other", "unanswerable", "yes/no"}
     splits = data.table("train"), data.table("validation")
     floors = compute_floors(*splits, ["soup"], data.score)
     assert floors.ceiling == pytest.approx([1, 0, 0.6])
@@ -198,8 +195,7 @@ def test_vizwiz_ranks_by_the_probability_of_unanswerable(tmp_path: Path) -> None
         batch = SimpleNamespace(ids=ids, targets=None)
         scores = torch.tensor([[0.3, -1.0], [0.1, 3.0], [0.2, 2.0]])
         evaluation.update(scores, batch)
-        evaluation.finish()
-        return evaluation.summary()
+        return evaluation.finish().summary()
 
     assert judged(["soup", "unanswerable"])["unanswerable_average_precision"] == 1 / 2
     assert "unanswerable_average_precision" not in judged(["soup", "salt"])
@@ -207,6 +203,6 @@ def test_vizwiz_ranks_by_the_probability_of_unanswerable(tmp_path: Path) -> None
 
 def test_a_okvqa_counts_three_of_ten_in_full(tmp_path: Path) -> None:
     data = AOKVQA(write_a_okvqa(tmp_path))
-    evaluation = evaluated(data, "validation", ["rain", "rain ", "wind"])
-    assert evaluation.scores == pytest.approx([1, 1 / 3, 0])
-    assert evaluation.summary() == {}
+    results = scored(data, "validation", ["rain", "rain ", "wind"])
+    assert results.scores == pytest.approx([1, 1 / 3, 0])
+    assert results.summary() == {}

@@ -66,6 +66,12 @@ COMMANDS = {
         "encode images beforehand",
         "vlm cache CONFIG --data.pictures.features=FOLDER",
     ),
+    "evaluate": Command(
+        "evaluate",
+        "evaluate_command",
+        "score anybody's answers",
+        "vlm evaluate answers.csv -c configs/easy_vqa.yaml",
+    ),
     "submit": Command(
         "submit",
         "submit",

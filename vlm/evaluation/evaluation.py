@@ -1,13 +1,10 @@
-"""The answers of a whole split, each question once, and their scores."""
+"""The answers of a model to a whole split, each question once."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -17,39 +14,14 @@ from torch import Tensor
 from vlm.core.batch import Batch
 from vlm.core.finite import check_finite
 from vlm.data.datamodule import VQADataModule
-from vlm.datasets.table import image_groups
+from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
 from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import MultiTask, answering
-from vlm.metrics import Mean, accuracy_by, anls, exact_match
-
-NO_TYPE = "(none)"
-"""The type of questions without one, if others have types."""
-
-
-class Prediction(NamedTuple):
-    """One answered question.
-
-    Attributes:
-        answer: the most likely one.
-        probability: its own, in [0, 1].
-        by_head: the answers of the heads of a `MultiTask`; empty for others.
-        watched: the probability of the answer that the data set watches; None where there is none,
-            or the model cannot give it.
-    """
-
-    answer: str
-    probability: float
-    by_head: Mapping[str, str] = {}
-    watched: float | None = None
 
 
 class Evaluation:
-    """Collects answers during a pass over a split; `finish` makes it whole on every process.
-
-    Scores are the data set's own (`VQADataModule.score`) on the answers' text: a correct answer
-    that the model's vocabulary lacks, or holds in another order than the data, is judged as what
-    it is.
+    """Collects a model's answers during a pass over a split; `finish` has those of every process.
 
     Args:
         table: questions of the split.
@@ -57,15 +29,15 @@ class Evaluation:
         data: says how an answer is scored.
 
     Attributes:
-        predictions: by question id, in the order of the table once finished.
-        scores: accuracy in [0, 1] of each question of the table; empty without answers.
-        loss: mean over questions; NaN where answers are unknown.
+        predictions: of this process, by question id.
+        results: the answers and scores of the split, once finished.
+        loss: mean over questions, once finished; NaN where answers are unknown.
     """
 
     def __init__(self, table: pa.Table, head: AnswerHead, data: VQADataModule) -> None:
         self.table, self.head, self.data = table, head, data
         self.predictions: dict[str, Prediction] = {}
-        self.scores: list[float] = []
+        self.results: Results | None = None
         self.loss = float("nan")
         # By a batch's first question, since a process may repeat another's (`ImageGroupSampler`).
         self._losses: dict[str, tuple[Tensor, int]] = {}
@@ -100,7 +72,7 @@ class Evaluation:
         ranked = self.head.decode(output, len(vocabulary))
         return [dict(answers)[answer] for answers in ranked]
 
-    def finish(self, partial: bool = False) -> None:
+    def finish(self, partial: bool = False) -> Results:
         """Gather from all processes and score; the same on each of them.
 
         Args:
@@ -132,101 +104,13 @@ class Evaluation:
             raise RuntimeError(
                 f"{len(lost)} of {len(ids)} questions were never answered, first {lost[0]!r}."
             )
+        answered = self.table
         if lost:
-            self.table = self.table.filter(pa.array([question in merged for question in ids]))
-            ids = self.table["id"].to_pylist()
-        self.predictions = {question: merged[question] for question in ids}
+            answered = answered.filter(pa.array([question in merged for question in ids]))
         if losses:
             self.loss = math.fsum(loss for loss, _ in losses.values()) / sum(
                 n for _, n in losses.values()
             )
-        if self.table["answers"].null_count == 0:
-            self.scores = [
-                self.data.score(self.predictions[question].answer, answers)
-                for question, answers in zip(ids, self.table["answers"].to_pylist(), strict=True)
-            ]
-
-    @property
-    def accuracy(self) -> float:
-        """Mean accuracy in [0, 1]; NaN without known answers."""
-        return sum(self.scores) / len(self.scores) if self.scores else float("nan")
-
-    @property
-    def images(self) -> list[int]:
-        """The image of each question, as a number: the clusters of an interval."""
-        return image_groups(self.table).tolist()
-
-    def types(self, column: str | None = None) -> dict[str, Mean]:
-        """Accuracy by type, in alphabetical order; empty where the data have none.
-
-        Args:
-            column: of the questions; None for the one that the data set reports by.
-        """
-        keys = self.keys(column or self.data.types)
-        if not self.scores or set(keys) == {NO_TYPE}:
-            return {}
-        return dict(sorted(accuracy_by(self.scores, keys).items()))
-
-    def keys(self, column: str) -> list[str]:
-        """The type of each question in a column; `NO_TYPE` for one that has none."""
-        return [NO_TYPE if key is None else key for key in self.table[column].to_pylist()]
-
-    def summary(self) -> dict[str, float]:
-        """The accuracies of a `MultiTask`'s heads, exact match and ANLS of a head that writes, and
-        the data set's further figures (`VQADataModule.summarize`); none without answers."""
-        if not self.scores:
-            return {}
-        answers = [prediction.answer for prediction in self.predictions.values()]
-        own = self.data.summarize(self.table, answers, self.scores)
-        watched = [p.watched for p in self.predictions.values() if p.watched is not None]
-        if watched:
-            own |= self.data.summarize_watched(self.table, watched)
-        return self.heads() | self.text(answers) | own
-
-    def text(self, answers: list[str]) -> dict[str, float]:
-        """How close written answers are to the annotators', in [0, 1]; none of other heads."""
-        if not isinstance(answering(self.head), Generation):
-            return {}
-        pairs = list(zip(answers, self.table["answers"].to_pylist(), strict=True))
-        return {
-            "exact_match": fmean(exact_match(*pair) for pair in pairs),
-            "anls": fmean(anls(*pair) for pair in pairs),
-        }
-
-    def heads(self) -> dict[str, float]:
-        """Mean accuracy in [0, 1] of each head of a `MultiTask`, as `<its name>_accuracy`."""
-        if not self.scores or not isinstance(self.head, MultiTask):
-            return {}
-        given = self.table["answers"].to_pylist()
-        predictions = list(self.predictions.values())
-        return {
-            f"{name}_accuracy": fmean(
-                self.data.score(prediction.by_head[name], answers)
-                for prediction, answers in zip(predictions, given, strict=True)
-            )
-            for name in self.head.heads
-        }
-
-    def write(self, path: Path) -> None:
-        """Write one JSON line per question: id, image, question, answer type, answer,
-        probability, what a `MultiTask`'s heads answered, the choices where the head takes them
-        and there are some, and answers and score where they are known."""
-        rows = self.table.to_pylist()
-        with path.open("w", encoding="utf-8") as file:
-            for number, row in enumerate(rows):
-                prediction = self.predictions[row["id"]]
-                line = {
-                    "id": row["id"],
-                    "image": row["image"],
-                    "question": row["question"],
-                    "answer_type": row["answer_type"],
-                    "answer": prediction.answer,
-                    "probability": round(prediction.probability, 6),
-                }
-                if prediction.by_head:
-                    line["by_head"] = dict(prediction.by_head)
-                if self.head.takes_choices and row["choices"] is not None:
-                    line["choices"] = row["choices"]
-                if self.scores:
-                    line |= {"answers": row["answers"], "score": self.scores[number]}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        writes_text = isinstance(answering(self.head), Generation)
+        self.results = Results(answered, merged, self.data, writes_text, self.head.takes_choices)
+        return self.results

@@ -6,6 +6,8 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,121 +16,165 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm.evaluation.baselines import Floors
-from vlm.evaluation.evaluation import Evaluation
-from vlm.metrics import bootstrap_interval, per_answer
+from vlm.evaluation.results import Results
+from vlm.metrics import Interval, bootstrap_interval, per_answer
 
+CONSOLE_WIDTH = 110
+FLOORS = ("majority", "question_only", "ceiling")
 TYPES_SHOWN = 20
 """Most of the data's own types of questions that the table shows, by frequency."""
 
 
-def report_rows(evaluation: Evaluation, floors: Floors | None) -> list[dict[str, Any]]:
-    """Accuracy, interval, floors and ceiling, overall and by answer type; all in [0, 1].
+class Report:
+    """The scores of a split beside what they are to be compared with: a table, and files.
+
+    Args:
+        results: of the split.
+        split: its name.
+        floors: what is reached without the images, and the ceiling.
+        answers: what can be answered, in words, such as "free text".
+        about: what was evaluated, as plain data for the JSON file.
+
+    Attributes:
+        rows: accuracy, its 95 % interval, floors and ceiling, overall and by the type that the data
+            set reports by; shares in [0, 1].
 
     Raises:
         ValueError: the split has no answers to score by.
     """
-    if not evaluation.scores:
-        raise ValueError("This split has no answers to score by; use `predict` to write answers.")
-    return _rows(evaluation, floors, evaluation.data.types, [None, *evaluation.types()])
 
+    def __init__(
+        self,
+        results: Results,
+        split: str,
+        floors: Floors | None = None,
+        answers: str = "free text",
+        about: Any = None,
+    ) -> None:
+        if not results.scores:
+            raise ValueError(
+                f"The {split} split has no answers to score by; use `predict` to write answers."
+            )
+        self.results, self.split, self.floors = results, split, floors
+        self.answers, self.about = answers, about
+        self.rows = self._rows(results.data.types, [None, *results.types()])
 
-def type_rows(evaluation: Evaluation, floors: Floors | None) -> tuple[list[dict[str, Any]], str]:
-    """`report_rows` by the data's own types of questions, the most frequent first.
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy in [0, 1]."""
+        return self.results.accuracy
 
-    Returns:
-        The rows, and a line about types without a row. Both are empty if the data have no such
-        types, or if `report_rows` uses them.
-    """
-    types = {} if evaluation.data.types == "question_type" else evaluation.types("question_type")
-    names = sorted(types, key=lambda name: -types[name].questions)
-    shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
-    questions = sum(types[name].questions for name in rest)
-    more = (
-        f"{len(rest):,} more types, with {questions:,} questions: see the results file"
-        if rest
-        else ""
-    )
-    return _rows(evaluation, floors, "question_type", shown), more
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the accuracy, bootstrapped by image."""
+        return Interval(*(self.rows[0][name] for name in Interval._fields))
 
+    @cached_property
+    def summary(self) -> dict[str, float]:
+        """Further figures by name (`Results.summary`)."""
+        return self.results.summary()
 
-def _rows(
-    evaluation: Evaluation, floors: Floors | None, column: str, names: Sequence[str | None]
-) -> list[dict[str, Any]]:
-    columns: dict[str, Sequence[float]] = {"accuracy": evaluation.scores}
-    if floors:
-        columns |= {
-            "majority": floors.majority,
-            "question_only": floors.question_only,
-            "ceiling": floors.ceiling,
-        }
-    values = {name: np.asarray(column) for name, column in columns.items()}
-    images = np.asarray(evaluation.images)
-    types = np.asarray(evaluation.keys(column), dtype=object)
-    rows = []
-    for name in names:
-        chosen = np.ones(len(images), dtype=bool) if name is None else types == name
-        interval = bootstrap_interval(values["accuracy"][chosen], images[chosen].tolist())
-        row = {"type": name or "overall", "questions": int(chosen.sum())}
-        row |= {column: float(value[chosen].mean()) for column, value in values.items()}
-        rows.append(row | {"low": interval.low, "high": interval.high, "over": interval.over})
-    return rows
+    def type_rows(self) -> tuple[list[dict[str, Any]], str]:
+        """`rows` by the data's own types of questions, the most frequent first.
 
-
-def print_report(
-    rows: list[dict[str, Any]],
-    summary: dict[str, float],
-    title: str,
-    about: str,
-    console: Console,
-    by_type: tuple[list[dict[str, Any]], str] = ([], ""),
-) -> None:
-    """Show the rows as a table, with those by the data's own type last, and the data set's other
-    figures below."""
-    table = Table(title=title, caption=about, caption_justify="left")
-    table.add_column("questions about", no_wrap=True)
-    headings = ["number", "accuracy %", "95 % interval"]
-    floors = [name for name in ("majority", "question_only", "ceiling") if name in rows[0]]
-    for heading in headings + [name.replace("_", " ") + " %" for name in floors]:
-        table.add_column(heading, justify="right")
-    types, more = by_type
-    for number, row in enumerate([*rows, *types]):
-        if number == len(rows):
-            table.add_section()
-        table.add_row(
-            row["type"],
-            f"{row['questions']:,}",
-            f"{100 * row['accuracy']:.2f}",
-            f"{100 * row['low']:.2f} - {100 * row['high']:.2f}",
-            *(f"{100 * row[name]:.2f}" for name in floors),
+        Returns:
+            The rows, and a line about types without a row. Both are empty if the data have no such
+            types, or if `rows` has them.
+        """
+        results = self.results
+        types = {} if results.data.types == "question_type" else results.types("question_type")
+        names = sorted(types, key=lambda name: -types[name].questions)
+        shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
+        questions = sum(types[name].questions for name in rest)
+        more = (
+            f"{len(rest):,} more types, with {questions:,} questions: see the results file"
+            if rest
+            else ""
         )
-    console.print(table)
-    if more:
-        console.print(more)
-    for name, value in summary.items():
-        console.print(f"{name.replace('_', ' ')}: {value:.4f}")
+        return self._rows("question_type", shown), more
 
+    def _rows(self, column: str, names: Sequence[str | None]) -> list[dict[str, Any]]:
+        columns: dict[str, Sequence[float]] = {"accuracy": self.results.scores}
+        if self.floors:
+            columns |= {name: getattr(self.floors, name) for name in FLOORS}
+        values = {name: np.asarray(column) for name, column in columns.items()}
+        images = np.asarray(self.results.images)
+        types = np.asarray(self.results.keys(column), dtype=object)
+        rows = []
+        for name in names:
+            chosen = np.ones(len(images), dtype=bool) if name is None else types == name
+            interval = bootstrap_interval(values["accuracy"][chosen], images[chosen].tolist())
+            row = {"type": name or "overall", "questions": int(chosen.sum())}
+            row |= {column: float(value[chosen].mean()) for column, value in values.items()}
+            rows.append(row | interval._asdict())
+        return rows
 
-def write_report(
-    path: Path, rows: list[dict[str, Any]], evaluation: Evaluation, about: Any
-) -> None:
-    """Write as JSON: the rows, the data set's further figures, the accuracy by question type, and
-    precision, recall and F1 per answer."""
-    predicted = [prediction.answer for prediction in evaluation.predictions.values()]
-    references = [max(given, key=given.count) for given in evaluation.table["answers"].to_pylist()]
-    answers = {a: row._asdict() for a, row in per_answer(predicted, references).items()}
-    # JSON has no NaN: an undefined precision is null.
-    for row in answers.values():
-        row |= {name: None for name, value in row.items() if value != value}
-    content = {
-        "about": about,
-        "results": rows,
-        "summary": evaluation.summary(),
-        "question_types": {
-            name: mean._asdict() for name, mean in evaluation.types("question_type").items()
-        },
-        "answers": answers,
-    }
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    def print(self, console: Console) -> None:
+        """Show the rows as a table, with those by the data's own type last, and the data set's
+        other figures below."""
+        table = Table(
+            title=f"Accuracy on {self.split}", caption=self._caption(), caption_justify="left"
+        )
+        table.add_column("questions about", no_wrap=True)
+        headings = ["number", "accuracy %", "95 % interval"]
+        floors = FLOORS if self.floors else ()
+        for heading in headings + [name.replace("_", " ") + " %" for name in floors]:
+            table.add_column(heading, justify="right")
+        types, more = self.type_rows()
+        for number, row in enumerate([*self.rows, *types]):
+            if number == len(self.rows):
+                table.add_section()
+            table.add_row(
+                row["type"],
+                f"{row['questions']:,}",
+                f"{100 * row['accuracy']:.2f}",
+                f"{100 * row['low']:.2f} - {100 * row['high']:.2f}",
+                *(f"{100 * row[name]:.2f}" for name in floors),
+            )
+        console.print(table)
+        if more:
+            console.print(more)
+        for name, value in self.summary.items():
+            console.print(f"{name.replace('_', ' ')}: {value:.4f}")
+
+    def __str__(self) -> str:
+        console = Console(file=StringIO(), width=CONSOLE_WIDTH)
+        self.print(console)
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+    def _caption(self) -> str:
+        caption = f"95 % interval over {self.rows[0]['over']} (bootstrap)."
+        if self.floors:
+            caption += (
+                f" Floors: the most frequent training answer; the most frequent to the same "
+                f"question. Ceiling: the best that {self.answers} can reach; "
+                f"{self.floors.unanswerable} questions have no answer in it and count as wrong."
+            )
+        return caption
+
+    def write(self, folder: Path) -> None:
+        """Write `<split>.json` (the rows, the data set's further figures, the accuracy by question
+        type, and precision, recall and F1 per answer) and `<split>_predictions.jsonl`
+        (`Results.write`)."""
+        references = self.results.table["answers"].to_pylist()
+        most = [max(given, key=given.count) for given in references]
+        answers = {a: row._asdict() for a, row in per_answer(self.results.answers, most).items()}
+        # JSON has no NaN: an undefined precision is null.
+        for row in answers.values():
+            row |= {name: None for name, value in row.items() if value != value}
+        content = {
+            "about": self.about,
+            "results": self.rows,
+            "summary": self.summary,
+            "question_types": {
+                name: mean._asdict() for name, mean in self.results.types("question_type").items()
+            },
+            "answers": answers,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / f"{self.split}.json").write_text(text, encoding="utf-8")
+        self.results.write(folder / f"{self.split}_predictions.jsonl")
 
 
 def plot_curves(metrics: Path, target: Path) -> None:

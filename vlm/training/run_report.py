@@ -12,11 +12,9 @@ from rich.console import Console
 
 from vlm.datasets.vocabulary import vocabulary_in_words
 from vlm.evaluation.baselines import compute_floors
-from vlm.evaluation.report import plot_curves, print_report, report_rows, type_rows, write_report
+from vlm.evaluation.report import CONSOLE_WIDTH, Report, plot_curves
 from vlm.heads.multi_task import answering
 from vlm.training.finetuning.summary import parts_table
-
-CONSOLE_WIDTH = 110
 
 
 class RunReport(Callback):
@@ -82,37 +80,28 @@ class RunReport(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         evaluation = pl_module.evaluation
         limit = trainer.limit_predict_batches  # a float is a share, an int a number of batches
-        evaluation.finish(partial=not (isinstance(limit, float) and limit == 1))
+        results = evaluation.finish(partial=not (isinstance(limit, float) and limit == 1))
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.jsonl"
-            evaluation.write(path)
+            results.write(path)
             self.console.print(f"\nWrote the answers to {path}", soft_wrap=True)
 
     def _report(self, trainer: Trainer, pl_module: Any, split: str) -> None:
         if not trainer.is_global_zero:
             return
-        evaluation, data = pl_module.evaluation, pl_module.data
+        results, data = pl_module.evaluation.results, pl_module.data
         head = answering(pl_module.model.head)
         floors = compute_floors(
             data.table("train"),
-            evaluation.table,
+            results.table,
             None if head.vocabulary is None else head.vocabulary.answers,
             data.score,
             head.takes_choices,
         )
-        rows = report_rows(evaluation, floors)
-        about = (
-            f"95 % interval over {rows[0]['over']} (bootstrap). Floors: the most frequent training "
-            f"answer; the most frequent to the same question. Ceiling: the best that "
-            f"{describe_answers(pl_module)} can reach; {floors.unanswerable} questions have no "
-            f"answer in it and count as wrong."
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        title, by_type = f"Accuracy on {split}", type_rows(evaluation, floors)
-        print_report(rows, evaluation.summary(), title, about, self.console, by_type)
-        write_report(self.folder / f"{split}.json", rows, evaluation, pl_module.about)
-        evaluation.write(self.folder / f"{split}_predictions.jsonl")
+        report = Report(results, split, floors, describe_answers(pl_module), pl_module.about)
+        report.print(self.console)
+        report.write(self.folder)
         self._name_folder()
 
     def _name_folder(self) -> None:

@@ -20,7 +20,8 @@ from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
 from vlm.core.batch import Batch
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
-from vlm.evaluation.evaluation import Evaluation, Prediction
+from vlm.evaluation.evaluation import Evaluation
+from vlm.evaluation.results import Prediction
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
@@ -229,14 +230,12 @@ class VQATask(LightningModule):
         limit = trainer.limit_test_batches if stage == "test" else trainer.limit_val_batches
         # A number of batches is an int, a share of them a float: `1` is one batch, `1.0` is all.
         all_batches = isinstance(limit, float) and limit == 1
-        self.evaluation.finish(partial=trainer.sanity_checking or not all_batches)
-        scores = {"accuracy": self.evaluation.accuracy, "loss": self.evaluation.loss}
-        scores |= self.evaluation.heads()
+        results = self.evaluation.finish(partial=trainer.sanity_checking or not all_batches)
+        scores = {"accuracy": results.accuracy, "loss": self.evaluation.loss}
+        scores |= results.heads()
         if stage == "test":
-            scores |= {
-                f"accuracy/{name}": row.mean for name, row in self.evaluation.types().items()
-            }
-            scores |= self.evaluation.summary()
+            scores |= {f"accuracy/{name}": row.mean for name, row in results.types().items()}
+            scores |= results.summary()
         # Computed on the gathered answers, so every process has the same numbers already.
         self.log_dict(
             {f"{stage}_{name}": value for name, value in scores.items()},

@@ -45,18 +45,19 @@ class Record(NamedTuple):
     values: dict[str, Any]
 
 
-def read_records(path: str, columns: Set[str]) -> Iterator[Record]:
+def read_records(path: str, columns: Set[str], format: str | None = None) -> Iterator[Record]:
     """Rows of a file; `.gz` is unpacked.
 
     Args:
-        path: its ending names the format; JSON may be one object per line under any ending.
+        path: of the file; JSON may be one object per line under any ending.
         columns: names that are wanted; Parquet reads only these.
+        format: jsonl, json, csv, tsv or parquet; None for the one that the ending names.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: a file of another format, or one that cannot be read.
     """
-    format = file_format(path)
+    format = format or file_format(path)
     if format is None:
         check_is_text(path)
         raise DataError(

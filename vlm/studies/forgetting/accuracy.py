@@ -71,5 +71,6 @@ class Examiner:
             run(task, datamodule=self.data, verbose=False)
         model.eval()
         assert task.evaluation is not None
-        found = task.evaluation
+        assert task.evaluation.results is not None
+        found = task.evaluation.results
         return Exam(found.table["id"].to_pylist(), found.scores, found.images)

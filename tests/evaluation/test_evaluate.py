@@ -1,0 +1,163 @@
+"""Any file of answers gets the report that `vlm test` gives a model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+import vlm
+from vlm.cli.main import main
+from vlm.datasets import EasyVQA
+from vlm.datasets.errors import DataError
+
+CONFIG = str(ROOT / "configs/easy_vqa.yaml")
+
+
+def command(predictions: Path, data: Path, *more: str) -> list[str]:
+    return ["evaluate", str(predictions), "-c", CONFIG, f"--data.root={data}", *more]
+
+
+def saved(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_run_s_own_answers_get_the_figures_of_its_test(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(command(run / "test_predictions.jsonl", data, f"--output={tmp_path}"))
+    tested, found = saved(run / "test.json"), saved(tmp_path / "test.json")
+    assert 0 < tested["results"][0]["accuracy"] < 1
+    assert len(tested["results"]) == 3
+    assert found["results"] == tested["results"]
+    assert found["answers"] == tested["answers"]
+    assert found["question_types"] == tested["question_types"]
+    assert tested["summary"].items() <= found["summary"].items()
+    # Answers of a file are free text.
+    assert found["summary"].keys() - tested["summary"].keys() == {"exact_match", "anls"}
+    lines = (tmp_path / "test_predictions.jsonl").read_text()
+    assert lines == (run / "test_predictions.jsonl").read_text()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "36 of 36 test questions answered" in said
+    assert f"{100 * tested['results'][0]['accuracy']:.2f}" in said
+    assert str(tmp_path) in said
+
+
+def test_answers_without_probability_are_scored_too(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (run / "test_predictions.jsonl").read_text().splitlines()]
+    path = tmp_path / "others.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("question_id", "answer"), *((r["id"], r["answer"]) for r in rows)]
+        )
+    main(command(path, data))
+    folder = tmp_path / "others_scored"
+    found = saved(folder / "test.json")
+    assert found["results"] == saved(run / "test.json")["results"]
+    assert found["about"]["predictions"] == str(path)
+    for line in (folder / "test_predictions.jsonl").read_text().splitlines():
+        assert "probability" not in json.loads(line)
+    assert "probability" not in capsys.readouterr().out
+
+
+def answers(folder: Path, count: int, first: str = "red") -> Path:
+    """Answers to some test questions about colours: all red but the first."""
+    path = folder / "answers.csv"
+    rows = [f"test-{number},{'red' if number else first}" for number in range(count)]
+    path.write_text("\n".join(["id,answer", *rows]))
+    return path
+
+
+def test_a_part_is_scored_where_that_is_asked_for(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = answers(tmp_path, 9)
+    with pytest.raises(SystemExit) as stopped:
+        main(command(path, data))
+    assert "27 of the 36 test questions" in str(stopped.value.code)
+    assert not (tmp_path / "answers_scored").exists()
+    main(command(path, data, "--partial"))
+    assert "9 of 36 test questions answered" in " ".join(capsys.readouterr().out.split())
+    found = saved(tmp_path / "answers_scored/test.json")
+    assert found["results"][0]["questions"] == 9
+    assert (found["about"]["answered"], found["about"]["questions"]) == (9, 36)
+
+
+def test_in_python_it_is_the_same(data: Path, tmp_path: Path) -> None:
+    dataset = EasyVQA(data)
+    colors = [row["answers"][0] for row in dataset.table("test").slice(0, 9).to_pylist()]
+    report = vlm.evaluate(str(answers(tmp_path, 9, colors[0])), dataset, partial=True)
+    right = 1 + sum(color == "red" for color in colors[1:])
+    assert report.accuracy == pytest.approx(right / 9)
+    assert report.interval.low <= report.accuracy <= report.interval.high
+    assert f"{100 * right / 9:.2f}" in str(report)
+    assert "majority" in str(report)
+    assert list(tmp_path.iterdir()) == [tmp_path / "answers.csv"]
+
+
+def test_another_split_is_scored_where_that_is_asked_for(data: Path, tmp_path: Path) -> None:
+    dataset = EasyVQA(data)
+    path = tmp_path / "answers.json"
+    rows = dataset.table("validation").to_pylist()
+    path.write_text(json.dumps([{"id": row["id"], "answer": row["answers"][0]} for row in rows]))
+    report = vlm.evaluate(path, dataset, "validation", output=tmp_path / "new" / "folder")
+    assert report.accuracy == 1
+    assert (tmp_path / "new/folder/validation.json").is_file()
+    with pytest.raises(DataError, match="no test question has"):
+        vlm.evaluate(path, dataset)
+
+
+def test_the_file_itself_is_never_overwritten(data: Path, tmp_path: Path) -> None:
+    path = answers(tmp_path, 36).rename(tmp_path / "test_predictions.jsonl")
+    before = path.read_text()
+    with pytest.raises(ValueError, match="output"):
+        vlm.evaluate(path, EasyVQA(data), output=tmp_path)
+    assert path.read_text() == before
+
+
+def test_picked_answers_are_beside_floors_that_pick(data: Path, tmp_path: Path) -> None:
+    """The most frequent training answer among a question's choices, not of all."""
+    dataset = EasyVQA(data)
+    path = tmp_path / "picked.jsonl"
+    rows = dataset.table("test").to_pylist()
+    given = [{"id": row["id"], "answer": row["answers"][0]} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    free = vlm.evaluate(path, dataset)
+    assert "free text" in str(free)
+    assert free.summary["exact_match"] == 1
+    path.write_text("".join(json.dumps(row | {"choices": ["a"]}) + "\n" for row in given))
+    picked = vlm.evaluate(path, dataset, output=tmp_path)
+    assert "each question's choices" in " ".join(str(picked).split())
+    assert "exact_match" not in picked.summary
+    written = json.loads((tmp_path / "test_predictions.jsonl").read_text().splitlines()[0])
+    assert written["choices"] == rows[0]["choices"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--data.rot=x"], 2, "rot"),
+        (["--split=predict"], 2, "predict"),
+        (["--data.root=/nosuch"], 1, "/nosuch"),
+    ],
+)
+def test_a_wrong_option_ends_in_a_line(
+    more: list[str],
+    code: int,
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(command(answers(tmp_path, 36), data, *more))
+    message = capsys.readouterr().err + str(stopped.value.code)
+    assert said in message
+    assert "Traceback" not in message
+    assert (stopped.value.code == 2) == (code == 2)

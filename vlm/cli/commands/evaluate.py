@@ -1,0 +1,62 @@
+"""`vlm evaluate`: the scores of anybody's answers to the questions of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vlm.cli.data_only import read_data
+from vlm.evaluation.evaluate import evaluate
+from vlm.evaluation.report import CONSOLE_WIDTH
+
+EXAMPLES = """\
+examples:
+  vlm evaluate answers.csv -c configs/easy_vqa.yaml
+  vlm evaluate results.json -c configs/easy_vqa.yaml --data=configs/data/vqa_v2.yaml \\
+    --data.root=/data/vqa_v2 --split validation
+
+PREDICTIONS is a file of `vlm predict`, VQA's result format, lmms-eval's samples, or rows with an id
+and an answer as JSON, JSON Lines, CSV, TSV or Parquet. Further options are those of `vlm fit`.
+"""
+
+
+def evaluate_command(arguments: Sequence[str]) -> None:
+    """Run the command; a file that does not fit the data ends the process with 1."""
+    parser = argparse.ArgumentParser(
+        prog="vlm evaluate",
+        description="Score anybody's answers as `vlm test` scores a model's.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("predictions", type=Path, help="file of answers")
+    parser.add_argument("-c", "--config", required=True, help="a configuration of `vlm fit`")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="(default: test)"
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="score the questions that have an answer"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the results (default: PREDICTIONS_scored)"
+    )
+    given, options = parser.parse_known_args(arguments)
+    data = read_data("vlm evaluate", given.config, options).datamodule
+    output = given.output or given.predictions.with_name(f"{given.predictions.stem}_scored")
+    try:
+        report = evaluate(given.predictions, data, given.split, given.partial, output)
+    except (ValueError, OSError) as error:
+        sys.exit(f"vlm evaluate: {error}")
+    console = Console(width=CONSOLE_WIDTH, highlight=False, markup=False, emoji=False)
+    about = report.about
+    console.print(
+        f"{about['predictions']}: {about['matched']}; {about['answered']:,} of "
+        f"{about['questions']:,} {report.split} questions answered.",
+        soft_wrap=True,
+    )
+    report.print(console)
+    console.print(f"Results: {output}", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""Scoring of anybody's answers to the questions of a data set, without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlm.data.datamodule import Split, VQADataModule
+from vlm.evaluation.baselines import compute_floors
+from vlm.evaluation.predictions import read_predictions
+from vlm.evaluation.report import Report
+from vlm.evaluation.results import Results
+
+
+def evaluate(
+    predictions: str | Path,
+    dataset: VQADataModule,
+    split: Split = "test",
+    partial: bool = False,
+    output: str | Path | None = None,
+) -> Report:
+    """Score a file of answers as `vlm test` scores a model's.
+
+    Example:
+
+        report = vlm.evaluate("answers.csv", vlm.datasets.EasyVQA())
+        print(report)                             # the table of `vlm test`
+        print(report.accuracy, report.interval)
+
+    Args:
+        predictions: the file, in one of the formats of `read_predictions`.
+        dataset: whose questions are answered; its metric scores the answers.
+        split: of the data set.
+        partial: score the questions that have an answer, if others have none.
+        output: folder for `<split>.json` and `<split>_predictions.jsonl`; None writes nothing.
+
+    Returns:
+        The report. Its ceiling is the best that the annotators' own answers can reach, since the
+        file does not say which answers its author's model can give.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the split has no answers, or the file does not fit its questions; names file,
+            line, value and remedy.
+        ValueError: `output` holds the file itself under the name of one that would be written.
+    """
+    source = Path(predictions)
+    dataset.check_answers(split)
+    table = dataset.table(split)
+    read = read_predictions(source, table, split, partial)
+    results = Results(
+        read.table,
+        read.by_id,
+        dataset,
+        writes_text=not read.choices,
+        takes_choices=read.choices,
+    )
+    floors = compute_floors(
+        dataset.table("train"), read.table, None, dataset.score, choose=read.choices
+    )
+    about = {
+        "predictions": str(source),
+        "matched": read.matched,
+        "answered": len(read.table),
+        "questions": len(table),
+        "dataset": type(dataset).__name__,
+    }
+    answers = "the set of each question's choices" if read.choices else "free text"
+    report = Report(results, split, floors, answers, about)
+    if output is not None:
+        if source.resolve() == (Path(output) / f"{split}_predictions.jsonl").resolve():
+            raise ValueError(f"output: {source} would be overwritten; choose another folder.")
+        report.write(Path(output))
+    return report
