@@ -12,7 +12,8 @@ READY := $(VENV)/.dev
 .PHONY: train demo test test-all test-lowest fuzz lint bench build lock clean
 
 # Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
-INSTALL := pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes -r
+# The locks are complete, so nothing is resolved: pip before 23.3 reads `fsspec[http]` past the pin.
+INSTALL := pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --no-deps -r
 # "compat" puts this folder on the path: the default's import hook comes after a folder of the same
 # name, and a clone called `vlm` would hide the package from scripts beside it.
 INSTALL_VLM := pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
