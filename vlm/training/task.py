@@ -289,6 +289,5 @@ class VQATask(LightningModule):
 
 def batch_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     """A seed for one process's batch, in [0, 2^63); seeds of any two have nothing in common."""
-    return int(
-        np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1
-    )
+    sequence = np.random.SeedSequence((seed, epoch, batch, rank))
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
