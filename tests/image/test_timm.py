@@ -127,7 +127,9 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
 
     # Pretrained, with a timm that need not fetch: the weights come from a file.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    overlay = {"pretrained": True, "model_args": {"pretrained_cfg_overlay": {"file": str(path)}}}
+    # timm before 1.0.31 reads it as a file of the recipe's own format without `custom_load=False`.
+    file = {"file": str(path), "custom_load": False}
+    overlay = {"pretrained": True, "model_args": {"pretrained_cfg_overlay": file}}
     for source in (overlay, {"pretrained": str(path)}, {"pretrained": str(tmp_path)}):
         sizes = SMALL_VIT | source.get("model_args", {})
         pretrained = TimmEncoder("vit_tiny_patch16_224", **source | {"model_args": sizes})
