@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from vlm.cli.data_only import DataOnly
 from vlm.cli.error_messages import explain
-from vlm.cli.option_names import option_names
 from vlm.core.errors import ConfigError
 
 # Lightning and torch warn of odd values, which is their business.
@@ -74,6 +73,6 @@ def test_any_configuration_is_parsed_or_refused(
     path.write_bytes(content)
     _, error = tried(lambda: parser.parse_args(["fit", "-c", str(path)]), ConfigError)
     if error is not None:
-        said = explain(error, option_names())
+        said = explain(error)
         assert said
         assert len(said.splitlines()) <= 5

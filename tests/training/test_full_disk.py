@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import vlm.cli.commands.training as command
+import vlm.cli.training_command as command
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

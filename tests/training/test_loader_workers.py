@@ -35,7 +35,7 @@ def test_the_training_ends_and_says_why(
     assert seconds < 30
     assert re.search(f"^vlm: {CAUSES[name]}", ended.stderr, re.MULTILINE), ended.stderr
     # Of the traceback of the process that waited for it.
-    assert "vlm/cli/commands/training.py" not in ended.stderr, ended.stderr
+    assert "vlm/cli/training_command.py" not in ended.stderr, ended.stderr
 
 
 @pytest.mark.parametrize(("hard", "code"), [(200, 1), (1000, 0)])

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from vlm.cli.error_messages import explain
-from vlm.cli.option_names import option_names
 from vlm.cli.training_cli import VQACLI, ConciseParser
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
@@ -50,6 +49,6 @@ def read_data(command: str, config: str, options: Sequence[str]) -> DataOnly:
     try:
         return DataOnly(["fit", "-c", config, *options])
     except ConfigError as error:
-        message = explain(str(error), option_names())
+        message = explain(str(error))
         print(f"{command} ({config}): {message}", file=sys.stderr)
         sys.exit(2)

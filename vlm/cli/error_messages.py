@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import pydoc
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from vlm.core.validation import did_you_mean, nearest
-from vlm.fusion import Merge
 
 PART_MODULES = ("vlm.data", "vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
 SHORT_NAMES = (*PART_MODULES, "torch.optim", "lightning.pytorch.callbacks")
 """Whose classes need no module before their name."""
 
 
-def explain(message: str, known_options: Iterable[str]) -> str:
+def explain(message: str) -> str:
     """Shorten a parser's message to a line and add the name that was probably meant.
 
-    Args:
-        message: of the parser.
-        known_options: the options of the command, such as `trainer.max_epochs`.
+    Unknown options and classes do not come here: `vlm.cli.check` refuses them.
     """
     if "Did you mean" in message:  # the parser of a part knows its options, and has said it
         return _shorten(message)
-    if hint := _hint_of_merge(message):
-        return f"{_shorten(message)}. {hint}"
-    near = _nearest(message, list(known_options))
+    near = _nearest(message)
     return f"{_shorten(message)}.{did_you_mean(near)}" if near else _shorten(message)
 
 
@@ -54,11 +46,7 @@ def _shorten(message: str) -> str:
     return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
 
 
-def _nearest(message: str, known_options: list[str]) -> str | None:
-    if found := re.search(
-        r"(?:does not accept option|unrecognized arguments:) '?(?:--)?([\w.]+)", message
-    ):
-        return nearest(found[1], known_options)
+def _nearest(message: str) -> str | None:
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
         return nearest(found[1], re.findall(r"[\w-]+", found[2]))
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
@@ -77,19 +65,3 @@ def _public(module: str) -> list[str]:
     loaded: Any = importlib.import_module(module)
     folders = [name.removeprefix("vlm.") for name in PART_MODULES] if module == "vlm" else []
     return [*getattr(loaded, "__all__", dir(loaded)), *folders]
-
-
-def _hint_of_merge(message: str) -> str | None:
-    found = re.search(
-        r"Import path ([\w.]+) does not correspond to a subclass of Fusion|"
-        r'fusion":\s[^"]*Expected a dot import path string: (\w+)',
-        message,
-    )
-    path = found and (found[1] or f"vlm.fusion.{found[2]}")
-    asked = pydoc.locate(path) if path else None
-    if inspect.isclass(asked) and issubclass(asked, Merge):
-        return (
-            f"It is a merge, of two vectors: give it as --model.fusion=vlm.fusion.Pooled "
-            f"--model.fusion.merge={path}"
-        )
-    return None

@@ -30,6 +30,7 @@ from vlm.checkpoint.checkpoint import (
     packages_of,
     read_checkpoint,
 )
+from vlm.cli.check import check_names
 from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
 from vlm.cli.silence import silence
@@ -82,6 +83,7 @@ class VQACLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` of a `VQATask` on a `VQADataModule`."""
 
     def __init__(self, args: Sequence[str]) -> None:
+        check_names(args[0], args[1:])
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
         silence()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from vlm.checkpoint.checkpoint import load_weights
 from vlm.cli.error_messages import explain
-from vlm.cli.option_names import option_names
 from vlm.cli.training_cli import VQACLI
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import Split
@@ -57,7 +56,7 @@ def cache(arguments: Sequence[str]) -> None:
         cli = Untrained(["fit", "-c", given.config, *options])
         _fill(cli)
     except ConfigError as error:
-        print(f"vlm cache ({given.config}): {explain(str(error), option_names())}", file=sys.stderr)
+        print(f"vlm cache ({given.config}): {explain(str(error))}", file=sys.stderr)
         sys.exit(2)
     except READABLE as error:
         sys.exit(f"vlm cache: {error}")

@@ -14,7 +14,6 @@ import yaml
 from torch import nn
 
 from vlm.cli.error_messages import explain
-from vlm.cli.option_names import option_names
 from vlm.cli.training_cli import VQACLI, ConciseParser
 from vlm.core.errors import ConfigError
 from vlm.core.part import build
@@ -74,8 +73,7 @@ class Builder:
                 self.cli = _Untrained(["fit", f"--config={plan.base}", *settings])
         except ConfigError as error:
             raise PlanError(
-                f"{plan.path}: base {plan.base} with the overrides: "
-                f"{explain(str(error), option_names())}"
+                f"{plan.path}: base {plan.base} with the overrides: {explain(str(error))}"
             ) from error
 
     @property
@@ -101,7 +99,7 @@ class Builder:
                 config["model"]["fusion"] = fusion
                 made.append(self._variant(name, None, config, widths))
             except (ValueError, TypeError) as error:
-                reason = explain(str(error), [])
+                reason = explain(str(error))
                 raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
         for control in self.plan.controls:
             config = copy.deepcopy(base)
