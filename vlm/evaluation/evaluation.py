@@ -26,7 +26,7 @@ class Evaluation:
     Args:
         table: questions of the split.
         head: reads answers from its output.
-        data: says how an answer is scored.
+        dataset: says how an answer is scored.
 
     Attributes:
         predictions: of this process, by question id.
@@ -34,8 +34,8 @@ class Evaluation:
         loss: mean over questions, once finished; NaN where answers are unknown.
     """
 
-    def __init__(self, table: pa.Table, head: AnswerHead, data: VQADataModule) -> None:
-        self.table, self.head, self.data = table, head, data
+    def __init__(self, table: pa.Table, head: AnswerHead, dataset: VQADataModule) -> None:
+        self.table, self.head, self.dataset = table, head, dataset
         self.predictions: dict[str, Prediction] = {}
         self.results: Results | None = None
         self.loss = float("nan")
@@ -66,7 +66,7 @@ class Evaluation:
 
     def _watched(self, output: Any, questions: int) -> Sequence[float | None]:
         """The probability of the answer that the data set watches, for each question."""
-        answer, vocabulary = self.data.watched, self.head.vocabulary
+        answer, vocabulary = self.dataset.watched, self.head.vocabulary
         if answer is None or vocabulary is None or answer not in vocabulary.answers:
             return [None] * questions
         ranked = self.head.decode(output, len(vocabulary))
@@ -112,5 +112,5 @@ class Evaluation:
                 n for _, n in losses.values()
             )
         writes_text = isinstance(answering(self.head), Generation)
-        self.results = Results(answered, merged, self.data, writes_text, self.head.takes_choices)
+        self.results = Results(answered, merged, self.dataset, writes_text, self.head.takes_choices)
         return self.results

@@ -57,7 +57,7 @@ class Report:
             )
         self.results, self.split, self.floors = results, split, floors
         self.answers, self.about = answers, about
-        self.rows = self._rows(results.data.types, [None, *results.types()])
+        self.rows = self._rows(results.dataset.types, [None, *results.types()])
 
     @property
     def accuracy(self) -> float:
@@ -82,7 +82,7 @@ class Report:
             types, or if `rows` has them.
         """
         results = self.results
-        types = {} if results.data.types == "question_type" else results.types("question_type")
+        types = {} if results.dataset.types == "question_type" else results.types("question_type")
         names = sorted(types, key=lambda name: -types[name].questions)
         shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
         questions = sum(types[name].questions for name in rest)

@@ -45,7 +45,7 @@ class Results:
     Args:
         table: the questions that were answered.
         predictions: by question id, at least those of the table.
-        data: says how an answer is scored.
+        dataset: says how an answer is scored.
         writes_text: whether answers are written freely, so that the summary has exact match and
             ANLS too.
         takes_choices: whether answers are picked from each question's choices, so that the lines
@@ -60,17 +60,17 @@ class Results:
         self,
         table: pa.Table,
         predictions: Mapping[str, Prediction],
-        data: VQADataModule,
+        dataset: VQADataModule,
         writes_text: bool = False,
         takes_choices: bool = False,
     ) -> None:
-        self.table, self.data = table, data
+        self.table, self.dataset = table, dataset
         self.writes_text, self.takes_choices = writes_text, takes_choices
         self.predictions = {key: predictions[key] for key in table["id"].to_pylist()}
         self.scores: list[float] = []
         if table["answers"].null_count == 0:
             self.scores = [
-                data.score(answer, given)
+                dataset.score(answer, given)
                 for answer, given in zip(self.answers, table["answers"].to_pylist(), strict=True)
             ]
 
@@ -95,7 +95,7 @@ class Results:
         Args:
             column: of the questions; None for the one that the data set reports by.
         """
-        keys = self.keys(column or self.data.types)
+        keys = self.keys(column or self.dataset.types)
         if not self.scores or set(keys) == {NO_TYPE}:
             return {}
         return dict(sorted(accuracy_by(self.scores, keys).items()))
@@ -109,10 +109,10 @@ class Results:
         data set's further figures (`VQADataModule.summarize`); none without known answers."""
         if not self.scores:
             return {}
-        own = self.data.summarize(self.table, self.answers, self.scores)
+        own = self.dataset.summarize(self.table, self.answers, self.scores)
         watched = [p.watched for p in self.predictions.values() if p.watched is not None]
         if len(watched) == len(self.scores):
-            own |= self.data.summarize_watched(self.table, watched)
+            own |= self.dataset.summarize_watched(self.table, watched)
         return self.heads() | self._text() | own
 
     def heads(self) -> dict[str, float]:
@@ -123,7 +123,7 @@ class Results:
         given = self.table["answers"].to_pylist()
         return {
             f"{name}_accuracy": fmean(
-                self.data.score(prediction.by_head[name], answers)
+                self.dataset.score(prediction.by_head[name], answers)
                 for prediction, answers in zip(predictions, given, strict=True)
             )
             for name in predictions[0].by_head
