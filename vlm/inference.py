@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
+from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.features import Features
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive

@@ -16,13 +16,14 @@ import torch
 from demo_server import file_of, untrained
 from PIL import Image
 
+from vlm.core.compat import CompatibilityError, limit_sessions
 from vlm.demo import asker as asking
 from vlm.demo import uploads as uploading
 from vlm.demo.asker import Asker
 from vlm.demo.gate import Hosts
 from vlm.demo.page import build_page
 from vlm.demo.reader import Reader
-from vlm.demo.server import SESSIONS, application, limit_sessions
+from vlm.demo.server import SESSIONS, application
 from vlm.demo.uploads import Uploads
 from vlm.image.load import ImageError
 from vlm.inference import VQA
@@ -127,8 +128,8 @@ def test_sessions_are_limited_or_the_demo_does_not_start() -> None:
             page.state_holder[str(number)]
         assert len(messages) == len(page.state_holder.session_data) == SESSIONS
         del messages.max_size
-        with pytest.raises(ValueError, match="its sessions cannot be limited"):
-            limit_sessions(page)
+        with pytest.raises(CompatibilityError, match=r"gradio: got .*max_size"):
+            limit_sessions(page, SESSIONS)
         del page, messages
         gc.collect()
 

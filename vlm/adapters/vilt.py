@@ -228,6 +228,4 @@ def vilt_config(config: dict[str, Any]) -> Any:
     """transformers' configuration of plain data."""
     from transformers import ViltConfig
 
-    made = ViltConfig(**read_options(config))
-    made._attn_implementation = "eager"
-    return made
+    return ViltConfig(**read_options(config) | {"attn_implementation": "eager"})

@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._weights_only_unpickler import get_globals_in_pkl
 
+from vlm.core.compat import pickled_names
 from vlm.core.files import sha256, sync, whole_file
 
 SUFFIX = ".ckpt"
@@ -223,7 +223,7 @@ def _check_archive(path: Path, size: int) -> None:
         data = f"{files[0].filename.partition('/')[0]}/data.pkl" if files else ""
         if data not in names or archive.getinfo(data).file_size > LARGEST_CONFIG:
             raise ValueError(f"no data.pkl, or one of more than {LARGEST_CONFIG:,} bytes")
-        for name in get_globals_in_pkl(BytesIO(archive.read(data))):
+        for name in pickled_names()(BytesIO(archive.read(data))):
             if not _NAMED.fullmatch(name):
                 raise ValueError(f"it names {name}")
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace
 
+from vlm.core.compat import class_swaps
+
+_typehints = class_swaps()
 _discard_nested = _typehints.ActionTypeHint.discard_init_args_on_class_path_change
 
 

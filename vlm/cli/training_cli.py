@@ -35,6 +35,7 @@ from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
 from vlm.cli.silence import silence
 from vlm.cli.swap_defaults import start_swaps_from_defaults
+from vlm.core.compat import drop_signal_handlers
 from vlm.core.errors import ConfigError
 from vlm.core.part import check_parts
 from vlm.data.compatibility import check_fits
@@ -274,8 +275,7 @@ class VQACLI(LightningCLI):
             kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
         with trainer_options(config):
             trainer = super().instantiate_trainer(**kwargs)
-        # Lightning's handlers end a training with exit code 0, and nothing saved.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        drop_signal_handlers(trainer)
         check_processes(trainer, config.sync_batchnorm)
         return trainer
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from vlm.core.compat import tree_leaves
 
 SHOWN = 10
 """Questions that a message names."""

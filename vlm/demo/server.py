@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from vlm.core.compat import keep_in_memory, limit_sessions
 from vlm.demo.gate import MAX_BODY, Gate, Hosts
 from vlm.demo.page import ASSETS
 from vlm.demo.photo import MAX_BYTES
@@ -127,33 +128,16 @@ def application(
         theme=theme,
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
     )
-    limit_sessions(page)
+    # Both hold images.
+    limit_sessions(page, SESSIONS)
     return app
-
-
-def limit_sessions(page: gr.Blocks) -> None:
-    """Limit the sessions whose last values and unfetched results Gradio keeps: both hold images.
-
-    Raises:
-        ValueError: a Gradio that keeps them elsewhere.
-    """
-    try:
-        waiting = page._queue.pending_messages_per_session
-        # Read first, since setting a missing attribute would limit nothing.
-        _ = page.state_holder.capacity, waiting.max_size
-    except AttributeError as error:
-        raise ValueError(
-            f"gradio {gr.__version__}: its sessions cannot be limited ({error}); install the "
-            f"version of locks/dev.lock."
-        ) from error
-    page.state_holder.capacity = waiting.max_size = SESSIONS
 
 
 def _upload(uploads: Uploads) -> Callable[[Request], Awaitable[Response]]:
     async def upload(request: Request) -> Response:
         try:
             parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=8)
-            parser.spool_max_size = MAX_BODY  # all of it in memory
+            keep_in_memory(parser, MAX_BODY)
             form = await parser.parse()
             (file,) = (value for value in form.getlist("files") if isinstance(value, UploadFile))
             content = await file.read()

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from vlm.core.batch import Batch
 from vlm.core.choices import Choices, make_choices
 from vlm.core.clean_text import clean_text
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
 from vlm.heads.generation.head import CUT, Generation

@@ -18,6 +18,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from vlm.core.compat import hub_constants
+
 PATIENCE = 1.5
 """Seconds that a server may take to answer before it counts as out of reach."""
 REMEMBERED = 10.0
@@ -74,8 +76,7 @@ def _watch_sockets() -> None:
 @contextmanager
 def _hub_offline() -> Iterator[None]:
     """Inside, the hub's client reads its cache only. Threads may overlap."""
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     with _lock:
         _offline.append(constants.HF_HUB_OFFLINE)
         constants.HF_HUB_OFFLINE = True
@@ -105,8 +106,7 @@ def hub_access(
         FetchError: `name` is not to be had; says where it was looked for and what to do.
     """
     _check_open(name)
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     local = Path(name).is_dir()
     obstacle = None if local else _obstacle()
     try:
@@ -139,7 +139,6 @@ def check_hub(name: str, from_scratch: bool = False) -> None:
         FetchError: the model is neither in the cache nor can the hub be asked.
     """
     _check_open(name)
-    from huggingface_hub import constants
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     if Path(name).is_dir():
@@ -148,15 +147,14 @@ def check_hub(name: str, from_scratch: bool = False) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise FetchError(f"{name}: no name of a model on the hub ({_reason(error)}).") from error
-    folder = Path(constants.HF_HUB_CACHE, "models--" + name.replace("/", "--"), "snapshots")
+    folder = Path(hub_constants().HF_HUB_CACHE, "models--" + name.replace("/", "--"), "snapshots")
     if not folder.is_dir() and (obstacle := _obstacle()):
         advice = _not_here(obstacle, from_scratch)
         raise FetchError(f"{name}: the model could not be loaded; {advice}")
 
 
 def _not_here(obstacle: str, from_scratch: bool = False, cache: object = None) -> str:
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     more = ", or build from scratch with pretrained=False." if from_scratch else "."
     cache = cache or constants.HF_HUB_CACHE
     return f"looked in the cache {cache} only, since {obstacle}. {_ELSEWHERE}{more}"
@@ -210,8 +208,7 @@ def _reason(error: Exception) -> str:
 
 def _obstacle(url: str | None = None) -> str | None:
     """Why the hub, or the server of `url`, cannot be asked; None if it can."""
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     url = url or constants.ENDPOINT
     # The environment too: the constant is read once, when the hub's client is imported.
     switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""

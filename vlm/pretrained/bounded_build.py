@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+
+from vlm.core.compat import dispatch_mode, tree_flatten, tree_map_only
 
 SPARE = 600_000_000
 """Extra bytes, for one image and for layers that are removed after a model is built."""
@@ -14,7 +14,7 @@ TIMES = 4
 """Bytes for each of the weights': filling a layer at random makes more tensors of its size."""
 
 
-class Sparing(TorchDispatchMode):
+class Sparing(dispatch_mode()):  # type: ignore[misc]
     """Inside, a tensor larger than the remaining bytes is refused before it is made.
 
     Each operation first runs without memory, on the device "meta". New tensors (not those computed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from vlm.core.compat import copy_module_versions
 from vlm.core.files import sha256
 
 PACKAGE = "package:"
@@ -174,7 +175,7 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
         raise ValueError(misfit(source, lines))
     # Old versions of a module tell theirs beside the tensors; files need not have kept it.
     fitting = OrderedDict(weights)
-    fitting._metadata = own._metadata  # type: ignore[attr-defined]
+    copy_module_versions(own, fitting)
     module.load_state_dict(fitting)
 
 

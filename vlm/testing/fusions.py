@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
 
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import record_attention
 from vlm.fusion.base import Fusion, Merge

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.core.part import build
 from vlm.testing.fusions import emptied, padded, some_features

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
+from vlm.core.compat import tree_flatten, tree_map, tree_map_only, tree_unflatten
 from vlm.core.features import Features, as_features
 from vlm.core.part import Part, build
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vlm.core.compat import datasets_config, hub_constants
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.records import PICTURES_AT_ONCE, Record, arrow_records, file_format
 from vlm.pretrained.availability import hub_access
@@ -103,13 +104,13 @@ def _of_hub(path: str) -> Any:
     """A data set of the hub, or of the cache; `datasets` alone retries for minutes without a
     network."""
     import datasets
-    from huggingface_hub import constants
 
+    constants, config = hub_constants(), datasets_config()
     name, _, configuration = path.partition(":")
-    before = datasets.config.HF_HUB_OFFLINE  # fails if this switch is gone
-    with hub_access(name, what="data set", cache=datasets.config.HF_DATASETS_CACHE):
-        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
+    before = config.HF_HUB_OFFLINE
+    with hub_access(name, what="data set", cache=config.HF_DATASETS_CACHE):
+        config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
         try:
             return datasets.load_dataset(name, configuration or None)
         finally:
-            datasets.config.HF_HUB_OFFLINE = before
+            config.HF_HUB_OFFLINE = before

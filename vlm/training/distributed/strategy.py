@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from vlm.core.compat import forking_launcher, saves_pieces
 from vlm.core.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def check_strategy(strategy: Any, callbacks: Any) -> None:
     """
     if not isinstance(strategy, ModelParallelStrategy):
         return
-    if strategy._save_distributed_checkpoint:
+    if saves_pieces(strategy):
         raise ConfigError(
             "trainer.strategy: got save_distributed_checkpoint=true; wanted false: a "
             "checkpoint of vlm is one file, which `vlm.load` reads."
@@ -73,7 +73,7 @@ def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
     Raises:
         ConfigError: they have not, or `sync_batchnorm` is on for CPUs.
     """
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+    if isinstance(trainer.strategy.launcher, forking_launcher()):
         raise ConfigError(
             "trainer.strategy: got one that forks or spawns its processes; expected one that "
             "starts programs, such as ddp."

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
+from vlm.core.compat import spare_this_process
 from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
 from vlm.training.fault_tolerance.finite import Health
@@ -207,9 +207,7 @@ class Guard(Checkpoint):
     def _end_if(self, stop: bool, trainer: Trainer) -> None:
         if not stop:
             return
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-            # Lightning kills this process if it sees one of its children end with an exit code.
-            trainer.strategy.launcher.procs.clear()
+        spare_this_process(trainer)
         more = "" if self.resumes else f" with --ckpt_path={self.folder.path / LAST}"
         raise Preempted(
             f"stopped by {self.signal.received or 'a signal to another process'} after step "

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from vlm.core.compat import batch_norm
 from vlm.core.lora import LoRA, add_lora
 from vlm.model import PARTS, VQAModel
 
@@ -227,4 +227,4 @@ def keep_statistics(model: VQAModel, tuning: Tuning) -> None:
 
 
 def _normalisations(part: nn.Module) -> list[nn.Module]:
-    return [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    return [module for module in part.modules() if isinstance(module, batch_norm())]

@@ -1,0 +1,257 @@
+"""Every reach into the private parts of another library, with a check that fails loudly.
+
+A private name may go with any release, and an assignment to a name that is gone changes nothing,
+silently. So each reach is a function here that looks for what it needs first, and upper bounds in
+`pyproject.toml` keep out the releases that were never tried.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
+
+SUPPORTED = {
+    "gradio": "6.31 to 6.x",
+    "huggingface_hub": "1.33 to 2.x",
+    "datasets": "4.0 to 5.x",
+    "jsonargparse": "4.53",
+    "lightning": "2.6.6 to 2.6.x",
+    "starlette": "1.x",
+    "torch": "2.11 to 2.x",
+}
+"""The versions of each library whose private parts are known."""
+CHECKS: dict[str, Callable[..., Any]] = {}
+"""Every reach by its name; each raises `CompatibilityError` if its library has changed."""
+
+
+class CompatibilityError(ImportError):
+    """Another library no longer has a private part that vlm needs.
+
+    The message names the library, what is gone, the version found and the supported ones.
+    """
+
+
+def reaches_into(library: str) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
+    """Make a function a check in `CHECKS`, whose failures become a `CompatibilityError`.
+
+    It runs without arguments too.
+
+    Args:
+        library: the package's name, a key of `SUPPORTED`.
+    """
+
+    def decorate(find: Callable[..., Found]) -> Callable[..., Found]:
+        @wraps(find)
+        def found(*args: Any) -> Found:
+            try:
+                return find(*args)
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] == library:
+                    try:
+                        importlib.import_module(library)
+                    except ModuleNotFoundError:
+                        raise error from None  # an extra that is not installed
+                raise _changed(library, error) from error
+            except (ImportError, AttributeError, TypeError) as error:
+                raise _changed(library, error) from error
+
+        CHECKS[find.__name__] = found
+        return found
+
+    return decorate
+
+
+def _changed(library: str, error: Exception) -> CompatibilityError:
+    version = importlib.metadata.version(library)
+    return CompatibilityError(
+        f"{library}: got version {version}, which has changed a private part ({error}); expected "
+        f"{SUPPORTED[library]}. Install one of these versions, or a newer vlm."
+    )
+
+
+# torch
+
+
+@reaches_into("torch")
+def trees() -> Any:
+    """torch's functions on nested containers of tensors."""
+    from torch.utils import _pytree
+
+    for name in ("tree_flatten", "tree_leaves", "tree_map", "tree_map_only", "tree_unflatten"):
+        getattr(_pytree, name)
+    return _pytree
+
+
+def __getattr__(name: str) -> Any:
+    """`tree_map` and its like as names of this module, which itself imports no library."""
+    if name.startswith("tree_"):
+        return getattr(trees(), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@reaches_into("torch")
+def pickled_names() -> Callable[[Any], set[str]]:
+    """torch's function that lists the names in a pickle without running it."""
+    from torch._weights_only_unpickler import get_globals_in_pkl
+
+    return get_globals_in_pkl
+
+
+@reaches_into("torch")
+def dispatch_mode() -> type:
+    """torch's base class of what sees every operation."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    _ = TorchDispatchMode._should_skip_dynamo, TorchDispatchMode.__torch_dispatch__
+    return TorchDispatchMode
+
+
+@reaches_into("torch")
+def batch_norm() -> type:
+    """The base class of torch's batch normalisations."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return _BatchNorm
+
+
+@reaches_into("torch")
+def _versions_of_modules() -> None:
+    from torch import nn
+
+    _ = nn.Linear(1, 1).state_dict()._metadata  # type: ignore[attr-defined]
+
+
+def copy_module_versions(state: Mapping[str, Any], into: Any) -> None:
+    """Give a state dict the versions of modules that another has beside its tensors."""
+    _versions_of_modules()
+    into._metadata = state._metadata  # type: ignore[attr-defined]
+
+
+# Hugging Face
+
+
+@reaches_into("huggingface_hub")
+def hub_constants() -> Any:
+    """The hub client's settings, of which `HF_HUB_OFFLINE` may be assigned."""
+    from huggingface_hub import constants
+
+    _ = constants.HF_HUB_OFFLINE, constants.HF_HUB_CACHE, constants.ENDPOINT
+    if "HF_HUB_OFFLINE" not in constants.is_offline_mode.__code__.co_names:
+        raise AttributeError("is_offline_mode does not read HF_HUB_OFFLINE")
+    return constants
+
+
+@reaches_into("datasets")
+def datasets_config() -> Any:
+    """The settings of `datasets`, of which `HF_HUB_OFFLINE` may be assigned."""
+    from datasets import config
+
+    _ = config.HF_HUB_OFFLINE, config.HF_DATASETS_CACHE
+    return config
+
+
+# jsonargparse
+
+
+@reaches_into("jsonargparse")
+def class_swaps() -> Any:
+    """The module of jsonargparse that decides which arguments a swapped class keeps."""
+    from jsonargparse import _typehints
+
+    _ = _typehints.discard_init_args_on_class_path_change
+    _ = _typehints.ActionTypeHint.discard_init_args_on_class_path_change
+    _ = _typehints.subclass_spec_as_namespace
+    return _typehints
+
+
+# Lightning
+
+
+@reaches_into("lightning")
+def _signal_connector() -> None:
+    from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+    _ = _SignalConnector.register_signal_handlers
+
+
+def drop_signal_handlers(trainer: Any) -> None:
+    """Keep Lightning from handling signals: its handlers exit with code 0 and save nothing."""
+    _signal_connector()
+    trainer._signal_connector.register_signal_handlers = lambda: None
+
+
+@reaches_into("lightning")
+def _script_launcher() -> Any:
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    return _SubprocessScriptLauncher
+
+
+def spare_this_process(trainer: Any) -> None:
+    """Keep Lightning from killing this process when a program that it started ends with an error
+    code."""
+    if isinstance(trainer.strategy.launcher, _script_launcher()):
+        trainer.strategy.launcher.procs.clear()
+
+
+@reaches_into("lightning")
+def forking_launcher() -> type:
+    """The launcher that forks or spawns its processes."""
+    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+    return _MultiProcessingLauncher
+
+
+@reaches_into("lightning")
+@cache
+def _sharded_checkpoints() -> None:
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    _ = ModelParallelStrategy()._save_distributed_checkpoint
+
+
+def saves_pieces(strategy: Any) -> bool:
+    """Whether a `ModelParallelStrategy` writes a checkpoint in pieces."""
+    _sharded_checkpoints()
+    return bool(strategy._save_distributed_checkpoint)
+
+
+# Gradio and its server
+
+
+@reaches_into("gradio")
+def _session_limits(page: Any = None) -> Any:
+    if page is None:
+        import gradio
+
+        page = gradio.Blocks()
+    _ = page.state_holder.capacity, page._queue.pending_messages_per_session.max_size
+    return page._queue.pending_messages_per_session
+
+
+def limit_sessions(page: Any, sessions: int) -> None:
+    """Limit the sessions whose last values and unfetched results Gradio keeps.
+
+    Args:
+        page: `gradio.Blocks`.
+        sessions: at most; the oldest goes first.
+    """
+    page.state_holder.capacity = _session_limits(page).max_size = sessions
+
+
+@reaches_into("starlette")
+def _spooled_forms() -> None:
+    from starlette.formparsers import MultiPartParser
+
+    _ = MultiPartParser.spool_max_size
+
+
+def keep_in_memory(parser: Any, most: int) -> None:
+    """Let starlette's parser of forms write no temporary file below `most` bytes."""
+    _spooled_forms()
+    parser.spool_max_size = most
