@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import vlm
 from vlm.core import compat
@@ -46,6 +51,15 @@ def test_a_module_that_is_gone_differs_from_a_library_that_is_missing() -> None:
     with pytest.raises(CompatibilityError, match=r"torch: got version .*no_such_module"):
         reaches_into("torch")(find)()
     del CHECKS["find"]
+
+
+def test_the_supported_versions_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    found = {canonicalize_name(r.name): r.specifier for r in map(Requirement, chain(*groups))}
+    for library, versions in SUPPORTED.items():
+        if library != "starlette":  # Gradio's
+            assert found[canonicalize_name(library)] == SpecifierSet(versions)
 
 
 def private_imports(tree: ast.AST) -> list[str]:

@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 Found = TypeVar("Found")
 
 SUPPORTED = {
-    "gradio": "6.31 to 6.x",
-    "huggingface_hub": "1.33 to 2.x",
-    "datasets": "4.0 to 5.x",
-    "jsonargparse": "4.53",
-    "lightning": "2.6.6 to 2.6.x",
-    "starlette": "1.x",
-    "torch": "2.11 to 2.x",
+    "datasets": ">=4.0,<6",
+    "gradio": ">=6.31,<7",
+    "huggingface_hub": ">=1.33,<3",
+    "jsonargparse": ">=4.53,<4.54",
+    "lightning": ">=2.6.6,<2.7",
+    "starlette": ">=1.0,<2",
+    "torch": ">=2.14,<3",
 }
-"""The versions of each library whose private parts are known."""
+"""The versions of each library whose private parts are known, as in `pyproject.toml`."""
 CHECKS: dict[str, Callable[..., Any]] = {}
 """Every reach by its name; each raises `CompatibilityError` if its library has changed."""
 
