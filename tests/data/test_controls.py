@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -71,6 +72,14 @@ def test_each_control_takes_one_side_away(data: Path, cache: bool) -> None:
                 assert after.words_mask.all(), "a row without words would hide the picture too"
             if control != "image_only":
                 torch.testing.assert_close(before.words, after.words)
+
+
+def test_each_of_two_pictures_gets_the_other() -> None:
+    images = ["a.png", "b.png", "a.png"]
+    table = pa.table({"image": images, "question": ["what is it?"] * 3})
+    for seed in range(3):
+        shuffled = controlled(table, "image_shuffled", seed)["image"].to_pylist()
+        assert shuffled == ["b.png", "a.png", "b.png"]
 
 
 def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
