@@ -57,6 +57,11 @@ class Answer:
         warnings: why the answer may not be worth much, one sentence each.
         is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
             answer: `text` and `probability` mean nothing.
+
+    Example:
+        >>> answer = vlm.load("my_model").answer("photo.png", "what color is it?", top_k=2)
+        >>> answer.top[0] == (answer.text, answer.probability), answer.warnings, answer.is_guess
+        (True, (), False)
     """
 
     text: str
@@ -88,6 +93,14 @@ class VQA:
     Args:
         model: in evaluation mode.
         about: which run made it.
+
+    Example:
+        >>> vqa = vlm.load("my_model")
+        >>> vqa.answer("photo.png", "what color is it?").text in ("red", "blue")
+        True
+        >>> answers = vqa.answer(["photo.png"] * 2, ["what color is it?", "is it what?"])
+        >>> len(answers)
+        2
     """
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:

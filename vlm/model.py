@@ -31,6 +31,14 @@ class VQAModel(nn.Module):
 
     Raises:
         ValueError: widths of neighbouring parts differ.
+
+    Example:
+        >>> image, text = vlm.image.ConvNet(), vlm.text.BagOfWords(["what", "color", "is", "it"])
+        >>> fusion = vlm.fusion.CrossAttention(image.dim, text.dim)
+        >>> head = vlm.heads.Classification(fusion.out_dim, ["red", "blue"])
+        >>> model = vlm.VQAModel(image, text, fusion, head)
+        >>> model.config["fusion"]["class_path"]
+        'vlm.fusion.CrossAttention'
     """
 
     def __init__(

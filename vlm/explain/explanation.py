@@ -35,6 +35,11 @@ class Explanation:
         image_size: (width, height) of the photo in pixels; (1, 1) for region features.
         method: the method's name.
         seconds: that the explanation took.
+
+    Example:
+        >>> found = vlm.explain.explain(vlm.load("my_model"), "photo.png", "what color is it?")
+        >>> found.grid, found.patches.shape, found.word_patch.shape
+        ((4, 4), (16,), (4, 16))
     """
 
     question: str

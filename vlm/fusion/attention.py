@@ -53,6 +53,15 @@ class RecordsAttention(nn.Module):
     Attributes:
         recorder: None, or a list that `forward` appends its weights to. `record_attention`
             sets it, for its thread; nothing is computed or kept otherwise.
+
+    Example:
+        >>> fusion = vlm.fusion.CrossAttention(image_dim=64, text_dim=32, num_heads=4)
+        >>> with vlm.fusion.record_attention(fusion) as maps:
+        ...     fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> isinstance(fusion.layers[0].words_to_patches, vlm.fusion.RecordsAttention)
+        True
+        >>> maps["layers.0.words_to_patches"][0].shape
+        torch.Size([2, 4, 7, 49])
     """
 
     recorder = RECORDER
@@ -149,6 +158,12 @@ class Attention(nn.Module):
 
     Attributes:
         trace: None, or the list that `trace_attention` collects in.
+
+    Example:
+        >>> attention = vlm.fusion.Attention(query_dim=48, context_dim=64, num_heads=4)
+        >>> words, patches = torch.randn(2, 7, 48), torch.randn(2, 49, 64)
+        >>> attention(words, patches, torch.ones(2, 49, dtype=torch.bool)).shape
+        torch.Size([2, 7, 48])
     """
 
     trace = TRACE
@@ -221,6 +236,12 @@ class CrossModalAttention(Attention, RecordsAttention):
         query_dim, context_dim, num_heads, dropout: as for `Attention`.
         words_last: the context is the words and the queries are patches, so the recorded weights
             are turned to (words, patches).
+
+    Example:
+        >>> attention = vlm.fusion.CrossModalAttention(query_dim=48, context_dim=64, num_heads=4)
+        >>> words, patches = torch.randn(2, 7, 48), torch.randn(2, 49, 64)
+        >>> attention(words, patches, torch.ones(2, 49, dtype=torch.bool)).shape
+        torch.Size([2, 7, 48])
     """
 
     def __init__(
@@ -253,6 +274,12 @@ class QueryAttention(Attention, RecordsAttention):
 
     Args:
         query_dim, context_dim, num_heads, dropout: as for `Attention`.
+
+    Example:
+        >>> attention = vlm.fusion.QueryAttention(query_dim=48, context_dim=64, num_heads=4)
+        >>> queries, patches = torch.randn(2, 7, 48), torch.randn(2, 49, 64)
+        >>> attention(queries, patches, torch.ones(2, 49, dtype=torch.bool)).shape
+        torch.Size([2, 7, 48])
     """
 
     def forward(

@@ -31,6 +31,12 @@ class BAN(Fusion):
         counter: counts the objects that each glimpse looks at, a patch by the word that looks at it
             most; its relu(linear_g(counts)) is added to every word with the glimpse. The image must
             have boxes then.
+
+    Example:
+        >>> fusion = vlm.fusion.BAN(image_dim=64, text_dim=32, out_dim=48, glimpses=2)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 7 x 48, 7 real), torch.Size([2, 48]))
     """
 
     def __init__(

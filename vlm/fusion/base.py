@@ -22,6 +22,17 @@ class Merge(Part, ABC):
     Attributes:
         x_dim, y_dim: widths that come in.
         out_dim: width that goes out.
+
+    Example:
+        >>> class Difference(vlm.fusion.Merge):
+        ...     def __init__(self, x_dim, y_dim, out_dim=256):
+        ...         super().__init__(x_dim, y_dim, out_dim)
+        ...         self.x = torch.nn.Linear(x_dim, out_dim)
+        ...         self.y = torch.nn.Linear(y_dim, out_dim)
+        ...     def merge(self, x, y):
+        ...         return self.x(x) - self.y(y)
+        >>> Difference(64, 32)(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 256])
     """
 
     def __init__(self, x_dim: int, y_dim: int, out_dim: int) -> None:
@@ -74,6 +85,19 @@ class Fusion(Part, ABC):
         out_dim: width that goes out.
         patches_first: True for a class whose tokens are patches, then words.
         needs_boxes: True for a fusion that cannot do without `image.boxes`.
+
+    Example:
+        >>> class Gated(vlm.fusion.Fusion):
+        ...     def __init__(self, image_dim, text_dim, out_dim=128):
+        ...         super().__init__(image_dim, text_dim, out_dim)
+        ...         self.patches = torch.nn.Linear(image_dim, out_dim)
+        ...         self.gate = torch.nn.Linear(text_dim, out_dim)
+        ...     def fuse(self, image, text):
+        ...         patches = self.patches(image.zero_padding().tokens)
+        ...         gate = self.gate(text.pooled).sigmoid()[:, None]
+        ...         return vlm.Features(patches * gate, image.mask)
+        >>> Gated(64, 32)(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        Features(2 x 49 x 128, 49 real)
     """
 
     patches_first: ClassVar[bool] = False

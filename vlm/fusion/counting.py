@@ -35,6 +35,12 @@ class ObjectCounter(Part):
         objects: of the patches, the so many with the highest logits are looked at; no more are
             counted.
         pieces: of each learnt function.
+
+    Example:
+        >>> counter = vlm.fusion.ObjectCounter(objects=10)
+        >>> logits, boxes = torch.randn(2, 36), torch.rand(2, 36, 4)
+        >>> counter(logits, boxes, torch.ones(2, 36, dtype=torch.bool)).shape
+        torch.Size([2, 11])
     """
 
     def __init__(self, objects: int = 10, pieces: int = 16) -> None:

@@ -26,6 +26,12 @@ class DFAF(Fusion):
         num_layers: number of pairs of flows.
         num_heads: attention heads; divides `out_dim`.
         dropout: share dropped from attention weights and before the layers' outputs in training.
+
+    Example:
+        >>> fusion = vlm.fusion.DFAF(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
     def __init__(

@@ -32,6 +32,12 @@ class FiLM(Fusion):
         image_dim, text_dim: widths that come in.
         out_dim: width of the blocks and of the result; 128 in the paper.
         num_layers: number of blocks; 4 in the paper.
+
+    Example:
+        >>> fusion = vlm.fusion.FiLM(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 49 x 48, 49 real), torch.Size([2, 48]))
     """
 
     def __init__(

@@ -36,6 +36,12 @@ class GlimpseAttention(Fusion):
         mlp_dim: width of a hidden layer between the score's own out_dim and the glimpses.
         counter: counts the objects that the first glimpse looks at; adds relu(linear(counts)) to
             `pooled`. The image must have boxes then.
+
+    Example:
+        >>> fusion = vlm.fusion.GlimpseAttention(image_dim=64, text_dim=32, glimpses=2)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 1 x 256, 1 real), torch.Size([2, 256]))
     """
 
     def __init__(
@@ -92,6 +98,12 @@ class StackedAttention(Fusion):
         hops: number of looks.
         score: makes the merge of each look; its out_dim is set to 1. None is the paper's
             perceptron, a `ConcatMLP` with one hidden layer of 256 and tanh.
+
+    Example:
+        >>> fusion = vlm.fusion.StackedAttention(image_dim=64, text_dim=32, out_dim=48, hops=2)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 1 x 48, 1 real), torch.Size([2, 48]))
     """
 
     def __init__(

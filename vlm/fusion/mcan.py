@@ -39,6 +39,12 @@ class MCAN(Fusion):
             each by the SA layer of its own depth.
         dropout: share dropped in training from attention weights, hidden layers and residual
             branches.
+
+    Example:
+        >>> fusion = vlm.fusion.MCAN(image_dim=64, text_dim=32, out_dim=48, dim=32)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
     def __init__(
@@ -164,6 +170,11 @@ class AttentionalReduction(nn.Module):
         hidden_dim: hidden width of the MLP.
         glimpses: number of weighted sums.
         dropout: share of the hidden layer dropped in training, in [0, 1).
+
+    Example:
+        >>> reduction = vlm.fusion.AttentionalReduction(dim=64, out_dim=48, hidden_dim=32)
+        >>> reduction(torch.randn(2, 7, 64), torch.ones(2, 7, dtype=torch.bool)).shape
+        torch.Size([2, 48])
     """
 
     def __init__(

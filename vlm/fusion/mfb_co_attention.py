@@ -25,6 +25,12 @@ class MFBCoAttention(Fusion):
         order: length of the chain of the last merge: 1 = MFB, 2 = MFH.
         glimpses: number of attention maps over the words, and of those over the patches.
         dropout: share of the bilinear products dropped in training, in [0, 1).
+
+    Example:
+        >>> fusion = vlm.fusion.MFBCoAttention(image_dim=64, text_dim=32, out_dim=48, hidden_dim=16)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 1 x 48, 1 real), torch.Size([2, 48]))
     """
 
     def __init__(

@@ -33,6 +33,12 @@ class ModalityAttention(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         out_dim: width of both projections and of the result.
+
+    Example:
+        >>> fusion = vlm.fusion.ModalityAttention(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 1 x 48, 1 real), torch.Size([2, 48]))
     """
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int = 256) -> None:
@@ -62,6 +68,12 @@ class DeepSets(Fusion):
             weighted elements.
         attention_dim: hidden width of the attention; None for no attention.
         dropout: share dropped after each hidden layer in training, in [0, 1).
+
+    Example:
+        >>> fusion = vlm.fusion.DeepSets(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 1 x 48, 1 real), torch.Size([2, 48]))
     """
 
     def __init__(

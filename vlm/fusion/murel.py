@@ -45,6 +45,14 @@ class MuRel(Fusion):
             each region counts as the whole picture (0, 0, 1, 1).
         aggregation: over the regions j that region i is paired with.
         last_merge: of all of them at last with the question, likewise; None for one like `merge`.
+
+    Example:
+        >>> from functools import partial
+        >>> block = partial(vlm.fusion.Block, hidden_dim=32, chunks=4)
+        >>> fusion = vlm.fusion.MuRel(64, 32, out_dim=64, merge=block, pairwise_merge=block)
+        >>> regions = vlm.Features(torch.randn(2, 9, 64), boxes=torch.rand(2, 9, 4))
+        >>> fusion(regions, torch.randn(2, 7, 32))
+        Features(2 x 9 x 64, 9 real)
     """
 
     def __init__(

@@ -24,6 +24,12 @@ class ParallelCoAttention(Fusion):
         out_dim: width of words and patches inside and of the result.
         hidden_dim: width in which words and patches are scored, k in the paper.
         dropout: share of the attended sum dropped in training, in [0, 1).
+
+    Example:
+        >>> fusion = vlm.fusion.ParallelCoAttention(64, 32, out_dim=48, hidden_dim=32)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
     def __init__(

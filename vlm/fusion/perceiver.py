@@ -34,6 +34,12 @@ class GatedCrossAttention(Fusion):
         num_layers: gated layers.
         num_heads: attention heads, of resampler and gated layers; divides `out_dim`.
         dropout: share dropped from attention weights and residual branches in training.
+
+    Example:
+        >>> fusion = vlm.fusion.GatedCrossAttention(64, 32, out_dim=48, latents=8)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 7 x 48, 7 real), torch.Size([2, 48]))
     """
 
     def __init__(
@@ -85,6 +91,11 @@ class PerceiverResampler(nn.Module):
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         dropout: share dropped from attention weights and residual branches in training.
+
+    Example:
+        >>> resampler = vlm.fusion.PerceiverResampler(dim=64, latents=8, num_layers=1)
+        >>> resampler(torch.randn(2, 49, 64), torch.ones(2, 49, dtype=torch.bool)).shape
+        torch.Size([2, 8, 64])
     """
 
     def __init__(

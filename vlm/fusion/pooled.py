@@ -16,6 +16,13 @@ class Pooled(Fusion):
     Args:
         image_dim, text_dim: widths that come in.
         merge: makes the merge from (image_dim, text_dim): a class or a partial of one.
+
+    Example:
+        >>> from functools import partial
+        >>> merge = partial(vlm.fusion.MLB, out_dim=48)
+        >>> fusion = vlm.fusion.Pooled(image_dim=64, text_dim=32, merge=merge)
+        >>> fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        Features(2 x 1 x 48, 1 real)
     """
 
     def __init__(self, image_dim: int, text_dim: int, merge: MergeFactory = Product) -> None:

@@ -27,6 +27,12 @@ class Projector(Fusion):
         image_dim, text_dim: widths that come in.
         out_dim: width of the hidden layers and of the result.
         num_layers: number of linear layers that the patches go through.
+
+    Example:
+        >>> fusion = vlm.fusion.Projector(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
     patches_first: ClassVar[bool] = True

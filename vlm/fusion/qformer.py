@@ -37,6 +37,12 @@ class QFormer(Fusion):
         num_heads: attention heads; divides `out_dim`.
         cross_every: one layer in so many attends to the patches; 2 in the paper.
         dropout: share dropped from attention weights and residual branches in training.
+
+    Example:
+        >>> fusion = vlm.fusion.QFormer(image_dim=64, text_dim=32, out_dim=48, queries=8)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 15 x 48, 15 real), torch.Size([2, 48]))
     """
 
     def __init__(

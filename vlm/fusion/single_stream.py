@@ -32,6 +32,12 @@ class SingleStream(Fusion):
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights, hidden layers and residual
             branches.
+
+    Example:
+        >>> fusion = vlm.fusion.SingleStream(image_dim=64, text_dim=32, out_dim=48)
+        >>> fused = fusion(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
+        >>> fused, fused.pooled.shape
+        (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
     def __init__(

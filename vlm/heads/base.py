@@ -59,6 +59,14 @@ class AnswerHead(Part, ABC):
         takes_choices: whether it answers from `Batch.choices`.
         text_dim: width of the encoded choices that it reads; None where it reads none, or their
             texts alone.
+
+    Example:
+        >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
+        >>> isinstance(head, vlm.heads.AnswerHead)
+        True
+        >>> head.encode_targets([["yes"] * 3, ["red", "blue"]]).counts
+        tensor([[3., 0., 0.],
+                [0., 0., 1.]])
     """
 
     encode_targets: TargetEncoder

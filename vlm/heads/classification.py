@@ -45,10 +45,12 @@ class Classification(AnswerHead):
         ValueError: a width that is not positive, no answers or one twice, an unknown loss.
 
     Example:
-        >>> head = Classification(in_dim=16, answers=["yes", "no", "red"])
-        >>> fused = vlm.Features(torch.randn(2, 5, 16))
-        >>> head(fused, batch).shape
+        >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
+        >>> logits = head(vlm.Features(torch.randn(2, 7, 64)), batch=None)
+        >>> logits.shape
         torch.Size([2, 3])
+        >>> [len(ranked) for ranked in head.decode(logits, top_k=2)]
+        [2, 2]
     """
 
     vocabulary: AnswerVocabulary

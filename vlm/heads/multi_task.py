@@ -41,6 +41,12 @@ class MultiTask(AnswerHead):
     Raises:
         ValueError: no heads, a name that is no identifier, a name in `answers_by` or `weights` that
             no head has, a weight that is not positive.
+
+    Example:
+        >>> heads = {"answer": vlm.heads.Classification, "write": vlm.heads.Generation}
+        >>> head = vlm.heads.MultiTask(64, heads, answers=["yes", "no"], weights={"write": 0.5})
+        >>> head.answers_by, head.weights
+        ('answer', {'answer': 1.0, 'write': 0.5})
     """
 
     def __init__(

@@ -24,6 +24,12 @@ class ChoiceScores(NamedTuple):
         logits: (Q, N) float, one per candidate; anything in the padding.
         mask: (Q, N) bool, True = a real candidate.
         texts: the candidates of each question.
+
+    Example:
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> scores = vlm.heads.ChoiceScores(torch.randn(2, 2), mask, [["red", "blue"], ["yes"]])
+        >>> [len(ranked) for ranked in vlm.heads.MultipleChoice(64, 32).decode(scores, top_k=5)]
+        [2, 1]
     """
 
     logits: Tensor
@@ -50,6 +56,12 @@ class MultipleChoice(AnswerHead):
 
     Raises:
         ValueError: a width that is not positive.
+
+    Example:
+        >>> head = vlm.heads.MultipleChoice(in_dim=64, text_dim=32)
+        >>> head.encode_targets([["red"], ["no"]], [["red", "blue"], ["yes", "no"]])
+        tensor([[1., 0.],
+                [0., 1.]])
     """
 
     takes_choices = True

@@ -55,6 +55,13 @@ class AnswerVocabulary:
 
     Raises:
         ValueError: no answers, or one that occurs twice.
+
+    Example:
+        >>> vocabulary = vlm.heads.AnswerVocabulary(["yes", "no", "red"])
+        >>> len(vocabulary), "red" in vocabulary
+        (3, True)
+        >>> vocabulary.indices(["red", "yes"])
+        [2, 0]
     """
 
     def __init__(self, answers: Sequence[str]) -> None:

@@ -22,6 +22,14 @@ class ImageEncoder(Part, ABC):
         dim: width of the tokens.
         transform: brings any picture to the input this encoder wants. Its `open` reads one, its
             `stack` makes a batch of them.
+
+    Example:
+        >>> class Colours(vlm.image.ImageEncoder):
+        ...     def forward(self, images):
+        ...         return vlm.Features(images.float().mean((2, 3))[:, None] / 255)
+        >>> encoder = Colours(dim=3, transform=vlm.image.ImageTransform((64, 64)))
+        >>> encoder(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8))
+        Features(2 x 1 x 3, 1 real)
     """
 
     def __init__(self, dim: int, transform: Any) -> None:
@@ -49,6 +57,16 @@ class PictureEncoder(ImageEncoder):
     Attributes:
         grid: (rows, columns) of the tokens.
         mean, std: (3, 1, 1) of the colour channels on the scale 0 to 1.
+
+    Example:
+        >>> class Patches(vlm.image.PictureEncoder):
+        ...     def encode(self, images, mask):
+        ...         tokens = torch.nn.functional.unfold(images, 16, stride=16).mT
+        ...         return tokens, vlm.masked_mean(tokens, mask)
+        >>> transform = vlm.image.ImageTransform((64, 64))
+        >>> encoder = Patches(768, (4, 4), transform, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> encoder(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8))
+        Features(2 x 16 x 768, 16 real, boxes)
     """
 
     transform: ImageTransform

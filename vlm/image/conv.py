@@ -26,6 +26,11 @@ class ConvNet(PictureEncoder):
         widths: channels of each stage, the first at half the input's resolution.
         dropout: share of the pooled and token channels dropped in training, in [0, 1).
         white_level: of grey images of 16 bits or floats; see `ImageTransform`.
+
+    Example:
+        >>> encoder = vlm.image.ConvNet(image_size=64)
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 16 x 144, 16 real, boxes)
     """
 
     def __init__(

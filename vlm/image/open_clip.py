@@ -45,6 +45,17 @@ class OpenClipImageEncoder(PictureEncoder):
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
         OSError: the weights are neither in the cache nor to be had.
+
+    Example:
+        >>> vision = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}
+        >>> text = {"context_length": 16, "width": 64, "heads": 2, "layers": 2}
+        >>> look = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+        >>> look["resize_mode"] = "shortest"
+        >>> towers = {"vision_cfg": vision, "text_cfg": text, "preprocess_cfg": look}
+        >>> config = {"embed_dim": 32, **towers}
+        >>> encoder = vlm.image.OpenClipImageEncoder(config=config)
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 16 x 64, 16 real, boxes)
     """
 
     model: Any

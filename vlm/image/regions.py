@@ -87,6 +87,11 @@ class RegionFeatures(ImageEncoder):
 
     Args:
         dim: width of the features.
+
+    Example:
+        >>> encoder = vlm.image.RegionFeatures(dim=2048)
+        >>> encoder(vlm.Features(torch.randn(2, 36, 2048), boxes=torch.rand(2, 36, 4)))
+        Features(2 x 36 x 2048, 36 real, boxes)
     """
 
     transform: RegionTransform

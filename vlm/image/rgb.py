@@ -30,6 +30,13 @@ class ImageError(ValueError):
 
     Attributes:
         kind: "missing", "oversized" or "unreadable".
+
+    Example:
+        >>> try:
+        ...     vlm.image.load_image(b"no image")
+        ... except vlm.image.ImageError as error:
+        ...     print(error.kind)
+        unreadable
     """
 
     def __init__(self, message: str, kind: str = "unreadable") -> None:

@@ -72,6 +72,11 @@ class TimmEncoder(PictureEncoder):
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
             that the model has not, or a model without a grid.
         OSError: the weights are neither in the cache nor to be had.
+
+    Example:
+        >>> encoder = vlm.image.TimmEncoder("resnet10t", pretrained=False, image_size=64)
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 4 x 512, 4 real, boxes)
     """
 
     model: Any

@@ -51,6 +51,11 @@ class TorchvisionEncoder(PictureEncoder):
     Raises:
         ValueError: an unknown name, weights that do not fit, stages that the model has not.
         OSError: the weights are neither in the cache nor to be had.
+
+    Example:
+        >>> encoder = vlm.image.TorchvisionEncoder("squeezenet1_1", pretrained=False, image_size=64)
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 9 x 512, 9 real, boxes)
     """
 
     model: Any

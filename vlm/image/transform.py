@@ -45,6 +45,12 @@ class ImageTransform:
 
     Raises:
         ValueError: a size, filter, fit, share or level that does not exist.
+
+    Example:
+        >>> from PIL import Image
+        >>> transform = vlm.image.ImageTransform((224, 224), interpolation="bicubic")
+        >>> transform.stack([transform.open(Image.new("RGB", (640, 480)))]).shape
+        torch.Size([1, 3, 224, 224])
     """
 
     size: tuple[int, int]

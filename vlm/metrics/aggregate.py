@@ -21,6 +21,11 @@ class Mean(NamedTuple):
     Attributes:
         mean: mean score, in [0, 1].
         questions: how many, at least 1.
+
+    Example:
+        >>> means = vlm.metrics.accuracy_by([1, 0, 1], ["color", "color", "count"])
+        >>> means["color"]
+        Mean(mean=0.5, questions=2)
     """
 
     mean: float
@@ -35,6 +40,11 @@ class Interval(NamedTuple):
         high: upper end.
         over: what varies, such as "questions, clustered by image" or "3 seeds". An interval over
             questions says nothing about another seed, and the other way round.
+
+    Example:
+        >>> interval = vlm.metrics.seed_interval([0.60, 0.62, 0.61])
+        >>> round(interval.low, 3), round(interval.high, 3), interval.over
+        (0.585, 0.635, '3 seeds')
     """
 
     low: float

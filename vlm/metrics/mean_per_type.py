@@ -17,6 +17,12 @@ class MeanPerType(NamedTuple):
         normalized_arithmetic_mean_per_type: with a type's accuracy taken as the mean over its
             different answers, so that a frequent answer counts no more than a rare one.
         normalized_harmonic_mean_per_type: the harmonic mean of these.
+
+    Example:
+        >>> types, answers = ["color", "color", "count"], ["red", "blue", "2"]
+        >>> means = vlm.metrics.mean_per_type([1, 0, 1], types, answers)
+        >>> means.arithmetic_mean_per_type
+        0.75
     """
 
     arithmetic_mean_per_type: float

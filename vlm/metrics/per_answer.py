@@ -20,6 +20,11 @@ class PrecisionRecall(NamedTuple):
             their harmonic mean. Never nan: an answer that was always missed has 0, so that a mean
             over answers counts it.
         support: number of questions whose reference it is.
+
+    Example:
+        >>> red = vlm.metrics.per_answer(["red", "red", "blue"], ["red", "blue", "blue"])["red"]
+        >>> red.precision, red.recall, red.support
+        (0.5, 1.0, 1)
     """
 
     precision: float

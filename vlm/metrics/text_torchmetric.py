@@ -61,6 +61,12 @@ class ExactMatch(_MeanScore):
     """Share of the questions whose answer an annotator wrote (`exact_match`), in [0, 1].
 
     A distributed sampler that repeats questions has them counted twice.
+
+    Example:
+        >>> metric = vlm.metrics.ExactMatch()
+        >>> metric.update(["red", "two"], [["red"], ["three", "3"]])
+        >>> metric.compute()
+        tensor(0.5000)
     """
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
@@ -75,6 +81,12 @@ class ANLS(_MeanScore):
     Args:
         threshold: from which share of wrong letters on an answer scores 0; in (0, 1].
         **kwargs: of `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = vlm.metrics.ANLS()
+        >>> metric.update(["coca cola"], [["coca-cola", "cola"]])
+        >>> metric.compute()
+        tensor(0.8889)
     """
 
     def __init__(self, threshold: float = ANLS_THRESHOLD, **kwargs: Any) -> None:

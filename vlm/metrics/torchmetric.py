@@ -36,6 +36,12 @@ class VQAAccuracy(Metric):
 
     Raises:
         ValueError: a type is given twice or is called "overall", or `rules` is unknown.
+
+    Example:
+        >>> metric = vlm.metrics.VQAAccuracy()
+        >>> metric.update(["red", "2"], [["red"] * 10, ["2"] * 2 + ["3"] * 8])
+        >>> metric.compute()
+        {'overall': tensor(0.8000)}
     """
 
     is_differentiable = False

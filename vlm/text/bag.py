@@ -23,6 +23,12 @@ class BagOfWords(TextEncoder):
         hidden_dim: hidden width of the MLP.
         dropout: share of the word vectors' entries dropped in training, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
+
+    Example:
+        >>> encoder = vlm.text.BagOfWords(words=["what", "color", "is", "it"], dim=64)
+        >>> ids, mask = encoder.tokenizer(["what color is it?", "is it red?"])
+        >>> encoder(ids, mask)
+        Features(2 x 4 x 64, 3-4 real)
     """
 
     in_order = False

@@ -24,6 +24,18 @@ class TextEncoder(Part, ABC):
         dim: width of the tokens.
         tokenizer: makes the ids this encoder was built for.
         in_order: whether the order of the words changes anything.
+
+    Example:
+        >>> class Words(vlm.text.TextEncoder):
+        ...     def __init__(self, words, dim=64):
+        ...         super().__init__(dim, vlm.text.WordTokenizer(words))
+        ...         self.vectors = torch.nn.Embedding(self.tokenizer.vocab_size, dim)
+        ...     def encode(self, ids, mask):
+        ...         tokens = self.vectors(ids)
+        ...         return tokens, vlm.masked_mean(tokens, mask)
+        >>> encoder = Words(["what", "color", "is", "it"])
+        >>> encoder(*encoder.tokenizer(["what color is it?", "is it red?"]))
+        Features(2 x 4 x 64, 3-4 real)
     """
 
     in_order: ClassVar[bool] = True

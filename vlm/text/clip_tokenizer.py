@@ -21,6 +21,12 @@ class ClipTokenizer(Tokenizer):
 
     Raises:
         ValueError: no room beside the two, or another `clean`.
+
+    Example:
+        >>> tokenizer = vlm.text.ClipTokenizer(max_length=16)
+        >>> ids, mask = tokenizer(["what color is it?", "is it red?"])
+        >>> ids.shape, mask.sum(1)
+        (torch.Size([2, 7]), tensor([7, 6]))
     """
 
     pad_id = 0

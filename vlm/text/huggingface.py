@@ -49,6 +49,16 @@ class HuggingFaceEncoder(TextEncoder):
     Raises:
         ValueError: a config without model_type, weights or a tokenizer that do not fit the model.
         OSError: the model is neither in the cache nor to be had.
+
+    Example:
+        >>> sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+        >>> encoder = vlm.text.HuggingFaceEncoder(
+        ...     pretrained=False,
+        ...     config={"model_type": "bert", "vocab_size": 6, **sizes},
+        ...     tokenizer=vlm.text.WordTokenizer(["what", "color", "is", "it"]),
+        ... )
+        >>> encoder(*encoder.tokenizer(["what color is it?", "is it red?"]))
+        Features(2 x 4 x 64, 3-4 real)
     """
 
     stored: ClassVar = {"config": model_of(ENCODERS)}

@@ -53,6 +53,15 @@ class OpenClipTextEncoder(TextEncoder):
     Raises:
         ValueError: an unknown name or tag, weights or a tokenizer that do not fit.
         OSError: the weights are neither in the cache nor to be had.
+
+    Example:
+        >>> vision = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}
+        >>> sizes = {"context_length": 16, "width": 64, "heads": 2, "layers": 2}
+        >>> config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": sizes}
+        >>> tokenizer = vlm.text.ClipTokenizer(max_length=16)
+        >>> encoder = vlm.text.OpenClipTextEncoder(config=config, tokenizer=tokenizer)
+        >>> encoder(*encoder.tokenizer(["what color is it?", "is it red?"]))
+        Features(2 x 7 x 64, 6-7 real)
     """
 
     model: Any

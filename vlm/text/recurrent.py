@@ -30,6 +30,12 @@ class Recurrent(TextEncoder):
 
     Raises:
         ValueError: a size that is not positive, an odd `dim` with `bidirectional`.
+
+    Example:
+        >>> encoder = vlm.text.Recurrent(words=["what", "color", "is", "it"], dim=64)
+        >>> ids, mask = encoder.tokenizer(["what color is it?", "is it red?"])
+        >>> encoder(ids, mask)
+        Features(2 x 4 x 64, 3-4 real)
     """
 
     def __init__(

@@ -33,6 +33,17 @@ class SubwordTokenizer(Tokenizer):
             as `json`, without a pad id, or one that makes too much of a text; no room beside the
             special tokens.
         OSError: the tokenizer is neither in the cache nor to be had.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> model = models.WordLevel({"[PAD]": 0, "[UNK]": 1, "is": 2, "it": 3}, unk_token="[UNK]")
+        >>> words = Tokenizer(model)
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> words.enable_padding()
+        >>> tokenizer = vlm.text.SubwordTokenizer(json=words.to_str())
+        >>> tokenizer(["what color is it", "is it red"])[0]
+        tensor([[1, 1, 2, 3],
+                [2, 3, 1, 0]])
     """
 
     stored: ClassVar = {"name": nothing, "json": tokenizer}

@@ -80,6 +80,14 @@ class Tokenizer(Configured, ABC):
         vocab_size: number of ids, padding and unknown included.
         max_length: longer questions are cut to so many tokens.
         vectors: (vocab_size, D) pretrained vectors of the ids, if it was made from such.
+
+    Example:
+        >>> tokenizer = vlm.text.WordTokenizer(["what", "color", "is", "it"])
+        >>> isinstance(tokenizer, vlm.text.Tokenizer)
+        True
+        >>> ids, mask = tokenizer(["what color is it?", "red?"])
+        >>> ids.shape, mask.sum(1)
+        (torch.Size([2, 4]), tensor([4, 1]))
     """
 
     vocab_size: int
@@ -179,6 +187,15 @@ class WordTokenizer(Tokenizer):
 
     Raises:
         ValueError: a word that occurs twice.
+
+    Example:
+        >>> tokenizer = vlm.text.WordTokenizer(["what", "color", "is", "it"])
+        >>> ids, mask = tokenizer(["what color is it?", "is it red?"])
+        >>> mask
+        tensor([[ True,  True,  True,  True],
+                [ True,  True,  True, False]])
+        >>> tokenizer.unknown("is it red?")
+        ['red']
     """
 
     pad_id = PAD

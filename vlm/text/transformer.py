@@ -28,6 +28,12 @@ class Transformer(TextEncoder):
     Raises:
         ValueError: a size that is not positive, heads that do not divide `dim`, or a tokenizer
             that leaves longer questions than there are positions.
+
+    Example:
+        >>> encoder = vlm.text.Transformer(words=["what", "color", "is", "it"], dim=64)
+        >>> ids, mask = encoder.tokenizer(["what color is it?", "is it red?"])
+        >>> encoder(ids, mask)
+        Features(2 x 4 x 64, 3-4 real)
     """
 
     def __init__(

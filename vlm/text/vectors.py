@@ -39,6 +39,11 @@ class VectorTokenizer(WordTokenizer):
     Raises:
         ValueError: both or neither of `vectors` and `words`, or a file of another form.
         FileNotFoundError: no such file, or the package is not installed.
+
+    Example:
+        >>> tokenizer = vlm.text.VectorTokenizer(words=["what", "color", "is", "it"])
+        >>> tokenizer.tokens("what color is it?")
+        ['what', 'color', 'is', 'it']
     """
 
     stored: ClassVar = {"vectors": nothing}

@@ -57,7 +57,14 @@ class Falling(LambdaLR, ABC):
 
 
 class WarmupCosine(Falling):
-    """Linear warm-up, then half a cosine down."""
+    """Linear warm-up, then half a cosine down.
+
+    Example:
+        >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+        >>> schedule = vlm.training.WarmupCosine(optimizer, 100, epoch_steps=10, warmup=0.1)
+        >>> [round(schedule.lr_lambdas[0](step), 2) for step in (4, 20, 60, 100)]
+        [0.45, 0.97, 0.41, 0.0]
+    """
 
     @staticmethod
     def curve(progress: float) -> float:
@@ -65,7 +72,14 @@ class WarmupCosine(Falling):
 
 
 class WarmupLinear(Falling):
-    """Linear warm-up, then a straight line down."""
+    """Linear warm-up, then a straight line down.
+
+    Example:
+        >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+        >>> schedule = vlm.training.WarmupLinear(optimizer, 100, epoch_steps=10, warmup=0.1)
+        >>> [round(schedule.lr_lambdas[0](step), 2) for step in (4, 20, 60, 100)]
+        [0.45, 0.89, 0.44, 0.0]
+    """
 
     @staticmethod
     def curve(progress: float) -> float:
@@ -82,6 +96,12 @@ class WarmupSteps(LambdaLR):
             constant.
         factor: in (0, 1].
         unit: of `warmup` and `milestones`.
+
+    Example:
+        >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+        >>> schedule = vlm.training.WarmupSteps(optimizer, 100, epoch_steps=10, milestones=[5])
+        >>> [round(schedule.lr_lambdas[0](step), 2) for step in (4, 20, 60, 100)]
+        [1.0, 1.0, 0.1, 0.1]
     """
 
     def __init__(

@@ -67,6 +67,14 @@ class VQATask(LightningModule):
             draws the same again.
         about: what a checkpoint keeps about the run.
         continues: the checkpoint that the training goes on from, if it does.
+
+    Example:
+        >>> image, text = vlm.image.ConvNet(), vlm.text.BagOfWords(["what", "color", "is", "it"])
+        >>> fusion = vlm.fusion.Pooled(image.dim, text.dim)
+        >>> head = vlm.heads.Classification(fusion.out_dim, ["red", "blue"])
+        >>> task = vlm.training.VQATask(image, text, fusion, head)
+        >>> task.model.head is head
+        True
     """
 
     def __init__(

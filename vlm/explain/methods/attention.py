@@ -44,6 +44,12 @@ class Attention(Method):
     Raw weights say where a model looks, and not that the answer rests on it (Jain and Wallace
     2019, arXiv 1902.10186); they have no sign. Where no word has a map of its own, a word's share
     of the map is what changes without it, and its relevance the evidence lost without it.
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.Attention()
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (16,))
     """
 
     name: ClassVar[str] = "attention"
@@ -69,6 +75,12 @@ class AttentionGradient(Method):
     and patches (glimpses, bilinear maps, learnt queries), A is summed over all maps, and the
     gradient is that of the scores before the softmax: one map's weights sum to one whatever they
     are, so a gradient of them that is below 0 everywhere would leave nothing.
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.AttentionGradient()
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (16,))
     """
 
     name: ClassVar[str] = "attention_gradient"
@@ -117,6 +129,12 @@ class Rollout(Method):
         R <- 0.5 R + 0.5 A R
 
     with A the mean over heads, R at first the identity (`vlm.explain.methods.flow`).
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.Rollout()
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (16,))
     """
 
     name: ClassVar[str] = "rollout"

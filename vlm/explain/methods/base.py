@@ -32,6 +32,13 @@ class Method(ABC):
 
     Attributes:
         name: on the command line and in reports.
+
+    Example:
+        >>> vqa = vlm.load("my_model")
+        >>> list(vlm.explain.methods_for(vqa.model))[:3]
+        ['occlusion', 'integrated_gradients', 'grad_cam']
+        >>> issubclass(vlm.explain.Occlusion, vlm.explain.Method)
+        True
     """
 
     name: ClassVar[str]

@@ -25,6 +25,12 @@ class GradCAM(Method):
     The paper cuts off what is below 0; here it stays, as what speaks against the answer.
 
     A word's relevance is gradient x input: its embedding times the evidence's gradient, summed.
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.GradCAM()
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (16,))
     """
 
     name: ClassVar[str] = "grad_cam"
@@ -73,6 +79,12 @@ class IntegratedGradients(Method):
     Args:
         steps: points of the path.
         refine: each of the encoder's cells is divided into `refine` x `refine`.
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.IntegratedGradients(steps=4)
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (256,))
     """
 
     name: ClassVar[str] = "integrated_gradients"

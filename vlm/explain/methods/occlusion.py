@@ -24,6 +24,12 @@ class Occlusion(Method):
 
     Args:
         refine: each of the encoder's cells is looked at in `refine` x `refine` places.
+
+    Example:
+        >>> vqa, method = vlm.load("my_model"), vlm.explain.Occlusion()
+        >>> found = vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        >>> found.words, found.word_relevance.shape, found.patches.shape
+        (['what', 'color', 'is', 'it'], (4,), (16,))
     """
 
     name: ClassVar[str] = "occlusion"

@@ -35,6 +35,11 @@ class BlockTucker(Merge):
         normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
             its sign by itself and teaches nothing: take chunks of several, or "after_cat".
         dropout: share of both projections dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.BlockTucker(x_dim=64, y_dim=32, out_dim=48, hidden_dim=32, chunks=4)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -80,6 +85,11 @@ class Block(Merge):
         normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
             its sign by itself and teaches nothing: take chunks of several, or "after_cat".
         dropout: share of both projections dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.Block(x_dim=64, y_dim=32, out_dim=48, hidden_dim=32, chunks=4)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(

@@ -26,6 +26,11 @@ class MCB(Merge):
         output_activation: o, after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
         dropout: share of the normalised features dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.MCB(x_dim=64, y_dim=32, out_dim=48, sketch_dim=512)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     x_bucket: Tensor

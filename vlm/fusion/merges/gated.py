@@ -19,6 +19,11 @@ class GMU(Merge):
     Args:
         x_dim, y_dim: widths that come in.
         out_dim: width of the result, whose values lie between -1 and 1.
+
+    Example:
+        >>> merge = vlm.fusion.GMU(x_dim=64, y_dim=32, out_dim=48)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(self, x_dim: int, y_dim: int, out_dim: int = 256) -> None:

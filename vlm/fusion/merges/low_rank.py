@@ -30,6 +30,11 @@ class MLB(Merge):
         output_activation: o, after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
         dropout: share of both factors dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.MLB(x_dim=64, y_dim=32, out_dim=48)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -78,6 +83,11 @@ class MFB(Merge):
         output_activation: o, after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
         dropout: share of the product dropped before the sum in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.MFB(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -122,6 +132,11 @@ class MFH(Merge):
         output_activation: o, after the last projection.
         normalize: each block's signed square root and L2 normalisation, as in the paper.
         dropout: share of each product dropped before the sum in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.MFH(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(

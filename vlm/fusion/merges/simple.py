@@ -27,6 +27,11 @@ class Sum(Merge):
         output_activation: o, after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
         dropout: share of both terms dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.Sum(x_dim=64, y_dim=32, out_dim=48)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -70,6 +75,11 @@ class Product(Merge):
         activation: a, applied to both factors. The default is linear: the product is nonlinear
             already, and saturating factors train less reliably (docs/log.md).
         dropout: share of the result dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.Product(x_dim=64, y_dim=32, out_dim=48)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -100,6 +110,11 @@ class ConcatMLP(Merge):
         hidden_dims: widths of the hidden layers.
         activation: after each hidden layer.
         dropout: share dropped after each hidden layer in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.ConcatMLP(x_dim=64, y_dim=32, out_dim=48, hidden_dims=[64])
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(

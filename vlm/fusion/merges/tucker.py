@@ -24,6 +24,11 @@ class Tucker(Merge):
         hidden_dim: width H of both projections and of the core's result.
         normalize: signed square root and L2 normalisation before the last projection.
         dropout: share of both projections dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.Tucker(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(
@@ -66,6 +71,11 @@ class Mutan(Merge):
         shared: x and y pass through the same weights; their widths must be equal.
         normalize: signed square root and L2 normalisation before the last projection.
         dropout: share of both projections dropped in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.Mutan(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
+        >>> merge(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
+        torch.Size([2, 49, 48])
     """
 
     def __init__(

@@ -47,6 +47,13 @@ class AnswerDecoder(Part, ABC):
         memory_dim: width of the memory.
         tokenizer: between answers and ids.
         max_length: tokens of an answer at most, its end included.
+
+    Example:
+        >>> decoder = vlm.heads.TransformerDecoder(memory_dim=64, dim=32)
+        >>> isinstance(decoder, vlm.heads.AnswerDecoder)
+        True
+        >>> decoder.max_length
+        32
     """
 
     def __init__(self, memory_dim: int, tokenizer: AnswerTokenizer, max_length: int) -> None:
@@ -86,6 +93,13 @@ class TransformerDecoder(AnswerDecoder):
         dropout: share dropped in training from attention weights, hidden layers and branches.
         max_length: tokens of an answer at most, its end included.
         tokenizer: of the answers; None for their bytes.
+
+    Example:
+        >>> from functools import partial
+        >>> decoder = partial(vlm.heads.TransformerDecoder, dim=32, max_length=8)
+        >>> head = vlm.heads.Generation(in_dim=64, decoder=decoder)
+        >>> head.decoder.max_length
+        8
     """
 
     def __init__(

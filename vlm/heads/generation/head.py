@@ -56,6 +56,14 @@ class Generation(AnswerHead):
 
     Raises:
         ValueError: an argument out of its range, or that has no meaning with one beam.
+
+    Example:
+        >>> from functools import partial
+        >>> decoder = partial(vlm.heads.TransformerDecoder, dim=32, max_length=8)
+        >>> head = vlm.heads.Generation(in_dim=64, decoder=decoder)
+        >>> memory = head(vlm.Features(torch.randn(3, 7, 64)), batch=None)
+        >>> [len(ranked) for ranked in head.decode(memory, top_k=1)]
+        [1, 1, 1]
     """
 
     def __init__(

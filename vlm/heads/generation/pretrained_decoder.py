@@ -42,6 +42,18 @@ class HuggingFaceDecoder(AnswerDecoder):
         ValueError: a config without model_type, a tokenizer that does not fit the model, or a
             `max_length` beyond its positions.
         OSError: the model is neither in the cache nor to be had.
+
+    Example:
+        >>> from functools import partial
+        >>> config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}
+        >>> decoder = partial(
+        ...     vlm.heads.HuggingFaceDecoder,
+        ...     pretrained=False,
+        ...     config=config | {"vocab_size": 257, "bos_token_id": 256, "eos_token_id": 256},
+        ...     tokenizer=vlm.heads.ByteTokenizer(),
+        ... )
+        >>> vlm.heads.Generation(in_dim=64, decoder=decoder).decoder.max_length
+        32
     """
 
     stored: ClassVar = {"config": model_of(DECODERS)}

@@ -20,6 +20,13 @@ class AnswerTokenizer(Configured, ABC):
         vocab_size: number of ids, those before and after an answer included.
         begin: the id before an answer.
         end: the id after it; may be the same.
+
+    Example:
+        >>> tokenizer = vlm.heads.ByteTokenizer()
+        >>> isinstance(tokenizer, vlm.heads.AnswerTokenizer)
+        True
+        >>> tokenizer.vocab_size, tokenizer.begin, tokenizer.end
+        (257, 256, 256)
     """
 
     vocab_size: int
@@ -43,6 +50,13 @@ class ByteTokenizer(AnswerTokenizer):
     """The bytes of UTF-8: writes any text and needs no vocabulary.
 
     Ids 0 to 255 are the bytes; 256 stands before and after an answer.
+
+    Example:
+        >>> tokenizer = vlm.heads.ByteTokenizer()
+        >>> tokenizer.encode("red")
+        [114, 101, 100]
+        >>> tokenizer.decode(tokenizer.encode("red"))
+        'red'
     """
 
     vocab_size, begin, end = 257, 256, 256
@@ -71,6 +85,13 @@ class SubwordAnswers(AnswerTokenizer):
         ValueError: both or neither of `name` and `json`, no `end` to be had, a token that is not in
             the vocabulary, or a tokenizer that makes too much of a text.
         OSError: the tokenizer is neither in the cache nor to be had.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> subwords = Tokenizer(models.BPE({"</s>": 0, "d": 1, "e": 2, "r": 3}, []))
+        >>> tokenizer = vlm.heads.SubwordAnswers(json=subwords.to_str(), end="</s>")
+        >>> tokenizer.encode("red")
+        [3, 2, 1]
     """
 
     stored: ClassVar = {"name": nothing, "json": tokenizer}

@@ -32,6 +32,11 @@ class PartTuning:
 
     Raises:
         ValueError: a number out of range, or `frozen` with another setting.
+
+    Example:
+        >>> tuning = vlm.training.PartTuning(from_epoch=2, lr_scale=0.1)
+        >>> vlm.training.Tuning(image_encoder=tuning).image_encoder.lr_scale
+        0.1
     """
 
     frozen: bool = False
@@ -78,6 +83,11 @@ class Tuning:
 
     Raises:
         ValueError: `init_parts` with another name, or without `init_from`.
+
+    Example:
+        >>> frozen = vlm.training.PartTuning(frozen=True)
+        >>> vlm.training.Tuning(image_encoder=frozen).text_encoder.frozen
+        False
     """
 
     image_encoder: PartTuning = field(default_factory=PartTuning)
