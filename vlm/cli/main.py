@@ -37,19 +37,19 @@ COMMANDS = {
         "training",
         "validate",
         "score it on the validation split",
-        "vlm validate -c RUN/config.yaml --ckpt_path RUN",
+        "vlm validate RUN",
     ),
     "test": Command(
         "training",
         "test",
         "score it on the test split",
-        "vlm test -c RUN/config.yaml --ckpt_path RUN",
+        "vlm test RUN",
     ),
     "predict": Command(
         "training",
         "predict",
         "write answers to a file",
-        "vlm predict -c RUN/config.yaml --ckpt_path RUN",
+        "vlm predict RUN",
     ),
     "check-data": Command(
         "check_data",

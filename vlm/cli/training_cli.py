@@ -26,10 +26,12 @@ from vlm.checkpoint.checkpoint import (
     Checkpoint,
     CheckpointError,
     check_origin,
+    load_weights,
     model_differences,
     packages_of,
     read_checkpoint,
 )
+from vlm.checkpoint.sharing import is_shared, read_shared
 from vlm.cli.check import check_names
 from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
@@ -172,7 +174,8 @@ class VQACLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
             leave_at_signals()
-        if config.get("ckpt_path") and Path(config.ckpt_path).is_dir():
+        shared = self.subcommand != "fit" and is_shared(config.get("ckpt_path") or "")
+        if config.get("ckpt_path") and Path(config.ckpt_path).is_dir() and not shared:
             name = LAST if self.subcommand == "fit" else BEST
             config.ckpt_path = str(Path(config.ckpt_path) / CHECKPOINTS / name)
         try:
@@ -181,15 +184,9 @@ class VQACLI(LightningCLI):
             raise ConfigError(str(error)) from error
         self.run_folder = self._choose_folder(options)
         if path := config.get("ckpt_path"):
-            self.checkpoint = read_checkpoint(path)
-            asked = {part: as_plain(config.model[part]) for part in PARTS}
-            check_origin(self.checkpoint, asked)
-            differences = model_differences(self.checkpoint.model, asked)
-            tuning, fits = as_plain(config.model.tuning), self.subcommand == "fit"
-            differences += lora_differences(self.checkpoint, tuning, fits)
-            self._refuse(differences, "model")
-            if fits:
-                refuse_two_beginnings(self.checkpoint, tuning)
+            self.checkpoint = read_shared(path) if shared else read_checkpoint(path)
+            if not shared:
+                self._compare_models(self.checkpoint)
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.
             for part in PARTS:
                 stored = with_functions(self.checkpoint.model[part], config.model[part])
@@ -198,9 +195,20 @@ class VQACLI(LightningCLI):
                 config.model.tuning[part].lora = Namespace(**lora) if lora else None
         elif self.subcommand != "fit":
             raise ConfigError(
-                f"{self.subcommand}: got no --ckpt_path, so the model would be random; give a "
-                f"run's checkpoints/best.ckpt."
+                f"{self.subcommand}: got no --ckpt_path, so the model would be random. Name a run: "
+                f"`vlm {self.subcommand} RUN`."
             )
+
+    def _compare_models(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint of another model than the configuration asks for."""
+        config, fits = self.config[self.subcommand].model, self.subcommand == "fit"
+        asked = {part: as_plain(config[part]) for part in PARTS}
+        check_origin(checkpoint, asked)
+        tuning = as_plain(config.tuning)
+        differences = model_differences(checkpoint.model, asked)
+        self._refuse([*differences, *lora_differences(checkpoint, tuning, fits)], "model")
+        if fits:
+            refuse_two_beginnings(checkpoint, tuning)
 
     def _choose_folder(self, options: RunOptions) -> Path:
         """The run's folder; a run that is continued keeps its own, and its configuration there."""
@@ -285,6 +293,10 @@ class VQACLI(LightningCLI):
             self.run_folder.mkdir(parents=True, exist_ok=True)  # or fail before the evaluation
         if self.checkpoint and not fits:
             self.model.about = self.checkpoint.about
+            if is_shared(self.checkpoint.path):  # Lightning cannot read it
+                source = str(self.checkpoint.path)
+                load_weights(self.model.model, self.checkpoint.weights, source)
+                self.config_init[self.subcommand].ckpt_path = None
             return
         self.model.about = {
             "vocabulary": self._vocabulary(),

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vlm.cli.check import check_names, refusal
 from vlm.cli.help import read_help
 from vlm.core.errors import ConfigError
+
+CONFIG, SHARED_CONFIG = "config.yaml", "config.json"
+STAND_INS = (
+    "--model.image_encoder=vlm.image.ConvNet",
+    "--model.text_encoder=vlm.text.BagOfWords",
+    "--model.fusion=vlm.fusion.Pooled",
+    "--model.head=vlm.heads.Classification",
+)
 
 
 def fit(arguments: Sequence[str]) -> None:
@@ -34,12 +43,41 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     if "-h" in arguments or "--help" in arguments:
         print(read_help(command), end="")
         return
-    if "--help-all" not in arguments:
-        try:
+    try:
+        if command != "fit":
+            arguments = with_run(command, arguments)
+        if "--help-all" not in arguments:
             check_names(command, arguments)
-        except ConfigError as error:
-            print(refusal(error, arguments), file=sys.stderr)
-            sys.exit(2)
+    except ConfigError as error:
+        print(refusal(error, arguments), file=sys.stderr)
+        sys.exit(2)
     from vlm.cli.training_command import run
 
     run([command, *("--help" if a == "--help-all" else a for a in arguments)])
+
+
+def with_run(command: str, arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments with the options that a run or a shared model in the first place stands for.
+
+    Raises:
+        ConfigError: no such folder, or a shared model with options of a model, or without data.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        return arguments
+    folder, options = Path(arguments[0]), arguments[1:]
+    if (folder / CONFIG).is_file():
+        return ["-c", str(folder / CONFIG), f"--ckpt_path={folder}", *options]
+    if not (folder / SHARED_CONFIG).is_file():
+        raise ConfigError(
+            f"{folder}: expected the folder of a run, with {CONFIG}, or of a shared model, with "
+            f"{SHARED_CONFIG}."
+        )
+    if other := [option for option in options if option.startswith("--model")]:
+        raise ConfigError(f"{other[0]}: a shared model has its own parts. Leave this option out.")
+    if not any(option.startswith(("-c", "--data")) for option in options):
+        raise ConfigError(
+            f"{folder}: a shared model names no data set. Give one, for example "
+            f"`vlm {command} {folder} -c configs/own_data.yaml`."
+        )
+    # The parser needs parts; the model's own take their place.
+    return [*options, *STAND_INS, f"--ckpt_path={folder}"]

@@ -33,28 +33,43 @@ examples:
   vlm fit -c configs/easy_vqa.yaml --print_config > mine.yaml   a configuration to edit
 """,
     "validate": """\
-usage: vlm validate -c RUN/config.yaml --ckpt_path RUN [--OPTION=VALUE ...]
+usage: vlm validate RUN [--OPTION=VALUE ...]
 
 Score a trained model on the validation split.
 
+RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
+
 examples:
-  vlm validate -c RUN/config.yaml --ckpt_path RUN
+  vlm validate runs/easy_vqa/RUN
+  vlm validate runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm validate SHARED -c configs/easy_vqa.yaml             data of a configuration
+  vlm validate -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
     "test": """\
-usage: vlm test -c RUN/config.yaml --ckpt_path RUN [--OPTION=VALUE ...]
+usage: vlm test RUN [--OPTION=VALUE ...]
 
 Score a trained model on the test split, and write the report and the answers.
 
+RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
+
 examples:
-  vlm test -c RUN/config.yaml --ckpt_path RUN
+  vlm test runs/easy_vqa/RUN
+  vlm test runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm test SHARED -c configs/easy_vqa.yaml             data of a configuration
+  vlm test -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
     "predict": """\
-usage: vlm predict -c RUN/config.yaml --ckpt_path RUN [--OPTION=VALUE ...]
+usage: vlm predict RUN [--OPTION=VALUE ...]
 
 Write a trained model's answers to predictions.jsonl; `vlm submit` makes a server's file of them.
 
+RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
+
 examples:
-  vlm predict -c RUN/config.yaml --ckpt_path RUN
+  vlm predict runs/easy_vqa/RUN
+  vlm predict runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm predict SHARED -c configs/easy_vqa.yaml             data of a configuration
+  vlm predict -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
 }
 OPTIONS = """
