@@ -54,6 +54,11 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         seed: of the validation part and of the order of training.
         control: take one side away from every split, to see what a model reaches without it
             (`vlm.data.ablations`). Vocabularies stay those of the full data.
+
+    Example:
+        >>> data = vlm.datasets.EasyVQA(images_per_batch=4)
+        >>> isinstance(data, vlm.data.VQADataModule), data.images_per_batch
+        (True, 4)
     """
 
     types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"

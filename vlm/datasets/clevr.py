@@ -35,6 +35,11 @@ class CLEVR(VQADataModule):
     Args:
         root: the folder CLEVR_v1.0 with `questions/` and `images/`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.CLEVR(root="clevr")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

@@ -38,6 +38,11 @@ class COCOQA(VQADataModule):
         root: folder with `train/` and `test/`, each with questions, answers, image ids and types.
         images: folder with COCO's `train2014/` and `val2014/`; None for `root`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.COCOQA(root="coco_qa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

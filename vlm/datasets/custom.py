@@ -67,6 +67,11 @@ class OwnData(VQADataModule):
 
     Raises:
         ValueError: `columns` names none of ours.
+
+    Example:
+        >>> data = vlm.datasets.OwnData("my.jsonl", images="photos")
+        >>> data.read("train").num_rows
+        6
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.

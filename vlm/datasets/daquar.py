@@ -53,6 +53,11 @@ class DAQUAR(VQADataModule):
             answer's objects.
         part: all classes, or 37.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.DAQUAR(root="daquar")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

@@ -32,6 +32,11 @@ class EasyVQA(VQADataModule):
     Args:
         root: folder of the data; None takes the installed package `easy-vqa`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.EasyVQA()
+        >>> data.read("test").num_rows
+        9673
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.

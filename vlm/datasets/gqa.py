@@ -71,6 +71,11 @@ class GQA(VQADataModule):
         predict_split: whose questions `predict` answers; all but testdev come without answers, for
             the evaluation server.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.GQA(root="gqa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

@@ -35,6 +35,11 @@ class GQAOOD(VQADataModule):
         part: answers that are rare in their group of questions (`tail`), the others (`head`), or
             both (`all`, whose file is these two together).
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.GQAOOD(root="gqa_ood", part="tail")
+        >>> data.read("test").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

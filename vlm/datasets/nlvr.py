@@ -36,6 +36,11 @@ class NLVR(VQADataModule):
     Args:
         root: folder with `train/train.json`, `train/images/`, and so on for `dev` and `test`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.NLVR(root="nlvr")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

@@ -39,6 +39,11 @@ class OKVQA(VQADataModule):
         root: folder of questions and annotations.
         images: folder of the photos' folders; None where they are in `root`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.OKVQA(root="ok_vqa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     types = "question_type"
@@ -79,6 +84,11 @@ class AOKVQA(VQADataModule):
         images: folder of the photos' folders; None where they are in `root`.
         task: which of the two answers is learned and scored. The choices are read for both.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.AOKVQA(root="a_okvqa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.

@@ -39,6 +39,11 @@ class PathVQA(VQADataModule):
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.PathVQA(root="path_vqa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

@@ -36,6 +36,11 @@ class SLAKE(VQADataModule):
         root: folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
         language: English, Chinese, or both.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.SLAKE(root="slake")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

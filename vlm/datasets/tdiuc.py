@@ -33,6 +33,11 @@ class TDIUC(VQADataModule):
         root: the folder TDIUC.
         images: folder of the photos' folders; None for `root/Images`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.TDIUC(root="tdiuc")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     types = "question_type"

@@ -34,6 +34,11 @@ class TextVQA(VQADataModule):
         root: folder of the three files.
         images: folder of the photos' folders; None where they are in `root`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.TextVQA(root="text_vqa")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     # Untyped on purpose: the command line reads the base's signature through `kwargs`.

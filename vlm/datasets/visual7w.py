@@ -38,6 +38,11 @@ class Visual7W(VQADataModule):
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.Visual7W(root="visual7w")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature

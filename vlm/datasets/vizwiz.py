@@ -42,6 +42,11 @@ class VizWiz(VQADataModule):
         root: folder of the set.
         images: folder of the photos' folders; None where they are in `root`.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.VizWiz(root="vizwiz")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     watched = UNANSWERABLE

@@ -76,6 +76,11 @@ class VQAv2(_VQA):
     The test questions have no published answers: `predict` answers them, `vlm submit` writes the
     file for EvalAI. Metric: VQA accuracy, by answer type (yes/no, number, other) and by question
     type.
+
+    Example:
+        >>> data = vlm.datasets.VQAv2(root="vqa_v2")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     prefix = "v2_"
@@ -95,6 +100,11 @@ class VQAv1(_VQA):
         mscoco_{train2014,val2014}_annotations.json
 
     The open-ended task. Metric: as for `VQAv2`.
+
+    Example:
+        >>> data = vlm.datasets.VQAv1(root="vqa_v1")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     prefix = ""
@@ -125,6 +135,11 @@ class VQACP(VQADataModule):
         images: folder of the photos' folders; None where they are in `root`.
         version: of VQA-CP.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.VQACP(root="vqa_cp")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     shared_images = True  # it is questions that were split

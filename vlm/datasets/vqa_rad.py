@@ -35,6 +35,11 @@ class VQARAD(VQADataModule):
     Args:
         root: folder with the JSON file and the image folder, under the names they have there.
         kwargs: as for every data set.
+
+    Example:
+        >>> data = vlm.datasets.VQARAD(root="vqa_rad")
+        >>> data.read("train").column_names[:4]
+        ['id', 'image', 'question', 'answers']
     """
 
     shared_images = True
