@@ -17,7 +17,7 @@ FLOORS = (
 )
 FLOOR_OF = {name: i for i, names in enumerate(FLOORS.split()) for name in names.split("+")}
 LOOSE = {"__init__", "__main__", "model", "processor", "inference"}
-KNOWN = {("datasets", "data"), ("data", "evaluation"), ("studies", "cli")}
+KNOWN = {("datasets", "data"), ("data", "evaluation")}
 
 
 def imports(path: Path) -> Iterator[str]:

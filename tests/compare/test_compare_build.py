@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT, shared_data
 
+from vlm.cli.comparison_base import builder_of
 from vlm.studies.comparison.build import Builder, trainable
 from vlm.studies.comparison.plan import PlanError, read_plan
 from vlm.studies.comparison.runs import plan_run
@@ -34,7 +35,7 @@ def builder(data: Path, folder: Path, **changes: Any) -> Builder:
         "overrides": {"data.root": str(data), "trainer": {"max_epochs": 2}},
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan | changes))
-    return Builder(read_plan(folder / "plan.yaml"))
+    return builder_of(read_plan(folder / "plan.yaml"))
 
 
 def test_only_the_fusion_differs_and_it_inherits_nothing(data: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "argument": (
         {"fusions": {"a": CROSS | {"init_args": {"head": 2}}}},
-        "fusions.a: .*head.*Did you mean heads?",
+        "fusions.a: .*head.*Did you mean num_heads?",
     ),
     "value": (
         {"fusions": {"a": CROSS | {"init_args": {"num_heads": 3}}}},
@@ -167,7 +168,7 @@ def test_every_plan_that_we_ship_can_be_built(
         (tmp_path / "data").mkdir()
         (tmp_path / "data/daquar").symlink_to(shared_data("daquar").resolve())
         monkeypatch.chdir(tmp_path)
-    variants = Builder(plan).variants()
+    variants = builder_of(plan).variants()
     for variant in variants:
         if plan.budget is not None and variant.control is None:
             assert abs(variant.joint_parameters / plan.budget - 1) < 0.1, variant.name

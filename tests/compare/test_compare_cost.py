@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
+from vlm.cli.comparison_base import builder_of
 from vlm.studies.comparison.build import Builder
 from vlm.studies.comparison.cost import Bench, Cost, Step, count_flops, measure, peak_memory
 from vlm.studies.comparison.plan import read_plan
@@ -40,7 +41,7 @@ def build(data: Path, tmp_path: Path, **overrides: Any) -> Builder:
         "controls": [],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    return Builder(read_plan(tmp_path / "plan.yaml"))
+    return builder_of(read_plan(tmp_path / "plan.yaml"))
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
             "controls": [],
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-        builder = Builder(read_plan(tmp_path / f"{name}.yaml"))
+        builder = builder_of(read_plan(tmp_path / f"{name}.yaml"))
         [variant] = builder.variants()
         flops[name] = Bench(builder).counts(builder.model_of(variant.fusion))["flops"]
     with count_flops() as encoder, torch.no_grad():

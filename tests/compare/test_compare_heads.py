@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from vlm.studies.comparison.build import Builder
+from vlm.cli.comparison_base import builder_of
 from vlm.studies.comparison.cost import Bench
 from vlm.studies.comparison.plan import read_plan
 
@@ -28,7 +28,7 @@ def test_fusions_are_compared_under_any_head(name: str, data: Path, tmp_path: Pa
         "controls": [],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    builder = Builder(read_plan(tmp_path / "plan.yaml"))
+    builder = builder_of(read_plan(tmp_path / "plan.yaml"))
     bench = Bench(builder)
     assert bench.batch.choices is not None
     widths = []

@@ -17,8 +17,7 @@ from vlm.studies.comparison.cost import Cost
 from vlm.studies.comparison.plan import Entry, Plan
 from vlm.studies.comparison.report import write_report
 from vlm.studies.comparison.results import Comparison, read_outcomes
-from vlm.studies.comparison.runs import Failure, Run, plan_run
-from vlm.studies.comparison.worker import FINISHED, LOG
+from vlm.studies.comparison.runs import FINISHED, LOG, Failure, Run, plan_run
 from vlm.studies.report.render import Section, to_html, to_markdown
 
 SEEDS = (0, 1, 2)

@@ -12,8 +12,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vlm.studies.comparison.runs import Run, environments, plan_run, start, train
-from vlm.studies.comparison.worker import FINISHED, LOG, PLAN
+from vlm.studies.comparison.runs import (
+    FINISHED,
+    LOG,
+    PLAN,
+    Run,
+    environments,
+    plan_run,
+    start,
+    train,
+)
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -124,7 +132,7 @@ import pathlib, sys, time, types
 training = types.ModuleType("vlm.cli.training_cli")
 training.VQACLI = lambda arguments: time.sleep(60)
 sys.modules |= {"vlm.training": types.ModuleType("vlm.training"), training.__name__: training}
-from vlm.studies.comparison.worker import main
+from vlm.cli.comparison_worker import main
 main(pathlib.Path(sys.argv[1]))
 """
     process = subprocess.Popen([sys.executable, "-c", text, tmp_path], stdin=subprocess.PIPE)

@@ -88,13 +88,13 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     # Here and not above: a mistake in the plan and `--help` need not wait for torch.
     import torch
 
-    from vlm.studies.comparison.build import Builder
+    from vlm.cli.comparison_base import builder_of
     from vlm.studies.comparison.cost import measure
     from vlm.studies.comparison.report import Comparison, write_report
     from vlm.studies.comparison.results import read_outcomes
     from vlm.studies.comparison.runs import environments, plan_run, train
 
-    builder = Builder(plan)
+    builder = builder_of(plan)
     variants = builder.variants()
     # Seed by seed, so that an early look at the runs compares all.
     runs = [plan_run(v.name, v.config, seed, output) for seed in plan.seeds for v in variants]
@@ -118,7 +118,7 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     with _lock(output):
         fusions = [variant for variant in variants if variant.control is None]
         costs = measure(builder, fusions, output / "costs.json", console)
-        devices = [] if builder.cli.trainer.strategy.root_device.type == "cpu" else _gpus()
+        devices = [] if builder.base.trainer.strategy.root_device.type == "cpu" else _gpus()
         shares = environments(jobs or len(devices) or 1, torch.get_num_threads(), devices)
         failures = train(runs, shares, console)
         questions, outcomes = read_outcomes(runs)

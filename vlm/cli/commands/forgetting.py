@@ -7,6 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlm.data.datamodule import VQADataModule
 
 HELP = """\
 Measure what fine-tuning did to each pretrained encoder of a run: classes of the original classifier
@@ -67,11 +71,17 @@ def forgetting(arguments: Sequence[str]) -> None:
         names = [run.name for run in runs]
         if twice := [name for name in names if names.count(name) > 1]:
             parser.error(f"runs: two are called {twice[0]}; name them, as in before=RUN after=RUN")
-        study = measure(runs, settings)
+        study = measure(runs, settings, _read_data)
         path = write_report(study, given.output, shlex.join(["vlm", "forgetting", *arguments]))
     except (CheckpointError, DataError, HeadError, ImageError, OSError, ValueError) as error:
         sys.exit(f"vlm forgetting: {error}")
     print(f"Report: {path} and {path.with_suffix('.md')}")
+
+
+def _read_data(config: Path, options: Sequence[str]) -> VQADataModule:
+    from vlm.cli.data_only import read_data
+
+    return read_data("vlm forgetting", str(config), options).datamodule
 
 
 def _parser() -> argparse.ArgumentParser:

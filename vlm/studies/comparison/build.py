@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from torch import nn
 
-from vlm.cli.error_messages import explain
-from vlm.cli.training_cli import VQACLI, ConciseParser
-from vlm.core.errors import ConfigError
 from vlm.core.part import build
 from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import VQADataModule
@@ -24,6 +23,7 @@ from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
 from vlm.studies.comparison.budget import BudgetError, solve_width
 from vlm.studies.comparison.plan import Entry, Plan, PlanError
+from vlm.training.task import VQATask
 
 
 @dataclass(frozen=True)
@@ -52,37 +52,44 @@ class Variant:
         return self.config["model"]["fusion"]
 
 
+@dataclass(frozen=True)
+class Base:
+    """What all runs share, built and not trained.
+
+    Attributes:
+        task: with the model and the settings of its training.
+        data: of the runs.
+        trainer: that a run would have.
+        config: complete.
+        parser: of one argument, `fusion`.
+    """
+
+    task: VQATask
+    data: VQADataModule
+    trainer: Trainer
+    config: dict[str, Any]
+    parser: ArgumentParser
+
+
 class Builder:
-    """Builds the base once, and fusions that fit it.
+    """Builds fusions that fit the base.
 
     Args:
         plan: what to compare.
-
-    Attributes:
-        cli: the base's configuration, model, data and trainer; it has trained nothing.
-
-    Raises:
-        PlanError: settings that do not fit the base, with the reason.
+        base: of the plan.
+        explain: shortens the parser's message on a class or an argument that does not exist.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        settings = [f"--{key}={_text(value)}" for key, value in plan.overrides.items()]
-        try:
-            with quiet():
-                self.cli = _Untrained(["fit", f"--config={plan.base}", *settings])
-        except ConfigError as error:
-            raise PlanError(
-                f"{plan.path}: base {plan.base} with the overrides: {explain(str(error))}"
-            ) from error
+    def __init__(self, plan: Plan, base: Base, explain: Callable[[str], str]) -> None:
+        self.plan, self.base, self._explain = plan, base, explain
 
     @property
     def model(self) -> VQAModel:
-        return self.cli.model.model
+        return self.base.task.model
 
     @property
     def data(self) -> VQADataModule:
-        return self.cli.datamodule
+        return self.base.data
 
     def variants(self) -> list[Variant]:
         """All lines of the comparison: the fusions, sized if there is a budget, and the controls.
@@ -99,7 +106,7 @@ class Builder:
                 config["model"]["fusion"] = fusion
                 made.append(self._variant(name, None, config, widths))
             except (ValueError, TypeError) as error:
-                reason = explain(str(error))
+                reason = self._explain(str(error))
                 raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
         for control in self.plan.controls:
             config = copy.deepcopy(base)
@@ -121,8 +128,7 @@ class Builder:
         return Variant(name, control, config, widths, joint, encoders + joint)
 
     def _base_config(self) -> dict[str, Any]:
-        parser = self.cli._parser("fit")
-        config = yaml.safe_load(parser.dump(self.cli.config["fit"], skip_none=False))
+        config = copy.deepcopy(self.base.config)
         config.pop("config", None)
         for name in ("seed", "control"):
             if name not in config["data"].get("init_args", {}):
@@ -180,8 +186,9 @@ class Builder:
 
     def _complete(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The specification with its class's full path and all defaults."""
-        config = _parser().parse_object({"fusion": self._with_widths(spec)})
-        complete = yaml.safe_load(_parser().dump(config, skip_none=False))["fusion"]
+        parser = self.base.parser
+        config = parser.parse_object({"fusion": self._with_widths(spec)})
+        complete = yaml.safe_load(parser.dump(config, skip_none=False))["fusion"]
         for width in ("image_dim", "text_dim"):  # linked in training
             del complete["init_args"][width]
         for name, value in complete["init_args"].items():
@@ -200,7 +207,7 @@ class Builder:
         return {"class_path": spec["class_path"], "init_args": {**spec["init_args"], **dims}}
 
     def _fusion(self, spec: dict[str, Any]) -> Fusion:
-        parser = _parser()
+        parser = self.base.parser
         config = parser.parse_object({"fusion": self._with_widths(spec)})
         return parser.instantiate_classes(config).fusion
 
@@ -210,29 +217,9 @@ class Builder:
         return build(config, trust=True)  # the class is the one that the base built
 
 
-class _Untrained(VQACLI):
-    """Everything of `vlm fit` but the training."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 def trainable(module: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _parser() -> ConciseParser:
-    parser = ConciseParser()
-    parser.add_argument("--fusion", type=Fusion, required=True)
-    return parser
-
-
-def _text(value: Any) -> str:
-    """A setting as the command line takes it."""
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n")
 
 
 def _get(content: Any, name: str) -> int:

@@ -137,9 +137,9 @@ class Bench:
     """
 
     def __init__(self, builder: Builder) -> None:
-        trainer = builder.cli.trainer
+        trainer = builder.base.trainer
         self.device = trainer.strategy.root_device
-        self.precision, self.optimizer = trainer.precision_plugin, builder.cli.model.optimizer
+        self.precision, self.optimizer = trainer.precision_plugin, builder.base.task.optimizer
         table = builder.data.table("train")
         sampler = ImageGroupSampler(
             image_groups(table),

@@ -21,7 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from vlm import __version__
-from vlm.studies.comparison.worker import FINISHED, LOG, PLAN
+
+PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
+"""Files of a run's folder; the second is written as the very last."""
+WORKER = "vlm.cli.comparison_worker"
+"""The program that trains one run."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     (run.folder / PLAN).write_text(yaml.safe_dump(run.config, sort_keys=False), encoding="utf-8")
     with (run.folder / LOG).open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "vlm.studies.comparison.worker", str(run.folder)],
+            [sys.executable, "-m", WORKER, str(run.folder)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

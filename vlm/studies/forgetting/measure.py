@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
-from vlm.cli.data_only import read_data
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.errors import DataError
 from vlm.image.base import PictureEncoder
@@ -29,8 +29,17 @@ DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.de
 NOTHING = "no pretrained weights"
 
 
-def measure(runs: Sequence[FineTuned], settings: Settings) -> Study:
+ReadData = Callable[[Path, Sequence[str]], VQADataModule]
+"""A run's configuration and further options of `vlm fit` -> its data."""
+
+
+def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) -> Study:
     """Measure runs of the same encoders.
+
+    Args:
+        runs: at least one.
+        settings: what to measure.
+        read_data: called for runs whose data are needed.
 
     Raises:
         CheckpointError: neither encoder had pretrained weights, or they are not those of the
@@ -47,7 +56,10 @@ def measure(runs: Sequence[FineTuned], settings: Settings) -> Study:
             part: original(run, part, getattr(model, part), settings.trust) for part in ENCODERS
         }
         needs_data = settings.split is not None or (settings.photos is None and measures is None)
-        data = _data(run, settings) if needs_data else None
+        data = read_data(run.path, settings.data) if needs_data else None
+        if data is not None:
+            # Features of a frozen encoder would be made, and kept, for all weights between.
+            data.pictures = replace(data.pictures, features=None)
         if measures is None:
             measures = _Measures(study, run, model, originals, data)
         else:
@@ -64,13 +76,6 @@ def measure(runs: Sequence[FineTuned], settings: Settings) -> Study:
                 f"{run.name}: its encoders are the original ones, so nothing lies between."
             )
     return study
-
-
-def _data(run: FineTuned, settings: Settings) -> VQADataModule:
-    data: VQADataModule = read_data("vlm forgetting", str(run.path), settings.data).datamodule
-    # Features kept of a frozen encoder would be made anew, and kept, for all weights between.
-    data.pictures = replace(data.pictures, features=None)
-    return data
 
 
 def _between(

@@ -1,4 +1,4 @@
-"""One run in a process of its own: `python -m vlm.studies.comparison.worker FOLDER`.
+"""One run in a process of its own: `python -m vlm.cli.comparison_worker FOLDER`.
 
 It trains and tests FOLDER/plan.yaml, and writes FOLDER/finished.json as the very last thing. It
 ends as soon as its standard input does: however `vlm compare` dies, nothing goes on unseen.
@@ -12,13 +12,12 @@ import sys
 import threading
 from pathlib import Path
 
-PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
-
 
 def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from vlm.cli.training_cli import VQACLI
     from vlm.core.files import write_whole
+    from vlm.studies.comparison.runs import FINISHED, PLAN
 
     cli = VQACLI(["fit", f"--config={folder / PLAN}"])
     if cli.trainer.is_global_zero:
