@@ -1,49 +1,77 @@
 """vlm: visual question answering with swappable encoders, fusions and answer heads.
 
-Public names are imported when they are first used, so `import vlm` loads next to nothing.
+Public names and subpackages are imported when they are first used, so `import vlm` loads next to
+nothing.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vlm.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vlm import (
+        adapters,
+        data,
+        datasets,
+        explain,
+        fusion,
+        heads,
+        image,
+        metrics,
+        testing,
+        text,
+        training,
+    )
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.evaluation.evaluate import evaluate
     from vlm.inference import VQA, Answer, load
     from vlm.model import VQAModel
 
-_HOMES = {
-    "Answer": "vlm.inference",
-    "Features": "vlm.core.features",
-    "VQA": "vlm.inference",
-    "VQAModel": "vlm.model",
-    "evaluate": "vlm.evaluation.evaluate",
-    "load": "vlm.inference",
-    "masked_max": "vlm.core.features",
-    "masked_mean": "vlm.core.features",
-    "masked_softmax": "vlm.core.features",
+_MODULES = {
+    "Answer": "inference",
+    "Features": "core.features",
+    "VQA": "inference",
+    "VQAModel": "model",
+    "evaluate": "evaluation.evaluate",
+    "load": "inference",
+    "masked_max": "core.features",
+    "masked_mean": "core.features",
+    "masked_softmax": "core.features",
+    "adapters": "",
+    "data": "",
+    "datasets": "",
+    "explain": "",
+    "fusion": "",
+    "heads": "",
+    "image": "",
+    "metrics": "",
+    "testing": "",
+    "text": "",
+    "training": "",
 }
 __all__ = [
     "VQA",
     "Answer",
     "Features",
     "VQAModel",
+    "adapters",
+    "data",
+    "datasets",
     "evaluate",
+    "explain",
+    "fusion",
+    "heads",
+    "image",
     "load",
     "masked_max",
     "masked_mean",
     "masked_softmax",
+    "metrics",
+    "testing",
+    "text",
+    "training",
 ]
 __version__ = "0.1.0"
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vlm' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)
