@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         text,
         training,
     )
+    from vlm.cli.commands.list_parts import list_parts
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.evaluation.evaluate import evaluate
     from vlm.inference import VQA, Answer, load
@@ -35,6 +36,7 @@ _MODULES = {
     "VQA": "inference",
     "VQAModel": "model",
     "evaluate": "evaluation.evaluate",
+    "list_parts": "cli.commands.list_parts",
     "load": "inference",
     "masked_max": "core.features",
     "masked_mean": "core.features",
@@ -64,6 +66,7 @@ __all__ = [
     "fusion",
     "heads",
     "image",
+    "list_parts",
     "load",
     "masked_max",
     "masked_mean",

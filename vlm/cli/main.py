@@ -88,6 +88,7 @@ COMMANDS = {
         "show what an answer rests on",
         'vlm explain RUN photo.png "What color is the shape?"',
     ),
+    "list": Command("list_parts", "list_command", "list parts and data sets", "vlm list fusions"),
     "share": Command(
         "share", "share", "write a model for others, without code", "vlm share RUN FOLDER"
     ),

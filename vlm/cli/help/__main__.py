@@ -9,15 +9,14 @@ import textwrap
 from argparse import Action, ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from vlm.cli.commands.list_parts import public_classes
 from vlm.cli.help import FOLDER
 from vlm.cli.training_cli import VQACLI
 from vlm.fusion import Merge
 
-PART_MODULES = ("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
 WIDTH, COLUMN = 100, 46
 USAGE = {
     "fit": """\
@@ -139,18 +138,6 @@ def _index(found: dict[str, ArgumentParser]) -> dict[str, Any]:
     }
 
 
-def public_classes(base: type) -> list[str]:
-    """A part's public classes, itself included, as paths."""
-    return [
-        f"{module}.{name}"
-        for module in PART_MODULES
-        for name in import_module(module).__all__
-        if base.__module__.startswith("vlm.")
-        and inspect.isclass(made := getattr(import_module(module), name))
-        and issubclass(made, base)
-    ]
-
-
 def _part(action: Action) -> type | None:
     """The class of ours whose subclasses an option takes."""
     hint = getattr(action, "_typehint", None)
@@ -247,13 +234,16 @@ def _type(hint: Any) -> str:
     if hint in names:
         return names[hint]
     if get_origin(hint) is Literal:
-        return "|".join(map(str, get_args(hint)))
+        return "|".join(sorted(map(str, get_args(hint))))
     if inspect.isclass(hint) and not get_args(hint):
         return hint.__name__
     options = [_type(option) for option in get_args(hint) if option is not type(None)]
     if get_origin(hint) in (list, dict, tuple):
         return "LIST" if get_origin(hint) is not dict else "DICT"
-    return next((option for option in options if option), "")
+    # Not the first: of equal unions typing keeps the one that was made first, by whoever it was.
+    ranks = {"NUMBER": 0, "INT": 1, "TEXT": 2, "LIST": 3}
+    found = sorted(filter(None, options), key=lambda o: (ranks.get(o, 4), len(o), o))
+    return found[0] if found else ""
 
 
 def main() -> None:

@@ -1,0 +1,114 @@
+"""`vlm list`: the public parts, with a line and a paper from their docstrings."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from vlm.core.validation import did_you_mean, nearest
+
+MODULES = ("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
+KINDS = {
+    "fusions": ("vlm.fusion.Fusion",),
+    "merges": ("vlm.fusion.Merge",),
+    "encoders": ("vlm.image.ImageEncoder", "vlm.text.TextEncoder"),
+    "heads": ("vlm.heads.AnswerHead",),
+    "datasets": ("vlm.data.VQADataModule",),
+}
+"""Kinds of parts, with the base classes of each."""
+
+
+class Part(NamedTuple):
+    """A public part.
+
+    Attributes:
+        name: its class path, as configurations name it.
+        summary: the first sentence of its docstring.
+        paper: where it was published, as its docstring says; empty where it names no paper.
+    """
+
+    name: str
+    summary: str
+    paper: str
+
+
+def list_parts(kind: str | None = None) -> list[Part]:
+    """The public parts of vlm.
+
+    Args:
+        kind: fusions, merges, encoders, heads or datasets; all of them if None.
+
+    Raises:
+        ValueError: another kind.
+
+    Example:
+        >>> [part.name for part in list_parts("heads")][:2]
+        ['vlm.heads.Classification', 'vlm.heads.Generation']
+    """
+    if kind is not None and kind not in KINDS:
+        near = did_you_mean(nearest(kind, KINDS))
+        raise ValueError(f"kind: got {kind!r}; expected one of {', '.join(KINDS)}.{near}")
+    bases = [_class(path) for name in KINDS if kind in (name, None) for path in KINDS[name]]
+    return [
+        _part(path)
+        for base in bases
+        for path in public_classes(base)
+        if not inspect.isabstract(_class(path)) and _class(path) is not base
+    ]
+
+
+def public_classes(base: type) -> list[str]:
+    """The public subclasses of a class of ours, itself included, as class paths."""
+    if not base.__module__.startswith("vlm."):
+        return []
+    return [
+        f"{module}.{name}"
+        for module in MODULES
+        for name in import_module(module).__all__
+        if inspect.isclass(_class(f"{module}.{name}"))
+        and issubclass(_class(f"{module}.{name}"), base)
+    ]
+
+
+def list_command(arguments: Sequence[str]) -> None:
+    """Print a table of each kind."""
+    parser = argparse.ArgumentParser(
+        prog="vlm list",
+        description="List the parts that a model is made of, and the data sets.",
+        epilog="examples:\n  vlm list\n  vlm list fusions\n"
+        "Arguments of a part: vlm fit --model.fusion.help=vlm.fusion.CrossAttention",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("kind", nargs="?", choices=tuple(KINDS), help="default: all kinds")
+    given = parser.parse_args(arguments)
+    console = Console(highlight=False, markup=False, emoji=False)
+    for kind in KINDS if given.kind is None else [given.kind]:
+        table = Table(kind, "", "paper", title_justify="left", box=None, pad_edge=False)
+        for part in list_parts(kind):
+            table.add_row(*part)
+        console.print(table, "")
+
+
+def _class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(import_module(module), name)
+    return found
+
+
+def _part(path: str) -> Part:
+    text = inspect.getdoc(_class(path)) or ""
+    about = " ".join(text.partition("\nArgs:")[0].split())
+    cited = re.search(r"\(([^()]*\b(?:arXiv|(?:199|20[0-3])\d)\b[^()]*)\)", about)
+    paper = re.sub(r"(arXiv \d{4}\.\d{5}).*", r"\1", cited[1]) if cited else ""
+    first = " ".join(text.partition("\n\n")[0].split())
+    if cited:
+        first = first.replace(f" ({cited[1]})", "")
+    return Part(path, re.split(r"\.(?: |$)", first, maxsplit=1)[0], paper)
