@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "width that is never valid": (
         {
             "budget": 9000,
-            "fusions": {"a": CROSS | {"init_args": {"heads": 67}, "width": "out_dim"}},
+            "fusions": {"a": CROSS | {"init_args": {"num_heads": 67}, "width": "out_dim"}},
         },
         "fusions.a: width: no width from 1 to 64 is valid .*num_heads: got 67, which does not",
     ),

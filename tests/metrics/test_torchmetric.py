@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vlm.metrics import VQAAccuracy, accuracy_by, vqa_accuracy
+from vlm.metrics import ExactMatch, VQAAccuracy, accuracy_by, vqa_accuracy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vqa_metric"
 TYPES = ("yes/no", "number", "other")
@@ -107,10 +107,16 @@ def test_without_types():
     assert metric.compute() == {"overall": 0.5}
 
 
+def test_other_scores_have_types_too():
+    metric = ExactMatch(["colour", "count"])
+    metric.update(["red", "two"], [["red"], ["three"]], ["colour", "count"])
+    assert metric.compute() == {"overall": 0.5, "colour": 1, "count": 0}
+
+
 @pytest.mark.parametrize(
     ("made", "batch", "error", "message"),
     [
-        ((), (["a"], []), ValueError, "predictions has 1 questions and answers 0"),
+        ((), (["a"], []), ValueError, "answers has 0 questions and predictions 1"),
         ((), ("a", [["a"]]), TypeError, "predictions is the string 'a'"),
         ((), (["a"], [["a"]], ["x"]), ValueError, r"types contains 'x'.*made for \[\]"),
         (TYPES, (["a"], [["a"]]), ValueError, "types is None, but the metric reports"),

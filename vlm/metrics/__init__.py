@@ -26,8 +26,7 @@ if TYPE_CHECKING:
         bootstrap_interval,
         seed_interval,
     )
-    from vlm.metrics.text_torchmetric import ANLS, ExactMatch
-    from vlm.metrics.torchmetric import VQAAccuracy
+    from vlm.metrics.torchmetric import ANLS, ExactMatch, MeanScore, VQAAccuracy
 
 __all__ = [
     "ANLS",
@@ -35,6 +34,7 @@ __all__ = [
     "Interval",
     "Mean",
     "MeanPerType",
+    "MeanScore",
     "PrecisionRecall",
     "VQAAccuracy",
     "accuracy_by",
@@ -56,10 +56,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ANLS": "text_torchmetric",
-    "ExactMatch": "text_torchmetric",
+    "ANLS": "torchmetric",
+    "ExactMatch": "torchmetric",
     "Interval": "aggregate",
     "Mean": "aggregate",
+    "MeanScore": "torchmetric",
     "accuracy_by": "aggregate",
     "bootstrap_interval": "aggregate",
     "seed_interval": "aggregate",

@@ -1,47 +1,45 @@
-"""VQA accuracy as a torchmetrics metric, for training loops and several processes."""
+"""Scores of answers as torchmetrics metrics, for training loops and several processes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vlm.metrics.text_match import ANLS_THRESHOLD, anls, exact_match
 from vlm.metrics.vqa_accuracy import Rules, vqa_accuracy
 
 OVERALL: Final = "overall"
 # Scores are summed as whole numbers of this fraction: exact on any device and in any order, so one
-# process and several agree to the last bit. It is 3 lcm(1..16), which makes every score of up to 16
-# annotators a whole number; scores of more are rounded, by less than 3e-7 each.
+# process and several agree to the last bit. It is 3 lcm(1..16), which makes every VQA accuracy of
+# up to 16 annotators a whole number; other scores are rounded, by less than 3e-7 each.
 _PARTS: Final = 3 * math.lcm(*range(1, 17))
 
 
-class VQAAccuracy(Metric):
-    """Mean VQA accuracy over all questions and for each type, in [0, 1].
+class MeanScore(Metric):
+    """The mean of a score over all questions and for each type, in [0, 1].
 
-    Each question is scored by `vqa_accuracy`. What the official evaluator does beyond that is left
-    out: no percent, no rounding to two decimals, no per-question table, no check that every
-    question of a split was answered, and no editing of the annotations (the evaluator's second run
-    on the same objects can score differently; this one cannot). A distributed sampler that repeats
-    questions to even out the processes has them counted twice.
+    A distributed sampler that repeats questions to even out the processes has them counted twice.
 
     Args:
-        types: the answer or question types to report, all of them, in the order of the report. They
-            are fixed here so that every process holds the same state, whichever types it saw.
-        rules: year of the official evaluator, "2021" or "2016".
+        score: (prediction, what the annotators wrote) -> a score in [0, 1].
+        types: all answer or question types to report, in the order of the report. They are fixed
+            here so that every process holds the same state, whichever types it saw.
         **kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: a type is given twice or is called "overall", or `rules` is unknown.
+        ValueError: a type is given twice or is called "overall".
 
     Example:
-        >>> metric = vlm.metrics.VQAAccuracy()
-        >>> metric.update(["red", "2"], [["red"] * 10, ["2"] * 2 + ["3"] * 8])
+        >>> metric = MeanScore(lambda prediction, answers: float(prediction in answers))
+        >>> metric.update(["red", "two"], [["red", "pink"], ["three"]])
         >>> metric.compute()
-        {'overall': tensor(0.8000)}
+        {'overall': tensor(0.5000)}
     """
 
     is_differentiable = False
@@ -51,19 +49,22 @@ class VQAAccuracy(Metric):
     sums: Tensor
     counts: Tensor
 
-    def __init__(self, types: Sequence[str] = (), rules: Rules = "2021", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        score: Callable[[str, Sequence[str]], float],
+        types: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(types, str):
             raise TypeError(f"types is the string {types!r}, but must be a sequence: [{types!r}]")
+        self.score = score
         self.names = (OVERALL, *types)
         if len(set(self.names)) < len(self.names):
             raise ValueError(
                 f"types is {list(types)}, but names must differ from each other and from "
                 f"{OVERALL!r}: rename or drop the repeated one"
             )
-        if rules not in get_args(Rules):
-            raise ValueError(f"rules is {rules!r}, but must be one of {get_args(Rules)}")
-        self.rules: Rules = rules
         self._index = {name: index for index, name in enumerate(types, start=1)}
         for state in ("sums", "counts"):
             zeros = torch.zeros(len(self.names), dtype=torch.int64)
@@ -84,12 +85,12 @@ class VQAAccuracy(Metric):
 
         Raises:
             ValueError: lengths differ, a type is unknown, or types are missing.
-            TypeError, ValueError: as `vqa_accuracy`.
+            TypeError, ValueError: as the score.
         """
         self._check(predictions, answers, types)
         sums, counts = [0] * len(self.names), [0] * len(self.names)
         for row, (prediction, written) in enumerate(zip(predictions, answers, strict=True)):
-            parts = round(vqa_accuracy(prediction, written, self.rules) * _PARTS)
+            parts = round(self.score(prediction, written) * _PARTS)
             for index in (0,) if types is None else (0, self._position(types[row])):
                 sums[index] += parts
                 counts[index] += 1
@@ -116,21 +117,16 @@ class VQAAccuracy(Metric):
                 f"predictions is the string {predictions!r}, but must be a sequence of strings: "
                 f"for a single question pass [{predictions!r}]"
             )
-        if len(predictions) != len(answers):
-            raise ValueError(
-                f"predictions has {len(predictions)} questions and answers {len(answers)}, "
-                "but each question needs one of both"
-            )
-        if types is None:
-            if self._index:
+        for name, given in (("answers", answers), ("types", types)):
+            if given is not None and len(given) != len(predictions):
                 raise ValueError(
-                    f"types is None, but the metric reports {list(self._index)}: "
-                    "pass the type of each question"
+                    f"{name} has {len(given)} questions and predictions {len(predictions)}, "
+                    f"but each question needs one of both"
                 )
-        elif len(types) != len(predictions):
+        if types is None and self._index:
             raise ValueError(
-                f"types has {len(types)} questions and predictions {len(predictions)}, "
-                "but each question needs one of both"
+                f"types is None, but the metric reports {list(self._index)}: "
+                "pass the type of each question"
             )
 
     def _position(self, name: str) -> int:
@@ -139,5 +135,55 @@ class VQAAccuracy(Metric):
         except KeyError:
             raise ValueError(
                 f"types contains {name!r}, but the metric was made for {list(self._index)}: "
-                "name every type in VQAAccuracy(types=...)"
+                f"name every type in {type(self).__name__}(types=...)"
             ) from None
+
+
+class VQAAccuracy(MeanScore):
+    """Mean VQA accuracy (`vqa_accuracy`) over all questions and for each type, in [0, 1].
+
+    What the official evaluator does beyond that is left out: no percent, no rounding to two
+    decimals, no per-question table, no check that every question of a split was answered, and no
+    editing of the annotations (the evaluator's second run on the same objects can score
+    differently; this one cannot).
+
+    Args:
+        types: as `MeanScore`.
+        rules: year of the official evaluator, "2021" or "2016".
+        **kwargs: of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: as `MeanScore`, or `rules` is unknown.
+    """
+
+    def __init__(self, types: Sequence[str] = (), rules: Rules = "2021", **kwargs: Any) -> None:
+        if rules not in get_args(Rules):
+            raise ValueError(f"rules is {rules!r}, but must be one of {get_args(Rules)}")
+        super().__init__(partial(vqa_accuracy, rules=rules), types, **kwargs)
+
+
+class ExactMatch(MeanScore):
+    """Share of the questions whose answer an annotator wrote (`exact_match`), in [0, 1].
+
+    Args:
+        types: as `MeanScore`.
+        **kwargs: of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, types: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(exact_match, types, **kwargs)
+
+
+class ANLS(MeanScore):
+    """Average normalised Levenshtein similarity (`anls`; Biten et al. 2019), in [0, 1].
+
+    Args:
+        threshold: from which share of wrong letters on an answer scores 0; in (0, 1].
+        types: as `MeanScore`.
+        **kwargs: of `torchmetrics.Metric`.
+    """
+
+    def __init__(
+        self, threshold: float = ANLS_THRESHOLD, types: Sequence[str] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(partial(anls, threshold=threshold), types, **kwargs)
