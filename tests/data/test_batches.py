@@ -12,12 +12,11 @@ import torch
 from conftest import COLORS
 from PIL import Image
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from vlm.core.batch import Batch
 from vlm.data.batches import VQADataset
 from vlm.data.images.store import ImageStore
-from vlm.data.loader import OwnLoader
 from vlm.data.sampler import BatchRows, ImageGroupSampler
 from vlm.datasets.table import image_groups, question_table
 from vlm.heads import AnswerVocabulary
@@ -176,7 +175,6 @@ def test_a_process_without_questions_gets_a_batch(
     assert (batch.ids, batch.total) == ([], 1)
 
 
-def test_a_loader_keeps_its_sampler() -> None:
-    """Lightning's would divide the questions a second time."""
-    with pytest.raises(ValueError, match="use_distributed_sampler=True, whose SequentialSampler"):
-        OwnLoader([1, 2], sampler=SequentialSampler([1, 2]), batch_size=None)  # type: ignore[arg-type]
+def test_trainers_leave_the_sampler_alone() -> None:
+    """One that divides its questions a second time replaces none that is distributed."""
+    assert isinstance(ImageGroupSampler(np.zeros(1, dtype=np.int64), 1), DistributedSampler)

@@ -14,7 +14,7 @@ from training_runs import callback, fit, only_run
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.training.run_dir import _digest
+from vlm.training.origin import _digest
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--data.images_per_batch=3"], "images_per_batch x processes: 2 in the checkpoint, 3"),
         (["--data.validation_share=0.5"], "training questions: 27 with .* 18 with"),
         (["--data.vocabulary.max_answers=2"], "data.vocabulary: .*None.* checkpoint, .*2.* asked"),
-        (["--trainer.limit_val_batches=1"], "trainer.limit_val_batches: None in .*, 1 asked"),
+        (["--trainer.limit_val_batches=1"], "trainer.limit_val_batches: 1.0 in .*, 1 asked"),
         (
             callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9),
             r"averages of weights: \[\] in the checkpoint, .*EMAWeightAveraging.*0\.9",
@@ -146,7 +146,7 @@ def test_auto_does_not_begin_anew_over_broken_checkpoints(data: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (["--run.resume=auto", "--ckpt_path=x"], "run.resume: got auto, and --ckpt_path=x"),
+        (["--run.resume=auto", "--ckpt_path=x"], "run.resume: got auto, and ckpt_path=x"),
         (["--run.resume=yes"], "run.resume"),
         (["--run.checkpoint_steps=0"], "run.checkpoint_steps: got 0; wanted a positive number"),
         (["--run.stall_minutes=-1"], r"run.stall_minutes: got -1(.0)?; wanted a positive number"),

@@ -20,7 +20,7 @@ from vlm.core.features import as_features
 from vlm.core.finite import NotFiniteError, check_finite
 from vlm.evaluation.evaluation import Evaluation
 from vlm.heads import Generation, TransformerDecoder
-from vlm.training.fault_tolerance.finite import SKIPPED, Health
+from vlm.training.fault_tolerance.finite import SKIPPED, FiniteCheck
 
 IDS = ["a", "b", "c"]
 
@@ -51,21 +51,21 @@ def gradient(value: float) -> list[Tensor]:
     return [first, second, torch.zeros(1, requires_grad=True)]
 
 
-def problem(health: Health, value: float) -> str | None:
+def problem(health: FiniteCheck, value: float) -> str | None:
     health.gradients(gradient(value))
     return health.problems(torch.tensor(1.0), torch.zeros(3, 5), IDS)[1]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_one_gradient_that_goes_into_the_weights_is_enough(value: float) -> None:
-    assert problem(Health(scaled=False), 1e15) is None
+    assert problem(FiniteCheck(scaled=False), 1e15) is None
     assert "gradients are not finite; the last batch has 3 questions (ids a, b, c)" in str(
-        problem(Health(scaled=False), value)
+        problem(FiniteCheck(scaled=False), value)
     )
 
 
 def test_a_scaler_may_skip_some() -> None:
-    health = Health(scaled=True)
+    health = FiniteCheck(scaled=True)
     for _ in range(3):
         assert [problem(health, math.inf) for _ in range(SKIPPED - 1)] == [None] * (SKIPPED - 1)
         assert problem(health, 0.0) is None

@@ -186,7 +186,7 @@ ARGUMENTS: dict[str, list[tuple[list[str], str | Check]]] = {
         (["true"], UNCHANGED),
         (["true", "--trainer.devices=2", "--trainer.strategy=ddp"], "got true on CPUs"),
     ],
-    "use_distributed_sampler": [(["true"], "use_distributed_sampler: got True; leave it out")],
+    "use_distributed_sampler": [(["true"], UNCHANGED), (["false"], UNCHANGED)],
     "val_check_interval": [
         (["2"], validations(4)),
         (["0.5"], validations(4)),

@@ -31,9 +31,6 @@ class DataOnly(VQACLI):
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def after_instantiate_classes(self) -> None:
-        pass
-
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import vlm.datasets
 import vlm.fusion
 import vlm.heads
 import vlm.image
 import vlm.text
-from vlm import __version__
 from vlm.checkpoint.checkpoint import (
     Checkpoint,
-    CheckpointError,
     check_origin,
     load_weights,
     model_differences,
-    packages_of,
     read_checkpoint,
 )
 from vlm.checkpoint.sharing import is_shared, read_shared
@@ -37,46 +28,23 @@ from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
 from vlm.cli.silence import silence
 from vlm.cli.swap_defaults import start_swaps_from_defaults
-from vlm.core.compat import drop_signal_handlers
 from vlm.core.errors import ConfigError
-from vlm.core.part import check_parts
-from vlm.data.compatibility import check_fits
 from vlm.data.datamodule import VQADataModule
 from vlm.model import PARTS
-from vlm.training.distributed.strategy import (
-    as_list,
-    check_processes,
-    check_strategy,
-    half_precision,
-)
-from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST
-from vlm.training.fault_tolerance.checkpoint_io import WholeFiles
-from vlm.training.fault_tolerance.checkpointing import Guard
+from vlm.training.fault_tolerance.checkpoint_dir import BEST
 from vlm.training.fault_tolerance.signals import handlers_kept, leave_at_signals
-from vlm.training.fault_tolerance.watchdog import Watchdog
-from vlm.training.finetuning.plan import check_plan
+from vlm.training.fit import train
 from vlm.training.readable import READABLE, root
-from vlm.training.resume_checks import lora_differences, refuse_two_beginnings
+from vlm.training.resume_checks import lora_differences, refuse, refuse_two_beginnings
 from vlm.training.run_dir import (
-    CHECKPOINTS,
     RunOptions,
-    continue_metrics,
-    fact_differences,
-    facts,
-    folder_of,
-    folder_of_checkpoint,
-    last_checkpoint,
+    checkpoint_in,
+    choose_folder,
     new_folder,
+    write_config,
 )
-from vlm.training.run_lock import training_in
-from vlm.training.run_report import RunReport
 from vlm.training.task import VQATask
-from vlm.training.trainer_options import (
-    check_callbacks,
-    check_options,
-    check_test_limit,
-    trainer_options,
-)
+from vlm.training.trainer import DEFAULTS, make_trainer
 
 # jsonargparse finds the short names of classes that are imported.
 _DATASETS = [getattr(vlm.datasets, name) for name in vlm.datasets.__all__]
@@ -90,18 +58,13 @@ class VQACLI(LightningCLI):
         self.checkpoint: Checkpoint | None = None
         start_swaps_from_defaults()
         silence()
-        with handlers_kept(), ExitStack() as self._held:
+        with handlers_kept():
             super().__init__(
                 VQATask,
                 VQADataModule,
                 subclass_mode_data=True,
-                trainer_defaults={
-                    "use_distributed_sampler": False,  # ours already gives each process its share
-                    "num_sanity_val_steps": 0,
-                    "enable_model_summary": False,  # RunReport's table says more
-                    "max_epochs": 10,
-                },
-                save_config_kwargs={"overwrite": True},
+                trainer_defaults=DEFAULTS,
+                save_config_callback=None,  # `train` writes it into the run's folder
                 parser_class=ConciseParser,
                 # Our checkpoints carry their own configuration; see `before_instantiate_classes`.
                 load_from_checkpoint_support=False,
@@ -111,6 +74,7 @@ class VQACLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         for part, reader, width in (
             ("image_encoder", "fusion", "image_dim"),
             ("text_encoder", "fusion", "text_dim"),
@@ -174,16 +138,20 @@ class VQACLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
             leave_at_signals()
-        shared = self.subcommand != "fit" and is_shared(config.get("ckpt_path") or "")
-        if config.get("ckpt_path") and Path(config.ckpt_path).is_dir() and not shared:
-            name = LAST if self.subcommand == "fit" else BEST
-            config.ckpt_path = str(Path(config.ckpt_path) / CHECKPOINTS / name)
+        config.model.seed = int(config.seed_everything)  # which `true` has drawn by now
         try:
-            options = RunOptions(**vars(config.run))
+            self._run = RunOptions(**vars(config.run))
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self.run_folder = self._choose_folder(options)
-        if path := config.get("ckpt_path"):
+        path = config.get("ckpt_path")
+        shared = self.subcommand != "fit" and is_shared(path or "")
+        if self.subcommand == "fit":
+            self.run_folder, path = choose_folder(self._run, self._plain_config(), path)
+        else:
+            self.run_folder = new_folder(self._run, str(self.subcommand))
+            path = checkpoint_in(path, BEST) if path and not shared else path
+        config.ckpt_path = str(path) if path else None
+        if path:
             self.checkpoint = read_shared(path) if shared else read_checkpoint(path)
             if not shared:
                 self._compare_models(self.checkpoint)
@@ -206,29 +174,10 @@ class VQACLI(LightningCLI):
         check_origin(checkpoint, asked)
         tuning = as_plain(config.tuning)
         differences = model_differences(checkpoint.model, asked)
-        self._refuse([*differences, *lora_differences(checkpoint, tuning, fits)], "model")
+        differences += lora_differences(checkpoint, tuning, fits)
+        refuse(checkpoint.path, differences, "model")
         if fits:
             refuse_two_beginnings(checkpoint, tuning)
-
-    def _choose_folder(self, options: RunOptions) -> Path:
-        """The run's folder; a run that is continued keeps its own, and its configuration there."""
-        config = self.config[self.subcommand]
-        if self.subcommand != "fit":
-            return new_folder(options, str(self.subcommand))
-        if options.resume == "auto":
-            if config.ckpt_path:
-                raise ConfigError(
-                    f"run.resume: got auto, and --ckpt_path={config.ckpt_path}; wanted one of them."
-                )
-            folder = folder_of(self._plain_config())
-            config.ckpt_path = str(last_checkpoint(folder) or "") or None
-        elif config.ckpt_path:
-            folder = folder_of_checkpoint(Path(config.ckpt_path)) or new_folder(options, "fit")
-        else:
-            folder = new_folder(options, "fit")
-        if (folder / "config.yaml").is_file():
-            self.save_config_callback = None
-        return folder
 
     def _plain_config(self) -> dict[str, Any]:
         parser = self._parser(self.subcommand)
@@ -237,118 +186,30 @@ class VQACLI(LightningCLI):
         )
         return config
 
-    def _refuse(self, differences: list[str], what: str) -> None:
-        """Refuse to go on where the user asks for another model or training."""
-        assert self.checkpoint is not None
-        if differences:
-            raise CheckpointError(
-                f"{self.checkpoint.path} holds another {what} than the configuration asks for:\n  "
-                + "\n  ".join(differences)
-                + "\nUse the run's own config.yaml."
-            )
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        run = self.config_init[self.subcommand].run
-        config = self.config_init[self.subcommand].trainer
-        fits = self.subcommand == "fit"
-        scheduled = self.model.schedule is not None
-        check_options(config, str(self.subcommand), fits and run.test, scheduled)
-        if fits:
-            check_callbacks(config, self.model.model.head)
-        check_strategy(config.strategy, config.callbacks)
-        guard = Guard(
-            self.run_folder / CHECKPOINTS,
-            run.monitor,
-            run.checkpoint_steps,
-            run.checkpoint_minutes,
-            saves=fits and config.enable_checkpointing is not False,
-            resumes=run.resume is not None,
-        )
-        extra: list[Callback] = [RunReport(self.run_folder), guard]
-        if run.stall_minutes is not None:
-            extra.append(Watchdog(run.stall_minutes))
-        bars = [c for c in as_list(config.callbacks) if isinstance(c, ProgressBar)]
-        if config.enable_progress_bar is not False and not bars:
-            extra.append(TQDMProgressBar(refresh_rate=20))
-        self.trainer_defaults["callbacks"] = extra
-        # Not part of the configuration that is saved, so that it can be used again for another run.
-        kwargs["default_root_dir"] = str(self.run_folder)
-        kwargs["enable_checkpointing"] = True  # the guard has a place; whether it saves is its own
-        kwargs["plugins"] = [*as_list(config.plugins), WholeFiles()]
-        if half := half_precision(config.precision, config.strategy, config.accelerator):
-            kwargs["precision"] = None
-            kwargs["plugins"].append(half)
-        if config.logger in (None, True):
-            place: dict[str, Any] = {"save_dir": self.run_folder, "name": "", "version": ""}
-            kwargs["logger"] = [CSVLogger(**place), TensorBoardLogger(**place)]
-        with trainer_options(config):
-            trainer = super().instantiate_trainer(**kwargs)
-        drop_signal_handlers(trainer)
-        check_processes(trainer, config.sync_batchnorm)
-        return trainer
+        config = self.config_init[self.subcommand]
+        options = {**config.trainer, **kwargs}
+        return make_trainer(self._run, self.run_folder, self.model, str(self.subcommand), **options)
 
-    def after_instantiate_classes(self) -> None:
-        fits, first = self.subcommand == "fit", self.trainer.is_global_zero
-        if first and not fits:
-            self.run_folder.mkdir(parents=True, exist_ok=True)  # or fail before the evaluation
-        if self.checkpoint and not fits:
-            self.model.about = self.checkpoint.about
-            if is_shared(self.checkpoint.path):  # Lightning cannot read it
-                source = str(self.checkpoint.path)
-                load_weights(self.model.model, self.checkpoint.weights, source)
-                self.config_init[self.subcommand].ckpt_path = None
-            return
-        self.model.about = {
-            "vocabulary": self._vocabulary(),
-            "run": str(self.run_folder),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "vlm": __version__,
-            "torch": str(torch.__version__),
-            "data": f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}",
-        }
-        if fits:
-            try:
-                # Or the checkpoints could be neither continued nor tested.
-                check_parts(self.model.model.config, packages_of(self.model.model.config))
-                check_plan(self.model.layers, self.model.tuning, self.trainer.max_epochs)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            # First: a run is continued with the questions that are left.
-            for split in ("train", "validation"):
-                self.datamodule.skip_unreadable(split)
-            training = facts(self._plain_config(), self.datamodule, self.trainer)
-            if self.checkpoint:
-                stored = self.checkpoint.about.get("training", {})
-                self._refuse(fact_differences(stored, training), "training")
-            if first:
-                self._held.enter_context(training_in(self.run_folder))
-            if self.checkpoint:
-                self.model.continues = self.checkpoint.path
-                self.model.about["seconds"] = self.checkpoint.about.get("seconds", 0.0)
-                for logger in self.trainer.loggers:
-                    if isinstance(logger, CSVLogger):
-                        continue_metrics(logger, self.checkpoint.step)
-            self.model.about["training"] = training
-            self.model.seed = int(self.config_init.fit.seed_everything)
-            if self.config_init.fit.run.test:
-                # Known now, and not after the training that comes first.
-                check_fits(self.datamodule, "test", self.model.model)
-                check_test_limit(self.datamodule, self.trainer)
-
-    def _vocabulary(self) -> dict[str, Any] | None:
-        """About the model's vocabulary: the checkpoint's, where the model is from one."""
-        if self.checkpoint:
-            return self.checkpoint.about.get("vocabulary")
-        if self.model.model.head.vocabulary is None:
-            return None
-        return self.datamodule.describe_answers()
-
-    def after_fit(self) -> None:
-        # Each process named the folder by its own clock; the files are in that of the first.
-        self.run_folder = Path(self.trainer.strategy.broadcast(str(self.run_folder)))
-        if self.config_init[self.subcommand].run.test:
-            folder = self.run_folder / CHECKPOINTS
-            saved = (str(folder / name) for name in (BEST, LAST) if (folder / name).exists())
-            self.trainer.test(
-                self.model, datamodule=self.datamodule, ckpt_path=next(saved, None), verbose=False
+    def _run_subcommand(self, subcommand: str) -> None:
+        config = self._plain_config()
+        if subcommand == "fit":
+            self.run_folder, _ = train(
+                self.trainer,
+                self.model,
+                self.datamodule,
+                self._run,
+                self.run_folder,
+                config,
+                self.checkpoint,
             )
+            return
+        if self.trainer.is_global_zero:  # or fail before the evaluation
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+            write_config(self.run_folder, config)
+        if self.checkpoint and is_shared(self.checkpoint.path):  # Lightning cannot read it
+            source = str(self.checkpoint.path)
+            load_weights(self.model.model, self.checkpoint.weights, source)
+            self.model.about = self.checkpoint.about
+            self.config_init[subcommand].ckpt_path = None
+        super()._run_subcommand(subcommand)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
@@ -22,7 +22,7 @@ from vlm.data.images.memory import Keepers
 from vlm.data.images.sources import OpenPictures, Pictures
 from vlm.data.images.store import Images, PictureSource
 from vlm.data.images.unreadable import check_alike, without_unreadable
-from vlm.data.loader import make_loader
+from vlm.data.loader import ResumableLoader, make_loader
 from vlm.datasets.table import DataError, check_share, split_by_image, stream
 from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
 from vlm.heads.vocabulary import count_answers
@@ -111,6 +111,8 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         self._official: dict[Split, pa.Table | None] = {}
         self._stores: dict[Split, Images] = {}
         self._whole: set[Split] = set()
+        self._train: ResumableLoader | None = None
+        self._place: dict[str, Any] = {}
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
@@ -305,7 +307,21 @@ class VQADataModule(Configured, LightningDataModule, ABC):
         return make_loader(self, split, images)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train")
+        self._train = cast(ResumableLoader, self._loader("train"))
+        if self._place:
+            self._train.load_state_dict(self._place)
+            self._place = {}
+        return self._train
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training is, for a checkpoint (`ResumableLoader`)."""
+        return self._train.state_dict() if self._train else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Before the loader is made, or after it under a strategy that divides the model first.
+        self._place = state_dict
+        if self._train:
+            self._train.load_state_dict(state_dict)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._loader("validation")

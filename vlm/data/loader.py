@@ -67,7 +67,7 @@ def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader
     check_handles(data.workers)
     model: Any = data.trainer.lightning_module.model
     asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
-    return (ResumableLoader if training else OwnLoader)(
+    return (ResumableLoader if training else DataLoader)(
         VQADataset(
             seen,
             model.asking_processor if asked else model.processor,
@@ -115,32 +115,14 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class OwnLoader(DataLoader[Batch]):
-    """Keeps its sampler, which already gives each process its share.
-
-    Raises:
-        ValueError: Lightning is about to replace it.
-    """
-
-    sampler: ImageGroupSampler
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not isinstance(self.sampler, ImageGroupSampler):
-            raise ValueError(
-                f"Trainer: got use_distributed_sampler=True, whose {type(self.sampler).__name__} "
-                f"would divide the questions twice; expected use_distributed_sampler=False."
-            )
-
-
-class ResumableLoader(OwnLoader):
+class ResumableLoader(DataLoader[Batch]):
     """Its state is the epoch and how many batches of it were delivered.
 
     The order is a function of seed and epoch (`ImageGroupSampler`), so nothing else is needed to
     go on with the very next batch, whatever the number of workers and what they had fetched.
-    Lightning stores and restores the state.
     """
 
+    sampler: ImageGroupSampler
     delivered = 0
 
     # A generator, so that workers start to fetch with the first batch asked for and not before:

@@ -7,7 +7,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from vlm.core.validation import check_positive
 
@@ -29,8 +29,11 @@ class BatchRows(NamedTuple):
     total: float
 
 
-class ImageGroupSampler(Sampler[BatchRows]):
+class ImageGroupSampler(DistributedSampler[BatchRows]):
     """Batches that hold the questions of so many images, so that each is encoded once.
+
+    A `DistributedSampler` in name alone: trainers leave it alone, since it gives each process its
+    own share.
 
     Args:
         groups: (Q,) the image of each question, as a number.
@@ -67,7 +70,7 @@ class ImageGroupSampler(Sampler[BatchRows]):
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)
         self.groups, self.images_per_batch = groups, images_per_batch
-        self.questions_per_image, self.seed, self.shards = questions_per_image, seed, shards
+        self.questions_per_image, self.seed, self.shards = questions_per_image, seed, shards  # type: ignore[assignment]
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.epoch = self.start = 0
         counts = np.bincount(groups)

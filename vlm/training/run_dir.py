@@ -12,35 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+import yaml
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vlm.checkpoint.file import CheckpointError, newest_whole
-from vlm.training.distributed.strategy import as_list
-from vlm.training.schedule import WarmupSteps
+from vlm.core.errors import ConfigError
+from vlm.training.fault_tolerance.checkpoint_dir import LAST
 
 CHECKPOINTS = "checkpoints"
 MONITORED = ("val_accuracy", "val_loss")
-TRAINER = (
-    "min_epochs",
-    "max_epochs",
-    "max_steps",
-    "limit_train_batches",
-    "limit_val_batches",
-    "overfit_batches",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "precision",
-    "check_val_every_n_epoch",
-    "val_check_interval",
-)
-"""Options of the trainer that change what is trained, or which checkpoint is the best."""
-LENGTHS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 @dataclass
@@ -101,6 +82,45 @@ def folder_of(config: Mapping[str, Any]) -> Path:
     return Path(config["run"]["folder"]) / config["run"]["name"] / f"auto-{digest}"
 
 
+def choose_folder(
+    run: RunOptions, config: Mapping[str, Any], ckpt_path: str | Path | None
+) -> tuple[Path, Path | None]:
+    """The folder of a training, and the checkpoint that it goes on from, if it does.
+
+    Args:
+        run: its options.
+        config: of `fit`, plain data.
+        ckpt_path: a checkpoint, or a run's folder; a run that is continued keeps its folder.
+
+    Raises:
+        ConfigError: both `run.resume` and a checkpoint.
+        CheckpointError: none of the checkpoints of the run that is resumed is whole.
+    """
+    if run.resume == "auto":
+        if ckpt_path:
+            raise ConfigError(
+                f"run.resume: got auto, and ckpt_path={ckpt_path}; expected one of them."
+            )
+        folder = folder_of(config)
+        return folder, last_checkpoint(folder)
+    if not ckpt_path:
+        return new_folder(run, "fit"), None
+    path = checkpoint_in(ckpt_path, LAST)
+    return folder_of_checkpoint(path) or new_folder(run, "fit"), path
+
+
+def checkpoint_in(path: str | Path, name: str) -> Path:
+    """A checkpoint itself, or the one of this name in a run's folder."""
+    return Path(path) / CHECKPOINTS / name if Path(path).is_dir() else Path(path)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a run's configuration, unless the run has one already, being continued."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+
 def folder_of_checkpoint(path: Path) -> Path | None:
     """The folder of the run that a checkpoint belongs to; None for a file that lies elsewhere."""
     return path.parent.parent if path.parent.name == CHECKPOINTS else None
@@ -121,90 +141,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     if broken:
         warnings.warn(f"{said} The run goes on from {found}.", stacklevel=2)
     return found
-
-
-def facts(config: Mapping[str, Any], data: LightningDataModule, trainer: Trainer) -> dict[str, Any]:
-    """What a training depends on beside its model: a run is continued with the same only.
-
-    Args:
-        config: of `fit`, plain data.
-        data: the data module of it.
-        trainer: the trainer of it.
-    """
-    arguments = config["data"].get("init_args", {})
-    images = arguments.get("images_per_batch", 0) * trainer.world_size
-    table = data.table("train")  # type: ignore[attr-defined]
-    averages = {type(c).__name__ for c in trainer.callbacks if isinstance(c, WeightAveraging)}  # type: ignore[attr-defined]
-    callbacks = as_list(config["trainer"]["callbacks"])
-    return {
-        "seed_everything": config["seed_everything"],
-        "model.optimizer": config["model"]["optimizer"],
-        "model.schedule": config["model"]["schedule"],
-        "model.tuning": config["model"]["tuning"],
-        "data": config["data"]["class_path"],
-        **{
-            f"data.{name}": arguments.get(name)
-            for name in ("questions_per_image", "seed", "control", "vocabulary")
-        },
-        "data.images_per_batch x processes": images,
-        "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
-        "averages of weights": [
-            callback for callback in callbacks if callback["class_path"].split(".")[-1] in averages
-        ],
-        "run.monitor": config["run"]["monitor"],
-        **{f"trainer.{name}": config["trainer"].get(name) for name in TRAINER},
-    }
-
-
-def _digest(table: pa.Table) -> str:
-    """Of ids, questions and answers. Joined by Arrow: half a million rows take a part of a second,
-    and seconds as objects of Python."""
-    digest = hashlib.sha256()
-    answers = pc.binary_join(table["answers"], "\t")
-    for column in (table["id"], table["question"], answers):
-        for chunk in filter(len, column.chunks):  # an empty one would be an empty text
-            rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
-            digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
-            digest.update(b"\n")
-    return digest.hexdigest()
-
-
-def fact_differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Differences between a configuration's training and a checkpoint's, one line each.
-
-    A training may be extended, unless the first steps of its schedule depend on its length.
-    """
-    lines = []
-    for name in asked:
-        if name not in stored or stored[name] == asked[name]:
-            continue
-        line = f"{name}: {stored[name]} in the checkpoint, {asked[name]} asked"
-        if name in LENGTHS and _longer(stored[name], asked[name]):
-            schedule = asked["model.schedule"]
-            if not _spans_all(schedule):
-                continue
-            line += (
-                f"; {schedule['class_path'].split('.')[-1]} spans the whole training, so all its "
-                f"steps would have had other learning rates. To train on, start a run from these "
-                f"weights: --model.tuning.init_from=CHECKPOINT instead of --ckpt_path. A run with "
-                f"model.schedule=null, or WarmupSteps in epochs or steps, can be extended"
-            )
-        lines.append(line)
-    return lines
-
-
-def _longer(length: int | None, other: int | None) -> bool:
-    unlimited = (None, -1)
-    return length not in unlimited and (other in unlimited or other > length)
-
-
-def _spans_all(schedule: Mapping[str, Any] | None) -> bool:
-    """Whether a schedule's first steps depend on the number of steps; True if unknown."""
-    if schedule is None:
-        return False
-    path = schedule["class_path"]
-    ours = path.startswith("vlm.training.") and path.endswith(f".{WarmupSteps.__name__}")
-    return not ours or schedule["init_args"]["unit"] == "share"
 
 
 @rank_zero_only

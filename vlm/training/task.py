@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -37,7 +38,9 @@ from vlm.training.finetuning.plan import (
     set_modes,
 )
 from vlm.training.finetuning.warm_start import init_from
+from vlm.training.origin import origin
 from vlm.training.readable import READABLE
+from vlm.training.resume_checks import fact_differences, part_differences, refuse
 from vlm.training.schedule import WarmupCosine
 
 ScheduleCallable = Callable[[Optimizer, int, int], LRScheduler]
@@ -59,14 +62,15 @@ class VQATask(LightningModule):
         schedule: makes the learning-rate schedule from (optimizer, total steps, steps of an epoch),
             or None.
         tuning: what is trained of each part, from when and how fast.
+        seed: of dropout and whatever else is drawn in training. Each batch has a seed of its own,
+            made of this, the epoch, the batch's number and the process: a run that was killed
+            draws the same again. The parts have their first weights already, from torch's own
+            generator (`torch.manual_seed`).
 
     Attributes:
         layers: what is trained, as `tuning` says.
-        seed: of dropout and whatever else is drawn in training. Each batch has a seed of its own,
-            made of this, the epoch, the batch's number and the process: a run that was killed
-            draws the same again.
         about: what a checkpoint keeps about the run.
-        continues: the checkpoint that the training goes on from, if it does.
+        evaluation: the answers of the last validation, test or prediction.
 
     Example:
         >>> image, text = vlm.image.ConvNet(), vlm.text.BagOfWords(["what", "color", "is", "it"])
@@ -86,6 +90,7 @@ class VQATask(LightningModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: ScheduleCallable | None = WarmupCosine,
         tuning: Tuning = Tuning(),  # noqa: B008  frozen
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = VQAModel(image_encoder, text_encoder, fusion, head)
@@ -94,9 +99,8 @@ class VQATask(LightningModule):
         self.layers = plan(self.model, tuning)
         self._entered = 0
         self.train()
-        self.seed = 0
+        self.seed = seed
         self.about: dict[str, Any] = {}
-        self.continues: Path | None = None
         self.evaluation: Evaluation | None = None
         self._losses: list[Tensor] = []
         self._step: tuple[Tensor, Any] | None = None
@@ -110,9 +114,11 @@ class VQATask(LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        # A run that is continued has its own weights.
-        if stage == "fit" and self.tuning.init_from and self.continues is None:
-            init_from(self.model, self.tuning.init_from, self.tuning.init_parts)
+        if stage == "fit":
+            self.about = origin(self, self.data, self.trainer)
+            # A run that is continued has its own weights.
+            if self.tuning.init_from and self.trainer.ckpt_path is None:
+                init_from(self.model, self.tuning.init_from, self.tuning.init_parts)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # FSDP2's strategy alone gives one
@@ -188,6 +194,9 @@ class VQATask(LightningModule):
                 logger.log_metrics(row, self.global_step)
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._step = None  # where no callback has taken it
+
     def take_step(self) -> tuple[Tensor, Any]:
         """The loss and the head's output of the batch that ends; they are kept no longer."""
         assert self._step is not None
@@ -257,10 +266,11 @@ class VQATask(LightningModule):
             optimizer = make_optimizer(self.optimizer, self.model, self.layers)
         except ValueError as error:
             raise ConfigError(f"model.optimizer: {error}") from error
-        if self.device_mesh is not None and self.continues is not None:
+        path = self.trainer.ckpt_path
+        if self.device_mesh is not None and path is not None:
             from vlm.training.distributed.sharding import expect_states
 
-            expect_states(self, self.continues)
+            expect_states(self, Path(path))
         try:
             self.trainer.fit_loop.setup_data()
         except ValueError as error:
@@ -289,10 +299,26 @@ class VQATask(LightningModule):
             checkpoint[LOSSES] = self._mean_losses().cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._continue(checkpoint[KEY])
         self._losses = list(checkpoint.get(LOSSES, torch.empty(0)).to(self.device))
         if "state_dict" in checkpoint:  # FSDP2's strategy has loaded the weights itself
             weights = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()}
             load_weights(self.model, weights, "The checkpoint")
+
+    def _continue(self, stored: dict[str, Any]) -> None:
+        """Take over what a checkpoint keeps about its run.
+
+        Raises:
+            CheckpointError: another model, or to train on, another training.
+        """
+        path, about = str(self.trainer.ckpt_path), stored["about"]
+        refuse(path, part_differences(stored["model"], self.model), "model")
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.about = about
+            return
+        asked = self.about["training"]
+        refuse(path, fact_differences(about.get("training", {}), asked), "training")
+        self.about |= {"vocabulary": about.get("vocabulary"), "seconds": about.get("seconds", 0.0)}
 
 
 def batch_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

@@ -37,7 +37,6 @@ from vlm.training.distributed.strategy import as_list
 
 TAKEN = {
     "default_root_dir": "use run.folder and run.name, which say where files go",
-    "use_distributed_sampler": "leave it out: each process already gets its share of the images",
     "barebones": "leave it out: it turns off the checkpoints and the log of a run",
     "model_registry": "use `vlm share`; nothing is uploaded to Lightning's registry",
 }
@@ -79,27 +78,27 @@ def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -
         ConfigError: names the option, what it got, what was expected and the remedy.
     """
     for name, remedy in TAKEN.items():
-        if options[name] not in (None, False):
-            raise ConfigError(f"trainer.{name}: got {options[name]}; {remedy}.")
+        if (given := getattr(options, name)) not in (None, False):
+            raise ConfigError(f"trainer.{name}: got {given}; {remedy}.")
     if any(isinstance(plugin, CheckpointIO) for plugin in as_list(options.plugins)):
         raise ConfigError(
             "trainer.plugins: got a CheckpointIO; leave it out: vlm writes the checkpoints."
         )
     for name, least in _LEAST.items():
-        if options[name] is not None and options[name] < least:
+        if (given := getattr(options, name)) is not None and given < least:
             raise _expected(options, name, f"at least {least}")
     if options.val_check_interval == 0:
         raise _expected(options, "val_check_interval", "more than 0")
     for name in ("max_epochs", "max_steps"):
-        if options[name] == 0:
+        if getattr(options, name) == 0:
             raise _expected(options, name, "a positive number, or -1 for no limit")
     for name in ("epochs", "steps"):
-        least, most = options[f"min_{name}"], options[f"max_{name}"]
+        least, most = getattr(options, f"min_{name}"), getattr(options, f"max_{name}")
         if least is not None and most is not None and 0 < most < least:
             raise _expected(options, f"min_{name}", f"at most trainer.max_{name}={most}")
     used = ["train", *(["test"] if tests else [])]
     for part in used if subcommand == "fit" else [_EVALUATED[subcommand]]:
-        if options[f"limit_{part}_batches"] == 0:
+        if getattr(options, f"limit_{part}_batches") == 0:
             doing = "run.test=true" if part == "test" and tests else f"`{subcommand}`"
             raise _expected(options, f"limit_{part}_batches", f"more than 0 for {doing}")
     if subcommand == "fit" and scheduled and options.max_epochs == options.max_steps == -1:
@@ -110,7 +109,7 @@ def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -
 
 
 def _expected(options: Any, name: str, what: str) -> ConfigError:
-    return ConfigError(f"trainer.{name}: got {options[name]}; expected {what}.")
+    return ConfigError(f"trainer.{name}: got {getattr(options, name)}; expected {what}.")
 
 
 def check_callbacks(options: Any, head: AnswerHead) -> None:

@@ -12,6 +12,7 @@ from vlm.cli.training_cli import VQACLI
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import Split
 from vlm.data.features.encoded import encoded_pictures
+from vlm.training.finetuning.warm_start import init_from
 from vlm.training.readable import READABLE
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
@@ -32,9 +33,6 @@ Exit code 1 if a picture cannot be read or space is lacking, 2 if the configurat
 
 class Untrained(VQACLI):
     """Everything of `vlm fit` but the training."""
-
-    def after_instantiate_classes(self) -> None:
-        pass
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -67,10 +65,10 @@ def _fill(cli: VQACLI) -> None:
     if data.pictures.features is None:
         raise ConfigError("data.pictures.features: got none; wanted the folder for the features.")
     # The weights that a training would have.
-    task.trainer = cli.trainer
-    task.setup("fit")
     if cli.checkpoint:
         load_weights(task.model, cli.checkpoint.weights, str(cli.checkpoint.path))
+    elif task.tuning.init_from:
+        init_from(task.model, task.tuning.init_from, task.tuning.init_parts)
     encoder = task.model.image_encoder.to(cli.trainer.strategy.root_device)
     pictures = 0
     for split in SPLITS:

@@ -17,11 +17,11 @@ from torch.optim import Optimizer
 from vlm.core.compat import spare_this_process
 from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
-from vlm.training.fault_tolerance.finite import Health
+from vlm.training.fault_tolerance.finite import FiniteCheck
 from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at_signals
 
 
-class Guard(Checkpoint):
+class RunCheckpoint(Checkpoint):
     """Saves after each validation and epoch, and as often as asked for; ends the training when a
     number is not finite or a signal came.
 
@@ -50,11 +50,10 @@ class Guard(Checkpoint):
         self.folder = CheckpointFolder(folder)
         self.monitor, self.steps, self.minutes = monitor, steps, minutes
         self.saves, self.resumes = saves, resumes
-        self.signal, self.health = StopSignal(), Health(scaled=False)
+        self.signal, self.health = StopSignal(), FiniteCheck(scaled=False)
         self.best_score: float | None = None
         self.best_step = -1
         self._saved_at = 0.0
-        self._position: dict[str, Any] | None = None
         self._in_validation = False
         self._group: Any = None
 
@@ -64,13 +63,10 @@ class Guard(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.signal.install()
-        self.health = Health(scaled=getattr(trainer.precision_plugin, "scaler", None) is not None)
+        self.health = FiniteCheck(
+            scaled=getattr(trainer.precision_plugin, "scaler", None) is not None
+        )
         self._saved_at = time.monotonic()
-        if self._position is not None:
-            # Lightning does this when it makes the loader; but a schedule that asks for the number
-            # of steps has it made before the checkpoint is read.
-            trainer.train_dataloader.load_state_dict(self._position)  # type: ignore[union-attr]
-            self._position = None
         if trainer.world_size > 1 and self._group is None:
             # Of its own and on the CPU: no waiting for the device, nothing between its collectives.
             self._group = dist.new_group(backend="gloo")
@@ -141,11 +137,6 @@ class Guard(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
-        (self._position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]

@@ -21,7 +21,7 @@ def _local(gradient: Tensor) -> Tensor:
     return gradient.to_local() if isinstance(gradient, DTensor) else gradient
 
 
-class Health:
+class FiniteCheck:
     """Watches the loss and the gradients of a training, with one transfer from the device a step.
 
     Args:

@@ -1,0 +1,227 @@
+"""`vlm.fit`: train a task in a run's folder, test it, and ask it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from vlm.checkpoint.checkpoint import Checkpoint, packages_of, read_checkpoint
+from vlm.core.errors import ConfigError
+from vlm.core.part import check_parts
+from vlm.data.compatibility import check_fits
+from vlm.data.datamodule import VQADataModule
+from vlm.inference import VQA, Answer, load
+from vlm.model import PARTS
+from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST
+from vlm.training.fault_tolerance.signals import handlers_kept
+from vlm.training.finetuning.plan import check_plan
+from vlm.training.origin import facts, plain
+from vlm.training.resume_checks import fact_differences, refuse
+from vlm.training.run_dir import (
+    CHECKPOINTS,
+    RunOptions,
+    choose_folder,
+    continue_metrics,
+    write_config,
+)
+from vlm.training.run_lock import training_in
+from vlm.training.task import VQATask
+from vlm.training.trainer import DEFAULTS, make_trainer
+from vlm.training.trainer_options import check_test_limit
+
+LINKED = {
+    "text_encoder": ("words",),
+    "fusion": ("image_dim", "text_dim"),
+    "head": ("in_dim", "text_dim", "answers"),
+}
+"""Arguments of the parts that the command line takes from the data and from other parts."""
+
+
+class Run:
+    """A training that has ended.
+
+    Args:
+        folder: of its files.
+        test: figures of the test, by name: accuracies are shares in [0, 1].
+        task: as the training left it.
+        trainer: that trained it.
+    """
+
+    def __init__(
+        self, folder: Path, test: dict[str, float], task: VQATask, trainer: Trainer
+    ) -> None:
+        self.folder, self.test, self.task, self.trainer = folder, test, task, trainer
+
+    def __repr__(self) -> str:
+        accuracy = f", accuracy {self.test['accuracy']:.4f}" if "accuracy" in self.test else ""
+        return f"Run({str(self.folder)!r}{accuracy})"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The best checkpoint, or the last where nothing was validated; None if none was saved."""
+        return saved_checkpoint(self.folder)
+
+    @cached_property
+    def model(self) -> VQA:
+        """The model of `checkpoint`, to be asked; without one as the training left it."""
+        path = self.checkpoint
+        return VQA(self.task.model, self.task.about) if path is None else load(path, trust=True)
+
+    def answer(self, image: Any, question: Any, **options: Any) -> Answer | list[Answer]:
+        """Answer a question about an image; arguments and errors are those of `VQA.answer`."""
+        answers: Answer | list[Answer] = self.model.answer(image, question, **options)
+        return answers
+
+
+def fit(
+    task: VQATask,
+    data: VQADataModule,
+    *,
+    test: bool = True,
+    ckpt_path: str | Path | None = None,
+    **options: Any,
+) -> Run:
+    """Train a task, as `vlm fit` does: in a folder of its own, with checkpoints, logs and a report,
+    and with a test of the best checkpoint at the end.
+
+    Args:
+        task: that is trained.
+        data: to train, validate and test on.
+        test: whether the best checkpoint is tested at the end.
+        ckpt_path: checkpoint or run folder that the training goes on from, in the very next batch.
+        **options: of the run (`RunOptions`: `folder`, `name`, `monitor`, `resume`, ...) and of
+            Lightning's `Trainer` (`max_epochs`, `accelerator`, `devices`, `precision`, ...).
+
+    Returns:
+        The run, to be read and asked.
+
+    Raises:
+        ConfigError: an option that does not exist or does not fit.
+        CheckpointError: a checkpoint that is broken, or of another model or training.
+        DataError: data that cannot be read, or that the task cannot learn from.
+        NotFiniteError: a loss or gradients that are not finite.
+        Preempted: SIGTERM or SIGUSR1 came; all is saved.
+
+    Example:
+        >>> import vlm
+        >>> vlm.fit.__name__
+        'fit'
+    """
+    names = {field.name for field in fields(RunOptions)} & options.keys()
+    try:
+        run = RunOptions(test=test, **{name: options.pop(name) for name in names})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    config = run_config(task, data, run, options)
+    folder, path = choose_folder(run, config, ckpt_path)
+    checkpoint = None if path is None else read_checkpoint(path)
+    trainer = make_trainer(run, folder, task, **options)
+    with handlers_kept():
+        folder, figures = train(trainer, task, data, run, folder, config, checkpoint)
+    return Run(folder, figures, task, trainer)
+
+
+def train(
+    trainer: Trainer,
+    task: VQATask,
+    data: VQADataModule,
+    run: RunOptions,
+    folder: Path,
+    config: dict[str, Any],
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Path, dict[str, float]]:
+    """Train in a run's folder, after all that can be checked is.
+
+    Args:
+        trainer: of `make_trainer`.
+        task: that is trained.
+        data: to train on.
+        run: whether there is a test.
+        folder: of the run.
+        config: written there, if there is none.
+        checkpoint: that the training goes on from.
+
+    Returns:
+        The folder that all processes agreed on, and the test's figures by name.
+    """
+    try:
+        # Or the checkpoints could be neither continued nor tested.
+        check_parts(task.model.config, packages_of(task.model.config))
+        check_plan(task.layers, task.tuning, trainer.max_epochs)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    # First: a run is continued with the questions that are left.
+    for split in ("train", "validation"):
+        data.skip_unreadable(split)
+    if checkpoint is not None:  # before the images are read, which may take long
+        stored = checkpoint.about.get("training", {})
+        refuse(checkpoint.path, fact_differences(stored, facts(task, data, trainer)), "training")
+    if run.test:
+        check_fits(data, "test", task.model)
+        check_test_limit(data, trainer)
+    with training_in(folder) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_config(folder, config)
+        if checkpoint is not None:
+            for logger in trainer.loggers:
+                if isinstance(logger, CSVLogger):
+                    continue_metrics(logger, checkpoint.step)
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint and str(checkpoint.path))
+        # Each process named the folder by its own clock; the files are in that of the first.
+        folder = Path(trainer.strategy.broadcast(str(folder)))
+        if not run.test:
+            return folder, {}
+        path = saved_checkpoint(folder)
+        (figures,) = trainer.test(
+            task, datamodule=data, ckpt_path=path and str(path), verbose=False
+        )
+        return folder, {name.removeprefix("test_"): value for name, value in figures.items()}
+
+
+def saved_checkpoint(folder: Path) -> Path | None:
+    """A run's best checkpoint, else its last, else None."""
+    paths = (folder / CHECKPOINTS / name for name in (BEST, LAST))
+    return next((path for path in paths if path.exists()), None)
+
+
+def run_config(
+    task: VQATask, data: VQADataModule, run: RunOptions, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration with which the command line makes the same run: `vlm test -c` reads it.
+
+    Args:
+        task, data: of the run.
+        run: its options.
+        options: of the trainer; objects, such as callbacks, are left out.
+
+    Raises:
+        ConfigError: a part, optimiser or schedule that no configuration can describe.
+    """
+    trainer = {}
+    for name, value in (DEFAULTS | options).items():
+        try:
+            trainer[name] = plain(value)
+        except ValueError:
+            continue
+    try:
+        parts = {name: plain(getattr(task.model, name)) for name in PARTS}
+        model = {name: plain(getattr(task, name)) for name in ("optimizer", "schedule", "tuning")}
+        described = plain(data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for part, names in LINKED.items():
+        for name in names:
+            parts[part]["init_args"].pop(name, None)
+    return {
+        "seed_everything": task.seed,
+        "data": described,
+        "model": parts | model,
+        "trainer": trainer,
+        "run": asdict(run),
+    }

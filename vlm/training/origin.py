@@ -1,0 +1,164 @@
+"""Where a model comes from: what a checkpoint keeps about its training."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+
+from vlm import __version__
+from vlm.core.part import Configured, factory_class
+from vlm.data.datamodule import VQADataModule
+from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
+
+if TYPE_CHECKING:
+    from vlm.training.task import VQATask
+
+COUNTS_OR_SHARES = ("limit_train_batches", "limit_val_batches", "val_check_interval")
+TRAINER = (
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "precision",
+    "check_val_every_n_epoch",
+)
+"""Attributes of the trainer that change what is trained, or which checkpoint is the best."""
+
+
+def origin(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
+    """What a checkpoint keeps about the training that makes it, as plain data.
+
+    Raises:
+        DataError: validation has no answers.
+    """
+    vocabulary = task.model.head.vocabulary
+    return {
+        "vocabulary": None if vocabulary is None else data.describe_answers(),
+        "run": str(trainer.default_root_dir),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "vlm": __version__,
+        "torch": str(torch.__version__),
+        "data": f"{type(data).__module__}.{type(data).__qualname__}",
+        "training": facts(task, data, trainer),
+    }
+
+
+def facts(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
+    """What a training depends on beside its model: a run is continued with the same only."""
+    table = data.table("train")
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    monitors = [c.monitor for c in callbacks if isinstance(c, RunCheckpoint)]
+    return {
+        "seed_everything": task.seed,
+        "model.optimizer": plain(task.optimizer),
+        "model.schedule": plain(task.schedule),
+        "model.tuning": plain(task.tuning),
+        "data": _public_path(type(data)),
+        **{
+            f"data.{name}": plain(getattr(data, name))
+            for name in ("questions_per_image", "seed", "control", "vocabulary")
+        },
+        "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
+        "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
+        "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
+        **({"run.monitor": monitors[0]} if monitors else {}),
+        "trainer.min_epochs": trainer.min_epochs or None,  # a training makes one 0 of the other
+        **{f"trainer.{name}": plain(getattr(trainer, name)) for name in TRAINER},
+        # 1 is a batch, and 1.0 all of them.
+        **{f"trainer.{name}": str(getattr(trainer, name)) for name in COUNTS_OR_SHARES},
+        # The data take it from the trainer when they are set up.
+        "trainer.overfit_batches": bool(trainer.overfit_batches) or data.overfits,  # type: ignore[attr-defined]
+    }
+
+
+def plain(value: Any) -> Any:
+    """Plain data, in the form of a configuration file, of what a training is made with.
+
+    Args:
+        value: plain data, paths, enumerations, dataclasses, configured objects, and classes,
+            functions and `functools.partial` of classes that are given as factories. A class has
+            all its arguments with defaults, since these may change.
+
+    Raises:
+        ValueError: an object of another kind.
+    """
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (str, Path)):
+        return str(getattr(value, "value", value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Configured):
+        arguments = {name: plain(item) for name, item in value.arguments.items()}
+        config = {"class_path": _public_path(value.made_as), "init_args": arguments}
+        lora = getattr(value, "lora", None)
+        return config if lora is None else config | {"lora": plain(lora)}
+    if isinstance(value, FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _plain_factory(value)
+
+
+def _plain_factory(factory: Callable[..., Any]) -> dict[str, Any]:
+    cls = factory_class(factory)
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    given = defaults | getattr(factory, "keywords", {})
+    return {"class_path": _public_path(cls), "init_args": plain(given)}
+
+
+def _public_path(cls: type) -> str:
+    """The shortest path that a class is found under, as configurations name it."""
+    names = cls.__module__.split(".")
+    for end in range(1, len(names)):
+        module = ".".join(names[:end])
+        if getattr(sys.modules.get(module), cls.__name__, None) is cls:
+            return f"{module}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _settings(callback: WeightAveraging) -> dict[str, Any]:
+    """What a callback was made with, from its attributes and the functions that it holds."""
+    settings = {"class_path": _public_path(type(callback)), "use_buffers": callback._use_buffers}
+    public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
+    return settings | {name: _inside(item) for name, item in (public | callback._kwargs).items()}
+
+
+def _inside(value: Any) -> Any:
+    """Plain data of a setting; of a function its name and what it closes over."""
+    if isinstance(value, FunctionType):
+        cells = [_inside(cell.cell_contents) for cell in value.__closure__ or ()]
+        return [value.__qualname__, *cells]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _digest(table: pa.Table) -> str:
+    """Of ids, questions and answers. Joined by Arrow: half a million rows take a part of a second,
+    and seconds as objects of Python."""
+    digest = hashlib.sha256()
+    answers = pc.binary_join(table["answers"], "\t")
+    for column in (table["id"], table["question"], answers):
+        for chunk in filter(len, column.chunks):  # an empty one would be an empty text
+            rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
+            digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
+            digest.update(b"\n")
+    return digest.hexdigest()
