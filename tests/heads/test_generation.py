@@ -285,7 +285,7 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"beams": 0}, r"beams: got 0; wanted a positive"),
+        ({"beams": 0}, r"beams: got 0; expected a positive"),
         ({"beams": 129}, r"beams: got 129; wanted less than half of the decoder's 257"),
         ({"length_penalty": 0.5}, r"length_penalty: got 0.5 with one beam"),
         ({"length_penalty": math.nan, "beams": 2}, r"length_penalty: got nan; wanted a finite"),

@@ -17,7 +17,7 @@ from vlm.text import WordTokenizer, count_words, split_words
 
 
 def test_the_examples_of_the_docstrings_run() -> None:
-    results = doctest.testmod(vlm.text.tokenizer)
+    results = doctest.testmod(vlm.text.tokenizer, extraglobs={"vlm": vlm})
     assert results.attempted > 0
     assert results.failed == 0
 
