@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from conftest import ROOT
 
@@ -14,6 +16,7 @@ import vlm
 from vlm.cli.main import main
 from vlm.datasets import EasyVQA
 from vlm.datasets.errors import DataError
+from vlm.datasets.table import question_table
 
 CONFIG = str(ROOT / "configs/easy_vqa.yaml")
 
@@ -121,22 +124,60 @@ def test_the_file_itself_is_never_overwritten(data: Path, tmp_path: Path) -> Non
     assert path.read_text() == before
 
 
-def test_picked_answers_are_beside_floors_that_pick(data: Path, tmp_path: Path) -> None:
+def few(answers: list[str]) -> Any:
+    """A data set of three test questions, each with these choices, after two of training."""
+
+    def asked(split: str, given: list[str]) -> pa.Table:
+        rows = [
+            {"id": f"{split}{n}", "image": str(n), "question": "what?", "answers": [answer]}
+            | {"choices": ["sun", "snow"]}
+            for n, answer in enumerate(given)
+        ]
+        return question_table(rows, split)
+
+    tables = {"train": asked("train", ["rain", "rain", "snow"]), "test": asked("test", answers)}
+    return SimpleNamespace(
+        table=tables.__getitem__,
+        check_answers=lambda split: None,
+        score=lambda answer, given: float(answer in given),
+        types="answer_type",
+        summarize=lambda *_: {},
+        summarize_watched=lambda _, found: {"sum": sum(found)},
+    )
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text(
+        "".join(json.dumps({"id": f"test{n}"} | row) + "\n" for n, row in enumerate(rows))
+    )
+    return path
+
+
+def test_picked_answers_are_beside_floors_that_pick(tmp_path: Path) -> None:
     """The most frequent training answer among a question's choices, not of all."""
-    dataset = EasyVQA(data)
-    path = tmp_path / "picked.jsonl"
-    rows = dataset.table("test").to_pylist()
-    given = [{"id": row["id"], "answer": row["answers"][0]} for row in rows]
-    path.write_text("".join(json.dumps(row) + "\n" for row in given))
-    free = vlm.evaluate(path, dataset)
-    assert "free text" in str(free)
-    assert free.summary["exact_match"] == 1
-    path.write_text("".join(json.dumps(row | {"choices": ["a"]}) + "\n" for row in given))
-    picked = vlm.evaluate(path, dataset, output=tmp_path)
-    assert "each question's choices" in " ".join(str(picked).split())
-    assert "exact_match" not in picked.summary
+    rows = [{"answer": "sun"}, {"answer": "snow"}, {"answer": "sun"}]
+    free = vlm.evaluate(write(tmp_path / "free", rows), few(["snow"] * 3))
+    assert free.rows[0]["majority"] == 0
+    assert free.summary["exact_match"] == pytest.approx(1 / 3)
+    picked = write(tmp_path / "picked", [row | {"choices": ["sun", "snow"]} for row in rows])
+    report = vlm.evaluate(picked, few(["snow"] * 3), output=tmp_path)
+    assert report.rows[0]["majority"] == 1
+    assert "exact_match" not in report.summary
+    assert "each question's choices" in " ".join(str(report).split())
     written = json.loads((tmp_path / "test_predictions.jsonl").read_text().splitlines()[0])
-    assert written["choices"] == rows[0]["choices"]
+    assert written["choices"] == ["sun", "snow"]
+
+
+def test_figures_by_probability_want_it_of_every_question(tmp_path: Path) -> None:
+    """And in full: rounded, two of them may be alike."""
+    rows = [{"answer": "sun", "watched": share} for share in (0.123456789, 0.5, 0.25)]
+    path = write(tmp_path / "all", rows)
+    report = vlm.evaluate(path, few(["sun"] * 3), output=tmp_path)
+    assert report.summary["sum"] == 0.123456789 + 0.75
+    again = vlm.evaluate(tmp_path / "test_predictions.jsonl", few(["sun"] * 3))
+    assert again.summary == report.summary
+    del rows[1]["watched"]
+    assert "sum" not in vlm.evaluate(write(path, rows), few(["sun"] * 3)).summary
 
 
 @pytest.mark.parametrize(

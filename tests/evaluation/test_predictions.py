@@ -134,6 +134,7 @@ CSV = "id,answer\n7,cat\n8,no\n"
         (lines([{"id": "7", "answer": "x"}, {"id": "8"}]), [", line 2: ", "'answer'", "None"]),
         (lines([{"id": 7, "answer": "x"}, {"answer": "x"}]), [", line 2: ", "'id'", "None"]),
         (lines([{"id": 7.5, "answer": "x"}] * 2), [", line 1: ", "'id'", "7.5"]),
+        (lines([{"id": True, "answer": "x"}] * 2), [", line 1: ", "'id'", "True", "whole"]),
         (lines([{"id": "7", "answer": "\ud800"}] * 2), [", line 1: ", "'answer'", "Unicode"]),
         (lines([{"id": "7", "answer": "x", "by_head": {"a": 1}}] * 2), [", line 1: ", "by_head"]),
         (lines([{"id": "7"}]) + "[7]\n", ["line 1", "'id'"]),
