@@ -26,16 +26,23 @@ if TYPE_CHECKING:
     )
     from vlm.cli.commands.list_parts import list_parts
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
+    from vlm.data.datamodule import VQADataModule
     from vlm.evaluation.evaluate import evaluate
     from vlm.inference import VQA, Answer, load
     from vlm.model import VQAModel
+    from vlm.training.fit import Run, fit
+    from vlm.training.task import VQATask
 
 _MODULES = {
     "Answer": "inference",
     "Features": "core.features",
+    "Run": "training.fit",
     "VQA": "inference",
+    "VQADataModule": "data.datamodule",
     "VQAModel": "model",
+    "VQATask": "training.task",
     "evaluate": "evaluation.evaluate",
+    "fit": "training.fit",
     "list_parts": "cli.commands.list_parts",
     "load": "inference",
     "masked_max": "core.features",
@@ -57,12 +64,16 @@ __all__ = [
     "VQA",
     "Answer",
     "Features",
+    "Run",
+    "VQADataModule",
     "VQAModel",
+    "VQATask",
     "adapters",
     "data",
     "datasets",
     "evaluate",
     "explain",
+    "fit",
     "fusion",
     "heads",
     "image",

@@ -155,7 +155,7 @@ task, data = make(Path(sys.argv[1]), dropout=0.0)
 trainer = train(task, data, Path(sys.argv[2]), devices=2, strategy="ddp", callbacks=[])
 trainer.test(task, data, verbose=False)
 assert trainer.global_step == 9, trainer.global_step  # 9 images: 3 batches of 2 in 2 processes
-assert len(task.evaluation.predictions) == 36
+assert len(task.evaluation.results.predictions) == 36
 leave(0)
 """
 

@@ -26,7 +26,6 @@ from vlm.checkpoint.sharing import is_shared, read_shared
 from vlm.cli.check import check_names
 from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
-from vlm.cli.silence import silence
 from vlm.cli.swap_defaults import start_swaps_from_defaults
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
@@ -43,6 +42,7 @@ from vlm.training.run_dir import (
     new_folder,
     write_config,
 )
+from vlm.training.silence import silence
 from vlm.training.task import VQATask
 from vlm.training.trainer import DEFAULTS, make_trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import cached_property
@@ -22,7 +23,7 @@ from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST
 from vlm.training.fault_tolerance.signals import handlers_kept
 from vlm.training.finetuning.plan import check_plan
 from vlm.training.origin import facts, plain
-from vlm.training.resume_checks import fact_differences, refuse
+from vlm.training.resume_checks import fact_differences, part_differences, refuse
 from vlm.training.run_dir import (
     CHECKPOINTS,
     RunOptions,
@@ -31,6 +32,7 @@ from vlm.training.run_dir import (
     write_config,
 )
 from vlm.training.run_lock import training_in
+from vlm.training.silence import silence
 from vlm.training.task import VQATask
 from vlm.training.trainer import DEFAULTS, make_trainer
 from vlm.training.trainer_options import check_test_limit
@@ -122,7 +124,8 @@ def fit(
     folder, path = choose_folder(run, config, ckpt_path)
     checkpoint = None if path is None else read_checkpoint(path)
     trainer = make_trainer(run, folder, task, **options)
-    with handlers_kept():
+    with handlers_kept(), warnings.catch_warnings():
+        silence()
         folder, figures = train(trainer, task, data, run, folder, config, checkpoint)
     return Run(folder, figures, task, trainer)
 
@@ -160,6 +163,7 @@ def train(
     for split in ("train", "validation"):
         data.skip_unreadable(split)
     if checkpoint is not None:  # before the images are read, which may take long
+        refuse(checkpoint.path, part_differences(checkpoint.model, task.model), "model")
         stored = checkpoint.about.get("training", {})
         refuse(checkpoint.path, fact_differences(stored, facts(task, data, trainer)), "training")
     if run.test:
