@@ -186,6 +186,15 @@ def drop_signal_handlers(trainer: Any) -> None:
 
 
 @reaches_into("lightning")
+def averaging_settings(callback: Any = None) -> dict[str, Any]:
+    """What a `WeightAveraging` was made with, by name, as far as it keeps that in private."""
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    callback = callback or WeightAveraging()
+    return {"use_buffers": callback._use_buffers, **callback._kwargs}
+
+
+@reaches_into("lightning")
 def _script_launcher() -> Any:
     from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 

@@ -46,13 +46,18 @@ LINKED = {
 
 
 class Run:
-    """A training that has ended.
+    """A training that has ended: where its files are, how it tests, and what it answers.
 
     Args:
         folder: of its files.
         test: figures of the test, by name: accuracies are shares in [0, 1].
         task: as the training left it.
         trainer: that trained it.
+
+    Example:
+        >>> run = vlm.fit(task, data, name="first")  # doctest: +SKIP
+        >>> run.answer("photo.png", "what color is it?").text  # doctest: +SKIP
+        'blue'
     """
 
     def __init__(
@@ -111,9 +116,8 @@ def fit(
         Preempted: SIGTERM or SIGUSR1 came; all is saved.
 
     Example:
-        >>> import vlm
-        >>> vlm.fit.__name__
-        'fit'
+        >>> data = vlm.datasets.EasyVQA("easy_vqa")  # doctest: +SKIP
+        >>> run = vlm.fit(task, data, max_epochs=5, name="first")  # doctest: +SKIP
     """
     names = {field.name for field in fields(RunOptions)} & options.keys()
     try:

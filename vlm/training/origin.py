@@ -19,6 +19,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
 from vlm import __version__
+from vlm.core.compat import averaging_settings
 from vlm.core.part import Configured, factory_class
 from vlm.data.datamodule import VQADataModule
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
@@ -136,9 +137,10 @@ def _public_path(cls: type) -> str:
 
 def _settings(callback: WeightAveraging) -> dict[str, Any]:
     """What a callback was made with, from its attributes and the functions that it holds."""
-    settings = {"class_path": _public_path(type(callback)), "use_buffers": callback._use_buffers}
     public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
-    return settings | {name: _inside(item) for name, item in (public | callback._kwargs).items()}
+    settings = public | averaging_settings(callback)
+    made_with = {name: _inside(value) for name, value in settings.items()}
+    return {"class_path": _public_path(type(callback)), **made_with}
 
 
 def _inside(value: Any) -> Any:
