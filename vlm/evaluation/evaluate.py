@@ -20,12 +20,6 @@ def evaluate(
 ) -> Report:
     """Score a file of answers as `vlm test` scores a model's.
 
-    Example:
-
-        report = vlm.evaluate("answers.csv", vlm.datasets.EasyVQA())
-        print(report)                             # the table of `vlm test`
-        print(report.accuracy, report.interval)
-
     Args:
         predictions: the file, in one of the formats of `read_predictions`.
         dataset: whose questions are answered; its metric scores the answers.
@@ -42,6 +36,14 @@ def evaluate(
         DataError: the split has no answers, or the file does not fit its questions; names file,
             line, value and remedy.
         ValueError: `output` holds the file itself under the name of one that would be written.
+
+    Example:
+        >>> dataset = vlm.datasets.EasyVQA()
+        >>> rows = [f"{key},yes" for key in dataset.table("test")["id"].to_pylist()]
+        >>> _ = Path("answers.csv").write_text("\\n".join(["id,answer", *rows]))
+        >>> report = vlm.evaluate("answers.csv", dataset, output="scored")
+        >>> print(f"{report.accuracy:.3f}, {report.interval.low:.3f} to {report.interval.high:.3f}")
+        0.373, 0.364 to 0.382
     """
     source = Path(predictions)
     dataset.check_answers(split)
