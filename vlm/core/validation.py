@@ -35,6 +35,8 @@ def shorten(value: object, length: int = 80) -> str:
 def nearest(name: object, known: Iterable[str], at_least: float = 0.6) -> str | None:
     """The known name that was probably meant, the first of several that are equally near.
 
+    Case counts for nothing.
+
     Args:
         name: as it was misspelt.
         known: the names to choose from.
@@ -45,7 +47,7 @@ def nearest(name: object, known: Iterable[str], at_least: float = 0.6) -> str | 
     """
 
     def similarity(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, candidate, str(name)).ratio()
+        return difflib.SequenceMatcher(None, candidate.lower(), str(name).lower()).ratio()
 
     near = max(known, key=similarity, default="")
     return near if similarity(near) >= at_least else None

@@ -18,16 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
-from vlm.metrics.aggregate import bootstrap_interval, student_p, student_t
+from vlm.metrics.aggregate import bootstrap_interval
 
 Scores = NDArray[np.float64]
-MOST_FREEDOM: Final = 1000
-"""Above, t is the normal distribution to three digits, and its series only takes longer."""
 
 
 class Estimate(NamedTuple):
@@ -84,10 +83,11 @@ def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) ->
         return _without_spread(mean, count)
     parts = [(of_seeds, seeds - 1), (of_images, count - 1)]
     freedom = math.floor(variance**2 / sum(v**2 / n for v, n in parts if v))
-    freedom = min(max(1, freedom), MOST_FREEDOM)
+    freedom = max(1, freedom)
     error = math.sqrt(variance)
-    half = student_t(level, freedom) * error
-    return Estimate(mean, mean - half, mean + half, student_p(mean / error, freedom))
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(mean) / error))
+    return Estimate(mean, mean - half, mean + half, p)
 
 
 def _without_spread(mean: float, count: int) -> Estimate:

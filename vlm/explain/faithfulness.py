@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from vlm.explain.case import Case
@@ -114,13 +115,7 @@ def randomised(vqa: VQA, seed: int = 0) -> VQA:
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two maps in [-1, 1], equal values sharing their rank; NaN
     where one of them is the same all over."""
-    a, b = _ranks(first), _ranks(second)
+    a, b = rankdata(first), rankdata(second)
     if a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[group]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from vlm.core.safe_config import nothing, options, word
+from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
 from vlm.pretrained.availability import hub_access
-from vlm.pretrained.pruning import foreign_options, nearest, prune
+from vlm.pretrained.pruning import foreign_options, prune
 from vlm.pretrained.weights import load_into, read_weights
 
 _WHERE_WEIGHTS_COME_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg_overlay"}
@@ -181,7 +182,7 @@ def _create(
     import timm
 
     if not timm.is_model(name):
-        hint = nearest(name.partition(".")[0], timm.list_models())
+        hint = did_you_mean(nearest(name.partition(".")[0], timm.list_models()))
         raise ValueError(f"name: got {name!r}, which is no model of timm.{hint}")
     if isinstance(pretrained, str):
         model = _create(name, False, model_args, classifier)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.safe_config import nothing, options, word
+from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
 from vlm.pretrained.availability import url_access
-from vlm.pretrained.pruning import foreign_options, nearest, prune
+from vlm.pretrained.pruning import foreign_options, prune
 from vlm.pretrained.weights import load_into, read_weights
 
 _AFTER = {"avgpool", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits", "dropout"}
@@ -122,7 +123,7 @@ def _recipe(name: str) -> Any:
     if model not in known:
         raise ValueError(
             f"name: got {name!r}, which is no classification model of torchvision."
-            f"{nearest(model, known)}"
+            f"{did_you_mean(nearest(model, known))}"
         )
     recipes = models.get_model_weights(model)
     tag = tag or "DEFAULT"

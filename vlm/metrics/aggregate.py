@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 _Floats = NDArray[np.float64]
 _Key = TypeVar("_Key", bound=Hashable)
@@ -146,7 +147,8 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         )
     if not np.isfinite(runs).all():
         raise ValueError(f"values is {runs.tolist()}, but must be finite: drop the failed runs")
-    half = student_t(level, len(runs) - 1) * float(runs.std(ddof=1)) / math.sqrt(len(runs))
+    error = float(runs.std(ddof=1)) / math.sqrt(len(runs))
+    half = float(stdtrit(len(runs) - 1, (1 + level) / 2)) * error
     mean = float(runs.mean())
     return Interval(mean - half, mean + half, f"{len(runs)} seeds")
 
@@ -201,35 +203,3 @@ def _resampled_means(
         total, questions = (drawn @ table).T
         means[start:stop] = total / questions
     return means
-
-
-def student_t(level: float, freedom: int) -> float:
-    """The t with P(|T| <= t) = level, found by bisection to machine precision."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(64):
-        middle = (low + high) / 2
-        if _within(middle, freedom) < level:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(freedom) * math.tan((low + high) / 2)
-
-
-def student_p(t: float, freedom: int) -> float:
-    """P(|T| > |t|): the two-sided p value."""
-    return max(0.0, 1 - _within(math.atan(abs(t) / math.sqrt(freedom)), freedom))
-
-
-def _within(angle: float, freedom: int) -> float:
-    """P(|T| <= t) of Student's t for whole degrees of freedom, at angle = atan(t / sqrt(freedom)).
-
-    A finite series, so exact: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3-4.
-    """
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    series = 0.0
-    for power in range(odd, freedom, 2):
-        series += term
-        term *= cosine * cosine * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * series) if odd else sine * series

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from vlm.core.safe_config import ENCODERS, model_of, options, read_options
+from vlm.core.validation import did_you_mean, nearest
 from vlm.pretrained.availability import check_hub, hub_access
-from vlm.pretrained.pruning import nearest
 from vlm.pretrained.weights import PACKAGE, SUFFIXES, find_file, misfit
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -56,17 +56,17 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
     else:
         config = open_clip.get_model_config(name)
         if config is None:
+            hint = did_you_mean(nearest(name, open_clip.list_models()))
             raise ValueError(
-                f"name: got {name!r}, which is no model of open_clip."
-                f"{nearest(name, open_clip.list_models())} A repository of the hub is named "
-                f"{HUB}OWNER/NAME."
+                f"name: got {name!r}, which is no model of open_clip.{hint} A repository of the "
+                f"hub is named {HUB}OWNER/NAME."
             )
         tags = list_pretrained_tags_by_model(name)
         if pretrained and pretrained not in tags and not _is_file(pretrained):
-            hint = nearest(str(pretrained), tags) if pretrained is not True else ""
+            near = None if pretrained is True else nearest(pretrained, tags, at_least=0.4)
             raise ValueError(
                 f"pretrained: got {pretrained!r} for {name}; wanted a file, or one of the tags "
-                f"{', '.join(tags) or '(there is none)'}.{hint}"
+                f"{', '.join(tags) or '(there is none)'}.{did_you_mean(near)}"
             )
         tag = pretrained if pretrained in tags else next(iter(tags), None)
         preprocess = get_pretrained_cfg(name, tag) if tag else {}

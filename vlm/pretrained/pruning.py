@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
@@ -13,17 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.safe_config import stored_options
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: what may have been meant."""
-    names = list(known)
-    # Compared in lower case too: vit-b-32 is meant to be ViT-B-32.
-    lower = {n.lower(): n for n in reversed(names)}
-    near = difflib.get_close_matches(name, names, 3, 0.4)
-    near += [lower[n] for n in difflib.get_close_matches(name.lower(), lower, 3, 0.6)]
-    unique = list(dict.fromkeys(near))[:3]
-    return f" Did you mean {' or '.join(unique)}?" if unique else ""
 
 
 def stored_config(config: Any) -> dict[str, Any]:

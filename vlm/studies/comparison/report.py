@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from vlm.evaluation.significance import Estimate
 from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
 from vlm.studies.comparison.results import Comparison, Outcome
 from vlm.studies.report.plots import plot_accuracy, plot_costs
-from vlm.studies.report.render import Section, to_html, to_markdown
+from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
 FLOORS = {
@@ -36,7 +35,7 @@ CONTROLS = {
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Write report.md, report.html, results.json and the plots; returns the HTML file's path."""
+    """Write the report of a comparison; returns the HTML file's path."""
     estimates = {o.name: comparison.accuracy(o) for o in comparison.outcomes.values()}
     sections = [
         _question(comparison),
@@ -48,14 +47,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
         sections.append(_failures(comparison))
     sections += [_reading(comparison), _settings(comparison)]
     title = f"Comparison {comparison.plan.path.stem}"
-    for section in sections:
-        for name, _, png in section.plots:
-            (folder / name).write_bytes(png)
-    (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
-    (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
-    content = json.dumps(_results(comparison, estimates), indent=1)
-    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
-    return folder / "report.html"
+    return write_sections(folder, title, sections, _results(comparison, estimates))
 
 
 def _question(comparison: Comparison) -> Section:

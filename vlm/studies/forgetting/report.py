@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from vlm import __version__
 from vlm.metrics.aggregate import bootstrap_interval
 from vlm.studies.forgetting.plots import plot_layers, plot_tradeoff
 from vlm.studies.forgetting.study import State, Study
-from vlm.studies.report.render import Section, to_html, to_markdown
+from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
 SHOWN_WORDS = 5
@@ -50,7 +49,7 @@ KEPT = (
 
 
 def write_report(study: Study, folder: Path, command: str) -> Path:
-    """Write report.md, report.html, results.json and the plots; returns the HTML file's path.
+    """Write the report of a study; returns the HTML file's path.
 
     Args:
         study: to report.
@@ -60,16 +59,7 @@ def write_report(study: Study, folder: Path, command: str) -> Path:
     sections = [_what(study, command), _tradeoff(study), *_parts(study), _layers(study)]
     sections += [_words(study, number) for number in range(len(study.runs)) if _has_texts(study)]
     sections.append(_reading(study))
-    folder.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for name, _, png in section.plots:
-            (folder / name).write_bytes(png)
-    title = "What fine-tuning kept"
-    (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
-    (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
-    content = json.dumps(_results(study, command), indent=1, allow_nan=False)
-    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
-    return folder / "report.html"
+    return write_sections(folder, "What fine-tuning kept", sections, _results(study, command))
 
 
 def _what(study: Study, command: str) -> Section:

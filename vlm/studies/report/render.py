@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -26,6 +29,31 @@ class Section:
     table: list[list[str]] = field(default_factory=list)
     plots: list[tuple[str, str, bytes]] = field(default_factory=list)
     code: str = ""
+
+
+def write_sections(
+    folder: Path, title: str, sections: Sequence[Section], results: Mapping[str, Any]
+) -> Path:
+    """Write report.md, report.html, results.json and the plots.
+
+    Args:
+        folder: made if missing.
+        title: of the report.
+        sections: in their order.
+        results: finite plain data, for programs.
+
+    Returns:
+        The path of report.html.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for name, _, png in section.plots:
+            (folder / name).write_bytes(png)
+    (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
+    content = json.dumps(results, indent=1, allow_nan=False)
+    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+    return folder / "report.html"
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
