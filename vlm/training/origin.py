@@ -137,10 +137,13 @@ def _public_path(cls: type) -> str:
 
 def _settings(callback: WeightAveraging) -> dict[str, Any]:
     """What a callback was made with, from its attributes and the functions that it holds."""
-    public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
-    settings = public | averaging_settings(callback)
-    made_with = {name: _inside(value) for name, value in settings.items()}
-    return {"class_path": _public_path(type(callback)), **made_with}
+    public = {
+        name: value
+        for name, value in vars(callback).items()
+        if not name.startswith("_") and not callable(value)  # Lightning adds `log`
+    }
+    settings = {n: _inside(v) for n, v in (public | averaging_settings(callback)).items()}
+    return {"class_path": _public_path(type(callback)), "init_args": settings}
 
 
 def _inside(value: Any) -> Any:
