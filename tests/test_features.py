@@ -118,9 +118,6 @@ class Doubles(torch.nn.Module):
         return Features(features.tokens * 2, features.mask).take(torch.tensor([1, 0]))
 
 
-@pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="compiles a named tuple by its fields, not its constructor"
-)
 def test_is_made_in_compiled_and_exported_code(features: Features) -> None:
     features = features._replace(boxes=None)
     expected = Doubles()(features)

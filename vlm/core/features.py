@@ -153,7 +153,7 @@ def as_features(value: FeaturesLike, name: str, mask: Tensor | None = None) -> F
             f"into N tokens."
         )
     mask = all_real(tokens) if mask is None else _as_mask(mask, tokens, mask_name)
-    return Features(tokens, mask, masked_mean(tokens, mask))
+    return Features(tokens, mask)
 
 
 def _second_mask(name: str, where: str) -> ValueError:

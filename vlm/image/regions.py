@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlm.core.features import Features, as_features, masked_mean
+from vlm.core.features import Features, as_features
 from vlm.core.validation import check_positive
 from vlm.image.base import ImageEncoder
 from vlm.image.detections import Regions, read_npz
@@ -121,7 +121,7 @@ class RegionFeatures(ImageEncoder):
             )
         tokens = images.zero_padding().tokens.to(self.number_type.dtype)
         boxes = images.boxes.masked_fill(~images.mask[..., None], 0)
-        return Features(tokens, images.mask, masked_mean(tokens, images.mask), boxes)
+        return Features(tokens, images.mask, boxes=boxes)
 
 
 def _boxes(item: Features) -> Tensor:
