@@ -63,3 +63,10 @@ def test_types_are_not_shown_twice_nor_where_there_are_none() -> None:
 def test_questions_without_a_type_are_counted_too() -> None:
     rows, _ = report(["what", None, None, "what", "what"]).type_rows()
     assert [(row["type"], row["questions"]) for row in rows] == [("what", 3), ("(none)", 2)]
+
+
+def test_a_type_is_printed_as_it_is() -> None:
+    """Not as the markup of the library that prints it."""
+    said = str(report(["[bold]what", ":smile:", ":smile:", "[bold]what"]))
+    assert "[bold]what" in said
+    assert ":smile:" in said

@@ -138,7 +138,8 @@ class Report:
             console.print(f"{name.replace('_', ' ')}: {value:.4f}")
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=CONSOLE_WIDTH)
+        # Names of types are the data set's, and no markup.
+        console = Console(file=StringIO(), width=CONSOLE_WIDTH, markup=False, emoji=False)
         self.print(console)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -147,9 +148,11 @@ class Report:
         if self.floors:
             caption += (
                 f" Floors: the most frequent training answer; the most frequent to the same "
-                f"question. Ceiling: the best that {self.answers} can reach; "
-                f"{self.floors.unanswerable} questions have no answer in it and count as wrong."
+                f"question. Ceiling: the best that {self.answers} can reach"
             )
+            wrong = self.floors.unanswerable
+            caption += f"; {wrong} questions have no answer in it and count as wrong" * (wrong > 0)
+            caption += "."
         return caption
 
     def write(self, folder: Path) -> None:
