@@ -21,7 +21,8 @@ def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"vlm"}
-    assert {"vlm/py.typed", "vlm/forgetting/paraphrases.tsv"} <= set(names)
+    assert {"vlm/py.typed", "vlm/cli/help/fit.txt", "vlm/cli/help/options.json"} <= set(names)
+    assert {"vlm/studies/forgetting/paraphrases.tsv"} <= set(names)
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vlm").rglob("*.py")}
     assert modules <= set(names)
 
