@@ -56,8 +56,8 @@ def test_the_command(
     }
     for wrong, message in (
         ("--data.pth=x", "Did you mean"),
-        ("--data.columns={anwser: x}", "Did you mean 'answer'"),
-        ("--limit=0", "wanted 1 or more"),
+        ("--data.columns={anwser: x}", "Did you mean answer"),
+        ("--limit=0", "--limit: got 0"),
         ("--data.validation_share=2", "validation_share: got 2.0; wanted a share between 0 and 1"),
     ):
         code, said = run(wrong)

@@ -233,7 +233,7 @@ def test_the_command_fills_it_beforehand(
     option = f"--data.pictures.features={tmp_path / 'f'}"
     for _ in range(2):
         main(cache(photos, option))
-        assert "has the features of all 24 pictures of the splits" in capsys.readouterr().out
+        assert "has the features of all 24 images of the splits" in capsys.readouterr().out
     assert encoded["pictures"] == 24
     VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
     assert encoded["pictures"] == 24

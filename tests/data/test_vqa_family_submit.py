@@ -53,8 +53,8 @@ def test_answers_stand_in_the_order_of_the_questions(
         ([*ANSWERS, ("9", "x")], "1 answers to no question of the file (first ids 9)"),
         ([*ANSWERS, ANSWERS[3]], "1 questions answered twice (first ids 301001)"),
         ([*ANSWERS[1:], ("7", "x")], "without an answer (first ids 300000); 1 answers to no"),
-        ([*ANSWERS[1:], (300000, "x")], "line 6: wanted an 'id' and an 'answer', both texts"),
-        ([*ANSWERS[1:], ("300000", None)], "line 6: wanted an 'id' and an 'answer', both texts"),
+        ([*ANSWERS[1:], (300000, "x")], "line 6: expected an 'id' and an 'answer'"),
+        ([*ANSWERS[1:], ("300000", None)], "line 6: expected an 'id' and an 'answer'"),
     ],
 )
 def test_what_does_not_fit_is_an_error(

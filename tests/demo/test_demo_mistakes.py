@@ -75,9 +75,9 @@ def test_a_body_without_a_length_is_read_up_to_the_limit(path: str) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--port=70000", "--port: got 70000; wanted a number from 0 to 65535"),
+        ("--port=70000", "--port: got 70000"),
         ("--port=-1", "--port: got -1"),
-        ("--device=gpu0", "--device: got 'gpu0'; wanted cpu or cuda"),
+        ("--device=gpu0", "--device: got 'gpu0'"),
         ("--device=cuda:99", "--device: got 'cuda:99'"),
         ("--auth=user", "--auth: expected USER:PASSWORD"),
         ("--auth=:word", "--auth: expected USER:PASSWORD"),

@@ -112,10 +112,10 @@ def test_photos_that_are_missing(
 @pytest.mark.parametrize(
     ("option", "wanted"),
     [
-        ("--interpolate=1.5", "--interpolate: got 1.5; wanted shares from 0"),
-        ("--batch-size=7", "--batch-size: got 7; wanted 8 or more"),
-        ("--neighbours=0", "--neighbours: got 0; wanted 1 or more"),
-        ("--max-photos=3", "--max-photos: got 3; wanted 8 or more"),
+        ("--interpolate=1.5", "--interpolate: got 1.5"),
+        ("--batch-size=7", "--batch-size: got 7"),
+        ("--neighbours=0", "--neighbours: got 0"),
+        ("--max-photos=3", "--max-photos: got 3"),
         ("--photo=x", "unknown: --photo=x"),
     ],
 )

@@ -39,9 +39,9 @@ def read_data(command: str, config: str, options: Sequence[str]) -> DataOnly:
     """Build the data; a wrong configuration ends the process with 2.
 
     Args:
-        command: who asks, for the error.
+        command: named in the error.
         config: a configuration of `vlm fit`.
-        options: further ones of `vlm fit`.
+        options: further options of `vlm fit`.
     """
     try:
         return DataOnly(["fit", "-c", config, *options])

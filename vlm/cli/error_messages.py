@@ -8,8 +8,10 @@ from typing import Any
 
 from vlm.core.validation import did_you_mean, nearest
 
-PART_MODULES = ("vlm.data", "vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
-SHORT_NAMES = (*PART_MODULES, "torch.optim", "lightning.pytorch.callbacks")
+SHORT_NAMES = (
+    *("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text"),
+    *("torch.optim", "lightning.pytorch.callbacks"),
+)
 """Whose classes need no module before their name."""
 
 
@@ -26,8 +28,8 @@ def explain(message: str) -> str:
 
 def _shorten(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    # What a value of another type would have had to be only confuses: None for an optional one,
-    # a file for a class path.
+    # Types that the value might have had instead only confuse: None for an optional one, a file
+    # for a class path.
     lines = [
         line
         for line in lines
@@ -47,21 +49,19 @@ def _shorten(message: str) -> str:
 
 
 def _nearest(message: str) -> str | None:
-    if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", message):
-        return nearest(found[1], re.findall(r"[\w-]+", found[2]))
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         module, name = found[1], found[2]
         near = nearest(name, _public(module))
         return f"{module}.{near}" if near else None
-    if found := re.search(r"Expected a dot import path string: (\w+)", message):
-        return nearest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
     if found := re.search(r"(?:Got|Given) value: (\S+)", message):
         choices = " ".join(re.findall(r"typing\.Literal\[(.*?)\]", message))
-        return nearest(found[1], re.findall(r"[\w-]+", choices))
+        if near := nearest(found[1], re.findall(r"[\w-]+", choices)):
+            return near
+    if found := re.search(r"Expected a dot import path string: (\w+)", message):
+        return nearest(found[1], [name for module in SHORT_NAMES for name in _public(module)])
     return None
 
 
 def _public(module: str) -> list[str]:
     loaded: Any = importlib.import_module(module)
-    folders = [name.removeprefix("vlm.") for name in PART_MODULES] if module == "vlm" else []
-    return [*getattr(loaded, "__all__", dir(loaded)), *folders]
+    return list(getattr(loaded, "__all__", dir(loaded)))

@@ -97,13 +97,13 @@ def _explained(error: Exception) -> str | None:
 
 
 def _failed_worker(error: Exception) -> str | None:
-    """What a loader worker died of, which torch tells below a page about who waited for it."""
+    """How a loader worker ended, which torch reports below a page of traceback."""
     # The wait for a batch ends with "exited unexpectedly", and has the signal as its cause.
     for text in (str(error.__cause__), str(error)):
         if found := re.search(r"DataLoader worker \(pid.*(is killed|exited)[^.]*", text):
             return (
                 f"a loader worker ended: {found[0].strip()}. Its own message, if it had one, is "
-                f"above. What is killed has mostly run out of memory: lower data.workers or "
+                f"above. A killed worker has usually run out of memory: lower data.workers or "
                 f"data.images_per_batch."
             )
     _, found_one, traceback = str(error).rstrip().partition("Original Traceback")
@@ -114,7 +114,7 @@ def _failed_worker(error: Exception) -> str | None:
 
 
 def _needed(message: str) -> str:
-    """What an allocator wanted, without the place in its source."""
+    """The allocator's own words, without the place in its source."""
     found = re.search(r"(you )?tried to allocate [^.]*|Unable to allocate [^.]*", message, re.I)
     return found[0] if found else message.splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""`vlm ask`: one question about one picture, on the command line."""
+"""`vlm ask`: answer one question about one image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def ask(arguments: Sequence[str]) -> None:
     """Print the most likely answers with their probabilities."""
     parser = argparse.ArgumentParser(
         prog="vlm ask",
-        description="Answer a question about a picture.",
+        description="Answer a question about an image.",
         epilog=(
             f"Exit code {GUESS}: the question is beyond the model, which can only guess. "
             'Example: vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"'
         ),
     )
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
-    parser.add_argument("image", help="a picture file")
+    parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
         "--choices", nargs="+", metavar="CHOICE", help="what to choose from (multiple choice)"

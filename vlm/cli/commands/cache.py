@@ -1,4 +1,4 @@
-"""`vlm cache`: what a frozen image encoder makes of a configuration's pictures, made beforehand."""
+"""`vlm cache`: encode the images of a data set once, before training."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ examples:
   vlm cache RUN/config.yaml --ckpt_path=RUN/checkpoints/best.ckpt
 
 Further options are those of `vlm fit`. A training fills the folder by itself; this command does it
-beforehand, and for all splits. Each picture is encoded once, whatever the number of its questions.
+beforehand, and for all splits. Each image is encoded once, however many questions it has.
 Run the command again to go on after an interruption; a file that broke is made again. The folder
 may hold features of several encoders: those of other weights are never used.
-Exit code 1 if a picture cannot be read or space is lacking, 2 if the configuration is wrong.
+Exit code 1 if an image cannot be read or space is lacking, 2 if the configuration is wrong.
 """
 
 
@@ -42,7 +42,7 @@ def cache(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
     parser = argparse.ArgumentParser(
         prog="vlm cache",
-        description="Encode the pictures of a data set once with a frozen image encoder, so that "
+        description="Encode the images of a data set once with a frozen image encoder, so that "
         "trainings read the features.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -63,16 +63,16 @@ def cache(arguments: Sequence[str]) -> None:
 def _fill(cli: VQACLI) -> None:
     data, task = cli.datamodule, cli.model
     if data.pictures.features is None:
-        raise ConfigError("data.pictures.features: got none; wanted the folder for the features.")
+        raise ConfigError("data.pictures.features: got none; expected the folder for the features.")
     # The weights that a training would have.
     if cli.checkpoint:
         load_weights(task.model, cli.checkpoint.weights, str(cli.checkpoint.path))
     elif task.tuning.init_from:
         init_from(task.model, task.tuning.init_from, task.tuning.init_parts)
     encoder = task.model.image_encoder.to(cli.trainer.strategy.root_device)
-    pictures = 0
+    images = 0
     for split in SPLITS:
         if data.has(split):
             data.skip_unreadable(split)
-            pictures += len(encoded_pictures(data, split, encoder))
-    print(f"{data.pictures.features}: has the features of all {pictures:,} pictures of the splits.")
+            images += len(encoded_pictures(data, split, encoder))
+    print(f"{data.pictures.features}: has the features of all {images:,} images of the splits.")

@@ -1,4 +1,4 @@
-"""`vlm check-data`: everything that is wrong with the data of a configuration, before training."""
+"""`vlm check-data`: list the mistakes in a data set before training."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def check(arguments: Sequence[str]) -> None:
     """Run the command; ends the process with 1 if the data have errors."""
     parser = argparse.ArgumentParser(
         prog="vlm check-data",
-        description="Read all questions and pictures of a configuration, and list what is wrong.",
+        description="Read all questions and images of a configuration, and list what is wrong.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("config", help="a configuration of `vlm fit`")
     parser.add_argument(
-        "--limit", type=int, default=10, help="list so many problems of a kind (default 10)"
+        "--limit", type=int, default=10, help="the most problems to list of each kind (default 10)"
     )
     parser.add_argument(
-        "--no-images", dest="images", action="store_false", help="do not read the pictures"
+        "--no-images", dest="images", action="store_false", help="do not read the images"
     )
     parser.add_argument(
         "--output", type=Path, help="folder for the plot (RUN.FOLDER/RUN.NAME/check-data)"
     )
     given, options = parser.parse_known_args(arguments)
     if given.limit < 1:
-        parser.error(f"--limit: got {given.limit}; wanted 1 or more")
+        parser.error(f"--limit: got {given.limit}; expected 1 or more")
     cli = read_data("vlm check-data", given.config, options)
     head = as_plain(cli.config.fit.model.head)
     in_order = words_in_order(as_plain(cli.config.fit.model.text_encoder))

@@ -65,7 +65,7 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be trained")
     given = parser.parse_args(arguments)
     if given.jobs is not None and given.jobs < 1:
-        parser.error(f"--jobs: got {given.jobs}; wanted 1 or more")
+        parser.error(f"--jobs: got {given.jobs}; expected 1 or more")
     try:
         plan = read_plan(given.plan)
         output = given.output or Path("runs/compare") / plan.path.stem

@@ -27,7 +27,7 @@ def demo(arguments: Sequence[str]) -> None:
     """Load the models and serve the page until it is interrupted."""
     parser = argparse.ArgumentParser(
         prog="vlm demo",
-        description="Ask trained models about pictures in the browser; two or more are compared.",
+        description="Ask trained models about images in the browser; two or more are compared.",
         epilog="examples:\n"
         "  vlm demo runs/easy_vqa/RUN\n"
         "  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
@@ -62,7 +62,7 @@ def demo(arguments: Sequence[str]) -> None:
     )
     given = parser.parse_args(arguments)
     if given.port is not None and not 0 <= given.port < 2**16:
-        parser.error(f"--port: got {given.port}; wanted a number from 0 to 65535.")
+        parser.error(f"--port: got {given.port}; expected a number from 0 to 65535.")
     auth = given.auth or os.environ.get(AUTH)
     if auth is not None and not all(auth.partition(":")):
         parser.error(f"--auth: expected USER:PASSWORD, also in {AUTH}.")
@@ -118,7 +118,7 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device: got {device!r}; wanted cpu or cuda ({reason}).") from error
+        raise ValueError(f"--device: got {device!r}; expected cpu or cuda ({reason}).") from error
 
 
 def newest_run() -> str:
@@ -171,7 +171,7 @@ def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) 
 
 
 def _label(vqa: VQA) -> str:
-    """Models are told apart by their fusions, of which "Pooled" says too little."""
+    """The name of a model's fusion; of `Pooled`, which says too little, that of its merge."""
     from vlm.fusion import Pooled
 
     fusion = vqa.model.fusion

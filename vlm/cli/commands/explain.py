@@ -1,4 +1,4 @@
-"""`vlm explain`: why a model gives its answer, as a picture and as JSON."""
+"""`vlm explain`: show what an answer rests on, as an image and as JSON."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def explain_command(arguments: Sequence[str]) -> None:
     """Write OUTPUT.png and OUTPUT.json, and print what they say of the words."""
     parser = argparse.ArgumentParser(
         prog="vlm explain",
-        description="Show which words and which parts of the picture an answer rests on.",
+        description="Show which words and which parts of the image an answer rests on.",
         epilog='example: vlm explain runs/easy_vqa/RUN photo.png "What color is the shape?"',
     )
     parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
-    parser.add_argument("image", help="a picture file")
+    parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
         "--method", choices=METHODS, default=Occlusion.name, help="(default %(default)s)"
@@ -70,7 +70,7 @@ def explain_command(arguments: Sequence[str]) -> None:
 
 
 def _all(case: Case) -> list[Explanation]:
-    """By every method that fits the model; one that proves not to is told of and left out."""
+    """By every method that fits the model; one that fails on it is left out with a note."""
     found = []
     for name in methods_for(case.model):
         try:

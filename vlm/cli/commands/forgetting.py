@@ -35,14 +35,16 @@ def forgetting(arguments: Sequence[str]) -> None:
     parser = _parser()
     given, options = parser.parse_known_args(arguments)
     if strange := [o for o in options if not o.startswith("--data.")]:
-        parser.error(f"unknown: {' '.join(strange)}; wanted options of its own, or --data....")
+        parser.error(f"unknown: {' '.join(strange)}; expected options of its own, or --data....")
     for name, least in (("batch_size", 8), ("neighbours", 1), ("max_photos", 8)):
         if getattr(given, name) < least:
             option = name.replace("_", "-")
-            parser.error(f"--{option}: got {getattr(given, name)}; wanted {least} or more")
+            parser.error(f"--{option}: got {getattr(given, name)}; expected {least} or more")
     alphas = given.interpolate if given.interpolate != [] else list(ALPHAS)
     if wrong := [alpha for alpha in alphas or () if not 0 <= alpha <= 1]:
-        parser.error(f"--interpolate: got {wrong[0]:g}; wanted shares from 0 (before) to 1 (after)")
+        parser.error(
+            f"--interpolate: got {wrong[0]:g}; expected shares from 0 (before) to 1 (after)"
+        )
     named = [_named(text) for text in given.runs]
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.checkpoint.checkpoint import CheckpointError
@@ -101,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ALPHA",
         help="also measure encoders between before (0) and after (1) (0 0.25 0.5 0.75 1)",
     )
-    add("--photos", type=Path, help="folder of photos (the data set's test pictures)")
-    add("--max-photos", type=int, default=1000, help="that are looked at (default %(default)s)")
+    add("--photos", type=Path, help="folder of photos (the data set's test images)")
+    add("--max-photos", type=int, default=1000, help="the most photos to use (default %(default)s)")
     add("--probe", type=Path, help=".safetensors with weight and bias, for the original classifier")
     add("--sentences", type=Path, help="a sentence a line, or two that mean the same with a tab")
     add("--neighbours", type=int, default=10, help="of a word (default %(default)s)")

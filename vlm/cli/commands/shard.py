@@ -1,4 +1,4 @@
-"""`vlm shard`: the pictures of a configuration's data, written to tar shards."""
+"""`vlm shard`: write the images of a data set to tar shards."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ examples:
   vlm fit -c configs/easy_vqa.yaml --data.pictures.shards.path=shards/
 
 Further options are those of `vlm fit`. What FOLDER has already is not written again: run the same
-command again to go on after an interruption, or with another configuration to add its pictures.
-Exit code 1 if a picture cannot be read, 2 if the configuration is wrong.
+command again to go on after an interruption, or with another configuration to add its images.
+Exit code 1 if an image cannot be read, 2 if the configuration is wrong.
 """
 
 
@@ -30,7 +30,7 @@ def shard(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
     parser = argparse.ArgumentParser(
         prog="vlm shard",
-        description="Write the pictures of a data set to tar shards (WebDataset's layout), with an "
+        description="Write the images of a data set to tar shards (WebDataset's layout), with an "
         "index beside them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,12 +43,12 @@ def shard(arguments: Sequence[str]) -> None:
     )
     given, options = parser.parse_known_args(arguments)
     if given.shard_mb < 1:
-        parser.error(f"--shard-mb: got {given.shard_mb}; wanted 1 or more")
+        parser.error(f"--shard-mb: got {given.shard_mb}; expected 1 or more")
     data = read_data("vlm shard", given.config, options).datamodule
     try:
         images = images_of(data, lambda reason: print(f"Left out: {reason}", file=sys.stderr))
         with Progress(transient=True) as progress:
-            task = progress.add_task("Writing pictures", total=len(images))
+            task = progress.add_task("Writing images", total=len(images))
             written = write_shards(
                 images,
                 given.folder,
@@ -60,7 +60,7 @@ def shard(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm shard: {error}")
     size = sum(one.size for one in index.shards)
     print(
-        f"{given.folder}: {written:,} pictures written; {len(index):,} are there now, shards: "
+        f"{given.folder}: {written:,} images written; {len(index):,} are there now, shards: "
         f"{len(index.shards):,}, together {size / 10**6:,.1f} MB. "
         f"Use them with --data.pictures.shards.path={given.folder}"
     )

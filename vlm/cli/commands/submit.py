@@ -71,7 +71,7 @@ def submission(
         key, answer = row.get("id"), row.get("answer")
         if not isinstance(key, str) or not isinstance(answer, str):
             raise DataError(
-                f"{predictions}, line {line}: wanted an 'id' and an 'answer', both texts, as "
+                f"{predictions}, line {line}: expected an 'id' and an 'answer', both texts, as "
                 f"`vlm predict` writes them."
             )
         if key in answers:
@@ -79,10 +79,10 @@ def submission(
         answers[key] = answer
         choices = row.get("choices")
         picked = picked and isinstance(choices, list) and answer in choices
-    wanted = {str(key) for key in ids}
+    expected = {str(key) for key in ids}
     problems = {
         "questions without an answer": [str(key) for key in ids if str(key) not in answers],
-        "answers to no question of the file": [key for key in answers if key not in wanted],
+        "answers to no question of the file": [key for key in answers if key not in expected],
         "questions answered twice": twice,
     }
     found = [
@@ -116,11 +116,11 @@ def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
     form = form or next((form for form in FORMS if form.key in first), None)
     if form is None:
         raise DataError(
-            f"{path}: not a file of test questions that `vlm submit` knows; wanted VQA's, "
+            f"{path}: not a file of test questions that `vlm submit` knows; expected VQA's, "
             f"TextVQA's, VizWiz's, A-OKVQA's, GQA's or CLEVR's own."
         )
-    wanted: dict[str, type | UnionType] = {form.key: str | int}
-    ids = [fields(row, path, number, **wanted)[0] for number, row in enumerate(content, 1)]
+    expected: dict[str, type | UnionType] = {form.key: str | int}
+    ids = [fields(row, path, number, **expected)[0] for number, row in enumerate(content, 1)]
     if len(set(map(str, ids))) < len(ids):
         raise DataError(f"{path}: a {form.key} stands there more than once.")
     return form, ids
