@@ -23,7 +23,6 @@ from vlm.core.features import Features
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive
 from vlm.heads.base import Ranked
-from vlm.heads.generation.head import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
 from vlm.model import VQAModel
@@ -225,10 +224,8 @@ class VQA:
         return [Answer(*r[0], r, w, g) for r, w, g in zip(ranked, warnings, guesses, strict=True)]
 
     def _cut(self, ranked: Ranked) -> list[str]:
-        head = answering(self.model.head)
-        if isinstance(head, Generation) and not head.takes_choices and ranked[0][0].endswith(CUT):
-            return [f"The answer never ended: it was cut at {head.decoder.max_length} tokens."]
-        return []
+        tokens = answering(self.model.head).truncated_at(ranked[0][0])
+        return [f"The answer never ended: it was cut at {tokens} tokens."] if tokens else []
 
     def _moved(self, value: Any) -> Any:
         device = next(self.model.parameters()).device
@@ -239,8 +236,8 @@ class VQA:
         tokenizer, warnings = encoder.tokenizer, []
         read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
         for text in choices:
-            if isinstance(head, Generation):  # its decoder reads them, and refuses what it cannot
-                read[tuple(head.encoder.ids(text))].append(text)
+            if (read_by_head := head.choice_ids(text)) is not None:
+                read[tuple(read_by_head)].append(text)
                 continue
             ids = tokenizer.ids(text)[: tokenizer.max_length]
             read[tuple(ids if encoder.in_order else sorted(ids))].append(text)

@@ -19,7 +19,6 @@ from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
 from vlm.heads.base import AnswerKind
-from vlm.heads.generation.head import CUT
 from vlm.heads.multi_task import answering
 from vlm.image.rgb import WhiteLevel
 from vlm.image.transform import ImageTransform
@@ -227,9 +226,9 @@ class Asker:
             )
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
-        if self.kind(reply.model) == "text" and reply.answer.text.endswith(CUT):
-            return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
         vqa = self.models[reply.model]
+        if answering(vqa.model.head).truncated_at(reply.answer.text):
+            return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
         given = list(choices) if self.kind(reply.model) == "choices" else None
         with self._lock:
             start = perf_counter()

@@ -16,7 +16,6 @@ from vlm.core.finite import check_finite
 from vlm.data.datamodule import VQADataModule
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
-from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import MultiTask, answering
 
 
@@ -111,6 +110,6 @@ class Evaluation:
             self.loss = math.fsum(loss for loss, _ in losses.values()) / sum(
                 n for _, n in losses.values()
             )
-        writes_text = isinstance(answering(self.head), Generation)
+        writes_text = answering(self.head).writes_text
         self.results = Results(answered, merged, self.dataset, writes_text, self.head.takes_choices)
         return self.results

@@ -16,7 +16,6 @@ from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
-from vlm.heads.generation.head import CUT, Generation
 from vlm.heads.multi_task import answering
 from vlm.image.base import PictureEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
@@ -81,8 +80,7 @@ class Case:
         if answer is None:
             with torch.inference_mode():
                 answer = model.head.decode(model(batch), 1)[0][0][0]
-            head = answering(model.head)
-            if isinstance(head, Generation) and not head.takes_choices and answer.endswith(CUT):
+            if answering(model.head).truncated_at(answer):
                 raise ValueError(
                     f"answer: got none, and the model's own never ended ({answer!r:.80}); wanted "
                     f"one to explain."

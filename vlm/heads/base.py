@@ -57,6 +57,7 @@ class AnswerHead(Part, ABC):
             travels to loader workers, so it holds no weights.
         vocabulary: the answers it can give; None where these are not known beforehand.
         takes_choices: whether it answers from `Batch.choices`.
+        writes_text: whether its answers are written by a decoder, token by token.
         text_dim: width of the encoded choices that it reads; None where it reads none, or their
             texts alone.
 
@@ -72,6 +73,7 @@ class AnswerHead(Part, ABC):
     encode_targets: TargetEncoder
     vocabulary: AnswerVocabulary | None = None
     takes_choices: bool = False
+    writes_text: bool = False
     text_dim: int | None = None
 
     def __init__(self, in_dim: int) -> None:
@@ -108,3 +110,11 @@ class AnswerHead(Part, ABC):
         Raises:
             ValueError: an answer that this head cannot give.
         """
+
+    def truncated_at(self, answer: str) -> int | None:
+        """The number of tokens after which a written answer was cut; None for one that ended."""
+        return None
+
+    def choice_ids(self, choice: str) -> list[int] | None:
+        """The tokens of a choice, for a head that reads choices itself; None for other heads."""
+        return None

@@ -66,6 +66,8 @@ class Generation(AnswerHead):
         [1, 1, 1]
     """
 
+    writes_text = True
+
     def __init__(
         self,
         in_dim: int,
@@ -130,6 +132,13 @@ class Generation(AnswerHead):
         else:
             ids, mask = ids[:, 0], mask[:, 0]
         return -self._log_likelihood(output, ids, mask).sum() / batch.total
+
+    def truncated_at(self, answer: str) -> int | None:
+        cut = not self.takes_choices and answer.endswith(CUT)
+        return self.decoder.max_length if cut else None
+
+    def choice_ids(self, choice: str) -> list[int]:
+        return self.encoder.ids(choice)
 
     def decode(self, output: Memory, top_k: int) -> list[Ranked]:
         """The texts that the search found, at most `beams`, in its order: by probability, unless
