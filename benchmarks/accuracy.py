@@ -42,6 +42,7 @@ def main() -> None:
                     f"--config={given.config}",
                     *fit,
                     f"--seed_everything={seed}",
+                    f"--dataset.seed={seed}",
                     f"--data.seed={seed}",
                     "--run.test=true",
                     f"--run.folder={folder}",

@@ -50,7 +50,7 @@ def measure(path: Path, output: Path) -> tuple[float, float]:
     """Seconds and peak in bytes of one run."""
     command = [
         *(sys.executable, "-m", "vlm", "check-data", str(CONFIG), "--no-images"),
-        *(f"--data.path={path}", f"--output={output}"),
+        *(f"--dataset.path={path}", f"--output={output}"),
     ]
     start, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

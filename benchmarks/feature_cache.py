@@ -4,7 +4,7 @@
     python benchmarks/feature_cache.py --batches 5     # a quick look, rough figures
 
 Same model, same batches, in a plain loop. Without the cache the photos are decoded beforehand and
-in memory, as `data.pictures.in_memory` has them: what the cache saves is the encoder. The two take
+in memory, as `data.images.in_memory` has them: what the cache saves is the encoder. The two take
 turns epoch by epoch, each with its own copy of the model, so that the machine's mood falls on both;
 the figure is the median of the ratios of neighbouring epochs. Filling the cache is timed once.
 
@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader
 
 from vlm.cli.commands.cache import Untrained
 from vlm.core.batch import Batch
-from vlm.data.features.encoded import encoded_pictures
-from vlm.data.loader import make_loader
+from vlm.data import VQADataModule
+from vlm.data.images.sources import ImageOptions
 from vlm.model import VQAModel
 
 ROOT = Path(__file__).parents[1]
@@ -49,32 +49,35 @@ def main() -> None:
             [
                 "fit",
                 f"--config={ROOT}/configs/easy_vqa.yaml",
-                f"--data={ROOT}/configs/data/daquar.yaml",
-                f"--data.root={DATA}",
-                f"--data.pictures.features={folder}",
+                f"--dataset={ROOT}/configs/datasets/daquar.yaml",
+                f"--dataset.root={DATA}",
+                f"--dataset.images.features={folder}",
                 f"--model.image_encoder={given.image_encoder}",
                 "--model.tuning.image_encoder.frozen=true",
             ]
         )
         data, task = cli.datamodule, cli.model
         data.trainer = task.trainer = cli.trainer
-        cli.trainer.strategy.connect(task)  # where the data look for the model's processor
+        cli.trainer.strategy.connect(task)
+        data.setup("fit")
         table = data.table("train")
-        pictures = data.open_pictures.store(data.processor.transform)
-        pictures.cache(table["image"].to_pylist(), table["id"].to_pylist(), "train")
+        decoded = VQADataModule(
+            data.dataset, data.images_per_batch, images=ImageOptions(in_memory=True)
+        )
+        decoded.trainer = cli.trainer
+        decoded.setup("fit")
         started = time.perf_counter()
-        features = encoded_pictures(data, "train", task.model.image_encoder)
+        features = data.encoded_images("train", task.model.image_encoder)
         filling = time.perf_counter() - started
         started = time.perf_counter()
-        encoded_pictures(data, "train", task.model.image_encoder)
+        data.encoded_images("train", task.model.image_encoder)
         opening = time.perf_counter() - started
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
-        ways = {"cached": features, "encoded": pictures}
-        loaders = {name: make_loader(data, "train", images) for name, images in ways.items()}
-        models = {name: copy.deepcopy(task.model) for name in ways}
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        loaders = {"cached": data.train_dataloader(), "encoded": decoded.train_dataloader()}
+        models = {name: copy.deepcopy(task.model) for name in loaders}
+        seconds: dict[str, list[float]] = {name: [] for name in loaders}
         for turn in range(given.pairs + 1):  # the first warms up
-            for name in sorted(ways, reverse=bool(turn % 2)):
+            for name in sorted(loaders, reverse=bool(turn % 2)):
                 seconds[name].append(epoch(models[name], loaders[name], given.batches))
     cached, encoded = (values[1:] for values in (seconds["cached"], seconds["encoded"]))
     ratios = sorted(slow / quick for slow, quick in zip(encoded, cached, strict=True))

@@ -90,7 +90,7 @@ class Timed(VQACLI):
 
 def measure(config: Path, steps: int, more: list[str]) -> tuple[float, float, float]:
     """Seconds of a step with its waiting, and the share of the waiting in them and in CPU time."""
-    known = [f"--data.root={root}" for name, root in ROOTS.items() if name in config.stem]
+    known = [f"--dataset.root={root}" for name, root in ROOTS.items() if name in config.stem]
     with tempfile.TemporaryDirectory() as folder:
         cli = Timed(
             [

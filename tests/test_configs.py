@@ -16,14 +16,14 @@ from conftest import ROOT
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vlm.cli.training_cli import VQACLI
-from vlm.data import VQADataModule
+from vlm.datasets import Dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIGS = ROOT / "configs"
 PARTS = {"image": "image_encoder", "text": "text_encoder", "fusion": "fusion", "head": "head"}
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
-DATA_SETS = sorted((CONFIGS / "data").glob("*.yaml"))
+DATA_SETS = sorted((CONFIGS / "datasets").glob("*.yaml"))
 # The rows of the README's table; a further file of a part is tried alone.
 GRID = {
     "image": ("cnn", "vit"),
@@ -56,7 +56,7 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
             f"-c={config}",
             *data_arguments(config, data, folder),
             "--data.images_per_batch=2",
-            "--data.validation_share=0.25",
+            "--dataset.validation_share=0.25",
             f"--run.folder={folder}",
             "--run.test=false",
             "--trainer.fast_dev_run=1",
@@ -75,12 +75,15 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
 
 def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
     """The small data set, in the form that the configuration asks for."""
-    kind = yaml.safe_load(config.read_text())["data"]["class_path"]
+    kind = yaml.safe_load(config.read_text())["dataset"]["class_path"]
     rows = json.loads((data / "train/questions.json").read_text())
-    if kind == "vlm.datasets.OwnData":
+    if kind == "vlm.datasets.CustomDataset":
         own = [{"image": f"{i}.png", "question": q, "answer": a} for q, a, i in rows]
         (folder / "own.json").write_text(json.dumps(own))
-        return [f"--data.path={folder / 'own.json'}", f"--data.images={data / 'train/images'}"]
+        return [
+            f"--dataset.path={folder / 'own.json'}",
+            f"--dataset.images={data / 'train/images'}",
+        ]
     if kind == "vlm.datasets.DAQUAR":
         photos = data / "train/images"
         lines = [
@@ -88,8 +91,8 @@ def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
             for n, (q, a, i) in enumerate(rows)
         ]
         (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        return [f"--data.root={folder}", f"--data.pictures.features={folder / 'features'}"]
-    return [f"--data.root={data}"]
+        return [f"--dataset.root={folder}", f"--data.images.features={folder / 'features'}"]
+    return [f"--dataset.root={data}"]
 
 
 def class_of(path: Path) -> str:
@@ -106,7 +109,7 @@ def test_the_grid_has_its_files() -> None:
     assert not missing
     # tests/compare reads the comparisons, tests/data/test_recipes.py the recipes.
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == {*PARTS, "compare", "data", "recipes"}
+    assert folders == {*PARTS, "compare", "datasets", "recipes"}
     assert EXPERIMENTS
     assert DATA_SETS
 
@@ -173,15 +176,17 @@ def test_every_experiment_opens_with_command_cost_and_result(path: Path) -> None
 def test_every_data_set_builds_and_says_where_it_is_from(path: Path) -> None:
     """Its folder is not there, so reading it names the file that is missing and its source."""
     parser = LightningArgumentParser()
-    parser.add_subclass_arguments(VQADataModule, "data")
-    parsed = parser.parse_args([f"--data={path}"])
-    data = parser.instantiate_classes(parsed).data
+    parser.add_subclass_arguments(Dataset, "dataset")
+    parsed = parser.parse_args([f"--dataset={path}"])
+    data = parser.instantiate_classes(parsed).dataset
     assert type(data).__name__ == class_of(path)
     with pytest.raises(FileNotFoundError, match=rf"{data.root}/.*there is no such file.*https?://"):
         data.read("train")
     comment = re.match(r"(?:#.*\n)+", path.read_text(encoding="utf-8"))
     assert comment, f"{path.name} opens without a comment."
-    assert f"--data=configs/data/{path.name}" in comment[0], f"{path.name}: its command is missing."
+    assert f"--dataset=configs/datasets/{path.name}" in comment[0], (
+        f"{path.name}: its command is missing."
+    )
 
 
 def test_every_data_set_is_in_the_table() -> None:

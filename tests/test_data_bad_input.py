@@ -52,7 +52,7 @@ def test_a_bad_picture_names_file_and_question(
     spoil(data / "train/images/7.png", kind)
     arguments = [
         *small_run(data, tmp_path / "runs"),
-        f"--data.pictures.in_memory={str(loading == 'cached').lower()}",
+        f"--data.images.in_memory={str(loading == 'cached').lower()}",
         f"--data.workers={2 if loading == 'by workers' else 0}",
         "--trainer.max_epochs=1",
         "--run.test=false",

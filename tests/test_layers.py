@@ -17,7 +17,7 @@ FLOORS = (
 )
 FLOOR_OF = {name: i for i, names in enumerate(FLOORS.split()) for name in names.split("+")}
 LOOSE = {"__init__", "__main__", "model", "processor", "inference"}
-KNOWN = {("datasets", "data"), ("data", "evaluation")}
+KNOWN: set[tuple[str, str]] = set()
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from own_time import own_time
 
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
 from vlm.heads import Generation, HuggingFaceDecoder
 from vlm.image import OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
@@ -28,7 +28,7 @@ NAME = "someone/nosuch"
 
 
 def _data_set() -> Any:
-    return OwnData(NAME).table("train")
+    return CustomDataset(NAME).table("train")
 
 
 def _adapter() -> Any:
@@ -134,7 +134,7 @@ def test_a_data_set_of_the_cache_is_read_as_soon(
     about = json.loads((stored / "dataset_info.json").read_text()) | {"config_name": "default"}
     (stored / "dataset_info.json").write_text(json.dumps(about))
     start = own_time()
-    data = OwnData("someone/cached")
+    data = CustomDataset("someone/cached")
     parts = [len(data.table(split)) for split in ("train", "validation", "test")]
     assert own_time() - start < 2
     assert parts == [7, 1, 1]
@@ -150,5 +150,5 @@ def test_a_link_that_leads_nowhere_is_no_name_of_the_hub(
     Path("some").mkdir()
     Path(name).symlink_to("gone.jsonl" if "my" in name else "loop")
     with pytest.raises(DataError, match=f"^{name}: there is no such file. It is a link to "):
-        OwnData(name).table("train")
+        CustomDataset(name).table("train")
     assert not network.calls

@@ -201,8 +201,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "cannot build the model",
     ),
     "data module": (
-        model_of(lambda m: m["head"].update(class_path="vlm.datasets.OwnData")),
-        "vlm.datasets.OwnData is not a class of vlm's parts",
+        model_of(lambda m: m["head"].update(class_path="vlm.datasets.CustomDataset")),
+        "vlm.datasets.CustomDataset is not a class of vlm's parts",
     ),
     "main": (
         model_of(lambda m: m["head"].update(class_path="vlm.__main__.Head")),

@@ -47,7 +47,7 @@ def test_further_options_override_the_run_s(
     shutil.copytree(data / "train", tmp_path / "data/train")
     path = tmp_path / "data/test/questions.json"
     path.write_text(json.dumps(json.loads(path.read_text())[:6]))
-    main(["test", str(run), f"--run.folder={tmp_path}", f"--data.root={tmp_path}/data"])
+    main(["test", str(run), f"--run.folder={tmp_path}", f"--dataset.root={tmp_path}/data"])
     predictions = written(tmp_path, "test") / "test_predictions.jsonl"
     assert len(predictions.read_text().splitlines()) == 6
 
@@ -56,7 +56,7 @@ def test_a_shared_model_scores_as_its_run(
     run: Path, shared: Path, data: Path, tmp_path: Path
 ) -> None:
     config = str(ROOT / "configs/easy_vqa_cross_attention.yaml")  # of another model
-    main(["test", str(shared), "-c", config, f"--data.root={data}", f"--run.folder={tmp_path}"])
+    main(["test", str(shared), "-c", config, f"--dataset.root={data}", f"--run.folder={tmp_path}"])
     assert accuracy(written(tmp_path, "test")) == accuracy(run)
 
 

@@ -32,7 +32,7 @@ def builder(data: Path, folder: Path, **changes: Any) -> Builder:
     plan = {
         "base": "base.yaml",
         "fusions": {"cross": CROSS, "concat": CONCAT},
-        "overrides": {"data.root": str(data), "trainer": {"max_epochs": 2}},
+        "overrides": {"dataset.root": str(data), "trainer": {"max_epochs": 2}},
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan | changes))
     return builder_of(read_plan(folder / "plan.yaml"))
@@ -52,8 +52,8 @@ def test_only_the_fusion_differs_and_it_inherits_nothing(data: Path, tmp_path: P
     assert concat == cross
     control = by_name["image_only"].config
     assert control["model"]["fusion"]["init_args"]["out_dim"] == 20, "the base's own"
-    assert control["data"]["init_args"]["control"] == "image_only"
-    assert cross["data"]["init_args"]["control"] is None
+    assert control["data"]["control"] == "image_only"
+    assert cross["data"]["control"] is None
 
 
 def test_the_models_share_encoders_and_have_the_parameters_that_are_said(
@@ -96,7 +96,8 @@ def test_a_budget_is_met(data: Path, tmp_path: Path) -> None:
 def test_runs_are_told_apart_by_all_that_matters(data: Path, tmp_path: Path) -> None:
     variant = builder(data, tmp_path, controls=[]).variants()[0]
     run = plan_run(variant.name, variant.config, 3, tmp_path / "a")
-    assert run.config["seed_everything"] == run.config["data"]["init_args"]["seed"] == 3
+    assert run.config["seed_everything"] == run.config["data"]["seed"] == 3
+    assert run.config["dataset"]["init_args"]["seed"] == 3
     assert run.folder == tmp_path / "a/runs" / variant.name / run.folder.name
     elsewhere = plan_run(variant.name, variant.config, 3, tmp_path / "b")
     assert elsewhere.folder.name == run.folder.name

@@ -37,7 +37,7 @@ def build(data: Path, tmp_path: Path, **overrides: Any) -> Builder:
     plan = {
         "base": str(ROOT / "configs/easy_vqa.yaml"),
         "fusions": FUSIONS,
-        "overrides": {"data.root": str(data), "data.images_per_batch": 3, **overrides},
+        "overrides": {"dataset.root": str(data), "data.images_per_batch": 3, **overrides},
         "controls": [],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
@@ -141,15 +141,15 @@ def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
     flops = {}
     for name, more in {
         "frozen": {},
-        "cached": {"data.pictures.features": str(tmp_path / "features")},
+        "cached": {"data.images.features": str(tmp_path / "features")},
     }.items():
         plan = {
             "base": str(ROOT / "configs/easy_vqa.yaml"),
             "fusions": {"product": FUSIONS["product"]},
             "overrides": {
-                "data.root": str(data),
+                "dataset.root": str(data),
                 "data.images_per_batch": 3,
-                "data.pictures.in_memory": False,
+                "data.images.in_memory": False,
                 "model.tuning.image_encoder.frozen": True,
                 **more,
             },

@@ -34,7 +34,8 @@ PLAN = {
 @pytest.mark.slow
 def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
     overrides = {
-        "data": {"root": str(data), "images_per_batch": 3, "validation_share": 0.25},
+        "dataset": {"root": str(data), "validation_share": 0.25},
+        "data": {"images_per_batch": 3},
         "trainer.max_epochs": 2,
     }
     plan, output = tmp_path / "plan.yaml", tmp_path / "out"
@@ -88,8 +89,9 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
         for path in output.glob("runs/*/*/plan.yaml")
     }
     one, other = (configurations["seed1", name] for name in ("product", "cross"))
-    assert one["data"]["init_args"] == other["data"]["init_args"]
-    assert one["data"]["init_args"]["seed"] == one["seed_everything"] == 1
+    assert one["data"] == other["data"]
+    assert one["dataset"] == other["dataset"]
+    assert one["data"]["seed"] == one["seed_everything"] == 1
     # Nothing is left to do: neither training nor measuring.
     started = (output / "costs.json").stat().st_mtime
     assert subprocess.run(command, capture_output=True, env=environment).returncode == 0

@@ -24,7 +24,7 @@ def test_fusions_are_compared_under_any_head(name: str, data: Path, tmp_path: Pa
     plan = {
         "base": str(ROOT / f"configs/{name}.yaml"),
         "fusions": FUSIONS,
-        "overrides": {"data.root": str(data), "data.images_per_batch": 3},
+        "overrides": {"dataset.root": str(data), "data.images_per_batch": 3},
         "controls": [],
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))

@@ -55,8 +55,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no width": ({"budget": 10}, "fusions.cross.width: missing; the budget needs"),
     "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: the comparison sets run"),
     "own, in full": (
-        {"overrides": {"data.init_args.seed": 1}},
-        "overrides.data.init_args.seed: the comparison sets data.seed itself",
+        {"overrides": {"dataset.init_args.seed": 1}},
+        "overrides.dataset.init_args.seed: the comparison sets dataset.seed itself",
     ),
     "entry": ({"fusions": {"a": 3}}, "fusions.a: got 3; wanted a class path, or class_path"),
     "entry's key": (

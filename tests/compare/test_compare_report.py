@@ -45,7 +45,7 @@ def config(name: str) -> dict[str, Any]:
             "fusion": part,
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
         },
-        "data": {"class_path": "vlm.datasets.EasyVQA", "init_args": {}},
+        "dataset": {"class_path": "vlm.datasets.EasyVQA", "init_args": {}},
         "trainer": {"max_epochs": 5},
         "run": {},
     }

@@ -25,7 +25,8 @@ from vlm.studies.comparison.runs import (
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
-    "data": {"init_args": {}},
+    "dataset": {"init_args": {}},
+    "data": {},
     "run": {},
     "trainer": {"max_epochs": 9},
 }

@@ -11,7 +11,7 @@ from vlm.evaluation.significance import accuracy, against_best, estimate, holm
 
 
 def test_two_seeds_and_three_pictures_by_hand() -> None:
-    """Pictures a, a, b, c. Means of the seeds: 1/2 and 1/4; of all 3/8; by question
+    """Images a, a, b, c. Means of the seeds: 1/2 and 1/4; of all 3/8; by question
     1/2, 1, 0, 0. Sums of (score - mean) by picture: a 1/2 + 1 - 6/8 = 6/8, b -3/8, c -3/8."""
     scores = np.array([[1.0, 1, 0, 0], [0, 1, 0, 0]])
     of_seeds = (0.125**2 + 0.125**2) / 1 / 2

@@ -7,9 +7,10 @@ from typing import Any
 
 from own_files import write_photos, write_rows
 
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.check.result import DataCheck
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 
 
 def rows_with_ids(folder: Path) -> list[dict[str, Any]]:
@@ -20,8 +21,8 @@ def rows_with_ids(folder: Path) -> list[dict[str, Any]]:
 def check(folder: Path, limit: int = 10, **files: list[dict[str, Any]]) -> DataCheck:
     """Check train, validation and test files of these rows."""
     paths = {name: str(write_rows(folder / f"{name}.jsonl", r)) for name, r in files.items()}
-    data = OwnData(paths.pop("train"), images=folder / "photos", **paths)
-    return check_data(data, limit)
+    data = CustomDataset(paths.pop("train"), images=folder / "photos", **paths)
+    return check_data(VQADataModule(data), limit)
 
 
 def only(found: DataCheck, kind: str, warning: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Pictures, an encoder that counts them, and their features in a folder."""
+"""Images, an encoder that counts them, and their features in a folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from vlm.core.features import Features
 from vlm.data.features.cache import FeatureCache
 from vlm.data.features.store import FeatureStore
-from vlm.data.images.sources import OpenPictures, Pictures
+from vlm.data.images.sources import ImageOptions, OpenImages
 from vlm.image import ConvNet, PictureEncoder
 
-PICTURES = OpenPictures(Pictures(), None)
+PICTURES = OpenImages(ImageOptions(), None)
 
 
 class Counting(ConvNet):
@@ -47,7 +47,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
 
 
 def store(
-    folder: Path, images: Sequence[str], encoder: PictureEncoder, pictures: OpenPictures = PICTURES
+    folder: Path, images: Sequence[str], encoder: PictureEncoder, pictures: OpenImages = PICTURES
 ) -> FeatureStore:
     return FeatureCache(folder, encoder).store(images, pictures, "train", 4)
 

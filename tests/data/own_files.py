@@ -14,7 +14,7 @@ CONFIG = str(ROOT / "configs/own_data.yaml")
 
 
 def write_photos(folder: Path, images: int = 20, seed: int = 0) -> list[dict[str, Any]]:
-    """Pictures in `photos/`; returns two questions about each, without ids."""
+    """Images in `photos/`; returns two questions about each, without ids."""
     (folder / "photos").mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     rows = []
@@ -42,8 +42,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def small(folder: Path, path: Path, *options: str) -> list[str]:
     """Options of a quick run."""
     return [
-        f"--data.path={path}",
-        f"--data.images={folder / 'photos'}",
+        f"--dataset.path={path}",
+        f"--dataset.images={folder / 'photos'}",
         "--data.images_per_batch=4",
         f"--run.folder={folder / 'runs'}",
         "--trainer.enable_progress_bar=false",

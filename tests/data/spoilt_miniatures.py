@@ -20,7 +20,7 @@ import test_set_vqa_rad as vqa_rad
 import vqa_miniature as vqa
 from own_files import write_rows
 
-from vlm.data.datamodule import Split
+from vlm.datasets.base import Split
 
 QUESTIONS = "OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "mscoco_train2014_annotations.json"

@@ -10,8 +10,9 @@ from checked_files import check
 from own_files import CONFIG, write_photos, write_rows
 
 from vlm.cli.main import main
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 
 ALIKE = "answers that look alike"
 CONFUSED = "questions that the model cannot tell apart"
@@ -37,19 +38,19 @@ def test_answers_that_look_alike_are_counted(tmp_path: Path) -> None:
         "'y\\u200des' (1 times)",
     ):
         assert shown in said[0]
-    assert "--data.merge_answers=true" in said[0]
+    assert "--dataset.merge_answers=true" in said[0]
 
 
 def test_merged_answers_are_one(tmp_path: Path) -> None:
     rows = answered(tmp_path, *["yes"] * 7, *["Yes"] * 5, "Yes.", *["लाल।", "लाल"] * 3, "...")
     rows[0]["choices"] = ["Yes", "No."]
     path = str(write_rows(tmp_path / "my.jsonl", rows))
-    plain = OwnData(path, images=tmp_path / "photos")
-    merged = OwnData(path, images=tmp_path / "photos", merge_answers=True)
+    plain = CustomDataset(path, images=tmp_path / "photos")
+    merged = CustomDataset(path, images=tmp_path / "photos", merge_answers=True)
     assert set(plain.answers) > {"yes", "Yes"}
     assert set(merged.answers) <= {"yes", "लाल", "..."}
     assert len(merged.answers) < len(plain.answers)
-    assert ALIKE not in check_data(merged, images=False).warnings.counts
+    assert ALIKE not in check_data(VQADataModule(merged), images=False).warnings.counts
     texts = [c for part in ("train", "validation", "test") for c in merged.table(part)["choices"]]
     assert ["yes", "no"] in [c.as_py() for c in texts]
 
@@ -86,8 +87,8 @@ def test_questions_that_a_model_reads_as_one(
 ) -> None:
     paths = {n: str(write_rows(tmp_path / n, r)) for n, r in asked(tmp_path, *questions).items()}
     paths = {name: str(Path(path).rename(f"{path}.jsonl")) for name, path in paths.items()}
-    data = OwnData(paths["train"], paths["validation"], images=tmp_path / "photos")
-    found = check_data(data, images=False, in_order=in_order)
+    data = CustomDataset(paths["train"], paths["validation"], images=tmp_path / "photos")
+    found = check_data(VQADataModule(data), images=False, in_order=in_order)
     assert found.warnings.counts[CONFUSED] == number
     if number:
         assert all(repr(question) in found.warnings.kept[CONFUSED][0] for question, _ in questions)
@@ -98,8 +99,8 @@ def test_rare_words_are_one_word(tmp_path: Path) -> None:
     paths = {n: write_rows(tmp_path / n, r) for n, r in asked(tmp_path, *questions).items()}
     files = {name: path.rename(f"{path}.jsonl") for name, path in paths.items()}
     options = {"path": files["train"], "validation": files["validation"]}
-    given = [f"--data.{name}={path}" for name, path in options.items()]
-    given += [f"--data.images={tmp_path / 'photos'}", f"--output={tmp_path / 'out'}"]
+    given = [f"--dataset.{name}={path}" for name, path in options.items()]
+    given += [f"--dataset.images={tmp_path / 'photos'}", f"--output={tmp_path / 'out'}"]
     with pytest.raises(SystemExit):
-        main(["check-data", CONFIG, "--data.vocabulary.min_word_count=2", *given])
+        main(["check-data", CONFIG, "--dataset.vocabulary.min_word_count=2", *given])
     assert CONFUSED in (tmp_path / "out/check.json").read_text()

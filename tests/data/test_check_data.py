@@ -11,9 +11,10 @@ import pytest
 from checked_files import check, cut, only, rows_with_ids
 from own_files import write_photos, write_rows
 
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.check.report import write_check
-from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets import CustomDataset, EasyVQA
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_missing_column_is_one_error(name: str, tmp_path: Path) -> None:
     else:
         content = (json.dumps(dict.fromkeys(keys, "why?")) + "\n") * 5
     (tmp_path / name).write_text(content)
-    found = check_data(OwnData(str(tmp_path / name)))
+    found = check_data(VQADataModule(CustomDataset(str(tmp_path / name))))
     said = only(found, "missing column")
     assert "there is no column 'image', 'answer'" in said
     assert "{image: file, answer: label}" in said
@@ -150,10 +151,12 @@ def test_each_split_s_column_of_answers_is_named(
     train = files.pop("train")
 
     for _ in range(2):
-        data = OwnData(train, images=tmp_path / "photos", **files)
+        data = CustomDataset(train, images=tmp_path / "photos", **files)
         for split in ("train", "validation", "test") if known else ():
             data.table(split)  # as after a training; the second time from the cache
-        said = check_data(data, images=False).warnings.kept["answer outside the vocabulary"]
+        said = check_data(VQADataModule(data), images=False).warnings.kept[
+            "answer outside the vocabulary"
+        ]
         assert [re.search(r"(\w+).jsonl, .*column ('.*?') ", line).groups() for line in said] == [
             ("validation", "'answer'"),
             ("test", "'answers'"),
@@ -165,8 +168,10 @@ def test_a_cut_file_s_column_of_answers_is_named(tmp_path: Path) -> None:
     rows = [
         {"image": f"{i}.png", "question": "so?", "label": f"{i}", "id": f"q{i}"} for i in range(9)
     ]
-    data = OwnData(str(write_rows(tmp_path / "my.jsonl", rows)), columns={"answer": "label"})
-    said = check_data(data, images=False).warnings.kept["answer outside the vocabulary"]
+    data = CustomDataset(str(write_rows(tmp_path / "my.jsonl", rows)), columns={"answer": "label"})
+    said = check_data(VQADataModule(data), images=False).warnings.kept[
+        "answer outside the vocabulary"
+    ]
     assert len(said) == 2, "one of validation, one of the test"
     assert all("column 'label' (id" in line for line in said)
 
@@ -231,15 +236,19 @@ def test_unreadable_lines_and_files(rows: list[dict[str, Any]], tmp_path: Path) 
         "".join([*lines[:3], "{no\n", *lines[4:11], lines[11][:9]])
     )
     paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("validation", "test")}
-    data = OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
-    found = check_data(data)
+    data = CustomDataset(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
+    found = check_data(VQADataModule(data))
     assert found.errors.counts == {"unreadable line": 2}
     first, second = found.errors.kept["unreadable line"]
     assert f"train.jsonl, line 4, byte {len(''.join(lines[:3])) + 1} " in first
     assert "train.jsonl, line 12, byte" in second
     assert found.splits["train"].questions == 10
     (tmp_path / "test.jsonl").unlink()
-    found = check_data(OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths))
+    found = check_data(
+        VQADataModule(
+            CustomDataset(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
+        )
+    )
     assert found.errors.counts == {"unreadable line": 2, "unreadable data": 1}
     assert "test.jsonl: there is no such file" in found.errors.kept["unreadable data"][0]
     assert set(found.splits) == {"train", "validation"}
@@ -248,7 +257,7 @@ def test_unreadable_lines_and_files(rows: list[dict[str, Any]], tmp_path: Path) 
 @pytest.mark.parametrize("content", ["", "{\n", '{"image": "a", "question": "?", "answer": "b"}\n'])
 def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text(content)
-    found = check_data(OwnData(str(tmp_path / "my.jsonl")))
+    found = check_data(VQADataModule(CustomDataset(str(tmp_path / "my.jsonl"))))
     said = only(found, "unreadable line" if content == "{\n" else "unreadable data")
     if content != "{\n":  # of which nothing is left, and that need not be said
         count = len(content.splitlines())
@@ -266,7 +275,7 @@ def test_other_sets_are_checked_too(data: Path, tmp_path: Path) -> None:
     questions[8][1] = "odd"
     (root / "train/questions.json").write_text(json.dumps(questions))
     (root / "test/images/3.png").unlink()
-    found = check_data(EasyVQA(root=root, validation_share=0.25))
+    found = check_data(VQADataModule(EasyVQA(root=root, validation_share=0.25)))
     assert found.errors.counts == {"empty question": 1, "missing image": 1}
     assert "questions.json, question 8 (id 'train-7')" in found.errors.kept["empty question"][0]
     [said] = found.errors.kept["missing image"]

@@ -13,9 +13,10 @@ from own_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
 from vlm.cli.main import main
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.check.report import write_check
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 
 
 @pytest.fixture
@@ -55,10 +56,13 @@ def test_the_command(
         "first": [m.strip() for m in said.splitlines() if "got the question" in m],
     }
     for wrong, message in (
-        ("--data.pth=x", "Did you mean"),
-        ("--data.columns={anwser: x}", "Did you mean answer"),
+        ("--dataset.pth=x", "Did you mean"),
+        ("--dataset.columns={anwser: x}", "Did you mean answer"),
         ("--limit=0", "--limit: got 0"),
-        ("--data.validation_share=2", "validation_share: got 2.0; wanted a share between 0 and 1"),
+        (
+            "--dataset.validation_share=2",
+            "validation_share: got 2.0; wanted a share between 0 and 1",
+        ),
     ):
         code, said = run(wrong)
         assert code == 2
@@ -83,7 +87,7 @@ def test_the_plot_takes_any_text(rows: list[dict[str, Any]], tmp_path: Path) -> 
     for row, answer in zip(rows, answers * 4, strict=True):
         row["answer"] = answer
     my = write_rows(tmp_path / "my.jsonl", rows)
-    found = check_data(OwnData(str(my), images=tmp_path / "photos"))
+    found = check_data(VQADataModule(CustomDataset(str(my), images=tmp_path / "photos")))
     assert not found.errors.counts
     write_check(found, tmp_path / "out")
     assert "红色" in (tmp_path / "out/check.json").read_text("utf-8")
@@ -93,7 +97,7 @@ def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
     """The command works for data that are not one's own."""
     config = str(ROOT / "configs/easy_vqa.yaml")
     with pytest.raises(SystemExit) as stopped:
-        main(["check-data", config, f"--data.root={data}", f"--output={tmp_path / 'out'}"])
+        main(["check-data", config, f"--dataset.root={data}", f"--output={tmp_path / 'out'}"])
     assert stopped.value.code == 0
     assert (tmp_path / "out/distributions.png").is_file()
 
@@ -149,7 +153,7 @@ def test_the_figures_are_those_of_the_head_that_answers(
     options = small(
         tmp_path,
         write_rows(tmp_path / "my.jsonl", rows),
-        f"--data.validation={others}",
+        f"--dataset.validation={others}",
         f"--model.head={json.dumps(head)}",
     )
 

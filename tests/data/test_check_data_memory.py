@@ -12,7 +12,8 @@ import pytest
 PEAK = """
 import sys, threading, time
 from pathlib import Path
-from vlm.datasets import OwnData
+from vlm.data import VQADataModule
+from vlm.datasets import CustomDataset
 from vlm.data.check.check import check_data
 
 def own() -> int:  # what is mapped is the system's to take back
@@ -24,11 +25,11 @@ def watch() -> None:
         peaks.append(own())
 
 small, path = sys.argv[1:]
-check_data(OwnData(small), images=False)
+check_data(VQADataModule(CustomDataset(small)), images=False)
 done, peaks = threading.Event(), [before := own()]
 thread = threading.Thread(target=watch)
 thread.start()
-found = check_data(OwnData(path), images=False)
+found = check_data(VQADataModule(CustomDataset(path)), images=False)
 done.set()
 thread.join()
 assert not found.errors.counts

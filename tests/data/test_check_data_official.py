@@ -13,10 +13,11 @@ import vqa_miniature as vqa
 from conftest import ROOT
 from spoilt_miniatures import ANNOTATIONS, MINIATURES, QUESTIONS, write_vqa_rad
 
-from vlm import data as sets
+from vlm import datasets as sets
 from vlm.cli.main import main
 from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
+from vlm.datasets.base import Dataset
 from vlm.datasets.errors import DataError, Problems, collecting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*unless it was shortened on purpose")
@@ -31,7 +32,7 @@ def test_every_malformed_record_is_reported_and_the_others_are_read(
 ) -> None:
     mini = MINIATURES[name]
     mini.write(tmp_path)
-    data: VQADataModule = getattr(sets, mini.reader)(root=tmp_path)
+    data: Dataset = getattr(sets, mini.reader)(root=tmp_path)
     whole = data.read(mini.split)
     assert whole is not None
     mini.spoil(tmp_path / mini.path)
@@ -82,8 +83,8 @@ def test_the_command_names_them_and_gives_the_figures_of_the_rest(
             [
                 "check-data",
                 str(ROOT / "configs/easy_vqa.yaml"),
-                f"--data=vlm.data.{reader}",
-                f"--data.root={root}",
+                f"--dataset=vlm.datasets.{reader}",
+                f"--dataset.root={root}",
                 "--no-images",
                 f"--output={tmp_path / 'out'}",
             ]
@@ -138,18 +139,18 @@ def test_a_problem_of_a_file_read_for_two_splits_counts_once(root: Path) -> None
     MINIATURES["vqa_v1"].spoil(root / QUESTIONS)
     content = (root / ANNOTATIONS).read_text()
     (root / ANNOTATIONS).write_text(content[: len(content) // 2])
-    found = check_data(sets.OKVQA(root), images=False)
+    found = check_data(VQADataModule(sets.OKVQA(root)), images=False)
     assert found.errors.counts == {"malformed record": 2, "unreadable data": 1}
 
     # VQA-RAD has the questions of both its splits in one file.
     write_vqa_rad(root)
     MINIATURES["vqa_rad"].spoil(root / vqa_rad.RAD_FILE)
-    found = check_data(sets.VQARAD(root), images=False)
+    found = check_data(VQADataModule(sets.VQARAD(root)), images=False)
     assert found.errors.counts["malformed record"] == 2
 
 
 def test_the_same_mistakes_in_two_splits_are_told_apart(root: Path) -> None:
     for part in ("train2014", "val2014"):
         MINIATURES["vqa_v1"].spoil(root / QUESTIONS.replace("train2014", part))
-    found = check_data(sets.OKVQA(root), images=False)
+    found = check_data(VQADataModule(sets.OKVQA(root)), images=False)
     assert found.errors.counts["malformed record"] == 4

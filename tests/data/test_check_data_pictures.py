@@ -11,9 +11,10 @@ from checked_files import check, cut, only, rows_with_ids
 from own_files import write_rows
 from PIL import Image
 
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
-from vlm.data.images.sources import Pictures
-from vlm.datasets import OwnData
+from vlm.data.images.sources import ImageOptions
+from vlm.datasets import CustomDataset
 from vlm.image import load
 
 
@@ -54,8 +55,8 @@ def test_pictures_are_read(
     assert what in said
     assert str(photo) in said
     paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("validation", "test")}
-    data = OwnData(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
-    assert not check_data(data, images=False).errors.counts
+    data = CustomDataset(str(tmp_path / "train.jsonl"), images=tmp_path / "photos", **paths)
+    assert not check_data(VQADataModule(data), images=False).errors.counts
 
 
 def test_the_picture_of_a_row_that_is_left_out_is_read_too(
@@ -83,10 +84,16 @@ def test_features_of_regions_are_read_in_the_place_of_pictures(
     (tmp_path / "features" / f"{Path(rows[4]['image']).stem}.npz").write_bytes(b"no features")
     (tmp_path / "features" / f"{Path(rows[6]['image']).stem}.npz").unlink()
     my = write_rows(tmp_path / "my.jsonl", rows)
-    found = check_data(OwnData(str(my), pictures=Pictures(regions=str(tmp_path / "features"))))
+    found = check_data(
+        VQADataModule(
+            CustomDataset(str(my)), images=ImageOptions(regions=str(tmp_path / "features"))
+        )
+    )
     assert found.errors.counts == {"unreadable image": 1, "missing image": 1}
     assert "my.jsonl, line 7, column 'image'" in found.errors.kept["missing image"][0]
-    found = check_data(OwnData(str(my), pictures=Pictures(regions=str(tmp_path / "nosuch"))))
+    found = check_data(
+        VQADataModule(CustomDataset(str(my)), images=ImageOptions(regions=str(tmp_path / "nosuch")))
+    )
     assert found.errors.counts == {"unreadable data": 1}
 
 
@@ -102,7 +109,7 @@ def test_an_image_in_two_splits(rows: list[dict[str, Any]], tmp_path: Path) -> N
 def test_a_set_that_shares_its_images_is_only_warned(
     rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OwnData, "shared_images", True)
+    monkeypatch.setattr(CustomDataset, "shared_images", True)
     files = cut(rows)
     files["test"][1]["image"] = rows[4]["image"]
     only(check(tmp_path, **files), "image in two splits", warning=True)

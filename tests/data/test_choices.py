@@ -14,13 +14,14 @@ from conftest import ROOT
 from own_files import CONFIG, small, write_photos, write_rows
 
 from vlm.cli.main import main
+from vlm.data import VQADataModule
 from vlm.data.batches import VQADataset
 from vlm.data.check.check import check_data
 from vlm.data.sampler import BatchRows
-from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets import CustomDataset, EasyVQA
+from vlm.datasets.baselines import compute_floors
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import question_table
-from vlm.evaluation.baselines import compute_floors
 from vlm.heads.multiple_choice import annotator_shares
 from vlm.image.transform import ImageTransform
 from vlm.processor import Processor
@@ -39,8 +40,8 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def own(folder: Path, rows: list[dict[str, Any]]) -> OwnData:
-    return OwnData(str(write_rows(folder / "my.jsonl", rows)), images=folder / "photos")
+def own(folder: Path, rows: list[dict[str, Any]]) -> CustomDataset:
+    return CustomDataset(str(write_rows(folder / "my.jsonl", rows)), images=folder / "photos")
 
 
 def test_the_batch_has_the_file_s_choices(rows: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -148,8 +149,10 @@ def test_a_training_that_could_not_choose_does_not_begin(
         row["choices"] = (
             ["yes", "no"] if row["answer"] in ("yes", "no") else ["red", "green", "blue"]
         )
-    more = [f"--data.{s}={write_rows(tmp_path / f'{s}.jsonl', held_out)}" for s in ("validation",)]
-    options = small(tmp_path, my, *more, "--run.test=false", "--data.pictures.in_memory=false")
+    more = [
+        f"--dataset.{s}={write_rows(tmp_path / f'{s}.jsonl', held_out)}" for s in ("validation",)
+    ]
+    options = small(tmp_path, my, *more, "--run.test=false", "--data.images.in_memory=false")
     said = fails(["fit", "-c", CONFIG, *options, CHOOSE], capsys)
     assert re.search(rf"my\.jsonl, line 7, column 'choices' \(id '7'\): {message}", said), said
     assert "vlm.heads.Classification" in said
@@ -192,7 +195,7 @@ def test_check_data_counts_what_it_does_not_list(
 ) -> None:
     for row in rows:
         del row["choices"]
-    found = check_data(own(tmp_path, rows), limit=3, images=False, kind="choices")
+    found = check_data(VQADataModule(own(tmp_path, rows)), limit=3, images=False, kind="choices")
     assert found.errors.counts["no choices"] == 20
     assert len(found.errors.kept["no choices"]) == 3
     assert found.vocabulary is None

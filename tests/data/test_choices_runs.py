@@ -256,7 +256,12 @@ def test_predicting_needs_the_choices_of_the_head_that_answers_alone(
     asked[1]["answer"] = asked[5]["answer"] = "an answer nobody could choose or write"
     test = write_rows(tmp_path / "asked.jsonl", asked)
     again = ["-c", str(run / "config.yaml"), f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
-    predict = ["predict", *again, f"--data.test={test}", f"--run.folder={tmp_path / 'predicted'}"]
+    predict = [
+        "predict",
+        *again,
+        f"--dataset.test={test}",
+        f"--run.folder={tmp_path / 'predicted'}",
+    ]
     if answers_by == "choose":
         with pytest.raises(SystemExit):
             main(predict)

@@ -68,16 +68,16 @@ def a_okvqa(root: Path) -> None:
 SETS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "visual7w": (visual7w, []),
     "nlvr": (nlvr, []),
-    "a_okvqa": (a_okvqa, ["--data.task=multiple_choice", "--run.test=false"]),
+    "a_okvqa": (a_okvqa, ["--dataset.task=multiple_choice", "--run.test=false"]),
 }
 
 
 def arguments(name: str, root: Path, folder: Path) -> list[str]:
     return [
         f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-        f"--data={ROOT / f'configs/data/{name}.yaml'}",
+        f"--dataset={ROOT / f'configs/datasets/{name}.yaml'}",
         f"--model.head={ROOT / 'configs/head/multiple_choice.yaml'}",
-        f"--data.root={root}",
+        f"--dataset.root={root}",
         "--data.images_per_batch=3",
         "--data.workers=0",
         f"--run.folder={folder}",

@@ -13,7 +13,7 @@ import torch
 
 from vlm.data.ablations import CONTROLS, controlled
 from vlm.data.datamodule import VQADataModule
-from vlm.data.images.sources import Pictures
+from vlm.data.images.sources import ImageOptions
 from vlm.datasets import EasyVQA
 from vlm.heads import Classification
 from vlm.image import ConvNet
@@ -23,7 +23,13 @@ from vlm.text import WordTokenizer
 
 
 def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQADataModule:
-    made = EasyVQA(root=data, images_per_batch=4, seed=seed, control=control, **arguments)
+    made = VQADataModule(
+        EasyVQA(root=data, seed=seed),
+        images_per_batch=4,
+        seed=seed,
+        control=control,
+        **arguments,
+    )
     tokenizer = WordTokenizer(made.words)
     processor = Processor(
         ConvNet().transform, tokenizer, lambda answers, choices: [a[0] for a in answers]
@@ -55,9 +61,9 @@ def batches(made: VQADataModule) -> list[Any]:
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_each_control_takes_one_side_away(data: Path, cache: bool) -> None:
-    full = batches(module(data, None, pictures=Pictures(in_memory=cache)))
+    full = batches(module(data, None, images=ImageOptions(in_memory=cache)))
     for control in CONTROLS:
-        made = module(data, control, pictures=Pictures(in_memory=cache))
+        made = module(data, control, images=ImageOptions(in_memory=cache))
         assert made.words == module(data, None).words
         assert made.table("test").equals(module(data, None).table("test")), "for the scores"
         for before, after in zip(full, batches(made), strict=True):
@@ -99,4 +105,4 @@ def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
 
 def test_an_unknown_control(data: Path) -> None:
     with pytest.raises(ValueError, match="control: got 'blind'; wanted one of question_only"):
-        EasyVQA(root=data, control="blind")
+        VQADataModule(EasyVQA(root=data), control="blind")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vlm.datasets import EasyVQA
+from vlm.datasets.baselines import compute_floors
 from vlm.datasets.easy_vqa import read_easy_vqa
-from vlm.evaluation.baselines import compute_floors
 from vlm.heads import count_answers
 from vlm.text import count_words
 

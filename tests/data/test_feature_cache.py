@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from vlm.core.features import Features
 from vlm.data.features import cache as feature_cache
-from vlm.data.features.cache import encoder_digest
-from vlm.data.images.sources import OpenPictures, Pictures
+from vlm.data.features.frozen import encoder_digest
+from vlm.data.images.sources import ImageOptions, OpenImages
 from vlm.data.shards.source import Shards
 from vlm.data.shards.writer import write_shards
 from vlm.image import TimmEncoder
@@ -70,7 +70,7 @@ def test_each_content_is_encoded_once(
     store(tmp_path / "features", images[4:], encoder)
     assert encoder.encoded == 13
     assert len(files(tmp_path / "features")) == 4
-    monkeypatch.setattr(OpenPictures, "content", None)
+    monkeypatch.setattr(OpenImages, "content", None)
     again = Counting()
     found = store(tmp_path / "features", images, again)
     assert again.encoded == 0
@@ -148,7 +148,7 @@ def test_the_same_pictures_in_shards(images: list[str], tmp_path: Path) -> None:
     encoder = Counting()
     store(tmp_path / "features", images, encoder)
     write_shards(pa.array(images), tmp_path / "shards", 10**5)
-    opened = OpenPictures(Pictures(shards=Shards(str(tmp_path / "shards"))), None)
+    opened = OpenImages(ImageOptions(shards=Shards(str(tmp_path / "shards"))), None)
     found = store(tmp_path / "features", images, encoder, opened)
     assert encoder.encoded == 13
     for path in (tmp_path / "shards").glob("*.tar"):
@@ -159,7 +159,7 @@ def test_the_same_pictures_in_shards(images: list[str], tmp_path: Path) -> None:
 
 def test_pictures_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
     content = {image: Path(image).read_bytes() for image in images}
-    opened = OpenPictures(Pictures(), content.__getitem__)
+    opened = OpenImages(ImageOptions(), content.__getitem__)
     encoder = Counting()
     for _ in range(2):
         found = store(tmp_path / "features", images, encoder, opened)
@@ -192,5 +192,5 @@ def test_an_encoder_gives_its_own_features_back() -> None:
 
 
 def test_regions_are_features_already() -> None:
-    with pytest.raises(ValueError, match=r"pictures\.regions and pictures\.features: got both"):
-        Pictures(regions="a", features="b")
+    with pytest.raises(ValueError, match=r"images\.regions and images\.features: got both"):
+        ImageOptions(regions="a", features="b")

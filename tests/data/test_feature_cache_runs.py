@@ -19,7 +19,6 @@ from torch import Tensor
 import vlm
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.data.features.encoded import encoded_pictures
 from vlm.image import ConvNet
 from vlm.training.fault_tolerance.watchdog import Watchdog
 
@@ -42,9 +41,9 @@ def fit(photos: Path, folder: Path, *more: str) -> list[str]:
     return [
         "fit",
         f"--config={ROOT / 'configs/easy_vqa.yaml'}",
-        f"--data.root={photos}",
+        f"--dataset.root={photos}",
         "--data.images_per_batch=2",
-        "--data.validation_share=0.25",
+        "--dataset.validation_share=0.25",
         "--model.fusion.merge.dropout=0.3",
         f"--run.folder={folder}",
         "--trainer.max_epochs=3",
@@ -94,7 +93,7 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cached(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same with the cache, and the folder of the features."""
     folder = tmp_path_factory.mktemp("cached")
-    option = f"--data.pictures.features={folder / 'features'}"
+    option = f"--data.images.features={folder / 'features'}"
     return VQACLI(fit(photos, folder, option)).run_folder, folder / "features"
 
 
@@ -129,7 +128,7 @@ def test_each_picture_is_encoded_once(
     workers: int, photos: Path, plain: Path, tmp_path: Path, encoded: Counter[str]
 ) -> None:
     """Of 72 questions about 24 pictures in three epochs, by however many workers."""
-    more = [f"--data.pictures.features={tmp_path / 'f'}", f"--data.workers={workers}"]
+    more = [f"--data.images.features={tmp_path / 'f'}", f"--data.workers={workers}"]
     run = VQACLI(fit(photos, tmp_path, *more)).run_folder
     assert encoded["pictures"] == 24
     assert_same_metrics(plain, run)
@@ -159,9 +158,7 @@ def test_evaluation_of_other_weights_makes_their_own(
     told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
     one = VQACLI([*told, f"--run.folder={tmp_path / 'one'}"]).run_folder
     encoded.clear()
-    two = VQACLI(
-        [*told, f"--run.folder={tmp_path / 'two'}", f"--data.pictures.features={features}"]
-    )
+    two = VQACLI([*told, f"--run.folder={tmp_path / 'two'}", f"--data.images.features={features}"])
     assert encoded["pictures"] == 12
     assert len({path.parent for path in features.rglob("*.safetensors")}) == 2
     for a, b in zip(metrics(one), metrics(two.run_folder), strict=True):
@@ -172,7 +169,7 @@ def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
     """An encoder whose constructor makes its name more exact is found again from the checkpoint."""
     encoder = ["--model.image_encoder=TimmEncoder", "--model.image_encoder.name=resnet10t"]
     size = ["--model.image_encoder.image_size=64", "--trainer.max_epochs=1"]
-    more = [f"--data.pictures.features={tmp_path / 'features'}", *encoder, *size]
+    more = [f"--data.images.features={tmp_path / 'features'}", *encoder, *size]
     run = VQACLI(fit(photos, tmp_path / "runs", *more)).run_folder
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
@@ -193,7 +190,7 @@ def test_of_the_control_without_pictures_one_blank_is_encoded(
         return original(encoder, images, mask)
 
     monkeypatch.setattr(ConvNet, "encode", counted)
-    more = f"--data.pictures.features={tmp_path / 'f'}"
+    more = f"--data.images.features={tmp_path / 'f'}"
     cached = VQACLI(fit(photos, tmp_path, *told, more)).trainer.callback_metrics
     assert set(pictures) == {1}
     assert not (tmp_path / "f").exists()
@@ -216,21 +213,21 @@ def test_an_encoder_that_is_trained_is_refused(
     """Also where it is trained in a later epoch only."""
     arguments = [a for a in fit(photos, tmp_path) if a != FROZEN]
     option = f"--model.tuning.image_encoder.{trained}"
-    features = f"--data.pictures.features={tmp_path / 'f'}"
+    features = f"--data.images.features={tmp_path / 'f'}"
     said = failed(capsys, [*arguments, features, option], 1)
-    assert "--model.tuning.image_encoder.frozen=true, or leave data.pictures.features out" in said
+    assert "--model.tuning.image_encoder.frozen=true, or leave data.images.features out" in said
     assert not (tmp_path / "f").exists()
 
 
 def cache(photos: Path, *more: str) -> list[str]:
-    return ["cache", str(ROOT / "configs/easy_vqa.yaml"), f"--data.root={photos}", *more]
+    return ["cache", str(ROOT / "configs/easy_vqa.yaml"), f"--dataset.root={photos}", *more]
 
 
 def test_the_command_fills_it_beforehand(
     photos: Path, tmp_path: Path, encoded: Counter[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Then a training encodes nothing; a second time the command finds all of it there."""
-    option = f"--data.pictures.features={tmp_path / 'f'}"
+    option = f"--data.images.features={tmp_path / 'f'}"
     for _ in range(2):
         main(cache(photos, option))
         assert "has the features of all 24 images of the splits" in capsys.readouterr().out
@@ -253,9 +250,9 @@ def test_the_command_takes_a_checkpoint_s_weights(
 def test_what_the_command_refuses(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "data.pictures.features: got none" in failed(capsys, cache(photos), 2)
-    option = f"--data.pictures.features={tmp_path / 'f'}"
-    assert "nosuch" in failed(capsys, cache(photos, option, "--data.nosuch=1"), 2)
+    assert "data.images.features: got none" in failed(capsys, cache(photos), 2)
+    option = f"--data.images.features={tmp_path / 'f'}"
+    assert "nosuch" in failed(capsys, cache(photos, option, "--dataset.nosuch=1"), 2)
     regions = f"--model.image_encoder={ROOT / 'configs/image/regions.yaml'}"
     with pytest.raises(SystemExit, match=r"for RegionFeatures; wanted .* an encoder of pictures"):
         main(cache(photos, option, regions))
@@ -270,20 +267,20 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     watchdog = Watchdog(minutes=30)
     beats: list[None] = []
     watchdog._beat = lambda: beats.append(None)
-    option = f"--data.pictures.features={tmp_path / 'f'}"
+    option = f"--data.images.features={tmp_path / 'f'}"
     cli = VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
     watchdog.setup(cli.trainer, cli.model, "fit")
     watchdog._done.set()
     shutil.rmtree(tmp_path / "f")
     beats.clear()
-    encoded_pictures(cli.datamodule, "train", cli.model.model.image_encoder)
+    cli.datamodule.encoded_images("train", cli.model.model.image_encoder)
     assert len(beats) >= 6
 
 
 def test_the_table_at_the_start_tells_the_precision_of_what_is_cached(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = [f"--data.pictures.features={tmp_path / 'features'}", "--trainer.precision=bf16-mixed"]
+    told = [f"--data.images.features={tmp_path / 'features'}", "--trainer.precision=bf16-mixed"]
     VQACLI(fit(photos, tmp_path, *told, "--trainer.max_epochs=1"))
     said = capsys.readouterr().out
     assert re.search("image encoder .*│ 32, cached", said)

@@ -9,7 +9,7 @@ from checked_files import check
 from own_files import write_rows
 from PIL import Image
 
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.readers.file_names import FileNames
 
 
@@ -57,7 +57,9 @@ def test_one_file_is_one_image_however_it_is_written(tmp_path: Path) -> None:
     names = ("caf\u00e9.JPG", "cafe\u0301.jpg", "./Cafe\u0301.JPG", "cafe\u0301.JPG")
     rows = [{"image": name, "question": f"is it {name}?", "answer": "yes"} for name in names]
     path = write_rows(tmp_path / "my.jsonl", rows)
-    data = OwnData(str(path), validation=str(path), test=str(path), images=tmp_path / "photos")
+    data = CustomDataset(
+        str(path), validation=str(path), test=str(path), images=tmp_path / "photos"
+    )
     assert set(data.table("train")["image"].to_pylist()) == {
         str(tmp_path / "photos/cafe\u0301.JPG")
     }
@@ -79,7 +81,7 @@ def test_a_file_that_got_its_right_name_is_found_again(tmp_path: Path) -> None:
     path = str(write_rows(tmp_path / "my.jsonl", rows))
 
     def images() -> list[str]:
-        data = OwnData(path, validation=path, test=path, images=tmp_path / "photos")
+        data = CustomDataset(path, validation=path, test=path, images=tmp_path / "photos")
         return data.table("train")["image"].to_pylist()
 
     assert images() == [str(there)]

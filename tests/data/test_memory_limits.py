@@ -78,7 +78,7 @@ def test_a_configuration_for_more_than_there_is(
     in_memory: bool, message: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
-    more = ["--model.image_encoder.image_size=16384", f"--data.pictures.in_memory={in_memory}"]
+    more = ["--model.image_encoder.image_size=16384", f"--data.images.in_memory={in_memory}"]
     with pytest.raises(DataError, match=message + r".*need .* GB, and .*B of memory are free\."):
         VQACLI([*small_run(data, tmp_path), *more])
 

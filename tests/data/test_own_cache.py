@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from own_files import write_photos, write_rows
 
-from vlm.datasets import OwnData
+from vlm.data import VQADataModule
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError, Problems, collecting
-from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.readers.image_files import EmbeddedImages
 
 
 @pytest.fixture
@@ -34,38 +35,38 @@ def kept(folder: Path) -> list[Path]:
 
 
 def test_a_file_is_read_once(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = [OwnData(str(my)).table(split) for split in ("train", "validation", "test")]
+    first = [CustomDataset(str(my)).table(split) for split in ("train", "validation", "test")]
     assert len(kept(my.parent)) == 1, "the file, and not its parts"
     forbid_reading(monkeypatch)
-    again = OwnData(str(my))
+    again = CustomDataset(str(my))
     for split, table in zip(("train", "validation", "test"), first, strict=True):
         assert again.table(split).equals(table)
     # How it is cut is no business of the file's.
-    more = OwnData(str(my), validation_share=0.4)
+    more = CustomDataset(str(my), validation_share=0.4)
     assert len(more.table("test")) > len(first[2])
 
 
 def test_a_changed_file_or_mapping_is_read_anew(my: Path) -> None:
-    count = len(OwnData(str(my), test=str(my)).table("test"))
+    count = len(CustomDataset(str(my), test=str(my)).table("test"))
     my.write_text(my.read_text() + my.read_text().splitlines()[0].replace("?", "!") + "\n")
-    assert len(OwnData(str(my), test=str(my)).table("test")) == count + 1
+    assert len(CustomDataset(str(my), test=str(my)).table("test")) == count + 1
     with pytest.raises(DataError, match="colour"):
-        OwnData(str(my), test=str(my), columns={"answer": "colour"}).table("train")
+        CustomDataset(str(my), test=str(my), columns={"answer": "colour"}).table("train")
 
 
 def test_a_folder_that_is_gone_is_still_said(my: Path) -> None:
     photos = my.parent / "photos"
-    OwnData(str(my), images=photos).table("train")
+    VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018
     photos.rename(my.parent / "moved")
     with pytest.raises(DataError, match=r"images: .*photos: there is no such folder"):
-        OwnData(str(my), images=photos).table("train")
+        VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018
 
 
 def test_a_check_reads_the_file_itself(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    OwnData(str(my)).table("train")
+    CustomDataset(str(my)).table("train")
     forbid_reading(monkeypatch)
     with pytest.raises(AssertionError, match="read again"), collecting(Problems(3)):
-        OwnData(str(my)).table("train")
+        CustomDataset(str(my)).table("train")
 
 
 def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
@@ -76,14 +77,14 @@ def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
     columns = {"image": content, "question": ["what?"] * count, "answer": ["red"] * count}
     pq.write_table(pa.table(columns), tmp_path / "my.parquet")
     for _ in range(2):
-        data = OwnData(str(tmp_path / "my.parquet"))
+        data = CustomDataset(str(tmp_path / "my.parquet"))
         for image in data.table("train")["image"].to_pylist():
-            assert data.picture_source(image) in content
+            assert data.image_source(image) in content
     assert not kept(tmp_path)
 
 
 def test_a_worker_s_copy_of_pictures_holds_no_digests() -> None:
-    pictures = PictureFile()
+    pictures = EmbeddedImages()
     keys = [pictures.add(os.urandom(50), "my.parquet") for _ in range(1000)]
     content = pickle.dumps(pictures)
     assert len(content) < 10 * len(keys), "more than where each picture ends"

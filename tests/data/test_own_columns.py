@@ -14,9 +14,10 @@ from own_files import CONFIG, small, write_photos, write_rows
 from rich.console import Console
 
 from vlm.cli.main import main
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.check.report import print_check
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.readers.columns import meant, missing_columns
 
 
@@ -24,7 +25,7 @@ def mapping(said: str) -> Any:
     """What the advised option gives."""
     (option,) = re.findall(r"such as (.*)\.$", said)
     (given,) = shlex.split(option)
-    return yaml.safe_load(given.removeprefix("--data.columns="))
+    return yaml.safe_load(given.removeprefix("--dataset.columns="))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +76,9 @@ def test_fit_warns_and_check_data_lists(
         my = write_rows(tmp_path / "my.jsonl", rows)
     for _ in range(2):  # the second time from the cache
         with pytest.warns(UserWarning, match=r"not read: 'question_id' \(as 'id'\?\)") as said:
-            OwnData(str(my)).table("train")
+            CustomDataset(str(my)).table("train")
         assert len(said) == 1
-    found = check_data(OwnData(str(my)), images=False)
+    found = check_data(VQADataModule(CustomDataset(str(my))), images=False)
     assert found.warnings.counts == {"unread column": 1}
     assert found.unused == {str(my): ["question_id", "source"]}
     print_check(found, Console(width=200))
@@ -86,9 +87,9 @@ def test_fit_warns_and_check_data_lists(
     named = mapping(found.warnings.kept["unread column"][0])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = OwnData(str(my), columns=named)
+        data = CustomDataset(str(my), columns=named)
         assert data.table("test")["id"][0].as_py().startswith("q")
-    assert check_data(data, images=False).unused == {str(my): ["source"]}
+    assert check_data(VQADataModule(data), images=False).unused == {str(my): ["source"]}
 
 
 def test_the_warning_is_one_line_of_fit(tmp_path: Path) -> None:
@@ -104,8 +105,8 @@ def test_columns_in_another_language_are_not_taken_for_each_other() -> None:
     columns = {name: name for name in (*needed, "type")}
     said = missing_columns(needed, ["Bild", "Frage", "Antwort", "Typ"], columns, ())
     assert "Did you mean" not in said
-    assert said.endswith("--data.columns='{image: NAME, question: NAME, answer: NAME}'.")
+    assert said.endswith("--dataset.columns='{image: NAME, question: NAME, answer: NAME}'.")
     said = missing_columns(needed, ["image_path", "Question", "Answer"], columns, ())
     assert said.endswith(
-        "--data.columns='{image: image_path, question: Question, answer: Answer}'."
+        "--dataset.columns='{image: image_path, question: Question, answer: Answer}'."
     )

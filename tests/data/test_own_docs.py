@@ -58,7 +58,7 @@ def test_the_first_two_commands(there: Path, capsys: pytest.CaptureFixture[str])
     new = there / predict[-1]
     new.write_text(json.dumps({"image": "photos/kitchen.png", "question": "what is it?"}))
     arguments = [a.replace("RUN", str(run.parent)) for a in predict[1:]]
-    main([*arguments, "--data.images=."])
+    main([*arguments, "--dataset.images=."])
     assert list((there / "runs/own_data").glob("*-predict/predictions.jsonl"))
 
 

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from test_own_files import read
 
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError, Problems, collecting
 from vlm.datasets.readers.annotations import annotators_answers, cell_content
 from vlm.datasets.readers.literals import content_of
@@ -334,7 +335,7 @@ def test_the_rest_is_refused_once_with_the_cause(
     with pytest.raises(DataError, match=said) as caught:
         read(tmp_path / name, "train")
     assert "cut short" not in str(caught.value)
-    found = check_data(OwnData(str(tmp_path / name)), images=False)
+    found = check_data(VQADataModule(CustomDataset(str(tmp_path / name))), images=False)
     assert sum(found.errors.counts.values()) == 1
     assert not found.warnings.counts
 
@@ -344,9 +345,9 @@ def test_pictures_of_hugging_face_in_a_text(tmp_path: Path) -> None:
     image = {"bytes": b"\x89PNG\r\n", "path": None}
     frame = pandas.DataFrame({"image": [image], "question": "?", "answer": "x"})
     frame.to_csv(tmp_path / "my.csv")
-    data = OwnData(str(tmp_path / "my.csv"), test=str(tmp_path / "my.csv"))
+    data = CustomDataset(str(tmp_path / "my.csv"), test=str(tmp_path / "my.csv"))
     (key,) = data.read("test")["image"].to_pylist()
-    assert data.picture_source(key) == image["bytes"]
+    assert data.image_source(key) == image["bytes"]
 
 
 def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
@@ -365,7 +366,7 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
          "looks like a list or an object"),
         ("my.csv", "My data,,\n\na,?,x\n", "missing column", "The first line must name the col"),
         ("my.json", '[{"image_id": 1, "question": "?", "question_id": 2}]', "missing column",
-         r"such as --data.columns='\{image: image_id\}'\.$"),
+         r"such as --dataset.columns='\{image: image_id\}'\.$"),
     ],
 )  # fmt: skip
 def test_a_cause_is_not_followed_by_what_comes_of_it(
@@ -373,7 +374,7 @@ def test_a_cause_is_not_followed_by_what_comes_of_it(
 ) -> None:
     """Every row is refused for one thing, and nothing is said of there being no row then."""
     (tmp_path / name).write_text(written)
-    found = check_data(OwnData(str(tmp_path / name)), images=False)
+    found = check_data(VQADataModule(CustomDataset(str(tmp_path / name))), images=False)
     assert list(found.errors.counts) == [kind]
     assert re.search(said, found.errors.kept[kind][0])
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import SCHEMA
 
@@ -55,7 +55,7 @@ WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Any]] = {
 def read(path: Path, split: str = "test", **arguments: Any) -> pa.Table:
     """A split of its own: nothing is held out of it."""
     files = {"path": path, "validation": path, "test": path}
-    return OwnData(**{name: str(p) for name, p in files.items()}, **arguments).read(split)
+    return CustomDataset(**{name: str(p) for name, p in files.items()}, **arguments).read(split)
 
 
 def say(path: Path, split: str = "train", **arguments: Any) -> str:
@@ -167,7 +167,8 @@ def test_paths_start_from_the_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     found = read(path, images=tmp_path / "photos")
     assert found["image"].to_pylist() == [str(tmp_path / "photos/a"), "/c", f"{tmp_path}/photos/a"]
-    assert "nosuch: there is no such folder" in say(path, images=tmp_path / "nosuch")
+    with pytest.raises(DataError, match="nosuch: there is no such folder"):
+        CustomDataset(str(path), images=tmp_path / "nosuch").check_images()
 
 
 GOOD = {"image": "a.png", "question": "what?", "answer": "x"}
@@ -238,7 +239,7 @@ def test_the_columns_that_are_likely_meant_are_named(
 ) -> None:
     table(tmp_path / "my.csv", [dict.fromkeys(row, "x")])
     said = say(tmp_path / "my.csv", columns=mapped)
-    assert said.endswith(f"such as --data.columns={example}.")
+    assert said.endswith(f"such as --dataset.columns={example}.")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -247,7 +248,7 @@ def test_a_missing_column_is_named_with_those_there(name: str, tmp_path: Path) -
     said = say(tmp_path / name)
     assert "there is no column 'question'; the columns are 'image', 'questoin', 'answer'." in said
     assert "Did you mean 'questoin'?" in said
-    assert "--data.columns" in said
+    assert "--dataset.columns" in said
 
 
 def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
     # A test may lack its answers.
     assert read(path, "test", columns={"answer": "labl"})["answers"].to_pylist() == [None, None]
     with pytest.raises(ValueError, match=r"columns: got 'anwser'; .*Did you mean 'answer'"):
-        OwnData(str(path), columns={"anwser": "label"})
+        CustomDataset(str(path), columns={"anwser": "label"})
 
 
 @pytest.mark.parametrize(

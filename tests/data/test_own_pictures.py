@@ -1,4 +1,4 @@
-"""Pictures inside a data file: in Parquet, as base64, from Hugging Face; each kept once."""
+"""Images inside a data file: in Parquet, as base64, from Hugging Face; each kept once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from PIL import Image
 from torch.testing import assert_close
 
 from vlm.data.images.store import ImageStore
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.huggingface import read_data_set
-from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.image import ImageError
 from vlm.image.transform import ImageTransform
 
@@ -37,9 +37,9 @@ SHOWN = ["red", "green", "red", "blue", "green"]
 TRANSFORM = ImageTransform((3, 5))
 
 
-def colors_of(data: OwnData, table: pa.Table, cached: bool = False) -> list[str]:
+def colors_of(data: CustomDataset, table: pa.Table, cached: bool = False) -> list[str]:
     """What is seen for each question."""
-    store = ImageStore(TRANSFORM, data.picture_source)
+    store = ImageStore(TRANSFORM, data.image_source)
     images, ids = table["image"].to_pylist(), table["id"].to_pylist()
     if cached:
         store.cache(images, ids, "test")
@@ -87,7 +87,7 @@ def write(path: Path, content: list[dict[str, Any]]) -> str:
 )
 def test_pictures_inside_a_file(name: str, kind: str, cached: bool, tmp_path: Path) -> None:
     path = write(tmp_path / name, rows(kind))
-    data = OwnData(path, validation=path, test=path)
+    data = CustomDataset(path, validation=path, test=path)
     table = data.read("train")
     assert colors_of(data, table, cached) == SHOWN
     keys = [f"{path}, picture {n}" for n in (1, 2, 1, 3, 2)]
@@ -100,7 +100,7 @@ def test_rows_with_paths_and_rows_with_bytes(tmp_path: Path) -> None:
     content = rows("hugging face")
     content[1]["image"] = {"bytes": None, "path": "0.png"}
     path = write(tmp_path / "my.parquet", content)
-    data = OwnData(path, validation=path)
+    data = CustomDataset(path, validation=path)
     assert colors_of(data, data.read("train")) == ["red", "blue", "red", "blue", "green"]
 
 
@@ -111,16 +111,16 @@ def test_a_base64_cell_of_csv_may_be_long(tmp_path: Path) -> None:
     text = base64.b64encode(content.getvalue()).decode()
     assert len(text) > 2**17, "what csv takes by default"
     (tmp_path / "my.csv").write_text(f"image,question,answer\n{text},what?,x\n")
-    data = OwnData(str(tmp_path / "my.csv"), test=str(tmp_path / "my.csv"))
+    data = CustomDataset(str(tmp_path / "my.csv"), test=str(tmp_path / "my.csv"))
     table = data.read("train")
-    whole = ImageStore(ImageTransform((300, 300)), data.picture_source)
+    whole = ImageStore(ImageTransform((300, 300)), data.image_source)
     shown = whole.read(table["image"].to_pylist(), ["1"])[0]
     assert_close(shown, torch.from_numpy(noise).permute(2, 0, 1))
 
 
 def test_a_split_by_image_keeps_equal_pictures_together(tmp_path: Path) -> None:
     path = write(tmp_path / "my.parquet", rows("bytes"))
-    data = OwnData(path, validation_share=0.4)
+    data = CustomDataset(path, validation_share=0.4)
     parts = [data.table(split)["image"].to_pylist() for split in ("train", "validation", "test")]
     assert sorted(len(set(part)) for part in parts) == [1, 1, 1]
     assert len({key for part in parts for key in part}) == 3
@@ -131,8 +131,8 @@ def test_a_broken_picture_is_named_by_its_place(tmp_path: Path) -> None:
     content = rows("bytes")
     content[1]["image"], content[3]["image"] = b"no picture", b""
     path = write(tmp_path / "my.parquet", content)
-    data = OwnData(path, test=path)
-    store = ImageStore(TRANSFORM, data.picture_source)
+    data = CustomDataset(path, test=path)
+    store = ImageStore(TRANSFORM, data.image_source)
     table = data.read("train").to_pylist()
     for row, reason in ((table[1], "not a readable picture"), (table[3], "the file is empty")):
         with pytest.raises(ImageError) as caught:
@@ -146,7 +146,7 @@ def test_pictures_lie_in_a_temporary_file_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pictures = PictureFile()
+    pictures = EmbeddedImages()
     assert not list(tmp_path.iterdir()), "nothing is written without need"
     key = pictures.add(b"x" * 11, "my.parquet")
     assert pictures.add(b"y" * 7, "my.parquet") != key
@@ -171,7 +171,7 @@ def test_no_space_for_pictures_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DataError, match=rf"^{path}: its .*No space left on device\); set TMPDIR"):
-        OwnData(path, test=path).read("train")
+        CustomDataset(path, test=path).read("train")
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_a_hugging_face_folder(kind: str, datasets: Any, tmp_path: Path) -> None
         folder.mkdir()
         whole.to_parquet(folder / "train.parquet")
         whole.select([3]).to_parquet(folder / "validation.parquet")
-    data = OwnData(str(folder))
+    data = CustomDataset(str(folder))
     train, validation = data.table("train"), data.table("validation")
     assert colors_of(data, train) == SHOWN
     assert train["answers"].to_pylist() == [[color] for color in SHOWN], "labels by name"
@@ -242,13 +242,13 @@ def test_an_unlabelled_split_has_no_answers(datasets: Any, tmp_path: Path) -> No
     whole = hugging_face(datasets)
     unlabelled = whole.map(lambda row: row | {"answer": -1}, features=whole.features)
     datasets.DatasetDict({"train": whole, "test": unlabelled}).save_to_disk(tmp_path / "hf")
-    table = OwnData(str(tmp_path / "hf")).table("test")
+    table = CustomDataset(str(tmp_path / "hf")).table("test")
     assert table["answers"].null_count == len(table) == len(SHOWN)
 
 
 def test_one_hugging_face_split_is_cut_by_image(datasets: Any, tmp_path: Path) -> None:
     hugging_face(datasets).save_to_disk(tmp_path / "hf")
-    data = OwnData(str(tmp_path / "hf"), validation_share=0.4)
+    data = CustomDataset(str(tmp_path / "hf"), validation_share=0.4)
     sizes = [len(data.table(split)) for split in ("train", "validation", "test")]
     assert sum(sizes) == 5
     assert min(sizes) >= 1
@@ -258,7 +258,7 @@ def test_a_hugging_face_set_without_the_split_is_named(datasets: Any, tmp_path: 
     whole = hugging_face(datasets)
     datasets.DatasetDict({"a": whole, "b": whole}).save_to_disk(tmp_path / "hf")
     with pytest.raises(DataError, match="has the splits a, b; wanted one named 'train'"):
-        OwnData(str(tmp_path / "hf")).table("train")
+        CustomDataset(str(tmp_path / "hf")).table("train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: cannot be loaded by Hugging Face datasets: "):
-        OwnData(str(tmp_path / "empty")).table("train")
+        CustomDataset(str(tmp_path / "empty")).table("train")

@@ -13,7 +13,7 @@ from own_files import CONFIG, small, write_photos, write_rows
 
 import vlm
 from vlm.cli.main import main
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -50,7 +50,7 @@ def test_one_file_is_split_trained_and_tested(trained: Path) -> None:
     assert overall["accuracy"] > overall["question_only"], "it looks at the pictures"
     lines = (run / "test_predictions.jsonl").read_text().splitlines()
     tested = {json.loads(line)["image"] for line in lines}
-    data = OwnData(str(trained / "my.jsonl"), images=trained / "photos")
+    data = CustomDataset(str(trained / "my.jsonl"), images=trained / "photos")
     parts = [set(data.table(s)["image"].to_pylist()) for s in ("train", "validation", "test")]
     assert [len(part) for part in parts] == [32, 4, 4]
     assert len(set.union(*parts)) == 40
@@ -63,7 +63,7 @@ def test_one_file_is_split_trained_and_tested(trained: Path) -> None:
 
 def test_the_test_part_is_the_same_for_every_seed(trained: Path) -> None:
     def parts(seed: int) -> list[list[str]]:
-        data = OwnData(str(trained / "my.jsonl"), seed=seed)
+        data = CustomDataset(str(trained / "my.jsonl"), seed=seed)
         return [data.table(s)["id"].to_pylist() for s in ("test", "validation")]
 
     assert parts(0)[0] == parts(1)[0]
@@ -79,7 +79,7 @@ def test_a_test_file_without_answers(
            for i, row in enumerate(rows)]  # fmt: skip
     file = write_rows(trained / "new.jsonl", new)
     again = ["-c", str(run / "config.yaml"), f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
-    again += [f"--data.test={file}", f"--run.folder={tmp_path}"]
+    again += [f"--dataset.test={file}", f"--run.folder={tmp_path}"]
     said = fails(["test", *again], capsys)
     assert "6 of the 6 test questions have no answers" in said
     assert "`vlm predict` writes" in said
@@ -97,9 +97,9 @@ def test_fit_says_before_training_that_it_could_not_test(
     rows = write_photos(tmp_path, images=6)
     my, held_out = (write_rows(tmp_path / f"{n}.jsonl", rows[i::2]) for i, n in enumerate("ab"))
     said = fails(
-        ["fit", "-c", CONFIG, *small(tmp_path, my, f"--data.validation={held_out}")], capsys
+        ["fit", "-c", CONFIG, *small(tmp_path, my, f"--dataset.validation={held_out}")], capsys
     )
-    assert "OwnData has no test split" in said
+    assert "CustomDataset has no test split" in said
     assert not list(tmp_path.rglob("metrics.csv"))
 
 
@@ -113,7 +113,7 @@ def test_ten_answers_as_in_vqa_v2_are_softly_scored(tmp_path: Path) -> None:
             {"answer": a, "answer_confidence": "maybe", "answer_id": i} for i, a in enumerate(given)
         ]
     my = write_rows(tmp_path / "my.jsonl", rows)
-    options = ["--data.vocabulary.max_answers=4", "--trainer.max_epochs=3"]
+    options = ["--dataset.vocabulary.max_answers=4", "--trainer.max_epochs=3"]
     main(["fit", "-c", CONFIG, *small(tmp_path, my, *options)])
     overall, *_ = json.loads(only(tmp_path, "*/test.json").read_text())["results"]
     assert overall["ceiling"] == pytest.approx(0.6)
@@ -143,7 +143,7 @@ def test_pictures_inside_a_parquet_file_reach_loader_workers(tmp_path: Path) -> 
         row["image"] = (tmp_path / "photos" / row["image"]).read_bytes()
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
     pq.write_table(table, tmp_path / "my.parquet")
-    options = ["--data.pictures.in_memory=false", "--data.workers=1", "--trainer.max_epochs=2"]
+    options = ["--data.images.in_memory=false", "--data.workers=1", "--trainer.max_epochs=2"]
     main(["fit", "-c", CONFIG, *small(tmp_path, tmp_path / "my.parquet", *options)])
     assert only(tmp_path, "*/test.json").is_file()
 
@@ -169,5 +169,5 @@ def test_pictures_in_shards_need_no_folder(tmp_path: Path) -> None:
     told = small(tmp_path, my, "--trainer.max_epochs=1")
     main(["shard", CONFIG, str(tmp_path / "shards"), *told[:2]])
     shutil.rmtree(tmp_path / "photos")
-    main(["fit", "-c", CONFIG, *told, f"--data.pictures.shards.path={tmp_path / 'shards'}"])
+    main(["fit", "-c", CONFIG, *told, f"--data.images.shards.path={tmp_path / 'shards'}"])
     assert only(tmp_path, "*/test.json")

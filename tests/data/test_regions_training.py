@@ -45,10 +45,10 @@ def arguments(data: Path, regions: Path, folder: Path, fusion: str = "BAN") -> l
     return [
         "fit",
         f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-        f"--data.root={data}",
-        f"--data.pictures.regions={regions}",
+        f"--dataset.root={data}",
+        f"--data.images.regions={regions}",
         "--data.images_per_batch=3",
-        "--data.validation_share=0.25",
+        "--dataset.validation_share=0.25",
         f"--model.image_encoder={ROOT / 'configs/image/regions.yaml'}",
         f"--model.image_encoder.init_args.dim={DIM}",
         f"--model.fusion=vlm.fusion.{fusion}",
@@ -64,7 +64,7 @@ def arguments(data: Path, regions: Path, folder: Path, fusion: str = "BAN") -> l
 def test_a_published_model_trains_for_an_epoch(
     fusion: str, data: Path, regions: Path, tmp_path: Path
 ) -> None:
-    cache = ["--data.pictures.in_memory=false"] if fusion == "BAN" else []
+    cache = ["--data.images.in_memory=false"] if fusion == "BAN" else []
     workers = ["--data.workers=2"] if fusion == "BAN" else []
     cli = VQACLI([*arguments(data, regions, tmp_path, fusion), *cache, *workers])
     assert type(cli.model.model.fusion).__name__ == fusion
@@ -132,8 +132,8 @@ def test_model_and_data_that_do_not_agree(
     data: Path, regions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(data, regions, tmp_path)
-    without = [option for option in given if not option.startswith("--data.pictures.regions")]
-    assert "data.pictures.regions names none" in failed(capsys, without)
+    without = [option for option in given if not option.startswith("--data.images.regions")]
+    assert "data.images.regions names none" in failed(capsys, without)
     pictures = [option for option in given if "image_encoder" not in option]
     assert "the image encoder reads pictures" in failed(capsys, pictures)
     wide = [*given, "--model.image_encoder.init_args.dim=2048"]
@@ -176,12 +176,12 @@ def test_vqa_v2_from_a_tsv_without_a_photo(tmp_path: Path) -> None:
     (tmp_path / "trainval.tsv").write_bytes(b"".join(lines))
     given = arguments(root, tmp_path / "trainval.tsv", tmp_path, "MCAN")
     given += [
-        f"--data={ROOT / 'configs/data/vqa_v2.yaml'}",
-        f"--data.root={root}",
-        f"--data.pictures.regions=[{tmp_path / 'trainval.tsv'}]",
+        f"--dataset={ROOT / 'configs/datasets/vqa_v2.yaml'}",
+        f"--dataset.root={root}",
+        f"--data.images.regions=[{tmp_path / 'trainval.tsv'}]",
         "--data.images_per_batch=3",
         "--data.workers=0",
-        "--data.vocabulary.min_answer_count=2",
+        "--dataset.vocabulary.min_answer_count=2",
         "--run.test=false",
     ]
     with pytest.warns(UserWarning, match="Get the file again, unless it was shortened"):
@@ -200,6 +200,6 @@ def test_check_data_reads_the_regions(
     assert caught.value.code == 0
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit) as caught:
-        main(["check-data", *given, f"--data.pictures.regions={tmp_path / 'none'}"])
+        main(["check-data", *given, f"--data.images.regions={tmp_path / 'none'}"])
     assert caught.value.code == 1
     assert "0.png: no features of it in" in capsys.readouterr().out.replace("\n", "")

@@ -20,7 +20,7 @@ def accuracy(folder: Path, script: str, seed: int) -> float:
         drawn = draw_shapes(folder / "photos", images, number)
         rows = list(rows_in(LANGUAGES[script], drawn, number))
         parts[name] = write_rows(folder / f"{name}.jsonl", rows)
-    options = [f"--data.{name}={parts[name]}" for name in ("validation", "test")]
+    options = [f"--dataset.{name}={parts[name]}" for name in ("validation", "test")]
     small_model = ["--model.image_encoder.image_size=32", "--data.images_per_batch=8"]
     run = ["--trainer.max_epochs=10", f"--seed_everything={seed}", *options, *small_model]
     main(["fit", "-c", CONFIG, *small(folder, parts["train"], *run)])

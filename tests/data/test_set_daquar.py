@@ -144,10 +144,10 @@ def test_a_few_real_photos_train_through_the_command_line(tmp_path: Path) -> Non
         [
             "fit",
             f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-            "--data=vlm.datasets.DAQUAR",
-            f"--data.root={tmp_path}",
+            "--dataset=vlm.datasets.DAQUAR",
+            f"--dataset.root={tmp_path}",
             "--data.images_per_batch=2",
-            "--data.validation_share=0.3",
+            "--dataset.validation_share=0.3",
             f"--run.folder={tmp_path / 'runs'}",
             "--trainer.max_epochs=1",
             "--trainer.enable_progress_bar=false",

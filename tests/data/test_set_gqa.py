@@ -139,9 +139,9 @@ def test_the_figures_reach_the_report(root: Path) -> None:
         [
             "fit",
             f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-            "--data=vlm.datasets.GQA",
-            f"--data.root={root}",
-            "--data.test_questions=all",
+            "--dataset=vlm.datasets.GQA",
+            f"--dataset.root={root}",
+            "--dataset.test_questions=all",
             f"--run.folder={root / 'runs'}",
             "--trainer.max_epochs=30",
             "--trainer.enable_progress_bar=false",

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlm.data.images.store import load_picture
+from vlm.data.images.store import open_image
 from vlm.datasets import PathVQA
 
 
@@ -55,9 +55,7 @@ def test_equal_pictures_are_one_image(root: Path) -> None:
     data = PathVQA(root)
     first, second, third = data.table("train")["image"].to_pylist()
     assert first == third != second
-    colors = [
-        load_picture(image, data.picture_source).getpixel((2, 2)) for image in (first, second)
-    ]
+    colors = [open_image(image, data.image_source).getpixel((2, 2)) for image in (first, second)]
     assert [color[0] > 200 for color in colors] == [True, False]
     assert [color[2] > 200 for color in colors] == [False, True]
 

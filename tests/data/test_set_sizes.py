@@ -10,10 +10,9 @@ import pytest
 from spoilt_miniatures import MINIATURES
 from test_set_configs import public_sets
 
-from vlm import data as sets
-from vlm.data import VQADataModule
-from vlm.data.datamodule import Split
-from vlm.datasets import OwnData
+from vlm import datasets as sets
+from vlm.datasets import CustomDataset
+from vlm.datasets.base import Dataset, Split
 
 # Reader, miniature, split, questions in it, published number, who is cited.
 SIZES: list[tuple[str, str, Split, int, str, str]] = [
@@ -55,7 +54,7 @@ def test_another_size_than_the_published_is_said(
     reader: str, name: str, split: Split, got: int, published: str, cited: str, tmp_path: Path
 ) -> None:
     MINIATURES[name].write(tmp_path)
-    data: VQADataModule = getattr(sets, reader)(root=tmp_path)
+    data: Dataset = getattr(sets, reader)(root=tmp_path)
     wanted = rf"^{tmp_path}.*: got {got} questions; {re.escape(cited)} gives {published}\. Get the"
     with pytest.warns(UserWarning, match=wanted):
         data.read(split)
@@ -73,6 +72,6 @@ def test_the_published_size_is_not_warned_about(
 
 def test_every_reader_checks_its_size_or_says_why_not() -> None:
     checked = {reader for reader, *_ in SIZES}
-    for each in public_sets() - {VQADataModule, OwnData}:
+    for each in public_sets() - {Dataset, CustomDataset}:
         said = re.search(r"\b[Nn]o size\s+is\s+checked", each.__doc__ or "")
         assert bool(said) != (each.__name__ in checked), each.__name__

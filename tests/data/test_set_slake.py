@@ -59,7 +59,7 @@ def test_slake_in_either_language(root: Path) -> None:
 
 def test_slake_says_what_it_leaves_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("vlm.datasets.slake.rank_zero_info", said.append)
+    monkeypatch.setattr("vlm.datasets.slake._log.warning", said.append)
     SLAKE(root).read("validation")
     assert said == [
         "SLAKE: 1 of 3 validate questions are in the other language than 'en' and left out."

@@ -11,7 +11,7 @@ from conftest import ROOT, small_run, write_data
 
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.data.images.sources import Pictures
+from vlm.data.images.sources import ImageOptions
 from vlm.data.shards.source import Shards
 
 CONFIG = str(ROOT / "configs/easy_vqa.yaml")
@@ -26,7 +26,7 @@ def predictions(run: Path) -> list[dict]:
 def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions and shards, and no pictures."""
     folder = tmp_path_factory.mktemp("sharded")
-    main(["shard", CONFIG, str(folder / "shards"), "--shard-mb", "1", f"--data.root={data}"])
+    main(["shard", CONFIG, str(folder / "shards"), "--shard-mb", "1", f"--dataset.root={data}"])
     for split in ("train", "test"):
         (folder / split).mkdir()
         shutil.copy(data / split / "questions.json", folder / split)
@@ -38,8 +38,8 @@ def test_a_training_from_shards_is_that_from_files(
 ) -> None:
     """The same order, answers and scores, for local shards are read at random."""
     options = [
-        f"--data.pictures.shards.path={sharded / 'shards'}",
-        "--data.pictures.in_memory=false",
+        f"--data.images.shards.path={sharded / 'shards'}",
+        "--data.images.in_memory=false",
     ]
     found = VQACLI([*small_run(sharded, tmp_path), *options, "--data.workers=1"]).run_folder
     ours, theirs = predictions(found), predictions(run)
@@ -58,8 +58,8 @@ def test_check_data_reads_the_shards(
     command = [
         "check-data",
         CONFIG,
-        f"--data.root={sharded}",
-        f"--data.pictures.shards.path={shards}",
+        f"--dataset.root={sharded}",
+        f"--data.images.shards.path={shards}",
     ]
     command += [f"--output={tmp_path}"]
     with pytest.raises(SystemExit) as ended:
@@ -88,7 +88,7 @@ def test_what_was_written_is_said(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for written in (24, 0):
-        main(["shard", CONFIG, str(tmp_path / "s"), f"--data.root={data}"])
+        main(["shard", CONFIG, str(tmp_path / "s"), f"--dataset.root={data}"])
         wanted = f"{written} images written; 24 are there now, shards: 1, together 0.0 MB."
         assert wanted in capsys.readouterr().out
 
@@ -100,16 +100,16 @@ def test_mistakes_end_in_one_line(
     write_data(copy)
     (copy / "test/images/3.png").unlink()
     with pytest.raises(SystemExit, match=r"^vlm shard: .*test/images/3\.png: No such file"):
-        main(["shard", CONFIG, str(tmp_path / "s"), f"--data.root={copy}"])
+        main(["shard", CONFIG, str(tmp_path / "s"), f"--dataset.root={copy}"])
     with pytest.raises(SystemExit) as ended:
-        main(["shard", CONFIG, str(tmp_path / "s"), "--data.rot=x"])
+        main(["shard", CONFIG, str(tmp_path / "s"), "--dataset.rot=x"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("vlm shard (")
     with pytest.raises(SystemExit):
-        main(["shard", CONFIG, str(tmp_path / "s"), "--shard-mb=0", f"--data.root={data}"])
+        main(["shard", CONFIG, str(tmp_path / "s"), "--shard-mb=0", f"--dataset.root={data}"])
     assert "--shard-mb: got 0" in capsys.readouterr().err
 
 
 def test_pictures_and_regions_are_not_both() -> None:
     with pytest.raises(ValueError, match=r"pictures\.regions and pictures\.shards: got both"):
-        Pictures(shards=Shards("x"), regions="y")
+        ImageOptions(shards=Shards("x"), regions="y")

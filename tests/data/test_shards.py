@@ -1,4 +1,4 @@
-"""Pictures in tar shards of a folder: written whole or not at all, read by index."""
+"""Images in tar shards of a folder: written whole or not at all, read by index."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from conftest import write_data
 from vqa_miniature import write_mscoco
 
-from vlm.data.images.store import load_picture
+from vlm.data.images.store import open_image
 from vlm.data.shards.index import INDEX, ShardIndex, write_index
 from vlm.data.shards.source import Shards
 from vlm.data.shards.writer import folder_of, images_of, write_shards
-from vlm.datasets import EasyVQA, OwnData, VQAv2
+from vlm.datasets import CustomDataset, EasyVQA, VQAv2
 from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
@@ -168,7 +168,7 @@ def test_pictures_inside_a_data_file_are_refused(data: Path, tmp_path: Path) -> 
     table = {"image": content, "question": ["what?"] * 3, "answer": ["a"] * 3}
     pq.write_table(pa.table(table), tmp_path / "my.parquet")
     with pytest.raises(DataError, match="inside the data file"):
-        images_of(OwnData(str(tmp_path / "my.parquet")))
+        images_of(CustomDataset(str(tmp_path / "my.parquet")))
 
 
 def test_a_missing_or_short_shard_is_said_at_the_start(shards: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_shard_that_changes_later_is_noticed(images: pa.Array, shards: Path) -
         pictures(image)
     first.unlink()
     with pytest.raises(ImageError, match=r"000000\.tar: there is no such file") as error:
-        load_picture(image, pictures)
+        open_image(image, pictures)
     assert error.value.kind == "missing"
 
 

@@ -23,7 +23,7 @@ from vlm.core.files import cache_folder
 from vlm.data.sampler import SHARDS_MIXED, ImageGroupSampler
 from vlm.data.shards import cache as shard_cache
 from vlm.data.shards.index import INDEX
-from vlm.data.shards.source import GB, ShardPictures, Shards
+from vlm.data.shards.source import GB, ShardImages, Shards
 from vlm.data.shards.writer import write_shards
 from vlm.datasets.errors import DataError
 from vlm.image import ImageError
@@ -90,7 +90,7 @@ def server(images: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     made.close()
 
 
-def open_shards(server: Server, shards: int = SHARDS_MIXED + 2) -> ShardPictures:
+def open_shards(server: Server, shards: int = SHARDS_MIXED + 2) -> ShardImages:
     """With room for so many."""
     return Shards(server.url, shards * SIZE / GB).open()
 
@@ -119,7 +119,7 @@ def test_each_process_fetches_each_shard_once_an_epoch(
         server.asked.clear()
         for path in kept():  # each on a machine of its own
             path.unlink()
-        for row in order(pictures.shards_of(images), rank=rank, world=world):
+        for row in order(images.shards_of(images), rank=rank, world=world):
             assert pictures(images[row].as_py()) == f"{row} ".encode() * 100
             assert sum(path.stat().st_size for path in kept()) <= (SHARDS_MIXED + 2) * SIZE
         assert set(server.shards.values()) == {1}
@@ -156,7 +156,7 @@ def test_questions_of_an_image_stay_together_and_go_on_after_a_stop() -> None:
 
 
 class _Read(Dataset[bytes]):
-    def __init__(self, pictures: ShardPictures, images: list[str]) -> None:
+    def __init__(self, pictures: ShardImages, images: list[str]) -> None:
         self.pictures, self.images = pictures, images
 
     def __getitem__(self, row: int) -> bytes:

@@ -12,9 +12,10 @@ from own_files import CONFIG, small, write_photos, write_rows
 from test_own_training import fails
 
 from vlm.cli.main import main
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.shared_questions import check_shared, shared_rows
-from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets import CustomDataset, EasyVQA
 from vlm.datasets.errors import DataError
 
 
@@ -63,19 +64,19 @@ def test_questions_of_two_files_are_compared(
     files = {"validation": str(own), split: str(again)}  # so that none is held out of the training
     count = 3 if how == "some rows" else 16
     with pytest.raises(DataError) as said:
-        check_shared(OwnData(str(my), **files), split)
+        check_shared(CustomDataset(str(my), **files), split)
     place = f"line {14 if count == 3 else 1} "
     assert f"{count} of the {count} {split} questions are trained on too, such as " in str(
         said.value
     )
     assert f"my.jsonl, {place}".rstrip() in str(said.value)
-    assert "--data.allow_shared_questions=true" in str(said.value)
-    found = check_data(OwnData(str(my), **files), images=False)
+    assert "--dataset.allow_shared_questions=true" in str(said.value)
+    found = check_data(VQADataModule(CustomDataset(str(my), **files)), images=False)
     assert found.errors.counts["question in two splits"] == count
-    meant = OwnData(str(my), allow_shared_questions=True, **files)
+    meant = CustomDataset(str(my), allow_shared_questions=True, **files)
     with pytest.warns(UserWarning, match=f"{count} of the {count} {split} .* known questions"):
         check_shared(meant, split)
-    found = check_data(meant, images=False)
+    found = check_data(VQADataModule(meant), images=False)
     assert not found.errors.counts
     assert found.warnings.counts["question in two splits"] == count
 
@@ -84,7 +85,7 @@ def test_the_same_image_may_be_asked_something_else(my: Path, tmp_path: Path) ->
     rows = [{"image": "0-0.png", "question": "is it new?", "answer": "yes"},
             {"image": "new/0-0.png", "question": "what color is it?", "answer": "red"}]  # fmt: skip
     new = write_rows(tmp_path / "new.jsonl", rows)
-    data = OwnData(str(my), test=str(new))
+    data = CustomDataset(str(my), test=str(new))
     check_shared(data, "test")
     check_shared(data, "validation")
 
@@ -109,7 +110,7 @@ def test_fit_stops_before_it_trains(
     for split in ("validation", "test"):
         own = write_rows(tmp_path / "own.jsonl", write_photos(tmp_path, images=3, seed=1))
         files = {"validation": own, "test": own, split: my}
-        options = small(tmp_path, my, *(f"--data.{name}={file}" for name, file in files.items()))
+        options = small(tmp_path, my, *(f"--dataset.{name}={file}" for name, file in files.items()))
         said = fails(["fit", "-c", CONFIG, *options], capsys)
         assert f"16 of the 16 {split} questions are trained on too" in said
         assert not list(tmp_path.rglob("metrics.csv"))
@@ -121,7 +122,7 @@ def test_vlm_test_compares_too(
     main(["fit", "-c", CONFIG, *small(tmp_path, my, "--trainer.max_epochs=1")])
     (best,) = tmp_path.rglob("best.ckpt")
     again = ["-c", str(best.parents[1] / "config.yaml"), f"--ckpt_path={best}"]
-    said = fails(["test", *again, f"--data.test={my}"], capsys)
+    said = fails(["test", *again, f"--dataset.test={my}"], capsys)
     assert "14 of the 16 test questions are trained on too" in said  # two are validated
 
 
@@ -141,7 +142,7 @@ def test_a_lone_split_is_divided_whatever_its_name(name: str, tmp_path: Path) ->
     datasets.DatasetDict(named).save_to_disk(tmp_path / "saved")
     write_rows(tmp_path / "my.jsonl", rows)
     found, alone = (
-        OwnData(str(path), images=tmp_path / "photos")
+        CustomDataset(str(path), images=tmp_path / "photos")
         for path in (tmp_path / "saved", tmp_path / "my.jsonl")
     )
     parts = [found.table(split)["id"].to_pylist() for split in ("train", "validation", "test")]

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: an error, or left out and counted, as many as the user allows."""
+"""Images that cannot be read: an error, or left out and counted, as many as the user allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.data.images.sources import Pictures
+from vlm.data.images.sources import ImageOptions
 from vlm.data.images.unreadable import without_unreadable
 from vlm.datasets import EasyVQA
 from vlm.datasets.errors import DataError
@@ -36,7 +36,7 @@ def fit(data: Path, folder: Path, *options: str) -> VQACLI:
 def test_they_are_left_out_with_their_questions(
     broken: Path, tmp_path: Path, in_memory: str
 ) -> None:
-    options = ("--data.pictures.skip_unreadable=2", f"--data.pictures.in_memory={in_memory}")
+    options = ("--data.images.skip_unreadable=2", f"--data.images.in_memory={in_memory}")
     with pytest.warns(UserWarning, match="cannot be read, and are left out with") as said:
         cli = fit(broken, tmp_path / "runs", *options)
     left = [str(one.message) for one in said if "left out" in str(one.message)]
@@ -59,7 +59,7 @@ def test_the_number_and_the_questions_are_said(broken: Path) -> None:
         r"first: Question 'train-12': .*4\.png: there is no such file"
     )
     with pytest.warns(UserWarning, match=wanted):
-        whole = without_unreadable(table, data.open_pictures, "train", 2)
+        whole = without_unreadable(table, data.open_images, "train", 2)
     assert whole.num_rows == 30
     assert not {"4.png", "7.png"} & {Path(path).name for path in whole["image"].to_pylist()}
 
@@ -71,14 +71,14 @@ def test_one_more_than_allowed_is_an_error(broken: Path) -> None:
     with pytest.raises(
         DataError, match=r"skip_unreadable: got 1, and more train pictures .*4\.png"
     ):
-        without_unreadable(table, data.open_pictures, "train", 1)
+        without_unreadable(table, data.open_images, "train", 1)
 
 
 def test_with_none_broken_the_table_stays(data: Path) -> None:
     made = EasyVQA(root=data)
     table = made.read("train")
     assert table is not None
-    assert without_unreadable(table, made.open_pictures, "train", 5) is table
+    assert without_unreadable(table, made.open_images, "train", 5) is table
 
 
 def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +88,7 @@ def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFix
     best = cli.run_folder / "checkpoints/best.ckpt"
     with pytest.raises(SystemExit) as stopped:
         main(["test", "-c", str(cli.run_folder / "config.yaml"), f"--ckpt_path={best}",
-              "--data.pictures.skip_unreadable=9"])  # fmt: skip
+              "--data.images.skip_unreadable=9"])  # fmt: skip
     assert stopped.value.code == 1
     assert "3.png: not a readable picture" in capsys.readouterr().err
 
@@ -96,10 +96,10 @@ def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.usefixtures("broken")
 def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
     config = str(Path(small_run(tmp_path, tmp_path)[2]))
-    options = [config, f"--data.root={tmp_path / 'data'}", f"--run.folder={tmp_path / 'runs'}",
-               f"--data.pictures.features={tmp_path / 'features'}", "--data.validation_share=0.25",
+    options = [config, f"--dataset.root={tmp_path / 'data'}", f"--run.folder={tmp_path / 'runs'}",
+               f"--data.images.features={tmp_path / 'features'}", "--dataset.validation_share=0.25",
                "--model.tuning.image_encoder.frozen=true",
-               "--data.pictures.skip_unreadable=2"]  # fmt: skip
+               "--data.images.skip_unreadable=2"]  # fmt: skip
     with pytest.warns(UserWarning, match="left out"):
         main(["cache", *options])
     assert json.loads(next((tmp_path / "features").rglob("encoder.json")).read_text())
@@ -107,7 +107,7 @@ def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
 
 def test_a_number_below_none() -> None:
     with pytest.raises(ValueError, match=r"pictures\.skip_unreadable: got -1; wanted 0 or more"):
-        Pictures(skip_unreadable=-1)
+        ImageOptions(skip_unreadable=-1)
 
 
 def test_the_default_is_an_error(broken: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_run_is_not_continued_with_pictures_that_were_left_out(
     broken: Path, tmp_path: Path
 ) -> None:
     """Its order would be another one."""
-    told = "--data.pictures.skip_unreadable=2"
+    told = "--data.images.skip_unreadable=2"
     with pytest.warns(UserWarning, match="left out"):
         cli = fit(broken, tmp_path / "runs", told)
     last = Path(cli.run_folder) / "checkpoints/last.ckpt"

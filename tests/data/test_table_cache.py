@@ -15,15 +15,14 @@ import pytest
 from conftest import ROOT
 
 from vlm.core.files import cache_folder
-from vlm.data import VQADataModule
-from vlm.datasets import GQA
+from vlm.datasets import GQA, Dataset
 from vlm.datasets.errors import Problems, collecting
 from vlm.datasets.sources import is_there, note
 from vlm.datasets.table import SCHEMA, question_table, source_of
 from vlm.datasets.table_cache import cached
 
 
-class Lines(VQADataModule):
+class Lines(Dataset):
     """A question on each line of a file; counts its readings."""
 
     readings = 0
@@ -63,7 +62,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def asked(data: VQADataModule, split: str = "train") -> list[str]:
+def asked(data: Dataset, split: str = "train") -> list[str]:
     table = data.read(split)
     assert table is not None
     return table["question"].to_pylist()
@@ -93,7 +92,7 @@ def test_splits_and_arguments_have_their_own_tables(root: Path) -> None:
 
 def test_arguments_of_loading_and_the_path_s_type_change_nothing(root: Path) -> None:
     asked(Lines(root))
-    asked(Lines(str(root), "?", images_per_batch=3, seed=5))
+    asked(Lines(str(root), "?", validation_share=0.3, seed=5))
     assert Lines.readings == 1
 
 

@@ -21,13 +21,12 @@ from vqa_miniature import (
     write_vqa_cp,
 )
 
-from vlm.data import VQADataModule
-from vlm.datasets import AOKVQA, OKVQA, TDIUC, VQACP, TextVQA, VizWiz, VQAv1, VQAv2
+from vlm.datasets import AOKVQA, OKVQA, TDIUC, VQACP, Dataset, TextVQA, VizWiz, VQAv1, VQAv2
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it was shortened")
 
 
-def column(data: VQADataModule, split: str, name: str) -> list:
+def column(data: Dataset, split: str, name: str) -> list:
     return data.table(split)[name].to_pylist()
 
 
@@ -196,7 +195,7 @@ PLACES = {
 @pytest.mark.parametrize("kind", PLACES, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_file_says_where_to_get_the_set(
-    kind: type[VQADataModule], split: str, tmp_path: Path
+    kind: type[Dataset], split: str, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         kind(tmp_path).table(split)

@@ -17,9 +17,8 @@ from vqa_miniature import write_a_okvqa, write_mscoco, write_tdiuc, write_vizwiz
 from vlm.checkpoint.checkpoint import read_checkpoint
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.data import VQADataModule
-from vlm.datasets import AOKVQA, TDIUC, VizWiz
-from vlm.evaluation.baselines import compute_floors
+from vlm.datasets import AOKVQA, TDIUC, Dataset, VizWiz
+from vlm.datasets.baselines import compute_floors
 from vlm.evaluation.evaluation import Evaluation
 from vlm.evaluation.report import Report
 from vlm.evaluation.results import Prediction, Results
@@ -31,11 +30,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it 
 def arguments(root: Path, folder: Path) -> list[str]:
     return [
         f"-c={ROOT / 'configs/easy_vqa.yaml'}",
-        f"--data={ROOT / 'configs/data/vqa_v2.yaml'}",
-        f"--data.root={root}",
+        f"--dataset={ROOT / 'configs/datasets/vqa_v2.yaml'}",
+        f"--dataset.root={root}",
         "--data.images_per_batch=3",
         "--data.workers=0",
-        "--data.vocabulary.min_answer_count=2",
+        "--dataset.vocabulary.min_answer_count=2",
         f"--run.folder={folder}",
         "--run.test=false",
         "--trainer.max_epochs=1",
@@ -125,7 +124,7 @@ def test_a_test_without_answers_says_why_not(
     assert wanted in said
 
 
-def scored(data: VQADataModule, split: Any, answers: list[str]) -> Results:
+def scored(data: Dataset, split: Any, answers: list[str]) -> Results:
     table = data.table(split)
     predictions = map(Prediction, answers)
     return Results(table, dict(zip(table["id"].to_pylist(), predictions, strict=True)), data)

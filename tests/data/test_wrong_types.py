@@ -12,23 +12,23 @@ from own_files import write_photos, write_rows
 
 import vlm.datasets
 from vlm.data import VQADataModule
-from vlm.data.images.sources import Pictures
+from vlm.data.images.sources import ImageOptions
 from vlm.data.shards.source import Shards
-from vlm.datasets import EasyVQA, OwnData
+from vlm.datasets import CustomDataset, Dataset, EasyVQA
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import question_table
 
 SETS = [
     found
     for found in (getattr(vlm.datasets, name) for name in vlm.datasets.__all__)
-    if inspect.isclass(found) and found is not VQADataModule
+    if inspect.isclass(found) and found is not Dataset
 ]
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_paths_are_str_or_path(kind: Any, tmp_path: Path) -> None:
     my = write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=10))
-    data = OwnData(kind(my), test=kind(my), images=kind(tmp_path / "photos"))
+    data = CustomDataset(kind(my), test=kind(my), images=kind(tmp_path / "photos"))
     assert data.table("test")["image"][0].as_py() == str(tmp_path / "photos/0-0.png")
     assert len(data.table("train")) == 18
 
@@ -38,7 +38,7 @@ def test_paths_are_str_or_path(kind: Any, tmp_path: Path) -> None:
 def test_every_set_takes_both_and_nothing_else(data_set: Any, name: str, tmp_path: Path) -> None:
     if name not in inspect.signature(data_set).parameters:
         return
-    given = {"path": "my.jsonl"} if data_set is OwnData else {"root": tmp_path}
+    given = {"path": "my.jsonl"} if data_set is CustomDataset else {"root": tmp_path}
     for kind in (str, Path):
         data = data_set(**given | {name: kind(tmp_path)})
         assert getattr(data, name) == tmp_path
@@ -56,25 +56,36 @@ def test_every_set_takes_both_and_nothing_else(data_set: Any, name: str, tmp_pat
         ({"test": ["a"]}, TypeError, "test: got"),
         ({"columns": ["image"]}, TypeError, r"columns: got \['image'\]; expected a dict"),
         ({"columns": "image"}, TypeError, "columns: got 'image'; expected a dict"),
-        ({"pictures": "photos"}, TypeError, "pictures: got 'photos'; expected a vlm.data.images.s"),
         ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: .* expected a vlm.datasets.v"),
-        ({"workers": "two"}, ValueError, "workers: got two; wanted 0 or more"),
         ({"validation_share": "10 %"}, ValueError, "validation_share: got 10 %; wanted a share"),
-        ({"images_per_batch": "16"}, ValueError, "images_per_batch: got '16'"),
     ],
 )  # fmt: skip
 def test_arguments_of_own_data(given: dict[str, Any], error: Any, said: str) -> None:
     with pytest.raises(error, match=said):
-        OwnData(**{"path": "my.jsonl"} | given)
+        CustomDataset(**{"path": "my.jsonl"} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"dataset": "my.jsonl"}, TypeError, "dataset: got 'my.jsonl'; expected a vlm.datasets.b"),
+        ({"images": "photos"}, TypeError, "images: got 'photos'; expected a vlm.data.images.s"),
+        ({"workers": "two"}, ValueError, "workers: got two; expected 0 or more"),
+        ({"images_per_batch": "16"}, ValueError, "images_per_batch: got '16'"),
+    ],
+)
+def test_arguments_of_the_data_module(given: dict[str, Any], error: Any, said: str) -> None:
+    with pytest.raises(error, match=said):
+        VQADataModule(**{"dataset": CustomDataset("my.jsonl")} | given)
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Pictures(regions=3), "pictures.regions: got 3; expected one path"),
-        (lambda: Pictures(regions=["a", 3]), "pictures.regions: got 3"),
-        (lambda: Pictures(features=["a"]), r"pictures.features: got \['a'\]"),
-        (lambda: Pictures(shards="a"), r"pictures.shards: got 'a'; expected vlm.data.shards"),
+        (lambda: ImageOptions(regions=3), "images.regions: got 3; expected one path"),
+        (lambda: ImageOptions(regions=["a", 3]), "images.regions: got 3"),
+        (lambda: ImageOptions(features=["a"]), r"images.features: got \['a'\]"),
+        (lambda: ImageOptions(shards="a"), r"images.shards: got 'a'; expected vlm.data.shards"),
         (lambda: Shards(["a"]), r"shards.path: got \['a'\]"),
         (lambda: EasyVQA(root=3), "root: got 3"),
     ],

@@ -64,7 +64,7 @@ def asked(address: str, picture: Any, question: str, **more: Any) -> tuple[str, 
 
 
 def truth(run: Path, data: Path) -> list[tuple[Path, str]]:
-    """Pictures and their colours, those that the briefly trained model knows."""
+    """Images and their colours, those that the briefly trained model knows."""
     rows = json.loads((data / "test/questions.json").read_text())
     vqa = vlm.load(run)
     pictures = [

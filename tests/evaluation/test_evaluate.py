@@ -22,7 +22,7 @@ CONFIG = str(ROOT / "configs/easy_vqa.yaml")
 
 
 def command(predictions: Path, data: Path, *more: str) -> list[str]:
-    return ["evaluate", str(predictions), "-c", CONFIG, f"--data.root={data}", *more]
+    return ["evaluate", str(predictions), "-c", CONFIG, f"--dataset.root={data}", *more]
 
 
 def saved(path: Path) -> Any:
@@ -183,9 +183,9 @@ def test_figures_by_probability_want_it_of_every_question(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--data.rot=x"], 2, "rot"),
+        (["--dataset.rot=x"], 2, "rot"),
         (["--split=predict"], 2, "predict"),
-        (["--data.root=/nosuch"], 1, "/nosuch"),
+        (["--dataset.root=/nosuch"], 1, "/nosuch"),
     ],
 )
 def test_a_wrong_option_ends_in_a_line(

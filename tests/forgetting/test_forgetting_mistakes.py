@@ -101,7 +101,7 @@ def test_photos_that_are_missing(
     found = fails(capsys, runs["full"], "--photos", tmp_path / "nowhere")
     assert "nowhere is no folder" in found
     few = write_data(tmp_path / "few", images=3)
-    found = fails(capsys, runs["full"], f"--data.root={few}")
+    found = fails(capsys, runs["full"], f"--dataset.root={few}")
     assert "--photos: got 3 pictures of the test split of EasyVQA; wanted 8 or more" in found
     broken = tmp_path / "broken"
     shutil.copytree(data / "test/images", broken)

@@ -18,7 +18,7 @@ from vlm.core.errors import ConfigError
 # Lightning and torch warn of odd values, which is their business.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/data/*.yaml")])
+SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/datasets/*.yaml")])
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,9 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """That of the command line, made once: it takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DataOnly, "instantiate_classes", lambda self: None)
-        return DataOnly(["fit", "-c", str(ROOT / "configs/own_data.yaml"), "--data.path=x"]).parser
+        return DataOnly(
+            ["fit", "-c", str(ROOT / "configs/own_data.yaml"), "--dataset.path=x"]
+        ).parser
 
 
 @st.composite

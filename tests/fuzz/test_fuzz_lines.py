@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
-from vlm.datasets import OwnData
+from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
 
 WHOLE = [
@@ -75,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_lines_are_read_or_refused(folder: Path, content: bytes) -> None:
     path = folder / "my.jsonl"
     path.write_bytes(content)
-    data = OwnData(str(path), validation=str(path))
+    data = CustomDataset(str(path), validation=str(path))
     table, error = tried(lambda: data.table("train"), DataError)
     if error is not None:
         assert "my.jsonl" in error
@@ -94,7 +95,7 @@ def test_any_lines_are_read_or_refused(folder: Path, content: bytes) -> None:
 def test_a_check_says_all_that_is_wrong_with_them(folder: Path, content: bytes) -> None:
     path = folder / "checked.jsonl"
     path.write_bytes(content)
-    found = check_data(OwnData(str(path), validation=str(path)), images=False)
+    found = check_data(VQADataModule(CustomDataset(str(path), validation=str(path))), images=False)
     for kept in found.errors.kept.values():
         for message in kept:
             message.encode()

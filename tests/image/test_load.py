@@ -1,4 +1,4 @@
-"""Pictures of every kind come out upright, RGB and of one size, or with an error that says why."""
+"""Images of every kind come out upright, RGB and of one size, or with an error that says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures come to the encoder's size, and places in its input lead back to the photo."""
+"""Images come to the encoder's size, and places in its input lead back to the photo."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 MORE = [
     "--model.tuning.image_encoder.frozen=true",
     "--model.fusion.merge.dropout=0",
-    "--data.validation_share=0.33",  # 8 pictures to train on: as many steps for two processes
+    "--dataset.validation_share=0.33",  # 8 pictures to train on: as many steps for two processes
     "--run.test=true",
     "--run.resume=auto",  # a folder that does not depend on when a process starts
 ]
@@ -29,7 +29,7 @@ def losses(folder: Path) -> dict[str, list[float]]:
 
 def test_two_processes_have_the_numbers_of_one(data: Path, tmp_path: Path) -> None:
     """The training pictures are of at most three colours, and each is encoded once by either."""
-    features = f"--data.pictures.features={tmp_path / 'features'}"
+    features = f"--data.images.features={tmp_path / 'features'}"
     alone = VQACLI(fit(data, tmp_path / "one", *MORE)).run_folder
     half = ["--data.images_per_batch=1", *DDP]
     done = run(fit(data, tmp_path / "two", *MORE, features, *half), processes=2)
@@ -42,7 +42,7 @@ def test_two_processes_have_the_numbers_of_one(data: Path, tmp_path: Path) -> No
 
 
 def test_a_model_divided_over_processes_is_refused(data: Path, tmp_path: Path) -> None:
-    features = f"--data.pictures.features={tmp_path / 'features'}"
+    features = f"--data.images.features={tmp_path / 'features'}"
     done = run(fit(data, tmp_path / "runs", *MORE, features, *FSDP), processes=2)
     assert done.returncode == 1
     assert "trainer.strategy divides the model over the processes" in done.stderr

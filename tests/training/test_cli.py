@@ -96,7 +96,7 @@ def test_answers_in_another_order_give_the_same_scores(
                 "test",
                 f"-c={run / 'config.yaml'}",
                 f"--ckpt_path={best(run)}",
-                f"--data.root={root}",
+                f"--dataset.root={root}",
                 f"--run.folder={tmp_path}/runs",
             ]
         )

@@ -38,10 +38,14 @@ MISTAKES = {
     "--model.head.loss=bce2": r"model.head: loss: .*bce2\. Did you mean bce\?",
     "--model.image_encoder={class_path: TimmEncoder, init_args: {name: resnet10t, image_size: 32, "
     "model_args: {pretrained_cfg: {num_classes: 5}}}}": "model_args: got pretrained_cfg, which may",
-    "--data.pictures.in_memry=true": r"data: .*in_memry=true\. Did you mean pictures.in_memory\?",
+    "--data.images.in_memry=true": r"in_memry=true\. Did you mean data.images.in_memory\?",
+    "--data.pictures.in_memory=true": r"Did you mean data.images.in_memory\?",
+    "--data=EasyVQA": r"dataset: \{class_path: .* --dataset=EasyVQA",
+    "--data.root=x": r"Did you mean dataset.root\?",
+    "--data.images=photos/": "--dataset.images",
     "--run.tests=true": "Did you mean run.test?",
     "--data.images_per_batch=-4": "images_per_batch: got -4; expected a positive integer",
-    "--data.validation_share=1.5": "validation_share: got 1.5; wanted a share between 0 and 1",
+    "--dataset.validation_share=1.5": "validation_share: got 1.5; wanted a share between 0 and 1",
     "--trainer.max_epochs=many": "trainer.max_epochs: .*int.*many",
     "--seed_everything=": "seed_everything",
     "--trainer.epochs=3": "Did you mean trainer.max_epochs?",
@@ -83,6 +87,18 @@ def test_a_misspelt_key_in_a_file_names_the_file(
     said = refused([*small_run(data, tmp_path), f"--config={config}"], capsys)
     assert "mine.yaml" in said
     assert "Did you mean trainer.max_epochs?" in said
+
+
+def test_a_data_set_in_the_data_s_group_is_shown_its_own(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    arguments = "    root: x\n    pictures:\n      in_memory: true\n"
+    config.write_text(f"data:\n  class_path: vlm.datasets.EasyVQA\n  init_args:\n{arguments}")
+    said = refused([*small_run(data, tmp_path), f"--config={config}"], capsys)
+    assert "mine.yaml" in said
+    assert "dataset: {class_path: " in said
+    assert "data: {images_per_batch: " in said
 
 
 PARTS_WITH_MISTAKES = {

@@ -32,8 +32,11 @@ def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--seed_everything=3"], "seed_everything: 0 in the checkpoint, 3 asked"),
         (["--data.seed=3"], "data.seed: 0 in the checkpoint, 3 asked"),
         (["--data.images_per_batch=3"], "images_per_batch x processes: 2 in the checkpoint, 3"),
-        (["--data.validation_share=0.5"], "training questions: 27 with .* 18 with"),
-        (["--data.vocabulary.max_answers=2"], "data.vocabulary: .*None.* checkpoint, .*2.* asked"),
+        (["--dataset.validation_share=0.5"], "training questions: 27 with .* 18 with"),
+        (
+            ["--dataset.vocabulary.max_answers=2"],
+            "dataset.vocabulary: .*None.* checkpoint, .*2.* asked",
+        ),
         (["--trainer.limit_val_batches=1"], "trainer.limit_val_batches: 1.0 in .*, 1 asked"),
         (
             callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9),
@@ -98,7 +101,7 @@ def test_what_was_not_saved_is_tested_as_it_is(data: Path, tmp_path: Path) -> No
 
 
 def test_what_changes_no_result_may_change(started: Path, data: Path, tmp_path: Path) -> None:
-    told = ["--data.workers=1", "--data.pictures.in_memory=true", "--run.test=true"]
+    told = ["--data.workers=1", "--data.images.in_memory=true", "--run.test=true"]
     last = started / "checkpoints/last.ckpt"
     weights = torch.load(last, weights_only=True)["state_dict"]
     cli = VQACLI([*fit(data, tmp_path), f"--ckpt_path={last}", *told])

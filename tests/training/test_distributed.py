@@ -78,9 +78,9 @@ def test_evaluation_is_that_of_one_process(data: Path, run: Path, tmp_path: Path
                 subcommand,
                 f"-c={run / 'config.yaml'}",
                 f"--ckpt_path={run / 'checkpoints/best.ckpt'}",
-                f"--data.root={root}",
+                f"--dataset.root={root}",
                 "--data.images_per_batch=2",
-                "--data.pictures.in_memory=false",
+                "--data.images.in_memory=false",
             ]
             alone.append([*told, f"--run.folder={tmp_path}/alone/{size}"])
             shared.append([*told, f"--run.folder={tmp_path}/shared/{size}", *DDP])
@@ -113,7 +113,7 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
     data = write_data(tmp_path / "data", images=22)
     told = [
         *EXACT,
-        "--data.validation_share=0.23",
+        "--dataset.validation_share=0.23",
         "--model.optimizer=torch.optim.SGD",
         "--model.optimizer.lr=0.1",
         f"--trainer.accumulate_grad_batches={accumulate}",
@@ -145,7 +145,7 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 def test_averaged_weights_are_those_of_one_process(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", images=26)
-    told = [*EXACT, *EMA, "--data.validation_share=0.23", "--model.optimizer=torch.optim.SGD"]
+    told = [*EXACT, *EMA, "--dataset.validation_share=0.23", "--model.optimizer=torch.optim.SGD"]
     told.append("--model.optimizer.lr=0.1")
     together([fit(data, tmp_path / "ddp", *told, *DDP, "--data.images_per_batch=2")], tmp_path)
     VQACLI(fit(data, tmp_path / "one", *told, "--data.images_per_batch=4"))
@@ -203,9 +203,9 @@ def test_processes_that_would_each_train_alone_are_refused(data: Path, tmp_path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_that_hangs_ends(workers: int, data: Path, tmp_path: Path) -> None:
-    told = ["--data=mishaps.HungPicture", f"--data.workers={workers}", "--run.stall_minutes=0.1"]
+    told = ["--dataset=mishaps.HungPicture", f"--data.workers={workers}", "--run.stall_minutes=0.1"]
     ended = subprocess.run(
-        command([*fit(data, tmp_path, told[0], f"--data.root={data}"), *told[1:]]),
+        command([*fit(data, tmp_path, told[0], f"--dataset.root={data}"), *told[1:]]),
         env=ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 PRECISIONS = ("bf16-mixed", "16-mixed")
 TOLD = [
     *EXACT,
-    "--data.validation_share=0.23",
+    "--dataset.validation_share=0.23",
     "--model.optimizer=torch.optim.SGD",
 ]
 

@@ -37,7 +37,7 @@ def test_two_processes_come_to_the_numbers_of_one(told: list[str], tmp_path: Pat
     """15 pictures to train on: batches of 4, the last of 3. Adam would hide a gradient that is a
     multiple of the right one, so this is plain descent."""
     data = write_data(tmp_path / "data", images=26)
-    told = [*told, "--data.validation_share=0.23"]
+    told = [*told, "--dataset.validation_share=0.23"]
     told += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]
     commands = [
         fit(data, tmp_path / name, *told, *strategy, "--data.images_per_batch=2")

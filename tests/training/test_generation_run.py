@@ -15,7 +15,7 @@ from transformers import BertTokenizerFast, GPT2Config
 
 import vlm
 from vlm.cli.training_cli import VQACLI
-from vlm.data.compatibility_written import check_written
+from vlm.data.compatibility import check_written
 from vlm.datasets.table import DataError
 from vlm.heads import Generation, SubwordAnswers, TransformerDecoder
 
@@ -25,9 +25,9 @@ def arguments(data: Path, folder: Path, *more: str) -> list[str]:
         "fit",
         "-c",
         str(ROOT / "configs/easy_vqa_generation.yaml"),
-        f"--data.root={data}",
+        f"--dataset.root={data}",
         "--data.images_per_batch=3",
-        "--data.validation_share=0.25",
+        "--dataset.validation_share=0.25",
         f"--run.folder={folder}",
         "--trainer.enable_progress_bar=false",
         *more,
@@ -83,7 +83,7 @@ def test_answers_that_are_too_long_stop_a_training_before_it_begins(tmp_path: Pa
     for row in rows[:4]:
         row[1] = " ".join(["word"] * 500)
     path.write_text(json.dumps(rows))
-    share = "--data.validation_share=0.1"
+    share = "--dataset.validation_share=0.1"
     with pytest.raises(DataError, match=r"max_length: got 16, and \d of .* up to 2,500 \('word"):
         VQACLI(arguments(data, tmp_path / "runs", share, "--trainer.max_epochs=1"))
 

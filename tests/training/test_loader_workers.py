@@ -28,7 +28,7 @@ def test_the_training_ends_and_says_why(
     name: str, processes: int, data: Path, tmp_path: Path
 ) -> None:
     told = fit(data, tmp_path, "--data.workers=2", f"--trainer.devices={processes}")
-    told[3:3] = [f"--data=mishaps.{name}"]  # before the options of the data
+    told[3:3] = [f"--dataset=mishaps.{name}"]  # before the options of the data
     ended = run(told, processes)
     seconds = seconds_since(ended.stderr)
     assert ended.returncode == 1

@@ -103,7 +103,7 @@ def test_machines_that_left_different_pictures_out_all_end(
     disks: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (disks[1] / "data/train/images/4.png").unlink()
-    told = [*NODES, "--data.pictures.skip_unreadable=1"]
+    told = [*NODES, "--data.images.skip_unreadable=1"]
     ended = two_machines(fit(Path("data"), tmp_path / "runs", *told), disks)
     message = (
         r"^vlm: data\.pictures\.skip_unreadable: got \d+ (train|validation) questions whose "
@@ -169,7 +169,7 @@ def test_an_error_of_one_machine_in_the_training_ends_all(
 
 def test_a_signal_to_one_machine_before_they_have_met_ends_all(data: Path, tmp_path: Path) -> None:
     """It has nothing to save, and the other has nobody to wait for."""
-    told = [*NODES, "--data=mishaps.SecondIsStruck", f"--data.root={data}"]
+    told = [*NODES, "--dataset=mishaps.SecondIsStruck", f"--dataset.root={data}"]
     ended = two_machines(fit(data, tmp_path, *told))
     assert [one.code for one in ended] == [1, 1], ended
     for one in ended:

@@ -18,6 +18,7 @@ from training_runs import ENVIRONMENT, fit, only_run
 from vlm.checkpoint.checkpoint import CheckpointError, read_checkpoint
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
+from vlm.data import VQADataModule
 from vlm.datasets import EasyVQA
 from vlm.fusion import Pooled, Product
 from vlm.heads import Classification
@@ -39,7 +40,7 @@ pytestmark = [
 def make(root: Path, seed: int = 0, dropout: float = 0.3) -> tuple[VQATask, EasyVQA]:
     """What `training_runs.fit` makes on the command line, in the same order."""
     seed_everything(0)
-    data = EasyVQA(str(root), images_per_batch=2, validation_share=0.25)
+    data = VQADataModule(EasyVQA(str(root), validation_share=0.25), images_per_batch=2)
     text, image = BagOfWords(data.words), ConvNet()
     fusion = Pooled(image.dim, text.dim, merge=partial(Product, dropout=dropout))
     head = Classification(fusion.out_dim, data.answers)
@@ -47,7 +48,7 @@ def make(root: Path, seed: int = 0, dropout: float = 0.3) -> tuple[VQATask, Easy
     return VQATask(image, text, fusion, head, optimizer, seed=seed), data
 
 
-def train(task: VQATask, data: EasyVQA, folder: Path, **options: Any) -> Trainer:
+def train(task: VQATask, data: VQADataModule, folder: Path, **options: Any) -> Trainer:
     """Train with nothing of ours but the task and its data."""
     ckpt_path = options.pop("ckpt_path", None)
     trainer = Trainer(
@@ -118,7 +119,7 @@ def test_a_checkpoint_has_its_origin(data: Path, tmp_path: Path) -> None:
     assert checkpoint.words == module.words
     assert checkpoint.answers == module.answers
     about = checkpoint.about
-    assert about["vocabulary"]["hash"] == module.describe_answers()["hash"]
+    assert about["vocabulary"]["hash"] == module.dataset.describe_answers()["hash"]
     assert about["data"] == "vlm.datasets.easy_vqa.EasyVQA"
     assert about["run"] == str(tmp_path)
     assert about["training"]["seed_everything"] == 3

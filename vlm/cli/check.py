@@ -20,6 +20,11 @@ from vlm.core.validation import did_you_mean, nearest
 
 INDEX = Path(__file__).parent / "help/options.json"
 YAML = (".yaml", ".yml", ".json")
+MOVED = (
+    "The data set has a group of its own: `dataset: {class_path: vlm.datasets.EasyVQA, init_args: "
+    "{root: ...}}` beside `data: {images_per_batch: 16, images: {in_memory: true}}`, and "
+    "--dataset=EasyVQA --dataset.root=... on the command line."
+)
 
 
 def check_names(command: str, arguments: Sequence[str]) -> None:
@@ -88,7 +93,9 @@ class Options:
 
     def hint(self, name: str) -> str:
         """A sentence with the option that was probably meant; empty where none is near."""
-        return did_you_mean(nearest(name, self.names))
+        if re.match(r"data\.(class_path|init_args)\b", name):
+            return f" {MOVED}"
+        return did_you_mean(nearest(name, [*self.names, *self._index["dataset"]]))
 
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""
@@ -147,9 +154,10 @@ class Options:
         """Check the file that a group or part is read from."""
         path = place.folder / node.value
         if not node.value.endswith(YAML):
+            hint = {"data": f" {MOVED}", "data.images": " --dataset.images names a folder."}
             raise ConfigError(
                 f"{place.of(node)}{name}: got {node.value!r}; expected options, such as "
-                f"`{name}: {{...}}`, or a YAML file."
+                f"`{name}: {{...}}`, or a YAML file.{hint.get(name, '')}"
             )
         if not path.is_file():
             raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.")

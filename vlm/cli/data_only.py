@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from vlm.cli.error_messages import explain
-from vlm.cli.training_cli import VQACLI, ConciseParser
+from vlm.cli.training_cli import VQACLI, ConciseParser, add_dataset
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
 
@@ -24,8 +24,10 @@ class DataOnly(VQACLI):
 
     def instantiate_classes(self) -> None:
         parser = ConciseParser()
-        parser.add_argument("--data", type=VQADataModule)
-        config = parser.parse_object({"data": self.config.fit.data})
+        parser.add_class_arguments(VQADataModule, "data")
+        add_dataset(parser)
+        given = self.config.fit
+        config = parser.parse_object({"dataset": given.dataset, "data": given.data})
         try:
             self.datamodule = parser.instantiate_classes(config).data
         except ValueError as error:

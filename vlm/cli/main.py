@@ -55,7 +55,7 @@ COMMANDS = {
         "check_data",
         "check",
         "list mistakes in a data set",
-        "vlm check-data configs/own_data.yaml --data.path FILE",
+        "vlm check-data configs/own_data.yaml --dataset.path FILE",
     ),
     "shard": Command(
         "shard", "shard", "write images to tar shards", "vlm shard configs/easy_vqa.yaml FOLDER"
@@ -64,7 +64,7 @@ COMMANDS = {
         "cache",
         "cache",
         "encode images beforehand",
-        "vlm cache CONFIG --data.pictures.features=FOLDER",
+        "vlm cache CONFIG --data.images.features=FOLDER",
     ),
     "evaluate": Command(
         "evaluate",

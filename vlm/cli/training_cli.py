@@ -29,6 +29,7 @@ from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, wi
 from vlm.cli.swap_defaults import start_swaps_from_defaults
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.base import Dataset
 from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import BEST
 from vlm.training.fault_tolerance.signals import handlers_kept, leave_at_signals
@@ -50,6 +51,14 @@ from vlm.training.trainer import DEFAULTS, make_trainer
 _DATASETS = [getattr(vlm.datasets, name) for name in vlm.datasets.__all__]
 
 
+def add_dataset(parser: LightningArgumentParser) -> None:
+    """Add the group `dataset`, which becomes the first argument of the data module."""
+    parser.add_subclass_arguments(
+        Dataset, "dataset", required=True, help="the questions, with their vocabulary and metric"
+    )
+    parser.link_arguments("dataset", "data.dataset", apply_on="instantiate")
+
+
 class VQACLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` of a `VQATask` on a `VQADataModule`."""
 
@@ -62,7 +71,6 @@ class VQACLI(LightningCLI):
             super().__init__(
                 VQATask,
                 VQADataModule,
-                subclass_mode_data=True,
                 trainer_defaults=DEFAULTS,
                 save_config_callback=None,  # `train` writes it into the run's folder
                 parser_class=ConciseParser,
@@ -104,6 +112,7 @@ class VQACLI(LightningCLI):
             compute_fn=self._answers,
             apply_on="instantiate",
         )
+        add_dataset(parser)  # last, or the image encoder would be made before the text encoder
 
     def _words(self, data: VQADataModule) -> list[str]:
         if self.checkpoint:
@@ -113,7 +122,7 @@ class VQACLI(LightningCLI):
     def _answers(self, data: VQADataModule) -> list[str]:
         if self.checkpoint:
             return self.checkpoint.answers
-        # The data may well have no vocabulary, where the head wants none.
+        # The data set may well have no vocabulary, where the head wants none.
         return data.answers if takes(self._head(), "answers") else []
 
     def _head(self) -> Any:

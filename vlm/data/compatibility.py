@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from vlm.data.compatibility_choices import check_choices
-from vlm.data.compatibility_written import check_written
+import pyarrow as pa
+from torch import nn
+
 from vlm.data.shared_questions import check_shared
+from vlm.datasets.base import Dataset, Split
+from vlm.datasets.errors import DataError
+from vlm.datasets.table import source_of, stream
+from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import answering
 from vlm.model import VQAModel
 
-if TYPE_CHECKING:
-    from vlm.data.datamodule import Split, VQADataModule
 
-
-def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
+def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
     """Check that a model can learn from a split, be scored on it, or answer its questions.
 
     To answer, only the head that answers counts; the others learn and are scored beside it.
@@ -24,11 +26,73 @@ def check_fits(data: VQADataModule, split: Split, model: VQAModel) -> None:
             texts that the model cannot write.
     """
     if split != "predict":
-        data.check_answers(split)
+        dataset.check_answers(split)
     if split in ("validation", "test"):
-        check_shared(data, split)
-    table = data.table(split)
+        check_shared(dataset, split)
+    table = dataset.table(split)
     head = answering(model.head) if split == "predict" else model.head
     if head.takes_choices:
         check_choices(table, split)
     check_written(head, table, split)
+
+
+def choice_mistakes(table: pa.Table) -> Iterator[tuple[int, str, str]]:
+    """The row of each question that cannot be used, the kind of its mistake, and a message.
+
+    What is wrong with a list of choices by itself is found where a table is made.
+    """
+    for row, (choices, answers) in enumerate(stream(table, "choices", "answers")):
+        if choices is None:
+            yield row, "no choices", "there are no choices, and the model's head picks from them."
+        elif answers is not None and not set(choices) & set(answers):
+            yield (
+                row,
+                "answer not among the choices",
+                f"got the answer {answers[0]!r} and the choices {', '.join(map(repr, choices))}; "
+                f"wanted the answer among them, to the letter.",
+            )
+
+
+def check_choices(table: pa.Table, split: str) -> None:
+    """Check that every question has choices, with its answer among them.
+
+    Raises:
+        DataError: naming the first question that has not, and how many there are.
+    """
+    found = choice_mistakes(table)
+    first = next(found, None)
+    if first is not None:
+        row, _, message = first
+        place, number = (table[name][row].as_py() for name in ("place", "id"))
+        others = sum(1 for _ in found)
+        more = f" So it is with {others:,} more of {len(table):,}." if others else ""
+        place = place or source_of(table) or split
+        raise DataError(
+            f"{place}, column 'choices' (id {number!r}): {message} Correct the data, or take "
+            f"another head, such as vlm.heads.Classification.{more}"
+        )
+
+
+def check_written(model: nn.Module, table: pa.Table, split: str) -> None:
+    """Check, before it begins, that every head that writes can write what it learns or ranks.
+
+    Args:
+        model: or whatever holds it.
+        table: the questions.
+        split: whose they are; of "predict" no answers are read. In evaluation a longer one is
+            judged by its beginning.
+
+    Raises:
+        DataError: answers or choices that are too long, with their number, or that a head cannot
+            write.
+    """
+    for head in model.modules():
+        if isinstance(head, Generation):
+            try:
+                if split != "predict":
+                    answers = (given for (given,) in stream(table, "answers"))
+                    head.check_answers(answers, cut=split != "train")
+                if head.takes_choices:
+                    head.check_choices(given for (given,) in stream(table, "choices"))
+            except ValueError as error:
+                raise DataError(f"{split}: {error}") from error

@@ -1,11 +1,11 @@
-"""What a data set is: its splits, their vocabulary, and how an answer is scored."""
+"""From a data set to the batches of a trainer."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from math import ceil, prod
+from typing import Any, cast
 
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
@@ -14,63 +14,58 @@ from torch.utils.data import DataLoader
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
 from vlm.core.validation import check_positive
-from vlm.data.ablations import BlankImages, Control, check_control
-from vlm.data.compatibility import check_fits
-from vlm.data.features.cache import check_frozen
-from vlm.data.features.encoded import seen_features
-from vlm.data.images.memory import Keepers
-from vlm.data.images.sources import OpenPictures, Pictures
-from vlm.data.images.store import Images, PictureSource
+from vlm.data.ablations import BlankImages, Control, check_control, controlled
+from vlm.data.batches import VQADataset
+from vlm.data.compatibility import check_compatible
+from vlm.data.features.cache import FeatureCache
+from vlm.data.features.frozen import BlankFeatures, check_cacheable, check_frozen
+from vlm.data.features.store import FeatureStore
+from vlm.data.images.memory import Keepers, check_batch
+from vlm.data.images.sources import ImageOptions, OpenImages
+from vlm.data.images.store import Images, ImageStore
 from vlm.data.images.unreadable import check_alike, without_unreadable
 from vlm.data.loader import ResumableLoader, make_loader
-from vlm.datasets.table import DataError, check_share, split_by_image, stream
-from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
-from vlm.heads.vocabulary import count_answers
-from vlm.metrics import vqa_accuracy
-from vlm.processor import Processor
-from vlm.text.tokenizer import count_words
+from vlm.data.sampler import ImageGroupSampler
+from vlm.datasets.base import Dataset, Split
+from vlm.datasets.table import DataError, image_groups
+from vlm.image.base import ImageEncoder
+from vlm.model import VQAModel
 
-Split = Literal["train", "validation", "test", "predict"]
+SPLITS: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+"""What each of a trainer's stages reads."""
 
 
-class VQADataModule(Configured, LightningDataModule, ABC):
-    """Base of the data sets: a subclass says how a split is read, and how an answer is scored.
-
-    The set's official metric comes with it: `score` judges one answer (the official VQA accuracy
-    unless overridden) and is what floors, ceiling, reports and checkpoints go by; `summarize` adds
-    what the set's evaluator reports beyond the mean; `types` names the column that means are
-    reported by.
+class VQADataModule(Configured, LightningDataModule):
+    """A data set's questions in batches, for a trainer.
 
     Batches hold all questions of `images_per_batch` images, so that each is encoded once.
 
     Args:
+        dataset: the questions, with their vocabulary and metric.
         images_per_batch: images in a batch of one process.
         questions_per_image: in training, questions of an image are taken in groups of at most so
             many; None for all together, 1 for the usual independent sampling.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
         workers: loader processes; 0 loads in the training process.
-        pictures: where they come from, and what is kept of them.
-        seed: of the validation part and of the order of training.
+        images: where they come from, and what is kept of them.
+        seed: of the order of training, and of what `control` shuffles.
         control: take one side away from every split, to see what a model reaches without it
             (`vlm.data.ablations`). Vocabularies stay those of the full data.
 
+    Attributes:
+        model: whose processor makes the batches; `setup` takes it from the trainer.
+
     Example:
-        >>> data = vlm.datasets.EasyVQA(images_per_batch=4)
-        >>> isinstance(data, vlm.data.VQADataModule), data.images_per_batch
-        (True, 4)
+        >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA(), images_per_batch=16)
+        >>> len(data.words), data.answers[:3]
+        (26, ['yes', 'no', 'rectangle'])
     """
 
-    types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"
-    """The column of the questions that the report has a line for each value of."""
-    shared_images: bool = False
-    """Whether the set's own splits have images in common; else that is a mistake."""
-    refuses_shared_questions: bool = False
-    """Whether it is an error, not a warning, if a question is both trained on and scored."""
-    watched: ClassVar[str | None] = None
-    """An answer whose probability is kept for every question, for `summarize_watched`."""
-    picture_source: PictureSource | None = None
-    """Where pictures come from if a table's `image` is no path."""
+    model: VQAModel
     alive: Callable[[], None] = staticmethod(lambda: None)
     """Called now and then in what takes long, and is no batch."""
     overfits: bool = False
@@ -78,233 +73,120 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     def __init__(
         self,
+        dataset: Dataset,
         images_per_batch: int = 16,
         questions_per_image: int | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008  frozen, so it is shared safely
         workers: int = 0,
-        pictures: Pictures = Pictures(),  # noqa: B008
+        images: ImageOptions = ImageOptions(),  # noqa: B008  frozen, so it is shared safely
         seed: int = 0,
         control: Control | None = None,
     ) -> None:
         super().__init__()
-        check_control(control)
-        check_positive(images_per_batch=images_per_batch)
-        if questions_per_image is not None:
-            check_positive(questions_per_image=questions_per_image)
         for name, value, kind in (
-            ("pictures", pictures, Pictures),
-            ("vocabulary", vocabulary, VocabularyRules),
+            ("dataset", dataset, Dataset),
+            ("images", images, ImageOptions),
         ):
             if not isinstance(value, kind):
                 raise TypeError(
                     f"{name}: got {value!r:.80}; expected a {kind.__module__}.{kind.__name__}."
                 )
+        check_control(control)
+        check_positive(images_per_batch=images_per_batch)
+        if questions_per_image is not None:
+            check_positive(questions_per_image=questions_per_image)
         if not isinstance(workers, int) or workers < 0:
-            raise ValueError(f"workers: got {workers}; wanted 0 or more loader processes.")
-        check_share(validation_share)
+            raise ValueError(f"workers: got {workers}; expected 0 or more loader processes.")
+        self.dataset = dataset
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
-        self.validation_share, self.seed = validation_share, seed
-        self.vocabulary = vocabulary
-        self.workers, self.pictures, self.control = workers, pictures, control
-        self._tables: dict[Split, pa.Table] = {}
-        self._official: dict[Split, pa.Table | None] = {}
+        self.workers, self.images, self.seed, self.control = workers, images, seed, control
+        self._readable: dict[Split, pa.Table] = {}
         self._stores: dict[Split, Images] = {}
-        self._whole: set[Split] = set()
         self._train: ResumableLoader | None = None
         self._place: dict[str, Any] = {}
 
-    @abstractmethod
-    def read(self, split: Split) -> pa.Table | None:
-        """Questions of a split (`vlm.datasets.table.SCHEMA`); None where the set has no such.
+    @property
+    def words(self) -> list[str]:
+        """Words of the training questions."""
+        return self.dataset.words
 
-        The schema's metadata may say what the file calls our columns, for `vlm check-data`.
-        """
+    @property
+    def words_with_choices(self) -> list[str]:
+        """Words of the training questions and of their choices."""
+        return self.dataset.words_with_choices
 
-    def score(self, prediction: str, answers: Sequence[str]) -> float:
-        """Accuracy of one answer, in [0, 1], by the set's official metric.
+    @property
+    def answers(self) -> list[str]:
+        """The answer vocabulary."""
+        return self.dataset.answers
 
-        Override it with a pure function of `vlm.metrics` where that is not VQA accuracy. With one
-        annotator VQA accuracy is agreement to the letter, so a set with single answers and simple
-        accuracy needs nothing of its own.
-
-        Args:
-            prediction: the answer given.
-            answers: what the annotators wrote, at least one.
-        """
-        return vqa_accuracy(prediction, answers)
-
-    def summarize(
-        self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
-    ) -> dict[str, float]:
-        """What the set's official metric reports beyond the mean and the means by type.
-
-        Args:
-            table: the scored questions (`vlm.datasets.table.SCHEMA`), all with answers; after a
-                limited run these are some of the split's.
-            predictions: the answer given to each.
-            scores: `score` of each.
-
-        Returns:
-            Figures by name (`lower_case`; the log, the report and `test.json` use it), shares in
-            [0, 1]. Empty by default.
-        """
-        return {}
-
-    def summarize_watched(
-        self, table: pa.Table, probabilities: Sequence[float]
-    ) -> dict[str, float]:
-        """The same for what goes by the probability of `watched`.
-
-        Asked only of a model that has this answer in its vocabulary.
-
-        Args:
-            table: as for `summarize`.
-            probabilities: that the model gives the answer `watched`, in [0, 1], for each question.
-        """
-        return {}
+    def has(self, split: Split) -> bool:
+        """Whether the set has this split; validation may be a part of train."""
+        return self.dataset.has(split)
 
     def table(self, split: Split) -> pa.Table:
-        """Questions of a split; reads it when it is first asked for.
+        """Questions of a split, without those that `skip_unreadable` left out.
 
         Raises:
             DataError: the data set has no such split, or cannot be read.
         """
-        if split not in self._tables:
-            table = self._read_once(split)
-            if split in ("train", "validation") and self._read_once("validation") is None:
-                whole = self._read_once("train")
-                parts = split_by_image(whole, self.validation_share, self.seed)
-                self._tables["train"], self._tables["validation"] = parts
-            elif split == "predict" and table is None:
-                self._tables["predict"] = self.table("test")
-            elif table is None:
-                raise DataError(f"{type(self).__name__} has no {split} split here.")
-            else:
-                self._tables[split] = table
-        return self._tables[split]
-
-    def has(self, split: Split) -> bool:
-        """Whether the set has this split; validation may be a part of train."""
-        return split == "validation" or self._read_once(split) is not None
-
-    def _read_once(self, split: Split) -> pa.Table | None:
-        if split not in self._official:
-            self._official[split] = self.read(split)
-        return self._official[split]
-
-    def check_answers(self, split: Split) -> None:
-        """Check that a split can be learned from and scored.
-
-        Raises:
-            DataError: questions without answers, with their number and the remedy.
-        """
-        table = self.table(split)
-        if missing := table["answers"].null_count:
-            raise DataError(
-                f"{type(self).__name__}: {missing:,} of the {len(table):,} {split} questions have "
-                f"no answers, so nothing can be learned from them or scored. `vlm predict` writes "
-                f"the model's answers to questions without; `vlm submit` makes an evaluation "
-                f"server's file of these."
-            )
+        return self._readable[split] if split in self._readable else self.dataset.table(split)
 
     @cached_property
-    def words(self) -> list[str]:
-        """Words of the training questions."""
-        questions = (question for (question,) in stream(self.table("train"), "question"))
-        return count_words(questions, self.vocabulary.min_word_count)
-
-    @cached_property
-    def words_with_choices(self) -> list[str]:
-        """Words of the training questions and of their choices."""
-        rows = stream(self.table("train"), "question", "choices")
-        texts = (text for question, choices in rows for text in (question, *(choices or ())))
-        return count_words(texts, self.vocabulary.min_word_count)
-
-    @cached_property
-    def answers(self) -> list[str]:
-        """The answer vocabulary (`VocabularyRules`)."""
-        rules = self.vocabulary
-        splits: tuple[Split, ...] = ("train",)
-        if rules.answers_from == "train+val":
-            splits = ("train", "validation")
-        return count_answers(
-            (given for split in splits for (given,) in stream(self.table(split), "answers")),
-            rules.min_answer_count,
-            rules.max_answers,
-            rules.normalize_answers,
-        )
-
-    def describe_answers(self) -> dict[str, Any]:
-        """What a checkpoint keeps about the answer vocabulary (`describe_vocabulary`).
-
-        Raises:
-            DataError: validation has no answers.
-        """
-        self.check_answers("validation")
-        known = (given for (given,) in stream(self.table("validation"), "answers"))
-        return describe_vocabulary(self.answers, self.vocabulary, known, self.score)
-
-    @property
-    def processor(self) -> Processor:
-        """The model's own; there is no other."""
-        assert self.trainer is not None
-        # Lightning types its module loosely; in our commands it is a `VQATask`.
-        return self.trainer.lightning_module.model.processor  # type: ignore[union-attr, return-value]
-
-    @cached_property
-    def open_pictures(self) -> OpenPictures:
-        """The files that pictures are read from."""
-        return OpenPictures(self.pictures, self.picture_source)
+    def open_images(self) -> OpenImages:
+        """The files that images are read from."""
+        if self.images.shards is None and self.images.regions is None:
+            self.dataset.check_images()
+        return OpenImages(self.images, self.dataset.image_source)
 
     def skip_unreadable(self, split: Split) -> None:
-        """Leave questions out whose pictures cannot be read, as far as `pictures` allows it; once.
+        """Leave questions out whose images cannot be read, as far as `images` allows it; once.
 
         Raises:
-            DataError: more pictures than that.
+            DataError: more images than that.
         """
-        at_most = self.pictures.skip_unreadable
-        if at_most and split in ("train", "validation") and split not in self._whole:
-            whole = without_unreadable(self.table(split), self.open_pictures, split, at_most)
-            self._tables[split] = whole
-            self._whole.add(split)
+        at_most = self.images.skip_unreadable
+        if at_most and split in SPLITS["fit"] and split not in self._readable:
+            table = self.dataset.table(split)
+            self._readable[split] = without_unreadable(table, self.open_images, split, at_most)
+
+    def encoded_images(self, split: Split, encoder: ImageEncoder) -> FeatureStore:
+        """The features of a split's images (`images.features`), made where they are missing.
+
+        Args:
+            split: whose images.
+            encoder: frozen.
+
+        Raises:
+            DataError: no folder for them, an encoder of regions, or no space.
+            ImageError: an image that cannot be read.
+        """
+        folder, encoder = check_cacheable(self.images.features, encoder)
+        images = self.table(split)["image"].unique().to_pylist()
+        cache = FeatureCache(folder, encoder, self.alive)
+        return cache.store(images, self.open_images, split, self.images_per_batch)
 
     def setup(self, stage: str) -> None:
-        splits: dict[str, tuple[Split, ...]] = {
-            "fit": ("train", "validation"),
-            "validate": ("validation",),
-            "test": ("test",),
-            "predict": ("predict",),
-        }
-        if stage == "fit" and self.pictures.features is not None:
-            check_frozen(self.pictures.features, self.trainer)
-        trainer, transform = self.trainer, self.processor.transform
-        assert trainer is not None
-        if stage == "fit" and trainer.overfit_batches:  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        task = trainer.lightning_module
+        self.model = task.model
+        transform = self.model.processor.transform
+        if stage == "fit" and self.images.features is not None:
+            check_frozen(self.images.features, task.layers, trainer.strategy)
+        if stage == "fit" and trainer.overfit_batches:
             # Lightning has set its limits by now, and would also replace our sampler with its own.
-            self.overfits, trainer.overfit_batches = True, 0.0  # type: ignore[attr-defined]
+            self.overfits, trainer.overfit_batches = True, 0.0
         keepers = Keepers(trainer.num_devices, trainer.strategy.barrier)
-        for split in splits[stage]:
-            check_fits(self, split, trainer.lightning_module.model)  # type: ignore[arg-type]
+        for split in SPLITS[stage]:
+            check_compatible(self.dataset, split, self.model)
             if self.control == "question_only":
                 self._stores[split] = BlankImages(transform)
             elif split not in self._stores:
                 self.skip_unreadable(split)
-                if split in self._whole:
+                if split in self._readable:
                     check_alike(self.table(split), split, trainer.strategy)
-                self._stores[split] = self.open_pictures.filled(
+                self._stores[split] = self.open_images.filled(
                     transform, self.table(split), split, keepers
                 )
-
-    def _loader(self, split: Split) -> DataLoader[Batch]:
-        images = self._stores[split]
-        if self.pictures.features is not None:
-            # Now, and not in `setup`: by now the model has the weights of its checkpoint.
-            assert self.trainer is not None
-            task = self.trainer.lightning_module
-            encoder: Any = task.model.image_encoder  # type: ignore[union-attr]
-            images = seen_features(self, split, encoder)
-        return make_loader(self, split, images)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         self._train = cast(ResumableLoader, self._loader("train"))
@@ -331,3 +213,63 @@ class VQADataModule(Configured, LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader("predict")
+
+    def _loader(self, split: Split) -> DataLoader[Batch]:
+        """This process's share of a split's batches, as its trainer takes them.
+
+        Raises:
+            DataError: fewer images to train on than processes, batches larger than the memory.
+        """
+        trainer: Any = self.trainer
+        images = self._images(split)
+        seen = controlled(self.table(split), self.control, self.seed)
+        sampler = self._sampler(split, seen)
+        if split == "train" and sampler.units < trainer.world_size:
+            raise DataError(
+                f"{type(self.dataset).__name__}: {sampler.units} images to train on and "
+                f"{trainer.world_size} processes; expected an image for each. Use fewer processes."
+            )
+        if isinstance(images, ImageStore):
+            there = int(sampler.groups.max(initial=-1)) + 1
+            most = min(self.images_per_batch, there, ceil(sampler.units / trainer.world_size))
+            check_batch(most, prod(images.transform.shape))
+        asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
+        processor = self.model.asking_processor if asked else self.model.processor
+        return make_loader(
+            VQADataset(seen, processor, images, targets=not asked),
+            sampler,
+            self.workers,
+            resumable=split == "train",
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def _images(self, split: Split) -> Images:
+        """What the model sees of a split's images, after `control`."""
+        if self.images.features is None:
+            return self._stores[split]
+        # Now, and not in `setup`: by now the model has the weights of its checkpoint.
+        encoder = self.model.image_encoder
+        if self.control == "question_only":
+            return BlankFeatures(check_cacheable(self.images.features, encoder)[1])
+        return self.encoded_images(split, encoder)
+
+    def _sampler(self, split: Split, table: pa.Table) -> ImageGroupSampler:
+        """Training is shuffled and may be limited; the other splits come in their order."""
+        trainer: Any = self.trainer
+        training, shards = split == "train", None
+        # The order of training must know of shards that are fetched one after the other.
+        if training and self.control != "question_only":
+            source = self.open_images.shards
+            if source is not None and source.streamed:
+                shards = source.shards_of(table["image"].unique())
+        return ImageGroupSampler(
+            image_groups(table),
+            self.images_per_batch,
+            self.questions_per_image if training else None,
+            seed=self.seed if training and not self.overfits else None,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            accumulate=trainer.accumulate_grad_batches if training else 1,
+            limit=trainer.limit_train_batches if training else 1.0,
+            shards=shards,
+        )

@@ -6,81 +6,45 @@ import atexit
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from math import ceil, prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import DataLoader
 
 from vlm.core.batch import Batch
-from vlm.data.ablations import controlled
 from vlm.data.batches import VQADataset
-from vlm.data.images.memory import check_batch
-from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.errors import DataError
-from vlm.datasets.table import image_groups
-
-if TYPE_CHECKING:
-    from vlm.data.datamodule import Split, VQADataModule
 
 
-def make_loader(data: VQADataModule, split: Split, images: Images) -> DataLoader[Batch]:
-    """This process's share of a split's batches, as its trainer wants them.
+def make_loader(
+    questions: VQADataset,
+    sampler: ImageGroupSampler,
+    workers: int,
+    resumable: bool,
+    pin_memory: bool,
+) -> DataLoader[Batch]:
+    """This process's share of batches.
 
     Args:
-        data: the data set, with a trainer.
-        split: training is shuffled and resumable; others come in their order.
-        images: where pictures come from.
+        questions: of a split.
+        sampler: gives the rows of whole batches.
+        workers: loader processes; 0 loads in this one.
+        resumable: whether the loader's state is kept in checkpoints, as that of a training is.
+        pin_memory: whether batches lie where a device copies them fast.
 
     Raises:
-        DataError: fewer images to train on than processes, batches larger than the memory.
+        DataError: the system allows fewer open files than the workers need.
     """
-    assert data.trainer is not None
-    trainer, training = data.trainer, split == "train"
-    seen = controlled(data.table(split), data.control, data.seed)
-    shards = None
-    # The order of training must know of shards that are fetched one after the other.
-    if training and data.control != "question_only":
-        pictures = data.open_pictures.shards
-        if pictures is not None and pictures.streamed:
-            shards = pictures.shards_of(seen["image"].unique())
-    sampler = ImageGroupSampler(
-        image_groups(seen),
-        data.images_per_batch,
-        data.questions_per_image if training else None,
-        seed=data.seed if training and not data.overfits else None,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-        accumulate=trainer.accumulate_grad_batches if training else 1,
-        limit=trainer.limit_train_batches if training else 1.0,
-        shards=shards,
-    )
-    if training and sampler.units < trainer.world_size:
-        raise DataError(
-            f"{type(data).__name__}: {sampler.units} images to train on and {trainer.world_size} "
-            f"processes; wanted an image for each. Use fewer processes."
-        )
-    if isinstance(images, ImageStore):
-        there = int(sampler.groups.max(initial=-1)) + 1
-        most = min(data.images_per_batch, there, ceil(sampler.units / trainer.world_size))
-        check_batch(most, prod(images.transform.shape))
-    check_handles(data.workers)
-    model: Any = data.trainer.lightning_module.model
-    asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
-    return (ResumableLoader if training else DataLoader)(
-        VQADataset(
-            seen,
-            model.asking_processor if asked else model.processor,
-            images,
-            targets=not asked,
-        ),
+    check_handles(workers)
+    return (ResumableLoader if resumable else DataLoader)(
+        questions,
         sampler=sampler,
         # The sampler gives the rows of a whole batch, and the data set returns that batch.
         batch_size=None,
         collate_fn=_unchanged,
-        num_workers=data.workers,
+        num_workers=workers,
         worker_init_fn=outlive_a_signal,
-        pin_memory=trainer.strategy.root_device.type == "cuda",
+        pin_memory=pin_memory,
     )
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import source_of
-
-if TYPE_CHECKING:
-    from vlm.data.datamodule import Split, VQADataModule
 
 
 def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -34,15 +31,15 @@ def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarra
     return rows[found], known_rows[first.drop_null().to_numpy()]
 
 
-def check_shared(data: VQADataModule, split: Split) -> None:
+def check_shared(dataset: Dataset, split: Split) -> None:
     """Check that no question of a split is also trained on.
 
     Raises:
-        DataError: some are, and `data.refuses_shared_questions`; otherwise there is a warning.
+        DataError: some are, and `dataset.refuses_shared_questions`; otherwise there is a warning.
     """
-    if not data.has("train"):
+    if not dataset.has("train"):
         return
-    table, train = data.table(split), data.table("train")
+    table, train = dataset.table(split), dataset.table("train")
     rows, known = shared_rows(table, train)
     if not len(rows):
         return
@@ -55,10 +52,10 @@ def check_shared(data: VQADataModule, split: Split) -> None:
         f"{table['question'][int(rows[0])].as_py()!r:.80} at {one} and, about the same image, at "
         f"{other}; the {split} scores"
     )
-    if data.refuses_shared_questions:
+    if dataset.refuses_shared_questions:
         raise DataError(
             f"{found} would not measure new questions. Use other {split} questions, or allow these "
-            f"with --data.allow_shared_questions=true."
+            f"with --dataset.allow_shared_questions=true."
         )
     warnings.warn(f"{found} partly measure known questions.", stacklevel=2)
 

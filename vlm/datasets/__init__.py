@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from vlm.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vlm.datasets.base import Dataset
     from vlm.datasets.clevr import CLEVR
     from vlm.datasets.coco_qa import COCOQA
-    from vlm.datasets.custom import OwnData
+    from vlm.datasets.custom import CustomDataset
     from vlm.datasets.daquar import DAQUAR
     from vlm.datasets.easy_vqa import EasyVQA
     from vlm.datasets.gqa import GQA
@@ -38,8 +39,9 @@ __all__ = [
     "TDIUC",
     "VQACP",
     "VQARAD",
+    "CustomDataset",
+    "Dataset",
     "EasyVQA",
-    "OwnData",
     "PathVQA",
     "TextVQA",
     "VQAv1",
@@ -63,8 +65,9 @@ __getattr__, __dir__ = lazy_names(
         "TDIUC": "tdiuc",
         "VQACP": "vqa",
         "VQARAD": "vqa_rad",
+        "CustomDataset": "custom",
+        "Dataset": "base",
         "EasyVQA": "easy_vqa",
-        "OwnData": "custom",
         "PathVQA": "path_vqa",
         "TextVQA": "text_vqa",
         "VQAv1": "vqa",

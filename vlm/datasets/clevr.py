@@ -13,11 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records
 from vlm.datasets.table import question_table
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 SITE = "https://cs.stanford.edu/people/jcjohns/clevr/"
 GET = f"Get CLEVR_v1.0.zip from {SITE} and unpack it; `root` is its folder CLEVR_v1.0."
@@ -25,7 +26,7 @@ GET = f"Get CLEVR_v1.0.zip from {SITE} and unpack it; `root` is its folder CLEVR
 PUBLISHED = {"train": 699_989, "val": 149_991}
 
 
-class CLEVR(VQADataModule):
+class CLEVR(Dataset):
     """CLEVR v1.0: `train`, `val`, and the official test questions, which have no answers.
 
     The report's lines are the paper's kinds of question (its figure 4): exist, count, compare
@@ -34,7 +35,9 @@ class CLEVR(VQADataModule):
 
     Args:
         root: the folder CLEVR_v1.0 with `questions/` and `images/`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.CLEVR(root="clevr")
@@ -42,10 +45,14 @@ class CLEVR(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
 
     @cached

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, official_file, text_lines
 from vlm.datasets.table import DataError, question_table
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import mean_wups
 
 SITE = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
@@ -28,7 +29,7 @@ TYPES = ("object", "number", "color", "location")
 _FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
 
 
-class COCOQA(VQADataModule):
+class COCOQA(Dataset):
     """COCO-QA: `train` and `test`; validation is cut from the training photos.
 
     The report's lines are the four types: object, number, color, location. WUPS is given at
@@ -37,7 +38,9 @@ class COCOQA(VQADataModule):
     Args:
         root: folder with `train/` and `test/`, each with questions, answers, image ids and types.
         images: folder with COCO's `train2014/` and `val2014/`; None for `root`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.COCOQA(root="coco_qa")
@@ -45,10 +48,15 @@ class COCOQA(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, images: Path | None = None, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        images: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
         self.images = as_path("images", images or root)
 

@@ -13,16 +13,17 @@ import pyarrow as pa
 
 from vlm.core.paths import as_path, as_text
 from vlm.core.validation import did_you_mean, nearest
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError, is_collecting
 from vlm.datasets.readers.annotations import merged
 from vlm.datasets.readers.columns import meant, unused_columns
 from vlm.datasets.readers.huggingface import is_data_set, read_data_set, splits_of
-from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import is_text, read_records
 from vlm.datasets.readers.rows import COLUMNS, OwnRows
 from vlm.datasets.table import MEANT, UNUSED, question_table, split_by_image
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 TEST_SEED = 0
 """Of a test part that is cut here: the same pictures whatever the training's seed."""
@@ -41,7 +42,7 @@ class _Source(NamedTuple):
     split: str | None = None
 
 
-class OwnData(VQADataModule):
+class CustomDataset(Dataset):
     """Questions about pictures of your own, from a file and without code.
 
     Columns: `image` (a path, or a picture's bytes) and `question`; `answer` or `answers`; `id` (the
@@ -63,19 +64,20 @@ class OwnData(VQADataModule):
             or the test; otherwise these are refused.
         merge_answers: whether to read answers and choices in lower case and without a final full
             stop, which merges those that differ in nothing else.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Raises:
         ValueError: `columns` names none of ours.
 
     Example:
-        >>> data = vlm.datasets.OwnData("my.jsonl", images="photos")
+        >>> data = vlm.datasets.CustomDataset("my.jsonl", images="photos")
         >>> data.read("train").num_rows
         6
     """
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+    def __init__(
         self,
         path: str | Path,
         validation: str | Path | None = None,
@@ -84,9 +86,11 @@ class OwnData(VQADataModule):
         columns: dict[str, str] | None = None,
         allow_shared_questions: bool = False,
         merge_answers: bool = False,
-        **kwargs,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.shared_images |= allow_shared_questions
         self.refuses_shared_questions = not allow_shared_questions
         if not isinstance(columns, (dict, NoneType)):
@@ -112,7 +116,7 @@ class OwnData(VQADataModule):
         }
         self.images = None if images is None else as_path("images", images)
         self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
-        self.picture_source: PictureFile = PictureFile()
+        self.image_source: EmbeddedImages = EmbeddedImages()
 
     def read(self, split: Split) -> pa.Table | None:
         """As for every data set.
@@ -123,6 +127,10 @@ class OwnData(VQADataModule):
         if set(self._sources) == {"train"} and split in ("train", "test"):
             return self._cut[split == "test"]
         return self._table(split) if split in self._sources else None
+
+    def check_images(self) -> None:
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(f"images: {self.images}: there is no such folder.")
 
     @cached_property
     def _sources(self) -> dict[str, _Source]:
@@ -145,9 +153,6 @@ class OwnData(VQADataModule):
         return self._table("train")
 
     def _table(self, split: Split) -> pa.Table:
-        elsewhere = self.pictures.shards is not None or self.pictures.regions is not None
-        if self.images is not None and not elsewhere and not self.images.is_dir():
-            raise DataError(f"images: {self.images}: there is no such folder.")
         table = self._file(split)
         assert table is not None
         if (said := table.schema.metadata.get(MEANT.encode())) and not is_collecting():
@@ -164,7 +169,7 @@ class OwnData(VQADataModule):
             self.names,
             self.mapped,
             self.images or folder,
-            self.picture_source,
+            self.image_source,
             text=is_text(path),
             with_answers=split != "test",
         )

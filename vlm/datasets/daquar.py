@@ -14,10 +14,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.json_file import read_json_lines
 from vlm.datasets.readers.official import each_record, fields, official_file, text_lines
 from vlm.datasets.table import DataError, question_table
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import mean_wups
 
 GET = (
@@ -34,7 +35,7 @@ _COLOR = re.compile(
 )
 
 
-class DAQUAR(VQADataModule):
+class DAQUAR(Dataset):
     """DAQUAR, full or with 37 object classes; validation is cut from the training photos.
 
     An answer may be several objects, which the set's measure takes for a set; so here they are one
@@ -52,7 +53,9 @@ class DAQUAR(VQADataModule):
             `question_id`, `image` (a path in the folder), `question` and `answers`, the list of the
             answer's objects.
         part: all classes, or 37.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.DAQUAR(root="daquar")
@@ -60,10 +63,15 @@ class DAQUAR(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, part: Literal["full", "reduced37"] = "full", **kwargs
+    def __init__(
+        self,
+        root: Path,
+        part: Literal["full", "reduced37"] = "full",
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.part = as_path("root", root), part
 
     def read(self, split: Split) -> pa.Table | None:

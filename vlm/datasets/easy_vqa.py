@@ -15,23 +15,26 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import each_record
 from vlm.datasets.table import DataError, question_table
+from vlm.datasets.vocabulary import VocabularyRules
 
 SHAPES = ("circle", "rectangle", "triangle")
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 ANSWERS = sorted([*COLORS, *SHAPES, "no", "yes"])
 
 
-class EasyVQA(VQADataModule):
+class EasyVQA(Dataset):
     """easy-VQA (`vlm.datasets.easy_vqa`), with a validation part cut from its training images.
 
     No size is checked: pip checks the package, and a folder in its layout may have any size.
 
     Args:
         root: folder of the data; None takes the installed package `easy-vqa`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.EasyVQA()
@@ -39,9 +42,14 @@ class EasyVQA(VQADataModule):
         9673
     """
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(self, root: Path | None = None, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        root: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
+    ) -> None:
+        super().__init__(validation_share, vocabulary, seed)
         self.root = None if root is None else as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:

@@ -24,7 +24,7 @@ class Problems:
     Attributes:
         counts: number of problems by kind.
         kept: messages by kind, in the order of their finding.
-        pictures: of rows that were left out, and where each stands first (`note_picture`).
+        pictures: of rows that were left out, and where each stands first (`note_image`).
     """
 
     def __init__(self, limit: int) -> None:
@@ -65,7 +65,7 @@ def collecting(problems: Problems) -> Iterator[None]:
         _collected.reset(token)
 
 
-def note_picture(image: str, where: str) -> None:
+def note_image(image: str, where: str) -> None:
     """Keep the picture of a row that is left out: a check reads it all the same.
 
     Args:

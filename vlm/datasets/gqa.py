@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.json_file import read_json
 from vlm.datasets.readers.official import each_record, fields
 from vlm.datasets.readers.vqa_format import json_file
 from vlm.datasets.sources import is_there
 from vlm.datasets.table import DataError, joined, question_table, with_rows
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import gqa_consistency, gqa_distribution
 
 GET = (
@@ -52,7 +53,7 @@ _FACTS = pa.schema(
 """What the metrics need beside the columns of every data set."""
 
 
-class GQA(VQADataModule):
+class GQA(Dataset):
     """GQA: `train`, `val`, and `testdev` as the test split.
 
     The report's lines are structural types (verify, query, choose, logical, compare), and
@@ -70,7 +71,9 @@ class GQA(VQADataModule):
         test_questions: of validation and test; `all` takes the balanced ones and the rest.
         predict_split: whose questions `predict` answers; all but testdev come without answers, for
             the evaluation server.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.GQA(root="gqa")
@@ -78,15 +81,17 @@ class GQA(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+    def __init__(
         self,
         root: Path,
         train_questions: Literal["balanced", "all"] = "balanced",
         test_questions: Literal["balanced", "all"] = "balanced",
         predict_split: Literal["testdev", "test", "challenge", "submission"] = "testdev",
-        **kwargs,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
         self.train_questions, self.test_questions = train_questions, test_questions
         self.predict_split = predict_split

@@ -14,16 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.gqa import read_gqa
 from vlm.datasets.readers.vqa_format import json_file
 from vlm.datasets.table import joined, with_column
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 GET = "Put the files of `data/` of https://github.com/gqa-ood/GQA-OOD into `gqa_ood/`."
 
 
-class GQAOOD(VQADataModule):
+class GQAOOD(Dataset):
     """GQA-OOD: trained on GQA's balanced questions, validated and tested on its rare answers.
 
     With `part: all` the report's lines are `head` and `tail`, so one run gives acc-all, acc-head
@@ -34,7 +35,9 @@ class GQAOOD(VQADataModule):
         root: GQA's folder (see `GQA`), with the repository's files in `gqa_ood/`.
         part: answers that are rare in their group of questions (`tail`), the others (`head`), or
             both (`all`, whose file is these two together).
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.GQAOOD(root="gqa_ood", part="tail")
@@ -42,10 +45,15 @@ class GQAOOD(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, part: Literal["all", "head", "tail"] = "all", **kwargs
+    def __init__(
+        self,
+        root: Path,
+        part: Literal["all", "head", "tail"] = "all",
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.part = as_path("root", root), part
 
     @cached

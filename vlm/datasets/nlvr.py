@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.json_file import read_json_lines
 from vlm.datasets.readers.official import each_record, fields, official_file
 from vlm.datasets.table import DataError, question_table
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 GET = "Clone https://github.com/lil-lab/nlvr; `root` is its folder nlvr."
 CHOICES = ["true", "false"]
@@ -24,7 +25,7 @@ PERMUTATIONS = 6
 """Pictures of one example: the same three boxes in every order."""
 
 
-class NLVR(VQADataModule):
+class NLVR(Dataset):
     """NLVR: `train`, `dev`, and the public test split.
 
     Each example has six pictures, so it is six questions, named as the evaluator names them
@@ -35,7 +36,9 @@ class NLVR(VQADataModule):
 
     Args:
         root: folder with `train/train.json`, `train/images/`, and so on for `dev` and `test`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.NLVR(root="nlvr")
@@ -43,10 +46,14 @@ class NLVR(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
 
     @cached

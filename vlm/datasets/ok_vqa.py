@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records, read_mscoco
 from vlm.datasets.table import DataError, question_table
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.datasets.vqa import COCO_PHOTOS
 from vlm.metrics import direct_answer_accuracy, vqa_accuracy
 
+_log = logging.getLogger(__name__)
 OK_VQA_SIZES = {"train2014": 9_009, "val2014": 5_046}
 """Of the paper: "9,009 questions in train and 5,046 questions in test"."""
 
 
-class OKVQA(VQADataModule):
+class OKVQA(Dataset):
     """OK-VQA (Marino et al., CVPR 2019): 14,055 questions on COCO's photos of 2014.
 
     From https://okvqa.allenai.org/download.html; its files in `root`, plain or with `.gz`:
@@ -38,7 +40,9 @@ class OKVQA(VQADataModule):
     Args:
         root: folder of questions and annotations.
         images: folder of the photos' folders; None where they are in `root`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.OKVQA(root="ok_vqa")
@@ -48,11 +52,15 @@ class OKVQA(VQADataModule):
 
     types = "question_type"
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, images: Path | None = None, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        images: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:
@@ -65,7 +73,7 @@ class OKVQA(VQADataModule):
         return table
 
 
-class AOKVQA(VQADataModule):
+class AOKVQA(Dataset):
     """A-OKVQA (Schwenk et al., ECCV 2022): direct answers and choices, on COCO's photos of 2017.
 
     From https://github.com/allenai/aokvqa (aokvqa_v1p0.tar.gz); its files in `root`:
@@ -83,7 +91,9 @@ class AOKVQA(VQADataModule):
         root: folder of the three files.
         images: folder of the photos' folders; None where they are in `root`.
         task: which of the two answers is learned and scored. The choices are read for both.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.AOKVQA(root="a_okvqa")
@@ -91,15 +101,16 @@ class AOKVQA(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+    def __init__(
         self,
         root: Path,
         images: Path | None = None,
         task: Literal["direct_answer", "multiple_choice"] = "direct_answer",
-        **kwargs,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
         self.task = task
 
@@ -138,7 +149,7 @@ class AOKVQA(VQADataModule):
 
         yield from each_record(enumerate(records, start=1), rows)
         if difficult:
-            rank_zero_info(
+            _log.warning(
                 f"A-OKVQA: {difficult} of {len(records)} validation questions are too difficult "
                 f"for a direct answer by the set's own mark, and are left out as its authors do."
             )

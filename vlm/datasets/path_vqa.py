@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
-from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.base import Dataset, Split
+from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.official import MissingFile, each_record, fields
 from vlm.datasets.readers.records import Record, read_records
 from vlm.datasets.table import DataError, question_table
+from vlm.datasets.vocabulary import VocabularyRules
 
 GET = (
     "Get the folder data/ of https://huggingface.co/datasets/flaviagiammarino/path-vqa, such as "
@@ -29,7 +30,7 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 _YES_NO = ("yes", "no")
 
 
-class PathVQA(VQADataModule):
+class PathVQA(Dataset):
     """PathVQA: `train`, `validation` and `test`, from the Parquet files on Hugging Face.
 
     The report's lines are yes/no and open questions. The authors' own archive keeps questions in
@@ -38,7 +39,9 @@ class PathVQA(VQADataModule):
 
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.PathVQA(root="path_vqa")
@@ -46,12 +49,16 @@ class PathVQA(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
-        self.picture_source: PictureFile = PictureFile()
+        self.image_source: EmbeddedImages = EmbeddedImages()
 
     def read(self, split: Split) -> pa.Table | None:
         if split == "predict":
@@ -64,7 +71,7 @@ class PathVQA(VQADataModule):
         records = ((path, record) for path in files for record in read_records(str(path), columns))
         for row, picture, path in each_record(enumerate(records), partial(_row, split)):
             # No place for pictures is no record's mistake.
-            yield row | {"image": self.picture_source.add(picture, str(path))}
+            yield row | {"image": self.image_source.add(picture, str(path))}
 
 
 def _row(

@@ -6,24 +6,26 @@ Medical Visual Question Answering", ISBI 2021.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_info
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records
 from vlm.datasets.table import question_table
+from vlm.datasets.vocabulary import VocabularyRules
 
+_log = logging.getLogger(__name__)
 SITE = "https://www.med-vqa.com/slake/"
 GET = f"Get Slake1.0.zip from {SITE} and unpack it; `root` is its folder Slake1.0."
 
 
-class SLAKE(VQADataModule):
+class SLAKE(Dataset):
     """SLAKE 1.0: `train`, `validate` and `test`, in one language or both.
 
     The report's lines are closed and open questions; `test.json` has the content types (organ,
@@ -35,7 +37,9 @@ class SLAKE(VQADataModule):
     Args:
         root: folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
         language: English, Chinese, or both.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.SLAKE(root="slake")
@@ -43,10 +47,15 @@ class SLAKE(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, language: Literal["en", "zh", "both"] = "en", **kwargs
+    def __init__(
+        self,
+        root: Path,
+        language: Literal["en", "zh", "both"] = "en",
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.language = as_path("root", root), language
 
     def read(self, split: Split) -> pa.Table | None:
@@ -92,7 +101,7 @@ class SLAKE(VQADataModule):
 
         yield from each_record(enumerate(records, start=1), rows)
         if self.language != "both":
-            rank_zero_info(
+            _log.warning(
                 f"SLAKE: {others:,} of {len(records):,} {name} questions are in the other language "
                 f"than {self.language!r} and left out."
             )

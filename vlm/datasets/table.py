@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
 from vlm.datasets.arrow import map_arrow, write_arrow
-from vlm.datasets.errors import DataError, note_picture, report
+from vlm.datasets.errors import DataError, note_image, report
 
 SCHEMA = pa.schema(
     [
@@ -129,7 +129,7 @@ def _checked(
             report(kind, f"{where}: {message}")
         if mistakes and "image" not in {name for name, _, _ in mistakes}:
             where = _where(row.get("place"), number, source, columns, "image", row.get("id"))
-            note_picture(row["image"], where)
+            note_image(row["image"], where)
         if not mistakes:
             hashes.append(hash(row["id"]))
             numbers.append(number)

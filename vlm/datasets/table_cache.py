@@ -16,21 +16,21 @@ import pyarrow as pa
 
 from vlm import __version__
 from vlm.core.files import cache_folder, whole_file
-from vlm.data.datamodule import Split, VQADataModule
 from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import is_collecting
 from vlm.datasets.sources import FLEETING, noting, state
 
 _KEY = b"vlm"
-Module = TypeVar("Module", bound=VQADataModule)
+Module = TypeVar("Module", bound=Dataset)
 Read = Callable[[Module, Split], pa.Table | None]
 
 
 def cached(read: Read[Module]) -> Read[Module]:
-    """Decorator of `VQADataModule.read`, or of a method that it calls: what that gives is kept.
+    """Decorator of `Dataset.read`, or of a method that it calls: what that gives is kept.
 
     It is kept in a file of the user's cache. Only for a `read` that depends on nothing but the
-    arguments that its own class adds to `VQADataModule`'s and on files that it opens by
+    arguments that its own class adds to `Dataset`'s and on files that it opens by
     `vlm.datasets.readers.json_file` or tells to `vlm.datasets.sources`, and that changes nothing of
     its object that a training reads. An override without this decorator is not cached.
 
@@ -58,8 +58,8 @@ def cached(read: Read[Module]) -> Read[Module]:
     return read_or_map
 
 
-def _description(data: VQADataModule, read: Callable[..., Any], split: Split) -> dict[str, Any]:
-    base = inspect.signature(VQADataModule).parameters
+def _description(data: Dataset, read: Callable[..., Any], split: Split) -> dict[str, Any]:
+    base = inspect.signature(Dataset).parameters
     return {
         "version": __version__,
         "class": f"{type(data).__module__}.{type(data).__qualname__}",

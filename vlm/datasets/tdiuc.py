@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.vqa_format import Record, read_mscoco
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import mean_per_type
 
 
-class TDIUC(VQADataModule):
+class TDIUC(Dataset):
     """TDIUC (Kafle and Kanan, "An Analysis of Visual Question Answering Algorithms", ICCV 2017).
 
     1,654,167 questions of 12 types. From https://kushalkafle.com/projects/tdiuc.html; `root` is its
@@ -32,7 +33,9 @@ class TDIUC(VQADataModule):
     Args:
         root: the folder TDIUC.
         images: folder of the photos' folders; None for `root/Images`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.TDIUC(root="tdiuc")
@@ -42,11 +45,15 @@ class TDIUC(VQADataModule):
 
     types = "question_type"
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, images: Path | None = None, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        images: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
         self.images = as_path("images", images or self.root / "Images")
 

@@ -9,16 +9,17 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records
 from vlm.datasets.table import question_table
+from vlm.datasets.vocabulary import VocabularyRules
 
 SITE = "https://textvqa.org/dataset"
 SIZES = {"train": 34_602, "val": 5_000, "test": 5_734}
 
 
-class TextVQA(VQADataModule):
+class TextVQA(Dataset):
     """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages' photos: ten answers a question.
 
     From https://textvqa.org/dataset; its files in `root`, plain or with `.gz`:
@@ -33,7 +34,9 @@ class TextVQA(VQADataModule):
     Args:
         root: folder of the three files.
         images: folder of the photos' folders; None where they are in `root`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.TextVQA(root="text_vqa")
@@ -41,11 +44,15 @@ class TextVQA(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, images: Path | None = None, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        images: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:

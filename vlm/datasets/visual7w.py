@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records
 from vlm.datasets.table import DataError, question_table
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 GET = (
     "Get dataset_v7w_telling.zip and visual7w_images.zip from https://ai.stanford.edu/~yukez/"
@@ -26,7 +27,7 @@ TOOLKIT = "https://github.com/yukezhu/visual7w-toolkit"
 PUBLISHED = {"val": 28_020}  # of the three splits, the toolkit names this one's size
 
 
-class Visual7W(VQADataModule):
+class Visual7W(Dataset):
     """Visual7W telling: `train`, `val` and `test`, four choices each.
 
     The wrong choices are the set's own; with the right one they stand in alphabetical order, so
@@ -37,7 +38,9 @@ class Visual7W(VQADataModule):
 
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.Visual7W(root="visual7w")
@@ -45,10 +48,14 @@ class Visual7W(VQADataModule):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
 
     @cached

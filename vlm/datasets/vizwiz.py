@@ -11,10 +11,11 @@ import torch
 from torchmetrics.functional.classification import binary_average_precision
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, each_record, fields
 from vlm.datasets.readers.vqa_format import answer_text, json_file, json_records
 from vlm.datasets.table import question_table
+from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import normalize_answer, per_answer, vizwiz_accuracy
 
 UNANSWERABLE = "unanswerable"
@@ -22,7 +23,7 @@ SITE = "https://vizwiz.org/tasks-and-datasets/vqa/"
 SIZES = {"train": 20_523, "val": 4_319, "test": 8_000}
 
 
-class VizWiz(VQADataModule):
+class VizWiz(Dataset):
     """VizWiz-VQA (Gurari et al., CVPR 2018): one question a photo, ten answers.
 
     From https://vizwiz.org/tasks-and-datasets/vqa/; its files in `root`, plain or with `.gz`:
@@ -41,7 +42,9 @@ class VizWiz(VQADataModule):
     Args:
         root: folder of the set.
         images: folder of the photos' folders; None where they are in `root`.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.VizWiz(root="vizwiz")
@@ -51,11 +54,15 @@ class VizWiz(VQADataModule):
 
     watched = UNANSWERABLE
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, images: Path | None = None, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        images: Path | None = None,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
 
     def read(self, split: Split) -> pa.Table | None:

@@ -51,7 +51,7 @@ def describe_vocabulary(
         answers: the vocabulary.
         rules: by which it was built.
         known: what the annotators said to each validation question.
-        score: of an answer, given these (`VQADataModule.score`).
+        score: of an answer, given these (`Dataset.score`).
 
     Returns:
         size, hash, the split that it is from, the rules, and its ceiling: the best mean score in

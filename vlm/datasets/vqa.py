@@ -9,17 +9,18 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import check_size, fields
 from vlm.datasets.readers.vqa_format import Record, coco_photo, json_file, read_mscoco, read_vqa
 from vlm.datasets.table import joined
 from vlm.datasets.table_cache import cached
+from vlm.datasets.vocabulary import VocabularyRules
 
 COCO_PHOTOS = "the photos (COCO 2014 and 2015) from https://cocodataset.org/#download."
 """End of a sentence that says where a set comes from."""
 
 
-class _VQA(VQADataModule):
+class _VQA(Dataset):
     """Their files differ in name alone.
 
     Args:
@@ -27,7 +28,9 @@ class _VQA(VQADataModule):
         images: folder of the photos' folders; None where they are in `root`.
         train_on: "train+val" for the test server: validation is then a part of its images.
         test: which questions `predict` answers, those of test-dev or all of the test set.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
     """
 
     prefix: ClassVar[str]
@@ -35,16 +38,17 @@ class _VQA(VQADataModule):
     sizes: ClassVar[Mapping[str, int]]
     cited: ClassVar[str]
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+    def __init__(
         self,
         root: Path,
         images: Path | None = None,
         train_on: Literal["train", "train+val"] = "train",
         test: Literal["test-dev", "test"] = "test-dev",
-        **kwargs,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
         self.train_on, self.test = train_on, test
 
@@ -116,7 +120,7 @@ class VQAv1(_VQA):
     cited = "https://visualqa.org/vqa_v1_download.html"
 
 
-class VQACP(VQADataModule):
+class VQACP(Dataset):
     """VQA-CP (Agrawal et al., "Don't Just Assume; Look and Answer", CVPR 2018).
 
     VQA's training and validation questions, split anew so that the answers to a type of question
@@ -134,7 +138,9 @@ class VQACP(VQADataModule):
         root: folder of questions and annotations.
         images: folder of the photos' folders; None where they are in `root`.
         version: of VQA-CP.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.VQACP(root="vqa_cp")
@@ -144,15 +150,16 @@ class VQACP(VQADataModule):
 
     shared_images = True  # it is questions that were split
 
-    # Untyped on purpose: the command line reads the base's signature through `kwargs`.
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
+    def __init__(
         self,
         root: Path,
         images: Path | None = None,
         version: Literal["v1", "v2"] = "v2",
-        **kwargs,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root, self.images = as_path("root", root), as_path("images", images or root)
         self.version = version
 

@@ -13,17 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.readers.official import each_record, fields
 from vlm.datasets.readers.vqa_format import json_file, json_records
 from vlm.datasets.table import question_table
+from vlm.datasets.vocabulary import VocabularyRules
 
 FILE = "VQA_RAD Dataset Public.json"
 IMAGES = "VQA_RAD Image Folder"
 GET = f"Get {FILE!r} and {IMAGES!r} from https://osf.io/89kps/."
 
 
-class VQARAD(VQADataModule):
+class VQARAD(Dataset):
     """VQA-RAD: the questions marked as test, and the others; validation is cut from these.
 
     The official test questions are about pictures that training knows too, so a score says nothing
@@ -34,7 +35,9 @@ class VQARAD(VQADataModule):
 
     Args:
         root: folder with the JSON file and the image folder, under the names they have there.
-        kwargs: as for every data set.
+        validation_share: of the training images, held out where the set has no validation split.
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
 
     Example:
         >>> data = vlm.datasets.VQARAD(root="vqa_rad")
@@ -44,10 +47,14 @@ class VQARAD(VQADataModule):
 
     shared_images = True
 
-    def __init__(  # type: ignore[no-untyped-def]  # the command line reads the base's signature
-        self, root: Path, **kwargs
+    def __init__(
+        self,
+        root: Path,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        seed: int = 0,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(validation_share, vocabulary, seed)
         self.root = as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:

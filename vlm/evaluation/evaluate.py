@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlm.data.datamodule import Split, VQADataModule
-from vlm.evaluation.baselines import compute_floors
+from vlm.datasets.base import Dataset, Split
+from vlm.datasets.baselines import compute_floors
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.report import Report
 from vlm.evaluation.results import Results
@@ -13,7 +13,7 @@ from vlm.evaluation.results import Results
 
 def evaluate(
     predictions: str | Path,
-    dataset: VQADataModule,
+    dataset: Dataset,
     split: Split = "test",
     partial: bool = False,
     output: str | Path | None = None,

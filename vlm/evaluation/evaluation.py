@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlm.core.batch import Batch
 from vlm.core.finite import check_finite
-from vlm.data.datamodule import VQADataModule
+from vlm.datasets.base import Dataset
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import MultiTask, answering
@@ -33,7 +33,7 @@ class Evaluation:
         loss: mean over questions, once finished; NaN where answers are unknown.
     """
 
-    def __init__(self, table: pa.Table, head: AnswerHead, dataset: VQADataModule) -> None:
+    def __init__(self, table: pa.Table, head: AnswerHead, dataset: Dataset) -> None:
         self.table, self.head, self.dataset = table, head, dataset
         self.predictions: dict[str, Prediction] = {}
         self.results: Results | None = None

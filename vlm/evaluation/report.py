@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vlm.evaluation.baselines import Floors
+from vlm.datasets.baselines import Floors
 from vlm.evaluation.results import Results
 from vlm.metrics import Interval, bootstrap_interval, per_answer
 

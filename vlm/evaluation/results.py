@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from vlm.data.datamodule import VQADataModule
+from vlm.datasets.base import Dataset
 from vlm.datasets.table import image_groups
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 
@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
 class Results:
     """What the answers to the questions of a table are worth.
 
-    Scores are the data set's own (`VQADataModule.score`) on the answers' text: a correct answer
+    Scores are the data set's own (`Dataset.score`) on the answers' text: a correct answer
     that a model's vocabulary lacks, or holds in another order than the data, is judged as what it
     is.
 
@@ -60,7 +60,7 @@ class Results:
         self,
         table: pa.Table,
         predictions: Mapping[str, Prediction],
-        dataset: VQADataModule,
+        dataset: Dataset,
         writes_text: bool = False,
         takes_choices: bool = False,
     ) -> None:
@@ -106,7 +106,7 @@ class Results:
 
     def summary(self) -> dict[str, float]:
         """The accuracies of a `MultiTask`'s heads, exact match and ANLS of written answers, and the
-        data set's further figures (`VQADataModule.summarize`); none without known answers."""
+        data set's further figures (`Dataset.summarize`); none without known answers."""
         if not self.scores:
             return {}
         own = self.dataset.summarize(self.table, self.answers, self.scores)

@@ -83,7 +83,7 @@ class RegionFeatures(ImageEncoder):
     Tokens are the regions as the files hold them, 10 to 100 a picture or a fixed number; `boxes`
     say where they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and
     `MuRel` were published, on the 2048 features of bottom-up attention (Anderson et al. 2018, arXiv
-    1707.07998, section 3.1). `data.pictures.regions` names the files.
+    1707.07998, section 3.1). `data.images.regions` names the files.
 
     Args:
         dim: width of the features.

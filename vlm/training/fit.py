@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from vlm.checkpoint.checkpoint import Checkpoint, packages_of, read_checkpoint
 from vlm.core.errors import ConfigError
 from vlm.core.part import check_parts
-from vlm.data.compatibility import check_fits
+from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
 from vlm.inference import VQA, Answer, load
 from vlm.model import PARTS
@@ -116,7 +116,7 @@ def fit(
         Preempted: SIGTERM or SIGUSR1 came; all is saved.
 
     Example:
-        >>> data = vlm.datasets.EasyVQA("easy_vqa")  # doctest: +SKIP
+        >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA("easy_vqa"))  # doctest: +SKIP
         >>> run = vlm.fit(task, data, max_epochs=5, name="first")  # doctest: +SKIP
     """
     names = {field.name for field in fields(RunOptions)} & options.keys()
@@ -171,7 +171,7 @@ def train(
         stored = checkpoint.about.get("training", {})
         refuse(checkpoint.path, fact_differences(stored, facts(task, data, trainer)), "training")
     if run.test:
-        check_fits(data, "test", task.model)
+        check_compatible(data.dataset, "test", task.model)
         check_test_limit(data, trainer)
     with training_in(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -220,7 +220,8 @@ def run_config(
     try:
         parts = {name: plain(getattr(task.model, name)) for name in PARTS}
         model = {name: plain(getattr(task, name)) for name in ("optimizer", "schedule", "tuning")}
-        described = plain(data)
+        dataset = plain(data.dataset)
+        batches = {n: plain(value) for n, value in data.arguments.items() if n != "dataset"}
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for part, names in LINKED.items():
@@ -228,7 +229,8 @@ def run_config(
             parts[part]["init_args"].pop(name, None)
     return {
         "seed_everything": task.seed,
-        "data": described,
+        "dataset": dataset,
+        "data": batches,
         "model": parts | model,
         "trainer": trainer,
         "run": asdict(run),

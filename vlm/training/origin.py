@@ -27,6 +27,8 @@ from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 if TYPE_CHECKING:
     from vlm.training.task import VQATask
 
+DATASET = ("seed", "vocabulary")
+DATA = ("questions_per_image", "seed", "control")
 COUNTS_OR_SHARES = ("limit_train_batches", "limit_val_batches", "val_check_interval")
 TRAINER = (
     "max_epochs",
@@ -48,12 +50,12 @@ def origin(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, An
     """
     vocabulary = task.model.head.vocabulary
     return {
-        "vocabulary": None if vocabulary is None else data.describe_answers(),
+        "vocabulary": None if vocabulary is None else data.dataset.describe_answers(),
         "run": str(trainer.default_root_dir),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "vlm": __version__,
         "torch": str(torch.__version__),
-        "data": f"{type(data).__module__}.{type(data).__qualname__}",
+        "data": f"{type(data.dataset).__module__}.{type(data.dataset).__qualname__}",
         "training": facts(task, data, trainer),
     }
 
@@ -68,11 +70,9 @@ def facts(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any
         "model.optimizer": plain(task.optimizer),
         "model.schedule": plain(task.schedule),
         "model.tuning": plain(task.tuning),
-        "data": _public_path(type(data)),
-        **{
-            f"data.{name}": plain(getattr(data, name))
-            for name in ("questions_per_image", "seed", "control", "vocabulary")
-        },
+        "dataset": _public_path(type(data.dataset)),
+        **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in DATASET},
+        **{f"data.{name}": plain(getattr(data, name)) for name in DATA},
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
         "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],

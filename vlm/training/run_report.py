@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
+from vlm.datasets.baselines import compute_floors
 from vlm.datasets.vocabulary import vocabulary_in_words
-from vlm.evaluation.baselines import compute_floors
 from vlm.evaluation.report import CONSOLE_WIDTH, Report, plot_curves
 from vlm.heads.multi_task import answering
 from vlm.training.finetuning.summary import parts_table
@@ -96,7 +96,7 @@ class RunReport(Callback):
             data.table("train"),
             results.table,
             None if head.vocabulary is None else head.vocabulary.answers,
-            data.score,
+            data.dataset.score,
             head.takes_choices,
         )
         report = Report(results, split, floors, describe_answers(pl_module), pl_module.about)

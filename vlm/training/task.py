@@ -213,13 +213,15 @@ class VQATask(LightningModule):
             from vlm.training.distributed.sharding import share_buffers
 
             share_buffers(self.model)
-        self.evaluation = Evaluation(self.data.table("validation"), self.model.head, self.data)
+        self.evaluation = Evaluation(
+            self.data.table("validation"), self.model.head, self.data.dataset
+        )
 
     def on_test_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("test"), self.model.head, self.data)
+        self.evaluation = Evaluation(self.data.table("test"), self.model.head, self.data.dataset)
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("predict"), self.model.head, self.data)
+        self.evaluation = Evaluation(self.data.table("predict"), self.model.head, self.data.dataset)
 
     def _evaluate(self, batch: Batch) -> list[Prediction]:
         assert self.evaluation is not None

@@ -10,16 +10,15 @@ from vlm.checkpoint.checkpoint import load_weights
 from vlm.cli.error_messages import explain
 from vlm.cli.training_cli import VQACLI
 from vlm.core.errors import ConfigError
-from vlm.data.datamodule import Split
-from vlm.data.features.encoded import encoded_pictures
+from vlm.datasets.base import Split
 from vlm.training.finetuning.warm_start import init_from
 from vlm.training.readable import READABLE
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 EXAMPLES = """\
 examples:
-  vlm cache configs/easy_vqa.yaml --data=configs/data/daquar.yaml \\
-    --model.image_encoder=configs/image/efficientnet_lite0.yaml --data.pictures.features=features/
+  vlm cache configs/easy_vqa.yaml --dataset=configs/datasets/daquar.yaml \\
+    --model.image_encoder=configs/image/efficientnet_lite0.yaml --data.images.features=features/
   vlm fit -c (the same) --model.tuning.image_encoder.frozen=true
   vlm cache RUN/config.yaml --ckpt_path=RUN/checkpoints/best.ckpt
 
@@ -48,7 +47,7 @@ def cache(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("config", help="a configuration of `vlm fit`, with data.pictures.features")
+    parser.add_argument("config", help="a configuration of `vlm fit`, with data.images.features")
     given, options = parser.parse_known_args(arguments)
     try:
         cli = Untrained(["fit", "-c", given.config, *options])
@@ -62,8 +61,8 @@ def cache(arguments: Sequence[str]) -> None:
 
 def _fill(cli: VQACLI) -> None:
     data, task = cli.datamodule, cli.model
-    if data.pictures.features is None:
-        raise ConfigError("data.pictures.features: got none; expected the folder for the features.")
+    if data.images.features is None:
+        raise ConfigError("data.images.features: got none; expected the folder for the features.")
     # The weights that a training would have.
     if cli.checkpoint:
         load_weights(task.model, cli.checkpoint.weights, str(cli.checkpoint.path))
@@ -74,5 +73,5 @@ def _fill(cli: VQACLI) -> None:
     for split in SPLITS:
         if data.has(split):
             data.skip_unreadable(split)
-            images += len(encoded_pictures(data, split, encoder))
-    print(f"{data.pictures.features}: has the features of all {images:,} images of the splits.")
+            images += len(data.encoded_images(split, encoder))
+    print(f"{data.images.features}: has the features of all {images:,} images of the splits.")

@@ -16,7 +16,7 @@ from vlm.data.check.report import print_check, write_check
 
 EXAMPLES = """\
 examples:
-  vlm check-data configs/own_data.yaml --data.path my.jsonl --data.images photos/
+  vlm check-data configs/own_data.yaml --dataset.path my.jsonl --dataset.images photos/
   vlm check-data configs/easy_vqa.yaml --limit 50
 
 Further options are those of `vlm fit`. Exit code 1 if there are errors, 2 if the configuration is

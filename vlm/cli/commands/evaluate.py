@@ -16,8 +16,8 @@ from vlm.evaluation.report import CONSOLE_WIDTH
 EXAMPLES = """\
 examples:
   vlm evaluate answers.csv -c configs/easy_vqa.yaml
-  vlm evaluate results.json -c configs/easy_vqa.yaml --data=configs/data/vqa_v2.yaml \\
-    --data.root=/data/vqa_v2 --split validation
+  vlm evaluate results.json -c configs/easy_vqa.yaml --dataset=configs/datasets/vqa_v2.yaml \\
+    --dataset.root=/data/vqa_v2 --split validation
 
 PREDICTIONS is a file of `vlm predict`, VQA's result format, lmms-eval's samples, or rows with an id
 and an answer as JSON, JSON Lines, CSV, TSV or Parquet. Further options are those of `vlm fit`.
@@ -48,7 +48,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     data = read_data("vlm evaluate", given.config, options).datamodule
     output = given.output or given.predictions.with_name(f"{given.predictions.stem}_scored")
     try:
-        report = evaluate(given.predictions, data, given.split, given.partial, output)
+        report = evaluate(given.predictions, data.dataset, given.split, given.partial, output)
     except (ValueError, OSError) as error:
         sys.exit(f"vlm evaluate: {error}")
     console = Console(width=CONSOLE_WIDTH, highlight=False, markup=False, emoji=False)

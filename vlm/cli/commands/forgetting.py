@@ -24,7 +24,7 @@ examples:
   vlm forgetting frozen=RUN1 full=RUN2 lora=RUN3 --interpolate 0 0.25 0.5 0.75 1
 
 The runs' data are read as their config.yaml says; further options are those of `vlm fit`, such as
---data.root=FOLDER. docs/forgetting.md says what each measure means.
+--dataset.root=FOLDER. docs/forgetting.md says what each measure means.
 Exit code 1 if runs, weights or photos cannot be read, 2 if the command is wrong.
 """
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -34,8 +34,10 @@ def forgetting(arguments: Sequence[str]) -> None:
     """Run the command."""
     parser = _parser()
     given, options = parser.parse_known_args(arguments)
-    if strange := [o for o in options if not o.startswith("--data.")]:
-        parser.error(f"unknown: {' '.join(strange)}; expected options of its own, or --data....")
+    if strange := [o for o in options if not o.startswith(("--data.", "--dataset"))]:
+        parser.error(
+            f"unknown: {' '.join(strange)}; expected its own options, --data... or --dataset..."
+        )
     for name, least in (("batch_size", 8), ("neighbours", 1), ("max_photos", 8)):
         if getattr(given, name) < least:
             option = name.replace("_", "-")

@@ -20,7 +20,7 @@ KINDS = {
     "merges": ("vlm.fusion.Merge",),
     "encoders": ("vlm.image.ImageEncoder", "vlm.text.TextEncoder"),
     "heads": ("vlm.heads.AnswerHead",),
-    "datasets": ("vlm.data.VQADataModule",),
+    "datasets": ("vlm.datasets.Dataset",),
 }
 """Kinds of parts, with the base classes of each."""
 

@@ -17,8 +17,9 @@ from vlm.datasets.errors import DataError
 EXAMPLES = """\
 examples:
   vlm shard configs/easy_vqa.yaml shards/
-  vlm shard configs/easy_vqa.yaml shards/ --data=configs/data/vqa_v2.yaml --data.root=/data/vqa_v2
-  vlm fit -c configs/easy_vqa.yaml --data.pictures.shards.path=shards/
+  vlm shard configs/easy_vqa.yaml shards/ --dataset=configs/datasets/vqa_v2.yaml \\
+    --dataset.root=/data/vqa_v2
+  vlm fit -c configs/easy_vqa.yaml --data.images.shards.path=shards/
 
 Further options are those of `vlm fit`. What FOLDER has already is not written again: run the same
 command again to go on after an interruption, or with another configuration to add its images.
@@ -46,7 +47,14 @@ def shard(arguments: Sequence[str]) -> None:
         parser.error(f"--shard-mb: got {given.shard_mb}; expected 1 or more")
     data = read_data("vlm shard", given.config, options).datamodule
     try:
-        images = images_of(data, lambda reason: print(f"Left out: {reason}", file=sys.stderr))
+        if data.images.regions is not None or data.images.shards is not None:
+            raise DataError(
+                "data.images.regions and data.images.shards: leave both out; images are to be "
+                "written."
+            )
+        images = images_of(
+            data.dataset, lambda reason: print(f"Left out: {reason}", file=sys.stderr)
+        )
         with Progress(transient=True) as progress:
             task = progress.add_task("Writing images", total=len(images))
             written = write_shards(
@@ -62,5 +70,5 @@ def shard(arguments: Sequence[str]) -> None:
     print(
         f"{given.folder}: {written:,} images written; {len(index):,} are there now, shards: "
         f"{len(index.shards):,}, together {size / 10**6:,.1f} MB. "
-        f"Use them with --data.pictures.shards.path={given.folder}"
+        f"Use them with --data.images.shards.path={given.folder}"
     )

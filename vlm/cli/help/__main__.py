@@ -9,6 +9,7 @@ import textwrap
 from argparse import Action, ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -40,7 +41,7 @@ RUN is the folder of a run, or of a model made by `vlm share`, which names no da
 
 examples:
   vlm validate runs/easy_vqa/RUN
-  vlm validate runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm validate runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
   vlm validate SHARED -c configs/easy_vqa.yaml             data of a configuration
   vlm validate -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
@@ -53,7 +54,7 @@ RUN is the folder of a run, or of a model made by `vlm share`, which names no da
 
 examples:
   vlm test runs/easy_vqa/RUN
-  vlm test runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm test runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
   vlm test SHARED -c configs/easy_vqa.yaml             data of a configuration
   vlm test -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
@@ -66,7 +67,7 @@ RUN is the folder of a run, or of a model made by `vlm share`, which names no da
 
 examples:
   vlm predict runs/easy_vqa/RUN
-  vlm predict runs/easy_vqa/RUN --data.root=FOLDER        the same questions elsewhere
+  vlm predict runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
   vlm predict SHARED -c configs/easy_vqa.yaml             data of a configuration
   vlm predict -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
 """,
@@ -132,10 +133,22 @@ def _index(found: dict[str, ArgumentParser]) -> dict[str, Any]:
         "options": shared,
         "further": further,
         "parts": {name: base.__name__ for name, base in bases.items()},
+        "dataset": sorted(
+            {
+                f"dataset.{name}"
+                for path in public_classes(bases["dataset"])
+                for name in inspect.signature(_named(path)).parameters
+            }
+        ),
         "classes": {
             base.__name__: public_classes(base) for base in dict.fromkeys([*bases.values(), Merge])
         },
     }
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def _part(action: Action) -> type | None:
@@ -174,7 +187,8 @@ def _help(command: str, parser: ArgumentParser) -> str:
         )
 
     group("run: where results go", list(below("run")) if fits else ["run.folder", "run.name"])
-    group("data: questions, answers, images and batches", ["data"])
+    group("dataset: questions, answers and metric", ["dataset"])
+    group("data: batches and images", list(below("data", "data.images", "data.images.shards")))
     group("model: parts, optimiser and schedule", list(below("model")))
     rows += ["\n", *(_classes(name, base) for name, a in actions.items() if (base := _part(a)))]
     if fits:

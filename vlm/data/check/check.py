@@ -15,12 +15,13 @@ from vlm.core.validation import shorten
 from vlm.data.check.duplicates import alike_answers, confused_questions
 from vlm.data.check.images import unreadable
 from vlm.data.check.result import DataCheck, SplitSummary
-from vlm.data.compatibility_choices import choice_mistakes
-from vlm.data.datamodule import Split, VQADataModule
+from vlm.data.compatibility import choice_mistakes
+from vlm.data.datamodule import VQADataModule
 from vlm.data.shared_questions import shared_rows
+from vlm.datasets.base import Split
+from vlm.datasets.baselines import best_scores, compute_floors
 from vlm.datasets.errors import DataError, Problems, collecting
 from vlm.datasets.table import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
-from vlm.evaluation.baselines import best_scores, compute_floors
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.text.tokenizer import split_words
@@ -57,7 +58,7 @@ def check_data(
 
 class _Check:
     def __init__(self, data: VQADataModule, limit: int, kind: AnswerKind) -> None:
-        self.data, self.limit, self.kind = data, limit, kind
+        self.data, self.dataset, self.limit, self.kind = data, data.dataset, limit, kind
         self.found = DataCheck(Problems(limit), Problems(limit), kind=kind)
         self.tables: dict[Split, pa.Table] = {}
         # The first row of each different image, and that image's hash.
@@ -72,7 +73,7 @@ class _Check:
         if in_order is not None and len(self.tables.get("train", ())):
             self._confused_questions(in_order)
         self._floors(self._wrong_choices() if choices else set())
-        self._shared("image", not self.data.shared_images)
+        self._shared("image", not self.dataset.shared_images)
         self._shared("group", True)
         self._shared_questions()
         if images:
@@ -83,8 +84,8 @@ class _Check:
         with collecting(self.found.errors):
             for split in SPLITS:
                 try:
-                    if self.data.has(split):
-                        self.tables[split] = self.data.table(split)
+                    if self.dataset.has(split):
+                        self.tables[split] = self.dataset.table(split)
                 except TooFewError as error:
                     if not self.found.errors.counts:
                         self.found.errors.add_once(error.kind, str(error))
@@ -137,20 +138,20 @@ class _Check:
 
     def _alike_answers(self) -> None:
         """Only if an option merges them: the metrics of official sets have their own rules."""
-        if getattr(self.data, "merge_answers", None) is not False:
+        if getattr(self.dataset, "merge_answers", None) is not False:
             return
         answers: Counter[str] = sum((s.answers for s in self.found.splits.values()), Counter())
         for group in alike_answers(answers):
             counts = ", ".join(f"{answer!r} ({count:,} times)" for answer, count in group)
             self.found.warnings.add(
                 "answers that look alike",
-                f"{counts} are different answers; --data.merge_answers=true merges them (lower "
+                f"{counts} are different answers; --dataset.merge_answers=true merges them (lower "
                 f"case, no final full stop).",
             )
 
     def _confused_questions(self, in_order: bool) -> None:
-        rare = self.data.vocabulary.min_word_count > 1
-        known = set(self.data.words) if rare else None
+        rare = self.dataset.vocabulary.min_word_count > 1
+        known = set(self.dataset.words) if rare else None
 
         def read(question: str) -> tuple[str, ...]:
             words = split_words(question)
@@ -198,7 +199,7 @@ class _Check:
         answers: list[str] | None = None
         if self.kind == "vocabulary":
             try:
-                self.found.vocabulary = AnswerVocabulary(self.data.answers)
+                self.found.vocabulary = AnswerVocabulary(self.dataset.answers)
             except ValueError as error:
                 self.found.errors.add("no answer vocabulary", str(error))
                 return
@@ -209,7 +210,7 @@ class _Check:
         for split, summary in self.found.splits.items():
             if not 0 < summary.answered == summary.questions or (choose and split in wrong_choices):
                 continue
-            table, score = self.tables[split], self.data.score
+            table, score = self.tables[split], self.dataset.score
             if split == "train":  # whose floors would be those of answers it was made from
                 scores = {"ceiling": best_scores(table, answers, score, choose)}
             else:
@@ -255,7 +256,7 @@ class _Check:
     def _shared_questions(self) -> None:
         """Report questions that are both trained on and scored."""
         train = self.tables.get("train")
-        wrong = self.data.refuses_shared_questions
+        wrong = self.dataset.refuses_shared_questions
         problems = self.found.errors if wrong else self.found.warnings
         for split in ("validation", "test"):
             if train is None or split not in self.tables:
@@ -283,7 +284,7 @@ class _Check:
 
     def _read_images(self) -> None:
         try:
-            pictures = self.data.open_pictures
+            pictures = self.data.open_images
         except DataError as error:
             self.found.errors.add("unreadable data", str(error))
             return

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from rich.progress import Progress
 
-from vlm.data.images.sources import OpenPictures
+from vlm.data.images.sources import OpenImages
 from vlm.datasets.table import stream
 from vlm.image.load import ImageError
 
@@ -21,7 +21,7 @@ READ_AT_ONCE = 256
 
 
 def unreadable(
-    pictures: OpenPictures, table: pa.Table, rows: np.ndarray, name: str
+    pictures: OpenImages, table: pa.Table, rows: np.ndarray, name: str
 ) -> Iterator[tuple[dict[str, Any], ImageError]]:
     """Read pictures, and give the `image`, `place` and `id` of each broken one's question, and why.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from vlm.data.datamodule import Split
+from vlm.datasets.base import Split
 from vlm.datasets.errors import Problems
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary

@@ -8,23 +8,21 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlm import __version__
 from vlm.data.features.digests import Digests
+from vlm.data.features.frozen import describe, encode, encoder_digest
 from vlm.data.features.segments import segments, write_segment
 from vlm.data.features.store import FeatureStore
-from vlm.data.images.store import load_picture
 from vlm.core.files import locked
-from vlm.data.images.sources import OpenPictures
+from vlm.data.images.sources import OpenImages
+from vlm.data.images.store import open_image
 from vlm.datasets.errors import DataError
 from vlm.core.files import PART, write_whole
 from vlm.core.features import Features
@@ -62,7 +60,7 @@ class FeatureCache:
         self.digests = Digests(self.root / "digests.arrow")
 
     def store(
-        self, images: Sequence[str], pictures: OpenPictures, name: str, at_once: int = 16
+        self, images: Sequence[str], pictures: OpenImages, name: str, at_once: int = 16
     ) -> FeatureStore:
         """The features of pictures; those that are not there yet are made now.
 
@@ -85,13 +83,13 @@ class FeatureCache:
                 index = self._index(lambda path: None)
         except OSError as error:
             raise DataError(
-                f"data.pictures.features: {self.folder} could not be written ({error}). What is "
+                f"data.images.features: {self.folder} could not be written ({error}). What is "
                 f"finished stays; the next start goes on from there."
             ) from None
         places = np.array([index.places[digest] for digest in digests], np.int32).reshape(-1, 2)
         return FeatureStore(images, places, index.files, self.encoder.grid)
 
-    def _digests(self, images: Sequence[str], pictures: OpenPictures, name: str) -> list[bytes]:
+    def _digests(self, images: Sequence[str], pictures: OpenImages, name: str) -> list[bytes]:
         """SHA-256 of the pictures' content."""
 
         def compute(image: str) -> bytes:
@@ -118,7 +116,7 @@ class FeatureCache:
         return _Index(files, places)
 
     def _fill(
-        self, images: dict[bytes, str], pictures: OpenPictures, name: str, at_once: int
+        self, images: dict[bytes, str], pictures: OpenImages, name: str, at_once: int
     ) -> None:
         """Encode what is missing. Nobody else writes meanwhile.
 
@@ -162,7 +160,7 @@ class FeatureCache:
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise DataError(
-                f"data.pictures.features: the features of {pictures:,} pictures take "
+                f"data.images.features: the features of {pictures:,} pictures take "
                 f"{_megabytes(size)}, and {self.folder} has {_megabytes(free)} left; name a folder "
                 f"with more space."
             )
@@ -174,7 +172,7 @@ class FeatureCache:
     def _read(
         self,
         missing: dict[bytes, str],
-        pictures: OpenPictures,
+        pictures: OpenImages,
         at_once: int,
         readers: ThreadPoolExecutor,
     ) -> Iterator[tuple[list[bytes], Tensor]]:
@@ -186,7 +184,7 @@ class FeatureCache:
             content = pictures.content(image)
             if hashlib.sha256(content).digest() != digest:
                 raise ImageError(f"{image}: the file changed while it was read; start again.")
-            return transform(load_picture(image, lambda image: content, transform.white_level))
+            return transform(open_image(image, lambda image: content, transform.white_level))
 
         keys = list(missing)
         chunks = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
@@ -200,77 +198,6 @@ class _Index(NamedTuple):
     files: list[Path]
     places: dict[bytes, tuple[int, int]]
     """Segment and row of each picture, by its digest."""
-
-
-def check_frozen(folder: str, trainer: Any) -> None:
-    """Check that the encoder stays as it is in a whole training.
-
-    Args:
-        folder: of the features, for the error.
-        trainer: with the task that it trains.
-
-    Raises:
-        DataError: the image encoder is trained, now or in a later epoch; or it is divided over
-            processes, of which one alone could not encode.
-    """
-    got = f"data.pictures.features: got {folder}, and "
-    if any(layer.part == "image_encoder" for layer in trainer.lightning_module.layers):
-        raise DataError(
-            f"{got}the image encoder is trained, so that its features would not stay the same. "
-            f"Freeze it with --model.tuning.image_encoder.frozen=true, or leave "
-            f"data.pictures.features out."
-        )
-    if isinstance(trainer.strategy, ModelParallelStrategy):
-        raise DataError(
-            f"{got}trainer.strategy divides the model over the processes, so that none could "
-            f"encode; wanted ddp, or no features."
-        )
-
-
-def describe(encoder: PictureEncoder) -> dict[str, str]:
-    """What the features of a picture depend on, beside the picture."""
-    state = hashlib.sha256()
-    tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        state.update(flat.view(torch.uint8).numpy().data)
-    return {
-        "vlm": __version__,
-        "encoder": json.dumps(encoder.config, sort_keys=True),
-        "transform": repr(encoder.transform),
-        "grid": repr(encoder.grid),
-        "weights": state.hexdigest(),
-    }
-
-
-def encoder_digest(encoder: PictureEncoder) -> str:
-    """Another one for other weights, another configuration or another preprocessing."""
-    return hashlib.sha256(json.dumps(describe(encoder), sort_keys=True).encode()).hexdigest()
-
-
-def encode(encoder: PictureEncoder, images: Tensor) -> Features:
-    """Features of pictures as in evaluation, float32 on the CPU, without boxes.
-
-    Args:
-        encoder: it is in the same mode afterwards.
-        images: as its `transform` makes them.
-    """
-    device = encoder.mean.device
-    with _evaluation(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        tokens, mask, pooled, _ = encoder(images.to(device))
-    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _joined(rows: list[Features]) -> Features:

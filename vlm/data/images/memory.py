@@ -94,7 +94,7 @@ def check_kept(count: int, each: float, split: str, keepers: Keepers) -> None:
     apart = f" in each of {keepers.processes} processes" if keepers.processes > 1 else ""
     _check(
         count * each * keepers.processes,
-        f"data.pictures.in_memory: got true, and the {count:,} {split} pictures of "
+        f"data.images.in_memory: got true, and the {count:,} {split} pictures of "
         f"{_size(each)}{apart} need",
         "Leave it out, and they are read when they are needed; or lower the image encoder's "
         "image_size.",

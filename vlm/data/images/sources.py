@@ -11,8 +11,9 @@ import pyarrow as pa
 from vlm.core.paths import as_text
 from vlm.data.images.memory import Keepers
 from vlm.data.images.regions import RegionFiles, RegionStore
-from vlm.data.images.store import ImageStore, PictureSource, load_picture
-from vlm.data.shards.source import ShardPictures, Shards
+from vlm.data.images.store import ImageStore, open_image
+from vlm.data.shards.source import ShardImages, Shards
+from vlm.datasets.base import ImageSource
 from vlm.datasets.errors import DataError
 from vlm.datasets.sources import state
 from vlm.image.load import ImageError, load_image
@@ -21,7 +22,7 @@ from vlm.image.transform import ImageTransform
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageOptions:
     """Options of every data set.
 
     Args:
@@ -49,29 +50,29 @@ class Pictures:
         regions = self.regions if isinstance(self.regions, list) else [self.regions]
         for name, path in (*(("regions", path) for path in regions), ("features", self.features)):
             if path is not None:
-                as_text(f"pictures.{name}", path)
+                as_text(f"images.{name}", path)
         if not isinstance(self.shards, (Shards, NoneType)):
             raise TypeError(
-                f"pictures.shards: got {self.shards!r:.80}; expected "
+                f"images.shards: got {self.shards!r:.80}; expected "
                 f"vlm.data.shards.source.Shards(path)."
             )
         if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
             raise ValueError(
-                f"pictures.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
+                f"images.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
             )
         if self.regions is not None and self.shards is not None:
             raise ValueError(
-                "pictures.regions and pictures.shards: got both; wanted one, for a model reads "
+                "images.regions and images.shards: got both; wanted one, for a model reads "
                 "pictures or regions."
             )
         if self.regions is not None and self.features is not None:
             raise ValueError(
-                "pictures.regions and pictures.features: got both; wanted one, for regions are "
+                "images.regions and images.features: got both; wanted one, for regions are "
                 "features already."
             )
 
 
-class OpenPictures:
+class OpenImages:
     """The files that the options name, opened.
 
     Args:
@@ -86,10 +87,10 @@ class OpenPictures:
         DataError: files that are not there or cannot be used.
     """
 
-    def __init__(self, options: Pictures, source: PictureSource | None) -> None:
+    def __init__(self, options: ImageOptions, source: ImageSource | None) -> None:
         self.options = options
         self.regions = None if options.regions is None else RegionFiles(options.regions)
-        self.shards: ShardPictures | None = None
+        self.shards: ShardImages | None = None
         if options.shards is not None:
             self.shards = options.shards.open()
         self.source = self.shards or source
@@ -106,15 +107,15 @@ class OpenPictures:
         if isinstance(transform, RegionTransform):
             if self.regions is None:
                 raise DataError(
-                    "The image encoder reads features of regions, and data.pictures.regions names "
+                    "The image encoder reads features of regions, and data.images.regions names "
                     "none; wanted a folder of .npz files or a bottom-up-attention TSV."
                 )
             return RegionStore(transform, self.regions)
         if self.regions is not None:
             raise DataError(
-                f"data.pictures.regions: got {self.options.regions}, and the image encoder reads "
+                f"data.images.regions: got {self.options.regions}, and the image encoder reads "
                 f"pictures. Use --model.image_encoder=configs/image/regions.yaml, or leave "
-                f"data.pictures.regions out."
+                f"data.images.regions out."
             )
         return ImageStore(transform, self.source)
 
@@ -187,6 +188,6 @@ class OpenPictures:
             ImageError: it cannot.
         """
         if self.regions is None:
-            load_picture(image, self.source)
+            open_image(image, self.source)
         else:
             self.regions(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Protocol
 
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.data.images.memory import ALONE, Keepers, check_kept
+from vlm.datasets.base import ImageSource
 from vlm.image.load import ImageError, WhiteLevel, load_image
 from vlm.image.transform import ImageTransform
-
-PictureSource = Callable[[str], str | bytes]
-"""From a table's `image` to a path, or to the content of a picture file."""
 
 
 class Images(Protocol):
@@ -34,7 +32,7 @@ class ImageStore:
         source: where the pictures are, if `image` is no path.
     """
 
-    def __init__(self, transform: ImageTransform, source: PictureSource | None = None) -> None:
+    def __init__(self, transform: ImageTransform, source: ImageSource | None = None) -> None:
         self.transform, self.source = transform, source
         self._rows: dict[str, int] = {}
         self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
@@ -83,13 +81,13 @@ class ImageStore:
 
     def _read(self, path: str, question: str) -> Tensor:
         try:
-            return self.transform(load_picture(path, self.source, self.transform.white_level))
+            return self.transform(open_image(path, self.source, self.transform.white_level))
         except ImageError as error:
             raise ImageError(f"Question {question!r}: {error}", error.kind) from error
 
 
-def load_picture(
-    image: str, source: PictureSource | None, white_level: WhiteLevel = None
+def open_image(
+    image: str, source: ImageSource | None, white_level: WhiteLevel = None
 ) -> Image.Image:
     """The picture of a table's `image`; `white_level` is that of `load_image`.
 

@@ -11,14 +11,12 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
 
 from vlm.data.check.images import unreadable
-from vlm.data.images.sources import OpenPictures
+from vlm.data.images.sources import OpenImages
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import image_groups, with_rows
 
 
-def without_unreadable(
-    table: pa.Table, pictures: OpenPictures, split: str, at_most: int
-) -> pa.Table:
+def without_unreadable(table: pa.Table, pictures: OpenImages, split: str, at_most: int) -> pa.Table:
     """The questions whose pictures can be read; each picture is read once to see that.
 
     Args:
@@ -37,7 +35,7 @@ def without_unreadable(
     reason = f"Question {broken[0][0]['id']!r}: {broken[0][1]}"
     if len(broken) > at_most:
         raise DataError(
-            f"data.pictures.skip_unreadable: got {at_most}, and more {split} pictures than that "
+            f"data.images.skip_unreadable: got {at_most}, and more {split} pictures than that "
             f"cannot be read. `vlm check-data` lists them all. The first: {reason}"
         )
     images = pa.array([row["image"] for row, _ in broken])
@@ -66,7 +64,7 @@ def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
     if not strategy.reduce_boolean_decision(first == own, all=True):
         others = "others in another one" if first == own else f"{len(own):,} or other ones here"
         raise DataError(
-            f"data.pictures.skip_unreadable: got {len(first):,} {split} questions whose pictures "
+            f"data.images.skip_unreadable: got {len(first):,} {split} questions whose pictures "
             f"the first process could read, and {others}; wanted the same. See that all machines "
             f"have the same pictures."
         )

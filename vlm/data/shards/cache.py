@@ -48,10 +48,10 @@ class ShardCache:
             content = hashlib.sha256(fetched.read_bytes()).hexdigest()[:16]
             os.replace(fetched, path := folder / f"{own}-{content}.arrow")
         except ImportError as error:  # such as s3fs; fsspec names it
-            raise DataError(f"data.pictures.shards.path: {self.url}: {error}") from None
+            raise DataError(f"data.images.shards.path: {self.url}: {error}") from None
         except Exception as error:
             raise DataError(
-                f"data.pictures.shards.path: {self.url}/{INDEX} could not be read "
+                f"data.images.shards.path: {self.url}/{INDEX} could not be read "
                 f"({_reason(error)}); wanted the address of a folder that `vlm shard` wrote."
             ) from None
         finally:

@@ -39,16 +39,16 @@ class Shards:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", as_text("shards.path", self.path))
 
-    def open(self) -> ShardPictures:
+    def open(self) -> ShardImages:
         """Check what is there.
 
         Raises:
             DataError: no index, a shard that is not there or of another size, a cache too small.
         """
-        return ShardPictures(self)
+        return ShardImages(self)
 
 
-class ShardPictures:
+class ShardImages:
     """From a table's `image`, the path of a picture, to the content of that file in a shard.
 
     Names in shards are the ends of paths ("train2014/COCO_train2014_000000000009.jpg"). What comes
@@ -178,7 +178,7 @@ class ShardPictures:
         least = min(sum(sizes), (SHARDS_MIXED + 2) * max(sizes))
         if limit < least:
             raise DataError(
-                f"data.pictures.shards.cache_gb: got {self.shards.cache_gb}; wanted "
+                f"data.images.shards.cache_gb: got {self.shards.cache_gb}; wanted "
                 f"{least / GB:.3g} or more: pictures of {SHARDS_MIXED} shards are mixed, the "
                 f"largest of {max(sizes) / GB:.3g} GB. Or write smaller shards."
             )

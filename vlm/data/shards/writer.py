@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
 from vlm.core.files import PART, whole_file
-from vlm.data.datamodule import Split, VQADataModule
 from vlm.data.shards.index import members, write_index
+from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.official import MissingFile
 
@@ -26,35 +26,28 @@ _PLACES = pa.schema(
 )
 
 
-def images_of(
-    data: VQADataModule, left_out: Callable[[str], None] = lambda reason: None
-) -> pa.Array:
+def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason: None) -> pa.Array:
     """The different images of all splits, in the order of the questions.
 
     Args:
-        data: the data set.
+        dataset: the questions.
         left_out: told of a split other than train whose questions are not there.
 
     Raises:
         DataError: questions that cannot be read, or pictures that are inside the data file.
     """
-    if data.pictures.regions is not None or data.pictures.shards is not None:
-        raise DataError(
-            "data.pictures.regions and data.pictures.shards: leave both out; pictures are to be "
-            "written."
-        )
     found = []
     for split in SPLITS:
         try:
-            if data.has(split):
-                found.append(data.table(split)["image"].unique())
+            if dataset.has(split):
+                found.append(dataset.table(split)["image"].unique())
         except MissingFile as error:
             if split == "train":
                 raise
             left_out(f"{split}: {error}")
     images = pa.chunked_array(found, pa.string()).unique()
     first = images[0].as_py()
-    if data.picture_source is not None and isinstance(data.picture_source(first), bytes):
+    if dataset.image_source is not None and isinstance(dataset.image_source(first), bytes):
         raise DataError(
             f"{first}: the pictures are inside the data file, from where they are read with the "
             f"questions. Write them to files first, and their paths into the data."

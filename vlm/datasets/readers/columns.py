@@ -98,8 +98,8 @@ def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping
     named = {ours: columns[ours] for ours in columns if ours in mapped} | dict(likely)
     pairs = ", ".join(f"{ours}: {_as_yaml(theirs)}" for ours, theirs in named.items())
     return (
-        f"Say which is which with --data.columns, such as "
-        f"--data.columns={shlex.quote('{' + pairs + '}')}."
+        f"Say which is which with --dataset.columns, such as "
+        f"--dataset.columns={shlex.quote('{' + pairs + '}')}."
     )
 
 

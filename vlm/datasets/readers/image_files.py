@@ -15,7 +15,7 @@ from vlm.datasets.errors import DataError
 from vlm.datasets.sources import note_fleeting
 
 
-class PictureFile:
+class EmbeddedImages:
     """Content in, key out; key in, content out. Memory does not grow with the pictures' size.
 
     Equal content has one key, so that a picture that a table repeats in every row is one image

@@ -16,7 +16,7 @@ from vlm.datasets.errors import DataError, is_collecting, report
 from vlm.datasets.readers.annotations import NOTHING, annotators_answers, cell_content, plain_text
 from vlm.datasets.readers.columns import MissingColumnError, hint, missing_columns
 from vlm.datasets.readers.file_names import FileNames
-from vlm.datasets.readers.image_files import PictureFile
+from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.literals import content_of
 from vlm.datasets.readers.records import Record
 from vlm.datasets.sources import note
@@ -63,7 +63,7 @@ class OwnRows:
         columns: Mapping[str, str],
         mapped: Iterable[str],
         folder: Path,
-        pictures: PictureFile,
+        pictures: EmbeddedImages,
         text: bool,
         with_answers: bool,
     ) -> None:

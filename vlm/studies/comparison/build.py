@@ -110,7 +110,7 @@ class Builder:
                 raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
         for control in self.plan.controls:
             config = copy.deepcopy(base)
-            config["data"]["init_args"]["control"] = control
+            config["data"]["control"] = control
             made.append(self._variant(control, control, config, {}))
         return made
 
@@ -130,13 +130,7 @@ class Builder:
     def _base_config(self) -> dict[str, Any]:
         config = copy.deepcopy(self.base.config)
         config.pop("config", None)
-        for name in ("seed", "control"):
-            if name not in config["data"].get("init_args", {}):
-                raise PlanError(
-                    f"{self.plan.base}: data {config['data']['class_path']} takes no {name}; "
-                    f"pass it on to VQADataModule."
-                )
-        config["data"]["init_args"]["control"] = None
+        config["data"]["control"] = None
         config["run"]["test"] = True
         # Many at a time: their bars would only fill the logs.
         config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}

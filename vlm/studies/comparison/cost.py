@@ -148,10 +148,10 @@ class Bench:
             seed=None,
         )
         processor = builder.model.processor
-        images = builder.data.open_pictures.store(processor.transform)
+        images = builder.data.open_images.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
-        if builder.data.pictures.features is not None:  # as the runs have it
+        if builder.data.images.features is not None:  # as the runs have it
             encoder = builder.model.image_encoder.to(self.device).eval()
             with torch.no_grad(), self.precision.forward_context():
                 self.batch = self.batch._replace(images=encoder(self.batch.images))

@@ -14,7 +14,7 @@ from vlm.core.validation import did_you_mean, nearest
 
 CONTROLS = ("question_only", "image_only", "image_shuffled")
 """Of `vlm.data.ablations`, which loads torch."""
-SET_HERE = ("model.fusion", "seed_everything", "run", "data.seed", "data.control")
+SET_HERE = ("model.fusion", "seed_everything", "run", "dataset.seed", "data.seed", "data.control")
 """Settings that the comparison makes itself, so `overrides` must not."""
 
 
@@ -185,7 +185,7 @@ def _overrides(content: Any) -> dict[str, Any]:
     flat = dict(_flattened(content))
     for name in flat:
         for own in SET_HERE:
-            # `data.init_args.seed` is `data.seed` in full.
+            # `dataset.init_args.seed` is `dataset.seed` in full.
             short = name.replace(".init_args", "")
             if short == own or short.startswith(f"{own}."):
                 raise PlanError(f"overrides.{name}: the comparison sets {own} itself; remove it.")

@@ -68,7 +68,7 @@ def _question(comparison: Comparison) -> Section:
             f"{len(plan.fusions)} fusions, {size}, with seeds "
             f"{', '.join(map(str, plan.seeds))}; {trained} runs finished.",
             f"Alike in all runs: {plan.base}; {names}; data "
-            f"{config['data']['class_path'].rpartition('.')[2]}; "
+            f"{config['dataset']['class_path'].rpartition('.')[2]}; "
             f"{config['trainer']['max_epochs']} epochs; "
             f"{_optimizer(config['model']['optimizer'])}. Only the fusion and the seed differ.",
             f"{len(comparison.questions.ids):,} test questions about "

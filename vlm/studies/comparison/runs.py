@@ -94,7 +94,9 @@ def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
         output: folder of the comparison.
     """
     config = copy.deepcopy(config)
-    config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
+    config["seed_everything"] = config["data"]["seed"] = seed
+    if "seed" in config["dataset"]["init_args"]:
+        config["dataset"]["init_args"]["seed"] = seed
     place = {"folder": None, "name": None}
     content = json.dumps([__version__, config | {"run": config["run"] | place}], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]

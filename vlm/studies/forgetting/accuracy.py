@@ -52,7 +52,7 @@ class Examiner:
     """
 
     def __init__(self, data: VQADataModule, split: ExamSplit) -> None:
-        data.check_answers(split)
+        data.dataset.check_answers(split)
         self.data, self.split = data, split
         with quiet():
             self.trainer = Trainer(

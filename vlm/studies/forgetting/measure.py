@@ -59,7 +59,7 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
         data = read_data(run.path, settings.data) if needs_data else None
         if data is not None:
             # Features of a frozen encoder would be made, and kept, for all weights between.
-            data.pictures = replace(data.pictures, features=None)
+            data.images = replace(data.images, features=None)
         if measures is None:
             measures = _Measures(study, run, model, originals, data)
         else:

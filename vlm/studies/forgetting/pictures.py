@@ -14,7 +14,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from vlm.data.datamodule import VQADataModule
-from vlm.data.images.store import PictureSource, load_picture
+from vlm.data.images.store import open_image
+from vlm.datasets.base import ImageSource
 from vlm.datasets.errors import DataError
 from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
@@ -37,7 +38,7 @@ class Photos:
 
     names: list[str]
     about: str
-    source: PictureSource | None = None
+    source: ImageSource | None = None
 
     def batches(self, transform: ImageTransform, size: int) -> Iterator[Tensor]:
         """In batches of nearly equal size, none larger than `size`.
@@ -46,7 +47,7 @@ class Photos:
             ImageError: a picture that cannot be read.
         """
         for part in split(self.names, size):
-            yield transform.stack([transform(load_picture(n, self.source)) for n in part])
+            yield transform.stack([transform(open_image(n, self.source)) for n in part])
 
 
 def split(items: Sequence[str], size: int) -> list[list[str]]:
@@ -76,13 +77,13 @@ def test_photos(data: VQADataModule, most: int) -> Photos:
         DataError: no test split, no pictures in it, or too few.
     """
     name = type(data).__name__
-    if not data.has("test") or data.pictures.regions is not None:
+    if not data.has("test") or data.images.regions is not None:
         raise DataError(f"{name} has no test pictures here; name a folder with --photos.")
     images = sorted(data.table("test")["image"].unique().to_pylist())
-    return _some(images, most, f"of the test split of {name}", data.open_pictures.source)
+    return _some(images, most, f"of the test split of {name}", data.open_images.source)
 
 
-def _some(names: list[str], most: int, about: str, source: PictureSource | None) -> Photos:
+def _some(names: list[str], most: int, about: str, source: ImageSource | None) -> Photos:
     if len(names) < 2 * LEAST:
         raise DataError(f"--photos: got {len(names)} pictures {about}; wanted {2 * LEAST} or more.")
     if len(names) > most:

@@ -34,7 +34,7 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
         table.add_column(
             heading, justify="right" if heading in ("parameters", "trained") else "left"
         )
-    cached = task.data.pictures.features is not None
+    cached = task.data.images.features is not None
     peak = _peak_rates(task)
     for part in PARTS:
         module = getattr(task.model, part)

@@ -1,0 +1,120 @@
+"""A frozen image encoder, whose features may be made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from torch import Tensor, nn
+
+from vlm import __version__
+from vlm.core.features import Features
+from vlm.datasets.errors import DataError
+from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
+
+
+class BlankFeatures:
+    """What a frozen encoder makes of an image that shows nothing, in the place of every image.
+
+    Args:
+        encoder: frozen.
+    """
+
+    def __init__(self, encoder: PictureEncoder) -> None:
+        blank = encode(encoder, encoder.transform.blank(1))
+        self.features = blank._replace(boxes=grid_boxes(*encoder.grid)[None])
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
+        return self.features.take(torch.zeros(len(paths), dtype=torch.long))
+
+
+def check_cacheable(folder: str | None, encoder: ImageEncoder) -> tuple[Path, PictureEncoder]:
+    """The folder for the features, and the encoder that makes them.
+
+    Raises:
+        DataError: no folder, or an encoder of regions, which are features already.
+    """
+    if folder is None or not isinstance(encoder, PictureEncoder):
+        raise DataError(
+            f"data.images.features: got {folder} for {type(encoder).__name__}; expected a folder, "
+            f"and an encoder of images."
+        )
+    return Path(folder), encoder
+
+
+def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None:
+    """Check that the encoder stays as it is in a whole training.
+
+    Args:
+        folder: of the features, for the error.
+        layers: what is trained (`vlm.training.finetuning.plan.Layer`).
+        strategy: of the trainer.
+
+    Raises:
+        DataError: the image encoder is trained, now or in a later epoch; or it is divided over
+            processes, of which one alone could not encode.
+    """
+    got = f"data.images.features: got {folder}, and "
+    if any(layer.part == "image_encoder" for layer in layers):
+        raise DataError(
+            f"{got}the image encoder is trained, so that its features would not stay the same. "
+            f"Freeze it with --model.tuning.image_encoder.frozen=true, or leave "
+            f"data.images.features out."
+        )
+    if isinstance(strategy, ModelParallelStrategy):
+        raise DataError(
+            f"{got}trainer.strategy divides the model over the processes, so that none could "
+            f"encode; expected ddp, or no features."
+        )
+
+
+def describe(encoder: PictureEncoder) -> dict[str, str]:
+    """What the features of a picture depend on, beside the picture."""
+    state = hashlib.sha256()
+    tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        state.update(flat.view(torch.uint8).numpy().data)
+    return {
+        "vlm": __version__,
+        "encoder": json.dumps(encoder.config, sort_keys=True),
+        "transform": repr(encoder.transform),
+        "grid": repr(encoder.grid),
+        "weights": state.hexdigest(),
+    }
+
+
+def encoder_digest(encoder: PictureEncoder) -> str:
+    """Another one for other weights, another configuration or another preprocessing."""
+    return hashlib.sha256(json.dumps(describe(encoder), sort_keys=True).encode()).hexdigest()
+
+
+def encode(encoder: PictureEncoder, images: Tensor) -> Features:
+    """Features of pictures as in evaluation, float32 on the CPU, without boxes.
+
+    Args:
+        encoder: it is in the same mode afterwards.
+        images: as its `transform` makes them.
+    """
+    device = encoder.mean.device
+    with _evaluation(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        tokens, mask, pooled, _ = encoder(images.to(device))
+    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())
+
+
+@contextmanager
+def _evaluation(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

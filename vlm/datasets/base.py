@@ -1,0 +1,216 @@
+"""A data set: its splits, their vocabulary, and how an answer is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from vlm.core.part import Configured
+from vlm.datasets.table import DataError, check_share, split_by_image, stream
+from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
+from vlm.heads.vocabulary import count_answers
+from vlm.metrics import vqa_accuracy
+from vlm.text.tokenizer import count_words
+
+Split = Literal["train", "validation", "test", "predict"]
+ImageSource = Callable[[str], str | bytes]
+"""From a table's `image` to a path, or to the content of an image file."""
+
+
+class Dataset(Configured, ABC):
+    """Base of the data sets: a subclass says how a split is read, and how an answer is scored.
+
+    The set's official metric comes with it: `score` judges one answer (the official VQA accuracy
+    unless overridden) and is what floors, ceiling, reports and checkpoints go by; `summarize` adds
+    what the set's evaluator reports beyond the mean; `types` names the column that means are
+    reported by.
+
+    Args:
+        validation_share: of the training images, held out where the set has no validation split,
+            in (0, 1).
+        vocabulary: which words and answers the model knows.
+        seed: of the choice of the images held out.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from vlm.datasets.table import question_table
+        >>> class Shapes(vlm.datasets.Dataset):
+        ...     def read(self, split):
+        ...         if split not in ("train", "test"):
+        ...             return None
+        ...         rows = [{"id": f"{split} {n}", "image": f"{split}{n}.png", "question": "Round?",
+        ...                  "answers": ["yes" if n % 2 else "no"]} for n in range(10)]
+        ...         return question_table(rows, "shapes")
+        >>> shapes = Shapes(validation_share=0.2)
+        >>> len(shapes.table("train")), len(shapes.table("validation")), shapes.answers
+        (8, 2, ['yes', 'no'])
+    """
+
+    types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"
+    """The column of the questions that the report has a line for each value of."""
+    shared_images: bool = False
+    """Whether the set's own splits have images in common; else that is a mistake."""
+    refuses_shared_questions: bool = False
+    """Whether it is an error, not a warning, if a question is both trained on and scored."""
+    watched: ClassVar[str | None] = None
+    """An answer whose probability is kept for every question, for `summarize_watched`."""
+    image_source: ImageSource | None = None
+    """Where images come from if a table's `image` is no path."""
+
+    def __init__(
+        self,
+        validation_share: float = 0.1,
+        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008  frozen, so it is shared safely
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(vocabulary, VocabularyRules):
+            raise TypeError(
+                f"vocabulary: got {vocabulary!r:.80}; expected a "
+                f"{VocabularyRules.__module__}.{VocabularyRules.__name__}."
+            )
+        check_share(validation_share)
+        self.validation_share, self.vocabulary, self.seed = validation_share, vocabulary, seed
+        self._tables: dict[Split, pa.Table] = {}
+        self._official: dict[Split, pa.Table | None] = {}
+
+    @abstractmethod
+    def read(self, split: Split) -> pa.Table | None:
+        """Questions of a split (`vlm.datasets.table.SCHEMA`); None where the set has no such.
+
+        The schema's metadata may say what the file calls our columns, for `vlm check-data`.
+        """
+
+    def check_images(self) -> None:
+        """Check that the images' folder is there; called where images are read from it.
+
+        Raises:
+            DataError: it is not.
+        """
+
+    def score(self, prediction: str, answers: Sequence[str]) -> float:
+        """Accuracy of one answer, in [0, 1], by the set's official metric.
+
+        Override it with a pure function of `vlm.metrics` where that is not VQA accuracy. With one
+        annotator VQA accuracy is agreement to the letter, so a set with single answers and simple
+        accuracy needs nothing of its own.
+
+        Args:
+            prediction: the answer given.
+            answers: what the annotators wrote, at least one.
+        """
+        return vqa_accuracy(prediction, answers)
+
+    def summarize(
+        self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
+    ) -> dict[str, float]:
+        """What the set's official metric reports beyond the mean and the means by type.
+
+        Args:
+            table: the scored questions (`vlm.datasets.table.SCHEMA`), all with answers; after a
+                limited run these are some of the split's.
+            predictions: the answer given to each.
+            scores: `score` of each.
+
+        Returns:
+            Figures by name (`lower_case`; the log, the report and `test.json` use it), shares in
+            [0, 1]. Empty by default.
+        """
+        return {}
+
+    def summarize_watched(
+        self, table: pa.Table, probabilities: Sequence[float]
+    ) -> dict[str, float]:
+        """What the set's official metric reports of the probability of `watched`.
+
+        Called only for a model that has this answer in its vocabulary.
+
+        Args:
+            table: as for `summarize`.
+            probabilities: that the model gives the answer `watched`, in [0, 1], for each question.
+        """
+        return {}
+
+    def table(self, split: Split) -> pa.Table:
+        """Questions of a split; reads it when it is first asked for.
+
+        Raises:
+            DataError: the data set has no such split, or cannot be read.
+        """
+        if split not in self._tables:
+            table = self._read_once(split)
+            if split in ("train", "validation") and self._read_once("validation") is None:
+                whole = self._read_once("train")
+                parts = split_by_image(whole, self.validation_share, self.seed)
+                self._tables["train"], self._tables["validation"] = parts
+            elif split == "predict" and table is None:
+                self._tables["predict"] = self.table("test")
+            elif table is None:
+                raise DataError(f"{type(self).__name__} has no {split} split here.")
+            else:
+                self._tables[split] = table
+        return self._tables[split]
+
+    def has(self, split: Split) -> bool:
+        """Whether the set has this split; validation may be a part of train."""
+        return split == "validation" or self._read_once(split) is not None
+
+    def _read_once(self, split: Split) -> pa.Table | None:
+        if split not in self._official:
+            self._official[split] = self.read(split)
+        return self._official[split]
+
+    def check_answers(self, split: Split) -> None:
+        """Check that a split can be learned from and scored.
+
+        Raises:
+            DataError: questions without answers, with their number and the remedy.
+        """
+        table = self.table(split)
+        if missing := table["answers"].null_count:
+            raise DataError(
+                f"{type(self).__name__}: {missing:,} of the {len(table):,} {split} questions have "
+                f"no answers, so nothing can be learned from them or scored. `vlm predict` writes "
+                f"the model's answers to questions without; `vlm submit` makes an evaluation "
+                f"server's file of these."
+            )
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Words of the training questions."""
+        questions = (question for (question,) in stream(self.table("train"), "question"))
+        return count_words(questions, self.vocabulary.min_word_count)
+
+    @cached_property
+    def words_with_choices(self) -> list[str]:
+        """Words of the training questions and of their choices."""
+        rows = stream(self.table("train"), "question", "choices")
+        texts = (text for question, choices in rows for text in (question, *(choices or ())))
+        return count_words(texts, self.vocabulary.min_word_count)
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """The answer vocabulary (`VocabularyRules`)."""
+        rules = self.vocabulary
+        splits: tuple[Split, ...] = ("train",)
+        if rules.answers_from == "train+val":
+            splits = ("train", "validation")
+        return count_answers(
+            (given for split in splits for (given,) in stream(self.table(split), "answers")),
+            rules.min_answer_count,
+            rules.max_answers,
+            rules.normalize_answers,
+        )
+
+    def describe_answers(self) -> dict[str, Any]:
+        """What a checkpoint keeps about the answer vocabulary (`describe_vocabulary`).
+
+        Raises:
+            DataError: validation has no answers.
+        """
+        self.check_answers("validation")
+        known = (given for (given,) in stream(self.table("validation"), "answers"))
+        return describe_vocabulary(self.answers, self.vocabulary, known, self.score)
