@@ -111,5 +111,5 @@ def test_mistakes_end_in_one_line(
 
 
 def test_pictures_and_regions_are_not_both() -> None:
-    with pytest.raises(ValueError, match=r"pictures\.regions and pictures\.shards: got both"):
+    with pytest.raises(ValueError, match=r"images\.regions and images\.shards: got both"):
         ImageOptions(shards=Shards("x"), regions="y")
