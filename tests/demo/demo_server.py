@@ -80,7 +80,7 @@ def write_model(model: VQAModel, path: Path, run: str) -> Path:
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """The content of a picture file."""
+    """The content of an image file."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

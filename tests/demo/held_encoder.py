@@ -11,10 +11,10 @@ from vlm.image import ConvNet
 
 
 class Held(ConvNet):
-    """Looks at no picture while a file is there.
+    """Looks at no image while a file is there.
 
     Args:
-        file: that file. Beside it FILE.met tells that a picture is waiting.
+        file: that file. Beside it FILE.met tells that an image is waiting.
     """
 
     def __init__(self, file: str) -> None:

@@ -1,4 +1,4 @@
-"""The picture of the demo in the README.
+"""The image of the demo in the README.
 
     python tests/demo/screenshot.py RUN [ANOTHER_RUN]
 

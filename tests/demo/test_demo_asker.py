@@ -1,4 +1,4 @@
-"""What the page and the API do with models, pictures and questions, without Gradio."""
+"""What the page and the API do with models, images and questions, without Gradio."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 
 import vlm
 from vlm.demo import view
-from vlm.demo.asker import MAX_QUESTION, PHOTOS_KEPT, Asker, agreement, doubts
-from vlm.demo.gallery import EXAMPLES, examples_for, world_of
+from vlm.demo.asker import IMAGES_KEPT, MAX_QUESTION, Asker, agreement, doubts
+from vlm.demo.examples import EXAMPLES, examples_for, world_of
 from vlm.explain import METHODS
 from vlm.inference import VQA, Answer
 
-PICTURE = file_of(Image.new("RGB", (40, 20), (200, 30, 30)))
+IMAGE = file_of(Image.new("RGB", (40, 20), (200, 30, 30)))
 QUESTION = "what color is it?"
 CHOICES = ["red", "green", "the blue"]
 
@@ -30,7 +30,7 @@ def asker() -> Asker:
 
 
 def test_every_kind_of_head_answers(asker: Asker) -> None:
-    replies = asker.ask(PICTURE, QUESTION, list(asker.models), CHOICES)
+    replies = asker.ask(IMAGE, QUESTION, list(asker.models), CHOICES)
     assert [asker.kind(reply.model) for reply in replies] == ["vocabulary", "choices", "text"]
     vocabulary, chosen, written = replies
     assert vocabulary.answer == asker.models["vocabulary"].answer(
@@ -45,23 +45,23 @@ def test_every_kind_of_head_answers(asker: Asker) -> None:
     assert all("Not calibrated" in reply.scale for reply in replies)
 
 
-def test_a_picture_is_encoded_once_for_all_its_questions(asker: Asker) -> None:
+def test_an_image_is_encoded_once_for_all_its_questions(asker: Asker) -> None:
     seen = []
     encoder = asker.models["vocabulary"].model.image_encoder
     encoder.register_forward_hook(lambda *_: seen.append(1))
     for question in (QUESTION, "is it red?", "is it blue?"):
-        asker.ask(PICTURE, question, ["vocabulary"])
+        asker.ask(IMAGE, question, ["vocabulary"])
     assert len(seen) == 1
-    for shade in range(PHOTOS_KEPT):
+    for shade in range(IMAGES_KEPT):
         asker.look(file_of(Image.new("RGB", (9, 9), (shade, 0, 0))), ["vocabulary"])
-    asker.ask(PICTURE, QUESTION, ["vocabulary"])  # forgotten, and looked at again
-    assert len(seen) == PHOTOS_KEPT + 2
-    assert len(asker._looks) == PHOTOS_KEPT
+    asker.ask(IMAGE, QUESTION, ["vocabulary"])  # forgotten, and looked at again
+    assert len(seen) == IMAGES_KEPT + 2
+    assert len(asker._looks) == IMAGES_KEPT
 
 
 def test_what_is_asked_is_checked(asker: Asker) -> None:
     def ask(question: str, name: str = "vocabulary", choices: tuple[str, ...] = ()) -> None:
-        asker.ask(PICTURE, question, [name], choices)
+        asker.ask(IMAGE, question, [name], choices)
 
     with pytest.raises(ValueError, match="empty"):
         ask("  \n")
@@ -76,19 +76,19 @@ def test_what_is_asked_is_checked(asker: Asker) -> None:
         ask(QUESTION, "choices", ("red", "x" * 201))
     with pytest.raises(ValueError, match=r"models: got \['other'\]"):
         ask(QUESTION, "other")
-    with pytest.raises(ValueError, match=r"wanted some of .*, each once"):
-        asker.ask(PICTURE, QUESTION, ["text", "text"])
-    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
+    with pytest.raises(ValueError, match=r"expected some of .*, each once"):
+        asker.ask(IMAGE, QUESTION, ["text", "text"])
+    reply = asker.ask(IMAGE, QUESTION, ["text"])[0]
     with pytest.raises(ValueError, match="method: got 'guess'"):
-        asker.explain(PICTURE, QUESTION, reply, "guess")
+        asker.explain(IMAGE, QUESTION, reply, "guess")
     with pytest.raises(ValueError, match="models: got none"):
         Asker({})
 
 
 @pytest.mark.parametrize("kind", ["vocabulary", "choices", "text"])
 def test_replies_are_explained_and_become_json(asker: Asker, kind: str) -> None:
-    reply = asker.ask(PICTURE, QUESTION, [kind], CHOICES)[0]
-    explained = asker.explain(PICTURE, QUESTION, reply, "grad_cam", CHOICES)
+    reply = asker.ask(IMAGE, QUESTION, [kind], CHOICES)[0]
+    explained = asker.explain(IMAGE, QUESTION, reply, "grad_cam", CHOICES)
     data = json.loads(json.dumps(explained.as_dict()))
     assert data["explanation"]["words"] == ["what", "color", "is", "it"]
     assert data["explanation"]["answer"] == data["answer"] == reply.answer.text
@@ -99,16 +99,16 @@ def test_replies_are_explained_and_become_json(asker: Asker, kind: str) -> None:
 
 def test_a_method_that_does_not_fit_is_a_note(asker: Asker) -> None:
     assert set(asker.methods) <= set(METHODS)
-    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
-    explained = asker.explain(PICTURE, QUESTION, reply, "attention")
+    reply = asker.ask(IMAGE, QUESTION, ["text"])[0]
+    explained = asker.explain(IMAGE, QUESTION, reply, "attention")
     assert explained.explanation is None
     assert "No reasons: " in explained.notes[-1]
 
 
 def test_an_answer_that_never_ended_has_no_reasons(asker: Asker) -> None:
-    reply = asker.ask(PICTURE, QUESTION, ["text"])[0]
+    reply = asker.ask(IMAGE, QUESTION, ["text"])[0]
     cut = replace(reply, answer=Answer("on and on…", 0.1, [("on and on…", 0.1)]))
-    assert "never ended" in asker.explain(PICTURE, QUESTION, cut, "grad_cam").notes[-1]
+    assert "never ended" in asker.explain(IMAGE, QUESTION, cut, "grad_cam").notes[-1]
 
 
 def test_doubts_are_said() -> None:
@@ -118,30 +118,30 @@ def test_doubts_are_said() -> None:
 
 
 def test_unknown_words_are_said(asker: Asker) -> None:
-    reply = asker.ask(PICTURE, "what quixotic color is it?", ["vocabulary"])[0]
+    reply = asker.ask(IMAGE, "what quixotic color is it?", ["vocabulary"])[0]
     assert "'quixotic' is unknown" in reply.notes[0]
 
 
 @pytest.mark.parametrize("question", ["wie spät ist es jetzt?", "क्या यह लाल है?", "???"])
 def test_a_question_beyond_the_models_has_no_answer(asker: Asker, question: str) -> None:
-    replies = asker.ask(PICTURE, question, list(asker.models), CHOICES)
+    replies = asker.ask(IMAGE, question, list(asker.models), CHOICES)
     assert agreement(replies) is None
     for reply in replies:
         said = reply.as_dict()
         assert (said["answer"], said["probability"], said["top"]) == (None, None, [])
         assert said["guess"] == reply.answer.text
         assert any("The answer is a guess." in note for note in said["notes"])
-        assert asker.explain(PICTURE, question, reply, "occlusion", CHOICES) is reply
-    html = view.results(replies, asker.look(PICTURE, list(asker.models)), waiting=True)
+        assert asker.explain(IMAGE, question, reply, "occlusion", CHOICES) is reply
+    html = view.results(replies, asker.look(IMAGE, list(asker.models)), waiting=True)
     assert html.count("No answer: this question is beyond the model") == 3
     assert "vlm-answer" not in html
     assert "%" not in html.replace("100%", "")
     assert "Looking for the reasons" not in html
-    assert asker.ask(PICTURE, QUESTION, ["text"])[0].as_dict()["guess"] is None
+    assert asker.ask(IMAGE, QUESTION, ["text"])[0].as_dict()["guess"] is None
 
 
 def test_models_agree_or_differ(asker: Asker) -> None:
-    replies = asker.ask(PICTURE, QUESTION, ["vocabulary", "text"])
+    replies = asker.ask(IMAGE, QUESTION, ["vocabulary", "text"])
     assert agreement(replies[:1]) is None
     assert agreement([replies[0], replies[0]]) is True
     assert agreement(replies) is False
@@ -151,17 +151,15 @@ def test_no_text_of_others_becomes_html() -> None:
     evil = "<img src=x onerror=alert(1)>"
     vqa = VQA(untrained("choices"))
     asker = Asker({evil: vqa})
-    replies = asker.ask(PICTURE, f"what {evil} it?", [evil], [evil, "red"])
-    explained = [
-        asker.explain(PICTURE, f"what {evil} it?", r, "occlusion", [evil]) for r in replies
-    ]
-    html = view.results(explained, asker.look(PICTURE, [evil]), waiting=False)
+    replies = asker.ask(IMAGE, f"what {evil} it?", [evil], [evil, "red"])
+    explained = [asker.explain(IMAGE, f"what {evil} it?", r, "occlusion", [evil]) for r in replies]
+    html = view.results(explained, asker.look(IMAGE, [evil]), waiting=False)
     html += view.failure(evil) + view.hint(evil)
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
 
 
-def test_the_gallery_has_pictures_of_the_model_s_world(run: Path) -> None:
+def test_the_gallery_has_images_of_the_model_s_world(run: Path) -> None:
     trained = vlm.load(run)
     assert world_of(trained) == "shapes"
     shapes = examples_for([trained])
@@ -176,7 +174,7 @@ def test_the_gallery_has_pictures_of_the_model_s_world(run: Path) -> None:
     assert html.count("<button") == len(shapes)
 
 
-def test_a_seen_picture_gives_the_same_answers(run: Path, data: Path) -> None:
+def test_a_seen_image_gives_the_same_answers(run: Path, data: Path) -> None:
     vqa = vlm.load(run)
     path = data / "test/images/1.png"
     seen = vqa.see(path)

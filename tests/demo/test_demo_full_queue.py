@@ -32,8 +32,8 @@ class Busy:
 
     Args:
         address: of the demo.
-        hold: while this file is there, the second model looks at no picture.
-        known: pictures with the answers that the trained model knows.
+        hold: while this file is there, the second model looks at no image.
+        known: images with the answers that the trained model knows.
     """
 
     def __init__(self, address: str, hold: Path, known: list[tuple[Path, str]]) -> None:
@@ -68,7 +68,7 @@ class Busy:
 
 
 def unseen() -> dict[str, str]:
-    """A picture that no model has looked at."""
+    """An image that no model has looked at."""
     content = file_of(Image.frombytes("RGB", (8, 8), os.urandom(3 * 8 * 8)))
     return {"url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
 

@@ -39,7 +39,7 @@ def reader() -> Iterator[Reader]:
     made.close()
 
 
-def test_a_picture_that_takes_too_long_is_given_up(reader: Reader) -> None:
+def test_an_image_that_takes_too_long_is_given_up(reader: Reader) -> None:
     assert reader(RED).image.size == (20, 10)
     os.kill(reader._process.pid, signal.SIGSTOP)  # as a decoder that never ends
     start = time.monotonic()
@@ -140,7 +140,7 @@ def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
     other = uploads.add(b"other", "two")
     assert uploads.get(names[0], "one") is None
     assert uploads.get(names[1], "one") == b"1"
-    assert uploads.add(b"1", "one") == names[1], "the same picture has the same name"
+    assert uploads.add(b"1", "one") == names[1], "the same image has the same name"
     monkeypatch.setattr(uploading, "LEAST_BYTES", 1)
     monkeypatch.setattr(uploading, "VISITOR_BYTES", 5)
     large = uploads.add(b"12345", "one")

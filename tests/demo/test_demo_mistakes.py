@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from vlm.cli.main import main
 from vlm.demo.api import content_of
 from vlm.demo.gate import MAX_BODY, Gate, Hosts
-from vlm.demo.photo import read_photo
+from vlm.demo.reader import read_upload
 from vlm.demo.uploads import Uploads
 
 
@@ -41,7 +41,7 @@ def test_frames_are_not_counted(kind: str, plugin: str, monkeypatch: pytest.Monk
     content = file_of(Image.new("L", (1, 1)), kind, save_all=True, append_images=more)
     counted = f"PIL.{plugin}ImagePlugin.{plugin}ImageFile.n_frames"
     monkeypatch.setattr(counted, property(count))
-    assert "several pages" in read_photo(content).notes[0]
+    assert "several pages" in read_upload(content).notes[0]
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])

@@ -52,12 +52,12 @@ class Watched:
             self.left.append(request.url)
 
     def upload(self, path: Path) -> None:
-        """Take the picture away that is there, and upload another."""
-        close = self.page.locator("#picture button[aria-label='Remove Image']")
+        """Take the image away that is there, and upload another."""
+        close = self.page.locator("#image button[aria-label='Remove Image']")
         if close.count():
             close.first.click()
-            self.page.wait_for_selector("#result .vlm-hint:has-text('Choose a picture')")
-        self.page.set_input_files("#picture input[type=file]", path)
+            self.page.wait_for_selector("#result .vlm-hint:has-text('Choose an image')")
+        self.page.set_input_files("#image input[type=file]", path)
 
     def ask(self, question: str) -> None:
         self.page.fill("#question textarea", question)
@@ -110,11 +110,11 @@ def test_words_and_places_show_each_other(watched: Watched) -> None:
     word.focus()
     page.keyboard.press("Enter")
     assert word.get_attribute("aria-pressed") == "true"
-    assert "draws from the picture" in box.locator(".vlm-says").inner_text()
-    photo = box.locator(".vlm-photo")
-    photo.click()
+    assert "draws from the image" in box.locator(".vlm-says").inner_text()
+    image_map = box.locator(".vlm-map")
+    image_map.click()
     assert re.search("matters most|No word", box.locator(".vlm-says").inner_text())
-    photo.focus()
+    image_map.focus()
     before = canvas.evaluate(painted)
     page.keyboard.press("ArrowRight")
     assert canvas.evaluate(painted) != before
@@ -130,7 +130,7 @@ def test_the_gallery_asks_at_once(watched: Watched) -> None:
         "document.querySelector('#question textarea').value === 'What color is the rectangle?'"
     )
     page.wait_for_selector(".vlm-reasons .vlm-word:has-text('rectangle')")
-    page.wait_for_timeout(1500)  # whatever else the new picture sets off has come by then
+    page.wait_for_timeout(1500)  # whatever else the new image sets off has come by then
     assert len(watched.answers()) == 2
     assert page.locator(".vlm-reasons").count() == 2
 
@@ -151,7 +151,7 @@ def test_a_wrong_file_gets_a_message(
     watched.upload(tmp_path / name)
     watched.page.wait_for_selector(f"#result .vlm-error:has-text('{message}')")
     watched.shot(f"wrong-{name.partition('.')[0]}")
-    # The browser itself notes that it cannot show such a picture; that is no fault of the page.
+    # The browser itself notes that it cannot show such an image; that is no fault of the page.
     watched.errors.clear()
     _goes_on(watched, run, data)
 

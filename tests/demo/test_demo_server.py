@@ -15,7 +15,7 @@ import pytest
 from demo_server import bomb, start, untrained, write_model
 
 import vlm
-from vlm.demo.arguments import ARGUMENTS
+from vlm.demo.api import ARGUMENTS
 
 QUESTION = "what color is it?"
 
@@ -56,9 +56,9 @@ def call(address: str, *data: Any) -> tuple[str, Any]:
         return f"refused {refused.code}", json.load(refused)["detail"]
 
 
-def asked(address: str, picture: Any, question: str, **more: Any) -> tuple[str, Any]:
+def asked(address: str, image: Any, question: str, **more: Any) -> tuple[str, Any]:
     return call(
-        address, picture, question, more.get("choices"), more.get("method", "none"),
+        address, image, question, more.get("choices"), more.get("method", "none"),
         more.get("models"),
     )  # fmt: skip
 
@@ -67,12 +67,12 @@ def truth(run: Path, data: Path) -> list[tuple[Path, str]]:
     """Images and their colours, those that the briefly trained model knows."""
     rows = json.loads((data / "test/questions.json").read_text())
     vqa = vlm.load(run)
-    pictures = [
+    images = [
         (data / f"test/images/{number}.png", answer)
         for question, answer, number in rows
         if question == QUESTION
     ]
-    known = [(p, answer) for p, answer in pictures if vqa.answer(p, QUESTION).text == answer]
+    known = [(p, answer) for p, answer in images if vqa.answer(p, QUESTION).text == answer]
     assert len({answer for _, answer in known}) > 1, "a constant would pass"
     return sorted(known, key=lambda row: [a for _, a in known].count(row[1]))
 
@@ -111,7 +111,7 @@ def test_the_client_uploads_asks_and_gets_reasons(address: str, run: Path, data:
 
 
 @pytest.mark.parametrize(
-    ("picture", "question", "more"),
+    ("image", "question", "more"),
     [
         (None, "what is it?", {}),
         ({"url": "data:image/png;base64,JVBERi0xLjc="}, "what is it?", {}),
@@ -123,24 +123,24 @@ def test_the_client_uploads_asks_and_gets_reasons(address: str, run: Path, data:
         ({"url": "good"}, "what?", {"models": ["other"]}),
         ({"url": "good"}, "what?", {"models": "easy"}),
         ({"url": "good"}, 3, {}),
-        ("picture", "what?", {}),
+        ("image", "what?", {}),
         ({"url": "good"}, "what?", {"method": "guess"}),
-        ({"path": "picture"}, "what is it?", {}),
+        ({"path": "image"}, "what is it?", {}),
         ({"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "what is it?", {}),
         ({"path": "http://example.com/x.png", "meta": {"_type": "gradio.FileData"}}, "what?", {}),
     ],
 )
 def test_bad_input_is_refused_and_the_server_goes_on(
-    address: str, run: Path, data: Path, picture: Any, question: Any, more: dict[str, Any]
+    address: str, run: Path, data: Path, image: Any, question: Any, more: dict[str, Any]
 ) -> None:
     path, answer = truth(run, data)[0]
-    if isinstance(picture, dict) and picture.get("url") == "good":
-        picture = data_url(path)
-    elif picture == {"path": "picture"}:
-        picture = {"path": str(path)}  # a picture, but one of the server's own
-    elif isinstance(picture, dict) and picture.get("url") == "bomb":
-        picture = {"url": f"data:image/png;base64,{base64.b64encode(bomb()).decode()}"}
-    name, said = asked(address, picture, question, **more)
+    if isinstance(image, dict) and image.get("url") == "good":
+        image = data_url(path)
+    elif image == {"path": "image"}:
+        image = {"path": str(path)}  # an image, but one of the server's own
+    elif isinstance(image, dict) and image.get("url") == "bomb":
+        image = {"url": f"data:image/png;base64,{base64.b64encode(bomb()).decode()}"}
+    name, said = asked(address, image, question, **more)
     assert name in ("error", "refused 400", "refused 403")
     assert said["error"] if name == "error" else said
     name, (found,) = asked(address, data_url(path), QUESTION)
@@ -224,7 +224,7 @@ def test_no_file_of_the_server_is_read_and_none_fetched(address: str, data: Path
         refused.value.close()
 
 
-def test_a_body_larger_than_any_picture_is_refused(address: str) -> None:
+def test_a_body_larger_than_any_image_is_refused(address: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Length": str(10**9)}
     with pytest.raises(HTTPError) as refused:
         urlopen(Request(f"{address}/gradio_api/call/ask", b"{}", headers), timeout=60)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from vlm.demo.photo import read_photo
+from vlm.demo.reader import read_upload
 from vlm.image import ImageError, load_image
 
 BOX = b"\0\0\0\x18ftyp"
@@ -48,7 +48,7 @@ def test_a_file_that_is_not_read_is_named(kind: str, tmp_path: Path) -> None:
 def test_a_damaged_picture_and_another_file_are_told_apart_in_the_demo() -> None:
     for kind, content in FILES.items():
         with pytest.raises(ImageError, match="damaged" if "damaged" in kind else kind):
-            read_photo(content)
+            read_upload(content)
 
 
 def test_the_thumbnail_of_a_raw_photo_is_not_the_photo(tmp_path: Path) -> None:
@@ -86,4 +86,4 @@ def test_an_installed_plug_in_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
     assert np.asarray(load_image(HEIC)).ravel().tolist() == list(range(12))
     with pytest.raises(ImageError, match="a HEIC image"):
-        read_photo(HEIC)  # strangers' files meet no plug-in
+        read_upload(HEIC)  # strangers' files meet no plug-in

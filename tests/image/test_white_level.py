@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlm.core.part import build
 from vlm.data.images.store import ImageStore
-from vlm.demo.photo import read_photo
+from vlm.demo.reader import read_upload
 from vlm.image import (
     ConvNet,
     ImageError,
@@ -90,7 +90,7 @@ def test_colours_of_16_bits() -> None:
     assert values(colour_png(65_535)) == [255, 255]
     with pytest.warns(UserWarning, match="lowest quarter"):
         assert values(colour_png(4_095)) == [15, 15]
-    assert "dark" in read_photo(colour_png(4_095)).notes[0]
+    assert "dark" in read_upload(colour_png(4_095)).notes[0]
 
 
 def test_a_tiff_that_says_what_is_white() -> None:

@@ -1,1 +1,5 @@
-"""The demo: a page and an API that ask trained models about pictures."""
+"""The demo: a page and an API that put questions about images to trained models."""
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"

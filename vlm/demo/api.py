@@ -1,30 +1,68 @@
-"""The endpoint /ask: what the page does, as JSON."""
+"""The endpoint /ask: the page's function as JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import gradio as gr
+from starlette.exceptions import HTTPException
 
 from vlm.demo.asker import NO_REASONS, Asker, agreement
 from vlm.demo.uploads import Uploads
 
+IN_ORDER, BY_NAME = "/gradio_api/call/ask", "/gradio_api/call/v2/ask"
+QUEUE = "models"
+"""One question at a time for all visitors, in the order of arrival: the models share the cores."""
+REQUIRED = ("image", "question")
+ARGUMENTS = (*REQUIRED, "choices", "method", "models")
+
+
+def check_arguments(path: str, sent: dict[str, Any]) -> None:
+    """Check which arguments a request over plain HTTP has; Gradio's own errors do not name them.
+
+    Args:
+        path: of the request; requests to other paths pass.
+        sent: its JSON.
+
+    Raises:
+        HTTPException: missing or unknown arguments, or another number of them.
+    """
+    if path == BY_NAME:
+        if missing := [name for name in REQUIRED if name not in sent]:
+            raise HTTPException(400, f"{', '.join(missing)}: got none; expected a value.")
+        if unknown := [name for name in sent if name not in ARGUMENTS]:
+            raise HTTPException(
+                400, f"got the argument {unknown[0]!r:.80}; expected {', '.join(ARGUMENTS)}."
+            )
+    elif path == IN_ORDER:
+        data = sent.get("data")
+        if not isinstance(data, list) or len(data) != len(ARGUMENTS):
+            found = f"{len(data)} values" if isinstance(data, list) else f"{data!r:.80}"
+            expected = f"a list of {len(ARGUMENTS)}: {', '.join(ARGUMENTS)}"
+            raise HTTPException(400, f"data: got {found}; expected {expected}.")
+
 
 def content_of(payload: Any, uploads: Uploads) -> bytes | None:
-    """The undecoded content of an upload, which `read_photo` checks.
+    """The undecoded content of an upload, which `read_upload` checks.
 
-    Gradio's own preprocessing is turned off in the events below, since it would decode any picture.
-    So the payload is what was sent, with names of uploads in place of files.
+    Args:
+        payload: the image as the gate passed it on: the name of an upload in place of a file.
+        uploads: of all visitors.
+
+    Raises:
+        gradio.Error: another payload, or an upload that was removed since.
     """
+    if payload is None:
+        return None
     name = payload.get("path") if isinstance(payload, dict) else None
-    if payload is not None and not isinstance(name, str):
+    if not isinstance(name, str):
         raise gr.Error(
             f"image: got {payload!r:.80}; expected an upload (`handle_file` of gradio_client) or "
             f'{{"url": "data:..."}}.',
             print_exception=False,
         )
-    content = None if name is None else uploads.read(name)
-    if name is not None and content is None:  # forgotten since
+    content = uploads.read(name)
+    if content is None:
         raise gr.Error(
             "image: the uploaded file is not there any more; send it again.", print_exception=False
         )
@@ -35,26 +73,28 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
     """Add the endpoint to the page that is being built."""
 
     def ask(
-        image: Any, question: Any, choices: Any = None, method: Any = NO_REASONS, models: Any = None
+        image: dict[str, Any],
+        question: str,
+        choices: list[str] | None = None,
+        method: str = NO_REASONS,
+        models: list[str] | None = None,
     ) -> dict[str, Any]:
-        """Ask the models about a picture.
+        """Ask the models about an image.
 
         Args:
-            image: a picture file, uploaded or as a data: URL; addresses are not fetched.
+            image: an image file, uploaded or as a data: URL; addresses are not fetched.
             question: text of at most 500 characters.
             choices: a list of texts, for models that choose.
             method: how to find the reasons for each answer; "none" for none.
             models: names of the models to ask; null for all.
         """
-        content = content_of(image, uploads)
-        if content is None:
-            raise gr.Error("image: got none; wanted a picture file.", print_exception=False)
-        names = list(asker.models) if models is None else models
+        content, given = content_of(image, uploads), choices or []
         try:
-            replies = asker.ask(content, question, names, choices or [])
-            replies = [
-                asker.explain(content, question, reply, method, choices or []) for reply in replies
-            ]
+            if content is None:
+                raise ValueError("image: got none; expected an image file.")
+            names = list(asker.models) if models is None else models
+            replies = asker.ask(content, question, names, given)
+            replies = [asker.explain(content, question, r, method, given) for r in replies]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {
@@ -65,20 +105,19 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
 
     with gr.Row(visible=False):
         inputs = [
-            # Not `gr.Image`, whose own errors about other values have no sentence.
+            # Not `gr.Image`, whose own errors about other values do not name the argument.
             gr.JSON(label="image"),
             gr.Textbox(label="question"),
             gr.JSON(label="choices"),
             gr.Textbox(value=NO_REASONS, label="method"),
             gr.JSON(label="models"),
         ]
-        answer = gr.JSON(label="answer")
         gr.Button(visible=False).click(
             ask,
             inputs,
-            answer,
+            gr.JSON(label="answer"),
             api_name="ask",
-            concurrency_id="models",
+            concurrency_id=QUEUE,
             concurrency_limit=1,
             preprocess=False,
         )

@@ -1,4 +1,4 @@
-"""Questions to one model or several about a picture: what the page and the API do."""
+"""Put a question about an image to one or several models, for the page and the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from vlm.demo.photo import Photo, digest_of, read_photo, small_copy
+from vlm.demo.reader import UploadedImage, digest_of, read_upload
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
@@ -28,7 +28,9 @@ MAX_QUESTION = 500
 """Characters; a page cannot be trusted to keep to it."""
 MAX_CHOICES = 20
 MAX_CHOICE = 200
-PHOTOS_KEPT = 16
+IMAGES_KEPT = 16
+SHOWN = 768
+"""Longer side of the copy that the page shows, in pixels."""
 SECONDS = 60.0
 """Time limit for a question, and again for the reasons for each answer."""
 TOP = 5
@@ -37,20 +39,20 @@ UNSURE = 0.5
 NO_REASONS = "none"
 """The method that finds no reasons."""
 SMALL = 5_000_000
-"""Parameters up to which hiding parts of the picture one by one takes no patience on a CPU."""
+"""Parameters up to which hiding parts of the image one by one is quick on a CPU."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What one model says.
+    """The answer of one model.
 
     Attributes:
         model: its name in the demo.
         answer: with the most likely ones.
         scale: what the probabilities mean, a sentence or two.
-        notes: what should be known before the answer is believed, one sentence each.
-        milliseconds: from question to answer in the model; the picture was looked at before.
-        explanation: which words and places decided, if it was asked for.
+        notes: what to know before believing the answer, one sentence each.
+        milliseconds: from question to answer in the model; the image was encoded before.
+        explanation: which words and places decided, if requested.
     """
 
     model: str
@@ -61,7 +63,7 @@ class Reply:
     explanation: Explanation | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The reply for JSON; see docs/demo.md."""
         answer, guess = self.answer, self.answer.is_guess
         return {
             "model": self.model,
@@ -79,13 +81,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Look:
-    """A picture that the models have seen.
+    """An image that the models have encoded.
 
     Attributes:
         shown: a copy to draw on.
-        size: (width, height) of the picture as it was sent.
+        size: (width, height) of the original, in pixels.
         notes: about the file.
-        seen: by each model that was asked about it, by its name.
+        seen: the features of each model that was asked, by its name.
     """
 
     shown: Image.Image
@@ -95,41 +97,40 @@ class Look:
 
 
 class Asker:
-    """Asks models about pictures, one question at a time, and keeps the last pictures' features.
+    """Put questions to models, one at a time, and keep the features of the last images.
 
     Args:
         models: trained models by the names that the demo shows.
         read: reads an image file's content with a model's white level.
 
     Raises:
-        ValueError: no models, or one that reads region features instead of pictures.
+        ValueError: no models, or one that reads region features instead of images.
     """
 
     def __init__(
         self,
         models: Mapping[str, VQA],
-        read: Callable[[bytes, WhiteLevel], Photo] = read_photo,
+        read: Callable[[bytes, WhiteLevel], UploadedImage] = read_upload,
     ) -> None:
         if not models:
-            raise ValueError("models: got none; wanted one at least.")
+            raise ValueError("models: got none; expected at least one.")
         for name, vqa in models.items():
             if not isinstance(vqa.model.image_encoder.transform, ImageTransform):
                 raise ValueError(
-                    f"{name}: this model reads region features from .npz files; the demo needs one "
-                    f"that reads pictures."
+                    f"{name}: this model reads region features from .npz files; expected one that "
+                    f"reads images."
                 )
         self.models, self._read = dict(models), read
         self._looks: OrderedDict[str, Look] = OrderedDict()
-        self._lock = Lock()  # models are asked in turn: threads would only slow each other down
+        self._lock = Lock()  # models answer in turn: threads would only slow each other down
 
     @property
     def methods(self) -> list[str]:
-        """The explanations that fit one of the models at least, the best to begin with first."""
+        """The explanations that fit at least one of the models, the best to begin with first."""
         fitting = {name for vqa in self.models.values() for name in methods_for(vqa.model)}
+        large = any(parameters(vqa) > SMALL for vqa in self.models.values())
         names = [name for name in METHODS if name in fitting]
-        large = any(_parameters(vqa) > SMALL for vqa in self.models.values())
-        first = "grad_cam" if large and "grad_cam" in names else names[0]
-        return [first, *(name for name in names if name != first)]
+        return sorted(names, key=lambda name: not (large and name == "grad_cam"))
 
     def kind(self, name: str) -> AnswerKind:
         """How a model answers: from its vocabulary, from given choices, or in free text."""
@@ -139,38 +140,35 @@ class Asker:
         return "text" if head.vocabulary is None else "vocabulary"
 
     def look(self, content: bytes, names: Sequence[str]) -> Look:
-        """Read a picture and show it to models, so that questions about it are answered at once.
+        """Encode an image with each model, so that questions about it are answered at once.
 
         Raises:
-            ImageError: a file that cannot be read; see `read_photo`.
+            ImageError: a file that cannot be read; see `read_upload`.
             ValueError: an unknown model.
         """
         self._check_names(names)
-        with self._lock, in_time():
+        with self._turn():
             return self._look(content, names)
 
     def _look(self, content: bytes, names: Sequence[str]) -> Look:
         key = digest_of(content)
-        photos: dict[WhiteLevel, Photo] = {}
-
-        def photo_for(name: str) -> Photo:
-            transform: Any = self.models[name].model.image_encoder.transform
-            level = transform.white_level
-            if level not in photos:
-                photos[level] = self._read(content, level)
-            return photos[level]
-
         look = self._looks.get(key)
+        levels: dict[str, WhiteLevel] = {}
+        for name in names:
+            if look is None or name not in look.seen:
+                transform: Any = self.models[name].model.image_encoder.transform
+                levels[name] = transform.white_level
+        images = {level: self._read(content, level) for level in dict.fromkeys(levels.values())}
         if look is None:
-            photo = photo_for(names[0])
-            look = Look(small_copy(photo.image), photo.image.size, photo.notes, {})
-            self._looks[key] = look
-            if len(self._looks) > PHOTOS_KEPT:
+            first = images[levels[names[0]]]
+            shown = first.image.copy()
+            shown.thumbnail((SHOWN, SHOWN))
+            self._looks[key] = look = Look(shown, first.image.size, first.notes, {})
+            if len(self._looks) > IMAGES_KEPT:
                 self._looks.popitem(last=False)
         self._looks.move_to_end(key)
-        for name in names:
-            if name not in look.seen:
-                look.seen[name] = self.models[name].see(photo_for(name).image)
+        for name, level in levels.items():
+            look.seen[name] = self.models[name].see(images[level].image)
         return look
 
     def ask(
@@ -183,7 +181,7 @@ class Asker:
         """One reply of each model.
 
         Args:
-            content: of a picture file.
+            content: of an image file.
             question: what to ask.
             names: of the models.
             choices: for models that choose; others do not see them.
@@ -193,17 +191,14 @@ class Asker:
             ValueError: a question or choices that are missing or too long, or an unknown model.
         """
         self._check(question, names, choices)
-        with self._lock, in_time():
+        with self._turn():
             look = self._look(content, names)
             return [self._reply(name, look, question, choices) for name in names]
 
     def _reply(self, name: str, look: Look, question: str, choices: Sequence[str]) -> Reply:
-        vqa, kind = self.models[name], self.kind(name)
+        given = choices if self.kind(name) == "choices" else None
         start = perf_counter()
-        if kind == "choices":
-            answer = vqa.answer(look.seen[name], question, TOP, choices)
-        else:
-            answer = vqa.answer(look.seen[name], question, TOP)
+        answer = self.models[name].answer(look.seen[name], question, TOP, given)
         milliseconds = 1000 * (perf_counter() - start)
         notes = (*answer.warnings, *doubts(answer), *look.notes)
         return Reply(name, answer, self._scale(name), notes, milliseconds)
@@ -215,7 +210,11 @@ class Asker:
         A guess has no reasons.
 
         Args:
+            content: of the image file.
+            question: that the reply answers.
+            reply: from `ask`.
             method: a name in `vlm.explain.METHODS`, or "none".
+            choices: that `ask` got.
 
         Raises:
             ValueError: an unknown method.
@@ -226,28 +225,49 @@ class Asker:
             )
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
-        vqa = self.models[reply.model]
-        if answering(vqa.model.head).truncated_at(reply.answer.text):
-            return replace(reply, notes=(*reply.notes, "No reasons: the answer never ended."))
-        given = list(choices) if self.kind(reply.model) == "choices" else None
-        with self._lock:
-            start = perf_counter()
-            try:
-                with in_time():
-                    look = self._look(content, [reply.model])
-                    images, text = look.seen[reply.model].images, reply.answer.text
-                    case = Case(vqa.model, images, look.size, question, text, given)
-                    found = explain_case(case, METHODS[method](), start=start)
-                _check_finite(found.evidence, found.patches, found.word_relevance, found.word_patch)
-            except ValueError as error:
-                return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
+        name, text, kind = reply.model, reply.answer.text, self.kind(reply.model)
+        given = list(choices) if kind == "choices" else None
+        try:
+            if answering(self.models[name].model.head).truncated_at(text):
+                raise ValueError("the answer never ended.")
+            with self._turn():
+                start = perf_counter()
+                look = self._look(content, [name])
+                model, images = self.models[name].model, look.seen[name].images
+                case = Case(model, images, look.size, question, text, given)
+                found = explain_case(case, METHODS[method](), start=start)
+            numbers = (found.evidence, found.patches, found.word_relevance, found.word_patch)
+            if not all(np.isfinite(values).all() for values in numbers if values is not None):
+                raise ValueError("its output is not finite: the weights are damaged or too large.")
+        except ValueError as error:
+            return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
         return replace(reply, explanation=found)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the models for the block, and stop them between two layers after `SECONDS`.
+
+        Raises:
+            ValueError: the time is over.
+        """
+
+        def check(*_: object) -> None:
+            if monotonic() > end:
+                raise ValueError(f"It took longer than {SECONDS:g} s.")
+
+        with self._lock:
+            end = monotonic() + SECONDS
+            hook = register_module_forward_pre_hook(check)
+            try:
+                yield
+            finally:
+                hook.remove()
 
     def _check(self, question: str, names: Sequence[str], choices: Sequence[str]) -> None:
         if not isinstance(question, str | None):
             raise ValueError(f"question: got {question!r:.80}; expected a text.")
         if not question or not question.strip():
-            raise ValueError("The question is empty; type one about the picture.")
+            raise ValueError("The question is empty; type one about the image.")
         if len(question) > MAX_QUESTION:
             raise ValueError(
                 f"The question has {len(question):,} characters; at most {MAX_QUESTION} are read. "
@@ -256,13 +276,13 @@ class Asker:
         self._check_names(names)
         if any(self.kind(name) == "choices" for name in names):
             if not _texts(choices):
-                raise ValueError(f"choices: got {choices!r:.200}; wanted a list of texts.")
-            if len(choices) < 2 or len(choices) > MAX_CHOICES:
+                raise ValueError(f"choices: got {choices!r:.200}; expected a list of texts.")
+            if not 2 <= len(choices) <= MAX_CHOICES:
                 raise ValueError(
                     f"This model chooses between answers that you give it: write 2 to "
                     f"{MAX_CHOICES}, one a line (got {len(choices)})."
                 )
-            if (longest := max(map(len, choices), default=0)) > MAX_CHOICE:
+            if (longest := max(map(len, choices))) > MAX_CHOICE:
                 raise ValueError(
                     f"A choice has {longest:,} characters; at most {MAX_CHOICE} are read."
                 )
@@ -272,26 +292,24 @@ class Asker:
         known = _texts(names) and names and set(names) <= set(self.models)
         if not known or len(set(names)) < len(names):
             raise ValueError(
-                f"models: got {names!r:.200}; wanted some of {', '.join(self.models)}, each once."
+                f"models: got {names!r:.200}; expected some of {', '.join(self.models)}, each once."
             )
 
     def _scale(self, name: str) -> str:
-        head = answering(self.models[name].model.head)
-        not_calibrated = "Not calibrated: 90 % does not mean right nine times in ten."
-        if self.kind(name) == "choices":
-            return f"Shares among the choices. {not_calibrated}"
-        if head.vocabulary is None:
-            return f"The probability of writing exactly this. {not_calibrated}"
-        if getattr(head, "independent", False):
-            return (
-                f"Each answer has a probability of its own; they need not add up to 100 %. "
-                f"{not_calibrated}"
-            )
-        return f"Shares among all {len(head.vocabulary):,} answers it knows. {not_calibrated}"
+        head, kind = answering(self.models[name].model.head), self.kind(name)
+        if kind == "choices":
+            meaning = "Shares among the choices."
+        elif kind == "text":
+            meaning = "The probability of writing exactly this."
+        elif getattr(head, "independent", False):
+            meaning = "Each answer has a probability of its own; they need not add up to 100 %."
+        else:
+            meaning = f"Shares among all {len(head.vocabulary or ()):,} answers of the model."
+        return f"{meaning} Not calibrated: 90 % does not mean right nine times in ten."
 
 
 def doubts(answer: Answer) -> list[str]:
-    """An honest line where the model is unsure."""
+    """A note if the model is unsure."""
     if answer.is_guess:  # its warnings say so, and its probability means nothing
         return []
     if answer.probability < UNSURE:
@@ -311,7 +329,7 @@ def agreement(replies: Sequence[Reply]) -> bool | None:
 
 
 def percent(probability: float) -> str:
-    """A probability as people read it.
+    """A probability for people to read.
 
     >>> percent(0.1234), percent(1.0), percent(0.00001)
     ('12.3 %', '> 99.9 %', '< 0.1 %')
@@ -321,34 +339,10 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
 
 
-@contextmanager
-def in_time() -> Iterator[None]:
-    """Inside, models stop between two of their layers after `SECONDS`.
-
-    Raises:
-        ValueError: inside, when they stop.
-    """
-    end = monotonic() + SECONDS
-
-    def check(*_: object) -> None:
-        if monotonic() > end:
-            raise ValueError(f"It took longer than {SECONDS:g} s.")
-
-    hook = register_module_forward_pre_hook(check)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _check_finite(*values: Any) -> None:
-    if not all(np.isfinite(value).all() for value in values if value is not None):
-        raise ValueError("The model's output is not finite: its weights are damaged or too large.")
-
-
 def _texts(values: object) -> bool:
     return isinstance(values, (list, tuple)) and all(isinstance(v, str) for v in values)
 
 
-def _parameters(vqa: VQA) -> int:
+def parameters(vqa: VQA) -> int:
+    """The number of a model's parameters."""
     return sum(parameter.numel() for parameter in vqa.model.parameters())

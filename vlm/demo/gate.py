@@ -9,23 +9,24 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlm.demo.arguments import check_arguments
-from vlm.demo.photo import MAX_BYTES
+from vlm.demo.api import check_arguments
+from vlm.demo.reader import MAX_BYTES
 from vlm.demo.uploads import Uploads
 
 MAX_BODY = 2 * MAX_BYTES
 """Bytes of a request; an image as base64 is a third larger than its file."""
 MAX_BODIES = 10 * MAX_BODY
-"""Bytes of all requests that are being received, so that slow ones do not fill the memory."""
+"""Bytes of all requests that are being received, so that slow ones cannot fill the memory."""
 MAX_TEXT = 50_000
 MAX_PARTS = 10_000
 """Bytes of a question without its image, which Gradio keeps for each session, and its commas and
@@ -42,7 +43,6 @@ NOT_YOURS = (
 )
 
 # Gradio has many more: some read files, some forward requests, one restarts the queue.
-NOTHING = re.compile(r"(?!)")
 ROUTES = {
     "HEAD": re.compile("/"),
     "GET": re.compile(
@@ -56,23 +56,16 @@ ROUTES = {
 }
 UPLOAD = "/gradio_api/upload"
 HEARTBEAT = "/gradio_api/heartbeat/"
-LENGTHS = (b"content-length", b"transfer-encoding")
-UNHEARD = (b"x-gradio-server", b"cookie")
+DROPPED = {b"x-gradio-server", b"cookie"}
 """Gradio would take its own address from the first, and parse the second."""
-
-
-class Refused(Exception):
-    """A refused request; the message is for its sender."""
-
-    def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(sentence)
-        self.status, self.headers = status, headers
+DROPPED |= {b"content-type", b"content-length", b"transfer-encoding"}
+"""These describe the body, which is checked and written again."""
 
 
 class Hosts:
-    """The host names that the demo accepts.
+    """The host names that the demo accepts, with their ports.
 
-    This refuses a page of another site whose name points at this machine.
+    A page of another site is refused, even if its name points at this machine.
 
     Args:
         host: that the demo listens on.
@@ -85,7 +78,7 @@ class Hosts:
         self.names = {"localhost", "127.0.0.1", "::1", host.lower()}
         self.allowed = {name.lower() for name in allowed}
 
-    def know(self, address: str, arrived_at: str = "") -> bool:
+    def accept(self, address: str, arrived_at: str = "") -> bool:
         """Whether to accept `host[:port]` or `scheme://host[:port]`; `arrived_at` is our own IP."""
         parts = _ADDRESS.fullmatch(address.lower())
         if parts is None:
@@ -119,7 +112,8 @@ class Gate:
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, auth: str | None) -> None:
-        self.app, self.hosts, self.uploads, self.auth = app, hosts, uploads, auth
+        self.app, self.hosts, self.uploads = app, hosts, uploads
+        self.code = base64.b64encode((auth or "").encode())
         self._receiving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,7 +123,8 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        known = _cookie(Headers(scope=scope))
+        cookie = _VISITOR.search(Headers(scope=scope).get("cookie", ""))
+        known = "" if cookie is None else cookie[1]
         visitor = known or secrets.token_hex(16)
 
         async def answer(message: Message) -> None:
@@ -138,14 +133,15 @@ class Gate:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["X-Frame-Options"] = "DENY"
                 if not known:
-                    cookie = f"{COOKIE}={visitor}; Path=/; HttpOnly; SameSite=Lax"
-                    headers.append("Set-Cookie", cookie)
+                    value = f"{COOKIE}={visitor}; Path=/; HttpOnly; SameSite=Lax"
+                    headers.append("Set-Cookie", value)
             await send(message)
 
         try:
             inner, receive = await self._admit(scope, receive, visitor, known)
-        except Refused as refused:
-            response = JSONResponse({"detail": str(refused)}, refused.status, refused.headers)
+        except HTTPException as refused:
+            content = {"detail": refused.detail}
+            response = JSONResponse(content, refused.status_code, refused.headers)
             await response(scope, receive, answer)
             return
         await self.app(inner, receive, answer)
@@ -156,32 +152,31 @@ class Gate:
         """The checked request for the application.
 
         Raises:
-            Refused: a request that may not pass.
+            HTTPException: a request that may not pass.
         """
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         self._check_sender(scope, headers)
-        if not ROUTES.get(method, NOTHING).fullmatch(path):
-            raise Refused(404, "There is nothing here.")
-
-        def own(session: str) -> str:
-            return hashlib.sha256(f"{known}/{session}".encode()).hexdigest()
-
-        query = parse_qsl(scope["query_string"].decode("latin-1"))
-        query = [(k, own(v) if k == "session_hash" else v) for k, v in query if k != "deep_link"]
-        if path.startswith(HEARTBEAT):
-            path = HEARTBEAT + own(path.removeprefix(HEARTBEAT))
-        kept = [(name, value) for name, value in scope["headers"] if name not in UNHEARD]
+        if method not in ROUTES or not ROUTES[method].fullmatch(path):
+            raise HTTPException(404, "There is nothing here.")
+        of_body: dict[str, str] = {}
         if method == "POST":
-            body = await self._body(receive, headers)
+            body = await self._body(Request(scope, receive))
+            content_type = headers.get("content-type", "")
             if path != UPLOAD:
-                body = await asyncio.to_thread(self._json, path, body, visitor, own)
-                kept = [(name, value) for name, value in kept if name != b"content-type"]
-                kept.append((b"content-type", b"application/json"))
-            kept = [(name, value) for name, value in kept if name not in LENGTHS]
-            kept.append((b"content-length", str(len(body)).encode()))
+                body = await asyncio.to_thread(self._json, path, body, visitor, known)
+                content_type = "application/json"
+            of_body = {"content-type": content_type, "content-length": str(len(body))}
             receive = _replayed(body, receive)
+        if path.startswith(HEARTBEAT):
+            path = HEARTBEAT + _bound(path.removeprefix(HEARTBEAT), known)
+        query = [
+            (name, _bound(value, known) if name == "session_hash" else value)
+            for name, value in parse_qsl(scope["query_string"].decode("latin-1"))
+            if name != "deep_link"
+        ]
+        kept = [(name, value) for name, value in scope["headers"] if name not in DROPPED]
         changed = {
-            "headers": kept,
+            "headers": [*kept, *Headers(of_body).raw],
             "path": path,
             "raw_path": path.encode(),
             "query_string": urlencode(query).encode(),
@@ -194,110 +189,90 @@ class Gate:
         for name in ("host", "x-forwarded-host", "origin"):
             given = headers.getlist(name)
             if name == "host" and len(given) != 1:
-                raise Refused(400, "Host: expected exactly one.")
+                raise HTTPException(400, "Host: expected exactly one.")
             for value in given:
-                if not self.hosts.know(value, arrived_at):
-                    raise Refused(
-                        403,
-                        f"{name.title()}: got {value[:80]!r}; expected a host name that this demo "
-                        f"accepts (`--allow-host` adds one).",
-                    )
-        if self.auth is not None and not _same(headers.get("authorization", ""), self.auth):
+                if not self.hosts.accept(value, arrived_at):
+                    expected = "a host name that this demo accepts (`--allow-host` adds one)"
+                    sentence = f"{name.title()}: got {value[:80]!r}; expected {expected}."
+                    raise HTTPException(403, sentence)
+        kind, _, code = headers.get("authorization", "").partition(" ")
+        known = kind.lower() == "basic" and hmac.compare_digest(code.strip().encode(), self.code)
+        if self.code and not known:
             challenge = {"WWW-Authenticate": 'Basic realm="vlm demo", charset="UTF-8"'}
-            raise Refused(401, "This demo requires a user and a password.", challenge)
+            raise HTTPException(401, "This demo requires a user and a password.", challenge)
 
-    async def _body(self, receive: Receive, headers: Headers) -> bytes:
-        too_large = Refused(413, f"The request is larger than {MAX_BODY // 10**6} MB.")
-        length = headers.get("content-length", "0")
+    async def _body(self, request: Request) -> bytes:
+        too_large = HTTPException(413, f"The request is larger than {MAX_BODY // 10**6} MB.")
+        length = request.headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 20 or int(length) > MAX_BODY:
             raise too_large
-        chunks: list[bytes] = []
-        size = 0
+        body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                more = True
-                while more:
-                    message = await receive()
-                    chunk = message.get("body", b"")
-                    chunks.append(chunk)
-                    size += len(chunk)
+                async for chunk in request.stream():
+                    body += chunk
                     self._receiving += len(chunk)
-                    if size > MAX_BODY:
+                    if len(body) > MAX_BODY:
                         raise too_large
                     if self._receiving > MAX_BODIES:
-                        raise Refused(503, "The demo is busy; try again.")
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise Refused(408, f"The request took longer than {BODY_SECONDS} s.") from None
+                        raise HTTPException(503, "The demo is busy; try again.")
+        except (TimeoutError, ClientDisconnect):
+            raise HTTPException(408, f"The request took longer than {BODY_SECONDS} s.") from None
         finally:
-            self._receiving -= size
-        return b"".join(chunks)
+            self._receiving -= len(body)
+        return bytes(body)
 
-    def _json(self, path: str, body: bytes, visitor: str, own: Callable[[str], str]) -> bytes:
+    def _json(self, path: str, body: bytes, visitor: str, known: str) -> bytes:
         """The request written as JSON again, so that Gradio reads only what was checked."""
-        too_long = Refused(413, f"A question has at most {MAX_TEXT // 1000} KB without its image.")
+
+        def checked(value: dict[str, Any]) -> dict[str, Any]:
+            return self._without_files(value, visitor)
+
+        too_long = HTTPException(
+            413, f"A question has at most {MAX_TEXT // 1000} KB without its image."
+        )
         if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
             raise too_long
         try:
-            sent = json.loads(body)
+            sent = json.loads(body, object_hook=checked)
             if not isinstance(sent, dict):
                 raise ValueError
-            sent = self._without_files(sent, visitor)
             if isinstance(sent.get("session_hash"), str):
-                sent["session_hash"] = own(sent["session_hash"])
+                sent["session_hash"] = _bound(sent["session_hash"], known)
             text = json.dumps(sent, allow_nan=False).encode()
         except (ValueError, RecursionError):
-            raise Refused(400, "The request is not a readable JSON object.") from None
+            raise HTTPException(400, "The request is not a readable JSON object.") from None
         if len(text) > MAX_TEXT:
             raise too_long
-        try:
-            check_arguments(path, sent)
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
+        check_arguments(path, sent)
         return text
 
-    def _without_files(self, sent: Any, visitor: str) -> Any:
-        if isinstance(sent, list):
-            return [self._without_files(value, visitor) for value in sent]
-        if not isinstance(sent, dict):
-            return sent
-        rest = {
-            key: self._without_files(value, visitor)
-            for key, value in sent.items()
-            if key not in ("path", "url", "meta")
-        }
-        path, url = sent.get("path"), sent.get("url")
+    def _without_files(self, value: dict[str, Any], visitor: str) -> dict[str, Any]:
+        """The object with no file but an upload of the visitor, and without Gradio's mark."""
+        path, url = value.pop("path", None), value.pop("url", None)
+        value.pop("meta", None)
         if isinstance(url, str) and url.startswith("data:"):
-            rest["path"] = self.uploads.add(_from_data_url(url), visitor)
+            value["path"] = self.uploads.add(_from_data_url(url), visitor)
         elif path is not None or url is not None:
             if self.uploads.get(path, visitor) is None:
-                raise Refused(403, NOT_YOURS)
-            rest["path"] = path
-        return rest
+                raise HTTPException(403, NOT_YOURS)
+            value["path"] = path
+        return value
 
 
 def _from_data_url(url: str) -> bytes:
     try:
         content = base64.b64decode(url.partition(",")[2], validate=True)
     except ValueError:
-        raise Refused(400, "image: the data: URL is not base64.") from None
+        raise HTTPException(400, "image: the data: URL is not base64.") from None
     if len(content) > MAX_BYTES:
-        raise Refused(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
+        raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
     return content
 
 
-def _cookie(headers: Headers) -> str:
-    found = _VISITOR.search(headers.get("cookie", ""))
-    return "" if found is None else found[1]
-
-
-def _same(header: str, auth: str) -> bool:
-    kind, _, code = header.partition(" ")
-    try:
-        given = base64.b64decode(code, validate=True)
-    except ValueError:
-        return False
-    return kind.lower() == "basic" and hmac.compare_digest(given, auth.encode())
+def _bound(session: str, visitor: str) -> str:
+    """A session's name that no other visitor can give."""
+    return hashlib.sha256(f"{visitor}/{session}".encode()).hexdigest()
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

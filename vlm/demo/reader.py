@@ -1,10 +1,11 @@
-"""Decode images in a separate process, which is killed if one takes too long.
+"""Read uploaded images within limits, in a separate process that is killed if it takes too long.
 
 A hundred kilobytes can keep a decoder busy for an hour, and a thread inside it cannot be stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import pickle
@@ -12,21 +13,88 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
+from time import monotonic
 from typing import IO, cast
 
+from PIL import Image, UnidentifiedImageError
+
 import vlm
-from vlm.demo.photo import Photo, read_photo
-from vlm.image.load import ImageError
+from vlm.image.kinds import format_of, kind_of
+from vlm.image.load import FORMATS, ImageError, read_image
 from vlm.image.rgb import WhiteLevel
 
+MAX_BYTES = 10_000_000
+MAX_PIXELS = 40_000_000
+"""More is refused before decoding: a few kilobytes can hold gigabytes."""
 READ_SECONDS = 15.0
 """Twice the time of the slowest sound image of 40 million pixels, a JPEG 2000."""
+DAMAGED = "The image is damaged and cannot be read; choose another."
+
+
+@dataclass(frozen=True)
+class UploadedImage:
+    """An image that was read.
+
+    Attributes:
+        image: upright RGB, in its original size.
+        notes: what a visitor should know about the conversion, one sentence each.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_upload(content: bytes, white_level: WhiteLevel = None) -> UploadedImage:
+    """Read an image file of any kind that Pillow supports.
+
+    Args:
+        content: of the file.
+        white_level: as for `vlm.image.load.load_image`.
+
+    Raises:
+        ImageError: empty, not an image, damaged, or too large in bytes or pixels.
+    """
+    if not content:
+        raise ImageError("The file is empty (0 bytes); choose another image.")
+    if len(content) > MAX_BYTES:
+        raise ImageError(
+            f"The file has {len(content) / 1e6:,.1f} MB; at most {MAX_BYTES // 10**6} MB are read. "
+            f"Scale the image down first.",
+            "oversized",
+        )
+    try:
+        read = read_image(content, white_level, MAX_PIXELS, plug_ins=False)
+    except ImageError as error:
+        raise ImageError(_for_visitors(error, content), error.kind) from error
+    notes = {
+        "It is animated or has several pages; the first of its images is used.": read.animated,
+        "The image has printing colours (CMYK); they were converted.": read.mode == "CMYK",
+        "The image has 16 bits, but uses only the lowest quarter and is dark.": read.narrow,
+    }
+    return UploadedImage(read.image, tuple(note for note, applies in notes.items() if applies))
+
+
+def _for_visitors(error: ImageError, content: bytes) -> str:
+    if error.kind == "oversized":
+        return f"The image is too large: {str(error).removeprefix('image: ')}"
+    kind = kind_of(content)
+    identified = not isinstance(error.__cause__, UnidentifiedImageError)
+    if kind is None and (identified or format_of(content, FORMATS)):
+        return DAMAGED
+    name = "not an image" if kind is None else kind.name
+    return f"This file is {name}, whatever its name says; choose a JPEG, PNG, WebP or GIF image."
 
 
 class Reader:
-    """`read_photo` in another process, for one thread at a time.
+    """`read_upload` in another process, for one thread at a time.
 
     Args:
         seconds: time limit for an image.
@@ -34,98 +102,76 @@ class Reader:
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         self.seconds = seconds
-        self._process = self._started()
         self._ready = self._closed = False
+        self._start()
 
-    def __call__(self, content: bytes, white_level: WhiteLevel = None) -> Photo:
-        """As `read_photo`.
+    def __call__(self, content: bytes, white_level: WhiteLevel = None) -> UploadedImage:
+        """As `read_upload`.
 
         Raises:
-            ImageError: as there, or the image takes too long.
+            ImageError: as there, or reading takes too long.
         """
-        late = False
-
-        def end() -> None:
-            nonlocal late
-            late = True
-            self._process.kill()
-
         if self._process.poll() is not None and not self._closed:  # such as for lack of memory
-            self._renew()
+            self._restart()
         sent, found = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
-        timer = Timer(self.seconds, end)
+        limit = Timer(self.seconds, self._process.kill)
+        started = math.inf
         try:
-            if not self._ready:  # imports take longer than pictures
+            if not self._ready:  # imports take longer than images
                 self._ready = pickle.load(found)
-            timer.start()
+            started = monotonic()
+            limit.start()
             pickle.dump((content, white_level), sent)
             sent.flush()
             result = pickle.load(found)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self._renew()
-            message = "The picture is damaged and cannot be read; choose another."
-            if late:
-                message = (
-                    f"Reading the picture took longer than {self.seconds:g} s; choose another."
-                )
-            raise ImageError(message) from error
+            late = monotonic() - started >= self.seconds
+            self._restart()
+            message = f"Reading the image took longer than {self.seconds:g} s; choose another."
+            raise ImageError(message if late else DAMAGED) from error
         finally:
-            timer.cancel()
+            limit.cancel()
         if isinstance(result, ImageError):
             raise result
-        return cast(Photo, result)
+        return cast(UploadedImage, result)
 
     def close(self) -> None:
         """End the process, even while it reads."""
         self._closed = True
-        self._end()
+        self._restart()
 
-    def _renew(self) -> None:
-        self._end()
-        if not self._closed:
-            self._process, self._ready = self._started(), False
-
-    def _end(self) -> None:
+    def _restart(self) -> None:
         self._process.kill()
         self._process.communicate()
+        if not self._closed:
+            self._start()
 
-    @staticmethod
-    def _started() -> subprocess.Popen[bytes]:
-        here = str(Path(vlm.__file__).parents[1])
-        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+    def _start(self) -> None:
+        code = f"import sys; sys.path.insert(0, {str(Path(vlm.__file__).parents[1])!r}); "
+        code += f"from {__name__} import serve; serve()"
         # -P: nothing is imported from the folder where the demo was started.
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "vlm.demo.reader"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+        command = [sys.executable, "-P", "-c", code]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._ready = False
 
 
-def _serve() -> None:
+def serve() -> None:
     """Read images from standard input until it ends, at the latest with the demo."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the demo handles Ctrl+C
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints
     alarm = getattr(signal, "alarm", lambda seconds: None)  # Windows has none
     result: object = True
-    while True:
-        alarm(0)
-        pickle.dump(result, answers)
-        answers.flush()
-        try:
+    with suppress(BrokenPipeError, EOFError):  # the demo ended
+        while True:
+            alarm(0)
+            pickle.dump(result, answers)
+            answers.flush()
             content, white_level = pickle.load(given)
-        except EOFError:
-            return
-        alarm(2 * math.ceil(READ_SECONDS))  # in case the demo is killed meanwhile
-        try:
-            result = read_photo(content, white_level)
-        except ImageError as error:
-            result = error
-        except BaseException:  # a decoder that panics or runs out of memory
-            result = ImageError("The picture is damaged and cannot be read; choose another.")
-
-
-if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # the demo ended first
-        _serve()
+            alarm(2 * math.ceil(READ_SECONDS))  # in case the demo is killed meanwhile
+            try:
+                result = read_upload(content, white_level)
+            except ImageError as error:
+                result = error
+            except BaseException:  # a decoder that panics or runs out of memory
+                result = ImageError(DAMAGED)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
-from vlm.demo.photo import MAX_BYTES, digest_of
+from vlm.demo.reader import MAX_BYTES, digest_of
 
 KEPT_SECONDS = 3600
 VISITOR_UPLOADS = 32
@@ -81,16 +81,13 @@ class Uploads:
         return hmac.digest(self._key, f"{visitor}/{digest_of(content)}".encode(), "sha256").hex()
 
     def _forget(self, visitor: str) -> None:
+        """Remove what is old or over a limit, the least recently used first."""
         old = monotonic() - KEPT_SECONDS
-        mine = [name for name, upload in self._kept.items() if upload.visitor == visitor]
-        count, size = len(mine), sum(self._kept[name].size for name in mine)
-        for name in mine:
-            if count <= VISITOR_UPLOADS and size <= VISITOR_BYTES:
-                break
-            count, size = count - 1, size - self._kept.pop(name).size
-        total = sum(upload.size for upload in self._kept.values())
-        while self._kept:
-            name, upload = next(iter(self._kept.items()))
-            if total <= ALL_BYTES and upload.used >= old:
-                break
-            total -= self._kept.pop(name).size
+        count = size = total = 0
+        for name, upload in reversed([*self._kept.items()]):
+            if upload.visitor == visitor:
+                count, size = count + 1, size + upload.size
+            over = upload.visitor == visitor and (count > VISITOR_UPLOADS or size > VISITOR_BYTES)
+            total += 0 if over else upload.size
+            if over or total > ALL_BYTES or upload.used < old:
+                del self._kept[name]

@@ -1,4 +1,4 @@
-// The map of reasons: words on top, the photo below. One handler serves all cards, whatever is
+// The map of reasons: words on top, the image below. One handler serves all cards, whatever is
 // drawn anew: `element` is the component that holds the answers.
 const FOR = [232, 93, 4];
 const AGAINST = [29, 111, 220];
@@ -61,8 +61,8 @@ const choose = (box, word) => {
   tint(box, null);
   draw(box, word);
   const { data } = state;
-  if (word < 0) say(box, "The colours show what decided. Choose a word, or a place in the picture.");
-  else if (data.words.length) say(box, `What “${data.texts[word]}” draws from the picture.`);
+  if (word < 0) say(box, "The colours show what decided. Choose a word, or a place in the image.");
+  else if (data.words.length) say(box, `What “${data.texts[word]}” draws from the image.`);
   else say(box, "This method has one map for the whole question.");
 };
 
@@ -85,7 +85,7 @@ const point = (box, cell) => {
 };
 
 const cellAt = (box, event) => {
-  const area = box.querySelector(".vlm-photo").getBoundingClientRect();
+  const area = box.querySelector(".vlm-map").getBoundingClientRect();
   const x = (event.clientX - area.left) / area.width;
   const y = (event.clientY - area.top) / area.height;
   return parts(box).data.boxes.findIndex(
@@ -100,28 +100,17 @@ element.addEventListener("click", (event) => {
   if (!box) return;
   const word = within(event, ".vlm-word");
   if (word) choose(box, Number(word.dataset.word));
-  else if (within(event, ".vlm-photo")) point(box, cellAt(box, event));
+  else if (within(event, ".vlm-map")) point(box, cellAt(box, event));
 });
 
-element.addEventListener("pointerover", (event) => {
+const preview = (show) => (event) => {
   const word = within(event, ".vlm-word");
-  if (word) draw(word.closest(".vlm-reasons"), Number(word.dataset.word));
-});
+  const box = word && word.closest(".vlm-reasons");
+  if (box) draw(box, show ? Number(word.dataset.word) : parts(box).pinned);
+};
 
-element.addEventListener("pointerout", (event) => {
-  const word = within(event, ".vlm-word");
-  if (word) draw(word.closest(".vlm-reasons"), parts(word.closest(".vlm-reasons")).pinned);
-});
-
-element.addEventListener("focusin", (event) => {
-  const word = within(event, ".vlm-word");
-  if (word) draw(word.closest(".vlm-reasons"), Number(word.dataset.word));
-});
-
-element.addEventListener("focusout", (event) => {
-  const word = within(event, ".vlm-word");
-  if (word) draw(word.closest(".vlm-reasons"), parts(word.closest(".vlm-reasons")).pinned);
-});
+for (const kind of ["pointerover", "focusin"]) element.addEventListener(kind, preview(true));
+for (const kind of ["pointerout", "focusout"]) element.addEventListener(kind, preview(false));
 
 element.addEventListener("keydown", (event) => {
   const box = within(event, ".vlm-reasons");
@@ -130,7 +119,7 @@ element.addEventListener("keydown", (event) => {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const step = steps[event.key];
   const { data, cell } = parts(box);
-  if (!step || !within(event, ".vlm-photo")) return;
+  if (!step || !within(event, ".vlm-map")) return;
   event.preventDefault();
   const [rows, columns] = data.grid || [1, data.boxes.length];
   const row = cell < 0 ? Math.floor(rows / 2) : Math.floor(cell / columns) + step[1];

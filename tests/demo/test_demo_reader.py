@@ -8,8 +8,8 @@ import pytest
 from demo_server import bomb, file_of
 from PIL import Image
 
-from vlm.demo import photo
-from vlm.demo.photo import read_photo
+from vlm.demo import reader
+from vlm.demo.reader import read_upload
 from vlm.image.load import ImageError
 
 RED = Image.new("RGB", (13, 7), (255, 0, 0))
@@ -22,16 +22,16 @@ RED = Image.new("RGB", (13, 7), (255, 0, 0))
         (b"%PDF-1.7 and more", "a PDF document"),
         (b"<html>", "a web page"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
-        (b"some words", "not a picture"),
+        (b"some words", "not an image"),
         (file_of(Image.effect_noise((40, 40), 99))[:300], "damaged"),
-        (b"x" * (photo.MAX_BYTES + 1), "10.0 MB"),
+        (b"x" * (reader.MAX_BYTES + 1), "10.0 MB"),
         (file_of(Image.new("1", (8_000, 6_000))), "8,000 x 6,000 pixels"),
     ],
     ids=["nothing", "pdf", "html", "svg", "text", "cut", "bytes", "pixels"],
 )
 def test_a_bad_file_gets_a_sentence(content: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        read_photo(content)
+        read_upload(content)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
@@ -39,7 +39,7 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match="pixels than are read"):
-            read_photo(content)
+            read_upload(content)
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -48,19 +48,19 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
 def test_animations_give_their_first_frame() -> None:
     blue = Image.new("RGB", RED.size, (0, 0, 255))
     content = file_of(RED, "GIF", save_all=True, append_images=[blue, blue.rotate(90)])
-    read = read_photo(content)
+    read = read_upload(content)
     assert read.image.getpixel((3, 3)) == (255, 0, 0)
     assert "first of its" in read.notes[0]
 
 
 def test_printing_colours_are_converted() -> None:
-    read = read_photo(file_of(RED.convert("CMYK"), "JPEG", quality=95))
+    read = read_upload(file_of(RED.convert("CMYK"), "JPEG", quality=95))
     red, green, blue = read.image.getpixel((3, 3))
     assert red > 200 > 60 > max(green, blue)
     assert "CMYK" in read.notes[0]
 
 
-def test_an_ordinary_picture_needs_no_note() -> None:
-    read = read_photo(file_of(RED))
+def test_an_ordinary_image_needs_no_note() -> None:
+    read = read_upload(file_of(RED))
     assert read.image.size == (13, 7)
     assert read.notes == ()
