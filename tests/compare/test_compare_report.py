@@ -46,6 +46,7 @@ def config(name: str) -> dict[str, Any]:
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.003}},
         },
         "dataset": {"class_path": "vlm.datasets.EasyVQA", "init_args": {}},
+        "data": {},
         "trainer": {"max_epochs": 5},
         "run": {},
     }

@@ -104,7 +104,7 @@ def test_a_disk_that_is_too_small(
 
 def test_a_folder_that_is_a_file(images: list[str], tmp_path: Path) -> None:
     (tmp_path / "features").write_text("notes")
-    with pytest.raises(DataError, match=r"data\.pictures\.features: .*could not be written"):
+    with pytest.raises(DataError, match=r"data\.images\.features: .*could not be written"):
         store(tmp_path / "features", images, Counting())
 
 

@@ -66,7 +66,7 @@ def test_this_machine_has_some() -> None:
     [
         (
             True,
-            r"^data\.pictures\.in_memory: got true, and the 9 train pictures of 805\.3 MB ",
+            r"^data\.images\.in_memory: got true, and the 9 train pictures of 805\.3 MB ",
         ),
         (
             False,

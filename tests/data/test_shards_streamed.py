@@ -119,7 +119,7 @@ def test_each_process_fetches_each_shard_once_an_epoch(
         server.asked.clear()
         for path in kept():  # each on a machine of its own
             path.unlink()
-        for row in order(images.shards_of(images), rank=rank, world=world):
+        for row in order(pictures.shards_of(images), rank=rank, world=world):
             assert pictures(images[row].as_py()) == f"{row} ".encode() * 100
             assert sum(path.stat().st_size for path in kept()) <= (SHARDS_MIXED + 2) * SIZE
         assert set(server.shards.values()) == {1}
@@ -266,5 +266,5 @@ def test_other_file_systems(
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed, not missing")
 def test_an_address_whose_package_is_not_installed() -> None:
-    with pytest.raises(DataError, match=r"data\.pictures\.shards\.path: s3://nowhere: .*s3fs"):
+    with pytest.raises(DataError, match=r"data\.images\.shards\.path: s3://nowhere: .*s3fs"):
         Shards("s3://nowhere").open()

@@ -12,6 +12,7 @@ from PIL import Image
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
+from vlm.data import VQADataModule
 from vlm.data.images.sources import ImageOptions
 from vlm.data.images.unreadable import without_unreadable
 from vlm.datasets import EasyVQA
@@ -59,7 +60,7 @@ def test_the_number_and_the_questions_are_said(broken: Path) -> None:
         r"first: Question 'train-12': .*4\.png: there is no such file"
     )
     with pytest.warns(UserWarning, match=wanted):
-        whole = without_unreadable(table, data.open_images, "train", 2)
+        whole = without_unreadable(table, VQADataModule(data).open_images, "train", 2)
     assert whole.num_rows == 30
     assert not {"4.png", "7.png"} & {Path(path).name for path in whole["image"].to_pylist()}
 
@@ -71,14 +72,14 @@ def test_one_more_than_allowed_is_an_error(broken: Path) -> None:
     with pytest.raises(
         DataError, match=r"skip_unreadable: got 1, and more train pictures .*4\.png"
     ):
-        without_unreadable(table, data.open_images, "train", 1)
+        without_unreadable(table, VQADataModule(data).open_images, "train", 1)
 
 
 def test_with_none_broken_the_table_stays(data: Path) -> None:
     made = EasyVQA(root=data)
     table = made.read("train")
     assert table is not None
-    assert without_unreadable(table, made.open_images, "train", 5) is table
+    assert without_unreadable(table, VQADataModule(made).open_images, "train", 5) is table
 
 
 def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +107,7 @@ def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
 
 
 def test_a_number_below_none() -> None:
-    with pytest.raises(ValueError, match=r"pictures\.skip_unreadable: got -1; wanted 0 or more"):
+    with pytest.raises(ValueError, match=r"images\.skip_unreadable: got -1; wanted 0 or more"):
         ImageOptions(skip_unreadable=-1)
 
 
