@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -22,8 +23,10 @@ ROOT = Path(vlm.__file__).parent
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Gradio leaves event loops open
 @pytest.mark.parametrize("name", CHECKS)
-def test_every_private_part_is_there(name: str) -> None:
+def test_every_private_part_is_there_and_no_random_number_is_drawn(name: str) -> None:
+    before = torch.get_rng_state()
     CHECKS[name]()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_part_that_is_gone_names_library_and_versions(monkeypatch: pytest.MonkeyPatch) -> None:
