@@ -300,7 +300,7 @@ def main() -> None:
         print(json.dumps(measure(given.one, given.folder, given.start)))
         return
     if given.repeats < 1 or min(given.questions) < 1:
-        parser.error("--repeats and --questions: wanted 1 or more")
+        parser.error("--repeats and --questions: expected 1 or more")
     kinds = [kind for kind in KINDS if kind != "datasets" or find_spec("datasets")]
     lines = [f"| {HEADINGS} |", "|---|---|---:|---:|---:|---:|---:|"]
     with tempfile.TemporaryDirectory(prefix="vlm-benchmark-") as parent:

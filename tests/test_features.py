@@ -185,17 +185,17 @@ def test_features_pass_unchanged(features: Features) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokens": torch.zeros(B, D)}, r"image.tokens: got shape \(3, 7\); wanted three dim"),
-        ({"mask": torch.ones(B, N)}, r"image.mask: got dtype torch.float32; wanted torch.bool"),
+        ({"tokens": torch.zeros(B, D)}, r"image.tokens: got shape \(3, 7\); expected three dim"),
+        ({"mask": torch.ones(B, N)}, r"image.mask: got dtype torch.float32; expected torch.bool"),
         (
             {"mask": torch.ones(B, N, dtype=torch.long)},
             r"image.mask: got dtype torch.int64.*`mask.bool\(\)`",
         ),
         (
             {"mask": torch.ones(B, 2, N, dtype=torch.bool)},
-            r"image.mask: got shape \(3, 2, 5\); wanted \(3, 5\)",
+            r"image.mask: got shape \(3, 2, 5\); expected \(3, 5\)",
         ),
-        ({"pooled": torch.zeros(B, D + 1)}, r"image.pooled: got shape \(3, 8\); wanted \(3, 7\)"),
+        ({"pooled": torch.zeros(B, D + 1)}, r"image.pooled: got shape \(3, 8\); expected \(3, 7\)"),
         ({"boxes": torch.zeros(B, N, 2)}, r"image.boxes: got shape \(3, 5, 2\); .*\(3, 5, 4\)"),
     ],
 )
@@ -206,7 +206,7 @@ def test_parts_must_agree(features: Features, change: dict[str, Any], message: s
 
 @pytest.mark.parametrize("shape", [(D,), (B, 2, N, D), ()])
 def test_other_tensors(shape: tuple[int, ...]) -> None:
-    message = rf"text: got a {len(shape)}-D tensor of shape .*wanted pooled vectors \(B, D\)"
+    message = rf"text: got a {len(shape)}-D tensor of shape .*expected pooled vectors \(B, D\)"
     with pytest.raises(ValueError, match=message):
         as_features(torch.zeros(shape), "text")
 
@@ -261,7 +261,9 @@ def test_another_device_is_named() -> None:
 
 @pytest.mark.parametrize("value", [None, [[1.0]], (torch.ones(1, 1, 1),) * 3])
 def test_what_is_no_features_is_named(value: object) -> None:
-    with pytest.raises(ValueError, match=rf"image: got {type(value).__name__}; wanted `Features`"):
+    with pytest.raises(
+        ValueError, match=rf"image: got {type(value).__name__}; expected `Features`"
+    ):
         as_features(value, "image")
 
 

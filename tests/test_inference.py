@@ -101,7 +101,7 @@ def test_ask_gives_no_answer_to_a_question_beyond_the_model(
 
 @pytest.mark.parametrize("question", ["", "   ", None, 3])
 def test_an_empty_question_is_refused(vqa: vlm.VQA, picture: Path, question: object) -> None:
-    with pytest.raises(ValueError, match=r"question 1: got .*; wanted text|pictures for"):
+    with pytest.raises(ValueError, match=r"question 1: got .*; expected text|pictures for"):
         vqa.answer(picture, [question])
 
 
@@ -241,5 +241,5 @@ def test_no_answers_are_not_an_answer(run: Path, top_k: int) -> None:
 
 
 def test_a_question_that_is_none(run: Path) -> None:
-    with pytest.raises(ValueError, match="question: got None; wanted a text or a list of texts"):
+    with pytest.raises(ValueError, match="question: got None; expected a text or a list of texts"):
         vlm.load(run).answer(Image.new("RGB", (8, 8)), None)

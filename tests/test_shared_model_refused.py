@@ -186,7 +186,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a part too few": (model_of(lambda m: m.pop("head")), "expected image_encoder, text_encoder"),
     "a part elsewhere": (
         model_of(lambda m: m.update(head=m["fusion"])),
-        r"head: got Pooled; wanted one of AnswerHead's",
+        r"head: got Pooled; expected one of AnswerHead's",
     ),
     "no part": (model_of(lambda m: m.update(head=3)), "expected a part's class_path"),
     "key": (model_of(lambda m: m["head"].update(hook="x")), "got the unknown keys hook"),

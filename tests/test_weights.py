@@ -53,7 +53,7 @@ class Evil:
 def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": Evil()}, "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth: unreadable; wanted a \.safetensors"):
+    with pytest.raises(ValueError, match=r"a\.pth: unreadable; expected a \.safetensors"):
         read_weights("a.pth")
     assert not Path("evil").exists()
     torch.load("a.pth", weights_only=False)  # it would have worked

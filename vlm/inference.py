@@ -176,17 +176,17 @@ class VQA:
         check_positive(top_k=top_k)
         single = isinstance(question, str)
         if not isinstance(question, Sequence) or isinstance(question, bytes):
-            raise ValueError(f"question: got {question!r:.80}; wanted a text or a list of texts.")
+            raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
         questions = [question] if isinstance(question, str) else list(question)
         several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
         pictures = list(image) if several else [image]  # type: ignore[arg-type]
         if len(pictures) not in (1, len(questions)) or (single and several):
             raise ValueError(
-                f"image: got {len(pictures)} pictures for {len(questions)} questions; wanted one, "
-                f"or one for each question."
+                f"image: got {len(pictures)} pictures for {len(questions)} questions; expected "
+                f"one, or one for each question."
             )
         if several and any(isinstance(picture, Seen) for picture in pictures):
-            raise ValueError("image: got a seen picture in a list; wanted it by itself.")
+            raise ValueError("image: got a seen picture in a list; expected it by itself.")
         questions = [_asked(text, number) for number, text in enumerate(questions, start=1)]
         given = None if choices is None else _checked_choices(choices, single, len(questions))
         answers = self._answer(pictures, questions, top_k, given) if questions else []
@@ -309,7 +309,7 @@ def _asked(text: object, number: int) -> str:
         raise ValueError(f"question {number}: {error}.") from error
     if not cleaned.strip():
         raise ValueError(
-            f"question {number}: got {text!r:.80}; wanted text that asks about the picture."
+            f"question {number}: got {text!r:.80}; expected text that asks about the picture."
         )
     return cleaned
 
@@ -323,10 +323,10 @@ def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[st
         or not isinstance(lists, Sequence)
         or not all(isinstance(given, Sequence) and not isinstance(given, str) for given in lists)
     ):
-        raise ValueError(f"choices: got {choices!r}; wanted {wanted}.")
+        raise ValueError(f"choices: got {choices!r}; expected {wanted}.")
     if len(lists) != questions:
         raise ValueError(
-            f"choices: got {len(lists)} lists for {questions} questions; wanted one for each."
+            f"choices: got {len(lists)} lists for {questions} questions; expected one for each."
         )
     checked = []
     for number, given in enumerate(lists, start=1):

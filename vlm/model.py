@@ -131,12 +131,12 @@ class VQAModel(nn.Module):
         """
         check_parts(config, trust)
         if not isinstance(config, dict) or set(config) != set(PARTS):
-            raise ValueError(f"got {', '.join(config)[:200]!r}; wanted {', '.join(PARTS)}.")
+            raise ValueError(f"got {', '.join(config)[:200]!r}; expected {', '.join(PARTS)}.")
         parts = {name: build(config[name], trust) for name in PARTS}
         for name, base in _BASES.items():
             if not isinstance(parts[name], base):
                 raise ValueError(
-                    f"{name}: got {type(parts[name]).__name__}; wanted one of {base.__name__}'s."
+                    f"{name}: got {type(parts[name]).__name__}; expected one of {base.__name__}'s."
                 )
         return cls(**parts)
 

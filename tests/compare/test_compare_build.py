@@ -131,7 +131,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "width of another kind": (
         {"budget": 9000, "fusions": {"a": CROSS | {"width": "dropout"}}},
-        "fusions.a: width: dropout is 0.0; wanted an argument that is a whole number",
+        "fusions.a: width: dropout is 0.0; expected an argument that is a whole number",
     ),
     "width that is never valid": (
         {

@@ -1,4 +1,4 @@
-"""A plan's mistakes get one line: key, what was found, what was wanted, the nearest name."""
+"""A plan's mistakes get one line: key, what was found, what was expected, the nearest name."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"fusion": {}}, "fusion: there is no such setting; .* Did you mean fusions?"),
-    "base": ({"base": "bas.yaml"}, "base: got 'bas.yaml'; wanted the path"),
-    "no fusions": ({"fusions": {}}, "fusions: missing or empty; wanted at least one"),
-    "fusions": ({"fusions": ["a"]}, r"fusions: got \['a'\]; wanted at least one"),
-    "budget": ({"budget": "100k"}, "budget: got '100k'; wanted a whole number"),
-    "seeds": ({"seeds": 3}, "seeds: got 3; wanted a list of whole numbers"),
-    "seed twice": ({"seeds": [1, 1]}, r"seeds: got \[1, 1\]; wanted each seed once"),
+    "base": ({"base": "bas.yaml"}, "base: got 'bas.yaml'; expected the path"),
+    "no fusions": ({"fusions": {}}, "fusions: missing or empty; expected at least one"),
+    "fusions": ({"fusions": ["a"]}, r"fusions: got \['a'\]; expected at least one"),
+    "budget": ({"budget": "100k"}, "budget: got '100k'; expected a whole number"),
+    "seeds": ({"seeds": 3}, "seeds: got 3; expected a list of whole numbers"),
+    "seed twice": ({"seeds": [1, 1]}, r"seeds: got \[1, 1\]; expected each seed once"),
     "control": ({"controls": ["image_shufled"]}, "controls: .*Did you mean image_shuffled?"),
     "no width": ({"budget": 10}, "fusions.cross.width: missing; the budget needs"),
     "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: the comparison sets run"),
@@ -58,12 +58,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"overrides": {"dataset.init_args.seed": 1}},
         "overrides.dataset.init_args.seed: the comparison sets dataset.seed itself",
     ),
-    "entry": ({"fusions": {"a": 3}}, "fusions.a: got 3; wanted a class path, or class_path"),
+    "entry": ({"fusions": {"a": 3}}, "fusions.a: got 3; expected a class path, or class_path"),
     "entry's key": (
         {"fusions": {"a": {"class_path": "x", "int_args": {}}}},
         "fusions.a.int_args: .* Did you mean init_args?",
     ),
-    "name": ({"fusions": {"a/b": "x"}}, "fusions.a/b: wanted a name of letters"),
+    "name": ({"fusions": {"a/b": "x"}}, "fusions.a/b: expected a name of letters"),
     "name of a control": ({"fusions": {"image_only": "x"}}, "that is no control's"),
 }
 

@@ -110,7 +110,7 @@ class WithBoxes(GoodFusion):
 class NoPlainTensors(GoodFusion):
     def fuse(self, image: Features, text: Features) -> Features:
         if image.boxes is None and not image.tokens.requires_grad:
-            raise RuntimeError("boxes wanted")
+            raise RuntimeError("boxes expected")
         return super().fuse(image, text)
 
 
@@ -212,7 +212,7 @@ class MaskBesideIsIgnored(GoodFusion):
         (FloatMask, "result.mask: got dtype torch.float32"),
         (SwappedMask, "masks concatenated, no boxes. The mask is another"),
         (WithBoxes, "masks concatenated, no boxes. There are boxes"),
-        (NoPlainTensors, r"plain tensors are welcome .*given \(B, D\).*boxes wanted"),
+        (NoPlainTensors, r"plain tensors are welcome .*given \(B, D\).*boxes expected"),
         (WrongOrientation, r"maps are \(B, H, words, patches\).*Shape \(5, 1, 11, 7\)"),
         (PaddedWordsAttend, "maps are zero in the padding .*map 'attention'"),
         (DiffersRecording, "recording attention leaves the result as it is"),

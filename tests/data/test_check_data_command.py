@@ -61,7 +61,7 @@ def test_the_command(
         ("--limit=0", "--limit: got 0"),
         (
             "--dataset.validation_share=2",
-            "validation_share: got 2.0; wanted a share between 0 and 1",
+            "validation_share: got 2.0; expected a share between 0 and 1",
         ),
     ):
         code, said = run(wrong)

@@ -82,11 +82,11 @@ def test_easy_vqa_offers_its_thirteen_answers(data: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["red"], r"got the choices \['red'\]; wanted two at least"),
+        (["red"], r"got the choices \['red'\]; expected two at least"),
         (["red", "green", "red"], "the choice 'red' stands there twice"),
         (["red", " "], "in which a choice is empty"),
         ("red", "got 'red'; expected a list of choices"),
-        (["red", ["green"]], "got the choice|wanted a text"),
+        (["red", ["green"]], "got the choice|expected a text"),
     ],
 )
 def test_a_wrong_list_names_file_and_line(
@@ -187,7 +187,7 @@ def test_check_data_knows_what_the_head_needs(
     code, said = run()
     assert code == 1
     assert "error: wrong choices (1)" in said
-    assert "line 4, column 'choices' (id '4'): got the choices ['yes']; wanted two" in said
+    assert "line 4, column 'choices' (id '4'): got the choices ['yes']; expected two" in said
 
 
 def test_check_data_counts_what_it_does_not_list(

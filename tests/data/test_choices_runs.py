@@ -127,13 +127,13 @@ def test_choices_that_are_the_same_to_the_model_are_warned_of(own: Path) -> None
     ("question", "choices", "message"),
     [
         ("what?", None, "choices: got none, and this model picks from candidates"),
-        ("what?", "red", "choices: got 'red'; wanted a list of texts"),
-        ("what?", ["red"], r"choices of question 1: got the choices \['red'\]; wanted two"),
+        ("what?", "red", "choices: got 'red'; expected a list of texts"),
+        ("what?", ["red"], r"choices of question 1: got the choices \['red'\]; expected two"),
         ("what?", ["red", ""], "choices of question 1: got an empty choice"),
         ("what?", ["red", "red"], "choices of question 1: the choice 'red' stands there twice"),
-        ("what?", ["red", None], "choices of question 1: got the choice None; wanted texts"),
+        ("what?", ["red", None], "choices of question 1: got the choice None; expected texts"),
         (["a?", "b?"], [["red", "blue"]], "choices: got 1 lists for 2 questions"),
-        (["a?", "b?"], ["red", "blue"], "choices: got .* wanted such a list for each question"),
+        (["a?", "b?"], ["red", "blue"], "choices: got .* expected such a list for each question"),
         (["a?"], [["red"]], "choices of question 1: got the choices"),
     ],
 )

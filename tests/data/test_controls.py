@@ -104,5 +104,5 @@ def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
 
 
 def test_an_unknown_control(data: Path) -> None:
-    with pytest.raises(ValueError, match="control: got 'blind'; wanted one of question_only"):
+    with pytest.raises(ValueError, match="control: got 'blind'; expected one of question_only"):
         VQADataModule(EasyVQA(root=data), control="blind")

@@ -77,7 +77,7 @@ def test_vocabularies_come_from_the_training_part_alone(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_folder_is_named(split: str, tmp_path: Path) -> None:
-    wanted = rf"nosuch/{split}/questions\.json: there is no such file; wanted easy-VQA's layout"
+    wanted = rf"nosuch/{split}/questions\.json: there is no such file; expected easy-VQA's layout"
     with pytest.raises(FileNotFoundError, match=wanted):
         read_easy_vqa(split, tmp_path / "nosuch")
 
@@ -87,7 +87,7 @@ def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train/questions.json").write_text(content)
     with pytest.raises(
-        ValueError, match=r"train/questions\.json: wanted a JSON list of \[question"
+        ValueError, match=r"train/questions\.json: expected a JSON list of \[question"
     ):
         read_easy_vqa("train", tmp_path)
 

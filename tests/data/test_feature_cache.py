@@ -187,7 +187,9 @@ def test_an_encoder_gives_its_own_features_back() -> None:
     encoder = Counting()
     own = Features(torch.rand(3, 64, 12), torch.ones(3, 64, dtype=torch.bool), torch.rand(3, 12))
     assert encoder(own) is own
-    with pytest.raises(ValueError, match=r"features of shape \(3, 63, 12\); wanted \(B, 64, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"features of shape \(3, 63, 12\); expected \(B, 64, 12\)"
+    ):
         encoder(own._replace(tokens=own.tokens[:, 1:]))
 
 

@@ -89,7 +89,7 @@ def test_a_line_that_others_follow_is_not_said_to_be_cut(tmp_path: Path) -> None
 @pytest.mark.parametrize(("line", "what"), [("[1]", r"\[1\]"), ("3", "3"), ('"x"', "x")])
 def test_a_line_is_an_object(line: str, what: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n' + line)
-    with pytest.raises(DataError, match=rf"line 2, byte 9: got '{what}'; wanted an object"):
+    with pytest.raises(DataError, match=rf"line 2, byte 9: got '{what}'; expected an object"):
         list(read_json_lines(tmp_path / "a.jsonl"))
 
 
@@ -117,7 +117,7 @@ def test_a_cut_archive_says_so(read, tmp_path: Path) -> None:
 def test_missing_files_and_folders_are_named(read, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nosuch: there is no such file"):
         read(tmp_path / "nosuch")
-    with pytest.raises(DataError, match="this is a folder; wanted a file"):
+    with pytest.raises(DataError, match="this is a folder; expected a file"):
         read(tmp_path)
 
 

@@ -16,7 +16,7 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         ("yes", ["yes"]),
         ("  two words ", ["two words"]),
@@ -73,20 +73,20 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
         (["yes", float("inf")], "got inf; expected a text"),
         (["yes", None], "in which an answer is empty"),
         (["yes", " "], "in which an answer is empty"),
-        (["yes", ["no"]], r"got \['no'\]; wanted a text"),
-        ([{"answer": "yes"}, "no"], "got {'answer': 'yes'}; wanted a text"),
-        ([{"text": "yes"}], "got {'text': 'yes'}; wanted objects with an answer"),
+        (["yes", ["no"]], r"got \['no'\]; expected a text"),
+        ([{"answer": "yes"}, "no"], "got {'answer': 'yes'}; expected a text"),
+        ([{"text": "yes"}], "got {'text': 'yes'}; expected objects with an answer"),
         ([{"answer": ""}], "an answer is empty"),
-        ({"yes": -1}, "got -1 for 'yes'; wanted a count, or a share"),
-        ({"yes": "many"}, "got 'many' for 'yes'; wanted a count, or a share"),
+        ({"yes": -1}, "got -1 for 'yes'; expected a count, or a share"),
+        ({"yes": "many"}, "got 'many' for 'yes'; expected a count, or a share"),
         ({"yes": True}, "got True for 'yes'"),
         ({"yes": float("nan")}, "got nan for 'yes'"),
-        ({"yes": float("inf")}, "counts that sum to inf; wanted at most 1,000"),
-        ({"yes": 10**9}, r"counts that sum to 1e\+09; wanted at most 1,000"),
+        ({"yes": float("inf")}, "counts that sum to inf; expected at most 1,000"),
+        ({"yes": 10**9}, r"counts that sum to 1e\+09; expected at most 1,000"),
         ({"yes": 1, "no": False}, "got False for 'no'"),
         (
             [{"answer": "yes", "count": "3"}, {"answer": "no", "count": "1"}],
-            "got '3' for 'yes'; wanted a count, or a share, as a number",
+            "got '3' for 'yes'; expected a count, or a share, as a number",
         ),
         (
             [{"answer": "yes", "count": 3}, {"answer": "no", "count": 0}],
@@ -109,7 +109,10 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
         ),
         ([{"answer": "a", "confidence": "90 %"}], "got the confidence '90 %' for 'a'"),
         ([{"answer": "a", "answer_confidence": 0.9}] * 3, "sum to 2.7; .*leave it out"),
-        ({"a": 0.5}, "sum to 0.5; wanted whole counts, or shares of the annotators that sum to 1"),
+        (
+            {"a": 0.5},
+            "sum to 0.5; expected whole counts, or shares of the annotators that sum to 1",
+        ),
         ({"a": 0.96, "b": 0.04}, "the share 0.04 for 'b'; .*less than one: leave it out"),
         ("\ud83d", r"no valid Unicode"),
     ],
@@ -120,7 +123,7 @@ def test_other_forms_are_refused(value: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "wanted"),
+    ("cell", "expected"),
     [
         ("yes", ["yes"]),
         ("yes|no| yes", ["yes", "no", "yes"]),

@@ -257,7 +257,7 @@ def test_one_hugging_face_split_is_cut_by_image(datasets: Any, tmp_path: Path) -
 def test_a_hugging_face_set_without_the_split_is_named(datasets: Any, tmp_path: Path) -> None:
     whole = hugging_face(datasets)
     datasets.DatasetDict({"a": whole, "b": whole}).save_to_disk(tmp_path / "hf")
-    with pytest.raises(DataError, match="has the splits a, b; wanted one named 'train'"):
+    with pytest.raises(DataError, match="has the splits a, b; expected one named 'train'"):
         CustomDataset(str(tmp_path / "hf")).table("train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: cannot be loaded by Hugging Face datasets: "):

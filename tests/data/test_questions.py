@@ -31,10 +31,10 @@ def table_of(images: list[str]) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"question": ""}, "got the question ''; wanted some text"),
-        ({"question": " \t\n"}, "got the question .*; wanted some text"),
-        ({"question": None}, "got the question None; wanted some text"),
-        ({"question": 3}, "got the question 3; wanted some text"),
+        ({"question": ""}, "got the question ''; expected some text"),
+        ({"question": " \t\n"}, "got the question .*; expected some text"),
+        ({"question": None}, "got the question None; expected some text"),
+        ({"question": 3}, "got the question 3; expected some text"),
         ({"image": ""}, "image is missing or empty"),
         ({"image": None}, "image is missing or empty"),
         ({"answers": []}, "the list of answers is empty; leave it out if unknown"),
@@ -106,7 +106,7 @@ def test_the_cut_is_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_a_share_out_of_range_is_named(share: float) -> None:
-    with pytest.raises(ValueError, match=rf"validation_share: got {share}; wanted a share"):
+    with pytest.raises(ValueError, match=rf"validation_share: got {share}; expected a share"):
         split_by_image(table_of(IMAGES), share, 0)
 
 

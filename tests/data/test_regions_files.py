@@ -104,12 +104,12 @@ LAST = tsv_line(2, *detect(2, count=4))
     ("line", "message"),
     [
         (LAST[: len(LAST) // 2], r"features: got [\d,]+ letters of base64"),
-        (LAST[:30], "got 5 fields between tabs; wanted 6: image_id, image_w"),
-        (LAST[:9], r"got \d fields between tabs; wanted 6"),
+        (LAST[:30], "got 5 fields between tabs; expected 6: image_id, image_w"),
+        (LAST[:9], r"got \d fields between tabs; expected 6"),
         (tsv_line(2, *detect(2), num_boxes=0), "num_boxes: got 0"),
-        (tsv_line(2, *detect(2), num_boxes=7), "boxes: wanted 7 x 4 numbers"),
-        (tsv_line(2, *detect(2), image_w="wide"), "wanted an id and the whole numbers image_w"),
-        (tsv_line(2, detect(2)[0][:, :-1], detect(2)[1]), "features 12 wide; wanted 13 as in"),
+        (tsv_line(2, *detect(2), num_boxes=7), "boxes: expected 7 x 4 numbers"),
+        (tsv_line(2, *detect(2), image_w="wide"), "expected an id and the whole numbers image_w"),
+        (tsv_line(2, detect(2)[0][:, :-1], detect(2)[1]), "features 12 wide; expected 13 as in"),
         (b"\n", "got 1 fields"),
     ],
 )
@@ -146,7 +146,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     one = write_npz(tmp_path / "a.npz", *detect(1))
     for given, message in {
         str(tmp_path / "no"): "there is no such folder or file",
-        str(one): "wanted the folder it lies in",
+        str(one): "expected the folder it lies in",
         str(tmp_path / "empty.tsv"): "the file is empty",
     }.items():
         with pytest.raises(DataError, match=message):
@@ -202,5 +202,5 @@ def test_a_store_pads_and_names_the_question(tmp_path: Path, cached: bool) -> No
     with pytest.raises(ImageError, match=r"Question 'q7': 3\.jpg: no features of it"):
         store.read(["2.jpg", "3.jpg"], ["b", "q7"])
     wide = RegionStore(RegionTransform(17), RegionFiles(tmp_path))
-    with pytest.raises(ImageError, match=r"Question 'b': .*2\.npz: features 13 wide; wanted 17"):
+    with pytest.raises(ImageError, match=r"Question 'b': .*2\.npz: features 13 wide; expected 17"):
         wide.read(["2.jpg"], ["b"])

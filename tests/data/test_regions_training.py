@@ -137,7 +137,7 @@ def test_model_and_data_that_do_not_agree(
     pictures = [option for option in given if "image_encoder" not in option]
     assert "the image encoder reads pictures" in failed(capsys, pictures)
     wide = [*given, "--model.image_encoder.init_args.dim=2048"]
-    assert "features 13 wide; wanted 2048" in failed(capsys, wide)
+    assert "features 13 wide; expected 2048" in failed(capsys, wide)
 
 
 def test_a_missing_picture_ends_it_before_the_training(

@@ -77,8 +77,8 @@ def test_another_size_than_the_published_is_said(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": 3}, "question 2: got 3 for 'answer'; wanted a text"),
-        ({"program": []}, "question 2: got None; wanted an object with function"),
+        ({"answer": 3}, "question 2: got 3 for 'answer'; expected a text"),
+        ({"program": []}, "question 2: got None; expected an object with function"),
         ({"image_filename": None}, "question 2: got None for 'image_filename'"),
         ({"question_index": 0}, r"question 2 \(id '0'\): the id stands at question 1 already"),
     ],

@@ -53,7 +53,7 @@ def test_another_size_than_the_published_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"types": ["0", "4", "0"]}, "line 2 of each file: got .* the type '4'; wanted"),
+        ({"types": ["0", "4", "0"]}, "line 2 of each file: got .* the type '4'; expected"),
         ({"img_ids": ["1", "2", "x"]}, "line 3 of each file: got .* the image id 'x'"),
         ({"answers": ["", "a", "b"]}, "line 1 of each file: got the answer ''"),
         ({"answers": ["a", "b"]}, "questions.txt 3, answers.txt 2, img_ids.txt 3, types.txt 3"),

@@ -178,13 +178,16 @@ def test_distribution_by_hand() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"imageId": 3}, "question '013': got 3 for 'imageId'; wanted a text"),
-        ({"answer": None}, "question '013': got None for 'answer'; wanted a text"),
-        ({"types": None}, "question '013': got None for 'types'; wanted an object"),
-        ({"isBalanced": "yes"}, "question '013': got 'yes' for 'isBalanced'; wanted true or false"),
+        ({"imageId": 3}, "question '013': got 3 for 'imageId'; expected a text"),
+        ({"answer": None}, "question '013': got None for 'answer'; expected a text"),
+        ({"types": None}, "question '013': got None for 'types'; expected an object"),
+        (
+            {"isBalanced": "yes"},
+            "question '013': got 'yes' for 'isBalanced'; expected true or false",
+        ),
         ({"entailed": ["010", 3]}, "question '013': got 3 in a list of its ids or answers"),
-        ({"groups": {"global": 3}}, "question '013': got 3 for 'global'; wanted a text or null"),
-        ({"question": " "}, r"question 4 \(id '013'\): got the question ' '; wanted some text"),
+        ({"groups": {"global": 3}}, "question '013': got 3 for 'global'; expected a text or null"),
+        ({"question": " "}, r"question 4 \(id '013'\): got the question ' '; expected some text"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], message: str, root: Path) -> None:
@@ -205,7 +208,7 @@ def test_a_missing_file_says_where_to_get_it(root: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"val_balanced.*cs\.stanford\.edu/people/dorarad"):
         GQA(root).table("validation")
     save(root / "questions1.2/val_balanced_questions.json", [])
-    with pytest.raises(ValueError, match=r"wanted an object with a question for each id"):
+    with pytest.raises(ValueError, match=r"expected an object with a question for each id"):
         GQA(root).table("validation")
 
 

@@ -70,9 +70,9 @@ def test_consistency_wants_a_whole_presentation(root: Path) -> None:
     ("change", "message"),
     [
         ({"label": "maybe"}, "got the label 'maybe'"),
-        ({"identifier": "7"}, "and identifier '7'; wanted true or false, and two numbers"),
-        ({"sentence": None}, "got None for 'sentence'; wanted a text"),
-        ({"sentence": ""}, "got the question ''; wanted some text"),
+        ({"identifier": "7"}, "and identifier '7'; expected true or false, and two numbers"),
+        ({"sentence": None}, "got None for 'sentence'; expected a text"),
+        ({"sentence": ""}, "got the question ''; expected some text"),
         ({"identifier": "7-0"}, "the id stands at .*line 1 already"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_missing_part_is_named(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": None}, "question 1: got None for 'answer'; wanted a text"),
+        ({"answer": None}, "question 1: got None for 'answer'; expected a text"),
         ({"image": {"bytes": None, "path": "a.jpg"}}, "row 1: the image has no bytes"),
         ({"question": " "}, r"row 1 \(id 'validation-0'\): got the question ' '"),
     ],

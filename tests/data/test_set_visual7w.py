@@ -68,9 +68,9 @@ def test_another_size_than_the_published_is_said(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"multiple_choices": ["A cat.", "A dog."]}, "question 2: got the answer 'A cat.' and"),
-        ({"multiple_choices": ["A dog.", 3]}, "question 2: got the answer .* wanted other texts"),
-        ({"answer": 3}, "question 'image 1, pair 2': got 3 for 'answer'; wanted a text"),
-        ({"question": ""}, "image 1 .*got the question ''; wanted some text"),
+        ({"multiple_choices": ["A dog.", 3]}, "question 2: got the answer .* expected other texts"),
+        ({"answer": 3}, "question 'image 1, pair 2': got 3 for 'answer'; expected a text"),
+        ({"question": ""}, "image 1 .*got the question ''; expected some text"),
         ({"qa_id": 1}, r"image 1 \(id '1'\): the id stands at .* already"),
     ],
 )

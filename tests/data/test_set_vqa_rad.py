@@ -71,8 +71,8 @@ def test_rad_validates_on_other_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answer": None}, "question 2: got None for 'answer'; wanted a text or a whole number"),
-        ({"phrase_type": 1}, "question 2: got 1 for 'phrase_type'; wanted a text"),
+        ({"answer": None}, "question 2: got None for 'answer'; expected a text or a whole number"),
+        ({"phrase_type": 1}, "question 2: got 1 for 'phrase_type'; expected a text"),
         ({"question": " "}, r"question 2 \(id '3'\): got the question ''"),
         ({"answer": "", "answer_type": None}, "question 2: got None for 'answer_type'"),
         ({"qid": "1"}, r"question 2 \(id '1'\): the id stands at .*question 1 already"),

@@ -81,7 +81,9 @@ def test_check_data_reads_the_shards(
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 1
-    assert "wanted a folder of shards that `vlm shard` wrote to the end" in capsys.readouterr().out
+    assert (
+        "expected a folder of shards that `vlm shard` wrote to the end" in capsys.readouterr().out
+    )
 
 
 def test_what_was_written_is_said(

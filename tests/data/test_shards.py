@@ -125,7 +125,9 @@ def test_an_interrupted_writing_goes_on(images: pa.Array, tmp_path: Path) -> Non
     for name in left:
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
     kept = {name: (broken / name).stat().st_mtime_ns for name in left}
-    with pytest.raises(DataError, match="wanted a folder of shards that `vlm shard` wrote to the"):
+    with pytest.raises(
+        DataError, match="expected a folder of shards that `vlm shard` wrote to the"
+    ):
         Shards(str(broken)).open()
 
     tars = len(list(broken.glob("*.tar")))
@@ -191,7 +193,9 @@ def test_a_shard_that_changes_later_is_noticed(images: pa.Array, shards: Path) -
     content = bytearray(first.read_bytes())
     content[600] ^= 1
     first.write_bytes(content)
-    with pytest.raises(ImageError, match=r"damaged in .*shard-000000\.tar: wanted .* at byte 512"):
+    with pytest.raises(
+        ImageError, match=r"damaged in .*shard-000000\.tar: expected .* at byte 512"
+    ):
         pictures(image)
     first.unlink()
     with pytest.raises(ImageError, match=r"000000\.tar: there is no such file") as error:

@@ -68,7 +68,9 @@ def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> N
         write_shards(other, tmp_path / "s", 1)
     for row, name in enumerate(names[:-1]):  # and in the last, whose bytes alone differ
         Path(other[row].as_py()).write_bytes(f"one {name}".encode())
-    with pytest.raises(DataError, match=r"two/6\.bmp: .* in .*/shard-000006\.tar; wanted the same"):
+    with pytest.raises(
+        DataError, match=r"two/6\.bmp: .* in .*/shard-000006\.tar; expected the same"
+    ):
         write_shards(other, tmp_path / "s", 10**6)
 
 

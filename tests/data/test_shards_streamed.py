@@ -233,7 +233,9 @@ def test_new_shards_under_the_old_address(server: Server, images: pa.Array, tmp_
 
 
 def test_a_cache_too_small_is_said_at_the_start(server: Server) -> None:
-    with pytest.raises(DataError, match=r"cache_gb: got .*wanted 0\.000512 or more.*8 shards are"):
+    with pytest.raises(
+        DataError, match=r"cache_gb: got .*expected 0\.000512 or more.*8 shards are"
+    ):
         open_shards(server, SHARDS_MIXED + 1)
 
 

@@ -107,7 +107,7 @@ def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
 
 
 def test_a_number_below_none() -> None:
-    with pytest.raises(ValueError, match=r"images\.skip_unreadable: got -1; wanted 0 or more"):
+    with pytest.raises(ValueError, match=r"images\.skip_unreadable: got -1; expected 0 or more"):
         ImageOptions(skip_unreadable=-1)
 
 

@@ -113,13 +113,13 @@ def put(name: str, value: Any) -> Callable[[list[Any]], None]:
     [
         (
             drop("question_id"),
-            "question 3: got nothing for 'question_id'; wanted a text or a whole",
+            "question 3: got nothing for 'question_id'; expected a text or a whole",
         ),
-        (lambda rows: rows.insert(2, "red?"), "question 3: got 'red?'; wanted an object with"),
-        (drop("image_id"), "question 101000: got nothing for 'image_id'; wanted a whole number"),
-        (put("image_id", "5"), "question 101000: got '5' for 'image_id'; wanted a whole number"),
-        (put("question", None), "question 3: got None for 'question'; wanted a text"),
-        (put("question", "  "), "got the question '  '; wanted some text"),
+        (lambda rows: rows.insert(2, "red?"), "question 3: got 'red?'; expected an object with"),
+        (drop("image_id"), "question 101000: got nothing for 'image_id'; expected a whole number"),
+        (put("image_id", "5"), "question 101000: got '5' for 'image_id'; expected a whole number"),
+        (put("question", None), "question 3: got None for 'question'; expected a text"),
+        (put("question", "  "), "got the question '  '; expected some text"),
         (put("question_id", 100000), "without a question"),
     ],
 )
@@ -131,10 +131,10 @@ def test_a_bad_question_is_named(edit: Callable, message: str, root: Path) -> No
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (drop("answers"), "question 3: got nothing for 'answers'; wanted a list"),
+        (drop("answers"), "question 3: got nothing for 'answers'; expected a list"),
         (put("answers", []), "the list of answers is empty"),
-        (put("answers", [{"text": "red"}]), "question 107001: wanted a list of objects with"),
-        (put("answers", [{"answer": 7}]), "question 107001: wanted a list of objects with"),
+        (put("answers", [{"text": "red"}]), "question 107001: expected a list of objects with"),
+        (put("answers", [{"answer": 7}]), "question 107001: expected a list of objects with"),
         (put("question_id", 108000), "annotation 3: question 108000 has one already"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_question_id_twice_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [3, {"question": []}, {"questions": {}}, None])
 def test_another_file_is_refused(content: Any, root: Path) -> None:
     save(root / QUESTIONS, content)
-    assert "wanted a JSON list, or an object with a list of 'questions'" in fails(root)
+    assert "expected a JSON list, or an object with a list of 'questions'" in fails(root)
 
 
 def test_any_writing_is_kept(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_every_set_takes_both_and_nothing_else(data_set: Any, name: str, tmp_pat
         ({"columns": ["image"]}, TypeError, r"columns: got \['image'\]; expected a dict"),
         ({"columns": "image"}, TypeError, "columns: got 'image'; expected a dict"),
         ({"vocabulary": {"max_answers": 3}}, TypeError, "vocabulary: .* expected a vlm.datasets.v"),
-        ({"validation_share": "10 %"}, ValueError, "validation_share: got 10 %; wanted a share"),
+        ({"validation_share": "10 %"}, ValueError, "validation_share: got 10 %; expected a share"),
     ],
 )  # fmt: skip
 def test_arguments_of_own_data(given: dict[str, Any], error: Any, said: str) -> None:

@@ -65,7 +65,7 @@ def test_mistakes(run: Path, data: Path, change: list[str], message: str) -> Non
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["a"], "wanted two at least"),
+        (["a"], "expected two at least"),
         (["a", "a"], "stands there twice"),
         (["a", ""], "got an empty choice"),
     ],
@@ -147,12 +147,12 @@ def test_heat_map_against_and_mistakes() -> None:
     with pytest.raises(ValueError, match="per_word=True"):
         heat_map(found, picture, word=1)
     with_words = explain(known_vqa(TimesFusion()), picture, QUESTION)
-    with pytest.raises(ValueError, match="word: got 5; wanted 0 to 4"):
+    with pytest.raises(ValueError, match="word: got 5; expected 0 to 4"):
         heat_map(with_words, picture, word=5)
 
 
 @pytest.mark.parametrize(
-    ("question", "tokens", "wanted"),
+    ("question", "tokens", "expected"),
     [
         ("What  colour, please?", ["what", "colour", "please"], ["What", "colour", "please"]),
         ("Isn\u2019t it?", ["isn't", "it"], ["Isn\u2019t", "it"]),

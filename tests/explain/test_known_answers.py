@@ -127,10 +127,10 @@ def test_a_question_without_words_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"question": " "}, "question: got ' '; wanted text"),
+        ({"question": " "}, "question: got ' '; expected text"),
         ({"answer": "maybe"}, "maybe"),
         ({"choices": ["a", "b"]}, "choices: got some"),
-        ({"choices": "ab"}, "choices: got 'ab'; wanted a list"),
+        ({"choices": "ab"}, "choices: got 'ab'; expected a list"),
         ({"method": METHODS["rollout"]()}, "rollout follows layers .* TimesFusion"),
         ({"method": METHODS["attention"]()}, "TimesFusion has no attention"),
         ({"method": METHODS["attention_gradient"]()}, "TimesFusion has no attention"),

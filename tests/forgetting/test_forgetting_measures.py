@@ -66,7 +66,7 @@ def test_interpolation_is_exact_at_its_ends() -> None:
     quarter = interpolate(before, after, 0.25)
     torch.testing.assert_close(quarter["w"], 0.75 * before["w"] + 0.25 * after["w"])
     assert quarter["n"] == 2
-    with pytest.raises(ValueError, match=r"alpha: got 1\.5; wanted 0"):
+    with pytest.raises(ValueError, match=r"alpha: got 1\.5; expected 0"):
         interpolate(before, after, 1.5)
 
 
@@ -136,7 +136,7 @@ def test_photos_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--photos: .*nowhere is no folder"):
         folder_photos(tmp_path / "nowhere", 100)
     Image.new("RGB", (5, 7)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match=r"--photos: got 1 pictures .* wanted 8 or more"):
+    with pytest.raises(DataError, match=r"--photos: got 1 pictures .* expected 8 or more"):
         folder_photos(tmp_path, 100)
 
 
@@ -153,9 +153,9 @@ def test_sentences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
-        ("one\ntwo\n", "got 2 sentences; wanted 8"),
+        ("one\ntwo\n", "got 2 sentences; expected 8"),
         ("a\tb\nc\n", "lines of 1 and 2 texts"),
         ("same\n" * 8, "'same' is empty or stands twice"),
         ("\xff".encode("latin-1"), "cannot be read"),
@@ -185,11 +185,11 @@ def test_a_probe_reads_the_pooled_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "wanted"),
+    ("shapes", "expected"),
     [
-        ({"weight": (7, 3)}, r"wanted weight \(classes, width\) and bias"),
-        ({"weight": (7, 3), "bias": (5,)}, r"wanted weight \(classes, width\) and bias"),
-        ({"weight": (1, 3), "bias": (1,)}, "1 class; wanted two or more"),
+        ({"weight": (7, 3)}, r"expected weight \(classes, width\) and bias"),
+        ({"weight": (7, 3), "bias": (5,)}, r"expected weight \(classes, width\) and bias"),
+        ({"weight": (1, 3), "bias": (1,)}, "1 class; expected two or more"),
     ],
 )
 def test_probes_that_are_none(tmp_path: Path, shapes: dict, wanted: str) -> None:

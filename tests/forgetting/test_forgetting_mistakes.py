@@ -80,7 +80,7 @@ def test_runs_that_cannot_be_compared(
     elsewhere = {PRETRAINED: str(tmp_path / "copy.safetensors")}
     other = changed(runs["full"], tmp_path / "elsewhere", **elsewhere)
     found = fails(capsys, one, other, "--no-accuracy")
-    assert "wanted runs that fine-tuned the same encoders" in found
+    assert "expected runs that fine-tuned the same encoders" in found
     squash = {"model__image_encoder__init_args__fit": "squash"}
     other = changed(runs["full"], tmp_path / "squash", **squash)
     shutil.rmtree(other / "checkpoints")
@@ -102,7 +102,7 @@ def test_photos_that_are_missing(
     assert "nowhere is no folder" in found
     few = write_data(tmp_path / "few", images=3)
     found = fails(capsys, runs["full"], f"--dataset.root={few}")
-    assert "--photos: got 3 pictures of the test split of EasyVQA; wanted 8 or more" in found
+    assert "--photos: got 3 pictures of the test split of EasyVQA; expected 8 or more" in found
     broken = tmp_path / "broken"
     shutil.copytree(data / "test/images", broken)
     (broken / "7.png").write_bytes(b"no picture")
@@ -110,7 +110,7 @@ def test_photos_that_are_missing(
 
 
 @pytest.mark.parametrize(
-    ("option", "wanted"),
+    ("option", "expected"),
     [
         ("--interpolate=1.5", "--interpolate: got 1.5"),
         ("--batch-size=7", "--batch-size: got 7"),

@@ -48,5 +48,5 @@ def test_number_of_parameters() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"out_dim: got 0; expected a positive integer"):
         GMU(13, 11, out_dim=0)
-    with pytest.raises(ValueError, match=r"y: got width 13 .*; wanted 11, the y_dim this GMU"):
+    with pytest.raises(ValueError, match=r"y: got width 13 .*; expected 11, the y_dim this GMU"):
         GMU(13, 11)(torch.zeros(2, 13), torch.zeros(2, 13))

@@ -259,13 +259,19 @@ def test_number_of_parameters(merge: Merge, formula: int) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Block(X, Y, OUT, 5, chunks=6), "chunks: got 6 for hidden_dim=5; wanted at most"),
+        (lambda: Block(X, Y, OUT, 5, chunks=6), "chunks: got 6 for hidden_dim=5; expected at most"),
         (lambda: Block(X, Y, OUT, 5, 2, rank=0), "rank: got 0; expected a positive integer"),
-        (lambda: Block(X, Y, OUT, 5, 2, normalize=True), "normalize: got True; wanted 'before_cat"),
+        (
+            lambda: Block(X, Y, OUT, 5, 2, normalize=True),
+            "normalize: got True; expected 'before_cat",
+        ),
         (lambda: Mutan(X, Y, shared=True), "shared: got True with x_dim=13 and y_dim=11"),
         (lambda: MFB(X, Y, factor=0), "factor: got 0"),
         (lambda: MFH(X, Y, order=0), "order: got 0"),
-        (lambda: MLB(X, Y, input_activation="swish"), "input_activation: got 'swish'; wanted one"),
+        (
+            lambda: MLB(X, Y, input_activation="swish"),
+            "input_activation: got 'swish'; expected one",
+        ),
         (lambda: MCB(X, Y, sketch_dim=-1), "sketch_dim: got -1"),
     ],
 )

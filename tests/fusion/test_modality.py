@@ -43,7 +43,7 @@ def deep_sets(pooling: str, attention_dim: int | None = None) -> DeepSets:
 
 
 @pytest.mark.parametrize(
-    ("pooling", "wanted"),
+    ("pooling", "expected"),
     [
         ("max", [12 / 13, 4 / 5]),
         ("sum", [3 / 5 + 12 / 13, 4 / 5 + 5 / 13]),
@@ -106,7 +106,7 @@ def test_numbers_of_parameters() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"pooling: got 'median'; wanted one of max, mean, sum"):
+    with pytest.raises(ValueError, match=r"pooling: got 'median'; expected one of max, mean, sum"):
         DeepSets(13, 11, pooling="median")
     with pytest.raises(ValueError, match=r"attention_dim: got 0; expected a positive integer"):
         DeepSets(13, 11, attention_dim=0)

@@ -174,7 +174,7 @@ def test_the_last_merge_may_be_another() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"steps: got 0; expected a positive integer"):
         small(steps=0)
-    with pytest.raises(ValueError, match=r"aggregation: got 'sum'; wanted one of max, mean"):
+    with pytest.raises(ValueError, match=r"aggregation: got 'sum'; expected one of max, mean"):
         small(aggregation="sum")
 
 

@@ -179,7 +179,7 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
         (["x", "x", "y"], "candidates of question 2: the choice 'x' stands there twice"),
         (["x", ""], "candidates of question 2: got an empty choice"),
         ([" "], "candidates of question 2: got an empty choice"),
-        (["x", None], "candidates of question 2: got the choice None; wanted texts"),
+        (["x", None], "candidates of question 2: got the choice None; expected texts"),
     ],
 )
 def test_candidates_that_would_share_a_probability_or_have_no_text(
@@ -286,12 +286,12 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
     ("arguments", "message"),
     [
         ({"beams": 0}, r"beams: got 0; expected a positive"),
-        ({"beams": 129}, r"beams: got 129; wanted less than half of the decoder's 257"),
+        ({"beams": 129}, r"beams: got 129; expected less than half of the decoder's 257"),
         ({"length_penalty": 0.5}, r"length_penalty: got 0.5 with one beam"),
-        ({"length_penalty": math.nan, "beams": 2}, r"length_penalty: got nan; wanted a finite"),
-        ({"min_length": 11}, r"min_length: got 11; wanted 0 or more, and less than .* 11"),
+        ({"length_penalty": math.nan, "beams": 2}, r"length_penalty: got nan; expected a finite"),
+        ({"min_length": 11}, r"min_length: got 11; expected 0 or more, and less than .* 11"),
         ({"min_length": -1}, r"min_length: got -1"),
-        ({"train_on": "all"}, r"train_on: got 'all'; wanted one of 'most_frequent', 'sampled'"),
+        ({"train_on": "all"}, r"train_on: got 'all'; expected one of 'most_frequent', 'sampled'"),
         ({"decoder": partial(DECODER, num_heads=4)}, r"num_heads: got 4, which does not divide"),
         ({"decoder": partial(DECODER, max_length=0)}, r"max_length: got 0"),
     ],

@@ -172,12 +172,14 @@ def test_a_model_that_is_not_there_offline_is_named(monkeypatch: pytest.MonkeyPa
 def test_joint_tokens_must_fit_the_positions(tmp_path: Path) -> None:
     head = make("gpt2", tmp_path)  # 19 positions, 7 of them for the answer
     longer = Features(torch.randn(5, 12, 13))
-    with pytest.raises(ValueError, match=r"got 13 joint tokens and answers of up to 7; wanted 19"):
+    with pytest.raises(
+        ValueError, match=r"got 13 joint tokens and answers of up to 7; expected 19"
+    ):
         head.decode(head(longer, ask(head)), 1)
     padded = longer._replace(mask=torch.arange(12) < torch.full((5, 1), 11))
     assert head.decode(head(padded, ask(head)), 1)
     folder = str(save("bart", tmp_path))  # 41 positions
-    with pytest.raises(ValueError, match=r"max_length: got 42; wanted at most 41"):
+    with pytest.raises(ValueError, match=r"max_length: got 42; expected at most 41"):
         HuggingFaceDecoder(13, folder, pretrained=False, max_length=42)
     assert HuggingFaceDecoder(13, folder, pretrained=False, max_length=41)
 

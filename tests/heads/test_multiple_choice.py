@@ -180,11 +180,11 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["a cat"], r"got the choices \['a cat'\]; wanted two at least"),
-        ([], r"got the choices \[\]; wanted two at least"),
-        (["a cat", " "], "got an empty choice in .*wanted some text in each"),
-        (["a cat", 3], "got the choice 3; wanted texts"),
-        (["a cat", "a dog", "a cat"], "the choice 'a cat' stands there twice; wanted each once"),
+        (["a cat"], r"got the choices \['a cat'\]; expected two at least"),
+        ([], r"got the choices \[\]; expected two at least"),
+        (["a cat", " "], "got an empty choice in .*expected some text in each"),
+        (["a cat", 3], "got the choice 3; expected texts"),
+        (["a cat", "a dog", "a cat"], "the choice 'a cat' stands there twice; expected each once"),
     ],
 )
 def test_choices_that_cannot_be_used(choices: list[object], message: str) -> None:
@@ -209,11 +209,13 @@ def test_mistakes_are_named() -> None:
     made = model()
     with pytest.raises(ValueError, match="choices: got none, and this model picks from candidates"):
         made(made.processor.batch(torch.zeros(1, 3, 12, 12), [0], ["what"]))
-    with pytest.raises(ValueError, match=r"answers: got \['a bird'\]; wanted one of the choices"):
+    with pytest.raises(ValueError, match=r"answers: got \['a bird'\]; expected one of the choices"):
         batch_of(made, answers=[["a bird"], *ANSWERS[1:]])
-    with pytest.raises(ValueError, match="answers: got 'it'; wanted one of the question's choices"):
+    with pytest.raises(
+        ValueError, match="answers: got 'it'; expected one of the question's choices"
+    ):
         made.head.evidence(made(batch_of(made)), ["a cat", "it", "it", "a cat"])
-    with pytest.raises(ValueError, match=r"choices of question 2: got \[\]; wanted texts"):
+    with pytest.raises(ValueError, match=r"choices of question 2: got \[\]; expected texts"):
         batch_of(made, [CHOICES[0], None, *CHOICES[2:]])
     other = VQAModel(
         ConvNet(12, (5, 7)), BagOfWords(WORDS, 13), Pooled(12, 13), Classification(256, ["a", "b"])

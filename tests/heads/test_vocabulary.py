@@ -21,9 +21,9 @@ def test_order_is_the_order_given() -> None:
 
 
 def test_duplicates_and_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="answers: got 'b' more than once; wanted each"):
+    with pytest.raises(ValueError, match="answers: got 'b' more than once; expected each"):
         AnswerVocabulary(["a", "b", "c", "b"])
-    with pytest.raises(ValueError, match="answers: got none; wanted at least one answer"):
+    with pytest.raises(ValueError, match="answers: got none; expected at least one answer"):
         AnswerVocabulary([])
 
 

@@ -76,7 +76,7 @@ def test_dropout_only_in_training() -> None:
 @pytest.mark.parametrize(
     ("size", "widths", "message"),
     [
-        (20, (5, 7, 11), "image_size: got 20 with 3 stages; wanted a multiple of 8"),
+        (20, (5, 7, 11), "image_size: got 20 with 3 stages; expected a multiple of 8"),
         (0, (5,), "image_size: got 0"),
         (64, (), "image_size: got 64 with 0 stages"),
     ],
@@ -88,9 +88,9 @@ def test_sizes_must_fit(size: int, widths: tuple[int, ...], message: str) -> Non
 
 def test_wrong_pictures() -> None:
     encoder = ConvNet(12, widths=(5, 7))
-    with pytest.raises(ValueError, match=r"got shape \(2, 3, 12, 13\); wanted \(B, 3, 12, 12\)"):
+    with pytest.raises(ValueError, match=r"got shape \(2, 3, 12, 13\); expected \(B, 3, 12, 12\)"):
         encoder(torch.zeros(2, 3, 12, 13))
-    with pytest.raises(ValueError, match=r"dtype torch.int64; wanted uint8"):
+    with pytest.raises(ValueError, match=r"dtype torch.int64; expected uint8"):
         encoder(torch.zeros(2, 3, 12, 12, dtype=torch.int64))
 
 

@@ -148,7 +148,7 @@ def test_text_file(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere.png", "nowhere.png: there is no such file"),
-        ("", "this is a folder; wanted a picture"),
+        ("", "this is a folder; expected a picture"),
         ("file.txt/a.png", "not a readable picture"),
         ("x" * 5000, "not a readable picture"),
         ("nul\0byte", "not a readable picture"),
@@ -244,14 +244,14 @@ def test_three_channels_last_wins() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((6, 10, 5), np.uint8), r"shape \(6, 10, 5\); wanted \(H, W\)"),
+        (np.zeros((6, 10, 5), np.uint8), r"shape \(6, 10, 5\); expected \(H, W\)"),
         (np.zeros((2, 6, 10), np.uint8), r"shape \(2, 6, 10\)"),
         (np.zeros((2, 3, 6, 10), np.uint8), r"shape \(2, 3, 6, 10\)"),
         (np.zeros(10, np.uint8), r"shape \(10,\)"),
         (np.zeros((0, 10, 3), np.uint8), r"shape \(0, 10, 3\)"),
-        (np.zeros((6, 10, 3), np.int64), "dtype int64; wanted uint8 or float"),
+        (np.zeros((6, 10, 3), np.int64), "dtype int64; expected uint8 or float"),
         (np.zeros((6, 10), bool), "dtype bool"),
-        (PIXELS.astype(np.float32), r"floats from 0 to 255; wanted \[0, 1\]"),
+        (PIXELS.astype(np.float32), r"floats from 0 to 255; expected \[0, 1\]"),
         (PIXELS / 255 * 2 - 1, "floats from -1 to 1"),
         (np.full((6, 10), np.nan), "floats from nan to nan"),
         (torch.zeros(6, 10, 3, dtype=torch.int32), "dtype int32"),
@@ -330,7 +330,7 @@ def test_numbers_of_32_bits_are_not_clamped() -> None:
     image = Image.fromarray(np.array([[0, 65_535]], np.int32))
     assert np.asarray(load_image(image))[0, :, 0].tolist() == [0, 255]
     for value in (-1, 65_536):
-        with pytest.raises(ImageError, match=r"whole numbers from .*; wanted 16 bits"):
+        with pytest.raises(ImageError, match=r"whole numbers from .*; expected 16 bits"):
             load_image(Image.fromarray(np.array([[7, value]], np.int32)))
 
 
@@ -338,7 +338,7 @@ def test_floats_are_read_as_arrays_are(tmp_path: Path) -> None:
     grey = np.array([[0, 0.2, 1]], np.float32)
     path = saved(Image.fromarray(grey), tmp_path / "a.tif")
     assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 51, 255]
-    with pytest.raises(ImageError, match=r"floats from 29.07 to 76.245; wanted \[0, 1\]"):
+    with pytest.raises(ImageError, match=r"floats from 29.07 to 76.245; expected \[0, 1\]"):
         load_image(halves().convert("F"))
 
 

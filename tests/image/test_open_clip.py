@@ -161,7 +161,7 @@ def test_unknown_names_and_tags() -> None:
     with pytest.raises(ValueError, match=r"got 'laion2b' for ViT-B-32.*Did you mean laion2b_"):
         OpenClipImageEncoder("ViT-B-32", pretrained="laion2b")
     with pytest.raises(
-        ValueError, match="got True for ViT-B-32; wanted a file, or one of the tags"
+        ValueError, match="got True for ViT-B-32; expected a file, or one of the tags"
     ):
         OpenClipImageEncoder("ViT-B-32", pretrained=True)
     with pytest.raises(ValueError, match="tokenizer: got None with a config"):

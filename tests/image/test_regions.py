@@ -72,13 +72,13 @@ NAN[1, 3] = np.nan
         ({"x": FEATURES[:0], "bbox": BOXES[:0]}, "no region in it"),
         ({"x": FEATURES[0]}, r"features of shape \(13,\)"),
         ({"bbox": BOXES[:, [1, 0, 3, 2]] * 2}, r"box \d .* in a picture of 64 x 48"),
-        ({"bbox": BOXES[:, [2, 1, 0, 3]]}, "wanted x0, y0, x1, y1 in pixels inside it"),
+        ({"bbox": BOXES[:, [2, 1, 0, 3]]}, "expected x0, y0, x1, y1 in pixels inside it"),
         ({"bbox": BOXES / (64, 48, 64, 48)}, "no box reaches beyond 1"),
-        ({"bbox": None}, "has 'x', 'image_w', 'image_h'; wanted 'bbox' or 'boxes'"),
-        ({"image_h": None}, "wanted 'image_h'"),
+        ({"bbox": None}, "has 'x', 'image_w', 'image_h'; expected 'bbox' or 'boxes'"),
+        ({"image_h": None}, "expected 'image_h'"),
         ({"image_h": 0}, "a picture of 64 x 0"),
         ({"image_w": [64, 64]}, "a number each"),
-        ({"x": np.array([["a"] * DIM] * 2)}, "'x' holds <U1; wanted numbers"),
+        ({"x": np.array([["a"] * DIM] * 2)}, "'x' holds <U1; expected numbers"),
         ({"x": FEATURES.astype(object)}, "not a readable .npz of plain arrays"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_batch_is_padded_to_the_picture_with_the_most_regions() -> None:
 
 def test_features_of_another_width_are_refused() -> None:
     regions = Regions(FEATURES, BOXES / 64, "a.npz")
-    with pytest.raises(ImageError, match=r"a\.npz: features 13 wide; wanted 2048\. Set model\."):
+    with pytest.raises(ImageError, match=r"a\.npz: features 13 wide; expected 2048\. Set model\."):
         RegionFeatures().transform(regions)
 
 
@@ -206,7 +206,7 @@ def test_a_model_of_regions_refuses_pictures_and_says_what_it_wants() -> None:
             transform.open(given)
     model = build("BAN")
     batch = make_batch(model, INDEX, QUESTIONS)
-    with pytest.raises(ValueError, match=r"images: .*wanted"):
+    with pytest.raises(ValueError, match=r"images: .*expected"):
         model(batch._replace(images=torch.zeros(3, 3, 64, 64, dtype=torch.uint8)))
     with pytest.raises(ValueError, match=r"images: got .*Use the encoder's own"):
         ConvNet()(batch.images)

@@ -188,7 +188,9 @@ def test_a_photo_as_narrow_as_a_line_still_has_cells() -> None:
 def test_an_unknown_name_is_told_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"name: got 'resnet_18'.*Did you mean .*resnet18"):
         TimmEncoder("resnet_18")
-    with pytest.raises(ValueError, match=r"got 'hf-hub:someone/model'; wanted one of timm\.list_m"):
+    with pytest.raises(
+        ValueError, match=r"got 'hf-hub:someone/model'; expected one of timm\.list_m"
+    ):
         TimmEncoder("hf-hub:someone/model")
     with pytest.raises(ValueError, match=r"resnet18\.nonsense.*resnet18\.a1_in1k"):
         TimmEncoder("resnet18.nonsense")
@@ -234,7 +236,7 @@ def test_maximum_over_the_tokens() -> None:
     encoder = TimmEncoder(model_args=SMALL_VIT, pool="max").eval()
     features = encoder(torch.rand(2, 3, 56, 56))
     assert_close(features.pooled, features.tokens.amax(1))
-    with pytest.raises(ValueError, match="pool: got 'sum'; wanted 'mean' or 'max'"):
+    with pytest.raises(ValueError, match="pool: got 'sum'; expected 'mean' or 'max'"):
         TimmEncoder(pool="sum")
 
 

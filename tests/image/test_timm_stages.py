@@ -61,7 +61,7 @@ def test_layers_behind_the_last_stage_are_left_out() -> None:
 def test_stages_that_are_not_there(monkeypatch) -> None:
     for stages in ([2], [-3], []):
         with pytest.raises(
-            ValueError, match=r"stages: got .*has 2, so wanted one or more of 0 - 1"
+            ValueError, match=r"stages: got .*has 2, so expected one or more of 0 - 1"
         ):
             TimmEncoder("vit_tiny_patch16_224", model_args=SMALL_VIT, stages=stages)
     monkeypatch.delattr(timm.models.vision_transformer.VisionTransformer, "forward_intermediates")

@@ -111,7 +111,7 @@ def test_pad_keeps_the_aspect_and_marks_the_photo() -> None:
     [
         ({"size": (8,)}, r"size: got \(8,\)"),
         ({"size": (8, 0)}, r"size: got \(8, 0\)"),
-        ({"interpolation": "box"}, "interpolation: got 'box'; wanted one of bilinear"),
+        ({"interpolation": "box"}, "interpolation: got 'box'; expected one of bilinear"),
         ({"fit": "stretch"}, "fit: got 'stretch'"),
         ({"crop_share": 0.0}, "crop_share: got 0.0"),
         ({"crop_share": 1.5}, "crop_share: got 1.5"),

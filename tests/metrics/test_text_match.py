@@ -54,12 +54,14 @@ def test_exact_match_by_hand() -> None:
 @pytest.mark.parametrize("score", [anls, exact_match])
 def test_no_answers(score) -> None:
     for wrong in ([], "yes"):
-        with pytest.raises(ValueError, match=r"answers: got .*; wanted what the annotators wrote"):
+        with pytest.raises(
+            ValueError, match=r"answers: got .*; expected what the annotators wrote"
+        ):
             score("yes", wrong)
 
 
 def test_a_threshold_out_of_range() -> None:
-    with pytest.raises(ValueError, match=r"threshold: got 0; wanted above 0"):
+    with pytest.raises(ValueError, match=r"threshold: got 0; expected above 0"):
         anls("a", ["a"], 0)
 
 

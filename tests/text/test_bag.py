@@ -65,7 +65,7 @@ def test_dropout_only_in_training() -> None:
 def test_wrong_masks() -> None:
     encoder = BagOfWords(WORDS, dim=7)
     ids, mask = encoder.tokenizer(["what colour"])
-    with pytest.raises(ValueError, match=r"torch.int64.*wanted both \(B, L\) and a bool mask"):
+    with pytest.raises(ValueError, match=r"torch.int64.*expected both \(B, L\) and a bool mask"):
         encoder(ids, mask.long())
     with pytest.raises(ValueError, match=r"got shapes \(1, 2\) and \(1, 1\)"):
         encoder(ids, mask[:, :1])

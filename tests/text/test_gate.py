@@ -76,9 +76,9 @@ def test_control_characters_are_spaces() -> None:
     ("text", "message"),
     [
         ("a\ud800b", r"got 'a\\ud800b', which is no valid Unicode"),
-        (None, "got None; wanted text"),
-        (b"a", "got b'a'; wanted text"),
-        (float("nan"), "got nan; wanted text"),
+        (None, "got None; expected text"),
+        (b"a", "got b'a'; expected text"),
+        (float("nan"), "got nan; expected text"),
     ],
 )
 def test_what_is_no_text_is_refused(text: Any, message: str) -> None:
@@ -111,7 +111,7 @@ def test_odd_questions_are_answered_alike_alone_and_together(tokenizer: Tokenize
 @pytest.mark.parametrize("question", ["", "\0", "\t\n", None, 3, "a\udfff"])
 def test_other_questions_are_refused_by_number(question: Any) -> None:
     vqa = asked(WordTokenizer(["is"]))
-    with pytest.raises(ValueError, match=r"question 2: got .*(wanted text|Unicode)"):
+    with pytest.raises(ValueError, match=r"question 2: got .*(expected text|Unicode)"):
         vqa.answer(PICTURE, ["is it?", question])
 
 
@@ -120,7 +120,7 @@ def test_a_batch_names_the_id() -> None:
     images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"question \(id 'q-7'\): got 'a\\ud800'"):
         processor.batch(images, [0, 0], ["is it", "a\ud800"], ids=["q-3", "q-7"])
-    with pytest.raises(ValueError, match=r"answer \(id 'q-3'\): got None; wanted text"):
+    with pytest.raises(ValueError, match=r"answer \(id 'q-3'\): got None; expected text"):
         processor.batch(images, [0], ["is it"], [["yes", None]], ids=["q-3"])
 
 

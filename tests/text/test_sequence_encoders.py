@@ -270,7 +270,7 @@ def test_huggingface_keeps_float32(tmp_path: Path) -> None:
 def test_errors_name_the_argument(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cell: got 'rnn'"):
         Recurrent(WORDS, cell="rnn")
-    with pytest.raises(ValueError, match="dim: got 7; wanted an even number"):
+    with pytest.raises(ValueError, match="dim: got 7; expected an even number"):
         Recurrent(WORDS, 7, bidirectional=True)
     with pytest.raises(ValueError, match="num_heads that divides dim"):
         Transformer(WORDS, 7, num_heads=2)

@@ -99,7 +99,7 @@ def test_words_with_spaces_and_words_that_come_twice(tmp_path: Path) -> None:
 def test_errors_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     for content, message in {
-        "the 1 2\nis 1 x\n": r"a.txt, line 2: got 'is 1 x.*wanted a word and 2 numbers",
+        "the 1 2\nis 1 x\n": r"a.txt, line 2: got 'is 1 x.*expected a word and 2 numbers",
         "2 2\nthe 1 2\nis 1\n": r"a.txt, line 3: got 'is 1",
         "": "a.txt: holds no word vectors",
     }.items():

@@ -22,7 +22,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int 
 
 
 MISTAKES = {
-    "--run.monitor=accuracy": "run.monitor: got 'accuracy'; wanted .* val_accuracy or val_loss",
+    "--run.monitor=accuracy": "run.monitor: got 'accuracy'; expected .* val_accuracy or val_loss",
     "--model.text_encoder=configs/text/gruu.yaml": "configs/text/gruu.yaml: there is no such file",
     "--trainer.max_epoch=3": "Did you mean trainer.max_epochs?",
     "--model.fusion=vlm.fusion.CrossAtention": "Did you mean vlm.fusion.CrossAttention?",
@@ -45,7 +45,7 @@ MISTAKES = {
     "--data.images=photos/": "--dataset.images",
     "--run.tests=true": "Did you mean run.test?",
     "--data.images_per_batch=-4": "images_per_batch: got -4; expected a positive integer",
-    "--dataset.validation_share=1.5": "validation_share: got 1.5; wanted a share between 0 and 1",
+    "--dataset.validation_share=1.5": "validation_share: got 1.5; expected a share between 0 and 1",
     "--trainer.max_epochs=many": "trainer.max_epochs: .*int.*many",
     "--seed_everything=": "seed_everything",
     "--trainer.epochs=3": "Did you mean trainer.max_epochs?",

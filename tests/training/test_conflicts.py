@@ -151,14 +151,14 @@ def test_auto_does_not_begin_anew_over_broken_checkpoints(data: Path, tmp_path: 
     [
         (["--run.resume=auto", "--ckpt_path=x"], "run.resume: got auto, and ckpt_path=x"),
         (["--run.resume=yes"], "run.resume"),
-        (["--run.checkpoint_steps=0"], "run.checkpoint_steps: got 0; wanted a positive number"),
-        (["--run.stall_minutes=-1"], r"run.stall_minutes: got -1(.0)?; wanted a positive number"),
+        (["--run.checkpoint_steps=0"], "run.checkpoint_steps: got 0; expected a positive number"),
+        (["--run.stall_minutes=-1"], r"run.stall_minutes: got -1(.0)?; expected a positive number"),
         (
             [
                 "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
                 "--trainer.strategy.tensor_parallel_size=1",
             ],
-            "save_distributed_checkpoint=true; wanted false",
+            "save_distributed_checkpoint=true; expected false",
         ),
     ],
 )

@@ -198,7 +198,7 @@ def test_a_fault_of_one_process_ends_all_and_is_named(
 def test_processes_that_would_each_train_alone_are_refused(data: Path, tmp_path: Path) -> None:
     ended = run(fit(data, tmp_path), 2)
     assert ended.returncode == 1
-    assert "2 processes were started; wanted the same" in ended.stderr
+    assert "2 processes were started; expected the same" in ended.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -118,7 +118,7 @@ def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
     assert not any("never ended" in warning for warning in answer.warnings)
     answer = model.answer(data / "test/images/0.png", "what color is it?", choices=["red", "?"])
     assert answer.warnings == ()  # bytes write any text, and no two alike
-    with pytest.raises(ValueError, match=r"choices: got 5; wanted such a list for each"):
+    with pytest.raises(ValueError, match=r"choices: got 5; expected such a list for each"):
         model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)
 
 

@@ -66,9 +66,13 @@ def test_rates(name: str) -> None:
 @pytest.mark.parametrize(
     ("schedule", "arguments", "message"),
     [
-        (WarmupCosine, {"warmup": 1.0}, "warmup: got 1.0; wanted 0 or more share, a share below 1"),
+        (
+            WarmupCosine,
+            {"warmup": 1.0},
+            "warmup: got 1.0; expected 0 or more share, a share below 1",
+        ),
         (WarmupLinear, {"warmup": -1, "unit": "steps"}, "warmup: got -1"),
-        (WarmupCosine, {"final": 2}, "final: got 2; wanted a share between 0 and 1"),
+        (WarmupCosine, {"final": 2}, "final: got 2; expected a share between 0 and 1"),
         (WarmupSteps, {"milestones": [3, 1]}, r"milestones, factor: got \[3, 1\]"),
         (WarmupSteps, {"factor": 0}, "milestones, factor: .* and 0"),
     ],

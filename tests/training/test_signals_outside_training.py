@@ -1,5 +1,5 @@
 """A signal before the first batch of `fit`, and after its last one: nothing to save, another start
-wanted."""
+expected."""
 
 from __future__ import annotations
 

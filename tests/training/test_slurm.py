@@ -32,7 +32,7 @@ TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 @pytest.mark.parametrize(
     ("variables", "told", "message"),
     [
-        (SRUN_OF_TWO, [], "got 1, and 2 processes were started; wanted the same"),
+        (SRUN_OF_TWO, [], "got 1, and 2 processes were started; expected the same"),
         (STEP | {"SLURM_NTASKS": "1"}, TWO, "got 2 in a SLURM job, and 1 process was started"),
         (SRUN_OF_TWO | {"SLURM_JOB_NAME": "bash"}, TWO, "got 2 processes in a job called bash"),
     ],

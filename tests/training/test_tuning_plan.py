@@ -247,7 +247,7 @@ MISTAKES = {
     "frozen: got true, and lr_scale of the same part": lambda: PartTuning(frozen=True, lr_scale=2),
     "lora: got rank=0": lambda: LoRA(rank=0),
     "init_parts: got parts without init_from": lambda: Tuning(init_parts=["head"]),
-    r"init_parts: got \['haed'\]; wanted some of image_encoder": lambda: Tuning(
+    r"init_parts: got \['haed'\]; expected some of image_encoder": lambda: Tuning(
         init_from="x", init_parts=["haed"]
     ),
     "tuning.fusion: got layer_decay .*Pooled has no layers": lambda: plan(

@@ -242,14 +242,14 @@ def test_the_table_at_the_start(
 
 
 MISTAKES = {
-    IMAGE + "layer_decay=2": "layer_decay: got 2.0; wanted a share above 0 and at most 1",
+    IMAGE + "layer_decay=2": "layer_decay: got 2.0; expected a share above 0 and at most 1",
     IMAGE + "frosen=true": "Did you mean model.tuning.image_encoder.frozen?",
     "--model.tuning.image_encodr.frozen=true": "Did you mean model.tuning.image_encoder.frozen?",
     TEXT + "lora.rank=2": "text_encoder.lora: BagOfWords has no layer that could be corrected",
     TEXT + "from_epoch=3": "text_encoder.from_epoch: got 3 with trainer.max_epochs=3",
     "--model.tuning.fusion.layer_decay=0.5": "Pooled has no layers one above the other",
     "--model.tuning.init_from=nowhere.ckpt": "nowhere.ckpt: there is no such file",
-    "--model.schedule.warmup=1.5": "model.schedule: warmup: got 1.5; wanted 0 or more share",
+    "--model.schedule.warmup=1.5": "model.schedule: warmup: got 1.5; expected 0 or more share",
 }
 
 

@@ -118,14 +118,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         if not (path / BEST).is_file():
-            raise CheckpointError(f"{path}: this folder has no {BEST}; wanted a run's folder.")
+            raise CheckpointError(f"{path}: this folder has no {BEST}; expected a run's folder.")
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
             raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
         path = path / BEST
     content = read_checkpoint_file(path)
     if not isinstance(content, dict) or KEY not in content:
         raise CheckpointError(
-            f"{path}: a checkpoint of another program; wanted one that `vlm fit` made."
+            f"{path}: a checkpoint of another program; expected one that `vlm fit` made."
         )
     own = content[KEY]
     check_format(path, own)

@@ -190,7 +190,7 @@ def _read(path: Path) -> dict[str, Any]:
             kind = "a pickle, which can run code as it is opened, and is not read"
         elif path.suffix == ".safetensors":
             kind = "weights alone; name the folder with its config.json"
-        raise CheckpointError(f"{path}: this is {kind}; wanted a checkpoint made by vlm.")
+        raise CheckpointError(f"{path}: this is {kind}; expected a checkpoint made by vlm.")
     verified = _verified(path)
     try:
         _check_archive(path, size)

@@ -42,7 +42,9 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
 
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: there is something already; wanted a new, empty folder.")
+        raise CheckpointError(
+            f"{folder}: there is something already; expected a new, empty folder."
+        )
     weights, tied = _untied(model.state_dict())
     if name := first_not_finite(weights):
         raise CheckpointError(f"{folder}: not written, since {name} is not finite.")
@@ -126,7 +128,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     if any(type(config.get(key)) is not kind for key, kind in _NEEDED.items()):
         raise CheckpointError(
-            f"{path}: a model of another program; wanted one that `vlm share` wrote. ViLT and "
+            f"{path}: a model of another program; expected one that `vlm share` wrote. ViLT and "
             f"BLIP models for VQA are asked with `vlm demo hf:{path.parent}`."
         )
     check_format(path, config)

@@ -50,7 +50,7 @@ def make_choices(
     for number, given in enumerate(choices, start=1):
         if not given:
             raise ValueError(
-                f"choices of question {number}: got {given!r}; wanted texts to choose from."
+                f"choices of question {number}: got {given!r}; expected texts to choose from."
             )
     # Questions often have the same choices, and different lists the same texts.
     lists, list_of = distinct(map(tuple, choices))
@@ -75,12 +75,12 @@ def mistake_in(choices: Sequence[object]) -> str | None:
 
     >>> mistake_in(["a cat", "a dog"])
     >>> mistake_in(["a cat", "a cat"])
-    "the choice 'a cat' stands there twice; wanted each once."
+    "the choice 'a cat' stands there twice; expected each once."
     """
     mistake = mistake_among(choices)
     if mistake is None and len(choices) < 2:
         got = shorten(list(choices))
-        return f"got the choices {got}; wanted two at least, or none to choose from."
+        return f"got the choices {got}; expected two at least, or none to choose from."
     return mistake
 
 
@@ -89,14 +89,14 @@ def mistake_among(choices: Sequence[object]) -> str | None:
 
     >>> mistake_among(["a cat"])
     >>> mistake_among(["a cat", ""])
-    "got an empty choice in ['a cat', '']; wanted some text in each."
+    "got an empty choice in ['a cat', '']; expected some text in each."
     """
     for text in choices:
         if not isinstance(text, str):
-            return f"got the choice {text!r:.80}; wanted texts."
+            return f"got the choice {text!r:.80}; expected texts."
         if not text.strip():
-            return f"got an empty choice in {shorten(list(choices))}; wanted some text in each."
+            return f"got an empty choice in {shorten(list(choices))}; expected some text in each."
     if len(set(choices)) < len(choices):
         twice = next(text for text in choices if choices.count(text) > 1)
-        return f"the choice {twice!r:.80} stands there twice; wanted each once."
+        return f"the choice {twice!r:.80} stands there twice; expected each once."
     return None

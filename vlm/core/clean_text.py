@@ -38,7 +38,7 @@ def clean_text(text: object) -> str:
             sentence that begins with whose text it is.
     """
     if not isinstance(text, str):
-        raise ValueError(f"got {shorten(text)}; wanted text")
+        raise ValueError(f"got {shorten(text)}; expected text")
     clean = text
     if not text.isprintable():  # rare: controls, surrogates or invisible characters
         try:

@@ -140,7 +140,7 @@ def as_features(value: FeaturesLike, name: str, mask: Tensor | None = None) -> F
     tokens = value if isinstance(value, Tensor) else getattr(value, "last_hidden_state", None)
     if not isinstance(tokens, Tensor):
         raise ValueError(
-            f"{name}: got {type(value).__name__}; wanted `Features`, a tensor of pooled vectors "
+            f"{name}: got {type(value).__name__}; expected `Features`, a tensor of pooled vectors "
             f"(B, D) or tokens (B, N, D), `(tokens, mask)`, or an output of transformers with a "
             f"`last_hidden_state`."
         )
@@ -148,7 +148,7 @@ def as_features(value: FeaturesLike, name: str, mask: Tensor | None = None) -> F
         return one_token(tokens)
     if tokens.ndim != 3:
         raise ValueError(
-            f"{name}: got a {tokens.ndim}-D tensor of shape {tuple(tokens.shape)}; wanted pooled "
+            f"{name}: got a {tokens.ndim}-D tensor of shape {tuple(tokens.shape)}; expected pooled "
             f"vectors (B, D) without a mask, or tokens (B, N, D). Flatten the grid of an image "
             f"into N tokens."
         )
@@ -195,31 +195,31 @@ def _checked(value: Features, name: str) -> Features:
     tokens, mask, pooled, boxes = value
     if tokens.ndim != 3:
         raise ValueError(
-            f"{name}.tokens: got shape {tuple(tokens.shape)}; wanted three dimensions (B, N, D)."
+            f"{name}.tokens: got shape {tuple(tokens.shape)}; expected three dimensions (B, N, D)."
         )
     if not tokens.device == mask.device == pooled.device:
         raise ValueError(
             f"{name}: got tokens, mask and pooled on {tokens.device}, {mask.device} and "
-            f"{pooled.device}; wanted one device. Move them with `.to(device)`."
+            f"{pooled.device}; expected one device. Move them with `.to(device)`."
         )
     if mask.dtype != torch.bool:
         raise ValueError(
-            f"{name}.mask: got dtype {mask.dtype}; wanted torch.bool with True = a real token. "
+            f"{name}.mask: got dtype {mask.dtype}; expected torch.bool with True = a real token. "
             f"Convert it with `mask.bool()` (Hugging Face masks) or `mask == 0` (additive masks)."
         )
     if mask.shape != tokens.shape[:2]:
         raise ValueError(
-            f"{name}.mask: got shape {tuple(mask.shape)}; wanted {tuple(tokens.shape[:2])}, "
+            f"{name}.mask: got shape {tuple(mask.shape)}; expected {tuple(tokens.shape[:2])}, "
             f"the (B, N) of the tokens. One mask serves all heads."
         )
     if pooled.shape != (tokens.shape[0], tokens.shape[2]):
         raise ValueError(
-            f"{name}.pooled: got shape {tuple(pooled.shape)}; wanted "
+            f"{name}.pooled: got shape {tuple(pooled.shape)}; expected "
             f"{(tokens.shape[0], tokens.shape[2])}, the (B, D) of the tokens."
         )
     if boxes is not None and boxes.shape != (*tokens.shape[:2], 4):
         raise ValueError(
-            f"{name}.boxes: got shape {tuple(boxes.shape)}; wanted "
+            f"{name}.boxes: got shape {tuple(boxes.shape)}; expected "
             f"{(*tokens.shape[:2], 4)}: x0, y0, x1, y1 of each token."
         )
     return value

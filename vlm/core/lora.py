@@ -34,7 +34,7 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                f"lora: got rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}; wanted "
+                f"lora: got rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}; expected "
                 f"a positive rank and alpha, and a share of dropout below 1."
             )
 
@@ -49,7 +49,7 @@ class LoRA:
             return cls(**config)
         except TypeError as error:
             raise ValueError(
-                f"lora: got {config!r}; wanted rank, alpha, dropout, layers."
+                f"lora: got {config!r}; expected rank, alpha, dropout, layers."
             ) from error
 
 
@@ -70,7 +70,7 @@ def add_lora(part: Any, lora: LoRA) -> None:
         has = ", ".join(_candidates(part)[:5])
         hint = f"it has {has}; name some in lora.layers" if has else "it has nothing of the kind"
         raise ValueError(
-            f"lora: {type(part).__name__} has no layer that could be corrected; wanted {wanted}: "
+            f"lora: {type(part).__name__} has no layer that could be corrected; expected {wanted}: "
             f"{hint}."
         )
     try:

@@ -155,7 +155,7 @@ def _describe(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"A part was made with {value!r}, which a checkpoint cannot store: wanted numbers, "
+        f"A part was made with {value!r}, which a checkpoint cannot store: expected numbers, "
         f"strings, lists, dicts, parts, or a class (or functools.partial of one) as a factory."
     )
 
@@ -249,7 +249,7 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
     """
     check_parts(config, trust)
     if not isinstance(config, dict) or "class_path" not in config:
-        raise ValueError(f"got {str(config)[:60]!r}; wanted a part's class_path and init_args.")
+        raise ValueError(f"got {str(config)[:60]!r}; expected a part's class_path and init_args.")
     return _build(config)
 
 

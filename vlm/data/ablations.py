@@ -27,7 +27,9 @@ the words would see nothing at all with none."""
 def check_control(control: str | None) -> None:
     """Raise ValueError unless it is None or one of `CONTROLS`."""
     if control is not None and control not in CONTROLS:
-        raise ValueError(f"control: got {control!r}; wanted one of {', '.join(CONTROLS)}, or None.")
+        raise ValueError(
+            f"control: got {control!r}; expected one of {', '.join(CONTROLS)}, or None."
+        )
 
 
 def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:

@@ -49,7 +49,7 @@ def choice_mistakes(table: pa.Table) -> Iterator[tuple[int, str, str]]:
                 row,
                 "answer not among the choices",
                 f"got the answer {answers[0]!r} and the choices {', '.join(map(repr, choices))}; "
-                f"wanted the answer among them, to the letter.",
+                f"expected the answer among them, to the letter.",
             )
 
 

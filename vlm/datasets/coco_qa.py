@@ -79,14 +79,14 @@ def _rows(folder: Path, images: Path) -> Iterator[dict[str, Any]]:
     columns = [text_lines(official_file(folder / name, GET)) for name in _FILES]
     if len({len(column) for column in columns}) > 1:
         counts = ", ".join(f"{n} {len(c)}" for n, c in zip(_FILES, columns, strict=True))
-        raise DataError(f"{folder}: got {counts} lines; wanted as many in each. Get them again.")
+        raise DataError(f"{folder}: got {counts} lines; expected as many in each. Get them again.")
 
     def rows(number: int, line: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         question, answer, image, kind = line
         if not answer or not image.isdecimal() or kind not in ("0", "1", "2", "3"):
             raise DataError(
                 f"{folder}, line {number} of each file: got the answer {answer!r}, the image "
-                f"id {image!r} and the type {kind!r}; wanted a text, a number, and 0 to 3."
+                f"id {image!r} and the type {kind!r}; expected a text, a number, and 0 to 3."
             )
         yield {
             "id": f"{folder.name}-{number - 1}",

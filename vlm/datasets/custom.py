@@ -102,7 +102,7 @@ class CustomDataset(Dataset):
         for name in self.mapped:
             if name not in COLUMNS:
                 raise ValueError(
-                    f"columns: got {name!r}; wanted our name -> the file's name, ours being "
+                    f"columns: got {name!r}; expected our name -> the file's name, ours being "
                     f"{', '.join(COLUMNS)}.{did_you_mean(nearest(name, COLUMNS))}"
                 )
         self.files = {
@@ -202,5 +202,5 @@ def _source(path: str, name: str) -> _Source:
     there = list(splits_of(path))
     found = [own for own in NAMES[name] if own in there] or there
     if len(found) > 1:
-        raise DataError(f"{path}: has the splits {', '.join(there)}; wanted one named {name!r}.")
+        raise DataError(f"{path}: has the splits {', '.join(there)}; expected one named {name!r}.")
     return _Source(path, found[0])

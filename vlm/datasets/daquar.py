@@ -104,7 +104,7 @@ def _text_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
         if not names or not answer:
             raise DataError(
                 f"{path}, line {line}: got {question[:80]!r} and the answer {answer[:80]!r}; "
-                f"wanted a question that names its picture (image3), and its answer below."
+                f"expected a question that names its picture (image3), and its answer below."
             )
         yield _row(
             f"{path}, line {line}",
@@ -124,7 +124,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
             record, path, line, question_id=str, image=str, question=str, answers=list
         )
         if not parts or not all(isinstance(part, str) for part in parts):
-            raise DataError(f"{path}, line {line}: got the answers {parts!r}; wanted texts.")
+            raise DataError(f"{path}, line {line}: got the answers {parts!r}; expected texts.")
         yield _row(f"{path}, line {line}", key, path.parent / image, question, parts)
 
     return each_record(read_json_lines(path), rows)

@@ -72,8 +72,8 @@ def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = Non
     folder = (_package_folder() if root is None else Path(root)) / split
     source = folder / "questions.json"
     if not source.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file; wanted easy-VQA's layout.")
-    wanted = f"{source}: wanted a JSON list of [question, answer, image number]"
+        raise FileNotFoundError(f"{source}: there is no such file; expected easy-VQA's layout.")
+    wanted = f"{source}: expected a JSON list of [question, answer, image number]"
     try:
         triples = list(json.loads(source.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:

@@ -86,7 +86,7 @@ def report(kind: str, message: str) -> None:
 
     Args:
         kind: the same words for all problems that are alike.
-        message: file and line, what was found, what was wanted, and the remedy.
+        message: file and line, what was found, what was expected, and the remedy.
 
     Raises:
         DataError: always, but inside `collecting`.

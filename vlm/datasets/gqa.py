@@ -196,8 +196,8 @@ def _texts(values: list[Any], path: Path, key: str) -> list[str]:
     for value in values:
         if not isinstance(value, str):
             raise DataError(
-                f"{path}, question {key!r}: got {value!r} in a list of its ids or answers; wanted "
-                f"texts. Is this the set's own file?"
+                f"{path}, question {key!r}: got {value!r} in a list of its ids or answers; "
+                f"expected texts. Is this the set's own file?"
             )
     return values
 
@@ -205,7 +205,7 @@ def _texts(values: list[Any], path: Path, key: str) -> list[str]:
 def _records(path: Path) -> dict[str, Any]:
     content = read_json(json_file(path, GET))
     if not isinstance(content, dict):
-        raise DataError(f"{path}: wanted an object with a question for each id, as GQA has it.")
+        raise DataError(f"{path}: expected an object with a question for each id, as GQA has it.")
     return content
 
 

@@ -83,7 +83,8 @@ def _rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
         if answer not in CHOICES or len(identifier.split("-")) != 2:
             raise DataError(
                 f"{path}, line {line}: got the label {label!r} and identifier {identifier!r}; "
-                f"wanted true or false, and two numbers such as 1572-0. Is this the set's own file?"
+                f"expected true or false, and two numbers such as 1572-0. Is this the "
+                f"set's own file?"
             )
         for permutation in range(PERMUTATIONS):
             key = f"{name}-{identifier}-{permutation}"

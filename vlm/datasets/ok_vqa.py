@@ -163,7 +163,7 @@ class AOKVQA(Dataset):
         if not 0 <= right < len(choices):
             raise DataError(
                 f"{source}, question {key!r}: got correct_choice_idx {right} for {len(choices)} "
-                f"choices; wanted 0 to {len(choices) - 1}."
+                f"choices; expected 0 to {len(choices) - 1}."
             )
         return [choices[right]]
 

@@ -172,7 +172,7 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             "question",
             "empty question",
-            f"got the question {question!r:.80}; wanted some text. Correct or remove this row.",
+            f"got the question {question!r:.80}; expected some text. Correct or remove this row.",
         )
     if isinstance(answers, (list, tuple)) and not answers:
         yield "answers", "no answer", "the list of answers is empty; leave it out if unknown."
@@ -255,7 +255,7 @@ def check_share(validation_share: float) -> None:
     """Raise ValueError unless there would be something on both sides of the cut."""
     if not isinstance(validation_share, (int, float)) or not 0 < validation_share < 1:
         raise ValueError(
-            f"validation_share: got {validation_share}; wanted a share between 0 and 1."
+            f"validation_share: got {validation_share}; expected a share between 0 and 1."
         )
 
 

@@ -98,7 +98,7 @@ def _rows(records: list[Any], path: Path, images: Path, name: str) -> Iterator[d
         if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
             raise DataError(
                 f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
-                f"{wrong!r}; wanted other texts than the answer."
+                f"{wrong!r}; expected other texts than the answer."
             )
         yield {
             "id": str(key),

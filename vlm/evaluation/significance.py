@@ -67,7 +67,7 @@ def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) ->
     """
     if scores.ndim != 2 or not scores.size or len(images) != scores.shape[1]:
         raise ValueError(
-            f"scores, images: got shape {scores.shape} and {len(images)} images; wanted (S, Q) "
+            f"scores, images: got shape {scores.shape} and {len(images)} images; expected (S, Q) "
             f"scores and Q images."
         )
     seeds, questions = scores.shape

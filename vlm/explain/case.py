@@ -82,7 +82,7 @@ class Case:
                 answer = model.head.decode(model(batch), 1)[0][0][0]
             if answering(model.head).truncated_at(answer):
                 raise ValueError(
-                    f"answer: got none, and the model's own never ended ({answer!r:.80}); wanted "
+                    f"answer: got none, and the model's own never ended ({answer!r:.80}); expected "
                     f"one to explain."
                 )
         self.answer = clean_text(answer)

@@ -44,7 +44,7 @@ def heat_map(explanation: Explanation, photo: Any = None, word: int | None = Non
                 "word: the explanation has no map for each word; make it with per_word=True."
             )
         if not 0 <= word < len(explanation.words):
-            raise ValueError(f"word: got {word}; wanted 0 to {len(explanation.words) - 1}.")
+            raise ValueError(f"word: got {word}; expected 0 to {len(explanation.words) - 1}.")
         values = explanation.word_patch[word]
     width, height = explanation.image_size
     image = Image.new("RGB", (SIDE, SIDE), "lightgrey") if photo is None else load_image(photo)

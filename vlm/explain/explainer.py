@@ -66,9 +66,9 @@ def make_case(
         ImageError: a picture that cannot be read.
     """
     if not isinstance(question, str) or not question.strip():
-        raise ValueError(f"question: got {question!r}; wanted text that asks about the picture.")
+        raise ValueError(f"question: got {question!r}; expected text that asks about the picture.")
     if isinstance(choices, str):
-        raise ValueError(f"choices: got {choices!r}; wanted a list of texts.")
+        raise ValueError(f"choices: got {choices!r}; expected a list of texts.")
     if choices is not None and (mistake := mistake_in(choices)):
         raise ValueError(f"choices: {mistake}")
     transform: Any = model.image_encoder.transform

@@ -72,7 +72,9 @@ class Explanation:
             ValueError: the explanation was made without `word_patch`.
         """
         if self.word_patch is None:
-            raise ValueError("word_patch: got None; wanted an explanation made with per_word=True.")
+            raise ValueError(
+                "word_patch: got None; expected an explanation made with per_word=True."
+            )
         x0, y0, x1, y1 = self.boxes.T
         inside = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
         return self.word_patch[:, inside].mean(1) if inside.any() else None

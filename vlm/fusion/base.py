@@ -53,7 +53,7 @@ class Merge(Part, ABC):
         for name, value, dim in (("x", x, self.x_dim), ("y", y, self.y_dim)):
             if value.shape[-1] != dim:
                 raise ValueError(
-                    f"{name}: got width {value.shape[-1]} (shape {tuple(value.shape)}); wanted "
+                    f"{name}: got width {value.shape[-1]} (shape {tuple(value.shape)}); expected "
                     f"{dim}, the {name}_dim this {type(self).__name__} was built with."
                 )
         return self.merge(x, y)
@@ -139,23 +139,24 @@ class Fusion(Part, ABC):
         for name, value, dim in (("image", image, self.image_dim), ("text", text, self.text_dim)):
             if value.tokens.shape[-1] != dim:
                 raise ValueError(
-                    f"{name}: got width {value.tokens.shape[-1]}; wanted {dim}, the {name}_dim "
+                    f"{name}: got width {value.tokens.shape[-1]}; expected {dim}, the {name}_dim "
                     f"this {type(self).__name__} was built with."
                 )
         if image.tokens.shape[0] != text.tokens.shape[0]:
             raise ValueError(
                 f"image and text: got batches of {image.tokens.shape[0]} and "
-                f"{text.tokens.shape[0]}; wanted one image row for each question. Gather shared "
+                f"{text.tokens.shape[0]}; expected one image row for each question. Gather shared "
                 f"images with `image.take(image_index)`."
             )
         if image.tokens.device != text.tokens.device:
             raise ValueError(
                 f"image and text: got devices {image.tokens.device} and {text.tokens.device}; "
-                f"wanted one device. Move one with `.to(device)`."
+                f"expected one device. Move one with `.to(device)`."
             )
         if self.needs_boxes and image.boxes is None:
             raise ValueError(
-                f"image.boxes: got None; wanted boxes (B, N, 4), which this {type(self).__name__} "
+                f"image.boxes: got None; expected boxes (B, N, 4), which this "
+                f"{type(self).__name__} "
                 f"counts objects by. Take an image encoder that gives them, or no counter."
             )
         return self.fuse(image, text)

@@ -94,7 +94,7 @@ class ModularCoAttention(nn.Module):
         super().__init__()
         check_positive(num_layers=num_layers)
         if cascade not in get_args(Cascade):
-            raise ValueError(f"cascade: got {cascade!r}; wanted one of {get_args(Cascade)}.")
+            raise ValueError(f"cascade: got {cascade!r}; expected one of {get_args(Cascade)}.")
         self.cascade = cascade
         self.words_layers = nn.ModuleList(
             SelfAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)

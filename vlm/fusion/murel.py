@@ -103,7 +103,7 @@ class PairwiseRelation(nn.Module):
         super().__init__()
         if aggregation not in AGGREGATIONS:
             raise ValueError(
-                f"aggregation: got {aggregation!r}; wanted one of {', '.join(AGGREGATIONS)}."
+                f"aggregation: got {aggregation!r}; expected one of {', '.join(AGGREGATIONS)}."
             )
         self.boxes_merge = sized(merge, 4, 4, dim)
         self.regions_merge = sized(merge, dim, dim, dim)

@@ -144,11 +144,11 @@ def _check_names(
     heads: dict[str, HeadFactory], answers_by: str | None, weights: dict[str, float]
 ) -> None:
     if not heads:
-        raise ValueError("heads: got none; wanted at least one, by a name of your own.")
+        raise ValueError("heads: got none; expected at least one, by a name of your own.")
     for name in heads:
         if not name.isidentifier() or hasattr(nn.ModuleDict, name):
             raise ValueError(
-                f"heads: got the name {name!r}; wanted a word of letters, digits and _ that "
+                f"heads: got the name {name!r}; expected a word of letters, digits and _ that "
                 f"torch's ModuleDict has no other use for."
             )
     named = [("weights", name) for name in weights]
@@ -156,8 +156,8 @@ def _check_names(
     for argument, name in named:
         if name not in heads:
             raise ValueError(
-                f"{argument}: got {name!r}; wanted one of the heads {', '.join(heads)}."
+                f"{argument}: got {name!r}; expected one of the heads {', '.join(heads)}."
             )
     for name, weight in weights.items():
         if not 0 < weight < math.inf:
-            raise ValueError(f"weights.{name}: got {weight}; wanted a positive number.")
+            raise ValueError(f"weights.{name}: got {weight}; expected a positive number.")

@@ -110,7 +110,7 @@ class MultipleChoice(AnswerHead):
         for texts, answer in zip(output.texts, answers, strict=True):
             if answer not in texts:
                 raise ValueError(
-                    f"answers: got {answer!r}; wanted one of the question's choices, "
+                    f"answers: got {answer!r}; expected one of the question's choices, "
                     f"{', '.join(map(repr, texts))}."
                 )
             columns.append(texts.index(answer))
@@ -131,13 +131,13 @@ def annotator_shares(
         ValueError: no choices, or none of a question's answers among them.
     """
     if choices is None:
-        raise ValueError("choices: got none; wanted the candidates of each question.")
+        raise ValueError("choices: got none; expected the candidates of each question.")
     pairs, pair_of = distinct(zip(map(tuple, answers), map(tuple, choices), strict=True))
     counts = [[given.count(text) for text in texts] for given, texts in pairs]
     for (given, texts), row in zip(pairs, counts, strict=True):
         if not any(row):
             raise ValueError(
-                f"answers: got {list(given)!r}; wanted one of the choices "
+                f"answers: got {list(given)!r}; expected one of the choices "
                 f"{', '.join(map(repr, texts))}."
             )
     shares = padded(counts)[0].float()

@@ -72,10 +72,10 @@ class AnswerVocabulary:
         for answer in self.answers:
             self._alike.setdefault(normalize_answer(answer), []).append(answer)
         if not self.answers:
-            raise ValueError("answers: got none; wanted at least one answer.")
+            raise ValueError("answers: got none; expected at least one answer.")
         if len(self._ids) != len(self.answers):
             twice = next(a for a, n in Counter(self.answers).items() if n > 1)
-            raise ValueError(f"answers: got {twice!r} more than once; wanted each answer once.")
+            raise ValueError(f"answers: got {twice!r} more than once; expected each answer once.")
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -98,7 +98,7 @@ class AnswerVocabulary:
             if answer not in self._ids:
                 raise ValueError(
                     f"answers: got {answer!r}, which is none of the model's {len(self):,} answers; "
-                    f"wanted one of them, such as {', '.join(map(repr, self.answers[:3]))}."
+                    f"expected one of them, such as {', '.join(map(repr, self.answers[:3]))}."
                 )
         return [self._ids[answer] for answer in answers]
 

@@ -126,8 +126,8 @@ class PictureEncoder(ImageEncoder):
         if not is_tensor or images.ndim != 4 or images.shape[1:] != self.transform.shape:
             got = f"shape {tuple(images.shape)}" if is_tensor else type(images).__name__
             raise ValueError(
-                f"images: got {got}; wanted (B, {', '.join(map(str, self.transform.shape))}). Use "
-                f"the encoder's own `transform`."
+                f"images: got {got}; expected (B, {', '.join(map(str, self.transform.shape))}). "
+                f"Use the encoder's own `transform`."
             )
         # Normalised here and not in the loader: pictures travel as uint8, a quarter of the bytes.
         if images.dtype == torch.uint8:
@@ -136,7 +136,7 @@ class PictureEncoder(ImageEncoder):
             images = images.to(self.mean.dtype)
         else:
             raise ValueError(
-                f"images: got dtype {images.dtype}; wanted uint8 in [0, 255] or float in [0, 1]."
+                f"images: got dtype {images.dtype}; expected uint8 in [0, 255] or float in [0, 1]."
             )
         pictures = (images[:, :3] - self.mean) / self.std
         if images.shape[1] == 4:
@@ -153,7 +153,7 @@ class PictureEncoder(ImageEncoder):
         cells = self.grid[0] * self.grid[1]
         if images.tokens.shape[1:] != (cells, self.dim):
             raise ValueError(
-                f"images: got features of shape {tuple(images.tokens.shape)}; wanted "
+                f"images: got features of shape {tuple(images.tokens.shape)}; expected "
                 f"(B, {cells}, {self.dim}), which this encoder made, or pictures. Use the "
                 f"encoder's own `transform`."
             )

@@ -43,7 +43,7 @@ class ConvNet(PictureEncoder):
         scale = 2 ** len(widths)
         if not widths or image_size % scale or image_size < scale:
             raise ValueError(
-                f"image_size: got {image_size} with {len(widths)} stages; wanted a multiple of "
+                f"image_size: got {image_size} with {len(widths)} stages; expected a multiple of "
                 f"{scale}, as each stage halves the picture."
             )
         side = image_size // scale

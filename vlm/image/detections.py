@@ -47,7 +47,7 @@ def read_npz(path: str | Path) -> Regions:
         with open(path, "rb") as file:
             content = np.load(file, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ImageError(f"{path}: this is a single array; wanted a .npz.")
+                raise ImageError(f"{path}: this is a single array; expected a .npz.")
             features, boxes = _get(content, FEATURES, path), _get(content, BOXES, path)
             size = [_get(content, (name,), path) for name in ("image_w", "image_h")]
     except FileNotFoundError as error:
@@ -63,7 +63,7 @@ def read_npz(path: str | Path) -> Regions:
     if features.ndim == boxes.ndim == 2 and len(features) != len(boxes) == features.shape[1]:
         features = features.T
     if any(side.size != 1 for side in size):
-        raise ImageError(f"{path}: image_w and image_h: wanted a number each.")
+        raise ImageError(f"{path}: image_w and image_h: expected a number each.")
     width, height = (float(side.item()) for side in size)
     return checked(features, boxes, width, height, str(path))
 
@@ -73,10 +73,10 @@ def _get(content: Any, names: tuple[str, ...], path: str | Path) -> np.ndarray:
         if name in content:
             array = content[name]
             if array.dtype.kind not in "fiu":
-                raise ImageError(f"{path}: {name!r} holds {array.dtype}; wanted numbers.")
+                raise ImageError(f"{path}: {name!r} holds {array.dtype}; expected numbers.")
             return array
     raise ImageError(
-        f"{path}: has {', '.join(map(repr, content))}; wanted {' or '.join(map(repr, names))}."
+        f"{path}: has {', '.join(map(repr, content))}; expected {' or '.join(map(repr, names))}."
     )
 
 
@@ -92,20 +92,20 @@ def checked(
         source: file, line and image, for errors.
 
     Raises:
-        ImageError: naming the source, what was found and what was wanted.
+        ImageError: naming the source, what was found and what was expected.
     """
     if features.ndim != 2 or boxes.shape != (len(features), 4):
         raise ImageError(
             f"{source}: got features of shape {features.shape} and boxes of shape {boxes.shape}; "
-            f"wanted (N, D) and (N, 4)."
+            f"expected (N, D) and (N, 4)."
         )
     if 0 in features.shape:
         raise ImageError(
-            f"{source}: no region in it; wanted one at least. Extract features with a minimum "
+            f"{source}: no region in it; expected one at least. Extract features with a minimum "
             f"number of regions (10 in the published ones)."
         )
     if not (width >= 1 and height >= 1):
-        raise ImageError(f"{source}: a picture of {width:g} x {height:g}; wanted pixels.")
+        raise ImageError(f"{source}: a picture of {width:g} x {height:g}; expected pixels.")
     for name, array in (("features", features), ("boxes", boxes)):
         if wrong := np.count_nonzero(~np.isfinite(array).all(1)):
             row = int(np.argmin(np.isfinite(array).all(1)))
@@ -120,11 +120,11 @@ def checked(
         row = int(np.argmin(good))
         raise ImageError(
             f"{source}: box {row} (counted from 0) is {np.round(boxes[row], 2).tolist()} in a "
-            f"picture of {width:g} x {height:g}; wanted x0, y0, x1, y1 in pixels inside it."
+            f"picture of {width:g} x {height:g}; expected x0, y0, x1, y1 in pixels inside it."
         )
     if boxes.max() <= 1 < min(width, height):
         raise ImageError(
-            f"{source}: no box reaches beyond 1 in a picture of {width:g} x {height:g}; wanted "
+            f"{source}: no box reaches beyond 1 in a picture of {width:g} x {height:g}; expected "
             f"pixels. Multiply shares by the picture's width and height."
         )
     return Regions(features.astype(np.float32, copy=False), scaled.clip(0, 1), source)

@@ -34,7 +34,7 @@ def summary(tokens: Tensor, mask: Tensor, pool: str) -> Tensor:
 
 def check_pool(pool: str) -> None:
     if pool not in ("mean", "max"):
-        raise ValueError(f"pool: got {pool!r}; wanted 'mean' or 'max'.")
+        raise ValueError(f"pool: got {pool!r}; expected 'mean' or 'max'.")
 
 
 def check_stages(stages: Sequence[int] | None, count: int, name: str) -> None:
@@ -44,6 +44,6 @@ def check_stages(stages: Sequence[int] | None, count: int, name: str) -> None:
     wrong = [s for s in stages if not -count <= s < count]
     if wrong or not stages:
         raise ValueError(
-            f"stages: got {list(stages)}; {name} has {count}, so wanted one or more of "
+            f"stages: got {list(stages)}; {name} has {count}, so expected one or more of "
             f"0 - {count - 1}, or of -{count} - -1 from the end."
         )

@@ -113,7 +113,7 @@ def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel)
     """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
-        raise ImageError(f"{name}: the picture has {width} x {height} pixels; wanted some.")
+        raise ImageError(f"{name}: the picture has {width} x {height} pixels; expected some.")
     if width * height > limit:
         raise ImageError(
             f"{name}: the picture has {width:,} x {height:,} pixels; at most {limit:,} are read. "
@@ -138,7 +138,7 @@ def _content(source: Any, name: str) -> bytes:
     found = os.stat(source)
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
-        raise ImageError(f"{name}: this is a {kind}; wanted a picture.")
+        raise ImageError(f"{name}: this is a {kind}; expected a picture.")
     _check_bytes(found.st_size, name)
     # Without waiting, in case the path has become a pipe by now.
     with open(source, "rb", opener=lambda path, flags: os.open(path, flags | _AT_ONCE)) as file:

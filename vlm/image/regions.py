@@ -52,7 +52,8 @@ class RegionTransform:
         """
         if regions.features.shape[1] != self.dim:
             raise ImageError(
-                f"{regions.source}: features {regions.features.shape[1]} wide; wanted {self.dim}. "
+                f"{regions.source}: features {regions.features.shape[1]} wide; expected "
+                f"{self.dim}. "
                 f"Set model.image_encoder.init_args.dim to the width of the files."
             )
         # Memory of its own: what a file is read into may be read-only, and torch warns.
@@ -116,7 +117,8 @@ class RegionFeatures(ImageEncoder):
         if images.tokens.shape[2] != self.dim or images.boxes is None:
             raise ValueError(
                 f"images: got features of shape {tuple(images.tokens.shape)} "
-                f"{'without' if images.boxes is None else 'with'} boxes; wanted (B, N, {self.dim}) "
+                f"{'without' if images.boxes is None else 'with'} boxes; expected (B, N, "
+                f"{self.dim}) "
                 f"with boxes. Use the encoder's own `transform`."
             )
         tokens = images.zero_padding().tokens.to(self.number_type.dtype)

@@ -120,8 +120,8 @@ def array_to_rgb(array: np.ndarray | Tensor, white_level: WhiteLevel = None) -> 
     channels = [axis for axis in order if shape[axis] in (1, 3, 4)]
     if 0 in shape or not (channels or len(shape) == 2):
         raise ImageError(
-            f"image: got an array of shape {shape}; wanted (H, W), (H, W, C) or (C, H, W) with C = "
-            f"1, 3 or 4, and one picture at a time."
+            f"image: got an array of shape {shape}; expected (H, W), (H, W, C) or (C, H, W) with C "
+            f"= 1, 3 or 4, and one picture at a time."
         )
     if channels:
         array = np.moveaxis(array, channels[0], 2)
@@ -131,7 +131,7 @@ def array_to_rgb(array: np.ndarray | Tensor, white_level: WhiteLevel = None) -> 
         array, narrow = _bytes(array, white_level if array.ndim == 2 else None)
     if array.dtype != np.uint8:
         raise ImageError(
-            f"image: got dtype {array.dtype}; wanted uint8 or float in [0, 1], or uint16."
+            f"image: got dtype {array.dtype}; expected uint8 or float in [0, 1], or uint16."
         )
     return to_rgb(Image.fromarray(np.ascontiguousarray(array)))._replace(mode="", narrow=narrow)
 
@@ -148,8 +148,8 @@ def _bytes(values: np.ndarray, white_level: WhiteLevel) -> tuple[np.ndarray, boo
         kind = "whole numbers" if whole else "floats"
         wanted = "16 bits, [0, 65535]" if whole else "[0, 1], or uint8 in [0, 255]"
         raise ImageError(
-            f"image: got {kind} from {low:g} to {high:g}; wanted {wanted}. Scale it first, or set "
-            f"white_level if only the white value differs."
+            f"image: got {kind} from {low:g} to {high:g}; expected {wanted}. Scale it first, or "
+            f"set white_level if only the white value differs."
         )
     white = float(high or top) if white_level == "max" else float(white_level or top)
     result = np.empty(values.shape, np.uint8)

@@ -175,7 +175,7 @@ def _create(
 ) -> Any:
     if ":" in name:
         raise ValueError(
-            f"name: got {name!r}; wanted one of timm.list_models(), whose weights are fetched "
+            f"name: got {name!r}; expected one of timm.list_models(), whose weights are fetched "
             f"with pretrained=True. Of another repository name the folder of its weights in "
             f"pretrained, and its model here."
         )
@@ -250,7 +250,7 @@ def _tokens(model: Any, features: Any, name: str) -> Tensor:
         return features.flatten(2).mT  # (B, D, H, W) -> (B, P, D)
     raise ValueError(
         f"{name}: its forward_features gives {type(features).__name__}, which has no one grid of "
-        f"tokens; wanted a tensor (B, N, D), (B, D, H, W) or (B, H, W, D). Choose another model."
+        f"tokens; expected a tensor (B, N, D), (B, D, H, W) or (B, H, W, D). Choose another model."
     )
 
 

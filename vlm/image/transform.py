@@ -68,12 +68,12 @@ class ImageTransform:
             )
         if self.interpolation not in _FILTERS:
             raise ValueError(
-                f"interpolation: got {self.interpolation!r}; wanted one of {', '.join(_FILTERS)}."
+                f"interpolation: got {self.interpolation!r}; expected one of {', '.join(_FILTERS)}."
             )
         if self.fit not in ("squash", "crop", "pad"):
-            raise ValueError(f"fit: got {self.fit!r}; wanted 'squash', 'crop' or 'pad'.")
+            raise ValueError(f"fit: got {self.fit!r}; expected 'squash', 'crop' or 'pad'.")
         if not 0 < self.crop_share <= 1:
-            raise ValueError(f"crop_share: got {self.crop_share}; wanted a share in (0, 1].")
+            raise ValueError(f"crop_share: got {self.crop_share}; expected a share in (0, 1].")
 
         level = self.white_level
         if level not in (None, "max") and not (isinstance(level, (int, float)) and 0 < level < 1e9):

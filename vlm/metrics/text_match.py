@@ -46,7 +46,7 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESH
     """
     _check(answers)
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: got {threshold}; wanted above 0 and at most 1.")
+        raise ValueError(f"threshold: got {threshold}; expected above 0 and at most 1.")
     given = _compared(prediction).lower()
     far = min(_share(given, _compared(answer).lower()) for answer in answers)
     return 1 - far if far < threshold else 0.0
@@ -75,5 +75,5 @@ def levenshtein(a: str, b: str) -> int:
 def _check(answers: Sequence[str]) -> None:
     if isinstance(answers, str) or not len(answers):
         raise ValueError(
-            f"answers: got {answers!r}; wanted what the annotators wrote, a list of one at least."
+            f"answers: got {answers!r}; expected what the annotators wrote, a list of one at least."
         )

@@ -51,7 +51,7 @@ class WordNet:
         for name in _FILES:
             if not (folder / name).is_file():
                 raise FileNotFoundError(
-                    f"{folder / name}: there is no such file; wanted WordNet's database files "
+                    f"{folder / name}: there is no such file; expected WordNet's database files "
                     f"({', '.join(_FILES)}), as in Debian's package wordnet-base."
                 )
         self._lines = (folder / "data.noun").read_bytes()

@@ -65,7 +65,7 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
         if pretrained and pretrained not in tags and not _is_file(pretrained):
             near = None if pretrained is True else nearest(pretrained, tags, at_least=0.4)
             raise ValueError(
-                f"pretrained: got {pretrained!r} for {name}; wanted a file, or one of the tags "
+                f"pretrained: got {pretrained!r} for {name}; expected a file, or one of the tags "
                 f"{', '.join(tags) or '(there is none)'}.{did_you_mean(near)}"
             )
         tag = pretrained if pretrained in tags else next(iter(tags), None)

@@ -73,7 +73,7 @@ def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     """
     if torch.is_inference_mode_enabled():
         raise ValueError(
-            "got an encoder to build in torch.inference_mode; wanted it built outside. Build it "
+            "got an encoder to build in torch.inference_mode; expected it built outside. Build it "
             "first, and enter inference_mode to run it."
         )
     called: set[nn.Module] = set()

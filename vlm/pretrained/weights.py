@@ -100,7 +100,7 @@ def find_file(source: str, suffixes: tuple[str, ...], kind: str) -> Path:
     Args:
         source: a file, a folder, or `package:NAME`.
         suffixes: of the file's name, the preferred first.
-        kind: what is wanted, for the error.
+        kind: what is expected, for the error.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -153,11 +153,11 @@ def read_weights(source: str) -> dict[str, Tensor]:
             "a Git LFS pointer; fetch the file with `git lfs pull`" if pointer else "unreadable"
         )
         raise ValueError(
-            f"{path}: {reason}; wanted a .safetensors, or a state_dict that torch.save wrote "
+            f"{path}: {reason}; expected a .safetensors, or a state_dict that torch.save wrote "
             f"({type(error).__name__})."
         ) from error
     if not tensors:
-        raise ValueError(f"{path}: holds no tensors; wanted a state_dict.")
+        raise ValueError(f"{path}: holds no tensors; expected a state_dict.")
     return tensors
 
 

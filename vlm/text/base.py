@@ -64,7 +64,7 @@ class TextEncoder(Part, ABC):
         if ids.ndim != 2 or mask.shape != ids.shape or mask.dtype != torch.bool:
             raise ValueError(
                 f"ids, mask: got shapes {tuple(ids.shape)} and {tuple(mask.shape)} ({mask.dtype}); "
-                f"wanted both (B, L) and a bool mask with True = a real token."
+                f"expected both (B, L) and a bool mask with True = a real token."
             )
         # Whatever id stands in the padding, it must be one that the embedding has.
         ids = ids.masked_fill(~mask, self.tokenizer.pad_id)

@@ -39,7 +39,7 @@ class ClipTokenizer(Tokenizer):
         check_max_length(max_length, special=2)
         if clean not in ("lower", "canonicalize", "whitespace"):
             raise ValueError(
-                f"clean: got {clean!r}; wanted 'lower', 'canonicalize' or 'whitespace'."
+                f"clean: got {clean!r}; expected 'lower', 'canonicalize' or 'whitespace'."
             )
         from open_clip import SimpleTokenizer
 

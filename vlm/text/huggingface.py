@@ -75,7 +75,9 @@ class HuggingFaceEncoder(TextEncoder):
             model = _load(name, pretrained) if config is None else model_from_config(config)
         if tokenizer is None:
             if config is not None:
-                raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
+                raise ValueError(
+                    "tokenizer: got None with a config; expected the model's tokenizer."
+                )
             tokenizer = SubwordTokenizer(name, max_length=min(_positions(model), MAX_LENGTH))
         plain = stored_config(model.config)
         _check(model, tokenizer, name)
@@ -135,7 +137,7 @@ def model_from_config(config: dict[str, Any]) -> Any:
 
     if "model_type" not in config:
         raise ValueError(
-            f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
+            f"config: got {sorted(config)[:5]} without 'model_type'; expected the to_dict() of a "
             f"Hugging Face configuration."
         )
     return _encoder(AutoModel.from_config, AutoConfig.for_model(**read_options(config)))
@@ -167,7 +169,7 @@ def _check(model: nn.Module, tokenizer: Tokenizer, name: str) -> None:
     size, positions = getattr(model.config, "vocab_size", None), _positions(model)
     if size and tokenizer.vocab_size > size:
         raise ValueError(
-            f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has {size}; wanted "
+            f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has {size}; expected "
             f"the tokenizer that the model was trained with."
         )
     if tokenizer.max_length > positions:

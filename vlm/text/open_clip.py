@@ -82,7 +82,7 @@ class OpenClipTextEncoder(TextEncoder):
             parts = ("embed_dim", "quick_gelu", "text_cfg")
             plain: dict[str, Any] = {key: full[key] for key in parts if key in full}
         elif tokenizer is None:
-            raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
+            raise ValueError("tokenizer: got None with a config; expected the model's tokenizer.")
         else:
             plain = config
             model = (

@@ -50,14 +50,14 @@ class Recurrent(TextEncoder):
         tokenizer: Tokenizer | None = None,
     ) -> None:
         if cell not in ("gru", "lstm"):
-            raise ValueError(f"cell: got {cell!r}; wanted 'gru' or 'lstm'.")
+            raise ValueError(f"cell: got {cell!r}; expected 'gru' or 'lstm'.")
         if min(dim, embedding_dim, num_layers) < 1:
             raise ValueError(
                 f"dim, embedding_dim, num_layers: got {dim}, {embedding_dim}, {num_layers}; "
                 f"expected positive integers."
             )
         if bidirectional and dim % 2:
-            raise ValueError(f"dim: got {dim}; wanted an even number, half for each direction.")
+            raise ValueError(f"dim: got {dim}; expected an even number, half for each direction.")
         tokenizer = tokenizer or WordTokenizer(words)
         super().__init__(dim, tokenizer)
         self.embedding = tokenizer.embedding(embedding_dim)

@@ -207,7 +207,7 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: i for i, word in enumerate(self.words, start=2)}
         if len(self._ids) != len(self.words):
             twice = [w for w, n in Counter(self.words).items() if n > 1]
-            raise ValueError(f"words: got {twice[0]!r} more than once; wanted each word once.")
+            raise ValueError(f"words: got {twice[0]!r} more than once; expected each word once.")
         # Questions repeat (easy-VQA asks 107 different ones): splitting each once is enough.
         self._cached = lru_cache(maxsize=1 << 16)(self._look_up)
 

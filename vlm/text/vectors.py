@@ -59,7 +59,7 @@ class VectorTokenizer(WordTokenizer):
             raise ValueError("vectors, words: got both or neither; give one.")
         if min(size, max_length) < 1:
             raise ValueError(
-                f"size, max_length: got {size}, {max_length}; wanted positive integers."
+                f"size, max_length: got {size}, {max_length}; expected positive integers."
             )
         table = None
         if vectors is not None:
@@ -119,7 +119,7 @@ def _read_array(path: Path, size: int) -> tuple[list[str], np.ndarray]:
     if table.ndim != 2 or len(words) != len(table):
         raise ValueError(
             f"{path}: got an array of shape {table.shape} and {len(words)} words in {index.name}; "
-            f"wanted one row for each word."
+            f"expected one row for each word."
         )
     return [str(word) for word in words[:size]], table[:size]
 
@@ -142,7 +142,7 @@ def _read_text(path: Path, size: int) -> tuple[list[str], np.ndarray]:
                     raise ValueError
             except ValueError:
                 raise ValueError(
-                    f"{path}, line {number}: got {line[:40]!r}; wanted a word and {dim} numbers."
+                    f"{path}, line {number}: got {line[:40]!r}; expected a word and {dim} numbers."
                 ) from None
             words.append(word)
     if not rows:

@@ -51,13 +51,13 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.monitor not in MONITORED:
             raise ValueError(
-                f"run.monitor: got {self.monitor!r}; wanted a figure of the validation part, "
+                f"run.monitor: got {self.monitor!r}; expected a figure of the validation part, "
                 f"{' or '.join(MONITORED)}."
             )
         for name in ("checkpoint_steps", "checkpoint_minutes", "stall_minutes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"run.{name}: got {value}; wanted a positive number or null.")
+                raise ValueError(f"run.{name}: got {value}; expected a positive number or null.")
 
 
 def new_folder(run: RunOptions, subcommand: str) -> Path:

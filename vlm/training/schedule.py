@@ -40,7 +40,7 @@ class Falling(LambdaLR, ABC):
         unit: Unit = "share",
     ) -> None:
         if not 0 <= final <= 1:
-            raise ValueError(f"final: got {final}; wanted a share between 0 and 1.")
+            raise ValueError(f"final: got {final}; expected a share between 0 and 1.")
         start = _warmup_steps(warmup, total_steps, epoch_steps, unit)
 
         def down(step: int) -> float:
@@ -116,7 +116,7 @@ class WarmupSteps(LambdaLR):
     ) -> None:
         if list(milestones) != sorted(milestones) or not 0 < factor <= 1:
             raise ValueError(
-                f"milestones, factor: got {list(milestones)} and {factor}; wanted lengths in "
+                f"milestones, factor: got {list(milestones)} and {factor}; expected lengths in "
                 f"ascending order, and a factor above 0 and at most 1."
             )
         start = _warmup_steps(warmup, total_steps, epoch_steps, unit)
@@ -138,5 +138,5 @@ def _steps(length: float, total_steps: int, epoch_steps: int, unit: Unit) -> int
 
 def _warmup_steps(warmup: float, total_steps: int, epoch_steps: int, unit: Unit) -> int:
     if warmup < 0 or (unit == "share" and warmup >= 1):
-        raise ValueError(f"warmup: got {warmup}; wanted 0 or more {unit}, a share below 1.")
+        raise ValueError(f"warmup: got {warmup}; expected 0 or more {unit}, a share below 1.")
     return _steps(warmup, total_steps, epoch_steps, unit)

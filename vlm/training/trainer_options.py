@@ -197,4 +197,4 @@ def _check_name(option: str, asked: Any, known: list[str]) -> None:
     if isinstance(asked, str) and asked.lower() not in known:
         hint = did_you_mean(nearest(asked, known))
         names = f"Lightning's names.{hint}" if hint else f"{', '.join(known)}."
-        raise ConfigError(f"trainer.{option}: got {asked!r}; wanted one of {names}")
+        raise ConfigError(f"trainer.{option}: got {asked!r}; expected one of {names}")

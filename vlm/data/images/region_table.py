@@ -105,20 +105,20 @@ def _parse(content: bytes) -> _Line:
     fields = content.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(FIELDS):
         raise ValueError(
-            f"got {len(fields)} fields between tabs; wanted {len(FIELDS)}: {', '.join(FIELDS)}"
+            f"got {len(fields)} fields between tabs; expected {len(FIELDS)}: {', '.join(FIELDS)}"
         )
     try:
         image = fields[0].decode()
         width, height, count = (int(field) for field in fields[1:4])
     except ValueError:
         raise ValueError(
-            f"got {[field[:20] for field in fields[:4]]}; wanted an id and the whole numbers "
+            f"got {[field[:20] for field in fields[:4]]}; expected an id and the whole numbers "
             f"{', '.join(FIELDS[1:4])}"
         ) from None
     if count < 1:
-        raise ValueError(f"num_boxes: got {count}; wanted one region at least")
+        raise ValueError(f"num_boxes: got {count}; expected one region at least")
     if _size(fields[4]) != 16 * count:
-        raise ValueError(f"boxes: wanted {count} x 4 numbers of 4 bytes in base64")
+        raise ValueError(f"boxes: expected {count} x 4 numbers of 4 bytes in base64")
     dim, rest = divmod(_size(fields[5]), 4 * count)
     if rest or dim < 1:
         raise ValueError(
@@ -160,7 +160,7 @@ def _scan(path: Path, size: int) -> _Index:
                 line = _parse(content)
                 dim = dim or line.dim
                 if line.dim != dim:
-                    raise ValueError(f"features {line.dim} wide; wanted {dim} as in line 1")
+                    raise ValueError(f"features {line.dim} wide; expected {dim} as in line 1")
             except ValueError as error:
                 raise DataError(
                     f"{path}, line {len(ids) + 1}, byte {start}: {error}. If the file was cut "

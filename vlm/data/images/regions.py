@@ -40,7 +40,7 @@ class RegionFiles:
     def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
         several = [paths] if isinstance(paths, (str, Path)) else list(paths)
         if not several:
-            raise DataError("regions: got an empty list; wanted a folder of .npz files or a TSV.")
+            raise DataError("regions: got an empty list; expected a folder of .npz files or a TSV.")
         self.sources = [_source(Path(path)) for path in several]
         self._owners: dict[int, int] = {}
 
@@ -88,7 +88,7 @@ class RegionFiles:
                 return number, place
         where = ", ".join(str(source.path) for source in self.sources)
         raise ImageError(
-            f"{image}: no features of it in {where}; wanted a file {names[-1]}.npz in a folder, "
+            f"{image}: no features of it in {where}; expected a file {names[-1]}.npz in a folder, "
             f"or a line with the id {names[-1]} in a TSV.",
             "missing",
         )
@@ -113,7 +113,7 @@ def _source(path: Path) -> _Folder | RegionTable:
     if not path.is_file():
         raise DataError(f"regions: {path}: there is no such folder or file.")
     if path.suffix == ".npz":
-        raise DataError(f"regions: {path}: one picture's file; wanted the folder it lies in.")
+        raise DataError(f"regions: {path}: one picture's file; expected the folder it lies in.")
     return RegionTable(path)
 
 

@@ -58,16 +58,16 @@ class ImageOptions:
             )
         if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
             raise ValueError(
-                f"images.skip_unreadable: got {self.skip_unreadable}; wanted 0 or more pictures."
+                f"images.skip_unreadable: got {self.skip_unreadable}; expected 0 or more pictures."
             )
         if self.regions is not None and self.shards is not None:
             raise ValueError(
-                "images.regions and images.shards: got both; wanted one, for a model reads "
+                "images.regions and images.shards: got both; expected one, for a model reads "
                 "pictures or regions."
             )
         if self.regions is not None and self.features is not None:
             raise ValueError(
-                "images.regions and images.features: got both; wanted one, for regions are "
+                "images.regions and images.features: got both; expected one, for regions are "
                 "features already."
             )
 
@@ -108,7 +108,7 @@ class OpenImages:
             if self.regions is None:
                 raise DataError(
                     "The image encoder reads features of regions, and data.images.regions names "
-                    "none; wanted a folder of .npz files or a bottom-up-attention TSV."
+                    "none; expected a folder of .npz files or a bottom-up-attention TSV."
                 )
             return RegionStore(transform, self.regions)
         if self.regions is not None:

@@ -65,6 +65,6 @@ def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
         others = "others in another one" if first == own else f"{len(own):,} or other ones here"
         raise DataError(
             f"data.images.skip_unreadable: got {len(first):,} {split} questions whose pictures "
-            f"the first process could read, and {others}; wanted the same. See that all machines "
+            f"the first process could read, and {others}; expected the same. See that all machines "
             f"have the same pictures."
         )

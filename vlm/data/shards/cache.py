@@ -52,7 +52,7 @@ class ShardCache:
         except Exception as error:
             raise DataError(
                 f"data.images.shards.path: {self.url}/{INDEX} could not be read "
-                f"({_reason(error)}); wanted the address of a folder that `vlm shard` wrote."
+                f"({_reason(error)}); expected the address of a folder that `vlm shard` wrote."
             ) from None
         finally:
             fetched.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ class ShardCache:
                     return
                 said = (
                     f"{got:,} bytes with another checksum than the index has; "
-                    f"wanted {shard.size:,} bytes"
+                    f"expected {shard.size:,} bytes"
                 )
             raise ImageError(f"{self.url}/{shard.name}: could not be fetched: {said}.")
         finally:

@@ -93,8 +93,8 @@ class ShardIndex:
             self._names, *self._places = batch.columns
         except FileNotFoundError:
             raise DataError(
-                f"{path}: there is no such file; wanted a folder of shards that `vlm shard` wrote "
-                f"to the end."
+                f"{path}: there is no such file; expected a folder of shards that `vlm shard` "
+                f"wrote to the end."
             ) from None
         except _BROKEN as error:
             raise DataError(
@@ -217,5 +217,5 @@ def _check_unique(table: pa.Table, shards: Sequence[Shard]) -> None:
         where = [shards[table["shard"][row].as_py()].name for row in (first, first + 1)]
         raise DataError(
             f"{' and '.join(dict.fromkeys(where))}: {names[first].as_py()!r} is there more than "
-            f"once; wanted different names. Take shards of one writing to a folder."
+            f"once; expected different names. Take shards of one writing to a folder."
         )

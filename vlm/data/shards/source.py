@@ -101,7 +101,8 @@ class ShardImages:
             raise ImageError(f"{path}: there is no such file; the index wants it.", "missing")
         if crc32(content) != place.crc:
             raise ImageError(
-                f"{image}: damaged in {path}: wanted {place.size:,} bytes at byte {place.offset:,} "
+                f"{image}: damaged in {path}: expected {place.size:,} bytes at byte "
+                f"{place.offset:,} "
                 f"with the checksum of the index. Copy shards and index again, of one writing."
             )
         return content
@@ -178,7 +179,7 @@ class ShardImages:
         least = min(sum(sizes), (SHARDS_MIXED + 2) * max(sizes))
         if limit < least:
             raise DataError(
-                f"data.images.shards.cache_gb: got {self.shards.cache_gb}; wanted "
+                f"data.images.shards.cache_gb: got {self.shards.cache_gb}; expected "
                 f"{least / GB:.3g} or more: pictures of {SHARDS_MIXED} shards are mixed, the "
                 f"largest of {max(sizes) / GB:.3g} GB. Or write smaller shards."
             )

@@ -175,7 +175,7 @@ def _check_one(place: dict[str, Any], file: BinaryIO, shard: Path) -> None:
         if own != size or picture.read() != file.read(size):
             raise DataError(
                 f"{image}: its {own:,} bytes are not the {size:,} bytes of the picture of its name "
-                f"in {shard}; wanted the same. Write another data set, or pictures that have "
+                f"in {shard}; expected the same. Write another data set, or pictures that have "
                 f"changed, to another folder."
             )
 

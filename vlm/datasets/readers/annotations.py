@@ -53,7 +53,7 @@ def annotators_answers(value: Any) -> list[str] | None:
             1, and ten annotators are written out.
 
     Raises:
-        ValueError: anything else, with what was found and what was wanted.
+        ValueError: anything else, with what was found and what was expected.
     """
     if isinstance(value, Mapping):
         if isinstance(value.get("answer"), list):  # columns, as Hugging Face stores lists of dicts
@@ -111,7 +111,7 @@ def plain_text(value: Any) -> str | None:
         if value == int(value):
             return str(int(value))
         return str(value.normalize() if isinstance(value, Decimal) else value)
-    raise ValueError(f"got {shorten(value)}; wanted a text")
+    raise ValueError(f"got {shorten(value)}; expected a text")
 
 
 def merged(answer: str) -> str:
@@ -127,7 +127,7 @@ def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
     weighted: list[tuple[Any, Any]] = []
     for item in items:
         if "answer" not in item:
-            raise ValueError(f"got {shorten(dict(item))}; wanted objects with an answer")
+            raise ValueError(f"got {shorten(dict(item))}; expected objects with an answer")
         # Null is no more than absent: Parquet has every field in every object.
         name = next((name for name in WEIGHTS if item.get(name) is not None), None)
         weight = 1 if name is None else item[name]
@@ -169,14 +169,14 @@ def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
             raise ValueError("an answer is empty; remove that one")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
             raise ValueError(
-                f"got {shorten(weight)} for {text!r}; wanted a count, or a share, as a number"
+                f"got {shorten(weight)} for {text!r}; expected a count, or a share, as a number"
             )
         answers.append(text)
         weights.append(weight)
     if any(weight != int(weight) for weight in weights if math.isfinite(weight)):
         counts = _of_ten(answers, weights)
     elif sum(weights) > MOST:
-        raise ValueError(f"got counts that sum to {sum(weights):g}; wanted at most {MOST:,}")
+        raise ValueError(f"got counts that sum to {sum(weights):g}; expected at most {MOST:,}")
     else:
         counts = [int(weight) for weight in weights]
     return [a for a, n in zip(answers, counts, strict=True) for _ in range(n)] or None
@@ -186,7 +186,7 @@ def _of_ten(answers: list[str], shares: list[float]) -> list[int]:
     """How many of ten annotators gave each answer, by largest remainders."""
     if not abs(sum(shares) - 1) <= 0.01:
         raise ValueError(
-            f"got numbers that sum to {sum(shares):g}; wanted whole counts, or shares of the "
+            f"got numbers that sum to {sum(shares):g}; expected whole counts, or shares of the "
             f"annotators that sum to 1. How sure each annotator was cannot be used: leave it out"
         )
     exact = [TEN * share / sum(shares) for share in shares]

@@ -41,7 +41,7 @@ def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[R
     Args:
         path: folder or name, as `is_data_set` takes it.
         split: one of `splits_of`.
-        columns: names that are wanted; only these are read.
+        columns: names that are expected; only these are read.
 
     Raises:
         DataError: `datasets` is not installed, or the data set cannot be loaded.

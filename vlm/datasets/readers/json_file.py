@@ -83,7 +83,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         else:
             report(
                 "unreadable line",
-                f"{path}, line {number}, byte {start}: got {str(row)[:60]!r}; wanted an object "
+                f"{path}, line {number}, byte {start}: got {str(row)[:60]!r}; expected an object "
                 f'such as {{"image": "a.jpg", ...}} on each line.',
             )
 
@@ -140,7 +140,7 @@ def _open(path: str | Path) -> IO[bytes]:
     path = Path(path)
     note(path)
     if path.is_dir():
-        raise DataError(f"{path}: this is a folder; wanted a file.")
+        raise DataError(f"{path}: this is a folder; expected a file.")
     if not path.is_file():
         link = f" It is a link to {os.readlink(path)}." if path.is_symlink() else ""
         raise FileNotFoundError(f"{path}: there is no such file.{link}")

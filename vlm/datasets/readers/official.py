@@ -25,7 +25,7 @@ def official_file(path: Path, get: str) -> Path:
     """`path`, if that is a file.
 
     Args:
-        path: where it is wanted.
+        path: where it is expected.
         get: a sentence that says where the set comes from.
 
     Raises:
@@ -79,7 +79,7 @@ def fields(
     """
     if not isinstance(record, dict):
         raise DataError(
-            f"{source}, question {which!r}: got {shorten(record)}; wanted an object with "
+            f"{source}, question {which!r}: got {shorten(record)}; expected an object with "
             f"{', '.join(kinds)}. Is this the set's own file?"
         )
     values = []
@@ -88,8 +88,8 @@ def fields(
         if not isinstance(value, kind):
             got = shorten(value) if name in record else "nothing"
             raise DataError(
-                f"{source}, question {which!r}: got {got} for {name!r}; wanted {_WANTED[kind]}. Is "
-                f"this the set's own file?"
+                f"{source}, question {which!r}: got {got} for {name!r}; expected {_WANTED[kind]}. "
+                f"Is this the set's own file?"
             )
         values.append(value)
     return tuple(values)

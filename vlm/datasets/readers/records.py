@@ -50,7 +50,7 @@ def read_records(path: str, columns: Set[str], format: str | None = None) -> Ite
 
     Args:
         path: of the file; JSON may be one object per line under any ending.
-        columns: names that are wanted; Parquet reads only these.
+        columns: names that are expected; Parquet reads only these.
         format: jsonl, json, csv, tsv or parquet; None for the one that the ending names.
 
     Raises:

@@ -206,7 +206,7 @@ class OwnRows:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError(f"got {value!r:.80}; wanted the path of a picture, or its bytes")
+            raise ValueError(f"got {value!r:.80}; expected the path of a picture, or its bytes")
         clean_text(value)  # which a path must pass, and need not resemble
         if not (value := value.strip()):
             return None
@@ -247,4 +247,4 @@ def _from_base64(text: str) -> bytes:
         text = _DATA_URL.sub("", text, count=1)
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
-        raise ValueError(f"got {text[:40]!r}...; wanted a picture in base64") from None
+        raise ValueError(f"got {text[:40]!r}...; expected a picture in base64") from None

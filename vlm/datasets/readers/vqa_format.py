@@ -153,8 +153,8 @@ def json_records(
     records = content.get(name) if isinstance(content, dict) else content
     if not isinstance(records, list):
         raise DataError(
-            f"{path}: wanted a JSON list, or an object with a list of {name!r}. Is this the set's "
-            f"own file?"
+            f"{path}: expected a JSON list, or an object with a list of {name!r}. Is this the "
+            f"set's own file?"
         )
     return records
 
@@ -181,8 +181,8 @@ def _by_id(path: Path) -> dict[str, Record | None]:
         )
         if not all(isinstance(answer, str) for answer in answers):
             raise DataError(
-                f"{path}, question {key}: wanted a list of objects with an 'answer' each, a text. "
-                f"Is this the set's own file?"
+                f"{path}, question {key}: expected a list of objects with an 'answer' each, a "
+                f"text. Is this the set's own file?"
             )
         yield number, str(key), record
 

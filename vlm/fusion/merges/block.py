@@ -137,7 +137,7 @@ class SuperdiagonalCore(nn.Module):
     ) -> None:
         super().__init__()
         if normalize not in ("before_cat", "after_cat"):
-            raise ValueError(f"normalize: got {normalize!r}; wanted 'before_cat' or 'after_cat'.")
+            raise ValueError(f"normalize: got {normalize!r}; expected 'before_cat' or 'after_cat'.")
         self.normalize = normalize
         sizes = chunk_sizes(dim, chunks)
         groups = [(size, len(list(equal))) for size, equal in groupby(sizes)]
@@ -167,7 +167,7 @@ def chunk_sizes(dim: int, chunks: int) -> list[int]:
     check_positive(hidden_dim=dim, chunks=chunks)
     if chunks > dim:
         raise ValueError(
-            f"chunks: got {chunks} for hidden_dim={dim}; wanted at most one chunk per channel."
+            f"chunks: got {chunks} for hidden_dim={dim}; expected at most one chunk per channel."
         )
     size = -(-dim // chunks)
     last = dim - size * (chunks - 1)

@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 def activation_module(argument: str, name: str) -> nn.Module:
     """The activation called `name`; the error names the constructor's argument."""
     if name not in ACTIVATIONS:
-        raise ValueError(f"{argument}: got {name!r}; wanted one of {', '.join(ACTIVATIONS)}.")
+        raise ValueError(f"{argument}: got {name!r}; expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]()
 
 

@@ -110,7 +110,7 @@ def shared_or_own(x_projection: nn.Linear, y_dim: int, shared: bool) -> nn.Linea
         return nn.Linear(y_dim, x_projection.out_features)
     if x_projection.in_features != y_dim:
         raise ValueError(
-            f"shared: got True with x_dim={x_projection.in_features} and y_dim={y_dim}; wanted "
+            f"shared: got True with x_dim={x_projection.in_features} and y_dim={y_dim}; expected "
             f"equal widths. Give shared=False, or project one side first."
         )
     return x_projection

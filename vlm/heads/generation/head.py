@@ -82,24 +82,24 @@ class Generation(AnswerHead):
         check_positive(beams=beams)
         if train_on not in ("most_frequent", "sampled"):
             raise ValueError(
-                f"train_on: got {train_on!r}; wanted one of 'most_frequent', 'sampled'."
+                f"train_on: got {train_on!r}; expected one of 'most_frequent', 'sampled'."
             )
         if not isfinite(length_penalty):
-            raise ValueError(f"length_penalty: got {length_penalty}; wanted a finite number.")
+            raise ValueError(f"length_penalty: got {length_penalty}; expected a finite number.")
         if beams == 1 and length_penalty:
             raise ValueError(
                 f"length_penalty: got {length_penalty} with one beam, where nothing is compared; "
-                f"wanted 0, or more beams."
+                f"expected 0, or more beams."
             )
         self.decoder = decoder(in_dim)
         if not 0 <= min_length < self.decoder.max_length:
             raise ValueError(
-                f"min_length: got {min_length}; wanted 0 or more, and less than the decoder's "
+                f"min_length: got {min_length}; expected 0 or more, and less than the decoder's "
                 f"max_length of {self.decoder.max_length}."
             )
         if 2 * beams >= self.decoder.tokenizer.vocab_size:
             raise ValueError(
-                f"beams: got {beams}; wanted less than half of the decoder's "
+                f"beams: got {beams}; expected less than half of the decoder's "
                 f"{self.decoder.tokenizer.vocab_size:,} tokens."
             )
         # The decoder may have edited its arguments, so that it is rebuilt without a network.
@@ -182,7 +182,7 @@ class Generation(AnswerHead):
         if len(candidates) != len(output.mask) or not all(candidates):
             raise ValueError(
                 f"candidates: got lists of {[len(c) for c in candidates]} for {len(output.mask)} "
-                f"questions; wanted one for each, with one candidate at least."
+                f"questions; expected one for each, with one candidate at least."
             )
         for number, given in enumerate(candidates, start=1):
             if mistake := mistake_among(given):

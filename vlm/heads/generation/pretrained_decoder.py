@@ -70,20 +70,24 @@ class HuggingFaceDecoder(AnswerDecoder):
         model = _load(name, pretrained) if config is None else _from_config(config)
         if tokenizer is None:
             if config is not None:
-                raise ValueError("tokenizer: got None with a config; wanted the model's tokenizer.")
+                raise ValueError(
+                    "tokenizer: got None with a config; expected the model's tokenizer."
+                )
             tokenizer = _tokenizer(name, model)
         super().__init__(memory_dim, tokenizer, max_length)
         plain = stored_config(model.config)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has "
-                f"{model.config.vocab_size}; wanted the tokenizer that the model was trained with."
+                f"{model.config.vocab_size}; expected the tokenizer that the model was "
+                f"trained with."
             )
         room = getattr(model.config, "max_position_embeddings", None)
         # A causal model must have room for the memory too: `start` checks that.
         if model.config.is_encoder_decoder and room and max_length > room:
             raise ValueError(
-                f"max_length: got {max_length}; wanted at most {room}, the positions of this model."
+                f"max_length: got {max_length}; expected at most {room}, the positions of "
+                f"this model."
             )
         width = model.get_input_embeddings().embedding_dim
         self.projection = nn.Linear(memory_dim, width)
@@ -101,7 +105,7 @@ class HuggingFaceDecoder(AnswerDecoder):
         if self.state is Prefix and room and longest > room:
             raise ValueError(
                 f"decoder: got {longest - self.max_length} joint tokens and answers of up to "
-                f"{self.max_length}; wanted {room} in all, the positions of this model. Take a "
+                f"{self.max_length}; expected {room} in all, the positions of this model. Take a "
                 f"fusion with fewer tokens, or a lower max_length."
             )
         tokens = self.projection(memory.tokens.masked_fill(~memory.mask[..., None], 0))
@@ -209,7 +213,7 @@ def _from_config(config: dict[str, Any]) -> Any:
 
     if "model_type" not in config:
         raise ValueError(
-            f"config: got {sorted(config)[:5]} without 'model_type'; wanted the to_dict() of a "
+            f"config: got {sorted(config)[:5]} without 'model_type'; expected the to_dict() of a "
             f"Hugging Face configuration."
         )
     made = AutoConfig.for_model(**read_options(config))

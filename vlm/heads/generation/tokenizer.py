@@ -113,7 +113,7 @@ class SubwordAnswers(AnswerTokenizer):
         if end is None:
             raise ValueError(
                 f"end: got None, and {name or 'a json'!r} names no token for the end of a text; "
-                f"wanted one, such as '[SEP]' or '</s>'."
+                f"expected one, such as '[SEP]' or '</s>'."
             )
         begin = begin or end
         self.arguments.update(name=None, json=json, begin=begin, end=end)
@@ -129,7 +129,7 @@ class SubwordAnswers(AnswerTokenizer):
         found = self._backend.token_to_id(token)
         if found is None:
             raise ValueError(
-                f"{argument}: got {token!r}, which is no token of this vocabulary; wanted one of "
+                f"{argument}: got {token!r}, which is no token of this vocabulary; expected one of "
                 f"its special tokens."
             )
         return found
@@ -144,7 +144,7 @@ class SubwordAnswers(AnswerTokenizer):
             start, end = encoding.offsets[encoding.ids.index(self._unknown)]
             raise ValueError(
                 f"answers: got {answer!r}, of which {answer[start:end]!r} is not in the decoder's "
-                f"vocabulary of {self.vocab_size:,} pieces; wanted text that it can write. "
+                f"vocabulary of {self.vocab_size:,} pieces; expected text that it can write. "
                 f"ByteTokenizer writes any."
             )
         return encoding.ids

@@ -34,7 +34,7 @@ def solve_width(count: Callable[[int], int | None], budget: int) -> Sized:
 
     Args:
         count: parameters at a width (1, 2, ...), None where the width is not valid.
-        budget: number of parameters wanted, at least 1.
+        budget: number of parameters expected, at least 1.
 
     Raises:
         BudgetError: no valid width, a width that does not change the number, or one whose

@@ -224,12 +224,14 @@ def _get(content: Any, name: str) -> int:
             where = ".".join(keys[: done + 1])
             names = ", ".join(known) if isinstance(content, (dict, list)) else "no further names"
             raise PlanError(
-                f"width: there is no init_arg {where}; wanted one of {names}."
+                f"width: there is no init_arg {where}; expected one of {names}."
                 + did_you_mean(nearest(key, known if isinstance(content, (dict, list)) else ()))
             )
         content = content[int(key)] if isinstance(content, list) else content[key]
     if not isinstance(content, int) or isinstance(content, bool):
-        raise PlanError(f"width: {name} is {content!r}; wanted an argument that is a whole number.")
+        raise PlanError(
+            f"width: {name} is {content!r}; expected an argument that is a whole number."
+        )
     return content
 
 

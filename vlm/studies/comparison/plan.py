@@ -19,7 +19,7 @@ SET_HERE = ("model.fusion", "seed_everything", "run", "dataset.seed", "data.seed
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used: file, key, what was found and what was wanted, in one line."""
+    """A plan that cannot be used: file, key, what was found and what was expected, in one line."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_plan(path: Path) -> Plan:
         content = yaml.load(path.read_text(encoding="utf-8"), _NoRepeats)
     except OSError as error:
         raise PlanError(
-            f"{path}: {error.strerror}; wanted the YAML file of a comparison."
+            f"{path}: {error.strerror}; expected the YAML file of a comparison."
         ) from None
     except yaml.YAMLError as error:
         raise PlanError(f"{path}: {' '.join(str(error).split())}") from None
@@ -88,7 +88,7 @@ class _NoRepeats(yaml.SafeLoader):
             if key.value in seen:
                 raise yaml.YAMLError(
                     f"{key.value}: stands twice, again in line {key.start_mark.line + 1}; "
-                    f"wanted each name once."
+                    f"expected each name once."
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -96,11 +96,11 @@ class _NoRepeats(yaml.SafeLoader):
 
 def _checked(path: Path, content: Any) -> Plan:
     if not isinstance(content, dict):
-        raise PlanError(f"got {content!r}; wanted `base:`, `fusions:` and so on.")
+        raise PlanError(f"got {content!r}; expected `base:`, `fusions:` and so on.")
     _known_keys("", content, Plan.__dataclass_fields__.keys() - {"path"})
     for key in ("base", "fusions"):
         if not content.get(key):
-            raise PlanError(f"{key}: missing or empty; wanted {_WANTED[key]}.")
+            raise PlanError(f"{key}: missing or empty; expected {_WANTED[key]}.")
     base = content["base"]
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise _wrong("base", base)
@@ -111,14 +111,14 @@ def _checked(path: Path, content: Any) -> Plan:
     if not _sequence(seeds) or not seeds or not all(_whole(seed, 0) for seed in seeds):
         raise _wrong("seeds", seeds)
     if len(set(seeds)) != len(seeds):
-        raise PlanError(f"seeds: got {seeds}; wanted each seed once.")
+        raise PlanError(f"seeds: got {seeds}; expected each seed once.")
     controls = CONTROLS if content.get("controls") is None else content["controls"]
     if not _sequence(controls):
         raise _wrong("controls", controls)
     for control in controls:
         if control not in CONTROLS:
             raise PlanError(
-                f"controls: got {control!r}; wanted {_WANTED['controls']}."
+                f"controls: got {control!r}; expected {_WANTED['controls']}."
                 + did_you_mean(nearest(control, CONTROLS))
             )
     return Plan(
@@ -144,7 +144,7 @@ _WANTED = {
 
 
 def _wrong(key: str, found: Any) -> PlanError:
-    return PlanError(f"{key}: got {found!r}; wanted {_WANTED[key.rpartition('.')[2]]}.")
+    return PlanError(f"{key}: got {found!r}; expected {_WANTED[key.rpartition('.')[2]]}.")
 
 
 def _fusions(content: Any, sized: bool) -> dict[str, Entry]:
@@ -157,17 +157,21 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
     key = f"fusions.{name}"
     # It becomes a folder's name, and must not be taken for a control.
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name) or name in CONTROLS:
-        raise PlanError(f"{key}: wanted a name of letters, digits and -_.+ that is no control's.")
+        raise PlanError(f"{key}: expected a name of letters, digits and -_.+ that is no control's.")
     if isinstance(value, str):
         value = {"class_path": value}
     if not isinstance(value, dict):
-        raise PlanError(f"{key}: got {value!r}; wanted a class path, or class_path and init_args.")
+        raise PlanError(
+            f"{key}: got {value!r}; expected a class path, or class_path and init_args."
+        )
     _known_keys(f"{key}.", value, ("class_path", "init_args", "width"))
     class_path, init_args = value.get("class_path"), value.get("init_args") or {}
     if not isinstance(class_path, str):
-        raise PlanError(f"{key}.class_path: got {class_path!r}; wanted such as vlm.fusion.Pooled.")
+        raise PlanError(
+            f"{key}.class_path: got {class_path!r}; expected such as vlm.fusion.Pooled."
+        )
     if not isinstance(init_args, dict):
-        raise PlanError(f"{key}.init_args: got {init_args!r}; wanted names and values.")
+        raise PlanError(f"{key}.init_args: got {init_args!r}; expected names and values.")
     width = value.get("width", ())
     width = (width,) if isinstance(width, str) else width
     if not _sequence(width) or not all(isinstance(one, str) for one in width):
@@ -205,7 +209,7 @@ def _known_keys(prefix: str, found: Mapping[Any, Any], known: Collection[str]) -
     for key in found:
         if key not in known:
             raise PlanError(
-                f"{prefix}{key}: there is no such setting; wanted one of "
+                f"{prefix}{key}: there is no such setting; expected one of "
                 f"{', '.join(sorted(known))}." + did_you_mean(nearest(key, known))
             )
 

@@ -143,7 +143,7 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
         questions = questions or found
         if found.ids != questions.ids:
             raise ValueError(
-                f"{run.results}: answers other questions than the runs before; wanted one test "
+                f"{run.results}: answers other questions than the runs before; expected one test "
                 f"split for all. Remove the runs made before the data changed."
             )
         report = json.loads((run.results / "test.json").read_text(encoding="utf-8"))

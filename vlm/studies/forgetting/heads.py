@@ -111,18 +111,18 @@ class Probe:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise HeadError(
-                f"--probe: {path} cannot be read ({error}); wanted a .safetensors with weight "
+                f"--probe: {path} cannot be read ({error}); expected a .safetensors with weight "
                 f"(classes, width) and bias (classes)."
             ) from error
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         weight = shapes.get("weight", ())
         if set(shapes) != {"weight", "bias"} or len(weight) != 2 or shapes["bias"] != weight[:1]:
             raise HeadError(
-                f"--probe: {path} holds {shapes}; wanted weight (classes, width) and bias "
+                f"--probe: {path} holds {shapes}; expected weight (classes, width) and bias "
                 f"(classes)."
             )
         if weight[0] < 2:
-            raise HeadError(f"--probe: {path} has {weight[0]} class; wanted two or more.")
+            raise HeadError(f"--probe: {path} has {weight[0]} class; expected two or more.")
         self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()
 
     def check(self, encoder: PictureEncoder) -> None:

@@ -26,7 +26,7 @@ def interpolate(
         ValueError: an alpha out of range.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: got {alpha}; wanted 0 (before) to 1 (after).")
+        raise ValueError(f"alpha: got {alpha}; expected 0 (before) to 1 (after).")
     assert before.keys() == after.keys()
     mixed = {}
     for name, start in before.items():

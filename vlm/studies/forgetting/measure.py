@@ -112,7 +112,7 @@ class _Measures:
         if not any(originals.values()):
             raise CheckpointError(
                 f"{run.checkpoint.path}: neither encoder was given pretrained weights, so there is "
-                f"nothing that it could have forgotten; wanted a run whose image or text encoder "
+                f"nothing that it could have forgotten; expected a run whose image or text encoder "
                 f"was (docs/encoders.md)."
             )
         self.study, self.first = study, run
@@ -172,13 +172,13 @@ class _Measures:
             if source != self.sources[part]:
                 raise CheckpointError(
                     f"{run.checkpoint.path}: its {part} began with {source or NOTHING}, and that "
-                    f"of {self.first.name} with {self.sources[part] or NOTHING}; wanted runs that "
-                    f"fine-tuned the same encoders."
+                    f"of {self.first.name} with {self.sources[part] or NOTHING}; expected runs "
+                    f"that fine-tuned the same encoders."
                 )
             if source is not None and _built(run, part) != _built(self.first, part):
                 raise CheckpointError(
                     f"{run.checkpoint.path}: its {part} has another architecture or other "
-                    f"arguments than that of {self.first.name}; wanted runs that fine-tuned the "
+                    f"arguments than that of {self.first.name}; expected runs that fine-tuned the "
                     f"same encoders."
                 )
 
@@ -197,7 +197,7 @@ class _Measures:
             self.exam_ids = self.exam_ids or exam.ids
             if exam.ids != self.exam_ids:
                 raise DataError(
-                    f"{run.name} was asked other questions than {self.first.name}; wanted one "
+                    f"{run.name} was asked other questions than {self.first.name}; expected one "
                     f"{self.study.settings.split} split for all runs (data.seed chooses the "
                     f"photos held out)."
                 )

@@ -65,7 +65,7 @@ def folder_photos(folder: Path, most: int) -> Photos:
         DataError: no folder, or too few pictures in it.
     """
     if not folder.is_dir():
-        raise DataError(f"--photos: {folder} is no folder; wanted one with photos in it.")
+        raise DataError(f"--photos: {folder} is no folder; expected one with photos in it.")
     found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     return _some(found, most, f"of the folder {folder.name}", None)
 
@@ -85,7 +85,9 @@ def test_photos(data: VQADataModule, most: int) -> Photos:
 
 def _some(names: list[str], most: int, about: str, source: ImageSource | None) -> Photos:
     if len(names) < 2 * LEAST:
-        raise DataError(f"--photos: got {len(names)} pictures {about}; wanted {2 * LEAST} or more.")
+        raise DataError(
+            f"--photos: got {len(names)} pictures {about}; expected {2 * LEAST} or more."
+        )
     if len(names) > most:
         chosen = np.linspace(0, len(names) - 1, most).round().astype(int)
         about = f"{about}, of {len(names):,} at equal distances"

@@ -89,7 +89,8 @@ def read_run(path: str | Path, name: str | None = None) -> FineTuned:
     if folder is None or config is None or not config.is_file():
         raise CheckpointError(
             f"{checkpoint.path}: there is no {CONFIG} of its run, which says what weights its "
-            f"encoders began with; wanted RUN or RUN/checkpoints/NAME.ckpt, as `vlm fit` left them."
+            f"encoders began with; expected RUN or RUN/checkpoints/NAME.ckpt, as `vlm fit` "
+            f"left them."
         )
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -98,7 +99,7 @@ def read_run(path: str | Path, name: str | None = None) -> FineTuned:
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{config}: cannot be read as the configuration of a run ({type(error).__name__}); "
-            f"wanted the file that `vlm fit` wrote."
+            f"expected the file that `vlm fit` wrote."
         ) from error
     if differences:
         raise CheckpointError(

@@ -59,21 +59,23 @@ def read_sentences(path: Path | None) -> Sentences:
         lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{name} cannot be read ({error}); wanted a text file, a sentence a line."
+            f"{name} cannot be read ({error}); expected a text file, a sentence a line."
         ) from error
     rows = [[text.strip() for text in line.split("\t")] for line in lines if line]
     widths = {len(row) for row in rows}
     if len(widths) > 1 or widths - {1, 2}:
         raise DataError(
-            f"{name}: got lines of {' and '.join(map(str, sorted(widths)))} texts; wanted one in "
+            f"{name}: got lines of {' and '.join(map(str, sorted(widths)))} texts; expected one in "
             f"every line, or two that mean the same with a tab between them."
         )
     texts = [text for row in rows for text in row]
     if len(texts) < 2 * LEAST:
-        raise DataError(f"{name}: got {len(texts)} sentences; wanted {2 * LEAST} or more.")
+        raise DataError(f"{name}: got {len(texts)} sentences; expected {2 * LEAST} or more.")
     if len(set(texts)) < len(texts) or "" in texts:
         twice = next(text for text in texts if texts.count(text) > 1 or not text)
-        raise DataError(f"{name}: {twice!r} is empty or stands twice; wanted different sentences.")
+        raise DataError(
+            f"{name}: {twice!r} is empty or stands twice; expected different sentences."
+        )
     pairs = widths == {2}
     about = f"{len(texts)} sentences of {Path(name).name}" if own else f"{len(texts)} of {path}"
     return Sentences(texts, about, pairs)
@@ -137,7 +139,7 @@ class TextMeasure:
         if len(self.words) <= neighbours:
             raise DataError(
                 f"--neighbours: got {neighbours}, and the encoder knows {len(self.words)} words of "
-                f"{sentences.about}; wanted more words, or fewer neighbours."
+                f"{sentences.about}; expected more words, or fewer neighbours."
             )
         with torch.inference_mode():
             probe = _inputs(before, sentences.texts[:1])

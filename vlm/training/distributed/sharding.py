@@ -28,8 +28,9 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
     """
     if mesh["tensor_parallel"].size() > 1:
         raise ValueError(
-            f"trainer.strategy: got tensor_parallel_size={mesh['tensor_parallel'].size()}; wanted "
-            f"1, and data_parallel_size=the number of processes: only data are divided here."
+            f"trainer.strategy: got tensor_parallel_size={mesh['tensor_parallel'].size()}; "
+            f"expected 1, and data_parallel_size=the number of processes: only data are "
+            f"divided here."
         )
     if isinstance(model, FSDPModule):  # fit, then test
         return

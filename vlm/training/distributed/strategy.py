@@ -29,7 +29,7 @@ def check_strategy(strategy: Any, callbacks: Any) -> None:
         return
     if saves_pieces(strategy):
         raise ConfigError(
-            "trainer.strategy: got save_distributed_checkpoint=true; wanted false: a "
+            "trainer.strategy: got save_distributed_checkpoint=true; expected false: a "
             "checkpoint of vlm is one file, which `vlm.load` reads."
         )
     for callback in as_list(callbacks):
@@ -85,18 +85,18 @@ def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
     if started not in (1, asked):
         raise ConfigError(
             f"trainer.devices x trainer.num_nodes: got {asked}, and {started} "
-            f"processes were started; wanted the same. Each would train a model of its own."
+            f"processes were started; expected the same. Each would train a model of its own."
         )
     if trainer.world_size != asked:
         raise ConfigError(
             f"trainer.devices x trainer.num_nodes: got {asked} in a SLURM job, and 1 process was "
-            f"started; wanted the same. Start them with srun and --ntasks-per-node={asked}."
+            f"started; expected the same. Start them with srun and --ntasks-per-node={asked}."
         )
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if started > 1 and environment and not environment.creates_processes_externally:
         raise ConfigError(
             f"srun: got {started} processes in a job called bash or interactive, each of which "
-            f"would start {asked}; wanted another name of the job, or --ntasks-per-node=1."
+            f"would start {asked}; expected another name of the job, or --ntasks-per-node=1."
         )
 
 

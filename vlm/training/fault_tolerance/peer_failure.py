@@ -55,7 +55,7 @@ def listen() -> None:
     except (OSError, DistError):
         raise MachinesError(
             f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: torchrun of the first "
-            f"machine does not answer; wanted one that runs. It has ended if a process there has "
+            f"machine does not answer; expected one that runs. It has ended if a process there has "
             f"failed, which its own output says."
         ) from None
     _ends.clear()

@@ -52,10 +52,10 @@ class PartTuning:
         if self.frozen and set_ones:
             raise ValueError(
                 f"frozen: got true, and {', '.join(set_ones)} of the same part, which would do "
-                f"nothing; wanted one of them."
+                f"nothing; expected one of them."
             )
         if self.from_epoch < 0:
-            raise ValueError(f"from_epoch: got {self.from_epoch}; wanted 0 or more.")
+            raise ValueError(f"from_epoch: got {self.from_epoch}; expected 0 or more.")
         if self.layers_per_epoch is not None and self.layers_per_epoch < 1:
             raise ValueError(
                 f"layers_per_epoch: got {self.layers_per_epoch}; expected a positive integer or "
@@ -63,11 +63,12 @@ class PartTuning:
             )
         if not 0 < self.lr_scale < float("inf"):
             raise ValueError(
-                f"lr_scale: got {self.lr_scale}; wanted a positive number. `frozen` trains nothing."
+                f"lr_scale: got {self.lr_scale}; expected a positive number. `frozen` "
+                f"trains nothing."
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(
-                f"layer_decay: got {self.layer_decay}; wanted a share above 0 and at most 1."
+                f"layer_decay: got {self.layer_decay}; expected a share above 0 and at most 1."
             )
 
 
@@ -100,7 +101,7 @@ class Tuning:
     def __post_init__(self) -> None:
         wrong = [name for name in self.init_parts or () if name not in PARTS]
         if wrong or (self.init_parts is not None and not self.init_parts):
-            raise ValueError(f"init_parts: got {wrong}; wanted some of {', '.join(PARTS)}.")
+            raise ValueError(f"init_parts: got {wrong}; expected some of {', '.join(PARTS)}.")
         if self.init_parts and not self.init_from:
             raise ValueError("init_parts: got parts without init_from, which they would be from.")
 
@@ -200,7 +201,7 @@ def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> N
         raise ValueError("model.tuning: every part is frozen, so there is nothing to train.")
     if (first := min(layer.start for layer in layers)) > 0:
         raise ValueError(
-            f"model.tuning: nothing would be trained before epoch {first}; wanted a part with "
+            f"model.tuning: nothing would be trained before epoch {first}; expected a part with "
             f"from_epoch=0."
         )
     if max_epochs is None or max_epochs < 0:
@@ -209,7 +210,7 @@ def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> N
         if (epoch := tuning.of(part).from_epoch) >= max_epochs:
             raise ValueError(
                 f"model.tuning.{part}.from_epoch: got {epoch} with trainer.max_epochs={max_epochs},"
-                f" so it would never be trained; wanted less, or frozen=true."
+                f" so it would never be trained; expected less, or frozen=true."
             )
 
 
