@@ -254,7 +254,7 @@ def test_what_the_command_refuses(
     option = f"--data.images.features={tmp_path / 'f'}"
     assert "nosuch" in failed(capsys, cache(photos, option, "--dataset.nosuch=1"), 2)
     regions = f"--model.image_encoder={ROOT / 'configs/image/regions.yaml'}"
-    with pytest.raises(SystemExit, match=r"for RegionFeatures; expected .* an encoder of pictures"):
+    with pytest.raises(SystemExit, match=r"for RegionFeatures; expected .* an encoder of images"):
         main(cache(photos, option, regions))
     broken = shutil.copytree(photos, tmp_path / "photos")
     (broken / "test/images/3.png").write_text("")

@@ -89,7 +89,7 @@ def test_runs_that_cannot_be_compared(
     write_checkpoint(content, other / "checkpoints/best.ckpt")
     found = fails(capsys, one, other, "--no-accuracy")
     assert "has another architecture or other arguments than that of" in found
-    held_out = changed(runs["full"], tmp_path / "seed", data__init_args__seed=5)
+    held_out = changed(runs["full"], tmp_path / "seed", dataset__init_args__seed=5)
     assert "was asked other questions than" in fails(capsys, one, held_out)
     twice = [f"same={runs['full']}", f"same={one}"]
     assert "two are called same" in fails(capsys, *twice, code=2)

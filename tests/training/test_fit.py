@@ -95,7 +95,7 @@ def test_a_seed_is_another_run(data: Path, tmp_path: Path) -> None:
 def test_answers_in_another_order_are_refused(data: Path, tmp_path: Path) -> None:
     trained = run(data, tmp_path, max_epochs=1)
     task, module = make(data)
-    module.__dict__["answers"] = module.answers[::-1]
+    module.dataset.__dict__["answers"] = module.answers[::-1]
     head = vlm.heads.Classification(task.model.fusion.out_dim, module.answers)
     parts = (task.model.image_encoder, task.model.text_encoder, task.model.fusion, head)
     again = vlm.VQATask(*parts, partial(torch.optim.AdamW, lr=0.003, weight_decay=0.01, fused=True))

@@ -200,6 +200,8 @@ class VQADataModule(Configured, LightningDataModule):
         return self._train.state_dict() if self._train else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return  # a test of a checkpoint trains nothing, and the next training begins anew
         # Before the loader is made, or after it under a strategy that divides the model first.
         self._place = state_dict
         if self._train:

@@ -198,7 +198,7 @@ class _Measures:
             if exam.ids != self.exam_ids:
                 raise DataError(
                     f"{run.name} was asked other questions than {self.first.name}; expected one "
-                    f"{self.study.settings.split} split for all runs (data.seed chooses the "
+                    f"{self.study.settings.split} split for all runs (dataset.seed chooses the "
                     f"photos held out)."
                 )
         pictures, texts = None, None

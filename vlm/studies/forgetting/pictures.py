@@ -76,7 +76,7 @@ def test_photos(data: VQADataModule, most: int) -> Photos:
     Raises:
         DataError: no test split, no pictures in it, or too few.
     """
-    name = type(data).__name__
+    name = type(data.dataset).__name__
     if not data.has("test") or data.images.regions is not None:
         raise DataError(f"{name} has no test pictures here; name a folder with --photos.")
     images = sorted(data.table("test")["image"].unique().to_pylist())
