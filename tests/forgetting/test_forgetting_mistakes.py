@@ -119,8 +119,8 @@ def test_photos_that_are_missing(
         ("--photo=x", "unknown: --photo=x"),
     ],
 )
-def test_a_wrong_command(option: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wanted in fails(capsys, "run", option, code=2)
+def test_a_wrong_command(option: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in fails(capsys, "run", option, code=2)
 
 
 def test_a_probe_that_does_not_fit(
