@@ -56,3 +56,15 @@ def test_an_import_upwards_is_found(tmp_path: Path) -> None:
         "def f() -> None:\n    from vlm.heads import base\n    from vlm import inference"
     )
     assert upwards(file, "core") == ["heads", "inference"]
+
+
+def test_no_room_imports_the_roof() -> None:
+    found = [
+        str(file.relative_to(ROOT))
+        for file in ROOT.rglob("*.py")
+        if file.parent != ROOT
+        for node in ast.walk(ast.parse(file.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.module == "vlm")
+        or (isinstance(node, ast.Import) and any(alias.name == "vlm" for alias in node.names))
+    ]
+    assert found == []

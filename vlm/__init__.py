@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vlm.core.lazy import lazy_names
+from vlm.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vlm import (
@@ -87,5 +88,4 @@ __all__ = [
     "text",
     "training",
 ]
-__version__ = "0.1.0"
 __getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm import __version__
 from vlm.checkpoint.checkpoint import BEST, FORMAT, Checkpoint, check_format
 from vlm.checkpoint.file import LARGEST_CONFIG, CheckpointError, check_weights, first_not_finite
 from vlm.core.files import sha256
+from vlm.core.version import __version__
 from vlm.model import VQAModel
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -130,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if arguments else 2)
     name, *rest = arguments
     if name == "--version":
-        from vlm import __version__
+        from vlm.core.version import __version__
 
         print(__version__)
     elif name in COMMANDS:

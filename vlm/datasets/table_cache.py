@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from vlm import __version__
 from vlm.core.files import cache_folder, whole_file
+from vlm.core.version import __version__
 from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import is_collecting

@@ -21,7 +21,6 @@ from typing import IO, cast
 
 from PIL import Image, UnidentifiedImageError
 
-import vlm
 from vlm.image.kinds import format_of, kind_of
 from vlm.image.load import FORMATS, ImageError, read_image
 from vlm.image.rgb import WhiteLevel
@@ -147,7 +146,7 @@ class Reader:
             self._start()
 
     def _start(self) -> None:
-        code = f"import sys; sys.path.insert(0, {str(Path(vlm.__file__).parents[1])!r}); "
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
         code += f"from {__name__} import serve; serve()"
         # -P: nothing is imported from the folder where the demo was started.
         command = [sys.executable, "-P", "-c", code]

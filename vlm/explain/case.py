@@ -173,6 +173,28 @@ class Case:
         ids[mask] = self.ids.expand_as(kept)[kept]
         return ids, mask
 
+    def encode(self, kept: Tensor, padding: int = 0) -> tuple[Features, Features, Tensor]:
+        """Features of the image and of variants (B, L) of the question, with the words' mask.
+
+        They can be differentiated though no parameter may be trainable.
+
+        Args:
+            kept: (B, L) bool, the words of each variant.
+            padding: added to the questions.
+        """
+        model = self.model
+        ids, mask = self.questions(kept)
+        ids = nn.functional.pad(ids, (0, padding), value=model.text_encoder.tokenizer.pad_id)
+        mask = nn.functional.pad(mask, (0, padding))
+        if torch.is_grad_enabled():
+            table, vectors = self.embed(ids, mask)
+            with embedded(table, vectors.clone().requires_grad_()):
+                text = model.text_encoder(ids, mask)
+        else:
+            text = model.text_encoder(ids, mask)
+        rows = torch.zeros(len(kept), dtype=torch.long, device=self.device)
+        return model.image_encoder(self.repeated(1)).take(rows), text, mask
+
     # The answer.
 
     def evidence_of(self, image: Features, text: Features, mask: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from vlm import __version__
 from vlm.core.compat import averaging_settings
 from vlm.core.part import Configured, factory_class
+from vlm.core.version import __version__
 from vlm.data.datamodule import VQADataModule
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 

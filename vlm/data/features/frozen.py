@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 
-from vlm import __version__
+from vlm.core.version import __version__
 from vlm.core.features import Features
 from vlm.datasets.errors import DataError
 from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes

@@ -7,8 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vlm.core.features import Features
-from vlm.explain.case import Case, embedded, gradients
+from vlm.explain.case import Case, gradients
 from vlm.explain.methods.base import Method, Relevance
 from vlm.explain.methods.flow import BETWEEN, flow
 from vlm.fusion.attention import RecordsAttention, record_attention, trace_attention
@@ -162,7 +161,7 @@ def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor, Tensor]:
         ValueError: a fusion without attention.
     """
     fusion = case.model.fusion
-    image, text, mask = encode(case, kept)
+    image, text, mask = case.encode(kept)
     with record_attention(fusion) as recorded, trace_attention(fusion) as traced:
         evidence = case.evidence_of(image, text, mask)
     maps = []
@@ -175,29 +174,6 @@ def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor, Tensor]:
     if not maps:
         raise ValueError(_no_attention(case.model))
     return maps, evidence, image.mask[0].sum()
-
-
-def encode(case: Case, kept: Tensor, longer: int = 0) -> tuple[Features, Features, Tensor]:
-    """Features of the picture and of variants (B, L) of the question, with the words' mask.
-
-    They can be differentiated though no parameter may be trainable.
-
-    Args:
-        longer: padding added to the questions.
-    """
-    model = case.model
-    ids, mask = case.questions(kept)
-    ids = torch.nn.functional.pad(ids, (0, longer), value=model.text_encoder.tokenizer.pad_id)
-    mask = torch.nn.functional.pad(mask, (0, longer))
-    if torch.is_grad_enabled():
-        table, vectors = case.embed(ids, mask)
-        with embedded(table, vectors.clone().requires_grad_()):
-            text = model.text_encoder(ids, mask)
-    else:
-        text = model.text_encoder(ids, mask)
-    image = model.image_encoder(case.repeated(1))
-    rows = torch.zeros(len(kept), dtype=torch.long, device=case.device)
-    return image.take(rows), text, mask
 
 
 def _summed(

@@ -32,14 +32,12 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
     Returns:
         None where attention does not lead from words and patches to words and patches.
     """
-    from vlm.explain.methods.attention import encode
-
     patches = case.model.image_encoder(case.repeated(1)).mask.shape[1]
     whole = torch.ones(1, len(case.ids), dtype=torch.bool, device=case.device)
     words = max(len(case.ids), 1)
     # Self-attention is told apart by its size: padding does no harm.
     longer = int(words == patches)
-    image, text, mask = encode(case, whole, longer)
+    image, text, mask = case.encode(whole, longer)
     with trace_attention(case.model.fusion) as traced:
         evidence = case.evidence_of(image, text, mask)
     words += longer

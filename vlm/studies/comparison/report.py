@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from vlm import __version__
+from vlm.core.version import __version__
 from vlm.evaluation.significance import Estimate
 from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
 from vlm.studies.comparison.results import Comparison, Outcome

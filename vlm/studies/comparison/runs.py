@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from vlm import __version__
+from vlm.core.version import __version__
 
 PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
 """Files of a run's folder; the second is written as the very last."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vlm import __version__
+from vlm.core.version import __version__
 from vlm.metrics.aggregate import bootstrap_interval
 from vlm.studies.forgetting.plots import plot_layers, plot_tradeoff
 from vlm.studies.forgetting.study import State, Study
