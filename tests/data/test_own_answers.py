@@ -16,7 +16,7 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "wanted"),
     [
         ("yes", ["yes"]),
         ("  two words ", ["two words"]),
@@ -123,7 +123,7 @@ def test_other_forms_are_refused(value: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "expected"),
+    ("cell", "wanted"),
     [
         ("yes", ["yes"]),
         ("yes|no| yes", ["yes", "no", "yes"]),

@@ -230,7 +230,7 @@ def test_long_arrays_are_wrapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "wanted"),
     [
         ("Counter({'yes': 3, 'no': 1})", {"yes": 3, "no": 1}),
         ("[{'answer': 'yes', 'answer_confidence': 'maybe'}]",

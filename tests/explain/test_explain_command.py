@@ -152,7 +152,7 @@ def test_heat_map_against_and_mistakes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "tokens", "expected"),
+    ("question", "tokens", "wanted"),
     [
         ("What  colour, please?", ["what", "colour", "please"], ["What", "colour", "please"]),
         ("Isn\u2019t it?", ["isn't", "it"], ["Isn\u2019t", "it"]),

@@ -153,7 +153,7 @@ def test_sentences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "wanted"),
     [
         ("one\ntwo\n", "got 2 sentences; expected 8"),
         ("a\tb\nc\n", "lines of 1 and 2 texts"),
@@ -185,7 +185,7 @@ def test_a_probe_reads_the_pooled_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "expected"),
+    ("shapes", "wanted"),
     [
         ({"weight": (7, 3)}, r"expected weight \(classes, width\) and bias"),
         ({"weight": (7, 3), "bias": (5,)}, r"expected weight \(classes, width\) and bias"),

@@ -43,7 +43,7 @@ def deep_sets(pooling: str, attention_dim: int | None = None) -> DeepSets:
 
 
 @pytest.mark.parametrize(
-    ("pooling", "expected"),
+    ("pooling", "wanted"),
     [
         ("max", [12 / 13, 4 / 5]),
         ("sum", [3 / 5 + 12 / 13, 4 / 5 + 5 / 13]),

@@ -8,7 +8,7 @@ from vlm.metrics import direct_answer_accuracy, mean_per_type, vizwiz_accuracy, 
 
 
 @pytest.mark.parametrize(
-    ("prediction", "answers", "expected"),
+    ("prediction", "answers", "wanted"),
     [
         ("rain", ["rain"] * 3 + ["sun"] * 7, 1),  # VQA accuracy: 0.9
         ("rain", ["rain"] * 2 + ["sun"] * 8, 2 / 3),
@@ -23,7 +23,7 @@ def test_direct_answers(prediction: str, answers: list[str], wanted: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("prediction", "answers", "expected"),
+    ("prediction", "answers", "wanted"),
     [
         ("Soup.", ["soup"] * 3 + ["can"] * 7, 0.9),
         ("the soup", ["soup"] * 10, 1),  # by the rules of 2021 that is 0: the ten agree

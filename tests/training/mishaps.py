@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,18 +89,11 @@ class Slow(Callback):
 class BadPicture(EasyVQA, ABC):
     """Something happens to the process that reads a certain picture of the training part."""
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        store: Any = self._stores["train"]
-        read = store.read
-
-        def read_or_not(paths: Sequence[str], questions: Sequence[str]) -> Any:
-            if any(path.endswith("/5.png") for path in paths):
-                say_when()
-                self.happen()
-            return read(paths, questions)
-
-        store.read = read_or_not
+    def image_source(self, image: str) -> str:
+        if image.endswith("/train/images/5.png"):
+            say_when()
+            self.happen()
+        return image
 
     @abstractmethod
     def happen(self) -> None:

@@ -79,8 +79,8 @@ def facts(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any
         **({"run.monitor": monitors[0]} if monitors else {}),
         "trainer.min_epochs": trainer.min_epochs or None,  # a training makes one 0 of the other
         **{f"trainer.{name}": plain(getattr(trainer, name)) for name in TRAINER},
-        # 1 is a batch, and 1.0 all of them.
-        **{f"trainer.{name}": str(getattr(trainer, name)) for name in COUNTS_OR_SHARES},
+        # 1 is a batch, and 1.0 all of them. An interval of time is no attribute of the trainer.
+        **{f"trainer.{name}": str(getattr(trainer, name, None)) for name in COUNTS_OR_SHARES},
         # The data take it from the trainer when they are set up.
         "trainer.overfit_batches": bool(trainer.overfit_batches) or data.overfits,  # type: ignore[attr-defined]
     }
