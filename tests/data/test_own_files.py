@@ -262,7 +262,7 @@ def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
     assert "there is no column 'labl'" in say(path, columns={"answer": "labl"})
     # A test may lack its answers.
     assert read(path, "test", columns={"answer": "labl"})["answers"].to_pylist() == [None, None]
-    with pytest.raises(ValueError, match=r"columns: got 'anwser'; .*Did you mean 'answer'"):
+    with pytest.raises(ValueError, match=r"columns: got 'anwser'; .*Did you mean answer"):
         CustomDataset(str(path), columns={"anwser": "label"})
 
 

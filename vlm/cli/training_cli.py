@@ -155,7 +155,7 @@ class VQACLI(LightningCLI):
         path = config.get("ckpt_path")
         shared = self.subcommand != "fit" and is_shared(path or "")
         if self.subcommand == "fit":
-            self.run_folder, path = choose_folder(self._run, self._plain_config(), path)
+            self.run_folder, path = choose_folder(self._run, self._plain_config, path)
         else:
             self.run_folder = new_folder(self._run, str(self.subcommand))
             path = checkpoint_in(path, BEST) if path and not shared else path

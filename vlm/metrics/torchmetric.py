@@ -154,6 +154,12 @@ class VQAAccuracy(MeanScore):
 
     Raises:
         ValueError: as `MeanScore`, or `rules` is unknown.
+
+    Example:
+        >>> metric = VQAAccuracy()
+        >>> metric.update(["two"], [["2"] * 3 + ["3"] * 7])
+        >>> metric.compute()
+        {'overall': tensor(0.9000)}
     """
 
     def __init__(self, types: Sequence[str] = (), rules: Rules = "2021", **kwargs: Any) -> None:
@@ -168,6 +174,12 @@ class ExactMatch(MeanScore):
     Args:
         types: as `MeanScore`.
         **kwargs: of `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = ExactMatch()
+        >>> metric.update(["red", "two"], [["red", "pink"], ["three"]])
+        >>> metric.compute()
+        {'overall': tensor(0.5000)}
     """
 
     def __init__(self, types: Sequence[str] = (), **kwargs: Any) -> None:
@@ -181,6 +193,12 @@ class ANLS(MeanScore):
         threshold: from which share of wrong letters on an answer scores 0; in (0, 1].
         types: as `MeanScore`.
         **kwargs: of `torchmetrics.Metric`.
+
+    Example:
+        >>> metric = ANLS()
+        >>> metric.update(["read", "two"], [["red"], ["three"]])
+        >>> metric.compute()
+        {'overall': tensor(0.3750)}
     """
 
     def __init__(

@@ -125,7 +125,7 @@ def fit(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     config = run_config(task, data, run, options)
-    folder, path = choose_folder(run, config, ckpt_path)
+    folder, path = choose_folder(run, lambda: config, ckpt_path)
     checkpoint = None if path is None else read_checkpoint(path)
     trainer = make_trainer(run, folder, task, **options)
     with handlers_kept(), warnings.catch_warnings():

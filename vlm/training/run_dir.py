@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,13 +83,13 @@ def folder_of(config: Mapping[str, Any]) -> Path:
 
 
 def choose_folder(
-    run: RunOptions, config: Mapping[str, Any], ckpt_path: str | Path | None
+    run: RunOptions, config: Callable[[], Mapping[str, Any]], ckpt_path: str | Path | None
 ) -> tuple[Path, Path | None]:
     """The folder of a training, and the checkpoint that it goes on from, if it does.
 
     Args:
         run: its options.
-        config: of `fit`, plain data.
+        config: makes that of `fit`, plain data; called only where a run is resumed by it.
         ckpt_path: a checkpoint, or a run's folder; a run that is continued keeps its folder.
 
     Raises:
@@ -101,7 +101,7 @@ def choose_folder(
             raise ConfigError(
                 f"run.resume: got auto, and ckpt_path={ckpt_path}; expected one of them."
             )
-        folder = folder_of(config)
+        folder = folder_of(config())
         return folder, last_checkpoint(folder)
     if not ckpt_path:
         return new_folder(run, "fit"), None
