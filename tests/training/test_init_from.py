@@ -31,7 +31,8 @@ def begun(data: Path, folder: Path, *told: str) -> VQAModel:
     made: list[VQAModel] = []
 
     class Cli(VQACLI):
-        def before_fit(self) -> None:
+        def after_instantiate_classes(self) -> None:
+            super().after_instantiate_classes()
             made.append(self.model.model)
 
     with pytest.raises(Mishap):

@@ -99,6 +99,10 @@ class Recurrent(TextEncoder):
         return tokens, torch.where(length > 0, pooled, 0)
 
 
+# oneDNN has no LSTM in half precision for other CPUs, and raises.
+_HALF_LSTM = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 class Direction(nn.RNNBase):
     """One layer in one direction: (B, L, in_dim) -> (B, L, out_dim).
 
@@ -115,6 +119,12 @@ class Direction(nn.RNNBase):
         super().__init__(cell.upper(), in_dim, out_dim, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "LSTM" and not _HALF_LSTM and x.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                return self._run(x.to(self.weight_ih_l0.dtype))
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
         start = x.new_zeros(1, x.shape[0], self.hidden_size)
         weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
         # Biases, one layer, no dropout, training or not, one direction, the batch first.
