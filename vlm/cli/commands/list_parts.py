@@ -43,7 +43,7 @@ def list_parts(kind: str | None = None) -> list[Part]:
     """The public parts of vlm.
 
     Args:
-        kind: fusions, merges, encoders, heads or datasets; all of them if None.
+        kind: fusions, merges, encoders, heads or datasets; every kind if None.
 
     Raises:
         ValueError: another kind.

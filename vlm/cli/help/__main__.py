@@ -1,4 +1,4 @@
-"""`python -m vlm.cli.help`: write the short helps and the index of options anew."""
+"""`python -m vlm.cli.help`: write the short help pages and the index of options."""
 
 from __future__ import annotations
 
