@@ -63,7 +63,7 @@ def test_another_size_than_the_published_is_said(
 def test_the_published_size_is_not_warned_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlm.datasets.clevr.PUBLISHED", {"train": 7})
+    monkeypatch.setattr(sets.CLEVR, "sizes", {"train": 7})
     MINIATURES["clevr"].write(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

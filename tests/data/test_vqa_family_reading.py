@@ -98,7 +98,7 @@ def test_the_files_choice_among_equal_answers_comes_first(tmp_path: Path) -> Non
 
 def test_another_size_than_published_is_warned_about(tmp_path: Path) -> None:
     data = VQAv2(write_mscoco(tmp_path))
-    wanted = r", val2014: got 10 questions; https://visualqa.org/download.html gives 2"
+    wanted = r"val2014_questions.json: got 10 questions; https://visualqa.org/download.html gives 2"
     with pytest.warns(UserWarning, match=wanted):
         data.read("validation")
 

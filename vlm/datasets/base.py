@@ -64,7 +64,7 @@ class Dataset(Configured, ABC):
     def __init__(
         self,
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008  frozen, so it is shared safely
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
         if not isinstance(vocabulary, VocabularyRules):

@@ -5,31 +5,23 @@ Ren, Kiros and Zemel, "Exploring Models and Data for Image Question Answering", 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, each_record, official_file, text_lines
-from vlm.datasets.table import DataError, question_table
-from vlm.datasets.vocabulary import VocabularyRules
+from vlm.datasets.official import OfficialDatasetWithImages
+from vlm.datasets.readers.official import Rows, official_file, records_table, text_lines
+from vlm.datasets.table import DataError
 from vlm.metrics import mean_wups
 
 SITE = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
-GET = (
-    f"Get cocoqa-2015-05-17.zip from {SITE} and unpack it; COCO's train2014.zip and val2014.zip "
-    f"are at https://cocodataset.org/#download."
-)
-PUBLISHED = {"train": 78_736, "test": 38_948}
 TYPES = ("object", "number", "color", "location")
 """What the numbers of `types.txt` stand for."""
 _FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
 
 
-class COCOQA(Dataset):
+class COCOQA(OfficialDatasetWithImages):
     """COCO-QA: `train` and `test`; validation is cut from the training photos.
 
     The report's lines are the four types: object, number, color, location. WUPS is given at
@@ -48,53 +40,43 @@ class COCOQA(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(
-        self,
-        root: Path,
-        images: Path | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
-        self.images = as_path("images", images or root)
+    get = (
+        f"Get cocoqa-2015-05-17.zip from {SITE} and unpack it; COCO's train2014.zip and "
+        f"val2014.zip are at https://cocodataset.org/#download."
+    )
+    parts: ClassVar = {"train": "train", "test": "test"}
+    sizes: ClassVar = {"train": 78_736, "test": 38_948}
+    cited = SITE
 
-    def read(self, split: Split) -> pa.Table | None:
-        if split not in ("train", "test"):
-            return None
-        folder = self.root / split
-        coco = "train2014" if split == "train" else "val2014"
-        table = question_table(_rows(folder, self.images / coco), str(folder / _FILES[0]))
-        check_size(len(table), PUBLISHED[split], folder, SITE)
-        return table
+    def read_part(self, part: str) -> pa.Table:
+        folder = self.root / part
+        coco = "train2014" if part == "train" else "val2014"
+        columns = [text_lines(official_file(folder / name, self.get)) for name in _FILES]
+        if len({len(column) for column in columns}) > 1:
+            counts = ", ".join(f"{n} {len(c)}" for n, c in zip(_FILES, columns, strict=True))
+            raise DataError(
+                f"{folder}: got {counts} lines; expected as many in each. Get them again."
+            )
+
+        def rows(number: int, line: tuple[str, ...]) -> Rows:
+            question, answer, image, kind = line
+            if not answer or not image.isdecimal() or kind not in ("0", "1", "2", "3"):
+                raise DataError(
+                    f"{folder}, line {number} of each file: got the answer {answer!r}, the image "
+                    f"id {image!r} and the type {kind!r}; expected a text, a number, and 0 to 3."
+                )
+            yield {
+                "id": f"{part}-{number - 1}",
+                "place": f"{folder / _FILES[0]}, line {number}",
+                "image": str(self.images / coco / f"COCO_{coco}_{int(image):012d}.jpg"),
+                "question": question,
+                "answers": [answer],
+                "answer_type": TYPES[int(kind)],
+            }
+
+        return records_table(zip(*columns, strict=True), rows, folder / _FILES[0])
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
     ) -> dict[str, float]:
         return mean_wups(predictions, [answer for (answer,) in table["answers"].to_pylist()])
-
-
-def _rows(folder: Path, images: Path) -> Iterator[dict[str, Any]]:
-    columns = [text_lines(official_file(folder / name, GET)) for name in _FILES]
-    if len({len(column) for column in columns}) > 1:
-        counts = ", ".join(f"{n} {len(c)}" for n, c in zip(_FILES, columns, strict=True))
-        raise DataError(f"{folder}: got {counts} lines; expected as many in each. Get them again.")
-
-    def rows(number: int, line: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        question, answer, image, kind = line
-        if not answer or not image.isdecimal() or kind not in ("0", "1", "2", "3"):
-            raise DataError(
-                f"{folder}, line {number} of each file: got the answer {answer!r}, the image "
-                f"id {image!r} and the type {kind!r}; expected a text, a number, and 0 to 3."
-            )
-        yield {
-            "id": f"{folder.name}-{number - 1}",
-            "place": f"{folder / _FILES[0]}, line {number}",
-            "image": str(images / f"COCO_{images.name}_{int(image):012d}.jpg"),
-            "question": question,
-            "answers": [answer],
-            "answer_type": TYPES[int(kind)],
-        }
-
-    return each_record(enumerate(zip(*columns, strict=True), start=1), rows)

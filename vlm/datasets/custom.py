@@ -87,7 +87,7 @@ class CustomDataset(Dataset):
         allow_shared_questions: bool = False,
         merge_answers: bool = False,
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
         super().__init__(validation_share, vocabulary, seed)

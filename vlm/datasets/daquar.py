@@ -7,27 +7,20 @@ Uncertain Input", NeurIPS 2014.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
+from vlm.datasets.official import OfficialDataset
 from vlm.datasets.readers.json_file import read_json_lines
-from vlm.datasets.readers.official import each_record, fields, official_file, text_lines
+from vlm.datasets.readers.official import Rows, each_record, fields, official_file, text_lines
 from vlm.datasets.table import DataError, question_table
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import mean_wups
 
-GET = (
-    "Get qa.894.raw.train.txt, qa.894.raw.test.txt (the full set), qa.37.raw.train.txt, "
-    "qa.37.raw.test.txt (37 classes) and nyu_depth_images.tar from https://www.mpi-inf.mpg.de/"
-    "departments/computer-vision-and-machine-learning/research/vision-and-language/"
-    "visual-turing-challenge."
-)
-# Every question names its picture, most of them at the end: "what is on the desk in the image3 ?"
+# Every question names its image, most of them at the end: "what is on the desk in the image3 ?"
 _IMAGE = re.compile(r"\bimage\s?(\d+)\b")
 _AT_THE_END = re.compile(r"\s+(?:(?:in|of|on)\s+)?(?:the\s+)?image\s?\d+\s*(?=\?*\s*$)")
 _COLOR = re.compile(
@@ -35,7 +28,7 @@ _COLOR = re.compile(
 )
 
 
-class DAQUAR(Dataset):
+class DAQUAR(OfficialDataset):
     """DAQUAR, full or with 37 object classes; validation is cut from the training photos.
 
     An answer may be several objects, which the set's measure takes for a set; so here they are one
@@ -48,7 +41,7 @@ class DAQUAR(Dataset):
     the paper counts 6,794 + 5,674, so no size is checked.
 
     Args:
-        root: folder with the site's text files, and its pictures in `nyu_depth_images/`; or with
+        root: folder with the site's text files, and its images in `nyu_depth_images/`; or with
             `train.jsonl` and `test.jsonl` (`train_reduced37.jsonl`, ...), each line an object with
             `question_id`, `image` (a path in the folder), `question` and `answers`, the list of the
             answer's objects.
@@ -63,26 +56,32 @@ class DAQUAR(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = (
+        "Get qa.894.raw.train.txt, qa.894.raw.test.txt (the full set), qa.37.raw.train.txt, "
+        "qa.37.raw.test.txt (37 classes) and nyu_depth_images.tar from https://www.mpi-inf.mpg.de/"
+        "departments/computer-vision-and-machine-learning/research/vision-and-language/"
+        "visual-turing-challenge."
+    )
+    parts: ClassVar = {"train": "train", "test": "test"}
+
     def __init__(
         self,
         root: Path,
         part: Literal["full", "reduced37"] = "full",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.part = as_path("root", root), part
+        super().__init__(root, validation_share, vocabulary, seed)
+        self.part = part
 
-    def read(self, split: Split) -> pa.Table | None:
-        if split not in ("train", "test"):
-            return None
-        lines = self.root / f"{split}{'' if self.part == 'full' else '_reduced37'}.jsonl"
+    def read_part(self, part: str) -> pa.Table:
+        lines = self.root / f"{part}{'' if self.part == 'full' else '_reduced37'}.jsonl"
         if lines.is_file():
             return question_table(_json_rows(lines), str(lines))
         classes = 894 if self.part == "full" else 37
-        path = official_file(self.root / f"qa.{classes}.raw.{split}.txt", GET)
-        return question_table(_text_rows(path, split), str(path))
+        path = official_file(self.root / f"qa.{classes}.raw.{part}.txt", self.get)
+        return question_table(_text_rows(path, part), str(path))
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         return float(_join(prediction.split(",")) == answers[0])
@@ -93,18 +92,18 @@ class DAQUAR(Dataset):
         return mean_wups(predictions, [answer for (answer,) in table["answers"].to_pylist()])
 
 
-def _text_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
+def _text_rows(path: Path, split: str) -> Rows:
     lines = text_lines(path)
     while lines and not lines[-1]:
         lines.pop()
 
-    def rows(line: int, question: str) -> Iterator[dict[str, Any]]:
+    def rows(line: int, question: str) -> Rows:
         names = _IMAGE.findall(question)
         answer = lines[line] if line < len(lines) else ""
         if not names or not answer:
             raise DataError(
                 f"{path}, line {line}: got {question[:80]!r} and the answer {answer[:80]!r}; "
-                f"expected a question that names its picture (image3), and its answer below."
+                f"expected a question that names its image (image3), and its answer below."
             )
         yield _row(
             f"{path}, line {line}",
@@ -118,8 +117,8 @@ def _text_rows(path: Path, split: str) -> Iterator[dict[str, Any]]:
     return each_record(zip(range(1, len(lines) + 1, 2), lines[::2], strict=True), rows)
 
 
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    def rows(line: int, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _json_rows(path: Path) -> Rows:
+    def rows(line: int, record: dict[str, Any]) -> Rows:
         key, image, question, parts = fields(
             record, path, line, question_id=str, image=str, question=str, answers=list
         )

@@ -46,7 +46,7 @@ class EasyVQA(Dataset):
         self,
         root: Path | None = None,
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
         super().__init__(validation_share, vocabulary, seed)

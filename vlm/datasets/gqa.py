@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from os.path import join
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
+from vlm.datasets.base import Split
+from vlm.datasets.official import OfficialDataset
 from vlm.datasets.readers.json_file import read_json
-from vlm.datasets.readers.official import each_record, fields
-from vlm.datasets.readers.vqa_format import json_file
+from vlm.datasets.readers.official import Rows, each_record, fields, json_file, records_table
 from vlm.datasets.sources import is_there
-from vlm.datasets.table import DataError, joined, question_table, with_rows
+from vlm.datasets.table import DataError, joined, with_rows
 from vlm.datasets.table_cache import cached
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import gqa_consistency, gqa_distribution
@@ -53,7 +52,7 @@ _FACTS = pa.schema(
 """What the metrics need beside the columns of every data set."""
 
 
-class GQA(Dataset):
+class GQA(OfficialDataset):
     """GQA: `train`, `val`, and `testdev` as the test split.
 
     The report's lines are structural types (verify, query, choose, logical, compare), and
@@ -81,6 +80,8 @@ class GQA(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    parts: ClassVar = {"validation": "val", "test": "testdev"}
+
     def __init__(
         self,
         root: Path,
@@ -88,11 +89,10 @@ class GQA(Dataset):
         test_questions: Literal["balanced", "all"] = "balanced",
         predict_split: Literal["testdev", "test", "challenge", "submission"] = "testdev",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
+        super().__init__(root, validation_share, vocabulary, seed)
         self.train_questions, self.test_questions = train_questions, test_questions
         self.predict_split = predict_split
 
@@ -111,9 +111,12 @@ class GQA(Dataset):
             part = "all" if self.predict_split == "submission" else self.test_questions
             path = folder / f"{self.predict_split}_{part}_questions.json"
             return read_gqa(path, images, answered=False)
-        name = {"validation": "val", "test": "testdev"}[split]
-        path = folder / f"{name}_{self.test_questions}_questions.json"
-        return _read_with_facts(path, images, self.root / "eval" / f"{name}_choices.json")
+        return super().read(split)
+
+    def read_part(self, part: str) -> pa.Table:
+        path = self.root / f"questions1.2/{part}_{self.test_questions}_questions.json"
+        choices = self.root / f"eval/{part}_choices.json"
+        return _read_with_facts(path, self.root / "images", choices)
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
@@ -158,13 +161,13 @@ def read_gqa(path: Path, images: Path, answered: bool = True) -> pa.Table:
         MissingFile: there is no such file of questions.
         DataError: a file in another format.
     """
-    return question_table(_rows(_records(path), path, images, answered), str(path))
+    return _table(_records(path), path, images, answered)
 
 
 def _read_with_facts(path: Path, images: Path, choices: Path) -> pa.Table:
     """The same, with the columns of `_FACTS`."""
     records = _records(path)
-    table = question_table(_rows(records, path, images, True), str(path))
+    table = _table(records, path, images, answered=True)
     allowed = read_json(choices) if is_there(choices) else {}
 
     def facts(key: str, record: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -209,10 +212,8 @@ def _records(path: Path) -> dict[str, Any]:
     return content
 
 
-def _rows(
-    records: dict[str, Any], path: Path, images: Path, answered: bool
-) -> Iterator[dict[str, Any]]:
-    def rows(number: int, item: tuple[str, Any]) -> Iterator[dict[str, Any]]:
+def _table(records: dict[str, Any], path: Path, images: Path, answered: bool) -> pa.Table:
+    def rows(number: int, item: tuple[str, Any]) -> Rows:
         key, record = item
         image, question = fields(record, path, key, imageId=str, question=str)
         row = {
@@ -233,7 +234,7 @@ def _rows(
             }
         yield row
 
-    return each_record(enumerate(records.items(), start=1), rows)
+    return records_table(records.items(), rows, path)
 
 
 def _mean(values: np.ndarray) -> float | None:

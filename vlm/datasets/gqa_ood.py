@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
 from vlm.datasets.gqa import read_gqa
-from vlm.datasets.readers.vqa_format import json_file
+from vlm.datasets.official import OfficialDataset
+from vlm.datasets.readers.official import json_file
 from vlm.datasets.table import joined, with_column
 from vlm.datasets.table_cache import cached
 from vlm.datasets.vocabulary import VocabularyRules
 
-GET = "Put the files of `data/` of https://github.com/gqa-ood/GQA-OOD into `gqa_ood/`."
 
-
-class GQAOOD(Dataset):
+class GQAOOD(OfficialDataset):
     """GQA-OOD: trained on GQA's balanced questions, validated and tested on its rare answers.
 
     With `part: all` the report's lines are `head` and `tail`, so one run gives acc-all, acc-head
@@ -45,34 +42,32 @@ class GQAOOD(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = "Put the files of `data/` of https://github.com/gqa-ood/GQA-OOD into `gqa_ood/`."
+    parts: ClassVar = {"train": "train", "validation": "val", "test": "testdev"}
+
     def __init__(
         self,
         root: Path,
         part: Literal["all", "head", "tail"] = "all",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.part = as_path("root", root), part
+        super().__init__(root, validation_share, vocabulary, seed)
+        self.part = part
 
     @cached
-    def read(self, split: Split) -> pa.Table | None:
-        if split == "predict":
-            return None
+    def read_part(self, part: str) -> pa.Table:
         images = self.root / "images"
-        if split == "train":
+        if part == "train":
             return read_gqa(self.root / "questions1.2/train_balanced_questions.json", images)
-        name = {"validation": "val", "test": "testdev"}[split]
-        parts = ("head", "tail") if self.part == "all" else (self.part,)
         tables = []
-        for part in parts:
-            path = json_file(self.root / "gqa_ood" / f"ood_{name}_{part}.json", GET)
+        for kind in ("head", "tail") if self.part == "all" else (self.part,):
+            path = json_file(self.root / "gqa_ood" / f"ood_{part}_{kind}.json", self.get)
             table = read_gqa(path, images)
             table = with_column(table, "question_type", table["answer_type"])
-            tables.append(
-                with_column(table, "answer_type", pa.array([part] * len(table), pa.string()))
-            )
+            kinds = pa.array([kind] * len(table), pa.string())
+            tables.append(with_column(table, "answer_type", kinds))
         return joined(tables)
 
     def summarize(

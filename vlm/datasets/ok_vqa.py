@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, each_record, fields
-from vlm.datasets.readers.vqa_format import json_file, json_records, read_mscoco
-from vlm.datasets.table import DataError, question_table
+from vlm.datasets.official import OfficialDatasetWithImages
+from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
+from vlm.datasets.readers.vqa_format import read_mscoco
+from vlm.datasets.table import DataError
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.datasets.vqa import COCO_PHOTOS
 from vlm.metrics import direct_answer_accuracy, vqa_accuracy
 
 _log = logging.getLogger(__name__)
-OK_VQA_SIZES = {"train2014": 9_009, "val2014": 5_046}
-"""Of the paper: "9,009 questions in train and 5,046 questions in test"."""
 
 
-class OKVQA(Dataset):
+class OKVQA(OfficialDatasetWithImages):
     """OK-VQA (Marino et al., CVPR 2019): 14,055 questions on COCO's photos of 2014.
 
     From https://okvqa.allenai.org/download.html; its files in `root`, plain or with `.gz`:
@@ -51,29 +48,17 @@ class OKVQA(Dataset):
     """
 
     types = "question_type"
+    get = "OK-VQA: https://okvqa.allenai.org/download.html, " + COCO_PHOTOS
+    parts: ClassVar = {"train": "train2014", "test": "val2014"}
+    # "9,009 questions in train and 5,046 questions in test"
+    sizes: ClassVar = {"train2014": 9_009, "val2014": 5_046}
+    cited = "arXiv:1906.00067"
 
-    def __init__(
-        self,
-        root: Path,
-        images: Path | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
-
-    def read(self, split: Split) -> pa.Table | None:
-        part = {"train": "train2014", "test": "val2014"}.get(split)
-        get = "OK-VQA: https://okvqa.allenai.org/download.html, " + COCO_PHOTOS
-        if part is None:
-            return None
-        table = read_mscoco(self.root, part, self.images, get)
-        check_size(len(table), OK_VQA_SIZES[part], f"{self.root}, {part}", "arXiv:1906.00067")
-        return table
+    def read_part(self, part: str) -> pa.Table:
+        return read_mscoco(self.root, part, self.images, self.get)
 
 
-class AOKVQA(Dataset):
+class AOKVQA(OfficialDatasetWithImages):
     """A-OKVQA (Schwenk et al., ECCV 2022): direct answers and choices, on COCO's photos of 2017.
 
     From https://github.com/allenai/aokvqa (aokvqa_v1p0.tar.gz); its files in `root`:
@@ -101,40 +86,35 @@ class AOKVQA(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = (
+        "A-OKVQA: https://github.com/allenai/aokvqa, its photos (COCO 2017) from "
+        "https://cocodataset.org/#download."
+    )
+
     def __init__(
         self,
         root: Path,
         images: Path | None = None,
         task: Literal["direct_answer", "multiple_choice"] = "direct_answer",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        super().__init__(root, images, validation_share, vocabulary, seed)
         self.task = task
 
-    def read(self, split: Split) -> pa.Table | None:
-        part = {"train": "train", "validation": "val", "test": "test"}.get(split)
-        if part is None:
-            return None
-        get = (
-            "A-OKVQA: https://github.com/allenai/aokvqa, its photos (COCO 2017) from "
-            "https://cocodataset.org/#download."
-        )
-        source = json_file(self.root / f"aokvqa_v1p0_{part}.json", get)
-        records = json_records(source, "questions")
-        return question_table(self._rows(records, source, part), str(source))
-
-    def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
+    def read_part(self, part: str) -> pa.Table:
+        path = json_file(self.root / f"aokvqa_v1p0_{part}.json", self.get)
+        records = json_records(path, "questions")
         difficult = 0
 
-        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
+        def rows(number: int, record: Any) -> Rows:
             nonlocal difficult
-            kinds = {"question_id": str, "image_id": int, "question": str, "choices": list}
-            key, image, question, choices = fields(record, source, number, **kinds)
+            key, image, question, choices = fields(
+                record, path, number, question_id=str, image_id=int, question=str, choices=list
+            )
             if part == "val" and self.task == "direct_answer":
-                (hard,) = fields(record, source, key, difficult_direct_answer=bool)
+                (hard,) = fields(record, path, key, difficult_direct_answer=bool)
                 difficult += hard
                 if hard:
                     return
@@ -143,16 +123,17 @@ class AOKVQA(Dataset):
                 "number": number,
                 "image": f"{self.images}/{part}2017/{image:012d}.jpg",
                 "question": question,
-                "answers": None if part == "test" else self._answers(record, source, choices),
+                "answers": None if part == "test" else self._answers(record, path, choices),
                 "choices": choices,
             }
 
-        yield from each_record(enumerate(records, start=1), rows)
+        table = records_table(records, rows, path)
         if difficult:
             _log.warning(
                 f"A-OKVQA: {difficult} of {len(records)} validation questions are too difficult "
                 f"for a direct answer by the set's own mark, and are left out as its authors do."
             )
+        return table
 
     def _answers(self, record: dict[str, Any], source: Path, choices: list[str]) -> list[str]:
         key = record["question_id"]

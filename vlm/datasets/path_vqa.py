@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
+from vlm.datasets.official import OfficialDataset
 from vlm.datasets.readers.image_files import EmbeddedImages
-from vlm.datasets.readers.official import MissingFile, each_record, fields
+from vlm.datasets.readers.official import MissingFile, Rows, each_record, fields
 from vlm.datasets.readers.records import Record, read_records
 from vlm.datasets.table import DataError, question_table
 from vlm.datasets.vocabulary import VocabularyRules
 
-GET = (
-    "Get the folder data/ of https://huggingface.co/datasets/flaviagiammarino/path-vqa, such as "
-    "data/train-00000-of-00007-*.parquet."
-)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 _YES_NO = ("yes", "no")
 
 
-class PathVQA(Dataset):
+class PathVQA(OfficialDataset):
     """PathVQA: `train`, `validation` and `test`, from the Parquet files on Hugging Face.
 
     The report's lines are yes/no and open questions. The authors' own archive keeps questions in
@@ -49,62 +43,62 @@ class PathVQA(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = (
+        "Get the folder data/ of https://huggingface.co/datasets/flaviagiammarino/path-vqa, such "
+        "as data/train-00000-of-00007-*.parquet."
+    )
+    parts: ClassVar = {"train": "train", "validation": "validation", "test": "test"}
+
     def __init__(
         self,
         root: Path,
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
+        super().__init__(root, validation_share, vocabulary, seed)
         self.image_source: EmbeddedImages = EmbeddedImages()
 
-    def read(self, split: Split) -> pa.Table | None:
-        if split == "predict":
-            return None
-        files = _parts(self.root / "data", split)
-        return question_table(self._rows(files, split), str(self.root / "data" / split))
+    def read_part(self, part: str) -> pa.Table:
+        return question_table(self._rows(part), str(self.root / "data" / part))
 
-    def _rows(self, files: list[Path], split: str) -> Iterator[dict[str, Any]]:
-        columns = {"image", "question", "answer"}
-        records = ((path, record) for path in files for record in read_records(str(path), columns))
-        for row, picture, path in each_record(enumerate(records), partial(_row, split)):
-            # No place for pictures is no record's mistake.
-            yield row | {"image": self.image_source.add(picture, str(path))}
-
-
-def _row(
-    split: str, number: int, source: tuple[Path, Record]
-) -> Iterator[tuple[dict[str, Any], bytes, Path]]:
-    path, record = source
-    image, question, answer = fields(
-        record.values, path, record.number, image=dict, question=str, answer=str
-    )
-    picture = image.get("bytes")
-    if not isinstance(picture, bytes):
-        raise DataError(f"{record.place}: the image has no bytes. {GET}")
-    row = {
-        "id": f"{split}-{number}",
-        "place": record.place,
-        "question": question,
-        "answers": [answer],
-        "answer_type": "yes/no" if answer.lower() in _YES_NO else "open",
-    }
-    yield row, picture, path
-
-
-def _parts(folder: Path, split: str) -> list[Path]:
-    """The split's files in their order, all that their names speak of."""
-    found = {}
-    for path in folder.glob(f"{split}-*.parquet"):
-        if name := _PART.search(path.name):
-            found[int(name[1])] = (path, int(name[2]))
-    wanted = max((total for _, total in found.values()), default=1)
-    for number in range(wanted):
-        if number not in found:
-            raise MissingFile(
-                f"{folder}/{split}-{number:05d}-of-{wanted:05d}*.parquet: there is no such file. "
-                f"{GET}"
+    def _rows(self, part: str) -> Rows:
+        def rows(
+            number: int, source: tuple[Path, Record]
+        ) -> Iterator[tuple[dict[str, Any], bytes, Path]]:
+            path, record = source
+            image, question, answer = fields(
+                record.values, path, record.number, image=dict, question=str, answer=str
             )
-    return [found[number][0] for number in sorted(found)]
+            content = image.get("bytes")
+            if not isinstance(content, bytes):
+                raise DataError(f"{record.place}: the image has no bytes. {self.get}")
+            row = {
+                "id": f"{part}-{number}",
+                "place": record.place,
+                "question": question,
+                "answers": [answer],
+                "answer_type": "yes/no" if answer.lower() in _YES_NO else "open",
+            }
+            yield row, content, path
+
+        columns, files = {"image", "question", "answer"}, self._files(part)
+        records = ((path, record) for path in files for record in read_records(str(path), columns))
+        for row, content, path in each_record(enumerate(records), rows):
+            # A full disk is no record's mistake.
+            yield row | {"image": self.image_source.add(content, str(path))}
+
+    def _files(self, part: str) -> list[Path]:
+        """The split's files in their order, all that their names speak of."""
+        folder, found = self.root / "data", {}
+        for path in folder.glob(f"{part}-*.parquet"):
+            if name := _PART.search(path.name):
+                found[int(name[1])] = (path, int(name[2]))
+        total = max((total for _, total in found.values()), default=1)
+        for number in range(total):
+            if number not in found:
+                raise MissingFile(
+                    f"{folder}/{part}-{number:05d}-of-{total:05d}*.parquet: there is no such "
+                    f"file. {self.get}"
+                )
+        return [found[number][0] for number in sorted(found)]

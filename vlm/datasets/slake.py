@@ -7,25 +7,19 @@ Medical Visual Question Answering", ISBI 2021.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import each_record, fields
-from vlm.datasets.readers.vqa_format import json_file, json_records
-from vlm.datasets.table import question_table
+from vlm.datasets.official import OfficialDataset
+from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
 from vlm.datasets.vocabulary import VocabularyRules
 
 _log = logging.getLogger(__name__)
-SITE = "https://www.med-vqa.com/slake/"
-GET = f"Get Slake1.0.zip from {SITE} and unpack it; `root` is its folder Slake1.0."
 
 
-class SLAKE(Dataset):
+class SLAKE(OfficialDataset):
     """SLAKE 1.0: `train`, `validate` and `test`, in one language or both.
 
     The report's lines are closed and open questions; `test.json` has the content types (organ,
@@ -47,32 +41,29 @@ class SLAKE(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = (
+        "Get Slake1.0.zip from https://www.med-vqa.com/slake/ and unpack it; `root` is its folder "
+        "Slake1.0."
+    )
+    parts: ClassVar = {"train": "train", "validation": "validate", "test": "test"}
+
     def __init__(
         self,
         root: Path,
         language: Literal["en", "zh", "both"] = "en",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.language = as_path("root", root), language
+        super().__init__(root, validation_share, vocabulary, seed)
+        self.language = language
 
-    def read(self, split: Split) -> pa.Table | None:
-        if split == "predict":
-            return None
-        name = {"train": "train", "validation": "validate", "test": "test"}[split]
-        path = json_file(self.root / f"{name}.json", GET)
+    def read_part(self, part: str) -> pa.Table:
+        path = json_file(self.root / f"{part}.json", self.get)
         records = json_records(path, "questions")
-        rows = self._rows(records, path, self.root / "imgs", name)
-        return question_table(rows, str(path))
-
-    def _rows(
-        self, records: list[Any], path: Path, images: Path, name: str
-    ) -> Iterator[dict[str, Any]]:
         others = 0
 
-        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
+        def rows(number: int, record: Any) -> Rows:
             nonlocal others
             key, image, question, answer, kind, content_type, spoken = fields(
                 record,
@@ -92,16 +83,17 @@ class SLAKE(Dataset):
             yield {
                 "id": str(key),
                 "place": f"{path}, question {number}",
-                "image": str(images / image),
+                "image": str(self.root / "imgs" / image),
                 "question": question,
                 "answers": [answer],
                 "answer_type": kind.lower(),
                 "question_type": content_type,
             }
 
-        yield from each_record(enumerate(records, start=1), rows)
+        table = records_table(records, rows, path)
         if self.language != "both":
             _log.warning(
-                f"SLAKE: {others:,} of {len(records):,} {name} questions are in the other language "
+                f"SLAKE: {others:,} of {len(records):,} {part} questions are in the other language "
                 f"than {self.language!r} and left out."
             )
+        return table

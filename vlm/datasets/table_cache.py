@@ -17,19 +17,20 @@ import pyarrow as pa
 from vlm.core.files import cache_folder, whole_file
 from vlm.core.version import __version__
 from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
-from vlm.datasets.base import Dataset, Split
+from vlm.datasets.base import Dataset
 from vlm.datasets.errors import is_collecting
 from vlm.datasets.sources import FLEETING, noting, state
 
 _KEY = b"vlm"
 Module = TypeVar("Module", bound=Dataset)
-Read = Callable[[Module, Split], pa.Table | None]
+Part = TypeVar("Part", bound=str)
+Read = Callable[[Module, Part], pa.Table | None]
 
 
-def cached(read: Read[Module]) -> Read[Module]:
-    """Decorator of `Dataset.read`, or of a method that it calls: what that gives is kept.
+def cached(read: Read[Module, Part]) -> Read[Module, Part]:
+    """Decorator of `Dataset.read`, or of a method that it calls: keeps the table in a file.
 
-    It is kept in a file of the user's cache. Only for a `read` that depends on nothing but the
+    The file lies in the user's cache. Only for a `read` that depends on nothing but the
     arguments that its own class adds to `Dataset`'s and on files that it opens by
     `vlm.datasets.readers.json_file` or tells to `vlm.datasets.sources`, and that changes nothing of
     its object that a training reads. An override without this decorator is not cached.
@@ -41,7 +42,7 @@ def cached(read: Read[Module]) -> Read[Module]:
     """
 
     @functools.wraps(read)
-    def read_or_map(self: Module, split: Split) -> pa.Table | None:
+    def read_or_map(self: Module, split: Part) -> pa.Table | None:
         if is_collecting():
             return read(self, split)
         wanted = _description(self, read, split)
@@ -58,7 +59,7 @@ def cached(read: Read[Module]) -> Read[Module]:
     return read_or_map
 
 
-def _description(data: Dataset, read: Callable[..., Any], split: Split) -> dict[str, Any]:
+def _description(data: Dataset, read: Callable[..., Any], split: str) -> dict[str, Any]:
     base = inspect.signature(Dataset).parameters
     return {
         "version": __version__,

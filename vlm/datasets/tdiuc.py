@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
+from vlm.datasets.official import OfficialDatasetWithImages
 from vlm.datasets.readers.vqa_format import Record, read_mscoco
 from vlm.datasets.table_cache import cached
-from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import mean_per_type
 
 
-class TDIUC(Dataset):
+class TDIUC(OfficialDatasetWithImages):
     """TDIUC (Kafle and Kanan, "An Analysis of Visual Question Answering Algorithms", ICCV 2017).
 
     1,654,167 questions of 12 types. From https://kushalkafle.com/projects/tdiuc.html; `root` is its
@@ -44,32 +42,14 @@ class TDIUC(Dataset):
     """
 
     types = "question_type"
-
-    def __init__(
-        self,
-        root: Path,
-        images: Path | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
-        self.images = as_path("images", images or self.root / "Images")
+    get = "TDIUC: https://kushalkafle.com/projects/tdiuc.html."
+    parts: ClassVar = {"train": "train2014", "test": "val2014"}
+    image_folder = "Images"
 
     @cached
-    def read(self, split: Split) -> pa.Table | None:
-        part = {"train": "train2014", "test": "val2014"}.get(split)
-        if part is None:
-            return None
-        return read_mscoco(
-            self.root,
-            part,
-            self.images,
-            "TDIUC: https://kushalkafle.com/projects/tdiuc.html.",
-            folders=("Questions", "Annotations"),
-            answers=_first,
-        )
+    def read_part(self, part: str) -> pa.Table:
+        folders = ("Questions", "Annotations")
+        return read_mscoco(self.root, part, self.images, self.get, "", folders, _first)
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, each_record, fields
-from vlm.datasets.readers.vqa_format import json_file, json_records
-from vlm.datasets.table import question_table
-from vlm.datasets.vocabulary import VocabularyRules
+from vlm.datasets.official import OfficialDatasetWithImages
+from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
 
 SITE = "https://textvqa.org/dataset"
-SIZES = {"train": 34_602, "val": 5_000, "test": 5_734}
 
 
-class TextVQA(Dataset):
+class TextVQA(OfficialDatasetWithImages):
     """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages' photos: ten answers a question.
 
     From https://textvqa.org/dataset; its files in `root`, plain or with `.gz`:
@@ -44,35 +37,19 @@ class TextVQA(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(
-        self,
-        root: Path,
-        images: Path | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
+    get = f"TextVQA: questions and photos from {SITE}."
+    sizes: ClassVar = {"train": 34_602, "val": 5_000, "test": 5_734}
+    cited = SITE
 
-    def read(self, split: Split) -> pa.Table | None:
-        part = {"train": "train", "validation": "val", "test": "test"}.get(split)
-        if part is None:
-            return None
-        get = f"TextVQA: questions and photos from {SITE}."
-        source = json_file(self.root / f"TextVQA_0.5.1_{part}.json", get)
-        records = json_records(source, "data")
-        table = question_table(self._rows(records, source, part), str(source))
-        check_size(len(table), SIZES[part], source, SITE)
-        return table
-
-    def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
+    def read_part(self, part: str) -> pa.Table:
+        path = json_file(self.root / f"TextVQA_0.5.1_{part}.json", self.get)
         folder = "test_images" if part == "test" else "train_images"
 
-        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
-            kinds = {"question_id": int, "image_id": str, "question": str}
-            key, image, question = fields(record, source, number, **kinds)
-            answers = None if part == "test" else fields(record, source, number, answers=list)[0]
+        def rows(number: int, record: Any) -> Rows:
+            key, image, question = fields(
+                record, path, number, question_id=int, image_id=str, question=str
+            )
+            answers = None if part == "test" else fields(record, path, number, answers=list)[0]
             yield {
                 "id": str(key),
                 "number": number,
@@ -81,4 +58,4 @@ class TextVQA(Dataset):
                 "answers": answers,
             }
 
-        return each_record(enumerate(records, start=1), rows)
+        return records_table(json_records(path, "data"), rows, path)

@@ -6,28 +6,17 @@ Zhu, Groth, Bernstein and Fei-Fei, "Visual7W: Grounded Question Answering in Ima
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, each_record, fields
-from vlm.datasets.readers.vqa_format import json_file, json_records
+from vlm.datasets.official import OfficialDataset
+from vlm.datasets.readers.official import Rows, each_record, fields, json_file, json_records
 from vlm.datasets.table import DataError, question_table
 from vlm.datasets.table_cache import cached
-from vlm.datasets.vocabulary import VocabularyRules
-
-GET = (
-    "Get dataset_v7w_telling.zip and visual7w_images.zip from https://ai.stanford.edu/~yukez/"
-    "visual7w/ and unpack them, the pictures to `images/`."
-)
-TOOLKIT = "https://github.com/yukezhu/visual7w-toolkit"
-PUBLISHED = {"val": 28_020}  # of the three splits, the toolkit names this one's size
 
 
-class Visual7W(Dataset):
+class Visual7W(OfficialDataset):
     """Visual7W telling: `train`, `val` and `test`, four choices each.
 
     The wrong choices are the set's own; with the right one they stand in alphabetical order, so
@@ -48,66 +37,54 @@ class Visual7W(Dataset):
         ['id', 'image', 'question', 'answers']
     """
 
-    def __init__(
-        self,
-        root: Path,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
+    get = (
+        "Get dataset_v7w_telling.zip and visual7w_images.zip from https://ai.stanford.edu/~yukez/"
+        "visual7w/ and unpack them, the images to `images/`."
+    )
+    sizes: ClassVar = {"val": 28_020}  # of the three splits, the toolkit names this one's size
+    cited = "https://github.com/yukezhu/visual7w-toolkit"
 
     @cached
-    def read(self, split: Split) -> pa.Table | None:
-        if split == "predict":
-            return None
-        name = {"train": "train", "validation": "val", "test": "test"}[split]
-        path = json_file(self.root / "dataset_v7w_telling.json", GET)
-        records = json_records(path, "images")
-        rows = _rows(records, path, self.root / "images", name)
-        table = question_table(rows, f"{path} ({name})")
-        check_size(len(table), PUBLISHED.get(name), path, TOOLKIT)
-        return table
+    def read_part(self, part: str) -> pa.Table:
+        path = json_file(self.root / "dataset_v7w_telling.json", self.get)
+
+        def pairs(number: int, record: Any) -> Iterator[tuple[tuple[int, int], tuple[str, Any]]]:
+            split, image, given = fields(
+                record, path, f"image {number}", split=str, filename=str, qa_pairs=list
+            )
+            if split == part:
+                for place, pair in enumerate(given, start=1):
+                    yield (number, place), (image, pair)
+
+        def rows(which: tuple[int, int], source: tuple[str, Any]) -> Rows:
+            (number, place), (image, pair) = which, source
+            key, question, answer, kind, wrong = fields(
+                pair,
+                path,
+                f"image {number}, pair {place}",
+                qa_id=int,
+                question=str,
+                answer=str,
+                type=str,
+                multiple_choices=list,
+            )
+            if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
+                raise DataError(
+                    f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
+                    f"{wrong!r}; expected other texts than the answer."
+                )
+            yield {
+                "id": str(key),
+                "place": f"{path}, image {number}",
+                "image": str(self.root / "images" / image),
+                "question": question,
+                "answers": [answer],
+                "answer_type": kind,
+                "choices": sorted([answer, *wrong]),
+            }
+
+        found = each_record(enumerate(json_records(path, "images"), start=1), pairs)
+        return question_table(each_record(found, rows), f"{path} ({part})")
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         return float(prediction.lower() == answers[0].lower())
-
-
-def _rows(records: list[Any], path: Path, images: Path, name: str) -> Iterator[dict[str, Any]]:
-    def pairs(number: int, record: Any) -> Iterator[tuple[tuple[int, int], tuple[str, Any]]]:
-        split, image, given = fields(
-            record, path, f"image {number}", split=str, filename=str, qa_pairs=list
-        )
-        if split == name:
-            for place, pair in enumerate(given, start=1):
-                yield (number, place), (image, pair)
-
-    def rows(which: tuple[int, int], source: tuple[str, Any]) -> Iterator[dict[str, Any]]:
-        (number, place), (image, pair) = which, source
-        key, question, answer, kind, wrong = fields(
-            pair,
-            path,
-            f"image {number}, pair {place}",
-            qa_id=int,
-            question=str,
-            answer=str,
-            type=str,
-            multiple_choices=list,
-        )
-        if answer in wrong or not all(isinstance(choice, str) for choice in wrong):
-            raise DataError(
-                f"{path}, question {key}: got the answer {answer!r} and the wrong choices "
-                f"{wrong!r}; expected other texts than the answer."
-            )
-        yield {
-            "id": str(key),
-            "place": f"{path}, image {number}",
-            "image": str(images / image),
-            "question": question,
-            "answers": [answer],
-            "answer_type": kind,
-            "choices": sorted([answer, *wrong]),
-        }
-
-    return each_record(each_record(enumerate(records, start=1), pairs), rows)

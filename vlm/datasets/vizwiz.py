@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
 from torchmetrics.functional.classification import binary_average_precision
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, each_record, fields
-from vlm.datasets.readers.vqa_format import answer_text, json_file, json_records
-from vlm.datasets.table import question_table
-from vlm.datasets.vocabulary import VocabularyRules
+from vlm.datasets.official import OfficialDatasetWithImages
+from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
+from vlm.datasets.readers.vqa_format import answer_text
 from vlm.metrics import normalize_answer, per_answer, vizwiz_accuracy
 
 UNANSWERABLE = "unanswerable"
 SITE = "https://vizwiz.org/tasks-and-datasets/vqa/"
-SIZES = {"train": 20_523, "val": 4_319, "test": 8_000}
 
 
-class VizWiz(Dataset):
+class VizWiz(OfficialDatasetWithImages):
     """VizWiz-VQA (Gurari et al., CVPR 2018): one question a photo, ten answers.
 
     From https://vizwiz.org/tasks-and-datasets/vqa/; its files in `root`, plain or with `.gz`:
@@ -54,32 +49,16 @@ class VizWiz(Dataset):
 
     watched = UNANSWERABLE
 
-    def __init__(
-        self,
-        root: Path,
-        images: Path | None = None,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
+    get = f"VizWiz: annotations and photos from {SITE}."
+    sizes: ClassVar = {"train": 20_523, "val": 4_319, "test": 8_000}
+    cited = SITE
 
-    def read(self, split: Split) -> pa.Table | None:
-        part = {"train": "train", "validation": "val", "test": "test"}.get(split)
-        if part is None:
-            return None
+    def read_part(self, part: str) -> pa.Table:
         folder = self.root / "Annotations"
-        get = f"VizWiz: annotations and photos from {SITE}."
-        source = json_file((folder if folder.is_dir() else self.root) / f"{part}.json", get)
-        records = json_records(source, "questions", answer_text)
-        table = question_table(self._rows(records, source, part), str(source))
-        check_size(len(table), SIZES[part], source, SITE)
-        return table
+        path = json_file((folder if folder.is_dir() else self.root) / f"{part}.json", self.get)
 
-    def _rows(self, records: list[Any], source: Path, part: str) -> Iterator[dict[str, Any]]:
-        def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
-            image, question = fields(record, source, number, image=str, question=str)
+        def rows(number: int, record: Any) -> Rows:
+            image, question = fields(record, path, number, image=str, question=str)
             row = {
                 "id": image,
                 "number": number,
@@ -87,14 +66,13 @@ class VizWiz(Dataset):
                 "question": question,
             }
             if part != "test":
-                kinds = {"answers": list, "answer_type": str, "answerable": int}
                 row["answers"], row["answer_type"], answerable = fields(
-                    record, source, number, **kinds
+                    record, path, number, answers=list, answer_type=str, answerable=int
                 )
                 row["question_type"] = "answerable" if answerable else UNANSWERABLE
             yield row
 
-        return each_record(enumerate(records, start=1), rows)
+        return records_table(json_records(path, "questions", answer_text), rows, path)
 
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         return vizwiz_accuracy(prediction, answers)
@@ -112,8 +90,8 @@ class VizWiz(Dataset):
     def summarize_watched(
         self, table: pa.Table, probabilities: Sequence[float]
     ) -> dict[str, float]:
-        wanted = [int(kind == UNANSWERABLE) for kind in table["question_type"].to_pylist()]
-        if not any(wanted):  # it is undefined
+        expected = [int(kind == UNANSWERABLE) for kind in table["question_type"].to_pylist()]
+        if not any(expected):  # it is undefined
             return {}
-        found = binary_average_precision(torch.tensor(probabilities), torch.tensor(wanted))
+        found = binary_average_precision(torch.tensor(probabilities), torch.tensor(expected))
         return {"unanswerable_average_precision": float(found)}

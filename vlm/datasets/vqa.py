@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import check_size, fields
-from vlm.datasets.readers.vqa_format import Record, coco_photo, json_file, read_mscoco, read_vqa
+from vlm.datasets.base import Split
+from vlm.datasets.official import OfficialDatasetWithImages
+from vlm.datasets.readers.official import fields, json_file
+from vlm.datasets.readers.vqa_format import Record, coco_photo, read_mscoco, read_vqa
 from vlm.datasets.table import joined
 from vlm.datasets.table_cache import cached
 from vlm.datasets.vocabulary import VocabularyRules
@@ -20,7 +19,7 @@ COCO_PHOTOS = "the photos (COCO 2014 and 2015) from https://cocodataset.org/#dow
 """End of a sentence that says where a set comes from."""
 
 
-class _VQA(Dataset):
+class _VQA(OfficialDatasetWithImages):
     """Their files differ in name alone.
 
     Args:
@@ -34,9 +33,6 @@ class _VQA(Dataset):
     """
 
     prefix: ClassVar[str]
-    get: ClassVar[str]
-    sizes: ClassVar[Mapping[str, int]]
-    cited: ClassVar[str]
 
     def __init__(
         self,
@@ -45,26 +41,23 @@ class _VQA(Dataset):
         train_on: Literal["train", "train+val"] = "train",
         test: Literal["test-dev", "test"] = "test-dev",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        super().__init__(root, images, validation_share, vocabulary, seed)
         self.train_on, self.test = train_on, test
 
-    @cached
     def read(self, split: Split) -> pa.Table | None:
         if split == "train":
             parts = ["train2014", "val2014"] if self.train_on == "train+val" else ["train2014"]
-            return joined([self._part(part) for part in parts])
+            return joined([self.checked_part(part) for part in parts])
         if split == "validation":
-            return self._part("val2014") if self.train_on == "train" else None
-        return self._part(f"{self.test}2015") if split == "test" else None
+            return self.checked_part("val2014") if self.train_on == "train" else None
+        return self.checked_part(f"{self.test}2015") if split == "test" else None
 
-    def _part(self, part: str) -> pa.Table:
-        table = read_mscoco(self.root, part, self.images, self.get, self.prefix)
-        check_size(len(table), self.sizes.get(part), f"{self.root}, {part}", self.cited)
-        return table
+    @cached
+    def read_part(self, part: str) -> pa.Table:
+        return read_mscoco(self.root, part, self.images, self.get, self.prefix)
 
 
 class VQAv2(_VQA):
@@ -120,7 +113,7 @@ class VQAv1(_VQA):
     cited = "https://visualqa.org/vqa_v1_download.html"
 
 
-class VQACP(Dataset):
+class VQACP(OfficialDatasetWithImages):
     """VQA-CP (Agrawal et al., "Don't Just Assume; Look and Answer", CVPR 2018).
 
     VQA's training and validation questions, split anew so that the answers to a type of question
@@ -149,6 +142,11 @@ class VQACP(Dataset):
     """
 
     shared_images = True  # it is questions that were split
+    get = (
+        "VQA-CP: questions and annotations from https://computing.ece.vt.edu/~aish/vqacp/, "
+        + COCO_PHOTOS
+    )
+    parts: ClassVar = {"train": "train", "test": "test"}
 
     def __init__(
         self,
@@ -156,28 +154,21 @@ class VQACP(Dataset):
         images: Path | None = None,
         version: Literal["v1", "v2"] = "v2",
         validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
+        vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
     ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root, self.images = as_path("root", root), as_path("images", images or root)
+        super().__init__(root, images, validation_share, vocabulary, seed)
         self.version = version
 
     @cached
-    def read(self, split: Split) -> pa.Table | None:
-        if split not in ("train", "test"):
-            return None
-        get = (
-            "VQA-CP: questions and annotations from https://computing.ece.vt.edu/~aish/vqacp/, "
-            + COCO_PHOTOS
-        )
+    def read_part(self, part: str) -> pa.Table:
         questions, annotations = (
-            json_file(self.root / f"vqacp_{self.version}_{split}_{kind}.json", get)
+            json_file(self.root / f"vqacp_{self.version}_{part}_{kind}.json", self.get)
             for kind in ("questions", "annotations")
         )
 
         def photo(question: Record) -> str:
-            (part,) = fields(question, questions, question["question_id"], coco_split=str)
-            return coco_photo(self.images, part, question, questions)
+            (coco,) = fields(question, questions, question["question_id"], coco_split=str)
+            return coco_photo(self.images, coco, question, questions)
 
         return read_vqa(questions, annotations, photo)

@@ -6,28 +6,21 @@ answers about radiology images", Scientific Data 2018.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from vlm.core.paths import as_path
-from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import each_record, fields
-from vlm.datasets.readers.vqa_format import json_file, json_records
-from vlm.datasets.table import question_table
-from vlm.datasets.vocabulary import VocabularyRules
+from vlm.datasets.official import OfficialDataset
+from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
 
 FILE = "VQA_RAD Dataset Public.json"
 IMAGES = "VQA_RAD Image Folder"
-GET = f"Get {FILE!r} and {IMAGES!r} from https://osf.io/89kps/."
 
 
-class VQARAD(Dataset):
+class VQARAD(OfficialDataset):
     """VQA-RAD: the questions marked as test, and the others; validation is cut from these.
 
-    The official test questions are about pictures that training knows too, so a score says nothing
+    The official test questions are about images that training knows too, so a score says nothing
     about new patients. Validation is cut by case (`image_case_url`). The report's lines are closed
     and open questions, `test.json` has the question types. Answers are in lower case: the file
     writes "Yes" and "yes". Its rephrased forms (`question_rephrase`, `question_frame`), which some
@@ -47,50 +40,36 @@ class VQARAD(Dataset):
 
     shared_images = True
 
-    def __init__(
-        self,
-        root: Path,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),  # noqa: B008
-        seed: int = 0,
-    ) -> None:
-        super().__init__(validation_share, vocabulary, seed)
-        self.root = as_path("root", root)
+    get = f"Get {FILE!r} and {IMAGES!r} from https://osf.io/89kps/."
+    parts: ClassVar = {"train": "train", "test": "test"}
 
-    def read(self, split: Split) -> pa.Table | None:
-        if split not in ("train", "test"):
-            return None
-        path = json_file(self.root / FILE, GET)
-        records = json_records(path, "questions")
-        rows = _rows(records, path, self.root / IMAGES, split == "test")
-        return question_table(rows, f"{path} ({split})")
+    def read_part(self, part: str) -> pa.Table:
+        path = json_file(self.root / FILE, self.get)
 
+        def rows(number: int, record: Any) -> Rows:
+            key, image, question, answer, kind, question_type, phrase, case = fields(
+                record,
+                path,
+                number,
+                qid=str | int,
+                image_name=str,
+                question=str,
+                answer=str | int,
+                answer_type=str,
+                question_type=str,
+                phrase_type=str,
+                image_case_url=str | None,
+            )
+            if phrase.startswith("test") == (part == "test"):
+                yield {
+                    "id": str(key),
+                    "place": f"{path}, question {number}",
+                    "image": str(self.root / IMAGES / image),
+                    "question": question.strip(),
+                    "answers": [str(answer).strip().lower()],
+                    "answer_type": kind.strip().lower(),
+                    "question_type": question_type.strip(),
+                    "group": case,
+                }
 
-def _rows(records: list[Any], path: Path, images: Path, test: bool) -> Iterator[dict[str, Any]]:
-    def rows(number: int, record: Any) -> Iterator[dict[str, Any]]:
-        key, image, question, answer, kind, question_type, phrase, case = fields(
-            record,
-            path,
-            number,
-            qid=str | int,
-            image_name=str,
-            question=str,
-            answer=str | int,
-            answer_type=str,
-            question_type=str,
-            phrase_type=str,
-            image_case_url=str | None,
-        )
-        if phrase.startswith("test") == test:
-            yield {
-                "id": str(key),
-                "place": f"{path}, question {number}",
-                "image": str(images / image),
-                "question": question.strip(),
-                "answers": [str(answer).strip().lower()],
-                "answer_type": kind.strip().lower(),
-                "question_type": question_type.strip(),
-                "group": case,
-            }
-
-    return each_record(enumerate(records, start=1), rows)
+        return records_table(json_records(path, "questions"), rows, f"{path} ({part})")

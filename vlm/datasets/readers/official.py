@@ -8,13 +8,19 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from vlm.core.validation import shorten
 from vlm.datasets.errors import DataError, is_collecting, report
-from vlm.datasets.readers.json_file import read_lines
+from vlm.datasets.readers.json_file import read_json, read_lines
+from vlm.datasets.sources import is_there
+from vlm.datasets.table import question_table, source_of
 
 Which = TypeVar("Which")
 Record = TypeVar("Record")
 Row = TypeVar("Row")
+Rows = Iterator[dict[str, Any]]
+"""Rows of a question table."""
 
 
 class MissingFile(DataError, FileNotFoundError):
@@ -36,6 +42,46 @@ def official_file(path: Path, get: str) -> Path:
     return path
 
 
+def json_file(path: Path, get: str) -> Path:
+    """`path`, or the same with `.gz`, whichever is there.
+
+    Raises:
+        MissingFile: neither is there; says where to get it.
+    """
+    packed = path.with_name(path.name + ".gz")
+    return packed if is_there(packed) and not is_there(path) else official_file(path, get)
+
+
+def json_records(
+    path: Path, name: str, shrink: Callable[[dict[str, Any]], Any] | None = None
+) -> list[Any]:
+    """The list that a JSON file is, or holds under a name.
+
+    Args:
+        path: of the file.
+        name: of the list.
+        shrink: as for `read_json`.
+
+    Raises:
+        DataError: there is no such list, or the file is broken.
+    """
+    content = read_json(path, shrink)
+    records = content.get(name) if isinstance(content, dict) else content
+    if not isinstance(records, list):
+        raise DataError(
+            f"{path}: expected a JSON list, or an object with a list of {name!r}. Is this the "
+            f"set's own file?"
+        )
+    return records
+
+
+def records_table(
+    records: Iterable[Record], rows: Callable[[int, Record], Rows], source: Path | str
+) -> pa.Table:
+    """The questions of a file's records; `rows` gets their numbers, from 1."""
+    return question_table(each_record(enumerate(records, start=1), rows), str(source))
+
+
 def each_record(
     records: Iterable[tuple[Which, Record]], rows: Callable[[Which, Record], Iterable[Row]]
 ) -> Iterator[Row]:
@@ -52,7 +98,7 @@ def each_record(
             report("malformed record", str(error))
 
 
-_WANTED: dict[type | UnionType, str] = {
+_EXPECTED: dict[type | UnionType, str] = {
     str: "a text",
     int: "a whole number",
     bool: "true or false",
@@ -88,28 +134,27 @@ def fields(
         if not isinstance(value, kind):
             got = shorten(value) if name in record else "nothing"
             raise DataError(
-                f"{source}, question {which!r}: got {got} for {name!r}; expected {_WANTED[kind]}. "
-                f"Is this the set's own file?"
+                f"{source}, question {which!r}: got {got} for {name!r}; expected "
+                f"{_EXPECTED[kind]}. Is this the set's own file?"
             )
         values.append(value)
     return tuple(values)
 
 
-def check_size(questions: int, published: int | None, source: Path | str, cited: str) -> None:
+def check_size(table: pa.Table, published: int | None, cited: str) -> None:
     """Warn of another number of questions than was published: a part of a file reads like all.
 
     Args:
-        questions: that were read.
-        published: for this split; None where the set's authors give no number.
-        source: what was read, for the message.
+        table: the questions of a split.
+        published: their number; None where the set's authors give none.
         cited: who gives the number.
     """
-    if published is not None and questions != published:
+    if published is not None and len(table) != published:
         # What is wrong with the others is among the problems.
         usable = " that can be used" if is_collecting() else ""
         warnings.warn(
-            f"{source}: got {questions:,} questions{usable}; {cited} gives {published:,}. Get the "
-            f"file again, unless it was shortened on purpose.",
+            f"{source_of(table)}: got {len(table):,} questions{usable}; {cited} gives "
+            f"{published:,}. Get the file again, unless it was shortened on purpose.",
             stacklevel=2,
         )
 

@@ -10,29 +10,38 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.datasets.errors import DataError, report
-from vlm.datasets.readers.json_file import read_json
-from vlm.datasets.readers.official import each_record, fields, official_file
-from vlm.datasets.sources import is_there
+from vlm.datasets.readers.official import each_record, fields, json_file, json_records
 from vlm.datasets.table import question_table
 
 Record = dict[str, Any]
 """A question or an annotation as it stands in the file."""
 
 
+def annotators(annotation: Record) -> list[str]:
+    """What the annotators answered, from an annotation of `read_vqa`'s.
+
+    Their order means nothing, so those who gave the `multiple_choice_answer` (the file's own
+    choice of the most frequent one) come first: what takes the first of the most frequent
+    answers takes that one on a tie too.
+    """
+    chosen = annotation.get("multiple_choice_answer")
+    given: list[str] = annotation["answers"]
+    return sorted(given, key=lambda answer: answer != chosen)
+
+
 def read_vqa(
     questions: Path,
     annotations: Path | None,
     image: Callable[[Record], str],
-    answers: Callable[[Record], list[str]] | None = None,
+    answers: Callable[[Record], list[str]] = annotators,
 ) -> pa.Table:
     """Join a file of questions with its annotations, in the order of the questions.
 
     Args:
         questions: a JSON object with a list of `questions`, or that list alone (VQA-CP).
         annotations: the same with `annotations`; None where answers are not published.
-        image: the path of a question's picture.
-        answers: which of an annotation's `answers`, a list of texts here; None for all of them
-            (`annotators`).
+        image: the path of a question's image.
+        answers: which of an annotation's `answers`, a list of texts here.
 
     Raises:
         DataError: a file that is not so, questions without annotations, annotations without
@@ -48,7 +57,6 @@ def read_vqa(
     known = None if annotations is None else _by_id(annotations)
     if known is not None:
         _check_join(_ids(records), questions, known, annotations)
-    read = answers or annotators
 
     def rows(number: int, record: Record) -> Iterator[Record]:
         key = str(record["question_id"])
@@ -58,25 +66,13 @@ def read_vqa(
             if annotation is None:  # reported already
                 return
             row |= {
-                "answers": read(annotation),
+                "answers": answers(annotation),
                 "answer_type": annotation.get("answer_type"),
                 "question_type": annotation.get("question_type"),
             }
         yield row
 
     return question_table(each_record(asked, rows), str(questions))
-
-
-def annotators(annotation: Record) -> list[str]:
-    """What the annotators answered, from an annotation of `read_vqa`'s.
-
-    Their order means nothing, so those who gave the `multiple_choice_answer` (the file's own
-    choice of the most frequent one) come first: what takes the first of the most frequent
-    answers takes that one on a tie too.
-    """
-    chosen = annotation.get("multiple_choice_answer")
-    given: list[str] = annotation["answers"]
-    return sorted(given, key=lambda answer: answer != chosen)
 
 
 def read_mscoco(
@@ -86,7 +82,7 @@ def read_mscoco(
     get: str,
     prefix: str = "",
     folders: tuple[str, str] = (".", "."),
-    answers: Callable[[Record], list[str]] | None = None,
+    answers: Callable[[Record], list[str]] = annotators,
 ) -> pa.Table:
     """A part of a set over COCO's photos of 2014 and 2015, under VQA's own file names.
 
@@ -124,39 +120,6 @@ def coco_photo(images: Path, part: str, question: Record, source: Path) -> str:
     """
     (number,) = fields(question, source, question["question_id"], image_id=int)
     return f"{images}/{part}/COCO_{part}_{number:012d}.jpg"
-
-
-def json_file(path: Path, get: str) -> Path:
-    """`path`, or the same with `.gz`, whichever is there.
-
-    Raises:
-        MissingFile: neither is there; says where to get it.
-    """
-    packed = path.with_name(path.name + ".gz")
-    return packed if is_there(packed) and not is_there(path) else official_file(path, get)
-
-
-def json_records(
-    path: Path, name: str, shrink: Callable[[Record], Any] | None = None
-) -> list[Record]:
-    """The list that a JSON file is, or holds under a name.
-
-    Args:
-        path: of the file.
-        name: of the list.
-        shrink: as for `read_json`.
-
-    Raises:
-        DataError: there is no such list, or the file is broken.
-    """
-    content = read_json(path, shrink)
-    records = content.get(name) if isinstance(content, dict) else content
-    if not isinstance(records, list):
-        raise DataError(
-            f"{path}: expected a JSON list, or an object with a list of {name!r}. Is this the "
-            f"set's own file?"
-        )
-    return records
 
 
 def answer_text(given: Record) -> Any:
