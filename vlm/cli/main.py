@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 from vlm.core.validation import did_you_mean, nearest
@@ -14,93 +14,71 @@ class Command(NamedTuple):
     """A row of the table.
 
     Attributes:
-        module: its file in `vlm/cli/commands`.
-        function: called with the arguments after the command's name.
+        function: with its module in `vlm.cli.commands`; called with the arguments after the
+            command's name.
         summary: a few words for the list of commands.
         example: a command to copy.
     """
 
-    module: str
     function: str
     summary: str
     example: str
 
     def load(self) -> Callable[[Sequence[str]], None]:
-        module = import_module(f"vlm.cli.commands.{self.module}")
-        function: Callable[[Sequence[str]], None] = getattr(module, self.function)
+        function: Callable[[Sequence[str]], None] = resolve_name(
+            f"{__package__}.commands.{self.function}"
+        )
         return function
 
 
 COMMANDS = {
-    "fit": Command("training", "fit", "train a model", "vlm fit -c configs/easy_vqa.yaml"),
+    "fit": Command("training:fit", "train a model", "vlm fit -c configs/easy_vqa.yaml"),
     "validate": Command(
-        "training",
-        "validate",
-        "score it on the validation split",
-        "vlm validate RUN",
+        "training:validate", "score it on the validation split", "vlm validate RUN"
     ),
-    "test": Command(
-        "training",
-        "test",
-        "score it on the test split",
-        "vlm test RUN",
-    ),
-    "predict": Command(
-        "training",
-        "predict",
-        "write answers to a file",
-        "vlm predict RUN",
-    ),
+    "test": Command("training:test", "score it on the test split", "vlm test RUN"),
+    "predict": Command("training:predict", "write answers to a file", "vlm predict RUN"),
     "check-data": Command(
-        "check_data",
-        "check",
+        "check_data:check",
         "list mistakes in a data set",
         "vlm check-data configs/own_data.yaml --dataset.path FILE",
     ),
     "shard": Command(
-        "shard", "shard", "write images to tar shards", "vlm shard configs/easy_vqa.yaml FOLDER"
+        "shard:shard", "write images to tar shards", "vlm shard configs/easy_vqa.yaml FOLDER"
     ),
     "cache": Command(
-        "cache",
-        "cache",
-        "encode images beforehand",
-        "vlm cache CONFIG --data.images.features=FOLDER",
+        "cache:cache", "encode images beforehand", "vlm cache CONFIG --data.images.features=FOLDER"
     ),
     "evaluate": Command(
-        "evaluate",
-        "evaluate_command",
+        "evaluate:evaluate_command",
         "score anybody's answers",
         "vlm evaluate answers.csv -c configs/easy_vqa.yaml",
     ),
     "submit": Command(
-        "submit",
-        "submit",
+        "submit:submit",
         "write a test server's file",
         "vlm submit PREDICT/predictions.jsonl QUESTIONS.json",
     ),
     "ask": Command(
-        "ask", "ask", "answer one question", 'vlm ask RUN photo.png "What color is the shape?"'
+        "ask:ask", "answer one question", 'vlm ask RUN photo.png "What color is the shape?"'
     ),
-    "demo": Command("demo", "demo", "ask in the browser", "vlm demo RUN [ANOTHER_RUN]"),
+    "demo": Command("demo:demo", "ask in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "explain": Command(
-        "explain",
-        "explain_command",
+        "explain:explain_command",
         "show what an answer rests on",
         'vlm explain RUN photo.png "What color is the shape?"',
     ),
-    "list": Command("list_parts", "list_command", "list parts and data sets", "vlm list fusions"),
+    "list": Command("list_parts:list_command", "list parts and data sets", "vlm list fusions"),
     "share": Command(
-        "share", "share", "write a model for others, without code", "vlm share RUN FOLDER"
+        "share:share", "write a model for others, without code", "vlm share RUN FOLDER"
     ),
     "compare": Command(
-        "compare",
-        "compare",
+        "compare:compare",
         "train several fusions and report",
         "vlm compare configs/compare/easy_vqa.yaml",
     ),
     "forgetting": Command(
-        "forgetting",
-        "forgetting",
+        "forgetting:forgetting",
         "measure what fine-tuning destroyed",
         "vlm forgetting RUN [ANOTHER_RUN]",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vlm.cli.check import check_names, refusal
@@ -17,26 +18,6 @@ STAND_INS = (
     "--model.fusion=vlm.fusion.Pooled",
     "--model.head=vlm.heads.Classification",
 )
-
-
-def fit(arguments: Sequence[str]) -> None:
-    """Train a model."""
-    _run("fit", arguments)
-
-
-def validate(arguments: Sequence[str]) -> None:
-    """Score a model on the validation split."""
-    _run("validate", arguments)
-
-
-def test(arguments: Sequence[str]) -> None:
-    """Score a model on the test split."""
-    _run("test", arguments)
-
-
-def predict(arguments: Sequence[str]) -> None:
-    """Write a model's answers to the questions of the predict split."""
-    _run("predict", arguments)
 
 
 def _run(command: str, arguments: Sequence[str]) -> None:
@@ -54,6 +35,11 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     from vlm.cli.training_command import run
 
     run([command, *("--help" if a == "--help-all" else a for a in arguments)])
+
+
+fit, validate, test, predict = (
+    partial(_run, command) for command in ("fit", "validate", "test", "predict")
+)
 
 
 def with_run(command: str, arguments: Sequence[str]) -> Sequence[str]:

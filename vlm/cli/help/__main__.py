@@ -9,8 +9,7 @@ import textwrap
 from argparse import Action, ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
-from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, get_args, get_origin
 
 from vlm.cli.commands.list_parts import public_classes
@@ -32,45 +31,28 @@ examples:
   vlm fit -c RUN/config.yaml --ckpt_path=RUN                    continue a run that has ended
   vlm fit -c configs/easy_vqa.yaml --print_config > mine.yaml   a configuration to edit
 """,
-    "validate": """\
-usage: vlm validate RUN [--OPTION=VALUE ...]
+}
+DOES = {
+    "validate": "Score a trained model on the validation split.",
+    "test": "Score a trained model on the test split, and write the report and the answers.",
+    "predict": "Write a trained model's answers to predictions.jsonl; `vlm submit` makes a "
+    "server's file of them.",
+}
+USAGE |= {
+    command: f"""\
+usage: vlm {command} RUN [--OPTION=VALUE ...]
 
-Score a trained model on the validation split.
-
-RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
-
-examples:
-  vlm validate runs/easy_vqa/RUN
-  vlm validate runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
-  vlm validate SHARED -c configs/easy_vqa.yaml             data of a configuration
-  vlm validate -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
-""",
-    "test": """\
-usage: vlm test RUN [--OPTION=VALUE ...]
-
-Score a trained model on the test split, and write the report and the answers.
+{does}
 
 RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
 
 examples:
-  vlm test runs/easy_vqa/RUN
-  vlm test runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
-  vlm test SHARED -c configs/easy_vqa.yaml             data of a configuration
-  vlm test -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
-""",
-    "predict": """\
-usage: vlm predict RUN [--OPTION=VALUE ...]
-
-Write a trained model's answers to predictions.jsonl; `vlm submit` makes a server's file of them.
-
-RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
-
-examples:
-  vlm predict runs/easy_vqa/RUN
-  vlm predict runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
-  vlm predict SHARED -c configs/easy_vqa.yaml             data of a configuration
-  vlm predict -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
-""",
+  vlm {command} runs/easy_vqa/RUN
+  vlm {command} runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
+  vlm {command} SHARED -c configs/easy_vqa.yaml             data of a configuration
+  vlm {command} -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
+"""
+    for command, does in DOES.items()
 }
 OPTIONS = """
 Write an option as --trainer.max_epochs=3, or in the YAML file as `trainer: {max_epochs: 3}`; the
@@ -109,7 +91,7 @@ def parsers() -> dict[str, ArgumentParser]:
     """The real parser of each training command."""
     cli = _Unparsed.__new__(_Unparsed)
     with suppress(_Stop):
-        cli.__init__(["fit"])  # type: ignore[misc]
+        cli.__init__(["fit"])  # type: ignore[misc]  # `__init__` called by its name
     return {command: cli._subcommand_parsers[command] for command in USAGE}
 
 
@@ -137,18 +119,13 @@ def _index(found: dict[str, ArgumentParser]) -> dict[str, Any]:
             {
                 f"dataset.{name}"
                 for path in public_classes(bases["dataset"])
-                for name in inspect.signature(_named(path)).parameters
+                for name in inspect.signature(resolve_name(path)).parameters
             }
         ),
         "classes": {
             base.__name__: public_classes(base) for base in dict.fromkeys([*bases.values(), Merge])
         },
     }
-
-
-def _named(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def _part(action: Action) -> type | None:
@@ -263,7 +240,7 @@ def _type(hint: Any) -> str:
 def main() -> None:
     for name, content in files().items():
         (FOLDER / name).write_text(content, encoding="utf-8")
-        print(Path(FOLDER / name))
+        print(FOLDER / name)
 
 
 if __name__ == "__main__":
