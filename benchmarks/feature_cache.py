@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from vlm.cli.commands.cache import Untrained
+from vlm.cli.training_cli import Untrained
 from vlm.core.batch import Batch
 from vlm.data import VQADataModule
 from vlm.data.images.sources import ImageOptions

@@ -7,21 +7,11 @@ from typing import Any
 import yaml
 
 from vlm.cli.error_messages import explain
-from vlm.cli.training_cli import VQACLI, ConciseParser
+from vlm.cli.training_cli import ConciseParser, Untrained
 from vlm.core.errors import ConfigError
 from vlm.fusion import Fusion
 from vlm.studies.comparison.build import Base, Builder, quiet
 from vlm.studies.comparison.plan import Plan, PlanError
-
-
-class _Untrained(VQACLI):
-    """Everything of `vlm fit` but the training."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def complete_config(self) -> dict[str, Any]:
-        return yaml.safe_load(self._parser("fit").dump(self.config["fit"], skip_none=False))
 
 
 def builder_of(plan: Plan) -> Builder:
@@ -33,14 +23,14 @@ def builder_of(plan: Plan) -> Builder:
     settings = [f"--{key}={_text(value)}" for key, value in plan.overrides.items()]
     try:
         with quiet():
-            cli = _Untrained(["fit", f"--config={plan.base}", *settings])
+            cli = Untrained(["fit", f"--config={plan.base}", *settings])
     except ConfigError as error:
         raise PlanError(
             f"{plan.path}: base {plan.base} with the overrides: {explain(str(error))}"
         ) from error
     parser = ConciseParser()
     parser.add_argument("--fusion", type=Fusion, required=True)
-    base = Base(cli.model, cli.datamodule, cli.trainer, cli.complete_config(), parser)
+    base = Base(cli.model, cli.datamodule, cli.trainer, cli.plain_config(), parser)
     return Builder(plan, base, explain)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from vlm.cli.error_messages import explain
-from vlm.cli.training_cli import VQACLI, ConciseParser, add_dataset
+from vlm.cli.training_cli import ConciseParser, Untrained, add_dataset
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
 
 
-class DataOnly(VQACLI):
+class DataOnly(Untrained):
     """Attributes:
     datamodule: of the configuration.
     """
@@ -33,11 +35,18 @@ class DataOnly(VQACLI):
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
+
+@contextmanager
+def config_checked(command: str, config: str) -> Iterator[None]:
+    """Inside, a wrong configuration ends the process with 2, and one line."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f"vlm {command} ({config}): {explain(str(error))}", file=sys.stderr)
+        sys.exit(2)
 
 
-def read_data(command: str, config: str, options: Sequence[str]) -> DataOnly:
+def read_data(command: str, config: str | Path, options: Sequence[str]) -> DataOnly:
     """Build the data; a wrong configuration ends the process with 2.
 
     Args:
@@ -45,9 +54,5 @@ def read_data(command: str, config: str, options: Sequence[str]) -> DataOnly:
         config: a configuration of `vlm fit`.
         options: further options of `vlm fit`.
     """
-    try:
-        return DataOnly(["fit", "-c", config, *options])
-    except ConfigError as error:
-        message = explain(str(error))
-        print(f"{command} ({config}): {message}", file=sys.stderr)
-        sys.exit(2)
+    with config_checked(command, str(config)):
+        return DataOnly(["fit", "-c", str(config), *options])

@@ -155,7 +155,7 @@ class VQACLI(LightningCLI):
         path = config.get("ckpt_path")
         shared = self.subcommand != "fit" and is_shared(path or "")
         if self.subcommand == "fit":
-            self.run_folder, path = choose_folder(self._run, self._plain_config, path)
+            self.run_folder, path = choose_folder(self._run, self.plain_config, path)
         else:
             self.run_folder = new_folder(self._run, str(self.subcommand))
             path = checkpoint_in(path, BEST) if path and not shared else path
@@ -188,7 +188,8 @@ class VQACLI(LightningCLI):
         if fits:
             refuse_two_beginnings(checkpoint, tuning)
 
-    def _plain_config(self) -> dict[str, Any]:
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration of the command, as plain data."""
         parser = self._parser(self.subcommand)
         config: dict[str, Any] = yaml.safe_load(
             parser.dump(self.config[self.subcommand], skip_none=False)
@@ -201,7 +202,7 @@ class VQACLI(LightningCLI):
         return make_trainer(self._run, self.run_folder, self.model, str(self.subcommand), **options)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        config = self._plain_config()
+        config = self.plain_config()
         if subcommand == "fit":
             self.run_folder, _ = train(
                 self.trainer,
@@ -222,3 +223,10 @@ class VQACLI(LightningCLI):
             self.model.about = self.checkpoint.about
             self.config_init[subcommand].ckpt_path = None
         super()._run_subcommand(subcommand)
+
+
+class Untrained(VQACLI):
+    """Everything of a training but the training itself."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args
 
-from vlm.checkpoint.checkpoint import load_weights
-from vlm.cli.error_messages import explain
-from vlm.cli.training_cli import VQACLI
+from vlm.cli.command_parser import add_config, command_parser
 from vlm.core.errors import ConfigError
-from vlm.datasets.base import Split
-from vlm.training.finetuning.warm_start import init_from
-from vlm.training.readable import READABLE
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
+if TYPE_CHECKING:
+    from vlm.cli.training_cli import VQACLI
+
+HELP = """\
+Encode the images of a data set once with a frozen image encoder, so that trainings read the
+features from the folder data.images.features.
+"""
 EXAMPLES = """\
 examples:
   vlm cache configs/easy_vqa.yaml --dataset=configs/datasets/daquar.yaml \\
@@ -30,36 +31,28 @@ Exit code 1 if an image cannot be read or space is lacking, 2 if the configurati
 """
 
 
-class Untrained(VQACLI):
-    """Everything of `vlm fit` but the training."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 def cache(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="vlm cache",
-        description="Encode the images of a data set once with a frozen image encoder, so that "
-        "trainings read the features.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", help="a configuration of `vlm fit`, with data.images.features")
+    parser = command_parser("cache", HELP, EXAMPLES)
+    add_config(parser)
     given, options = parser.parse_known_args(arguments)
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.cli.data_only import config_checked
+    from vlm.cli.training_cli import Untrained
+    from vlm.training.readable import READABLE
+
     try:
-        cli = Untrained(["fit", "-c", given.config, *options])
-        _fill(cli)
-    except ConfigError as error:
-        print(f"vlm cache ({given.config}): {explain(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        with config_checked("cache", given.config):
+            _fill(Untrained(["fit", "-c", given.config, *options]))
     except READABLE as error:
         sys.exit(f"vlm cache: {error}")
 
 
 def _fill(cli: VQACLI) -> None:
+    from vlm.checkpoint.checkpoint import load_weights
+    from vlm.datasets.base import Split
+    from vlm.training.finetuning.warm_start import init_from
+
     data, task = cli.datamodule, cli.model
     if data.images.features is None:
         raise ConfigError("data.images.features: got none; expected the folder for the features.")
@@ -70,7 +63,7 @@ def _fill(cli: VQACLI) -> None:
         init_from(task.model, task.tuning.init_from, task.tuning.init_parts)
     encoder = task.model.image_encoder.to(cli.trainer.strategy.root_device)
     images = 0
-    for split in SPLITS:
+    for split in get_args(Split):
         if data.has(split):
             data.skip_unreadable(split)
             images += len(data.encoded_images(split, encoder))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from vlm.cli.data_only import read_data
-from vlm.cli.part_config import answer_kind, as_plain, picks, words_in_order
-from vlm.data.check.check import check_data
-from vlm.data.check.report import print_check, write_check
+from vlm.cli.command_parser import add_config, command_parser
 
+HELP = "Read all questions and images of a configuration, and list what is wrong."
 EXAMPLES = """\
 examples:
   vlm check-data configs/own_data.yaml --dataset.path my.jsonl --dataset.images photos/
@@ -26,14 +23,8 @@ wrong. A plot and all figures are written to OUTPUT.
 
 def check(arguments: Sequence[str]) -> None:
     """Run the command; ends the process with 1 if the data have errors."""
-    parser = argparse.ArgumentParser(
-        prog="vlm check-data",
-        description="Read all questions and images of a configuration, and list what is wrong.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", help="a configuration of `vlm fit`")
+    parser = command_parser("check-data", HELP, EXAMPLES)
+    add_config(parser)
     parser.add_argument(
         "--limit", type=int, default=10, help="the most problems to list of each kind (default 10)"
     )
@@ -46,7 +37,13 @@ def check(arguments: Sequence[str]) -> None:
     given, options = parser.parse_known_args(arguments)
     if given.limit < 1:
         parser.error(f"--limit: got {given.limit}; expected 1 or more")
-    cli = read_data("vlm check-data", given.config, options)
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.cli.data_only import read_data
+    from vlm.cli.part_config import answer_kind, as_plain, picks, words_in_order
+    from vlm.data.check.check import check_data
+    from vlm.data.check.report import print_check, write_check
+
+    cli = read_data("check-data", given.config, options)
     head = as_plain(cli.config.fit.model.head)
     in_order = words_in_order(as_plain(cli.config.fit.model.text_encoder))
     found = check_data(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
+from vlm.cli.command_parser import command_parser
 from vlm.studies.comparison.plan import Plan, PlanError, read_plan
 
 HELP = """\
@@ -49,12 +49,7 @@ docs/compare.md says how to read the report.
 
 def compare(arguments: Sequence[str]) -> None:
     """Run the command; ends the process with 1 if a run failed, with 2 if the plan is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="vlm compare",
-        description=HELP,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("compare", HELP, EXAMPLE)
     parser.add_argument("plan", type=Path, help="the YAML file of the comparison")
     parser.add_argument(
         "--output", type=Path, help="folder of runs and report (runs/compare/PLAN'S NAME)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import secrets
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm.cli.command_parser import add_trust, command_parser
 from vlm.pretrained.availability import check_hub
 
 if TYPE_CHECKING:
@@ -25,13 +25,10 @@ AUTH = "VLM_DEMO_AUTH"
 
 def demo(arguments: Sequence[str]) -> None:
     """Load the models and serve the page until it is interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="vlm demo",
-        description="Ask trained models about images in the browser; two or more are compared.",
-        epilog="examples:\n"
-        "  vlm demo runs/easy_vqa/RUN\n"
-        "  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "demo",
+        "Ask trained models about images in the browser; two or more are compared.",
+        "examples:\n  vlm demo runs/easy_vqa/RUN\n  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
     )
     parser.add_argument(
         "checkpoint",
@@ -57,9 +54,7 @@ def demo(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of parts from outside vlm"
-    )
+    add_trust(parser)
     given = parser.parse_args(arguments)
     if given.port is not None and not 0 <= given.port < 2**16:
         parser.error(f"--port: got {given.port}; expected a number from 0 to 65535.")

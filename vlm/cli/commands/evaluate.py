@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from vlm.cli.data_only import read_data
-from vlm.evaluation.evaluate import evaluate
-from vlm.evaluation.report import CONSOLE_WIDTH
+from vlm.cli.command_parser import command_parser
 
 EXAMPLES = """\
 examples:
@@ -26,12 +23,8 @@ and an answer as JSON, JSON Lines, CSV, TSV or Parquet. Further options are thos
 
 def evaluate_command(arguments: Sequence[str]) -> None:
     """Run the command; a file that does not fit the data ends the process with 1."""
-    parser = argparse.ArgumentParser(
-        prog="vlm evaluate",
-        description="Score anybody's answers as `vlm test` scores a model's.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "evaluate", "Score anybody's answers as `vlm test` scores a model's.", EXAMPLES
     )
     parser.add_argument("predictions", type=Path, help="file of answers")
     parser.add_argument("-c", "--config", required=True, help="a configuration of `vlm fit`")
@@ -45,7 +38,12 @@ def evaluate_command(arguments: Sequence[str]) -> None:
         "--output", type=Path, help="folder for the results (default: PREDICTIONS_scored)"
     )
     given, options = parser.parse_known_args(arguments)
-    data = read_data("vlm evaluate", given.config, options).datamodule
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.cli.data_only import read_data
+    from vlm.evaluation.evaluate import evaluate
+    from vlm.evaluation.report import CONSOLE_WIDTH
+
+    data = read_data("evaluate", given.config, options).datamodule
     output = given.output or given.predictions.with_name(f"{given.predictions.stem}_scored")
     try:
         report = evaluate(given.predictions, data.dataset, given.split, given.partial, output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
 from vlm.explain.case import Case
 from vlm.explain.drawing import draw, stack
 from vlm.explain.explainer import explain_case, make_case, methods_for
@@ -22,12 +22,12 @@ from vlm.inference import load, question_warnings
 
 def explain_command(arguments: Sequence[str]) -> None:
     """Write OUTPUT.png and OUTPUT.json, and print what they say of the words."""
-    parser = argparse.ArgumentParser(
-        prog="vlm explain",
-        description="Show which words and which parts of the image an answer rests on.",
-        epilog='example: vlm explain runs/easy_vqa/RUN photo.png "What color is the shape?"',
+    parser = command_parser(
+        "explain",
+        "Show which words and which parts of the image an answer rests on.",
+        'example:\n  vlm explain runs/easy_vqa/RUN photo.png "What color is the shape?"',
     )
-    parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
+    add_checkpoint(parser)
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
@@ -42,9 +42,7 @@ def explain_command(arguments: Sequence[str]) -> None:
         default=Path("explanation"),
         help="where to write, without the ending (default %(default)s)",
     )
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of parts from outside vlm"
-    )
+    add_trust(parser)
     given = parser.parse_args(arguments)
     output = re.sub(r"\.(png|json)$", "", str(given.output))  # both are written
     png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from vlm.data.datamodule import VQADataModule
+from vlm.cli.command_parser import add_trust, command_parser
 
 HELP = """\
 Measure what fine-tuning did to each pretrained encoder of a run: classes of the original classifier
@@ -50,6 +48,7 @@ def forgetting(arguments: Sequence[str]) -> None:
     named = [_named(text) for text in given.runs]
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.checkpoint.checkpoint import CheckpointError
+    from vlm.cli.data_only import read_data
     from vlm.datasets.errors import DataError
     from vlm.image.load import ImageError
     from vlm.studies.forgetting.heads import HeadError
@@ -75,27 +74,15 @@ def forgetting(arguments: Sequence[str]) -> None:
         names = [run.name for run in runs]
         if twice := [name for name in names if names.count(name) > 1]:
             parser.error(f"runs: two are called {twice[0]}; name them, as in before=RUN after=RUN")
-        study = measure(runs, settings, _read_data)
+        study = measure(runs, settings, lambda *given: read_data("forgetting", *given).datamodule)
         path = write_report(study, given.output, shlex.join(["vlm", "forgetting", *arguments]))
     except (CheckpointError, DataError, HeadError, ImageError, OSError, ValueError) as error:
         sys.exit(f"vlm forgetting: {error}")
     print(f"Report: {path} and {path.with_suffix('.md')}")
 
 
-def _read_data(config: Path, options: Sequence[str]) -> VQADataModule:
-    from vlm.cli.data_only import read_data
-
-    return read_data("vlm forgetting", str(config), options).datamodule
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vlm forgetting",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> ArgumentParser:
+    parser = command_parser("forgetting", HELP, EXAMPLES)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="a run's folder or a checkpoint in it, or NAME=RUN")
     add(
@@ -114,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-accuracy", action="store_true", help="measure the encoders alone")
     add("--batch-size", type=int, default=32, help="photos at a time (default %(default)s)")
     add("--output", type=Path, default=Path("forgetting"), help="folder (default %(default)s)")
-    add("--trust", action="store_true", help="run the code of parts from outside vlm")
+    add_trust(parser)
     return parser
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 from collections.abc import Sequence
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from vlm.cli.command_parser import command_parser
 from vlm.core.validation import did_you_mean, nearest
 
 MODULES = ("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
@@ -55,12 +56,12 @@ def list_parts(kind: str | None = None) -> list[Part]:
     if kind is not None and kind not in KINDS:
         near = did_you_mean(nearest(kind, KINDS))
         raise ValueError(f"kind: got {kind!r}; expected one of {', '.join(KINDS)}.{near}")
-    bases = [_class(path) for name in KINDS if kind in (name, None) for path in KINDS[name]]
+    bases = [resolve_name(path) for name in KINDS if kind in (name, None) for path in KINDS[name]]
     return [
         _part(path)
         for base in bases
         for path in public_classes(base)
-        if not inspect.isabstract(_class(path)) and _class(path) is not base
+        if not inspect.isabstract(resolve_name(path)) and resolve_name(path) is not base
     ]
 
 
@@ -72,20 +73,18 @@ def public_classes(base: type) -> list[str]:
         f"{module}.{name}"
         for module in MODULES
         for name in import_module(module).__all__
-        if inspect.isclass(_class(f"{module}.{name}"))
-        and issubclass(_class(f"{module}.{name}"), base)
+        if inspect.isclass(resolve_name(f"{module}.{name}"))
+        and issubclass(resolve_name(f"{module}.{name}"), base)
     ]
 
 
 def list_command(arguments: Sequence[str]) -> None:
     """Print a table of each kind."""
-    parser = argparse.ArgumentParser(
-        prog="vlm list",
-        description="List the parts that a model is made of, and the data sets.",
-        epilog="examples:\n  vlm list\n  vlm list fusions\n"
+    parser = command_parser(
+        "list",
+        "List the parts that a model is made of, and the data sets.",
+        "examples:\n  vlm list\n  vlm list fusions\n"
         "Arguments of a part: vlm fit --model.fusion.help=vlm.fusion.CrossAttention",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("kind", nargs="?", choices=tuple(KINDS), help="default: all kinds")
     given = parser.parse_args(arguments)
@@ -97,14 +96,8 @@ def list_command(arguments: Sequence[str]) -> None:
         console.print(table, "")
 
 
-def _class(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found
-
-
 def _part(path: str) -> Part:
-    text = inspect.getdoc(_class(path)) or ""
+    text = inspect.getdoc(resolve_name(path)) or ""
     about = " ".join(text.partition("\nArgs:")[0].split())
     cited = re.search(r"\(([^()]*\b(?:arXiv|(?:199|20[0-3])\d)\b[^()]*)\)", about)
     paper = re.sub(r"(arXiv \d{4}\.\d{5}).*", r"\1", cited[1]) if cited else ""

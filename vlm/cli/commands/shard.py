@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
 
-from vlm.cli.data_only import read_data
-from vlm.data.shards.index import INDEX, ShardIndex
-from vlm.data.shards.writer import images_of, write_shards
-from vlm.datasets.errors import DataError
+from vlm.cli.command_parser import add_config, command_parser
 
+HELP = """\
+Write the images of a data set to tar shards (WebDataset's layout), with an index beside them.
+"""
 EXAMPLES = """\
 examples:
   vlm shard configs/easy_vqa.yaml shards/
@@ -29,15 +28,8 @@ Exit code 1 if an image cannot be read, 2 if the configuration is wrong.
 
 def shard(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="vlm shard",
-        description="Write the images of a data set to tar shards (WebDataset's layout), with an "
-        "index beside them.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("config", help="a configuration of `vlm fit`")
+    parser = command_parser("shard", HELP, EXAMPLES)
+    add_config(parser)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the shards go")
     parser.add_argument(
         "--shard-mb", type=int, default=256, help="a shard's size in megabytes (default 256)"
@@ -45,7 +37,13 @@ def shard(arguments: Sequence[str]) -> None:
     given, options = parser.parse_known_args(arguments)
     if given.shard_mb < 1:
         parser.error(f"--shard-mb: got {given.shard_mb}; expected 1 or more")
-    data = read_data("vlm shard", given.config, options).datamodule
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.cli.data_only import read_data
+    from vlm.data.shards.index import INDEX, ShardIndex
+    from vlm.data.shards.writer import images_of, write_shards
+    from vlm.datasets.errors import DataError
+
+    data = read_data("shard", given.config, options).datamodule
     try:
         if data.images.regions is not None or data.images.shards is not None:
             raise DataError(

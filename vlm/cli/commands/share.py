@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from vlm.checkpoint.sharing import CONFIG, WEIGHTS
-from vlm.inference import load
+from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
 
 
 def share(arguments: Sequence[str]) -> None:
     """Write the folder and say what to do with it."""
-    parser = argparse.ArgumentParser(
-        prog="vlm share",
-        description=f"Write a trained model for others: {WEIGHTS} and {CONFIG}, without code.",
-        epilog="example: vlm share runs/easy_vqa/RUN shapes-model",
+    parser = command_parser(
+        "share",
+        "Write a trained model for others: model.safetensors and config.json, without code.",
+        "example:\n  vlm share runs/easy_vqa/RUN shapes-model",
     )
-    parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
+    add_checkpoint(parser)
     parser.add_argument("folder", help="to write; new or empty")
-    parser.add_argument(
-        "--trust", action="store_true", help="run the code of parts from outside vlm"
-    )
+    add_trust(parser)
     given = parser.parse_args(arguments)
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.checkpoint.sharing import WEIGHTS
+    from vlm.inference import load
+
     try:
         folder = load(given.checkpoint, trust=given.trust).save(given.folder)
     except ValueError as error:

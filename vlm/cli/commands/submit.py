@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple
 
+from vlm.cli.command_parser import command_parser
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.json_file import read_json, read_json_lines
 from vlm.datasets.readers.official import fields
@@ -128,13 +128,12 @@ def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
 
 def submit(arguments: Sequence[str]) -> None:
     """Write a submission; mistakes end in one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="vlm submit",
-        description="Write an evaluation server's file from the answers of `vlm predict`.",
-        epilog="example:\n"
+    parser = command_parser(
+        "submit",
+        "Write an evaluation server's file from the answers of `vlm predict`.",
+        "example:\n"
         "  vlm submit PREDICT/predictions.jsonl \\\n"
         "    /data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of `vlm predict`")
     parser.add_argument("questions", type=Path, help="the set's own file of the test questions")
