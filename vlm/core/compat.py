@@ -2,7 +2,7 @@
 
 A private name may go with any release, and an assignment to a name that is gone changes nothing,
 silently. So each reach is a function here that looks for what it needs first, and upper bounds in
-`pyproject.toml` keep out the releases that were never tried.
+`pyproject.toml` keep out the releases that were never tried. This module itself imports no library.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
+from operator import attrgetter
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 Found = TypeVar("Found")
@@ -74,49 +76,46 @@ def _changed(library: str, error: Exception) -> CompatibilityError:
     )
 
 
+def _private(place: str, *attributes: str) -> Callable[[], Any]:
+    """A check that finds one private part, and looks for the attributes that are needed there.
+
+    Args:
+        place: "package.module", or "package.module:name".
+        attributes: names, which may have dots.
+    """
+
+    def find() -> Any:
+        found = resolve_name(place)
+        if attributes:
+            attrgetter(*attributes)(found)
+        return found
+
+    find.__name__ = place
+    return reaches_into(place.replace(":", ".").partition(".")[0])(find)
+
+
 # torch
 
-
-@reaches_into("torch")
-def trees() -> Any:
-    """torch's functions on nested containers of tensors."""
-    from torch.utils import _pytree
-
-    for name in ("tree_flatten", "tree_leaves", "tree_map", "tree_map_only", "tree_unflatten"):
-        getattr(_pytree, name)
-    return _pytree
+trees = _private(
+    "torch.utils._pytree",
+    *("tree_flatten", "tree_leaves", "tree_map", "tree_map_only", "tree_unflatten"),
+)
+"""torch's functions on nested containers of tensors."""
+pickled_names = _private("torch._weights_only_unpickler:get_globals_in_pkl")
+"""torch's function that lists the names in a pickle without running it."""
+dispatch_mode = _private(
+    "torch.utils._python_dispatch:TorchDispatchMode", "_should_skip_dynamo", "__torch_dispatch__"
+)
+"""torch's base class of what sees every operation."""
+batch_norm = _private("torch.nn.modules.batchnorm:_BatchNorm")
+"""The base class of torch's batch normalisations."""
 
 
 def __getattr__(name: str) -> Any:
-    """`tree_map` and its like as names of this module, which itself imports no library."""
+    """`tree_map` and its like as names of this module."""
     if name.startswith("tree_"):
         return getattr(trees(), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@reaches_into("torch")
-def pickled_names() -> Callable[[Any], set[str]]:
-    """torch's function that lists the names in a pickle without running it."""
-    from torch._weights_only_unpickler import get_globals_in_pkl
-
-    return get_globals_in_pkl
-
-
-@reaches_into("torch")
-def dispatch_mode() -> type:
-    """torch's base class of what sees every operation."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    _ = TorchDispatchMode._should_skip_dynamo, TorchDispatchMode.__torch_dispatch__
-    return TorchDispatchMode
-
-
-@reaches_into("torch")
-def batch_norm() -> type:
-    """The base class of torch's batch normalisations."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    return _BatchNorm
 
 
 @reaches_into("torch")
@@ -129,10 +128,13 @@ def _versions_of_modules() -> None:
 def copy_module_versions(state: Mapping[str, Any], into: Any) -> None:
     """Give a state dict the versions of modules that another has beside its tensors."""
     _versions_of_modules()
-    into._metadata = state._metadata  # type: ignore[attr-defined]
+    into._metadata = state._metadata  # type: ignore[attr-defined]  # no type has it
 
 
 # Hugging Face
+
+datasets_config = _private("datasets:config", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE")
+"""The settings of `datasets`, of which `HF_HUB_OFFLINE` may be assigned."""
 
 
 @reaches_into("huggingface_hub")
@@ -146,43 +148,39 @@ def hub_constants() -> Any:
     return constants
 
 
-@reaches_into("datasets")
-def datasets_config() -> Any:
-    """The settings of `datasets`, of which `HF_HUB_OFFLINE` may be assigned."""
-    from datasets import config
-
-    _ = config.HF_HUB_OFFLINE, config.HF_DATASETS_CACHE
-    return config
-
-
 # jsonargparse
 
-
-@reaches_into("jsonargparse")
-def class_swaps() -> Any:
-    """The module of jsonargparse that decides which arguments a swapped class keeps."""
-    from jsonargparse import _typehints
-
-    _ = _typehints.discard_init_args_on_class_path_change
-    _ = _typehints.ActionTypeHint.discard_init_args_on_class_path_change
-    _ = _typehints.subclass_spec_as_namespace
-    return _typehints
+class_swaps = _private(
+    "jsonargparse._typehints",
+    "discard_init_args_on_class_path_change",
+    "ActionTypeHint.discard_init_args_on_class_path_change",
+    "subclass_spec_as_namespace",
+)
+"""The module of jsonargparse that decides which arguments a swapped class keeps."""
 
 
 # Lightning
 
-
-@reaches_into("lightning")
-def _signal_connector() -> None:
-    from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
-
-    _ = _SignalConnector.register_signal_handlers
+_signal_connector = _private(
+    "lightning.pytorch.trainer.connectors.signal_connector:_SignalConnector",
+    "register_signal_handlers",
+)
+_script_launcher = _private("lightning.pytorch.strategies.launchers:_SubprocessScriptLauncher")
+forking_launcher = _private("lightning.pytorch.strategies.launchers:_MultiProcessingLauncher")
+"""The launcher that forks or spawns its processes."""
 
 
 def drop_signal_handlers(trainer: Any) -> None:
-    """Keep Lightning from handling signals: its handlers exit with code 0 and save nothing."""
+    """Disable Lightning's signal handlers, which exit with code 0 and save nothing."""
     _signal_connector()
     trainer._signal_connector.register_signal_handlers = lambda: None
+
+
+def spare_this_process(trainer: Any) -> None:
+    """Stop Lightning from killing this process when a program that it started ends with an error
+    code."""
+    if isinstance(trainer.strategy.launcher, _script_launcher()):
+        trainer.strategy.launcher.procs.clear()
 
 
 @reaches_into("lightning")
@@ -192,28 +190,6 @@ def averaging_settings(callback: Any = None) -> dict[str, Any]:
 
     callback = callback or WeightAveraging()
     return {"use_buffers": callback._use_buffers, **callback._kwargs}
-
-
-@reaches_into("lightning")
-def _script_launcher() -> Any:
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-    return _SubprocessScriptLauncher
-
-
-def spare_this_process(trainer: Any) -> None:
-    """Keep Lightning from killing this process when a program that it started ends with an error
-    code."""
-    if isinstance(trainer.strategy.launcher, _script_launcher()):
-        trainer.strategy.launcher.procs.clear()
-
-
-@reaches_into("lightning")
-def forking_launcher() -> type:
-    """The launcher that forks or spawns its processes."""
-    from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-
-    return _MultiProcessingLauncher
 
 
 @reaches_into("lightning")
@@ -253,11 +229,7 @@ def limit_sessions(page: Any, sessions: int) -> None:
     page.state_holder.capacity = _session_limits(page).max_size = sessions
 
 
-@reaches_into("starlette")
-def _spooled_forms() -> None:
-    from starlette.formparsers import MultiPartParser
-
-    _ = MultiPartParser.spool_max_size
+_spooled_forms = _private("starlette.formparsers:MultiPartParser", "spool_max_size")
 
 
 def keep_in_memory(parser: Any, most: int) -> None:
