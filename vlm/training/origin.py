@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +23,6 @@ from vlm.core.part import Configured, factory_class
 from vlm.core.version import __version__
 from vlm.data.datamodule import VQADataModule
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
-
-if TYPE_CHECKING:
-    from vlm.training.task import VQATask
 
 DATASET = ("seed", "vocabulary")
 DATA = ("questions_per_image", "seed", "control")
@@ -42,8 +39,12 @@ TRAINER = (
 """Attributes of the trainer that change what is trained, or which checkpoint is the best."""
 
 
-def origin(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
+def origin(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
     """What a checkpoint keeps about the training that makes it, as plain data.
+
+    Args:
+        task: a `VQATask`, whose module imports this one.
+        data, trainer: of the training.
 
     Raises:
         DataError: validation has no answers.
@@ -60,10 +61,11 @@ def origin(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, An
     }
 
 
-def facts(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
-    """What a training depends on beside its model: a run is continued with the same only."""
+def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
+    """What a training depends on beside its model: a run is continued with the same only.
+    Arguments are those of `origin`."""
     table = data.table("train")
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set later
     monitors = [c.monitor for c in callbacks if isinstance(c, RunCheckpoint)]
     return {
         "seed_everything": task.seed,
@@ -82,7 +84,7 @@ def facts(task: VQATask, data: VQADataModule, trainer: Trainer) -> dict[str, Any
         # 1 is a batch, and 1.0 all of them. An interval of time is no attribute of the trainer.
         **{f"trainer.{name}": str(getattr(trainer, name, None)) for name in COUNTS_OR_SHARES},
         # The data take it from the trainer when they are set up.
-        "trainer.overfit_batches": bool(trainer.overfit_batches) or data.overfits,  # type: ignore[attr-defined]
+        "trainer.overfit_batches": bool(getattr(trainer, "overfit_batches", 0)) or data.overfits,
     }
 
 
