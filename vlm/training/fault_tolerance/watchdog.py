@@ -14,7 +14,7 @@ from vlm.training.fault_tolerance.leave import abandon
 
 
 class Watchdog(Callback):
-    """Ends the process if no batch is finished for so long: a loader that hangs, a picture on a
+    """Ends the process if no batch is finished for so long: a loader that hangs, an image on a
     file server that does not answer, another process that is gone.
 
     Nothing else would end it: a loader's own time limit counts in its workers only, and a
@@ -32,7 +32,7 @@ class Watchdog(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self._done.clear()
         self._beat()
-        trainer.datamodule.alive = self._beat  # type: ignore[attr-defined]
+        trainer.datamodule.alive = self._beat  # type: ignore[attr-defined]  # ours
         threading.Thread(
             target=self._watch, args=(trainer.global_rank,), daemon=True, name="watchdog"
         ).start()
@@ -43,26 +43,11 @@ class Watchdog(Callback):
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         self._done.set()
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._beat()
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self._beat()
-
-    def on_validation_end(self, *_: Any) -> None:
-        self._beat()
-
-    def on_train_epoch_end(self, *_: Any) -> None:
-        self._beat()
-
-    def on_test_batch_end(self, *_: Any) -> None:
-        self._beat()
-
-    def on_predict_batch_end(self, *_: Any) -> None:
-        self._beat()
-
-    def _beat(self) -> None:
+    def _beat(self, *_: Any, **__: Any) -> None:
         self._alive = time.monotonic()
+
+    on_train_batch_end = on_train_epoch_end = _beat
+    on_validation_batch_end = on_validation_end = on_test_batch_end = on_predict_batch_end = _beat
 
     def _watch(self, rank: int) -> None:
         limit = 60 * self.minutes

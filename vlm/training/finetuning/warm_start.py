@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.checkpoint.checkpoint import (
     Checkpoint,
@@ -43,7 +43,9 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
     lines = []
     for part, module in chosen.items():
         wrong = _other_meaning(checkpoint.model[part], module.config)
-        wrong += differences(_plain_weights(module), _weights(checkpoint, part, merged=False))
+        wrong += differences(
+            _without_lora(module.state_dict()), _weights(checkpoint, part, merged=False)
+        )
         lines += [f"{part}: {line}" for line in wrong]
     if lines:
         raise CheckpointError(
@@ -52,7 +54,7 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
         )
     for part, module in chosen.items():
         weights = _weights(checkpoint, part, merged=True)
-        for name, value in _plain_weights(module).items():
+        for name, value in _without_lora(module.state_dict()).items():
             value.copy_(weights[name])
 
 
@@ -81,12 +83,8 @@ def _weights(checkpoint: Checkpoint, part: str, merged: bool) -> dict[str, Tenso
         module = build(config, trust=True)  # only packages that the new model's part names too
         load_weights(module, weights, str(checkpoint.path))
         merge_lora(module)
-        return _plain_weights(module)
+        return _without_lora(module.state_dict())
     return _without_lora(weights)
-
-
-def _plain_weights(part: nn.Module) -> dict[str, Tensor]:
-    return _without_lora(part.state_dict())
 
 
 def _without_lora(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
