@@ -20,7 +20,7 @@ from vlm.training.distributed.strategy import (
     check_strategy,
     half_precision,
 )
-from vlm.training.fault_tolerance.checkpoint_io import WholeFiles
+from vlm.training.fault_tolerance.checkpoint_dir import WholeFiles
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 from vlm.training.fault_tolerance.watchdog import Watchdog
 from vlm.training.run_dir import CHECKPOINTS, RunOptions

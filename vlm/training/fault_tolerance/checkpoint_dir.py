@@ -1,4 +1,4 @@
-"""A run's checkpoints: one file a step, and links to the best and the last of them."""
+"""A run's checkpoints on the disk: one file a step, and links to the best and the last one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
-from vlm.checkpoint.file import STEP, SUFFIX, SUM_SUFFIX
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+from vlm.checkpoint.file import STEP, SUFFIX, SUM_SUFFIX, read_checkpoint_file, write_checkpoint
 from vlm.core.files import PART
 
 BEST, LAST = f"best{SUFFIX}", f"last{SUFFIX}"
@@ -53,3 +56,26 @@ class CheckpointFolder:
                 file.with_name(file.name + SUM_SUFFIX).unlink(missing_ok=True)
         for rest in self.path.glob(f"*{PART}"):
             rest.unlink()
+
+
+class WholeFiles(CheckpointIO):
+    """Write what Lightning saves atomically, with a checksum, and finite (`vlm.checkpoint.file`).
+
+    Lightning's own way leads through `TMPDIR`, and leaves half a file where that is on another file
+    system and the process is killed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        # Always onto the CPU and always without code, whatever is asked for.
+        return read_checkpoint_file(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        for file in (Path(path), Path(f"{path}{SUM_SUFFIX}")):
+            file.unlink(missing_ok=True)
