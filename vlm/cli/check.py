@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import yaml
 
@@ -20,6 +19,7 @@ from vlm.core.validation import did_you_mean, nearest
 
 INDEX = Path(__file__).parent / "help/options.json"
 YAML = (".yaml", ".yml", ".json")
+NULL = "tag:yaml.org,2002:null"
 MOVED = (
     "The data set has a group of its own: `dataset: {class_path: vlm.datasets.EasyVQA, init_args: "
     "{root: ...}}` beside `data: {images_per_batch: 16, images: {in_memory: true}}`, and "
@@ -40,7 +40,7 @@ def check_names(command: str, arguments: Sequence[str]) -> None:
         if option in ("c", "config"):
             if value is not None:
                 options.check_config(value)
-        elif not options.knows(option):
+        elif not options.has(option):
             unknown.append(f"--{option}" if value is None else f"--{option}={value}")
         elif value is not None:
             options.check_value(option, value)
@@ -64,30 +64,24 @@ class Options:
 
     Attributes:
         names: each option and each group of options, such as `trainer` and `trainer.max_epochs`.
+            A group (`_groups`) has other names below it; `_parts` gives the base class of each
+            part, `_classes` the public classes of each base.
     """
 
     def __init__(self, command: str) -> None:
         self._command = command
-        self._index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
-        self.names: list[str] = [*self._index["options"], *self._index["further"][command]]
+        index = json.loads(INDEX.read_text(encoding="utf-8"))
+        self.names: list[str] = [*index["options"], *index["further"][command]]
+        self._parts: dict[str, str] = index["parts"]
+        self._classes: dict[str, list[str]] = index["classes"]
+        self._of_datasets: list[str] = index["dataset"]
+        self._groups = {name.rpartition(".")[0] for name in self.names} - {""}
 
-    @cached_property
-    def groups(self) -> set[str]:
-        """Names with other names below them."""
-        return {name.rpartition(".")[0] for name in self.names} - {""}
-
-    @property
-    def _classes(self) -> dict[str, list[str]]:
-        """Public classes by the name of their base class."""
-        found: dict[str, list[str]] = self._index["classes"]
-        return found
-
-    def knows(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Whether this is an option, or lies below one whose type has names of its own."""
-        known = set(self.names)
-        while name and name not in known:
+        while name and name not in self.names:
             name = name.rpartition(".")[0]
-            if name in self.groups:
+            if name in self._groups:
                 return False
         return bool(name)
 
@@ -95,7 +89,7 @@ class Options:
         """A sentence with the option that was probably meant; empty where none is near."""
         if re.match(r"data\.(class_path|init_args)\b", name):
             return f" {MOVED}"
-        return did_you_mean(nearest(name, [*self.names, *self._index["dataset"]]))
+        return did_you_mean(nearest(name, [*self.names, *self._of_datasets]))
 
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""
@@ -105,12 +99,12 @@ class Options:
         elif not isinstance(_compose(value), yaml.MappingNode):
             raise ConfigError(f"config: File does not exist: {str(path.absolute())!r}")
         else:
-            self._check_keys("", _compose(value), Place(None))
+            self._check_keys("", _compose(value), Place())
 
     def check_value(self, option: str, value: str) -> None:
         """Check the value of a group or of a class; other values are the parser's."""
-        if option in self.groups or option in self._index["parts"]:
-            self._check_node(option, _compose(value), Place(None))
+        if option in self._groups or option in self._parts:
+            self._check_node(option, _compose(value), Place())
 
     def _check_file(self, name: str, path: Path) -> None:
         """Check a YAML file that holds what `name` stands for, all options if it is empty."""
@@ -125,17 +119,19 @@ class Options:
         self._check_node(name, node, Place(path))
 
     def _check_node(self, name: str, node: yaml.Node | None, place: Place) -> None:
-        if name in self._index["parts"]:
+        if name in self._parts:
             self._check_part(name, node, place)
         elif isinstance(node, yaml.MappingNode):
-            if name in self.groups or not name:
+            if name in self._groups or not name:
                 self._check_keys(name, node, place)
         elif not name:
+            got = "an empty file" if node is None else "a list"
+            got = repr(node.value) if isinstance(node, yaml.ScalarNode) else got
             raise ConfigError(
-                f"{place.of(node)}expected options, such as `trainer: {{max_epochs: 3}}`; got "
-                f"{_shown(node)}."
+                f"{place.of(node)}expected options, such as `trainer: {{max_epochs: 3}}`; "
+                f"got {got}."
             )
-        elif name in self.groups and isinstance(node, yaml.ScalarNode) and not _is_null(node):
+        elif name in self._groups and isinstance(node, yaml.ScalarNode) and node.tag != NULL:
             self._check_named(name, node, place)
 
     def _check_keys(self, group: str, node: yaml.MappingNode, place: Place) -> None:
@@ -143,7 +139,7 @@ class Options:
             if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
                 continue
             name = f"{group}.{key.value}" if group else key.value
-            if not self.knows(name):
+            if not self.has(name):
                 raise ConfigError(
                     f"{place.of(key)}Subcommand '{self._command}' does not accept option '{name}'."
                     f"{self.hint(name)}"
@@ -152,16 +148,16 @@ class Options:
 
     def _check_named(self, name: str, node: yaml.ScalarNode, place: Place) -> None:
         """Check the file that a group or part is read from."""
-        path = place.folder / node.value
+        path = node.value if place.path is None else place.path.parent / node.value
         if not node.value.endswith(YAML):
             hint = {"data": f" {MOVED}", "data.images": " --dataset.images names a folder."}
             raise ConfigError(
                 f"{place.of(node)}{name}: got {node.value!r}; expected options, such as "
                 f"`{name}: {{...}}`, or a YAML file.{hint.get(name, '')}"
             )
-        if not path.is_file():
+        if not Path(path).is_file():
             raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.")
-        self._check_file(name, path)
+        self._check_file(name, Path(path))
 
     def _check_part(self, name: str, node: yaml.Node | None, place: Place) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -175,49 +171,39 @@ class Options:
                 self._check_class(name, node, place)
 
     def _check_class(self, name: str, node: yaml.ScalarNode, place: Place) -> None:
-        path, base = node.value, self._index["parts"][name]
+        path, base = node.value, self._parts[name]
         expected = self._classes[base]
-        every = {known for classes in self._classes.values() for known in classes}
-        full = next((known for known in sorted(every) if known.endswith(f".{path}")), path)
-        module = full.rpartition(".")[0]
-        if full in expected or any(known.endswith(f".{path}") for known in expected):
+        every = sorted({known for classes in self._classes.values() for known in classes})
+        if any(f".{known}".endswith(f".{path}") for known in expected):
             return
+        full = next((known for known in every if known.endswith(f".{path}")), path)
         if full not in every:
-            if module in {known.rpartition(".")[0] for known in every}:
+            if full.rpartition(".")[0] in {known.rpartition(".")[0] for known in every}:
                 near = did_you_mean(nearest(full, expected))
                 raise ConfigError(f"{place.of(node)}{name}: there is no class {path}.{near}")
             return  # of another package, or one that the user's code has imported
-        hint = ""
-        if full in self._classes.get("Merge", ()):
-            hint = f" It is a merge, of two vectors: give it as --{name}=vlm.fusion.Pooled "
-            hint += f"--{name}.merge={full}"
+        hint = (
+            f" It is a merge, of two vectors: give it as --{name}=vlm.fusion.Pooled "
+            f"--{name}.merge={full}"
+        )
         raise ConfigError(
             f"{place.of(node)}{name}: Import path {path} does not correspond to a subclass of "
-            f"{base}.{hint}"
+            f"{base}.{hint if full in self._classes['Merge'] else ''}"
         )
 
 
-class Place:
-    """Where a value stands, for messages.
+class Place(NamedTuple):
+    """Where a value stands: in a file, whose folder paths in it start from; None on the command
+    line."""
 
-    Args:
-        path: of the file; None for the command line.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-
-    @property
-    def folder(self) -> Path:
-        """What paths in the file are relative to."""
-        return Path() if self._path is None else self._path.parent
+    path: Path | None = None
 
     def of(self, node: yaml.Node | None) -> str:
         """File and line of a node, with a colon; empty on the command line."""
-        if self._path is None:
+        if self.path is None:
             return ""
         line = "" if node is None else f", line {node.start_mark.line + 1}"
-        return f"{self._path}{line}: "
+        return f"{self.path}{line}: "
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -239,13 +225,3 @@ def _compose(text: str) -> yaml.Node | None:
         return yaml.compose(text, yaml.SafeLoader)
     except (ValueError, RecursionError, yaml.YAMLError):
         return None
-
-
-def _is_null(node: yaml.ScalarNode) -> bool:
-    return bool(node.tag == "tag:yaml.org,2002:null")
-
-
-def _shown(node: yaml.Node | None) -> str:
-    if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
-    return "an empty file" if node is None else "a list"
