@@ -13,6 +13,12 @@ SHORT_NAMES = (
     *("torch.optim", "lightning.pytorch.callbacks"),
 )
 """Whose classes need no module before their name."""
+CONFUSING = re.compile(
+    r"Expected a (path but|<class 'NoneType'>)|Given value type|Subtypes|Errors:"
+    r"|Given value: (Namespace|NestedArg)|Subclass types expect|a class path \(|a dict with"
+)
+"""Lines about types that the value might have had instead: None for an optional one, a file for a
+class path."""
 
 
 def explain(message: str) -> str:
@@ -20,7 +26,7 @@ def explain(message: str) -> str:
 
     Unknown options and classes do not come here: `vlm.cli.check` refuses them.
     """
-    if "Did you mean" in message:  # the parser of a part knows its options, and has said it
+    if "Did you mean" in message:  # a part has a parser of its own, which said it
         return _shorten(message)
     near = _nearest(message)
     return f"{_shorten(message)}.{did_you_mean(near)}" if near else _shorten(message)
@@ -28,18 +34,7 @@ def explain(message: str) -> str:
 
 def _shorten(message: str) -> str:
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    # Types that the value might have had instead only confuse: None for an optional one, a file
-    # for a class path.
-    lines = [
-        line
-        for line in lines
-        if line
-        and not re.match(
-            r"Expected a (path but|<class 'NoneType'>)|Given value type|Subtypes", line
-        )
-        and not re.match(r"Errors:|Given value: (Namespace|NestedArg)", line)
-        and not re.match(r"Subclass types expect|a class path \(|a dict with", line)
-    ]
+    lines = [line for line in lines if line and not CONFUSING.match(line)]
     text = " ".join(lines).replace("Does not validate against any of the Union subtypes ", "")
     text = re.sub(
         r"Unexpected import path format: (\S+\.ya?ml)", r"\1: there is no such file.", text

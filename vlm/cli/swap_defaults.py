@@ -21,8 +21,7 @@ def start_swaps_from_defaults() -> None:
     decide are replaced; `tests/training/test_cli.py` pins what we rely on.
     """
     _typehints.discard_init_args_on_class_path_change = _discard_all
-    below = staticmethod(_discard_below)
-    setattr(_typehints.ActionTypeHint, "discard_init_args_on_class_path_change", below)  # noqa: B010
+    _typehints.ActionTypeHint.discard_init_args_on_class_path_change = staticmethod(_discard_below)
 
 
 def _discard_all(parser_or_action: Any, previous: Any, value: Any) -> None:
