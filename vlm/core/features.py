@@ -77,7 +77,7 @@ def _new(
 
 # Not in the class, where `NamedTuple` refuses it, nor in a subclass, which `torch.compile` would
 # return empty. `_make`, and so `_replace`, do not come through here.
-Features.__new__ = _new  # type: ignore[method-assign, assignment]
+Features.__new__ = _new  # type: ignore[method-assign, assignment]  # as said above
 
 
 def _real(mask: Any) -> list[str]:
@@ -207,21 +207,15 @@ def _checked(value: Features, name: str) -> Features:
             f"{name}.mask: got dtype {mask.dtype}; expected torch.bool with True = a real token. "
             f"Convert it with `mask.bool()` (Hugging Face masks) or `mask == 0` (additive masks)."
         )
-    if mask.shape != tokens.shape[:2]:
-        raise ValueError(
-            f"{name}.mask: got shape {tuple(mask.shape)}; expected {tuple(tokens.shape[:2])}, "
-            f"the (B, N) of the tokens. One mask serves all heads."
-        )
-    if pooled.shape != (tokens.shape[0], tokens.shape[2]):
-        raise ValueError(
-            f"{name}.pooled: got shape {tuple(pooled.shape)}; expected "
-            f"{(tokens.shape[0], tokens.shape[2])}, the (B, D) of the tokens."
-        )
-    if boxes is not None and boxes.shape != (*tokens.shape[:2], 4):
-        raise ValueError(
-            f"{name}.boxes: got shape {tuple(boxes.shape)}; expected "
-            f"{(*tokens.shape[:2], 4)}: x0, y0, x1, y1 of each token."
-        )
+    batch, number, width = tokens.shape
+    for part, tensor, shape, meaning in (
+        ("mask", mask, (batch, number), "the (B, N) of the tokens. One mask serves all heads"),
+        ("pooled", pooled, (batch, width), "the (B, D) of the tokens"),
+        ("boxes", boxes, (batch, number, 4), "x0, y0, x1, y1 of each token"),
+    ):
+        if tensor is not None and tensor.shape != shape:
+            got = tuple(tensor.shape)
+            raise ValueError(f"{name}.{part}: got shape {got}; expected {shape}, {meaning}.")
     return value
 
 
