@@ -161,13 +161,13 @@ def test_trusted_foreign_class() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("vlm.fusion.Prodct", r"not a part that vlm knows. Did you mean vlm.fusion.Product\?"),
+        ("vlm.fusion.Prodct", r"not a part of vlm. Did you mean vlm.fusion.Product\?"),
         ("vlm.fusion.CrossAtention", r"Did you mean vlm.fusion.CrossAttention\?"),
-        ("vlm.fusion.record_attention", "not a part that vlm knows"),
+        ("vlm.fusion.record_attention", "not a part of vlm"),
         ("vlm.core.features.Features", "is not a class of vlm's parts"),
         ("vlm.core.part.importlib", "is not a class of vlm's parts"),
-        ("vlm.fusion.base.torch", "not a part that vlm knows"),
-        ("vlm.fusion.zzz", r"not a part that vlm knows\.$"),
+        ("vlm.fusion.base.torch", "not a part of vlm"),
+        ("vlm.fusion.zzz", r"not a part of vlm\.$"),
         ("vlm.fusion.nowhere.Product", "is not a class of vlm's parts"),
         ("vlm.fusion...base.Product", "is not a class of vlm's parts"),
     ],

@@ -37,7 +37,7 @@ def demo(run: Path, *options: str, **environment: str) -> Iterator[tuple[Any, st
             line = process.stdout.readline()
             assert line, process.communicate()[1]
             printed += line
-        yield process, printed, re.search("The demo is at ([^ ]+)", printed)[1]  # type: ignore[index]
+        yield process, printed, re.search("The demo is at ([^ ]+)", printed)[1]  # type: ignore[index]  # it was printed
     finally:
         process.kill()
         process.communicate()

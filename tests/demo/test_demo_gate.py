@@ -230,7 +230,7 @@ def raw(visitor: httpx.Client, method: str, path: str) -> int:
     host, port = visitor.base_url.host, visitor.base_url.port
     connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
-        connection._validate_path = lambda _: None  # type: ignore[attr-defined]
+        connection._validate_path = lambda _: None  # type: ignore[attr-defined]  # private
         connection.request(method, path)
         return connection.getresponse().status
     finally:
@@ -449,7 +449,7 @@ def test_a_websocket_is_closed() -> None:
     async def receive() -> Any:
         raise AssertionError
 
-    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]
+    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]  # no app
     asyncio.run(gate({"type": "websocket", "path": "/"}, receive, send))
     assert got == [{"type": "websocket.close", "code": 1008}]
 
@@ -465,7 +465,7 @@ def test_a_request_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.sleep(0.03)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]
+    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]  # no app
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "query_string": b""}
     scope |= {"headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 80)}
     start = time.monotonic()

@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written(
     def mkdir(path: Path, *rest: object, **options: object) -> None:
         if tmp_path / "closed" in (path, *path.parents):
             raise OSError(30, "Read-only file system", str(path))
-        make(path, *rest, **options)  # type: ignore[arg-type]
+        make(path, *rest, **options)  # type: ignore[arg-type]  # any options
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
     said = refused(fit(data, tmp_path / "closed"), capsys, 1)

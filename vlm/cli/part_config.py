@@ -57,7 +57,7 @@ def reads_choices(head: Any) -> bool:
     """Whether a head, given its plain configuration, or one inside it has choices encoded."""
     if not isinstance(head, dict):
         return False
-    # Merges and decoders inside a head know nothing of choices.
+    # Merges and decoders inside a head take no choices.
     itself = "class_path" in head and getattr(
         resolve_name(head["class_path"]), "takes_choices", False
     )

@@ -122,7 +122,7 @@ class VQACLI(LightningCLI):
     def _answers(self, data: VQADataModule) -> list[str]:
         if self.checkpoint:
             return self.checkpoint.answers
-        # The data set may well have no vocabulary, where the head wants none.
+        # The data set may well have no vocabulary, where the head needs none.
         return data.answers if takes(self._head(), "answers") else []
 
     def _head(self) -> Any:

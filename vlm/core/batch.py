@@ -1,4 +1,4 @@
-"""A batch: unique pictures, the questions about them, and who asks about which."""
+"""A batch: unique images, the questions about them, and which image each question is about."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vlm.core.features import Features
 
 
 class Batch(NamedTuple):
-    """Questions with the pictures they are about; each picture is there (and encoded) once.
+    """Questions with the images they are about; each image is there (and encoded) once.
 
     Attributes:
-        images: (U, 3, H, W) uint8, the unique pictures; or `Features` of U pictures' regions.
-        image_index: (Q,) int64 in [0, U), the picture of each question.
+        images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions.
+        image_index: (Q,) int64 in [0, U), the image of each question.
         words: (Q, L) int64 token ids, padded at the end.
         words_mask: (Q, L) bool, True = a real token.
         targets: what the head's loss compares with, or None where answers are not known.

@@ -60,7 +60,7 @@ def clean_vocabulary(texts: Iterable[str]) -> list[str]:
 
 
 def are_clean(texts: Iterable[str]) -> bool:
-    """Whether `clean_text` would give every text back as it is; told of all at once, so it is fast.
+    """Whether `clean_text` would give every text back as it is; of all at once, so it is fast.
 
     False may also be said of texts that are clean: those with an end of a line.
 

@@ -33,7 +33,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file that is complete as soon as it has its name.
 
     It is written beside `path` under another name and renamed once it is on the disk. Of several
-    processes that write at once, the last wins. After an error nothing is left of it, and an older
+    processes that write at once, the last wins. After an error nothing is left behind, and an older
     file at `path` is untouched.
 
     Args:

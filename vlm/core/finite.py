@@ -31,7 +31,7 @@ def check_finite(output: Any, ids: Sequence[str]) -> None:
     if bad := not_finite(output, ids):
         raise NotFiniteError(
             f"The model's output is not finite for {named(bad)}; it has no answer to score. "
-            f"Look at these questions and their pictures, and take an earlier checkpoint."
+            f"Look at these questions and their images, and take an earlier checkpoint."
         )
 
 

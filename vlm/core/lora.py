@@ -54,7 +54,7 @@ class LoRA:
 
 
 def add_lora(part: Any, lora: LoRA) -> None:
-    """Put corrections into a part, in place; nothing else of it is trained from now on.
+    """Put corrections into a part, in place; nothing else in it is trained from now on.
 
     Args:
         part: as it was built.
@@ -66,12 +66,12 @@ def add_lora(part: Any, lora: LoRA) -> None:
     """
     names = [name for name in _candidates(part) if _chosen(part, name, lora)]
     if not names:
-        wanted = lora.layers or "linear layers of attention, or convolutions without groups"
+        expected = lora.layers or "linear layers of attention, or convolutions without groups"
         has = ", ".join(_candidates(part)[:5])
         hint = f"it has {has}; name some in lora.layers" if has else "it has nothing of the kind"
         raise ValueError(
-            f"lora: {type(part).__name__} has no layer that could be corrected; expected {wanted}: "
-            f"{hint}."
+            f"lora: {type(part).__name__} has no layer that could be corrected; expected "
+            f"{expected}: {hint}."
         )
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -83,7 +83,7 @@ def add_lora(part: Any, lora: LoRA) -> None:
     inside = nn.ModuleDict({"part": part})
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft divides any number
         lora_dropout=lora.dropout,
         target_modules="|".join(re.escape(f"part.{name}") for name in names),
     )

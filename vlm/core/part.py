@@ -1,4 +1,4 @@
-"""What every swappable part has in common: it knows the arguments it was made with.
+"""What every swappable part has in common: it remembers the arguments it was made with.
 
 A checkpoint stores `part.config`, plain data in the `class_path` / `init_args` form of the
 configuration files, and `build` makes it again from that: offline, and without the training
@@ -44,8 +44,8 @@ class Configured:
         super().__init_subclass__(**kwargs)
         # `__new__` below hides the signature of `__init__` from `help` and the command line.
         signature = inspect.signature(cls.__init__)
-        without_self = list(signature.parameters.values())[1:]
-        cls.__signature__ = signature.replace(parameters=without_self)  # type: ignore[attr-defined]
+        own = signature.replace(parameters=list(signature.parameters.values())[1:])  # but `self`
+        cls.__signature__ = own  # type: ignore[attr-defined]  # `inspect` reads it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls)
@@ -75,8 +75,8 @@ class Part(Configured, nn.Module):
     lora: LoRA | None = None
 
     def layer_names(self) -> list[list[str]]:
-        """Names of its parameters, layer by layer from the input to the output; of a part that
-        does not know better, one layer with all of them."""
+        """Names of its parameters, layer by layer from the input to the output; unless
+        a class says otherwise, one layer with all of them."""
         names = [name for name, _ in self.named_parameters()]
         return [names] if names else []
 
@@ -99,7 +99,7 @@ def _check_factories(cls: type, arguments: Mapping[str, Any]) -> None:
 def _factories(cls: type) -> frozenset[str]:
     """The arguments of a constructor that build parts, by their types."""
     try:
-        hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+        hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # of this class
     except NameError:  # types that only a type checker imports
         return frozenset()
     return frozenset(name for name, hint in hints.items() if _makes_parts(hint))
@@ -290,5 +290,5 @@ def _import(path: str) -> Any:
         names = [n for n in dir(module) if isinstance(getattr(module, n), type)]
         near = nearest(name, names)
         hint = did_you_mean(near and f"{module_name}.{near}")
-        raise ValueError(f"{path} is not a part that vlm knows.{hint}")
+        raise ValueError(f"{path} is not a part of vlm.{hint}")
     return cls

@@ -174,7 +174,8 @@ def train(
         check_compatible(data.dataset, "test", task.model)
         check_test_limit(data, trainer)
     with training_in(folder) if trainer.is_global_zero else nullcontext():
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        dry: Any = trainer.fast_dev_run  # type: ignore[attr-defined]  # set later
+        if trainer.is_global_zero and not dry:
             write_config(folder, config)
         if checkpoint is not None:
             for logger in trainer.loggers:

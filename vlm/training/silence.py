@@ -6,7 +6,7 @@ import logging
 import warnings
 
 SILENCED = (
-    # Pictures in memory need no workers; evaluation needs none of fit's callbacks.
+    # Images in memory need no workers; evaluation needs none of fit's callbacks.
     ".*does not have many workers.*",
     ".*callbacks used to create the checkpoint.*",
     # Of Lightning's own calls of torch.

@@ -54,7 +54,7 @@ class VQATask(LightningModule):
     """Trains a model made of four parts, end to end.
 
     Args:
-        image_encoder: pictures in, patches out.
+        image_encoder: images in, patches out.
         text_encoder: questions in, words out.
         fusion: joins the two.
         head: joint features in, answers out.
@@ -111,7 +111,7 @@ class VQATask(LightningModule):
     @property
     def data(self) -> VQADataModule:
         """The data that the trainer was given."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # set later
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -180,7 +180,7 @@ class VQATask(LightningModule):
         first = batch_index - batch_index % accumulate
         of_step = min(accumulate, trainer.num_training_batches - first)
         self._losses.append(loss.detach() * (of_step / accumulate))
-        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set later
         if not interval:
             self._losses.clear()
         elif (batch_index + 1) % interval == 0 or trainer.is_last_batch:

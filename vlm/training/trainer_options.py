@@ -175,10 +175,10 @@ def check_test_limit(data: VQADataModule, trainer: Trainer) -> None:
 
 @contextmanager
 def trainer_options(options: Any) -> Iterator[None]:
-    """While a trainer is made, what is wrong with its options is told in one line.
+    """While a trainer is made, a mistake in its options becomes a message of one line.
 
     Args:
-        options: of the trainer; those that have names are checked here, where the nearest is known.
+        options: of the trainer; names are checked here, so that the error can name the nearest.
 
     Raises:
         ConfigError: an option that Lightning does not know, or refuses.

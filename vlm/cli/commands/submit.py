@@ -1,4 +1,4 @@
-"""`vlm submit`: the file that an evaluation server wants, with its ids checked."""
+"""`vlm submit`: the file that an evaluation server expects, with its ids checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlm.datasets.readers.official import fields
 
 
 class Form(NamedTuple):
-    """How a server wants answers.
+    """How a server expects answers.
 
     Attributes:
         key: what the file of questions calls a question's id.
@@ -45,7 +45,7 @@ A_OKVQA = Form("question_id", None)
 def submission(
     predictions: Path, questions: Path
 ) -> list[dict[str, Any]] | list[str] | dict[str, dict[str, str]]:
-    """The answers in the order of the questions, as the set's server wants them.
+    """The answers in the order of the questions, as the set's server expects them.
 
     Args:
         predictions: `predictions.jsonl` of `vlm predict`.
@@ -116,7 +116,7 @@ def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
     form = form or next((form for form in FORMS if form.key in first), None)
     if form is None:
         raise DataError(
-            f"{path}: not a file of test questions that `vlm submit` knows; expected VQA's, "
+            f"{path}: not a file of test questions that `vlm submit` can read; expected VQA's, "
             f"TextVQA's, VizWiz's, A-OKVQA's, GQA's or CLEVR's own."
         )
     expected: dict[str, type | UnionType] = {form.key: str | int}
@@ -147,7 +147,7 @@ def submit(arguments: Sequence[str]) -> None:
         rows = submission(given.predictions, given.questions)
     except (DataError, FileNotFoundError) as error:
         sys.exit(f"vlm submit: {error}")
-    # CLEVR alone wants lines; an object has its ids for rows.
+    # CLEVR alone takes lines; an object has its ids for rows.
     lines = [row for row in rows if isinstance(row, str)] if isinstance(rows, list) else []
     name = "submission.txt" if lines else "submission.json"
     out = given.out or given.predictions.with_name(name)

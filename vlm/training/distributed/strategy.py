@@ -1,4 +1,4 @@
-"""What a strategy of Lightning's lacks: asked of it, it is refused, or given to it."""
+"""What a strategy of Lightning's lacks: it is refused, or added."""
 
 from __future__ import annotations
 

@@ -164,10 +164,10 @@ class RunCheckpoint(Checkpoint):
         return flag.bool().tolist()
 
     def _save(self, trainer: Trainer) -> None:
-        if not self.saves or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.saves or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set later
             return
         if self._in_validation:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set later
                 if isinstance(callback, WeightAveraging):
                     # It lent its average to the validation; this takes it back.
                     callback.on_validation_epoch_end(trainer, trainer.lightning_module)

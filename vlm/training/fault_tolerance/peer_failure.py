@@ -29,7 +29,7 @@ ASK_SECONDS = 1.0
 """Between two looks whether a process has failed. To wait for it in the store ends with a page of
 torch's warnings whenever the waiting comes to its limit."""
 OWN_END_SECONDS = 10.0
-"""A process that is told has so long to end by itself, which says more and may save."""
+"""Time for a process to end by itself once another has failed, which says more and may save."""
 _FAILED, _LISTENING = "vlm/failed", "vlm/listening"
 _ends = threading.Event()
 _heard: list[str] = []
@@ -136,6 +136,6 @@ def _failure(store: TCPStore) -> str | None:
             try:
                 store = _store()
             except (OSError, DistError):
-                # A training that goes on has no need of it any more.
+                # A training that goes on needs it no more.
                 return None if is_initialized() else "torchrun of the first machine has ended."
     return None

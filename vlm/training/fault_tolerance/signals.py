@@ -22,7 +22,7 @@ _woken = threading.Event()
 
 
 class Preempted(Exception):
-    """The training was told to stop, and did so between two batches."""
+    """A signal ended the training between two batches."""
 
 
 class StopSignal:
@@ -61,7 +61,7 @@ def _wake_at_signals() -> None:
     end, start = os.pipe()
     os.set_blocking(start, False)
     signal.set_wakeup_fd(start, warn_on_full_buffer=False)
-    # What a forked worker is told must not be taken for this process's.
+    # A signal to a forked worker must not be taken for this process's.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=_leave_for_it, args=(end,), daemon=True, name="signals").start()
 

@@ -1,4 +1,4 @@
-"""How each part of a model is trained: what of it, from when, and how fast."""
+"""How each part of a model is trained: what in it, from when, and how fast."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class PartTuning:
     input to its output; epochs from 0.
 
     Args:
-        frozen: nothing of it is trained. It is in evaluation mode, without dropout and with the
+        frozen: nothing in it is trained. It is in evaluation mode, without dropout and with the
             statistics of its batch normalisation as they are, also in training.
         from_epoch: the first epoch in which it is trained; frozen before.
         layers_per_epoch: the last so many layers begin in that epoch, and so many more below them
             in each further one. None: all at once.
         lr_scale: its learning rate as a share or multiple of the optimiser's.
         layer_decay: each layer has this share of the learning rate of the one above, in (0, 1].
-        keep_statistics: of its batch normalisation, though it is trained. Those of a few pictures
+        keep_statistics: of its batch normalisation, though it is trained. Those of a few images
             of one kind would replace what the part learned on many (docs/forgetting.md).
         lora: train corrections of its layers instead of the layers.
 
