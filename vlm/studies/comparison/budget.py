@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
@@ -48,38 +49,28 @@ def solve_width(count: Callable[[int], int | None], budget: int) -> Sized:
                 return Sized(candidate, parameters)
         return None
 
-    below = first = valid_from(1)
-    if below is None or first is None:
+    def passes(width: int) -> bool:
+        found = valid_from(width)
+        return found is None or found.parameters >= budget  # None: invalid from somewhere on
+
+    first = valid_from(1)
+    if first is None:
         raise BudgetError(f"no width from 1 to {GAP} is valid")
-    if below.parameters >= budget:
-        return _within_reach(below, budget)
-    above: Sized | None = None
-    end = below.width  # the answer lies below it
-    while above is None and end < LARGEST:
+    end = 1  # doubled: the largest widths might not fit in memory
+    while end < LARGEST and not passes(end):
         end = min(2 * end, LARGEST)
-        found = valid_from(end)
-        if found is None:
-            break  # invalid from somewhere on
-        if found.parameters >= budget:
-            above = found
-        else:
-            below = found
-    while end - below.width > 1:
-        middle = (below.width + end) // 2
-        found = valid_from(middle)
-        if found is None or found.width >= end:
-            end = middle
-        elif found.parameters >= budget:
-            above, end = found, middle
-        else:
-            below = found
-    if above is None:
-        if below.parameters == first.parameters:
-            raise BudgetError(
-                f"the width does not change the number of parameters ({below.parameters:,})"
-            )
-        return _within_reach(below, budget)
-    return min(below, above, key=lambda sized: abs(sized.parameters - budget))
+    place = bisect_left(range(end + 1), True, lo=max(1, end // 2), key=passes)
+    if place == 1:
+        return _within_reach(first, budget)
+    below, above = valid_from(place - 1), valid_from(place)
+    assert below is not None
+    if above is not None:
+        return min(below, above, key=lambda sized: abs(sized.parameters - budget))
+    if below.parameters == first.parameters:
+        raise BudgetError(
+            f"the width does not change the number of parameters ({below.parameters:,})"
+        )
+    return _within_reach(below, budget)
 
 
 def _within_reach(sized: Sized, budget: int) -> Sized:
