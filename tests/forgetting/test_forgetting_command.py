@@ -127,7 +127,7 @@ def test_the_report_holds_it_all(report: Path) -> None:
         "frozen: its encoders are the original ones, so nothing lies between.",
         "| full, alpha 0.5 |",
         "| frozen | ",
-        "12 photos of the test split of EasyVQA; classes of its own classifier",
+        "12 images of the test split of EasyVQA; classes of its own classifier",
         "image 1: blocks.0",
         "Words of full that lost most neighbours",
         "Every word kept its neighbours.",
@@ -192,7 +192,7 @@ def test_without_data(runs: dict[str, Path], weights: Path, data: Path, tmp_path
     assert "accuracy" not in state
     assert state["image_encoder"]["same_class"] <= 1
     text = (tmp_path / "report/report.md").read_text()
-    assert "12 photos of the folder photos; classes of the probe probe.safetensors" in text
+    assert "12 images of the folder photos; classes of the probe probe.safetensors" in text
 
 
 def test_one_encoder_was_not_pretrained(runs: dict[str, Path], tmp_path: Path) -> None:

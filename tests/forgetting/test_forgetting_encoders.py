@@ -16,11 +16,10 @@ from vlm.core.part import Part
 from vlm.image import ConvNet, OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
 from vlm.image.base import PictureEncoder
 from vlm.studies.forgetting.heads import HeadError, original_head
+from vlm.studies.forgetting.images import ImageMeasure, Images
 from vlm.studies.forgetting.layers import layer_grams, layer_modules
-from vlm.studies.forgetting.original import Original
-from vlm.studies.forgetting.pictures import Photos, PictureMeasure
+from vlm.studies.forgetting.original import Original, WordVectors
 from vlm.studies.forgetting.texts import TextMeasure, read_sentences
-from vlm.studies.forgetting.word_vectors import WordVectors
 from vlm.text import BagOfWords, HuggingFaceEncoder, Recurrent, Transformer, WordTokenizer
 from vlm.text.subword import SubwordTokenizer
 
@@ -123,7 +122,7 @@ def save(model: torch.nn.Module, path: Path) -> str:
     return str(path)
 
 
-def photos() -> tuple[Photos, Tensor]:
+def photos() -> tuple[Images, Tensor]:
     import io
 
     from PIL import Image
@@ -134,7 +133,7 @@ def photos() -> tuple[Photos, Tensor]:
         file = io.BytesIO()
         Image.fromarray(picture.numpy()).save(file, "png")
         content[str(number)] = file.getvalue()
-    return Photos(list(content), "made here", content.__getitem__), pictures.permute(0, 3, 1, 2)
+    return Images(list(content), "made here", content.__getitem__), pictures.permute(0, 3, 1, 2)
 
 
 def test_the_classifier_of_timm_weights(tmp_path: Path) -> None:
@@ -152,7 +151,7 @@ def test_the_classifier_of_timm_weights(tmp_path: Path) -> None:
     images = (pictures.float() / 255 - encoder.mean) / encoder.std
     with torch.inference_mode():
         torch.testing.assert_close(head.logits(encoder, pictures), whole(images))
-    measure = PictureMeasure(encoder, shown, head, 8)
+    measure = ImageMeasure(encoder, shown, head, 8)
     kept = measure.retention(encoder, "itself")
     assert kept.agreement is not None
     assert (kept.agreement.share, kept.agreement.top, kept.agreement.divergence) == (1, 1, 0)

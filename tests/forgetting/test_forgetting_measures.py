@@ -15,11 +15,16 @@ from vlm.datasets.errors import DataError
 from vlm.image import ConvNet, ImageTransform
 from vlm.studies.forgetting.cka import cka, gram, hsic
 from vlm.studies.forgetting.heads import HeadError, Probe, agreement
-from vlm.studies.forgetting.interpolate import interpolate
-from vlm.studies.forgetting.pictures import folder_photos, split
-from vlm.studies.forgetting.sentences import paraphrase_share, similarities, similarity_kept
+from vlm.studies.forgetting.images import folder_images, split
+from vlm.studies.forgetting.measure import interpolate
+from vlm.studies.forgetting.similarity import (
+    nearest,
+    neighbour_changes,
+    paraphrase_share,
+    similarities,
+    similarity_kept,
+)
 from vlm.studies.forgetting.texts import read_sentences
-from vlm.studies.forgetting.words import nearest, neighbour_changes
 
 
 def test_hsic_is_the_mean_over_all_quadruples() -> None:
@@ -113,11 +118,12 @@ def test_photos_of_a_folder(tmp_path: Path) -> None:
         folder = tmp_path / "deeper" if number % 2 else tmp_path
         Image.new("RGB", (5, 7), (number, 0, 0)).save(folder / f"{number:02}.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    photos = folder_photos(tmp_path, 100)
-    batches = list(photos.batches(ImageTransform((3, 5)), 8))
+    photos = folder_images(tmp_path, 100)
+    transform = ImageTransform((3, 5))
+    batches = [photos.load(names, transform) for names in split(photos.names, 8)]
     assert [len(batch) for batch in batches] == [7, 6]
     assert sorted(torch.cat(batches)[:, 0, 0, 0].tolist()) == list(range(13))
-    few = folder_photos(tmp_path, 9)
+    few = folder_images(tmp_path, 9)
     assert len(set(few.names)) == 9
     assert few.names[0] == photos.names[0]
     assert few.names[-1] == photos.names[-1]
@@ -134,10 +140,10 @@ def test_no_batch_is_too_small_for_the_estimate() -> None:
 
 def test_photos_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--photos: .*nowhere is no folder"):
-        folder_photos(tmp_path / "nowhere", 100)
+        folder_images(tmp_path / "nowhere", 100)
     Image.new("RGB", (5, 7)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match=r"--photos: got 1 pictures .* expected 8 or more"):
-        folder_photos(tmp_path, 100)
+    with pytest.raises(DataError, match=r"--photos: got 1 images .* expected 8 or more"):
+        folder_images(tmp_path, 100)
 
 
 def test_sentences(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_photos_that_are_missing(
     assert "nowhere is no folder" in found
     few = write_data(tmp_path / "few", images=3)
     found = fails(capsys, runs["full"], f"--dataset.root={few}")
-    assert "--photos: got 3 pictures of the test split of EasyVQA; expected 8 or more" in found
+    assert "--photos: got 3 images of the test split of EasyVQA; expected 8 or more" in found
     broken = tmp_path / "broken"
     shutil.copytree(data / "test/images", broken)
     (broken / "7.png").write_bytes(b"no picture")

@@ -1,4 +1,4 @@
-"""What an image encoder's features say of a photo: the classes of its original head, or a probe's.
+"""What an image encoder's features say of an image: the classes of its original head, or a probe's.
 
 The head was trained on the original features and stays as it was. Where it names another class
 than before, the features no longer say what they said.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,6 @@ TOP = 5
 
 class HeadError(ValueError):
     """No head for this encoder; the message says why and what to do."""
-
-
-class Head(Protocol):
-    """Classes of photos, as an encoder sees them."""
-
-    about: str
-
-    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
-        """Pictures (B, ...) as the encoder's transform makes them -> (B, K)."""
 
 
 class OriginalHead:
@@ -58,14 +49,15 @@ class OriginalHead:
             )
 
     def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
-        pictures, _ = encoder.normalised(images)
+        """Images (B, ...) as the encoder's transform makes them -> (B, K)."""
+        normalised, _ = encoder.normalised(images)
         # The encoder's weights in the whole model; what it leaves out stays as it was.
-        found: Tensor = torch.func.functional_call(self.model, _inner(encoder), (pictures,))
+        found: Tensor = torch.func.functional_call(self.model, _inner(encoder), (normalised,))
         return found
 
 
 def _inner(encoder: PictureEncoder) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = encoder.model.state_dict()  # type: ignore[union-attr]
+    state: dict[str, Tensor] = encoder.model.state_dict()  # type: ignore[union-attr]  # timm, torchvision
     return state
 
 
@@ -134,19 +126,23 @@ class Probe:
             )
 
     def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+        """As `OriginalHead.logits`."""
         pooled = encoder(images).pooled
         return pooled @ self.weight.to(pooled).mT + self.bias.to(pooled)
+
+
+Head = OriginalHead | Probe
 
 
 class Agreement(NamedTuple):
     """What a head says after fine-tuning against what it said before.
 
     Attributes:
-        same: for each photo, 1 if its most likely class is the same, else 0.
+        same: for each image, 1 if its most likely class is the same, else 0.
         top: share of the 5 most likely classes (or of all but one, if there are fewer) that
-            still are, mean over photos, in [0, 1].
+            still are, mean over images, in [0, 1].
         divergence: Kullback-Leibler divergence of the classes' probabilities, those before
-            against those after, mean over photos, in nats; 0 if they are the same.
+            against those after, mean over images, in nats; 0 if they are the same.
     """
 
     same: Sequence[float]
@@ -155,12 +151,12 @@ class Agreement(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of photos with the same class."""
+        """Of images with the same class."""
         return sum(self.same) / len(self.same)
 
 
 def agreement(before: Tensor, after: Tensor) -> Agreement:
-    """Compare logits (N, K) of the same photos."""
+    """Compare logits (N, K) of the same images."""
     k = min(TOP, before.shape[1] - 1)
     same = (before.argmax(1) == after.argmax(1)).double()
     tops = [logits.topk(k, 1).indices for logits in (before, after)]

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlm.core.part import Part
-from vlm.studies.forgetting.cka import gram
+from vlm.studies.forgetting.cka import cka, gram
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What the layers of an encoder kept.
+
+    Attributes:
+        cka: of each layer, by the name of its module, from the input to the output.
+    """
+
+    cka: dict[str, float]
+
+    @property
+    def last(self) -> float:
+        """CKA of the last layer."""
+        return list(self.cka.values())[-1]
+
+    @property
+    def lowest(self) -> float:
+        """CKA of the layer that kept least, of those that have one."""
+        return min(self.cka.values(), key=lambda value: (math.isnan(value), value))
 
 
 def layer_modules(encoder: Part, run: Callable[[], object]) -> list[str]:
@@ -37,19 +60,15 @@ def layer_modules(encoder: Part, run: Callable[[], object]) -> list[str]:
         held = {layer.get(f"{name}.{inner}") for inner, _ in module.named_parameters()}
         if name and len(held) == 1 and (number := held.pop()) is not None:
             hooks.append(module.register_forward_hook(finished(number, name)))
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _run(run, hooks)
     return [last[number] for number in sorted(last)]
 
 
 def layer_grams(
     encoder: Part,
-    modules: list[str],
+    modules: Sequence[str],
     run: Callable[[], Any],
-    rows: Callable[[Tensor], Tensor],
+    rows: Callable[[Tensor], Tensor] = lambda output: output,
 ) -> tuple[list[Tensor], Any]:
     """Run an encoder once.
 
@@ -66,16 +85,28 @@ def layer_grams(
 
     def keep(name: str) -> Callable[..., None]:
         def note(_: nn.Module, __: object, output: Any) -> None:
-            tensor = output if isinstance(output, Tensor) else output[0]
-            found[name] = gram(rows(tensor))
+            found[name] = gram(rows(output if isinstance(output, Tensor) else output[0]))
 
         return note
 
     hooks = [encoder.get_submodule(n).register_forward_hook(keep(n)) for n in modules]
+    returned = _run(run, hooks)
+    return [found[name] for name in modules], returned
+
+
+def layer_cka(
+    modules: Sequence[str], before: Sequence[list[Tensor]], after: Sequence[list[Tensor]]
+) -> dict[str, float]:
+    """`cka` by layer, from the grams of `layer_grams`, a list for each batch."""
+    layers = zip(modules, zip(*before, strict=True), zip(*after, strict=True), strict=True)
+    return {name: cka(old, new) for name, old, new in layers}
+
+
+def _run(run: Callable[[], Any], hooks: Sequence[torch.utils.hooks.RemovableHandle]) -> Any:
+    """Call it without gradients, and remove the hooks."""
     try:
         with torch.inference_mode():
-            returned = run()
+            return run()
     finally:
         for hook in hooks:
             hook.remove()
-    return [found[name] for name in modules], returned

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.errors import DataError
+from vlm.evaluation.results import Results
 from vlm.image.base import PictureEncoder
+from vlm.metrics import bootstrap_interval
 from vlm.model import VQAModel
-from vlm.studies.forgetting.accuracy import Examiner
+from vlm.studies.comparison.build import quiet
 from vlm.studies.forgetting.heads import Head, HeadError, Probe, original_head
-from vlm.studies.forgetting.interpolate import interpolate
+from vlm.studies.forgetting.images import ImageMeasure, folder_images, test_images
 from vlm.studies.forgetting.original import ENCODERS, Original, original
-from vlm.studies.forgetting.pictures import PictureMeasure, folder_photos, test_photos
 from vlm.studies.forgetting.run import FineTuned
-from vlm.studies.forgetting.study import Settings, State, Study, state_name
+from vlm.studies.forgetting.study import (
+    Accuracy,
+    AccuracySplit,
+    Settings,
+    State,
+    Study,
+    state_name,
+)
 from vlm.studies.forgetting.texts import TextMeasure, read_sentences
 from vlm.text.base import TextEncoder
+from vlm.training.task import VQATask
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 """As Lightning chooses it."""
 NOTHING = "no pretrained weights"
-
-
+Originals = dict[str, Original | None]
+"""By part; None where it had no pretrained weights."""
 ReadData = Callable[[Path, Sequence[str]], VQADataModule]
 """A run's configuration and further options of `vlm fit` -> its data."""
 
@@ -44,7 +55,7 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
     Raises:
         CheckpointError: neither encoder had pretrained weights, or they are not those of the
             first run.
-        DataError: photos, sentences or questions that are missing, or not those of the first run.
+        DataError: images, sentences or questions that are missing, or not those of the first run.
         HeadError: a probe that does not fit.
         OSError: original weights that are not to be had.
     """
@@ -64,13 +75,12 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
             measures = _Measures(study, run, model, originals, data)
         else:
             measures.check_same(run, originals)
-        examiner = None
         if data is not None and settings.split is not None:
-            examiner = Examiner(data, settings.split)
+            data.dataset.check_answers(settings.split)
         for alpha, weights in _between(model, originals, settings.alphas):
             for part, values in weights.items():
                 getattr(model, part).load_state_dict(values, strict=False)
-            study.states.append(measures.state(run, alpha, model, originals, examiner))
+            study.states.append(measures.state(run, alpha, model, originals, data))
         if settings.alphas and study.states[-1].alpha == 1 and settings.alphas != (1.0,):
             study.notes.append(
                 f"{run.name}: its encoders are the original ones, so nothing lies between."
@@ -79,7 +89,7 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
 
 
 def _between(
-    model: VQAModel, originals: dict[str, Original | None], alphas: Sequence[float]
+    model: VQAModel, originals: Originals, alphas: Sequence[float]
 ) -> Iterator[tuple[float, dict[str, dict[str, Tensor]]]]:
     """The run's own weights at 1, and those between, from after to before; none of an encoder
     that did not change."""
@@ -98,15 +108,59 @@ def _between(
         yield alpha, {part: interpolate(*pair, alpha) for part, pair in ends.items()}
 
 
+def interpolate(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """(1 - alpha) before + alpha after, name by name: WiSE-FT (Wortsman et al. 2022, arXiv
+    2109.01903), of the encoders alone. 0 and 1 give the ends bit for bit.
+
+    Statistics of batch normalisation are taken between likewise. What is no floating-point number
+    (its count of batches) is that of the nearer end.
+
+    Raises:
+        ValueError: an alpha outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: got {alpha}; expected 0 (before) to 1 (after).")
+    assert before.keys() == after.keys()
+    mixed = {}
+    for name, start in before.items():
+        end = after[name].to(start.device)
+        if start.is_floating_point():
+            mixed[name] = torch.lerp(start, end.to(start.dtype), alpha)
+        else:
+            mixed[name] = end if alpha >= 0.5 else start
+    return mixed
+
+
+def _answers(model: VQAModel, data: VQADataModule, split: AccuracySplit) -> Results:
+    """As `vlm validate` and `vlm test` score them; leaves the model in evaluation mode."""
+    task = VQATask(model.image_encoder, model.text_encoder, model.fusion, model.head)
+    with quiet():
+        trainer = Trainer(
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[TQDMProgressBar(refresh_rate=20)],
+        )
+        ask = trainer.validate if split == "validation" else trainer.test
+        ask(task, datamodule=data, verbose=False)
+    model.eval()
+    assert task.evaluation is not None
+    assert task.evaluation.results is not None
+    return task.evaluation.results
+
+
 class _Measures:
-    """The originals of the first run, looked at once."""
+    """The originals of the first run, each run once."""
 
     def __init__(
         self,
         study: Study,
         run: FineTuned,
         model: VQAModel,
-        originals: dict[str, Original | None],
+        originals: Originals,
         data: VQADataModule | None,
     ) -> None:
         if not any(originals.values()):
@@ -117,8 +171,8 @@ class _Measures:
             )
         self.study, self.first = study, run
         self.sources = _sources(originals)
-        self.exam_ids: list[str] | None = None
-        self.pictures: PictureMeasure | None = None
+        self.question_ids: list[str] | None = None
+        self.images: ImageMeasure | None = None
         self.texts: TextMeasure | None = None
         settings = study.settings
         for part, found in originals.items():
@@ -130,7 +184,7 @@ class _Measures:
                     f"forget, and is not measured."
                 )
             elif isinstance(found.encoder, PictureEncoder):
-                self.pictures = self._of_pictures(found, found.encoder, data)
+                self.images = self._of_images(found, found.encoder, data)
             elif isinstance(found.encoder, TextEncoder):
                 sentences = read_sentences(settings.sentences)
                 self.texts = TextMeasure(
@@ -141,15 +195,15 @@ class _Measures:
                     f"that it knows, {settings.neighbours} neighbours of each"
                 )
 
-    def _of_pictures(
+    def _of_images(
         self, found: Original, encoder: PictureEncoder, data: VQADataModule | None
-    ) -> PictureMeasure:
+    ) -> ImageMeasure:
         settings = self.study.settings
         if settings.photos is not None:
-            photos = folder_photos(settings.photos, settings.most_photos)
+            images = folder_images(settings.photos, settings.most_photos)
         else:
             assert data is not None
-            photos = test_photos(data, settings.most_photos)
+            images = test_images(data, settings.most_photos)
         head: Head | None = None
         if settings.probe is not None:
             head = Probe(settings.probe)
@@ -161,12 +215,12 @@ class _Measures:
             except HeadError as error:
                 self.study.notes.append(f"Classes are not compared: {error}")
         self.study.about["image_encoder"] = (
-            f"{found.source}; {len(photos.names):,} photos {photos.about}"
+            f"{found.source}; {len(images.names):,} images {images.about}"
             + (f"; classes of {head.about}" if head else "")
         )
-        return PictureMeasure(encoder.to(DEVICE), photos, head, settings.batch_size)
+        return ImageMeasure(encoder.to(DEVICE), images, head, settings.batch_size)
 
-    def check_same(self, run: FineTuned, originals: dict[str, Original | None]) -> None:
+    def check_same(self, run: FineTuned, originals: Originals) -> None:
         """Refuse a run whose retention could not be set beside the first one's."""
         for part, source in _sources(originals).items():
             if source != self.sources[part]:
@@ -187,33 +241,35 @@ class _Measures:
         run: FineTuned,
         alpha: float,
         model: VQAModel,
-        originals: dict[str, Original | None],
-        examiner: Examiner | None,
+        originals: Originals,
+        data: VQADataModule | None,
     ) -> State:
         """Measure a model."""
-        name = state_name(run, alpha)
-        exam = None if examiner is None else examiner.ask(model)
-        if exam is not None:
-            self.exam_ids = self.exam_ids or exam.ids
-            if exam.ids != self.exam_ids:
+        name, split = state_name(run, alpha), self.study.settings.split
+        accuracy, images, texts = None, None, None
+        if data is not None and split is not None:
+            found = _answers(model, data, split)
+            ids = list(found.predictions)
+            self.question_ids = self.question_ids or ids
+            if ids != self.question_ids:
                 raise DataError(
                     f"{run.name} was asked other questions than {self.first.name}; expected one "
-                    f"{self.study.settings.split} split for all runs (dataset.seed chooses the "
-                    f"photos held out)."
+                    f"{split} split for all runs (dataset.seed chooses the images held out)."
                 )
-        pictures, texts = None, None
+            interval = bootstrap_interval(found.scores, found.images)
+            accuracy = Accuracy(len(ids), found.accuracy, interval)
         model.to(DEVICE)
-        if self.pictures is not None:
-            pictures = self.pictures.retention(model.image_encoder, name)  # type: ignore[arg-type]
-        if self.texts is not None:
-            found = originals["text_encoder"]
-            assert found is not None
-            view = found.view(model.text_encoder).to(DEVICE)
-            texts = self.texts.retention(view, name)  # type: ignore[arg-type]
-        return State(run, alpha, exam, pictures, texts)
+        if self.images is not None:
+            assert isinstance(model.image_encoder, PictureEncoder)
+            images = self.images.retention(model.image_encoder, name)
+        if self.texts is not None and (own := originals["text_encoder"]) is not None:
+            view = own.view(model.text_encoder).to(DEVICE)
+            assert isinstance(view, TextEncoder)
+            texts = self.texts.retention(view, name)
+        return State(run, alpha, accuracy, images, texts)
 
 
-def _sources(originals: dict[str, Original | None]) -> dict[str, str | None]:
+def _sources(originals: Originals) -> dict[str, str | None]:
     return {part: None if found is None else found.source for part, found in originals.items()}
 
 

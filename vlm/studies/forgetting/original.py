@@ -5,18 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
+from vlm.core.features import masked_mean
 from vlm.core.part import Part, build, check_parts
 from vlm.model import PARTS
 from vlm.pretrained.weights import differences, misfit
 from vlm.studies.forgetting.run import FineTuned, read_run
-from vlm.studies.forgetting.word_vectors import VECTORS, WordVectors
 from vlm.text.base import TextEncoder
+from vlm.text.tokenizer import Tokenizer
 from vlm.text.vectors import VectorTokenizer
 
 ENCODERS = ("image_encoder", "text_encoder")
+VECTORS = "embedding.weight"
+"""What the encoders that take a table of word vectors call it."""
+
+
+class WordVectors(TextEncoder):
+    """The mean of a sentence's word vectors.
+
+    Stands for an encoder of which only these were trained before (`BagOfWords` and others on
+    GloVe): its other weights began at random, so that there is nothing to forget.
+
+    Args:
+        tokenizer: of the encoder.
+        vectors: (vocab_size, D), a row for each of its ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vectors: Tensor) -> None:
+        super().__init__(vectors.shape[1], tokenizer)
+        self.embedding = nn.Embedding.from_pretrained(vectors)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens: Tensor = self.embedding(ids)
+        return tokens, masked_mean(tokens, mask)
+
+    def layer_names(self) -> list[list[str]]:
+        return [[VECTORS]]
 
 
 @dataclass(frozen=True)
@@ -64,17 +90,15 @@ def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> O
         ValueError: they cannot be read.
     """
     found = _original(run, part, trust)
-    if found is None or (isinstance(found.encoder, WordVectors) and not _has_table(encoder)):
+    if found is None:
+        return None
+    if isinstance(found.encoder, WordVectors) and VECTORS not in encoder.state_dict():
         return None
     if lines := differences(found.view(encoder).state_dict(), found.weights):
         raise CheckpointError(
             f"{misfit(found.source, lines)}\nSo {run.checkpoint.path} did not begin with them."
         )
     return found
-
-
-def _has_table(encoder: Part) -> bool:
-    return VECTORS in encoder.state_dict()
 
 
 def _original(run: FineTuned, part: str, trust: bool) -> Original | None:

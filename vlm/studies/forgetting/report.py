@@ -1,4 +1,4 @@
-"""The report: how well a model answers, and what its encoders still know."""
+"""The report: how well a model answers, and what its encoders kept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 
 from vlm.core.version import __version__
 from vlm.metrics.aggregate import bootstrap_interval
-from vlm.studies.forgetting.plots import plot_layers, plot_tradeoff
+from vlm.studies.forgetting.layers import Retention
 from vlm.studies.forgetting.study import State, Study
+from vlm.studies.report.plots import plot_layers, plot_tradeoff
 from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
@@ -35,16 +36,16 @@ class Kept(NamedTuple):
     percent: bool
 
 
-def _agreement(state: State) -> float | None:
-    agreed = state.pictures and state.pictures.agreement
+def _same_class(state: State) -> float | None:
+    agreed = state.images.agreement if state.images else None
     return agreed.share if agreed else None
 
 
 KEPT = (
-    Kept("image: same class %", _agreement, True),
-    Kept("image: CKA, last layer", lambda s: s.pictures and s.pictures.last, False),
-    Kept("text: neighbours kept %", lambda s: s.texts and s.texts.neighbours, True),
-    Kept("text: similarity kept", lambda s: s.texts and s.texts.similarity, False),
+    Kept("image: same class %", _same_class, True),
+    Kept("image: CKA, last layer", lambda s: s.images.last if s.images else None, False),
+    Kept("text: neighbours kept %", lambda s: s.texts.neighbours if s.texts else None, True),
+    Kept("text: similarity kept", lambda s: s.texts.similarity if s.texts else None, False),
 )
 
 
@@ -57,8 +58,8 @@ def write_report(study: Study, folder: Path, command: str) -> Path:
         command: by which it was asked for.
     """
     sections = [_what(study, command), _tradeoff(study), *_parts(study), _layers(study)]
-    sections += [_words(study, number) for number in range(len(study.runs)) if _has_texts(study)]
-    sections.append(_reading(study))
+    sections += [_words(state) for state in study.states if state.alpha == 1 and state.texts]
+    sections.append(_reading())
     return write_sections(folder, "What fine-tuning kept", sections, _results(study, command))
 
 
@@ -89,16 +90,16 @@ def _tradeoff(study: Study) -> Section:
         return Section("What was kept", ["The original encoders would have 100 % and 1."], table)
     panels = {
         k.label: [
-            (s.run.name, s.alpha, value * (100 if k.percent else 1), 100 * s.exam.accuracy)
+            (s.run.name, s.alpha, value * (100 if k.percent else 1), 100 * s.accuracy.mean)
             for s in study.states
-            if (value := k.of(s)) is not None and s.exam is not None
+            if (value := k.of(s)) is not None and s.accuracy is not None
         ]
         for k in kept
     }
     text = [
-        f"Accuracy by the data set's own metric on {len(study.states[0].exam.ids):,} "  # type: ignore[union-attr]
+        f"Accuracy by the data set's own metric on {study.states[0].accuracy.questions:,} "  # type: ignore[union-attr]  # asked
         f"{study.settings.split} questions, with its 95 % interval over questions, clustered by "
-        f"picture: it holds for other questions, and says nothing about other seeds. The original "
+        f"image: it holds for other questions, and says nothing about other seeds. The original "
         f"encoders would have 100 % and 1 of what is kept.",
         describe_vocabularies({run.name: run.vocabulary for run in study.runs}),
     ]
@@ -113,35 +114,32 @@ def _tradeoff(study: Study) -> Section:
 
 
 def _parts(study: Study) -> list[Section]:
-    sections = []
-    if any(state.pictures for state in study.states):
-        head = ["encoders", "same class %", "top classes kept %", "divergence, nats"]
-        table = [[*head, "CKA, last layer", "CKA, lowest of a layer"]]
+    first, sections = study.states[0], []
+    cka = ["CKA, last layer", "CKA, lowest of a layer"]
+    if first.images:
+        table = [["encoders", "same class %", "top classes kept %", "divergence, nats", *cka]]
         for state in study.states:
-            found = state.pictures
-            assert found is not None
+            assert state.images is not None
             row = ["-"] * 3
-            if agreed := found.agreement:
-                interval = bootstrap_interval(list(agreed.same), unit="photo")
+            if agreed := state.images.agreement:
+                interval = bootstrap_interval(list(agreed.same))
                 share = f"{100 * agreed.share:.1f} ({_range(interval.low, interval.high)})"
                 row = [share, f"{100 * agreed.top:.1f}", f"{agreed.divergence:.3f}"]
-            lowest = min(found.cka.values(), key=lambda v: (math.isnan(v), v))
-            table.append([state.name, *row, _cell(found.last, False), _cell(lowest, False)])
-        text = ["In brackets the 95 % interval over photos."]
+            table.append([state.name, *row, *_cka_cells(state.images)])
+        text = ["In brackets the 95 % interval over images."]
         sections.append(Section("The image encoder", text, table))
-    if _has_texts(study):
+    if first.texts:
         head = ["encoders", "neighbours kept %", "similarity kept", "paraphrase nearest %"]
-        table = [[*head, "CKA, last layer", "CKA, lowest of a layer"]]
-        text = []
+        table, text = [[*head, *cka]], []
+        if first.texts.paraphrases is not None:
+            before = _cell(first.texts.paraphrases[0], True)
+            text = [f"Paraphrase nearest, of the original: {before} %."]
         for state in study.states:
             texts = state.texts
             assert texts is not None
             share = "-" if texts.paraphrases is None else _cell(texts.paraphrases[1], True)
             kept = [_cell(texts.neighbours, True), _cell(texts.similarity, False), share]
-            lowest = min(texts.cka.values(), key=lambda v: (math.isnan(v), v))
-            table.append([state.name, *kept, _cell(texts.last, False), _cell(lowest, False)])
-        if texts is not None and texts.paraphrases is not None:
-            text = [f"Paraphrase nearest, of the original: {_cell(texts.paraphrases[0], True)} %."]
+            table.append([state.name, *kept, *_cka_cells(texts)])
         sections.append(Section("The text encoder", text, table))
     return sections
 
@@ -151,48 +149,42 @@ def _layers(study: Study) -> Section:
     own = [state for state in study.states if state.alpha == 1]
     plotted: dict[str, dict[str, list[float]]] = {}
     table = [["layer", *(state.name for state in own)]]
-    for label, of in (
-        ("image encoder", lambda s: s.pictures),
-        ("text encoder", lambda s: s.texts),
+    for kind, kept in (
+        ("image", {state.name: state.images for state in own}),
+        ("text", {state.name: state.texts for state in own}),
     ):
-        if of(own[0]) is None:
+        found = {name: one.cka for name, one in kept.items() if one is not None}
+        if not found:
             continue
-        plotted[label] = {state.name: list(of(state).cka.values()) for state in own}
-        for number, layer in enumerate(of(own[0]).cka):
-            cells = [_cell(plotted[label][state.name][number], False) for state in own]
-            name = layer.removeprefix("model.")
-            table.append([f"{label.partition(' ')[0]} {number}: {name}", *cells])
+        plotted[f"{kind} encoder"] = {name: list(cka.values()) for name, cka in found.items()}
+        for number, layer in enumerate(found[own[0].name]):
+            cells = [_cell(cka[layer], False) for cka in found.values()]
+            table.append([f"{kind} {number}: {layer.removeprefix('model.')}", *cells])
     text = ["CKA with the original's layer, from the input to the output."]
     plot = ("layers.png", "CKA layer by layer", plot_layers(plotted))
     return Section("Layer by layer", text, table, [plot])
 
 
-def _has_texts(study: Study) -> bool:
-    return any(state.texts for state in study.states)
-
-
-def _words(study: Study, number: int) -> Section:
-    run = study.runs[number]
-    (state,) = [s for s in study.states if s.run is run and s.alpha == 1]
+def _words(state: State) -> Section:
     assert state.texts is not None
     changed = sorted(state.texts.changes, key=lambda change: change.kept)[:SHOWN_WORDS]
-    rows = [["word", "nearest before", "nearest after", "kept %"]]
-    rows += [
+    rows = [
         [c.word, ", ".join(c.before), ", ".join(c.after), f"{100 * c.kept:.0f}"]
         for c in changed
         if c.kept < 1
     ]
-    if len(rows) == 1:
-        return Section(f"Words of {run.name}", ["Every word kept its neighbours."])
-    return Section(f"Words of {run.name} that lost most neighbours", [], rows)
+    if not rows:
+        return Section(f"Words of {state.name}", ["Every word kept its neighbours."])
+    table = [["word", "nearest before", "nearest after", "kept %"], *rows]
+    return Section(f"Words of {state.name} that lost most neighbours", [], table)
 
 
-def _reading(study: Study) -> Section:
+def _reading() -> Section:
     text = [
         "Same class: the classifier that the weights came with, or the probe, is put on the "
         "fine-tuned encoder; counted is where its answer is that on the original. It is no "
-        "accuracy: the original may be wrong. What it knows of photos of another kind than those "
-        "shown is not measured. CKA: 1 where a layer differs by a rotation and a scale alone; so "
+        "accuracy: the original may be wrong. Images of another kind than those shown "
+        "are not measured. CKA: 1 where a layer differs by a rotation and a scale alone; so "
         "low agreement at high CKA says that the head no longer fits what is still there.",
         "Neighbours and similarity are of these words and sentences. Frozen encoders keep all, by "
         "construction. One run each says little about other seeds, learning rates and lengths of "
@@ -205,13 +197,13 @@ def _results(study: Study, command: str) -> dict[str, Any]:
     states = []
     for state in study.states:
         line: dict[str, Any] = {"run": state.run.name, "alpha": state.alpha}
-        if state.exam is not None:
-            interval = state.exam.interval
-            line["accuracy"] = state.exam.accuracy
+        if state.accuracy is not None:
+            interval = state.accuracy.interval
+            line["accuracy"] = state.accuracy.mean
             line["accuracy_interval"] = [interval.low, interval.high]
-        if (pictures := state.pictures) is not None:
-            line["image_encoder"] = {"cka": _finite(pictures.cka)}
-            if agreed := pictures.agreement:
+        if (images := state.images) is not None:
+            line["image_encoder"] = {"cka": _finite(images.cka)}
+            if agreed := images.agreement:
                 line["image_encoder"] |= {
                     "same_class": agreed.share,
                     "top_classes_kept": agreed.top,
@@ -252,9 +244,9 @@ def _number(value: float) -> float | None:
 
 
 def _accuracy(state: State) -> str:
-    assert state.exam is not None
-    interval = state.exam.interval
-    return f"{100 * state.exam.accuracy:.2f} ({_range(interval.low, interval.high)})"
+    assert state.accuracy is not None
+    interval = state.accuracy.interval
+    return f"{100 * state.accuracy.mean:.2f} ({_range(interval.low, interval.high)})"
 
 
 def _range(low: float, high: float) -> str:
@@ -265,3 +257,7 @@ def _cell(value: float | None, percent: bool) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{100 * value:.1f}" if percent else f"{value:.3f}"
+
+
+def _cka_cells(kept: Retention) -> list[str]:
+    return [_cell(kept.last, False), _cell(kept.lowest, False)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from vlm.studies.forgetting.accuracy import Exam, ExamSplit
-from vlm.studies.forgetting.pictures import PictureRetention
+from vlm.metrics import Interval
+from vlm.studies.forgetting.images import ImageRetention
 from vlm.studies.forgetting.run import FineTuned
 from vlm.studies.forgetting.texts import TextRetention
+
+AccuracySplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,17 @@ class Settings:
     Attributes:
         split: whose questions are asked; None for none.
         alphas: of the weights between before and after that are measured too.
-        photos: a folder; None for the test pictures of the data set.
-        most_photos: of them that are looked at.
+        photos: a folder; None for the test images of the data set.
+        most_photos: the most images to use.
         probe: a file, in the place of the original classifier.
         sentences: a file; None for those that vlm brings.
         neighbours: of a word.
-        batch_size: photos or sentences at a time.
+        batch_size: images or sentences at a time.
         data: further options of `vlm fit`, for every run's data.
         trust: also import parts from outside vlm, which runs their code.
     """
 
-    split: ExamSplit | None = "validation"
+    split: AccuracySplit | None = "validation"
     alphas: tuple[float, ...] = ()
     photos: Path | None = None
     most_photos: int = 1000
@@ -42,26 +44,29 @@ class Settings:
     trust: bool = False
 
 
-def state_name(run: FineTuned, alpha: float) -> str:
-    """Of a run's model, or of what lies between."""
-    return run.name if alpha == 1 else f"{run.name}, alpha {alpha:g}"
+class Accuracy(NamedTuple):
+    """Mean score of so many questions, in [0, 1], and its 95 % interval."""
+
+    questions: int
+    mean: float
+    interval: Interval
 
 
 class State(NamedTuple):
     """A run's model, or one with its encoders' weights between before and after.
 
     Attributes:
-        run: of it.
+        run: the run.
         alpha: 1 for the run's own weights, 0 for the original encoders.
-        exam: its answers; None if it was not asked.
-        pictures: what the image encoder kept; None if it had nothing to keep.
+        accuracy: by the data set's own metric; None if no questions were asked.
+        images: what the image encoder kept; None if it had nothing to keep.
         texts: what the text encoder kept; likewise.
     """
 
     run: FineTuned
     alpha: float
-    exam: Exam | None
-    pictures: PictureRetention | None
+    accuracy: Accuracy | None
+    images: ImageRetention | None
     texts: TextRetention | None
 
     @property
@@ -70,12 +75,17 @@ class State(NamedTuple):
         return state_name(self.run, self.alpha)
 
 
+def state_name(run: FineTuned, alpha: float) -> str:
+    """Of a run's model, or of what lies between."""
+    return run.name if alpha == 1 else f"{run.name}, alpha {alpha:g}"
+
+
 @dataclass
 class Study:
     """The measurements.
 
     Attributes:
-        settings: of them.
+        settings: what was asked for.
         runs: that were measured.
         states: of the runs, and of what lies between.
         about: what they were measured on, by part, in words.

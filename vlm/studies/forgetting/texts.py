@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor
 
 from vlm.core.features import masked_mean
 from vlm.datasets.errors import DataError
-from vlm.studies.forgetting.cka import LEAST, cka
-from vlm.studies.forgetting.layers import layer_grams, layer_modules
-from vlm.studies.forgetting.pictures import split
-from vlm.studies.forgetting.sentences import paraphrase_share, similarities, similarity_kept
-from vlm.studies.forgetting.words import Change, nearest, neighbour_changes
+from vlm.studies.forgetting.cka import LEAST
+from vlm.studies.forgetting.images import split
+from vlm.studies.forgetting.layers import Retention, layer_cka, layer_grams, layer_modules
+from vlm.studies.forgetting.similarity import (
+    Change,
+    nearest,
+    neighbour_changes,
+    paraphrase_share,
+    similarities,
+    similarity_kept,
+)
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import split_words
 
@@ -53,7 +58,7 @@ def read_sentences(path: Path | None) -> Sentences:
         DataError: no such file, too few sentences, one that stands twice, or lines of both kinds.
     """
     own = path is None
-    name = "the pairs of vlm/forgetting/paraphrases.tsv" if own else f"--sentences: {path}"
+    name = "the pairs of vlm/studies/forgetting/paraphrases.tsv" if own else f"--sentences: {path}"
     try:
         source = files("vlm.studies.forgetting") / "paraphrases.tsv" if path is None else path
         lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
@@ -81,11 +86,11 @@ def read_sentences(path: Path | None) -> Sentences:
     return Sentences(texts, about, pairs)
 
 
-class TextRetention(NamedTuple):
+@dataclass(frozen=True)
+class TextRetention(Retention):
     """What a text encoder kept.
 
     Attributes:
-        cka: of each layer, by the name of its module, from the input to the output.
         changes: of each word's neighbours.
         similarity: rank correlation of the similarities of all pairs of sentences, before and
             after, in [-1, 1].
@@ -93,15 +98,9 @@ class TextRetention(NamedTuple):
             None where the sentences are no pairs.
     """
 
-    cka: dict[str, float]
     changes: list[Change]
     similarity: float
     paraphrases: tuple[float, float] | None
-
-    @property
-    def last(self) -> float:
-        """CKA of the last layer."""
-        return list(self.cka.values())[-1]
 
     @property
     def neighbours(self) -> float:
@@ -109,14 +108,8 @@ class TextRetention(NamedTuple):
         return sum(change.kept for change in self.changes) / len(self.changes)
 
 
-class _View(NamedTuple):
-    grams: list[list[Tensor]]  # by layer, then by batch
-    sentences: Tensor  # (S, D)
-    words: Tensor  # (W, D)
-
-
 class TextMeasure:
-    """Compares text encoders with an original, which is looked at once.
+    """Compares text encoders with an original, which is run once.
 
     A word's vector is what the encoder makes of the word by itself, as `pooled`.
 
@@ -124,7 +117,7 @@ class TextMeasure:
         before: the original.
         sentences: that all read; their words are compared too, as far as it knows them.
         neighbours: of a word that are compared.
-        batch_size: texts that are read together; at least 8.
+        batch_size: texts in a batch; at least 8.
 
     Raises:
         DataError: too few words that the encoder knows.
@@ -141,11 +134,9 @@ class TextMeasure:
                 f"--neighbours: got {neighbours}, and the encoder knows {len(self.words)} words of "
                 f"{sentences.about}; expected more words, or fewer neighbours."
             )
-        with torch.inference_mode():
-            probe = _inputs(before, sentences.texts[:1])
-            self.layers = layer_modules(before.eval(), lambda: before(*probe))
-        self._before = self._look(before, "the original text encoder")
-        self._nearest = nearest(self._before.words, neighbours)
+        probe = _inputs(before, sentences.texts[:1])
+        self.layers = layer_modules(before.eval(), lambda: before(*probe))
+        self._before = self._run(before, "the original text encoder")
 
     def retention(self, encoder: TextEncoder, name: str) -> TextRetention:
         """Measure an encoder of the same architecture.
@@ -154,49 +145,40 @@ class TextMeasure:
             encoder: set to evaluation mode.
             name: for the progress bar.
         """
-        after = self._look(encoder, name)
-        found = [cka(a, b) for a, b in zip(self._before.grams, after.grams, strict=True)]
-        told = similarities(self._before.sentences), similarities(after.sentences)
-        shares = None
-        if self.sentences.pairs:
-            shares = paraphrase_share(told[0]), paraphrase_share(told[1])
-        now = nearest(after.words, self.neighbours)
+        (old, old_sentences, old_words) = self._before
+        (new, new_sentences, new_words) = self._run(encoder, name)
+        alike = similarities(old_sentences), similarities(new_sentences)
+        neighbours = [nearest(words, self.neighbours) for words in (old_words, new_words)]
         return TextRetention(
-            dict(zip(self.layers, found, strict=True)),
-            neighbour_changes(self.words, self._nearest, now),
-            similarity_kept(*told),
-            shares,
+            layer_cka(self.layers, old, new),
+            neighbour_changes(self.words, *neighbours),
+            similarity_kept(*alike),
+            (paraphrase_share(alike[0]), paraphrase_share(alike[1]))
+            if self.sentences.pairs
+            else None,
         )
 
-    def _look(self, encoder: TextEncoder, name: str) -> _View:
+    def _run(self, encoder: TextEncoder, name: str) -> tuple[list[list[Tensor]], Tensor, Tensor]:
+        """Grams by batch of sentences, and `pooled` of sentences (S, D) and of words (W, D)."""
         encoder.eval()
-        grams: list[list[Tensor]] = [[] for _ in self.layers]
-        sentences, words = [], []
-        with Progress(transient=True) as progress:
-            total = len(self.sentences.texts) + len(self.words)
-            task = progress.add_task(f"Sentences: {name}", total=total)
-            for texts in split(self.sentences.texts, self.batch_size):
-                found, pooled = self._read(encoder, texts)
-                for layer, one in zip(grams, found, strict=True):
-                    layer.append(one)
-                sentences.append(pooled)
-                progress.advance(task, len(texts))
-            for texts in split(self.words, self.batch_size):
-                with torch.inference_mode():
-                    words.append(encoder(*_inputs(encoder, texts)).pooled.float().cpu())
-                progress.advance(task, len(texts))
-        return _View(grams, torch.cat(sentences), torch.cat(words))
+        grams, sentences, words = [], [], []
+        batches = split(self.sentences.texts, self.batch_size)
+        for texts in track(batches, f"Sentences: {name}", transient=True):
+            ids, mask = _inputs(encoder, texts)
+            run, rows = partial(encoder, ids, mask), partial(_mean_word, mask=mask)
+            found, features = layer_grams(encoder, self.layers, run, rows)
+            grams.append(found)
+            sentences.append(features.pooled.float().cpu())
+        batches = split(self.words, self.batch_size)
+        for texts in track(batches, f"Words: {name}", transient=True):
+            with torch.inference_mode():
+                words.append(encoder(*_inputs(encoder, texts)).pooled.float().cpu())
+        return grams, torch.cat(sentences), torch.cat(words)
 
-    def _read(self, encoder: TextEncoder, texts: Iterable[str]) -> tuple[list[Tensor], Tensor]:
-        ids, mask = _inputs(encoder, list(texts))
 
-        def mean_word(output: Tensor) -> Tensor:
-            # Some models read their padding up to a fixed length.
-            real = output[:, : mask.shape[1]]
-            return masked_mean(real, mask) if output.ndim == 3 else output
-
-        grams, features = layer_grams(encoder, self.layers, lambda: encoder(ids, mask), mean_word)
-        return grams, features.pooled.float().cpu()
+def _mean_word(output: Tensor, mask: Tensor) -> Tensor:
+    # Some models read their padding up to a fixed length.
+    return masked_mean(output[:, : mask.shape[1]], mask) if output.ndim == 3 else output
 
 
 def _inputs(encoder: TextEncoder, texts: list[str]) -> tuple[Tensor, Tensor]:

@@ -1,21 +1,22 @@
-"""The pictures of the report, as PNG."""
+"""The plots of the reports, as PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vlm.evaluation.significance import Estimate
 
 
 def plot_accuracy(
-    fusions: Mapping[str, Estimate], controls: Mapping[str, Estimate], floors: Mapping[str, float]
+    fusions: Mapping[str, Estimate],
+    controls: Mapping[str, Estimate],
+    baselines: Mapping[str, float],
 ) -> bytes:
-    """Accuracy with its interval, a dot a line, the best on top; floors as vertical lines."""
+    """Accuracy with its interval, a dot a line, the best on top; baselines as vertical lines."""
     lines = [*fusions.items(), *controls.items()][::-1]
     figure, [axis] = new_figure(8, 1.6 + 0.3 * len(lines))
     for row, (name, found) in enumerate(lines):
@@ -24,12 +25,12 @@ def plot_accuracy(
         error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
         color = "tab:gray" if name in controls else "tab:blue"
         axis.errorbar(mean, row, xerr=error, fmt="o", color=color, capsize=3)
-    for style, (name, value) in zip(("-", "--", ":"), floors.items(), strict=False):
+    for style, (name, value) in zip(("-", "--", ":"), baselines.items(), strict=False):
         axis.axvline(100 * value, color="tab:red", linestyle=style, linewidth=1, label=name)
     axis.set_yticks(range(len(lines)), [name for name, _ in lines])
     axis.set(xlabel="test accuracy %, 95 % interval", ylim=(-0.7, len(lines) - 0.3))
-    if floors:
-        figure.legend(loc="outside lower center", fontsize=8, ncols=len(floors))
+    if baselines:
+        figure.legend(loc="outside lower center", fontsize=8, ncols=len(baselines))
     return to_png(figure)
 
 
@@ -64,11 +65,51 @@ def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str,
     return to_png(figure)
 
 
+def plot_tradeoff(
+    panels: Mapping[str, Sequence[tuple[str, float, float, float]]], accuracy: str
+) -> bytes:
+    """VQA accuracy against what was kept: a run is a dot, what lies between a dotted line.
+
+    Args:
+        panels: by label of the horizontal axis: (run, alpha, kept, accuracy) of each state, a
+            run's states one after the other.
+        accuracy: label of the vertical axis.
+    """
+    figure, axes = new_figure(5.2 * len(panels), 4.4, len(panels))
+    for axis, (label, points) in zip(axes, panels.items(), strict=True):
+        for number, run in enumerate(dict.fromkeys(point[0] for point in points)):
+            own = [point for point in points if point[0] == run]
+            color = f"C{number % 10}"
+            kept, scored = [p[2] for p in own], [p[3] for p in own]
+            axis.plot(kept, scored, ":", color=color, linewidth=1)
+            axis.plot(kept[1:], scored[1:], "o", color=color, markersize=3)
+            axis.plot(kept[0], scored[0], "o", color=color, markersize=8, label=run)
+            for _, alpha, x, y in own[1:]:
+                axis.annotate(f"{alpha:g}", (x, y), (3, 3), textcoords="offset points", fontsize=7)
+        axis.set(xlabel=label, ylabel=accuracy)
+    axes[0].legend(fontsize=8)
+    return to_png(figure)
+
+
+def plot_layers(parts: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
+    """CKA of each layer, from the input to the output.
+
+    Args:
+        parts: by encoder, then by run.
+    """
+    figure, axes = new_figure(5.6 * len(parts), 3.8, len(parts))
+    for axis, (label, runs) in zip(axes, parts.items(), strict=True):
+        for name, values in runs.items():
+            axis.plot(range(len(values)), values, "o-", markersize=3, linewidth=1, label=name)
+        axis.set(xlabel=f"layer of the {label}", ylabel="CKA with the original")
+        axis.legend(fontsize=8)
+    return to_png(figure)
+
+
 def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches, and its plots side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, plots, number + 1) for number in range(plots)]
+    axes = figure.subplots(1, plots, squeeze=False)[0].tolist()
     for axis in axes:
         axis.grid(alpha=0.3, which="both")
     return figure, axes

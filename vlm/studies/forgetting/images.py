@@ -1,0 +1,146 @@
+"""What fine-tuning did to an image encoder, seen on images that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from vlm.data.datamodule import VQADataModule
+from vlm.data.images.store import open_image
+from vlm.datasets.base import ImageSource
+from vlm.datasets.errors import DataError
+from vlm.image.base import PictureEncoder
+from vlm.image.transform import ImageTransform
+from vlm.studies.forgetting.cka import LEAST
+from vlm.studies.forgetting.heads import Agreement, Head, agreement
+from vlm.studies.forgetting.layers import Retention, layer_cka, layer_grams, layer_modules
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images, opened when they are looked at.
+
+    Attributes:
+        names: of the images.
+        about: where they are from, in words.
+        source: from a name to a path or a file's content; None if the names are paths.
+    """
+
+    names: list[str]
+    about: str
+    source: ImageSource | None = None
+
+    def load(self, names: Sequence[str], transform: ImageTransform) -> Tensor:
+        """A batch of some of them.
+
+        Raises:
+            ImageError: an image that cannot be read.
+        """
+        return transform.stack([transform(open_image(name, self.source)) for name in names])
+
+
+def split(items: Sequence[str], size: int) -> list[list[str]]:
+    """Parts of nearly equal size, none larger than `size`."""
+    return [
+        part.tolist() for part in np.array_split(np.array(items, object), -(-len(items) // size))
+    ]
+
+
+def folder_images(folder: Path, most: int) -> Images:
+    """The images in a folder and the folders in it; if there are more than `most`, so many at
+    equal distances in the order of their names.
+
+    Raises:
+        DataError: no folder, or too few images in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"--photos: {folder} is no folder; expected one with images in it.")
+    found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    return _some(found, most, f"of the folder {folder.name}", None)
+
+
+def test_images(data: VQADataModule, most: int) -> Images:
+    """The images of a data set's test split, chosen likewise.
+
+    Raises:
+        DataError: no test split, no images in it, or too few.
+    """
+    name = type(data.dataset).__name__
+    if not data.has("test") or data.images.regions is not None:
+        raise DataError(f"{name} has no test images here; name a folder with --photos.")
+    images = sorted(data.table("test")["image"].unique().to_pylist())
+    return _some(images, most, f"of the test split of {name}", data.open_images.source)
+
+
+def _some(names: list[str], most: int, about: str, source: ImageSource | None) -> Images:
+    if len(names) < 2 * LEAST:
+        raise DataError(f"--photos: got {len(names)} images {about}; expected {2 * LEAST} or more.")
+    if len(names) > most:
+        chosen = np.linspace(0, len(names) - 1, most).round().astype(int)
+        about = f"{about}, of {len(names):,} at equal distances"
+        names = [names[i] for i in chosen]
+    return Images(names, about, source)
+
+
+@dataclass(frozen=True)
+class ImageRetention(Retention):
+    """What an image encoder kept.
+
+    Attributes:
+        agreement: of the head; None without one.
+    """
+
+    agreement: Agreement | None
+
+
+class ImageMeasure:
+    """Compares image encoders with an original, which is run once.
+
+    Args:
+        before: the original.
+        images: that all are shown.
+        head: of the original, or a probe of it; None to go without.
+        batch_size: images in a batch; at least 8.
+    """
+
+    def __init__(
+        self, before: PictureEncoder, images: Images, head: Head | None, batch_size: int
+    ) -> None:
+        self.images, self.head, self.batch_size = images, head, batch_size
+        blank = before.transform.blank(1).to(before.mean.device)
+        self.layers = layer_modules(before.eval(), partial(before, blank))
+        self._before = self._run(before, "the original image encoder")
+
+    def retention(self, encoder: PictureEncoder, name: str) -> ImageRetention:
+        """Measure an encoder of the same architecture.
+
+        Args:
+            encoder: set to evaluation mode.
+            name: for the progress bar.
+        """
+        (old, old_logits), (new, new_logits) = self._before, self._run(encoder, name)
+        agreed = agreement(torch.cat(old_logits), torch.cat(new_logits)) if self.head else None
+        return ImageRetention(layer_cka(self.layers, old, new), agreed)
+
+    def _run(self, encoder: PictureEncoder, name: str) -> tuple[list[list[Tensor]], list[Tensor]]:
+        """Grams by batch, and logits of the head."""
+        encoder.eval()
+        grams, logits = [], []
+        batches = split(self.images.names, self.batch_size)
+        for names in track(batches, f"Images: {name}", transient=True):
+            images = self.images.load(names, encoder.transform).to(encoder.mean.device)
+            # Every cell and channel is a feature of the image, as in the paper.
+            grams.append(layer_grams(encoder, self.layers, partial(encoder, images))[0])
+            if self.head is not None:
+                with torch.inference_mode():
+                    logits.append(self.head.logits(encoder, images).float().cpu())
+        return grams, logits
