@@ -169,14 +169,16 @@ class Builder:
             raise PlanError(f"width: {error}{refused}; the budget needs another one.") from error
         return sized(solved), widths(solved)
 
-    def _count(self, fusion: dict[str, Any]) -> int:
+    def _count(self, spec: dict[str, Any]) -> int:
+        def count() -> int:
+            fusion = self._fusion(spec)
+            return trainable(fusion) + trainable(self._head(fusion))
+
         try:
             with torch.device("meta"):  # no memory is taken and nothing is drawn
-                made = self._fusion(fusion)
-                return trainable(made) + trainable(self._head(made))
+                return count()
         except RuntimeError:  # a constructor that computes
-            made = self._fusion(fusion)
-            return trainable(made) + trainable(self._head(made))
+            return count()
 
     def _complete(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The specification with its class's full path and all defaults."""
@@ -218,16 +220,17 @@ def trainable(module: nn.Module) -> int:
 
 def _get(content: Any, name: str) -> int:
     """The whole number at a dotted name."""
-    for done, key in enumerate(keys := name.split(".")):
-        known = [str(i) for i in range(len(content))] if isinstance(content, list) else content
-        if not isinstance(content, (dict, list)) or key not in known:
-            where = ".".join(keys[: done + 1])
-            names = ", ".join(known) if isinstance(content, (dict, list)) else "no further names"
+    keys = name.split(".")
+    for depth, key in enumerate(keys, start=1):
+        if isinstance(content, list):
+            content = {str(index): value for index, value in enumerate(content)}
+        known = content if isinstance(content, dict) else {}
+        if key not in known:
             raise PlanError(
-                f"width: there is no init_arg {where}; expected one of {names}."
-                + did_you_mean(nearest(key, known if isinstance(content, (dict, list)) else ()))
+                f"width: there is no init_arg {'.'.join(keys[:depth])}; expected one of "
+                f"{', '.join(known) or 'no further names'}." + did_you_mean(nearest(key, known))
             )
-        content = content[int(key)] if isinstance(content, list) else content[key]
+        content = known[key]
     if not isinstance(content, int) or isinstance(content, bool):
         raise PlanError(
             f"width: {name} is {content!r}; expected an argument that is a whole number."
@@ -236,8 +239,8 @@ def _get(content: Any, name: str) -> int:
 
 
 def _set(content: Any, name: str, value: int) -> None:
-    *way, last = name.split(".")
-    for key in way:
+    *above, last = name.split(".")
+    for key in above:
         content = content[int(key)] if isinstance(content, list) else content[key]
     content[int(last) if isinstance(content, list) else last] = value
 
@@ -245,12 +248,8 @@ def _set(content: Any, name: str, value: int) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the trainer's remarks on devices and seeds."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    before = [logger.level for logger in loggers]
+    logging.disable(logging.INFO)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)
