@@ -100,7 +100,7 @@ def _checked(path: Path, content: Any) -> Plan:
     _known_keys("", content, Plan.__dataclass_fields__.keys() - {"path"})
     for key in ("base", "fusions"):
         if not content.get(key):
-            raise PlanError(f"{key}: missing or empty; expected {_WANTED[key]}.")
+            raise PlanError(f"{key}: missing or empty; expected {_EXPECTED[key]}.")
     base = content["base"]
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise _wrong("base", base)
@@ -118,7 +118,7 @@ def _checked(path: Path, content: Any) -> Plan:
     for control in controls:
         if control not in CONTROLS:
             raise PlanError(
-                f"controls: got {control!r}; expected {_WANTED['controls']}."
+                f"controls: got {control!r}; expected {_EXPECTED['controls']}."
                 + did_you_mean(nearest(control, CONTROLS))
             )
     return Plan(
@@ -132,7 +132,7 @@ def _checked(path: Path, content: Any) -> Plan:
     )
 
 
-_WANTED = {
+_EXPECTED = {
     "base": "the path of a configuration of `vlm fit`, relative to the plan",
     "fusions": "at least one `name: {class_path: ..., init_args: ...}`",
     "budget": "a whole number of parameters such as 100000, or null for each one's defaults",
@@ -144,7 +144,7 @@ _WANTED = {
 
 
 def _wrong(key: str, found: Any) -> PlanError:
-    return PlanError(f"{key}: got {found!r}; expected {_WANTED[key.rpartition('.')[2]]}.")
+    return PlanError(f"{key}: got {found!r}; expected {_EXPECTED[key.rpartition('.')[2]]}.")
 
 
 def _fusions(content: Any, sized: bool) -> dict[str, Entry]:
@@ -177,7 +177,7 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
     if not _sequence(width) or not all(isinstance(one, str) for one in width):
         raise _wrong(f"{key}.width", width)
     if sized and not width:
-        raise PlanError(f"{key}.width: missing; the budget needs {_WANTED['width']}.")
+        raise PlanError(f"{key}.width: missing; the budget needs {_EXPECTED['width']}.")
     return Entry({"class_path": class_path, "init_args": init_args}, tuple(width))
 
 

@@ -1,4 +1,4 @@
-"""The report: who is how good, how surely, at what cost, beside what can be had without looking."""
+"""The report: accuracy, significance and cost of each fusion, beside controls and baselines."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ from vlm.studies.report.plots import plot_accuracy, plot_costs
 from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
-FLOORS = {
+BASELINES = {
     "majority": "majority (most frequent answer)",
     "question_only": "question only (most frequent answer to it)",
     "ceiling": "ceiling (best answer of the vocabulary)",
 }
 """Columns of a run's test.json that need no training."""
 CONTROLS = {
-    "question_only": "question only (trained, grey pictures)",
+    "question_only": "question only (trained, grey images)",
     "image_only": "image only (trained, one question for all)",
-    "image_shuffled": "image shuffled (trained, wrong pictures)",
+    "image_shuffled": "image shuffled (trained, wrong images)",
 }
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write the report of a comparison; returns the HTML file's path."""
-    estimates = {o.name: comparison.accuracy(o) for o in comparison.outcomes.values()}
     sections = [
         _question(comparison),
-        _accuracy(comparison, estimates),
+        _accuracy(comparison),
         _significance(comparison),
-        _cost(comparison, estimates),
+        _cost(comparison),
     ]
     if comparison.failures:
         sections.append(_failures(comparison))
     sections += [_reading(comparison), _settings(comparison)]
     title = f"Comparison {comparison.plan.path.stem}"
-    return write_sections(folder, title, sections, _results(comparison, estimates))
+    return write_sections(folder, title, sections, _results(comparison))
 
 
 def _question(comparison: Comparison) -> Section:
@@ -72,7 +71,7 @@ def _question(comparison: Comparison) -> Section:
             f"{config['trainer']['max_epochs']} epochs; "
             f"{_optimizer(config['model']['optimizer'])}. Only the fusion and the seed differ.",
             f"{len(comparison.questions.ids):,} test questions about "
-            f"{len(set(comparison.questions.images)):,} pictures. vlm {__version__}, torch "
+            f"{len(set(comparison.questions.images)):,} images. vlm {__version__}, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d')}. Command: vlm compare {plan.path}",
         ],
     )
@@ -85,34 +84,32 @@ def _optimizer(config: Any) -> str:
     return f"{config['class_path'].rpartition('.')[2]} at a learning rate of {rate}"
 
 
-def _accuracy(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> Section:
+def _accuracy(comparison: Comparison) -> Section:
     kinds = list(comparison.questions.rows())
     table = [["fusion", *(f"{kind} %" for kind in kinds), "seeds"]]
-    for number, outcome in enumerate(comparison.ranked(), start=1):
-        cells = [_with_interval(estimates[outcome.name][kind]) for kind in kinds]
-        table.append([f"{number} {outcome.name}", *cells, _seeds(comparison, outcome)])
-    for outcome in comparison.controls():
-        cells = [_with_interval(estimates[outcome.name][kind]) for kind in kinds]
-        table.append([CONTROLS[outcome.name], *cells, _seeds(comparison, outcome)])
-    floors = _floors(comparison)
+    labels = {o.name: f"{number} {o.name}" for number, o in enumerate(comparison.ranked, start=1)}
+    for name, label in (labels | {o.name: CONTROLS[o.name] for o in comparison.controls}).items():
+        cells = map(_with_interval, comparison.accuracies[name].values())
+        table.append([label, *cells, _seeds(comparison, comparison.outcomes[name])])
+    baselines = _baselines(comparison)
     table += [
-        [text, *(f"{100 * floors[name][kind]:.2f}" for kind in kinds), ""]
-        for name, text in FLOORS.items()
-        if name in floors
+        [text, *(f"{100 * baselines[name][kind]:.2f}" for kind in kinds), ""]
+        for name, text in BASELINES.items()
+        if name in baselines
     ]
-    controls = {CONTROLS[o.name]: estimates[o.name]["overall"] for o in comparison.controls()}
+    controls = comparison.overall(comparison.controls)
     plot = plot_accuracy(
-        {o.name: estimates[o.name]["overall"] for o in comparison.ranked()},
-        controls,
-        {FLOORS[name]: value["overall"] for name, value in floors.items()},
+        comparison.overall(comparison.ranked),
+        {CONTROLS[name]: found for name, found in controls.items()},
+        {BASELINES[name]: value["overall"] for name, value in baselines.items()},
     )
-    over = "seeds and pictures" if len(comparison.plan.seeds) > 1 else "pictures, for this one seed"
+    over = "seeds and images" if len(comparison.plan.seeds) > 1 else "images, for this one seed"
     return Section(
         "Accuracy on test",
         [
             f"Mean over seeds, in brackets the 95 % interval over {over}. Below the fusions stand "
             f"the controls, trained with the base's own fusion on data with one side taken away, "
-            f"and the floors and the ceiling, which need no training.",
+            f"and the baselines and the ceiling, which need no training.",
             describe_vocabularies(comparison.vocabularies()),
         ],
         table,
@@ -121,7 +118,7 @@ def _accuracy(comparison: Comparison, estimates: dict[str, dict[str, Estimate]])
 
 
 def _significance(comparison: Comparison) -> Section:
-    best, differences = comparison.differences()
+    best, differences = comparison.differences
     table = [["fusion", "difference in points", "p", "p (Holm)", "against the best"]]
     for row in differences:
         found = row.estimate
@@ -132,7 +129,7 @@ def _significance(comparison: Comparison) -> Section:
         f"Against the best, {best}",
         [
             "Paired: each difference is between runs of the same seed on the same questions. In "
-            "brackets the 95 % interval; p by Student's t over seeds and pictures, then corrected "
+            "brackets the 95 % interval; p by Student's t over seeds and images, then corrected "
             "by Holm for the length of the list. The best was chosen by these very scores, which "
             "favours it: near ties are not to be read as an order."
         ],
@@ -140,7 +137,7 @@ def _significance(comparison: Comparison) -> Section:
     )
 
 
-def _cost(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> Section:
+def _cost(comparison: Comparison) -> Section:
     table = [
         [
             "fusion",
@@ -159,7 +156,7 @@ def _cost(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> 
         "fusion's MFLOPs per question": {},
         "ms per training step": {},
     }
-    for number, outcome in enumerate(comparison.ranked(), start=1):
+    for number, outcome in enumerate(comparison.ranked, start=1):
         variant, cost = comparison.variants[outcome.name], comparison.costs.get(outcome.name)
         row = [f"{number} {outcome.name}"]
         row += [f"{variant.joint_parameters:,}", f"{variant.parameters:,}"]
@@ -176,7 +173,7 @@ def _cost(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> 
         for label, value in zip(plots, values, strict=False):
             if value > 0:  # an axis of powers of ten
                 plots[label][outcome.name] = value
-    overall = {o.name: estimates[o.name]["overall"] for o in comparison.ranked()}
+    overall = comparison.overall(comparison.ranked)
     shown = {label: values for label, values in plots.items() if values}
     return Section(
         "Cost",
@@ -192,7 +189,7 @@ def _cost_text(costs: Sequence[Cost]) -> str:
         return text
     return (
         f"{text} The rest was measured on one training batch of {costs[0].questions} questions "
-        f"about {costs[0].pictures} pictures on {costs[0].device}, before the training. FLOPs: "
+        f"about {costs[0].pictures} images on {costs[0].device}, before the training. FLOPs: "
         f"forward and backward, a multiply-add counts two; matrix products, convolutions and "
         f"attention count, elementwise operations and FFTs do not. Milliseconds of a training "
         f"step: median of {ROUNDS} rounds of {STEPS} steps, the models taking turns, and the "
@@ -203,17 +200,15 @@ def _cost_text(costs: Sequence[Cost]) -> str:
 
 def _failures(comparison: Comparison) -> Section:
     table = [["run", "log", "its last line"]]
-    table += [
-        [f"{f.run.name}, seed {f.run.seed}", str(f.log), f.reason] for f in comparison.failures
-    ]
+    table += [[f.run.title, str(f.log), f.reason] for f in comparison.failures]
     return Section("Failed runs", ["They are missing above."], table)
 
 
 def _reading(comparison: Comparison) -> Section:
     text = [
-        "Question only: a model that never saw a picture. What it reaches can be guessed from "
+        "Question only: a model that never saw an image. What it reaches can be guessed from "
         "how questions and answers hang together; a fusion is worth what it adds to this. Image "
-        "only: a model that was never asked. Image shuffled: pictures of the same kind, but the "
+        "only: a model that was never asked. Image shuffled: images of the same kind, but the "
         "wrong ones; much more than question only would mean that answers leak through them.",
         "One learning rate and one number of epochs for all is fair and not kind: a fusion that "
         "needs others may do better with them. What is shown holds for this data set and size.",
@@ -242,20 +237,20 @@ def _settings(comparison: Comparison) -> Section:
     return Section("Settings", text, code=yaml.safe_dump(fusions, sort_keys=False))
 
 
-def _floors(comparison: Comparison) -> dict[str, dict[str, float]]:
+def _baselines(comparison: Comparison) -> dict[str, dict[str, float]]:
     """By column, then by type; means over seeds, each of which has a training part of its own."""
     # Of fusions alone: the controls' questions are others, and so are the answers to them.
-    tests = {seed: rows for outcome in comparison.ranked() for seed, rows in outcome.tests.items()}
+    tests = {seed: rows for outcome in comparison.ranked for seed, rows in outcome.tests.items()}
     each = [{row["type"]: row for row in rows} for rows in tests.values()]
     return {
         name: {kind: statistics.fmean(rows[kind][name] for rows in each) for kind in each[0]}
-        for name in FLOORS
+        for name in BASELINES
         if name in each[0]["overall"]
     }
 
 
-def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) -> dict[str, Any]:
-    best, differences = comparison.differences()
+def _results(comparison: Comparison) -> dict[str, Any]:
+    best, differences = comparison.differences
     lines = {}
     for name, outcome in comparison.outcomes.items():
         variant, cost = comparison.variants[name], comparison.costs.get(name)
@@ -265,7 +260,9 @@ def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) 
             "solved": variant.widths,
             "joint_parameters": variant.joint_parameters,
             "parameters": variant.parameters,
-            "accuracy": {kind: found._asdict() for kind, found in estimates[name].items()},
+            "accuracy": {
+                kind: found._asdict() for kind, found in comparison.accuracies[name].items()
+            },
             "by_seed": {seed: float(np.mean(row)) for seed, row in outcome.scores.items()},
             "vocabularies": outcome.vocabularies,
             "seconds": outcome.seconds,
@@ -274,13 +271,13 @@ def _results(comparison: Comparison, estimates: dict[str, dict[str, Estimate]]) 
         }
     return {
         "plan": str(comparison.plan.path),
-        "floors": _floors(comparison),
+        "floors": _baselines(comparison),
         "lines": lines,
         "best": best,
         "against_best": {
             row.name: row.estimate._asdict() | {"p_holm": row.p_holm} for row in differences
         },
-        "failed": {f"{f.run.name}, seed {f.run.seed}": str(f.log) for f in comparison.failures},
+        "failed": {f.run.title: str(f.log) for f in comparison.failures},
     }
 
 
@@ -289,8 +286,8 @@ def _with_interval(found: Estimate) -> str:
 
 
 def _seeds(comparison: Comparison, outcome: Outcome) -> str:
-    done, wanted = len(outcome.scores), len(comparison.plan.seeds)
-    return str(done) if done == wanted else f"{done} of {wanted}"
+    done, planned = len(outcome.scores), len(comparison.plan.seeds)
+    return str(done) if done == planned else f"{done} of {planned}"
 
 
 def _p(value: float) -> str:

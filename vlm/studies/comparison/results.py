@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ class Questions:
 
     Attributes:
         ids: of the questions.
-        images: the picture of each.
+        images: the image of each.
         types: the answer type of each, or None.
     """
 
     ids: list[str]
-    images: list[str]
+    images: np.ndarray
     types: list[str | None]
 
     def rows(self) -> dict[str, np.ndarray]:
@@ -38,10 +39,6 @@ class Questions:
         if None not in self.types:
             chosen |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
         return chosen
-
-    def images_of(self, chosen: np.ndarray) -> list[str]:
-        """The pictures of some of the questions."""
-        return [image for image, one in zip(self.images, chosen, strict=True) if one]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Outcome:
         scores: by seed, (Q,) in [0, 1].
         seconds: of training, by seed.
         folders: of the results, by seed.
-        tests: the `results` of test.json, by seed, for the floors and the ceiling.
+        tests: the `results` of test.json, by seed, for the baselines and the ceiling.
         vocabularies: what the checkpoints keep of the answer vocabulary, by seed
             (`vlm.datasets.vocabulary.describe_vocabulary`); None without one.
     """
@@ -91,21 +88,32 @@ class Comparison:
     costs: dict[str, Cost]
     failures: list[Failure]
 
+    @cached_property
     def ranked(self) -> list[Outcome]:
         """The fusions' outcomes, best first."""
         fusions = [o for name, o in self.outcomes.items() if self.variants[name].control is None]
         return sorted(fusions, key=lambda outcome: -float(outcome.table.mean()))
 
+    @cached_property
     def controls(self) -> list[Outcome]:
         """The controls' outcomes, in the order of the plan."""
         return [o for name, o in self.outcomes.items() if self.variants[name].control]
 
-    def accuracy(self, outcome: Outcome) -> dict[str, Estimate]:
-        """Overall and by answer type."""
+    @cached_property
+    def accuracies(self) -> dict[str, dict[str, Estimate]]:
+        """Of each outcome by name, overall and by answer type."""
+        rows = self.questions.rows()
         return {
-            name: accuracy(outcome.table[:, chosen], self.questions.images_of(chosen))
-            for name, chosen in self.questions.rows().items()
+            name: {
+                kind: accuracy(outcome.table[:, chosen], self.questions.images[chosen].tolist())
+                for kind, chosen in rows.items()
+            }
+            for name, outcome in self.outcomes.items()
         }
+
+    def overall(self, outcomes: Sequence[Outcome]) -> dict[str, Estimate]:
+        """Accuracy on all questions, by name."""
+        return {outcome.name: self.accuracies[outcome.name]["overall"] for outcome in outcomes}
 
     def vocabularies(self) -> dict[str, dict[str, Any] | None]:
         """What each run's checkpoint keeps of its answer vocabulary: by seed where all runs of a
@@ -120,10 +128,11 @@ class Comparison:
             return {f"seed {seed}": about for seed, about in by_seed.items()}
         return {f"{name} (seed {seed})": about for (name, seed), about in found.items()}
 
+    @cached_property
     def differences(self) -> tuple[str, list[Difference]]:
         """The best fusion, and the others against it, best first."""
-        scores = {outcome.name: outcome.scores for outcome in self.ranked()}
-        return against_best(scores, self.questions.images)
+        scores = {outcome.name: outcome.scores for outcome in self.ranked}
+        return against_best(scores, self.questions.images.tolist())
 
 
 def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]:
@@ -139,7 +148,8 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
             continue
         with (run.results / "test_predictions.jsonl").open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        found = Questions(*([row[key] for row in rows] for key in ("id", "image", "answer_type")))
+        ids, images, types = ([row[key] for row in rows] for key in ("id", "image", "answer_type"))
+        found = Questions(ids, np.array(images, dtype=object), types)
         questions = questions or found
         if found.ids != questions.ids:
             raise ValueError(

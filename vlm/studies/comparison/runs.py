@@ -46,6 +46,11 @@ class Run:
     folder: Path
 
     @property
+    def title(self) -> str:
+        """In tables and messages."""
+        return f"{self.name}, seed {self.seed}"
+
+    @property
     def finished(self) -> bool:
         """Whether it was trained and tested to the end."""
         return (self.folder / FINISHED).is_file()
@@ -80,8 +85,8 @@ class Failure:
     @property
     def reason(self) -> str:
         """The log's last line."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "its log is empty").strip()
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+        return lines[-1].strip() or "its log is empty"
 
 
 def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
@@ -170,8 +175,7 @@ def train(
             while waiting or active:
                 while waiting and free:
                     run, share = waiting.pop(0), free.pop(0)
-                    name = f"{run.name}, seed {run.seed}"
-                    task = progress.add_task(name, total=None, state="starting")
+                    task = progress.add_task(run.title, total=None, state="starting")
                     active.append(_Active(run, share, begin(run, share), task))
                 time.sleep(0.2)
                 for job in list(active):
@@ -206,12 +210,11 @@ class _Active:
 
 
 def _ended(run: Run, seconds: float, console: Console) -> list[Failure]:
-    name = f"{run.name}, seed {run.seed}"
     if run.finished:
-        console.print(f"{name}: finished in {seconds:.0f} s", highlight=False)
+        console.print(f"{run.title}: finished in {seconds:.0f} s", highlight=False)
         return []
     failure = Failure(run, run.folder / LOG)
-    text = f"{name}: FAILED. {failure.log}: {failure.reason}"
+    text = f"{run.title}: FAILED. {failure.log}: {failure.reason}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return [failure]
 
