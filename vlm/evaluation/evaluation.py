@@ -80,36 +80,28 @@ class Evaluation:
         Raises:
             RuntimeError: a question of the table went without an answer.
         """
-        # One transfer from the device for all of them.
-        sums = (
-            torch.stack([loss for loss, _ in self._losses.values()]).tolist()
-            if self._losses
-            else []
-        )
-        counts = [n for _, n in self._losses.values()]
-        mine = (
-            self.predictions,
-            dict(zip(self._losses, zip(sums, counts, strict=True), strict=True)),
-        )
+        counts = [questions for _, questions in self._losses.values()]
+        sums: list[float] = []
+        if self._losses:  # one transfer from the device for all of them
+            sums = torch.stack([loss for loss, _ in self._losses.values()]).tolist()
+        losses = dict(zip(self._losses, zip(sums, counts, strict=True), strict=True))
+        mine = (self.predictions, losses)
         gathered = [mine]
         if dist.is_available() and dist.is_initialized():
             gathered = [mine] * dist.get_world_size()
             dist.all_gather_object(gathered, mine)
         merged = {q: p for predictions, _ in gathered for q, p in predictions.items()}
         losses = {q: loss for _, losses in gathered for q, loss in losses.items()}
-        ids = self.table["id"].to_pylist()
-        lost = [question for question in ids if question not in merged]
-        if lost and not partial:
-            raise RuntimeError(
-                f"{len(lost)} of {len(ids)} questions were never answered, first {lost[0]!r}."
-            )
-        answered = self.table
-        if lost:
+        ids, answered = self.table["id"].to_pylist(), self.table
+        if lost := [question for question in ids if question not in merged]:
+            if not partial:
+                raise RuntimeError(
+                    f"{len(lost)} of {len(ids)} questions were never answered, first {lost[0]!r}."
+                )
             answered = answered.filter(pa.array([question in merged for question in ids]))
         if losses:
-            self.loss = math.fsum(loss for loss, _ in losses.values()) / sum(
-                n for _, n in losses.values()
-            )
+            sums, counts = map(list, zip(*losses.values(), strict=True))
+            self.loss = math.fsum(sums) / sum(counts)
         writes_text = answering(self.head).writes_text
         self.results = Results(answered, merged, self.dataset, writes_text, self.head.takes_choices)
         return self.results

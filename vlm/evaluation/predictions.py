@@ -87,16 +87,16 @@ def read_predictions(
     records = chain([first], records)
     sampled = "doc_id" in first.values and any(name in first.values for name in RESPONSES)
     rows, matched = (_samples if sampled else _columns)(first, records, table)
-    by_id = _matched(path, rows, table["id"].to_pylist(), split)
-    missing = [key for key in table["id"].to_pylist() if key not in by_id]
-    if missing and not partial:
-        raise DataError(
-            f"{path}: {len(missing):,} of the {len(table):,} {split} questions have no answer "
-            f"(first ids {_listed(missing)}). Add them, or score the {len(by_id):,} that have one "
-            f"with `--partial` (in Python `partial=True`)."
-        )
-    if missing:
-        table = table.filter(pa.array([key in by_id for key in table["id"].to_pylist()]))
+    ids = table["id"].to_pylist()
+    by_id = _matched(path, rows, ids, split)
+    if missing := [key for key in ids if key not in by_id]:
+        if not partial:
+            raise DataError(
+                f"{path}: {len(missing):,} of the {len(table):,} {split} questions have no answer "
+                f"(first ids {_listed(missing)}). Add them, or score the {len(by_id):,} that have "
+                f"one with `--partial` (in Python `partial=True`)."
+            )
+        table = table.filter(pa.array([key in by_id for key in ids]))
     return Predictions(by_id, table, matched, "choices" in first.values)
 
 

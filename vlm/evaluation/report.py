@@ -182,7 +182,6 @@ class Report:
 
 def plot_curves(metrics: Path, target: Path) -> None:
     """Draw the loss and accuracy curves of a run's `metrics.csv`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     curves: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -192,7 +191,6 @@ def plot_curves(metrics: Path, target: Path) -> None:
                 if row.get(name):
                     curves[name].append((int(row["step"]), float(row[name])))
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
     losses, accuracy = figure.subplots(1, 2)
     for name in ("train_loss", "val_loss"):
         if curves[name]:

@@ -1,17 +1,17 @@
 """How sure a mean over seeds and questions is, and whether two fusions differ.
 
 Scores form a table (S seeds, Q questions). A mean of it would come out differently with other seeds
-and with other pictures, so both enter its variance:
+and with other images, so both enter its variance:
 
     V_seeds  = s^2 / S,  s^2 the variance of the S seeds' means
-    V_images = C / (C - 1) * sum_c z_c^2 / Q^2,  z_c the sum over picture c of (score - mean)
+    V_images = C / (C - 1) * sum_c z_c^2 / Q^2,  z_c the sum over image c of (score - mean)
 
-with scores averaged over seeds and the C pictures as clusters: questions about one picture are not
+with scores averaged over seeds and the C images as clusters: questions about one image are not
 independent. Student's t at Satterthwaite's degrees of freedom, rounded down, gives interval and p
 value. Resampling three seeds would not do: it never leaves their range, so that three differences
 of one sign, which chance gives in one case of four, would pass for certain.
 
-The sum counts the interaction of seed and picture twice: it errs on the safe side.
+The sum counts the interaction of seed and image twice: it errs on the safe side.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class Difference(NamedTuple):
 def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) -> Estimate:
     """Mean of a table of scores or of differences of scores.
 
-    With one seed the interval holds for other pictures and says nothing about other seeds.
+    With one seed the interval holds for other images and says nothing about other seeds.
 
     Args:
         scores: (S, Q).
-        images: the picture of each question.
+        images: the image of each question.
         level: confidence of the interval, in (0, 1).
 
     Raises:
-        ValueError: an empty table, or pictures that are not one per question.
+        ValueError: an empty table, or images that are not one per question.
     """
     if scores.ndim != 2 or not scores.size or len(images) != scores.shape[1]:
         raise ValueError(
@@ -91,8 +91,8 @@ def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) ->
 
 
 def _without_spread(mean: float, count: int) -> Estimate:
-    """All pictures agree, as they do where every answer is right."""
-    # The sign test: so many pictures all on one side.
+    """All images agree, as they do where every answer is right."""
+    # The sign test: so many images all on one side.
     p = 1.0 if abs(mean) < 1e-12 else min(1.0, 2.0 ** (1 - count))
     return Estimate(mean, mean, mean, p)
 
@@ -100,7 +100,7 @@ def _without_spread(mean: float, count: int) -> Estimate:
 def accuracy(scores: Scores, images: Sequence[Hashable]) -> Estimate:
     """Mean accuracy with its interval inside [0, 1]."""
     found = estimate(scores, images)
-    if found.low == found.high:  # all right, or all wrong: not certain for other pictures
+    if found.low == found.high:  # all right, or all wrong: not certain for other images
         exact = bootstrap_interval(scores.mean(0), list(images), resamples=1)
         return found._replace(low=exact.low, high=exact.high)
     return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
@@ -131,7 +131,7 @@ def against_best(
 
     Args:
         scores: by name and seed, (Q,) each.
-        images: the picture of each question.
+        images: the image of each question.
 
     Returns:
         The name with the highest mean, and the others in the order given; those without a seed
