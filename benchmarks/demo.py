@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 import torch
 
 import vlm
-from vlm.datasets.easy_vqa import read_easy_vqa
+from vlm.datasets import EasyVQA
 from vlm.demo.asker import Asker
 
 CLIENTS = 8
@@ -113,7 +113,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load "
         f"{os.getloadavg()[0]:.1f}, torch {torch.__version__}"
     )
-    table = read_easy_vqa("test")
+    table = EasyVQA().table("test")
     step = len(table) // (given.questions + 1)
     picked = table.take(list(range(0, step * (given.questions + 1), step))).to_pylist()
     rows = []

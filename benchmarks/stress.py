@@ -36,7 +36,7 @@ from urllib.request import Request, urlopen
 import torch
 
 import vlm
-from vlm.datasets.easy_vqa import read_easy_vqa
+from vlm.datasets import EasyVQA
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 PREEMPTED = 75
@@ -112,7 +112,7 @@ class Visitors:
     """Two threads that ask a demo server until they are told to stop."""
 
     def __init__(self, run: Path, events: Counter[str]) -> None:
-        table = read_easy_vqa("test").slice(0, 400).to_pylist()
+        table = EasyVQA().table("test").slice(0, 400).to_pylist()
         self.rows = [(Path(row["image"]).read_bytes(), row["question"]) for row in table]
         model = vlm.load(run)
         self.answers = [model.answer(row["image"], row["question"]).text for row in table]

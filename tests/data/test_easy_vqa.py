@@ -10,13 +10,12 @@ import pytest
 
 from vlm.datasets import EasyVQA
 from vlm.datasets.baselines import compute_floors
-from vlm.datasets.easy_vqa import read_easy_vqa
 from vlm.heads import count_answers
 from vlm.text import count_words
 
 
 def test_numbers_of_the_package() -> None:
-    train, test = read_easy_vqa("train"), read_easy_vqa("test")
+    train, test = EasyVQA().read("train"), EasyVQA().read("test")
     assert (len(train), len(test)) == (38_575, 9_673)
     for table, images in ((train, 4_000), (test, 1_000)):
         paths = set(table["image"].to_pylist())
@@ -49,7 +48,7 @@ def test_numbers_of_the_package() -> None:
 
 
 def test_the_types_are_those_of_the_answers(data: Path) -> None:
-    for row in read_easy_vqa("train", data).to_pylist():
+    for row in EasyVQA(data).read("train").to_pylist():
         wanted = "yes/no" if row["answers"][0] in ("yes", "no") else "color"
         assert row["answer_type"] == wanted
 
@@ -79,7 +78,7 @@ def test_vocabularies_come_from_the_training_part_alone(data: Path, tmp_path: Pa
 def test_a_missing_folder_is_named(split: str, tmp_path: Path) -> None:
     wanted = rf"nosuch/{split}/questions\.json: there is no such file; expected easy-VQA's layout"
     with pytest.raises(FileNotFoundError, match=wanted):
-        read_easy_vqa(split, tmp_path / "nosuch")
+        EasyVQA(tmp_path / "nosuch").read(split)
 
 
 @pytest.mark.parametrize("content", ["[1,", "", '[["a", "b"]]', "[3]", '{"a": 1}', "null"])
@@ -89,11 +88,11 @@ def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"train/questions\.json: expected a JSON list of \[question"
     ):
-        read_easy_vqa("train", tmp_path)
+        EasyVQA(tmp_path).read("train")
 
 
 def test_an_empty_question_is_named(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     (tmp_path / "test/questions.json").write_text('[["why?", "no", 3], ["", "no", 5]]')
     with pytest.raises(ValueError, match=r"test/questions\.json, question 2 \(id 'test-1'\): got"):
-        read_easy_vqa("test", tmp_path)
+        EasyVQA(tmp_path).read("test")

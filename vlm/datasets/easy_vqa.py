@@ -1,23 +1,22 @@
-"""easy-VQA: 64 x 64 pictures of one coloured shape each, from the PyPI package `easy-vqa`.
+"""easy-VQA: 64 x 64 images of one coloured shape each, from the PyPI package `easy-vqa`.
 
 Victor Zhou, https://github.com/vzhou842/easy-VQA, MIT licence. 4,000 training and 1,000 test
-pictures with 38,575 and 9,673 questions and 13 answers (the package's README).
+images with 38,575 and 9,673 questions and 13 answers (the package's README).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
 from vlm.core.paths import as_path
 from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import each_record
-from vlm.datasets.table import DataError, question_table
+from vlm.datasets.readers.official import Rows, records_table
+from vlm.datasets.table import DataError
 from vlm.datasets.vocabulary import VocabularyRules
 
 SHAPES = ("circle", "rectangle", "triangle")
@@ -53,48 +52,40 @@ class EasyVQA(Dataset):
         self.root = None if root is None else as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:
-        return read_easy_vqa(split, self.root) if split in ("train", "test") else None
+        """`answer_type` is yes/no, shape or color; the choices are the set's 13 answers.
 
-
-def read_easy_vqa(split: Literal["train", "test"], root: str | Path | None = None) -> pa.Table:
-    """The questions of a split; `answer_type` is yes/no, shape or color.
-
-    The choices of every question are the set's 13 answers, in alphabetical order.
-
-    Args:
-        split: which of the two official splits.
-        root: folder with `train/` and `test/`; None takes the installed package's.
-
-    Raises:
-        FileNotFoundError: the package is not installed, or `root` is not such a folder.
-        DataError: questions that cannot be read.
-    """
-    folder = (_package_folder() if root is None else Path(root)) / split
-    source = folder / "questions.json"
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file; expected easy-VQA's layout.")
-    wanted = f"{source}: expected a JSON list of [question, answer, image number]"
-    try:
-        triples = list(json.loads(source.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{wanted} ({error}).") from None
-
-    def rows(number: int, triple: Any) -> Iterator[dict[str, Any]]:
+        Raises:
+            FileNotFoundError: the package is not installed, or `root` has no such file.
+            DataError: questions that cannot be read.
+        """
+        if split not in ("train", "test"):
+            return None
+        folder = (_package_folder() if self.root is None else self.root) / split
+        source = folder / "questions.json"
+        if not source.is_file():
+            raise FileNotFoundError(f"{source}: there is no such file; expected easy-VQA's layout.")
+        expected = f"{source}: expected a JSON list of [question, answer, image number]"
         try:
-            question, answer, image = triple
+            triples = list(json.loads(source.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
-            raise DataError(f"{wanted} (question {number}: {error}).") from None
-        yield {
-            "id": f"{split}-{number - 1}",
-            "number": number,
-            "image": str(folder / "images" / f"{image}.png"),
-            "question": question,
-            "answers": [answer],
-            "answer_type": _answer_type(answer),
-            "choices": ANSWERS,
-        }
+            raise DataError(f"{expected} ({error}).") from None
 
-    return question_table(each_record(enumerate(triples, start=1), rows), str(source))
+        def rows(number: int, triple: Any) -> Rows:
+            try:
+                question, answer, image = triple
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{expected} (question {number}: {error}).") from None
+            yield {
+                "id": f"{split}-{number - 1}",
+                "number": number,
+                "image": str(folder / "images" / f"{image}.png"),
+                "question": question,
+                "answers": [answer],
+                "answer_type": _answer_type(answer),
+                "choices": ANSWERS,
+            }
+
+        return records_table(triples, rows, source)
 
 
 def _answer_type(answer: str) -> str:
