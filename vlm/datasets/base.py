@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
 from vlm.core.part import Configured
 from vlm.datasets.table import DataError, check_share, split_by_image, stream
-from vlm.datasets.vocabulary import VocabularyRules, describe_vocabulary
-from vlm.heads.vocabulary import count_answers
+from vlm.datasets.vocabulary import VocabularyRules
+from vlm.heads.vocabulary import AnswerVocabulary, count_answers
 from vlm.metrics import vqa_accuracy
 from vlm.text.tokenizer import count_words
 
@@ -206,11 +207,24 @@ class Dataset(Configured, ABC):
         )
 
     def describe_answers(self) -> dict[str, Any]:
-        """What a checkpoint keeps about the answer vocabulary (`describe_vocabulary`).
+        """What a checkpoint keeps about the answer vocabulary, beside the answers themselves.
+
+        Returns:
+            size, hash, the split that it is from, the rules, and its ceiling: the best mean score
+            in [0, 1] that it can earn on validation.
 
         Raises:
             DataError: validation has no answers.
         """
         self.check_answers("validation")
-        known = (given for (given,) in stream(self.table("validation"), "answers"))
-        return describe_vocabulary(self.answers, self.vocabulary, known, self.score)
+        vocabulary, rules = AnswerVocabulary(self.answers), self.vocabulary
+        known = stream(self.table("validation"), "answers")
+        return {
+            "size": len(vocabulary),
+            "hash": vocabulary.hash,
+            "from": rules.answers_from,
+            "min_count": rules.min_answer_count,
+            "max_size": rules.max_answers,
+            "normalized": rules.normalize_answers,
+            "validation_ceiling": fmean(vocabulary.best_score(n, self.score) for (n,) in known),
+        }

@@ -1,14 +1,12 @@
-"""By which rules a data set's vocabularies are built, and what is told about them."""
+"""By which rules a data set's vocabularies are built, and how reports describe one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, Literal
 
 from vlm.core.validation import check_positive
-from vlm.heads.vocabulary import AnswerVocabulary
 
 
 @dataclass(frozen=True)
@@ -39,41 +37,11 @@ class VocabularyRules:
             check_positive(max_answers=self.max_answers)
 
 
-def describe_vocabulary(
-    answers: Sequence[str],
-    rules: VocabularyRules,
-    known: Iterable[Sequence[str]],
-    score: Callable[[str, Sequence[str]], float],
-) -> dict[str, Any]:
-    """What a checkpoint keeps about the answer vocabulary, beside the answers themselves.
-
-    Args:
-        answers: the vocabulary.
-        rules: by which it was built.
-        known: what the annotators said to each validation question.
-        score: of an answer, given these (`Dataset.score`).
-
-    Returns:
-        size, hash, the split that it is from, the rules, and its ceiling: the best mean score in
-        [0, 1] that it can earn on validation.
-    """
-    vocabulary = AnswerVocabulary(answers)
-    return {
-        "size": len(vocabulary),
-        "hash": vocabulary.hash,
-        "from": rules.answers_from,
-        "min_count": rules.min_answer_count,
-        "max_size": rules.max_answers,
-        "normalized": rules.normalize_answers,
-        "validation_ceiling": fmean(vocabulary.best_score(given, score) for given in known),
-    }
-
-
 def vocabulary_in_words(about: Mapping[str, Any]) -> str:
     """An answer vocabulary's size, hash, source and ceiling, as they stand beside scores.
 
     Args:
-        about: what `describe_vocabulary` gave, or of it the size and the hash alone.
+        about: what `Dataset.describe_answers` gave, or its size and hash alone.
     """
     source = {
         "train": "from the training questions",

@@ -52,7 +52,7 @@ class Outcome:
         folders: of the results, by seed.
         tests: the `results` of test.json, by seed, for the baselines and the ceiling.
         vocabularies: what the checkpoints keep of the answer vocabulary, by seed
-            (`vlm.datasets.vocabulary.describe_vocabulary`); None without one.
+            (`vlm.datasets.Dataset.describe_answers`); None without one.
     """
 
     name: str

@@ -13,7 +13,7 @@ def describe_vocabularies(found: Mapping[str, Mapping[str, Any] | None]) -> str:
 
     Args:
         found: what each run's checkpoint keeps of its vocabulary
-            (`vlm.datasets.vocabulary.describe_vocabulary`), by the run's name; None of a run
+            (`vlm.datasets.Dataset.describe_answers`), by the run's name; None of a run
             without.
     """
     runs: dict[str, list[str]] = {}
