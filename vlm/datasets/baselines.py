@@ -1,4 +1,4 @@
-"""What an accuracy is to be compared with: floors without the picture, and the ceiling."""
+"""What an accuracy is to be compared with: floors without the image, and the ceiling."""
 
 from __future__ import annotations
 

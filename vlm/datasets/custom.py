@@ -1,4 +1,4 @@
-"""Your own questions: a file of any common kind, with a split by image where none is given."""
+"""A custom data set: a file of any common kind, with a split by image where none is given."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vlm.datasets.readers.annotations import merged
 from vlm.datasets.readers.columns import meant, unused_columns
 from vlm.datasets.readers.huggingface import is_data_set, read_data_set, splits_of
 from vlm.datasets.readers.image_files import EmbeddedImages
-from vlm.datasets.readers.records import is_text, read_records
-from vlm.datasets.readers.rows import COLUMNS, OwnRows
+from vlm.datasets.readers.records import file_format, read_records
+from vlm.datasets.readers.rows import COLUMNS, CustomRows
 from vlm.datasets.table import MEANT, UNUSED, question_table, split_by_image
 from vlm.datasets.table_cache import cached
 from vlm.datasets.vocabulary import VocabularyRules
 
 TEST_SEED = 0
-"""Of a test part that is cut here: the same pictures whatever the training's seed."""
+"""Of a test part that is cut here: the same images whatever the training's seed."""
 NAMES = {
     "train": ("train",),
     "validation": ("validation", "val", "valid", "dev"),
@@ -43,11 +43,11 @@ class _Source(NamedTuple):
 
 
 class CustomDataset(Dataset):
-    """Questions about pictures of your own, from a file and without code.
+    """Your questions about your images, from a file and without code.
 
-    Columns: `image` (a path, or a picture's bytes) and `question`; `answer` or `answers`; `id` (the
-    row's number if there is none), `type`, `answer_type`, `choices` and `group` may be left out;
-    other columns are not read. docs/own_data.md shows the forms.
+    Columns: `image` (a path, or the content of an image file) and `question`; `answer` or
+    `answers`; `id` (the row's number if there is none), `type`, `answer_type`, `choices` and
+    `group` may be left out; other columns are not read. docs/own_data.md shows the forms.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
@@ -58,7 +58,7 @@ class CustomDataset(Dataset):
         test: a further file; it needs no answers for `predict`. Where there is neither `validation`
             nor `test`, `validation_share` of the images is held out, the same for every seed, and
             then as large a share of the others for validation.
-        images: folder that the paths of pictures start from; None for that of their file.
+        images: folder that the paths of images start from; None for that of their file.
         columns: our name of a column -> the file's, where they differ.
         allow_shared_questions: whether training may share questions about an image with validation
             or the test; otherwise these are refused.
@@ -146,11 +146,7 @@ class CustomDataset(Dataset):
     @cached_property
     def _cut(self) -> tuple[pa.Table, pa.Table]:
         """A file that came alone, without and with the images held out for the test."""
-        return split_by_image(self._alone, self.validation_share, TEST_SEED)
-
-    @cached_property
-    def _alone(self) -> pa.Table:
-        return self._table("train")
+        return split_by_image(self._table("train"), self.validation_share, TEST_SEED)
 
     def _table(self, split: Split) -> pa.Table:
         table = self._file(split)
@@ -164,18 +160,18 @@ class CustomDataset(Dataset):
         """A file, of which nothing is held out. Rows of Hugging Face data sets are not kept."""
         path, part = self._sources[split]
         folder = Path(path) if part else Path(path).parent
-        rows = OwnRows(
+        rows = CustomRows(
             path,
             self.names,
             self.mapped,
             self.images or folder,
             self.image_source,
-            text=is_text(path),
+            text=file_format(path) in ("csv", "tsv"),
             with_answers=split != "test",
         )
-        wanted = set(self.names.values())
+        expected = set(self.names.values())
         try:
-            records = read_data_set(path, part, wanted) if part else read_records(path, wanted)
+            records = read_data_set(path, part, expected) if part else read_records(path, expected)
             read = rows(records)
             if self.merge_answers:
                 read = map(_with_merged_answers, read)
@@ -183,7 +179,7 @@ class CustomDataset(Dataset):
         except FileNotFoundError as error:
             raise DataError(str(error)) from None
         answers = " or ".join(self.names[name] for name in sorted(rows.answers_columns))
-        unused = unused_columns(rows.there, wanted)
+        unused = unused_columns(rows.there, expected)
         about = self.names | {"answers": answers, UNUSED: json.dumps(unused)}
         if said := meant(unused, rows.there, self.names, self.mapped):
             about[MEANT] = said

@@ -24,14 +24,14 @@ class Problems:
     Attributes:
         counts: number of problems by kind.
         kept: messages by kind, in the order of their finding.
-        pictures: of rows that were left out, and where each stands first (`note_image`).
+        images: of rows that were left out, and where each stands first (`note_image`).
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.counts: Counter[str] = Counter()
         self.kept: defaultdict[str, list[str]] = defaultdict(list)
-        self.pictures: dict[str, str] = {}
+        self.images: dict[str, str] = {}
         self._said: set[int] = set()
 
     def add(self, kind: str, message: str) -> None:
@@ -66,14 +66,14 @@ def collecting(problems: Problems) -> Iterator[None]:
 
 
 def note_image(image: str, where: str) -> None:
-    """Keep the picture of a row that is left out: a check reads it all the same.
+    """Keep the image of a row that is left out: a check reads it all the same.
 
     Args:
         image: as in the row.
         where: file, line and column.
     """
     if (problems := _collected.get()) is not None:
-        problems.pictures.setdefault(image, where)
+        problems.images.setdefault(image, where)
 
 
 def is_collecting() -> bool:

@@ -260,7 +260,7 @@ def check_share(validation_share: float) -> None:
 
 
 def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Cut a table in two by image: no picture is in both parts.
+    """Cut a table in two by image: none is in both parts.
 
     Images of one group (`group`: a patient, a scene, a video) stay together too.
 

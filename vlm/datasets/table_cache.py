@@ -32,27 +32,27 @@ def cached(read: Read[Module, Part]) -> Read[Module, Part]:
 
     The file lies in the user's cache. Only for a `read` that depends on nothing but the
     arguments that its own class adds to `Dataset`'s and on files that it opens by
-    `vlm.datasets.readers.json_file` or tells to `vlm.datasets.sources`, and that changes nothing of
+    `vlm.datasets.readers.json_file` or notes in `vlm.datasets.sources`, and that changes nothing of
     its object that a training reads. An override without this decorator is not cached.
 
     A kept table is used while the arguments, vlm's version, the code of the reader and the path,
     size and time of every file are the same; else it is read anew and replaced. It is not used
     while problems are collected (`vlm check-data`). One that was read with a warning is not kept,
-    so that the warning comes again, nor one whose pictures are in a temporary file.
+    so that the warning comes again, nor one whose images are in a temporary file.
     """
 
     @functools.wraps(read)
     def read_or_map(self: Module, split: Part) -> pa.Table | None:
         if is_collecting():
             return read(self, split)
-        wanted = _description(self, read, split)
-        path = cache_folder() / "tables" / f"{_name(wanted)}.arrow"
-        table = _map(path, wanted)
+        expected = _description(self, read, split)
+        path = cache_folder() / "tables" / f"{_name(expected)}.arrow"
+        table = _map(path, expected)
         if table is None:
             table, sources = _read(lambda: read(self, split))
             if table is not None and sources:
-                _keep(table, path, wanted | {"sources": sources})
-                kept = _map(path, wanted)
+                _keep(table, path, expected | {"sources": sources})
+                kept = _map(path, expected)
                 table = table if kept is None else kept
         return table
 
@@ -84,7 +84,7 @@ def _code(reader: type) -> str:
     return hashlib.sha256(repr([state(path) for path in sorted(files)]).encode()).hexdigest()
 
 
-def _map(path: Path, wanted: dict[str, Any]) -> pa.Table | None:
+def _map(path: Path, expected: dict[str, Any]) -> pa.Table | None:
     """The kept table; None where there is none that can be used."""
     try:
         table = map_arrow(path)
@@ -95,7 +95,7 @@ def _map(path: Path, wanted: dict[str, Any]) -> pa.Table | None:
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
         return None
     own = {name: value for name, value in table.schema.metadata.items() if name != _KEY}
-    return table.replace_schema_metadata(own) if kept == wanted | {"sources": now} else None
+    return table.replace_schema_metadata(own) if kept == expected | {"sources": now} else None
 
 
 def _read(read: Callable[[], pa.Table | None]) -> tuple[pa.Table | None, list[list[Any]]]:

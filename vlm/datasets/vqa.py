@@ -23,13 +23,8 @@ class _VQA(OfficialDatasetWithImages):
     """Their files differ in name alone.
 
     Args:
-        root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
         train_on: "train+val" for the test server: validation is then a part of its images.
         test: which questions `predict` answers, those of test-dev or all of the test set.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
     """
 
     prefix: ClassVar[str]

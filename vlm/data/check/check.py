@@ -297,7 +297,7 @@ class _Check:
                 where = self._where(split, "image", row)
                 self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
         # Those of rows that are left out for something else: nobody wants to be told in two rounds.
-        noted = self.found.errors.pictures
+        noted = self.found.errors.images
         left = pa.table({"image": [*noted], "place": [*noted.values()], "id": [*noted]})
         new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))
         for row, reason in unreadable(pictures, left, new, "other"):

@@ -32,7 +32,7 @@ def read_csv(
     Raises:
         DataError: no column names, or a column that is read appears twice.
     """
-    csv.field_size_limit(2**31 - 1)  # a cell may hold a picture
+    csv.field_size_limit(2**31 - 1)  # a cell may hold an image
     begin: list[str] = []
     lines = _lines(path)
     for line in lines:

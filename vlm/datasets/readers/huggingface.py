@@ -11,7 +11,7 @@ from typing import Any
 
 from vlm.core.compat import datasets_config, hub_constants
 from vlm.datasets.errors import DataError
-from vlm.datasets.readers.records import PICTURES_AT_ONCE, Record, arrow_records, file_format
+from vlm.datasets.readers.records import ROWS_AT_ONCE, Record, arrow_records, file_format
 from vlm.pretrained.availability import hub_access
 
 UNLABELLED = -1
@@ -36,7 +36,7 @@ def splits_of(path: str) -> Collection[str]:
 
 
 def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[Record]:
-    """Rows of a split; class labels come as their names (None for -1), pictures as bytes or path.
+    """Rows of a split; class labels come as their names (None for -1), images as bytes or path.
 
     Args:
         path: folder or name, as `is_data_set` takes it.
@@ -49,7 +49,7 @@ def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[R
     data = _load(path)[split]
     features = {name: data.features[name] for name in columns if name in data.features}
     chosen = data.select_columns([name for name in data.column_names if name in columns])
-    batches = chosen.with_format("arrow").iter(PICTURES_AT_ONCE)
+    batches = chosen.with_format("arrow").iter(ROWS_AT_ONCE)
     for record in arrow_records(batches, data.column_names, f"{path}, {split}"):
         for name, feature in features.items():
             record.values[name] = _with_names(record.values[name], feature)
@@ -70,7 +70,7 @@ def _with_names(value: Any, feature: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=1)  # asked for its splits, then for each
+@lru_cache(maxsize=1)  # called for the splits' names, then for each
 def _load(path: str) -> Any:
     """A `datasets.DatasetDict`, memory-mapped."""
     try:

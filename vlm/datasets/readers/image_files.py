@@ -1,4 +1,4 @@
-"""Pictures that come as bytes inside a data file: each kept once, in a temporary file."""
+"""Images that come as bytes inside a data file: each kept once, in a temporary file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlm.datasets.sources import note_fleeting
 
 
 class EmbeddedImages:
-    """Content in, key out; key in, content out. Memory does not grow with the pictures' size.
+    """Content in, key out; key in, content out. Memory does not grow with the images' size.
 
-    Equal content has one key, so that a picture that a table repeats in every row is one image
+    Equal content has one key, so that an image that a table repeats in every row is one
     to splits and batches. The temporary file lies in the system's folder for these (`TMPDIR`) and
     goes with the process. Copies in loader workers read the same file.
     """
@@ -30,20 +30,20 @@ class EmbeddedImages:
         self._path: Path | None = None
 
     def add(self, content: bytes, source: str) -> str:
-        """Keep a picture.
+        """Keep an image.
 
         Args:
-            content: of a picture file.
+            content: of an image file.
             source: the data file, for the key.
 
         Returns:
-            Its key, such as "vqa.parquet, picture 17": the 17th different one. A picture that
+            Its key, such as "vqa.parquet, picture 17": the 17th different one. An image that
             another source brought before keeps its first key.
 
         Raises:
             DataError: the temporary file cannot be written.
         """
-        note_fleeting()  # a kept table would name pictures that are gone
+        note_fleeting()  # a kept table would name images that are gone
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if digest not in self._keys:
             try:
@@ -51,11 +51,12 @@ class EmbeddedImages:
                     file.write(content)
             except OSError as error:
                 raise DataError(
-                    f"{source}: its pictures could not be copied to {self._path} "
+                    f"{source}: its images could not be copied to {self._path} "
                     f"({error.strerror}); set TMPDIR to a folder with space for them."
                 ) from None
             self._ends.append(self._ends[-1] + len(content))
             self._sources.add(source)
+            # "picture": shards that were made before have these keys.
             self._keys[digest] = f"{source}, picture {len(self._ends) - 1}"
         return self._keys[digest]
 
@@ -70,14 +71,14 @@ class EmbeddedImages:
             return file.read(end - start)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Loader workers read and add nothing: they need no digest of every picture.
+        # Loader workers read and add nothing: they need no digest of every image.
         return self.__dict__ | {"_keys": {}}
 
     def _file(self) -> Path:
         if self._path is None:
-            folder = tempfile.mkdtemp(prefix="vlm-pictures-")
+            folder = tempfile.mkdtemp(prefix="vlm-images-")
             weakref.finalize(self, _remove, folder, os.getpid())
-            self._path = Path(folder) / "pictures"
+            self._path = Path(folder) / "images"
         return self._path
 
 

@@ -25,8 +25,8 @@ FORMATS = {
     ".txt": "tsv",  # Excel's "Unicode text"
     ".parquet": "parquet",
 }
-PICTURES_AT_ONCE = 64
-"""Rows of a Parquet file in memory at a time; they may hold pictures."""
+ROWS_AT_ONCE = 64
+"""Rows of a Parquet file in memory at a time; they may hold images."""
 
 
 class Record(NamedTuple):
@@ -83,11 +83,6 @@ def file_format(path: str) -> str | None:
     """jsonl, json, csv, tsv or parquet; None for another."""
     name = path.lower().removesuffix(".gz")
     return next((FORMATS[end] for end in FORMATS if name.endswith(end)), None)
-
-
-def is_text(path: str) -> bool:
-    """Whether every cell is text: of CSV and TSV."""
-    return file_format(path) in ("csv", "tsv")
 
 
 def _is_lines(path: str, named_so: bool) -> bool:
@@ -165,7 +160,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
         with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
             there = file.schema_arrow.names
             names = [name for name in there if name in columns]
-            batches = file.iter_batches(PICTURES_AT_ONCE, columns=names, use_threads=False)
+            batches = file.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False)
             yield from arrow_records(batches, there, path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}).") from None

@@ -40,15 +40,15 @@ _DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,")
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]{40,}={0,2}\s*")
 
 
-class OwnRows:
+class CustomRows:
     """Reads the rows of one file.
 
     Args:
-        source: the file, for the keys of pictures.
+        source: the file, for the keys of embedded images.
         columns: our names of columns -> the file's.
         mapped: those of them that the user named, which must be there.
-        folder: that paths of pictures start from.
-        pictures: keeps those that come as bytes.
+        folder: that paths of images start from.
+        images: keeps those that come as bytes.
         text: whether each cell is text, so that lists are written inside (CSV).
         with_answers: whether every question must have one.
 
@@ -63,12 +63,12 @@ class OwnRows:
         columns: Mapping[str, str],
         mapped: Iterable[str],
         folder: Path,
-        pictures: EmbeddedImages,
+        images: EmbeddedImages,
         text: bool,
         with_answers: bool,
     ) -> None:
         self.source, self.columns, self.mapped = source, columns, set(mapped)
-        self.folder, self.pictures = folder, pictures
+        self.folder, self.images = folder, images
         self.text, self.with_answers = text, with_answers
         self.answers_columns: set[str] = set()
         self._files = FileNames()
@@ -118,8 +118,8 @@ class OwnRows:
 
     def _missing(self, record: Record, answers: str) -> list[str]:
         """Our names of the columns that are needed, and not there."""
-        wanted = ["image", "question", *([answers] if self.with_answers else [])]
-        return [name for name in wanted if self.columns[name] not in record.columns]
+        needed = ["image", "question", *([answers] if self.with_answers else [])]
+        return [name for name in needed if self.columns[name] not in record.columns]
 
     def _row(self, record: Record, answers: str) -> dict[str, Any]:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
@@ -138,7 +138,7 @@ class OwnRows:
             value = record.values.get(self.columns[column])
             try:
                 row[name] = None if value is None else converted(value)
-            except DataError:  # no place for pictures: not this row's mistake
+            except DataError:  # no space for images: not this row's mistake
                 raise
             except ValueError as error:
                 mistakes.append((column, f"wrong {column}", f"{error}."))
@@ -191,7 +191,7 @@ class OwnRows:
         return cell_content(value) if self.text else content_of(value)
 
     def _image(self, value: Any) -> str | None:
-        """A path from here, or the key of a kept picture."""
+        """A path from here, or the key of a kept image."""
         if isinstance(value, str) and value.startswith("{"):
             value = content_of(value)
         if isinstance(value, Mapping):  # of Hugging Face
@@ -202,11 +202,11 @@ class OwnRows:
         elif isinstance(value, str) and (_BASE64.fullmatch(value) or _DATA_URL.match(value)):
             value = _from_base64(value)
         if isinstance(value, bytes):
-            return self.pictures.add(value, self.source)
+            return self.images.add(value, self.source)
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError(f"got {value!r:.80}; expected the path of a picture, or its bytes")
+            raise ValueError(f"got {value!r:.80}; expected the path of an image, or its bytes")
         clean_text(value)  # which a path must pass, and need not resemble
         if not (value := value.strip()):
             return None
@@ -214,10 +214,10 @@ class OwnRows:
             value = url2pathname(urlsplit(value).path)
         if _URL.match(value):
             raise ValueError(
-                f"got the address {value[:80]!r}; pictures are not fetched while training: "
+                f"got the address {value[:80]!r}; images are not fetched while training: "
                 f"download them once, and write their paths"
             )
-        # "a.jpg" and "./a.jpg" are one picture.
+        # "a.jpg" and "./a.jpg" are one image.
         path = os.path.normpath(os.path.join(self.folder, value))
         found = os.path.normpath(self._files.find(path))  # so that one file has one name
         if found != path:
@@ -247,4 +247,4 @@ def _from_base64(text: str) -> bytes:
         text = _DATA_URL.sub("", text, count=1)
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
-        raise ValueError(f"got {text[:40]!r}...; expected a picture in base64") from None
+        raise ValueError(f"got {text[:40]!r}...; expected an image in base64") from None
