@@ -196,11 +196,11 @@ class Dataset(Configured, ABC):
     def answers(self) -> list[str]:
         """The answer vocabulary (`VocabularyRules`)."""
         rules = self.vocabulary
-        splits: tuple[Split, ...] = ("train",)
+        tables = [self.table("train")]
         if rules.answers_from == "train+val":
-            splits = ("train", "validation")
+            tables.append(self.table("validation"))
         return count_answers(
-            (given for split in splits for (given,) in stream(self.table(split), "answers")),
+            (given for table in tables for (given,) in stream(table, "answers")),
             rules.min_answer_count,
             rules.max_answers,
             rules.normalize_answers,

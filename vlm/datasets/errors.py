@@ -66,12 +66,7 @@ def collecting(problems: Problems) -> Iterator[None]:
 
 
 def note_image(image: str, where: str) -> None:
-    """Keep the image of a row that is left out: a check reads it all the same.
-
-    Args:
-        image: as in the row.
-        where: file, line and column.
-    """
+    """Keep the image of a row that is left out, and its place: a check reads it all the same."""
     if (problems := _collected.get()) is not None:
         problems.images.setdefault(image, where)
 

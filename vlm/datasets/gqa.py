@@ -150,17 +150,7 @@ class GQA(OfficialDataset):
 
 
 def read_gqa(path: Path, images: Path, answered: bool = True) -> pa.Table:
-    """The questions of a file in GQA's format.
-
-    Args:
-        path: of the questions.
-        images: folder of the photos.
-        answered: whether the questions come with answers and types.
-
-    Raises:
-        MissingFile: there is no such file of questions.
-        DataError: a file in another format.
-    """
+    """The questions of a file in GQA's format; those of a server's split are not answered."""
     return _table(_records(path), path, images, answered)
 
 

@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from types import NoneType
 from typing import Any
@@ -72,7 +73,7 @@ def question_table(
     table = _memory_mapped(_batches(checked))
     for first, second in _repeated(table["id"], np.asarray(hashes)):
         places = table["place"].take([first, second]).to_pylist()
-        where = _where(places[1], numbers[second], source, columns or {}, "id", table["id"][second])
+        where = _where(places[1], table["id"][second], numbers[second], source, columns or {}, "id")
         other = places[0] or f"question {numbers[first]}"
         report("duplicate id", f"{where}: the id stands at {other} already.")
     return table.replace_schema_metadata({_SOURCE: source})
@@ -124,12 +125,11 @@ def _checked(
         number = raw.get("number", counted)
         row = _gated(raw)
         mistakes = list(_mistakes(row))
+        where = partial(_where, row.get("place"), row.get("id"), number, source, columns)
         for name, kind, message in mistakes:
-            where = _where(row.get("place"), number, source, columns, name, row.get("id"))
-            report(kind, f"{where}: {message}")
+            report(kind, f"{where(name)}: {message}")
         if mistakes and "image" not in {name for name, _, _ in mistakes}:
-            where = _where(row.get("place"), number, source, columns, "image", row.get("id"))
-            note_image(row["image"], where)
+            note_image(row["image"], where("image"))
         if not mistakes:
             hashes.append(hash(row["id"]))
             numbers.append(number)
@@ -192,11 +192,11 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def _where(
     place: str | None,
+    question: object,
     number: int,
     source: str,
     columns: Mapping[str, str],
     name: str,
-    question: object,
 ) -> str:
     place = place or f"{source}, question {number}"
     column = f", column {columns[name]!r}" if name in columns else ""

@@ -22,20 +22,8 @@ WEIGHTS = ("count", *CONFIDENCES)
 """What an object may say beside its answer; the first that is there is used."""
 
 _FULL_STOP = regex.compile(r"[\s\p{Sentence_Terminal}]+$")
-NOTHING = (
-    "",
-    "nan",
-    "NaN",
-    "<NA>",
-    "NaT",
-    "\\N",
-    "#N/A",
-    "#NAME?",
-    "#REF!",
-    "#VALUE!",
-    "#DIV/0!",
-    "#NUM!",
-)
+_FAILED_FORMULAS = ("#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!")
+NOTHING = ("", "nan", "NaN", "<NA>", "NaT", "\\N", *_FAILED_FORMULAS)
 """What data frames and spreadsheets write for a missing value, or a formula that failed."""
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 """A whole number as data frames write it in a column of decimals, or with missing values."""

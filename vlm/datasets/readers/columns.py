@@ -49,14 +49,7 @@ def meant(
     columns: Mapping[str, str],
     mapped: Collection[str],
 ) -> str | None:
-    """A sentence about unread columns that look like one of ours that the file lacks, or None.
-
-    Args:
-        unused: the columns that are not read.
-        there: the file's columns.
-        columns: our names of columns -> the file's.
-        mapped: those of them that the user named.
-    """
+    """A sentence about unread columns that look like one of ours that the file lacks, or None."""
     plain = {_plain(name): name for name in unused}
     found: dict[str, str] = {}
     for ours, others in OTHERS.items():
@@ -82,7 +75,7 @@ def missing_columns(
         missing: our names of them, at least one.
         there: the file's columns.
         columns: our names of columns -> the file's.
-        mapped: those of them that the user named.
+        mapped: those of our names that the user mapped.
     """
     named = ", ".join(repr(columns[name]) for name in missing)
     message = (

@@ -106,15 +106,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
-    """A line's text.
-
-    Args:
-        line: as in the file.
-        path, number, start: the file, the line's number, and its first byte.
-
-    Raises:
-        DataError: it is not UTF-8.
-    """
+    """The text of line `number`, which starts at byte `start`, or a DataError that names both."""
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -126,12 +118,7 @@ def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
 
 
 def check_is_text(path: str | Path) -> None:
-    """Refuse a file of a known kind that is not text.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: names the kind.
-    """
+    """Refuse a file that is not there, or of a known kind that is not text."""
     _open(path).close()
 
 

@@ -28,26 +28,14 @@ class MissingFile(DataError, FileNotFoundError):
 
 
 def official_file(path: Path, get: str) -> Path:
-    """`path`, if that is a file.
-
-    Args:
-        path: where it is expected.
-        get: a sentence that says where the set comes from.
-
-    Raises:
-        MissingFile: it is not there.
-    """
+    """`path`, or a `MissingFile` that says with the sentence `get` where the set comes from."""
     if not path.is_file():
         raise MissingFile(f"{path}: there is no such file. {get}")
     return path
 
 
 def json_file(path: Path, get: str) -> Path:
-    """`path`, or the same with `.gz`, whichever is there.
-
-    Raises:
-        MissingFile: neither is there; says where to get it.
-    """
+    """`path`, or the same with `.gz`, whichever is there; else as `official_file`."""
     packed = path.with_name(path.name + ".gz")
     return packed if is_there(packed) and not is_there(path) else official_file(path, get)
 
@@ -55,16 +43,7 @@ def json_file(path: Path, get: str) -> Path:
 def json_records(
     path: Path, name: str, shrink: Callable[[dict[str, Any]], Any] | None = None
 ) -> list[Any]:
-    """The list that a JSON file is, or holds under a name.
-
-    Args:
-        path: of the file.
-        name: of the list.
-        shrink: as for `read_json`.
-
-    Raises:
-        DataError: there is no such list, or the file is broken.
-    """
+    """The list that a JSON file is, or holds under a name; `shrink` as for `read_json`."""
     content = read_json(path, shrink)
     records = content.get(name) if isinstance(content, dict) else content
     if not isinstance(records, list):
@@ -142,13 +121,7 @@ def fields(
 
 
 def check_size(table: pa.Table, published: int | None, cited: str) -> None:
-    """Warn of another number of questions than was published: a part of a file reads like all.
-
-    Args:
-        table: the questions of a split.
-        published: their number; None where the set's authors give none.
-        cited: who gives the number.
-    """
+    """Warn of another number of questions than was published: a part of a file reads like all."""
     if published is not None and len(table) != published:
         # What is wrong with the others is among the problems.
         usable = " that can be used" if is_collecting() else ""

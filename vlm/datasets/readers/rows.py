@@ -21,17 +21,8 @@ from vlm.datasets.readers.literals import content_of
 from vlm.datasets.readers.records import Record
 from vlm.datasets.sources import note
 
-COLUMNS = (
-    "image",
-    "question",
-    "answers",
-    "answer",
-    "choices",
-    "id",
-    "type",
-    "answer_type",
-    "group",
-)
+_OPTIONAL = ("choices", "id", "type", "answer_type", "group")
+COLUMNS = ("image", "question", "answers", "answer", *_OPTIONAL)
 """Our names of a file's columns; `type` is the table's question_type."""
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")

@@ -110,14 +110,7 @@ def read_mscoco(
 
 
 def coco_photo(images: Path, part: str, question: Record, source: Path) -> str:
-    """The photo of a question under COCO's names of 2014 and 2015.
-
-    Args:
-        images: folder with one folder for each part.
-        part: of COCO, such as "train2014".
-        question: with the `image_id`.
-        source: the file of questions, for the error.
-    """
+    """The photo of a question of the file `source`, under COCO's names of 2014 and 2015."""
     (number,) = fields(question, source, question["question_id"], image_id=int)
     return f"{images}/{part}/COCO_{part}_{number:012d}.jpg"
 
@@ -154,10 +147,7 @@ def _by_id(path: Path) -> dict[str, Record | None]:
         if found[key] is None:
             found[key] = record
         else:
-            report(
-                "duplicate id",
-                f"{path}, annotation {number}: question {key} has one already.",
-            )
+            report("duplicate id", f"{path}, annotation {number}: question {key} has one already.")
     return found
 
 
