@@ -47,12 +47,6 @@ def config_checked(command: str, config: str) -> Iterator[None]:
 
 
 def read_data(command: str, config: str | Path, options: Sequence[str]) -> DataOnly:
-    """Build the data; a wrong configuration ends the process with 2.
-
-    Args:
-        command: named in the error.
-        config: a configuration of `vlm fit`.
-        options: further options of `vlm fit`.
-    """
+    """Build the data; a wrong configuration ends the process with 2."""
     with config_checked(command, str(config)):
         return DataOnly(["fit", "-c", str(config), *options])

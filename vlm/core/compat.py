@@ -42,9 +42,6 @@ def reaches_into(library: str) -> Callable[[Callable[..., Found]], Callable[...,
     """Make a function a check in `CHECKS`, whose failures become a `CompatibilityError`.
 
     It runs without arguments too.
-
-    Args:
-        library: the package's name, a key of `SUPPORTED`.
     """
 
     def decorate(find: Callable[..., Found]) -> Callable[..., Found]:
@@ -220,12 +217,7 @@ def _session_limits(page: Any = None) -> Any:
 
 
 def limit_sessions(page: Any, sessions: int) -> None:
-    """Limit the sessions whose last values and unfetched results Gradio keeps.
-
-    Args:
-        page: `gradio.Blocks`.
-        sessions: at most; the oldest goes first.
-    """
+    """Limit the sessions whose last values and unfetched results Gradio keeps."""
     page.state_holder.capacity = _session_limits(page).max_size = sessions
 
 

@@ -33,12 +33,7 @@ METHOD_LABELS = {
 
 
 def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
-    """The page for an asker's models.
-
-    Args:
-        asker: of the models.
-        uploads: of the visitors; the examples' images are added.
-    """
+    """The page for an asker's models; the examples' images become uploads."""
     names = list(asker.models)
     examples = examples_for(asker.models.values())
     first_question, first_result = _first_look(asker, examples, names[:SIDE_BY_SIDE])

@@ -29,13 +29,7 @@ GRACE_SECONDS = 3
 
 
 def serve(app: FastAPI, connection: socket.socket, inbrowser: bool) -> None:
-    """Serve an `application` until the process is interrupted.
-
-    Args:
-        app: what to serve.
-        connection: from `listen`.
-        inbrowser: open the page in this machine's browser.
-    """
+    """Serve an `application` on a socket of `listen` until the process is interrupted."""
     # uvicorn ends well at an interruption and then passes it on; asyncio, before uvicorn is up,
     # makes it a cancellation.
     with suppress(KeyboardInterrupt, asyncio.CancelledError), connection:
@@ -55,10 +49,6 @@ class Server(uvicorn.Server):
     """Print the address once uvicorn handles interruptions: an earlier one could be lost.
 
     Gradio's own server gives up on a machine that is too busy to answer it at once.
-
-    Args:
-        config: of the application.
-        inbrowser: as in `serve`.
     """
 
     def __init__(self, config: uvicorn.Config, inbrowser: bool) -> None:

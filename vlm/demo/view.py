@@ -27,13 +27,7 @@ def head(models: Mapping[str, VQA]) -> str:
 
 
 def results(replies: Sequence[Reply], look: Look, waiting: bool) -> str:
-    """The answers, side by side if there are several.
-
-    Args:
-        replies: of each model.
-        look: the image, to draw on.
-        waiting: whether their reasons are still being computed.
-    """
+    """The answers side by side; `waiting` while their reasons are computed."""
     source = data_url(look.shown)
     return str(_TEMPLATES.results(replies, agreement(replies), look, source, waiting))
 

@@ -145,15 +145,6 @@ def train(
 ) -> tuple[Path, dict[str, float]]:
     """Train in a run's folder, after all that can be checked is.
 
-    Args:
-        trainer: of `make_trainer`.
-        task: that is trained.
-        data: to train on.
-        run: whether there is a test.
-        folder: of the run.
-        config: written there, if there is none.
-        checkpoint: that the training goes on from.
-
     Returns:
         The folder that all processes agreed on, and the test's figures by name.
     """
@@ -203,11 +194,7 @@ def run_config(
     task: VQATask, data: VQADataModule, run: RunOptions, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The configuration with which the command line makes the same run: `vlm test -c` reads it.
-
-    Args:
-        task, data: of the run.
-        run: its options.
-        options: of the trainer; objects, such as callbacks, are left out.
+    Objects among the trainer's options, such as callbacks, are left out.
 
     Raises:
         ConfigError: a part, optimiser or schedule that no configuration can describe.

@@ -32,10 +32,6 @@ def refuse(path: str | Path, differences: Sequence[str], what: str) -> None:
 def part_differences(stored: Mapping[str, Any], model: VQAModel) -> list[str]:
     """Where a model was built with other arguments than a checkpoint's, one line each. Weights in
     the place of other words or answers would give silently wrong scores.
-
-    Args:
-        stored: the checkpoint's model configuration.
-        model: that the checkpoint's weights are for.
     """
     asked = model.config
     lines = model_differences(dict(stored), asked)

@@ -18,11 +18,7 @@ from vlm.training.finetuning.summary import parts_table
 
 
 class RunReport(Callback):
-    """Curves after `fit`, a table after `validate` and `test`, answers after `predict`.
-
-    Args:
-        folder: of the run.
-    """
+    """Curves after `fit`, a table after `validate` and `test`, answers after `predict`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

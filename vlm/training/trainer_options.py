@@ -68,12 +68,6 @@ _EVALUATED = {"validate": "val", "test": "test", "predict": "predict"}
 def check_options(options: Any, subcommand: str, tests: bool, scheduled: bool) -> None:
     """Refuse options that Lightning would ignore, or reject in the middle of a run.
 
-    Args:
-        options: of the trainer.
-        subcommand: `fit`, `validate`, `test` or `predict`.
-        tests: whether `fit` ends with a test.
-        scheduled: whether the learning rate follows a schedule.
-
     Raises:
         ConfigError: names the option, what it got, what was expected and the remedy.
     """
@@ -114,10 +108,6 @@ def _expected(options: Any, name: str, what: str) -> ConfigError:
 
 def check_callbacks(options: Any, head: AnswerHead) -> None:
     """Refuse callbacks that would not work here.
-
-    Args:
-        options: of the trainer.
-        head: of the model; it determines the figures that are logged.
 
     Raises:
         ConfigError: a callback that is refused, that monitors a figure that is not logged or with

@@ -19,10 +19,6 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
 
     A block's parameters are gathered just before it runs, so memory holds one block whole.
 
-    Args:
-        model: on every process the same.
-        mesh: of Lightning's `ModelParallelStrategy`.
-
     Raises:
         ValueError: a strategy that divides tensors too.
     """
@@ -48,10 +44,6 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
 def expect_states(task: nn.Module, path: Path) -> None:
     """Let parameters that were not trained yet when a checkpoint was written need no gradient, so
     that reading it does not look for their optimiser's state, which it lacks.
-
-    Args:
-        task: whose parameters the optimiser has; each epoch says anew what needs a gradient.
-        path: of the checkpoint.
     """
     (optimizer,) = read_checkpoint_file(path)["optimizer_states"]
     if not optimizer["state"]:  # an optimiser that keeps none

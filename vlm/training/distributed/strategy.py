@@ -18,10 +18,6 @@ from vlm.core.errors import ConfigError
 def check_strategy(strategy: Any, callbacks: Any) -> None:
     """Check that FSDP2 is asked for nothing that it cannot do.
 
-    Args:
-        strategy: of the trainer's options.
-        callbacks: the same; one, several or None.
-
     Raises:
         ConfigError: a checkpoint in pieces, or averaged weights.
     """
@@ -48,9 +44,6 @@ def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrec
     On the CPU it takes bf16 in its place, and with FSDP2 it refuses; torch has gradient scalers for
     both.
 
-    Args:
-        precision, strategy, accelerator: of the trainer's options.
-
     Returns:
         A plugin in the place of the option, or None where Lightning has its own.
     """
@@ -65,10 +58,6 @@ def half_precision(precision: Any, strategy: Any, accelerator: str) -> MixedPrec
 def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
     """Check that a launcher (torchrun, srun) has started as many processes as the trainer expects,
     and that Lightning starts separate programs, with checkpoints and exit codes of their own.
-
-    Args:
-        trainer: with its strategy.
-        sync_batchnorm: the trainer's option.
 
     Raises:
         ConfigError: they have not, or `sync_batchnorm` is on for CPUs.

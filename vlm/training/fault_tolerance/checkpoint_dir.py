@@ -23,9 +23,6 @@ class CheckpointFolder:
 
     A file is never changed once it has its name, and a link changes from one file to another in
     one moment. So a step is written once, even if it is the best and the last.
-
-    Args:
-        path: of the folder.
     """
 
     def __init__(self, path: Path) -> None:

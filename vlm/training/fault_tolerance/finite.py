@@ -44,13 +44,7 @@ class FiniteCheck:
     def problems(
         self, loss: Tensor, output: Any, ids: Sequence[str]
     ) -> tuple[str | None, str | None]:
-        """What is wrong with the loss and with the gradients of the batch that ends, or None.
-
-        Args:
-            loss: scalar.
-            output: of the head.
-            ids: of the batch's questions.
-        """
+        """What is wrong with the loss and with the gradients of the batch that ends, or None."""
         norm, self._norm = self._norm, None
         numbers = [loss.detach().float(), *([] if norm is None else [norm.float()])]
         of_loss, *of_gradients = torch.stack(numbers).tolist()

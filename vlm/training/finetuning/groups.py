@@ -14,12 +14,7 @@ from vlm.training.finetuning.plan import Layer
 def parameter_groups(
     model: nn.Module, layers: Sequence[Layer]
 ) -> dict[float, list[dict[str, Any]]]:
-    """The trained parameters in groups for an optimiser, by the scale of their learning rate.
-
-    Args:
-        model: whose parameters the layers name.
-        layers: of `vlm.training.finetuning.plan.plan`.
-    """
+    """The trained parameters in groups for an optimiser, by the scale of their learning rate."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for layer in layers:
         for name in layer.names:

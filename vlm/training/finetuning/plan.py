@@ -153,11 +153,7 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
 def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
     """The layers that are trained, part by part, from the input to the output.
 
-    A parameter that needs no gradient is none of them.
-
-    Args:
-        model: after `prepare`.
-        tuning: the same.
+    A parameter that needs no gradient is none of them, so `prepare` comes first.
 
     Raises:
         ValueError: an order of layers is asked for, and the part has none.
@@ -188,11 +184,6 @@ def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
 
 def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> None:
     """Refuse a plan by which nothing, or less than was asked for, would be trained.
-
-    Args:
-        layers: of `plan`.
-        tuning: it was made from.
-        max_epochs: of the trainer; None or -1 if steps end the training.
 
     Raises:
         ValueError: nothing is trained at all or in the first epoch, or a part never.
