@@ -77,12 +77,13 @@ def sha256(path: str | Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, alive: Callable[[], None]) -> Iterator[None]:
+def locked(path: Path, alive: Callable[[], None], seconds: float = ALIVE_SECONDS) -> Iterator[None]:
     """Hold a lock between processes; the system releases it when its process ends.
 
     Args:
         path: of the lock's file; its folder is made if missing.
-        alive: called every `ALIVE_SECONDS` while another process holds the lock.
+        alive: called every so many `seconds` while another process holds the lock; what it raises
+            ends the waiting.
 
     Raises:
         OSError: the file cannot be made.
@@ -91,7 +92,7 @@ def locked(path: Path, alive: Callable[[], None]) -> Iterator[None]:
     lock = FileLock(path)
     while True:
         try:
-            lock.acquire(timeout=ALIVE_SECONDS)
+            lock.acquire(timeout=seconds)
             break
         except Timeout:
             alive()

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import NoReturn
 
 from vlm.core.errors import ConfigError
+from vlm.core.files import locked
 
 NAME = "training.lock"
 SECONDS = 6.0
@@ -29,19 +29,15 @@ def training_in(folder: Path) -> Iterator[None]:
         ConfigError: another process trains there.
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    lock = FileLock(path)
     before = path.read_text(errors="replace") if path.is_file() else ""
-    try:
-        lock.acquire(timeout=SECONDS)
-    except Timeout:
+
+    def refuse() -> NoReturn:
         raise ConfigError(
             f"{folder}: got a second training, while {before or 'another process'} trains there; "
             f"expected one. Wait for it or end it, or start a separate run with another run.name."
-        ) from None
-    try:
+        )
+
+    with locked(path, refuse, SECONDS):
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
-    finally:
-        lock.release()
