@@ -83,35 +83,16 @@ class VQACLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
-        for part, reader, width in (
-            ("image_encoder", "fusion", "image_dim"),
-            ("text_encoder", "fusion", "text_dim"),
-            ("text_encoder", "head", "text_dim"),
+        for source, part, argument, value in (
+            ("model.image_encoder", "fusion", "image_dim", lambda encoder: encoder.dim),
+            ("model.text_encoder", "fusion", "text_dim", lambda encoder: encoder.dim),
+            ("model.text_encoder", "head", "text_dim", lambda encoder: encoder.dim),
+            ("model.fusion", "head", "in_dim", lambda fusion: fusion.out_dim),
+            ("data", "text_encoder", "words", self._words),
+            ("data", "head", "answers", self._answers),
         ):
-            parser.link_arguments(
-                f"model.{part}",
-                f"model.{reader}.init_args.{width}",
-                compute_fn=lambda encoder: encoder.dim,
-                apply_on="instantiate",
-            )
-        parser.link_arguments(
-            "model.fusion",
-            "model.head.init_args.in_dim",
-            compute_fn=lambda fusion: fusion.out_dim,
-            apply_on="instantiate",
-        )
-        parser.link_arguments(
-            "data",
-            "model.text_encoder.init_args.words",
-            compute_fn=self._words,
-            apply_on="instantiate",
-        )
-        parser.link_arguments(
-            "data",
-            "model.head.init_args.answers",
-            compute_fn=self._answers,
-            apply_on="instantiate",
-        )
+            target = f"model.{part}.init_args.{argument}"
+            parser.link_arguments(source, target, compute_fn=value, apply_on="instantiate")
         add_dataset(parser)  # last, or the image encoder would be made before the text encoder
 
     def _words(self, data: VQADataModule) -> list[str]:
