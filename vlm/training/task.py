@@ -21,6 +21,7 @@ from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
 from vlm.core.batch import Batch
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.base import Split
 from vlm.evaluation.evaluation import Evaluation
 from vlm.evaluation.results import Prediction
 from vlm.fusion.base import Fusion
@@ -213,15 +214,16 @@ class VQATask(LightningModule):
             from vlm.training.distributed.sharding import share_buffers
 
             share_buffers(self.model)
-        self.evaluation = Evaluation(
-            self.data.table("validation"), self.model.head, self.data.dataset
-        )
+        self._start_evaluation("validation")
 
     def on_test_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("test"), self.model.head, self.data.dataset)
+        self._start_evaluation("test")
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluation = Evaluation(self.data.table("predict"), self.model.head, self.data.dataset)
+        self._start_evaluation("predict")
+
+    def _start_evaluation(self, split: Split) -> None:
+        self.evaluation = Evaluation(self.data.table(split), self.model.head, self.data.dataset)
 
     def _evaluate(self, batch: Batch) -> list[Prediction]:
         assert self.evaluation is not None
@@ -282,18 +284,14 @@ class VQATask(LightningModule):
         if self.schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        batches, accumulated = (
-            self.trainer.num_training_batches,
-            self.trainer.accumulate_grad_batches,
-        )
+        batches = self.trainer.num_training_batches
+        epoch_steps = math.ceil(batches / self.trainer.accumulate_grad_batches)
         try:
-            schedule = self.schedule(optimizer, steps, math.ceil(batches / accumulated))
+            schedule = self.schedule(optimizer, steps, epoch_steps)
         except ValueError as error:
             raise ConfigError(f"model.schedule: {error}") from error
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        every_step = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": every_step}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = describe(self.model, self.about)

@@ -189,10 +189,8 @@ class RunCheckpoint(Checkpoint):
         )
         raise NotFiniteError(
             f"Training ended after step {trainer.global_step} in epoch "
-            f"{trainer.current_epoch + 1}: "
-            f"{problem}. {kept}. "
-            f"Look at these questions, lower the learning rate, or clip gradients with "
-            f"trainer.gradient_clip_val."
+            f"{trainer.current_epoch + 1}: {problem}. {kept}. Look at these questions, lower the "
+            f"learning rate, or clip gradients with trainer.gradient_clip_val."
         )
 
     def _end_if(self, stop: bool, trainer: Trainer) -> None:

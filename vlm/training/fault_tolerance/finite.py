@@ -17,10 +17,6 @@ SKIPPED = 20
 after 16 of them it is no longer the scale that is too large."""
 
 
-def _local(gradient: Tensor) -> Tensor:
-    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
-
-
 class FiniteCheck:
     """Watches the loss and the gradients of a training, with one transfer from the device a step.
 
@@ -37,7 +33,8 @@ class FiniteCheck:
     def gradients(self, parameters: Iterable[Tensor]) -> None:
         """Look at the gradients of a step, before it is taken."""
         # A shard's own values, perhaps none: the processes agree afterwards on what they found.
-        local = [_local(p.grad) for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
         local = [gradient for gradient in local if gradient.numel()]
         self._norm = torch.nn.utils.get_total_norm(local) if local else None
 

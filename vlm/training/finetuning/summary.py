@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from vlm.model import PARTS
 from vlm.training.finetuning.plan import Layer
-
-HEADINGS = (
-    "part",
-    "class",
-    "parameters",
-    "trained",
-    "when",
-    "learning rate",
-    "precision",
-    "LoRA",
-)
 
 
 def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
@@ -29,11 +18,17 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
         epochs: of the training; None or -1 if steps end it.
         precision: of the trainer.
     """
-    table = Table(title="What is trained", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(
-            heading, justify="right" if heading in ("parameters", "trained") else "left"
-        )
+    table = Table(
+        "part",
+        "class",
+        Column("parameters", justify="right"),
+        Column("trained", justify="right"),
+        *("when", "learning rate", "precision", "LoRA"),
+        title="What is trained",
+        title_justify="left",
+        caption="Learning rates are those that the schedule multiplies.",
+        caption_justify="left",
+    )
     cached = task.data.images.features is not None
     peak = _peak_rates(task)
     for part in PARTS:
@@ -50,8 +45,6 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
             "32, cached" if part == "image_encoder" and cached else precision,
             "-" if module.lora is None else f"rank {module.lora.rank}",
         )
-    table.caption = "Learning rates are those that the schedule multiplies."
-    table.caption_justify = "left"
     return table
 
 
