@@ -250,31 +250,27 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
     check_parts(config, trust)
     if not isinstance(config, dict) or "class_path" not in config:
         raise ValueError(f"got {str(config)[:60]!r}; expected a part's class_path and init_args.")
-    return _build(config)
+    return _rebuild(config)
 
 
-def _build(config: dict[str, Any]) -> Any:
-    cls = _import(config["class_path"])
-    arguments = {k: _rebuild(v) for k, v in config.get("init_args", {}).items()}
-    if config.get("factory"):
+def _rebuild(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rebuild(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "class_path" not in value:
+        return {name: _rebuild(item) for name, item in value.items()}
+    cls = _import(value["class_path"])
+    arguments = {k: _rebuild(item) for k, item in value.get("init_args", {}).items()}
+    if value.get("factory"):
         return partial(cls, **arguments) if arguments else cls
     try:
         made = cls(**arguments)
     except TypeError as error:
-        raise ValueError(_unfit(config, error)) from error
-    if "lora" in config:
-        add_lora(made, LoRA.from_config(config["lora"]))
+        raise ValueError(_unfit(value, error)) from error
+    if "lora" in value:
+        add_lora(made, LoRA.from_config(value["lora"]))
     return made
-
-
-def _rebuild(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "class_path" in value:
-            return _build(value)
-        return {name: _rebuild(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_rebuild(item) for item in value]
-    return value
 
 
 def _import(path: str) -> Any:
