@@ -89,8 +89,13 @@ def _explained(error: Exception) -> str | None:
         return heard() or "another process has ended; its own message says why."
     # torch has a class of its own for it on devices, and none on the CPU.
     if re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
+        # The allocator's own words, without the place in its source.
+        words = re.search(
+            r"(you )?tried to allocate [^.]*|Unable to allocate [^.]*", str(error), re.IGNORECASE
+        )
+        needed = words[0] if words else str(error).splitlines()[0]
         return (
-            f"out of memory ({_needed(str(error))}). Lower data.images_per_batch (a higher "
+            f"out of memory ({needed}). Lower data.images_per_batch (a higher "
             f"trainer.accumulate_grad_batches keeps the step as it is), or make the model smaller."
         )
     return None
@@ -111,12 +116,6 @@ def _failed_worker(error: Exception) -> str | None:
         cause = traceback.splitlines()[-1]
         return f"a loader worker failed: {cause}\nIts traceback{traceback}"
     return None
-
-
-def _needed(message: str) -> str:
-    """The allocator's own words, without the place in its source."""
-    found = re.search(r"(you )?tried to allocate [^.]*|Unable to allocate [^.]*", message, re.I)
-    return found[0] if found else message.splitlines()[0]
 
 
 def _without_traceback(message: str) -> str:

@@ -186,7 +186,7 @@ def _classes(name: str, base: type) -> str:
     names = (path.rpartition(".")[2] for path in public_classes(base))
     listed = ", ".join(name for name in names if name != base.__name__)
     lines = textwrap.wrap(listed, WIDTH - 24, break_long_words=False)
-    return "".join(f"{name if not n else '':>22}  {line}\n" for n, line in enumerate(lines))
+    return f"{name:>22}  " + f"\n{'':24}".join(lines) + "\n"
 
 
 def _row(name: str, action: Action) -> str:
@@ -200,16 +200,10 @@ def _row(name: str, action: Action) -> str:
     if default not in (None, "==SUPPRESS=="):
         shown = str(default).lower() if isinstance(default, bool) else default
         text += f" (default {shown})"
-    lines = textwrap.wrap(text, WIDTH - COLUMN)
-    if len(head) >= COLUMN - 1:
-        lines.insert(0, "")
-    return (
-        "\n".join(
-            f"{head if number == 0 else '':{COLUMN}}{line}".rstrip()
-            for number, line in enumerate(lines or [""])
-        )
-        + "\n"
-    )
+    indent = " " * COLUMN
+    lines = textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    beside = len(head) < COLUMN - 1
+    return (head + lines[len(head) :] if beside else f"{head}\n{lines}").rstrip() + "\n"
 
 
 def _sentence(text: str) -> str:
