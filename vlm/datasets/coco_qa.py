@@ -1,4 +1,4 @@
-"""COCO-QA: questions made from the captions of COCO photos, with answers of one word.
+"""COCO-QA: questions made from the captions of COCO images, with answers of one word.
 
 Ren, Kiros and Zemel, "Exploring Models and Data for Image Question Answering", NeurIPS 2015.
 """
@@ -22,7 +22,7 @@ _FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
 
 
 class COCOQA(OfficialDatasetWithImages):
-    """COCO-QA: `train` and `test`; validation is cut from the training photos.
+    """COCO-QA: `train` and `test`; validation is cut from the training images.
 
     The report's lines are the four types: object, number, color, location. WUPS is given at
     0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).

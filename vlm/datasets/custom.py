@@ -105,15 +105,10 @@ class CustomDataset(Dataset):
                     f"columns: got {name!r}; expected our name -> the file's name, ours being "
                     f"{', '.join(COLUMNS)}.{did_you_mean(nearest(name, COLUMNS))}"
                 )
-        self.files = {
-            name: as_text(argument, file)
-            for name, argument, file in (
-                ("train", "path", path),
-                ("validation", "validation", validation),
-                ("test", "test", test),
-            )
-            if file is not None or name == "train"
-        }
+        self.files = {"train": as_text("path", path)}
+        for name, file in (("validation", validation), ("test", test)):
+            if file is not None:
+                self.files[name] = as_text(name, file)
         self.images = None if images is None else as_path("images", images)
         self.names = {name: self.mapped.get(name, name) for name in COLUMNS}
         self.image_source: EmbeddedImages = EmbeddedImages()

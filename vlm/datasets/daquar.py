@@ -1,4 +1,4 @@
-"""DAQUAR: human questions about indoor photos of NYU Depth v2.
+"""DAQUAR: human questions about indoor images of NYU Depth v2.
 
 Malinowski and Fritz, "A Multi-World Approach to Question Answering about Real-World Scenes based on
 Uncertain Input", NeurIPS 2014.
@@ -29,13 +29,13 @@ _COLOR = re.compile(
 
 
 class DAQUAR(OfficialDataset):
-    """DAQUAR, full or with 37 object classes; validation is cut from the training photos.
+    """DAQUAR, full or with 37 object classes; validation is cut from the training images.
 
     An answer may be several objects, which the set's measure takes for a set; so here they are one
     answer in alphabetical order ("chair, table"), and a prediction is right if it names the same
     ones in any order. The report's lines are kinds of answer: number, color, object. The words that
-    name a photo at a question's end are taken off. WUPS, the paper's measure, is given at 0.9 and 0
-    where WordNet is there (`vlm.metrics.wordnet`).
+    name an image at a question's end are taken off. WUPS, the paper's measure, is given at 0.9 and
+    0 where WordNet is there (`vlm.metrics.wordnet`).
 
     The full set has 6,795 + 5,673 questions, the reduced one 3,876 + 297, in the files of the site;
     the paper counts 6,794 + 5,674, so no size is checked.

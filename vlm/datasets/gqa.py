@@ -1,4 +1,4 @@
-"""GQA: compositional questions about the photos of Visual Genome, with single answers.
+"""GQA: compositional questions about the images of Visual Genome, with single answers.
 
 Hudson and Manning, "GQA: A New Dataset for Real-World Visual Reasoning and Compositional Question
 Answering", CVPR 2019.

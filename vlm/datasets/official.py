@@ -63,7 +63,7 @@ class OfficialDatasetWithImages(OfficialDataset):
 
     Args:
         root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         seed: of the choice of the images held out.

@@ -1,4 +1,4 @@
-"""OK-VQA and A-OKVQA: questions that need knowledge from outside the photo."""
+"""OK-VQA and A-OKVQA: questions that need knowledge from outside the image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlm.datasets.readers.official import Rows, fields, json_file, json_records,
 from vlm.datasets.readers.vqa_format import read_mscoco
 from vlm.datasets.table import DataError
 from vlm.datasets.vocabulary import VocabularyRules
-from vlm.datasets.vqa import COCO_PHOTOS
+from vlm.datasets.vqa import COCO_IMAGES
 from vlm.metrics import direct_answer_accuracy, vqa_accuracy
 
 _log = logging.getLogger(__name__)
 
 
 class OKVQA(OfficialDatasetWithImages):
-    """OK-VQA (Marino et al., CVPR 2019): 14,055 questions on COCO's photos of 2014.
+    """OK-VQA (Marino et al., CVPR 2019): 14,055 questions on COCO's images of 2014.
 
     From https://okvqa.allenai.org/download.html; its files in `root`, plain or with `.gz`:
 
@@ -36,7 +36,7 @@ class OKVQA(OfficialDatasetWithImages):
 
     Args:
         root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         seed: of the choice of the images held out.
@@ -48,7 +48,7 @@ class OKVQA(OfficialDatasetWithImages):
     """
 
     types = "question_type"
-    get = "OK-VQA: https://okvqa.allenai.org/download.html, " + COCO_PHOTOS
+    get = "OK-VQA: https://okvqa.allenai.org/download.html, " + COCO_IMAGES
     parts: ClassVar = {"train": "train2014", "test": "val2014"}
     # "9,009 questions in train and 5,046 questions in test"
     sizes: ClassVar = {"train2014": 9_009, "val2014": 5_046}
@@ -59,7 +59,7 @@ class OKVQA(OfficialDatasetWithImages):
 
 
 class AOKVQA(OfficialDatasetWithImages):
-    """A-OKVQA (Schwenk et al., ECCV 2022): direct answers and choices, on COCO's photos of 2017.
+    """A-OKVQA (Schwenk et al., ECCV 2022): direct answers and choices, on COCO's images of 2017.
 
     From https://github.com/allenai/aokvqa (aokvqa_v1p0.tar.gz); its files in `root`:
 
@@ -74,7 +74,7 @@ class AOKVQA(OfficialDatasetWithImages):
 
     Args:
         root: folder of the three files.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         task: which of the two answers is learned and scored. The choices are read for both.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
@@ -87,7 +87,7 @@ class AOKVQA(OfficialDatasetWithImages):
     """
 
     get = (
-        "A-OKVQA: https://github.com/allenai/aokvqa, its photos (COCO 2017) from "
+        "A-OKVQA: https://github.com/allenai/aokvqa, its images (COCO 2017) from "
         "https://cocodataset.org/#download."
     )
 

@@ -30,7 +30,7 @@ class TDIUC(OfficialDatasetWithImages):
 
     Args:
         root: the folder TDIUC.
-        images: folder of the photos' folders; None for `root/Images`.
+        images: folder of the image folders; None for `root/Images`.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         seed: of the choice of the images held out.

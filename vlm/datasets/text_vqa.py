@@ -1,4 +1,4 @@
-"""TextVQA: questions about the text in a photo, read here as plain VQA."""
+"""TextVQA: questions about the text in an image, read here as plain VQA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SITE = "https://textvqa.org/dataset"
 
 
 class TextVQA(OfficialDatasetWithImages):
-    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages' photos: ten answers a question.
+    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages' images: ten answers a question.
 
     From https://textvqa.org/dataset; its files in `root`, plain or with `.gz`:
 
@@ -26,7 +26,7 @@ class TextVQA(OfficialDatasetWithImages):
 
     Args:
         root: folder of the three files.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         seed: of the choice of the images held out.
@@ -37,7 +37,7 @@ class TextVQA(OfficialDatasetWithImages):
         ['id', 'image', 'question', 'answers']
     """
 
-    get = f"TextVQA: questions and photos from {SITE}."
+    get = f"TextVQA: questions and images from {SITE}."
     sizes: ClassVar = {"train": 34_602, "val": 5_000, "test": 5_734}
     cited = SITE
 

@@ -1,4 +1,4 @@
-"""Visual7W, telling: multiple-choice questions of six kinds about COCO photos.
+"""Visual7W, telling: multiple-choice questions of six kinds about COCO images.
 
 Zhu, Groth, Bernstein and Fei-Fei, "Visual7W: Grounded Question Answering in Images", CVPR 2016.
 """

@@ -1,4 +1,4 @@
-"""VizWiz: photos and spoken questions of blind people, many of which cannot be answered."""
+"""VizWiz: images and spoken questions of blind people, many of which cannot be answered."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SITE = "https://vizwiz.org/tasks-and-datasets/vqa/"
 
 
 class VizWiz(OfficialDatasetWithImages):
-    """VizWiz-VQA (Gurari et al., CVPR 2018): one question a photo, ten answers.
+    """VizWiz-VQA (Gurari et al., CVPR 2018): one question an image, ten answers.
 
     From https://vizwiz.org/tasks-and-datasets/vqa/; its files in `root`, plain or with `.gz`:
 
         Annotations/{train,val,test}.json, or the three in `root`
         train/VizWiz_train_00000000.jpg, and so on for val and test
 
-    The photo's file name is the question's id. Answer types are other, yes/no, number and
+    The image's file name is the question's id. Answer types are other, yes/no, number and
     unanswerable; the question type says "answerable" or "unanswerable" by the set's own mark.
     Metric: accuracy as its evaluator computes it (`vlm.metrics.vizwiz_accuracy`), by answer type,
     and how well the unanswerable questions are found, which its evaluator takes as the positives:
@@ -36,7 +36,7 @@ class VizWiz(OfficialDatasetWithImages):
 
     Args:
         root: folder of the set.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
         seed: of the choice of the images held out.
@@ -49,7 +49,7 @@ class VizWiz(OfficialDatasetWithImages):
 
     watched = UNANSWERABLE
 
-    get = f"VizWiz: annotations and photos from {SITE}."
+    get = f"VizWiz: annotations and images from {SITE}."
     sizes: ClassVar = {"train": 20_523, "val": 4_319, "test": 8_000}
     cited = SITE
 

@@ -1,4 +1,4 @@
-"""VQA v1 and v2 on COCO's photos, and VQA-CP, which splits them anew."""
+"""VQA v1 and v2 on COCO's images, and VQA-CP, which splits them anew."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pyarrow as pa
 from vlm.datasets.base import Split
 from vlm.datasets.official import OfficialDatasetWithImages
 from vlm.datasets.readers.official import fields, json_file
-from vlm.datasets.readers.vqa_format import Record, coco_photo, read_mscoco, read_vqa
+from vlm.datasets.readers.vqa_format import Record, coco_image, read_mscoco, read_vqa
 from vlm.datasets.table import joined
 from vlm.datasets.table_cache import cached
 from vlm.datasets.vocabulary import VocabularyRules
 
-COCO_PHOTOS = "the photos (COCO 2014 and 2015) from https://cocodataset.org/#download."
+COCO_IMAGES = "the images (COCO 2014 and 2015) from https://cocodataset.org/#download."
 """End of a sentence that says where a set comes from."""
 
 
@@ -77,14 +77,14 @@ class VQAv2(_VQA):
 
     prefix = "v2_"
     get = (
-        "VQA v2: questions and annotations from https://visualqa.org/download.html, " + COCO_PHOTOS
+        "VQA v2: questions and annotations from https://visualqa.org/download.html, " + COCO_IMAGES
     )
     sizes: ClassVar = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
     cited = "https://visualqa.org/download.html"
 
 
 class VQAv1(_VQA):
-    """VQA v1 on photos (Antol et al., "VQA: Visual Question Answering", ICCV 2015).
+    """VQA v1 on real images (Antol et al., "VQA: Visual Question Answering", ICCV 2015).
 
     From https://visualqa.org/vqa_v1_download.html; as `VQAv2`, without `v2_` in the names:
 
@@ -102,7 +102,7 @@ class VQAv1(_VQA):
     prefix = ""
     get = (
         "VQA v1: questions and annotations from https://visualqa.org/vqa_v1_download.html, "
-        + COCO_PHOTOS
+        + COCO_IMAGES
     )
     sizes: ClassVar = {"train2014": 248_349, "val2014": 121_512, "test2015": 244_302}
     cited = "https://visualqa.org/vqa_v1_download.html"
@@ -124,7 +124,7 @@ class VQACP(OfficialDatasetWithImages):
 
     Args:
         root: folder of questions and annotations.
-        images: folder of the photos' folders; None where they are in `root`.
+        images: folder of the image folders; None where they are in `root`.
         version: of VQA-CP.
         validation_share: of the training images, held out where the set has no validation split.
         vocabulary: which words and answers the model knows.
@@ -139,7 +139,7 @@ class VQACP(OfficialDatasetWithImages):
     shared_images = True  # it is questions that were split
     get = (
         "VQA-CP: questions and annotations from https://computing.ece.vt.edu/~aish/vqacp/, "
-        + COCO_PHOTOS
+        + COCO_IMAGES
     )
     parts: ClassVar = {"train": "train", "test": "test"}
 
@@ -162,8 +162,8 @@ class VQACP(OfficialDatasetWithImages):
             for kind in ("questions", "annotations")
         )
 
-        def photo(question: Record) -> str:
+        def image(question: Record) -> str:
             (coco,) = fields(question, questions, question["question_id"], coco_split=str)
-            return coco_photo(self.images, coco, question, questions)
+            return coco_image(self.images, coco, question, questions)
 
-        return read_vqa(questions, annotations, photo)
+        return read_vqa(questions, annotations, image)

@@ -84,7 +84,7 @@ def read_mscoco(
     folders: tuple[str, str] = (".", "."),
     answers: Callable[[Record], list[str]] = annotators,
 ) -> pa.Table:
-    """A part of a set over COCO's photos of 2014 and 2015, under VQA's own file names.
+    """A part of a set over COCO's images of 2014 and 2015, under VQA's own file names.
 
     Args:
         root: folder of the set.
@@ -96,7 +96,7 @@ def read_mscoco(
         answers: as for `read_vqa`.
     """
     test = part.startswith("test")
-    photos = "test2015" if test else part
+    folder = "test2015" if test else part
     questions = json_file(
         root / folders[0] / f"{prefix}OpenEnded_mscoco_{part}_questions.json", get
     )
@@ -104,13 +104,13 @@ def read_mscoco(
     return read_vqa(
         questions,
         None if test else json_file(annotations, get),
-        lambda question: coco_photo(images, photos, question, questions),
+        lambda question: coco_image(images, folder, question, questions),
         answers,
     )
 
 
-def coco_photo(images: Path, part: str, question: Record, source: Path) -> str:
-    """The photo of a question of the file `source`, under COCO's names of 2014 and 2015."""
+def coco_image(images: Path, part: str, question: Record, source: Path) -> str:
+    """The image of a question of the file `source`, under COCO's names of 2014 and 2015."""
     (number,) = fields(question, source, question["question_id"], image_id=int)
     return f"{images}/{part}/COCO_{part}_{number:012d}.jpg"
 
