@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import http.client
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,53 +15,14 @@ from typing import Any
 import httpx
 import pytest
 from demo_server import file_of, start, untrained, write_model
+from gradio_routes import KEPT, judged
 from PIL import Image
 
-from vlm.demo.gate import MAX_PARTS, MAX_TEXT, NOT_YOURS, ROUTES, Gate, Hosts
-from vlm.demo.uploads import Uploads
+from vlm.demo.gate import MAX_PARTS, MAX_TEXT, NOT_YOURS
 
 QUESTION = "what color is it?"
 RED = file_of(Image.new("RGB", (20, 10), "red"))
 MARK = {"_type": "gradio.FileData"}
-
-KEPT = """
-GET / HEAD / GET /config GET /theme.css GET /favicon.ico GET /manifest.json GET /robots.txt
-GET /assets/{path:path} GET /static/{path:path} GET /gradio_api/info GET /gradio_api/openapi.json
-GET /gradio_api/queue/data GET /gradio_api/upload_progress GET /gradio_api/file={path_or_url:path}
-GET /gradio_api/heartbeat/{session_hash} GET /gradio_api/call/{api_name}/{event_id}
-GET /gradio_api/call/v2/{api_name}/{event_id} POST /gradio_api/call/{api_name}
-POST /gradio_api/call/v2/{api_name} POST /gradio_api/queue/join POST /gradio_api/upload
-POST /gradio_api/cancel POST /gradio_api/reset
-"""
-SHUT = """
-GET /config/ GET /svelte/{path:path} GET /openapi.json HEAD /openapi.json GET /pwa_icon
-GET /pwa_icon/{size} GET /logout POST /login POST /login/ GET /monitoring GET /monitoring/summary
-GET /monitoring/{key} POST /gradio_api/api/{api_name} POST /gradio_api/api/{api_name}/
-POST /gradio_api/run/{api_name} POST /gradio_api/run/{api_name}/ GET /gradio_api/app_id
-GET /gradio_api/app_id/ POST /gradio_api/call/{api_name}/ POST /gradio_api/call/v2/{api_name}/
-POST /gradio_api/component_server POST /gradio_api/component_server/
-GET /gradio_api/custom_component/{id}/{environment}/{type}/{file_name} GET /gradio_api/deep_link
-GET /gradio_api/dev/reload GET /gradio_api/file/{path:path}
-HEAD /gradio_api/file={path_or_url:path} GET /gradio_api/info/ GET /gradio_api/login_check
-GET /gradio_api/login_check/ POST /gradio_api/process_recording
-HEAD /gradio_api/proxy={url_path:path} GET /gradio_api/proxy={url_path:path}
-GET /gradio_api/queue/status POST /gradio_api/reset/ GET /gradio_api/runs GET /gradio_api/runs/
-GET /gradio_api/startup-events POST /gradio_api/stream/{event_id}
-POST /gradio_api/stream/{event_id}/close
-GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file
-GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist.m3u8
-GET /gradio_api/stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}
-GET /gradio_api/theme.css GET /gradio_api/token GET /gradio_api/token/ GET /gradio_api/user
-GET /gradio_api/user/ GET /gradio_api/vibe-code GET /gradio_api/vibe-code/
-POST /gradio_api/vibe-code POST /gradio_api/vibe-code/ POST /gradio_api/vibe-edit
-POST /gradio_api/vibe-edit/ POST /gradio_api/undo-vibe-edit POST /gradio_api/undo-vibe-edit/
-POST /gradio_api/vibe-starter-queries POST /gradio_api/vibe-starter-queries/
-"""
-
-
-def judged(table: str) -> set[tuple[str, str]]:
-    words = table.split()
-    return set(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -104,39 +62,6 @@ def visitor(address: str) -> Iterator[httpx.Client]:
 def stranger(address: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=60) as client:
         yield client
-
-
-LIST_ROUTES = """
-import gradio, json
-from fastapi import FastAPI
-
-def walk(routes):
-    for route in routes:
-        inner = getattr(getattr(route, "original_router", None), "routes", None)
-        yield from walk(inner) if inner else ((m, route.path) for m in route.methods)
-
-with gradio.Blocks() as page:
-    gradio.Button().click(lambda: None)
-app = gradio.mount_gradio_app(FastAPI(), page, path="", run_history=False)
-print(json.dumps(list(walk(app.routes[-1].app.routes))))
-"""
-
-
-def test_every_route_of_gradio_was_judged() -> None:
-    """One that a new Gradio adds is shut until somebody has looked at what it does."""
-    listed = subprocess.run(
-        [sys.executable, "-c", LIST_ROUTES], capture_output=True, check=True, text=True
-    )
-    found = {(method, path) for method, path in json.loads(listed.stdout.splitlines()[-1])}
-    assert len(found) > 40
-    kept, shut = judged(KEPT), judged(SHUT)
-    assert found - kept - shut == set(), "new routes: are they needed, and what do they open?"
-    values = {"{api_name}": "predict", "{event_id}": "0" * 32, "{path:path}": "index.js"}
-    for method, path in shut:
-        for name, value in values.items():
-            path = path.replace(name, value)
-        path = "/".join("x" if part.startswith("{") else part for part in path.split("/"))
-        assert method not in ROUTES or not ROUTES[method].fullmatch(path), path
 
 
 @pytest.fixture
@@ -438,37 +363,3 @@ def test_every_route_needs_the_password(folder: Path) -> None:
         client.headers["Authorization"] = f"Basic {right}"
         assert client.get("/").status_code == 200
         assert asks(client, {"path": put(client)})["replies"]
-
-
-def test_a_websocket_is_closed() -> None:
-    got: list[Any] = []
-
-    async def send(message: Any) -> None:
-        got.append(message)
-
-    async def receive() -> Any:
-        raise AssertionError
-
-    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]  # no app
-    asyncio.run(gate({"type": "websocket", "path": "/"}, receive, send))
-    assert got == [{"type": "websocket.close", "code": 1008}]
-
-
-def test_a_request_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.demo.gate.BODY_SECONDS", 0.1)
-    got: list[Any] = []
-
-    async def send(message: Any) -> None:
-        got.append(message)
-
-    async def receive() -> Any:
-        await asyncio.sleep(0.03)
-        return {"type": "http.request", "body": b" ", "more_body": True}
-
-    gate = Gate(receive, Hosts("127.0.0.1", 80), Uploads(), None)  # type: ignore[arg-type]  # no app
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "query_string": b""}
-    scope |= {"headers": [(b"host", b"localhost")], "server": ("127.0.0.1", 80)}
-    start = time.monotonic()
-    asyncio.run(gate(scope, receive, send))
-    assert time.monotonic() - start < 5
-    assert got[0]["status"] == 408
