@@ -6,16 +6,22 @@ Scoring a question needs the standard library only. numpy (`aggregate`) and torc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vlm.core.lazy import lazy_names
 
 # Not lazy: these are light, and a module of the same name would hide the function once loaded.
 from vlm.metrics.gqa import gqa_consistency, gqa_distribution
 from vlm.metrics.mean_per_type import MeanPerType, mean_per_type
-from vlm.metrics.other_accuracies import direct_answer_accuracy, vizwiz_accuracy
 from vlm.metrics.per_answer import PrecisionRecall, per_answer
 from vlm.metrics.text_match import anls, exact_match
-from vlm.metrics.vqa_accuracy import normalize_answer, soft_score, vqa_accuracy
+from vlm.metrics.vqa_accuracy import (
+    direct_answer_accuracy,
+    normalize_answer,
+    soft_score,
+    vizwiz_accuracy,
+    vqa_accuracy,
+)
 from vlm.metrics.wups import mean_wups, wups
 
 if TYPE_CHECKING:
@@ -55,26 +61,21 @@ __all__ = [
     "wups",
 ]
 
-_MODULES = {
-    "ANLS": "torchmetric",
-    "ExactMatch": "torchmetric",
-    "Interval": "aggregate",
-    "Mean": "aggregate",
-    "MeanScore": "torchmetric",
-    "accuracy_by": "aggregate",
-    "bootstrap_interval": "aggregate",
-    "seed_interval": "aggregate",
-    "VQAAccuracy": "torchmetric",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, _ = lazy_names(
+    __name__,
+    {
+        "ANLS": "torchmetric",
+        "ExactMatch": "torchmetric",
+        "Interval": "aggregate",
+        "Mean": "aggregate",
+        "MeanScore": "torchmetric",
+        "accuracy_by": "aggregate",
+        "bootstrap_interval": "aggregate",
+        "seed_interval": "aggregate",
+        "VQAAccuracy": "torchmetric",
+    },
+)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -91,7 +91,7 @@ class MeanScore(Metric):
         sums, counts = [0] * len(self.names), [0] * len(self.names)
         for row, (prediction, written) in enumerate(zip(predictions, answers, strict=True)):
             parts = round(self.score(prediction, written) * _PARTS)
-            for index in (0,) if types is None else (0, self._position(types[row])):
+            for index in (0,) if types is None else (0, self._index[types[row]]):
                 sums[index] += parts
                 counts[index] += 1
         self.sums += torch.tensor(sums, device=self.sums.device)
@@ -128,15 +128,12 @@ class MeanScore(Metric):
                 f"types is None, but the metric reports {list(self._index)}: "
                 "pass the type of each question"
             )
-
-    def _position(self, name: str) -> int:
-        try:
-            return self._index[name]
-        except KeyError:
-            raise ValueError(
-                f"types contains {name!r}, but the metric was made for {list(self._index)}: "
-                f"name every type in {type(self).__name__}(types=...)"
-            ) from None
+        for name in () if types is None else types:
+            if name not in self._index:
+                raise ValueError(
+                    f"types contains {name!r}, but the metric was made for {list(self._index)}: "
+                    f"name every type in {type(self).__name__}(types=...)"
+                )
 
 
 class VQAAccuracy(MeanScore):

@@ -1,4 +1,4 @@
-r"""VQA accuracy of one question, equal to the official evaluator's.
+r"""VQA accuracy of one question, equal to the official evaluator's, and its variants of other sets.
 
 Source: the evaluator of github.com/GT-Vision-Lab/VQA (`PythonEvaluationTools/vqaEvaluation`),
 written anew from a description of its behaviour; the words in the tables are the evaluator's. Both
@@ -87,13 +87,13 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], rules: Rules = "2021")
     if rules == "2021":
         cleaned = [_clean(answer) for answer in answers]
         result = _clean(prediction)
-        if _differ(cleaned):
+        if len(set(cleaned)) > 1:
             cleaned = [_normalize(answer) for answer in cleaned]
             result = _normalize(result)
         count = cleaned.count(result)
     elif rules == "2016":
         written = list(answers)
-        if _differ(written):
+        if len(set(written)) > 1:
             written = [_punctuation(answer) for answer in written]
         count = written.count(_normalize(_clean(prediction)))
     else:
@@ -102,6 +102,35 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], rules: Rules = "2021")
             "pass the year of the official evaluator to agree with"
         )
     return soft_score(count, len(answers))
+
+
+def direct_answer_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """A-OKVQA: min(1, annotators who gave this very answer / 3); nothing is normalised.
+
+    Source: `evaluation/eval_predictions.py` of github.com/allenai/aokvqa. No annotator is left out
+    in turn, so three of ten give 1 where VQA accuracy gives 0.9.
+
+    Args:
+        prediction: the answer given.
+        answers: what the annotators wrote.
+    """
+    return min(1.0, sum(answer == prediction for answer in answers) / 3)
+
+
+def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VizWiz: VQA accuracy with the prediction normalised and the annotators as they wrote.
+
+    Source: the evaluator of https://vizwiz.org/tasks-and-datasets/vqa/. It differs from both years
+    of `vqa_accuracy`: an annotator's "two" or "t-shirt" is never matched, whoever agrees.
+
+    Args:
+        prediction: the answer given.
+        answers: what the annotators wrote, at least one.
+
+    Raises:
+        ValueError: no answers.
+    """
+    return soft_score(list(answers).count(normalize_answer(prediction)), len(answers))
 
 
 def soft_score(count: int, total: int) -> float:
@@ -165,10 +194,6 @@ def _check(prediction: str, answers: Sequence[str]) -> None:
                 f"answers contains {answer!r}, but must hold strings: "
                 "pass the 'answer' text of each annotation"
             )
-
-
-def _differ(answers: list[str]) -> bool:
-    return len(set(answers)) > 1
 
 
 def _clean(text: str) -> str:
