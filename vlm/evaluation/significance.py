@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from vlm.metrics.aggregate import bootstrap_interval
+from vlm.metrics.aggregate import bootstrap_interval, number_clusters
 
 Scores = NDArray[np.float64]
 
@@ -72,18 +72,15 @@ def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) ->
         )
     seeds, questions = scores.shape
     mean = float(scores.mean())
-    numbers: dict[Hashable, int] = {}
-    cluster = np.array([numbers.setdefault(image, len(numbers)) for image in images])
-    count = len(numbers)
-    sums = np.bincount(cluster, weights=scores.mean(0) - mean)  # (C,)
+    sums = np.bincount(number_clusters(images), weights=scores.mean(0) - mean)  # (C,)
+    count = len(sums)
     of_seeds = float(scores.mean(1).var(ddof=1)) / seeds if seeds > 1 else 0.0
     of_images = count / (count - 1) * float((sums**2).sum()) / questions**2 if count > 1 else 0.0
     variance = of_seeds + of_images
     if variance < 1e-18:
         return _without_spread(mean, count)
     parts = [(of_seeds, seeds - 1), (of_images, count - 1)]
-    freedom = math.floor(variance**2 / sum(v**2 / n for v, n in parts if v))
-    freedom = max(1, freedom)
+    freedom = max(1, math.floor(variance**2 / sum(v**2 / n for v, n in parts if v)))
     error = math.sqrt(variance)
     half = float(stdtrit(freedom, (1 + level) / 2)) * error
     p = 2 * float(stdtr(freedom, -abs(mean) / error))
@@ -112,13 +109,11 @@ def holm(values: Sequence[float]) -> list[float]:
     If all those below 0.05 after it are called different, the chance of one false call among
     them is at most 5 %.
     """
-    order = sorted(range(len(values)), key=values.__getitem__)
-    corrected = [0.0] * len(values)
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(values) - rank) * values[index]))
-        corrected[index] = running
-    return corrected
+    p = np.asarray(values, dtype=np.float64)
+    order = p.argsort(kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return list(map(float, corrected))
 
 
 def against_best(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Sized
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -66,11 +66,7 @@ def accuracy_by(scores: Sequence[float], keys: Sequence[_Key]) -> dict[_Key, Mea
     Raises:
         ValueError: the two differ in length.
     """
-    if len(scores) != len(keys):
-        raise ValueError(
-            f"scores has {len(scores)} values and keys {len(keys)}, "
-            "but each question needs one of both: align them by question"
-        )
+    _check_aligned(scores=scores, keys=keys)
     groups: dict[_Key, list[float]] = {}
     for score, key in zip(scores, keys, strict=True):
         groups.setdefault(key, []).append(float(score))
@@ -153,6 +149,21 @@ def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean - half, mean + half, f"{len(runs)} seeds")
 
 
+def number_clusters(clusters: Sequence[Hashable]) -> list[int]:
+    """A number for each, equal for equal ones, from 0 in the order of first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+
+
+def _check_aligned(**columns: Sized) -> None:
+    (first, a), (second, b) = columns.items()
+    if len(a) != len(b):
+        raise ValueError(
+            f"{first} has {len(a)} values and {second} {len(b)}, "
+            "but each question needs one of both: align them by question"
+        )
+
+
 def _unit_scores(scores: ArrayLike) -> _Floats:
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
@@ -178,13 +189,8 @@ def _cluster_sums(
     """Sum of the scores and number of questions of each cluster."""
     if clusters is None:
         return values, np.ones(len(values), dtype=np.intp)
-    if len(clusters) != len(values):
-        raise ValueError(
-            f"clusters has {len(clusters)} values and scores {len(values)}, "
-            "but each question needs one of both: align them by question"
-        )
-    numbers: dict[Hashable, int] = {}
-    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
+    _check_aligned(clusters=clusters, scores=values)
+    index = number_clusters(clusters)
     return np.bincount(index, weights=values).astype(np.float64), np.bincount(index)
 
 
