@@ -141,7 +141,7 @@ class Report:
         # Names of types are the data set's, and no markup.
         console = Console(file=StringIO(), width=CONSOLE_WIDTH, markup=False, emoji=False)
         self.print(console)
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
     def _caption(self) -> str:
         caption = f"95 % interval over {self.rows[0]['over']} (bootstrap)."

@@ -113,7 +113,12 @@ class Results:
         watched = [p.watched for p in self.predictions.values() if p.watched is not None]
         if len(watched) == len(self.scores):
             own |= self.dataset.summarize_watched(self.table, watched)
-        return self.heads() | self._text() | own
+        figures = self.heads()
+        if self.writes_text:
+            pairs = list(zip(self.answers, self.table["answers"].to_pylist(), strict=True))
+            figures["exact_match"] = fmean(exact_match(*pair) for pair in pairs)
+            figures["anls"] = fmean(anls(*pair) for pair in pairs)
+        return figures | own
 
     def heads(self) -> dict[str, float]:
         """Mean accuracy in [0, 1] of each head of a `MultiTask`, as `<its name>_accuracy`."""
@@ -127,16 +132,6 @@ class Results:
                 for prediction, answers in zip(predictions, given, strict=True)
             )
             for name in predictions[0].by_head
-        }
-
-    def _text(self) -> dict[str, float]:
-        """How close written answers are to the annotators', in [0, 1]."""
-        if not self.writes_text:
-            return {}
-        pairs = list(zip(self.answers, self.table["answers"].to_pylist(), strict=True))
-        return {
-            "exact_match": fmean(exact_match(*pair) for pair in pairs),
-            "anls": fmean(anls(*pair) for pair in pairs),
         }
 
     def write(self, path: Path) -> None:
