@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ class Cost:
     """Of one training step: forward, loss, backward, optimiser.
 
     Attributes:
-        questions, pictures: of the batch.
+        questions, pictures: numbers of questions and of images in the batch.
         flops: forward and backward of the whole model; a multiply-add counts two. Matrix
             products, convolutions and attention count, elementwise operations and FFTs do not.
         fusion_flops: of the fusion alone.
@@ -79,7 +80,7 @@ def measure(
         if known["asked"] == json.loads(json.dumps(asked)):
             return {name: Cost(**row) for name, row in known["costs"].items()}
     counts: dict[str, dict[str, Any]] = {}
-    times: dict[str, list[list[float]]] = {variant.name: [] for variant in variants}
+    times: defaultdict[str, list[list[float]]] = defaultdict(list)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring cost", total=(ROUNDS + 1) * len(variants))
         for variant in variants:
@@ -91,8 +92,7 @@ def measure(
         for _ in range(ROUNDS):
             for variant in variants:
                 if variant.name in counts:
-                    model = builder.model_of(variant.fusion)
-                    times[variant.name].append(bench.seconds(model))
+                    times[variant.name].append(bench.seconds(builder.model_of(variant.fusion)))
                 progress.advance(task)
     costs = {name: _cost(count, times[name], bench) for name, count in counts.items()}
     content = {"asked": asked, "costs": {name: asdict(cost) for name, cost in costs.items()}}
@@ -210,7 +210,7 @@ class Bench:
 @contextmanager
 def count_flops() -> Iterator[FlopCounterMode]:
     """Count what is computed inside the block."""
-    # The counter knows no fused attention for CPU and would count nothing for it.
+    # The counter would count nothing for fused attention on the CPU.
     plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, plain:
         yield counter

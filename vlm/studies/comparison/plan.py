@@ -101,20 +101,17 @@ def _checked(path: Path, content: Any) -> Plan:
     for key in ("base", "fusions"):
         if not content.get(key):
             raise PlanError(f"{key}: missing or empty; expected {_EXPECTED[key]}.")
-    base = content["base"]
-    if not isinstance(base, str) or not (path.parent / base).is_file():
-        raise _wrong("base", base)
+    base, fusions = content["base"], content["fusions"]
+    _expect(isinstance(base, str) and (path.parent / base).is_file(), "base", base)
+    _expect(isinstance(fusions, dict), "fusions", fusions)
     budget = content.get("budget")
-    if budget is not None and not _whole(budget, 1):
-        raise _wrong("budget", budget)
+    _expect(budget is None or _whole(budget, 1), "budget", budget)
     seeds = content.get("seeds", Plan.seeds)
-    if not _sequence(seeds) or not seeds or not all(_whole(seed, 0) for seed in seeds):
-        raise _wrong("seeds", seeds)
+    _expect(_sequence(seeds) and seeds and all(_whole(seed, 0) for seed in seeds), "seeds", seeds)
     if len(set(seeds)) != len(seeds):
         raise PlanError(f"seeds: got {seeds}; expected each seed once.")
     controls = CONTROLS if content.get("controls") is None else content["controls"]
-    if not _sequence(controls):
-        raise _wrong("controls", controls)
+    _expect(_sequence(controls), "controls", controls)
     for control in controls:
         if control not in CONTROLS:
             raise PlanError(
@@ -124,7 +121,7 @@ def _checked(path: Path, content: Any) -> Plan:
     return Plan(
         path=path,
         base=path.parent / base,
-        fusions=_fusions(content["fusions"], budget is not None),
+        fusions={name: _entry(name, value, budget is not None) for name, value in fusions.items()},
         seeds=tuple(seeds),
         budget=budget,
         controls=tuple(dict.fromkeys(controls)),
@@ -143,14 +140,9 @@ _EXPECTED = {
 }
 
 
-def _wrong(key: str, found: Any) -> PlanError:
-    return PlanError(f"{key}: got {found!r}; expected {_EXPECTED[key.rpartition('.')[2]]}.")
-
-
-def _fusions(content: Any, sized: bool) -> dict[str, Entry]:
-    if not isinstance(content, dict):
-        raise _wrong("fusions", content)
-    return {name: _entry(name, value, sized) for name, value in content.items()}
+def _expect(valid: object, key: str, found: Any) -> None:
+    if not valid:
+        raise PlanError(f"{key}: got {found!r}; expected {_EXPECTED[key.rpartition('.')[2]]}.")
 
 
 def _entry(name: Any, value: Any, sized: bool) -> Entry:
@@ -174,19 +166,16 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
         raise PlanError(f"{key}.init_args: got {init_args!r}; expected names and values.")
     width = value.get("width", ())
     width = (width,) if isinstance(width, str) else width
-    if not _sequence(width) or not all(isinstance(one, str) for one in width):
-        raise _wrong(f"{key}.width", width)
+    named = _sequence(width) and all(isinstance(one, str) for one in width)
+    _expect(named, f"{key}.width", width)
     if sized and not width:
         raise PlanError(f"{key}.width: missing; the budget needs {_EXPECTED['width']}.")
     return Entry({"class_path": class_path, "init_args": init_args}, tuple(width))
 
 
 def _overrides(content: Any) -> dict[str, Any]:
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise _wrong("overrides", content)
-    flat = dict(_flattened(content))
+    _expect(content is None or isinstance(content, dict), "overrides", content)
+    flat = dict(_flattened(content or {}))
     for name in flat:
         for own in SET_HERE:
             # `dataset.init_args.seed` is `dataset.seed` in full.

@@ -138,24 +138,11 @@ def _significance(comparison: Comparison) -> Section:
 
 
 def _cost(comparison: Comparison) -> Section:
-    table = [
-        [
-            "fusion",
-            "fusion + head",
-            "whole model",
-            "fusion MFLOPs / question",
-            "model MFLOPs / question",
-            "ms / step",
-            "range of rounds",
-            "peak memory MiB",
-            "training s",
-        ]
-    ]
-    plots: dict[str, dict[str, float]] = {
-        "parameters of fusion + head": {},
-        "fusion's MFLOPs per question": {},
-        "ms per training step": {},
-    }
+    head = ["fusion", "fusion + head", "whole model", "fusion MFLOPs / question"]
+    head += ["model MFLOPs / question", "ms / step", "range of rounds", "peak memory MiB"]
+    table = [[*head, "training s"]]
+    labels = ("parameters of fusion + head", "fusion's MFLOPs per question", "ms per training step")
+    plots: dict[str, dict[str, float]] = {label: {} for label in labels}
     for number, outcome in enumerate(comparison.ranked, start=1):
         variant, cost = comparison.variants[outcome.name], comparison.costs.get(outcome.name)
         row = [f"{number} {outcome.name}"]
@@ -220,10 +207,8 @@ def _reading(comparison: Comparison) -> Section:
             if variant.widths and abs(variant.joint_parameters / budget - 1) > 0.05
         ]
         if far:
-            text.append(
-                f"More than 5 % off the budget of {budget:,}, since no width comes nearer: "
-                f"{', '.join(far)}."
-            )
+            off = f"More than 5 % off the budget of {budget:,}, since no width comes nearer: "
+            text.append(f"{off}{', '.join(far)}.")
     return Section("How to read this", text)
 
 

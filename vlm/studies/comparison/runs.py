@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -168,7 +168,13 @@ def train(
     free = list(shares)
     active: list[_Active] = []
     failures = []
-    with _progress(console) as progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=2) as progress:
         total = progress.add_task("all runs", total=len(runs), completed=done, state="")
         console.print(f"{done} of {len(runs)} runs are finished already.", highlight=False)
         try:
@@ -183,7 +189,7 @@ def train(
                         progress.update(job.task, state=job.run.state())
                         continue
                     active.remove(job)
-                    job.close()
+                    job.process.communicate()  # closes its pipe
                     free.append(job.share)
                     seconds = progress.tasks[progress.task_ids.index(job.task)].elapsed or 0.0
                     progress.remove_task(job.task)
@@ -192,21 +198,15 @@ def train(
         finally:
             for job in active:
                 job.process.kill()
-                job.process.wait()
-                job.close()
+                job.process.communicate()
     return failures
 
 
-@dataclass(frozen=True)
-class _Active:
+class _Active(NamedTuple):
     run: Run
     share: dict[str, str]
     process: subprocess.Popen[bytes]
     task: TaskID
-
-    def close(self) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
 
 
 def _ended(run: Run, seconds: float, console: Console) -> list[Failure]:
@@ -217,14 +217,3 @@ def _ended(run: Run, seconds: float, console: Console) -> list[Failure]:
     text = f"{run.title}: FAILED. {failure.log}: {failure.reason}"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return [failure]
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[state]}"),
-        console=console,
-        refresh_per_second=2,
-    )
