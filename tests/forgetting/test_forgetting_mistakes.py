@@ -130,4 +130,4 @@ def test_a_probe_that_does_not_fit(
     found = fails(capsys, runs["full"], "--probe", tmp_path / "p.safetensors")
     assert "features 7 wide; TimmEncoder gives 24" in found
     found = fails(capsys, runs["full"], "--neighbours=5000")
-    assert "--neighbours: got 5000, and the encoder knows" in found
+    assert "--neighbours: got 5000, and the encoder has" in found

@@ -1,5 +1,5 @@
 """`vlm forgetting`: what fine-tuning did to pretrained encoders.
 
 run -> original (the encoders as they were) -> measure (images, texts, accuracy; interpolated)
--> study (what came of it) -> report.
+-> study (the results) -> report.
 """

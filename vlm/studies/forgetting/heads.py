@@ -20,6 +20,7 @@ from vlm.studies.forgetting.original import Original
 
 TOP = 5
 """Classes whose overlap is measured."""
+PROBE = "weight (classes, width) and bias (classes)"
 
 
 class HeadError(ValueError):
@@ -103,16 +104,12 @@ class Probe:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise HeadError(
-                f"--probe: {path} cannot be read ({error}); expected a .safetensors with weight "
-                f"(classes, width) and bias (classes)."
+                f"--probe: {path} cannot be read ({error}); expected a .safetensors with {PROBE}."
             ) from error
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         weight = shapes.get("weight", ())
         if set(shapes) != {"weight", "bias"} or len(weight) != 2 or shapes["bias"] != weight[:1]:
-            raise HeadError(
-                f"--probe: {path} holds {shapes}; expected weight (classes, width) and bias "
-                f"(classes)."
-            )
+            raise HeadError(f"--probe: {path} holds {shapes}; expected {PROBE}.")
         if weight[0] < 2:
             raise HeadError(f"--probe: {path} has {weight[0]} class; expected two or more.")
         self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()

@@ -27,7 +27,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Images:
-    """Images, opened when they are looked at.
+    """Images, opened when they are used.
 
     Attributes:
         names: of the images.

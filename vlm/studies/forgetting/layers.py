@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,16 +51,13 @@ def layer_modules(encoder: Part, run: Callable[[], object]) -> list[str]:
     last: dict[int, str] = {}
     hooks = []
 
-    def finished(number: int, name: str) -> Callable[..., None]:
-        def note(*_: object) -> None:
-            last[number] = name
-
-        return note
+    def finished(number: int, name: str, *_: object) -> None:
+        last[number] = name
 
     for name, module in encoder.named_modules():
         held = {layer.get(f"{name}.{inner}") for inner, _ in module.named_parameters()}
         if name and len(held) == 1 and (number := held.pop()) is not None:
-            hooks.append(module.register_forward_hook(finished(number, name)))
+            hooks.append(module.register_forward_hook(partial(finished, number, name)))
     _run(run, hooks)
     return [last[number] for number in sorted(last)]
 
@@ -83,13 +81,10 @@ def layer_grams(
     """
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def note(_: nn.Module, __: object, output: Any) -> None:
-            found[name] = gram(rows(output if isinstance(output, Tensor) else output[0]))
+    def keep(name: str, _: nn.Module, __: object, output: Any) -> None:
+        found[name] = gram(rows(output if isinstance(output, Tensor) else output[0]))
 
-        return note
-
-    hooks = [encoder.get_submodule(n).register_forward_hook(keep(n)) for n in modules]
+    hooks = [encoder.get_submodule(n).register_forward_hook(partial(keep, n)) for n in modules]
     returned = _run(run, hooks)
     return [found[name] for name in modules], returned
 

@@ -192,7 +192,7 @@ class _Measures:
                 )
                 study.about[part] = (
                     f"{found.source}; {sentences.about} and their {len(self.texts.words)} words "
-                    f"that it knows, {settings.neighbours} neighbours of each"
+                    f"in its vocabulary, {settings.neighbours} neighbours of each"
                 )
 
     def _of_images(

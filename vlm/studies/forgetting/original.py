@@ -107,7 +107,7 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
         before = read_run(earlier)
         encoder = getattr(load_model(before.checkpoint, trust), part)
         return original(before, part, encoder, trust) or Original(f"the run {earlier}", encoder)
-    asked, stored = run.asked(part), run.checkpoint.model[part]
+    asked, stored = run.init_args(part), run.checkpoint.model[part]
     # A model of transformers or open_clip that is given as plain data has no weights.
     if not asked.get("pretrained") or asked.get("config") is not None:
         return _vectors(run, part)
@@ -126,7 +126,7 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
 
 def _vectors(run: FineTuned, part: str) -> Original | None:
     """The word vectors that an encoder's table was filled with."""
-    asked, stored = run.asked(part), run.checkpoint.model[part]["init_args"]
+    asked, stored = run.init_args(part), run.checkpoint.model[part]["init_args"]
     source = ((asked.get("tokenizer") or {}).get("init_args") or {}).get("vectors")
     if not source:
         return None

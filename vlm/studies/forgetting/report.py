@@ -240,7 +240,7 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no other
+    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _accuracy(state: State) -> str:

@@ -50,7 +50,7 @@ class FineTuned:
         answers = AnswerVocabulary(self.checkpoint.answers)  # of unknown source
         return {"size": len(answers), "hash": answers.hash}
 
-    def asked(self, part: str) -> dict[str, Any]:
+    def init_args(self, part: str) -> dict[str, Any]:
         """The arguments of a part as the configuration gives them."""
         arguments: dict[str, Any] = self.config["model"][part].get("init_args") or {}
         return arguments
@@ -105,6 +105,6 @@ def read_run(path: str | Path, name: str | None = None) -> FineTuned:
         raise CheckpointError(
             f"{config} is of another model than {checkpoint.path}:\n  "
             + "\n  ".join(differences)
-            + "\nWanted the checkpoint's own."
+            + "\nExpected the checkpoint's own."
         )
     return FineTuned(name or folder.name, config, checkpoint, content)

@@ -1,4 +1,4 @@
-"""What is measured of some runs that fine-tuned the same encoders, and what came of it."""
+"""What is measured of some runs that fine-tuned the same encoders, and the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings:
         photos: a folder; None for the test images of the data set.
         most_photos: the most images to use.
         probe: a file, in the place of the original classifier.
-        sentences: a file; None for those that vlm brings.
+        sentences: a file; None for vlm's own.
         neighbours: of a word.
         batch_size: images or sentences at a time.
         data: further options of `vlm fit`, for every run's data.

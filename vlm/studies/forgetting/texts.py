@@ -52,7 +52,7 @@ def read_sentences(path: Path | None) -> Sentences:
     """Read sentences, one a line, or two that mean the same with a tab between them in every line.
 
     Args:
-        path: of the file; None for the pairs that vlm brings.
+        path: of the file; None for vlm's own pairs.
 
     Raises:
         DataError: no such file, too few sentences, one that stands twice, or lines of both kinds.
@@ -77,9 +77,9 @@ def read_sentences(path: Path | None) -> Sentences:
     if len(texts) < 2 * LEAST:
         raise DataError(f"{name}: got {len(texts)} sentences; expected {2 * LEAST} or more.")
     if len(set(texts)) < len(texts) or "" in texts:
-        twice = next(text for text in texts if texts.count(text) > 1 or not text)
+        wrong = next(text for text in texts if texts.count(text) > 1 or not text)
         raise DataError(
-            f"{name}: {twice!r} is empty or stands twice; expected different sentences."
+            f"{name}: {wrong!r} is empty or stands twice; expected different sentences."
         )
     pairs = widths == {2}
     about = f"{len(texts)} sentences of {Path(name).name}" if own else f"{len(texts)} of {path}"
@@ -115,12 +115,12 @@ class TextMeasure:
 
     Args:
         before: the original.
-        sentences: that all read; their words are compared too, as far as it knows them.
+        sentences: that all encode; their words are compared too, those in its vocabulary.
         neighbours: of a word that are compared.
         batch_size: texts in a batch; at least 8.
 
     Raises:
-        DataError: too few words that the encoder knows.
+        DataError: too few words of the encoder's vocabulary.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TextMeasure:
         self.words = [word for word in sentences.words if not tokenizer.unknown(word)]
         if len(self.words) <= neighbours:
             raise DataError(
-                f"--neighbours: got {neighbours}, and the encoder knows {len(self.words)} words of "
+                f"--neighbours: got {neighbours}, and the encoder has {len(self.words)} words of "
                 f"{sentences.about}; expected more words, or fewer neighbours."
             )
         probe = _inputs(before, sentences.texts[:1])
