@@ -35,8 +35,8 @@ def spoil(picture: Path, kind: str) -> None:
 
 REASONS = {
     "missing": "there is no such file",
-    "truncated": "not a readable picture",
-    "text": "not a readable picture",
+    "truncated": "not a readable image",
+    "text": "not a readable image",
     "empty": "empty",
 }
 

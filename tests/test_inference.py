@@ -116,7 +116,7 @@ def test_a_missing_picture_is_named(vqa: vlm.VQA, tmp_path: Path) -> None:
 
 
 def test_a_bad_picture_among_several_has_its_number(vqa: vlm.VQA, picture: Path) -> None:
-    with pytest.raises(ImageError, match=r"^image\[1\]: not a readable picture"):
+    with pytest.raises(ImageError, match=r"^image\[1\]: not a readable image"):
         vqa.answer([picture, b"no picture"], ["is it red?", "is it blue?"])
 
 

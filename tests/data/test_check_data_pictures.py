@@ -26,9 +26,9 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("content", "kind", "what"),
     [
-        (b"no picture", "unreadable image", "not a readable picture"),
+        (b"no picture", "unreadable image", "not a readable image"),
         (b"", "unreadable image", "the file is empty"),
-        ("truncated", "unreadable image", "not a readable picture"),
+        ("truncated", "unreadable image", "not a readable image"),
         ("large", "oversized image", "100 x 100 pixels; at most 2,000 are read"),
     ],
 )

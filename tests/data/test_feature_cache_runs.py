@@ -258,7 +258,7 @@ def test_what_the_command_refuses(
         main(cache(photos, option, regions))
     broken = shutil.copytree(photos, tmp_path / "photos")
     (broken / "test/images/3.png").write_text("")
-    with pytest.raises(SystemExit, match=r"vlm cache: .*3\.png: not a readable picture .*empty"):
+    with pytest.raises(SystemExit, match=r"vlm cache: .*3\.png: not a readable image .*empty"):
         main(cache(broken, option))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlm.cli.training_cli import VQACLI
 from vlm.data.images import memory
-from vlm.data.images.memory import Keepers, free_memory
+from vlm.data.images.memory import LocalProcesses, free_memory
 from vlm.data.images.regions import RegionFiles, RegionStore
 from vlm.data.images.store import ImageStore
 from vlm.datasets.table import DataError
@@ -66,11 +66,11 @@ def test_this_machine_has_some() -> None:
     [
         (
             True,
-            r"^data\.images\.in_memory: got true, and the 9 train pictures of 805\.3 MB ",
+            r"^data\.images\.in_memory: got true, and the 9 train images of 805\.3 MB ",
         ),
         (
             False,
-            r"^data\.images_per_batch: got batches of 3 pictures, which at 805\.3 MB each",
+            r"^data\.images_per_batch: got batches of 3 images, which at 805\.3 MB each",
         ),
     ],
 )
@@ -93,10 +93,10 @@ def test_regions_are_judged_by_the_first_ones(
     monkeypatch.setattr(memory, "free_memory", lambda: 3 * 5 * 13 * 4)
     store.cache("abc", "123", "train")
     monkeypatch.setattr(memory, "free_memory", lambda: 3 * 5 * 13 * 4 - 1)
-    with pytest.raises(DataError, match=r"the 3 train pictures of 0\.3 kB need"):
+    with pytest.raises(DataError, match=r"the 3 train images of 0\.3 kB need"):
         store.cache("abc", "123", "train")
     with pytest.raises(DataError, match=r"0\.3 kB in each of 2 processes need"):
-        store.cache("abc", "123", "train", Keepers(2))
+        store.cache("abc", "123", "train", LocalProcesses(2))
 
 
 def test_what_the_first_process_keeps_does_not_count_twice(
@@ -107,13 +107,14 @@ def test_what_the_first_process_keeps_does_not_count_twice(
     each = 8 * 8 * 3
     taken: list[int] = []
     monkeypatch.setattr(memory, "free_memory", lambda: 2 * each - sum(taken))
-    keepers = Keepers(2, Barrier(2, timeout=20).wait)
+    processes = LocalProcesses(2, Barrier(2, timeout=20).wait)
 
     def fill(delay: float) -> None:
         time.sleep(delay)
-        ImageStore(ImageTransform((8, 8))).cache([str(tmp_path / "a.png")], ["1"], "train", keepers)
+        store = ImageStore(ImageTransform((8, 8)))
+        store.cache([str(tmp_path / "a.png")], ["1"], "train", processes)
         taken.append(each)
 
-    with ThreadPoolExecutor() as processes:
-        list(processes.map(fill, (0.0, 0.5)))
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(fill, (0.0, 0.5)))
     assert taken == [each, each]

@@ -56,10 +56,10 @@ def test_a_changed_file_or_mapping_is_read_anew(my: Path) -> None:
 
 def test_a_folder_that_is_gone_is_still_said(my: Path) -> None:
     photos = my.parent / "photos"
-    VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018
+    VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018  reading it opens the images
     photos.rename(my.parent / "moved")
     with pytest.raises(DataError, match=r"images: .*photos: there is no such folder"):
-        VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018
+        VQADataModule(CustomDataset(str(my), images=photos)).open_images  # noqa: B018  reading it opens the images
 
 
 def test_a_check_reads_the_file_itself(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_a_broken_picture_is_named_by_its_place(tmp_path: Path) -> None:
     data = CustomDataset(path, test=path)
     store = ImageStore(TRANSFORM, data.image_source)
     table = data.read("train").to_pylist()
-    for row, reason in ((table[1], "not a readable picture"), (table[3], "the file is empty")):
+    for row, reason in ((table[1], "not a readable image"), (table[3], "the file is empty")):
         with pytest.raises(ImageError) as caught:
             store.read([row["image"]], [row["id"]])
         assert str(caught.value).startswith(f"Question {row['id']!r}: {path}, picture ")

@@ -135,7 +135,7 @@ def test_model_and_data_that_do_not_agree(
     without = [option for option in given if not option.startswith("--data.images.regions")]
     assert "data.images.regions names none" in failed(capsys, without)
     pictures = [option for option in given if "image_encoder" not in option]
-    assert "the image encoder reads pictures" in failed(capsys, pictures)
+    assert "the image encoder reads images" in failed(capsys, pictures)
     wide = [*given, "--model.image_encoder.init_args.dim=2048"]
     assert "features 13 wide; expected 2048" in failed(capsys, wide)
 
@@ -148,7 +148,7 @@ def test_a_missing_picture_ends_it_before_the_training(
         write_npz(tmp_path / "own/train/images" / file.name, features["x"], features["bbox"])
     (tmp_path / "own/train/images/3.npz").unlink()
     said = failed(capsys, arguments(data, tmp_path / "own", tmp_path))
-    assert "1 of 9 pictures have no features" in said or "1 of 3 pictures have no" in said
+    assert "1 of 9 images have no features" in said or "1 of 3 images have no" in said
     assert "3.png: no features of it in" in said
     write_npz(tmp_path / "own/train/images/3.npz", *(np.full((2, n), np.nan) for n in (DIM, 4)))
     said = failed(capsys, [*arguments(data, tmp_path / "own", tmp_path), "--data.workers=1"])

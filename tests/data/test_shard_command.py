@@ -76,7 +76,7 @@ def test_check_data_reads_the_shards(
         (tmp_path / "questions.json").replace(sharded / "train/questions.json")
     assert ended.value.code == 1
     said = capsys.readouterr().out
-    assert "77.png: not among the 24 pictures of" in said
+    assert "77.png: not among the 24 images of" in said
     shutil.rmtree(shards)
     with pytest.raises(SystemExit) as ended:
         main(command)

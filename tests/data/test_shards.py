@@ -145,9 +145,7 @@ def test_further_pictures_are_added(data: Path, tmp_path: Path) -> None:
     some = images.filter(pa.array([n % 3 > 0 for n in range(24)]))
     folder = tmp_path / "shards"
     assert write_shards(some, folder, 10**6) == 16
-    with pytest.raises(
-        DataError, match=r"8 of 24 pictures are not among the 16 of .*images/0\.png"
-    ):
+    with pytest.raises(DataError, match=r"8 of 24 images are not among the 16 of .*images/0\.png"):
         Shards(str(folder)).open().check(images)
     assert write_shards(images, folder, 10**6) == 8
     pictures = Shards(str(folder)).open()
@@ -235,7 +233,7 @@ def test_two_pictures_of_one_name(shards: Path) -> None:
 
 def test_a_picture_of_another_set(shards: Path) -> None:
     pictures = Shards(str(shards)).open()
-    with pytest.raises(ImageError, match=r"/x/9\.jpg: not among the 24 pictures of") as error:
+    with pytest.raises(ImageError, match=r"/x/9\.jpg: not among the 24 images of") as error:
         pictures("/x/9.jpg")
     assert error.value.kind == "missing"
 

@@ -56,7 +56,7 @@ def test_the_number_and_the_questions_are_said(broken: Path) -> None:
     table = data.read("train")
     assert table is not None
     wanted = (
-        r"2 of 12 train pictures cannot be read, and are left out with 6 of 36 questions\. The "
+        r"2 of 12 train images cannot be read, and are left out with 6 of 36 questions\. The "
         r"first: Question 'train-12': .*4\.png: there is no such file"
     )
     with pytest.warns(UserWarning, match=wanted):
@@ -69,9 +69,7 @@ def test_one_more_than_allowed_is_an_error(broken: Path) -> None:
     data = EasyVQA(root=broken)
     table = data.read("train")
     assert table is not None
-    with pytest.raises(
-        DataError, match=r"skip_unreadable: got 1, and more train pictures .*4\.png"
-    ):
+    with pytest.raises(DataError, match=r"skip_unreadable: got 1, and more train images .*4\.png"):
         without_unreadable(table, VQADataModule(data).open_images, "train", 1)
 
 
@@ -91,7 +89,7 @@ def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFix
         main(["test", "-c", str(cli.run_folder / "config.yaml"), f"--ckpt_path={best}",
               "--data.images.skip_unreadable=9"])  # fmt: skip
     assert stopped.value.code == 1
-    assert "3.png: not a readable picture" in capsys.readouterr().err
+    assert "3.png: not a readable image" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("broken")

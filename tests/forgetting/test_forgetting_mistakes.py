@@ -106,7 +106,7 @@ def test_photos_that_are_missing(
     broken = tmp_path / "broken"
     shutil.copytree(data / "test/images", broken)
     (broken / "7.png").write_bytes(b"no picture")
-    assert "7.png: not a readable picture" in fails(capsys, runs["full"], "--photos", broken)
+    assert "7.png: not a readable image" in fails(capsys, runs["full"], "--photos", broken)
 
 
 @pytest.mark.parametrize(

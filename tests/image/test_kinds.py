@@ -40,7 +40,7 @@ FILES = {
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_that_is_not_read_is_named(kind: str, tmp_path: Path) -> None:
     (tmp_path / "7.jpg").write_bytes(FILES[kind])
-    with pytest.raises(ImageError, match=rf"7.jpg: not a readable picture.*{kind}") as caught:
+    with pytest.raises(ImageError, match=rf"7.jpg: not a readable image.*{kind}") as caught:
         load_image(tmp_path / "7.jpg")
     assert str(caught.value).endswith(".")
 

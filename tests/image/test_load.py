@@ -110,7 +110,7 @@ def test_truncated(tmp_path: Path, kind: str, share: float) -> None:
     path = saved(Image.fromarray(noise), tmp_path / f"a.{kind}")
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ImageError, match=rf"a.{kind}: not a readable picture \("):
+    with pytest.raises(ImageError, match=rf"a.{kind}: not a readable image \("):
         load_image(path)
 
 
@@ -140,7 +140,7 @@ def test_empty(tmp_path: Path) -> None:
 
 def test_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("<html>404</html>")
-    with pytest.raises(ImageError, match=r"a.png: not a readable picture: this is a web page"):
+    with pytest.raises(ImageError, match=r"a.png: not a readable image: this is a web page"):
         load_image(tmp_path / "a.png")
 
 
@@ -148,10 +148,10 @@ def test_text_file(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nowhere.png", "nowhere.png: there is no such file"),
-        ("", "this is a folder; expected a picture"),
-        ("file.txt/a.png", "not a readable picture"),
-        ("x" * 5000, "not a readable picture"),
-        ("nul\0byte", "not a readable picture"),
+        ("", "this is a folder; expected an image"),
+        ("file.txt/a.png", "not a readable image"),
+        ("x" * 5000, "not a readable image"),
+        ("nul\0byte", "not a readable image"),
     ],
 )
 def test_paths_without_a_picture(tmp_path: Path, name: str, message: str) -> None:
@@ -354,16 +354,16 @@ def test_an_opened_picture_is_judged_like_a_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
     with Image.open(path) as opened, pytest.raises(ImageError, match="image: not a readable"):
         load_image(opened)
-    with pytest.raises(ImageError, match="image: the picture has 0 x 5 pixels"):
+    with pytest.raises(ImageError, match="image: the image has 0 x 5 pixels"):
         load_image(Image.new("RGB", (0, 5)))
-    with pytest.raises(ImageError, match=r"image: the picture has 10,000 x 7,000 pixels"):
+    with pytest.raises(ImageError, match=r"image: the image has 10,000 x 7,000 pixels"):
         load_image(Image.new("1", (10_000, 7_000)))
 
 
 def test_rare_formats_are_not_opened(tmp_path: Path) -> None:
     """EPS would start Ghostscript on a stranger's program."""
     path = saved(halves(), tmp_path / "a.eps")
-    with pytest.raises(ImageError, match=r"a.eps: not a readable picture: this is a PostScript"):
+    with pytest.raises(ImageError, match=r"a.eps: not a readable image: this is a PostScript"):
         load_image(path)
 
 
@@ -379,5 +379,5 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> None:
     """Its header may say 16 x 16 of a picture of any size, which Pillow decodes as it opens it."""
     path = saved(Image.new("1", (16, 16)), tmp_path / "a.ico", sizes=[(16, 16)])
-    with pytest.raises(ImageError, match="not a readable picture"):
+    with pytest.raises(ImageError, match="not a readable image"):
         load_image(path)

@@ -71,12 +71,12 @@ NAN[1, 3] = np.nan
         ({"x": FEATURES[:1]}, r"features of shape \(1, 13\) and boxes of shape \(2, 4\)"),
         ({"x": FEATURES[:0], "bbox": BOXES[:0]}, "no region in it"),
         ({"x": FEATURES[0]}, r"features of shape \(13,\)"),
-        ({"bbox": BOXES[:, [1, 0, 3, 2]] * 2}, r"box \d .* in a picture of 64 x 48"),
+        ({"bbox": BOXES[:, [1, 0, 3, 2]] * 2}, r"box \d .* in an image of 64 x 48"),
         ({"bbox": BOXES[:, [2, 1, 0, 3]]}, "expected x0, y0, x1, y1 in pixels inside it"),
         ({"bbox": BOXES / (64, 48, 64, 48)}, "no box reaches beyond 1"),
         ({"bbox": None}, "has 'x', 'image_w', 'image_h'; expected 'bbox' or 'boxes'"),
         ({"image_h": None}, "expected 'image_h'"),
-        ({"image_h": 0}, "a picture of 64 x 0"),
+        ({"image_h": 0}, "an image of 64 x 0"),
         ({"image_w": [64, 64]}, "a number each"),
         ({"x": np.array([["a"] * DIM] * 2)}, "'x' holds <U1; expected numbers"),
         ({"x": FEATURES.astype(object)}, "not a readable .npz of plain arrays"),
@@ -202,7 +202,7 @@ def test_murel_reads_the_boxes_and_ban_does_not() -> None:
 def test_a_model_of_regions_refuses_pictures_and_says_what_it_wants() -> None:
     transform = RegionFeatures(DIM).transform
     for given in ("photo.jpg", Path("photo.png"), torch.zeros(3, 5, 5), b"abc"):
-        with pytest.raises(ImageError, match=r"reads features of regions.* and no pictures.*\.npz"):
+        with pytest.raises(ImageError, match=r"reads features of regions.* and no images.*\.npz"):
             transform.open(given)
     model = build("BAN")
     batch = make_batch(model, INDEX, QUESTIONS)

@@ -107,8 +107,8 @@ def test_machines_that_left_different_pictures_out_all_end(
     ended = two_machines(fit(Path("data"), tmp_path / "runs", *told), disks)
     message = (
         r"^vlm: data\.images\.skip_unreadable: got \d+ (train|validation) questions whose "
-        r"pictures the first process could read, and {}; expected the same\. See that all machines "
-        r"have the same pictures\.$"
+        r"images the first process could read, and {}; expected the same\. See that all machines "
+        r"have the same images\.$"
     )
     others = "others in another one", r"\d+ or other ones here"
     for one, other in zip(ended, others, strict=True):

@@ -15,12 +15,12 @@ from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
 
 Control = Literal["question_only", "image_only", "image_shuffled"]
-"""question_only: every picture is the same grey. image_only: every question is the same word.
-image_shuffled: each picture's questions are asked about another picture of the split."""
+"""question_only: every image is the same grey. image_only: every question is the same word.
+image_shuffled: each image's questions are asked about another image of the split."""
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 SAME_QUESTION = "unknown"
-"""One word, known or not, and not an empty question: a fusion that looks at the picture through
+"""One word, known or not, and not an empty question: a fusion that looks at the image through
 the words would see nothing at all with none."""
 
 
@@ -38,7 +38,7 @@ def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
     Args:
         table: questions (`vlm.datasets.table.SCHEMA`).
         control: what is taken away.
-        seed: of the shuffled pictures.
+        seed: of the shuffled images.
     """
     if control == "image_only":
         questions = pa.array([SAME_QUESTION] * len(table), pa.string())
@@ -49,18 +49,18 @@ def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
 
 
 def _other_images(table: pa.Table, seed: int) -> list[str]:
-    """Another picture for each question, the same for all questions about one picture."""
+    """Another image for each question, the same for all questions about one image."""
     groups = image_groups(table)
     paths = table["image"].to_pylist()
     path_of = {int(group): path for group, path in zip(groups, paths, strict=True)}
     order = np.random.default_rng(seed).permutation(len(path_of))
-    # One cycle through all pictures, so that none of several keeps its own.
+    # One cycle through all images, so that none of several keeps its own.
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     return [path_of[other[int(group)]] for group in groups]
 
 
 class BlankImages:
-    """Every picture is the same and shows nothing; none is read.
+    """Every image is the same and shows nothing; none is read.
 
     Args:
         transform: of the model's image encoder.

@@ -1,4 +1,4 @@
-"""Questions, pictures and processor, put together to batches."""
+"""Questions, images and processor, put together to batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VQADataset(Dataset[Batch]):
     Args:
         table: questions (`vlm.datasets.table.SCHEMA`).
         processor: of the model.
-        images: where pictures or their regions come from; None reads pictures when they are needed.
+        images: where images or their regions come from; None reads images when they are needed.
         targets: whether batches have the targets of answers that are known.
     """
 
@@ -40,7 +40,7 @@ class VQADataset(Dataset[Batch]):
         targets: bool = True,
     ) -> None:
         self.processor, self.targets = processor, targets
-        # Without a store the processor's transform is one of pictures; its type allows regions too.
+        # Without a store the processor's transform is one of images; its type allows regions too.
         self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
         self._file: str | None = None
         self._hold(table)

@@ -20,7 +20,7 @@ from vlm.data.compatibility import check_compatible
 from vlm.data.features.cache import FeatureCache
 from vlm.data.features.frozen import BlankFeatures, check_cacheable, check_frozen
 from vlm.data.features.store import FeatureStore
-from vlm.data.images.memory import Keepers, check_batch
+from vlm.data.images.memory import LocalProcesses, check_batch
 from vlm.data.images.sources import ImageOptions, OpenImages
 from vlm.data.images.store import Images, ImageStore
 from vlm.data.images.unreadable import check_alike, without_unreadable
@@ -175,7 +175,7 @@ class VQADataModule(Configured, LightningDataModule):
         if stage == "fit" and trainer.overfit_batches:
             # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0
-        keepers = Keepers(trainer.num_devices, trainer.strategy.barrier)
+        processes = LocalProcesses(trainer.num_devices, trainer.strategy.barrier)
         for split in SPLITS[stage]:
             check_compatible(self.dataset, split, self.model)
             if self.control == "question_only":
@@ -185,7 +185,7 @@ class VQADataModule(Configured, LightningDataModule):
                 if split in self._readable:
                     check_alike(self.table(split), split, trainer.strategy)
                 self._stores[split] = self.open_images.filled(
-                    transform, self.table(split), split, keepers
+                    transform, self.table(split), split, processes
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:

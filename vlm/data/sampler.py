@@ -12,7 +12,7 @@ from torch.utils.data import DistributedSampler
 from vlm.core.validation import check_positive
 
 SHARDS_MIXED = 8
-"""Shards of which an epoch has the pictures at a time."""
+"""Shards of which an epoch has the images at a time."""
 
 
 class BatchRows(NamedTuple):

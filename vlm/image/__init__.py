@@ -1,4 +1,4 @@
-"""Image encoders: pictures in, grids of tokens out; or regions of a detector."""
+"""Image encoders: images in, grids of tokens out; or regions of a detector."""
 
 from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
 from vlm.image.conv import ConvNet

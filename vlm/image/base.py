@@ -16,11 +16,11 @@ from vlm.image.transform import ImageTransform
 
 
 class ImageEncoder(Part, ABC):
-    """Pictures in, or what was extracted from them; `Features` with boxes out.
+    """Images in, or what was extracted from them; `Features` with boxes out.
 
     Attributes:
         dim: width of the tokens.
-        transform: brings any picture to the input this encoder wants. Its `open` reads one, its
+        transform: brings any image to the input this encoder wants. Its `open` reads one, its
             `stack` makes a batch of them.
 
     Example:
@@ -48,10 +48,10 @@ class ImageEncoder(Part, ABC):
 
 
 class PictureEncoder(ImageEncoder):
-    """Pictures in, patches or grid cells out: (B, 3, H, W) -> `Features`.
+    """Images in, patches or grid cells out: (B, 3, H, W) -> `Features`.
 
     Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
-    made from the real tokens and has their width. A cell that holds nothing of the photo, but the
+    made from the real tokens and has their width. A cell that holds nothing of the image, but the
     borders of a transform that pads, is masked.
 
     Attributes:
@@ -89,18 +89,18 @@ class PictureEncoder(ImageEncoder):
 
     @abstractmethod
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures -> tokens and their summary.
+        """Normalised images -> tokens and their summary.
 
         Args:
             images: (B, 3, H, W), zeros in the padding.
-            mask: (B, P) bool, True = a cell with something of the photo; P = rows * columns.
+            mask: (B, P) bool, True = a cell with something of the image; P = rows * columns.
 
         Returns:
             Tokens (B, P, dim), pooled (B, dim).
         """
 
     def forward(self, images: Tensor | Features) -> Features:
-        """Encode pictures as `transform` makes them.
+        """Encode images as `transform` makes them.
 
         Args:
             images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or the features
@@ -111,13 +111,13 @@ class PictureEncoder(ImageEncoder):
         """
         if isinstance(images, Features):
             return self._made_before(images)
-        pictures, mask = self.normalised(images)
-        tokens, pooled = self.encode(pictures, mask)
+        images, mask = self.normalised(images)
+        tokens, pooled = self.encode(images, mask)
         boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
         return Features(tokens, mask, pooled, boxes)
 
     def normalised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures as `transform` makes them -> what `encode` takes.
+        """Images as `transform` makes them -> what `encode` takes.
 
         Raises:
             ValueError: as `forward` does.
@@ -129,7 +129,7 @@ class PictureEncoder(ImageEncoder):
                 f"images: got {got}; expected (B, {', '.join(map(str, self.transform.shape))}). "
                 f"Use the encoder's own `transform`."
             )
-        # Normalised here and not in the loader: pictures travel as uint8, a quarter of the bytes.
+        # Normalised here and not in the loader: images travel as uint8, a quarter of the bytes.
         if images.dtype == torch.uint8:
             images = images.to(self.mean.dtype) / 255
         elif images.is_floating_point():
@@ -138,23 +138,23 @@ class PictureEncoder(ImageEncoder):
             raise ValueError(
                 f"images: got dtype {images.dtype}; expected uint8 in [0, 255] or float in [0, 1]."
             )
-        pictures = (images[:, :3] - self.mean) / self.std
+        normalised = (images[:, :3] - self.mean) / self.std
         if images.shape[1] == 4:
-            photo = images[:, 3:] > 0.5  # (B, 1, H, W)
-            pictures = pictures * photo
-            # Any pixel counts: a photo as narrow as a line still has cells.
-            mask = F.adaptive_max_pool2d(photo.to(pictures.dtype), self.grid).flatten(1) > 0
+            inside = images[:, 3:] > 0.5  # (B, 1, H, W)
+            normalised = normalised * inside
+            # Any pixel counts: an image as narrow as a line still has cells.
+            mask = F.adaptive_max_pool2d(inside.to(normalised.dtype), self.grid).flatten(1) > 0
         else:
             cells = self.grid[0] * self.grid[1]
             mask = torch.ones(images.shape[0], cells, dtype=torch.bool, device=images.device)
-        return pictures, mask
+        return normalised, mask
 
     def _made_before(self, images: Features) -> Features:
         cells = self.grid[0] * self.grid[1]
         if images.tokens.shape[1:] != (cells, self.dim):
             raise ValueError(
                 f"images: got features of shape {tuple(images.tokens.shape)}; expected "
-                f"(B, {cells}, {self.dim}), which this encoder made, or pictures. Use the "
+                f"(B, {cells}, {self.dim}), which this encoder made, or images. Use the "
                 f"encoder's own `transform`."
             )
         return images

@@ -15,7 +15,7 @@ from vlm.image.transform import ImageTransform
 
 
 class ConvNet(PictureEncoder):
-    """Convolutions that halve the picture stage by stage; every scale reaches the tokens.
+    """Convolutions that halve the image stage by stage; every scale reaches the tokens.
 
     Each stage's output is max-pooled to the last grid and all are concatenated (progressive
     aggregation): fine edges and whole shapes stand side by side in each token. `pooled` is the
@@ -44,7 +44,7 @@ class ConvNet(PictureEncoder):
         if not widths or image_size % scale or image_size < scale:
             raise ValueError(
                 f"image_size: got {image_size} with {len(widths)} stages; expected a multiple of "
-                f"{scale}, as each stage halves the picture."
+                f"{scale}, as each stage halves the image."
             )
         side = image_size // scale
         super().__init__(

@@ -1,4 +1,4 @@
-"""The regions that a detector found in one picture, as its files hold them."""
+"""The regions that a detector found in one image, as its files hold them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vlm.image.load import ImageError
 FEATURES, BOXES = ("x", "features"), ("bbox", "boxes")
 """What a .npz calls the two."""
 SLACK = 0.02
-"""So far, in sides of the picture, may a box reach out of it: detectors work on a scaled copy."""
+"""So far, in sides of the image, may a box reach out of it: detectors work on a scaled copy."""
 
 
 class Regions(NamedTuple):
-    """Of one picture.
+    """Of one image.
 
     Attributes:
         features: (N, D) float32, one row a region; N is 1 at least.
@@ -32,7 +32,7 @@ class Regions(NamedTuple):
 
 
 def read_npz(path: str | Path) -> Regions:
-    """The regions of a picture from its own file.
+    """The regions of an image from its own file.
 
     Keys: `x` or `features` (N, D), `bbox` or `boxes` (N, 4) in pixels, `image_w`, `image_h`; others
     are not read. So bottom-up-attention.pytorch writes it (https://github.com/MILVLG/
@@ -88,7 +88,7 @@ def checked(
     Args:
         features: (N, D).
         boxes: (N, 4) in pixels.
-        width, height: of the picture, in pixels.
+        width, height: of the image, in pixels.
         source: file, line and image, for errors.
 
     Raises:
@@ -105,13 +105,13 @@ def checked(
             f"number of regions (10 in the published ones)."
         )
     if not (width >= 1 and height >= 1):
-        raise ImageError(f"{source}: a picture of {width:g} x {height:g}; expected pixels.")
+        raise ImageError(f"{source}: an image of {width:g} x {height:g}; expected pixels.")
     for name, array in (("features", features), ("boxes", boxes)):
         if wrong := np.count_nonzero(~np.isfinite(array).all(1)):
             row = int(np.argmin(np.isfinite(array).all(1)))
             raise ImageError(
                 f"{source}: {name}: NaN or infinite in {wrong} of the {len(array)} regions (first "
-                f"in number {row}, counted from 0). Extract the picture's features again."
+                f"in number {row}, counted from 0). Extract the image's features again."
             )
     scaled = (boxes / (width, height, width, height)).astype(np.float32)
     inside = (scaled >= -SLACK) & (scaled <= 1 + SLACK)
@@ -119,12 +119,12 @@ def checked(
     if not good.all():
         row = int(np.argmin(good))
         raise ImageError(
-            f"{source}: box {row} (counted from 0) is {np.round(boxes[row], 2).tolist()} in a "
-            f"picture of {width:g} x {height:g}; expected x0, y0, x1, y1 in pixels inside it."
+            f"{source}: box {row} (counted from 0) is {np.round(boxes[row], 2).tolist()} in an "
+            f"image of {width:g} x {height:g}; expected x0, y0, x1, y1 in pixels inside it."
         )
     if boxes.max() <= 1 < min(width, height):
         raise ImageError(
-            f"{source}: no box reaches beyond 1 in a picture of {width:g} x {height:g}; expected "
-            f"pixels. Multiply shares by the picture's width and height."
+            f"{source}: no box reaches beyond 1 in an image of {width:g} x {height:g}; expected "
+            f"pixels. Multiply shares by the image's width and height."
         )
     return Regions(features.astype(np.float32, copy=False), scaled.clip(0, 1), source)

@@ -1,4 +1,4 @@
-"""The one way from a picture in any form to upright RGB: strangers' files are read here alone."""
+"""The one way from an image in any form to upright RGB: strangers' files are read here alone."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | 
 
 MAX_BYTES = 256_000_000
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few kilobytes can hold gigabytes."""
+"""Larger images are refused before they are decoded: a few kilobytes can hold gigabytes."""
 
 MAX_SCANNED = 16 * MAX_PIXELS
 """Pixels of a progressive JPEG times its scans, of which there are about ten."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
 """Of files. Pillow knows more: some are rare and little tested, EPS starts another program, and ICO
-is decoded as it is opened, however large the picture inside."""
+is decoded as it is opened, however large the image inside."""
 
 EXPECTED = (
     "a path, the content of an image file, an open binary file, a PIL image, or an array (H, W), "
@@ -83,7 +83,7 @@ def read_image(
     Args:
         source: as for `load_image`.
         white_level: as for `load_image`.
-        max_pixels: of the picture; None for `MAX_PIXELS`.
+        max_pixels: of the image; None for `MAX_PIXELS`.
         plug_ins: whether to read formats that other packages have added to Pillow's.
 
     Raises:
@@ -113,10 +113,10 @@ def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel)
     """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
-        raise ImageError(f"{name}: the picture has {width} x {height} pixels; expected some.")
+        raise ImageError(f"{name}: the image has {width} x {height} pixels; expected some.")
     if width * height > limit:
         raise ImageError(
-            f"{name}: the picture has {width:,} x {height:,} pixels; at most {limit:,} are read. "
+            f"{name}: the image has {width:,} x {height:,} pixels; at most {limit:,} are read. "
             f"Scale it down first.",
             "oversized",
         )
@@ -138,7 +138,7 @@ def _content(source: Any, name: str) -> bytes:
     found = os.stat(source)
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
-        raise ImageError(f"{name}: this is a {kind}; expected a picture.")
+        raise ImageError(f"{name}: this is a {kind}; expected an image.")
     _check_bytes(found.st_size, name)
     # Without waiting, in case the path has become a pipe by now.
     with open(source, "rb", opener=lambda path, flags: os.open(path, flags | _AT_ONCE)) as file:
@@ -150,11 +150,11 @@ _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 def _check_bytes(count: int, name: str) -> None:
     if not count:
-        raise ImageError(f"{name}: not a readable picture (the file is empty).")
+        raise ImageError(f"{name}: not a readable image (the file is empty).")
     if count > MAX_BYTES:
         raise ImageError(
             f"{name}: the file has {count:,} bytes; at most {MAX_BYTES:,} are read. Scale the "
-            f"picture down first.",
+            f"image down first.",
             "oversized",
         )
 
@@ -175,9 +175,9 @@ def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Load
 
 def _unidentified(content: bytes, name: str) -> Exception:
     if (kind := kind_of(content)) is not None:
-        return ImageError(f"{name}: not a readable picture: this is {kind.name}. {kind.remedy}")
+        return ImageError(f"{name}: not a readable image: this is {kind.name}. {kind.remedy}")
     if (damaged := format_of(content, FORMATS)) is not None:
-        return ImageError(f"{name}: not a readable picture (a damaged {damaged} file).")
+        return ImageError(f"{name}: not a readable image (a damaged {damaged} file).")
     return UnidentifiedImageError("cannot identify image file")
 
 
@@ -253,9 +253,9 @@ def _one_error(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: there is no such file.", "missing") from error
     except _BOMBS as error:
         raise ImageError(
-            f"{name}: the picture has more pixels than are read. Scale it down first.", "oversized"
+            f"{name}: the image has more pixels than are read. Scale it down first.", "oversized"
         ) from error
     except Exception as error:  # a corrupt file raises anything: SyntaxError, struct.error, ...
         # Pillow names the object in memory that bytes are read from.
         reason = str(error)[:200].partition(" <_io")[0] or type(error).__name__
-        raise ImageError(f"{name}: not a readable picture ({reason}).") from error
+        raise ImageError(f"{name}: not a readable image ({reason}).") from error

@@ -1,4 +1,4 @@
-"""Features of regions that a detector extracted beforehand, in the place of pictures."""
+"""Features of regions that a detector extracted beforehand, in the place of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlm.image.load import ImageError
 
 @dataclass(frozen=True)
 class RegionTransform:
-    """What `ImageTransform` is to pictures.
+    """What `ImageTransform` is to images.
 
     Args:
         dim: width that the features must have.
@@ -29,7 +29,7 @@ class RegionTransform:
     dim: int
 
     def open(self, source: Any) -> Features:
-        """The regions (1, N, dim) of a picture from its .npz (`vlm.image.detections.read_npz`).
+        """The regions (1, N, dim) of an image from its .npz (`vlm.image.detections.read_npz`).
 
         Raises:
             ImageError: anything but the path of a good .npz.
@@ -39,13 +39,13 @@ class RegionTransform:
         if not name.endswith(".npz"):
             raise ImageError(
                 f"{name}: this model reads features of regions, which a detector extracted "
-                f"beforehand, and no pictures. Give the picture's .npz file with x (N, "
+                f"beforehand, and no images. Give the image's .npz file with x (N, "
                 f"{self.dim}), bbox, image_w and image_h, from the detector it was trained on."
             )
         return self(read_npz(name))
 
     def __call__(self, regions: Regions) -> Features:
-        """Regions of one picture -> (1, N, dim).
+        """Regions of one image -> (1, N, dim).
 
         Raises:
             ImageError: features of another width.
@@ -61,7 +61,7 @@ class RegionTransform:
         return Features(tokens, boxes=torch.tensor(regions.boxes)[None])
 
     def stack(self, items: Sequence[Features]) -> Features:
-        """One batch, padded with zeros to the picture with the most regions: (U, N, dim)."""
+        """One batch, padded with zeros to the image with the most regions: (U, N, dim)."""
         if not items:  # a process without a share of the batch
             return self.blank(0)
         counts = torch.tensor([item.tokens.shape[1] for item in items])
@@ -73,7 +73,7 @@ class RegionTransform:
         )
 
     def blank(self, count: int) -> Features:
-        """Pictures with one region, which is the whole picture and shows nothing."""
+        """Images with one region, which is the whole image and shows nothing."""
         whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(count, 1, 4)
         return Features(torch.zeros(count, 1, self.dim), boxes=whole)
 
@@ -81,7 +81,7 @@ class RegionTransform:
 class RegionFeatures(ImageEncoder):
     """Features of regions, extracted beforehand by a detector; nothing here is trained.
 
-    Tokens are the regions as the files hold them, 10 to 100 a picture or a fixed number; `boxes`
+    Tokens are the regions as the files hold them, 10 to 100 an image or a fixed number; `boxes`
     say where they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and
     `MuRel` were published, on the 2048 features of bottom-up attention (Anderson et al. 2018, arXiv
     1707.07998, section 3.1). `data.images.regions` names the files.
@@ -111,7 +111,7 @@ class RegionFeatures(ImageEncoder):
             images: (B, N, dim) with boxes.
 
         Raises:
-            ValueError: pictures, features of another width, or without boxes.
+            ValueError: images, features of another width, or without boxes.
         """
         images = as_features(images, "images")
         if images.tokens.shape[2] != self.dim or images.boxes is None:

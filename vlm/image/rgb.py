@@ -26,7 +26,7 @@ _ORIENTATION, _SUBFILE, _PHOTOMETRIC = 0x0112, 254, 262
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read; the message names the file and the reason.
+    """An image that cannot be read; the message names the file and the reason.
 
     Attributes:
         kind: "missing", "oversized" or "unreadable".
@@ -121,7 +121,7 @@ def array_to_rgb(array: np.ndarray | Tensor, white_level: WhiteLevel = None) -> 
     if 0 in shape or not (channels or len(shape) == 2):
         raise ImageError(
             f"image: got an array of shape {shape}; expected (H, W), (H, W, C) or (C, H, W) with C "
-            f"= 1, 3 or 4, and one picture at a time."
+            f"= 1, 3 or 4, and one image at a time."
         )
     if channels:
         array = np.moveaxis(array, channels[0], 2)

@@ -59,8 +59,8 @@ class TimmEncoder(PictureEncoder):
         model_args: further arguments of `timm.create_model`, plain data: a small transformer
             from scratch is `{"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4,
             "num_heads": 3}` with "vit_tiny_patch16_224".
-        fit: how a photo comes to the input's size. "crop" cuts the middle out, as timm does in
-            classification; "squash" and "pad" keep the whole photo, see `ImageTransform`; None is
+        fit: how an image comes to the input's size. "crop" cuts the middle out, as timm does in
+            classification; "squash" and "pad" keep the whole image, see `ImageTransform`; None is
             the model's own way.
         pool: "mean" of the tokens, as most weights were trained, or "max": an object counts
             wherever it lies, so that a transformer from scratch learns it much sooner.

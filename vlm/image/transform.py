@@ -1,4 +1,4 @@
-"""From a picture of any kind and size to the encoder's input."""
+"""From an image of any kind and size to the encoder's input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST = 16_384
 """Longest side of an input, in pixels."""
 
 Fit = Literal["squash", "crop", "pad"]
-"""How a photo of any aspect comes to the input's size; see `ImageTransform`."""
+"""How an image of any aspect comes to the input's size; see `ImageTransform`."""
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -31,14 +31,14 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize to one size, so that a picture looks the same whatever its batch.
+    """Resize to one size, so that an image looks the same whatever its batch.
 
     Args:
         size: (height, width) of the result in pixels.
         interpolation: filter of the resizing.
         fit: "squash" resizes both sides; "crop" keeps the aspect and takes the middle; "pad" keeps
-            the aspect and the whole photo, in the middle of empty borders, and a fourth channel
-            says where the photo is.
+            the aspect and the whole image, in the middle of empty borders, and a fourth channel
+            says where the image is.
         crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
         white_level: the white value of a grey image of 16 bits or floats, above 0: 4095 for 12
             bits; "max" is each image's own maximum; None is 65,535, or 1 for floats.
@@ -87,7 +87,7 @@ class ImageTransform:
         return (4 if self.fit == "pad" else 3, *self.size)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An RGB picture -> `shape` uint8: three colours and, with "pad", 255 inside the photo."""
+        """An RGB image -> `shape` uint8: three colours and, with "pad", 255 inside the image."""
         height, width = self.size
         method = _FILTERS[self.interpolation]
         if self.fit == "pad":
@@ -108,7 +108,7 @@ class ImageTransform:
         return self._resized(image, self.size).contiguous()
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
-        """The whole picture at (height, width): (3, height, width) uint8."""
+        """The whole image at (height, width): (3, height, width) uint8."""
         height, width = size
         if image.size == (width, height):
             return _pixels(image)
@@ -119,7 +119,7 @@ class ImageTransform:
         return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0]
 
     def open(self, source: Source) -> Tensor:
-        """The same of a picture in any form that `load_image` takes."""
+        """The same of an image in any form that `load_image` takes."""
         return self(load_image(source, self.white_level))
 
     def stack(self, items: Sequence[Tensor]) -> Tensor:
@@ -127,18 +127,18 @@ class ImageTransform:
         return torch.stack(list(items)) if items else self.blank(0)
 
     def blank(self, count: int) -> Tensor:
-        """Pictures that are the same grey all over."""
-        pictures = torch.full((count, *self.shape), GREY, dtype=torch.uint8)
-        pictures[:, 3:] = 255
-        return pictures
+        """Images that are the same grey all over."""
+        images = torch.full((count, *self.shape), GREY, dtype=torch.uint8)
+        images[:, 3:] = 255
+        return images
 
     def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Where the model's input lies in the photo: x0, y0, x1, y1 in the photo's pixels.
+        """Where the model's input lies in the image: x0, y0, x1, y1 in the image's pixels.
 
-        With "pad" the input is larger than the photo, and so is the box.
+        With "pad" the input is larger than the image, and so is the box.
 
         Args:
-            image_size: (width, height) of the photo.
+            image_size: (width, height) of the image.
         """
         width, height = image_size
         if self.fit == "squash":
@@ -150,6 +150,6 @@ class ImageTransform:
 
 
 def _pixels(image: Image.Image) -> Tensor:
-    """An RGB picture as (3, H, W) uint8, a view of (H, W, 3)."""
+    """An RGB image as (3, H, W) uint8, a view of (H, W, 3)."""
     # `array` and not `asarray`: torch wants memory it may write to.
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -45,7 +45,7 @@ def check_data(
     Args:
         data: as a training would get it.
         limit: so many problems of a kind are kept; all are counted.
-        images: whether to read the pictures too.
+        images: whether to read the images too.
         kind: how the model answers; floors and ceiling are those of answering so.
         choices: whether it learns from each question's choices too, though it may answer otherwise
             (`MultiTask`). If so, or if it answers from them, they must be there with the answer
@@ -284,7 +284,7 @@ class _Check:
 
     def _read_images(self) -> None:
         try:
-            pictures = self.data.open_images
+            files = self.data.open_images
         except DataError as error:
             self.found.errors.add("unreadable data", str(error))
             return
@@ -293,14 +293,14 @@ class _Check:
             hashes, rows = self.first[split]
             new = rows[~np.isin(hashes, seen)]
             seen = np.union1d(seen, hashes)
-            for row, reason in unreadable(pictures, table, new, split):
+            for row, reason in unreadable(files, table, new, split):
                 where = self._where(split, "image", row)
                 self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
         # Those of rows that are left out for something else: nobody wants to be told in two rounds.
         noted = self.found.errors.images
         left = pa.table({"image": [*noted], "place": [*noted.values()], "id": [*noted]})
         new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))
-        for row, reason in unreadable(pictures, left, new, "other"):
+        for row, reason in unreadable(files, left, new, "other"):
             self.found.errors.add(f"{reason.kind} image", f"{row['place']}: {reason}")
 
     def _note(

@@ -1,4 +1,4 @@
-"""Which of a data set's pictures cannot be read."""
+"""Which of a data set's images cannot be read."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vlm.datasets.table import stream
 from vlm.image.load import ImageError
 
 READ_AT_ONCE = 256
-"""Pictures handed to the readers at a time."""
+"""Images handed to the readers at a time."""
 
 
 def unreadable(
-    pictures: OpenImages, table: pa.Table, rows: np.ndarray, name: str
+    files: OpenImages, table: pa.Table, rows: np.ndarray, name: str
 ) -> Iterator[tuple[dict[str, Any], ImageError]]:
-    """Read pictures, and give the `image`, `place` and `id` of each broken one's question, and why.
+    """Read images, and give the `image`, `place` and `id` of each broken one's question, and why.
 
     Args:
-        pictures: where they are.
+        files: where they are.
         table: questions (`vlm.datasets.table.SCHEMA`).
-        rows: those whose pictures are read.
+        rows: those whose images are read.
         name: of the split, for the progress bar.
     """
 
     def read(image: str) -> ImageError | None:
         try:
-            pictures.read(image)
+            files.read(image)
         except ImageError as error:
             return error
         return None
@@ -44,7 +44,7 @@ def unreadable(
     content = zip(stream(table, "image", "place", "id"), chosen, strict=True)
     wanted = (row for row, take in content if take)
     with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
-        task = progress.add_task(f"Reading {name} pictures", total=len(rows))
+        task = progress.add_task(f"Reading {name} images", total=len(rows))
         while chunk := list(islice(wanted, READ_AT_ONCE)):
             errors = readers.map(read, (image for image, _, _ in chunk))
             for (image, place, number), error in zip(chunk, errors, strict=True):

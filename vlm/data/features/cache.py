@@ -1,4 +1,4 @@
-"""A frozen image encoder's features, made once for each picture and kept."""
+"""A frozen image encoder's features, made once for each image and kept."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ ABOUT = "encoder.json"
 
 
 class FeatureCache:
-    """The features of one image encoder, of any data set's pictures.
+    """The features of one image encoder, of any data set's images.
 
     In the folder each encoder has one of its own, named by the digest of its weights, its
-    configuration and its preprocessing (`encoder_digest`), and in that each picture is known by the
-    SHA-256 of its content. So features of other weights, or of a picture that was replaced, are
+    configuration and its preprocessing (`encoder_digest`), and in that each image is known by the
+    SHA-256 of its content. So features of other weights, or of an image that was replaced, are
     never used. Processes and runs may share the folder: one fills, the others wait.
 
     Args:
@@ -60,26 +60,26 @@ class FeatureCache:
         self.digests = Digests(self.root / "digests.arrow")
 
     def store(
-        self, images: Sequence[str], pictures: OpenImages, name: str, at_once: int = 16
+        self, images: Sequence[str], files: OpenImages, name: str, at_once: int = 16
     ) -> FeatureStore:
-        """The features of pictures; those that are not there yet are made now.
+        """The features of images; those that are not there yet are made now.
 
         Args:
             images: different paths.
-            pictures: where they are.
+            files: where they are.
             name: of the split, for the progress bar.
-            at_once: pictures that are encoded together.
+            at_once: images that are encoded together.
 
         Raises:
-            ImageError: a picture that cannot be read.
+            ImageError: an image that cannot be read.
             DataError: the features could not be written.
         """
         try:
-            digests = self._digests(images, pictures, name)
+            digests = self._digests(images, files, name)
             index = self._index(lambda path: None)
             if not index.places.keys() >= set(digests):
                 with locked(self.folder / "lock", self.alive):
-                    self._fill(dict(zip(digests, images, strict=True)), pictures, name, at_once)
+                    self._fill(dict(zip(digests, images, strict=True)), files, name, at_once)
                 index = self._index(lambda path: None)
         except OSError as error:
             raise DataError(
@@ -89,20 +89,20 @@ class FeatureCache:
         places = np.array([index.places[digest] for digest in digests], np.int32).reshape(-1, 2)
         return FeatureStore(images, places, index.files, self.encoder.grid)
 
-    def _digests(self, images: Sequence[str], pictures: OpenImages, name: str) -> list[bytes]:
-        """SHA-256 of the pictures' content."""
+    def _digests(self, images: Sequence[str], files: OpenImages, name: str) -> list[bytes]:
+        """SHA-256 of the images' content."""
 
         def compute(image: str) -> bytes:
-            return hashlib.sha256(pictures.content(image)).digest()
+            return hashlib.sha256(files.content(image)).digest()
 
         with Progress(transient=True) as bar:
-            task = bar.add_task(f"Looking at {name} pictures", total=len(images))
+            task = bar.add_task(f"Looking at {name} images", total=len(images))
 
             def progress(done: int) -> None:
                 self.alive()
                 bar.update(task, completed=done)
 
-            states = {image: pictures.state(image) for image in images}
+            states = {image: files.state(image) for image in images}
             return self.digests.of(states, compute, progress)
 
     def _index(self, broken: Callable[[Path], None]) -> _Index:
@@ -116,13 +116,13 @@ class FeatureCache:
         return _Index(files, places)
 
     def _fill(
-        self, images: dict[bytes, str], pictures: OpenImages, name: str, at_once: int
+        self, images: dict[bytes, str], files: OpenImages, name: str, at_once: int
     ) -> None:
         """Encode what is missing. Nobody else writes meanwhile.
 
         Args:
             images: a path for each digest.
-            pictures, name, at_once: as for `store`.
+            files, name, at_once: as for `store`.
         """
         for left in self.folder.glob(f"*{PART}"):
             left.unlink()
@@ -138,8 +138,8 @@ class FeatureCache:
         rows: list[Features] = []
         digests: list[bytes] = []
         with Progress(transient=True) as bar, ThreadPoolExecutor() as readers:
-            task = bar.add_task(f"Encoding {name} pictures", total=len(missing))
-            for keys, batch in self._read(missing, pictures, at_once, readers):
+            task = bar.add_task(f"Encoding {name} images", total=len(missing))
+            for keys, batch in self._read(missing, files, at_once, readers):
                 rows.append(encode(self.encoder, batch))
                 digests += keys
                 if len(digests) >= per_segment:
@@ -150,7 +150,7 @@ class FeatureCache:
             if digests:
                 write_segment(self.folder, digests, _joined(rows))
 
-    def _announce(self, pictures: int, size: int) -> None:
+    def _announce(self, count: int, size: int) -> None:
         others = sum(1 for about in self.root.glob(f"*/{ABOUT}") if about.parent != self.folder)
         if others and not (self.folder / ABOUT).exists():
             print(
@@ -160,28 +160,28 @@ class FeatureCache:
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise DataError(
-                f"data.images.features: the features of {pictures:,} pictures take "
+                f"data.images.features: the features of {count:,} images take "
                 f"{_megabytes(size)}, and {self.folder} has {_megabytes(free)} left; name a folder "
                 f"with more space."
             )
         print(
-            f"Encoding {pictures:,} pictures once: {_megabytes(size)} in {self.folder} "
+            f"Encoding {count:,} images once: {_megabytes(size)} in {self.folder} "
             f"({_megabytes(free)} free)"
         )
 
     def _read(
         self,
         missing: dict[bytes, str],
-        pictures: OpenImages,
+        files: OpenImages,
         at_once: int,
         readers: ThreadPoolExecutor,
     ) -> Iterator[tuple[list[bytes], Tensor]]:
-        """Batches of pictures, of which one is read while another is encoded."""
+        """Batches of images, of which one is read while another is encoded."""
         transform = self.encoder.transform
 
         def read(digest: bytes) -> Tensor:
             image = missing[digest]
-            content = pictures.content(image)
+            content = files.content(image)
             if hashlib.sha256(content).digest() != digest:
                 raise ImageError(f"{image}: the file changed while it was read; start again.")
             return transform(open_image(image, lambda image: content, transform.white_level))
@@ -197,7 +197,7 @@ class FeatureCache:
 class _Index(NamedTuple):
     files: list[Path]
     places: dict[bytes, tuple[int, int]]
-    """Segment and row of each picture, by its digest."""
+    """Segment and row of each image, by its digest."""
 
 
 def _joined(rows: list[Features]) -> Features:

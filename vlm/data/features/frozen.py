@@ -75,7 +75,7 @@ def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None
 
 
 def describe(encoder: PictureEncoder) -> dict[str, str]:
-    """What the features of a picture depend on, beside the picture."""
+    """What the features of an image depend on, beside the image."""
     state = hashlib.sha256()
     tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
@@ -97,7 +97,7 @@ def encoder_digest(encoder: PictureEncoder) -> str:
 
 
 def encode(encoder: PictureEncoder, images: Tensor) -> Features:
-    """Features of pictures as in evaluation, float32 on the CPU, without boxes.
+    """Features of images as in evaluation, float32 on the CPU, without boxes.
 
     Args:
         encoder: it is in the same mode afterwards.

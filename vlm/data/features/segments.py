@@ -1,4 +1,4 @@
-"""Features of pictures in files, each named by its checksum and never changed."""
+"""Features of images in files, each named by its checksum and never changed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SUFFIX = ".safetensors"
 
 
 class Segment:
-    """A file of some pictures' features, memory-mapped.
+    """A file of some images' features, memory-mapped.
 
     Args:
         path: of the file.
 
     Attributes:
-        digests: (n, 32) uint8, SHA-256 of the pictures' content.
-        features: of the n pictures, float32 on the CPU, without boxes.
+        digests: (n, 32) uint8, SHA-256 of the images' content.
+        features: of the n images, float32 on the CPU, without boxes.
 
     Raises:
         OSError: there is no such file.
@@ -48,8 +48,8 @@ def write_segment(folder: Path, digests: list[bytes], features: Features) -> Non
 
     Args:
         folder: where it goes.
-        digests: SHA-256 of the pictures' content.
-        features: of these pictures, on the CPU.
+        digests: SHA-256 of the images' content.
+        features: of these images, on the CPU.
 
     Raises:
         OSError: it could not be written; nothing of it is left.

@@ -1,4 +1,4 @@
-"""Pictures that were encoded before, in the place of pictures."""
+"""Features that were made before, in the place of images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vlm.image.base import grid_boxes
 
 
 class FeatureStore:
-    """Paths in, features out; what `ImageStore` is to pictures.
+    """Paths in, features out; what `ImageStore` is to images.
 
     The features are in memory-mapped files: memory holds what is in use, once for all processes.
-    What a process keeps beside is 16 bytes a picture.
+    What a process keeps beside is 16 bytes an image.
 
     Args:
         images: different paths.
@@ -39,7 +39,7 @@ class FeatureStore:
         hashes = np.array([_hash(image) for image in images], np.uint64)
         order = np.argsort(hashes)
         self._hashes, self._places = hashes[order], places[order]
-        # Of 64 bits, so that among a million pictures two agree once in ten million data sets.
+        # Of 64 bits, so that among a million images two agree once in ten million data sets.
         assert len(np.unique(hashes)) == len(hashes)
         self.segments, self.grid = list(segments), grid
         self._mapped: dict[int, Segment] = {}
@@ -51,7 +51,7 @@ class FeatureStore:
         """Features (U, P, D) with boxes; float32 on the CPU.
 
         Args:
-            paths: of the pictures.
+            paths: of the images.
             questions: about them; for an error, and there is none here.
         """
         wanted = np.array([_hash(path) for path in paths], np.uint64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vlm.datasets.errors import DataError
 
@@ -61,61 +61,61 @@ def _text(path: Path) -> str:
         return ""
 
 
-class Keepers(NamedTuple):
-    """The processes of this machine that keep pictures in memory, each for itself.
+@dataclass(frozen=True)
+class LocalProcesses:
+    """The processes of this machine that keep images in memory, each for itself.
 
     Attributes:
-        processes: how many they are.
-        wait: until all have come so far.
+        count: how many they are.
+        barrier: waits until all have come so far.
     """
 
-    processes: int = 1
-    wait: Callable[[], object] = lambda: None
+    count: int = 1
+    barrier: Callable[[], object] = lambda: None
 
 
-ALONE = Keepers()
+ALONE = LocalProcesses()
 
 
-def check_kept(count: int, each: float, split: str, keepers: Keepers) -> None:
-    """Check that what is read of a split's pictures can be kept in memory.
+def check_kept(count: int, each: float, split: str, processes: LocalProcesses) -> None:
+    """Check that what is read of a split's images can be kept in memory.
 
     No process returns before all have checked: what the first ones take would otherwise count
     twice.
 
     Args:
-        count: of the different pictures.
+        count: of the different images.
         each: bytes of one.
         split: whose.
-        keepers: the processes that do.
+        processes: the processes that do.
 
     Raises:
         DataError: they need more than there is.
     """
-    apart = f" in each of {keepers.processes} processes" if keepers.processes > 1 else ""
+    apart = f" in each of {processes.count} processes" if processes.count > 1 else ""
     _check(
-        count * each * keepers.processes,
-        f"data.images.in_memory: got true, and the {count:,} {split} pictures of "
+        count * each * processes.count,
+        f"data.images.in_memory: got true, and the {count:,} {split} images of "
         f"{_size(each)}{apart} need",
         "Leave it out, and they are read when they are needed; or lower the image encoder's "
         "image_size.",
     )
-    keepers.wait()
+    processes.barrier()
 
 
-def check_batch(pictures: int, each: float) -> None:
-    """Check that a batch's pictures alone can be had, whatever the model makes of them.
+def check_batch(count: int, each: float) -> None:
+    """Check that a batch's images alone can be had, whatever the model makes of them.
 
     Args:
-        pictures: in a batch.
+        count: of images in a batch.
         each: bytes of one.
 
     Raises:
         DataError: they need more memory than there is.
     """
     _check(
-        pictures * each,
-        f"data.images_per_batch: got batches of {pictures:,} pictures, which at {_size(each)} "
-        f"each need",
+        count * each,
+        f"data.images_per_batch: got batches of {count:,} images, which at {_size(each)} each need",
         "Lower it, or the image encoder's image_size.",
     )
 

@@ -1,4 +1,4 @@
-"""The bottom-up-attention TSV: a line a picture, found by its id without reading the others."""
+"""The bottom-up-attention TSV: a line an image, found by its id without reading the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlm.image.load import ImageError
 
 FIELDS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 MAX_LINE = 1 << 26
-"""Bytes. A picture with 100 regions of 2048 features takes about a million."""
+"""Bytes. An image with 100 regions of 2048 features takes about a million."""
 
 
 class RegionTable:
@@ -45,7 +45,7 @@ class RegionTable:
         self._index = _index(path)
 
     def find(self, names: list[str]) -> int | None:
-        """The place of a picture that goes by one of these names; None if it is not here."""
+        """The place of an image that goes by one of these names; None if it is not here."""
         ids = self._index.ids
         for name in names:
             place = int(np.searchsorted(ids, name))

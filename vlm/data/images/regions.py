@@ -1,4 +1,4 @@
-"""Features of regions in the place of pictures: found by the picture's path, checked, batched."""
+"""Features of regions in the place of images: found by the image's path, checked, batched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from rich.progress import Progress
 
 from vlm.core.features import Features
-from vlm.data.images.memory import ALONE, Keepers, check_kept
+from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.data.images.region_table import RegionTable
 from vlm.datasets.errors import DataError
 from vlm.image.detections import Regions, read_npz
@@ -17,21 +17,21 @@ from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
 
 SAMPLE = 100
-"""Pictures whose regions say how much memory those of all will take."""
+"""Images whose regions say how much memory those of all will take."""
 
 
 class RegionFiles:
-    """From a table's `image`, the path of a picture, to its regions.
+    """From a table's `image`, the path of an image, to its regions.
 
-    A picture "photos/train2014/COCO_train2014_000000000009.jpg" goes by the names
+    An image "photos/train2014/COCO_train2014_000000000009.jpg" goes by the names
     "COCO_train2014_000000000009.jpg", the same without ".jpg", and "9". In a folder its file is
     one of these with ".npz", in "photos/train2014/", in "train2014/" or in the folder itself,
-    whichever is there first; in a TSV its id is one of these. The picture need not exist.
+    whichever is there first; in a TSV its id is one of these. The image need not exist.
 
     Args:
         paths: a folder of .npz files (`vlm.image.detections.read_npz`) or a TSV
-            (`vlm.data.images.region_table.RegionTable`), or several, of which the first that has a
-            picture gives it.
+            (`vlm.data.images.region_table.RegionTable`), or several, of which the first that has an
+            image gives it.
 
     Raises:
         DataError: there is no such folder or file, or a TSV that cannot be used.
@@ -45,7 +45,7 @@ class RegionFiles:
         self._owners: dict[int, int] = {}
 
     def __call__(self, image: str) -> Regions:
-        """Read the regions of a picture.
+        """Read the regions of an image.
 
         Raises:
             ImageError: none are there, or they are damaged: file, line, image and reason.
@@ -54,10 +54,10 @@ class RegionFiles:
         return self.sources[number].read(place)  # type: ignore[arg-type]  # its own place
 
     def check(self, images: Iterable[str]) -> None:
-        """Check that all pictures have regions, each its own; nothing is read.
+        """Check that all images have regions, each its own; nothing is read.
 
         Raises:
-            DataError: with the number of those without, and the first; or two pictures that
+            DataError: with the number of those without, and the first; or two images that
                 share one file.
         """
         missing: list[str] = []
@@ -70,13 +70,13 @@ class RegionFiles:
                 continue
             if self._owners.setdefault(hash(found), hash(image)) != hash(image):
                 raise DataError(
-                    f"{image}: its features would be those of another picture too "
-                    f"({self.sources[found[0]].path}, {found[1]}). Names of pictures must differ, "
-                    f"or the features lie in folders named as the pictures' are."
+                    f"{image}: its features would be those of another image too "
+                    f"({self.sources[found[0]].path}, {found[1]}). Names of images must differ, "
+                    f"or the features lie in folders named as the images' are."
                 )
         if missing:
             raise DataError(
-                f"{len(missing):,} of {len(asked):,} pictures have no features. The first: "
+                f"{len(missing):,} of {len(asked):,} images have no features. The first: "
                 f"{missing[0]}"
             )
 
@@ -95,7 +95,7 @@ class RegionFiles:
 
 
 class _Folder:
-    """Of .npz files, one a picture."""
+    """Of .npz files, one an image."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,14 +113,14 @@ def _source(path: Path) -> _Folder | RegionTable:
     if not path.is_file():
         raise DataError(f"regions: {path}: there is no such folder or file.")
     if path.suffix == ".npz":
-        raise DataError(f"regions: {path}: one picture's file; expected the folder it lies in.")
+        raise DataError(f"regions: {path}: one image's file; expected the folder it lies in.")
     return RegionTable(path)
 
 
 def _names(image: str) -> list[str]:
     path = PurePath(image)
     names = [path.name, path.stem]
-    # COCO's pictures are named by split and number, and its features by the number alone.
+    # COCO's images are named by split and number, and its features by the number alone.
     if number := re.search(r"(?:^|_)0*(\d+)$", path.stem):
         names.append(number[1])
     return list(dict.fromkeys(names))
@@ -133,7 +133,7 @@ def _paths(image: str, names: list[str]) -> list[str]:
 
 
 class RegionStore:
-    """Paths of pictures in, their regions out; what `ImageStore` is to pictures.
+    """Paths of images in, their regions out; what `ImageStore` is to images.
 
     Args:
         transform: of the model's image encoder.
@@ -145,15 +145,19 @@ class RegionStore:
         self._kept: dict[str, Features] = {}
 
     def cache(
-        self, paths: Iterable[str], questions: Iterable[str], name: str, keepers: Keepers = ALONE
+        self,
+        paths: Iterable[str],
+        questions: Iterable[str],
+        name: str,
+        processes: LocalProcesses = ALONE,
     ) -> None:
-        """Read the regions of all pictures now and keep them in memory, four bytes a number.
+        """Read the regions of all images now and keep them in memory, four bytes a number.
 
         Args:
-            paths: of the pictures.
+            paths: of the images.
             questions: id of a question about each, for the error.
             name: of the split, for the progress bar.
-            keepers: the processes that do this.
+            processes: the processes that do this.
 
         Raises:
             DataError: more than there is memory.
@@ -166,13 +170,13 @@ class RegionStore:
                 self._kept[path] = self._read(path, question)
                 if len(self._kept) == min(SAMPLE, len(first)):
                     read = sum(regions.tokens.nbytes for regions in self._kept.values())
-                    check_kept(len(first), read / len(self._kept), name, keepers)
+                    check_kept(len(first), read / len(self._kept), name, processes)
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
-        """Regions (U, N, D), padded to the picture that has the most.
+        """Regions (U, N, D), padded to the image that has the most.
 
         Args:
-            paths: of the pictures.
+            paths: of the images.
             questions: id of a question about each, for the error.
 
         Raises:

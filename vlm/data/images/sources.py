@@ -1,4 +1,4 @@
-"""Where the pictures of a data set come from, and what is kept of them."""
+"""Where the images of a data set come from, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import NoneType
 import pyarrow as pa
 
 from vlm.core.paths import as_text
-from vlm.data.images.memory import Keepers
+from vlm.data.images.memory import LocalProcesses
 from vlm.data.images.regions import RegionFiles, RegionStore
 from vlm.data.images.store import ImageStore, open_image
 from vlm.data.shards.source import ShardImages, Shards
@@ -26,16 +26,16 @@ class ImageOptions:
     """Options of every data set.
 
     Args:
-        in_memory: decode every picture once, at the start, and keep it in memory.
-        regions: features of regions in the place of pictures, for `vlm.image.RegionFeatures`: a
+        in_memory: decode every image once, at the start, and keep it in memory.
+        regions: features of regions in the place of images, for `vlm.image.RegionFeatures`: a
             folder of .npz files or a bottom-up-attention TSV, or several
             (`vlm.data.images.regions`).
-        shards: where the pictures are, if not in their own files: in tar shards (`vlm shard`), of a
+        shards: where the images are, if not in their own files: in tar shards (`vlm shard`), of a
             folder or streamed (`vlm.data.shards.source`).
-        features: a folder for what a frozen image encoder makes of the pictures: each is encoded
+        features: a folder for what a frozen image encoder makes of the images: each is encoded
             once, when it is first needed, and in later epochs and runs its features are read from
             there (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
-        skip_unreadable: so many pictures that cannot be read are left out of training, and so many
+        skip_unreadable: so many images that cannot be read are left out of training, and so many
             of validation, with their questions; all are read at the start to see that. With 0 the
             first is an error, as ever in test and predict, which answer every question.
     """
@@ -58,12 +58,12 @@ class ImageOptions:
             )
         if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
             raise ValueError(
-                f"images.skip_unreadable: got {self.skip_unreadable}; expected 0 or more pictures."
+                f"images.skip_unreadable: got {self.skip_unreadable}; expected 0 or more images."
             )
         if self.regions is not None and self.shards is not None:
             raise ValueError(
                 "images.regions and images.shards: got both; expected one, for a model reads "
-                "pictures or regions."
+                "images or regions."
             )
         if self.regions is not None and self.features is not None:
             raise ValueError(
@@ -77,11 +77,11 @@ class OpenImages:
 
     Args:
         options: which files.
-        source: where pictures come from if a table's `image` is no path and there are no shards.
+        source: where images come from if a table's `image` is no path and there are no shards.
 
     Attributes:
-        regions: features in the place of pictures, or None.
-        shards: pictures in shards, or None.
+        regions: features in the place of images, or None.
+        shards: images in shards, or None.
 
     Raises:
         DataError: files that are not there or cannot be used.
@@ -96,7 +96,7 @@ class OpenImages:
         self.source = self.shards or source
 
     def store(self, transform: ImageTransform | RegionTransform) -> ImageStore | RegionStore:
-        """Where a model gets its pictures, or their regions.
+        """Where a model gets its images, or their regions.
 
         Args:
             transform: of the model's image encoder.
@@ -114,13 +114,13 @@ class OpenImages:
         if self.regions is not None:
             raise DataError(
                 f"data.images.regions: got {self.options.regions}, and the image encoder reads "
-                f"pictures. Use --model.image_encoder=configs/image/regions.yaml, or leave "
+                f"images. Use --model.image_encoder=configs/image/regions.yaml, or leave "
                 f"data.images.regions out."
             )
         return ImageStore(transform, self.source)
 
     def check(self, images: pa.Array) -> None:
-        """Check that shards or regions of all pictures are there; none is read.
+        """Check that shards or regions of all images are there; none is read.
 
         Args:
             images: different paths.
@@ -138,28 +138,28 @@ class OpenImages:
         transform: ImageTransform | RegionTransform,
         table: pa.Table,
         split: str,
-        keepers: Keepers,
+        processes: LocalProcesses,
     ) -> ImageStore | RegionStore:
-        """`store` of a split's pictures, which are all there, and in memory if the options say so.
+        """`store` of a split's images, which are all there, and in memory if the options say so.
 
         Args:
             transform: of the model's image encoder.
             table: the split's questions.
             split: its name.
-            keepers: the processes that do this.
+            processes: the processes that do this.
 
         Raises:
-            DataError: as `store` and `check`; pictures that memory cannot hold.
+            DataError: as `store` and `check`; images that memory cannot hold.
             ImageError: one that is kept in memory cannot be read.
         """
         store = self.store(transform)
         self.check(table["image"].unique())
         if self.options.in_memory and self.options.features is None:
-            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, keepers)
+            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, processes)
         return store
 
     def content(self, image: str) -> bytes:
-        """The content of a picture's file.
+        """The content of an image's file.
 
         Raises:
             ImageError: it cannot be read.
@@ -174,15 +174,15 @@ class OpenImages:
             raise ImageError(f"{found}: {error.strerror}.") from error
 
     def state(self, image: str) -> str | None:
-        """What changes with a picture's content and is known without reading it; None if nothing
-        is: the picture is inside a data file."""
+        """What changes with an image's content and is known without reading it; None if nothing
+        is: the image is inside a data file."""
         if self.shards is not None:
             return self.shards.state(image)
         found = image if self.source is None else self.source(image)
         return None if isinstance(found, bytes) else repr(state(found)[1:])
 
     def read(self, image: str) -> None:
-        """Read a picture, or its regions, to see whether it can be read.
+        """Read an image, or its regions, to see whether it can be read.
 
         Raises:
             ImageError: it cannot.

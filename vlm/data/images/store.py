@@ -1,4 +1,4 @@
-"""Pictures of a data set, decoded once or on the way."""
+"""Images of a data set, decoded once or on the way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from vlm.core.features import Features
-from vlm.data.images.memory import ALONE, Keepers, check_kept
+from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.datasets.base import ImageSource
 from vlm.image.load import ImageError, WhiteLevel, load_image
 from vlm.image.transform import ImageTransform
@@ -25,11 +25,11 @@ class Images(Protocol):
 
 
 class ImageStore:
-    """Paths in, transformed pictures out.
+    """Paths in, transformed images out.
 
     Args:
         transform: of the model's image encoder.
-        source: where the pictures are, if `image` is no path.
+        source: where the images are, if `image` is no path.
     """
 
     def __init__(self, transform: ImageTransform, source: ImageSource | None = None) -> None:
@@ -38,35 +38,39 @@ class ImageStore:
         self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
 
     def cache(
-        self, paths: Iterable[str], questions: Iterable[str], name: str, keepers: Keepers = ALONE
+        self,
+        paths: Iterable[str],
+        questions: Iterable[str],
+        name: str,
+        processes: LocalProcesses = ALONE,
     ) -> None:
-        """Decode pictures now and keep them in memory, a byte for each pixel and channel.
+        """Decode images now and keep them in memory, a byte for each pixel and channel.
 
         Args:
-            paths: of the pictures; one that is listed twice is decoded once.
+            paths: of the images; one that is listed twice is decoded once.
             questions: id of a question about each, for the error.
             name: of the split, for the progress bar.
-            keepers: the processes that do this.
+            processes: the processes that do this.
 
         Raises:
             DataError: more than there is memory.
         """
         first = dict(zip(paths, questions, strict=True))
-        check_kept(len(first), prod(self.transform.shape), name, keepers)
+        check_kept(len(first), prod(self.transform.shape), name, processes)
         self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
         # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
         # the next progress bar.
         with Progress(transient=True) as progress:
-            shown = progress.track(first.items(), description=f"Decoding {name} pictures")
+            shown = progress.track(first.items(), description=f"Decoding {name} images")
             for row, (path, question) in enumerate(shown):
                 self._cache[row] = self._read(path, question)
                 self._rows[path] = row
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
-        """Pictures (U, *transform.shape) uint8.
+        """Images (U, *transform.shape) uint8.
 
         Args:
-            paths: of the pictures.
+            paths: of the images.
             questions: id of a question about each, for the error.
 
         Raises:
@@ -74,7 +78,7 @@ class ImageStore:
         """
         if self._rows:
             rows = [self._rows[path] for path in paths]
-            # `index_select` copies whole pictures, indexing byte after byte.
+            # `index_select` copies whole images, indexing byte after byte.
             return self._cache.index_select(0, torch.tensor(rows, dtype=torch.long))
         asked = zip(paths, questions, strict=True)
         return self.transform.stack([self._read(path, question) for path, question in asked])
@@ -89,7 +93,7 @@ class ImageStore:
 def open_image(
     image: str, source: ImageSource | None, white_level: WhiteLevel = None
 ) -> Image.Image:
-    """The picture of a table's `image`; `white_level` is that of `load_image`.
+    """The image of a table's `image`; `white_level` is that of `load_image`.
 
     Raises:
         ImageError: naming the image and the reason.

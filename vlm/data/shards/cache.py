@@ -96,7 +96,7 @@ class ShardCache:
                 digest = sha256(new)
                 got = new.stat().st_size
                 if digest == shard.sha256 and got != shard.size:
-                    # Kept, it would be taken for one cut short, and fetched at every picture.
+                    # Kept, it would be taken for one cut short, and fetched at every image.
                     raise ImageError(
                         f"{self.url}/{shard.name}: has {got:,} bytes and the checksum of the "
                         f"index, which wants {shard.size:,} bytes. Copy shards and index there "

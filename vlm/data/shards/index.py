@@ -1,4 +1,4 @@
-"""Where each picture lies in a folder of tar shards: an Arrow table beside them."""
+"""Where each image lies in a folder of tar shards: an Arrow table beside them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Shard(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a picture lies.
+    """Where an image lies.
 
     Attributes:
         shard: its number.
@@ -112,7 +112,7 @@ class ShardIndex:
         self.__init__(path)  # type: ignore[misc]  # mapped anew, and not copied
 
     def find(self, name: str) -> Place | None:
-        """Where a picture lies; None if it is not here."""
+        """Where an image lies; None if it is not here."""
         # Arrow sorts by bytes of UTF-8, whose order is that of Python's texts.
         row = bisect_left(range(len(self)), name, key=lambda row: self._names[row].as_py())
         if row == len(self) or self._names[row].as_py() != name:
@@ -135,7 +135,7 @@ def _check(table: pa.Table, shards: Sequence[Shard]) -> None:
         raise ValueError("it has other columns")
     # Nothing in the file forbids them: a schema that wants none only says so.
     if any(column.null_count for column in table.columns):
-        raise ValueError("a picture has no name or no place")
+        raise ValueError("an image has no name or no place")
     for shard in shards:
         # They become names of files, here and in the cache.
         plain = re.fullmatch(r"[^/\\\0]+\.tar", shard.name)
@@ -146,10 +146,10 @@ def _check(table: pa.Table, shards: Sequence[Shard]) -> None:
             raise ValueError(f"a shard has {shard.size!r:.80} bytes")
     number, offset, size = (table[name].to_numpy() for name in ("shard", "offset", "size"))
     if ((number < 0) | (number >= len(shards)) | (offset < 0) | (size < 0)).any():
-        raise ValueError("a picture is in no shard")
+        raise ValueError("an image is in no shard")
     ends = np.array([shard.size for shard in shards], np.int64)
     if (size > ends[number] - offset).any():
-        raise ValueError("a picture ends beyond its shard")
+        raise ValueError("an image ends beyond its shard")
 
 
 def members(path: Path) -> Iterator[tarfile.TarInfo]:
@@ -180,7 +180,7 @@ def write_index(folder: Path) -> None:
     """Read every shard of a folder (`*.tar`) and write the index of all; at once or not at all.
 
     Raises:
-        DataError: a shard that cannot be read, or two pictures of one name.
+        DataError: a shard that cannot be read, or two images of one name.
     """
     shards, batches = [], []
     for number, path in enumerate(sorted(folder.glob("*.tar"))):

@@ -1,4 +1,4 @@
-"""Pictures in tar shards, of a folder or streamed from elsewhere."""
+"""Images in tar shards, of a folder or streamed from elsewhere."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Shards:
 
 
 class ShardImages:
-    """From a table's `image`, the path of a picture, to the content of that file in a shard.
+    """From a table's `image`, the path of an image, to the content of that file in a shard.
 
     Names in shards are the ends of paths ("train2014/COCO_train2014_000000000009.jpg"). What comes
-    before is the same for all pictures, and is found with the first: the data may lie elsewhere
+    before is the same for all images, and is found with the first: the data may lie elsewhere
     than where the shards were written.
 
     Args:
@@ -76,7 +76,7 @@ class ShardImages:
             self._check_files()
 
     def __call__(self, image: str) -> bytes:
-        """The content of a picture's file.
+        """The content of an image's file.
 
         Raises:
             ImageError: it is in no shard, or its shard cannot be read, is cut short or another.
@@ -117,7 +117,7 @@ class ShardImages:
         return f"{self.index.shards[place.shard].sha256} {place.offset} {place.size}"
 
     def check(self, images: pa.Array) -> None:
-        """Check that all pictures are there; none is read.
+        """Check that all images are there; none is read.
 
         Args:
             images: different paths.
@@ -128,13 +128,13 @@ class ShardImages:
         missing = images.filter(pc.is_null(self._shards_of(images)))
         if len(missing):
             raise DataError(
-                f"{len(missing):,} of {len(images):,} pictures are not among the "
+                f"{len(missing):,} of {len(images):,} images are not among the "
                 f"{len(self.index):,} of {self.shards.path}, the first: {missing[0]}. `vlm shard` "
-                f"adds a configuration's pictures to a folder."
+                f"adds a configuration's images to a folder."
             )
 
     def shards_of(self, images: pa.Array) -> np.ndarray:
-        """The number of each picture's shard."""
+        """The number of each image's shard."""
         return self._shards_of(images).to_numpy()
 
     def _shards_of(self, images: pa.Array) -> pa.Array:
@@ -157,8 +157,8 @@ class ShardImages:
                 self._root = image[:start]
                 return place
         raise ImageError(
-            f"{image}: not among the {len(self.index):,} pictures of {self.shards.path}. "
-            f"`vlm shard` adds a configuration's pictures to a folder.",
+            f"{image}: not among the {len(self.index):,} images of {self.shards.path}. "
+            f"`vlm shard` adds a configuration's images to a folder.",
             "missing",
         )
 
@@ -180,6 +180,6 @@ class ShardImages:
         if limit < least:
             raise DataError(
                 f"data.images.shards.cache_gb: got {self.shards.cache_gb}; expected "
-                f"{least / GB:.3g} or more: pictures of {SHARDS_MIXED} shards are mixed, the "
+                f"{least / GB:.3g} or more: images of {SHARDS_MIXED} shards are mixed, the "
                 f"largest of {max(sizes) / GB:.3g} GB. Or write smaller shards."
             )

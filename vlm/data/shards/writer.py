@@ -1,4 +1,4 @@
-"""Pictures of a data set, written to tar shards in WebDataset's layout."""
+"""Images of a data set, written to tar shards in WebDataset's layout."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason:
         left_out: told of a split other than train whose questions are not there.
 
     Raises:
-        DataError: questions that cannot be read, or pictures that are inside the data file.
+        DataError: questions that cannot be read, or images that are inside the data file.
     """
     found = []
     for split in SPLITS:
@@ -49,7 +49,7 @@ def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason:
     first = images[0].as_py()
     if dataset.image_source is not None and isinstance(dataset.image_source(first), bytes):
         raise DataError(
-            f"{first}: the pictures are inside the data file, from where they are read with the "
+            f"{first}: the images are inside the data file, from where they are read with the "
             f"questions. Write them to files first, and their paths into the data."
         )
     return images
@@ -69,9 +69,9 @@ def write_shards(
     shard_bytes: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Write pictures to shards, and the index of all shards in the folder.
+    """Write images to shards, and the index of all shards in the folder.
 
-    A picture's name is its path from `folder_of`; a name that a shard of the folder has already is
+    An image's name is its path from `folder_of`; a name that a shard of the folder has already is
     not written again, so that an interrupted writing goes on, but read and compared byte by byte,
     if its file is still there. A shard gets its name (`*.tar`) when
     it is whole and on the disk. One process writes to a folder at a time.
@@ -79,14 +79,14 @@ def write_shards(
     Args:
         images: different paths.
         folder: made if it is not there.
-        shard_bytes: a shard that has so many gets no further picture.
-        progress: told how many pictures are there.
+        shard_bytes: a shard that has so many gets no further image.
+        progress: told how many images are there.
 
     Returns:
-        How many pictures were written now.
+        How many images were written now.
 
     Raises:
-        DataError: a picture that is not there, a shard that is broken, or has another picture of
+        DataError: an image that is not there, a shard that is broken, or has another image of
             the same name; no space, another process that writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _places(number: int, shard: Path) -> pa.Table:
 
 
 def _check_same(places: pa.Table, shards: list[Path], progress: Callable[[int], None]) -> None:
-    """Check that what is not written again is what is there: two data sets may have pictures of one
+    """Check that what is not written again is what is there: two data sets may have images of one
     name, even of one size, of which training would read the wrong ones."""
     done = 0
     for number, shard in enumerate(shards):
@@ -164,34 +164,34 @@ def _check_same(places: pa.Table, shards: list[Path], progress: Callable[[int], 
 def _check_one(place: dict[str, Any], file: BinaryIO, shard: Path) -> None:
     image, size = place["image"], place["size"]
     try:
-        picture = open(image, "rb")  # noqa: SIM115  closed below
+        source = open(image, "rb")  # noqa: SIM115  closed below
     except FileNotFoundError:  # it may be in the shards alone by now
         return
     except OSError as error:
         raise _unreadable(image, error) from None
-    with picture:
-        own = os.fstat(picture.fileno()).st_size
+    with source:
+        own = os.fstat(source.fileno()).st_size
         file.seek(place["offset"])
-        if own != size or picture.read() != file.read(size):
+        if own != size or source.read() != file.read(size):
             raise DataError(
-                f"{image}: its {own:,} bytes are not the {size:,} bytes of the picture of its name "
-                f"in {shard}; expected the same. Write another data set, or pictures that have "
+                f"{image}: its {own:,} bytes are not the {size:,} bytes of the image of its name "
+                f"in {shard}; expected the same. Write another data set, or images that have "
                 f"changed, to another folder."
             )
 
 
 def _add(tar: tarfile.TarFile, image: str, name: str) -> None:
     try:
-        picture = open(image, "rb")  # noqa: SIM115  closed below; errors of writing are others
+        source = open(image, "rb")  # noqa: SIM115  closed below; errors of writing are others
     except OSError as error:
         raise _unreadable(image, error) from None
-    with picture:
+    with source:
         info = tarfile.TarInfo(name)
-        info.size = os.fstat(picture.fileno()).st_size
-        tar.addfile(info, picture)
+        info.size = os.fstat(source.fileno()).st_size
+        tar.addfile(info, source)
 
 
 def _unreadable(image: str, error: OSError) -> DataError:
     return DataError(
-        f"{image}: {error.strerror}. `vlm check-data` lists all pictures that are missing."
+        f"{image}: {error.strerror}. `vlm check-data` lists all images that are missing."
     )
