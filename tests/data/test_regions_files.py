@@ -160,7 +160,7 @@ def test_the_first_of_several_sources_that_has_a_picture(tmp_path: Path) -> None
     path = table(tmp_path / "a.tsv", [tsv_line(n, *detect(n, count=5)) for n in (1, 2)])
     files = RegionFiles([tmp_path / "one", path])
     assert [len(files(f"{n}.jpg").boxes) for n in (1, 2)] == [2, 5]
-    with pytest.raises(ImageError, match=r"x/3\.jpg: no features of it in .*one, .*a\.tsv"):
+    with pytest.raises(ImageError, match=r"x/3\.jpg: no features in .*one, .*a\.tsv"):
         files("x/3.jpg")
 
 
@@ -199,7 +199,7 @@ def test_a_store_pads_and_names_the_question(tmp_path: Path, cached: bool) -> No
     assert batch.boxes is not None
     np.testing.assert_allclose(batch.boxes[0, :2], boxes / (64, 48, 64, 48), rtol=1e-6)
     assert store.read([], []).tokens.shape == (0, 1, DIM)
-    with pytest.raises(ImageError, match=r"Question 'q7': 3\.jpg: no features of it"):
+    with pytest.raises(ImageError, match=r"Question 'q7': 3\.jpg: no features"):
         store.read(["2.jpg", "3.jpg"], ["b", "q7"])
     wide = RegionStore(RegionTransform(17), RegionFiles(tmp_path))
     with pytest.raises(ImageError, match=r"Question 'b': .*2\.npz: features 13 wide; expected 17"):

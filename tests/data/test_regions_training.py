@@ -149,7 +149,7 @@ def test_a_missing_picture_ends_it_before_the_training(
     (tmp_path / "own/train/images/3.npz").unlink()
     said = failed(capsys, arguments(data, tmp_path / "own", tmp_path))
     assert "1 of 9 images have no features" in said or "1 of 3 images have no" in said
-    assert "3.png: no features of it in" in said
+    assert "3.png: no features in" in said
     write_npz(tmp_path / "own/train/images/3.npz", *(np.full((2, n), np.nan) for n in (DIM, 4)))
     said = failed(capsys, [*arguments(data, tmp_path / "own", tmp_path), "--data.workers=1"])
     assert "3.npz: features: NaN or infinite in 2 of the 2 regions" in said
@@ -202,4 +202,4 @@ def test_check_data_reads_the_regions(
     with pytest.raises(SystemExit) as caught:
         main(["check-data", *given, f"--data.images.regions={tmp_path / 'none'}"])
     assert caught.value.code == 1
-    assert "0.png: no features of it in" in capsys.readouterr().out.replace("\n", "")
+    assert "0.png: no features in" in capsys.readouterr().out.replace("\n", "")

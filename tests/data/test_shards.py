@@ -175,12 +175,12 @@ def test_a_missing_or_short_shard_is_said_at_the_start(shards: Path) -> None:
     path = shards / "shard-000001.tar"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(DataError, match=rf"000001\.tar: got 700 bytes; the index wants {size:,}"):
+    with pytest.raises(DataError, match=rf"000001\.tar: got 700 bytes; the index expects {size:,}"):
         Shards(str(shards)).open()
     with pytest.raises(DataError, match=r"000001\.tar: no whole tar file.*Delete it"):
         write_index(shards)
     path.unlink()
-    with pytest.raises(DataError, match=r"000001\.tar: there is no such file; the index wants"):
+    with pytest.raises(DataError, match=r"000001\.tar: there is no such file; the index expects"):
         Shards(str(shards)).open()
 
 

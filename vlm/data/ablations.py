@@ -24,22 +24,8 @@ SAME_QUESTION = "unknown"
 the words would see nothing at all with none."""
 
 
-def check_control(control: str | None) -> None:
-    """Raise ValueError unless it is None or one of `CONTROLS`."""
-    if control is not None and control not in CONTROLS:
-        raise ValueError(
-            f"control: got {control!r}; expected one of {', '.join(CONTROLS)}, or None."
-        )
-
-
 def controlled(table: pa.Table, control: Control | None, seed: int) -> pa.Table:
-    """The questions of a split as the model is to see them; ids and answers stay.
-
-    Args:
-        table: questions (`vlm.datasets.table.SCHEMA`).
-        control: what is taken away.
-        seed: of the shuffled images.
-    """
+    """The questions of a split as the model sees them; ids and answers stay."""
     if control == "image_only":
         questions = pa.array([SAME_QUESTION] * len(table), pa.string())
         return with_column(table, "question", questions)

@@ -74,13 +74,9 @@ def check_choices(table: pa.Table, split: str) -> None:
 
 
 def check_written(model: nn.Module, table: pa.Table, split: str) -> None:
-    """Check, before it begins, that every head that writes can write what it learns or ranks.
+    """Check that every head that writes can write what it learns or ranks.
 
-    Args:
-        model: or whatever holds it.
-        table: the questions.
-        split: whose they are; of "predict" no answers are read. In evaluation a longer one is
-            judged by its beginning.
+    In evaluation an answer that is too long is judged by its beginning.
 
     Raises:
         DataError: answers or choices that are too long, with their number, or that a head cannot

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
 from vlm.core.validation import check_positive
-from vlm.data.ablations import BlankImages, Control, check_control, controlled
+from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
 from vlm.data.batches import VQADataset
 from vlm.data.compatibility import check_compatible
 from vlm.data.features.cache import FeatureCache
@@ -82,15 +82,15 @@ class VQADataModule(Configured, LightningDataModule):
         control: Control | None = None,
     ) -> None:
         super().__init__()
-        for name, value, kind in (
-            ("dataset", dataset, Dataset),
-            ("images", images, ImageOptions),
-        ):
+        for name, value, kind in (("dataset", dataset, Dataset), ("images", images, ImageOptions)):
             if not isinstance(value, kind):
                 raise TypeError(
                     f"{name}: got {value!r:.80}; expected a {kind.__module__}.{kind.__name__}."
                 )
-        check_control(control)
+        if control is not None and control not in CONTROLS:
+            raise ValueError(
+                f"control: got {control!r}; expected one of {', '.join(CONTROLS)}, or None."
+            )
         check_positive(images_per_batch=images_per_batch)
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)

@@ -23,14 +23,7 @@ def make_loader(
     resumable: bool,
     pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """This process's share of batches.
-
-    Args:
-        questions: of a split.
-        sampler: gives the rows of whole batches.
-        workers: loader processes; 0 loads in this one.
-        resumable: whether the loader's state is kept in checkpoints, as that of a training is.
-        pin_memory: whether batches lie where a device copies them fast.
+    """This process's share of batches; if `resumable`, with a state for checkpoints.
 
     Raises:
         DataError: the system allows fewer open files than the workers need.
@@ -91,7 +84,7 @@ class ResumableLoader(DataLoader[Batch]):
 
     # A generator, so that workers start to fetch with the first batch asked for and not before:
     # Lightning makes the iterator of a continued run before it names the epoch.
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch names its own iterator
         self.delivered = self.sampler.start
         for batch in super().__iter__():
             self.delivered += 1

@@ -20,7 +20,7 @@ class ImageEncoder(Part, ABC):
 
     Attributes:
         dim: width of the tokens.
-        transform: brings any image to the input this encoder wants. Its `open` reads one, its
+        transform: brings any image to this encoder's input. Its `open` reads one, its
             `stack` makes a batch of them.
 
     Example:
@@ -83,9 +83,8 @@ class PictureEncoder(ImageEncoder):
     ) -> None:
         super().__init__(dim, transform)
         self.grid = grid
-        for name, values in (("mean", mean), ("std", std)):
-            buffer = torch.tensor(values).view(3, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     @abstractmethod
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +109,14 @@ class PictureEncoder(ImageEncoder):
             ValueError: another shape or number type.
         """
         if isinstance(images, Features):
-            return self._made_before(images)
+            cells = self.grid[0] * self.grid[1]
+            if images.tokens.shape[1:] != (cells, self.dim):
+                raise ValueError(
+                    f"images: got features of shape {tuple(images.tokens.shape)}; expected "
+                    f"(B, {cells}, {self.dim}), which this encoder made, or images. Use the "
+                    f"encoder's own `transform`."
+                )
+            return images
         images, mask = self.normalised(images)
         tokens, pooled = self.encode(images, mask)
         boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)
@@ -139,25 +145,13 @@ class PictureEncoder(ImageEncoder):
                 f"images: got dtype {images.dtype}; expected uint8 in [0, 255] or float in [0, 1]."
             )
         normalised = (images[:, :3] - self.mean) / self.std
-        if images.shape[1] == 4:
-            inside = images[:, 3:] > 0.5  # (B, 1, H, W)
-            normalised = normalised * inside
-            # Any pixel counts: an image as narrow as a line still has cells.
-            mask = F.adaptive_max_pool2d(inside.to(normalised.dtype), self.grid).flatten(1) > 0
-        else:
+        if images.shape[1] == 3:
             cells = self.grid[0] * self.grid[1]
-            mask = torch.ones(images.shape[0], cells, dtype=torch.bool, device=images.device)
-        return normalised, mask
-
-    def _made_before(self, images: Features) -> Features:
-        cells = self.grid[0] * self.grid[1]
-        if images.tokens.shape[1:] != (cells, self.dim):
-            raise ValueError(
-                f"images: got features of shape {tuple(images.tokens.shape)}; expected "
-                f"(B, {cells}, {self.dim}), which this encoder made, or images. Use the "
-                f"encoder's own `transform`."
-            )
-        return images
+            return normalised, images.new_ones(images.shape[0], cells, dtype=torch.bool)
+        inside = images[:, 3:] > 0.5  # (B, 1, H, W)
+        # Any pixel counts: an image as narrow as a line still has cells.
+        mask = F.adaptive_max_pool2d(inside.to(normalised.dtype), self.grid).flatten(1) > 0
+        return normalised * inside, mask
 
 
 def grid_boxes(rows: int, columns: int, device: torch.device | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,12 +21,8 @@ LARGEST = 16_384
 Fit = Literal["squash", "crop", "pad"]
 """How an image of any aspect comes to the input's size; see `ImageTransform`."""
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+"""Names of Pillow's filters, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class ImageTransform:
     """
 
     size: tuple[int, int]
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     fit: Fit = "squash"
     crop_share: float = 1.0
     white_level: WhiteLevel = None
@@ -66,9 +62,9 @@ class ImageTransform:
             raise ValueError(
                 f"size: got {self.size}; expected (height, width), 1 to {LARGEST:,} pixels each."
             )
-        if self.interpolation not in _FILTERS:
+        if self.interpolation not in (known := get_args(Interpolation)):
             raise ValueError(
-                f"interpolation: got {self.interpolation!r}; expected one of {', '.join(_FILTERS)}."
+                f"interpolation: got {self.interpolation!r}; expected one of {', '.join(known)}."
             )
         if self.fit not in ("squash", "crop", "pad"):
             raise ValueError(f"fit: got {self.fit!r}; expected 'squash', 'crop' or 'pad'.")
@@ -89,7 +85,6 @@ class ImageTransform:
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB image -> `shape` uint8: three colours and, with "pad", 255 inside the image."""
         height, width = self.size
-        method = _FILTERS[self.interpolation]
         if self.fit == "pad":
             scale = min(width / image.width, height / image.height)
             w, h = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
@@ -101,11 +96,15 @@ class ImageTransform:
             return padded
         if self.fit == "crop":
             target = (round(width / self.crop_share), round(height / self.crop_share))
-            image = ImageOps.fit(image, target, method)
+            image = ImageOps.fit(image, target, self._filter)
             left, top = (target[0] - width) // 2, (target[1] - height) // 2
             image = image.crop((left, top, left + width, top + height))
             return _pixels(image).contiguous()
         return self._resized(image, self.size).contiguous()
+
+    @property
+    def _filter(self) -> Image.Resampling:
+        return Image.Resampling[self.interpolation.upper()]
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
         """The whole image at (height, width): (3, height, width) uint8."""
@@ -113,7 +112,7 @@ class ImageTransform:
         if image.size == (width, height):
             return _pixels(image)
         if self.interpolation not in ("bilinear", "bicubic"):
-            return _pixels(image.resize((width, height), _FILTERS[self.interpolation]))
+            return _pixels(image.resize((width, height), self._filter))
         # Pillow's own result, at more than twice its speed (benchmarks/encoders.py --decode).
         batch = _pixels(image)[None]
         return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0]
@@ -151,5 +150,5 @@ class ImageTransform:
 
 def _pixels(image: Image.Image) -> Tensor:
     """An RGB image as (3, H, W) uint8, a view of (H, W, 3)."""
-    # `array` and not `asarray`: torch wants memory it may write to.
+    # `array` and not `asarray`: torch expects memory that it may write to.
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

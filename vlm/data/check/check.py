@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from vlm.core.validation import shorten
 from vlm.data.check.duplicates import alike_answers, confused_questions
-from vlm.data.check.images import unreadable
 from vlm.data.check.result import DataCheck, SplitSummary
 from vlm.data.compatibility import choice_mistakes
 from vlm.data.datamodule import VQADataModule
+from vlm.data.images.unreadable import unreadable
 from vlm.data.shared_questions import shared_rows
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import best_scores, compute_floors

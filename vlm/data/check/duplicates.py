@@ -18,9 +18,6 @@ _UNSEEN = regex.compile(r"\p{Cf}")
 def alike_answers(answers: Counter[str]) -> Iterator[list[tuple[str, int]]]:
     """Answers that differ only in case, a final full stop or invisible characters.
 
-    Args:
-        answers: how often each was given.
-
     Returns:
         Groups of at least two answers with their counts, the most frequent first.
     """
@@ -35,11 +32,7 @@ def confused_questions(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of rows on one image with different answers to questions that a model reads as one.
 
-    Memory grows by 16 bytes for each row.
-
-    Args:
-        table: questions with answers (`vlm.datasets.table.SCHEMA`).
-        read: maps a question to what the model reads of a question.
+    Memory grows by 16 bytes for each row. `read` maps a question to what the model reads.
     """
     asked = stream(table, "image", "question")
     seen = np.fromiter((hash((image, read(q))) for image, q in asked), np.int64, len(table))

@@ -9,26 +9,25 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from rich.progress import Progress
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vlm.core.features import Features
+from vlm.core.files import PART, locked, sha256, write_whole
 from vlm.data.features.digests import Digests
 from vlm.data.features.frozen import describe, encode, encoder_digest
-from vlm.data.features.segments import segments, write_segment
 from vlm.data.features.store import FeatureStore
-from vlm.core.files import locked
 from vlm.data.images.sources import OpenImages
 from vlm.data.images.store import open_image
 from vlm.datasets.errors import DataError
-from vlm.core.files import PART, write_whole
-from vlm.core.features import Features
+from vlm.datasets.sources import state
 from vlm.image.base import PictureEncoder
 from vlm.image.load import ImageError
 
+SUFFIX = ".safetensors"
 SEGMENT_BYTES = 64 * 2**20
 """Of a file's features, about; so much is lost when the filling is interrupted."""
 ABOUT = "encoder.json"
@@ -76,22 +75,19 @@ class FeatureCache:
         """
         try:
             digests = self._digests(images, files, name)
-            index = self._index(lambda path: None)
-            if not index.places.keys() >= set(digests):
+            places = self._places()
+            if not places.keys() >= set(digests):
                 with locked(self.folder / "lock", self.alive):
                     self._fill(dict(zip(digests, images, strict=True)), files, name, at_once)
-                index = self._index(lambda path: None)
+                places = self._places()
         except OSError as error:
             raise DataError(
                 f"data.images.features: {self.folder} could not be written ({error}). What is "
                 f"finished stays; the next start goes on from there."
             ) from None
-        places = np.array([index.places[digest] for digest in digests], np.int32).reshape(-1, 2)
-        return FeatureStore(images, places, index.files, self.encoder.grid)
+        return FeatureStore(images, [places[digest] for digest in digests], self.encoder.grid)
 
     def _digests(self, images: Sequence[str], files: OpenImages, name: str) -> list[bytes]:
-        """SHA-256 of the images' content."""
-
         def compute(image: str) -> bytes:
             return hashlib.sha256(files.content(image)).digest()
 
@@ -105,28 +101,34 @@ class FeatureCache:
             states = {image: files.state(image) for image in images}
             return self.digests.of(states, compute, progress)
 
-    def _index(self, broken: Callable[[Path], None]) -> _Index:
-        files, places = [], {}
-        for number, (path, digests) in enumerate(segments(self.folder, self.digests, broken)):
+    def _places(self, remove_broken: bool = False) -> dict[bytes, tuple[Path, int]]:
+        """File and row of the features of each image, by its digest."""
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        states: dict[str, str | None] = {str(path): repr(state(path)[1:]) for path in paths}
+        found = self.digests.of(states, lambda name: bytes.fromhex(sha256(name)))
+        places = {}
+        for path, digest in zip(paths, found, strict=True):
             self.alive()
-            files.append(path)
-            content = digests.numpy().tobytes()
-            for row in range(len(digests)):
-                places[content[32 * row : 32 * row + 32]] = (number, row)
-        return _Index(files, places)
+            if digest.hex() == path.stem:
+                content = load_file(path)["digests"].numpy().tobytes()
+                for row in range(len(content) // 32):
+                    places[content[32 * row : 32 * row + 32]] = (path, row)
+            elif remove_broken:
+                warnings.warn(
+                    f"{path}: broken (its content has another checksum than its name says); it is "
+                    f"made again.",
+                    stacklevel=2,
+                )
+                path.unlink()
+        return places
 
     def _fill(
         self, images: dict[bytes, str], files: OpenImages, name: str, at_once: int
     ) -> None:
-        """Encode what is missing. Nobody else writes meanwhile.
-
-        Args:
-            images: a path for each digest.
-            files, name, at_once: as for `store`.
-        """
+        """Encode what is missing of the images, given by their digests. Nobody else writes now."""
         for left in self.folder.glob(f"*{PART}"):
             left.unlink()
-        known = self._index(_remove).places
+        known = self._places(remove_broken=True)
         missing = {digest: image for digest, image in images.items() if digest not in known}
         if not missing:  # another process had the lock and made them
             return
@@ -143,12 +145,25 @@ class FeatureCache:
                 rows.append(encode(self.encoder, batch))
                 digests += keys
                 if len(digests) >= per_segment:
-                    write_segment(self.folder, digests, _joined(rows))
+                    self._write(digests, rows)
                     rows, digests = [], []
                 self.alive()
                 bar.advance(task, len(keys))
             if digests:
-                write_segment(self.folder, digests, _joined(rows))
+                self._write(digests, rows)
+
+    def _write(self, digests: list[bytes], rows: list[Features]) -> None:
+        """A file of some images' features, which is whole as soon as it has its name."""
+        numbers = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8)
+        content = save(
+            {
+                "digests": numbers.view(-1, 32),
+                "tokens": torch.cat([row.tokens for row in rows]).contiguous(),
+                "mask": torch.cat([row.mask for row in rows]).contiguous(),
+                "pooled": torch.cat([row.pooled for row in rows]).contiguous(),
+            }
+        )
+        write_whole(self.folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}", content)
 
     def _announce(self, count: int, size: int) -> None:
         others = sum(1 for about in self.root.glob(f"*/{ABOUT}") if about.parent != self.folder)
@@ -192,28 +207,6 @@ class FeatureCache:
         for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
             now, ahead = ahead, readers.map(read, following)
             yield chunk, transform.stack(list(now))
-
-
-class _Index(NamedTuple):
-    files: list[Path]
-    places: dict[bytes, tuple[int, int]]
-    """Segment and row of each image, by its digest."""
-
-
-def _joined(rows: list[Features]) -> Features:
-    return Features(
-        torch.cat([row.tokens for row in rows]),
-        torch.cat([row.mask for row in rows]),
-        torch.cat([row.pooled for row in rows]),
-    )
-
-
-def _remove(path: Path) -> None:
-    warnings.warn(
-        f"{path}: broken (its content has another checksum than its name says); it is made again.",
-        stacklevel=2,
-    )
-    path.unlink()
 
 
 def _megabytes(size: int) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from vlm.core.files import locked, write_whole
 from vlm.datasets.arrow import map_arrow, write_arrow
-from vlm.core.files import locked
-from vlm.core.files import write_whole
 
 _SCHEMA = pa.schema([("name", pa.string()), ("state", pa.string()), ("digest", pa.binary(32))])
 READ_AT_ONCE = 256
@@ -40,7 +39,7 @@ class Digests:
             states: of each name what changes with its content, such as path, size and time; None
                 of what is computed every time.
             compute: the SHA-256 of a name's content.
-            progress: told how many of them are done, also while another process is at it.
+            progress: called with how many are done, also while another process works on them.
 
         Raises:
             OSError: there is something to write, and it cannot be.

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlm.core.version import __version__
 from vlm.core.features import Features
+from vlm.core.version import __version__
 from vlm.datasets.errors import DataError
 from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
 
 
 class BlankFeatures:
-    """What a frozen encoder makes of an image that shows nothing, in the place of every image.
-
-    Args:
-        encoder: frozen.
-    """
+    """What a frozen encoder makes of an image that shows nothing, in the place of every image."""
 
     def __init__(self, encoder: PictureEncoder) -> None:
         blank = encode(encoder, encoder.transform.blank(1))
@@ -49,12 +44,7 @@ def check_cacheable(folder: str | None, encoder: ImageEncoder) -> tuple[Path, Pi
 
 
 def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None:
-    """Check that the encoder stays as it is in a whole training.
-
-    Args:
-        folder: of the features, for the error.
-        layers: what is trained (`vlm.training.finetuning.plan.Layer`).
-        strategy: of the trainer.
+    """Check that the encoder stays as it is in a training of `layers` (`...finetuning.plan.Layer`).
 
     Raises:
         DataError: the image encoder is trained, now or in a later epoch; or it is divided over
@@ -97,24 +87,14 @@ def encoder_digest(encoder: PictureEncoder) -> str:
 
 
 def encode(encoder: PictureEncoder, images: Tensor) -> Features:
-    """Features of images as in evaluation, float32 on the CPU, without boxes.
-
-    Args:
-        encoder: it is in the same mode afterwards.
-        images: as its `transform` makes them.
-    """
+    """Features of images as in evaluation, float32 on the CPU, without boxes."""
     device = encoder.mean.device
-    with _evaluation(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        tokens, mask, pooled, _ = encoder(images.to(device))
-    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())
-
-
-@contextmanager
-def _evaluation(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    module.eval()
+    training = [part for part in encoder.modules() if part.training]
+    encoder.eval()
     try:
-        yield
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            tokens, mask, pooled, _ = encoder(images.to(device))
     finally:
         for part in training:
             part.training = True
+    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
-from vlm.data.features.segments import Segment
 from vlm.core.features import Features
 from vlm.image.base import grid_boxes
 
@@ -23,52 +24,43 @@ class FeatureStore:
 
     Args:
         images: different paths.
-        places: (len(images), 2) int32: segment and row of each.
-        segments: files (`vlm.data.features.segments`).
+        places: file and row of the features of each (`vlm.data.features.cache`).
         grid: (rows, columns) of the tokens.
     """
 
     def __init__(
-        self,
-        images: Sequence[str],
-        places: np.ndarray,
-        segments: Sequence[Path],
-        grid: tuple[int, int],
+        self, images: Sequence[str], places: Sequence[tuple[Path, int]], grid: tuple[int, int]
     ) -> None:
+        self.files, self.grid = sorted({path for path, _ in places}), grid
+        numbers = {path: number for number, path in enumerate(self.files)}
         # Arrays and no dict: what a forked loader worker looks up in a dict, it copies.
+        rows = np.array([(numbers[path], row) for path, row in places], np.int32).reshape(-1, 2)
         hashes = np.array([_hash(image) for image in images], np.uint64)
         order = np.argsort(hashes)
-        self._hashes, self._places = hashes[order], places[order]
+        self._hashes, self._rows = hashes[order], rows[order]
         # Of 64 bits, so that among a million images two agree once in ten million data sets.
         assert len(np.unique(hashes)) == len(hashes)
-        self.segments, self.grid = list(segments), grid
-        self._mapped: dict[int, Segment] = {}
+        self._mapped: dict[int, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._hashes)
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
-        """Features (U, P, D) with boxes; float32 on the CPU.
-
-        Args:
-            paths: of the images.
-            questions: about them; for an error, and there is none here.
-        """
-        wanted = np.array([_hash(path) for path in paths], np.uint64)
-        found = np.searchsorted(self._hashes, wanted)
-        assert np.array_equal(self._hashes[found], wanted)
-        places = self._places[found].tolist()
-        rows = [(self._segment(number).features, row) for number, row in places]
+        """Features (U, P, D) with boxes; float32 on the CPU. The questions are not read."""
+        hashes = np.array([_hash(path) for path in paths], np.uint64)
+        found = np.searchsorted(self._hashes, hashes)
+        assert np.array_equal(self._hashes[found], hashes)
+        rows = [(self._content(number), row) for number, row in self._rows[found].tolist()]
         return Features(
-            torch.stack([features.tokens[row] for features, row in rows]),
-            torch.stack([features.mask[row] for features, row in rows]),
-            torch.stack([features.pooled[row] for features, row in rows]),
+            torch.stack([content["tokens"][row] for content, row in rows]),
+            torch.stack([content["mask"][row] for content, row in rows]),
+            torch.stack([content["pooled"][row] for content, row in rows]),
             grid_boxes(*self.grid).expand(len(paths), -1, -1),
         )
 
-    def _segment(self, number: int) -> Segment:
+    def _content(self, number: int) -> dict[str, Tensor]:
         if number not in self._mapped:
-            self._mapped[number] = Segment(self.segments[number])
+            self._mapped[number] = load_file(self.files[number])
         return self._mapped[number]
 
     def __getstate__(self) -> dict[str, Any]:

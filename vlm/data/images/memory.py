@@ -29,7 +29,7 @@ def _free(root: Path) -> Iterator[int]:
         limit = _number(group / "memory.max")
         used = _number(group / "memory.current")
         if limit is not None and used is not None:
-            # The cache of files counts as used, and goes when room is wanted.
+            # The cache of files counts as used, and goes when room is needed.
             yield limit - used + _numbers(group / "memory.stat").get("inactive_file", 0)
 
 
@@ -78,16 +78,10 @@ ALONE = LocalProcesses()
 
 
 def check_kept(count: int, each: float, split: str, processes: LocalProcesses) -> None:
-    """Check that what is read of a split's images can be kept in memory.
+    """Check that `count` images of `each` bytes can be kept in memory.
 
     No process returns before all have checked: what the first ones take would otherwise count
     twice.
-
-    Args:
-        count: of the different images.
-        each: bytes of one.
-        split: whose.
-        processes: the processes that do.
 
     Raises:
         DataError: they need more than there is.
@@ -104,11 +98,7 @@ def check_kept(count: int, each: float, split: str, processes: LocalProcesses) -
 
 
 def check_batch(count: int, each: float) -> None:
-    """Check that a batch's images alone can be had, whatever the model makes of them.
-
-    Args:
-        count: of images in a batch.
-        each: bytes of one.
+    """Check that a batch of `count` images of `each` bytes fits, whatever the model makes of it.
 
     Raises:
         DataError: they need more memory than there is.

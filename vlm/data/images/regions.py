@@ -83,12 +83,12 @@ class RegionFiles:
     def _find(self, image: str) -> tuple[int, int | str]:
         names = _names(image)
         for number, source in enumerate(self.sources):
-            wanted = _paths(image, names) if isinstance(source, _Folder) else names
-            if (place := source.find(wanted)) is not None:
+            possible = _paths(image, names) if isinstance(source, _Folder) else names
+            if (place := source.find(possible)) is not None:
                 return number, place
         where = ", ".join(str(source.path) for source in self.sources)
         raise ImageError(
-            f"{image}: no features of it in {where}; expected a file {names[-1]}.npz in a folder, "
+            f"{image}: no features in {where}; expected a file {names[-1]}.npz in a folder, "
             f"or a line with the id {names[-1]} in a TSV.",
             "missing",
         )
@@ -133,12 +133,7 @@ def _paths(image: str, names: list[str]) -> list[str]:
 
 
 class RegionStore:
-    """Paths of images in, their regions out; what `ImageStore` is to images.
-
-    Args:
-        transform: of the model's image encoder.
-        files: where the regions are.
-    """
+    """Paths of images in, their regions out; what `ImageStore` is to images."""
 
     def __init__(self, transform: RegionTransform, files: RegionFiles) -> None:
         self.transform, self.files = transform, files
@@ -152,12 +147,6 @@ class RegionStore:
         processes: LocalProcesses = ALONE,
     ) -> None:
         """Read the regions of all images now and keep them in memory, four bytes a number.
-
-        Args:
-            paths: of the images.
-            questions: id of a question about each, for the error.
-            name: of the split, for the progress bar.
-            processes: the processes that do this.
 
         Raises:
             DataError: more than there is memory.
@@ -174,10 +163,6 @@ class RegionStore:
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
         """Regions (U, N, D), padded to the image that has the most.
-
-        Args:
-            paths: of the images.
-            questions: id of a question about each, for the error.
 
         Raises:
             ImageError: naming file, line, image, the reason and the question.

@@ -98,9 +98,6 @@ class OpenImages:
     def store(self, transform: ImageTransform | RegionTransform) -> ImageStore | RegionStore:
         """Where a model gets its images, or their regions.
 
-        Args:
-            transform: of the model's image encoder.
-
         Raises:
             DataError: the model reads the one and the data give the other.
         """
@@ -120,10 +117,7 @@ class OpenImages:
         return ImageStore(transform, self.source)
 
     def check(self, images: pa.Array) -> None:
-        """Check that shards or regions of all images are there; none is read.
-
-        Args:
-            images: different paths.
+        """Check that shards or regions of all different images are there; none is read.
 
         Raises:
             DataError: with the number of those that are not, and the first.
@@ -141,12 +135,6 @@ class OpenImages:
         processes: LocalProcesses,
     ) -> ImageStore | RegionStore:
         """`store` of a split's images, which are all there, and in memory if the options say so.
-
-        Args:
-            transform: of the model's image encoder.
-            table: the split's questions.
-            split: its name.
-            processes: the processes that do this.
 
         Raises:
             DataError: as `store` and `check`; images that memory cannot hold.

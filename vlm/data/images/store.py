@@ -21,7 +21,8 @@ from vlm.image.transform import ImageTransform
 class Images(Protocol):
     """Paths in, images of a batch out."""
 
-    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features: ...
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features:
+        """The images at different paths; `questions` are ids of one about each, for an error."""
 
 
 class ImageStore:
@@ -49,8 +50,8 @@ class ImageStore:
         Args:
             paths: of the images; one that is listed twice is decoded once.
             questions: id of a question about each, for the error.
-            name: of the split, for the progress bar.
-            processes: the processes that do this.
+            name: of the split.
+            processes: those of this machine that do the same.
 
         Raises:
             DataError: more than there is memory.
@@ -68,10 +69,6 @@ class ImageStore:
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
         """Images (U, *transform.shape) uint8.
-
-        Args:
-            paths: of the images.
-            questions: id of a question about each, for the error.
 
         Raises:
             ImageError: naming the file, the reason and the question.

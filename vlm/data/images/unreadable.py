@@ -1,32 +1,60 @@
-"""Images that cannot be read, left out with their questions as far as the user allows it."""
+"""Images that cannot be read: found, and left out with their questions where the user allows it."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
+from rich.progress import Progress
 
-from vlm.data.check.images import unreadable
 from vlm.data.images.sources import OpenImages
 from vlm.datasets.errors import DataError
-from vlm.datasets.table import image_groups, with_rows
+from vlm.datasets.table import image_groups, stream, with_rows
+from vlm.image.load import ImageError
+
+READ_AT_ONCE = 256
+"""Images handed to the readers at a time."""
+
+
+def unreadable(
+    files: OpenImages, table: pa.Table, rows: np.ndarray, name: str
+) -> Iterator[tuple[dict[str, Any], ImageError]]:
+    """Read the images of some rows of questions, and give the row of each broken one, and why."""
+
+    def read(image: str) -> ImageError | None:
+        try:
+            files.read(image)
+        except ImageError as error:
+            return error
+        return None
+
+    chosen = np.zeros(len(table), bool)
+    chosen[rows] = True
+    content = zip(stream(table, "image", "place", "id"), chosen, strict=True)
+    expected = (row for row, take in content if take)
+    with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
+        task = progress.add_task(f"Reading {name} images", total=len(rows))
+        while chunk := list(islice(expected, READ_AT_ONCE)):
+            errors = readers.map(read, (image for image, _, _ in chunk))
+            for (image, place, number), error in zip(chunk, errors, strict=True):
+                if error is not None:
+                    yield {"image": image, "place": place, "id": number}, error
+            progress.advance(task, len(chunk))
 
 
 def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: int) -> pa.Table:
     """The questions whose images can be read; each image is read once to see that.
 
-    Args:
-        table: questions (`vlm.datasets.table.SCHEMA`).
-        files: where their images are.
-        split: its name, for the messages.
-        at_most: so many images may be left out.
-
     Raises:
-        DataError: more of them cannot be read.
+        DataError: more than `at_most` images cannot be read.
     """
     first = np.unique(image_groups(table), return_index=True)[1]
     broken = list(islice(unreadable(files, table, first, split), at_most + 1))
@@ -50,13 +78,8 @@ def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: 
 def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
     """Check that all processes could read the same images: their batches must fit together.
 
-    Args:
-        table: what is left in this process.
-        split: its name, for the message.
-        strategy: of the trainer.
-
     Raises:
-        DataError: in all processes, if one has other questions than the first.
+        DataError: in all processes, if the table of one has other questions than the first's.
     """
     own = table["id"].to_pylist()
     first = strategy.broadcast(own)

@@ -87,7 +87,7 @@ class ShardCache:
                     self._get(shard.name, new)
                 except FileNotFoundError:
                     raise ImageError(
-                        f"{self.url}/{shard.name}: there is no such file; the index wants it.",
+                        f"{self.url}/{shard.name}: there is no such file, which the index names.",
                         "missing",
                     ) from None
                 except Exception as error:
@@ -99,7 +99,7 @@ class ShardCache:
                     # Kept, it would be taken for one cut short, and fetched at every image.
                     raise ImageError(
                         f"{self.url}/{shard.name}: has {got:,} bytes and the checksum of the "
-                        f"index, which wants {shard.size:,} bytes. Copy shards and index there "
+                        f"index, which expects {shard.size:,} bytes. Copy shards and index there "
                         f"again, of one writing."
                     )
                 if digest == shard.sha256:
@@ -113,9 +113,9 @@ class ShardCache:
         finally:
             new.unlink(missing_ok=True)
 
-    def _make_room(self, wanted: int) -> None:
+    def _make_room(self, size: int) -> None:
         kept: list[tuple[float, int, Path]] = []
-        taken = wanted
+        taken = size
         for path in self.folder.iterdir():
             with suppress(FileNotFoundError):  # another process is done with it
                 found = path.stat()
@@ -126,12 +126,12 @@ class ShardCache:
                     path.unlink()
                 elif path.suffix == PART:
                     taken += int(path.stem.rpartition(".")[2])
-        for _, size, path in sorted(kept):
+        for _, freed, path in sorted(kept):
             if taken <= self.limit:
                 break
             with suppress(FileNotFoundError, PermissionError):  # in use, where that forbids it
                 path.unlink()
-                taken -= size
+                taken -= freed
 
     def _get(self, name: str, path: Path) -> None:
         from fsspec.core import url_to_fs

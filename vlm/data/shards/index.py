@@ -21,21 +21,15 @@ from vlm.datasets.errors import DataError
 
 INDEX = "pictures.arrow"
 """Its name, beside the shards."""
-_SCHEMA = pa.schema(
-    [
-        pa.field("name", pa.large_string(), nullable=False),
-        pa.field("shard", pa.int32(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("crc", pa.uint32(), nullable=False),
-    ]
-)
+_KINDS = {
+    "name": pa.large_string(),
+    "shard": pa.int32(),
+    "offset": pa.int64(),
+    "size": pa.int64(),
+    "crc": pa.uint32(),
+}
+_SCHEMA = pa.schema([pa.field(name, kind, nullable=False) for name, kind in _KINDS.items()])
 _KEY = b"vlm"
-_BROKEN = (
-    *(OSError, pa.ArrowException, ValueError, TypeError, LookupError),
-    *(OverflowError, RecursionError),
-)
-"""What reading a file that is no index may raise: its JSON may hold anything, of any depth."""
 
 
 class Shard(NamedTuple):
@@ -96,7 +90,7 @@ class ShardIndex:
                 f"{path}: there is no such file; expected a folder of shards that `vlm shard` "
                 f"wrote to the end."
             ) from None
-        except _BROKEN as error:
+        except Exception as error:  # its JSON may hold anything, of any depth
             raise DataError(
                 f"{path}: not the index of a folder of shards, or cut short ({error}). Copy it "
                 f"again, or run `vlm shard` again, which keeps the shards that are there."
@@ -189,18 +183,10 @@ def write_index(folder: Path) -> None:
             for member in members(path):
                 file.seek(member.offset_data)
                 crc = zlib.crc32(file.read(member.size))
-                rows.append((member.name, number, member.offset_data, member.size, crc))
+                place = Place(number, member.offset_data, member.size, crc)
+                rows.append({"name": member.name, **place._asdict()})
         shards.append(Shard(path.name, path.stat().st_size, sha256(path)))
-        columns = zip(*rows, strict=True) if rows else [[] for _ in _SCHEMA.names]
-        batches.append(
-            pa.RecordBatch.from_arrays(
-                [
-                    pa.array(column, field.type)
-                    for column, field in zip(columns, _SCHEMA, strict=True)
-                ],
-                schema=_SCHEMA,
-            )
-        )
+        batches.append(pa.RecordBatch.from_pylist(rows, _SCHEMA))
     table = pa.Table.from_batches(batches, _SCHEMA).sort_by("name").combine_chunks()
     _check_unique(table, shards)
     schema = _SCHEMA.with_metadata({_KEY: json.dumps({"shards": shards})})

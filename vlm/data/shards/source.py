@@ -98,7 +98,7 @@ class ShardImages:
             except OSError as error:
                 raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
         else:
-            raise ImageError(f"{path}: there is no such file; the index wants it.", "missing")
+            raise ImageError(f"{path}: there is no such file, which the index names.", "missing")
         if crc32(content) != place.crc:
             raise ImageError(
                 f"{image}: damaged in {path}: expected {place.size:,} bytes at byte "
@@ -117,10 +117,7 @@ class ShardImages:
         return f"{self.index.shards[place.shard].sha256} {place.offset} {place.size}"
 
     def check(self, images: pa.Array) -> None:
-        """Check that all images are there; none is read.
-
-        Args:
-            images: different paths.
+        """Check that all different images are there; none is read.
 
         Raises:
             DataError: with the number of those that are not, and the first.
@@ -169,8 +166,8 @@ class ShardImages:
             if size != shard.size:
                 got = "there is no such file" if size is None else f"got {size:,} bytes"
                 raise DataError(
-                    f"{path}: {got}; the index wants {shard.size:,} bytes. Copy the folder again, "
-                    f"or delete this shard and run `vlm shard` again."
+                    f"{path}: {got}; the index expects {shard.size:,} bytes. Copy the folder "
+                    f"again, or delete this shard and run `vlm shard` again."
                 )
 
     def _check_limit(self, limit: int) -> None:

@@ -31,7 +31,7 @@ def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason:
 
     Args:
         dataset: the questions.
-        left_out: told of a split other than train whose questions are not there.
+        left_out: called for a split other than train whose questions are not there.
 
     Raises:
         DataError: questions that cannot be read, or images that are inside the data file.
@@ -73,14 +73,13 @@ def write_shards(
 
     An image's name is its path from `folder_of`; a name that a shard of the folder has already is
     not written again, so that an interrupted writing goes on, but read and compared byte by byte,
-    if its file is still there. A shard gets its name (`*.tar`) when
-    it is whole and on the disk. One process writes to a folder at a time.
+    if its file is still there. A shard gets its name (`*.tar`) when it is whole and on the disk.
 
     Args:
         images: different paths.
         folder: made if it is not there.
         shard_bytes: a shard that has so many gets no further image.
-        progress: told how many images are there.
+        progress: called with how many images are there.
 
     Returns:
         How many images were written now.
@@ -115,12 +114,12 @@ def _write_missing(
     kept = pc.is_valid(rows)
     places = there.take(rows.filter(kept)).append_column("image", images.filter(kept))
     _check_same(places, shards, progress)
-    wanted, names = images.filter(pc.invert(kept)), names.filter(pc.invert(kept))
-    done = len(images) - len(wanted)
+    missing, names = images.filter(pc.invert(kept)), names.filter(pc.invert(kept))
+    done = len(images) - len(missing)
     matches = [_SHARD.fullmatch(path.name) for path in shards]
     number = max((int(match[1]) for match in matches if match), default=-1) + 1
     row = 0
-    while row < len(wanted):
+    while row < len(missing):
         path = folder / f"shard-{number:06d}.tar"
         number += 1
         try:
@@ -128,8 +127,8 @@ def _write_missing(
                 whole_file(path) as file,
                 tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
             ):
-                while row < len(wanted) and file.tell() < shard_bytes:
-                    _add(tar, wanted[row].as_py(), names[row].as_py())
+                while row < len(missing) and file.tell() < shard_bytes:
+                    _add(tar, missing[row].as_py(), names[row].as_py())
                     row += 1
                     progress(done + row)
         except OSError as error:
