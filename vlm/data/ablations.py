@@ -46,11 +46,7 @@ def _other_images(table: pa.Table, seed: int) -> list[str]:
 
 
 class BlankImages:
-    """Every image is the same and shows nothing; none is read.
-
-    Args:
-        transform: of the model's image encoder.
-    """
+    """Every image is the same and shows nothing; none is read."""
 
     def __init__(self, transform: ImageTransform | RegionTransform) -> None:
         self.transform = transform

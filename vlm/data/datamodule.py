@@ -235,10 +235,10 @@ class VQADataModule(Configured, LightningDataModule):
             there = int(sampler.groups.max(initial=-1)) + 1
             most = min(self.images_per_batch, there, ceil(sampler.units / trainer.world_size))
             check_batch(most, prod(images.transform.shape))
-        asked = split == "predict"  # nothing is learnt or scored, so targets are not needed either
-        processor = self.model.asking_processor if asked else self.model.processor
+        scored = split != "predict"  # or targets are not needed
+        processor = self.model.processor if scored else self.model.asking_processor
         return make_loader(
-            VQADataset(seen, processor, images, targets=not asked),
+            VQADataset(seen, processor, images, targets=scored),
             sampler,
             self.workers,
             resumable=split == "train",
@@ -259,7 +259,7 @@ class VQADataModule(Configured, LightningDataModule):
         """Training is shuffled and may be limited; the other splits come in their order."""
         trainer: Any = self.trainer
         training, shards = split == "train", None
-        # The order of training must know of shards that are fetched one after the other.
+        # The order of training depends on shards that are fetched one after the other.
         if training and self.control != "question_only":
             source = self.open_images.shards
             if source is not None and source.streamed:

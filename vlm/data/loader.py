@@ -82,7 +82,7 @@ class ResumableLoader(DataLoader[Batch]):
     sampler: ImageGroupSampler
     delivered = 0
 
-    # A generator, so that workers start to fetch with the first batch asked for and not before:
+    # A generator, so that workers start to fetch with the first batch and not before:
     # Lightning makes the iterator of a continued run before it names the epoch.
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch names its own iterator
         self.delivered = self.sampler.start
@@ -109,7 +109,7 @@ def outlive_a_signal(worker: int) -> None:
 
 
 def _end_workers() -> None:
-    # torch's handler would take their end for a mishap, and say so below the last message.
+    # torch's handler would take their end for a mishap, and report it below the last message.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         if process.daemon:

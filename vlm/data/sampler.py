@@ -70,7 +70,7 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)
         self.groups, self.images_per_batch = groups, images_per_batch
-        self.questions_per_image, self.seed, self.shards = questions_per_image, seed, shards  # type: ignore[assignment]
+        self.questions_per_image, self.seed, self.shards = questions_per_image, seed, shards  # type: ignore[assignment]  # the base has a whole number as seed
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.epoch = self.start = 0
         counts = np.bincount(groups)
@@ -125,7 +125,7 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         return order, np.flatnonzero(position % per_unit == 0)
 
     def _shuffled(self, images: np.ndarray) -> np.ndarray:
-        """The units in their order; `images` (units,) says which image each belongs to."""
+        """The units in their order; `images` (units,) is the image of each."""
         if self.seed is None:
             return np.arange(self.units)
         random = np.random.default_rng((self.seed, self.epoch, 1))

@@ -17,8 +17,8 @@ class TableRows:
     """Any rows of some columns.
 
     Arrow makes the values, a column at a time, which is several times as fast as asking for one
-    after the other. Those of a small table are made beforehand; of a large one those that are asked
-    for, so that memory does not grow with the table. What is equal is one object.
+    after the other. Those of a small table are made beforehand; of a large one those of `take`
+    alone, so that memory does not grow with the table. What is equal is one object.
 
     Args:
         table: of texts and lists of texts.
@@ -36,11 +36,7 @@ class TableRows:
             self._all = self._made(np.arange(len(table)))
 
     def take(self, rows: np.ndarray) -> list[list[Any]]:
-        """The values of each column, in the order of the rows; lists are tuples.
-
-        Args:
-            rows: their numbers, (R,) int64.
-        """
+        """The values of each column in the rows with numbers (R,) int64; lists are tuples."""
         if self._all is None:
             return self._made(rows)
         numbers = rows.tolist()
@@ -51,14 +47,14 @@ class TableRows:
         order = np.argsort(rows, kind="stable")
         ordered, back = rows[order], np.argsort(order).tolist()
         cuts = pairwise([0, *np.searchsorted(ordered, self._ends).tolist()])
-        wanted = [
+        taken = [
             (chunk, pa.array(ordered[first:last] - start))
             for chunk, start, (first, last) in zip(self._chunks, self._starts, cuts, strict=True)
             if first < last
         ]
         found = []
         for column, field in enumerate(self._schema):
-            parts = [chunk.column(column).take(places) for chunk, places in wanted]
+            parts = [chunk.column(column).take(places) for chunk, places in taken]
             values = _values(pa.concat_arrays(parts) if parts else pa.array([], field.type))
             found.append([values[place] for place in back])
         return found

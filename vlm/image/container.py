@@ -21,13 +21,7 @@ _MARKER = re.compile(rb"\xff+([\x02-\xcf\xd9-\xfe])")
 def pixels_only(content: bytes) -> bytes | None:
     """The same image without comments, profiles and other parts that its pixels do not need.
 
-    EXIF stays for the orientation, and its reader checks it.
-
-    Args:
-        content: of a file, however damaged.
-
-    Returns:
-        Content of the same format; None for a format without such parts.
+    EXIF stays for the orientation, and its reader checks it. None for a format without such parts.
     """
     try:
         if content.startswith(_PNG):

@@ -14,7 +14,7 @@ from vlm.image.load import ImageError
 FEATURES, BOXES = ("x", "features"), ("bbox", "boxes")
 """What a .npz calls the two."""
 SLACK = 0.02
-"""So far, in sides of the image, may a box reach out of it: detectors work on a scaled copy."""
+"""How far a box may reach beyond the image, in its sides: detectors work on a scaled copy."""
 
 
 class Regions(NamedTuple):
@@ -52,9 +52,9 @@ def read_npz(path: str | Path) -> Regions:
             size = [_get(content, (name,), path) for name in ("image_w", "image_h")]
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such file.", "missing") from error
+    except ImageError:
+        raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, ImageError):
-            raise
         # Not numpy's own words, which advise to allow pickles.
         raise ImageError(
             f"{path}: not a readable .npz of plain arrays ({type(error).__name__}, "

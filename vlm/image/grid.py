@@ -14,8 +14,8 @@ from vlm.core.features import masked_max, masked_mean
 def side_by_side(stages: Sequence[Tensor]) -> Tensor:
     """Maps (B, D, H, W) of one or several stages -> one map, on the grid of the last.
 
-    Finer maps are averaged and coarser ones repeated, so that a cell holds what every scale knows
-    of its place (hypercolumns, Hariharan et al. 2015, arXiv 1411.5752).
+    Finer maps are averaged and coarser ones repeated, so that a cell holds all scales at
+    its place (hypercolumns, Hariharan et al. 2015, arXiv 1411.5752).
     """
     *others, last = stages
     grid = (last.shape[2], last.shape[3])

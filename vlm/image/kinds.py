@@ -8,17 +8,11 @@ from PIL import Image
 
 
 class Kind(NamedTuple):
-    """A kind of file.
-
-    Attributes:
-        name: such as "a PDF document".
-        remedy: what to do, a sentence.
-        plug_in: module that teaches Pillow to read it, or "".
-    """
-
     name: str
     remedy: str
+    """A sentence."""
     plug_in: str = ""
+    """A module that adds the format to Pillow."""
 
 
 _CONVERT = "Convert it to JPEG or PNG."
@@ -80,11 +74,7 @@ _STARTS: tuple[tuple[int, bytes, Kind], ...] = (
 
 
 def kind_of(content: bytes) -> Kind | None:
-    """The kind of a file that Pillow does not read as an image; None if unknown.
-
-    Args:
-        content: at least the first kilobyte.
-    """
+    """The kind of a file that Pillow does not read, by its first kilobyte; None if unknown."""
     for place, start, kind in _STARTS:
         if content.startswith(start, place):
             return kind

@@ -81,14 +81,9 @@ def read_image(
     """`load_image` with the properties of the original, and without a warning.
 
     Args:
-        source: as for `load_image`.
-        white_level: as for `load_image`.
+        source, white_level: as for `load_image`, which raises the same errors.
         max_pixels: of the image; None for `MAX_PIXELS`.
         plug_ins: whether to read formats that other packages have added to Pillow's.
-
-    Raises:
-        ImageError: as `load_image` says.
-        TypeError: as `load_image` says.
     """
     is_path = isinstance(source, (str, os.PathLike))
     is_content = isinstance(source, (bytes, bytearray, memoryview))
@@ -101,7 +96,7 @@ def read_image(
         if isinstance(source, (np.ndarray, Tensor)):
             return array_to_rgb(source, white_level)
         if is_path or is_content or hasattr(source, "read"):
-            content = bytes(source) if is_content else _content(source, name)  # type: ignore[arg-type]
+            content = bytes(source) if is_content else _content(source, name)  # type: ignore[arg-type]  # bytes by now
             return _from_content(content, name, read, plug_ins)
     raise TypeError(f"image: got {type(source).__name__}; expected {EXPECTED}.")
 
@@ -204,7 +199,7 @@ def _check_scans(image: Image.Image, content: bytes) -> None:
     """Refuse a progressive JPEG, also in a TIFF, whose many small scans would take minutes."""
     pixels = image.width * image.height
     if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):
-        scans, tags = content.count(b"\xff\xda"), image.tag_v2  # type: ignore[attr-defined]
+        scans, tags = content.count(b"\xff\xda"), image.tag_v2  # type: ignore[attr-defined]  # of a TIFF
         # Each strip or tile is a JPEG of its own.
         rows = min(tags.get(_ROWS) or image.height, image.height)
         pixels = tags.get(_TILE_WIDTH, image.width) * tags.get(_TILE_LENGTH, rows)
@@ -224,11 +219,7 @@ _ROWS, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 
 
 def _added_formats(module: str) -> tuple[str, ...]:
-    """Formats that other packages have added to Pillow: if installed or registered, they are read.
-
-    Args:
-        module: one that adds a format if it is installed, or "".
-    """
+    """Formats that other packages have added to Pillow, such as `module` if it is installed."""
     if module and find_spec(module):
         register = getattr(importlib.import_module(module), "register_heif_opener", None)
         if register is not None:  # the import is not enough

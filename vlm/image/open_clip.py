@@ -109,11 +109,11 @@ class OpenClipImageEncoder(PictureEncoder):
 
 def _maps(model: Any, images: Tensor, stages: list[int] | None) -> list[Tensor]:
     """Maps (B, D, H, W), normalised where the tower normalises its tokens before pooling."""
-    pools_first = model.attn_pool is not None if hasattr(model, "attn_pool") else False
+    pools_first = getattr(model, "attn_pool", None) is not None
     outputs: list[Tensor] = model.forward_intermediates(
         images,
         indices=stages,
-        # Its ResNets have this the wrong way round: they stop early if not told to.
+        # Its ResNets have this the wrong way round: they stop early by default.
         stop_early=not hasattr(model, "attnpool"),
         normalize_intermediates=not (pools_first or getattr(model, "final_ln_after_pool", False)),
         intermediates_only=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,8 +53,7 @@ class RegionTransform:
         if regions.features.shape[1] != self.dim:
             raise ImageError(
                 f"{regions.source}: features {regions.features.shape[1]} wide; expected "
-                f"{self.dim}. "
-                f"Set model.image_encoder.init_args.dim to the width of the files."
+                f"{self.dim}. Set model.image_encoder.init_args.dim to the width of the files."
             )
         # Memory of its own: what a file is read into may be read-only, and torch warns.
         tokens = torch.tensor(regions.features)[None]
@@ -69,7 +68,7 @@ class RegionTransform:
             pad_sequence([item.tokens[0] for item in items], batch_first=True),
             torch.arange(int(counts.max())) < counts[:, None],
             torch.cat([item.pooled for item in items]),
-            pad_sequence([_boxes(item)[0] for item in items], batch_first=True),
+            pad_sequence([cast(Tensor, item.boxes)[0] for item in items], batch_first=True),
         )
 
     def blank(self, count: int) -> Features:
@@ -101,7 +100,7 @@ class RegionFeatures(ImageEncoder):
     def __init__(self, dim: int = 2048) -> None:
         check_positive(dim=dim)
         super().__init__(dim, RegionTransform(dim))
-        # Without parameters it would not know what `.double()` or `.half()` made of the model.
+        # It has no parameters to show what `.double()` or `.half()` made of the model.
         self.register_buffer("number_type", torch.empty(0), persistent=False)
 
     def forward(self, images: Features) -> Features:
@@ -118,14 +117,8 @@ class RegionFeatures(ImageEncoder):
             raise ValueError(
                 f"images: got features of shape {tuple(images.tokens.shape)} "
                 f"{'without' if images.boxes is None else 'with'} boxes; expected (B, N, "
-                f"{self.dim}) "
-                f"with boxes. Use the encoder's own `transform`."
+                f"{self.dim}) with boxes. Use the encoder's own `transform`."
             )
         tokens = images.zero_padding().tokens.to(self.number_type.dtype)
         boxes = images.boxes.masked_fill(~images.mask[..., None], 0)
         return Features(tokens, images.mask, boxes=boxes)
-
-
-def _boxes(item: Features) -> Tensor:
-    assert item.boxes is not None
-    return item.boxes

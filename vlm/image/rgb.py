@@ -63,10 +63,6 @@ class Loaded(NamedTuple):
 def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
     """An opened image as upright RGB.
 
-    Args:
-        image: as Pillow opens it.
-        white_level: as for `vlm.image.load.load_image`.
-
     Raises:
         ImageError: values out of range, or a thumbnail in place of the image.
     """
@@ -146,9 +142,9 @@ def _bytes(values: np.ndarray, white_level: WhiteLevel) -> tuple[np.ndarray, boo
     top, low, high = 65_535 if whole else 1, values.min(), values.max()
     if not (low >= 0 and np.isfinite(high) and (white_level is not None or high <= top)):
         kind = "whole numbers" if whole else "floats"
-        wanted = "16 bits, [0, 65535]" if whole else "[0, 1], or uint8 in [0, 255]"
+        expected = "16 bits, [0, 65535]" if whole else "[0, 1], or uint8 in [0, 255]"
         raise ImageError(
-            f"image: got {kind} from {low:g} to {high:g}; expected {wanted}. Scale it first, or "
+            f"image: got {kind} from {low:g} to {high:g}; expected {expected}. Scale it first, or "
             f"set white_level if only the white value differs."
         )
     white = float(high or top) if white_level == "max" else float(white_level or top)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from inspect import signature
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PictureEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
-from vlm.image.transform import Fit, ImageTransform
+from vlm.image.transform import Fit, ImageTransform, Interpolation
 from vlm.pretrained.availability import hub_access
 from vlm.pretrained.pruning import foreign_options, prune
 from vlm.pretrained.weights import load_into, read_weights
@@ -132,10 +132,8 @@ class TimmEncoder(PictureEncoder):
         recipe = model.pretrained_cfg
         if recipe.get("tag"):
             self.arguments["name"] = f"{recipe['architecture']}.{recipe['tag']}"
-        self.arguments["pretrained"] = False
-        for key in _WHERE_WEIGHTS_COME_FROM & model_args.keys():
-            del model_args[key]
-        self.arguments["model_args"] = model_args
+        kept = {k: v for k, v in model_args.items() if k not in _WHERE_WEIGHTS_COME_FROM}
+        self.arguments.update(pretrained=False, model_args=kept)
 
     def layer_names(self) -> list[list[str]]:
         """As timm itself groups them, block by block."""
@@ -211,7 +209,7 @@ def _with_size(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     except TypeError as error:
         if "'img_size'" not in str(error):
             raise
-        # A model for any size, that need not be told.
+        # A model for any size, without an argument for it.
         rest = {key: value for key, value in model_args.items() if key != "img_size"}
         return timm.create_model(name, pretrained=pretrained, **rest)
 
@@ -240,8 +238,8 @@ def _tokens(model: Any, features: Any, name: str) -> Tensor:
         classes = getattr(model, "cls_token", None)
         if not hasattr(model, "num_prefix_tokens") and classes is not None:
             raise ValueError(
-                f"{name}: its forward_features gives class tokens and no patches that could be "
-                f"told from them. Choose another model."
+                f"{name}: its forward_features gives class tokens that cannot be separated from "
+                f"patches. Choose another model."
             )
         return features[:, getattr(model, "num_prefix_tokens", 0) :]
     if isinstance(features, Tensor) and features.ndim == 4:
@@ -270,8 +268,8 @@ def _grid(tokens: int, height: int, width: int, name: str) -> tuple[int, int]:
 def _transform(
     size: tuple[int, int], data: dict[str, Any], fit: Fit | None, white_level: WhiteLevel
 ) -> ImageTransform:
-    known = ("bilinear", "bicubic", "lanczos", "nearest")
-    interpolation: Any = data["interpolation"] if data["interpolation"] in known else "bicubic"
+    known = data["interpolation"] in get_args(Interpolation)
+    interpolation = data["interpolation"] if known else "bicubic"
     if fit is None:
         fit = "squash" if data["crop_mode"] == "squash" else "crop"
     share = data["crop_pct"] if fit == "crop" else 1.0

@@ -73,6 +73,8 @@ class TorchvisionEncoder(PictureEncoder):
         stages: Sequence[int] | None = None,
         white_level: WhiteLevel = None,
     ) -> None:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         check_pool(pool)
         recipe = _recipe(name)
         recipe_name = f"{name.partition('.')[0]}.{recipe.name}"
@@ -84,10 +86,10 @@ class TorchvisionEncoder(PictureEncoder):
             model = _create(recipe_name, recipe, pretrained, image_size, model_args).eval()
             nodes = _maps(model, zeros, recipe_name)
         check_stages(stages, len(nodes), recipe_name)
-        names = [nodes[stage][0] for stage in ([-1] if stages is None else stages)]
-        layouts = [nodes[stage][1] for stage in ([-1] if stages is None else stages)]
-        extractor = _extractor(model, names)
-        maps = prune(extractor, lambda: _together(extractor, zeros, names, layouts))
+        nodes = [nodes[stage] for stage in (stages or [-1])]
+        names = [name for name, _ in nodes]
+        extractor = create_feature_extractor(model, names, suppress_diff_warning=True)
+        maps = prune(extractor, lambda: _together(extractor, zeros, nodes))
         share = min(preset.crop_size[0] / preset.resize_size[0], 1.0)
         fit = fit or "crop"
         super().__init__(
@@ -103,11 +105,11 @@ class TorchvisionEncoder(PictureEncoder):
             mean=tuple(preset.mean),
             std=tuple(preset.std),
         )
-        self.model, self.pool, self.names, self.layouts = extractor.train(), pool, names, layouts
+        self.model, self.pool, self.nodes = extractor.train(), pool, nodes
         self.arguments.update(name=recipe_name, pretrained=False)
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = rows_of(_together(self.model, images, self.names, self.layouts))
+        tokens = rows_of(_together(self.model, images, self.nodes))
         return tokens, summary(tokens, mask, self.pool)
 
 
@@ -204,23 +206,17 @@ def _maps(model: nn.Module, zeros: Tensor, name: str) -> list[tuple[str, Layout]
         for layout, (h, w) in (("NCHW", output.shape[2:]), ("NHWC", output.shape[1:3])):
             # A finer map than the last one found ends a stage; windows are in no proportion.
             if h > finest and h * width == w * height and h < height:
-                found.append((node, layout))  # type: ignore[arg-type]
+                found.append((node, layout))  # type: ignore[arg-type]  # one of the two
                 finest = h
                 break
     assert found, f"{name} gives no map; torchvision has no such classification model."
     return found[::-1]
 
 
-def _extractor(model: nn.Module, names: list[str]) -> nn.Module:
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    return create_feature_extractor(model, names, suppress_diff_warning=True)
-
-
-def _together(model: nn.Module, images: Tensor, names: list[str], layouts: list[Layout]) -> Tensor:
+def _together(model: nn.Module, images: Tensor, nodes: list[tuple[str, Layout]]) -> Tensor:
     """(B, 3, H, W) -> the stages side by side, (B, D, rows, columns)."""
     outputs = model(images)
-    return side_by_side([_nchw(outputs[n], at) for n, at in zip(names, layouts, strict=True)])
+    return side_by_side([_nchw(outputs[name], layout) for name, layout in nodes])
 
 
 def _nchw(output: Tensor, layout: Layout) -> Tensor:

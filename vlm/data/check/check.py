@@ -133,8 +133,8 @@ class _Check:
         file = source_of(self.tables[split]) or split
         if unused := json.loads(about.get(UNUSED.encode(), "[]")):
             self.found.unused[file] = unused
-        if said := about.get(MEANT.encode()):
-            self.found.warnings.add_once("unread column", f"{file}: {said.decode()}")
+        if columns := about.get(MEANT.encode()):
+            self.found.warnings.add_once("unread column", f"{file}: {columns.decode()}")
 
     def _alike_answers(self) -> None:
         """Only if an option merges them: the metrics of official sets have their own rules."""
@@ -176,11 +176,11 @@ class _Check:
         """Note what is wrong with the choices; the splits where anything is."""
         wrong = set()
         for split, table in self.tables.items():
-            # Asked and not scored, only the head that answers counts.
-            asked = split == "predict" or not (
-                split in SPLITS[:2] or self.found.splits[split].answered
+            # Where nothing is scored, only the head that answers counts.
+            scored = split in SPLITS[:2] or (
+                split == "test" and self.found.splits[split].answered > 0
             )
-            if asked and self.kind != "choices":
+            if not scored and self.kind != "choices":
                 continue
             for number, kind, message in choice_mistakes(table):
                 wrong.add(split)
@@ -296,7 +296,7 @@ class _Check:
             for row, reason in unreadable(files, table, new, split):
                 where = self._where(split, "image", row)
                 self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
-        # Those of rows that are left out for something else: nobody wants to be told in two rounds.
+        # Also the images of rows that are left out for something else, so that one check finds all.
         noted = self.found.errors.images
         left = pa.table({"image": [*noted], "place": [*noted.values()], "id": [*noted]})
         new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))

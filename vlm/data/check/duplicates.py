@@ -34,8 +34,8 @@ def confused_questions(
 
     Memory grows by 16 bytes for each row. `read` maps a question to what the model reads.
     """
-    asked = stream(table, "image", "question")
-    seen = np.fromiter((hash((image, read(q))) for image, q in asked), np.int64, len(table))
+    pairs = stream(table, "image", "question")
+    seen = np.fromiter((hash((image, read(q))) for image, q in pairs), np.int64, len(table))
     ordered = np.sort(seen)
     rows = np.flatnonzero(np.isin(seen, ordered[1:][ordered[1:] == ordered[:-1]]))
     chosen = table.select(["question", "answers"]).take(rows)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -91,13 +91,11 @@ def _figures(summary: SplitSummary) -> dict[str, str]:
 
 
 def _quantile(counts: Counter[int], share: float) -> str:
-    wanted = share * sum(counts.values())
-    reached = 0
-    for value in sorted(counts):
-        reached += counts[value]
-        if reached >= wanted:
-            return str(value)
-    return ""
+    if not counts.total():
+        return ""
+    values = sorted(counts)
+    reached = np.cumsum([counts[value] for value in values])
+    return str(values[np.searchsorted(reached, share * counts.total())])
 
 
 def write_check(check: DataCheck, folder: Path) -> None:
@@ -141,16 +139,13 @@ def _summary(summary: SplitSummary) -> dict[str, Any]:
 def plot_distributions(check: DataCheck, target: Path) -> None:
     """The most frequent answers, how many answers cover how much, and the questions' lengths."""
     figure = Figure(figsize=(14, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     answers, coverage, lengths = figure.subplots(1, 3)
     splits = [(split, found) for split, found in check.splits.items() if found.answers]
     if splits:
         _plot_answers(answers, splits)
     for split, summary in splits:
-        total, reached, points = sum(summary.answers.values()), 0, []
-        for _, count in summary.answers.most_common():
-            reached += count
-            points.append(100 * reached / total)
+        counts = [count for _, count in summary.answers.most_common()]
+        points = 100 * np.cumsum(counts) / sum(counts)
         coverage.plot(range(1, len(points) + 1), points, label=split)
     coverage.set(xscale="log", xlabel="most frequent answers", ylabel="% of the answers given")
     coverage.set_title("Coverage")

@@ -13,11 +13,8 @@ ROOT = Path("/")
 
 def free_memory(root: Path = ROOT) -> int | None:
     """Bytes that this process can still take, of the machine and of the control group that it is in
-    (a container's, a cluster job's); None where the system does not say.
-
-    Args:
-        root: of the file system; of Linux's, which says it in /proc and /sys.
-    """
+    (a container's, a cluster job's); None where the system does not show it, as Linux does in
+    /proc and /sys of `root`."""
     return min(_free(root), default=None)
 
 

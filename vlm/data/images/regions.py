@@ -17,7 +17,7 @@ from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
 
 SAMPLE = 100
-"""Images whose regions say how much memory those of all will take."""
+"""Images from whose regions the memory of all is estimated."""
 
 
 class RegionFiles:
@@ -61,8 +61,8 @@ class RegionFiles:
                 share one file.
         """
         missing: list[str] = []
-        asked = list(images)
-        for image in asked:
+        images = list(images)
+        for image in images:
             try:
                 found = self._find(image)
             except ImageError as error:
@@ -76,7 +76,7 @@ class RegionFiles:
                 )
         if missing:
             raise DataError(
-                f"{len(missing):,} of {len(asked):,} images have no features. The first: "
+                f"{len(missing):,} of {len(images):,} images have no features. The first: "
                 f"{missing[0]}"
             )
 
@@ -167,8 +167,8 @@ class RegionStore:
         Raises:
             ImageError: naming file, line, image, the reason and the question.
         """
-        asked = zip(paths, questions, strict=True)
-        return self.transform.stack([self._kept.get(p) or self._read(p, q) for p, q in asked])
+        pairs = zip(paths, questions, strict=True)
+        return self.transform.stack([self._kept.get(p) or self._read(p, q) for p, q in pairs])
 
     def _read(self, path: str, question: str) -> Features:
         try:

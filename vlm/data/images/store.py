@@ -77,8 +77,8 @@ class ImageStore:
             rows = [self._rows[path] for path in paths]
             # `index_select` copies whole images, indexing byte after byte.
             return self._cache.index_select(0, torch.tensor(rows, dtype=torch.long))
-        asked = zip(paths, questions, strict=True)
-        return self.transform.stack([self._read(path, question) for path, question in asked])
+        pairs = zip(paths, questions, strict=True)
+        return self.transform.stack([self._read(path, question) for path, question in pairs])
 
     def _read(self, path: str, question: str) -> Tensor:
         try:

@@ -63,7 +63,7 @@ class ShardCache:
 
         Raises:
             ImageError: it is not there, came damaged or not at all in `TRIES` tries, or the index
-                has another size of it.
+                gives it another size.
         """
         path = self.folder / f"{shard.sha256}.tar"
         if _used(path, shard.size):
@@ -79,7 +79,7 @@ class ShardCache:
         with FileLock(self.folder / "locks" / "room.lock"):
             self._make_room(shard.size)
             new.touch()
-        said = ""
+        reason = ""
         try:
             for attempt in range(TRIES):
                 time.sleep(attempt**2)
@@ -91,7 +91,7 @@ class ShardCache:
                         "missing",
                     ) from None
                 except Exception as error:
-                    said = _reason(error)
+                    reason = _reason(error)
                     continue
                 digest = sha256(new)
                 got = new.stat().st_size
@@ -105,11 +105,11 @@ class ShardCache:
                 if digest == shard.sha256:
                     os.replace(new, path)
                     return
-                said = (
+                reason = (
                     f"{got:,} bytes with another checksum than the index has; "
                     f"expected {shard.size:,} bytes"
                 )
-            raise ImageError(f"{self.url}/{shard.name}: could not be fetched: {said}.")
+            raise ImageError(f"{self.url}/{shard.name}: could not be fetched: {reason}.")
         finally:
             new.unlink(missing_ok=True)
 

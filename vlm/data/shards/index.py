@@ -127,7 +127,7 @@ def _check(table: pa.Table, shards: Sequence[Shard]) -> None:
     """
     if not table.schema.equals(_SCHEMA):
         raise ValueError("it has other columns")
-    # Nothing in the file forbids them: a schema that wants none only says so.
+    # Nothing in the file forbids them: a schema without nulls is only a claim.
     if any(column.null_count for column in table.columns):
         raise ValueError("an image has no name or no place")
     for shard in shards:
