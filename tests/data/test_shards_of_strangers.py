@@ -64,13 +64,11 @@ def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> N
     counts: list[int] = []
     assert write_shards(first[::-1], tmp_path / "s", 1, counts.append) == 0
     assert counts == [1, 2, 3, 4, 5, 6, 7]
-    with pytest.raises(DataError, match=r"two/\d\.bmp: its 9 bytes are not the 9 bytes of the pic"):
+    with pytest.raises(DataError, match=r"two/\d\.bmp: its 9 bytes are not the 9 bytes of the im"):
         write_shards(other, tmp_path / "s", 1)
     for row, name in enumerate(names[:-1]):  # and in the last, whose bytes alone differ
         Path(other[row].as_py()).write_bytes(f"one {name}".encode())
-    with pytest.raises(
-        DataError, match=r"two/6\.bmp: .* in .*/shard-000006\.tar; expected the same"
-    ):
+    with pytest.raises(DataError, match=r"two/6\.bmp: .* in .*/shard-000006\.tar\."):
         write_shards(other, tmp_path / "s", 10**6)
 
 
@@ -216,7 +214,7 @@ def test_an_index_with_another_size_of_a_shard(
     shard = ("a.tar", len(content) + 512, sha256(content).hexdigest())
     write_own(tmp_path / "s", shard, ("1.png", 0, 0, 9, crc32(CONTENT)))
     found = Shards(f"file://{tmp_path}/s").open()
-    with pytest.raises(ImageError, match=r"a\.tar: has 900 bytes and .* wants 1,412 bytes"):
+    with pytest.raises(ImageError, match=r"a\.tar: has 900 bytes and .* expects 1,412 bytes"):
         found("/x/1.png")
     assert not list((tmp_path / "cache/shards").glob("*.tar"))
     assert not list((tmp_path / "cache/shards").glob("*.part"))

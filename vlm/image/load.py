@@ -89,36 +89,36 @@ def read_image(
     is_content = isinstance(source, (bytes, bytearray, memoryview))
     name = str(source)[:200] if is_path else "image"
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    read = partial(_checked, name=name, limit=limit, white_level=white_level)
+    read = partial(_checked, limit=limit, white_level=white_level)
     with _one_error(name):
         if isinstance(source, Image.Image):
             return read(source)
         if isinstance(source, (np.ndarray, Tensor)):
             return array_to_rgb(source, white_level)
         if is_path or is_content or hasattr(source, "read"):
-            content = bytes(source) if is_content else _content(source, name)  # type: ignore[arg-type]  # bytes by now
-            return _from_content(content, name, read, plug_ins)
+            content = bytes(source) if is_content else _content(source)  # type: ignore[arg-type]  # bytes by now
+            return _from_content(content, read, plug_ins)
     raise TypeError(f"image: got {type(source).__name__}; expected {EXPECTED}.")
 
 
 Read = Callable[[Image.Image], Loaded]
 
 
-def _checked(image: Image.Image, name: str, limit: int, white_level: WhiteLevel) -> Loaded:
+def _checked(image: Image.Image, limit: int, white_level: WhiteLevel) -> Loaded:
     """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
-        raise ImageError(f"{name}: the image has {width} x {height} pixels; expected some.")
+        raise ImageError(f"image: the image has {width} x {height} pixels; expected some.")
     if width * height > limit:
         raise ImageError(
-            f"{name}: the image has {width:,} x {height:,} pixels; at most {limit:,} are read. "
+            f"image: the image has {width:,} x {height:,} pixels; at most {limit:,} are read. "
             f"Scale it down first.",
             "oversized",
         )
     return to_rgb(image, white_level)
 
 
-def _content(source: Any, name: str) -> bytes:
+def _content(source: Any) -> bytes:
     """The bytes of a path or an open file, at most one more than `MAX_BYTES`."""
     if not isinstance(source, (str, os.PathLike)):
         if getattr(source, "seekable", bool)():
@@ -133,8 +133,8 @@ def _content(source: Any, name: str) -> bytes:
     found = os.stat(source)
     if not stat.S_ISREG(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
-        raise ImageError(f"{name}: this is a {kind}; expected an image.")
-    _check_bytes(found.st_size, name)
+        raise ImageError(f"image: this is a {kind}; expected an image.")
+    _check_bytes(found.st_size)
     # Without waiting, in case the path has become a pipe by now.
     with open(source, "rb", opener=lambda path, flags: os.open(path, flags | _AT_ONCE)) as file:
         return file.read(MAX_BYTES + 1)
@@ -143,21 +143,21 @@ def _content(source: Any, name: str) -> bytes:
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
-def _check_bytes(count: int, name: str) -> None:
+def _check_bytes(count: int) -> None:
     if not count:
-        raise ImageError(f"{name}: not a readable image (the file is empty).")
+        raise ImageError("image: not a readable image (the file is empty).")
     if count > MAX_BYTES:
         raise ImageError(
-            f"{name}: the file has {count:,} bytes; at most {MAX_BYTES:,} are read. Scale the "
+            f"image: the file has {count:,} bytes; at most {MAX_BYTES:,} are read. Scale the "
             f"image down first.",
             "oversized",
         )
 
 
-def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Loaded:
-    _check_bytes(len(content), name)
+def _from_content(content: bytes, read: Read, plug_ins: bool) -> Loaded:
+    _check_bytes(len(content))
     if content.startswith(b"CR\2\0", 8):  # a camera's raw file: as a TIFF it is a thumbnail
-        raise _unidentified(content, name)
+        raise _unidentified(content)
     try:
         return _opened(pixels_only(content) or content, read)
     except UnidentifiedImageError as error:
@@ -165,14 +165,14 @@ def _from_content(content: bytes, name: str, read: Read, plug_ins: bool) -> Load
         if plug_ins and (formats := _added_formats("" if kind is None else kind.plug_in)):
             with suppress(UnidentifiedImageError):
                 return _opened(content, read, formats)
-        raise _unidentified(content, name) from error
+        raise _unidentified(content) from error
 
 
-def _unidentified(content: bytes, name: str) -> Exception:
+def _unidentified(content: bytes) -> Exception:
     if (kind := kind_of(content)) is not None:
-        return ImageError(f"{name}: not a readable image: this is {kind.name}. {kind.remedy}")
+        return ImageError(f"image: not a readable image: this is {kind.name}. {kind.remedy}")
     if (damaged := format_of(content, FORMATS)) is not None:
-        return ImageError(f"{name}: not a readable image (a damaged {damaged} file).")
+        return ImageError(f"image: not a readable image (a damaged {damaged} file).")
     return UnidentifiedImageError("cannot identify image file")
 
 
@@ -233,13 +233,12 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 @contextmanager
 def _one_error(name: str) -> Iterator[None]:
-    """Whatever is raised inside becomes an `ImageError` about `name`."""
+    """Whatever is raised inside becomes an `ImageError` about `name` instead of "image"."""
     try:
         yield
     except ImageError as error:
-        if not str(error).startswith("image: "):
-            raise
-        raise ImageError(f"{name}: {str(error)[7:]}", error.kind) from error.__cause__
+        message = str(error).removeprefix("image")
+        raise ImageError(f"{name}{message}", error.kind) from error.__cause__
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file.", "missing") from error
     except _BOMBS as error:

@@ -269,7 +269,7 @@ def _transform(
     size: tuple[int, int], data: dict[str, Any], fit: Fit | None, white_level: WhiteLevel
 ) -> ImageTransform:
     known = data["interpolation"] in get_args(Interpolation)
-    interpolation = data["interpolation"] if known else "bicubic"
+    interpolation: Interpolation = data["interpolation"] if known else "bicubic"
     if fit is None:
         fit = "squash" if data["crop_mode"] == "squash" else "crop"
     share = data["crop_pct"] if fit == "crop" else 1.0

@@ -102,8 +102,8 @@ class ShardImages:
         if crc32(content) != place.crc:
             raise ImageError(
                 f"{image}: damaged in {path}: expected {place.size:,} bytes at byte "
-                f"{place.offset:,} "
-                f"with the checksum of the index. Copy shards and index again, of one writing."
+                f"{place.offset:,} with the checksum of the index. Copy shards and "
+                f"index again, of one writing."
             )
         return content
 

@@ -6,8 +6,8 @@ import os
 import re
 import tarfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -155,39 +155,35 @@ def _check_same(places: pa.Table, shards: list[Path], progress: Callable[[int], 
         inside = places.filter(pc.equal(places["shard"], number)).sort_by("offset")
         with shard.open("rb") as file:
             for place in inside.to_pylist():
-                _check_one(place, file, shard)
+                file.seek(place["offset"])
+                _check_one(place["image"], file.read(place["size"]), shard)
                 done += 1
                 progress(done)
 
 
-def _check_one(place: dict[str, Any], file: BinaryIO, shard: Path) -> None:
-    image, size = place["image"], place["size"]
+def _check_one(image: str, kept: bytes, shard: Path) -> None:
     try:
-        source = open(image, "rb")  # noqa: SIM115  closed below
+        content = Path(image).read_bytes()
     except FileNotFoundError:  # it may be in the shards alone by now
         return
     except OSError as error:
         raise _unreadable(image, error) from None
-    with source:
-        own = os.fstat(source.fileno()).st_size
-        file.seek(place["offset"])
-        if own != size or source.read() != file.read(size):
-            raise DataError(
-                f"{image}: its {own:,} bytes are not the {size:,} bytes of the image of its name "
-                f"in {shard}; expected the same. Write another data set, or images that have "
-                f"changed, to another folder."
-            )
+    if content != kept:
+        raise DataError(
+            f"{image}: its {len(content):,} bytes are not the {len(kept):,} bytes of the image of "
+            f"the same name in {shard}. Write another data set, or images that have changed, to "
+            f"another folder."
+        )
 
 
 def _add(tar: tarfile.TarFile, image: str, name: str) -> None:
     try:
-        source = open(image, "rb")  # noqa: SIM115  closed below; errors of writing are others
+        content = Path(image).read_bytes()
     except OSError as error:
         raise _unreadable(image, error) from None
-    with source:
-        info = tarfile.TarInfo(name)
-        info.size = os.fstat(source.fileno()).st_size
-        tar.addfile(info, source)
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, BytesIO(content))
 
 
 def _unreadable(image: str, error: OSError) -> DataError:
