@@ -169,14 +169,14 @@ def _create(
         # As the weights were trained, but without the classifiers beside them.
         usual = {"init_weights": True, "aux_logits": False, "transform_input": True}
         model_args = usual | model_args
+    model = get_model(builder, weights=None, **model_args)
+    if not pretrained:
+        return model
     if pretrained is True:
         with url_access(name, recipe.url):
             weights = recipe.get_state_dict(progress=False, check_hash=True)
-    elif pretrained:
-        weights = read_weights(pretrained)
     else:
-        return get_model(builder, weights=None, **model_args)
-    model = get_model(builder, weights=None, **model_args)
+        weights = read_weights(pretrained)
     if not classifier:
         # Other classes, or none: the classifier is removed anyway.
         weights |= {n: v for n, v in model.state_dict().items() if n.split(".")[0] in _AFTER}
