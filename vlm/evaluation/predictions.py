@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,8 +51,8 @@ class Predictions(NamedTuple):
     choices: bool
 
 
-_Row = tuple[str, str, Prediction]
-"""Place in the file, question id, answer."""
+_Read = Callable[[str, Mapping[str, Any]], tuple[str, str]]
+"""Place and values of a record -> the question's id, and the answer."""
 
 
 def read_predictions(
@@ -86,9 +86,9 @@ def read_predictions(
         raise DataError(f"{path}: the file has no answers; {EXPECTED}.")
     records = chain([first], records)
     sampled = "doc_id" in first.values and any(name in first.values for name in RESPONSES)
-    rows, matched = (_samples if sampled else _columns)(first, records, table)
+    read, matched = (_samples if sampled else _columns)(first, table)
     ids = table["id"].to_pylist()
-    by_id = _matched(path, rows, ids, split)
+    by_id = _matched(records, read, ids, split)
     if missing := [key for key in ids if key not in by_id]:
         if not partial:
             raise DataError(
@@ -109,14 +109,18 @@ def _format(path: Path) -> str:
     return "json" if first.removeprefix(BOM_UTF8)[:1] in (b"{", b"[") else "csv"
 
 
-def _matched(path: Path, rows: Iterator[_Row], ids: list[str], split: str) -> dict[str, Prediction]:
+def _matched(
+    records: Iterable[Record], read: _Read, ids: list[str], split: str
+) -> dict[str, Prediction]:
     """The answers by id. All of the file is read before it is refused, to count what is wrong."""
     known = frozenset(ids)
     found: dict[str, Prediction] = {}
     places: dict[str, str] = {}
     unknown: list[tuple[str, str]] = []
     repeated: list[tuple[str, str]] = []
-    for place, key, prediction in rows:
+    for _, place, _, values in records:
+        key, answer = read(place, values)
+        prediction = _prediction(place, answer, values)
         if key not in known:
             unknown.append((place, key))
         elif key in found:
@@ -139,9 +143,7 @@ def _matched(path: Path, rows: Iterator[_Row], ids: list[str], split: str) -> di
     return found
 
 
-def _columns(
-    first: Record, records: Iterator[Record], table: pa.Table
-) -> tuple[Iterator[_Row], str]:
+def _columns(first: Record, table: pa.Table) -> tuple[_Read, str]:
     """Rows with an id and an answer."""
     key = next((name for name in IDS if name in first.columns), None)
     answer = next((name for name in ANSWERS if name in first.columns), None)
@@ -150,17 +152,14 @@ def _columns(
             f"{first.place}: got the columns {_listed(list(first.columns), 10)}; {EXPECTED}."
         )
 
-    def rows() -> Iterator[_Row]:
-        for _, place, _, values in records:
-            text = _text(place, answer, values.get(answer))
-            yield place, _id(place, key, values.get(key)), _prediction(place, text, values)
+    def read(place: str, values: Mapping[str, Any]) -> tuple[str, str]:
+        text = _text(place, answer, values.get(answer))
+        return _id(place, key, values.get(key)), text
 
-    return rows(), f"answers from the column {answer!r}, questions by {key!r}"
+    return read, f"answers from the column {answer!r}, questions by {key!r}"
 
 
-def _samples(
-    first: Record, records: Iterator[Record], table: pa.Table
-) -> tuple[Iterator[_Row], str]:
+def _samples(first: Record, table: pa.Table) -> tuple[_Read, str]:
     """What lmms-eval writes with `--log_samples`."""
     ids, questions = table["id"].to_pylist(), table["question"].to_pylist()
     named = _question_id(first.values) is not None
@@ -182,14 +181,14 @@ def _samples(
             )
         return ids[number]
 
-    def rows() -> Iterator[_Row]:
-        for _, place, _, values in records:
-            text = _text(place, answer, _only(values.get(answer)))
-            key = _id(place, "question_id", _question_id(values)) if named else None
-            yield place, key or position(place, values), _prediction(place, text, values)
+    def read(place: str, values: Mapping[str, Any]) -> tuple[str, str]:
+        text = _text(place, answer, _only(values.get(answer)))
+        if named:
+            return _id(place, "question_id", _question_id(values)), text
+        return position(place, values), text
 
     by = "'question_id'" if named else "'doc_id', the position in the split, counted from 0"
-    return rows(), f"samples of lmms-eval: answers from {answer!r}, questions by {by}"
+    return read, f"samples of lmms-eval: answers from {answer!r}, questions by {by}"
 
 
 def _question_id(values: Mapping[str, Any]) -> Any:
