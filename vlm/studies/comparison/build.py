@@ -144,30 +144,27 @@ class Builder:
         default = {name: _get(fusion["init_args"], name) for name in entry.width}
         first = next(iter(default.values()))
 
-        def widths(width: int) -> dict[str, int]:
-            return {name: max(1, round(width * own / first)) for name, own in default.items()}
-
-        def sized(width: int) -> dict[str, Any]:
+        def sized(width: int) -> tuple[dict[str, Any], dict[str, int]]:
+            widths = {name: max(1, round(width * own / first)) for name, own in default.items()}
             changed = copy.deepcopy(fusion)
-            for name, value in widths(width).items():
+            for name, value in widths.items():
                 _set(changed["init_args"], name, value)
-            return changed
+            return changed, widths
 
         refused = ""
 
         def count(width: int) -> int | None:
             nonlocal refused
             try:
-                return self._count(sized(width))
+                return self._count(sized(width)[0])
             except ValueError as error:  # heads that do not divide it, say
                 refused = f" (the last one: {error})"
                 return None
 
         try:
-            solved = solve_width(count, self.plan.budget).width
+            return sized(solve_width(count, self.plan.budget).width)
         except BudgetError as error:
             raise PlanError(f"width: {error}{refused}; the budget needs another one.") from error
-        return sized(solved), widths(solved)
 
     def _count(self, spec: dict[str, Any]) -> int:
         def count() -> int:

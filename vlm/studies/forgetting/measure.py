@@ -223,18 +223,18 @@ class _Measures:
     def check_same(self, run: FineTuned, originals: Originals) -> None:
         """Refuse a run whose retention could not be set beside the first one's."""
         for part, source in _sources(originals).items():
+            first = self.first.name
             if source != self.sources[part]:
-                raise CheckpointError(
-                    f"{run.checkpoint.path}: its {part} began with {source or NOTHING}, and that "
-                    f"of {self.first.name} with {self.sources[part] or NOTHING}; expected runs "
-                    f"that fine-tuned the same encoders."
-                )
-            if source is not None and _built(run, part) != _built(self.first, part):
-                raise CheckpointError(
-                    f"{run.checkpoint.path}: its {part} has another architecture or other "
-                    f"arguments than that of {self.first.name}; expected runs that fine-tuned the "
-                    f"same encoders."
-                )
+                known = self.sources[part] or NOTHING
+                wrong = f"began with {source or NOTHING}, and that of {first} with {known}"
+            elif source is not None and _built(run, part) != _built(self.first, part):
+                wrong = f"has another architecture or other arguments than that of {first}"
+            else:
+                continue
+            raise CheckpointError(
+                f"{run.checkpoint.path}: its {part} {wrong}; expected runs that fine-tuned the "
+                f"same encoders."
+            )
 
     def state(
         self,
