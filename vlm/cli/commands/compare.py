@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
 from vlm.cli.command_parser import command_parser
+from vlm.core.files import locked
 from vlm.studies.comparison.plan import Plan, PlanError, read_plan
 
 HELP = """\
@@ -109,8 +108,12 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     console.print(table)
     if dry_run:
         return False
-    output.mkdir(parents=True, exist_ok=True)
-    with _lock(output):
+
+    def refuse() -> NoReturn:
+        raise PlanError(f"{output}: another `vlm compare` is at work here.")
+
+    # Two at once would remove each other's unfinished runs.
+    with locked(output / "lock", refuse, seconds=0):
         fusions = [variant for variant in variants if variant.control is None]
         costs = measure(builder, fusions, output / "costs.json", console)
         devices = [] if builder.base.trainer.strategy.root_device.type == "cpu" else _gpus()
@@ -135,11 +138,3 @@ def _gpus() -> list[str]:
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return visible.split(",")
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _lock(output: Path) -> AbstractContextManager[Any]:
-    """Two at once would remove each other's unfinished runs."""
-    try:
-        return FileLock(output / "lock", timeout=0).acquire()
-    except Timeout:
-        raise PlanError(f"{output}: another `vlm compare` is at work here.") from None
