@@ -34,7 +34,7 @@ from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import BEST
 from vlm.training.fault_tolerance.signals import handlers_kept, leave_at_signals
 from vlm.training.fit import train
-from vlm.training.readable import READABLE, root
+from vlm.training.readable import READABLE
 from vlm.training.resume_checks import lora_differences, refuse, refuse_two_beginnings
 from vlm.training.run_dir import (
     RunOptions,
@@ -119,7 +119,9 @@ class VQACLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            reason = root(error)
+            reason: BaseException = error  # and what the parser's own errors were raised from
+            while isinstance(reason.__cause__, (ValueError, OSError)):
+                reason = reason.__cause__
             if isinstance(reason, READABLE):
                 raise reason from error
             raise ConfigError(str(reason)) from error

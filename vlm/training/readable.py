@@ -11,10 +11,3 @@ from vlm.training.fault_tolerance.peer_failure import MachinesError
 
 READABLE = (CheckpointError, DataError, FetchError, ImageError, MachinesError, NotFiniteError)
 """Those whose message says it all."""
-
-
-def root(error: BaseException) -> BaseException:
-    """What the parser's own errors were raised from: the reason, without its surroundings."""
-    while isinstance(error.__cause__, (ValueError, OSError)):
-        error = error.__cause__
-    return error

@@ -73,8 +73,7 @@ def public_classes(base: type) -> list[str]:
         f"{module}.{name}"
         for module in MODULES
         for name in import_module(module).__all__
-        if inspect.isclass(resolve_name(f"{module}.{name}"))
-        and issubclass(resolve_name(f"{module}.{name}"), base)
+        if inspect.isclass(part := getattr(import_module(module), name)) and issubclass(part, base)
     ]
 
 
