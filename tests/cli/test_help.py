@@ -96,8 +96,7 @@ def test_a_mistake_is_known_before_torch(name: str, tmp_path: Path) -> None:
         assert "(mine.yaml): mine.yaml" in line
 
 
-@pytest.mark.parametrize(
-    "command", ["", *sorted(COMMANDS.keys() - {"explain"})]
-)  # its methods are classes
+# The methods of `explain` are classes.
+@pytest.mark.parametrize("command", ["", *sorted(COMMANDS.keys() - {"explain"})])
 def test_help_comes_before_torch(command: str, tmp_path: Path) -> None:
     assert heavy_after([*command.split(), "--help"], tmp_path) == (0, "", [])

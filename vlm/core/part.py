@@ -68,7 +68,7 @@ class Part(Configured, nn.Module):
     """Base of image encoders, text encoders, merges, fusions and heads.
 
     Attributes:
-        lora: the corrections of its layers that are trained instead of it
+        lora: the corrections of its layers that are trained in its place
             (`vlm.core.lora.add_lora`).
     """
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from vlm.cli.command_parser import command_parser
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.json_file import read_json, read_json_lines
-from vlm.datasets.readers.official import fields
 
 
 class Form(NamedTuple):
@@ -105,6 +104,9 @@ def submission(
 
 def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
     """The form of a set's file of questions, and the ids in their order."""
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.datasets.readers.official import fields
+
     content = read_json(path)
     if isinstance(content, dict):
         if content and all(isinstance(r, dict) and "imageId" in r for r in content.values()):

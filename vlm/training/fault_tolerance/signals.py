@@ -17,7 +17,7 @@ from vlm.training.fault_tolerance.peer_failure import heard, tell
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away; SLURM's is chosen with `--signal`."""
 EXIT_CODE = 75
-"""Of a process that saved and wants to be started again (`EX_TEMPFAIL` of sysexits.h)."""
+"""Of a process that saved and is to be started again (`EX_TEMPFAIL` of sysexits.h)."""
 _woken = threading.Event()
 
 
