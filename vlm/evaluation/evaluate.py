@@ -56,7 +56,7 @@ def evaluate(
         writes_text=not read.choices,
         takes_choices=read.choices,
     )
-    floors = compute_floors(
+    baselines = compute_floors(
         dataset.table("train"), read.table, None, dataset.score, choose=read.choices
     )
     about = {
@@ -67,7 +67,7 @@ def evaluate(
         "dataset": type(dataset).__name__,
     }
     answers = "the set of each question's choices" if read.choices else "free text"
-    report = Report(results, split, floors, answers, about)
+    report = Report(results, split, baselines, answers, about)
     if output is not None:
         if source.resolve() == (Path(output) / f"{split}_predictions.jsonl").resolve():
             raise ValueError(f"output: {source} would be overwritten; choose another folder.")

@@ -20,7 +20,7 @@ from vlm.evaluation.results import Results
 from vlm.metrics import Interval, bootstrap_interval, per_answer
 
 CONSOLE_WIDTH = 110
-FLOORS = ("majority", "question_only", "ceiling")
+BASELINES = ("majority", "question_only", "ceiling")
 TYPES_SHOWN = 20
 """Most of the data's own types of questions that the table shows, by frequency."""
 
@@ -31,13 +31,13 @@ class Report:
     Args:
         results: of the split.
         split: its name.
-        floors: what is reached without the images, and the ceiling.
+        baselines: what is reached without the images, and the ceiling.
         answers: what can be answered, in words, such as "free text".
         about: what was evaluated, as plain data for the JSON file.
 
     Attributes:
-        rows: accuracy, its 95 % interval, floors and ceiling, overall and by the type that the data
-            set reports by; shares in [0, 1].
+        rows: accuracy, its 95 % interval, baselines and ceiling, overall and by the type that the
+            data set reports by; shares in [0, 1].
 
     Raises:
         ValueError: the split has no answers to score by.
@@ -47,7 +47,7 @@ class Report:
         self,
         results: Results,
         split: str,
-        floors: Floors | None = None,
+        baselines: Floors | None = None,
         answers: str = "free text",
         about: Any = None,
     ) -> None:
@@ -55,7 +55,7 @@ class Report:
             raise ValueError(
                 f"The {split} split has no answers to score by; use `predict` to write answers."
             )
-        self.results, self.split, self.floors = results, split, floors
+        self.results, self.split, self.baselines = results, split, baselines
         self.answers, self.about = answers, about
         self.rows = self._rows(results.dataset.types, [None, *results.types()])
 
@@ -95,8 +95,8 @@ class Report:
 
     def _rows(self, column: str, names: Sequence[str | None]) -> list[dict[str, Any]]:
         columns: dict[str, Sequence[float]] = {"accuracy": self.results.scores}
-        if self.floors:
-            columns |= {name: getattr(self.floors, name) for name in FLOORS}
+        if self.baselines:
+            columns |= {name: getattr(self.baselines, name) for name in BASELINES}
         values = {name: np.asarray(column) for name, column in columns.items()}
         images = np.asarray(self.results.images)
         types = np.asarray(self.results.keys(column), dtype=object)
@@ -117,8 +117,8 @@ class Report:
         )
         table.add_column("questions about", no_wrap=True)
         headings = ["number", "accuracy %", "95 % interval"]
-        floors = FLOORS if self.floors else ()
-        for heading in headings + [name.replace("_", " ") + " %" for name in floors]:
+        baselines = BASELINES if self.baselines else ()
+        for heading in headings + [name.replace("_", " ") + " %" for name in baselines]:
             table.add_column(heading, justify="right")
         types, more = self.type_rows()
         for number, row in enumerate([*self.rows, *types]):
@@ -129,7 +129,7 @@ class Report:
                 f"{row['questions']:,}",
                 f"{100 * row['accuracy']:.2f}",
                 f"{100 * row['low']:.2f} - {100 * row['high']:.2f}",
-                *(f"{100 * row[name]:.2f}" for name in floors),
+                *(f"{100 * row[name]:.2f}" for name in baselines),
             )
         console.print(table)
         if more:
@@ -145,12 +145,12 @@ class Report:
 
     def _caption(self) -> str:
         caption = f"95 % interval over {self.rows[0]['over']} (bootstrap)."
-        if self.floors:
+        if self.baselines:
             caption += (
-                f" Floors: the most frequent training answer; the most frequent to the same "
+                f" Baselines: the most frequent training answer; the most frequent to the same "
                 f"question. Ceiling: the best that {self.answers} can reach"
             )
-            wrong = self.floors.unanswerable
+            wrong = self.baselines.unanswerable
             caption += f"; {wrong} questions have no answer in it and count as wrong" * (wrong > 0)
             caption += "."
         return caption

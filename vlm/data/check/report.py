@@ -56,7 +56,7 @@ def _print_splits(check: DataCheck, console: Console) -> None:
     if any(summary.floors for summary in check.splits.values()):
         picked = ", among the question's choices" if check.kind == "choices" else ""
         console.print(
-            f"Floors: the most frequent training answer; the most frequent to the same question"
+            f"Baselines: the most frequent training answer; the most frequent to the same question"
             f"{picked}. Ceiling: the best that {_answers(check)} can reach by the set's metric, "
             f"which may give answers of two or three annotators less than 100 %."
         )
