@@ -14,8 +14,6 @@ from vlm.datasets.official import OfficialDataset
 from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
 from vlm.datasets.table_cache import cached
 
-SITE = "https://cs.stanford.edu/people/jcjohns/clevr/"
-
 
 class CLEVR(OfficialDataset):
     """CLEVR v1.0: `train`, `val`, and the official test questions, which have no answers.
@@ -36,10 +34,10 @@ class CLEVR(OfficialDataset):
         ['id', 'image', 'question', 'answers']
     """
 
-    get = f"Get CLEVR_v1.0.zip from {SITE} and unpack it; `root` is its folder CLEVR_v1.0."
+    cited = "https://cs.stanford.edu/people/jcjohns/clevr/"
+    get = f"Get CLEVR_v1.0.zip from {cited} and unpack it; `root` is its folder CLEVR_v1.0."
     # The site gives 14,988 questions for test, a misprint: there are ten for an image.
     sizes: ClassVar = {"train": 699_989, "val": 149_991}
-    cited = SITE
 
     @cached
     def read_part(self, part: str) -> pa.Table:

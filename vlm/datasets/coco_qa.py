@@ -15,7 +15,6 @@ from vlm.datasets.readers.official import Rows, official_file, records_table, te
 from vlm.datasets.table import DataError
 from vlm.metrics import mean_wups
 
-SITE = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
 TYPES = ("object", "number", "color", "location")
 """What the numbers of `types.txt` stand for."""
 _FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
@@ -40,13 +39,13 @@ class COCOQA(OfficialDatasetWithImages):
         ['id', 'image', 'question', 'answers']
     """
 
+    cited = "https://www.cs.toronto.edu/~mren/research/imageqa/data/cocoqa/"
     get = (
-        f"Get cocoqa-2015-05-17.zip from {SITE} and unpack it; COCO's train2014.zip and "
+        f"Get cocoqa-2015-05-17.zip from {cited} and unpack it; COCO's train2014.zip and "
         f"val2014.zip are at https://cocodataset.org/#download."
     )
     parts: ClassVar = {"train": "train", "test": "test"}
     sizes: ClassVar = {"train": 78_736, "test": 38_948}
-    cited = SITE
 
     def read_part(self, part: str) -> pa.Table:
         folder = self.root / part

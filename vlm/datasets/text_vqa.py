@@ -9,11 +9,9 @@ import pyarrow as pa
 from vlm.datasets.official import OfficialDatasetWithImages
 from vlm.datasets.readers.official import Rows, fields, json_file, json_records, records_table
 
-SITE = "https://textvqa.org/dataset"
-
 
 class TextVQA(OfficialDatasetWithImages):
-    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages' images: ten answers a question.
+    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages: ten answers a question.
 
     From https://textvqa.org/dataset; its files in `root`, plain or with `.gz`:
 
@@ -37,9 +35,9 @@ class TextVQA(OfficialDatasetWithImages):
         ['id', 'image', 'question', 'answers']
     """
 
-    get = f"TextVQA: questions and images from {SITE}."
+    cited = "https://textvqa.org/dataset"
+    get = f"TextVQA: questions and images from {cited}."
     sizes: ClassVar = {"train": 34_602, "val": 5_000, "test": 5_734}
-    cited = SITE
 
     def read_part(self, part: str) -> pa.Table:
         path = json_file(self.root / f"TextVQA_0.5.1_{part}.json", self.get)

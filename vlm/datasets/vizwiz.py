@@ -15,7 +15,6 @@ from vlm.datasets.readers.vqa_format import answer_text
 from vlm.metrics import normalize_answer, per_answer, vizwiz_accuracy
 
 UNANSWERABLE = "unanswerable"
-SITE = "https://vizwiz.org/tasks-and-datasets/vqa/"
 
 
 class VizWiz(OfficialDatasetWithImages):
@@ -49,9 +48,9 @@ class VizWiz(OfficialDatasetWithImages):
 
     watched = UNANSWERABLE
 
-    get = f"VizWiz: annotations and images from {SITE}."
+    cited = "https://vizwiz.org/tasks-and-datasets/vqa/"
+    get = f"VizWiz: annotations and images from {cited}."
     sizes: ClassVar = {"train": 20_523, "val": 4_319, "test": 8_000}
-    cited = SITE
 
     def read_part(self, part: str) -> pa.Table:
         folder = self.root / "Annotations"

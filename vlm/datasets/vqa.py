@@ -76,11 +76,9 @@ class VQAv2(_VQA):
     """
 
     prefix = "v2_"
-    get = (
-        "VQA v2: questions and annotations from https://visualqa.org/download.html, " + COCO_IMAGES
-    )
-    sizes: ClassVar = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
     cited = "https://visualqa.org/download.html"
+    get = f"VQA v2: questions and annotations from {cited}, {COCO_IMAGES}"
+    sizes: ClassVar = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
 
 
 class VQAv1(_VQA):
@@ -100,12 +98,9 @@ class VQAv1(_VQA):
     """
 
     prefix = ""
-    get = (
-        "VQA v1: questions and annotations from https://visualqa.org/vqa_v1_download.html, "
-        + COCO_IMAGES
-    )
-    sizes: ClassVar = {"train2014": 248_349, "val2014": 121_512, "test2015": 244_302}
     cited = "https://visualqa.org/vqa_v1_download.html"
+    get = f"VQA v1: questions and annotations from {cited}, {COCO_IMAGES}"
+    sizes: ClassVar = {"train2014": 248_349, "val2014": 121_512, "test2015": 244_302}
 
 
 class VQACP(OfficialDatasetWithImages):
