@@ -87,11 +87,6 @@ class BilinearAttention(RecordsAttention):
 
     logit_gtn = sum_r h_gr relu(Q word_t)_r relu(V patch_n)_r. A bias per glimpse would cancel in
     the softmax. Records (B, glimpses, words, patches).
-
-    Args:
-        image_dim, text_dim: widths that come in.
-        rank: of the bilinear form.
-        glimpses: number of maps, which share V and Q.
     """
 
     def __init__(self, image_dim: int, text_dim: int, rank: int, glimpses: int) -> None:
@@ -124,11 +119,6 @@ class BilinearPooling(nn.Module):
     """All pairs of a word and a patch in one vector, weighted by a map.
 
     P sum_tn A_tn (relu(Q word_t) * relu(V patch_n)).
-
-    Args:
-        image_dim, text_dim: widths that come in.
-        rank: of the bilinear form.
-        out_dim: width of the result.
     """
 
     def __init__(self, image_dim: int, text_dim: int, rank: int, out_dim: int) -> None:

@@ -82,10 +82,7 @@ class PiecewiseLinear(nn.Module):
     """A learnt increasing function of [0, 1] onto [0, 1], linear in each of its equal pieces.
 
     f(x) = sum_i max(0, 1 - |d x - i|) (w_1 + ... + w_i) / (w_1 + ... + w_d), where w are the sizes
-    of the parameters; all alike at first, so f(x) = x.
-
-    Args:
-        pieces: d.
+    of the d parameters; all alike at first, so f(x) = x.
     """
 
     def __init__(self, pieces: int) -> None:

@@ -84,7 +84,7 @@ class GlimpseAttention(Fusion):
 
 
 class StackedAttention(Fusion):
-    """Stacked attention network: the question looks at the picture several times.
+    """Stacked attention network: the question looks at the image several times.
 
         u_0 = V question,  v_n = tanh(W patch_n)
         u_k = u_(k-1) + sum_n softmax_n(score_k(v_n, u_(k-1))) v_n

@@ -58,19 +58,12 @@ class MFBCoAttention(Fusion):
     def fuse(self, image: Features, text: Features) -> Features:
         image, text = image.zero_padding(), text.zero_padding()
         question = self.words(text.tokens, text.mask)  # (B, G * text_dim)
-        picture = self.patches(image.tokens, image.mask, question)  # (B, G * image_dim)
-        pooled = self.merge(picture, question)  # (B, D)
-        return one_token(pooled)
+        seen = self.patches(image.tokens, image.mask, question)  # (B, G * image_dim)
+        return one_token(self.merge(seen, question))
 
 
 class WordGlimpses(nn.Module):
-    """Self-attention of the question: softmax over the words of U relu(W word), per glimpse.
-
-    Args:
-        dim: width of the words.
-        hidden_dim: width of the hidden layer.
-        glimpses: number of maps, G.
-    """
+    """Self-attention of the question: softmax over the words of U relu(W word), per glimpse."""
 
     def __init__(self, dim: int, hidden_dim: int, glimpses: int) -> None:
         super().__init__()
@@ -88,14 +81,6 @@ class PatchGlimpses(RecordsAttention):
     """Attention of the question to patches: softmax of U relu(MFB(patch, question)), per glimpse.
 
     Records (B, glimpses, patches).
-
-    Args:
-        image_dim, text_dim: widths of a patch and of the question.
-        bilinear_dim: width of the MFB features after their sum.
-        hidden_dim: width of the hidden layer, the last projection of `MFB`.
-        factor: size of the groups that are summed.
-        glimpses: number of maps, G.
-        dropout: share of the bilinear products dropped in training, in [0, 1).
     """
 
     def __init__(

@@ -109,12 +109,7 @@ class WeightedSum(nn.Module):
 
 
 class ModalitySet(nn.Module):
-    """Vectors (..., dims[m]), one for each modality m, to one vector (..., dim) for the set.
-
-    Args:
-        dims: width of each modality.
-        dim, pooling, attention_dim: as `element_dim`, `pooling` and `attention_dim` of `DeepSets`.
-    """
+    """Vectors (..., dims[m]), one for each modality m, to one vector (..., dim) for the set."""
 
     def __init__(
         self, dims: Sequence[int], dim: int, pooling: Pooling, attention_dim: int | None

@@ -42,7 +42,7 @@ class MuRel(Fusion):
         merge: of a region with the question: a class or a partial of one. Its `out_dim` is set
             here.
         pairwise_merge: of two regions and of their boxes, likewise. Where the image has no boxes,
-            each region counts as the whole picture (0, 0, 1, 1).
+            each region counts as the whole image (0, 0, 1, 1).
         aggregation: over the regions j that region i is paired with.
         last_merge: of all of them at last with the question, likewise; None for one like `merge`.
 
@@ -132,7 +132,7 @@ class MaxOverRegions(RecordsAttention):
 
 
 def boxes_of(image: Features) -> Tensor:
-    """The boxes (B, P, 4) with zeros in the padding, or the whole picture (1, 1, 4) for all."""
+    """The boxes (B, P, 4) with zeros in the padding, or the whole image (1, 1, 4) for all."""
     if image.boxes is None:
         return image.tokens.new_tensor([0.0, 0.0, 1.0, 1.0])[None, None]
     return image.boxes.masked_fill(~image.mask[..., None], 0).to(image.tokens.dtype)

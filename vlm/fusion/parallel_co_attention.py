@@ -65,10 +65,6 @@ class CoAttention(RecordsAttention):
         a_v = softmax(H_v w_hv),  a_q = softmax(H_q w_hq)
 
     Rows are tokens. Records a_v as (B, 1, patches).
-
-    Args:
-        dim: width of words and patches.
-        hidden_dim: width of H_v and H_q.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:

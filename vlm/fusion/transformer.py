@@ -67,8 +67,7 @@ class JointAttention(Attention, RecordsAttention):
     def __init__(self, dim: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__(dim, dim, heads, dropout)
 
-    # Queries and context are one sequence here, so it takes the borders instead of a second one.
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # one sequence, and its borders instead of a second
         self, tokens: Tensor, mask: Tensor, first_word: int, first_patch: int
     ) -> Tensor:
         """(B, N, D), (B, N) bool -> (B, N, D); the words end where the patches begin."""

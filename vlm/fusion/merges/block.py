@@ -160,9 +160,6 @@ def chunk_sizes(dim: int, chunks: int) -> list[int]:
 
     Equal chunks of ceil(dim / chunks) channels and a shorter last one, as the authors cut; where
     that leaves nothing for the last, sizes that differ by at most one.
-
-    Raises:
-        ValueError: more chunks than channels.
     """
     check_positive(hidden_dim=dim, chunks=chunks)
     if chunks > dim:

@@ -14,12 +14,7 @@ from vlm.fusion.merges.elementwise import sum_of_products
 
 
 class FullCores(nn.Module):
-    """z_k = sum_ij x_i T_ijk y_j + b_k in each chunk: a full third-order tensor.
-
-    Args:
-        chunks: number of chunks.
-        size: width of a chunk of x, of y and of the result.
-    """
+    """z_k = sum_ij x_i T_ijk y_j + b_k in each chunk: a full third-order tensor."""
 
     def __init__(self, chunks: int, size: int) -> None:
         super().__init__()
@@ -47,11 +42,7 @@ class FullCores(nn.Module):
 class LowRankCores(nn.Module):
     """z_d = sum_r (M x + m)_rd (N y + n)_rd in each chunk: a core whose slices have rank R.
 
-    Args:
-        chunks: number of chunks.
-        size: width of a chunk of x, of y and of the result.
-        rank: R.
-        shared: N, n are M, m.
+    N, n are M, m if `shared`.
     """
 
     def __init__(self, chunks: int, size: int, rank: int, shared: bool = False) -> None:

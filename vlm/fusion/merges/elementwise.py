@@ -64,10 +64,10 @@ class _BroadcastProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = ctx.saved_tensors
-        wanted_x, wanted_y = ctx.needs_input_grad
+        x_needs_grad, y_needs_grad = ctx.needs_input_grad
         # The small one first: what it needs is gone when the large one comes.
-        grad_y = _product_like(grad, x, y) if wanted_y else None
-        return _product_like(grad, y, x) if wanted_x else None, grad_y
+        grad_y = _product_like(grad, x, y) if y_needs_grad else None
+        return _product_like(grad, y, x) if x_needs_grad else None, grad_y
 
 
 SLICES = 8

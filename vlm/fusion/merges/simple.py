@@ -15,7 +15,7 @@ class Sum(Merge):
     """Sum of two projections: o(O n(a(W x + b) + a(V y + c))).
 
     The linear baseline of the bilinear family: nothing but the activations and the normalisation
-    lets the question choose what counts in the picture.
+    lets the question choose what counts in the image.
 
     Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
 
