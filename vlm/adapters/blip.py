@@ -75,7 +75,7 @@ class BlipWords(TextEncoder):
 
 
 class BlipFusion(Fusion):
-    """The question encoder with cross-attention to the picture. `pooled` is its first token, the
+    """The question encoder with cross-attention to the image. `pooled` is its first token, the
     others are the tokens: a decoder that reads first one and then the others reads them all.
 
     Args:

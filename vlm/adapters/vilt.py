@@ -19,9 +19,8 @@ from vlm.core.batch import Batch
 from vlm.core.features import Features, masked_mean
 from vlm.core.safe_config import model_of, read_options
 from vlm.fusion import Fusion
-from vlm.heads.base import AnswerHead, Ranked
+from vlm.heads.classification import VocabularyHead
 from vlm.heads.losses import soft_bce
-from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.image.base import PictureEncoder
 from vlm.image.transform import ImageTransform
 from vlm.text.base import TextEncoder
@@ -45,12 +44,12 @@ class ViltTransform(ImageTransform):
 
     @classmethod
     def make(cls, shorter: int, patch: int) -> ViltTransform:
-        """With the square that the longest picture needs."""
+        """With the square that the longest image needs."""
         side = int(1333 / 800 * shorter) // patch * patch
         return cls((side, side), "bicubic", "pad", 1.0, shorter=shorter, patch=patch)
 
     def fitted(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of a picture of this (width, height) in the input."""
+        """(width, height) of an image of this (width, height) in the input."""
         scale = self.shorter / min(image_size)
         sides = [scale * side for side in image_size]
         longer = int(1333 / 800 * self.shorter)
@@ -78,7 +77,7 @@ class ViltTransform(ImageTransform):
 
 
 class ViltPatches(PictureEncoder):
-    """Patches with positions, which are stretched to the picture's own grid.
+    """Patches with positions, which are stretched to the image's own grid.
 
     Args:
         config: `to_dict()` of transformers' ViltConfig.
@@ -114,7 +113,7 @@ class ViltPatches(PictureEncoder):
     def _stretched(self, photo: Tensor) -> Tensor:
         """Positions (D, rows, columns), zeros outside the photo (rows, columns)."""
         height, width = int(photo.any(1).sum()), int(photo.any(0).sum())
-        if not height or not width:  # a picture of nothing but padding
+        if not height or not width:  # an image of nothing but padding
             return self.positions.new_zeros(self.dim, *self.grid)
         trained = self.positions.transpose(1, 2).unflatten(2, (self.trained_side,) * 2)
         found = F.interpolate(trained, (height, width), mode="bilinear", align_corners=True)
@@ -180,7 +179,7 @@ class ViltFusion(Fusion):
         return Features(tokens, torch.cat((text.mask, image.mask), 1), self.pooler(hidden))
 
 
-class ViltAnswers(AnswerHead):
+class ViltAnswers(VocabularyHead):
     """The classifier over the answers of VQA v2, each with a probability of its own.
 
     Args:
@@ -189,12 +188,9 @@ class ViltAnswers(AnswerHead):
     """
 
     independent = True
-    vocabulary: AnswerVocabulary
 
     def __init__(self, in_dim: int, answers: Sequence[str] = ()) -> None:
-        super().__init__(in_dim)
-        self.vocabulary = AnswerVocabulary(answers)
-        self.encode_targets = self.vocabulary.encode
+        super().__init__(in_dim, answers)
         self.classifier = nn.Sequential(
             nn.Linear(in_dim, 2 * in_dim),
             nn.LayerNorm(2 * in_dim),
@@ -209,19 +205,6 @@ class ViltAnswers(AnswerHead):
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return soft_bce(output, batch.targets).sum() / batch.total
-
-    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
-        best = output.float().sigmoid().topk(min(top_k, len(self.vocabulary)), dim=-1)
-        answers = self.vocabulary.answers
-        return [
-            [(answers[i], p) for i, p in zip(row, values, strict=True)]
-            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-
-    def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
-        """The answers' logits."""
-        columns = torch.tensor(self.vocabulary.indices(answers), device=output.device)
-        return output.gather(-1, columns[:, None]).squeeze(-1)
 
 
 def vilt_config(config: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features
-from vlm.core.validation import check_positive
+from vlm.fusion.modality import perceptron
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -25,7 +24,40 @@ LOSSES: dict[str, losses.Loss] = {
 }
 
 
-class Classification(AnswerHead):
+class VocabularyHead(AnswerHead):
+    """Picks from a vocabulary: its output is a logit for each answer, (Q, A).
+
+    Attributes:
+        independent: each answer has a probability of its own, which need not sum to one, as with
+            the loss "bce"; the other losses, and functions, give a distribution.
+    """
+
+    vocabulary: AnswerVocabulary
+    independent: bool
+
+    def __init__(self, in_dim: int, answers: Sequence[str]) -> None:
+        super().__init__(in_dim)
+        self.vocabulary = AnswerVocabulary(answers)
+        self.encode_targets = self.vocabulary.encode
+
+    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
+        logits = output.float()
+        probabilities = logits.sigmoid() if self.independent else logits.softmax(-1)
+        best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
+        answers = self.vocabulary.answers
+        return [
+            [(answers[i], p) for i, p in zip(row, values, strict=True)]
+            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
+        """The answers' logits."""
+        numbers = self.vocabulary.indices(answers)
+        columns = torch.tensor(numbers, dtype=torch.long, device=output.device)
+        return output.gather(-1, columns[:, None]).squeeze(-1)
+
+
+class Classification(VocabularyHead):
     """A perceptron from the joint vector to one score per answer.
 
     Args:
@@ -53,8 +85,6 @@ class Classification(AnswerHead):
         [2, 2]
     """
 
-    vocabulary: AnswerVocabulary
-
     def __init__(
         self,
         in_dim: int,
@@ -63,21 +93,14 @@ class Classification(AnswerHead):
         dropout: float = 0.0,
         loss: Literal["bce", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
     ) -> None:
-        super().__init__(in_dim)
-        check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
-        self.vocabulary = AnswerVocabulary(answers)
-        self.encode_targets = self.vocabulary.encode
+        super().__init__(in_dim, answers)
         self.independent = loss == "bce"
         self.train_loss = _function(loss)
         if callable(loss):
             self.arguments["loss"] = losses.path_of(loss)
         # A validation loss must not depend on a draw: checkpoints are chosen by it.
         self.evaluation_loss = losses.cross_entropy if loss == "sampled_ce" else self.train_loss
-        layers: list[nn.Module] = []
-        dims = [in_dim, *hidden_dims]
-        for dim, next_dim in pairwise(dims):
-            layers += [nn.Linear(dim, next_dim), nn.ReLU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(dims[-1], len(self.vocabulary)))
+        self.layers = perceptron(in_dim, hidden_dims, len(self.vocabulary), dropout)
 
     def forward(self, fused: Features, batch: Batch) -> Tensor:
         """Logits (Q, A)."""
@@ -95,24 +118,6 @@ class Classification(AnswerHead):
                 f'{tuple(output.shape[:1])}, a value for each question (`reduction="none"`).'
             )
         return values.sum() / batch.total
-
-    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
-        """The most likely answers. "bce" gives each answer a probability of its own, which need
-        not sum to one; the other losses, and functions, give a distribution."""
-        logits = output.float()
-        probabilities = logits.sigmoid() if self.independent else logits.softmax(-1)
-        best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
-        answers = self.vocabulary.answers
-        return [
-            [(answers[i], p) for i, p in zip(row, values, strict=True)]
-            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-
-    def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
-        """The answers' logits."""
-        numbers = self.vocabulary.indices(answers)
-        columns = torch.tensor(numbers, dtype=torch.long, device=output.device)
-        return output.gather(-1, columns[:, None]).squeeze(-1)
 
 
 def _function(loss: str | losses.Loss) -> losses.Loss:
