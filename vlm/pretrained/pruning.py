@@ -11,7 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlm.core.safe_config import stored_options
+from vlm.core.safe_config import read_options, stored_options
+from vlm.pretrained.availability import check_hub, hub_access
+
+
+def config_of(plain: dict[str, Any]) -> Any:
+    """A transformers configuration from its `to_dict()`."""
+    from transformers import AutoConfig
+
+    if "model_type" not in plain:
+        raise ValueError(
+            f"config: got {sorted(plain)[:5]} without 'model_type'; expected the to_dict() of a "
+            f"Hugging Face configuration."
+        )
+    return AutoConfig.for_model(**read_options(plain))
+
+
+def hub_tokenizer(name: str) -> Any:
+    """The tokenizer of transformers, one with a Rust version, of a hub name or local folder."""
+    check_hub(name)  # before the import, which takes seconds
+    from transformers import AutoTokenizer
+
+    with hub_access(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    if not tokenizer.is_fast:
+        raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
+    return tokenizer
 
 
 def stored_config(config: Any) -> dict[str, Any]:
@@ -25,14 +50,7 @@ def foreign_options(
 ) -> Iterator[None]:
     """Report what fails while another library builds or first runs a model with a user's options.
 
-    Args:
-        argument: the name of the argument with the options, for the error.
-        options: by name.
-        name: of the model.
-        ours: options that an encoder sets itself -> the remedy; false values pass.
-
-    Raises:
-        ValueError: an option in `ours`, or an error of the library.
+    `argument` holds the options; those in `ours` (with the remedy) an encoder sets itself.
     """
     if found := sorted(key for key in ours if options.get(key)):
         raise ValueError(
@@ -57,21 +75,10 @@ def prune(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
     """Run `model` once and remove from it what the result does not depend on.
 
     Poolers and heads that were not called become `nn.Identity`. What was called in vain must
-    stay in place and is frozen. So every trainable parameter
-    that is left gets a gradient, as DDP demands.
-
-    Args:
-        model: set to the mode in which it should run.
-        run: calls the model and returns the tensor that counts.
-
-    Returns:
-        What `run` returned, detached.
-
-    Raises:
-        ValueError: called in `torch.inference_mode`, where nothing is known of what depends on
-            what, and parameters could never be trained.
+    stay in place and is frozen. So every trainable parameter that is left gets a gradient, as DDP
+    demands. Gives back, detached, the tensor that counts, which `run` makes.
     """
-    if torch.is_inference_mode_enabled():
+    if torch.is_inference_mode_enabled():  # which tracks no dependence
         raise ValueError(
             "got an encoder to build in torch.inference_mode; expected it built outside. Build it "
             "first, and enter inference_mode to run it."

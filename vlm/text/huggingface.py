@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import masked_mean
-from vlm.core.safe_config import ENCODERS, check_kind, model_of, read_options
+from vlm.core.safe_config import ENCODERS, check_kind, model_of
 from vlm.pretrained.availability import check_hub, hub_access
-from vlm.pretrained.pruning import foreign_options, prune, stored_config
+from vlm.pretrained.pruning import config_of, foreign_options, prune, stored_config
 from vlm.pretrained.weights import misfit, model_folder
 from vlm.text.base import TextEncoder
 from vlm.text.subword import SubwordTokenizer
@@ -133,14 +133,9 @@ def _with_weights(name: str, **options: Any) -> Any:
 
 def model_from_config(config: dict[str, Any]) -> Any:
     """A model of transformers with random weights, from its `to_dict()`."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
-    if "model_type" not in config:
-        raise ValueError(
-            f"config: got {sorted(config)[:5]} without 'model_type'; expected the to_dict() of a "
-            f"Hugging Face configuration."
-        )
-    return _encoder(AutoModel.from_config, AutoConfig.for_model(**read_options(config)))
+    return _encoder(AutoModel.from_config, config_of(config))
 
 
 def _encoder(make: Callable[..., Any], source: Any) -> Any:

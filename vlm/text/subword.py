@@ -8,7 +8,7 @@ from json import loads
 from typing import ClassVar
 
 from vlm.core.safe_config import nothing
-from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.pretrained.weights import model_folder
 from vlm.text.tokenizer import Tokenizer, check_max_length
@@ -55,7 +55,7 @@ class SubwordTokenizer(Tokenizer):
             raise ValueError(
                 f"name, json: got {name!r} and a json of {json and len(json)}; give one."
             )
-        json = _download(name) if json is None else json
+        json = _download(str(name)) if json is None else json
         self.arguments.update(name=None, json=json)
         self._backend = read_tokenizer(json, name or "json")
         special = self._backend.num_special_tokens_to_add(is_pair=False)
@@ -110,16 +110,9 @@ class SubwordTokenizer(Tokenizer):
         return SubwordTokenizer, (None, self.arguments["json"], self.max_length)
 
 
-def _download(name: str | None) -> str:
+def _download(name: str) -> str:
     """The tokenizer of a hub name or local folder as JSON, with its pad id."""
-    name = model_folder(str(name))
-    check_hub(name)  # before the import, which takes seconds
-    from transformers import AutoTokenizer
-
-    with hub_access(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    if not tokenizer.is_fast:
-        raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
+    tokenizer = hub_tokenizer(model_folder(name))
     # Padding is masked, so where a model has no pad token any of its ids will do.
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(i for i in ids if i is not None)

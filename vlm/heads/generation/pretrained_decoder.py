@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vlm.core.safe_config import DECODERS, check_kind, model_of, read_options
+from vlm.core.safe_config import DECODERS, check_kind, model_of
 from vlm.heads.generation.decoder import AnswerDecoder, DecoderState, Memory
 from vlm.heads.generation.tokenizer import AnswerTokenizer, SubwordAnswers
 from vlm.pretrained.availability import check_hub, hub_access
-from vlm.pretrained.pruning import prune, stored_config
+from vlm.pretrained.pruning import config_of, prune, stored_config
 
 
 class HuggingFaceDecoder(AnswerDecoder):
@@ -67,7 +67,7 @@ class HuggingFaceDecoder(AnswerDecoder):
         tokenizer: AnswerTokenizer | None = None,
         max_length: int = 32,
     ) -> None:
-        model = _load(name, pretrained) if config is None else _from_config(config)
+        model = _load(name, pretrained) if config is None else _random(config_of(config))
         if tokenizer is None:
             if config is not None:
                 raise ValueError(
@@ -205,19 +205,11 @@ def _load(name: str, pretrained: bool) -> Any:
         check_kind(config.model_type, DECODERS)
         if pretrained:
             return _kind(config).from_pretrained(name, dtype=torch.float32)
+    return _random(config)
+
+
+def _random(config: Any) -> Any:
     return _kind(config).from_config(config, dtype=torch.float32)
-
-
-def _from_config(config: dict[str, Any]) -> Any:
-    from transformers import AutoConfig
-
-    if "model_type" not in config:
-        raise ValueError(
-            f"config: got {sorted(config)[:5]} without 'model_type'; expected the to_dict() of a "
-            f"Hugging Face configuration."
-        )
-    made = AutoConfig.for_model(**read_options(config))
-    return _kind(made).from_config(made, dtype=torch.float32)
 
 
 def _kind(config: Any) -> Any:

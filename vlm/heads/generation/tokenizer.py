@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from vlm.core.part import Configured
 from vlm.core.safe_config import nothing
-from vlm.pretrained.availability import check_hub, hub_access
+from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 
 
@@ -155,16 +155,6 @@ class SubwordAnswers(AnswerTokenizer):
 
 def _fetch(name: str) -> tuple[str, str | None, str | None]:
     """The tokenizer of a hub name or local folder as JSON, its first and its last token."""
-    check_hub(name)  # before the import, which takes seconds
-    from transformers import AutoTokenizer
-
-    with hub_access(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    if not tokenizer.is_fast:
-        raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
-    begin, end = tokenizer.bos_token, tokenizer.eos_token
-    return (
-        tokenizer.backend_tokenizer.to_str(),
-        begin or tokenizer.cls_token,
-        end or tokenizer.sep_token,
-    )
+    tokenizer = hub_tokenizer(name)
+    begin = tokenizer.bos_token or tokenizer.cls_token
+    return tokenizer.backend_tokenizer.to_str(), begin, tokenizer.eos_token or tokenizer.sep_token
