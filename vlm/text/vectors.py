@@ -87,16 +87,7 @@ class VectorTokenizer(WordTokenizer):
 
 
 def read_vectors(source: str, size: int) -> tuple[list[str], Tensor]:
-    """The first words of a table and their vectors (N, D) float32.
-
-    Args:
-        source: a file, a folder, or `package:NAME`; see `VectorTokenizer`.
-        size: number of words at most.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a file of another form, naming it and the line.
-    """
+    """The first words of a table, `size` at most, and their vectors (N, D) float32."""
     path = find_file(source, (".npy", ".txt", ".vec"), "word vectors")
     words, table = _read_array(path, size) if path.suffix == ".npy" else _read_text(path, size)
     words = [clean_text(word) for word in words]
