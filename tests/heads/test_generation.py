@@ -210,7 +210,7 @@ def test_long_answers_are_an_error_before_a_training_and_cut_in_its_evaluation()
     long = " ".join(["word"] * 500)
     with pytest.raises(
         ValueError,
-        match=r"max_length: got 11, and 3 of .* up to 2,500 \('word word.*\.\.\.'\); raise",
+        match=r"max_length: got 11, and 3 of .* up to 2,500 \('word word.*\.\.\.\); raise",
     ):
         head.check_answers([["yes"], None, [long, long, "twelve bytes"]])
     head.check_answers([["exactly 10"], ["no"]])

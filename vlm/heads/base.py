@@ -26,17 +26,13 @@ AnswerKind = Literal["vocabulary", "choices", "text"]
 """How a head answers: from its vocabulary, from the question's choices, or in free text."""
 
 LINKED = ("text_dim", "answers")
-"""Arguments of heads that the rest of the model knows, beside `in_dim`, which comes first: the
+"""Arguments of heads that the rest of the model gives, beside `in_dim`, which comes first: the
 width of the text encoder, and the training questions' answers. The command line and `MultiTask`
 fill them in. Their defaults are values that the head refuses."""
 
 
 def required_choices(batch: Batch) -> Choices:
-    """The choices of a batch, for a head that picks from them.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The choices of a batch, which must be there for a head that picks from them."""
     if batch.choices is None:
         raise ValueError(
             "choices: got none, and this model picks from candidates; give each question two "

@@ -73,8 +73,8 @@ def kl_divergence(logits: Tensor, target: AnswerCounts) -> Tensor:
     Shares of answers outside the vocabulary are left out of the sum.
     """
     logits = _wide(logits)
-    wanted = shares(target).to(logits.dtype)
-    return F.kl_div(logits.log_softmax(-1), wanted, reduction="none").sum(-1)
+    said = shares(target).to(logits.dtype)
+    return F.kl_div(logits.log_softmax(-1), said, reduction="none").sum(-1)
 
 
 def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:

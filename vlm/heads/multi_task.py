@@ -65,7 +65,7 @@ class MultiTask(AnswerHead):
         self.heads = nn.ModuleDict(
             {name: _made(factory, in_dim, linked) for name, factory in heads.items()}
         )
-        # As the heads know themselves: one may have edited its arguments, to be rebuilt offline.
+        # Of the heads themselves: one may have edited its arguments, to be rebuilt offline.
         self.arguments["heads"] = {name: _factory(head) for name, head in self._heads()}
         self.answers_by = answers_by or next(iter(heads))
         self.weights = {name: float(weights.get(name, 1)) for name in heads}
@@ -73,7 +73,8 @@ class MultiTask(AnswerHead):
         self.takes_choices = any(head.takes_choices for _, head in self._heads())
         widths = {head.text_dim for _, head in self._heads()} - {None}
         self.text_dim = widths.pop() if widths else None
-        self.encode_targets = _Targets({n: head.encode_targets for n, head in self._heads()})
+        encoders = {name: head.encode_targets for name, head in self._heads()}
+        self.encode_targets = partial(_targets, encoders)
 
     @property
     def answering(self) -> AnswerHead:
@@ -118,21 +119,17 @@ def answering(head: AnswerHead) -> AnswerHead:
     return head.answering if isinstance(head, MultiTask) else head
 
 
-class _Targets:
-    """Targets of each head, by its name."""
-
-    def __init__(self, encoders: dict[str, TargetEncoder]) -> None:
-        self.encoders = encoders
-
-    def __call__(
-        self, answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None = None
-    ) -> dict[str, Any]:
-        return {name: encode(answers, choices) for name, encode in self.encoders.items()}
+def _targets(
+    encoders: dict[str, TargetEncoder],
+    answers: Sequence[Sequence[str]],
+    choices: Sequence[Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    return {name: encode(answers, choices) for name, encode in encoders.items()}
 
 
 def _made(factory: HeadFactory, in_dim: int, linked: dict[str, Any]) -> AnswerHead:
-    wanted = inspect.signature(factory_class(factory)).parameters
-    return factory(in_dim, **{name: linked[name] for name in LINKED if name in wanted})
+    taken = inspect.signature(factory_class(factory)).parameters
+    return factory(in_dim, **{name: linked[name] for name in LINKED if name in taken})
 
 
 def _factory(head: AnswerHead) -> HeadFactory:

@@ -121,15 +121,7 @@ class MultipleChoice(AnswerHead):
 def annotator_shares(
     answers: Sequence[Sequence[str]], choices: Sequence[Sequence[str]] | None
 ) -> Tensor:
-    """Share (Q, N) of the annotators who gave each candidate, of those who gave any.
-
-    Args:
-        answers: of the annotators of Q questions.
-        choices: the candidates of each.
-
-    Raises:
-        ValueError: no choices, or none of a question's answers among them.
-    """
+    """Share (Q, N) of the annotators who gave each candidate, of those who gave any."""
     if choices is None:
         raise ValueError("choices: got none; expected the candidates of each question.")
     pairs, pair_of = distinct(zip(map(tuple, answers), map(tuple, choices), strict=True))

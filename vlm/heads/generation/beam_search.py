@@ -36,13 +36,7 @@ def search(
     Texts are compared by log_likelihood / tokens ** length_penalty, the end counted. The search of
     a question is over when nothing that is still being written can come before its `beams` finished
     texts; so neither the other questions of the batch nor their number matter.
-
-    Args:
-        decoder: in evaluation mode.
-        memory: of Q questions.
-        beams: texts that are written side by side, and given back; 1 is greedy decoding.
-        min_length: tokens before the end at least.
-        length_penalty: 0 for the likeliest text; above 0 favours longer ones.
+    The arguments are those of `Generation`.
     """
     questions, device = len(memory.mask), memory.mask.device
     end, longest = decoder.tokenizer.end, decoder.max_length

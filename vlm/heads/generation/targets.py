@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.padding import distinct, padded
+from vlm.core.validation import shorten
 from vlm.heads.generation.tokenizer import AnswerTokenizer
 
 
@@ -68,17 +69,8 @@ class AnswerEncoder:
         return [*self.tokenizer.encode(answer), self.tokenizer.end][: self.max_length]
 
     def check(self, answers: Iterable[Sequence[str] | None], what: str, cut: bool = False) -> None:
-        """Check that the decoder can write the answers.
-
-        Args:
-            answers: of each question, None if there are none.
-            what: they are, for the message.
-            cut: longer ones are cut, and no mistake.
-
-        Raises:
-            ValueError: answers that are longer than the decoder can write, with their number, or
-                that its tokenizer cannot write.
-        """
+        """Refuse answers that the tokenizer cannot write or, unless they are to be cut, that are
+        longer than the decoder can write; `what` they are is for the message."""
         long: Counter[str] = Counter()
         lengths: dict[str, int] = {}
         for given in answers:
@@ -91,10 +83,6 @@ class AnswerEncoder:
             longest = max(long, key=lengths.__getitem__)
             raise ValueError(
                 f"max_length: got {self.max_length}, and {sum(long.values()):,} of the {what} have "
-                f"more tokens, up to {lengths[longest]:,} ({_shown(longest)}); raise the decoder's "
-                f"max_length, or leave them out."
+                f"more tokens, up to {lengths[longest]:,} ({shorten(longest, 45)}); raise the "
+                f"decoder's max_length, or leave them out."
             )
-
-
-def _shown(answer: str, letters: int = 40) -> str:
-    return repr(answer if len(answer) <= letters else answer[:letters] + "...")
