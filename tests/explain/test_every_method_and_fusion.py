@@ -203,7 +203,7 @@ def test_padding_and_batches_change_nothing(fusion: str, monkeypatch: pytest.Mon
             alone = method.relevance(other, other.without_each_word()[:1]).patches[0]
             torch.testing.assert_close(together[row], alone, rtol=1e-4, atol=1e-5)
     before = explain_case(case, Occlusion())
-    monkeypatch.setattr("vlm.explain.case.PICTURES_AT_ONCE", 3)
+    monkeypatch.setattr("vlm.explain.case.IMAGES_AT_ONCE", 3)
     monkeypatch.setattr("vlm.explain.case.PAIRS_AT_ONCE", 7)
     after = explain_case(case, Occlusion())
     np.testing.assert_allclose(before.word_patch, after.word_patch, atol=1e-5)

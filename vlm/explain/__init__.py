@@ -1,4 +1,4 @@
-"""Which words and which parts of the picture an answer rests on, and whether that is true."""
+"""Which words and which parts of the image an answer rests on, and whether that is true."""
 
 from vlm.explain.drawing import draw, heat_map
 from vlm.explain.explainer import explain, methods_for

@@ -1,4 +1,4 @@
-"""One picture, one question and one answer, in the model's own terms: hide parts, follow back."""
+"""One image, one question and one answer, in the model's own terms: hide parts, follow back."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vlm.image.base import PictureEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
 
-PICTURES_AT_ONCE = 64
+IMAGES_AT_ONCE = 64
 PAIRS_AT_ONCE = 512
-"""Of pictures with questions: their joint tokens fill memory."""
+"""Of images with questions: their joint tokens fill memory."""
 
 
 class Cells(NamedTuple):
-    """The parts of the picture that an explanation speaks of.
+    """The parts of the image that an explanation speaks of.
 
     Attributes:
         boxes: (P, 4) in [0, 1]: x0, y0, x1, y1 in the model's input.
@@ -39,9 +39,9 @@ class Cells(NamedTuple):
 
 
 class Case:
-    """A question about a picture, and the answer that is to be explained.
+    """A question about an image, and the answer that is to be explained.
 
-    A picture's places are its pixels, (H, W); those of region features are its regions, (N,).
+    An image's places are its pixels, (H, W); those of region features are its regions, (N,).
 
     Args:
         model: in evaluation mode.
@@ -50,9 +50,6 @@ class Case:
         question: as it was asked.
         answer: to explain; None for the model's own.
         choices: of a multiple-choice question.
-
-    Raises:
-        ValueError: the model's own answer was written and never ended.
 
     Attributes:
         ids: (L,) int64, the question's tokens.
@@ -90,7 +87,7 @@ class Case:
     def _moved(self, value: Any) -> Any:
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)
 
-    # The picture.
+    # The image.
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -126,7 +123,7 @@ class Case:
         return ((y0 <= y) & (y < y1))[:, :, None] & ((x0 <= x) & (x < x1))[:, None]
 
     def nothing(self) -> Tensor:
-        """The picture that shows nothing, as a place is filled when it is hidden.
+        """The image that shows nothing, as a place is filled when it is hidden.
 
         Its colour is the median of the photo's, which for an object on a plain ground is the
         ground: painting it grey would be a new object. Regions become zeros.
@@ -140,12 +137,11 @@ class Case:
         return ground
 
     def hide(self, hidden: Tensor) -> Any:
-        """The input without some of its places: (A, *place) bool -> A pictures."""
-        images = self.images
-        if isinstance(images, Features):
-            rows = images.take(torch.zeros(len(hidden), dtype=torch.long, device=self.device))
+        """The input without some of its places: (A, *place) bool -> A images."""
+        if isinstance(self.images, Features):
+            rows = self.repeated(len(hidden))
             return rows._replace(mask=rows.mask & ~hidden)
-        return torch.where(hidden[:, None], self.nothing(), images)
+        return torch.where(hidden[:, None], self.nothing(), self.images)
 
     def in_photo(self, boxes: Tensor) -> Tensor:
         """Boxes of the input, (P, 4) in [0, 1], in the photo's pixels."""
@@ -176,11 +172,8 @@ class Case:
     def encode(self, kept: Tensor, padding: int = 0) -> tuple[Features, Features, Tensor]:
         """Features of the image and of variants (B, L) of the question, with the words' mask.
 
-        They can be differentiated though no parameter may be trainable.
-
-        Args:
-            kept: (B, L) bool, the words of each variant.
-            padding: added to the questions.
+        They can be differentiated though no parameter may be trainable. `padding` is added to the
+        questions.
         """
         model = self.model
         ids, mask = self.questions(kept)
@@ -193,7 +186,7 @@ class Case:
         else:
             text = model.text_encoder(ids, mask)
         rows = torch.zeros(len(kept), dtype=torch.long, device=self.device)
-        return model.image_encoder(self.repeated(1)).take(rows), text, mask
+        return model.image_encoder(self.images).take(rows), text, mask
 
     # The answer.
 
@@ -213,25 +206,20 @@ class Case:
 
     @torch.inference_mode()
     def evidence(self, hidden: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
-        """Evidence for the answer without parts of the picture and of the question.
+        """Evidence (A, B) for the answer without parts of the image and of the question.
 
-        Each picture and each question is encoded once, and all pairs are fused.
+        Each image and each question is encoded once, and all pairs are fused.
 
         Args:
             hidden: (A, *place) bool, True = painted over; None hides nothing, A = 1.
             kept: (B, L) bool, True = a word that is left; None keeps all, B = 1.
-
-        Returns:
-            (A, B) float.
         """
         if hidden is None:
             hidden = torch.zeros(1, *self.place, dtype=torch.bool, device=self.device)
         if kept is None:
             kept = torch.ones(1, len(self.ids), dtype=torch.bool, device=self.device)
-        images = [
-            self.model.image_encoder(self.hide(part)) for part in hidden.split(PICTURES_AT_ONCE)
-        ]
-        image = _together(images)
+        parts = hidden.split(IMAGES_AT_ONCE)
+        image = _joined([self.model.image_encoder(self.hide(part)) for part in parts])
         ids, mask = self.questions(kept)
         text = self.model.text_encoder(ids, mask)
         pairs = torch.arange(len(hidden) * len(kept), device=self.device)
@@ -250,11 +238,7 @@ class Case:
         return self.images.expand(rows, -1, -1, -1)
 
     def embed(self, ids: Tensor, mask: Tensor) -> tuple[nn.Embedding, Tensor]:
-        """The table in which the text encoder looks its ids up, and what it finds (B, L, E).
-
-        Raises:
-            ValueError: the encoder looks them up in no `nn.Embedding`.
-        """
+        """The table in which the text encoder looks its ids up, and what it finds (B, L, E)."""
         encoder = self.model.text_encoder
         found: list[tuple[nn.Embedding, Tensor]] = []
 
@@ -278,19 +262,11 @@ class Case:
         return found[0]
 
 
-def _together(parts: Sequence[Features]) -> Features:
-    """Batches of the same picture's variants as one batch."""
-    first = parts[0]
-    return Features(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat([part.mask for part in parts]),
-        torch.cat([part.pooled for part in parts]),
-        None if first.boxes is None else first.boxes[:1].expand(sum(map(_rows, parts)), -1, -1),
-    )
-
-
-def _rows(features: Features) -> int:
-    return len(features.mask)
+def _joined(batches: Sequence[Features]) -> Features:
+    """Several batches as one."""
+    tokens, mask, pooled, boxes = zip(*batches, strict=True)
+    joined = None if boxes[0] is None else torch.cat(boxes)
+    return Features(torch.cat(tokens), torch.cat(mask), torch.cat(pooled), joined)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Explanations as pictures."""
+"""Explanations as images."""
 
 from __future__ import annotations
 
@@ -69,18 +69,17 @@ def heat_map(explanation: Explanation, photo: Any = None, word: int | None = Non
 
 def draw(explanation: Explanation, photo: Any = None) -> Image.Image:
     """The heat map with the question's words beside it, coloured by their relevance."""
-    picture = heat_map(explanation, photo)
+    image = heat_map(explanation, photo)
     font, small = _font(20), _font(14)
     words = explanation.words
-    widest = max([font.getlength(word) for word in words] + [small.getlength(explanation.method)])
-    answer = f"{explanation.answer}"
-    widest = max(widest, font.getlength(answer), 120)
-    height = max(picture.height, MARGIN + LINE * (len(words) + 3))
-    width = picture.width + 3 * MARGIN + int(widest) + 16
+    large = [font.getlength(text) for text in (*words, explanation.answer)]
+    widest = max(*large, small.getlength(explanation.method), 120)
+    height = max(image.height, MARGIN + LINE * (len(words) + 3))
+    width = image.width + 3 * MARGIN + int(widest) + 16
     canvas = Image.new("RGB", (width, height), "white")
-    canvas.paste(picture, (0, 0))
+    canvas.paste(image, (0, 0))
     pen = ImageDraw.Draw(canvas)
-    left, top = picture.width + MARGIN, MARGIN
+    left, top = image.width + MARGIN, MARGIN
     for word, share in zip(words, _shares(explanation.word_relevance), strict=True):
         colour = tuple(round(255 + abs(share) * (c - 255)) for c in _colour(share))
         pen.rectangle((left, top, left + 16 + widest, top + LINE - 4), fill=colour)
@@ -88,25 +87,20 @@ def draw(explanation: Explanation, photo: Any = None) -> Image.Image:
         pen.text((left + 8, top + 2), word, font=font, fill="white" if dark else "black")
         top += LINE
     top += LINE // 2
-    pen.text((left + 8, top), answer, font=font, fill="black")
+    pen.text((left + 8, top), explanation.answer, font=font, fill="black")
     pen.text((left + 8, top + LINE), explanation.method, font=small, fill="grey")
     return canvas
 
 
-def stack(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures below each other on white."""
-    canvas = Image.new(
-        "RGB",
-        (
-            max(p.width for p in pictures),
-            sum(p.height for p in pictures) + MARGIN * (len(pictures) - 1),
-        ),
-        "white",
-    )
+def stack(images: list[Image.Image]) -> Image.Image:
+    """Images below each other on white."""
+    width = max(image.width for image in images)
+    height = sum(image.height + MARGIN for image in images) - MARGIN
+    canvas = Image.new("RGB", (width, height), "white")
     top = 0
-    for picture in pictures:
-        canvas.paste(picture, (0, top))
-        top += picture.height + MARGIN
+    for image in images:
+        canvas.paste(image, (0, top))
+        top += image.height + MARGIN
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""From a question about a picture to the explanation of its answer."""
+"""From a question about an image to the explanation of its answer."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def explain(
     choices: Sequence[str] | None = None,
     per_word: bool = True,
 ) -> Explanation:
-    """Which words and which parts of the picture an answer rests on.
+    """Which words and which parts of the image an answer rests on.
 
     Args:
         vqa: a trained model.
-        image: a picture as for `VQA.answer`.
+        image: an image as for `VQA.answer`.
         question: one question about it.
         method: how to find out; None is `Occlusion()`, which fits every model.
         answer: the answer to explain, for example another than the model's; None explains its own.
@@ -45,7 +45,7 @@ def explain(
     Raises:
         ValueError: an empty question, an answer that the head cannot give, or a method that does
             not fit the model.
-        ImageError: a picture that cannot be read.
+        ImageError: an image that cannot be read.
     """
     start = perf_counter()
     case = make_case(vqa.model, image, question, answer, choices)
@@ -59,14 +59,9 @@ def make_case(
     answer: str | None = None,
     choices: Sequence[str] | None = None,
 ) -> Case:
-    """What `explain` explains, to be explained by several methods.
-
-    Raises:
-        ValueError: an empty question, or choices that do not fit the head.
-        ImageError: a picture that cannot be read.
-    """
+    """What `explain` explains, to be explained by several methods; it raises the same errors."""
     if not isinstance(question, str) or not question.strip():
-        raise ValueError(f"question: got {question!r}; expected text that asks about the picture.")
+        raise ValueError(f"question: got {question!r}; expected text that asks about the image.")
     if isinstance(choices, str):
         raise ValueError(f"choices: got {choices!r}; expected a list of texts.")
     if choices is not None and (mistake := mistake_in(choices)):
@@ -84,11 +79,7 @@ def explain_case(
 ) -> Explanation:
     """The same as `explain`, of a case that was made before.
 
-    Args:
-        case: as `make_case` gives it.
-        method: how to find out.
-        per_word: as for `explain`.
-        start: `time.perf_counter` when the work began; None is now.
+    The work began at `start`, a time of `time.perf_counter`; None is now.
     """
     start = perf_counter() if start is None else start
     variants = case.without_each_word()

@@ -12,7 +12,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """How much each word and each cell of the picture spoke for one answer.
+    """How much each word and each cell of the image spoke for one answer.
 
     Relevances are signed where the method can tell: above 0 speaks for the answer, below 0 against
     it. Their unit is the method's own (a change of the head's evidence for occlusion and

@@ -23,12 +23,12 @@ def token_spans(question: str, tokens: Sequence[str]) -> list[Span | None]:
     for token in tokens:
         for mark in _MARKS:
             token = token.removeprefix(mark).removesuffix(mark)
-        wanted = _folded(token)[0]
-        found = text.find(wanted, begin) if wanted else -1
+        folded = _folded(token)[0]
+        found = text.find(folded, begin) if folded else -1
         if found < 0:
             spans.append(None)
             continue
-        begin = found + len(wanted)
+        begin = found + len(folded)
         spans.append((starts[found], starts[begin]))
     return spans
 

@@ -97,11 +97,8 @@ class AttentionGradient(Method):
             raise ValueError(_no_attention(case.model))
 
         def positive(weights: list[Tensor], evidence: Tensor) -> list[Tensor]:
-            found = torch.autograd.grad(evidence.sum(), weights, allow_unused=True)
-            return [
-                torch.zeros_like(w) if g is None else (g * w).detach().relu()
-                for w, g in zip(weights, found, strict=True)
-            ]
+            found = torch.autograd.grad(evidence.sum(), weights, materialize_grads=True)
+            return [(g * w).detach().relu() for w, g in zip(weights, found, strict=True)]
 
         with gradients():
             flown = flow(case, positive, gain=1.0, keep=1.0)
@@ -109,11 +106,11 @@ class AttentionGradient(Method):
                 return flown
             maps, evidence, real = record(case, kept)
             used = [m.used for m in maps]
-            found = torch.autograd.grad(evidence.sum(), used, allow_unused=True)
+            found = torch.autograd.grad(evidence.sum(), used, materialize_grads=True)
             positives = []
             for m, gradient in zip(maps, found, strict=True):
                 weights = m.used.detach()
-                products = torch.zeros_like(weights) if gradient is None else gradient * weights
+                products = gradient * weights
                 turned = m.to_words and m.used is m.weights
                 axes = (-2, -1) if m.pairs else (-2,) if turned else (-1,)
                 positive_here = (products - weights * products.sum(axes, keepdim=True)).relu()
@@ -155,11 +152,7 @@ class Rollout(Method):
 
 def record(case: Case, kept: Tensor) -> tuple[list[Map], Tensor, Tensor]:
     """The fusion's attention to variants (B, L) of the question, the evidence (B,), and the number
-    () of patches without padding.
-
-    Raises:
-        ValueError: a fusion without attention.
-    """
+    () of patches without padding."""
     fusion = case.model.fusion
     image, text, mask = case.encode(kept)
     with record_attention(fusion) as recorded, trace_attention(fusion) as traced:

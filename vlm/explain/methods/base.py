@@ -15,7 +15,7 @@ class Relevance(NamedTuple):
     """What a method found for B variants of a question; the first is the whole question.
 
     Attributes:
-        cells: of the picture, P of them.
+        cells: of the image, P of them.
         patches: (B, P) for each variant.
         words: (L,) for the whole question; None where the method tells nothing of words.
         word_patch: (L, P); None where the method has no map of its own for each word.
@@ -53,7 +53,7 @@ class Method(ABC):
         """Relevance of cells and words for the case's answer.
 
         Args:
-            case: picture, question and answer.
+            case: image, question and answer.
             kept: (B, L) bool, the words left in each variant of the question; the first row is all
                 True. Variants are independent of each other.
 

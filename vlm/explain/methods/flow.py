@@ -32,7 +32,7 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
     Returns:
         None where attention does not lead from words and patches to words and patches.
     """
-    patches = case.model.image_encoder(case.repeated(1)).mask.shape[1]
+    patches = case.model.image_encoder(case.images).mask.shape[1]
     whole = torch.ones(1, len(case.ids), dtype=torch.bool, device=case.device)
     words = max(len(case.ids), 1)
     # Self-attention is told apart by its size: padding does no harm.

@@ -71,7 +71,7 @@ class GradCAM(Method):
 class IntegratedGradients(Method):
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of pixels and words.
 
-    The path leads from a picture that shows nothing (the photo's median colour; zeros for regions)
+    The path leads from an image that shows nothing (the photo's median colour; zeros for regions)
     and a question of zero vectors to the input. The attributions of all pixels and words sum up to
     the difference in evidence between both ends; those of a cell's pixels are summed. Computed by
     Captum.
