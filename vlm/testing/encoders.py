@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from vlm.core.features import Features
 from vlm.testing.promises import (
-    check_batch,
-    check_bf16,
-    check_compiled,
-    check_copies,
     check_features,
     check_finite_gradients,
     check_gradients,
     check_refuses,
+    check_ways_to_run,
     own_randomness,
     prepared,
     promise,
@@ -38,7 +36,7 @@ ROWS = 5
 def check_image_encoder(encoder: ImageEncoder) -> None:
     """Check that an image encoder keeps the promises of `vlm.image.ImageEncoder`.
 
-    uint8 and float pictures agree; the form of tokens, mask and boxes; the borders of a transform
+    uint8 and float images agree; the form of tokens, mask and boxes; the borders of a transform
     that pads are masked and change nothing; batch order and batch size change nothing; gradients
     from `pooled` alone and from `tokens` alone (in training mode); number types, copies and
     checkpoints, bf16, `torch.compile` and `torch.export`, errors.
@@ -51,12 +49,12 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
 
     encoder = prepared(encoder)
     if isinstance(encoder, PictureEncoder):
-        check_pictures(encoder)
+        check_images(encoder)
     else:
         check_regions(encoder)
 
 
-def check_pictures(encoder: PictureEncoder) -> None:
+def check_images(encoder: PictureEncoder) -> None:
     channels, height, width = encoder.transform.shape
     images = torch.randint(256, (ROWS, channels, height, width), dtype=torch.uint8)
     images[:, 3:] = 255  # all of it photo
@@ -69,42 +67,41 @@ def check_pictures(encoder: PictureEncoder) -> None:
         require_same(encoder(images / 255), encoder(images))
     with promise(encoder, "the result has the number type of the weights", "float64 weights"):
         doubled = copy.deepcopy(encoder).double()
-        for pictures in (images, images / 255):
-            output = doubled(pictures)
+        for given in (images, images / 255):
+            output = doubled(given)
             types = {output.tokens.dtype, output.pooled.dtype}
             require(types == {torch.float64}, f"It is {types}.")
-    check_batch(encoder, (images,), ROWS)
-    check_copies(encoder, (images,))
-    check_bf16(encoder, (images,))
-    check_compiled(encoder, (images,))
+    check_ways_to_run(encoder, (images,), ROWS)
     for source in ("pooled", "real tokens"):
         check_gradients(encoder.train(), (images,), source)
     encoder.eval()
     wrong = {
-        "pictures that are too wide": torch.zeros(ROWS, channels, height, width + 1),
-        "a picture without a batch": images[0],
-        "grey pictures": images[:, :1],
-        "int64 pictures": images.long(),
+        "images that are too wide": torch.zeros(ROWS, channels, height, width + 1),
+        "an image without a batch": images[0],
+        "grey images": images[:, :1],
+        "int64 images": images.long(),
     }
-    for given, pictures in wrong.items():
-        check_refuses(encoder, given, lambda p=pictures: encoder(p))  # type: ignore[misc]
+    for given, wrong_images in wrong.items():
+        check_refuses(encoder, given, partial(encoder, wrong_images))
 
 
 def check_borders(encoder: PictureEncoder, images: torch.Tensor) -> None:
     """Of a transform that pads: the fourth channel is 0 in the borders, which nothing reads."""
-    wanted = encoder(images)
+    expected = encoder(images)
     rows, columns = encoder.grid
     with promise(encoder, "cells that hold nothing of the photo are masked, and no others"):
         cells = torch.nn.functional.adaptive_max_pool2d(images[:, 3].float(), (rows, columns))
-        require(wanted.mask.equal(cells.flatten(1) > 0), f"{wanted.mask.sum(1).tolist()} are real.")
-        require(not wanted.mask.all(), "None is masked.")
-    check_features(encoder, wanted, ROWS, encoder.dim)
+        require(
+            expected.mask.equal(cells.flatten(1) > 0), f"{expected.mask.sum(1).tolist()} are real."
+        )
+        require(not expected.mask.all(), "None is masked.")
+    check_features(encoder, expected, ROWS, encoder.dim)
     with promise(encoder, "the borders change nothing", "other colours there"):
         other = torch.where(images[:, 3:] > 0, images, 255 - images)
         other[:, 3:] = images[:, 3:]
-        require_same(encoder(other), wanted)
-        largest = torch.where(wanted.mask[..., None], wanted.tokens, -torch.inf).amax(1)
-        inside = (wanted.pooled <= largest + 1e-5).all()
+        require_same(encoder(other), expected)
+        largest = torch.where(expected.mask[..., None], expected.tokens, -torch.inf).amax(1)
+        inside = (expected.pooled <= largest + 1e-5).all()
         require(bool(inside), "pooled is larger than every real token.")
 
 
@@ -112,17 +109,17 @@ def check_regions(encoder: ImageEncoder) -> None:
     mask = torch.arange(7) < torch.tensor((7, 3, 1, 5, 2))[:, None]  # (B, N)
     tokens, boxes = torch.randn(ROWS, 7, encoder.dim), torch.rand(ROWS, 7, 4)
     regions = Features(tokens, mask, boxes=boxes)
-    wanted = encoder(regions)
-    check_features(encoder, wanted, ROWS, encoder.dim)
+    expected = encoder(regions)
+    check_features(encoder, expected, ROWS, encoder.dim)
     with promise(encoder, "each region has its box, in [0, 1]"):
-        found = wanted.boxes
+        found = expected.boxes
         if found is None or found.shape != (ROWS, 7, 4):
             raise AssertionError("There are none.")
         require(found[mask].equal(boxes[mask]), "They are others.")
     with promise(encoder, "padding changes nothing", "NaN in the padding"):
         nan = [torch.where(mask[..., None], x, torch.nan) for x in (tokens, boxes)]
         output = encoder(regions._replace(tokens=nan[0], boxes=nan[1]))
-        require_same(output, wanted)
+        require_same(output, expected)
         finite = output.boxes is not None and bool(output.boxes.isfinite().all())
         require(finite, "NaN in the boxes.")
     for row, count in enumerate(mask.sum(1).tolist()):
@@ -130,24 +127,21 @@ def check_regions(encoder: ImageEncoder) -> None:
         with promise(encoder, "padding changes nothing", given):
             cut = [x[[row], :count] for x in (tokens, mask, boxes)]
             alone = encoder(Features(cut[0], cut[1], regions.pooled[[row]], cut[2]))
-            require_same(alone, take(wanted, [row]))
+            require_same(alone, take(expected, [row]))
     with promise(encoder, "the result has the number type of the model", "float64"):
         doubled = copy.deepcopy(encoder).double()(regions)
         types = {doubled.tokens.dtype, doubled.pooled.dtype}
         require(types == {torch.float64}, f"It is {types}.")
-    check_batch(encoder, (regions,), ROWS)
-    check_copies(encoder, (regions,))
-    check_bf16(encoder, (regions,))
-    check_compiled(encoder, (regions,))
+    check_ways_to_run(encoder, (regions,), ROWS)
     wrong = {
         "features that are too wide": regions._replace(
             tokens=torch.zeros(ROWS, 7, encoder.dim + 1), pooled=torch.zeros(ROWS, encoder.dim + 1)
         ),
         "regions without boxes": regions._replace(boxes=None),
-        "pictures": torch.zeros(ROWS, 3, 5, 7),
+        "images": torch.zeros(ROWS, 3, 5, 7),
     }
     for given, images in wrong.items():
-        check_refuses(encoder, given, lambda i=images: encoder(i))  # type: ignore[misc]
+        check_refuses(encoder, given, partial(encoder, images))
 
 
 def check_grid(encoder: PictureEncoder, images: torch.Tensor) -> None:
@@ -157,8 +151,10 @@ def check_grid(encoder: PictureEncoder, images: torch.Tensor) -> None:
     check_features(encoder, output, ROWS, encoder.dim)
     rows, columns = encoder.grid
     with promise(encoder, "there is one real token for each cell of `grid`"):
-        wanted = (ROWS, rows * columns, encoder.dim)
-        require(output.tokens.shape == wanted, f"Shape {tuple(output.tokens.shape)}, not {wanted}.")
+        expected = (ROWS, rows * columns, encoder.dim)
+        require(
+            output.tokens.shape == expected, f"Shape {tuple(output.tokens.shape)}, not {expected}."
+        )
         require(bool(output.mask.all()), "Some are masked.")
     with promise(encoder, "boxes are the cells of `grid`, row by row, in [0, 1]"):
         if output.boxes is None:
@@ -189,19 +185,16 @@ def check_text_encoder(encoder: TextEncoder) -> None:
     check_padding(encoder, ids, mask)
     check_empty_question(encoder, ids, mask)
     check_tokenizer(encoder)
-    check_batch(encoder, (ids, mask), ROWS)
+    check_ways_to_run(encoder, (ids, mask), ROWS)
     for source in ("pooled", "real tokens"):
         check_gradients(encoder, (ids, mask), source)
-    check_copies(encoder, (ids, mask))
-    check_bf16(encoder, (ids, mask))
-    check_compiled(encoder, (ids, mask))
     check_refuses(encoder, "an integer mask", lambda: encoder(ids, mask.long()))
     check_refuses(encoder, "a mask of another length", lambda: encoder(ids, mask[:, 1:]))
     check_refuses(encoder, "ids of one question without a batch", lambda: encoder(ids[0], mask[0]))
 
 
 def check_padding(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    wanted = encoder(ids, mask)
+    expected = encoder(ids, mask)
     longer = torch.cat((ids, ids[:, :2]), 1), torch.cat((mask, torch.zeros_like(mask[:, :2])), 1)
     last = encoder.tokenizer.vocab_size - 1
     for given, inputs in {
@@ -210,17 +203,17 @@ def check_padding(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Tensor) -
         "2 more padded words": longer,
     }.items():
         with promise(encoder, "padding changes nothing", given):
-            require_same(encoder(*inputs), wanted)
+            require_same(encoder(*inputs), expected)
     for row, count in enumerate(mask.sum(1).tolist()):
         given = f"row {row} alone, cut to its {count} words"
         with promise(encoder, "padding changes nothing", given):
             alone = encoder(ids[[row], :count], mask[[row], :count])
-            require_same(alone.pooled, wanted.pooled[[row]])
-            require_same(alone.tokens[0], wanted.tokens[row, :count])
+            require_same(alone.pooled, expected.pooled[[row]])
+            require_same(alone.tokens[0], expected.tokens[row, :count])
 
 
 def check_empty_question(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Tensor) -> None:
-    wanted = encoder(ids, mask)
+    expected = encoder(ids, mask)
     mask = mask.clone()
     mask[0] = False
     for training in (True, False):
@@ -230,7 +223,7 @@ def check_empty_question(encoder: TextEncoder, ids: torch.Tensor, mask: torch.Te
         check_features(encoder, encoder(ids, torch.zeros_like(mask)), ROWS, encoder.dim)
         check_finite_gradients(encoder, (ids, mask), given)
     with promise(encoder, "an empty question leaves the others as they were"):
-        require_same(encoder(ids, mask).pooled[1:], wanted.pooled[1:])
+        require_same(encoder(ids, mask).pooled[1:], expected.pooled[1:])
 
 
 def check_tokenizer(encoder: TextEncoder) -> None:
@@ -253,8 +246,8 @@ def check_tokenizer(encoder: TextEncoder) -> None:
     with promise(encoder, "no question has more tokens than `max_length`"):
         require(int(mask.sum(1).max()) <= tokenizer.max_length, f"There are {mask.sum(1).max()}.")
     with promise(encoder, "questions that are cut are counted, and the first one is warned of"):
-        wanted = sum(copied.length(question) > copied.max_length for question in questions)
-        require(copied.cut == wanted > 0, f"The count is {copied.cut}, not {wanted}.")
+        expected = sum(copied.length(question) > copied.max_length for question in questions)
+        require(copied.cut == expected > 0, f"The count is {copied.cut}, not {expected}.")
         require(any("Questions cut" in str(w.message) for w in caught), "There is no warning.")
     for question, count in zip(questions, mask.sum(1).tolist(), strict=True):
         with promise(encoder, "`tokenizer.tokens` has the text of each token", repr(question[:20])):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -75,8 +77,8 @@ def check_broadcasting(merge: Merge, given: str, x: Tensor, y: Tensor) -> None:
     leading = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])
     with promise(merge, "the result has shape (..., out_dim)", given):
         output = merge(x, y)
-        wanted = (*leading, merge.out_dim)
-        require(output.shape == wanted, f"Shape {tuple(output.shape)}, not {wanted}.")
+        expected = (*leading, merge.out_dim)
+        require(output.shape == expected, f"Shape {tuple(output.shape)}, not {expected}.")
     with promise(merge, "broadcasting equals merging each pair of vectors", given):
         pairs = x.expand(*leading, -1).flatten(0, -2), y.expand(*leading, -1).flatten(0, -2)
         require_same(output.flatten(0, -2), merge(*pairs))
@@ -171,7 +173,7 @@ def check_joint_tokens(fusion: Fusion, image: Features, text: Features) -> None:
 
 
 def check_padding(fusion: Fusion, image: Features, text: Features) -> None:
-    wanted = fusion(image, text)
+    expected = fusion(image, text)
     for junk in (1e4, float("nan")):
         for given, inputs in {
             f"{junk} in the padding of the words": (image, padded(text, junk)),
@@ -180,7 +182,7 @@ def check_padding(fusion: Fusion, image: Features, text: Features) -> None:
             f"3 more padded patches holding {junk}": (padded(image, junk, extra=3), text),
         }.items():
             with promise(fusion, "padding changes nothing", given):
-                require_same(fusion(*inputs), wanted)
+                require_same(fusion(*inputs), expected)
             check_finite_gradients(fusion, inputs, given)
 
 
@@ -196,15 +198,15 @@ def check_empty_rows(fusion: Fusion, image: Features, text: Features) -> None:
         with promise(fusion, "record_attention works", mode), record_attention(fusion):
             check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
     fusion.eval()
-    wanted = fusion(image, text)  # only now: running averages have moved in training mode
+    expected = fusion(image, text)  # only now: running averages have moved in training mode
     with promise(fusion, "an empty row leaves the others as they were", given):
-        require_same(take(fusion(*inputs), [3, 4]), take(wanted, [3, 4]))
+        require_same(take(fusion(*inputs), [3, 4]), take(expected, [3, 4]))
 
 
 def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None:
     if fusion.needs_boxes:  # which plain tensors have not
         for tensor in (image.pooled, image.tokens, image._replace(boxes=None)):
-            check_refuses(fusion, "an image without boxes", lambda t=tensor: fusion(t, text))  # type: ignore[misc]
+            check_refuses(fusion, "an image without boxes", partial(fusion, tensor, text))
         return
     for given, inputs in {
         "(B, D) and (B, D)": (image.pooled, text.pooled),
@@ -222,20 +224,20 @@ def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None
 
 
 def check_attention(fusion: Fusion, image: Features, text: Features) -> None:
-    wanted = fusion(image, text)
+    expected = fusion(image, text)
     image, text = padded(image, 1e4), padded(text, 1e4)
     with promise(fusion, "recording attention leaves the result as it is"):
         with record_attention(fusion) as maps:
             output = fusion(image, text)
-        require_same(output, wanted)
+        require_same(output, expected)
     real = image.mask[:, None, None, :] & text.mask[:, None, :, None]  # (B, 1, L, P)
     for name, passes in maps.items():
         with promise(fusion, "maps are (B, H, words, patches) or (B, G, patches)", f"map {name!r}"):
             require(len(passes) > 0, "No map was recorded.")
             for weights in passes:
                 form = (weights.shape[0], *weights.shape[2:])
-                wanted_forms = ((ROWS, WORDS, PATCHES), (ROWS, PATCHES))
-                require(form in wanted_forms, f"Shape {tuple(weights.shape)}.")
+                forms = ((ROWS, WORDS, PATCHES), (ROWS, PATCHES))
+                require(form in forms, f"Shape {tuple(weights.shape)}.")
                 require_finite(weights, "weights")
         with promise(fusion, "maps are zero in the padding", f"map {name!r}"):
             for weights in passes:
@@ -259,4 +261,4 @@ def check_errors(fusion: Fusion, image: Features, text: Features) -> None:
         ("a four-dimensional image", image.tokens[:, None], text),
         ("a four-dimensional question", image, text.tokens[:, None]),
     ):
-        check_refuses(fusion, given, lambda i=wrong_image, t=wrong_text: fusion(i, t))  # type: ignore[misc]
+        check_refuses(fusion, given, partial(fusion, wrong_image, wrong_text))

@@ -72,9 +72,9 @@ def named(output: Output) -> dict[str, Tensor]:
     return {"pooled": output.pooled, "number of real tokens": count, "real tokens": tokens}
 
 
-def require_same(got: Output, wanted: Output, tolerance: float = TOLERANCE) -> None:
+def require_same(got: Output, expected: Output, tolerance: float = TOLERANCE) -> None:
     """Raise unless two results agree and are finite."""
-    for (name, a), b in zip(named(got).items(), named(wanted).values(), strict=True):
+    for (name, a), b in zip(named(got).items(), named(expected).values(), strict=True):
         require(a.shape == b.shape, f"{name}: shape {tuple(a.shape)}, not {tuple(b.shape)}.")
         require_finite(a, name)
         require_finite(b, name)
@@ -89,6 +89,13 @@ def require_finite(value: Tensor, name: str) -> None:
     require(not bad, f"{name}: {bad} of {value.numel()} values are NaN or infinite.")
 
 
+def require_near(got: Tensor, expected: Tensor, name: str) -> None:
+    """Raise unless what bf16 gave is finite and within `BF16_TOLERANCE`."""
+    require_finite(got, name)
+    error = ((got - expected).float().norm() / expected.float().norm()).item()
+    require(error <= BF16_TOLERANCE, f"{name}: off by {error:.1%}, at most 10%.")
+
+
 def take(value: Any, rows: list[int]) -> Any:
     """The same with these rows of the batch in each tensor."""
     return tree_map_only(Tensor, lambda tensor: tensor[rows], value)
@@ -99,10 +106,10 @@ def check_features(part: nn.Module, features: Features, rows: int, dim: int) -> 
     with promise(part, "the result is a Features with tokens, bool mask and pooled of one width"):
         require(isinstance(features, Features), f"Got {type(features).__name__}.")
         as_features(features, "result")
-        wanted = (rows, dim)
+        expected = (rows, dim)
         require(
-            features.pooled.shape == wanted,
-            f"pooled: shape {tuple(features.pooled.shape)}, not {wanted}.",
+            features.pooled.shape == expected,
+            f"pooled: shape {tuple(features.pooled.shape)}, not {expected}.",
         )
         require_finite(features.pooled, "pooled")
         require_finite(features.tokens, "tokens")
@@ -126,15 +133,20 @@ def check_gradients(part: nn.Module, inputs: Inputs, source: str) -> None:
         part.zero_grad()
         output = named(part(*inputs))[source]
         (output * torch.randn_like(output)).sum().backward()
-        trainable = {n: p.grad for n, p in part.named_parameters() if p.requires_grad}
-        # A softmax cancels what all its scores share, so the bias of a score may get zeros.
-        missing = [
-            name
-            for name, gradient in trainable.items()
-            if gradient is None or not (gradient.any() or name.endswith("bias"))
-        ]
-        require(not missing, f"None or zero for {', '.join(missing)}.")
+        require_gradients(part)
         require_finite_gradients(part, inputs)
+
+
+def require_gradients(part: nn.Module) -> None:
+    """Raise unless every trainable parameter has a gradient."""
+    trainable = {n: p.grad for n, p in part.named_parameters() if p.requires_grad}
+    # A softmax cancels what all its scores share, so the bias of a score may get zeros.
+    missing = [
+        name
+        for name, gradient in trainable.items()
+        if gradient is None or not (gradient.any() or name.endswith("bias"))
+    ]
+    require(not missing, f"None or zero for {', '.join(missing)}.")
 
 
 def check_finite_gradients(part: nn.Module, inputs: Inputs, given: str) -> None:
@@ -164,26 +176,32 @@ def require_finite_gradients(part: nn.Module, inputs: Inputs) -> None:
 
 def check_copies(part: Part, inputs: Inputs) -> None:
     """Pickling, and building from plain data plus weights, as checkpoints do."""
-    wanted = part(*inputs)
+    expected = part(*inputs)
     with promise(part, "pickle.loads(pickle.dumps(part)) gives the same"):
-        require_same(pickle.loads(pickle.dumps(part))(*inputs), wanted)
+        require_same(pickle.loads(pickle.dumps(part))(*inputs), expected)
     with promise(part, "build(part.config) plus the state_dict gives the same"):
         config = json.loads(json.dumps(part.config))
         made = build(config, trust=True)
         require(type(made) is type(part), f"It is a {type(made).__name__}.")
         made.load_state_dict(part.state_dict())
-        require_same(made.eval()(*inputs), wanted)
+        require_same(made.eval()(*inputs), expected)
+
+
+def check_ways_to_run(part: Part, inputs: Inputs, rows: int) -> None:
+    """In any batch, from a copy or a checkpoint, under autocast and compiled: the same."""
+    check_batch(part, inputs, rows)
+    check_copies(part, inputs)
+    check_bf16(part, inputs)
+    check_compiled(part, inputs)
 
 
 def check_bf16(part: nn.Module, inputs: Inputs) -> None:
     with promise(part, "bf16 autocast gives finite values close to float32"):
-        wanted = named(part(*inputs))
+        expected = named(part(*inputs))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = part(*inputs)
         for name, got in named(output).items():
-            require_finite(got, name)
-            error = ((got - wanted[name]).float().norm() / wanted[name].float().norm()).item()
-            require(error <= BF16_TOLERANCE, f"{name}: off by {error:.1%}, at most 10%.")
+            require_near(got, expected[name], name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         check_finite_gradients(part, inputs, "bf16 autocast")
 
@@ -208,11 +226,11 @@ def check_functional(part: nn.Module, inputs: Inputs) -> None:
             return output.square().sum()
 
         gradient = torch.func.grad(value)
-        wanted = gradient(start, tensors)
-        largest = max(g.norm().item() for g in wanted.values())
+        expected = gradient(start, tensors)
+        largest = max(g.norm().item() for g in expected.values())
         rows = torch.func.vmap(gradient, in_dims=(None, 0))(start, [t[:, None] for t in tensors])
         for name, each in rows.items():
-            error = (each.sum(0) - wanted[name]).norm().item() / largest
+            error = (each.sum(0) - expected[name]).norm().item() / largest
             require(error <= 1e-3, f"The gradient of {name} is off by {error:.1%} of the largest.")
 
 
@@ -233,10 +251,10 @@ def check_large(part: nn.Module, inputs: Inputs) -> None:
 
 def check_compiled(part: nn.Module, inputs: Inputs) -> None:
     """torch.compile without graph breaks, and torch.export with the batch left open."""
-    wanted = part(*inputs)
+    expected = part(*inputs)
     with promise(part, 'torch.compile(backend="aot_eager", fullgraph=True) gives the same'):
         torch.compiler.reset()
-        require_same(torch.compile(part, backend="aot_eager", fullgraph=True)(*inputs), wanted)
+        require_same(torch.compile(part, backend="aot_eager", fullgraph=True)(*inputs), expected)
         torch.compiler.reset()
     with promise(part, "torch.export gives the same"), warnings.catch_warnings():
         # torch warns about its own pieces while it exports.
@@ -244,7 +262,7 @@ def check_compiled(part: nn.Module, inputs: Inputs) -> None:
         batch = {0: torch.export.Dim.AUTO}
         dynamic = tree_map(lambda leaf: batch if isinstance(leaf, Tensor) else None, inputs)
         program = torch.export.export(part, inputs, dynamic_shapes=dynamic)
-        require_same(program.module()(*inputs), wanted)
+        require_same(program.module()(*inputs), expected)
         fewer = take(inputs, [0, 1, 2])
         require_same(program.module()(*fewer), part(*fewer))
 
