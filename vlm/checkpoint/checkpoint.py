@@ -57,14 +57,8 @@ class Checkpoint(NamedTuple):
         return list(self.model["head"]["init_args"].get("answers") or [])
 
     def check(self, trust: bool = False) -> None:
-        """Refuse configurations in any form but ours. Imports nothing that they name.
-
-        Args:
-            trust: allow classes from outside vlm.
-
-        Raises:
-            CheckpointError: a class from outside vlm, or not a description of four parts.
-        """
+        """Refuse configurations in any form but ours, and classes from outside vlm unless `trust`.
+        Imports nothing that they name."""
         try:
             check_config({"model": self.model, "about": self.about}, KEYS, trust)
             if not isinstance(self.model, dict) or set(self.model) != set(PARTS):
@@ -88,15 +82,7 @@ def describe(model: VQAModel, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_format(path: Path, stored: Any) -> None:
-    """Check that this version of vlm reads what it finds.
-
-    Args:
-        path: of the file, for the error.
-        stored: what `describe` made.
-
-    Raises:
-        CheckpointError: another format; names the version of vlm that reads it.
-    """
+    """Refuse what another version's `describe` made; the error names the version that reads it."""
     found = stored.get("format") if isinstance(stored, dict) else stored
     if type(found) is int and found == FORMAT:
         return
@@ -156,8 +142,7 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
         trust: also import parts from outside vlm, which runs their code.
 
     Raises:
-        CheckpointError: a configuration from which no model can be made, or weights that do not
-            fit it, with the difference.
+        CheckpointError: no model can be made of its configuration, or its weights do not fit it.
     """
     try:
         with nothing_fetched(), nullcontext() if trust else Sparing(checkpoint.weights):
@@ -178,12 +163,7 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
 def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:
     """Refuse a checkpoint with classes of packages that the user's configuration does not name.
 
-    Args:
-        checkpoint: which a training command would build with the code of those classes.
-        asked: the model section of the configuration; its packages run anyway.
-
-    Raises:
-        CheckpointError: names the class.
+    A training command would run their code. `asked` is the model section of the configuration.
     """
     try:
         check_parts(checkpoint.model, packages_of(asked))
@@ -210,30 +190,19 @@ def _class_paths(value: Any) -> Iterator[str]:
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load weights strictly.
-
-    Raises:
-        CheckpointError: what is missing, what is too much and which shapes differ.
-    """
+    """Load weights strictly; the error lists what is missing, too much or of another shape."""
     if lines := differences(module.state_dict(), weights):
         raise CheckpointError(misfit(source, lines))
     module.load_state_dict(weights)
 
 
 def model_differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """Where a configuration asks for another model than the checkpoint's, one line each.
+    """Where a configuration describes another model than the checkpoint's, one line each.
 
     Only what `asked` sets is compared: widths, vocabularies and the like are linked.
-
-    Args:
-        stored: the checkpoint's model configuration.
-        asked: the model section of a parsed configuration.
     """
-    lines: list[str] = []
-    for part in PARTS:
-        if asked.get(part):
-            _compare(part, stored[part], asked[part], lines)
-    return lines
+    parts = [part for part in PARTS if asked.get(part)]
+    return [line for part in parts for line in _compare(part, stored[part], asked[part])]
 
 
 # Set by links or by the constructor itself, so what the user wrote says nothing about them.
@@ -249,25 +218,24 @@ _DERIVED = {
 }
 
 
-def _compare(name: str, stored: Any, asked: Any, lines: list[str]) -> None:
+def _compare(name: str, stored: Any, asked: Any) -> Iterator[str]:
     if isinstance(stored, dict) and isinstance(asked, dict):
         if "class_path" in stored:
-            if stored["class_path"].split(".")[-1] != asked["class_path"].split(".")[-1]:
-                lines.append(
-                    f"{name}: {stored['class_path']} in the checkpoint, {asked['class_path']} asked"
-                )
+            path, asked_path = stored["class_path"], asked["class_path"]
+            if path.split(".")[-1] != asked_path.split(".")[-1]:
+                yield f"{name}: {path} in the checkpoint, {asked_path} asked"
                 return
             stored, asked = stored.get("init_args", {}), asked.get("init_args", {})
         for key in asked:
             if key not in _DERIVED and key in stored:
-                _compare(f"{name}.{key}", stored[key], asked[key], lines)
+                yield from _compare(f"{name}.{key}", stored[key], asked[key])
     elif not _is(stored, asked):
-        lines.append(f"{name}: {stored} in the checkpoint, {asked} asked")
+        yield f"{name}: {stored} in the checkpoint, {asked} asked"
 
 
 def _is(stored: Any, asked: Any) -> bool:
-    """Whether a stored value is what was asked for, or what a constructor made more exact of it:
-    of a model's name that of its weights (`resnet18.a1_in1k`), of no options those it filled in."""
+    """Whether a stored value is the one in `asked`, or what a constructor made more exact: of a
+    model's name that of its weights (`resnet18.a1_in1k`), of no options those it filled in."""
     if isinstance(stored, (list, tuple)) and isinstance(asked, (list, tuple)):
         return list(stored) == list(asked)
     if isinstance(stored, str) and isinstance(asked, str):

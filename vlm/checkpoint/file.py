@@ -99,9 +99,8 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
     checksum is not beside it.
 
     Raises:
-        CheckpointError: missing, empty, of another kind, damaged, or with weights that are not
-            finite or not of a weight's type; names another checkpoint of the same run with a
-            matching checksum, if the folder has one.
+        CheckpointError: missing, damaged, or anything but a checkpoint; names another one of the
+            same run with a matching checksum, if the folder has one.
     """
     try:
         return _read(path)
@@ -112,12 +111,8 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
 
 
 def newest_whole(folder: Path, broken: list[CheckpointError]) -> Path | None:
-    """The newest checkpoint of a run that can be read, or None.
-
-    Args:
-        folder: of the run's checkpoints.
-        broken: receives the errors of newer ones.
-    """
+    """The newest checkpoint of a run's folder that can be read, or None; `broken` receives the
+    errors of newer ones."""
     for path in _newest_first(folder):
         try:
             _read(path)
@@ -229,17 +224,8 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
-    """Refuse what cannot be a model's weights.
-
-    Args:
-        weights: tensors by name.
-        size: of their file, in bytes.
-        path: of the file, for the error.
-
-    Raises:
-        CheckpointError: a value that is not a tensor, has another type than `DTYPES`, claims more
-            bytes than the file has, or is not finite.
-    """
+    """Refuse what cannot be the weights, by name, of a model in a file of `size` bytes: no tensor,
+    not of `DTYPES`, more bytes than the file has, or not finite."""
     held = 0
     for name, value in weights.items():
         if not isinstance(name, str) or type(value) not in (Tensor, torch.nn.Parameter):
@@ -266,11 +252,8 @@ def check_weights(weights: Mapping[Any, Any], size: int, path: Path) -> None:
 
 
 def _verified(path: Path) -> bool:
-    """Whether the content has the checksum beside it; False if there is none.
-
-    Raises:
-        CheckpointError: another checksum.
-    """
+    """Whether the content has the checksum beside it; False if there is none, an error if it has
+    another."""
     real = path.resolve()  # `last.ckpt` is a link
     own = real.with_name(real.name + SUM_SUFFIX)
     # Where a link has become a copy, its content is that of another file of the run.

@@ -32,7 +32,7 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
 
     Args:
         model: to share.
-        about: which run made it; what others may know of it is kept.
+        about: which run made it; only what may be public is kept.
         folder: new or empty.
 
     Raises:
@@ -100,11 +100,8 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
 
 
 def file_inside(folder: Path, name: str) -> Path:
-    """The path of a file in the folder, or one that the folder links to in the hub's cache.
-
-    Raises:
-        CheckpointError: another link out of the folder, or not a file.
-    """
+    """The path of a file in the folder, or one that the folder links to in the hub's cache; an
+    error for any other link out of the folder."""
     path, homes = folder / name, [folder.resolve()]
     if homes[0].parent.name == "snapshots":
         homes.append(homes[0].parents[1] / "blobs")
@@ -141,12 +138,9 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
     path = file_inside(folder, WEIGHTS)
     if not path.is_file():
         others = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
-        more = (
-            f" {others[0]} can hold code and is not read; ask its author for {WEIGHTS}."
-            if others
-            else ""
-        )
-        raise CheckpointError(f"{path}: there is no such file.{more}")
+        more = " {} can hold code and is not read; ask its author for {}."
+        hint = more.format(others[0], WEIGHTS) if others else ""
+        raise CheckpointError(f"{path}: there is no such file.{hint}")
     if sha256(path) != about.get("sha256"):
         raise CheckpointError(
             f"{path}: damaged: its content does not have the checksum of {CONFIG} "
@@ -164,11 +158,7 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one for any other value.
-
-    Raises:
-        CheckpointError: too large, or not JSON.
-    """
+    """A JSON object; an empty one for any other value."""
     if (size := path.stat().st_size) > LARGEST_CONFIG:
         raise CheckpointError(f"{path}: got {size:,} bytes; expected at most {LARGEST_CONFIG:,}.")
     try:

@@ -32,7 +32,7 @@ _ELSEWHERE = (
 
 
 class FetchError(OSError):
-    """A model that is not to be had; the message says where it was looked for and what to do."""
+    """A model that cannot be found; the message says where vlm looked and what to do."""
 
 
 _closed: ContextVar[bool] = ContextVar("closed", default=False)
@@ -98,12 +98,12 @@ def hub_access(
 
     Args:
         name: a model of the hub or a local folder.
-        from_scratch: whether `pretrained=False` would need nothing of it, for the advice.
+        from_scratch: whether to advise `pretrained=False`, which needs none of the model's files.
         what: "model" or "data set", for the error.
         cache: its folder; None for the hub's own cache.
 
     Raises:
-        FetchError: `name` is not to be had; says where it was looked for and what to do.
+        FetchError: `name` cannot be found.
     """
     _check_open(name)
     constants = hub_constants()
@@ -128,15 +128,8 @@ def hub_access(
 
 
 def check_hub(name: str, from_scratch: bool = False) -> None:
-    """Say at once that a model is not to be had, before anything heavy is imported.
-
-    Args:
-        name: a model of the hub or a local folder. If anything of it is in the cache, the rest is
-            taken to be there too.
-        from_scratch: as for `hub_access`.
-
-    Raises:
-        FetchError: the model is neither in the cache nor can the hub be asked.
+    """Say at once, before anything heavy is imported, that a model is neither on the hub nor in the
+    cache, where one file of the model stands for all. Arguments as for `hub_access`.
     """
     _check_open(name)
     from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -162,15 +155,8 @@ def _not_here(obstacle: str, from_scratch: bool = False, cache: object = None) -
 
 @contextmanager
 def url_access(name: str, url: str) -> Iterator[None]:
-    """Load `url` inside through `torch.hub`: from its cache, or from the server if it answers.
-
-    Args:
-        name: of the model, for the error.
-        url: of the weights.
-
-    Raises:
-        FetchError: neither; says where it was looked for and what to do.
-    """
+    """Load the model's `url` inside through `torch.hub`: from its cache, or from the server if it
+    answers."""
     _check_open(name)
     import torch
 

@@ -58,15 +58,7 @@ def tokenizer(value: Any) -> None:
 
 
 def read_tokenizer(content: str, source: str) -> Tokenizer:
-    """The checked tokenizer of the `tokenizers` library.
-
-    Args:
-        content: of a `tokenizer.json`.
-        source: where it comes from, for the error.
-
-    Raises:
-        ValueError: as `tokenizer` says, after the source.
-    """
+    """The checked content of a `tokenizer.json`, for the `tokenizers` library."""
     from tokenizers import Tokenizer
 
     try:

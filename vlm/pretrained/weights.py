@@ -55,12 +55,7 @@ _HEADS = ("classifier.", "fc.", "head.", "heads.", "head_dist.", "AuxLogits.", "
 
 
 def source_files(source: str) -> list[Path]:
-    """The files that a path or `package:NAME` stands for.
-
-    Raises:
-        FileNotFoundError: nothing there; says what to do.
-        ValueError: a package with other files than the pinned ones.
-    """
+    """The files that a path or `package:NAME` stands for; those of a pinned package are checked."""
     if not source.startswith(PACKAGE):
         path = Path(source)
         if not path.exists():
@@ -95,16 +90,9 @@ def _check_digest(path: Path, digest: str, package: str, changed: int) -> None:
 
 
 def find_file(source: str, suffixes: tuple[str, ...], kind: str) -> Path:
-    """The one file of this kind that `source` stands for.
+    """The one file of this kind that `source` (a file, a folder, or `package:NAME`) stands for.
 
-    Args:
-        source: a file, a folder, or `package:NAME`.
-        suffixes: of the file's name, the preferred first.
-        kind: what is expected, for the error.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: none of this kind, or several.
+    The first of `suffixes` is preferred; none, or several, are an error.
     """
     files = source_files(source)
     if len(files) == 1 and Path(source) == files[0]:
@@ -131,15 +119,7 @@ def model_folder(name: str) -> str:
 
 
 def read_weights(source: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, or of a file of torch, from which no code is run.
-
-    Args:
-        source: a file, a folder with one such file, or `package:NAME`.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not weights, or more than weights and plain data.
-    """
+    """The tensors of a .safetensors, or of a file of torch, from which no code is run."""
     from timm.models import load_state_dict
 
     path = find_file(source, SUFFIXES, "weights")
@@ -162,11 +142,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load the weights of an encoder: strictly, but for a classifier that the file has beside it.
-
-    Raises:
-        ValueError: what is missing, what is too much and which shapes differ.
-    """
+    """Load the weights of an encoder: strictly, but for a classifier that only the file has."""
     own = module.state_dict()
     if source in _IN_ORDER and len(weights) >= len(own):
         weights = dict(zip(own, weights.values(), strict=False))
@@ -180,7 +156,7 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
 
 
 def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `weights` from fitting the state `own`, a line for each tensor."""
+    """Where `weights` do not fit the state `own`, a line for each tensor."""
     missing = [f"missing here: {name}" for name in own if name not in weights]
     unexpected = [f"not in the model: {name}" for name in weights if name not in own]
     shapes = [
