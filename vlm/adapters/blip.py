@@ -1,7 +1,8 @@
 """BLIP for VQA (Li et al. 2022, arXiv 2201.12086): a vision transformer, a question encoder that
 attends to it, and a decoder that attends to the question.
 
-The modules are those of transformers, so that its weights fit by name.
+The modules are those of transformers, so that its weights fit by name; each part's `config` is the
+`to_dict()` of transformers' BlipVisionConfig (`BlipPatches`) or BlipTextConfig.
 """
 
 from __future__ import annotations
@@ -28,12 +29,7 @@ _TEXT = model_of(["blip_text_model"])
 
 
 class BlipPatches(PictureEncoder):
-    """The vision transformer; `pooled` is its class token, which the question attends to as well.
-
-    Args:
-        config: `to_dict()` of transformers' BlipVisionConfig.
-        mean, std: of the colour channels.
-    """
+    """The vision transformer; `pooled` is its class token, which the question attends to too."""
 
     stored: ClassVar = {"config": model_of(["blip_vision_model"])}
 
@@ -52,12 +48,7 @@ class BlipPatches(PictureEncoder):
 
 
 class BlipWords(TextEncoder):
-    """Word pieces with positions.
-
-    Args:
-        config: `to_dict()` of transformers' BlipTextConfig.
-        tokenizer: that the model was trained with.
-    """
+    """Word pieces with positions."""
 
     stored: ClassVar = {"config": _TEXT}
 
@@ -77,11 +68,6 @@ class BlipWords(TextEncoder):
 class BlipFusion(Fusion):
     """The question encoder with cross-attention to the image. `pooled` is its first token, the
     others are the tokens: a decoder that reads first one and then the others reads them all.
-
-    Args:
-        image_dim: width of the vision transformer.
-        text_dim: width of the question encoder.
-        config: as for `BlipWords`.
     """
 
     stored: ClassVar = {"config": _TEXT}
@@ -128,8 +114,7 @@ class BlipAnswers(AnswerTokenizer):
         self.begin, self.end, self.vocab_size = begin, end, vocab_size
 
     def encode(self, answer: str) -> Sequence[int]:
-        ids: list[int] = self._backend.encode(answer, add_special_tokens=False).ids
-        return ids
+        return self._backend.encode(answer, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._backend.decode(list(ids)))
@@ -139,14 +124,7 @@ class BlipAnswers(AnswerTokenizer):
 
 
 class BlipDecoder(AnswerDecoder):
-    """The answer decoder.
-
-    Args:
-        memory_dim: width of the question encoder.
-        config: as for `BlipWords`.
-        tokenizer: of the answers.
-        max_length: tokens of an answer at most, its end included.
-    """
+    """The answer decoder."""
 
     stored: ClassVar = {"config": _TEXT}
 

@@ -120,10 +120,9 @@ def _vilt(files: Files, stored: dict[str, Any], weights: dict[str, Tensor]) -> V
 
     made: Any = ViltConfig(**stored_options(stored), id2label=dict(stored["id2label"]))
     images, config, answers = read_json(files.images), stored_config(made), made.id2label
-    size = images["size"]
-    shorter = (
-        size["shortest_edge"] if isinstance(size, dict) else size
-    )  # as older versions wrote it
+    shorter = images["size"]
+    if isinstance(shorter, dict):  # else as older versions wrote it
+        shorter = shorter["shortest_edge"]
     model = VQAModel(
         ViltPatches(config, shorter, images["image_mean"], images["image_std"]),
         ViltWords(config, _pieces(files.tokenizer, config["max_position_embeddings"])),
@@ -193,8 +192,7 @@ LOADERS = {"ViltForQuestionAnswering": _vilt, "BlipForQuestionAnswering": _blip}
 def _renamed(kind: Any, config: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names of this version of transformers, tied ones included."""
     theirs = kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32)
-    state: dict[str, Tensor] = theirs.state_dict()
-    return state
+    return theirs.state_dict()
 
 
 def _filled(model: VQAModel, state: Mapping[str, Tensor], names: Mapping[str, str]) -> VQAModel:

@@ -1,6 +1,7 @@
 """ViLT (Kim et al. 2021, arXiv 2102.03334): its embeddings are our encoders, its layers our fusion.
 
-The modules are those of transformers, so that its weights fit by name.
+The modules are those of transformers, so that its weights fit by name; each part's `config` is the
+`to_dict()` of transformers' ViltConfig.
 """
 
 from __future__ import annotations
@@ -68,22 +69,12 @@ class ViltTransform(ImageTransform):
 
     def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
         width, height = self.fitted(image_size)
-        return (
-            0.0,
-            0.0,
-            image_size[0] * self.size[1] / width,
-            image_size[1] * self.size[0] / height,
-        )
+        right, lower = image_size[0] * self.size[1] / width, image_size[1] * self.size[0] / height
+        return 0.0, 0.0, right, lower
 
 
 class ViltPatches(PictureEncoder):
-    """Patches with positions, which are stretched to the image's own grid.
-
-    Args:
-        config: `to_dict()` of transformers' ViltConfig.
-        shorter: pixels of the shorter side.
-        mean, std: of the colour channels.
-    """
+    """Patches with positions, which are stretched to the image's own grid."""
 
     stored: ClassVar = {"config": _CONFIG}
 
@@ -110,9 +101,9 @@ class ViltPatches(PictureEncoder):
         tokens = patches + positions.flatten(2).transpose(1, 2)
         return tokens, masked_mean(tokens, mask)
 
-    def _stretched(self, photo: Tensor) -> Tensor:
-        """Positions (D, rows, columns), zeros outside the photo (rows, columns)."""
-        height, width = int(photo.any(1).sum()), int(photo.any(0).sum())
+    def _stretched(self, real: Tensor) -> Tensor:
+        """Positions (D, rows, columns), zeros outside the real patches (rows, columns) bool."""
+        height, width = int(real.any(1).sum()), int(real.any(0).sum())
         if not height or not width:  # an image of nothing but padding
             return self.positions.new_zeros(self.dim, *self.grid)
         trained = self.positions.transpose(1, 2).unflatten(2, (self.trained_side,) * 2)
@@ -121,12 +112,7 @@ class ViltPatches(PictureEncoder):
 
 
 class ViltWords(TextEncoder):
-    """Word pieces with positions.
-
-    Args:
-        config: as for `ViltPatches`.
-        tokenizer: that the model was trained with.
-    """
+    """Word pieces with positions."""
 
     stored: ClassVar = {"config": _CONFIG}
 
@@ -143,12 +129,7 @@ class ViltWords(TextEncoder):
 
 
 class ViltFusion(Fusion):
-    """The transformer over words, a class token and patches; `pooled` is read from the first word.
-
-    Args:
-        image_dim, text_dim: the model's width.
-        config: as for `ViltPatches`.
-    """
+    """The transformer over words, a class token and patches; `pooled` is of the first word."""
 
     stored: ClassVar = {"config": _CONFIG}
 
@@ -180,12 +161,7 @@ class ViltFusion(Fusion):
 
 
 class ViltAnswers(VocabularyHead):
-    """The classifier over the answers of VQA v2, each with a probability of its own.
-
-    Args:
-        in_dim: the model's width.
-        answers: in the order of the outputs.
-    """
+    """The classifier over the answers of VQA v2, each with a probability of its own."""
 
     independent = True
 
@@ -200,8 +176,7 @@ class ViltAnswers(VocabularyHead):
 
     def forward(self, fused: Features, batch: Batch) -> Tensor:
         """Logits (Q, A)."""
-        logits: Tensor = self.classifier(fused.pooled)
-        return logits
+        return self.classifier(fused.pooled)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return soft_bce(output, batch.targets).sum() / batch.total
