@@ -28,15 +28,8 @@ _NEEDED = {"about": dict, "format": int, "model": dict, "weights": dict}
 def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> Path:
     """Write a model for others: `model.safetensors` and `config.json`.
 
-    Tensors that share their memory are stored once. Paths of this machine are left out.
-
-    Args:
-        model: to share.
-        about: which run made it; only what may be public is kept.
-        folder: new or empty.
-
-    Raises:
-        CheckpointError: a folder with something in it, weights that are not finite, or no room.
+    Tensors that share their memory are stored once. Of `about`, which run made it, only what may be
+    public is kept, and no path of this machine. The folder must be new or empty.
     """
     from safetensors.torch import save_file
 
@@ -81,16 +74,8 @@ def is_shared(path: str | Path) -> bool:
 
 
 def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
-    """Read a shared model. Imports nothing that it names, and runs no code from it.
-
-    Args:
-        folder: with the two files.
-        trust: do not refuse classes from outside vlm.
-
-    Raises:
-        CheckpointError: a file that is missing, damaged, from another program or a link out of the
-            folder; a class from outside vlm; weights that are not finite.
-    """
+    """Read a shared model; one with classes from outside vlm only if `trust`. Imports nothing that
+    it names, and runs no code from it."""
     folder = Path(folder)
     config = _read_config(folder)
     weights = _read_weights(folder, config["weights"])
