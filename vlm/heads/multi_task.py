@@ -16,7 +16,7 @@ from vlm.core.part import factory_class
 from vlm.heads.base import LINKED, AnswerHead, Ranked, TargetEncoder
 
 HeadFactory = Callable[[int], AnswerHead]
-"""A head without its widths, which `MultiTask` knows: a class or a partial of one."""
+"""A head without its widths, which `MultiTask` sets: a class or a partial of one."""
 
 
 class MultiTask(AnswerHead):

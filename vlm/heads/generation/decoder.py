@@ -76,7 +76,7 @@ class AnswerDecoder(Part, ABC):
 
 
 DecoderFactory = Callable[[int], AnswerDecoder]
-"""A decoder without the memory's width, which the head knows: a class or a partial of one."""
+"""A decoder without the memory's width, which the head sets: a class or a partial of one."""
 
 
 class TransformerDecoder(AnswerDecoder):

@@ -142,7 +142,7 @@ class Generation(AnswerHead):
 
     def decode(self, output: Memory, top_k: int) -> list[Ranked]:
         """The texts that the search found, at most `beams`, in its order: by probability, unless
-        there is a length penalty. An answer that never ended has "…" for the rest of it. With
+        there is a length penalty. An answer that never ended has "…" for its rest. With
         `choose`, the question's choices in the order of `rank`."""
         if not len(output.mask):  # which pretrained decoders cannot read
             return []

@@ -118,7 +118,7 @@ class HuggingFaceDecoder(AnswerDecoder):
 
 
 class PretrainedState(DecoderState, ABC):
-    """The memory at first, then the model's own cache of it and of the texts."""
+    """The memory at first, then the model's own cache of memory and texts."""
 
     def __init__(self, model: Any, memory: Memory) -> None:
         self.model, self.memory = model, memory
@@ -132,8 +132,7 @@ class PretrainedState(DecoderState, ABC):
             self._take(rows.repeat_interleave(len(ids) // questions))
         output = self.run(ids)
         self.cache = output.past_key_values
-        logits: Tensor = output.logits[:, -ids.shape[1] :]
-        return logits
+        return output.logits[:, -ids.shape[1] :]
 
     @abstractmethod
     def run(self, ids: Tensor) -> Any:

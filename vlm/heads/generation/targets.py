@@ -35,11 +35,8 @@ class AnswerEncoder:
     Of an answer that is longer than the decoder can write, the beginning is kept, without an end:
     it can be judged that far, and nothing is learnt about where to stop.
 
-    Args:
-        tokenizer: of the decoder.
-        max_length: tokens of an answer at most, its end included.
-        all_answers: keep all answers of a question; otherwise the most frequent (the first on a
-            tie).
+    With `all_answers` all of a question's answers are kept, else the most frequent (the first on a
+    tie).
     """
 
     def __init__(self, tokenizer: AnswerTokenizer, max_length: int, all_answers: bool) -> None:
@@ -71,14 +68,9 @@ class AnswerEncoder:
     def check(self, answers: Iterable[Sequence[str] | None], what: str, cut: bool = False) -> None:
         """Refuse answers that the tokenizer cannot write or, unless they are to be cut, that are
         longer than the decoder can write; `what` they are is for the message."""
-        long: Counter[str] = Counter()
-        lengths: dict[str, int] = {}
-        for given in answers:
-            for answer in given or ():
-                if answer not in lengths:
-                    lengths[answer] = len(self.tokenizer.encode(answer)) + 1
-                if lengths[answer] > self.max_length:
-                    long[answer] += 1
+        counts = Counter(answer for given in answers for answer in given or ())
+        lengths = {answer: len(self.tokenizer.encode(answer)) + 1 for answer in counts}
+        long = {answer: n for answer, n in counts.items() if lengths[answer] > self.max_length}
         if long and not cut:
             longest = max(long, key=lengths.__getitem__)
             raise ValueError(
