@@ -124,7 +124,9 @@ def attend(
     Returns:
         The mixed values (..., N, dv), and the weights (..., N, M) or None.
     """
-    if not weights and not explicit_is_faster(query):
+    # On a CPU the fused kernel's backward pass is several times slower in bf16 (docs/log.md).
+    explicit = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    if not weights and not explicit:
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, dropout_p=dropout
         )
@@ -132,15 +134,6 @@ def attend(
     logits = (query * query.shape[-1] ** -0.5) @ key.mT  # (..., N, M); float16 overflows if later
     shares = logits.softmax(-1) if allowed is None else masked_softmax(logits, allowed)
     return F.dropout(shares, dropout) @ value, shares if weights else None
-
-
-def explicit_is_faster(query: Tensor) -> bool:
-    """Whether matmul-softmax-matmul beats the fused kernel here.
-
-    On CPU the fused kernel's backward pass is several times slower in bf16 (see
-    docs/log.md); everywhere else it is at least as fast.
-    """
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
 
 
 class Attention(nn.Module):

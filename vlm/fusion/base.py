@@ -63,7 +63,7 @@ class Merge(Part, ABC):
 
 
 MergeFactory = Callable[[int, int], Merge]
-"""A merge without its widths, which the fusion knows: a class or a partial of one."""
+"""A merge without its widths, which the fusion sets: a class or a partial of one."""
 
 
 def sized(merge: MergeFactory, x_dim: int, y_dim: int, out_dim: int) -> Merge:
@@ -156,8 +156,8 @@ class Fusion(Part, ABC):
         if self.needs_boxes and image.boxes is None:
             raise ValueError(
                 f"image.boxes: got None; expected boxes (B, N, 4), which this "
-                f"{type(self).__name__} "
-                f"counts objects by. Take an image encoder that gives them, or no counter."
+                f"{type(self).__name__} needs to count objects. Take an image encoder that gives "
+                f"them, or no counter."
             )
         return self.fuse(image, text)
 

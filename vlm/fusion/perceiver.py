@@ -23,7 +23,7 @@ class GatedCrossAttention(Fusion):
 
     With alpha = beta = 0 at first, training starts from the question alone; the gates get a
     gradient at once, the image from the second step on. Here the text encoder stands for the
-    language model, so no layer of it comes between two of these. Words whose image has no real
+    language model, so none of its layers comes between two of these. Words whose image has no real
     patch stay as if the gate alpha were closed. `tokens` are the words.
 
     Args:

@@ -14,8 +14,8 @@ from vlm.text.tokenizer import Tokenizer, WordTokenizer
 class BagOfWords(TextEncoder):
     """The words of a question in no order: b + MLP(b), where b is the mean of the word vectors.
 
-    Each token is its word's vector plus MLP(b), so its mean is `pooled`: a word that knows
-    which others are in the question.
+    Each token is its word's vector plus MLP(b), so its mean is `pooled`: a word in the
+    light of the others.
 
     Args:
         words: the known words (`vlm.text.count_words` of the training questions).

@@ -98,8 +98,7 @@ class HuggingFaceEncoder(TextEncoder):
 def hidden_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """The last layer of a model of transformers: ids, mask (B, L) of 0 and 1 -> (B, L, D)."""
     # By name, whatever the configuration says.
-    states: Tensor = model(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-    return states
+    return model(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
 
 
 def _load(name: str, pretrained: bool) -> Any:

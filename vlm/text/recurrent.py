@@ -70,7 +70,7 @@ class Recurrent(TextEncoder):
         )
 
     def layer_names(self) -> list[list[str]]:
-        """The word vectors, then layer by layer, both directions of it."""
+        """The word vectors, then layer by layer, both directions together."""
         layers = super().layer_names()
         if not self.backwards:
             return layers
@@ -106,7 +106,7 @@ _HALF_LSTM = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 class Direction(nn.RNNBase):
     """One layer in one direction: (B, L, in_dim) -> (B, L, out_dim).
 
-    An `RNNBase`, which keeps the weights together as cuDNN wants them; not an `nn.GRU`, which
+    An `RNNBase`, which keeps the weights together as cuDNN needs them; not an `nn.GRU`, which
     torch.compile refuses to look into.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -106,10 +107,7 @@ class Block(Merge):
     ) -> None:
         super().__init__(x_dim, y_dim, out_dim)
         check_positive(rank=rank)
-
-        def cores(count: int, size: int) -> nn.Module:
-            return LowRankCores(count, size, rank, shared)
-
+        cores = partial(LowRankCores, rank=rank, shared=shared)
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = shared_or_own(self.x_projection, y_dim, shared)
         self.dropout = nn.Dropout(dropout)
