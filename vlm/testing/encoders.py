@@ -67,8 +67,8 @@ def check_images(encoder: PictureEncoder) -> None:
         require_same(encoder(images / 255), encoder(images))
     with promise(encoder, "the result has the number type of the weights", "float64 weights"):
         doubled = copy.deepcopy(encoder).double()
-        for given in (images, images / 255):
-            output = doubled(given)
+        for pixels in (images, images / 255):
+            output = doubled(pixels)
             types = {output.tokens.dtype, output.pooled.dtype}
             require(types == {torch.float64}, f"It is {types}.")
     check_ways_to_run(encoder, (images,), ROWS)

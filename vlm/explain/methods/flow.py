@@ -41,7 +41,8 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
     with trace_attention(case.model.fusion) as traced:
         evidence = case.evidence_of(image, text, mask)
     words += longer
-    first = max((len(w[0, 0]) - words - patches for m, w in traced if _joint(m)), default=0)
+    joint = [len(w[0, 0]) for module, w in traced if isinstance(module, JointAttention)]
+    first = max((length - words - patches for length in joint), default=0)
     places = [_ends(part, weights, words, patches, first) for part, weights in traced]
     if None in places or not any(isinstance(m, BETWEEN) for m, _ in traced):
         return None
@@ -55,17 +56,13 @@ def flow(case: Case, weigh: Weigh, gain: float, keep: float) -> Relevance | None
     return _read(case, relevance, first, words, image.mask[0])
 
 
-def _joint(module: nn.Module) -> bool:
-    return isinstance(module, JointAttention)
-
-
 def _ends(
     module: nn.Module, weights: Tensor, words: int, patches: int, first: int
 ) -> tuple[slice, slice] | None:
     """Rows and columns of R that a layer leads to and from; None if they are no tokens of R."""
     of_words = slice(first, first + words)
     of_patches = slice(first + words, first + words + patches)
-    if _joint(module):
+    if isinstance(module, JointAttention):
         everything = slice(0, first + words + patches)
         return everything, everything
     if isinstance(module, (CrossModalAttention, Flow)):
