@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import lightning.pytorch.callbacks
 import pytest
@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from training_runs import fit
 
 from vlm.cli.main import main
+from vlm.cli.parser import ConciseParser
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
 from vlm.core.errors import ConfigError
@@ -419,3 +420,17 @@ def test_a_figure_of_a_user_s_callback_is_watched() -> None:
     watching.monitor = "val_loss"
     with pytest.raises(ConfigError, match="mode=max; expected mode=min"):
         check_callbacks(options, head)
+
+
+def test_a_whole_number_is_no_share_whichever_type_was_named_first() -> None:
+    """`typing` may have another library's `Optional[Union[float, int]]` for Lightning's option."""
+
+    class Limited:
+        def __init__(self, limit: Union[float, int, None] = None) -> None:  # noqa: UP007  the order
+            pass
+
+    parser = ConciseParser()
+    parser.add_class_arguments(Limited, "it")
+    for given, expected in (("1", int), ("1.0", float), ("0.5", float)):
+        assert type(parser.parse_args([f"--it.limit={given}"]).it.limit) is expected
+    assert parser.parse_args(["--it.limit=null"]).it.limit is None

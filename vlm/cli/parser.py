@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from vlm.core.compat import try_integers_first
 from vlm.core.errors import ConfigError
 from vlm.core.validation import did_you_mean, nearest
 
@@ -18,6 +19,11 @@ class ConciseParser(LightningArgumentParser):
         # `--trainer.max_epoch` must not pass for `--trainer.max_epochs` on the command line when
         # the same key is an error in a file.
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        added = super().add_class_arguments(*args, **kwargs)
+        try_integers_first(self)
+        return added
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
-from operator import attrgetter
+from functools import cache, reduce, wraps
+from operator import attrgetter, or_
 from pkgutil import resolve_name
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 Found = TypeVar("Found")
 
 SUPPORTED = {
-    "datasets": ">=4.0,<6",
+    "datasets": ">=4.1,<6",
     "gradio": ">=6.31,<7",
     "huggingface_hub": ">=1.33,<3",
     "jsonargparse": ">=4.53,<4.54",
@@ -154,6 +155,30 @@ class_swaps = _private(
     "subclass_spec_as_namespace",
 )
 """The module of jsonargparse that decides which arguments a swapped class keeps."""
+
+
+@reaches_into("jsonargparse")
+def try_integers_first(parser: Any = None) -> None:
+    """Let the options of a parser that take `int` or `float` try `int` first.
+
+    `typing` takes `Optional[Union[int, float]]` for the equal `Optional[Union[float, int]]` of any
+    library that was imported earlier, and jsonargparse tries the types in their order. So
+    `--trainer.limit_val_batches=1` could mean 1.0, all batches.
+    """
+    checked = parser is None
+    if checked:
+        from jsonargparse import ArgumentParser
+
+        parser = ArgumentParser()
+        parser.add_argument("--number", type=float | int)
+    for action in parser._actions:
+        types = get_args(hint := getattr(action, "_typehint", None))
+        if get_origin(hint) in (Union, UnionType) and {int, float} <= set(types):
+            rest = [kind for kind in types if kind is not int]
+            rest.insert(rest.index(float), int)
+            action._typehint = reduce(or_, rest)
+    if checked and isinstance(parser.parse_args(["--number=1"]).number, float):
+        raise AttributeError("an option does not read its types from `_typehint`")
 
 
 # Lightning
