@@ -31,7 +31,7 @@ def test_every_kind_of_model_is_refused_or_rebuilt_offline(few: bool, tmp_path: 
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads(ended.stdout.splitlines()[-1])
     assert found["failures"] == []
-    assert found["refused"] > 2000
+    assert found["refused"] > 1500  # of 1,860 to 2,400, as many as the release of transformers has
     assert found["built"] >= (6 if few else 110)
 
 
