@@ -29,12 +29,12 @@ from vlm.image import (
     ConvNet,
     ImageTransform,
     OpenClipImageEncoder,
-    PictureEncoder,
+    PixelEncoder,
     TimmEncoder,
     TorchvisionEncoder,
 )
 
-ENCODERS: dict[str, Callable[[], PictureEncoder]] = {
+ENCODERS: dict[str, Callable[[], PixelEncoder]] = {
     "cnn": ConvNet,
     "efficientnet_lite0": lambda: TimmEncoder("tf_efficientnet_lite0"),
     "mobilenetv3": lambda: TorchvisionEncoder("mobilenet_v3_small"),
@@ -47,7 +47,7 @@ ENCODERS: dict[str, Callable[[], PictureEncoder]] = {
 Way = Callable[[Tensor], object]
 
 
-def ways(encoder: PictureEncoder, compiled: bool) -> dict[str, Way]:
+def ways(encoder: PixelEncoder, compiled: bool) -> dict[str, Way]:
     def in_bf16(way: Way) -> Way:
         def run(images: Tensor) -> object:
             with torch.autocast("cpu", dtype=torch.bfloat16):

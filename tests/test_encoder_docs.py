@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import vlm.image
 import vlm.text
-from vlm.image import ImageEncoder, PictureEncoder
+from vlm.image import ImageEncoder, PixelEncoder
 from vlm.text import TextEncoder
 
 PAGE = (ROOT / "docs/encoders.md").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs/encoders.md").read_text(encoding="utf-8")
 )
 def test_every_encoder_and_configuration_is_there(package: Any, role: type) -> None:
     offered = [getattr(package, name) for name in package.__all__]
-    roles = (ImageEncoder, PictureEncoder, TextEncoder)
+    roles = (ImageEncoder, PixelEncoder, TextEncoder)
     encoders = [c for c in offered if isinstance(c, type) and issubclass(c, role)]
     missing = [c.__name__ for c in encoders if c not in roles and f"`{c.__name__}`" not in PAGE]
     folder = ROOT / "configs" / package.__name__.rpartition(".")[2]

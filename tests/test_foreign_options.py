@@ -10,22 +10,22 @@ from transformers import BertConfig
 
 from vlm.core.part import build
 from vlm.image import TimmEncoder, TorchvisionEncoder
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.text import HuggingFaceEncoder
 from vlm.text.tokenizer import WordTokenizer
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
 
-def vit(**options: Any) -> PictureEncoder:
+def vit(**options: Any) -> PixelEncoder:
     return TimmEncoder("vit_tiny_patch16_224", model_args=SMALL | options)
 
 
-def resnet(**options: Any) -> PictureEncoder:
+def resnet(**options: Any) -> PixelEncoder:
     return TimmEncoder("resnet10t", image_size=64, model_args=options)
 
 
-def other(**options: Any) -> PictureEncoder:
+def other(**options: Any) -> PixelEncoder:
     return TorchvisionEncoder("resnet18", image_size=64, model_args=options)
 
 

@@ -26,7 +26,7 @@ from vlm.image import (
     ConvNet,
     ImageEncoder,
     OpenClipImageEncoder,
-    PictureEncoder,
+    PixelEncoder,
     TimmEncoder,
     TorchvisionEncoder,
 )
@@ -117,7 +117,7 @@ def make_batch(model: VQAModel) -> Batch:
 
 def test_every_public_encoder_is_in_the_grid() -> None:
     for package, role, table in (
-        (vlm.image, PictureEncoder, IMAGES),  # regions: tests/image/test_regions.py
+        (vlm.image, PixelEncoder, IMAGES),  # regions: tests/image/test_regions.py
         (vlm.text, TextEncoder, TEXTS),
         (vlm.fusion, Fusion, FUSIONS),
     ):

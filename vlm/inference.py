@@ -1,4 +1,4 @@
-"""Ask a trained model: a picture and a question in, answers out. No training code."""
+"""Ask a trained model: an image and a question in, answers out. No training code."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from vlm.image.load import ImageError
 from vlm.model import VQAModel
 from vlm.text.tokenizer import Tokenizer
 
-Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture that a model has seen: a question about it no longer needs the image encoder.
+    """An image that a model has seen: a question about it no longer needs the image encoder.
 
     Attributes:
         images: (1, ...) the model's input, as its transform makes it.
@@ -87,7 +87,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = Fal
 
 
 class VQA:
-    """A trained model that answers questions about pictures.
+    """A trained model that answers questions about images.
 
     Args:
         model: in evaluation mode.
@@ -120,11 +120,11 @@ class VQA:
         return write_shared(self.model, self.about, folder)
 
     @torch.no_grad()
-    def see(self, image: Picture) -> Seen:
-        """Look at a picture once, for any number of questions.
+    def see(self, image: ImageLike) -> Seen:
+        """Encode an image once, for any number of questions.
 
         Raises:
-            ImageError: a picture that cannot be read.
+            ImageError: an image that cannot be read.
         """
         transform: Any = self.model.processor.transform
         images = self._moved(transform.stack([transform.open(image)]))
@@ -134,7 +134,7 @@ class VQA:
     @overload
     def answer(  # type: ignore[overload-overlap]
         self,
-        image: Picture | Seen,
+        image: ImageLike | Seen,
         question: str,
         top_k: int = 5,
         choices: Sequence[str] | None = None,
@@ -142,7 +142,7 @@ class VQA:
     @overload
     def answer(
         self,
-        image: Picture | Seen | Sequence[Picture],
+        image: ImageLike | Seen | Sequence[ImageLike],
         question: Sequence[str],
         top_k: int = 5,
         choices: Sequence[Sequence[str]] | None = None,
@@ -150,7 +150,7 @@ class VQA:
 
     def answer(
         self,
-        image: Picture | Seen | Sequence[Picture],
+        image: ImageLike | Seen | Sequence[ImageLike],
         question: str | Sequence[str],
         top_k: int = 5,
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -158,19 +158,19 @@ class VQA:
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one picture, one that `see` gave, or as many as there are questions. A model of
+            image: one image, one that `see` gave, or as many as there are questions. A model of
                 region features takes the paths of their .npz files.
-            question: one question, or several; with one picture all are about it.
+            question: one question, or several; with one image all are about it.
             top_k: how many answers to rank.
             choices: what to choose from, for a model of multiple choice: two texts or more; of
                 several questions, such a list for each.
 
         Raises:
-            ValueError: an empty question, a `top_k` that is not positive, as many pictures as do
-                not fit the questions; choices that are fewer than two, empty or repeat; none for a
+            ValueError: an empty question, a `top_k` that is not positive, more than one
+                image, but not one for each question; choices that are fewer than two, empty or repeat; none for a
                 model that picks from choices, or some for another.
-            ImageError: a picture that cannot be read.
-            TypeError: something that is no picture; both name it in a list, as `image[3]`.
+            ImageError: an image that cannot be read.
+            TypeError: something that is no image; both name it in a list, as `image[3]`.
             AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
@@ -179,33 +179,33 @@ class VQA:
             raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
         questions = [question] if isinstance(question, str) else list(question)
         several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
-        pictures = list(image) if several else [image]  # type: ignore[arg-type]
-        if len(pictures) not in (1, len(questions)) or (single and several):
+        given = list(image) if several else [image]  # type: ignore[arg-type]
+        if len(given) not in (1, len(questions)) or (single and several):
             raise ValueError(
-                f"image: got {len(pictures)} pictures for {len(questions)} questions; expected "
+                f"image: got {len(given)} images for {len(questions)} questions; expected "
                 f"one, or one for each question."
             )
-        if several and any(isinstance(picture, Seen) for picture in pictures):
-            raise ValueError("image: got a seen picture in a list; expected it by itself.")
+        if several and any(isinstance(item, Seen) for item in given):
+            raise ValueError("image: got an image from `see` in a list; expected it by itself.")
         questions = [_asked(text, number) for number, text in enumerate(questions, start=1)]
-        given = None if choices is None else _checked_choices(choices, single, len(questions))
-        answers = self._answer(pictures, questions, top_k, given) if questions else []
+        texts = None if choices is None else _checked_choices(choices, single, len(questions))
+        answers = self._answer(given, questions, top_k, texts) if questions else []
         return answers[0] if single else answers
 
     @broken_off
     @torch.inference_mode()
     def _answer(
         self,
-        pictures: list[Any],
+        given: list[Any],
         questions: list[str],
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
         processor = self.model.asking_processor
         transform: Any = processor.transform
-        seen = pictures[0] if isinstance(pictures[0], Seen) else None
-        images = transform.stack(_opened(transform, pictures)) if seen is None else seen.images
-        index = [0] * len(questions) if len(pictures) == 1 else range(len(questions))
+        seen = given[0] if isinstance(given[0], Seen) else None
+        images = transform.stack(_opened(transform, given)) if seen is None else seen.images
+        index = [0] * len(questions) if len(given) == 1 else range(len(questions))
         batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
         output = self.model(batch, None if seen is None else seen.features)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
@@ -287,13 +287,13 @@ def _check_finite(broken: Iterable[Any]) -> None:
         )
 
 
-def _opened(transform: Any, pictures: Sequence[Any]) -> list[Any]:
+def _opened(transform: Any, images: Sequence[Any]) -> list[Any]:
     opened = []
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         try:
-            opened.append(transform.open(picture))
+            opened.append(transform.open(image))
         except (ImageError, TypeError) as error:
-            if len(pictures) == 1:
+            if len(images) == 1:
                 raise
             mistake = f"image[{index}]: {str(error).removeprefix('image: ')}"
             if isinstance(error, ImageError):
@@ -309,7 +309,7 @@ def _asked(text: object, number: int) -> str:
         raise ValueError(f"question {number}: {error}.") from error
     if not cleaned.strip():
         raise ValueError(
-            f"question {number}: got {text!r:.80}; expected text that asks about the picture."
+            f"question {number}: got {text!r:.80}; expected text that asks about the image."
         )
     return cleaned
 

@@ -15,7 +15,7 @@ from vlm.core.features import Features
 from vlm.data.features.cache import FeatureCache
 from vlm.data.features.store import FeatureStore
 from vlm.data.images.sources import ImageOptions, OpenImages
-from vlm.image import ConvNet, PictureEncoder
+from vlm.image import ConvNet, PixelEncoder
 
 PICTURES = OpenImages(ImageOptions(), None)
 
@@ -47,7 +47,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
 
 
 def store(
-    folder: Path, images: Sequence[str], encoder: PictureEncoder, pictures: OpenImages = PICTURES
+    folder: Path, images: Sequence[str], encoder: PixelEncoder, pictures: OpenImages = PICTURES
 ) -> FeatureStore:
     return FeatureCache(folder, encoder).store(images, pictures, "train", 4)
 
@@ -63,7 +63,7 @@ def assert_equal(found: Features, wanted: Features) -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
-def direct(encoder: PictureEncoder, images: Sequence[str]) -> Features:
+def direct(encoder: PixelEncoder, images: Sequence[str]) -> Features:
     transform = encoder.transform
     with torch.no_grad():
         made = encoder.eval()(transform.stack([transform.open(image) for image in images]))

@@ -11,7 +11,7 @@ from vlm.core.features import Features, masked_max
 from vlm.fusion import Fusion
 from vlm.fusion.attention import CrossModalAttention
 from vlm.heads import Classification
-from vlm.image import PictureEncoder
+from vlm.image import PixelEncoder
 from vlm.image.transform import ImageTransform
 from vlm.inference import VQA
 from vlm.model import VQAModel
@@ -24,7 +24,7 @@ PATCH, WORD = 8, 4
 """The patch that is bright and the word that asks for it."""
 
 
-class MeanColours(PictureEncoder):
+class MeanColours(PixelEncoder):
     """A token is the mean of its cell's red; `pooled` is the highest."""
 
     def __init__(self) -> None:

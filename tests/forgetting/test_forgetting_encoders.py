@@ -14,7 +14,7 @@ from torchvision.models import get_model
 
 from vlm.core.part import Part
 from vlm.image import ConvNet, OpenClipImageEncoder, TimmEncoder, TorchvisionEncoder
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.studies.forgetting.heads import HeadError, original_head
 from vlm.studies.forgetting.images import ImageMeasure, Images
 from vlm.studies.forgetting.layers import layer_grams, layer_modules
@@ -50,7 +50,7 @@ def bert() -> HuggingFaceEncoder:
     return HuggingFaceEncoder(config=BERT, tokenizer=tokenizer)
 
 
-PICTURES: list[tuple[Callable[[], PictureEncoder], int]] = [
+PICTURES: list[tuple[Callable[[], PixelEncoder], int]] = [
     (tiny_vit, 4),  # patches, three blocks; the last normalisation is not theirs
     (lambda: TimmEncoder("resnet18", image_size=64), 9),
     (lambda: TimmEncoder("tf_efficientnet_lite0", image_size=32), 17),
@@ -68,7 +68,7 @@ TEXTS: list[tuple[Callable[[], Part], int]] = [
 
 
 @pytest.mark.parametrize(("make", "least"), PICTURES, ids=[str(n) for n in range(len(PICTURES))])
-def test_layers_of_pictures(make: Callable[[], PictureEncoder], least: int) -> None:
+def test_layers_of_pictures(make: Callable[[], PixelEncoder], least: int) -> None:
     """One module a layer, in the order of use; nothing of it stays behind."""
     encoder = make().eval()
     images = torch.rand(4, *encoder.transform.shape)

@@ -19,7 +19,7 @@ from vlm.fusion import Fusion
 from vlm.heads.generation.decoder import AnswerDecoder, Memory
 from vlm.heads.generation.pretrained_decoder import PretrainedState
 from vlm.heads.generation.tokenizer import AnswerTokenizer
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.transform import ImageTransform
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.text.base import TextEncoder
@@ -28,7 +28,7 @@ from vlm.text.tokenizer import Tokenizer
 _TEXT = model_of(["blip_text_model"])
 
 
-class BlipPatches(PictureEncoder):
+class BlipPatches(PixelEncoder):
     """The vision transformer; `pooled` is its class token, which the question attends to too."""
 
     stored: ClassVar = {"config": model_of(["blip_vision_model"])}

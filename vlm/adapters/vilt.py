@@ -22,7 +22,7 @@ from vlm.core.safe_config import model_of, read_options
 from vlm.fusion import Fusion
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.losses import soft_bce
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.transform import ImageTransform
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ class ViltTransform(ImageTransform):
         return 0.0, 0.0, right, lower
 
 
-class ViltPatches(PictureEncoder):
+class ViltPatches(PixelEncoder):
     """Patches with positions, which are stretched to the image's own grid."""
 
     stored: ClassVar = {"config": _CONFIG}

@@ -17,7 +17,7 @@ from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
 from vlm.heads.multi_task import answering
-from vlm.image.base import PictureEncoder, grid_boxes
+from vlm.image.base import PixelEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
 
@@ -102,7 +102,7 @@ class Case:
         if isinstance(self.images, Features):
             assert self.images.boxes is not None
             return Cells(self.images.boxes[0], None)
-        assert isinstance(encoder, PictureEncoder)
+        assert isinstance(encoder, PixelEncoder)
         # A cell is a pixel at least.
         rows, columns = (
             min(n * refine, side) for n, side in zip(encoder.grid, self.place, strict=True)

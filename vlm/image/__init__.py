@@ -1,6 +1,6 @@
 """Image encoders: images in, grids of tokens out; or regions of a detector."""
 
-from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
+from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
 from vlm.image.conv import ConvNet
 from vlm.image.load import ImageError, load_image
 from vlm.image.open_clip import OpenClipImageEncoder
@@ -15,7 +15,7 @@ __all__ = [
     "ImageError",
     "ImageTransform",
     "OpenClipImageEncoder",
-    "PictureEncoder",
+    "PixelEncoder",
     "RegionFeatures",
     "TimmEncoder",
     "TorchvisionEncoder",

@@ -47,7 +47,7 @@ class ImageEncoder(Part, ABC):
         __call__ = forward
 
 
-class PictureEncoder(ImageEncoder):
+class PixelEncoder(ImageEncoder):
     """Images in, patches or grid cells out: (B, 3, H, W) -> `Features`.
 
     Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
@@ -59,7 +59,7 @@ class PictureEncoder(ImageEncoder):
         mean, std: (3, 1, 1) of the colour channels on the scale 0 to 1.
 
     Example:
-        >>> class Patches(vlm.image.PictureEncoder):
+        >>> class Patches(vlm.image.PixelEncoder):
         ...     def encode(self, images, mask):
         ...         tokens = torch.nn.functional.unfold(images, 16, stride=16).mT
         ...         return tokens, vlm.masked_mean(tokens, mask)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.features import masked_max
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import ImageTransform
 
 
-class ConvNet(PictureEncoder):
+class ConvNet(PixelEncoder):
     """Convolutions that halve the image stage by stage; every scale reaches the tokens.
 
     Each stage's output is max-pooled to the last grid and all are concatenated (progressive

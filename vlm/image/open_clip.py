@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.safe_config import nothing
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
@@ -19,7 +19,7 @@ from vlm.pretrained.pruning import prune
 _FITS: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
 
 
-class OpenClipImageEncoder(PictureEncoder):
+class OpenClipImageEncoder(PixelEncoder):
     """The image tower of a CLIP (arXiv 2103.00020) of open_clip, by name.
 
     Tokens are the patches or grid cells before the tower's own pooling and its projection to the

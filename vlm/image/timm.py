@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlm.core.safe_config import nothing, options, word
 from vlm.core.validation import did_you_mean, nearest
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform, Interpolation
@@ -41,7 +41,7 @@ def _options(model_args: Any) -> None:
     options(model_args, {name for name in own if name != "kwargs"})
 
 
-class TimmEncoder(PictureEncoder):
+class TimmEncoder(PixelEncoder):
     """A convolutional network or vision transformer of timm, by name.
 
     Tokens are what the model's `forward_features` gives, without class tokens and registers;

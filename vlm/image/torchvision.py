@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vlm.core.safe_config import nothing, options, word
 from vlm.core.validation import did_you_mean, nearest
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.transform import Fit, ImageTransform
@@ -26,7 +26,7 @@ _OURS = {
 }
 
 
-class TorchvisionEncoder(PictureEncoder):
+class TorchvisionEncoder(PixelEncoder):
     """A convolutional network or vision transformer of torchvision, by name.
 
     Tokens are the last map before the model's own pooling, without class tokens; `pooled` is their

@@ -26,7 +26,7 @@ from vlm.testing.promises import (
 )
 
 if TYPE_CHECKING:
-    from vlm.image.base import ImageEncoder, PictureEncoder
+    from vlm.image.base import ImageEncoder, PixelEncoder
     from vlm.text.base import TextEncoder
 
 ROWS = 5
@@ -45,16 +45,16 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
     Raises:
         AssertionError: a promise is broken; the message names it.
     """
-    from vlm.image.base import PictureEncoder  # not above: fusions are checked without Pillow
+    from vlm.image.base import PixelEncoder  # not above: fusions are checked without Pillow
 
     encoder = prepared(encoder)
-    if isinstance(encoder, PictureEncoder):
+    if isinstance(encoder, PixelEncoder):
         check_images(encoder)
     else:
         check_regions(encoder)
 
 
-def check_images(encoder: PictureEncoder) -> None:
+def check_images(encoder: PixelEncoder) -> None:
     channels, height, width = encoder.transform.shape
     images = torch.randint(256, (ROWS, channels, height, width), dtype=torch.uint8)
     images[:, 3:] = 255  # all of it photo
@@ -85,7 +85,7 @@ def check_images(encoder: PictureEncoder) -> None:
         check_refuses(encoder, given, partial(encoder, wrong_images))
 
 
-def check_borders(encoder: PictureEncoder, images: torch.Tensor) -> None:
+def check_borders(encoder: PixelEncoder, images: torch.Tensor) -> None:
     """Of a transform that pads: the fourth channel is 0 in the borders, which nothing reads."""
     expected = encoder(images)
     rows, columns = encoder.grid
@@ -144,7 +144,7 @@ def check_regions(encoder: ImageEncoder) -> None:
         check_refuses(encoder, given, partial(encoder, images))
 
 
-def check_grid(encoder: PictureEncoder, images: torch.Tensor) -> None:
+def check_grid(encoder: PixelEncoder, images: torch.Tensor) -> None:
     from vlm.image.base import grid_boxes
 
     output = encoder(images)

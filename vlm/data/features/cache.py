@@ -24,7 +24,7 @@ from vlm.data.images.sources import OpenImages
 from vlm.data.images.store import open_image
 from vlm.datasets.errors import DataError
 from vlm.datasets.sources import state
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.load import ImageError
 
 SUFFIX = ".safetensors"
@@ -50,7 +50,7 @@ class FeatureCache:
     def __init__(
         self,
         folder: str | Path,
-        encoder: PictureEncoder,
+        encoder: PixelEncoder,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.encoder, self.alive = encoder, alive

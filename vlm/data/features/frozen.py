@@ -15,13 +15,13 @@ from torch import Tensor
 from vlm.core.features import Features
 from vlm.core.version import __version__
 from vlm.datasets.errors import DataError
-from vlm.image.base import ImageEncoder, PictureEncoder, grid_boxes
+from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
 
 
 class BlankFeatures:
     """What a frozen encoder makes of an image that shows nothing, in the place of every image."""
 
-    def __init__(self, encoder: PictureEncoder) -> None:
+    def __init__(self, encoder: PixelEncoder) -> None:
         blank = encode(encoder, encoder.transform.blank(1))
         self.features = blank._replace(boxes=grid_boxes(*encoder.grid)[None])
 
@@ -29,13 +29,13 @@ class BlankFeatures:
         return self.features.take(torch.zeros(len(paths), dtype=torch.long))
 
 
-def check_cacheable(folder: str | None, encoder: ImageEncoder) -> tuple[Path, PictureEncoder]:
+def check_cacheable(folder: str | None, encoder: ImageEncoder) -> tuple[Path, PixelEncoder]:
     """The folder for the features, and the encoder that makes them.
 
     Raises:
         DataError: no folder, or an encoder of regions, which are features already.
     """
-    if folder is None or not isinstance(encoder, PictureEncoder):
+    if folder is None or not isinstance(encoder, PixelEncoder):
         raise DataError(
             f"data.images.features: got {folder} for {type(encoder).__name__}; expected a folder, "
             f"and an encoder of images."
@@ -64,7 +64,7 @@ def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None
         )
 
 
-def describe(encoder: PictureEncoder) -> dict[str, str]:
+def describe(encoder: PixelEncoder) -> dict[str, str]:
     """What the features of an image depend on, beside the image."""
     state = hashlib.sha256()
     tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
@@ -81,12 +81,12 @@ def describe(encoder: PictureEncoder) -> dict[str, str]:
     }
 
 
-def encoder_digest(encoder: PictureEncoder) -> str:
+def encoder_digest(encoder: PixelEncoder) -> str:
     """Another one for other weights, another configuration or another preprocessing."""
     return hashlib.sha256(json.dumps(describe(encoder), sort_keys=True).encode()).hexdigest()
 
 
-def encode(encoder: PictureEncoder, images: Tensor) -> Features:
+def encode(encoder: PixelEncoder, images: Tensor) -> Features:
     """Features of images as in evaluation, float32 on the CPU, without boxes."""
     device = encoder.mean.device
     training = [part for part in encoder.modules() if part.training]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.timm import TimmEncoder, timm_classifier
 from vlm.image.torchvision import TorchvisionEncoder, torchvision_classifier
 from vlm.studies.forgetting.original import Original
@@ -40,7 +40,7 @@ class OriginalHead:
 
     about = "its own classifier"
 
-    def __init__(self, model: nn.Module, encoder: PictureEncoder) -> None:
+    def __init__(self, model: nn.Module, encoder: PixelEncoder) -> None:
         self.model = model.eval()
         known = self.model.state_dict()
         if strange := [name for name in _inner(encoder) if name not in known]:
@@ -49,7 +49,7 @@ class OriginalHead:
                 f"beside it; give --probe."
             )
 
-    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+    def logits(self, encoder: PixelEncoder, images: Tensor) -> Tensor:
         """Images (B, ...) as the encoder's transform makes them -> (B, K)."""
         normalised, _ = encoder.normalised(images)
         # The encoder's weights in the whole model; what it leaves out stays as it was.
@@ -57,7 +57,7 @@ class OriginalHead:
         return found
 
 
-def _inner(encoder: PictureEncoder) -> dict[str, Tensor]:
+def _inner(encoder: PixelEncoder) -> dict[str, Tensor]:
     state: dict[str, Tensor] = encoder.model.state_dict()  # type: ignore[union-attr]  # timm, torchvision
     return state
 
@@ -114,7 +114,7 @@ class Probe:
             raise HeadError(f"--probe: {path} has {weight[0]} class; expected two or more.")
         self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()
 
-    def check(self, encoder: PictureEncoder) -> None:
+    def check(self, encoder: PixelEncoder) -> None:
         """Raises: HeadError: a probe of another width."""
         if (width := self.weight.shape[1]) != encoder.dim:
             raise HeadError(
@@ -122,7 +122,7 @@ class Probe:
                 f"{encoder.dim}. Train the probe on its `pooled`."
             )
 
-    def logits(self, encoder: PictureEncoder, images: Tensor) -> Tensor:
+    def logits(self, encoder: PixelEncoder, images: Tensor) -> Tensor:
         """As `OriginalHead.logits`."""
         pooled = encoder(images).pooled
         return pooled @ self.weight.to(pooled).mT + self.bias.to(pooled)

@@ -16,7 +16,7 @@ from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import open_image
 from vlm.datasets.base import ImageSource
 from vlm.datasets.errors import DataError
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.image.transform import ImageTransform
 from vlm.studies.forgetting.cka import LEAST
 from vlm.studies.forgetting.heads import Agreement, Head, agreement
@@ -113,14 +113,14 @@ class ImageMeasure:
     """
 
     def __init__(
-        self, before: PictureEncoder, images: Images, head: Head | None, batch_size: int
+        self, before: PixelEncoder, images: Images, head: Head | None, batch_size: int
     ) -> None:
         self.images, self.head, self.batch_size = images, head, batch_size
         blank = before.transform.blank(1).to(before.mean.device)
         self.layers = layer_modules(before.eval(), partial(before, blank))
         self._before = self._run(before, "the original image encoder")
 
-    def retention(self, encoder: PictureEncoder, name: str) -> ImageRetention:
+    def retention(self, encoder: PixelEncoder, name: str) -> ImageRetention:
         """Measure an encoder of the same architecture.
 
         Args:
@@ -131,7 +131,7 @@ class ImageMeasure:
         agreed = agreement(torch.cat(old_logits), torch.cat(new_logits)) if self.head else None
         return ImageRetention(layer_cka(self.layers, old, new), agreed)
 
-    def _run(self, encoder: PictureEncoder, name: str) -> tuple[list[list[Tensor]], list[Tensor]]:
+    def _run(self, encoder: PixelEncoder, name: str) -> tuple[list[list[Tensor]], list[Tensor]]:
         """Grams by batch, and logits of the head."""
         encoder.eval()
         grams, logits = [], []

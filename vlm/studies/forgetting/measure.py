@@ -15,7 +15,7 @@ from vlm.checkpoint.checkpoint import CheckpointError, load_model
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.errors import DataError
 from vlm.evaluation.results import Results
-from vlm.image.base import PictureEncoder
+from vlm.image.base import PixelEncoder
 from vlm.metrics import bootstrap_interval
 from vlm.model import VQAModel
 from vlm.studies.comparison.build import quiet
@@ -183,7 +183,7 @@ class _Measures:
                     f"The {name} ({kind}) was given no pretrained weights: it had nothing to "
                     f"forget, and is not measured."
                 )
-            elif isinstance(found.encoder, PictureEncoder):
+            elif isinstance(found.encoder, PixelEncoder):
                 self.images = self._of_images(found, found.encoder, data)
             elif isinstance(found.encoder, TextEncoder):
                 sentences = read_sentences(settings.sentences)
@@ -196,7 +196,7 @@ class _Measures:
                 )
 
     def _of_images(
-        self, found: Original, encoder: PictureEncoder, data: VQADataModule | None
+        self, found: Original, encoder: PixelEncoder, data: VQADataModule | None
     ) -> ImageMeasure:
         settings = self.study.settings
         if settings.photos is not None:
@@ -260,7 +260,7 @@ class _Measures:
             accuracy = Accuracy(len(ids), found.accuracy, interval)
         model.to(DEVICE)
         if self.images is not None:
-            assert isinstance(model.image_encoder, PictureEncoder)
+            assert isinstance(model.image_encoder, PixelEncoder)
             images = self.images.retention(model.image_encoder, name)
         if self.texts is not None and (own := originals["text_encoder"]) is not None:
             view = own.view(model.text_encoder).to(DEVICE)
