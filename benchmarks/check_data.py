@@ -5,9 +5,9 @@
     python benchmarks/check_data.py --output check.md          # keep the table
 
 Synthetic JSON Lines of some 160 bytes: id, image, question, answer, type, group; five questions
-about each picture, ten in each group, every question another text, 1,000 different answers. The
+about each image, ten in each group, every question another text, 1,000 different answers. The
 whole command runs, in a process of its own with a configuration of the repository, without reading
-pictures: from the start of Python to the plot.
+images: from the start of Python to the plot.
 
 How to read the table:
   seconds   median over the repeats

@@ -5,7 +5,7 @@
     python benchmarks/data.py --start spawn                    # workers that are no forks
     python benchmarks/data.py --output data.md                 # keep the table
 
-Synthetic questions in VQA v2's own files, ten answers each, 3.25 about each picture: 1,000
+Synthetic questions in VQA v2's own files, ten answers each, 3.25 about each image: 1,000
 different ones of 64 x 64 under as many names as it takes. Three ways to hold them, which read the
 same files, take the same rows in the same order (16 images a batch, at most five questions about
 each) and make the same batches with the same processor:
@@ -19,12 +19,12 @@ How to read the table; all are medians over the repeats, in each of which a new 
 kind runs, in turns and beginning with another one, so that the machine's mood falls on all:
   first open s   from the JSON files, with whatever is written for the next time
   open s         at every later start. The libraries' import is not in it
-  first batch s  after opening: order of the epoch, and a batch with its pictures
-  batches/s      in the process itself, pictures decoded; in brackets the median of the ratios to
+  first batch s  after opening: order of the epoch, and a batch with its images
+  batches/s      in the process itself, images decoded; in brackets the median of the ratios to
                  vlm of the same repeat: above 1 is faster than vlm
   worker MiB     of the first repeat: memory that one of two loader workers has for itself and the
                  system cannot take back (Private_Dirty, Linux only) at the end of an epoch without
-                 pictures: what a further worker costs. In all three are torch's own and the
+                 images: what a further worker costs. In all three are torch's own and the
                  tokenizer's memory of the last 65,536 questions, some 25 MiB when full; compare the
                  numbers of questions
 """
@@ -66,14 +66,14 @@ from vlm.processor import Processor
 from vlm.text import WordTokenizer
 
 KINDS = ("vlm", "dicts", "datasets")
-PER_PICTURE = 3.25  # as in VQA v2: some 650,000 about 200,000
-PICTURES = 1000
+PER_IMAGE = 3.25  # as in VQA v2: some 650,000 about 200,000
+IMAGES = 1000
 COLORS = ["red", "green", "blue", "black", "white", "brown", "grey", "pink"]
 THINGS = ["car", "dog", "tree", "cup", "boat", "hat", "chair", "bird"]
 QUESTIONS_FILE = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS_FILE = "v2_mscoco_train2014_annotations.json"
 BATCHES = 200
-"""Timed batches with pictures."""
+"""Timed batches with images."""
 HEADINGS = "questions | kind | first open s | open s | first batch s | batches/s | worker MiB"
 
 
@@ -127,17 +127,17 @@ def write_files(folder: Path, questions: int) -> None:
     """VQA v2's layout."""
     rng = np.random.default_rng(0)
     (folder / "train2014").mkdir(parents=True)
-    for number in range(ceil(questions / PER_PICTURE)):
+    for number in range(ceil(questions / PER_IMAGE)):
         path = folder / f"train2014/COCO_train2014_{number:012d}.jpg"
-        if number >= PICTURES:
-            path.hardlink_to(folder / f"train2014/COCO_train2014_{number % PICTURES:012d}.jpg")
+        if number >= IMAGES:
+            path.hardlink_to(folder / f"train2014/COCO_train2014_{number % IMAGES:012d}.jpg")
             continue
         noise = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
     asked, known = [], []
     for number in range(questions):
         thing, color = THINGS[rng.integers(8)], COLORS[rng.integers(8)]
-        ids = {"image_id": int(number / PER_PICTURE), "question_id": number}
+        ids = {"image_id": int(number / PER_IMAGE), "question_id": number}
         asked.append(ids | {"question": f"What color is the {thing} beside number {number}?"})
         answers = [
             {"answer": color, "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)

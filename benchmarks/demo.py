@@ -2,7 +2,7 @@
 
     python benchmarks/demo.py RUN [--questions 60]
 
-RUN is a run's folder of the default model, trained on easy-VQA. Each question about a new picture
+RUN is a run's folder of the default model, trained on easy-VQA. Each question about a new image
 pays for reading and encoding it; further questions about it do not. To reach, inside the server and
 at the median: 50 ms for a question, 150 ms with its heat map. The last line asks a server of its
 own over HTTP, eight at a time.
@@ -56,16 +56,14 @@ def inside(run: str, rows: list[tuple[bytes, str]]) -> None:
         asker.explain(content, question, reply, method)
 
     asked = rows[:-1]
-    show(
-        "question about a new picture", [timed(lambda r=r: asker.ask(*r, ["model"])) for r in asked]
-    )
+    show("question about a new image", [timed(lambda r=r: asker.ask(*r, ["model"])) for r in asked])
     again = [(asked[-1][0], question) for _, question in asked]
     show(
-        "further question about a picture",
+        "further question about an image",
         [timed(lambda r=r: asker.ask(*r, ["model"])) for r in again],
     )
     asker = Asker(asker.models)
-    show(f"new picture, with the map of {method}", [timed(lambda r=r: with_map(*r)) for r in asked])
+    show(f"new image, with the map of {method}", [timed(lambda r=r: with_map(*r)) for r in asked])
 
 
 def over_http(run: str, rows: list[tuple[bytes, str]], answers: list[str]) -> None:
@@ -80,8 +78,8 @@ def over_http(run: str, rows: list[tuple[bytes, str]], answers: list[str]) -> No
 
         def ask(row: tuple[bytes, str]) -> tuple[str, float]:
             started = time.perf_counter()
-            picture = {"url": "data:image/png;base64," + base64.b64encode(row[0]).decode()}
-            body = json.dumps({"data": [picture, row[1], None, "none", None]}).encode()
+            image = {"url": "data:image/png;base64," + base64.b64encode(row[0]).decode()}
+            body = json.dumps({"data": [image, row[1], None, "none", None]}).encode()
             headers = {"Content-Type": "application/json"}
             with urlopen(Request(f"{address}/gradio_api/call/ask", body, headers)) as response:
                 event = json.load(response)["event_id"]

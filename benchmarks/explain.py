@@ -1,12 +1,12 @@
 """Are explanations true of the model, and do they point at the object? On easy-VQA.
 
     python benchmarks/explain.py RUN
-    python benchmarks/explain.py RUN --pictures 100 --faithful 20
+    python benchmarks/explain.py RUN --images 100 --faithful 20
 
-Every method that fits the model explains its answer to one question a picture. easy-VQA draws one
+Every method that fits the model explains its answer to one question an image. easy-VQA draws one
 shape on a plain ground, so every pixel that differs from the corner is the shape.
 
-- peak: share of the pictures whose map has its peak (the middle of the strongest cell) inside the
+- peak: share of the images whose map has its peak (the middle of the strongest cell) inside the
   shape, and mass: share of the map's magnitude there; of the trained model, of the same model with
   random weights, and for the area of the shape. The method is chosen on validation, by its peak.
 - deletion, insertion, comprehensiveness, sufficiency (`vlm.explain.faithfulness`), against the mean
@@ -55,22 +55,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run", help="a run's folder or a checkpoint, trained on easy-VQA")
-    parser.add_argument("--pictures", type=int, help="of each split at most (default all)")
-    parser.add_argument(
-        "--faithful", type=int, default=100, help="pictures whose parts are deleted"
-    )
+    parser.add_argument("--images", type=int, help="of each split at most (default all)")
+    parser.add_argument("--faithful", type=int, default=100, help="images whose parts are deleted")
     given = parser.parse_args()
     vqa = load(given.run)
     control = randomised(vqa)
     names = methods_for(vqa.model)
     data = EasyVQA()
-    validation = [*one_question_each(data.table("validation"))][: given.pictures]
-    test = [*one_question_each(data.table("test"))][: given.pictures]
+    validation = [*one_question_each(data.table("validation"))][: given.images]
+    test = [*one_question_each(data.table("test"))][: given.images]
 
     chosen_by = point({"": vqa}, validation, names)
     best = max(names, key=lambda name: np.mean(chosen_by[name]["peak"]))
     found = point({"": vqa, " random": control}, test, names)
-    print(f"{len(validation)} validation and {len(test)} test pictures, one question each.\n")
+    print(f"{len(validation)} validation and {len(test)} test images, one question each.\n")
     print("| method | validation: peak % | test: peak % | random weights % | mass % | random % |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in names:
@@ -88,7 +86,7 @@ def main() -> None:
 
 
 def one_question_each(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """(picture, question): the first question of every picture."""
+    """(image, question): the first question of every image."""
     seen = set()
     for image, question in zip(
         table["image"].to_pylist(), table["question"].to_pylist(), strict=True
@@ -99,7 +97,7 @@ def one_question_each(table: pa.Table) -> Iterator[tuple[str, str]]:
 
 
 def shape(image: str | Path) -> np.ndarray:
-    """(H, W) bool: the pixels of the shape of an easy-VQA picture."""
+    """(H, W) bool: the pixels of the shape of an easy-VQA image."""
     pixels = np.asarray(Image.open(image).convert("RGB"))
     return (pixels != pixels[0, 0]).any(-1)
 
@@ -173,7 +171,7 @@ def faithful(vqa: VQA, control: VQA, rows: list[tuple[str, str]], names: list[st
             patches[f"{name}, random order"].append(patch_faithfulness(case, mixed))
             words[f"{name}, random order"].append(word_faithfulness(case, mixed))
     for title, measured in (("cells", patches), ("words", words)):
-        print(f"Evidence when {title} are taken away, {len(rows)} test pictures.\n")
+        print(f"Evidence when {title} are taken away, {len(rows)} test images.\n")
         print("| order | deletion area | insertion area | comprehensiveness | sufficiency |")
         print("|---|---:|---:|---:|---:|")
         for name, results in measured.items():

@@ -5,7 +5,7 @@
 
 `plan` counts the parameters and the floating-point operations of three models (on torch's meta
 device, so nothing is computed) and puts them into the formulas of docs/scaling.md. `weak` trains
-the default model on made-up pictures with one process and with two, one thread each, turn by turn,
+the default model on made-up images with one process and with two, one thread each, turn by turn,
 and prints how much of one process's speed each of two keeps.
 """
 

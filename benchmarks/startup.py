@@ -63,8 +63,8 @@ def main() -> None:
         spec = find_spec("easy_vqa")
         assert spec is not None
         assert spec.origin is not None
-        picture = str(Path(spec.origin).parent / "data/test/images/0.png")
-        ask = ["-m", "vlm", "ask", given.run, picture, "what color is the shape?"]
+        image = str(Path(spec.origin).parent / "data/test/images/0.png")
+        ask = ["-m", "vlm", "ask", given.run, image, "what color is the shape?"]
         compare("vlm ask", ask, torch, given.pairs, 3.0)
 
 

@@ -131,8 +131,8 @@ class Visitors:
         for thread in self.threads:
             thread.start()
 
-    def ask(self, picture: str, question: str) -> tuple[str, Any]:
-        body = json.dumps({"data": [{"url": picture}, question, None, "none", None]}).encode()
+    def ask(self, image: str, question: str) -> tuple[str, Any]:
+        body = json.dumps({"data": [{"url": image}, question, None, "none", None]}).encode()
         headers = {"Content-Type": "application/json"}
         call = f"{self.address}/gradio_api/call/ask"
         with urlopen(Request(call, body, headers), timeout=120) as response:
@@ -147,9 +147,9 @@ class Visitors:
             index = draw.randrange(len(self.rows))
             content, question = self.rows[index]
             broken = draw.random() < 0.2
-            picture = "data:image/png;base64," + base64.b64encode(content).decode()
+            image = "data:image/png;base64," + base64.b64encode(content).decode()
             try:
-                name, data = self.ask(BROKEN if broken else picture, question)
+                name, data = self.ask(BROKEN if broken else image, question)
             except OSError as error:
                 self.events[f"LOST: the demo did not answer: {error}"] += 1
                 continue

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py
 
-Same model, same decoded pictures in memory, same batches. Lightning has its loggers, metrics,
+Same model, same decoded images in memory, same batches. Lightning has its loggers, metrics,
 checkpoints and progress bar on. The two take turns epoch by epoch, so that the machine's mood
 falls on both; the figure is the median of the ratios of neighbouring epochs. Both leave out
 validation.

@@ -5,7 +5,7 @@
 
 Trains under Lightning as `vlm fit` does, for two epochs of at most `--steps` batches, and adds up
 what the second one spends in asking the loader for the next batch and in the step itself (actions
-that Lightning tells its profilers). In the first, pictures are decoded and memory is taken. A batch
+that Lightning tells its profilers). In the first, images are decoded and memory is taken. A batch
 that a loader worker made meanwhile costs what is left to wait for. To reach: below 5 %.
 
 The share is given of the time that passes and of this process's CPU time. On a machine that others

@@ -12,7 +12,7 @@ from vlm.testing import check_fusion
 
 
 class GatedFusion(Fusion):
-    """The question opens and closes each channel of the picture."""
+    """The question opens and closes each channel of the image."""
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int = 128) -> None:
         super().__init__(image_dim, text_dim, out_dim)

@@ -43,7 +43,7 @@ def shared_data(name: str) -> Path:
 
 
 def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
-    """easy-VQA's layout: pictures of one colour each, three questions about each."""
+    """easy-VQA's layout: images of one colour each, three questions about each."""
     rng = np.random.default_rng(seed)
     for split in ("train", "test"):
         (folder / split / "images").mkdir(parents=True)
@@ -57,7 +57,7 @@ def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
             rows += [
                 ["what color is it?", color, number],
                 [f"is it {asked}?", "yes" if asked == color else "no", number],
-                [f"is the picture not {asked}?", "no" if asked == color else "yes", number],
+                [f"is the image not {asked}?", "no" if asked == color else "yes", number],
             ]
         (folder / split / "questions.json").write_text(json.dumps(rows))
     return folder
@@ -65,7 +65,7 @@ def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in easy-VQA's layout: 12 pictures and 36 questions a split."""
+    """A small data set in easy-VQA's layout: 12 images and 36 questions a split."""
     return write_data(tmp_path_factory.mktemp("data"))
 
 

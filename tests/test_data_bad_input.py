@@ -1,4 +1,4 @@
-"""What a training run does with pictures and questions that are not as they should be."""
+"""What a training run does with images and questions that are not as they should be."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int
     return stopped.value.code, said[0]
 
 
-def spoil(picture: Path, kind: str) -> None:
+def spoil(image: Path, kind: str) -> None:
     if kind == "missing":
-        picture.unlink()
+        image.unlink()
     else:
-        content = picture.read_bytes()
-        picture.write_bytes({"truncated": content[:60], "text": b"no picture", "empty": b""}[kind])
+        content = image.read_bytes()
+        image.write_bytes({"truncated": content[:60], "text": b"no image", "empty": b""}[kind])
 
 
 REASONS = {
@@ -45,7 +45,7 @@ REASONS = {
     ("kind", "loading"),
     [*product(REASONS, ("cached", "on the way")), ("missing", "by workers")],
 )
-def test_a_bad_picture_names_file_and_question(
+def test_a_bad_image_names_file_and_question(
     kind: str, loading: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_data(tmp_path / "data")
@@ -61,7 +61,7 @@ def test_a_bad_picture_names_file_and_question(
     assert code == 1
     assert str(data / "train/images/7.png") in said
     assert REASONS[kind] in said
-    # The three questions about picture 7 are rows 21 to 23.
+    # The three questions about image 7 are rows 21 to 23.
     assert re.search(r"Question 'train-2[123]'", said), said
 
 

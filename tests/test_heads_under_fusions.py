@@ -1,4 +1,4 @@
-"""Every head under every fusion: it learns, and only picture, question and choices count."""
+"""Every head under every fusion: it learns, and only image, question and choices count."""
 
 from __future__ import annotations
 

@@ -42,17 +42,17 @@ def test_path_image_and_array_give_one_answer(vqa: vlm.VQA, picture: Path) -> No
 
 
 def test_batches_change_no_answer(vqa: vlm.VQA, data: Path) -> None:
-    pictures = [data / f"test/images/{n}.png" for n in range(5)]
-    questions = ["what color is it?", "is it red?", "is the picture not blue?", "is it?", "blue?"]
-    together = vqa.answer(pictures, questions)
-    for picture, question, answer in zip(pictures, questions, together, strict=True):
+    images = [data / f"test/images/{n}.png" for n in range(5)]
+    questions = ["what color is it?", "is it red?", "is the image not blue?", "is it?", "blue?"]
+    together = vqa.answer(images, questions)
+    for picture, question, answer in zip(images, questions, together, strict=True):
         alone = vqa.answer(picture, question)
         assert alone.text == answer.text
         assert alone.probability == pytest.approx(answer.probability, abs=1e-5)
-    about_one = vqa.answer(pictures[0], questions)
+    about_one = vqa.answer(images[0], questions)
     assert about_one[0].text == together[0].text
     assert about_one[0].probability == pytest.approx(together[0].probability, abs=1e-5)
-    assert vqa.answer(pictures[0], []) == []
+    assert vqa.answer(images[0], []) == []
 
 
 def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) -> None:
@@ -101,27 +101,27 @@ def test_ask_gives_no_answer_to_a_question_beyond_the_model(
 
 @pytest.mark.parametrize("question", ["", "   ", None, 3])
 def test_an_empty_question_is_refused(vqa: vlm.VQA, picture: Path, question: object) -> None:
-    with pytest.raises(ValueError, match=r"question 1: got .*; expected text|pictures for"):
+    with pytest.raises(ValueError, match=r"question 1: got .*; expected text|images for"):
         vqa.answer(picture, [question])
 
 
-def test_numbers_of_pictures_and_questions_must_fit(vqa: vlm.VQA, picture: Path) -> None:
-    with pytest.raises(ValueError, match="got 2 pictures for 3 questions"):
+def test_numbers_of_images_and_questions_must_fit(vqa: vlm.VQA, picture: Path) -> None:
+    with pytest.raises(ValueError, match="got 2 images for 3 questions"):
         vqa.answer([picture, picture], ["a", "b", "c"])
 
 
-def test_a_missing_picture_is_named(vqa: vlm.VQA, tmp_path: Path) -> None:
+def test_a_missing_image_is_named(vqa: vlm.VQA, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"nosuch.png: there is no such file"):
         vqa.answer(tmp_path / "nosuch.png", "is it red?")
 
 
-def test_a_bad_picture_among_several_has_its_number(vqa: vlm.VQA, picture: Path) -> None:
+def test_a_bad_image_among_several_has_its_number(vqa: vlm.VQA, picture: Path) -> None:
     with pytest.raises(ImageError, match=r"^image\[1\]: not a readable image"):
-        vqa.answer([picture, b"no picture"], ["is it red?", "is it blue?"])
+        vqa.answer([picture, b"no image"], ["is it red?", "is it blue?"])
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {"path": "0.png"}])
-def test_what_is_no_picture_has_its_number(vqa: vlm.VQA, picture: Path, wrong: object) -> None:
+def test_what_is_no_image_has_its_number(vqa: vlm.VQA, picture: Path, wrong: object) -> None:
     with pytest.raises(TypeError, match=rf"^image\[2\]: got {type(wrong).__name__}"):
         vqa.answer([picture, picture, wrong], ["is it red?"] * 3)
     with pytest.raises(TypeError, match=rf"^image: got {type(wrong).__name__}"):

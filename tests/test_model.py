@@ -207,7 +207,7 @@ def simple() -> VQAModel:
     return build(IMAGES["ConvNet"](), BagOfWords(WORDS, dim=13), "Pooled-Product")
 
 
-def test_each_picture_is_encoded_once() -> None:
+def test_each_image_is_encoded_once() -> None:
     model = simple()
     rows: list[int] = []
     model.image_encoder.register_forward_hook(lambda m, given, out: rows.append(len(out.tokens)))
@@ -215,7 +215,7 @@ def test_each_picture_is_encoded_once() -> None:
     assert rows == [3]
 
 
-def test_a_question_sees_its_own_picture() -> None:
+def test_a_question_sees_its_own_image() -> None:
     model = simple().eval()
     batch = make_batch(model)
     with torch.no_grad():

@@ -44,9 +44,9 @@ def photo(name: str) -> Path:
 def test_the_network_names_a_cat_and_a_coffee(size, fit, grid) -> None:
     source = need(CNNS[size])
     encoder = TimmEncoder(f"tf_efficientnet_lite{size}", pretrained=source, fit=fit).eval()
-    pictures = [encoder.transform.open(photo(f"{n}.png")) for n in ("chelsea", "coffee")]
+    images = [encoder.transform.open(photo(f"{n}.png")) for n in ("chelsea", "coffee")]
     with torch.no_grad():
-        features = encoder(encoder.transform.stack(pictures))
+        features = encoder(encoder.transform.stack(images))
     assert (encoder.dim, encoder.grid) == (1280, grid)
     classifier = read_weights(source)
     logits = features.pooled @ classifier["_fc.weight"].mT + classifier["_fc.bias"]

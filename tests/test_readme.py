@@ -58,8 +58,8 @@ def test_the_commands_run(
         elif command[:2] == ["vlm", "ask"]:
             main(["ask", str(run), str(data / "test/images/0.png"), *command[4:]])
         elif command[:2] == ["vlm", "explain"]:
-            picture = str(data / "test/images/0.png")
-            main(["explain", str(run), picture, *command[4:], f"--output={tmp_path / 'why'}"])
+            image = str(data / "test/images/0.png")
+            main(["explain", str(run), image, *command[4:], f"--output={tmp_path / 'why'}"])
         elif command[0] == "vlm":
             here = [a.replace("RUN", str(run)) for a in command[1:]]
             main([*here, f"--run.folder={tmp_path}"])

@@ -27,14 +27,14 @@ from vlm.heads import (
 )
 
 
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (41, 37, 3), np.uint8))
 
 
 def answers(vqa: vlm.VQA) -> list[Any]:
     given = CHOICES if isinstance(vqa.model.head, MultipleChoice) else None
     questions = ["what is the colour", "is it red", "what"]
-    return [vqa.answer(picture(), question, choices=given) for question in questions]
+    return [vqa.answer(image(), question, choices=given) for question in questions]
 
 
 @pytest.mark.parametrize("name", MODELS)

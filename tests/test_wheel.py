@@ -41,6 +41,6 @@ def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
 
     where = python("-c", "import vlm.fusion; print(vlm.fusion.__file__)")
     assert Path(where.strip()).is_relative_to(site)
-    picture = next((data / "test" / "images").iterdir())
-    answer = python(site / "bin" / "vlm", "ask", run, picture, "what color is it?")
+    image = next((data / "test" / "images").iterdir())
+    answer = python(site / "bin" / "vlm", "ask", run, image, "what color is it?")
     assert any(color in answer for color in ("red", "green", "blue"))

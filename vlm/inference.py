@@ -166,9 +166,9 @@ class VQA:
                 several questions, such a list for each.
 
         Raises:
-            ValueError: an empty question, a `top_k` that is not positive, more than one
-                image, but not one for each question; choices that are fewer than two, empty or repeat; none for a
-                model that picks from choices, or some for another.
+            ValueError: an empty question, a `top_k` that is not positive, several images that are
+                not one for each question; choices that are fewer than two, empty or repeat; none
+                for a model that picks from choices, or some for another.
             ImageError: an image that cannot be read.
             TypeError: something that is no image; both name it in a list, as `image[3]`.
             AnswerError: the model's answer is not finite, or its tokenizer fails.

@@ -71,7 +71,7 @@ class VQAModel(nn.Module):
 
     @property
     def processor(self) -> Processor:
-        """What turns pictures, questions and answers into this model's batches."""
+        """What turns images, questions and answers into this model's batches."""
         return Processor(
             self.image_encoder.transform,
             self.text_encoder.tokenizer,
@@ -86,11 +86,11 @@ class VQAModel(nn.Module):
         return self.processor._replace(takes_choices=answering(self.head).takes_choices)
 
     def fuse(self, batch: Batch, image: Features | None = None) -> Features:
-        """Joint features of Q questions. Each of the U pictures is encoded once.
+        """Joint features of Q questions. Each of the U images is encoded once.
 
         Args:
             batch: the questions.
-            image: the image encoder's features of the U pictures, if they are known already.
+            image: the image encoder's features of the U images, if they are known already.
         """
         if image is None:
             image = self.image_encoder(batch.images)

@@ -1,4 +1,4 @@
-"""The one way from pictures, questions and answers to a batch."""
+"""The one way from images, questions and answers to a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Processor(NamedTuple):
     """Belongs to a model; loader workers, the demo and `answer` all use it. Holds no weights.
 
     Attributes:
-        transform: brings a picture to the image encoder's input.
+        transform: brings an image to the image encoder's input.
         tokenizer: brings a question, or a choice, to the text encoder's input.
         encode_targets: brings the annotators' answers to the head's targets.
         takes_choices: whether the head reads the questions' choices.
@@ -44,7 +44,7 @@ class Processor(NamedTuple):
         total: float | None = None,
         choices: Sequence[Sequence[str]] | None = None,
     ) -> Batch:
-        """Put questions about U transformed pictures together; see `Batch`.
+        """Put questions about U transformed images together; see `Batch`.
 
         Raises:
             ValueError: choices for a head that takes none; a text that is none, naming its id.

@@ -71,14 +71,14 @@ class CoAttention(nn.Module):
         question, q_att = attend(self.q_att.mlp(ques), ques)
         question = question[:, None]
         z, _ = self.i_att.mfb(img, question)
-        picture, i_att = attend(self.i_att.mlp(z), img)
-        picture = picture[:, None]
+        image, i_att = attend(self.i_att.mlp(z), img)
+        image = image[:, None]
         if self.high_order:
-            first, product = self.mfh1(picture, question)
-            second, _ = self.mfh2(picture, question, product)
+            first, product = self.mfh1(image, question)
+            second, _ = self.mfh2(image, question, product)
             z = torch.cat([first, second], 2)
         else:
-            z, _ = self.mfb(picture, question)
+            z, _ = self.mfb(image, question)
         return z.squeeze(1), q_att, i_att
 
 

@@ -124,7 +124,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
 
 
 def ours(vqa: vlm.VQA, image: Image.Image, questions: list[str]) -> Any:
-    """The head's output for questions about one picture, in one batch."""
+    """The head's output for questions about one image, in one batch."""
     processor = vqa.model.processor
     transform: Any = processor.transform
     batch = processor.batch(transform.stack([transform(image)]), [0] * len(questions), questions)

@@ -55,7 +55,7 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
     costs = measure(builder, variants, path, console)
     assert list(costs) == ["product", "cross"]
     product = costs["product"]
-    assert (product.questions, product.pictures) == (9, 3)
+    assert (product.questions, product.images) == (9, 3)
     # Two projections to 19, forward and twice as much backward, two for each multiply-add.
     widths = builder.model.image_encoder.dim + builder.model.text_encoder.dim
     assert product.fusion_flops == 9 * 19 * widths * 2 * 3

@@ -181,10 +181,10 @@ def test_cost_and_failures(made: dict[str, Any]) -> None:
 
 
 def test_html_holds_everything_and_fetches_nothing(made: dict[str, Any]) -> None:
-    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', made["html"])
-    assert len(pictures) == 2
-    for picture, name in zip(pictures, ("accuracy.png", "costs.png"), strict=True):
-        content = base64.b64decode(picture)
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', made["html"])
+    assert len(images) == 2
+    for image, name in zip(images, ("accuracy.png", "costs.png"), strict=True):
+        content = base64.b64decode(image)
         assert content.startswith(b"\x89PNG")
         assert (made["folder"] / name).read_bytes() == content
         assert f"({name})" in made["markdown"]

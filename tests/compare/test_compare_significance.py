@@ -10,9 +10,9 @@ import pytest
 from vlm.evaluation.significance import accuracy, against_best, estimate, holm
 
 
-def test_two_seeds_and_three_pictures_by_hand() -> None:
+def test_two_seeds_and_three_images_by_hand() -> None:
     """Images a, a, b, c. Means of the seeds: 1/2 and 1/4; of all 3/8; by question
-    1/2, 1, 0, 0. Sums of (score - mean) by picture: a 1/2 + 1 - 6/8 = 6/8, b -3/8, c -3/8."""
+    1/2, 1, 0, 0. Sums of (score - mean) by image: a 1/2 + 1 - 6/8 = 6/8, b -3/8, c -3/8."""
     scores = np.array([[1.0, 1, 0, 0], [0, 1, 0, 0]])
     of_seeds = (0.125**2 + 0.125**2) / 1 / 2
     of_images = 3 / 2 * (0.75**2 + 0.375**2 + 0.375**2) / 4**2
@@ -28,7 +28,7 @@ def test_two_seeds_and_three_pictures_by_hand() -> None:
     assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
 
-def test_questions_about_one_picture_count_as_one() -> None:
+def test_questions_about_one_image_count_as_one() -> None:
     scores = np.array([[1.0, 0, 1, 0, 1, 1]])
     alone = estimate(scores, ["a", "b", "c", "d", "e", "f"])
     twice = estimate(scores.repeat(2, 1), [image for image in "abcdef" for _ in range(2)])
@@ -67,7 +67,7 @@ def test_all_right_is_not_certain() -> None:
     assert found.mean == found.high == 1
     assert found.low == pytest.approx(0.025 ** (1 / 10))
     assert estimate(np.zeros((3, 10)), list(range(10))).p == 1
-    # Ten pictures out of ten one way: the sign test.
+    # Ten images out of ten one way: the sign test.
     assert estimate(np.full((3, 10), 0.1), list(range(10))).p == 2 / 2**10
 
 

@@ -14,7 +14,7 @@ from vlm.datasets import CustomDataset
 
 
 def rows_with_ids(folder: Path) -> list[dict[str, Any]]:
-    """Of 10 pictures, 20 questions."""
+    """Of 10 images, 20 questions."""
     return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(folder, images=10))]
 
 
@@ -35,5 +35,5 @@ def only(found: DataCheck, kind: str, warning: bool = False) -> str:
 
 
 def cut(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Six pictures, two, two."""
+    """Six images, two, two."""
     return {"train": rows[:12], "validation": rows[12:16], "test": rows[16:]}

@@ -17,11 +17,11 @@ from vlm.data.features.store import FeatureStore
 from vlm.data.images.sources import ImageOptions, OpenImages
 from vlm.image import ConvNet, PixelEncoder
 
-PICTURES = OpenImages(ImageOptions(), None)
+IMAGES = OpenImages(ImageOptions(), None)
 
 
 class Counting(ConvNet):
-    """Counts what it encodes; `fails` stops it before so many pictures are done."""
+    """Counts what it encodes; `fails` stops it before so many images are done."""
 
     def __init__(self) -> None:
         torch.manual_seed(3)
@@ -36,7 +36,7 @@ class Counting(ConvNet):
         return super().encode(images, mask)
 
 
-def write_pictures(folder: Path, count: int) -> list[str]:
+def write_images(folder: Path, count: int) -> list[str]:
     folder.mkdir()
     random = np.random.default_rng(5)
     for number in range(count):
@@ -47,7 +47,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
 
 
 def store(
-    folder: Path, images: Sequence[str], encoder: PixelEncoder, pictures: OpenImages = PICTURES
+    folder: Path, images: Sequence[str], encoder: PixelEncoder, pictures: OpenImages = IMAGES
 ) -> FeatureStore:
     return FeatureCache(folder, encoder).store(images, pictures, "train", 4)
 

@@ -1,4 +1,4 @@
-"""A small data set of one's own: pictures of one colour each, and questions about them."""
+"""A small data set of one's own: images of one colour each, and questions about them."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def field(name: str, under: str | None = None) -> Callable[[Path], None]:
 
 
 def pairs(path: Path) -> None:
-    """Spoils two questions about one picture of Visual7W."""
+    """Spoils two questions about one image of Visual7W."""
     content = json.loads(path.read_text())
     found = content["images"][0]["qa_pairs"]
     found[0]["answer"] = found[-1]["answer"] = WRONG
@@ -153,7 +153,7 @@ MINIATURES = {
     "vqa_v2 questions": Miniature(
         vqa.write_mscoco, "VQAv2", f"v2_{QUESTIONS}", field("question", "questions")
     ),
-    "vqa_v2 pictures": Miniature(
+    "vqa_v2 images": Miniature(
         vqa.write_mscoco, "VQAv2", f"v2_{QUESTIONS}", field("image_id", "questions")
     ),
     "vqa_v2 annotations": Miniature(

@@ -1,4 +1,4 @@
-"""Rows in, batches out; pictures read once; loader workers change nothing."""
+"""Rows in, batches out; images read once; loader workers change nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vlm.processor import Processor
 from vlm.text import WordTokenizer
 
 ANSWERS = ["red", "green", "blue"]
-# (picture, question, answers)
+# (image, question, answers)
 ROWS = [
     ("green", "what is it?", ["green"]),
     ("red", "is it warm or cold?", ["warm", "red", "red"]),
@@ -67,7 +67,7 @@ def require_same(first: Batch, second: Batch) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_each_picture_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
+def test_each_image_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
     store = ImageStore(processor.transform)
     if cached:
         store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
@@ -101,7 +101,7 @@ def test_unknown_answers_give_no_targets(table: pa.Table, processor: Processor) 
     assert len(dataset) == 5
 
 
-def test_each_picture_is_decoded_once(
+def test_each_image_is_decoded_once(
     table: pa.Table, processor: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[bytes] = []
@@ -141,7 +141,7 @@ def unchanged(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_missing_picture_names_file_and_question(
+def test_a_missing_image_names_file_and_question(
     table: pa.Table, processor: Processor, cached: bool
 ) -> None:
     path = Path(table["image"][3].as_py())
@@ -152,7 +152,7 @@ def test_a_missing_picture_names_file_and_question(
         with pytest.raises(ImageError, match=wanted):
             store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
     else:
-        # Two questions about one picture come first: places of pictures are not those of ids.
+        # Two questions about one image come first: places of images are not those of ids.
         with pytest.raises(ImageError, match=wanted):
             VQADataset(table, processor, store)[rows(0, 2, 3)]
 
@@ -161,7 +161,7 @@ def test_a_missing_picture_names_file_and_question(
 def test_a_process_without_questions_gets_a_batch(
     table: pa.Table, processor: Processor, cached: bool
 ) -> None:
-    """Where a split has fewer pictures than there are processes."""
+    """Where a split has fewer images than there are processes."""
     store = ImageStore(processor.transform)
     if cached:
         store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")

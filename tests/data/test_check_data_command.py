@@ -21,7 +21,7 @@ from vlm.datasets import CustomDataset
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    """Of 10 pictures, 20 questions with ids."""
+    """Of 10 images, 20 questions with ids."""
     return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(tmp_path, images=10))]
 
 

@@ -49,10 +49,10 @@ def test_every_malformed_record_is_reported_and_the_others_are_read(
     assert len(ids) == len(whole) - 2 * SEVERAL.get(name, 1) > 0
     # What is left is as it was, in its order: numbers are those of the whole file.
     kept = [row for row in whole.to_pylist() if row["id"] in ids]
-    assert [_without_picture(row) for row in left.to_pylist()] == list(map(_without_picture, kept))
+    assert [_without_image(row) for row in left.to_pylist()] == list(map(_without_image, kept))
 
 
-def _without_picture(row: dict[str, Any]) -> dict[str, Any]:
+def _without_image(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "image"}
 
 

@@ -1,4 +1,4 @@
-"""`vlm check-data`: pictures, and what stands in two splits."""
+"""`vlm check-data`: images, and what stands in two splits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("content", "kind", "what"),
     [
-        (b"no picture", "unreadable image", "not a readable image"),
+        (b"no image", "unreadable image", "not a readable image"),
         (b"", "unreadable image", "the file is empty"),
         ("truncated", "unreadable image", "not a readable image"),
         ("large", "oversized image", "100 x 100 pixels; at most 2,000 are read"),
     ],
 )
-def test_pictures_are_read(
+def test_images_are_read(
     content: bytes | str,
     kind: str,
     what: str,
@@ -59,11 +59,11 @@ def test_pictures_are_read(
     assert not check_data(VQADataModule(data), images=False).errors.counts
 
 
-def test_the_picture_of_a_row_that_is_left_out_is_read_too(
+def test_the_image_of_a_row_that_is_left_out_is_read_too(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows[13] |= {"question": " ", "image": "gone.png"}
-    rows[14] |= {"question": " "}  # of a picture that is there, and is read for another row
+    rows[14] |= {"question": " "}  # of an image that is there, and is read for another row
     rows[15] |= {"question": " ", "image": ""}
     found = check(tmp_path, **cut(rows)).errors
     assert found.counts == {"empty question": 3, "missing image": 1, "no image": 1}
@@ -72,7 +72,7 @@ def test_the_picture_of_a_row_that_is_left_out_is_read_too(
     assert "gone.png" in said
 
 
-def test_features_of_regions_are_read_in_the_place_of_pictures(
+def test_features_of_regions_are_read_in_the_place_of_images(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "features").mkdir()

@@ -32,7 +32,7 @@ CHOOSE = f"--model.head={ROOT / 'configs/head/multiple_choice.yaml'}"
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    """Of 10 pictures, 20 questions, each with its answer among two to four choices."""
+    """Of 10 images, 20 questions, each with its answer among two to four choices."""
     rows = write_photos(tmp_path, images=10)
     for number, row in enumerate(rows):
         colors = ["red", "green", "blue", "mauve"][: 3 + number % 4 // 2]

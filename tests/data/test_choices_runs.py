@@ -48,7 +48,7 @@ def test_one_s_own_file_is_trained_and_tested(own: Path) -> None:
     run = only(own, "checkpoints").parent
     overall, *_ = json.loads((run / "test.json").read_text())["results"]
     assert overall["questions"] == 8
-    assert overall["accuracy"] > overall["question_only"], "it looks at the pictures"
+    assert overall["accuracy"] > overall["question_only"], "it looks at the images"
     assert overall["ceiling"] == 1
     for line in lines(run / "test_predictions.jsonl"):
         assert line["answer"] in line["choices"]
@@ -144,11 +144,11 @@ def test_choices_that_cannot_be_asked(own: Path, question: Any, choices: Any, me
 
 
 def test_choices_for_a_head_that_takes_none(run: Path, data: Path) -> None:
-    picture = data / "test/images/0.png"
+    image = data / "test/images/0.png"
     with pytest.raises(ValueError, match="choices: got some, and this model's head takes none"):
-        vlm.load(run).answer(picture, "is it red?", choices=["yes", "no"])
+        vlm.load(run).answer(image, "is it red?", choices=["yes", "no"])
     with pytest.raises(SystemExit, match="vlm ask: choices: got some"):
-        main(["ask", str(run), str(picture), "is it red?", "--choices", "yes", "no"])
+        main(["ask", str(run), str(image), "is it red?", "--choices", "yes", "no"])
 
 
 def test_a_checkpoint_keeps_the_words_of_choices(data: Path, tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_the_accuracy_of_each_head_is_reported(tasks: Path) -> None:
 
 def test_several_heads_are_loaded_and_asked(tasks: Path, data: Path, tmp_path: Path) -> None:
     vqa = vlm.load(tasks)
-    picture = data / "test/images/0.png"
-    assert vqa.answer(picture, "what color is it?").text in ("red", "green", "blue", "yes", "no")
+    image = data / "test/images/0.png"
+    assert vqa.answer(image, "what color is it?").text in ("red", "green", "blue", "yes", "no")
     with pytest.raises(ValueError, match="choices: got some, and this model's head takes none"):
-        vqa.answer(picture, "what color is it?", choices=["red", "green"])  # classify answers
+        vqa.answer(image, "what color is it?", choices=["red", "green"])  # classify answers
     assert read_checkpoint(tasks).answers == vqa.model.head.vocabulary.answers
     best = tasks / "checkpoints/best.ckpt"
     main(["test", f"-c={tasks / 'config.yaml'}", f"--ckpt_path={best}", f"--run.folder={tmp_path}"])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Get the file again, unless it 
 SPLITS = {"train": 6, "val": 3, "test": 3}
 
 
-def picture(path: Path, number: int) -> str:
+def image(path: Path, number: int) -> str:
     """Of one colour, which is returned."""
     color = list(COLORS)[number % 3]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def visual7w(root: Path) -> None:
     for split, count in SPLITS.items():
         for number in range(count):
             name = f"v7w_{split}_{number}.jpg"
-            color = picture(root / "images" / name, number)
+            color = image(root / "images" / name, number)
             wrong = [f"A {c} one." for c in (*COLORS, "mauve") if c != color]
             pair = {
                 "qa_id": len(images),
@@ -54,7 +54,7 @@ def nlvr(root: Path) -> None:
             lines.append(json.dumps(content | {"label": label}) + "\n")
             for permutation in range(6):
                 name = f"{split}-{number}-0-{permutation}.png"
-                picture(root / split / "images/4" / name, number)
+                image(root / split / "images/4" / name, number)
         (root / split / f"{split}.json").write_text("".join(lines))
 
 
@@ -62,7 +62,7 @@ def a_okvqa(root: Path) -> None:
     write_a_okvqa(root)
     for part in ("train", "val", "test"):
         for row in json.loads((root / f"aokvqa_v1p0_{part}.json").read_text()):
-            picture(root / f"{part}2017/{row['image_id']:012d}.jpg", row["image_id"])
+            image(root / f"{part}2017/{row['image_id']:012d}.jpg", row["image_id"])
 
 
 SETS: dict[str, tuple[Callable[[Path], None], list[str]]] = {

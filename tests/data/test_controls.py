@@ -75,12 +75,12 @@ def test_each_control_takes_one_side_away(data: Path, cache: bool) -> None:
             elif control == "image_only":
                 torch.testing.assert_close(*pictures, rtol=0, atol=0)
                 assert after.words.unique().numel() == 1
-                assert after.words_mask.all(), "a row without words would hide the picture too"
+                assert after.words_mask.all(), "a row without words would hide the image too"
             if control != "image_only":
                 torch.testing.assert_close(before.words, after.words)
 
 
-def test_each_of_two_pictures_gets_the_other() -> None:
+def test_each_of_two_images_gets_the_other() -> None:
     images = ["a.png", "b.png", "a.png"]
     table = pa.table({"image": images, "question": ["what is it?"] * 3})
     for seed in range(3):
@@ -88,7 +88,7 @@ def test_each_of_two_pictures_gets_the_other() -> None:
         assert shuffled == ["b.png", "a.png", "b.png"]
 
 
-def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
+def test_shuffled_images_are_wrong_ones_of_the_same_split(data: Path) -> None:
     table = module(data, None).table("test")
     shuffled = controlled(table, "image_shuffled", 0)
     before, after = table["image"].to_pylist(), shuffled["image"].to_pylist()
@@ -97,7 +97,7 @@ def test_shuffled_pictures_are_wrong_ones_of_the_same_split(data: Path) -> None:
     other = defaultdict(set)
     for a, b in zip(before, after, strict=True):
         other[a].add(b)
-    assert all(len(found) == 1 for found in other.values()), "one picture for all its questions"
+    assert all(len(found) == 1 for found in other.values()), "one image for all its questions"
     assert after == controlled(table, "image_shuffled", 0)["image"].to_pylist()
     assert after != controlled(table, "image_shuffled", 1)["image"].to_pylist()
     assert shuffled.drop(["image"]).equals(table.drop(["image"]))

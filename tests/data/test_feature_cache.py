@@ -1,4 +1,4 @@
-"""Features in a folder: made once, found again, never those of another encoder or picture."""
+"""Features in a folder: made once, found again, never those of another encoder or image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from encoded_miniature import Counting, assert_equal, direct, files, store, write_pictures
+from encoded_miniature import Counting, assert_equal, direct, files, store, write_images
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -28,13 +28,13 @@ from vlm.image import TimmEncoder
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """13 different pictures, and one that is a copy of another."""
-    return write_pictures(tmp_path / "pictures", 13)
+    """13 different images, and one that is a copy of another."""
+    return write_images(tmp_path / "images", 13)
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of the pictures' features in a file."""
+    """Four of the images' features in a file."""
     each = 4 * 12 * (64 + 1) + 64 + 32
     monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
 
@@ -63,7 +63,7 @@ def test_padding_stays_masked(tmp_path: Path, images: list[str]) -> None:
 def test_each_content_is_encoded_once(
     images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies too; a later start encodes nothing, and reads no picture that is as it was."""
+    """Copies too; a later start encodes nothing, and reads no image that is as it was."""
     encoder = Counting()
     store(tmp_path / "features", images[:6], encoder)
     assert encoder.encoded == 6
@@ -77,7 +77,7 @@ def test_each_content_is_encoded_once(
     assert_equal(found.read(images, ["q"] * 14), direct(again, images))
 
 
-def test_a_picture_that_was_replaced(images: list[str], tmp_path: Path) -> None:
+def test_a_image_that_was_replaced(images: list[str], tmp_path: Path) -> None:
     """By another of the same name and number of bytes."""
     encoder = Counting()
     store(tmp_path / "features", images, encoder)
@@ -125,7 +125,7 @@ def _fill(folder: Path, images: list[str], counts: Any) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(images: list[str], tmp_path: Path) -> None:
-    """Started at once, on one folder: each picture is encoded once, by either."""
+    """Started at once, on one folder: each image is encoded once, by either."""
     context = multiprocessing.get_context("spawn")
     counts: Any = context.Queue()
     both = [
@@ -143,7 +143,7 @@ def test_two_processes_share_the_work(images: list[str], tmp_path: Path) -> None
     assert sorted(bytes(row.tolist()) for row in rows) == sorted(wanted)
 
 
-def test_the_same_pictures_in_shards(images: list[str], tmp_path: Path) -> None:
+def test_the_same_images_in_shards(images: list[str], tmp_path: Path) -> None:
     """Are the same content: nothing is encoded anew, and no shard is read a second time."""
     encoder = Counting()
     store(tmp_path / "features", images, encoder)
@@ -157,7 +157,7 @@ def test_the_same_pictures_in_shards(images: list[str], tmp_path: Path) -> None:
     assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
 
 
-def test_pictures_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
+def test_images_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
     content = {image: Path(image).read_bytes() for image in images}
     opened = OpenImages(ImageOptions(), content.__getitem__)
     encoder = Counting()
@@ -168,9 +168,9 @@ def test_pictures_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
 
 
 def test_a_loader_worker_gets_little(tmp_path: Path) -> None:
-    """16 bytes a picture and no features; and no file stays open, however many there are."""
+    """16 bytes an image and no features; and no file stays open, however many there are."""
     count = 300
-    (path := tmp_path / "pictures").mkdir()
+    (path := tmp_path / "images").mkdir()
     images = [str(path / f"{number}.png") for number in range(count)]
     for number, image in enumerate(images):
         Image.new("RGB", (1, 1), (number % 256, number // 256, 0)).save(image)

@@ -1,4 +1,4 @@
-"""Features in a folder: broken files, interruptions, full disks, bad pictures."""
+"""Features in a folder: broken files, interruptions, full disks, bad images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from encoded_miniature import Counting, assert_equal, direct, files, store, write_pictures
+from encoded_miniature import Counting, assert_equal, direct, files, store, write_images
 
 from vlm.data.features import cache as feature_cache
 from vlm.datasets.errors import DataError
@@ -21,13 +21,13 @@ from vlm.image import ImageError
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """13 different pictures, and one that is a copy of another."""
-    return write_pictures(tmp_path / "pictures", 13)
+    """13 different images, and one that is a copy of another."""
+    return write_images(tmp_path / "images", 13)
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of the pictures' features in a file."""
+    """Four of the images' features in a file."""
     each = 4 * 12 * (64 + 1) + 64 + 32
     monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
 
@@ -109,10 +109,10 @@ def test_a_folder_that_is_a_file(images: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "unreadable"])
-def test_a_bad_picture_is_named(kind: str, images: list[str], tmp_path: Path) -> None:
+def test_a_bad_image_is_named(kind: str, images: list[str], tmp_path: Path) -> None:
     Path(images[5]).unlink()
     if kind == "unreadable":
-        Path(images[5]).write_text("no picture")
+        Path(images[5]).write_text("no image")
     with pytest.raises(ImageError, match=r"5\.png: ") as error:
         store(tmp_path / "features", images, Counting())
     assert error.value.kind == kind

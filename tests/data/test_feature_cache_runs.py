@@ -27,7 +27,7 @@ FROZEN = "--model.tuning.image_encoder.frozen=true"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """easy-VQA's layout with 12 pictures a split, no two the same."""
+    """easy-VQA's layout with 12 images a split, no two the same."""
     folder = write_data(tmp_path_factory.mktemp("photos"))
     random = np.random.default_rng(7)
     for path in sorted(folder.rglob("*.png")):
@@ -57,12 +57,12 @@ def fit(photos: Path, folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many pictures were encoded, in this process."""
+    """How many images were encoded, in this process."""
     count: Counter[str] = Counter()
     encode = ConvNet.encode
 
     def counting(self: ConvNet, images: torch.Tensor, mask: torch.Tensor) -> Any:
-        count["pictures"] += len(images)
+        count["images"] += len(images)
         return encode(self, images, mask)
 
     monkeypatch.setattr(ConvNet, "encode", counting)
@@ -112,7 +112,7 @@ def test_a_run_with_the_cache_has_the_same_numbers(plain: Path, cached: tuple[Pa
         torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
 
 
-def test_its_checkpoint_answers_pictures(
+def test_its_checkpoint_answers_images(
     plain: Path, cached: tuple[Path, Path], photos: Path
 ) -> None:
     """As one of a run without: the image encoder is in it."""
@@ -124,13 +124,13 @@ def test_its_checkpoint_answers_pictures(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_each_picture_is_encoded_once(
+def test_each_image_is_encoded_once(
     workers: int, photos: Path, plain: Path, tmp_path: Path, encoded: Counter[str]
 ) -> None:
-    """Of 72 questions about 24 pictures in three epochs, by however many workers."""
+    """Of 72 questions about 24 images in three epochs, by however many workers."""
     more = [f"--data.images.features={tmp_path / 'f'}", f"--data.workers={workers}"]
     run = VQACLI(fit(photos, tmp_path, *more)).run_folder
-    assert encoded["pictures"] == 24
+    assert encoded["images"] == 24
     assert_same_metrics(plain, run)
 
 
@@ -159,7 +159,7 @@ def test_evaluation_of_other_weights_makes_their_own(
     one = VQACLI([*told, f"--run.folder={tmp_path / 'one'}"]).run_folder
     encoded.clear()
     two = VQACLI([*told, f"--run.folder={tmp_path / 'two'}", f"--data.images.features={features}"])
-    assert encoded["pictures"] == 12
+    assert encoded["images"] == 12
     assert len({path.parent for path in features.rglob("*.safetensors")}) == 2
     for a, b in zip(metrics(one), metrics(two.run_folder), strict=True):
         assert a == pytest.approx(b, rel=1e-6)
@@ -177,7 +177,7 @@ def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
 
 
-def test_of_the_control_without_pictures_one_blank_is_encoded(
+def test_of_the_control_without_images_one_blank_is_encoded(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = ["--data.control=question_only", "--trainer.max_epochs=1"]
@@ -231,9 +231,9 @@ def test_the_command_fills_it_beforehand(
     for _ in range(2):
         main(cache(photos, option))
         assert "has the features of all 24 images of the splits" in capsys.readouterr().out
-    assert encoded["pictures"] == 24
+    assert encoded["images"] == 24
     VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
-    assert encoded["pictures"] == 24
+    assert encoded["images"] == 24
     assert not list(tmp_path.rglob("*.part"))
 
 

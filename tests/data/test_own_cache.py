@@ -69,7 +69,7 @@ def test_a_check_reads_the_file_itself(my: Path, monkeypatch: pytest.MonkeyPatch
         CustomDataset(str(my)).table("train")
 
 
-def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
+def test_images_inside_a_file_go_with_the_process_and_so_does_the_table(
     my: Path, tmp_path: Path
 ) -> None:
     content = [path.read_bytes() for path in sorted((tmp_path / "photos").iterdir())]
@@ -83,10 +83,10 @@ def test_pictures_inside_a_file_go_with_the_process_and_so_does_the_table(
     assert not kept(tmp_path)
 
 
-def test_a_worker_s_copy_of_pictures_holds_no_digests() -> None:
+def test_a_worker_s_copy_of_images_holds_no_digests() -> None:
     pictures = EmbeddedImages()
     keys = [pictures.add(os.urandom(50), "my.parquet") for _ in range(1000)]
     content = pickle.dumps(pictures)
-    assert len(content) < 10 * len(keys), "more than where each picture ends"
+    assert len(content) < 10 * len(keys), "more than where each image ends"
     copy = pickle.loads(content)
     assert [copy(key) for key in keys] == [pictures(key) for key in keys]

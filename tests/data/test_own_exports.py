@@ -340,8 +340,8 @@ def test_the_rest_is_refused_once_with_the_cause(
     assert not found.warnings.counts
 
 
-def test_pictures_of_hugging_face_in_a_text(tmp_path: Path) -> None:
-    """A data frame writes the dictionary of a picture as Python prints it."""
+def test_images_of_hugging_face_in_a_text(tmp_path: Path) -> None:
+    """A data frame writes the dictionary of an image as Python prints it."""
     image = {"bytes": b"\x89PNG\r\n", "path": None}
     frame = pandas.DataFrame({"image": [image], "question": "?", "answer": "x"})
     frame.to_csv(tmp_path / "my.csv")

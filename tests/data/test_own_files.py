@@ -77,7 +77,7 @@ def test_every_kind_of_file_gives_the_same_questions(end: str, tmp_path: Path) -
     found = read(path)
     assert found.schema == SCHEMA
     pictures = [str(tmp_path / p) for p in ("a.png", "a.png", "sub/b.png", "c.png")]
-    assert found["image"].to_pylist() == pictures, "one picture has one path"
+    assert found["image"].to_pylist() == pictures, "one image has one path"
     assert found["question"].to_pylist() == [row["question"] for row in ROWS]
     assert found["answers"].to_pylist() == [[row["answer"]] for row in ROWS]
     assert found["id"].to_pylist() == ["007", "8", "9", "x"], "ids stay texts"
@@ -161,7 +161,7 @@ def test_answers_win_over_answer(name: str, tmp_path: Path) -> None:
     assert read(tmp_path / name, "train")["answers"].to_pylist() == [["z"], ["y"], ["x"]]
 
 
-def test_paths_start_from_the_folder_of_pictures(tmp_path: Path) -> None:
+def test_paths_start_from_the_folder_of_images(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
     jsonl(path, [{"image": p, "question": "?", "answer": "x"} for p in ("a", "/b/../c", "d/../a")])
     (tmp_path / "photos").mkdir()

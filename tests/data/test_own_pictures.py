@@ -85,13 +85,13 @@ def write(path: Path, content: list[dict[str, Any]]) -> str:
         ("my.jsonl", "base64 in an object"),
     ],
 )
-def test_pictures_inside_a_file(name: str, kind: str, cached: bool, tmp_path: Path) -> None:
+def test_images_inside_a_file(name: str, kind: str, cached: bool, tmp_path: Path) -> None:
     path = write(tmp_path / name, rows(kind))
     data = CustomDataset(path, validation=path, test=path)
     table = data.read("train")
     assert colors_of(data, table, cached) == SHOWN
-    keys = [f"{path}, picture {n}" for n in (1, 2, 1, 3, 2)]
-    assert table["image"].to_pylist() == keys, "equal pictures are one image"
+    keys = [f"{path}, image {n}" for n in (1, 2, 1, 3, 2)]
+    assert table["image"].to_pylist() == keys, "equal images are one image"
     assert data.read("test")["image"].to_pylist() == keys, "in other splits too"
 
 
@@ -118,7 +118,7 @@ def test_a_base64_cell_of_csv_may_be_long(tmp_path: Path) -> None:
     assert_close(shown, torch.from_numpy(noise).permute(2, 0, 1))
 
 
-def test_a_split_by_image_keeps_equal_pictures_together(tmp_path: Path) -> None:
+def test_a_split_by_image_keeps_equal_images_together(tmp_path: Path) -> None:
     path = write(tmp_path / "my.parquet", rows("bytes"))
     data = CustomDataset(path, validation_share=0.4)
     parts = [data.table(split)["image"].to_pylist() for split in ("train", "validation", "test")]
@@ -127,9 +127,9 @@ def test_a_split_by_image_keeps_equal_pictures_together(tmp_path: Path) -> None:
     assert sum(map(len, parts)) == 5
 
 
-def test_a_broken_picture_is_named_by_its_place(tmp_path: Path) -> None:
+def test_a_broken_image_is_named_by_its_place(tmp_path: Path) -> None:
     content = rows("bytes")
-    content[1]["image"], content[3]["image"] = b"no picture", b""
+    content[1]["image"], content[3]["image"] = b"no image", b""
     path = write(tmp_path / "my.parquet", content)
     data = CustomDataset(path, test=path)
     store = ImageStore(TRANSFORM, data.image_source)
@@ -137,12 +137,12 @@ def test_a_broken_picture_is_named_by_its_place(tmp_path: Path) -> None:
     for row, reason in ((table[1], "not a readable image"), (table[3], "the file is empty")):
         with pytest.raises(ImageError) as caught:
             store.read([row["image"]], [row["id"]])
-        assert str(caught.value).startswith(f"Question {row['id']!r}: {path}, picture ")
+        assert str(caught.value).startswith(f"Question {row['id']!r}: {path}, image ")
         assert reason in str(caught.value)
         assert "0x" not in str(caught.value), "an address in memory"
 
 
-def test_pictures_lie_in_a_temporary_file_that_goes(
+def test_images_lie_in_a_temporary_file_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -154,7 +154,7 @@ def test_pictures_lie_in_a_temporary_file_that_goes(
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) == 18
     copy = pickle.loads(pickle.dumps(pictures))  # as loader workers get it
     assert copy(key) == pictures(key) == b"x" * 11
-    for path in ("a.png", "other.parquet, picture 1"):
+    for path in ("a.png", "other.parquet, image 1"):
         assert pictures(path) == path
     del copy
     assert list(tmp_path.iterdir()), "a copy does not take it away"
@@ -162,7 +162,7 @@ def test_pictures_lie_in_a_temporary_file_that_goes(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_space_for_pictures_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_for_images_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = write(tmp_path / "my.parquet", rows("bytes"))
 

@@ -46,8 +46,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_file_is_split_trained_and_tested(trained: Path) -> None:
     run = only(trained, "*/checkpoints").parent
     overall, *_ = json.loads((run / "test.json").read_text())["results"]
-    assert overall["questions"] == 8, "a tenth of 40 pictures, two questions each"
-    assert overall["accuracy"] > overall["question_only"], "it looks at the pictures"
+    assert overall["questions"] == 8, "a tenth of 40 images, two questions each"
+    assert overall["accuracy"] > overall["question_only"], "it looks at the images"
     lines = (run / "test_predictions.jsonl").read_text().splitlines()
     tested = {json.loads(line)["image"] for line in lines}
     data = CustomDataset(str(trained / "my.jsonl"), images=trained / "photos")
@@ -88,7 +88,7 @@ def test_a_test_file_without_answers(
     answered = [json.loads(line) for line in written]
     assert [row["id"] for row in answered] == [row["id"] for row in new]
     right = [row["answer"] == true["answer"] for row, true in zip(answered, rows, strict=True)]
-    assert sum(right) >= 4, "as well as on the pictures it was trained with"
+    assert sum(right) >= 4, "as well as on the images it was trained with"
 
 
 def test_fit_says_before_training_that_it_could_not_test(
@@ -134,7 +134,7 @@ def test_scripts_of_the_world_are_trained_with(tmp_path: Path) -> None:
     assert any(a in line for line in lines for _, a in texts), "as they are, not escaped"
 
 
-def test_pictures_inside_a_parquet_file_reach_loader_workers(tmp_path: Path) -> None:
+def test_images_inside_a_parquet_file_reach_loader_workers(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -163,7 +163,7 @@ def test_a_mistake_ends_the_run_with_its_place(
     assert re.search(r"my\.jsonl, line 8, byte \d+ \(column \d+\): not JSON .* cut short", said)
 
 
-def test_pictures_in_shards_need_no_folder(tmp_path: Path) -> None:
+def test_images_in_shards_need_no_folder(tmp_path: Path) -> None:
     """The command that trained with files goes on with shards when they are gone."""
     my = write_rows(tmp_path / "my.jsonl", write_photos(tmp_path))
     told = small(tmp_path, my, "--trainer.max_epochs=1")

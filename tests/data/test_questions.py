@@ -84,7 +84,7 @@ IMAGES = [f"{i}.png" for i in range(31) for _ in range(1 + i % 5)]
 
 
 @pytest.mark.parametrize(("share", "held_out"), [(0.1, 3), (0.5, 16), (0.001, 1), (0.999, 30)])
-def test_no_picture_is_in_both_parts(share: float, held_out: int) -> None:
+def test_no_image_is_in_both_parts(share: float, held_out: int) -> None:
     table = table_of(list(np.random.default_rng(0).permutation(IMAGES)))
     first, second = split_by_image(table, share, seed=0)
     images = [set(part["image"].to_pylist()) for part in (first, second)]

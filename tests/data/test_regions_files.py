@@ -1,4 +1,4 @@
-"""Region features are found by the picture's path, in folders and TSVs, and bad ones are named."""
+"""Region features are found by the image's path, in folders and TSVs, and bad ones are named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vlm.image.regions import RegionTransform
     ],
 )
 @pytest.mark.parametrize("folder", ["photos", "/data/photos", "../photos"])
-def test_a_folder_has_a_picture_under_any_of_its_names(
+def test_a_folder_has_a_image_under_any_of_its_names(
     tmp_path: Path, place: str, folder: str
 ) -> None:
     features, _ = detect(1)
@@ -52,7 +52,7 @@ def table(path: Path, lines: list[bytes]) -> Path:
     return path
 
 
-def test_a_tsv_gives_each_picture_its_own_line(tmp_path: Path) -> None:
+def test_a_tsv_gives_each_image_its_own_line(tmp_path: Path) -> None:
     ids: list[int | str] = [300104, 9, "n12", 10, "COCO_val2014_000000000077"]
     path = table(tmp_path / "a.tsv", [tsv_line(image, *detect(n)) for n, image in enumerate(ids)])
     for again in range(2):  # the second time from the index beside it
@@ -155,7 +155,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         RegionFiles([])
 
 
-def test_the_first_of_several_sources_that_has_a_picture(tmp_path: Path) -> None:
+def test_the_first_of_several_sources_that_has_a_image(tmp_path: Path) -> None:
     write_npz(tmp_path / "one/1.npz", *detect(1, count=2))
     path = table(tmp_path / "a.tsv", [tsv_line(n, *detect(n, count=5)) for n in (1, 2)])
     files = RegionFiles([tmp_path / "one", path])
@@ -164,7 +164,7 @@ def test_the_first_of_several_sources_that_has_a_picture(tmp_path: Path) -> None
         files("x/3.jpg")
 
 
-def test_pictures_without_features_are_counted(tmp_path: Path) -> None:
+def test_images_without_features_are_counted(tmp_path: Path) -> None:
     write_npz(tmp_path / "1.npz", *detect(1))
     files = RegionFiles(tmp_path)
     files.check(["1.jpg"])
@@ -172,8 +172,8 @@ def test_pictures_without_features_are_counted(tmp_path: Path) -> None:
         files.check(["1.jpg", "2.jpg", "3.jpg"])
 
 
-def test_two_pictures_never_share_one_file(tmp_path: Path) -> None:
-    """Of splits that each count their pictures from 0, unless folders keep them apart."""
+def test_two_images_never_share_one_file(tmp_path: Path) -> None:
+    """Of splits that each count their images from 0, unless folders keep them apart."""
     write_npz(tmp_path / "0.npz", *detect(1))
     files = RegionFiles(tmp_path)
     files.check(["train/images/0.png"])

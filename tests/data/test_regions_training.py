@@ -31,7 +31,7 @@ FUSIONS = {
 
 @pytest.fixture(scope="module")
 def regions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .npz for each picture of the small data set, 2 to 6 regions, one with its colour."""
+    """A .npz for each image of the small data set, 2 to 6 regions, one with its colour."""
     folder = tmp_path_factory.mktemp("regions")
     for number, path in enumerate(sorted(data.glob("*/images/*.png"))):
         with Image.open(path) as image:
@@ -81,7 +81,7 @@ def trained(data: Path, regions: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_it_learns_what_the_regions_show(trained: Path, data: Path, regions: Path) -> None:
-    """From the regions of the training pictures, as no picture is read."""
+    """From the regions of the training images, as no image is read."""
     answers = [
         vlm.load(trained).answer(path, "what color is it?").text
         for path in sorted(regions.glob("train/images/*.npz"))
@@ -112,7 +112,7 @@ def test_asking_takes_the_features_and_says_so(
 def test_several_questions_at_once_change_no_answer(trained: Path, regions: Path) -> None:
     vqa = vlm.load(trained)
     files = sorted(regions.glob("test/images/*.npz"))[:4]
-    questions = ["what color is it?", "is it red?", "is the picture not blue?", "what?"]
+    questions = ["what color is it?", "is it red?", "is the image not blue?", "what?"]
     for file, question, answer in zip(files, questions, vqa.answer(files, questions), strict=True):
         alone = vqa.answer(file, question)
         assert alone.text == answer.text
@@ -140,7 +140,7 @@ def test_model_and_data_that_do_not_agree(
     assert "features 13 wide; expected 2048" in failed(capsys, wide)
 
 
-def test_a_missing_picture_ends_it_before_the_training(
+def test_a_missing_image_ends_it_before_the_training(
     data: Path, regions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in regions.glob("train/images/*.npz"):

@@ -51,7 +51,7 @@ def test_the_files_of_a_split_are_one_table(root: Path) -> None:
     assert len(data.table("test")) == 2
 
 
-def test_equal_pictures_are_one_image(root: Path) -> None:
+def test_equal_images_are_one_image(root: Path) -> None:
     data = PathVQA(root)
     first, second, third = data.table("train")["image"].to_pylist()
     assert first == third != second

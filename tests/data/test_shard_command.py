@@ -24,7 +24,7 @@ def predictions(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Questions and shards, and no pictures."""
+    """Questions and shards, and no images."""
     folder = tmp_path_factory.mktemp("sharded")
     main(["shard", CONFIG, str(folder / "shards"), "--shard-mb", "1", f"--dataset.root={data}"])
     for split in ("train", "test"):
@@ -112,6 +112,6 @@ def test_mistakes_end_in_one_line(
     assert "--shard-mb: got 0" in capsys.readouterr().err
 
 
-def test_pictures_and_regions_are_not_both() -> None:
+def test_images_and_regions_are_not_both() -> None:
     with pytest.raises(ValueError, match=r"images\.regions and images\.shards: got both"):
         ImageOptions(shards=Shards("x"), regions="y")

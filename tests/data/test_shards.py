@@ -32,7 +32,7 @@ def shards(images: pa.Array, tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-def test_every_picture_comes_back_as_it_was(images: pa.Array, shards: Path) -> None:
+def test_every_image_comes_back_as_it_was(images: pa.Array, shards: Path) -> None:
     pictures = Shards(str(shards)).open()
     pictures.check(images)
     assert len(list(shards.glob("*.tar"))) > 3
@@ -42,7 +42,7 @@ def test_every_picture_comes_back_as_it_was(images: pa.Array, shards: Path) -> N
 
 
 def test_the_data_may_have_moved(images: pa.Array, shards: Path, data: Path) -> None:
-    """To another folder, where the pictures themselves are not."""
+    """To another folder, where the images themselves are not."""
     for root in ("/other/place", "."):
         moved = [image.replace(str(data), root) for image in images.to_pylist()]
         pictures = Shards(str(shards)).open()
@@ -65,7 +65,7 @@ def test_webdataset_reads_them(shards: Path, data: Path) -> None:
 
 
 def test_other_programs_shards_are_indexed(data: Path, tmp_path: Path) -> None:
-    """With metadata between the pictures, and a folder before their names."""
+    """With metadata between the images, and a folder before their names."""
     (tmp_path / "0.json").write_text("{}")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number in range(12):
@@ -140,7 +140,7 @@ def test_an_interrupted_writing_goes_on(images: pa.Array, tmp_path: Path) -> Non
         assert (broken / path.name).read_bytes() == path.read_bytes()
 
 
-def test_further_pictures_are_added(data: Path, tmp_path: Path) -> None:
+def test_further_images_are_added(data: Path, tmp_path: Path) -> None:
     images = images_of(EasyVQA(data))
     some = images.filter(pa.array([n % 3 > 0 for n in range(24)]))
     folder = tmp_path / "shards"
@@ -154,14 +154,14 @@ def test_further_pictures_are_added(data: Path, tmp_path: Path) -> None:
     assert len(pictures.index) == 24
 
 
-def test_a_picture_that_is_not_there_ends_the_writing(images: pa.Array, tmp_path: Path) -> None:
+def test_a_image_that_is_not_there_ends_the_writing(images: pa.Array, tmp_path: Path) -> None:
     missing = pa.array([*images.to_pylist(), f"{tmp_path}/gone.png"])
     with pytest.raises(DataError, match=r"gone\.png: No such file.*`vlm check-data` lists"):
         write_shards(missing, tmp_path / "shards", 10**6)
     assert not [path for path in (tmp_path / "shards").iterdir() if path.suffix != ".lock"]
 
 
-def test_pictures_inside_a_data_file_are_refused(data: Path, tmp_path: Path) -> None:
+def test_images_inside_a_data_file_are_refused(data: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     content = [(data / f"train/images/{n}.png").read_bytes() for n in range(3)]
@@ -225,13 +225,13 @@ def test_a_broken_index(shards: Path, damage: bytes | None) -> None:
         Shards(str(shards)).open()
 
 
-def test_two_pictures_of_one_name(shards: Path) -> None:
+def test_two_images_of_one_name(shards: Path) -> None:
     shutil.copy(shards / "shard-000000.tar", shards / "again.tar")
     with pytest.raises(DataError, match=r"again\.tar and shard-000000\.tar: .* more than once"):
         write_index(shards)
 
 
-def test_a_picture_of_another_set(shards: Path) -> None:
+def test_a_image_of_another_set(shards: Path) -> None:
     pictures = Shards(str(shards)).open()
     with pytest.raises(ImageError, match=r"/x/9\.jpg: not among the 24 images of") as error:
         pictures("/x/9.jpg")
@@ -246,7 +246,7 @@ def test_loader_workers_map_the_index_and_do_not_copy_it(images: pa.Array, shard
 
 
 def test_the_index_is_found_by_any_name(tmp_path: Path) -> None:
-    """More pictures than one probe, of names in an order that is none of bytes alone."""
+    """More images than one probe, of names in an order that is none of bytes alone."""
     names = [f"{letter}{n}.png" for letter in "aZz-é红" for n in range(40)]
     (tmp_path / "p").mkdir()
     for name in names:

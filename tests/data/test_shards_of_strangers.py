@@ -23,7 +23,7 @@ from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 SUM = "0" * 64
-CONTENT = b"a picture"
+CONTENT = b"an image"
 
 
 def pictures(folder: Path, *names: str) -> pa.Array:
@@ -35,7 +35,7 @@ def pictures(folder: Path, *names: str) -> pa.Array:
 
 
 def write_own(folder: Path, shard: tuple[str, float, str], row: tuple[Any, ...]) -> None:
-    """An index of one shard and one picture."""
+    """An index of one shard and one image."""
     folder.mkdir(exist_ok=True)
     columns = [pa.array([v], f.type) for v, f in zip(row, _SCHEMA, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
@@ -57,7 +57,7 @@ def test_another_set_with_the_same_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> None:
-    """As of pictures that are not compressed; every shard is compared, in any order of rows."""
+    """As of images that are not compressed; every shard is compared, in any order of rows."""
     names = [f"{n}.bmp" for n in range(7)]
     first, other = pictures(tmp_path / "one", *names), pictures(tmp_path / "two", *names)
     assert write_shards(first, tmp_path / "s", 1) == 7
@@ -72,7 +72,7 @@ def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> N
         write_shards(other, tmp_path / "s", 10**6)
 
 
-def test_a_picture_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     images = pictures(tmp_path / "p", "1.png")
     write_shards(images, tmp_path / "s", 10**6)
     Path(images[0].as_py()).unlink()
@@ -206,7 +206,7 @@ def test_a_kept_shard_that_is_cut_short_is_fetched_again(
 def test_an_index_with_another_size_of_a_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whose checksum is right: it is no shard to keep, nor one to fetch at every picture."""
+    """Whose checksum is right: it is no shard to keep, nor one to fetch at every image."""
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     content = CONTENT * 100
     (tmp_path / "s").mkdir()

@@ -30,7 +30,7 @@ from vlm.image import ImageError
 
 COUNT, SHARDS, EACH = 520, 13, 40
 SIZE = 51200
-"""Of a shard of so many pictures of less than 512 bytes, rounded up as tar does."""
+"""Of a shard of so many images of less than 512 bytes, rounded up as tar does."""
 
 
 class Server:
@@ -241,7 +241,7 @@ def test_a_cache_too_small_is_said_at_the_start(server: Server) -> None:
 
 def test_addresses_without_shards(server: Server, tmp_path: Path) -> None:
     (tmp_path / "shards" / INDEX).unlink()
-    with pytest.raises(DataError, match=r"pictures\.arrow could not be read .*`vlm shard` wrote"):
+    with pytest.raises(DataError, match=r"images\.arrow could not be read .*`vlm shard` wrote"):
         open_shards(server)
 
 

@@ -21,10 +21,10 @@ from vlm.datasets.errors import DataError
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """Of 12 training pictures one is missing and one is no picture; 3 questions about each."""
+    """Of 12 training images one is missing and one is no image; 3 questions about each."""
     data = write_data(tmp_path / "data")
     (data / "train/images/4.png").unlink()
-    (data / "train/images/7.png").write_text("no picture")
+    (data / "train/images/7.png").write_text("no image")
     return data
 
 
@@ -83,7 +83,7 @@ def test_with_none_broken_the_table_stays(data: Path) -> None:
 def test_a_test_answers_every_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path / "data")
     cli = fit(data, tmp_path / "runs")
-    (data / "test/images/3.png").write_text("no picture")
+    (data / "test/images/3.png").write_text("no image")
     best = cli.run_folder / "checkpoints/best.ckpt"
     with pytest.raises(SystemExit) as stopped:
         main(["test", "-c", str(cli.run_folder / "config.yaml"), f"--ckpt_path={best}",
@@ -116,7 +116,7 @@ def test_the_default_is_an_error(broken: Path, tmp_path: Path) -> None:
     assert stopped.value.code == 1
 
 
-def test_a_run_is_not_continued_with_pictures_that_were_left_out(
+def test_a_run_is_not_continued_with_images_that_were_left_out(
     broken: Path, tmp_path: Path
 ) -> None:
     """Its order would be another one."""

@@ -90,7 +90,7 @@ def test_arguments_of_the_data_module(given: dict[str, Any], error: Any, said: s
         (lambda: EasyVQA(root=3), "root: got 3"),
     ],
 )  # fmt: skip
-def test_arguments_of_pictures(make: Any, said: str) -> None:
+def test_arguments_of_images(make: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         make()
     assert Shards(Path("a")).path == "a"

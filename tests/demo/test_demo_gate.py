@@ -67,25 +67,25 @@ def stranger(address: str) -> Iterator[httpx.Client]:
 @pytest.fixture
 def hostile(tmp_path: Path) -> list[str]:
     """Names of files, folders and devices that no visitor has any business with."""
-    (tmp_path / "picture.png").write_bytes(RED)
+    (tmp_path / "image.png").write_bytes(RED)
     (tmp_path / ".hidden.png").write_bytes(RED)
-    (tmp_path / "link.png").symlink_to(tmp_path / "picture.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
     os.mkfifo(tmp_path / "fifo")
     absolute = [str(path) for path in tmp_path.iterdir()]
     return [
         *absolute,
         *(
-            "picture.png",
-            "./picture.png",
-            f"../{tmp_path.name}/picture.png",
+            "image.png",
+            "./image.png",
+            f"../{tmp_path.name}/image.png",
             ".hidden.png",
             "link.png",
         ),
         *(str(tmp_path), ".", "", "/", "/etc/passwd", "/dev/zero", "/dev/stdin", "/dev/fd/0"),
-        *("/proc/self/environ", "/proc/self/fd/0", "/proc/self/cwd/picture.png", "/missing/a.png"),
-        *(f"file://{tmp_path}/picture.png", "http://127.0.0.1:1/a.png", "a\0b.png", "x" * 5000),
-        *("\ud800.png", "..%2fpicture.png"),
-        f"/gradio_api/file={tmp_path}/picture.png",
+        *("/proc/self/environ", "/proc/self/fd/0", "/proc/self/cwd/image.png", "/missing/a.png"),
+        *(f"file://{tmp_path}/image.png", "http://127.0.0.1:1/a.png", "a\0b.png", "x" * 5000),
+        *("\ud800.png", "..%2fimage.png"),
+        f"/gradio_api/file={tmp_path}/image.png",
     ]
 
 
@@ -162,9 +162,9 @@ def raw(visitor: httpx.Client, method: str, path: str) -> int:
         connection.close()
 
 
-def asks(visitor: httpx.Client, picture: Any) -> dict[str, Any]:
+def asks(visitor: httpx.Client, image: Any) -> dict[str, Any]:
     """The answer to a question of plain HTTP."""
-    body = {"data": [picture, QUESTION, None, "none", None]}
+    body = {"data": [image, QUESTION, None, "none", None]}
     event = visitor.post("/gradio_api/call/ask", json=body).json()["event_id"]
     text = visitor.get(f"/gradio_api/call/ask/{event}").text
     assert text.startswith("event: complete"), text

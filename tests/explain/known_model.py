@@ -96,7 +96,7 @@ def known_vqa(fusion: Fusion) -> VQA:
     return VQA(VQAModel(MeanColours(), OneWord(), fusion, Read()))
 
 
-def known_picture(scale: int = 1) -> np.ndarray:
+def known_image(scale: int = 1) -> np.ndarray:
     """Black but for the bright patch, `scale` times as large as the model's input."""
     picture = np.zeros((ROWS * SIDE * scale, COLUMNS * SIDE * scale, 3), np.uint8)
     row, column = divmod(PATCH, COLUMNS)

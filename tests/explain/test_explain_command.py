@@ -15,7 +15,7 @@ from known_model import (
     ROWS,
     WORD,
     TimesFusion,
-    known_picture,
+    known_image,
     known_vqa,
 )
 from PIL import Image
@@ -72,7 +72,7 @@ def test_mistakes(run: Path, data: Path, change: list[str], message: str) -> Non
 )
 def test_choices_are_those_that_an_answer_takes(choices: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=f"choices: .*{message}"):
-        explain(known_vqa(TimesFusion()), known_picture(), QUESTION, choices=choices)
+        explain(known_vqa(TimesFusion()), known_image(), QUESTION, choices=choices)
 
 
 def test_a_method_that_proves_not_to_fit_is_left_out(
@@ -81,7 +81,7 @@ def test_a_method_that_proves_not_to_fit_is_left_out(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a model whose answer rests on the picture's summary alone, made of something else."""
+    """Of a model whose answer rests on the image's summary alone, made of something else."""
     vqa = known_vqa(TimesFusion())
     encode = type(vqa.model.image_encoder).encode
 
@@ -121,7 +121,7 @@ def reddest(image: Image.Image) -> tuple[int, int]:
 
 
 def test_heat_map() -> None:
-    picture = known_picture(2)
+    picture = known_image(2)
     found = explain(known_vqa(TimesFusion()), picture, QUESTION)
     image = heat_map(found, picture)
     assert max(image.size) == 512
@@ -138,7 +138,7 @@ def test_heat_map() -> None:
 
 
 def test_heat_map_against_and_mistakes() -> None:
-    picture = known_picture()
+    picture = known_image()
     found = explain(known_vqa(TimesFusion()), picture, QUESTION, per_word=False)
     against = Explanation(**vars(found) | {"patches": -found.patches})
     blue = np.asarray(heat_map(against, picture)).astype(int)

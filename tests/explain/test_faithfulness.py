@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from known_model import PATCH, QUESTION, WORD, TimesFusion, known_picture, known_vqa
+from known_model import PATCH, QUESTION, WORD, TimesFusion, known_image, known_vqa
 
 from vlm.explain import Explanation, IntegratedGradients, Occlusion, explain
 from vlm.explain.explainer import explain_case, make_case
@@ -24,7 +24,7 @@ def changed(explanation: Explanation, **values: object) -> Explanation:
 def test_curves_by_hand() -> None:
     """The answer's evidence is 1 with patch and word and 0 without either."""
     vqa = known_vqa(TimesFusion())
-    case = make_case(vqa.model, known_picture(), QUESTION)
+    case = make_case(vqa.model, known_image(), QUESTION)
     true = explain_case(case, Occlusion())
     found = patch_faithfulness(case, true)
     assert found.shares.tolist() == pytest.approx(np.arange(16) / 15)
@@ -51,7 +51,7 @@ def test_curves_by_hand() -> None:
 
 def test_finer_cells_than_the_encoder_s() -> None:
     vqa = known_vqa(TimesFusion())
-    case = make_case(vqa.model, known_picture(), QUESTION)
+    case = make_case(vqa.model, known_image(), QUESTION)
     found = patch_faithfulness(case, explain_case(case, IntegratedGradients()))
     assert found.deletion[0] == 1
     assert found.deletion[-1] == 0
@@ -61,7 +61,7 @@ def test_finer_cells_than_the_encoder_s() -> None:
 
 def test_another_model_s_grid_is_refused() -> None:
     vqa = known_vqa(TimesFusion())
-    case = make_case(vqa.model, known_picture(), QUESTION)
+    case = make_case(vqa.model, known_image(), QUESTION)
     other = changed(explain_case(case, Occlusion()), grid=(2, 2))
     with pytest.raises(ValueError, match=r"grid \(2, 2\) is not one of this model's"):
         patch_faithfulness(case, other)
@@ -87,7 +87,7 @@ def test_random_weights_are_new_and_repeatable(run) -> None:
         if value.ndim > 1:
             assert not torch.equal(value, weights[1][name])
             assert not torch.equal(weights[1][name], weights[3][name])
-    photo = known_picture()
+    photo = known_image()
     answer = explain(vqa, photo, "what color is it?").answer
     assert explain(first, photo, "what color is it?", answer=answer).answer == answer
     assert PATCH

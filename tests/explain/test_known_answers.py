@@ -16,7 +16,7 @@ from known_model import (
     WORD,
     LookingFusion,
     TimesFusion,
-    known_picture,
+    known_image,
     known_vqa,
 )
 
@@ -42,7 +42,7 @@ def test_which_methods_fit() -> None:
 
 @pytest.mark.parametrize(("fusion", "name"), CASES)
 def test_the_peaks(fusion: type[Fusion], name: str) -> None:
-    found = explain(known_vqa(fusion()), known_picture(3), QUESTION, METHODS[name]())
+    found = explain(known_vqa(fusion()), known_image(3), QUESTION, METHODS[name]())
     assert found.answer == "yes"
     assert found.words == ["what", "colour", "is", "the", "circle"]
     assert [QUESTION[start:end] for start, end in found.spans] == QUESTION[:-1].split()
@@ -61,7 +61,7 @@ def test_the_peaks(fusion: type[Fusion], name: str) -> None:
 
 def test_occlusion_by_hand() -> None:
     """The product of 1 and 1 is lost without either, once and not twice without both."""
-    found = explain(known_vqa(TimesFusion()), known_picture(), QUESTION, Occlusion())
+    found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, Occlusion())
     wanted = np.zeros(ROWS * COLUMNS, np.float32)
     wanted[PATCH] = 1
     assert found.evidence == 1
@@ -74,7 +74,7 @@ def test_occlusion_by_hand() -> None:
 
 def test_integrated_gradients_sum_to_what_the_answer_owes() -> None:
     """Patch and word share the product: the gradient of xy from 0 to 1 gives each a half."""
-    found = explain(known_vqa(TimesFusion()), known_picture(), QUESTION, IntegratedGradients())
+    found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, IntegratedGradients())
     assert found.patches.sum() == pytest.approx(0.5, abs=1e-4)
     assert found.word_relevance.sum() == pytest.approx(0.5, abs=1e-4)
     assert found.grid == (4 * ROWS, 4 * COLUMNS)
@@ -83,7 +83,7 @@ def test_integrated_gradients_sum_to_what_the_answer_owes() -> None:
 def test_attention_by_hand() -> None:
     """One layer from words to patches; its output is multiplied with the word and maximised."""
     vqa = known_vqa(LookingFusion())
-    case = make_case(vqa.model, known_picture(), QUESTION)
+    case = make_case(vqa.model, known_image(), QUESTION)
     tokens, patches = torch.eye(5)[WORD], torch.eye(ROWS * COLUMNS)[PATCH]
     looks = torch.softmax(10 * tokens[:, None] * patches, 1)  # (L, P)
     found = explain_case(case, METHODS["attention"]())
@@ -104,13 +104,13 @@ def test_attention_by_hand() -> None:
 
 
 def test_another_answer_has_another_explanation() -> None:
-    found = explain(known_vqa(TimesFusion()), known_picture(), QUESTION, answer="no")
+    found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, answer="no")
     assert found.answer == "no"
     assert not found.patches.any()
 
 
 def test_without_words_maps() -> None:
-    found = explain(known_vqa(TimesFusion()), known_picture(), QUESTION, per_word=False)
+    found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, per_word=False)
     assert found.word_patch is None
     assert found.word_relevance.argmax() == WORD
     with pytest.raises(ValueError, match="per_word=True"):
@@ -118,7 +118,7 @@ def test_without_words_maps() -> None:
 
 
 def test_a_question_without_words_of_its_own() -> None:
-    found = explain(known_vqa(TimesFusion()), known_picture(), "?")
+    found = explain(known_vqa(TimesFusion()), known_image(), "?")
     assert found.words == []
     assert found.word_relevance.shape == (0,)
     assert found.word_patch.shape == (0, ROWS * COLUMNS)
@@ -139,4 +139,4 @@ def test_a_question_without_words_of_its_own() -> None:
 def test_mistakes(arguments: dict, message: str) -> None:
     given = {"question": QUESTION} | arguments
     with pytest.raises(ValueError, match=message):
-        explain(known_vqa(TimesFusion()), known_picture(), **given)
+        explain(known_vqa(TimesFusion()), known_image(), **given)

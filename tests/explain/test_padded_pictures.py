@@ -1,4 +1,4 @@
-"""Padding beside a picture's regions or patches attends too, and must not count."""
+"""Padding beside an image's regions or patches attends too, and must not count."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CASES += [("lxmert", WORDS), ("mcan", WORDS)]
 
 
 @pytest.mark.parametrize(("fusion", "regions"), CASES)
-def test_padding_of_the_picture_changes_nothing(fusion: str, regions: int) -> None:
+def test_padding_of_the_image_changes_nothing(fusion: str, regions: int) -> None:
     text, joint = TEXTS["bag"](), FUSIONS[fusion](DIM, 11)
     head = Classification(joint.out_dim, ANSWERS)
     model = VQA(VQAModel(RegionFeatures(DIM), text, joint, head)).model

@@ -17,7 +17,7 @@ from vlm.cli.training_cli import VQACLI
 from vlm.studies.forgetting.texts import read_sentences
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-WORDS = ["what", "color", "is", "it", "the", "picture", "not", "red", "green", "blue"]
+WORDS = ["what", "color", "is", "it", "the", "image", "not", "red", "green", "blue"]
 
 
 def write_weights(folder: Path) -> Path:

@@ -50,7 +50,7 @@ def bert() -> HuggingFaceEncoder:
     return HuggingFaceEncoder(config=BERT, tokenizer=tokenizer)
 
 
-PICTURES: list[tuple[Callable[[], PixelEncoder], int]] = [
+IMAGES: list[tuple[Callable[[], PixelEncoder], int]] = [
     (tiny_vit, 4),  # patches, three blocks; the last normalisation is not theirs
     (lambda: TimmEncoder("resnet18", image_size=64), 9),
     (lambda: TimmEncoder("tf_efficientnet_lite0", image_size=32), 17),
@@ -67,8 +67,8 @@ TEXTS: list[tuple[Callable[[], Part], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "least"), PICTURES, ids=[str(n) for n in range(len(PICTURES))])
-def test_layers_of_pictures(make: Callable[[], PixelEncoder], least: int) -> None:
+@pytest.mark.parametrize(("make", "least"), IMAGES, ids=[str(n) for n in range(len(IMAGES))])
+def test_layers_of_images(make: Callable[[], PixelEncoder], least: int) -> None:
     """One module a layer, in the order of use; nothing of it stays behind."""
     encoder = make().eval()
     images = torch.rand(4, *encoder.transform.shape)

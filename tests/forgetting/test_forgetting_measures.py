@@ -117,7 +117,7 @@ def test_photos_of_a_folder(tmp_path: Path) -> None:
     for number in range(13):
         folder = tmp_path / "deeper" if number % 2 else tmp_path
         Image.new("RGB", (5, 7), (number, 0, 0)).save(folder / f"{number:02}.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     photos = folder_images(tmp_path, 100)
     transform = ImageTransform((3, 5))
     batches = [photos.load(names, transform) for names in split(photos.names, 8)]

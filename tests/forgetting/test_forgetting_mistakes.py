@@ -105,7 +105,7 @@ def test_photos_that_are_missing(
     assert "--photos: got 3 images of the test split of EasyVQA; expected 8 or more" in found
     broken = tmp_path / "broken"
     shutil.copytree(data / "test/images", broken)
-    (broken / "7.png").write_bytes(b"no picture")
+    (broken / "7.png").write_bytes(b"no image")
     assert "7.png: not a readable image" in fails(capsys, runs["full"], "--photos", broken)
 
 

@@ -71,7 +71,7 @@ def test_paper_width_needs_no_projection() -> None:
     assert isinstance(small().projection, nn.Linear)
 
 
-def test_without_boxes_each_region_is_the_whole_picture(image: Features, question: Tensor) -> None:
+def test_without_boxes_each_region_is_the_whole_image(image: Features, question: Tensor) -> None:
     fusion = small()
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).expand(ROWS, REGIONS, 4)
     wanted = fusion(image._replace(boxes=whole), question)

@@ -1,6 +1,6 @@
 """MCAN, LXMERT, MergedAttention, SingleStream: again by the papers' formulas.
 
-The formulas are written for one question and one picture at a time, without any mask.
+The formulas are written for one question and one image at a time, without any mask.
 """
 
 from __future__ import annotations

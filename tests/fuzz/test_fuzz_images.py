@@ -1,4 +1,4 @@
-"""Bytes that pretend to be pictures: an upright RGB picture, or `ImageError`."""
+"""Bytes that pretend to be images: an upright RGB image, or `ImageError`."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_the_whole_ones_can_be_read() -> None:
 
 @fuzz
 @given(content=contents)
-def test_any_bytes_are_a_picture_or_an_image_error(content: bytes) -> None:
+def test_any_bytes_are_a_image_or_an_image_error(content: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "MAX_PIXELS", 1_000_000)  # large ones only take longer
         image, error = tried(lambda: load_image(content), ImageError)
@@ -138,7 +138,7 @@ def test_any_bytes_are_a_picture_or_an_image_error(content: bytes) -> None:
 @fuzz
 @given(content=contents)
 def test_what_is_left_out_is_no_pixel(content: bytes) -> None:
-    """What Pillow reads with its metadata, it reads without as well, and as the same picture."""
+    """What Pillow reads with its metadata, it reads without as well, and as the same image."""
     rest = pixels_only(content)
     if rest is None or content[:2] in (b"II", b"MM"):
         return  # of TIFF, Pillow passes over all tags behind one that is damaged
@@ -157,7 +157,7 @@ def test_what_is_left_out_is_no_pixel(content: bytes) -> None:
 
 @fuzz
 @given(array=arrays, level=st.one_of(st.none(), st.just("max"), st.floats(1e-3, 1e5)))
-def test_any_array_is_a_picture_or_an_image_error(array: np.ndarray, level: Any) -> None:
+def test_any_array_is_a_image_or_an_image_error(array: np.ndarray, level: Any) -> None:
     image, error = tried(lambda: load_image(array, level), ImageError)
     if error is None:
         assert image.mode == "RGB"

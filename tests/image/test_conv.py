@@ -40,7 +40,7 @@ def test_tokens_hold_every_scale_where_it_lies() -> None:
 
 
 def test_a_stage_by_hand() -> None:
-    """One channel that adds up the neighbourhood; the picture is white on one pixel."""
+    """One channel that adds up the neighbourhood; the image is white on one pixel."""
     encoder = ConvNet(4, widths=(1,)).eval()
     nn.init.ones_(encoder.stages[0][0].weight)
     images = torch.full((1, 3, 4, 4), 0.5)  # zero after normalisation
@@ -86,7 +86,7 @@ def test_sizes_must_fit(size: int, widths: tuple[int, ...], message: str) -> Non
         ConvNet(size, widths)
 
 
-def test_wrong_pictures() -> None:
+def test_wrong_images() -> None:
     encoder = ConvNet(12, widths=(5, 7))
     with pytest.raises(ValueError, match=r"got shape \(2, 3, 12, 13\); expected \(B, 3, 12, 12\)"):
         encoder(torch.zeros(2, 3, 12, 13))

@@ -45,14 +45,14 @@ def test_a_file_that_is_not_read_is_named(kind: str, tmp_path: Path) -> None:
     assert str(caught.value).endswith(".")
 
 
-def test_a_damaged_picture_and_another_file_are_told_apart_in_the_demo() -> None:
+def test_a_damaged_image_and_another_file_are_told_apart_in_the_demo() -> None:
     for kind, content in FILES.items():
         with pytest.raises(ImageError, match="damaged" if "damaged" in kind else kind):
             read_upload(content)
 
 
 def test_the_thumbnail_of_a_raw_photo_is_not_the_photo(tmp_path: Path) -> None:
-    """NEF and DNG are TIFF files whose first picture is a small one."""
+    """NEF and DNG are TIFF files whose first image is a small one."""
     path = tmp_path / "a.nef"
     Image.new("RGB", (16, 12)).save(path, "TIFF", tiffinfo={254: 1})
     with pytest.raises(ImageError, match=r"a.nef: this is a camera's raw file"):

@@ -154,7 +154,7 @@ def test_text_file(tmp_path: Path) -> None:
         ("nul\0byte", "not a readable image"),
     ],
 )
-def test_paths_without_a_picture(tmp_path: Path, name: str, message: str) -> None:
+def test_paths_without_a_image(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file.txt").write_text("text")
     with pytest.raises(ImageError, match=message) as caught:
         load_image(tmp_path / name)
@@ -288,7 +288,7 @@ def test_a_file_is_read_however_it_is_given(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "source", [None, 7, 1.5, ["a.png"], {"image": "a.png"}, iter(()), object, {1}, True]
 )
-def test_what_is_no_picture_is_a_type_error(source: Any) -> None:
+def test_what_is_no_image_is_a_type_error(source: Any) -> None:
     with pytest.raises(TypeError, match=rf"image: got {type(source).__name__}; expected a path, "):
         load_image(source)
 
@@ -348,7 +348,7 @@ def test_premultiplied_transparency() -> None:
     assert load_image(half.convert("LA").convert("La")).getpixel((0, 0)) == WHITE
 
 
-def test_an_opened_picture_is_judged_like_a_file(tmp_path: Path) -> None:
+def test_an_opened_image_is_judged_like_a_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
     path = saved(Image.fromarray(noise), tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:3000])
@@ -377,7 +377,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> None:
-    """Its header may say 16 x 16 of a picture of any size, which Pillow decodes as it opens it."""
+    """Its header may say 16 x 16 of an image of any size, which Pillow decodes as it opens it."""
     path = saved(Image.new("1", (16, 16)), tmp_path / "a.ico", sizes=[(16, 16)])
     with pytest.raises(ImageError, match="not a readable image"):
         load_image(path)

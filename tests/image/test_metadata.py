@@ -1,4 +1,4 @@
-"""Damage in what is not pixels costs no picture, and damage in the pixels is never overlooked."""
+"""Damage in what is not pixels costs no image, and damage in the pixels is never overlooked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def chunk(name: bytes, data: bytes, checksum: int | None = None) -> bytes:
 
 
 def png(*chunks: bytes, at: int = 33) -> bytes:
-    """The picture with chunks after its header, or elsewhere."""
+    """The image with chunks after its header, or elsewhere."""
     return PNG[:at] + b"".join(chunks) + PNG[at:]
 
 
@@ -107,7 +107,7 @@ def test_exif_that_is_damaged_turns_nothing(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TURNING)
-def test_exif_turns_the_picture_whatever_else_is_in_it(kind: str) -> None:
+def test_exif_turns_the_image_whatever_else_is_in_it(kind: str) -> None:
     for content in carriers(TURNING[kind]):
         assert same(load_image(content), Image.Transpose.ROTATE_270)
 
@@ -121,7 +121,7 @@ def same(image: Image.Image, turn: Image.Transpose | None = None) -> bool:
 
 
 def tiff(*further: tuple[int, int, int, int], order: str = "<") -> bytes:
-    """The picture as a TIFF with further tags, or with others of the same numbers."""
+    """The image as a TIFF with further tags, or with others of the same numbers."""
     width, height = PICTURE.size
     tags = {
         256: (4, 1, width),
@@ -169,7 +169,7 @@ SOUND_PIXELS = {
     "short profile": jpeg(segment(0xE2, b"ICC_PROFILE\0")),
     "part of a profile": jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2abc")),
     "255 parts": jpeg(*(segment(0xE2, b"ICC_PROFILE\0" + bytes((n, 255))) for n in range(256))),
-    "several pictures": jpeg(segment(0xE2, b"MPF\0garbage")),
+    "several images": jpeg(segment(0xE2, b"MPF\0garbage")),
     "short JFIF": JPEG[:2] + segment(0xE0, b"JFIF") + JPEG[20:],
     "short Adobe": jpeg(segment(0xEE, b"Adobe")),
     "Photoshop": jpeg(segment(0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\xff\xff\xff\xffabc")),
@@ -207,7 +207,7 @@ def test_sound_pixels_are_read(kind: str, tmp_path: Path) -> None:
     assert same(load_image(tmp_path / "file"))
 
 
-def test_a_turned_picture_is_turned_without_the_metadata_that_cannot_be_read() -> None:
+def test_a_turned_image_is_turned_without_the_metadata_that_cannot_be_read() -> None:
     content = png(chunk(b"zTXt", b"k\0\0" + BOMB), chunk(b"eXIf", SOUND))
     assert same(load_image(content), Image.Transpose.ROTATE_270)
 
@@ -241,7 +241,7 @@ def test_metadata_takes_little_memory(kind: str) -> None:
 
 
 def test_no_switch_of_pillow_is_touched() -> None:
-    """Other threads would read damaged pictures as whole ones meanwhile."""
+    """Other threads would read damaged images as whole ones meanwhile."""
     switches = (ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK)
     stop, seen = threading.Event(), set()
 

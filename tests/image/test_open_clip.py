@@ -17,7 +17,7 @@ from vlm.pretrained import open_clip as clip_towers
 from vlm.text import ClipTokenizer, OpenClipTextEncoder
 
 
-def pictures(encoder: OpenClipImageEncoder) -> torch.Tensor:
+def random_images(encoder: OpenClipImageEncoder) -> torch.Tensor:
     images = torch.randint(256, (3, *encoder.transform.shape), dtype=torch.uint8)
     images[:, 3:] = 255
     return images
@@ -30,7 +30,7 @@ def normalised(encoder: OpenClipImageEncoder, images: torch.Tensor) -> torch.Ten
 def test_patches_are_those_of_open_clip(tmp_path: Path) -> None:
     name, reference = save_clip(tmp_path, VIT | {"output_tokens": True})
     encoder = OpenClipImageEncoder(name, pretrained=True).eval()
-    images = pictures(encoder)
+    images = random_images(encoder)
     _, wanted = reference.visual(normalised(encoder, images))
     features = encoder(images)
     assert (encoder.dim, encoder.grid) == (14, (3, 3))
@@ -41,14 +41,14 @@ def test_patches_are_those_of_open_clip(tmp_path: Path) -> None:
 def test_towers_that_are_no_transformers(tmp_path: Path) -> None:
     name, reference = save_clip(tmp_path / "resnet", RESNET)
     encoder = OpenClipImageEncoder(name, pretrained=True).eval()
-    visual, images = reference.visual, pictures(encoder)
+    visual, images = reference.visual, random_images(encoder)
     x = visual.stem(normalised(encoder, images))
     wanted = visual.layer4(visual.layer3(visual.layer2(visual.layer1(x))))
     assert_close(encoder(images).tokens, wanted.flatten(2).mT)
 
     name, reference = save_clip(tmp_path / "timm", TIMM, custom_text=True)
     encoder = OpenClipImageEncoder(name, pretrained=True, stages=[3, 4]).eval()
-    images = pictures(encoder)
+    images = random_images(encoder)
     fine, coarse = reference.visual.trunk.forward_intermediates(
         normalised(encoder, images), indices=[3, 4], intermediates_only=True
     )
@@ -60,7 +60,7 @@ def test_coca_gives_its_patches_and_not_its_queries(tmp_path: Path) -> None:
     queries = {"attentional_pool": True, "attn_pooler_heads": 1}
     name, reference = save_clip(tmp_path, VIT | queries)
     encoder = OpenClipImageEncoder(name, pretrained=True).eval()
-    images = pictures(encoder)
+    images = random_images(encoder)
     visual = reference.visual
     wanted = visual.transformer(visual._embeds(normalised(encoder, images)))[:, 1:]
     assert_close(encoder(images).tokens, wanted)
@@ -70,7 +70,7 @@ def test_coca_gives_its_patches_and_not_its_queries(tmp_path: Path) -> None:
 def test_layers_side_by_side(tmp_path: Path) -> None:
     name, reference = save_clip(tmp_path)
     encoder = OpenClipImageEncoder(name, pretrained=True, stages=[1, 0], pool="max").eval()
-    images = pictures(encoder)
+    images = random_images(encoder)
     outputs = reference.visual.forward_intermediates(
         normalised(encoder, images), output_fmt="NLC", normalize_intermediates=True
     )["image_intermediates"]
@@ -136,7 +136,7 @@ def test_rebuilt_without_folder_or_network(tmp_path: Path, monkeypatch) -> None:
         assert again.config == encoder.config
         assert again.transform == encoder.transform
         again.load_state_dict(encoder.state_dict(), strict=True)
-        images = pictures(encoder)
+        images = random_images(encoder)
         assert_close(again(images), encoder(images), rtol=0, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""Regions in the place of pictures: what a file may hold, padding, and whole models of them."""
+"""Regions in the place of images: what a file may hold, padding, and whole models of them."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def picture(count: int, seed: int, encoder: RegionFeatures) -> Features:
     return encoder.transform(checked(features, corners.reshape(count, 4), 64, 48, f"{seed}"))
 
 
-def test_a_batch_is_padded_to_the_picture_with_the_most_regions() -> None:
+def test_a_batch_is_padded_to_the_image_with_the_most_regions() -> None:
     encoder = RegionFeatures(DIM)
     one, two = picture(3, 0, encoder), picture(5, 1, encoder)
     batch = encoder.transform.stack([one, two])
@@ -199,7 +199,7 @@ def test_murel_reads_the_boxes_and_ban_does_not() -> None:
         assert model(batch).equal(model(moved)) is not reads
 
 
-def test_a_model_of_regions_refuses_pictures_and_says_what_it_wants() -> None:
+def test_a_model_of_regions_refuses_images_and_says_what_it_wants() -> None:
     transform = RegionFeatures(DIM).transform
     for given in ("photo.jpg", Path("photo.png"), torch.zeros(3, 5, 5), b"abc"):
         with pytest.raises(ImageError, match=r"reads features of regions.* and no images.*\.npz"):

@@ -6,7 +6,7 @@ import torch
 from own_time import own_time
 from PIL import Image
 from safetensors.torch import save_file
-from timm_models import MODELS, SMALL_VIT, make, pictures
+from timm_models import MODELS, SMALL_VIT, make, random_images
 from torch.testing import assert_close
 
 from vlm.core.part import build
@@ -24,7 +24,7 @@ def test_tokens_are_those_of_timm(key: str) -> None:
     reference = timm.create_model(name, num_classes=0, **arguments).eval()
     missing, unexpected = reference.load_state_dict(encoder.model.state_dict(), strict=False)
     assert not unexpected
-    images = pictures(encoder)
+    images = random_images(encoder)
     x = (images / 255 - encoder.mean) / encoder.std
     output = reference.forward_features(x)
     # Only what the reference applies after its tokens may be missing from ours.
@@ -53,7 +53,7 @@ def test_tokens_are_those_of_timm(key: str) -> None:
 @pytest.mark.parametrize("result", ["tokens", "pooled"])
 def test_every_parameter_gets_a_gradient(key: str, result: str) -> None:
     encoder = make(key)
-    value = getattr(encoder(pictures(encoder)), result)
+    value = getattr(encoder(random_images(encoder)), result)
     # Not the plain sum, which is constant behind a normalisation.
     (value * torch.randn_like(value)).sum().backward()
     for name, parameter in encoder.named_parameters():
@@ -65,7 +65,7 @@ def test_every_parameter_gets_a_gradient(key: str, result: str) -> None:
 @pytest.mark.parametrize("key", MODELS)
 def test_order_and_size_of_the_batch_change_nothing(key: str) -> None:
     encoder = make(key).double()
-    images = pictures(encoder)
+    images = random_images(encoder)
     whole, turned = encoder(images), encoder(images.flip(0))
     assert not torch.allclose(whole.pooled[0], whole.pooled[1], atol=1e-4)
     assert_close(turned.tokens.flip(0), whole.tokens, rtol=1e-5, atol=1e-5)
@@ -79,7 +79,7 @@ def test_order_and_size_of_the_batch_change_nothing(key: str) -> None:
 def test_rebuilt_from_its_config(key: str) -> None:
     encoder = make(key)
     again = build(encoder.config).eval()
-    images = pictures(encoder)
+    images = random_images(encoder)
     assert not torch.allclose(again(images).pooled, encoder(images).pooled, atol=1e-4)
     again.load_state_dict(encoder.state_dict(), strict=True)
     assert_close(again(images).tokens, encoder(images).tokens, rtol=0, atol=0)

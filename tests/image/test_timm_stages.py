@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from timm_models import MODELS, SMALL_VIT, pictures
+from timm_models import MODELS, SMALL_VIT, random_images
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -20,7 +20,7 @@ def test_stages_are_those_of_timm(key: str) -> None:
         arguments["img_size"] = image_size
     reference = timm.create_model(name, num_classes=0, **arguments).eval()
     reference.load_state_dict(encoder.model.state_dict(), strict=False)
-    images = pictures(encoder)
+    images = random_images(encoder)
     x = (images / 255 - encoder.mean) / encoder.std
     # `norm`, so that the last stage is what forward_features gives.
     fine, coarse = reference.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
@@ -42,7 +42,7 @@ def test_the_last_stage_named_gives_the_grid() -> None:
     fine = TimmEncoder("resnet10t", image_size=64, stages=[3, 2])
     assert (coarse.grid, fine.grid) == ((4, 4), (8, 8))
     fine.load_state_dict(coarse.state_dict())
-    images = pictures(coarse)
+    images = random_images(coarse)
     tokens = fine.eval()(images).tokens.unflatten(1, (4, 2, 4, 2))
     # A coarse cell is repeated in its four fine ones, whose mean is that of the coarse grid.
     assert_close(tokens[..., :256], tokens[:, :, :1, :, :1, :256].expand(-1, -1, 2, -1, 2, -1))

@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[int, int, tuple[int, int], Callable[[Any, Tensor], Tenso
 }
 
 
-def pictures(encoder: TorchvisionEncoder) -> Tensor:
+def random_images(encoder: TorchvisionEncoder) -> Tensor:
     return torch.randint(256, (2, *encoder.transform.shape), dtype=torch.uint8)
 
 
@@ -62,7 +62,7 @@ def test_tokens_are_those_of_torchvision(name: str) -> None:
     heads = ("fc.", "classifier.", "head.", "heads.")
     assert all(key.startswith(heads) for key in left_out.missing_keys)
     assert left_out.missing_keys
-    images = pictures(encoder)
+    images = random_images(encoder)
     with torch.no_grad():
         features = encoder(images)
         wanted = own(reference, (images / 255 - encoder.mean) / encoder.std)
@@ -75,7 +75,7 @@ def test_stages_of_a_network_and_of_a_transformer() -> None:
     encoder = TorchvisionEncoder("resnet18", image_size=64, stages=[-1, -3]).eval()
     reference = models.resnet18().eval()
     reference.load_state_dict(encoder.model.state_dict(), strict=False)
-    images = pictures(encoder)
+    images = random_images(encoder)
     x = (images / 255 - encoder.mean) / encoder.std
     fine = reference.layer2(
         reference.layer1(reference.maxpool(reference.relu(reference.bn1(reference.conv1(x)))))
@@ -115,7 +115,7 @@ def test_weights_of_a_file_and_rebuilt_offline(tmp_path) -> None:
     again = build(encoder.config).eval()
     assert again.config == encoder.config
     again.load_state_dict(encoder.state_dict(), strict=True)
-    images = pictures(encoder)
+    images = random_images(encoder)
     assert_close(again(images), encoder(images), rtol=0, atol=0)
     torch.save({"layers.0.weight": torch.zeros(3)}, tmp_path / "b.pth")
     with pytest.raises(ValueError, match=r"(?s)its weights do not fit.*missing here: layers"):
@@ -125,7 +125,7 @@ def test_weights_of_a_file_and_rebuilt_offline(tmp_path) -> None:
 def test_training_drops_and_evaluation_does_not() -> None:
     """The traced model keeps both ways, and so do its copies."""
     encoder = TorchvisionEncoder("swin_t", image_size=64)
-    images = pictures(encoder)
+    images = random_images(encoder)
     for model in (encoder, build(encoder.config)):
         assert not torch.equal(model.train()(images).pooled, model(images).pooled)
         assert torch.equal(model.eval()(images).pooled, model(images).pooled)

@@ -52,7 +52,7 @@ def test_crop_share() -> None:
 @pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64), (640, 480)])
 @pytest.mark.parametrize("share", [1.0, 0.875])
 def test_box_is_where_the_input_lies(size: tuple[int, int], share: float) -> None:
-    """On a picture whose colours are its coordinates, the corners say where they come from."""
+    """On an image whose colours are its coordinates, the corners say where they come from."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     image = Image.fromarray(np.stack((x, y, x), -1).round().astype(np.uint8))
     for fit in ("squash", "crop"):

@@ -56,7 +56,7 @@ def make(key: str) -> TimmEncoder:
     return encoder.eval()
 
 
-def pictures(encoder: TimmEncoder, number: int = 3) -> torch.Tensor:
+def random_images(encoder: TimmEncoder, number: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     size = (number, 3, *encoder.transform.size)
     return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)

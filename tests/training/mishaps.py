@@ -86,8 +86,8 @@ class Slow(Callback):
         time.sleep(self.seconds)
 
 
-class BadPicture(EasyVQA, ABC):
-    """Something happens to the process that reads a certain picture of the training part."""
+class BadImage(EasyVQA, ABC):
+    """Something happens to the process that reads a certain image of the training part."""
 
     def image_source(self, image: str) -> str:
         if image.endswith("/train/images/5.png"):
@@ -100,28 +100,28 @@ class BadPicture(EasyVQA, ABC):
         """To the process."""
 
 
-class HungPicture(BadPicture):
+class HungImage(BadImage):
     """It never comes."""
 
     def happen(self) -> None:
         time.sleep(3600)
 
 
-class KillingPicture(BadPicture):
+class KillingImage(BadImage):
     """The process is killed, as when memory has run out."""
 
     def happen(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class ExitingPicture(BadPicture):
+class ExitingImage(BadImage):
     """The process leaves without a word, as when a decoder in C gives up."""
 
     def happen(self) -> None:
         os._exit(3)
 
 
-class RaisingPicture(BadPicture):
+class RaisingImage(BadImage):
     """An error of a class that nobody expects here."""
 
     def happen(self) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 MORE = [
     "--model.tuning.image_encoder.frozen=true",
     "--model.fusion.merge.dropout=0",
-    "--dataset.validation_share=0.33",  # 8 pictures to train on: as many steps for two processes
+    "--dataset.validation_share=0.33",  # 8 images to train on: as many steps for two processes
     "--run.test=true",
     "--run.resume=auto",  # a folder that does not depend on when a process starts
 ]
@@ -28,7 +28,7 @@ def losses(folder: Path) -> dict[str, list[float]]:
 
 
 def test_two_processes_have_the_numbers_of_one(data: Path, tmp_path: Path) -> None:
-    """The training pictures are of at most three colours, and each is encoded once by either."""
+    """The training images are of at most three colours, and each is encoded once by either."""
     features = f"--data.images.features={tmp_path / 'features'}"
     alone = VQACLI(fit(data, tmp_path / "one", *MORE)).run_folder
     half = ["--data.images_per_batch=1", *DDP]

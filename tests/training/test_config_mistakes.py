@@ -39,7 +39,7 @@ MISTAKES = {
     "--model.image_encoder={class_path: TimmEncoder, init_args: {name: resnet10t, image_size: 32, "
     "model_args: {pretrained_cfg: {num_classes: 5}}}}": "model_args: got pretrained_cfg, which may",
     "--data.images.in_memry=true": r"in_memry=true\. Did you mean data.images.in_memory\?",
-    "--data.pictures.in_memory=true": r"Did you mean data.images.in_memory\?",
+    "--data.images.in_memory=true": r"Did you mean data.images.in_memory\?",
     "--data=EasyVQA": r"dataset: \{class_path: .* --dataset=EasyVQA",
     "--data.root=x": r"Did you mean dataset.root\?",
     "--data.images=photos/": "--dataset.images",
@@ -93,7 +93,7 @@ def test_a_data_set_in_the_data_s_group_is_shown_its_own(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "mine.yaml"
-    arguments = "    root: x\n    pictures:\n      in_memory: true\n"
+    arguments = "    root: x\n    images:\n      in_memory: true\n"
     config.write_text(f"data:\n  class_path: vlm.datasets.EasyVQA\n  init_args:\n{arguments}")
     said = refused([*small_run(data, tmp_path), f"--config={config}"], capsys)
     assert "mine.yaml" in said

@@ -32,12 +32,12 @@ from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
-# Questions of each picture.
+# Questions of each image.
 SIZES = {1: [1], 3: [1, 1, 1], 13: [3, 1, 4, 1, 4], 14: [1] * 14}
 
 
 def questions(folder: Path, counts: list[int], data: Path) -> Path:
-    """Test questions about one picture after the other; the training part is that of `data`."""
+    """Test questions about one image after the other; the training part is that of `data`."""
     (folder / "test/images").mkdir(parents=True)
     (folder / "train").symlink_to(data / "train")
     rows = []
@@ -108,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
-    """17 pictures to train on: batches of 4, the last of 1, which is a process's alone. Adam would
+    """17 images to train on: batches of 4, the last of 1, which is a process's alone. Adam would
     hide a gradient that is a multiple of the right one, so this is plain descent."""
     data = write_data(tmp_path / "data", images=22)
     told = [
@@ -203,7 +203,7 @@ def test_processes_that_would_each_train_alone_are_refused(data: Path, tmp_path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_that_hangs_ends(workers: int, data: Path, tmp_path: Path) -> None:
-    told = ["--dataset=mishaps.HungPicture", f"--data.workers={workers}", "--run.stall_minutes=0.1"]
+    told = ["--dataset=mishaps.HungImage", f"--data.workers={workers}", "--run.stall_minutes=0.1"]
     ended = subprocess.run(
         command([*fit(data, tmp_path, told[0], f"--dataset.root={data}"), *told[1:]]),
         env=ENVIRONMENT,

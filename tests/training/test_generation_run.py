@@ -56,8 +56,8 @@ def test_the_report_has_the_figures_of_written_answers(written: Path) -> None:
 def test_a_checkpoint_answers(written: Path, data: Path) -> None:
     model = vlm.load(written)
     assert isinstance(model.model.head, Generation)
-    picture = data / "test/images/0.png"
-    answer = model.answer(picture, "what color is it?")
+    image = data / "test/images/0.png"
+    answer = model.answer(image, "what color is it?")
     assert answer.text in ("red", "green", "blue")
     assert answer.warnings == ()
     assert len(answer.top) == 1  # greedy decoding has no second

@@ -12,17 +12,17 @@ from training_runs import ENVIRONMENT, command, fit, run, seconds_since
 
 pytestmark = pytest.mark.slow
 CAUSES = {
-    "KillingPicture": r"a loader worker ended: DataLoader worker \(pid \d+\) is killed by signal: "
+    "KillingImage": r"a loader worker ended: DataLoader worker \(pid \d+\) is killed by signal: "
     r"Killed\. .* lower data\.workers",
-    "ExitingPicture": r"a loader worker ended: DataLoader worker \(pid \d+\) exited unexpectedly "
+    "ExitingImage": r"a loader worker ended: DataLoader worker \(pid \d+\) exited unexpectedly "
     r"with exit code 3\. Its own message",
-    "RaisingPicture": r"a loader worker failed: KeyError: 'no such shelf'$",
+    "RaisingImage": r"a loader worker failed: KeyError: 'no such shelf'$",
 }
 
 
 @pytest.mark.parametrize(
     ("name", "processes"),
-    [("KillingPicture", 1), ("KillingPicture", 2), ("ExitingPicture", 1), ("RaisingPicture", 1)],
+    [("KillingImage", 1), ("KillingImage", 2), ("ExitingImage", 1), ("RaisingImage", 1)],
 )
 def test_the_training_ends_and_says_why(
     name: str, processes: int, data: Path, tmp_path: Path

@@ -99,7 +99,7 @@ def test_two_machines_are_two_processes(data: Path, tmp_path: Path) -> None:
     assert_same(outcome(only_run(tmp_path / "nodes")), outcome(only_run(tmp_path / "one")))
 
 
-def test_machines_that_left_different_pictures_out_all_end(
+def test_machines_that_left_different_images_out_all_end(
     disks: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (disks[1] / "data/train/images/4.png").unlink()

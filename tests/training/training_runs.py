@@ -38,7 +38,7 @@ EXACT = [
 
 
 def fit(data: Path, folder: Path, *more: str) -> list[str]:
-    """Arguments of a small training with dropout: 9 pictures, 5 batches an epoch, 3 epochs."""
+    """Arguments of a small training with dropout: 9 images, 5 batches an epoch, 3 epochs."""
     return [
         "fit",
         "-c",

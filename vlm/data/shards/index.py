@@ -19,7 +19,7 @@ from vlm.core.files import sha256, whole_file
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError
 
-INDEX = "pictures.arrow"
+INDEX = "images.arrow"
 """Its name, beside the shards."""
 _KINDS = {
     "name": pa.large_string(),

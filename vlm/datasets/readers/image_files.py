@@ -37,7 +37,7 @@ class EmbeddedImages:
             source: the data file, for the key.
 
         Returns:
-            Its key, such as "vqa.parquet, picture 17": the 17th different one. An image that
+            Its key, such as "vqa.parquet, image 17": the 17th different one. An image that
             another source brought before keeps its first key.
 
         Raises:
@@ -56,13 +56,12 @@ class EmbeddedImages:
                 ) from None
             self._ends.append(self._ends[-1] + len(content))
             self._sources.add(source)
-            # "picture": shards that were made before have these keys.
-            self._keys[digest] = f"{source}, picture {len(self._ends) - 1}"
+            self._keys[digest] = f"{source}, image {len(self._ends) - 1}"
         return self._keys[digest]
 
     def __call__(self, image: str) -> bytes | str:
         """The content of a key; what is no key is a path, and comes back as it is."""
-        source, _, number = image.rpartition(", picture ")
+        source, _, number = image.rpartition(", image ")
         if self._path is None or source not in self._sources:
             return image
         start, end = self._ends[int(number) - 1], self._ends[int(number)]

@@ -41,7 +41,7 @@ class Cost:
     """Of one training step: forward, loss, backward, optimiser.
 
     Attributes:
-        questions, pictures: numbers of questions and of images in the batch.
+        questions, images: numbers of questions and of images in the batch.
         flops: forward and backward of the whole model; a multiply-add counts two. Matrix
             products, convolutions and attention count, elementwise operations and FFTs do not.
         fusion_flops: of the fusion alone.
@@ -52,7 +52,7 @@ class Cost:
     """
 
     questions: int
-    pictures: int
+    images: int
     flops: int
     fusion_flops: int
     ms: float
@@ -104,7 +104,7 @@ def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cos
     medians = [1000 * statistics.median(steps) for steps in rounds]
     return Cost(
         questions=len(bench.batch.ids),
-        pictures=len(bench.batch.image_index.unique()),
+        images=len(bench.batch.image_index.unique()),
         ms=1000 * statistics.median(second for steps in rounds for second in steps),
         ms_low=min(medians),
         ms_high=max(medians),

@@ -176,7 +176,7 @@ def _cost_text(costs: Sequence[Cost]) -> str:
         return text
     return (
         f"{text} The rest was measured on one training batch of {costs[0].questions} questions "
-        f"about {costs[0].pictures} images on {costs[0].device}, before the training. FLOPs: "
+        f"about {costs[0].images} images on {costs[0].device}, before the training. FLOPs: "
         f"forward and backward, a multiply-add counts two; matrix products, convolutions and "
         f"attention count, elementwise operations and FFTs do not. Milliseconds of a training "
         f"step: median of {ROUNDS} rounds of {STEPS} steps, the models taking turns, and the "
