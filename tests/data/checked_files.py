@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from own_files import write_photos, write_rows
+from custom_files import write_photos, write_rows
 
 from vlm.data import VQADataModule
 from vlm.data.check.check import check_data

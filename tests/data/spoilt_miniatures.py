@@ -18,7 +18,7 @@ import test_set_slake as slake
 import test_set_visual7w as visual7w
 import test_set_vqa_rad as vqa_rad
 import vqa_miniature as vqa
-from own_files import write_rows
+from custom_files import write_rows
 
 from vlm.datasets.base import Split
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from checked_files import check
-from own_files import CONFIG, write_photos, write_rows
+from custom_files import CONFIG, write_photos, write_rows
 
 from vlm.cli.main import main
 from vlm.data import VQADataModule

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from checked_files import check, cut, only, rows_with_ids
-from own_files import write_photos, write_rows
+from custom_files import write_photos, write_rows
 
 from vlm.data import VQADataModule
 from vlm.data.check.check import check_data

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import COLORS, ROOT
-from own_files import CONFIG, small, write_photos, write_rows
+from custom_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
 from vlm.cli.main import main

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from own_files import CONFIG, small, write_photos, write_rows
+from custom_files import CONFIG, small, write_photos, write_rows
 
 from vlm.cli.main import main
 from vlm.data import VQADataModule

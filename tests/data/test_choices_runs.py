@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import COLORS, ROOT, small_run
-from own_files import CONFIG, small, write_photos, write_rows
+from custom_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
 import vlm

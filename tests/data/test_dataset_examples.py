@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_files import write_photos, write_rows
+from custom_files import write_photos, write_rows
 from spoilt_miniatures import MINIATURES
 from test_examples import mistakes
 

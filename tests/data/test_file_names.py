@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from checked_files import check
-from own_files import write_rows
+from custom_files import write_rows
 from PIL import Image
 
 from vlm.datasets import CustomDataset

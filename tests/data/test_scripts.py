@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from own_files import CONFIG, small, write_rows
+from custom_files import CONFIG, small, write_rows
 from scripts import LANGUAGES, draw_shapes, rows_in
 
 from vlm.cli.main import main

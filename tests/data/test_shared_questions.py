@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from checked_files import rows_with_ids
-from own_files import CONFIG, small, write_photos, write_rows
-from test_own_training import fails
+from custom_files import CONFIG, small, write_photos, write_rows
+from test_custom_training import fails
 
 from vlm.cli.main import main
 from vlm.data import VQADataModule

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_files import write_photos, write_rows
+from custom_files import write_photos, write_rows
 
 import vlm.datasets
 from vlm.data import VQADataModule

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_own_files import read
+from test_custom_files import read
 
 from vlm.data import VQADataModule
 from vlm.data.check.check import check_data

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from own_files import CONFIG, small, write_photos, write_rows
+from custom_files import CONFIG, small, write_photos, write_rows
 from rich.console import Console
 
 from vlm.cli.main import main

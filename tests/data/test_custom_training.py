@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_files import CONFIG, small, write_photos, write_rows
+from custom_files import CONFIG, small, write_photos, write_rows
 
 import vlm
 from vlm.cli.main import main

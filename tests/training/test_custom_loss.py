@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from conftest import small_run
-from own_losses import halved
+from custom_losses import halved
 
 import vlm
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.training_cli import VQACLI
 
-LOSS = "--model.head.init_args.loss=own_losses.halved"
+LOSS = "--model.head.init_args.loss=custom_losses.halved"
 EXTENDABLE = "--model.schedule=null"
 
 
@@ -31,11 +31,11 @@ def test_a_run_is_continued_with_the_function(folder: Path, data: Path, tmp_path
 
 def test_another_loss_is_a_difference(folder: Path, data: Path, tmp_path: Path) -> None:
     last = f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"
-    with pytest.raises(CheckpointError, match=r"own_losses\.halved"):
+    with pytest.raises(CheckpointError, match=r"custom_losses\.halved"):
         VQACLI([*small_run(data, tmp_path), EXTENDABLE, last])
 
 
 def test_the_checkpoint_answers_without_the_function(folder: Path) -> None:
     head = vlm.load(folder).model.head
-    assert head.config["init_args"]["loss"] == "own_losses.halved"
+    assert head.config["init_args"]["loss"] == "custom_losses.halved"
     assert head.train_loss is not halved

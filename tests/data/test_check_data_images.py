@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checked_files import check, cut, only, rows_with_ids
-from own_files import write_rows
+from custom_files import write_rows
 from PIL import Image
 
 from vlm.data import VQADataModule

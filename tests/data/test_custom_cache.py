@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from own_files import write_photos, write_rows
+from custom_files import write_photos, write_rows
 
 from vlm.data import VQADataModule
 from vlm.datasets import CustomDataset
