@@ -122,7 +122,7 @@ def test_a_counting_fusion_needs_boxes_and_uses_them(make) -> None:
     before = fusion(image, question).pooled
     elsewhere = image._replace(boxes=image.boxes.flip(1) * 0.5)
     assert not torch.allclose(fusion(elsewhere, question).pooled, before, atol=1e-4)
-    with pytest.raises(ValueError, match=r"image.boxes: got None; expected boxes.* counts objects"):
+    with pytest.raises(ValueError, match=r"image.boxes: got None; expected boxes.* needs to count"):
         fusion(features(boxes=False), question)
     assert make(13, 11)(features(boxes=False), question).pooled.shape == before.shape
 
