@@ -31,10 +31,10 @@ class Dataset(Configured, ABC):
     reported by.
 
     Args:
-        validation_share: of the training images, held out where the set has no validation split,
+        validation_share: share of the training images held out if the set has no validation split,
             in (0, 1).
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> import pyarrow as pa

@@ -24,9 +24,9 @@ class CLEVR(OfficialDataset):
 
     Args:
         root: the folder CLEVR_v1.0 with `questions/` and `images/`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.CLEVR(root="clevr")

@@ -46,9 +46,9 @@ class DAQUAR(OfficialDataset):
             `question_id`, `image` (a path in the folder), `question` and `answers`, the list of the
             answer's objects.
         part: all classes, or 37.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.DAQUAR(root="daquar")

@@ -31,9 +31,9 @@ class EasyVQA(Dataset):
 
     Args:
         root: folder of the data; None takes the installed package `easy-vqa`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.EasyVQA()

@@ -70,9 +70,9 @@ class GQA(OfficialDataset):
         test_questions: of validation and test; `all` takes the balanced ones and the rest.
         predict_split: whose questions `predict` answers; all but testdev come without answers, for
             the evaluation server.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.GQA(root="gqa")

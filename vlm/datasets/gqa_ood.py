@@ -32,9 +32,9 @@ class GQAOOD(OfficialDataset):
         root: GQA's folder (see `GQA`), with the repository's files in `gqa_ood/`.
         part: answers that are rare in their group of questions (`tail`), the others (`head`), or
             both (`all`, whose file is these two together).
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.GQAOOD(root="gqa_ood", part="tail")

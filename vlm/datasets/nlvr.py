@@ -32,9 +32,9 @@ class NLVR(OfficialDataset):
 
     Args:
         root: folder with `train/train.json`, `train/images/`, and so on for `dev` and `test`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.NLVR(root="nlvr")

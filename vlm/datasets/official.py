@@ -20,9 +20,9 @@ class OfficialDataset(Dataset):
 
     Args:
         root: folder of the set.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
     """
 
     get: ClassVar[str]
@@ -64,9 +64,9 @@ class OfficialDatasetWithImages(OfficialDataset):
     Args:
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
     """
 
     image_folder: ClassVar[str] = ""

@@ -37,9 +37,9 @@ class OKVQA(OfficialDatasetWithImages):
     Args:
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.OKVQA(root="ok_vqa")
@@ -76,9 +76,9 @@ class AOKVQA(OfficialDatasetWithImages):
         root: folder of the three files.
         images: folder of the image folders; None where they are in `root`.
         task: which of the two answers is learned and scored. The choices are read for both.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.AOKVQA(root="a_okvqa")

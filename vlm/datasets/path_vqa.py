@@ -33,9 +33,9 @@ class PathVQA(OfficialDataset):
 
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.PathVQA(root="path_vqa")

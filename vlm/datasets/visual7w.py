@@ -27,9 +27,9 @@ class Visual7W(OfficialDataset):
 
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.Visual7W(root="visual7w")

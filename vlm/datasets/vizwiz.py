@@ -36,9 +36,9 @@ class VizWiz(OfficialDatasetWithImages):
     Args:
         root: folder of the set.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.VizWiz(root="vizwiz")

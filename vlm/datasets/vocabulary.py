@@ -17,12 +17,12 @@ class VocabularyRules:
     train+val, which gives 3,129 (BUTD, BAN, ViLT, METER and others); or max_answers 3000 (BLOCK).
 
     Args:
-        min_word_count: rarer words are unknown words.
-        min_answer_count: answers of fewer questions are left out.
-        max_answers: at most so many answers; None for all.
+        min_word_count: fewest occurrences of a word in the vocabulary; rarer words are unknown.
+        min_answer_count: fewest questions that an answer must have to enter.
+        max_answers: most answers in the vocabulary; None for all.
         normalize_answers: count answers as the official evaluator writes them ("two" is "2").
-        answers_from: "train+val" looks at the answers of validation too: usual in the literature,
-            but they leak into every validation score, and reports say so.
+        answers_from: "train+val" also counts validation answers: usual in the literature, but they
+            leak into every validation score, as reports state.
     """
 
     min_word_count: int = 1

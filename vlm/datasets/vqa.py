@@ -121,9 +121,9 @@ class VQACP(OfficialDatasetWithImages):
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
         version: of VQA-CP.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.VQACP(root="vqa_cp")

@@ -28,9 +28,9 @@ class VQARAD(OfficialDataset):
 
     Args:
         root: folder with the JSON file and the image folder, under the names they have there.
-        validation_share: of the training images, held out where the set has no validation split.
-        vocabulary: which words and answers the model knows.
-        seed: of the choice of the images held out.
+        validation_share: share of the training images held out if the set has no validation split.
+        vocabulary: which words and answers enter the vocabularies.
+        seed: seed of the choice of held-out images.
 
     Example:
         >>> data = vlm.datasets.VQARAD(root="vqa_rad")

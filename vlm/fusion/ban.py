@@ -23,7 +23,7 @@ class BAN(Fusion):
     `pooled` is the sum of the words and `tokens` are the words.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the words inside and of the result; the rank of the pooling.
         glimpses: number of attention maps, G, and of residual steps.
         rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).

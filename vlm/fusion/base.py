@@ -20,8 +20,8 @@ class Merge(Part, ABC):
     Inside a fusion x is the image and y the question.
 
     Attributes:
-        x_dim, y_dim: widths that come in.
-        out_dim: width that goes out.
+        x_dim, y_dim: widths of the inputs.
+        out_dim: width of the output.
 
     Example:
         >>> class Difference(vlm.fusion.Merge):
@@ -81,8 +81,8 @@ class Fusion(Part, ABC):
     concatenated. Junk in the padding, the order of the batch and its size never change a row.
 
     Attributes:
-        image_dim, text_dim: widths that come in.
-        out_dim: width that goes out.
+        image_dim, text_dim: widths of the inputs.
+        out_dim: width of the output.
         patches_first: True for a class whose tokens are patches, then words.
         needs_boxes: True for a fusion that cannot do without `image.boxes`.
 

@@ -20,7 +20,7 @@ class CrossAttention(Fusion):
     and of the maximum over the patches, since an object counts wherever it lies.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
         num_layers: number of layers.
         num_heads: attention heads; divides `out_dim`.

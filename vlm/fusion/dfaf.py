@@ -21,7 +21,7 @@ class DFAF(Fusion):
     patches.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
         num_layers: number of pairs of flows.
         num_heads: attention heads; divides `out_dim`.

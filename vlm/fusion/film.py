@@ -29,7 +29,7 @@ class FiLM(Fusion):
     neighbours. `tokens` are the patches.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the blocks and of the result; 128 in the paper.
         num_layers: number of blocks; 4 in the paper.
 

@@ -29,7 +29,7 @@ class GlimpseAttention(Fusion):
     question is projected once, not once for every patch.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         score: makes the scoring merge. Its out_dim is set to `glimpses`, unless `mlp_dim` is given.
         merge: makes the last merge, from (glimpses * image_dim, text_dim).
         glimpses: number G of attention maps.
@@ -93,7 +93,7 @@ class StackedAttention(Fusion):
     paper scores by w tanh(W v + V u + b).
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of v, u and the result.
         hops: number of looks.
         score: makes the merge of each look; its out_dim is set to 1. None is the paper's

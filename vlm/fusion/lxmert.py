@@ -28,7 +28,7 @@ class LXMERT(Fusion):
     defaults are for small models.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
         num_layers: number of layers.
         num_heads: attention heads; divides `out_dim`.

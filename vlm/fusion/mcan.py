@@ -30,7 +30,7 @@ class MCAN(Fusion):
     num_heads=8, dropout=0.1; the defaults are for small models.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
         dim: width of the layers; their feed-forward networks are four times as wide inside.
         num_layers: number of SA layers and of SGA layers.

@@ -26,7 +26,7 @@ class MergedAttention(Fusion):
     `SingleStream` is the pre-norm relative with a class token, meant to do all the encoding.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
         num_layers: number of layers.
         num_heads: attention heads; divides `out_dim`.

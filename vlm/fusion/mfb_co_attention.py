@@ -18,7 +18,7 @@ class MFBCoAttention(Fusion):
     The glimpses of either side are concatenated. `pooled` is the merge, and the only token.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width of the bilinear features after their sum, and of the layers that score.
         factor: size of the groups that are summed, K.

@@ -31,7 +31,7 @@ class ModalityAttention(Fusion):
     weights are not among the maps of `record_attention`, which show patches.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of both projections and of the result.
 
     Example:
@@ -60,7 +60,7 @@ class DeepSets(Fusion):
     that the weights come after the scaling, which would cancel them.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the result, which is linear.
         element_dim: width of the space that both vectors are brought to.
         hidden_dims: widths of the hidden layers of the perceptron, each followed by a ReLU.

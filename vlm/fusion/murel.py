@@ -35,7 +35,7 @@ class MuRel(Fusion):
     `record_attention` shows, as one glimpse, the share of the pooled features that each region won.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the regions inside and of the result; regions of another width are
             projected to it first.
         steps: number of repetitions.

@@ -20,7 +20,7 @@ class ParallelCoAttention(Fusion):
     words, then patches.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of words and patches inside and of the result.
         hidden_dim: width in which words and patches are scored, k in the paper.
         dropout: share of the attended sum dropped in training, in [0, 1).

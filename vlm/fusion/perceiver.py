@@ -27,7 +27,7 @@ class GatedCrossAttention(Fusion):
     patch stay as if the gate alpha were closed. `tokens` are the words.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the latents, the layers and the result.
         latents: number of latents; 64 in the paper.
         resampler_layers: layers of the resampler; 6 in the paper.

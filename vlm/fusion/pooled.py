@@ -14,7 +14,7 @@ class Pooled(Fusion):
         Pooled(512, 64, merge=partial(ConcatMLP, out_dim=128))
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         merge: makes the merge from (image_dim, text_dim): a class or a partial of one.
 
     Example:

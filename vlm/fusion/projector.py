@@ -24,7 +24,7 @@ class Projector(Fusion):
     the elementwise product of the mean word and the maximum over the patches.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the hidden layers and of the result.
         num_layers: number of linear layers that the patches go through.
 

@@ -30,7 +30,7 @@ class QFormer(Fusion):
     takes the highest; here the products are not summed up, and each channel has its own maximum.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
         queries: number of learnt queries; 32 in the paper.
         num_layers: number of layers; 12 in the paper.

@@ -25,7 +25,7 @@ class SingleStream(Fusion):
     num_heads=12, feedforward_dim=3072, dropout=0.1; the defaults are for small models.
 
     Args:
-        image_dim, text_dim: widths that come in.
+        image_dim, text_dim: widths of the inputs.
         out_dim: width of the blocks and of the result.
         num_layers: number of blocks.
         num_heads: attention heads; divides `out_dim`.

@@ -29,7 +29,7 @@ class BlockTucker(Merge):
     and the chunks' sizes s_c.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the chunks together.
         chunks: number of chunks, at most H; see `chunk_sizes`.
@@ -77,7 +77,7 @@ class Block(Merge):
     H = hidden_dim, R = rank and the chunks' sizes s_c; shared, the two sides count once.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the chunks together.
         chunks: number of chunks, at most H; see `chunk_sizes`.

@@ -20,10 +20,10 @@ class MCB(Merge):
     Parameters: (D + 1) out_dim with D = sketch_dim. The authors' D is 16,000.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         sketch_dim: width D of the sketches.
-        output_activation: o, after the last projection.
+        output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
         dropout: share of the normalised features dropped in training, in [0, 1).
 

@@ -17,7 +17,7 @@ class GMU(Merge):
     Parameters: 2 (x_dim + y_dim) out_dim.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result, whose values lie between -1 and 1.
 
     Example:

@@ -23,11 +23,11 @@ class MLB(Merge):
     Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: rank H of the bilinear map.
-        input_activation: a, of both factors.
-        output_activation: o, after the last projection.
+        input_activation: activation a of both factors.
+        output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
         dropout: share of both factors dropped in training, in [0, 1).
 
@@ -75,12 +75,12 @@ class MFB(Merge):
     Parameters: (x_dim + y_dim + 2) H K + (H + 1) out_dim with H = hidden_dim and K = factor.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H after the sum.
         factor: K, the size of a group.
-        input_activation: a, of both factors.
-        output_activation: o, after the last projection.
+        input_activation: activation a of both factors.
+        output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
         dropout: share of the product dropped before the sum in training, in [0, 1).
 
@@ -123,13 +123,13 @@ class MFH(Merge):
     K = factor.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of each block after its sum.
         factor: K, the size of a group.
         order: number p of blocks; 1 is MFB.
-        input_activation: a, of both factors.
-        output_activation: o, after the last projection.
+        input_activation: activation a of both factors.
+        output_activation: activation o after the last projection.
         normalize: each block's signed square root and L2 normalisation, as in the paper.
         dropout: share of each product dropped before the sum in training, in [0, 1).
 

@@ -20,11 +20,11 @@ class Sum(Merge):
     Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections.
-        input_activation: a, of both terms.
-        output_activation: o, after the last projection.
+        input_activation: activation a of both terms.
+        output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
         dropout: share of both terms dropped in training, in [0, 1).
 
@@ -70,9 +70,9 @@ class Product(Merge):
     top-down attention (arXiv 1707.07998, equation 9).
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of both projections and of the result.
-        activation: a, applied to both factors. The default is linear: the product is nonlinear
+        activation: activation a of both factors. The default is linear: the product is nonlinear
             already, and saturating factors train less reliably (docs/log.md).
         dropout: share of the result dropped in training, in [0, 1).
 
@@ -105,10 +105,10 @@ class ConcatMLP(Merge):
     """Concatenation, then a perceptron: MLP([x, y]).
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result, which is linear.
         hidden_dims: widths of the hidden layers.
-        activation: after each hidden layer.
+        activation: activation after each hidden layer.
         dropout: share dropped after each hidden layer in training, in [0, 1).
 
     Example:

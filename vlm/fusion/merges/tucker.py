@@ -19,7 +19,7 @@ class Tucker(Merge):
     Parameters: (x_dim + y_dim + 2) H + H^3 + H + (H + 1) out_dim with H = hidden_dim.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the core's result.
         normalize: signed square root and L2 normalisation before the last projection.
@@ -64,7 +64,7 @@ class Mutan(Merge):
     R = rank; shared, the two sides count once.
 
     Args:
-        x_dim, y_dim: widths that come in.
+        x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the core's result.
         rank: number R of summed products.
