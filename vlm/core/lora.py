@@ -13,13 +13,13 @@ from torch import nn
 @dataclass(frozen=True)
 class LoRA:
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A, of which A
-    and B are trained, B from zero. What else the part has stays as it is.
+    and B are trained, B from zero. The rest of the part stays as it is.
 
     Args:
-        rank: rows of A.
+        rank: number of rows of A.
         alpha: weight of the correction, before its division by the rank.
         dropout: share of the correction's input dropped in training, in [0, 1).
-        layers: names of linear or convolution layers, or how these end ("qkv", "mlp.fc1"). None
+        layers: names of linear or convolution layers, or their endings ("qkv", "mlp.fc1"). None
             takes the linear layers of attention and all convolutions without groups.
 
     Raises:

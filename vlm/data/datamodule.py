@@ -47,14 +47,14 @@ class VQADataModule(Configured, LightningDataModule):
 
     Args:
         dataset: the questions, with their vocabulary and metric.
-        images_per_batch: images in a batch of one process.
-        questions_per_image: in training, questions of an image are taken in groups of at most so
-            many; None for all together, 1 for the usual independent sampling.
+        images_per_batch: images per batch in each process.
+        questions_per_image: in training, the most questions about one image to take together; None
+            for all, 1 for the usual independent sampling.
         workers: loader processes; 0 loads in the training process.
-        images: where they come from, and what is kept of them.
-        seed: of the order of training, and of what `control` shuffles.
-        control: take one side away from every split, to see what a model reaches without it
-            (`vlm.data.ablations`). Vocabularies stay those of the full data.
+        images: where images are read from, and how they are kept.
+        seed: seed of the training order and of the shuffling by `control`.
+        control: remove images or questions from every split, to see how well a model does without
+            them (`vlm.data.ablations`). Vocabularies stay those of the full data.
 
     Attributes:
         model: whose processor makes the batches; `setup` takes it from the trainer.

@@ -29,14 +29,14 @@ class RunOptions:
     """Where a run's files go, how it is saved and how it ends.
 
     Args:
-        folder: the run gets a folder of its own in here, named by name and time.
-        name: of the runs of this configuration.
-        monitor: the best checkpoint is the one with the lowest (a loss) or highest of this.
-        test: after `fit`, test the best checkpoint, once.
-        resume: "auto" goes on with the run of exactly this configuration, or starts it.
-        checkpoint_steps: also save every so many optimiser steps.
-        checkpoint_minutes: also save whenever so many minutes have passed.
-        stall_minutes: end if no batch is finished for so long; None waits for ever.
+        folder: parent folder of the runs; each run gets its own, named after the run and the time.
+        name: name of the runs of this configuration.
+        monitor: metric that picks the best checkpoint, by its lowest (a loss) or highest value.
+        test: test the best checkpoint after `fit`.
+        resume: "auto" continues the run of exactly this configuration, or starts one.
+        checkpoint_steps: optimiser steps between additional checkpoints.
+        checkpoint_minutes: minutes between additional checkpoints.
+        stall_minutes: stop if no batch finishes for this many minutes; None never stops.
     """
 
     folder: str = "runs"

@@ -22,12 +22,12 @@ class Falling(LambdaLR, ABC):
     """Linear warm-up, then down along a curve; stepped after every step of the optimiser.
 
     Args:
-        optimizer: whose learning rate is the peak.
+        optimizer: optimiser whose learning rate is the peak.
         total_steps: optimiser steps of the whole training.
         epoch_steps: optimiser steps of an epoch.
         warmup: length of the warm-up.
         final: learning rate at the end as a share of the peak, in [0, 1].
-        unit: of `warmup`.
+        unit: unit of `warmup`.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class WarmupSteps(LambdaLR):
 
     Args:
         optimizer, total_steps, epoch_steps, warmup: as for `Falling`.
-        milestones: when the learning rate is multiplied by `factor`, in ascending order; none is a
-            constant.
-        factor: in (0, 1].
-        unit: of `warmup` and `milestones`.
+        milestones: times in ascending order at which the learning rate is multiplied by `factor`;
+            none keeps it constant.
+        factor: multiplier of the learning rate at a milestone, in (0, 1].
+        unit: unit of `warmup` and `milestones`.
 
     Example:
         >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])

@@ -57,16 +57,15 @@ class VQATask(LightningModule):
     Args:
         image_encoder: images in, patches out.
         text_encoder: questions in, words out.
-        fusion: joins the two.
+        fusion: image and question features in, joint features out.
         head: joint features in, answers out.
         optimizer: makes the optimiser from the trainable parameters.
         schedule: makes the learning-rate schedule from (optimizer, total steps, steps of an epoch),
             or None.
         tuning: what is trained of each part, from when and how fast.
-        seed: of dropout and whatever else is drawn in training. Each batch has a seed of its own,
-            made of this, the epoch, the batch's number and the process: a run that was killed
-            draws the same again. The parts have their first weights already, from torch's own
-            generator (`torch.manual_seed`).
+        seed: seed of dropout and all other random draws in training. Each batch gets its own, made
+            of this, the epoch, the batch's number and the process, so a resumed run draws the same
+            again. Initial weights come from torch's own generator (`torch.manual_seed`).
 
     Attributes:
         layers: what is trained, as `tuning` says.

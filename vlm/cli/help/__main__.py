@@ -22,7 +22,7 @@ USAGE = {
     "fit": """\
 usage: vlm fit -c CONFIG [--OPTION=VALUE ...]
 
-Train a model, and write its checkpoints, metrics and report to a folder of its own.
+Train a model; write its checkpoints, metrics and report to a new folder.
 
 examples:
   vlm fit -c configs/easy_vqa.yaml
@@ -35,8 +35,8 @@ examples:
 DOES = {
     "validate": "Score a trained model on the validation split.",
     "test": "Score a trained model on the test split, and write the report and the answers.",
-    "predict": "Write a trained model's answers to predictions.jsonl; `vlm submit` makes a "
-    "server's file of them.",
+    "predict": "Write a trained model's answers to predictions.jsonl; `vlm submit` converts them "
+    "for a server.",
 }
 USAGE |= {
     command: f"""\
@@ -48,15 +48,15 @@ RUN is the folder of a run, or of a model made by `vlm share`, which names no da
 
 examples:
   vlm {command} runs/easy_vqa/RUN
-  vlm {command} runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions elsewhere
-  vlm {command} SHARED -c configs/easy_vqa.yaml             data of a configuration
-  vlm {command} -c CONFIG --ckpt_path=CHECKPOINT            another checkpoint than the best
+  vlm {command} runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions in another folder
+  vlm {command} SHARED -c configs/easy_vqa.yaml             data from a configuration
+  vlm {command} -c CONFIG --ckpt_path=CHECKPOINT            a checkpoint other than the best
 """
     for command, does in DOES.items()
 }
 OPTIONS = """
 Write an option as --trainer.max_epochs=3, or in the YAML file as `trainer: {max_epochs: 3}`; the
-last one counts. A part is a class (vlm.fusion.MCAN) or a YAML file (fusion/concat.yaml), and its
+last one wins. A part is a class (vlm.fusion.MCAN) or a YAML file (fusion/concat.yaml), and its
 arguments follow its name: --model.fusion.out_dim=64. A part that replaces another starts from its
 own defaults.
 """
@@ -176,8 +176,8 @@ def _help(command: str, parser: ArgumentParser) -> str:
         rows += [_row(name.replace("fusion", "PART"), actions[name]) for name in part]
         rows += [_row(name, actions[name]) for name in below("model.tuning")]
     asked = f"{TRAINED if fits else EVALUATED[command]} {MACHINE}".split()
-    group("trainer: Lightning's, the most used", [f"trainer.{name}" for name in asked])
-    group("others", ["seed_everything", "ckpt_path", "print_config"])
+    group("trainer: Lightning's most used options", [f"trainer.{name}" for name in asked])
+    group("other options", ["seed_everything", "ckpt_path", "print_config"])
     return "".join(rows) + MORE.format(command=command)
 
 

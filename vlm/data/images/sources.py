@@ -26,18 +26,17 @@ class ImageOptions:
     """Options of every data set.
 
     Args:
-        in_memory: decode every image once, at the start, and keep it in memory.
-        regions: features of regions in the place of images, for `vlm.image.RegionFeatures`: a
-            folder of .npz files or a bottom-up-attention TSV, or several
-            (`vlm.data.images.regions`).
-        shards: where the images are, if not in their own files: in tar shards (`vlm shard`), of a
-            folder or streamed (`vlm.data.shards.source`).
-        features: a folder for what a frozen image encoder makes of the images: each is encoded
-            once, when it is first needed, and in later epochs and runs its features are read from
-            there (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
-        skip_unreadable: so many images that cannot be read are left out of training, and so many
-            of validation, with their questions; all are read at the start to see that. With 0 the
-            first is an error, as ever in test and predict, which answer every question.
+        in_memory: decode every image once at the start and keep it in memory.
+        regions: region features in place of images, for `vlm.image.RegionFeatures`: a folder of
+            .npz files or a bottom-up-attention TSV, or several (`vlm.data.images.regions`).
+        shards: tar shards (`vlm shard`), in a folder or streamed, if the images are not in their
+            own files (`vlm.data.shards.source`).
+        features: folder that caches a frozen image encoder's features: each image is encoded once,
+            when first needed; later epochs and runs read its features from here
+            (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
+        skip_unreadable: the most unreadable images to leave out of training, and of validation,
+            with their questions; all images are read at the start to find them. With 0 the first is
+            an error, as always in test and predict, which answer every question.
     """
 
     in_memory: bool = False

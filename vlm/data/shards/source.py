@@ -27,10 +27,10 @@ class Shards:
     """Shards that `vlm shard` wrote.
 
     Args:
-        path: their folder, or its address in any file system of fsspec (`https://`, `s3://`,
-            `hf://`), from where they are streamed.
-        cache_gb: of streamed shards, so many gigabytes are kept on this machine, in `shards` of the
-            user's cache (`VLM_CACHE`).
+        path: folder of the shards, or an address in any fsspec file system (`https://`, `s3://`,
+            `hf://`) to stream them from.
+        cache_gb: gigabytes of streamed shards to keep on this machine, in `shards` in the user's
+            cache (`VLM_CACHE`).
     """
 
     path: str

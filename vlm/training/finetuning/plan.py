@@ -19,16 +19,17 @@ class PartTuning:
     input to its output; epochs from 0.
 
     Args:
-        frozen: nothing in it is trained. It is in evaluation mode, without dropout and with the
-            statistics of its batch normalisation as they are, also in training.
-        from_epoch: the first epoch in which it is trained; frozen before.
-        layers_per_epoch: the last so many layers begin in that epoch, and so many more below them
-            in each further one. None: all at once.
-        lr_scale: its learning rate as a share or multiple of the optimiser's.
-        layer_decay: each layer has this share of the learning rate of the one above, in (0, 1].
-        keep_statistics: of its batch normalisation, though it is trained. Those of a few images
-            of one kind would replace what the part learned on many (docs/forgetting.md).
-        lora: train corrections of its layers instead of the layers.
+        frozen: train nothing in the part. It stays in evaluation mode during training: without
+            dropout, and with fixed batch normalisation statistics.
+        from_epoch: first epoch in which the part is trained; it is frozen before.
+        layers_per_epoch: layers to unfreeze per epoch, from the last layer down, starting in
+            `from_epoch`. None unfreezes all at once.
+        lr_scale: learning rate of the part as a multiple of the optimiser's.
+        layer_decay: ratio of each layer's learning rate to that of the layer above, in (0, 1].
+        keep_statistics: keep batch normalisation statistics fixed while the part is trained. Those
+            of a few images of one kind would replace what the part learned on many
+            (docs/forgetting.md).
+        lora: train low-rank corrections of the layers instead of the layers.
 
     Raises:
         ValueError: a number out of range, or `frozen` with another setting.
@@ -77,10 +78,10 @@ class Tuning:
     """How the parts are trained, and which of them start from another run's weights.
 
     Args:
-        image_encoder, text_encoder, fusion, head: of each part.
-        init_from: a checkpoint or a run's folder, whose weights the parts start from. Nothing else
-            is taken from it; to continue a run is `--ckpt_path`.
-        init_parts: the parts that do; all if None.
+        image_encoder, text_encoder, fusion, head: tuning of each part.
+        init_from: checkpoint or run folder whose weights the parts start from. Nothing else is
+            taken from it; `--ckpt_path` continues a run.
+        init_parts: parts that start from `init_from`; None for all.
 
     Raises:
         ValueError: `init_parts` with another name, or without `init_from`.
