@@ -139,5 +139,5 @@ def test_a_question_that_stands_twice_is_an_error(questions: Path, tmp_path: Pat
     content = json.loads(questions.read_text())
     content["questions"].append(content["questions"][0])
     save(questions, content)
-    with pytest.raises(ValueError, match="a question_id stands there more than once"):
+    with pytest.raises(ValueError, match="got the same question_id more than once"):
         submission(predictions(tmp_path, ANSWERS), questions)

@@ -34,9 +34,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "fit": Command("training:fit", "train a model", "vlm fit -c configs/easy_vqa.yaml"),
     "validate": Command(
-        "training:validate", "score it on the validation split", "vlm validate RUN"
+        "training:validate", "score a model on the validation split", "vlm validate RUN"
     ),
-    "test": Command("training:test", "score it on the test split", "vlm test RUN"),
+    "test": Command("training:test", "score a model on the test split", "vlm test RUN"),
     "predict": Command("training:predict", "write answers to a file", "vlm predict RUN"),
     "check-data": Command(
         "check_data:check",
@@ -47,22 +47,22 @@ COMMANDS = {
         "shard:shard", "write images to tar shards", "vlm shard configs/easy_vqa.yaml FOLDER"
     ),
     "cache": Command(
-        "cache:cache", "encode images beforehand", "vlm cache CONFIG --data.images.features=FOLDER"
+        "cache:cache", "encode images in advance", "vlm cache CONFIG --data.images.features=FOLDER"
     ),
     "evaluate": Command(
         "evaluate:evaluate_command",
-        "score anybody's answers",
+        "score a file of answers",
         "vlm evaluate answers.csv -c configs/easy_vqa.yaml",
     ),
     "submit": Command(
         "submit:submit",
-        "write a test server's file",
+        "write a file for a test server",
         "vlm submit PREDICT/predictions.jsonl QUESTIONS.json",
     ),
     "ask": Command(
         "ask:ask", "answer one question", 'vlm ask RUN photo.png "What color is the shape?"'
     ),
-    "demo": Command("demo:demo", "ask in the browser", "vlm demo RUN [ANOTHER_RUN]"),
+    "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "explain": Command(
         "explain:explain_command",
         "show what an answer rests on",
@@ -74,7 +74,7 @@ COMMANDS = {
     ),
     "compare": Command(
         "compare:compare",
-        "train several fusions and report",
+        "train and compare several fusions",
         "vlm compare configs/compare/easy_vqa.yaml",
     ),
     "forgetting": Command(
@@ -86,7 +86,7 @@ COMMANDS = {
 HELP = """\
 usage: vlm COMMAND ...
 
-Visual question answering: train models from parts that swap, and ask them about images.
+Visual question answering: train models from swappable parts, and ask them about images.
 
 commands:
 {commands}

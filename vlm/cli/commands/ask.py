@@ -24,7 +24,7 @@ def ask(arguments: Sequence[str]) -> None:
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
-        "--choices", nargs="+", metavar="CHOICE", help="what to choose from (multiple choice)"
+        "--choices", nargs="+", metavar="CHOICE", help="answers to choose from (multiple choice)"
     )
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
     add_trust(parser)

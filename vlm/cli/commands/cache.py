@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from vlm.cli.training_cli import VQACLI
 
 HELP = """\
-Encode the images of a data set once with a frozen image encoder, so that trainings read the
-features from the folder data.images.features.
+Encode the images of a data set once with a frozen image encoder; training then reads the features
+from the folder data.images.features.
 """
 EXAMPLES = """\
 examples:
@@ -23,11 +23,11 @@ examples:
   vlm fit -c (the same) --model.tuning.image_encoder.frozen=true
   vlm cache RUN/config.yaml --ckpt_path=RUN/checkpoints/best.ckpt
 
-Further options are those of `vlm fit`. A training fills the folder by itself; this command does it
-beforehand, and for all splits. Each image is encoded once, however many questions it has.
-Run the command again to go on after an interruption; a file that broke is made again. The folder
-may hold features of several encoders: those of other weights are never used.
-Exit code 1 if an image cannot be read or space is lacking, 2 if the configuration is wrong.
+Other options are those of `vlm fit`. Training fills the folder by itself; this command does it in
+advance, for all splits. Each image is encoded once, however many questions it has. Run the command
+again to continue after an interruption; it rebuilds damaged files. The folder may hold features of
+several encoders; those of other weights are never used.
+Exit code 1 if an image cannot be read or the disk is full, 2 if the configuration is wrong.
 """
 
 
@@ -55,7 +55,7 @@ def _fill(cli: VQACLI) -> None:
 
     data, task = cli.datamodule, cli.model
     if data.images.features is None:
-        raise ConfigError("data.images.features: got none; expected the folder for the features.")
+        raise ConfigError("data.images.features: got none; expected a folder for the features.")
     # The weights that a training would have.
     if cli.checkpoint:
         load_weights(task.model, cli.checkpoint.weights, str(cli.checkpoint.path))

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from vlm.cli.command_parser import add_config, command_parser
 
-HELP = "Read all questions and images of a configuration, and list what is wrong."
+HELP = "Read all questions and images of a configuration, and list every mistake."
 EXAMPLES = """\
 examples:
   vlm check-data configs/own_data.yaml --dataset.path my.jsonl --dataset.images photos/
   vlm check-data configs/easy_vqa.yaml --limit 50
 
-Further options are those of `vlm fit`. Exit code 1 if there are errors, 2 if the configuration is
+Other options are those of `vlm fit`. Exit code 1 if there are errors, 2 if the configuration is
 wrong. A plot and all figures are written to OUTPUT.
 """
 
@@ -26,7 +26,7 @@ def check(arguments: Sequence[str]) -> None:
     parser = command_parser("check-data", HELP, EXAMPLES)
     add_config(parser)
     parser.add_argument(
-        "--limit", type=int, default=10, help="the most problems to list of each kind (default 10)"
+        "--limit", type=int, default=10, help="most problems of each kind to list (default 10)"
     )
     parser.add_argument(
         "--no-images", dest="images", action="store_false", help="do not read the images"

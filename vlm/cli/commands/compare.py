@@ -24,7 +24,7 @@ A plan is a YAML file:
 
   base: ../easy_vqa.yaml              # what all runs share: a configuration of `vlm fit`
   seeds: [0, 1, 2]
-  budget: null                        # or parameters of fusion + head: solves for the width
+  budget: null                        # or parameters of fusion + head, to solve for the width
   controls: [question_only, image_only, image_shuffled]
   overrides: {trainer.max_epochs: 5}  # for every run, as on the command line of `vlm fit`
   fusions:
@@ -34,15 +34,15 @@ A plan is a YAML file:
       width: merge.init_args.out_dim  # what a budget is solved for
     attention:
       class_path: vlm.fusion.CrossAttention
-      width: [out_dim, feedforward_dim]  # the further ones keep their proportion to the first
+      width: [out_dim, feedforward_dim]  # the others stay in proportion to the first
 
 examples:
   vlm compare configs/compare/easy_vqa.yaml
   vlm compare configs/compare/easy_vqa.yaml --dry-run     what would be trained, and its size
   vlm compare configs/compare/easy_vqa.yaml --jobs 4      four runs at a time
 
-Interrupted, the same command goes on: finished runs are kept and not trained again.
-docs/compare.md says how to read the report.
+After an interruption, run the same command again: finished runs are kept.
+docs/compare.md explains the report.
 """
 
 
@@ -51,7 +51,7 @@ def compare(arguments: Sequence[str]) -> None:
     parser = command_parser("compare", HELP, EXAMPLE)
     parser.add_argument("plan", type=Path, help="the YAML file of the comparison")
     parser.add_argument(
-        "--output", type=Path, help="folder of runs and report (runs/compare/PLAN'S NAME)"
+        "--output", type=Path, help="folder for runs and report (runs/compare/PLAN'S NAME)"
     )
     parser.add_argument(
         "--jobs", type=int, help="runs at a time (one for each GPU; without GPUs, one)"
@@ -69,7 +69,7 @@ def compare(arguments: Sequence[str]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print(
-            "\nvlm compare: interrupted. Finished runs are kept; the same command goes on.",
+            "\nvlm compare: interrupted. Finished runs are kept; run the same command to continue.",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -110,7 +110,7 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
         return False
 
     def refuse() -> NoReturn:
-        raise PlanError(f"{output}: another `vlm compare` is at work here.")
+        raise PlanError(f"{output}: another `vlm compare` is running here; wait for it to end.")
 
     # Two at once would remove each other's unfinished runs.
     with locked(output / "lock", refuse, seconds=0):

@@ -48,10 +48,10 @@ def demo(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--auth",
         metavar="USER:PASSWORD",
-        help=f"the login of visitors; the environment variable {AUTH} keeps it out of the process "
-        "list. Without one, if others can reach --host, a password is made and printed",
+        help=f"login for visitors; the environment variable {AUTH} keeps it out of the process "
+        "list. Without either, a password is generated and printed if others can reach --host",
     )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
     add_trust(parser)

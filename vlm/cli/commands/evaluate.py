@@ -1,4 +1,4 @@
-"""`vlm evaluate`: the scores of anybody's answers to the questions of a data set."""
+"""`vlm evaluate`: score a file of answers to the questions of a data set."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ examples:
     --dataset.root=/data/vqa_v2 --split validation
 
 PREDICTIONS is a file of `vlm predict`, VQA's result format, lmms-eval's samples, or rows with an id
-and an answer as JSON, JSON Lines, CSV, TSV or Parquet. Further options are those of `vlm fit`.
+and an answer as JSON, JSON Lines, CSV, TSV or Parquet. Other options are those of `vlm fit`.
 """
 
 
 def evaluate_command(arguments: Sequence[str]) -> None:
     """Run the command; a file that does not fit the data ends the process with 1."""
     parser = command_parser(
-        "evaluate", "Score anybody's answers as `vlm test` scores a model's.", EXAMPLES
+        "evaluate", "Score a file of answers as `vlm test` scores a model's.", EXAMPLES
     )
     parser.add_argument("predictions", type=Path, help="file of answers")
     parser.add_argument("-c", "--config", required=True, help="a configuration of `vlm fit`")
@@ -32,7 +32,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
         "--split", choices=("train", "validation", "test"), default="test", help="(default: test)"
     )
     parser.add_argument(
-        "--partial", action="store_true", help="score the questions that have an answer"
+        "--partial", action="store_true", help="score only the questions that have an answer"
     )
     parser.add_argument(
         "--output", type=Path, help="folder for the results (default: PREDICTIONS_scored)"

@@ -34,13 +34,15 @@ def explain_command(arguments: Sequence[str]) -> None:
         "--method", choices=METHODS, default=Occlusion.name, help="(default %(default)s)"
     )
     parser.add_argument("--answer", help="explain this answer instead of the model's own")
-    parser.add_argument("--choices", nargs="+", help="of a multiple-choice question")
-    parser.add_argument("--all-methods", action="store_true", help="compare all that fit the model")
+    parser.add_argument("--choices", nargs="+", help="choices of a multiple-choice question")
+    parser.add_argument(
+        "--all-methods", action="store_true", help="compare all methods that fit the model"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("explanation"),
-        help="where to write, without the ending (default %(default)s)",
+        help="output path without extension (default %(default)s)",
     )
     add_trust(parser)
     given = parser.parse_args(arguments)

@@ -11,9 +11,9 @@ from pathlib import Path
 from vlm.cli.command_parser import add_trust, command_parser
 
 HELP = """\
-Measure what fine-tuning did to each pretrained encoder of a run: classes of the original classifier
-on held photos, representations layer by layer, neighbours of words, similarity of sentences; and
-set it against VQA accuracy, for several runs and for weights between before and after.
+Measure how fine-tuning changed each pretrained encoder of a run: the original classifier on
+held-out photos, representations by layer, word neighbours and sentence similarity. Compare that
+with VQA accuracy, for several runs and for weights between before and after.
 """
 EXAMPLES = """\
 examples:
@@ -21,8 +21,8 @@ examples:
   vlm forgetting RUN --photos my_photos/ --no-accuracy
   vlm forgetting frozen=RUN1 full=RUN2 lora=RUN3 --interpolate 0 0.25 0.5 0.75 1
 
-The runs' data are read as their config.yaml says; further options are those of `vlm fit`, such as
---dataset.root=FOLDER. docs/forgetting.md says what each measure means.
+The runs' data are read as their config.yaml says; other options are those of `vlm fit`, such as
+--dataset.root=FOLDER. docs/forgetting.md explains each measure.
 Exit code 1 if runs, weights or photos cannot be read, 2 if the command is wrong.
 """
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -93,14 +93,24 @@ def _parser() -> ArgumentParser:
         help="also measure encoders between before (0) and after (1) (0 0.25 0.5 0.75 1)",
     )
     add("--photos", type=Path, help="folder of photos (the data set's test images)")
-    add("--max-photos", type=int, default=1000, help="the most photos to use (default %(default)s)")
-    add("--probe", type=Path, help=".safetensors with weight and bias, for the original classifier")
-    add("--sentences", type=Path, help="a sentence a line, or two that mean the same with a tab")
-    add("--neighbours", type=int, default=10, help="of a word (default %(default)s)")
-    add("--split", choices=("validation", "test"), default="validation", help="for VQA accuracy")
-    add("--no-accuracy", action="store_true", help="measure the encoders alone")
+    add("--max-photos", type=int, default=1000, help="most photos to use (default %(default)s)")
+    add("--probe", type=Path, help=".safetensors file: original classifier's weight and bias")
+    add("--sentences", type=Path, help="one sentence per line, or a paraphrase pair with a tab")
+    add("--neighbours", type=int, default=10, help="neighbours per word (default %(default)s)")
+    add(
+        "--split",
+        choices=("validation", "test"),
+        default="validation",
+        help="split for VQA accuracy",
+    )
+    add("--no-accuracy", action="store_true", help="measure only the encoders")
     add("--batch-size", type=int, default=32, help="photos at a time (default %(default)s)")
-    add("--output", type=Path, default=Path("forgetting"), help="folder (default %(default)s)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("forgetting"),
+        help="output folder (default %(default)s)",
+    )
     add_trust(parser)
     return parser
 

@@ -20,8 +20,8 @@ examples:
     --dataset.root=/data/vqa_v2
   vlm fit -c configs/easy_vqa.yaml --data.images.shards.path=shards/
 
-Further options are those of `vlm fit`. What FOLDER has already is not written again: run the same
-command again to go on after an interruption, or with another configuration to add its images.
+Other options are those of `vlm fit`. Images already in FOLDER are not written again: run the same
+command to continue after an interruption, or another configuration to add its images.
 Exit code 1 if an image cannot be read, 2 if the configuration is wrong.
 """
 
@@ -30,7 +30,7 @@ def shard(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
     parser = command_parser("shard", HELP, EXAMPLES)
     add_config(parser)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the shards go")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder for the shards")
     parser.add_argument(
         "--shard-mb", type=int, default=256, help="a shard's size in megabytes (default 256)"
     )

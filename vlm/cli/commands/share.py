@@ -16,7 +16,7 @@ def share(arguments: Sequence[str]) -> None:
         "example:\n  vlm share runs/easy_vqa/RUN shapes-model",
     )
     add_checkpoint(parser)
-    parser.add_argument("folder", help="to write; new or empty")
+    parser.add_argument("folder", help="new or empty folder to write")
     add_trust(parser)
     given = parser.parse_args(arguments)
     # Here and not above: `--help` and a mistake need not wait for torch.
@@ -29,5 +29,5 @@ def share(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm share: {error}")
     size = (folder / WEIGHTS).stat().st_size / 1e6
     print(
-        f"{folder}: {size:,.1f} MB. It holds no code. Ask it: vlm ask {folder} photo.png QUESTION"
+        f"{folder}: {size:,.1f} MB. It holds no code. Try it: vlm ask {folder} photo.png QUESTION"
     )

@@ -124,7 +124,7 @@ def _question_ids(path: Path) -> tuple[Form, list[int | str]]:
     expected: dict[str, type | UnionType] = {form.key: str | int}
     ids = [fields(row, path, number, **expected)[0] for number, row in enumerate(content, 1)]
     if len(set(map(str, ids))) < len(ids):
-        raise DataError(f"{path}: a {form.key} stands there more than once.")
+        raise DataError(f"{path}: got the same {form.key} more than once; expected each once.")
     return form, ids
 
 
@@ -138,7 +138,7 @@ def submit(arguments: Sequence[str]) -> None:
         "    /data/vqa_v2/v2_OpenEnded_mscoco_test-dev2015_questions.json",
     )
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of `vlm predict`")
-    parser.add_argument("questions", type=Path, help="the set's own file of the test questions")
+    parser.add_argument("questions", type=Path, help="the data set's own file of test questions")
     parser.add_argument(
         "--out",
         type=Path,
