@@ -47,10 +47,7 @@ def as_namespace(config: Any) -> Any:
 
 def takes(part: Any, name: str) -> bool:
     """Whether the class of a plain configuration has an argument of this name."""
-    return (
-        isinstance(part, dict)
-        and name in inspect.signature(resolve_name(part["class_path"])).parameters
-    )
+    return isinstance(part, dict) and name in inspect.signature(_class(part)).parameters
 
 
 def reads_choices(head: Any) -> bool:
@@ -58,9 +55,7 @@ def reads_choices(head: Any) -> bool:
     if not isinstance(head, dict):
         return False
     # Merges and decoders inside a head take no choices.
-    itself = "class_path" in head and getattr(
-        resolve_name(head["class_path"]), "takes_choices", False
-    )
+    itself = "class_path" in head and getattr(_class(head), "takes_choices", False)
     return itself or any(map(reads_choices, head.values()))
 
 
@@ -74,7 +69,7 @@ def picks(head: Any) -> bool:
 
 def answer_kind(head: Any) -> AnswerKind:
     """How a head answers, given its plain configuration; of several the one whose answers count."""
-    if issubclass(resolve_name(head["class_path"]), MultiTask):
+    if issubclass(_class(head), MultiTask):
         arguments = head["init_args"]
         heads = arguments["heads"]
         return answer_kind(heads[arguments.get("answers_by") or next(iter(heads))])
@@ -86,8 +81,13 @@ def answer_kind(head: Any) -> AnswerKind:
 def words_in_order(text_encoder: Any) -> bool | None:
     """Whether a text encoder, given its plain configuration, reads the training questions' words in
     their order, or as a bag; None if it has a tokenizer of its own."""
-    encoder = resolve_name(text_encoder["class_path"])
+    encoder = _class(text_encoder)
     if not issubclass(encoder, (BagOfWords, Recurrent, Transformer)):
         return None
     own = (text_encoder.get("init_args") or {}).get("tokenizer")
     return encoder.in_order if own is None else None
+
+
+def _class(part: dict[str, Any]) -> Any:
+    module, _, name = part["class_path"].rpartition(".")
+    return resolve_name(f"{module}:{name}")  # without the colon, a module `name` would come first
