@@ -434,3 +434,13 @@ def test_a_whole_number_is_no_share_whichever_type_was_named_first() -> None:
     for given, expected in (("1", int), ("1.0", float), ("0.5", float)):
         assert type(parser.parse_args([f"--it.limit={given}"]).it.limit) is expected
     assert parser.parse_args(["--it.limit=null"]).it.limit is None
+
+
+def test_a_type_that_cannot_be_found_may_stand_beside_numbers() -> None:
+    class Limited:
+        def __init__(self, limit: Union[float, int, "Elsewhere"] = 1) -> None:  # type: ignore[name-defined]  # noqa: F821, UP007, UP037
+            pass
+
+    parser = ConciseParser()
+    parser.add_class_arguments(Limited, "it")
+    assert type(parser.parse_args(["--it.limit=2"]).it.limit) is int

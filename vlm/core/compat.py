@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from functools import cache, reduce, wraps
-from operator import attrgetter, or_
+from functools import cache, wraps
+from operator import attrgetter
 from pkgutil import resolve_name
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -176,7 +176,7 @@ def try_integers_first(parser: Any = None) -> None:
         if get_origin(hint) in (Union, UnionType) and {int, float} <= set(types):
             rest = [kind for kind in types if kind is not int]
             rest.insert(rest.index(float), int)
-            action._typehint = reduce(or_, rest)
+            action._typehint = Union[tuple(rest)]  # noqa: UP007  `|` takes no unresolved name
     if checked and isinstance(parser.parse_args(["--number=1"]).number, float):
         raise AttributeError("an option does not read its types from `_typehint`")
 
