@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from conftest import ROOT, shared_data
 
 from vlm.cli.comparison_base import builder_of
-from vlm.studies.comparison.build import Builder, trainable
+from vlm.studies.comparison.build import Builder, quiet, trainable
 from vlm.studies.comparison.plan import PlanError, read_plan
 from vlm.studies.comparison.runs import plan_run
 
@@ -174,3 +175,13 @@ def test_every_plan_that_we_ship_can_be_built(
         if plan.budget is not None and variant.control is None:
             assert abs(variant.joint_parameters / plan.budget - 1) < 0.1, variant.name
     assert f"vlm compare configs/compare/{path.name}" in path.read_text().splitlines()[0]
+
+
+def test_quiet_leaves_logging_as_it_was() -> None:
+    logging.disable(logging.WARNING)
+    try:
+        with quiet():
+            assert not logging.getLogger("lightning.pytorch").isEnabledFor(logging.WARNING)
+        assert logging.root.manager.disable == logging.WARNING
+    finally:
+        logging.disable(logging.NOTSET)

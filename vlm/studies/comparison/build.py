@@ -245,8 +245,9 @@ def _set(content: Any, name: str, value: int) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the trainer's remarks on devices and seeds."""
-    logging.disable(logging.INFO)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
