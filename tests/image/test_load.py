@@ -381,3 +381,12 @@ def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> N
     path = saved(Image.new("1", (16, 16)), tmp_path / "a.ico", sizes=[(16, 16)])
     with pytest.raises(ImageError, match="not a readable image"):
         load_image(path)
+
+
+def test_a_file_s_own_error_stays_as_it_is() -> None:
+    class Elsewhere(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise ImageError("shard-0.tar: cannot be read.")
+
+    with pytest.raises(ImageError, match=r"^shard-0\.tar: cannot be read\.$"):
+        load_image(Elsewhere())

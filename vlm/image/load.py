@@ -237,8 +237,9 @@ def _one_error(name: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        message = str(error).removeprefix("image")
-        raise ImageError(f"{name}{message}", error.kind) from error.__cause__
+        if not str(error).startswith("image: "):  # of a file that reads from elsewhere, and says so
+            raise
+        raise ImageError(f"{name}: {str(error)[7:]}", error.kind) from error.__cause__
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file.", "missing") from error
     except _BOMBS as error:
