@@ -70,3 +70,12 @@ def test_the_command_prints_the_names(
     said = capsys.readouterr().out
     assert all(kind in said for kind in KINDS)
     assert all(part.name in said for part in vlm.list_parts())
+
+
+def test_names_are_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["list"])
+    said = capsys.readouterr().out.split()
+    assert {part.name for part in vlm.list_parts()} <= set(said)

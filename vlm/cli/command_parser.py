@@ -18,7 +18,10 @@ def command_parser(command: str, description: str, epilog: str) -> ArgumentParse
 
 def add_checkpoint(parser: ArgumentParser) -> None:
     """Add the model that a command loads."""
-    parser.add_argument("checkpoint", help="a .ckpt file made by `vlm fit`, or a run's folder")
+    parser.add_argument(
+        "checkpoint",
+        help="a run's folder, a .ckpt file made by `vlm fit`, or a folder made by `vlm share`",
+    )
 
 
 def add_trust(parser: ArgumentParser) -> None:

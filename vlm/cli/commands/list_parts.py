@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from vlm.cli.command_parser import command_parser
 from vlm.core.validation import did_you_mean, nearest
@@ -89,7 +89,8 @@ def list_command(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False, emoji=False)
     for kind in KINDS if given.kind is None else [given.kind]:
-        table = Table(kind, "", "paper", title_justify="left", box=None, pad_edge=False)
+        names = Column(kind, no_wrap=True)  # to be copied; the other columns make room
+        table = Table(names, "", "paper", title_justify="left", box=None, pad_edge=False)
         for part in list_parts(kind):
             table.add_row(*part)
         console.print(table, "")
