@@ -62,10 +62,15 @@ def test_figures_of_the_splits(tmp_path: Path) -> None:
         ({"question": " "}, "empty question", "question", "got the question ' '"),
         ({"answer": ""}, "no answer", "answer", "there is no answer"),
         ({"answer": []}, "no answer", "answer", "there is no answer"),
-        ({"answer": [1, None]}, "wrong answer", "answer", "in which an answer is empty"),
+        ({"answer": [1, None]}, "wrong answer", "answer", "with an empty answer"),
         ({"image": None}, "no image", "image", "image is missing or empty"),
         ({"image": "http://a/b"}, "wrong image", "image", "got the address 'http://a/b'"),
-        ({"id": "q3"}, "duplicate id", "id", "the id stands at .*train.jsonl, line 4 already"),
+        (
+            {"id": "q3"},
+            "duplicate id",
+            "id",
+            "the id is already used at .*train.jsonl, line 4",
+        ),
         ({"image": "nosuch.png"}, "missing image", "image", "nosuch.png: there is no such file"),
     ],
 )

@@ -82,8 +82,8 @@ def test_easy_vqa_offers_its_thirteen_answers(data: Path) -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["red"], r"got the choices \['red'\]; expected two at least"),
-        (["red", "green", "red"], "the choice 'red' stands there twice"),
+        (["red"], r"got the choices \['red'\]; expected at least two"),
+        (["red", "green", "red"], "got the choice 'red' twice"),
         (["red", " "], "in which a choice is empty"),
         ("red", "got 'red'; expected a list of choices"),
         (["red", ["green"]], "got the choice|expected a text"),
@@ -100,7 +100,7 @@ def test_a_wrong_list_names_file_and_line(
 
 def test_any_reader_s_choices_are_checked() -> None:
     row = {"id": "q7", "image": "a.png", "question": "what?", "answers": ["a"]}
-    for choices, message in (([""], "empty choice"), (["a"], "two at least"), ([1, 2], "texts")):
+    for choices, message in (([""], "empty choice"), (["a"], "at least two"), ([1, 2], "texts")):
         with pytest.raises(DataError, match=f"some file, question 1 .*id 'q7'.*{message}"):
             question_table([row | {"choices": choices}], "some file")
 
@@ -157,7 +157,7 @@ def test_a_training_that_could_not_choose_does_not_begin(
     assert re.search(rf"my\.jsonl, line 7, column 'choices' \(id '7'\): {message}", said), said
     assert "vlm.heads.Classification" in said
     if change is no_choices:
-        assert "So it is with 1 more of 20." in said
+        assert "The same holds for 1 more of 20." in said
     # Another head does not mind: it does not read them.
     main(["fit", "-c", CONFIG, *options, "--trainer.fast_dev_run=1"])
 
@@ -187,7 +187,9 @@ def test_check_data_knows_what_the_head_needs(
     code, said = run()
     assert code == 1
     assert "error: wrong choices (1)" in said
-    assert "line 4, column 'choices' (id '4'): got the choices ['yes']; expected two" in said
+    assert (
+        "line 4, column 'choices' (id '4'): got the choices ['yes']; expected at least two" in said
+    )
 
 
 def test_check_data_counts_what_it_does_not_list(

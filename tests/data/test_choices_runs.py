@@ -90,7 +90,7 @@ def test_asking_with_choices(own: Path, capsys: pytest.CaptureFixture[str]) -> N
         alone = vqa.answer(photo, question, choices=given)
         assert (alone.text, alone.warnings) == (one.text, one.warnings)
         assert alone.probability == pytest.approx(one.probability, abs=1e-5)
-    assert "In the choice 'wherefore' the model does not know 'wherefore'." in together[2].warnings
+    assert "Unknown to the model in the choice 'wherefore': 'wherefore'." in together[2].warnings
     assert vqa.answer(photo, "is it?", top_k=1, choices=["yes", "no"]).top[1:] == []
     asked = ["ask", str(run), str(photo), "what color is it?", "--choices", *choices]
     main(asked)
@@ -126,11 +126,15 @@ def test_choices_that_are_the_same_to_the_model_are_warned_of(own: Path) -> None
 @pytest.mark.parametrize(
     ("question", "choices", "message"),
     [
-        ("what?", None, "choices: got none, and this model picks from candidates"),
+        ("what?", None, "choices: got none, but this model picks from candidates"),
         ("what?", "red", "choices: got 'red'; expected a list of texts"),
-        ("what?", ["red"], r"choices of question 1: got the choices \['red'\]; expected two"),
+        (
+            "what?",
+            ["red"],
+            r"choices of question 1: got the choices \['red'\]; expected at least two",
+        ),
         ("what?", ["red", ""], "choices of question 1: got an empty choice"),
-        ("what?", ["red", "red"], "choices of question 1: the choice 'red' stands there twice"),
+        ("what?", ["red", "red"], "choices of question 1: got the choice 'red' twice"),
         ("what?", ["red", None], "choices of question 1: got the choice None; expected texts"),
         (["a?", "b?"], [["red", "blue"]], "choices: got 1 lists for 2 questions"),
         (["a?", "b?"], ["red", "blue"], "choices: got .* expected such a list for each question"),
@@ -145,7 +149,7 @@ def test_choices_that_cannot_be_asked(own: Path, question: Any, choices: Any, me
 
 def test_choices_for_a_head_that_takes_none(run: Path, data: Path) -> None:
     image = data / "test/images/0.png"
-    with pytest.raises(ValueError, match="choices: got some, and this model's head takes none"):
+    with pytest.raises(ValueError, match="choices: got some, but this model's head takes none"):
         vlm.load(run).answer(image, "is it red?", choices=["yes", "no"])
     with pytest.raises(SystemExit, match="vlm ask: choices: got some"):
         main(["ask", str(run), str(image), "is it red?", "--choices", "yes", "no"])
@@ -203,7 +207,7 @@ def test_several_heads_are_loaded_and_asked(tasks: Path, data: Path, tmp_path: P
     vqa = vlm.load(tasks)
     image = data / "test/images/0.png"
     assert vqa.answer(image, "what color is it?").text in ("red", "green", "blue", "yes", "no")
-    with pytest.raises(ValueError, match="choices: got some, and this model's head takes none"):
+    with pytest.raises(ValueError, match="choices: got some, but this model's head takes none"):
         vqa.answer(image, "what color is it?", choices=["red", "green"])  # classify answers
     assert read_checkpoint(tasks).answers == vqa.model.head.vocabulary.answers
     best = tasks / "checkpoints/best.ckpt"

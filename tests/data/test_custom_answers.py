@@ -71,8 +71,8 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
     [
         (True, "got True; expected a text"),
         (["yes", float("inf")], "got inf; expected a text"),
-        (["yes", None], "in which an answer is empty"),
-        (["yes", " "], "in which an answer is empty"),
+        (["yes", None], "with an empty answer"),
+        (["yes", " "], "with an empty answer"),
         (["yes", ["no"]], r"got \['no'\]; expected a text"),
         ([{"answer": "yes"}, "no"], "got {'answer': 'yes'}; expected a text"),
         ([{"text": "yes"}], "got {'text': 'yes'}; expected objects with an answer"),
@@ -94,18 +94,18 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
         ),
         (
             [{"answer": "a", "answer_confidence": 0.0}, {"answer": "b", "answer_confidence": 1.0}],
-            "got answer_confidence 0.0 for 'a'; leave out .* a confidence that is not to count",
+            "got answer_confidence 0.0 for 'a'; leave out .* a confidence that should not count",
         ),
         ([{"answer": "a", "confidence": ["yes"]}], r"got \['yes'\] for 'a'"),
         ([{"answer": "a", "confidence": True}], "got True for 'a'"),
         # How sure each of three was: neither counts nor shares.
         (
             [{"answer": "a", "confidence": 90}, {"answer": "b", "confidence": 60}],
-            "got the confidence 90 for 'a'; .*cannot be used: leave it out.* write it as count",
+            "got the confidence 90 for 'a'; .*not supported: leave it out.* as count",
         ),
         (
             [{"answer": "a", "answer_confidence": 5.0}, {"answer": "b", "answer_confidence": 2}],
-            "got the confidence 5.0 for 'a'; .* write it as count",
+            "got the confidence 5.0 for 'a'; .* as count",
         ),
         ([{"answer": "a", "confidence": "90 %"}], "got the confidence '90 %' for 'a'"),
         ([{"answer": "a", "answer_confidence": 0.9}] * 3, "sum to 2.7; .*leave it out"),
@@ -114,7 +114,7 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
             "sum to 0.5; expected whole counts, or shares of the annotators that sum to 1",
         ),
         ({"a": 0.96, "b": 0.04}, "the share 0.04 for 'b'; .*less than one: leave it out"),
-        ("\ud83d", r"no valid Unicode"),
+        ("\ud83d", r"not valid Unicode"),
     ],
 )
 def test_other_forms_are_refused(value: Any, message: str) -> None:

@@ -185,7 +185,7 @@ GOOD = {"image": "a.png", "question": "what?", "answer": "x"}
         ({"question": " \t"}, "question", "got the question"),
         ({"question": None}, "question", "got the question None"),
         ({"question": 3}, "question", "got the question 3"),
-        ({"question": "\ud83d"}, "question", "no valid Unicode"),
+        ({"question": "\ud83d"}, "question", "not valid Unicode"),
         ({"image": None}, "image", "image is missing or empty"),
         ({"image": " "}, "image", "image is missing or empty"),
         ({"image": 3}, "image", "got 3; expected the path of an image, or its bytes"),
@@ -194,12 +194,12 @@ GOOD = {"image": "a.png", "question": "what?", "answer": "x"}
         ({"image": {"bytes": "no base64!"}}, "image", "expected an image in base64"),
         ({"answer": None}, "answer", "there is no answer; training and validation need one"),
         ({"answer": "  "}, "answer", "there is no answer"),
-        ({"answer": ["x", ""]}, "answer", "an answer is empty"),
+        ({"answer": ["x", ""]}, "answer", "with an empty answer"),
         ({"answer": True}, "answer", "got True; expected a text"),
         ({"answer": {"x": 0.2}}, "answer", "sum to 0.2"),
         ({"id": ""}, "id", "id is missing or empty"),
         ({"id": ["x"]}, "id", "got ['x']; expected a text"),
-        ({"id": "1"}, "id", "the id stands at {path}, line 1 already"),
+        ({"id": "1"}, "id", "the id is already used at {path}, line 1"),
         ({"choices": "x"}, "choices", "got 'x'; expected a list of choices"),
         ({"choices": ["x", None]}, "choices", "in which a choice is empty"),
         ({"type": ["x"]}, "type", "expected a text"),
@@ -311,5 +311,5 @@ def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
     rows[19_000]["id"] = "q3"
     jsonl(tmp_path / "my.jsonl", rows)
     said = say(tmp_path / "my.jsonl")
-    assert "line 19001, column 'id' (id 'q3'): the id stands at" in said
-    assert "line 4 already" in said
+    assert "line 19001, column 'id' (id 'q3'): the id is already used at" in said
+    assert "jsonl, line 4." in said

@@ -79,7 +79,9 @@ def test_a_configuration_for_more_than_there_is(
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
     more = ["--model.image_encoder.image_size=16384", f"--data.images.in_memory={in_memory}"]
-    with pytest.raises(DataError, match=message + r".*need .* GB, and .*B of memory are free\."):
+    with pytest.raises(
+        DataError, match=message + r".*need .* GB, but only .*B of memory is free\."
+    ):
         VQACLI([*small_run(data, tmp_path), *more])
 
 

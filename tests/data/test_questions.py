@@ -57,7 +57,7 @@ def test_a_missing_id_is_named_by_its_number(value: str | None) -> None:
 
 def test_a_repeated_id_names_both_places() -> None:
     rows = [row(0), row(1), row(2), row(3, id="q1")]
-    wanted = r"^here\.json, question 4 \(id 'q1'\): the id stands at question 2 already"
+    wanted = r"^here\.json, question 4 \(id 'q1'\): the id is already used at question 2"
     with pytest.raises(ValueError, match=wanted):
         question_table(rows, "here.json")
 

@@ -178,7 +178,7 @@ def test_two_images_never_share_one_file(tmp_path: Path) -> None:
     files = RegionFiles(tmp_path)
     files.check(["train/images/0.png"])
     files.check(["train/images/0.png"])
-    with pytest.raises(DataError, match=r"test/images/0\.png: its features would be those of an"):
+    with pytest.raises(DataError, match=r"test/images/0\.png: its features are also those of an"):
         files.check(["test/images/0.png"])
     write_npz(tmp_path / "test/images/0.npz", *detect(2))
     files.check(["test/images/0.png"])

@@ -105,7 +105,7 @@ def test_asking_takes_the_features_and_says_so(
     picture, features = (folder / "test/images/0" for folder in (data, regions))
     main(["ask", str(trained), f"{features}.npz", "what color is it?"])
     assert "%" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"0\.png: this model reads features of regions.*\.npz"):
+    with pytest.raises(SystemExit, match=r"0\.png: this model reads region features.*\.npz"):
         main(["ask", str(trained), f"{picture}.png", "what color is it?"])
 
 

@@ -80,7 +80,10 @@ def test_another_size_than_the_published_is_said(root: Path) -> None:
         ({"answer": 3}, "question 2: got 3 for 'answer'; expected a text"),
         ({"program": []}, "question 2: got None; expected an object with function"),
         ({"image_filename": None}, "question 2: got None for 'image_filename'"),
-        ({"question_index": 0}, r"question 2 \(id '0'\): the id stands at question 1 already"),
+        (
+            {"question_index": 0},
+            r"question 2 \(id '0'\): the id is already used at question 1",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], message: str, root: Path) -> None:

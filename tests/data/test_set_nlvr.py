@@ -73,7 +73,7 @@ def test_consistency_wants_a_whole_presentation(root: Path) -> None:
         ({"identifier": "7"}, "and identifier '7'; expected true or false, and two numbers"),
         ({"sentence": None}, "got None for 'sentence'; expected a text"),
         ({"sentence": ""}, "got the question ''; expected some text"),
-        ({"identifier": "7-0"}, "the id stands at .*line 1 already"),
+        ({"identifier": "7-0"}, "the id is already used at .*line 1"),
     ],
 )
 def test_a_wrong_line_is_named(change: dict[str, Any], message: str, root: Path) -> None:

@@ -71,7 +71,7 @@ def test_another_size_than_the_published_is_said(tmp_path: Path) -> None:
         ({"multiple_choices": ["A dog.", 3]}, "question 2: got the answer .* expected other texts"),
         ({"answer": 3}, "question 'image 1, pair 2': got 3 for 'answer'; expected a text"),
         ({"question": ""}, "image 1 .*got the question ''; expected some text"),
-        ({"qa_id": 1}, r"image 1 \(id '1'\): the id stands at .* already"),
+        ({"qa_id": 1}, r"image 1 \(id '1'\): the id is already used at .*"),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

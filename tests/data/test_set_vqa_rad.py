@@ -75,7 +75,7 @@ def test_rad_validates_on_other_cases(tmp_path: Path) -> None:
         ({"phrase_type": 1}, "question 2: got 1 for 'phrase_type'; expected a text"),
         ({"question": " "}, r"question 2 \(id '3'\): got the question ''"),
         ({"answer": "", "answer_type": None}, "question 2: got None for 'answer_type'"),
-        ({"qid": "1"}, r"question 2 \(id '1'\): the id stands at .*question 1 already"),
+        ({"qid": "1"}, r"question 2 \(id '1'\): the id is already used at .*question 1"),
     ],
 )
 def test_a_wrong_rad_field_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

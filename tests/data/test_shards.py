@@ -177,7 +177,7 @@ def test_a_missing_or_short_shard_is_said_at_the_start(shards: Path) -> None:
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(DataError, match=rf"000001\.tar: got 700 bytes; the index expects {size:,}"):
         Shards(str(shards)).open()
-    with pytest.raises(DataError, match=r"000001\.tar: no whole tar file.*Delete it"):
+    with pytest.raises(DataError, match=r"000001\.tar: not a complete tar file.*Delete it"):
         write_index(shards)
     path.unlink()
     with pytest.raises(DataError, match=r"000001\.tar: there is no such file; the index expects"):
@@ -213,7 +213,7 @@ def test_an_index_of_other_shards(shards: Path, data: Path, tmp_path: Path) -> N
         try:
             assert pictures(image) == Path(image).read_bytes()
         except ImageError as error:
-            seen += "Copy shards and index again, of one writing" in str(error)
+            seen += "Copy shards and index again, from one run" in str(error)
     assert seen
 
 
@@ -221,7 +221,7 @@ def test_an_index_of_other_shards(shards: Path, data: Path, tmp_path: Path) -> N
 def test_a_broken_index(shards: Path, damage: bytes | None) -> None:
     whole = (shards / INDEX).read_bytes()
     (shards / INDEX).write_bytes(whole[:-100] if damage is None else damage)
-    with pytest.raises(DataError, match="not the index of a folder of shards, or cut short"):
+    with pytest.raises(DataError, match="not an index of shards, or cut short"):
         Shards(str(shards)).open()
 
 

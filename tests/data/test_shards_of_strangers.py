@@ -23,7 +23,7 @@ from vlm.datasets.errors import DataError
 from vlm.image import ImageError
 
 SUM = "0" * 64
-CONTENT = b"an image"
+CONTENT = b"one image"
 
 
 def pictures(folder: Path, *names: str) -> pa.Array:
@@ -49,7 +49,7 @@ def test_another_set_with_the_same_names_is_refused(tmp_path: Path) -> None:
     first, other = pictures(tmp_path / "one", *names), pictures(tmp_path / "other", *names)
     assert write_shards(first, tmp_path / "s", 10**6) == 2
     with pytest.raises(
-        DataError, match=r"other/train/1\.png: its 17 bytes are not the 15 bytes .*0\.tar"
+        DataError, match=r"other/train/1\.png: its 17 bytes differ from the 15 bytes .*0\.tar"
     ):
         write_shards(other, tmp_path / "s", 10**6)
     Path(first[0].as_py()).unlink()  # the shards may be all that is left
@@ -64,7 +64,9 @@ def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> N
     counts: list[int] = []
     assert write_shards(first[::-1], tmp_path / "s", 1, counts.append) == 0
     assert counts == [1, 2, 3, 4, 5, 6, 7]
-    with pytest.raises(DataError, match=r"two/\d\.bmp: its 9 bytes are not the 9 bytes of the im"):
+    with pytest.raises(
+        DataError, match=r"two/\d\.bmp: its 9 bytes differ from the 9 bytes of the im"
+    ):
         write_shards(other, tmp_path / "s", 1)
     for row, name in enumerate(names[:-1]):  # and in the last, whose bytes alone differ
         Path(other[row].as_py()).write_bytes(f"one {name}".encode())
@@ -148,7 +150,7 @@ def test_an_index_leads_to_its_own_shards_alone(
     (tmp_path / "s/a.tar").write_bytes(CONTENT)
     assert Shards(str(tmp_path / "s")).open()("/x/1.png") == CONTENT
     write_own(tmp_path / "s", shard, ("1.png", *place, crc32(CONTENT)))
-    with pytest.raises(DataError, match=f"not the index of a folder of shards.*{reason}"):
+    with pytest.raises(DataError, match=f"not an index of shards.*{reason}"):
         Shards(str(tmp_path / "s")).open()
 
 
@@ -158,7 +160,7 @@ def test_an_index_with_nulls(tmp_path: Path, column: int) -> None:
     row[column] = None
     write_own(tmp_path / "s", ("a.tar", 9, SUM), tuple(row))
     (tmp_path / "s/a.tar").write_bytes(CONTENT)
-    with pytest.raises(DataError, match=r"not the index of a folder of shards.*has no name or no"):
+    with pytest.raises(DataError, match=r"not an index of shards.*has no name or no"):
         Shards(str(tmp_path / "s")).open()
 
 
@@ -166,7 +168,7 @@ def test_an_index_of_thousands_of_brackets(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pylist([], _SCHEMA)
     with (tmp_path / INDEX).open("wb") as file:
         write_arrow(file, [batch], _SCHEMA.with_metadata({_KEY: "[" * 10**6}))
-    with pytest.raises(DataError, match="not the index of a folder of shards"):
+    with pytest.raises(DataError, match="not an index of shards"):
         Shards(str(tmp_path)).open()
 
 
@@ -176,7 +178,7 @@ def test_an_index_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with (tmp_path / INDEX).open("wb") as file:
         write_arrow(file, [batch], _SCHEMA.with_metadata({_KEY: json.dumps({"shards": []})}))
     for path in (str(tmp_path), f"file://{tmp_path}"):
-        with pytest.raises(DataError, match="not the index of a folder of shards"):
+        with pytest.raises(DataError, match="not an index of shards"):
             Shards(path).open()
 
 

@@ -69,7 +69,7 @@ def test_one_more_than_allowed_is_an_error(broken: Path) -> None:
     data = EasyVQA(root=broken)
     table = data.read("train")
     assert table is not None
-    with pytest.raises(DataError, match=r"skip_unreadable: got 1, and more train images .*4\.png"):
+    with pytest.raises(DataError, match=r"skip_unreadable: got 1, but more train images .*4\.png"):
         without_unreadable(table, VQADataModule(data).open_images, "train", 1)
 
 

@@ -176,7 +176,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
 ) -> None:
     (root / "file").touch()
     monkeypatch.setenv("VLM_CACHE", str(root / "file"))
-    with pytest.warns(UserWarning, match="could not be kept there.*set VLM_CACHE"):
+    with pytest.warns(UserWarning, match="could not be cached there.*set VLM_CACHE"):
         assert asked(Lines(root)) == ["who?", "what?", "where?"]
 
 

@@ -146,7 +146,9 @@ def test_a_bad_annotation_is_named(edit: Callable, message: str, root: Path) -> 
 def test_a_question_id_twice_is_named(tmp_path: Path) -> None:
     asked = [question(5, 0), question(6, 0), question(5, 0)]
     path = save(tmp_path / "questions.json", asked)
-    with pytest.raises(DataError, match=r"question 3 .*5000.*: the id stands at question 1"):
+    with pytest.raises(
+        DataError, match=r"question 3 .*5000.*: the id is already used at question 1"
+    ):
         read_vqa(path, None, lambda _: "a.jpg")
 
 

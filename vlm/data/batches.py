@@ -27,7 +27,7 @@ class VQADataset(Dataset[Batch]):
 
     Args:
         table: questions (`vlm.datasets.table.SCHEMA`).
-        processor: of the model.
+        processor: processor of the model.
         images: where images or their regions come from; None reads images when they are needed.
         targets: whether batches have the targets of answers that are known.
     """

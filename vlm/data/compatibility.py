@@ -65,7 +65,7 @@ def check_choices(table: pa.Table, split: str) -> None:
         row, _, message = first
         place, number = (table[name][row].as_py() for name in ("place", "id"))
         others = sum(1 for _ in found)
-        more = f" So it is with {others:,} more of {len(table):,}." if others else ""
+        more = f" The same holds for {others:,} more of {len(table):,}." if others else ""
         place = place or source_of(table) or split
         raise DataError(
             f"{place}, column 'choices' (id {number!r}): {message} Correct the data, or take "

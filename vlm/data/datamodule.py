@@ -57,7 +57,7 @@ class VQADataModule(Configured, LightningDataModule):
             them (`vlm.data.ablations`). Vocabularies stay those of the full data.
 
     Attributes:
-        model: whose processor makes the batches; `setup` takes it from the trainer.
+        model: model whose processor makes the batches; `setup` takes it from the trainer.
 
     Example:
         >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA(), images_per_batch=16)
@@ -153,7 +153,7 @@ class VQADataModule(Configured, LightningDataModule):
         """The features of a split's images (`images.features`), made where they are missing.
 
         Args:
-            split: whose images.
+            split: split of the images.
             encoder: frozen.
 
         Raises:

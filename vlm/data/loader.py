@@ -62,7 +62,7 @@ def check_handles(workers: int) -> None:
         return
     if most != resource.RLIM_INFINITY and most < needed:
         raise DataError(
-            f"data.workers: got {workers} where a process may open {most} files (ulimit -n); "
+            f"data.workers: got {workers}, but a process may open only {most} files (ulimit -n); "
             f"expected at least {needed}. Raise the limit, or use data.workers=0."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))

@@ -19,7 +19,7 @@ class BatchRows(NamedTuple):
     """One process's share of a global batch.
 
     Attributes:
-        rows: of the question table.
+        rows: rows of the question table.
         total: number of questions in the global batch, over all processes and all batches whose
             gradients are accumulated; infinite for rows of another process, which add nothing
             here.
@@ -41,7 +41,7 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         questions_per_image: questions of an image are taken in groups of at most so many, each
             group where the order puts it. None takes all together; 1 is the usual independent
             sampling.
-        seed: of the order, a new one every epoch; None for that of the table.
+        seed: seed of the order, a new one every epoch; None keeps the order of the table.
         rank, world: this process and how many there are.
         accumulate: global batches whose gradients make one step.
         limit: batches that are taken of an epoch: a number (int) or a share (float).
@@ -50,7 +50,7 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
             `SHARDS_MIXED`. None where any image is as near as any other.
 
     Attributes:
-        epoch: that the order is of.
+        epoch: epoch of the order.
         start: batches of this epoch that the next iteration leaves out, being done already.
     """
 

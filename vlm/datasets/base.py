@@ -131,7 +131,7 @@ class Dataset(Configured, ABC):
 
         Args:
             table: as for `summarize`.
-            probabilities: that the model gives the answer `watched`, in [0, 1], for each question.
+            probabilities: probability of the answer `watched` for each question, in [0, 1].
         """
         return {}
 
@@ -150,7 +150,7 @@ class Dataset(Configured, ABC):
             elif split == "predict" and table is None:
                 self._tables["predict"] = self.table("test")
             elif table is None:
-                raise DataError(f"{type(self).__name__} has no {split} split here.")
+                raise DataError(f"{type(self).__name__} has no {split} split.")
             else:
                 self._tables[split] = table
         return self._tables[split]
@@ -174,9 +174,9 @@ class Dataset(Configured, ABC):
         if missing := table["answers"].null_count:
             raise DataError(
                 f"{type(self).__name__}: {missing:,} of the {len(table):,} {split} questions have "
-                f"no answers, so nothing can be learned from them or scored. `vlm predict` writes "
-                f"the model's answers to questions without; `vlm submit` makes an evaluation "
-                f"server's file of these."
+                f"no answers, so they can be neither learned from nor scored. `vlm predict` "
+                "writes the model's answers to them; `vlm submit` converts these for an "
+                "evaluation server."
             )
 
     @cached_property

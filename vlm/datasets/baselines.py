@@ -48,7 +48,7 @@ def compute_floors(
         table: questions of the split, with answers.
         answers: the model's vocabulary; None for one that can give any text, whose best is the
             best of the annotators' own answers.
-        score: of an answer, given the annotators' (`Dataset.score`).
+        score: scores an answer against the annotators' (`Dataset.score`).
         choose: whether the model picks from each question's choices.
     """
     overall: Counter[str] = Counter()

@@ -67,9 +67,10 @@ class GQA(OfficialDataset):
     Args:
         root: folder with `questions1.2/` and `images/`, as the site's archives unpack.
         train_questions: the balanced ones, or all, some fifteen times as many.
-        test_questions: of validation and test; `all` takes the balanced ones and the rest.
-        predict_split: whose questions `predict` answers; all but testdev come without answers, for
-            the evaluation server.
+        test_questions: questions of validation and test; `all` takes the balanced ones and the
+            rest.
+        predict_split: split whose questions `predict` answers; all but testdev come without
+            answers, for the evaluation server.
         validation_share: share of the training images held out if the set has no validation split.
         vocabulary: which words and answers enter the vocabularies.
         seed: seed of the choice of held-out images.

@@ -16,7 +16,7 @@ class Source(NamedTuple):
     Attributes:
         given: its path as the reader has it.
         path: the same from the file system's root.
-        size: in bytes; None where there is no such file.
+        size: size in bytes; None where there is no such file.
         modified: when, in nanoseconds.
     """
 

@@ -75,7 +75,7 @@ def question_table(
         places = table["place"].take([first, second]).to_pylist()
         where = _where(places[1], table["id"][second], numbers[second], source, columns or {}, "id")
         other = places[0] or f"question {numbers[first]}"
-        report("duplicate id", f"{where}: the id stands at {other} already.")
+        report("duplicate id", f"{where}: the id is already used at {other}.")
     return table.replace_schema_metadata({_SOURCE: source})
 
 
@@ -266,8 +266,8 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
 
     Args:
         table: questions.
-        share: of the images or groups that go to the second part, in (0, 1).
-        seed: of the choice.
+        share: share of the images or groups that go to the second part, in (0, 1).
+        seed: seed of the choice.
 
     Raises:
         ValueError: a share out of range.

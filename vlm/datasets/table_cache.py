@@ -120,7 +120,7 @@ def _keep(table: pa.Table, path: Path, description: dict[str, Any]) -> None:
             write_arrow(file, in_pieces(table), schema)
     except OSError as error:
         warnings.warn(
-            f"{path}: the questions could not be kept there ({error.strerror}), so every start "
-            f"reads them anew; set VLM_CACHE to a folder with space for them.",
+            f"{path}: the questions could not be cached there ({error.strerror}), so every start "
+            "reads them again; set VLM_CACHE to a folder with space for them.",
             stacklevel=2,
         )

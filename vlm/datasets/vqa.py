@@ -120,7 +120,7 @@ class VQACP(OfficialDatasetWithImages):
     Args:
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
-        version: of VQA-CP.
+        version: version of VQA-CP.
         validation_share: share of the training images held out if the set has no validation split.
         vocabulary: which words and answers enter the vocabularies.
         seed: seed of the choice of held-out images.

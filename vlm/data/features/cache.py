@@ -66,7 +66,7 @@ class FeatureCache:
         Args:
             images: different paths.
             files: where they are.
-            name: of the split, for the progress bar.
+            name: name of the split, for the progress bar.
             at_once: images that are encoded together.
 
         Raises:
@@ -82,8 +82,8 @@ class FeatureCache:
                 places = self._places()
         except OSError as error:
             raise DataError(
-                f"data.images.features: {self.folder} could not be written ({error}). What is "
-                f"finished stays; the next start goes on from there."
+                f"data.images.features: {self.folder} could not be written ({error}). Finished "
+                "files stay; the next start continues from there."
             ) from None
         return FeatureStore(images, [places[digest] for digest in digests], self.encoder.grid)
 
@@ -198,7 +198,7 @@ class FeatureCache:
             image = missing[digest]
             content = files.content(image)
             if hashlib.sha256(content).digest() != digest:
-                raise ImageError(f"{image}: the file changed while it was read; start again.")
+                raise ImageError(f"{image}: the file changed while it was read; run it again.")
             return transform(open_image(image, lambda image: content, transform.white_level))
 
         keys = list(missing)

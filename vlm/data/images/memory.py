@@ -88,7 +88,7 @@ def check_kept(count: int, each: float, split: str, processes: LocalProcesses) -
         count * each * processes.count,
         f"data.images.in_memory: got true, and the {count:,} {split} images of "
         f"{_size(each)}{apart} need",
-        "Leave it out, and they are read when they are needed; or lower the image encoder's "
+        "Leave it out to read images when they are needed, or lower the image encoder's "
         "image_size.",
     )
     processes.barrier()
@@ -110,7 +110,9 @@ def check_batch(count: int, each: float) -> None:
 def _check(needed: float, what: str, remedy: str) -> None:
     free = free_memory()
     if free is not None and needed > free:
-        raise DataError(f"{what} {_size(needed)}, and {_size(free)} of memory are free. {remedy}")
+        raise DataError(
+            f"{what} {_size(needed)}, but only {_size(free)} of memory is free. {remedy}"
+        )
 
 
 def _size(count: float) -> str:

@@ -34,7 +34,7 @@ class RegionTable:
     its folder can be written to. Memory holds the ids and starts alone.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         DataError: a line that is cut short or in another format, with its number and byte.
@@ -67,7 +67,9 @@ class RegionTable:
             try:
                 line = _parse(file.readline(MAX_LINE))
                 if line.image != name:
-                    raise ValueError(f"got image {line.image!r}; the file was changed meanwhile")
+                    raise ValueError(
+                        f"got image {line.image!r}; the file has changed since it was indexed"
+                    )
                 boxes, features = (
                     np.frombuffer(base64.b64decode(field, validate=True), "<f4")
                     for field in (line.boxes, line.features)

@@ -70,9 +70,9 @@ class RegionFiles:
                 continue
             if self._owners.setdefault(hash(found), hash(image)) != hash(image):
                 raise DataError(
-                    f"{image}: its features would be those of another image too "
-                    f"({self.sources[found[0]].path}, {found[1]}). Names of images must differ, "
-                    f"or the features lie in folders named as the images' are."
+                    f"{image}: its features are also those of another image "
+                    f"({self.sources[found[0]].path}, {found[1]}). Give images different names, "
+                    "or put features in folders named like the images'."
                 )
         if missing:
             raise DataError(

@@ -103,14 +103,14 @@ class OpenImages:
         if isinstance(transform, RegionTransform):
             if self.regions is None:
                 raise DataError(
-                    "The image encoder reads features of regions, and data.images.regions names "
-                    "none; expected a folder of .npz files or a bottom-up-attention TSV."
+                    "The image encoder reads region features, but data.images.regions names none; "
+                    "expected a folder of .npz files or a bottom-up-attention TSV."
                 )
             return RegionStore(transform, self.regions)
         if self.regions is not None:
             raise DataError(
-                f"data.images.regions: got {self.options.regions}, and the image encoder reads "
-                f"images. Use --model.image_encoder=configs/image/regions.yaml, or leave "
+                f"data.images.regions: got {self.options.regions}, but the image encoder reads "
+                "images. Use --model.image_encoder=configs/image/regions.yaml, or leave "
                 f"data.images.regions out."
             )
         return ImageStore(transform, self.source)

@@ -29,7 +29,7 @@ class ImageStore:
     """Paths in, transformed images out.
 
     Args:
-        transform: of the model's image encoder.
+        transform: transform of the model's image encoder.
         source: where the images are, if `image` is no path.
     """
 
@@ -50,7 +50,7 @@ class ImageStore:
         Args:
             paths: of the images; one that is listed twice is decoded once.
             questions: id of a question about each, for the error.
-            name: of the split.
+            name: name of the split.
             processes: those of this machine that do the same.
 
         Raises:

@@ -63,7 +63,7 @@ def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: 
     reason = f"Question {broken[0][0]['id']!r}: {broken[0][1]}"
     if len(broken) > at_most:
         raise DataError(
-            f"data.images.skip_unreadable: got {at_most}, and more {split} images than that "
+            f"data.images.skip_unreadable: got {at_most}, but more {split} images than that "
             f"cannot be read. `vlm check-data` lists them all. The first: {reason}"
         )
     images = pa.array([row["image"] for row, _ in broken])
@@ -88,6 +88,6 @@ def check_alike(table: pa.Table, split: str, strategy: Strategy) -> None:
         others = "others in another one" if first == own else f"{len(own):,} or other ones here"
         raise DataError(
             f"data.images.skip_unreadable: got {len(first):,} {split} questions whose images "
-            f"the first process could read, and {others}; expected the same. See that all machines "
-            f"have the same images."
+            f"the first process could read, and {others}; expected the same. Make sure that all "
+            "machines have the same images."
         )

@@ -87,7 +87,7 @@ class ShardCache:
                     self._get(shard.name, new)
                 except FileNotFoundError:
                     raise ImageError(
-                        f"{self.url}/{shard.name}: there is no such file, which the index names.",
+                        f"{self.url}/{shard.name}: there is no such file, but the index lists it.",
                         "missing",
                     ) from None
                 except Exception as error:
@@ -100,7 +100,7 @@ class ShardCache:
                     raise ImageError(
                         f"{self.url}/{shard.name}: has {got:,} bytes and the checksum of the "
                         f"index, which expects {shard.size:,} bytes. Copy shards and index there "
-                        f"again, of one writing."
+                        "again, from one run of `vlm shard`."
                     )
                 if digest == shard.sha256:
                     os.replace(new, path)

@@ -36,8 +36,8 @@ class Shard(NamedTuple):
     """A tar file.
 
     Attributes:
-        name: of the file.
-        size: in bytes.
+        name: name of the file.
+        size: size in bytes.
         sha256: of the whole file, in hexadecimal.
     """
 
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
     Attributes:
         shard: its number.
-        offset, size: in bytes, from the start of the file.
+        offset, size: position from the start of the file, and length, in bytes.
         crc: CRC-32 of the content.
     """
 
@@ -65,7 +65,7 @@ class ShardIndex:
     """The index of a folder, mapped: memory holds what is in use, once for all processes.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         DataError: there is none, or it is no whole index.
@@ -92,8 +92,8 @@ class ShardIndex:
             ) from None
         except Exception as error:  # its JSON may hold anything, of any depth
             raise DataError(
-                f"{path}: not the index of a folder of shards, or cut short ({error}). Copy it "
-                f"again, or run `vlm shard` again, which keeps the shards that are there."
+                f"{path}: not an index of shards, or cut short ({error}). Copy it again, or run "
+                "`vlm shard` again, which keeps existing shards."
             ) from None
 
     def __len__(self) -> int:
@@ -161,7 +161,7 @@ def members(path: Path) -> Iterator[tarfile.TarInfo]:
                 tar.members.clear()  # type: ignore[attr-defined]  # or all stay in memory
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
-            f"{path}: no whole tar file ({error}). Delete it and run `vlm shard` again."
+            f"{path}: not a complete tar file ({error}). Delete it and run `vlm shard` again."
         ) from None
     except UnicodeEncodeError:
         raise DataError(
@@ -203,5 +203,5 @@ def _check_unique(table: pa.Table, shards: Sequence[Shard]) -> None:
         where = [shards[table["shard"][row].as_py()].name for row in (first, first + 1)]
         raise DataError(
             f"{' and '.join(dict.fromkeys(where))}: {names[first].as_py()!r} is there more than "
-            f"once; expected different names. Take shards of one writing to a folder."
+            f"once; expected different names. Keep shards of different runs of `vlm shard` apart."
         )

@@ -98,12 +98,12 @@ class ShardImages:
             except OSError as error:
                 raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
         else:
-            raise ImageError(f"{path}: there is no such file, which the index names.", "missing")
+            raise ImageError(f"{path}: there is no such file, but the index lists it.", "missing")
         if crc32(content) != place.crc:
             raise ImageError(
                 f"{image}: damaged in {path}: expected {place.size:,} bytes at byte "
-                f"{place.offset:,} with the checksum of the index. Copy shards and "
-                f"index again, of one writing."
+                f"{place.offset:,} with the checksum of the index. Copy shards and index again, "
+                "from one run of `vlm shard`."
             )
         return content
 

@@ -95,7 +95,7 @@ def write_shards(
             return _write_missing(images, folder, shard_bytes, progress)
     except Timeout:
         raise DataError(
-            f"{folder}: another `vlm shard` is writing there; wait for its end."
+            f"{folder}: another `vlm shard` is writing there; wait for it to end."
         ) from None
 
 
@@ -133,7 +133,7 @@ def _write_missing(
                     progress(done + row)
         except OSError as error:
             raise DataError(
-                f"{path}: could not be written ({error}). Run it again to go on."
+                f"{path}: could not be written ({error}). Run it again to continue."
             ) from None
     write_index(folder)
     return row
@@ -170,9 +170,9 @@ def _check_one(image: str, kept: bytes, shard: Path) -> None:
         raise _unreadable(image, error) from None
     if content != kept:
         raise DataError(
-            f"{image}: its {len(content):,} bytes are not the {len(kept):,} bytes of the image of "
-            f"the same name in {shard}. Write another data set, or images that have changed, to "
-            f"another folder."
+            f"{image}: its {len(content):,} bytes differ from the {len(kept):,} bytes of the "
+            f"image of this name in {shard}. Write another data set, or changed images, to "
+            "another folder."
         )
 
 

@@ -57,7 +57,7 @@ def annotators_answers(value: Any) -> list[str] | None:
             return _from_objects(value)
         texts = [text for item in value if (text := plain_text(item)) is not None]
         if len(texts) < len(value):
-            raise ValueError(f"got {shorten(value)}, in which an answer is empty; remove that one")
+            raise ValueError(f"got {shorten(value)}, with an empty answer; remove it")
         return texts or None
     text = plain_text(value)
     return None if text is None else [text]
@@ -124,7 +124,7 @@ def _from_objects(items: Iterable[Mapping[str, Any]]) -> list[str] | None:
         if weight == 0 and weight is not False:
             raise ValueError(
                 f"got {name} {weight} for {shorten(item['answer'])}; leave out an answer that "
-                f"nobody gave, or a confidence that is not to count"
+                "nobody gave, or a confidence that should not count"
             )
         weighted.append((item["answer"], weight))
     return _written_out(weighted)
@@ -137,9 +137,8 @@ def _of_confidence(confidence: Any, answer: Any) -> Any:
         return 1
     if in_words or (isinstance(confidence, (int, float)) and confidence > 1):
         raise ValueError(
-            f"got the confidence {shorten(confidence)} for {shorten(answer)}; how sure an "
-            f"annotator was cannot be used: leave it out. If so many gave the answer, write it as "
-            f"count"
+            f"got the confidence {shorten(confidence)} for {shorten(answer)}; annotators' "
+            "confidence is not supported: leave it out, or write a number of annotators as count"
         )
     return confidence
 
@@ -154,7 +153,7 @@ def _written_out(weighted: Iterable[tuple[Any, Any]]) -> list[str] | None:
             continue
         text = plain_text(answer)
         if text is None:
-            raise ValueError("an answer is empty; remove that one")
+            raise ValueError("an answer is empty; remove it")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
             raise ValueError(
                 f"got {shorten(weight)} for {text!r}; expected a count, or a share, as a number"
@@ -175,7 +174,7 @@ def _of_ten(answers: list[str], shares: list[float]) -> list[int]:
     if not abs(sum(shares) - 1) <= 0.01:
         raise ValueError(
             f"got numbers that sum to {sum(shares):g}; expected whole counts, or shares of the "
-            f"annotators that sum to 1. How sure each annotator was cannot be used: leave it out"
+            f"annotators that sum to 1. Annotators' confidence is not supported: leave it out"
         )
     exact = [TEN * share / sum(shares) for share in shares]
     counts = [int(number) for number in exact]

@@ -91,7 +91,7 @@ def _option(columns: Mapping[str, str], mapped: Collection[str], likely: Mapping
     named = {ours: columns[ours] for ours in columns if ours in mapped} | dict(likely)
     pairs = ", ".join(f"{ours}: {_as_yaml(theirs)}" for ours, theirs in named.items())
     return (
-        f"Say which is which with --dataset.columns, such as "
+        f"Map them with --dataset.columns, such as "
         f"--dataset.columns={shlex.quote('{' + pairs + '}')}."
     )
 

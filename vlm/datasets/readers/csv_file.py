@@ -25,7 +25,7 @@ def read_csv(
     The first line gives the delimiter. Empty rows, and columns without a name, are skipped.
 
     Args:
-        path: of the file.
+        path: path of the file.
         columns: names that are read.
         delimiter: used if the first line leaves it open.
 

@@ -33,7 +33,7 @@ class EmbeddedImages:
         """Keep an image.
 
         Args:
-            content: of an image file.
+            content: content of an image file.
             source: the data file, for the key.
 
         Returns:

@@ -42,7 +42,7 @@ def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None =
     """The content of a JSON file; `.gz` is unpacked.
 
     Args:
-        path: of the file.
+        path: path of the file.
         shrink: what to keep of each object in the file, inner ones first, while it is read: a
             large file of small objects takes many times its size in memory otherwise.
 

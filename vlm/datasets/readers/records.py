@@ -35,7 +35,7 @@ class Record(NamedTuple):
     Attributes:
         number: of the row, counted from 1.
         place: file and line (or row, or entry).
-        columns: of the file, or of this row where each has its own.
+        columns: columns of the file, or of this row where each has its own.
         values: by the file's own column names.
     """
 
@@ -49,7 +49,7 @@ def read_records(path: str, columns: Set[str], format: str | None = None) -> Ite
     """Rows of a file; `.gz` is unpacked.
 
     Args:
-        path: of the file; JSON may be one object per line under any ending.
+        path: path of the file; JSON may be one object per line under any ending.
         columns: names that are expected; Parquet reads only these.
         format: jsonl, json, csv, tsv or parquet; None for the one that the ending names.
 

@@ -38,7 +38,7 @@ class CustomRows:
         source: the file, for the keys of embedded images.
         columns: our names of columns -> the file's.
         mapped: those of them that the user named, which must be there.
-        folder: that paths of images start from.
+        folder: folder that image paths start from.
         images: keeps those that come as bytes.
         text: whether each cell is text, so that lists are written inside (CSV).
         with_answers: whether every question must have one.

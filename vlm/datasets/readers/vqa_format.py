@@ -176,8 +176,8 @@ def _check_join(
     if problems:
         report(
             "questions and annotations",
-            f"{'; '.join(problems)}. Take both files of the same split, and get them again if they "
-            f"are.",
+            f"{'; '.join(problems)}. Take both files of the same split; if you did, get them "
+            "again.",
         )
 
 
