@@ -59,7 +59,9 @@ def test_a_flipped_bit_is_found_and_the_last_good_one_offered(tmp_path: Path) ->
     whole[position] ^= 1
     folder.file(4).write_bytes(whole)
     assert torch.load(folder.file(4), weights_only=True)["step"] == 5, "torch itself sees nothing"
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged.*step-00000003\.ckpt is whole"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt: damaged.*step-00000003\.ckpt is intact"
+    ):
         read_checkpoint_file(tmp_path / LAST)
     broken: list[CheckpointError] = []
     assert newest_whole(tmp_path, broken) == folder.file(3)
@@ -203,13 +205,13 @@ def test_a_damaged_file_names_none_of_another_run(
     write_checkpoint(of("mine"), tmp_path / "downloaded.ckpt")
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint_file(broken)
-    assert "is whole" not in str(caught.value)
+    assert "is intact" not in str(caught.value)
     write_checkpoint(of("mine"), tmp_path / "step-00000003.ckpt")
     opened: list[object] = []
     load = torch.load
     monkeypatch.setattr(
         torch, "load", lambda file, **rest: opened.append(file) or load(file, **rest)
     )
-    with pytest.raises(CheckpointError, match=r"step-00000003\.ckpt is whole"):
+    with pytest.raises(CheckpointError, match=r"step-00000003\.ckpt is intact"):
         read_checkpoint_file(broken)
     assert not opened

@@ -128,7 +128,7 @@ def test_auto_goes_on_from_the_last_whole_checkpoint(data: Path, tmp_path: Path)
     folder = VQACLI(told).run_folder
     last = (folder / "checkpoints/last.ckpt").resolve()
     last.write_bytes(last.read_bytes()[:-100])
-    with pytest.warns(match=r"step-00000015\.ckpt: damaged.* goes on from .*step-00000010\.ckpt"):
+    with pytest.warns(match=r"step-00000015\.ckpt: damaged.* continues from .*step-00000010\.ckpt"):
         again = VQACLI(told)
     assert again.checkpoint is not None
     assert again.checkpoint.path.name == "step-00000010.ckpt"
@@ -141,7 +141,7 @@ def test_auto_does_not_begin_anew_over_broken_checkpoints(data: Path, tmp_path: 
     for path in folder.glob("checkpoints/step-*.ckpt"):
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(
-        CheckpointError, match=r"No checkpoint of this run is whole: remove .*auto-"
+        CheckpointError, match=r"No checkpoint of this run is intact: remove .*auto-"
     ):
         VQACLI(told)
 

@@ -49,5 +49,7 @@ def test_few_file_handles_are_raised_or_refused(
         limited, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
     assert ended.returncode == code, ended.stderr[-3000:]
-    expected = "data.workers: got 2 where a process may open 200 files (ulimit -n); expected at lea"
+    expected = (
+        "data.workers: got 2, but a process may open only 200 files (ulimit -n); expected at lea"
+    )
     assert (expected in ended.stderr) == bool(code)

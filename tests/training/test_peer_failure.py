@@ -107,8 +107,8 @@ def test_machines_that_left_different_images_out_all_end(
     ended = two_machines(fit(Path("data"), tmp_path / "runs", *told), disks)
     message = (
         r"^vlm: data\.images\.skip_unreadable: got \d+ (train|validation) questions whose "
-        r"images the first process could read, and {}; expected the same\. See that all machines "
-        r"have the same images\.$"
+        r"images the first process could read, and {}; expected the same\. Make sure that all "
+        r"machines have the same images\.$"
     )
     others = "others in another one", r"\d+ or other ones here"
     for one, other in zip(ended, others, strict=True):

@@ -60,7 +60,7 @@ def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -
     """And not with the run of another configuration."""
     told = fit(data, tmp_path, "--run.resume=auto", *callback("Strike", what="SIGTERM", step=7))
     struck = [*told, "--trainer.callbacks.hook=on_train_batch_start"]
-    with pytest.raises(Preempted, match=r"To continue: the same command$"):
+    with pytest.raises(Preempted, match=r"To continue, run the same command$"):
         VQACLI(struck)
     again = VQACLI(struck)  # from step 8, so that the strike at step 7 does not come again
     assert isinstance(again.trainer.callbacks[0], Strike)

@@ -85,7 +85,7 @@ def test_its_time_is_that_of_all_its_parts(
     assert f"Trained 3 epochs in {seconds:.1f} s." in capsys.readouterr().out
     # There is nothing left of it, and the last checkpoint is from shortly before its end.
     assert before < VQACLI(told).model.about["seconds"] <= seconds
-    assert "All epochs were trained before" in capsys.readouterr().out
+    assert "All epochs are already trained" in capsys.readouterr().out
 
 
 @pytest.mark.slow

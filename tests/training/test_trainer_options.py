@@ -218,7 +218,7 @@ CALLBACKS: dict[str, list[tuple[dict[str, Any], str | Check]]] = {
         ({"monitor": "val_accuracy", "mode": "max", "stopping_threshold": -1}, steps(5)),
         ({"monitor": "train_loss"}, UNCHANGED),
         ({"monitor": "val_acc"}, "monitor=val_acc; expected one of train_loss, val_accuracy, val"),
-        ({"monitor": "val_accuracy"}, "mode=min; expected mode=max. It would take the worst"),
+        ({"monitor": "val_accuracy"}, "mode=min; expected mode=max. It would keep the worst"),
         ({"monitor": "val_loss", "mode": "max"}, "mode=max; expected mode=min"),
         ({"monitor": "val_loss", "--trainer.limit_val_batches": 0}, "expected one of train_loss"),
         (

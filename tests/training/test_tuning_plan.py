@@ -244,22 +244,22 @@ MISTAKES = {
     "lr_scale: got 0": lambda: PartTuning(lr_scale=0),
     "from_epoch: got -1": lambda: PartTuning(from_epoch=-1),
     "layers_per_epoch: got 0": lambda: PartTuning(layers_per_epoch=0),
-    "frozen: got true, and lr_scale of the same part": lambda: PartTuning(frozen=True, lr_scale=2),
+    "frozen: got true, with lr_scale of the same part": lambda: PartTuning(frozen=True, lr_scale=2),
     "lora: got rank=0": lambda: LoRA(rank=0),
     "init_parts: got parts without init_from": lambda: Tuning(init_parts=["head"]),
     r"init_parts: got \['haed'\]; expected some of image_encoder": lambda: Tuning(
         init_from="x", init_parts=["haed"]
     ),
-    "tuning.fusion: got layer_decay .*Pooled has no layers": lambda: plan(
+    "tuning.fusion: got layer_decay .*Pooled has no stack of layers": lambda: plan(
         model(), Tuning(fusion=PartTuning(layer_decay=0.5))
     ),
-    "tuning.text_encoder.lora: Recurrent has .*nothing of the kind": lambda: prepare(
+    "tuning.text_encoder.lora: Recurrent has .*it has none": lambda: prepare(
         model(text=Recurrent(WORDS, dim=6)), Tuning(text_encoder=PartTuning(lora=LoRA()))
     ),
     "tuning.text_encoder.lora: BagOfWords has .*it has mlp.0, mlp.2": lambda: prepare(
         model(), Tuning(text_encoder=PartTuning(lora=LoRA()))
     ),
-    "tuning.head.keep_statistics: got true, and Classification has no": lambda: prepare(
+    "tuning.head.keep_statistics: got true, but Classification has no": lambda: prepare(
         model(), Tuning(head=PartTuning(keep_statistics=True))
     ),
     "every part is frozen": lambda: check_plan([], Tuning(), 3),

@@ -46,13 +46,13 @@ LINKED = {
 
 
 class Run:
-    """A training that has ended: where its files are, how it tests, and what it answers.
+    """A finished training: its files, its test figures and its model.
 
     Args:
-        folder: of its files.
+        folder: folder of the run's files.
         test: figures of the test, by name: accuracies are shares in [0, 1].
         task: as the training left it.
-        trainer: that trained it.
+        trainer: trainer that trained it.
 
     Example:
         >>> run = vlm.fit(task, data, name="first")  # doctest: +SKIP
@@ -71,12 +71,12 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The best checkpoint, or the last where nothing was validated; None if none was saved."""
+        """The best checkpoint, or the last if nothing was validated; None if none was saved."""
         return saved_checkpoint(self.folder)
 
     @cached_property
     def model(self) -> VQA:
-        """The model of `checkpoint`, to be asked; without one as the training left it."""
+        """The model of `checkpoint`; without a checkpoint, as training left it."""
         path = self.checkpoint
         return VQA(self.task.model, self.task.about) if path is None else load(path, trust=True)
 
@@ -98,22 +98,22 @@ def fit(
     and with a test of the best checkpoint at the end.
 
     Args:
-        task: that is trained.
-        data: to train, validate and test on.
+        task: task to train.
+        data: data to train, validate and test on.
         test: whether the best checkpoint is tested at the end.
-        ckpt_path: checkpoint or run folder that the training goes on from, in the very next batch.
-        **options: of the run (`RunOptions`: `folder`, `name`, `monitor`, `resume`, ...) and of
-            Lightning's `Trainer` (`max_epochs`, `accelerator`, `devices`, `precision`, ...).
+        ckpt_path: checkpoint or run folder to continue from, at the very next batch.
+        **options: options of the run (`RunOptions`: `folder`, `name`, `monitor`, `resume`, ...) and
+            of Lightning's `Trainer` (`max_epochs`, `accelerator`, `devices`, `precision`, ...).
 
     Returns:
-        The run, to be read and asked.
+        The finished run.
 
     Raises:
         ConfigError: an option that does not exist or does not fit.
         CheckpointError: a checkpoint that is broken, or of another model or training.
         DataError: data that cannot be read, or that the task cannot learn from.
         NotFiniteError: a loss or gradients that are not finite.
-        Preempted: SIGTERM or SIGUSR1 came; all is saved.
+        Preempted: SIGTERM or SIGUSR1 arrived; everything is saved.
 
     Example:
         >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA("easy_vqa"))  # doctest: +SKIP

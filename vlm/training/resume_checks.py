@@ -23,7 +23,7 @@ def refuse(path: str | Path, differences: Sequence[str], what: str) -> None:
     """
     if differences:
         raise CheckpointError(
-            f"{path} holds another {what} than the configuration asks for:\n  "
+            f"{path} holds another {what} than the configuration:\n  "
             + "\n  ".join(differences)
             + "\nUse the run's own config.yaml, or make the task and its data as that run did."
         )

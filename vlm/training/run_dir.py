@@ -137,9 +137,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = newest_whole(folder / CHECKPOINTS, broken)
     said = " ".join(map(str, broken))
     if broken and found is None:
-        raise CheckpointError(f"{said} No checkpoint of this run is whole: remove {folder}.")
+        raise CheckpointError(f"{said} No checkpoint of this run is intact: remove {folder}.")
     if broken:
-        warnings.warn(f"{said} The run goes on from {found}.", stacklevel=2)
+        warnings.warn(f"{said} The run continues from {found}.", stacklevel=2)
     return found
 
 

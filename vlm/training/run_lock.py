@@ -23,7 +23,7 @@ def training_in(folder: Path) -> Iterator[None]:
     process ends, for whatever reason.
 
     Args:
-        folder: of the run; made if missing.
+        folder: folder of the run; made if missing.
 
     Raises:
         ConfigError: another process trains there.

@@ -46,7 +46,11 @@ class RunReport(Callback):
             return
         self._note_seconds(pl_module)
         if self._started is None:
-            done = "All epochs were trained before" if trainer.global_step else "The time was up"
+            done = (
+                "All epochs are already trained"
+                if trainer.global_step
+                else "The time limit was reached"
+            )
             self.console.print(f"{done}; no step was taken.")
         else:
             seconds = pl_module.about["seconds"]

@@ -44,9 +44,9 @@ def make_trainer(
     Args:
         run: how it is saved and how it ends.
         folder: for its files.
-        task: that it trains; says which figures callbacks may watch.
+        task: task to train; its figures are those that callbacks may monitor.
         stage: `fit`, `validate`, `test` or `predict`.
-        **options: of Lightning's `Trainer`.
+        **options: options of Lightning's `Trainer`.
 
     Raises:
         ConfigError: an option that does not exist, or would not work here.

@@ -36,7 +36,7 @@ from vlm.heads.multi_task import MultiTask
 from vlm.training.distributed.strategy import as_list
 
 TAKEN = {
-    "default_root_dir": "use run.folder and run.name, which say where files go",
+    "default_root_dir": "use run.folder and run.name, which set where files go",
     "barebones": "leave it out: it turns off the checkpoints and the log of a run",
     "model_registry": "use `vlm share`; nothing is uploaded to Lightning's registry",
 }
@@ -46,7 +46,7 @@ REPLACED: dict[type[Callback], str] = {
     "only after the last checkpoint",
     GradientAccumulationScheduler: "use trainer.accumulate_grad_batches: a step has the same "
     "number of batches in every epoch",
-    BaseFinetuning: "use model.tuning, which says what is trained from which epoch on",
+    BaseFinetuning: "use model.tuning, which sets what is trained from which epoch",
     BatchSizeFinder: "use data.images_per_batch",
     LearningRateFinder: "use model.optimizer.lr",
     ModelPruning: "leave it out: a pruned model no longer fits its configuration",
@@ -144,7 +144,7 @@ def _check_monitor(name: str, monitor: str, mode: str, figures: Sequence[str]) -
     if mode != best:
         raise ConfigError(
             f"trainer.callbacks: got {name} with monitor={monitor} and mode={mode}; expected "
-            f"mode={best}. It would take the worst for the best."
+            f"mode={best}. It would keep the worst instead of the best."
         )
 
 
@@ -168,7 +168,8 @@ def trainer_options(options: Any) -> Iterator[None]:
     """While a trainer is made, a mistake in its options becomes a message of one line.
 
     Args:
-        options: of the trainer; names are checked here, so that the error can name the nearest.
+        options: options of the trainer; names are checked here, so that the error can name the
+            nearest.
 
     Raises:
         ConfigError: an option that Lightning does not know, or refuses.

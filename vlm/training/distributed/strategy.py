@@ -68,7 +68,9 @@ def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
             "starts programs, such as ddp."
         )
     if sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
-        raise ConfigError("trainer.sync_batchnorm: got true on CPUs; torch has it on GPUs only.")
+        raise ConfigError(
+            "trainer.sync_batchnorm: got true on CPUs; torch supports it on GPUs only."
+        )
     asked = trainer.num_devices * trainer.num_nodes
     started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     if started not in (1, asked):
@@ -85,7 +87,7 @@ def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
     if started > 1 and environment and not environment.creates_processes_externally:
         raise ConfigError(
             f"srun: got {started} processes in a job called bash or interactive, each of which "
-            f"would start {asked}; expected another name of the job, or --ntasks-per-node=1."
+            f"would start {asked}; expected another job name, or --ntasks-per-node=1."
         )
 
 

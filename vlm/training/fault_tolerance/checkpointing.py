@@ -30,9 +30,9 @@ class RunCheckpoint(Checkpoint):
     what it saves has their state after the batch.
 
     Args:
-        folder: of the checkpoints.
-        monitor: of the figures of validation, which the best checkpoint has the lowest (a loss) or
-            highest of.
+        folder: folder of the checkpoints.
+        monitor: validation metric that picks the best checkpoint, by its lowest (a loss) or highest
+            value.
         steps, minutes: also save every so many optimiser steps or minutes.
         saves: False only watches.
         resumes: the same command goes on with the run (`run.resume`).
@@ -201,5 +201,5 @@ class RunCheckpoint(Checkpoint):
         raise Preempted(
             f"stopped by {self.signal.received or 'a signal to another process'} after step "
             f"{trainer.global_step}. "
-            + (f"To continue: the same command{more}" if self.saves else "")
+            + (f"To continue, run the same command{more}" if self.saves else "")
         )

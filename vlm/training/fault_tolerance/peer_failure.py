@@ -54,9 +54,9 @@ def listen() -> None:
         store.add(_LISTENING, 1)
     except (OSError, DistError):
         raise MachinesError(
-            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: torchrun of the first "
-            f"machine does not answer; expected one that runs. It has ended if a process there has "
-            f"failed, which its own output says."
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: torchrun on the first "
+            "machine does not answer; expected it to run. If a process there failed, its output "
+            "says why."
         ) from None
     _ends.clear()
     threading.Thread(target=_listen, args=(store,), daemon=True, name="machines").start()

@@ -58,7 +58,7 @@ class Watchdog(Callback):
     def _end(self, rank: int) -> None:
         print(
             f"vlm: process {rank}: no batch was finished for {self.minutes:g} minutes "
-            f"(run.stall_minutes), so it ends. Where each thread stands:",
+            f"(run.stall_minutes), so it ends. Stack of each thread:",
             file=sys.stderr,
             flush=True,
         )

@@ -52,8 +52,8 @@ class PartTuning:
         set_ones = [f.name for f in fields(self)[1:] if getattr(self, f.name) != f.default]
         if self.frozen and set_ones:
             raise ValueError(
-                f"frozen: got true, and {', '.join(set_ones)} of the same part, which would do "
-                f"nothing; expected one of them."
+                f"frozen: got true, with {', '.join(set_ones)} of the same part, which would have "
+                "no effect; expected one of them."
             )
         if self.from_epoch < 0:
             raise ValueError(f"from_epoch: got {self.from_epoch}; expected 0 or more.")
@@ -104,7 +104,7 @@ class Tuning:
         if wrong or (self.init_parts is not None and not self.init_parts):
             raise ValueError(f"init_parts: got {wrong}; expected some of {', '.join(PARTS)}.")
         if self.init_parts and not self.init_from:
-            raise ValueError("init_parts: got parts without init_from, which they would be from.")
+            raise ValueError("init_parts: got parts without init_from; expected both.")
 
     def of(self, part: str) -> PartTuning:
         """The settings of a part by its name."""
@@ -144,8 +144,8 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
                 raise ValueError(f"model.tuning.{name}.{error}") from None
         if how.keep_statistics and not _normalisations(part):
             raise ValueError(
-                f"model.tuning.{name}.keep_statistics: got true, and {type(part).__name__} has no "
-                f"batch normalisation; leave it out."
+                f"model.tuning.{name}.keep_statistics: got true, but {type(part).__name__} has no "
+                "batch normalisation; leave it out."
             )
         if how.frozen:
             part.requires_grad_(False)
@@ -165,8 +165,8 @@ def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
         found = module.layer_names()
         if len(found) < 2 and (how.layer_decay != 1 or how.layers_per_epoch is not None):
             raise ValueError(
-                f"model.tuning.{part}: got layer_decay or layers_per_epoch, and "
-                f"{type(module).__name__} has no layers one above the other; leave both out."
+                f"model.tuning.{part}: got layer_decay or layers_per_epoch, but "
+                f"{type(module).__name__} has no stack of layers; leave both out."
             )
         for below, names in zip(reversed(range(len(found))), found, strict=True):
             trained = [name for name in names if module.get_parameter(name).requires_grad]

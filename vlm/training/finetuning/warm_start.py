@@ -29,7 +29,7 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
 
     Args:
         model: the new one, with or without LoRA.
-        path: of a checkpoint or a run's folder.
+        path: path of a checkpoint or a run's folder.
         parts: names of the parts; all if None.
 
     Raises:
