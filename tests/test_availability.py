@@ -124,7 +124,7 @@ def test_from_scratch_is_advised_only_where_it_helps(silent: str) -> None:
 def test_a_stored_model_may_fetch_nothing() -> None:
     with nothing_fetched():
         for access in (hub_access("a/b"), url_access("a", "http://127.0.0.1:9/a.pth")):
-            with pytest.raises(OSError, match="a stored model asks to fetch this"), access:
+            with pytest.raises(OSError, match="a stored model may not fetch this"), access:
                 pass
 
 

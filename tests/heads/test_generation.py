@@ -176,7 +176,7 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["x", "x", "y"], "candidates of question 2: the choice 'x' stands there twice"),
+        (["x", "x", "y"], "candidates of question 2: got the choice 'x' twice"),
         (["x", ""], "candidates of question 2: got an empty choice"),
         ([" "], "candidates of question 2: got an empty choice"),
         (["x", None], "candidates of question 2: got the choice None; expected texts"),
@@ -201,7 +201,7 @@ def test_it_can_choose_instead_of_write() -> None:
     assert head.takes_choices
     assert head.decode(output, 2) == [ranked[:2] for ranked in head.rank(output, choices)]
     assert not make().takes_choices
-    with pytest.raises(ValueError, match=r"choices: got none, and this model picks"):
+    with pytest.raises(ValueError, match=r"choices: got none, but this model picks"):
         head(fused(), ask(head))
 
 

@@ -180,11 +180,11 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (["a cat"], r"got the choices \['a cat'\]; expected two at least"),
-        ([], r"got the choices \[\]; expected two at least"),
+        (["a cat"], r"got the choices \['a cat'\]; expected at least two"),
+        ([], r"got the choices \[\]; expected at least two"),
         (["a cat", " "], "got an empty choice in .*expected some text in each"),
         (["a cat", 3], "got the choice 3; expected texts"),
-        (["a cat", "a dog", "a cat"], "the choice 'a cat' stands there twice; expected each once"),
+        (["a cat", "a dog", "a cat"], "got the choice 'a cat' twice; expected each once"),
     ],
 )
 def test_choices_that_cannot_be_used(choices: list[object], message: str) -> None:
@@ -207,7 +207,7 @@ def test_mistakes_are_named() -> None:
             ConvNet(12, (5, 7)), BagOfWords(WORDS, 13), Pooled(12, 13), MultipleChoice(256, 11)
         )
     made = model()
-    with pytest.raises(ValueError, match="choices: got none, and this model picks from candidates"):
+    with pytest.raises(ValueError, match="choices: got none, but this model picks from candidates"):
         made(made.processor.batch(torch.zeros(1, 3, 12, 12), [0], ["what"]))
     with pytest.raises(ValueError, match=r"answers: got \['a bird'\]; expected one of the choices"):
         batch_of(made, answers=[["a bird"], *ANSWERS[1:]])
@@ -220,5 +220,5 @@ def test_mistakes_are_named() -> None:
     other = VQAModel(
         ConvNet(12, (5, 7)), BagOfWords(WORDS, 13), Pooled(12, 13), Classification(256, ["a", "b"])
     )
-    with pytest.raises(ValueError, match="choices: got some, and this model's head takes none"):
+    with pytest.raises(ValueError, match="choices: got some, but this model's head takes none"):
         batch_of(other, answers=None)

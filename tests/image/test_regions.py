@@ -202,7 +202,7 @@ def test_murel_reads_the_boxes_and_ban_does_not() -> None:
 def test_a_model_of_regions_refuses_images_and_says_what_it_wants() -> None:
     transform = RegionFeatures(DIM).transform
     for given in ("photo.jpg", Path("photo.png"), torch.zeros(3, 5, 5), b"abc"):
-        with pytest.raises(ImageError, match=r"reads features of regions.* and no images.*\.npz"):
+        with pytest.raises(ImageError, match=r"reads region features.* not images.*\.npz"):
             transform.open(given)
     model = build("BAN")
     batch = make_batch(model, INDEX, QUESTIONS)

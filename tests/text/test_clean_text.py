@@ -75,7 +75,7 @@ def test_control_characters_are_spaces() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\ud800b", r"got 'a\\ud800b', which is no valid Unicode"),
+        ("a\ud800b", r"got 'a\\ud800b', which is not valid Unicode"),
         (None, "got None; expected text"),
         (b"a", "got b'a'; expected text"),
         (float("nan"), "got nan; expected text"),

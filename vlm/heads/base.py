@@ -35,7 +35,7 @@ def required_choices(batch: Batch) -> Choices:
     """The choices of a batch, which must be there for a head that picks from them."""
     if batch.choices is None:
         raise ValueError(
-            "choices: got none, and this model picks from candidates; give each question two "
+            "choices: got none, but this model picks from candidates; give each question two "
             "or more (`choices=[...]`, `--choices`, or the data's column `choices`)."
         )
     return batch.choices
@@ -100,7 +100,7 @@ class AnswerHead(Part, ABC):
         candidates are ranked by.
 
         Args:
-            output: of `forward`.
+            output: output of `forward`.
             answers: one for each of the Q questions.
 
         Raises:

@@ -126,8 +126,8 @@ def _function(loss: str | losses.Loss) -> losses.Loss:
     if callable(loss) and not isinstance(loss, nn.Module):
         return loss
     raise ValueError(
-        f"loss: got {loss!r}; expected one of {', '.join(LOSSES)}, or a function. A module is "
-        f"none: a head built from its configuration would lack its weights."
+        f"loss: got {loss!r}; expected one of {', '.join(LOSSES)}, or a function. A module is not "
+        "enough: a head built from its configuration would lack its weights."
     )
 
 

@@ -34,7 +34,7 @@ class MultiTask(AnswerHead):
         in_dim: width of the joint features.
         heads: what makes each from `in_dim`, by a name of your own.
         answers_by: name of the head whose answers count; None for the first.
-        weights: of the losses, by name; 1 for those that are left out.
+        weights: weight of each loss, by name; 1 for those left out.
         text_dim: width of the text encoder, for heads that take it.
         answers: the vocabulary, for heads that take it.
 

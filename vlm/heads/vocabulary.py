@@ -27,8 +27,8 @@ def count_answers(
     Args:
         answers: per question, what its annotators said, None if that is unknown; the most frequent
             one counts (the first on a tie), as VQA v2's `multiple_choice_answer`.
-        min_count: answers of fewer questions are left out.
-        max_size: at most so many answers; None for all.
+        min_count: fewest questions that an answer must have.
+        max_size: most answers to keep; None for all.
         normalize: count, and give, that answer as the official evaluator writes it
             (`normalize_answer`).
 

@@ -88,7 +88,7 @@ def checked(
     Args:
         features: (N, D).
         boxes: (N, 4) in pixels.
-        width, height: of the image, in pixels.
+        width, height: width and height of the image, in pixels.
         source: file, line and image, for errors.
 
     Raises:

@@ -82,7 +82,7 @@ def read_image(
 
     Args:
         source, white_level: as for `load_image`, which raises the same errors.
-        max_pixels: of the image; None for `MAX_PIXELS`.
+        max_pixels: most pixels of the image; None for `MAX_PIXELS`.
         plug_ins: whether to read formats that other packages have added to Pillow's.
     """
     is_path = isinstance(source, (str, os.PathLike))
@@ -108,7 +108,9 @@ def _checked(image: Image.Image, limit: int, white_level: WhiteLevel) -> Loaded:
     """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
-        raise ImageError(f"image: the image has {width} x {height} pixels; expected some.")
+        raise ImageError(
+            f"image: the image has {width} x {height} pixels; expected at least 1 x 1."
+        )
     if width * height > limit:
         raise ImageError(
             f"image: the image has {width:,} x {height:,} pixels; at most {limit:,} are read. "

@@ -40,11 +40,11 @@ class OpenClipImageEncoder(PixelEncoder):
         stages: which layers to put side by side in each token, on the grid of the last one named;
             -1 is the last.
         config: the configuration itself; `name` is not read then.
-        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
+        white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
 
     Example:
         >>> vision = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}

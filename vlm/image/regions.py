@@ -38,8 +38,8 @@ class RegionTransform:
         name = str(source) if is_path else f"image (a {type(source).__name__})"
         if not name.endswith(".npz"):
             raise ImageError(
-                f"{name}: this model reads features of regions, which a detector extracted "
-                f"beforehand, and no images. Give the image's .npz file with x (N, "
+                f"{name}: this model reads region features from a detector, not images. Give the "
+                "image's .npz file with x (N, "
                 f"{self.dim}), bbox, image_w and image_h, from the detector it was trained on."
             )
         return self(read_npz(name))

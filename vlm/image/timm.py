@@ -67,12 +67,12 @@ class TimmEncoder(PixelEncoder):
         stages: which outputs of the model's `forward_intermediates` to put side by side in each
             token, on the grid of the last one named: the scales of a convolutional network or the
             layers of a transformer, -1 the last. None is the output of `forward_features`.
-        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
+        white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
             that the model has not, or a model without a grid.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
 
     Example:
         >>> encoder = vlm.image.TimmEncoder("resnet10t", pretrained=False, image_size=64)
@@ -162,7 +162,7 @@ def timm_classifier(
 
     Raises:
         ValueError: weights without the model's classifier.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
     """
     size = {} if image_size is None else {"img_size": image_size}
     return _create(name, pretrained, size | (model_args or {}), classifier=True)
@@ -174,14 +174,14 @@ def _create(
     if ":" in name:
         raise ValueError(
             f"name: got {name!r}; expected one of timm.list_models(), whose weights are fetched "
-            f"with pretrained=True. Of another repository name the folder of its weights in "
-            f"pretrained, and its model here."
+            "with pretrained=True. For another repository, give its weights' folder in pretrained "
+            "and its model here."
         )
     import timm
 
     if not timm.is_model(name):
         hint = did_you_mean(nearest(name.partition(".")[0], timm.list_models()))
-        raise ValueError(f"name: got {name!r}, which is no model of timm.{hint}")
+        raise ValueError(f"name: got {name!r}, which is not a timm model.{hint}")
     if isinstance(pretrained, str):
         model = _create(name, False, model_args, classifier)
         weights = read_weights(pretrained)
@@ -247,8 +247,8 @@ def _tokens(model: Any, features: Any, name: str) -> Tensor:
             return features.flatten(1, 2)  # (B, H, W, D) -> (B, P, D)
         return features.flatten(2).mT  # (B, D, H, W) -> (B, P, D)
     raise ValueError(
-        f"{name}: its forward_features gives {type(features).__name__}, which has no one grid of "
-        f"tokens; expected a tensor (B, N, D), (B, D, H, W) or (B, H, W, D). Choose another model."
+        f"{name}: its forward_features gives {type(features).__name__}, which is not one grid of "
+        "tokens; expected a tensor (B, N, D), (B, D, H, W) or (B, H, W, D). Choose another model."
     )
 
 
@@ -259,7 +259,7 @@ def _grid(tokens: int, height: int, width: int, name: str) -> tuple[int, int]:
         height, width
     ):
         raise ValueError(
-            f"{name}: its {tokens} tokens are no grid over {height} x {width} pixels; choose "
+            f"{name}: its {tokens} tokens are not a grid over {height} x {width} pixels; choose "
             f"another model or image_size."
         )
     return rows, tokens // rows

@@ -47,11 +47,11 @@ class TorchvisionEncoder(PixelEncoder):
         pool: "mean" of the tokens, as most weights were trained, or "max".
         stages: which maps to put side by side in each token, on the grid of the last one named:
             the model's maps of different sizes, -1 the last; the layers of a transformer.
-        white_level: of grey images of 16 bits or floats; see `ImageTransform`.
+        white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
 
     Raises:
         ValueError: an unknown name, weights that do not fit, stages that the model has not.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
 
     Example:
         >>> encoder = vlm.image.TorchvisionEncoder("squeezenet1_1", pretrained=False, image_size=64)
@@ -124,7 +124,7 @@ def _recipe(name: str) -> Any:
     model, _, tag = name.partition(".")
     if model not in known:
         raise ValueError(
-            f"name: got {name!r}, which is no classification model of torchvision."
+            f"name: got {name!r}, which is not a torchvision classification model."
             f"{did_you_mean(nearest(model, known))}"
         )
     recipes = models.get_model_weights(model)
@@ -146,7 +146,7 @@ def torchvision_classifier(
 
     Raises:
         ValueError: weights without the model's classifier.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
     """
     recipe = _recipe(name)
     return _create(name, recipe, pretrained, image_size, dict(model_args or {}), classifier=True)

@@ -180,8 +180,8 @@ def url_access(name: str, url: str) -> Iterator[None]:
 def _check_open(name: str) -> None:
     if _closed.get():
         raise FetchError(
-            f"{name}: a stored model asks to fetch this, which is never done; it should hold its "
-            f"configuration and tokenizer itself."
+            f"{name}: a stored model may not fetch this; expected its configuration and tokenizer "
+            "inside the model."
         )
 
 

@@ -47,8 +47,8 @@ class Sparing(dispatch_mode()):  # type: ignore[misc]
             if size > self.bytes or self.calls < 0:
                 raise MemoryError(
                     f"the configuration describes a model that its weights ({self.held:,} bytes) "
-                    f"cannot fill; expected the layers and sizes that were trained. If you "
-                    f"trust the origin of this file, say --trust (trust=True in Python)."
+                    f"cannot fill; expected the layers and sizes that were trained. If you trust "
+                    "the origin of this file, use --trust (trust=True in Python)."
                 )
             if not any(isinstance(item, Tensor) for item in tree_flatten((args, kwargs))[0]):
                 self.bytes -= size

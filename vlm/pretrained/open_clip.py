@@ -40,7 +40,7 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
 
     Raises:
         ValueError: an unknown name or tag.
-        OSError: neither in the cache nor to be had.
+        OSError: neither in the cache nor available.
     """
     if name.startswith(HUB):
         check_hub(name.removeprefix(HUB))  # before the import, which takes seconds
@@ -58,7 +58,7 @@ def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:
         if config is None:
             hint = did_you_mean(nearest(name, open_clip.list_models()))
             raise ValueError(
-                f"name: got {name!r}, which is no model of open_clip.{hint} A repository of the "
+                f"name: got {name!r}, which is not an open_clip model.{hint} A repository of the "
                 f"hub is named {HUB}OWNER/NAME."
             )
         tags = list_pretrained_tags_by_model(name)

@@ -48,7 +48,7 @@ class HuggingFaceEncoder(TextEncoder):
 
     Raises:
         ValueError: a config without model_type, weights or a tokenizer that do not fit the model.
-        OSError: the model is neither in the cache nor to be had.
+        OSError: the model is neither in the cache nor available.
 
     Example:
         >>> sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}

@@ -52,7 +52,7 @@ class OpenClipTextEncoder(TextEncoder):
 
     Raises:
         ValueError: an unknown name or tag, weights or a tokenizer that do not fit.
-        OSError: the weights are neither in the cache nor to be had.
+        OSError: the weights are neither in the cache nor available.
 
     Example:
         >>> vision = {"image_size": 64, "patch_size": 16, "width": 64, "layers": 2}

@@ -32,7 +32,7 @@ class SubwordTokenizer(Tokenizer):
         ValueError: both or neither of `name` and `json`; a tokenizer without a Rust version or,
             as `json`, without a pad id, or one that makes too much of a text; no room beside the
             special tokens.
-        OSError: the tokenizer is neither in the cache nor to be had.
+        OSError: the tokenizer is neither in the cache nor available.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers

@@ -46,7 +46,7 @@ class AnswerDecoder(Part, ABC):
     Attributes:
         memory_dim: width of the memory.
         tokenizer: between answers and ids.
-        max_length: tokens of an answer at most, its end included.
+        max_length: most tokens of an answer, its end included.
 
     Example:
         >>> decoder = vlm.heads.TransformerDecoder(memory_dim=64, dim=32)
@@ -91,8 +91,8 @@ class TransformerDecoder(AnswerDecoder):
         num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: share dropped in training from attention weights, hidden layers and branches.
-        max_length: tokens of an answer at most, its end included.
-        tokenizer: of the answers; None for their bytes.
+        max_length: most tokens of an answer, its end included.
+        tokenizer: tokenizer of the answers; None for their bytes.
 
     Example:
         >>> from functools import partial

@@ -49,7 +49,7 @@ class Generation(AnswerHead):
         train_on: which of several annotators' answers to learn: the "most_frequent" (the first on a
             tie), or one "sampled" from them anew each time. Evaluation's loss takes the former.
         beams: texts written side by side; 1 is greedy decoding. `decode` gives as many at most.
-        min_length: tokens before an answer's end at least.
+        min_length: fewest tokens before an answer's end.
         length_penalty: texts are compared by log-likelihood / tokens ** length_penalty; 0 for the
             likeliest, above 0 favours longer ones. Greedy decoding compares none.
         choose: do not write freely, but `rank` the choices that each question comes with.
@@ -171,7 +171,7 @@ class Generation(AnswerHead):
         Their probabilities are among themselves, so they sum to one.
 
         Args:
-            output: of `forward`.
+            output: output of `forward`.
             candidates: for each of the Q questions its possible answers, one at least, none of
                 them empty or there twice.
 

@@ -35,13 +35,13 @@ class HuggingFaceDecoder(AnswerDecoder):
         config: the configuration itself instead of a name, with its `model_type`; needs a
             `tokenizer`, and the weights are random.
         tokenizer: another tokenizer than the one stored under `name`.
-        max_length: tokens of an answer at most, its end included. A causal model's positions must
+        max_length: most tokens of an answer, its end included. A causal model's positions must
             suffice for the memory too.
 
     Raises:
         ValueError: a config without model_type, a tokenizer that does not fit the model, or a
             `max_length` beyond its positions.
-        OSError: the model is neither in the cache nor to be had.
+        OSError: the model is neither in the cache nor available.
 
     Example:
         >>> from functools import partial

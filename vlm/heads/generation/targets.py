@@ -74,7 +74,7 @@ class AnswerEncoder:
         if long and not cut:
             longest = max(long, key=lengths.__getitem__)
             raise ValueError(
-                f"max_length: got {self.max_length}, and {sum(long.values()):,} of the {what} have "
-                f"more tokens, up to {lengths[longest]:,} ({shorten(longest, 45)}); raise the "
+                f"max_length: got {self.max_length}, but {sum(long.values()):,} of the {what} "
+                f"have more tokens, up to {lengths[longest]:,} ({shorten(longest, 45)}); raise the "
                 f"decoder's max_length, or leave them out."
             )

@@ -84,7 +84,7 @@ class SubwordAnswers(AnswerTokenizer):
     Raises:
         ValueError: both or neither of `name` and `json`, no `end` to be had, a token that is not in
             the vocabulary, or a tokenizer that makes too much of a text.
-        OSError: the tokenizer is neither in the cache nor to be had.
+        OSError: the tokenizer is neither in the cache nor available.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -112,7 +112,7 @@ class SubwordAnswers(AnswerTokenizer):
             begin, end = begin or own_begin, end or own_end
         if end is None:
             raise ValueError(
-                f"end: got None, and {name or 'a json'!r} names no token for the end of a text; "
+                f"end: got None, but {name or 'a json'!r} names no token for the end of a text; "
                 f"expected one, such as '[SEP]' or '</s>'."
             )
         begin = begin or end
