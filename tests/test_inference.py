@@ -168,7 +168,7 @@ BROKEN = {
     "page": "a web page",
     "lfs": "a Git LFS pointer",
     "text": "no checkpoint",
-    "other": "a checkpoint of another program",
+    "other": "not a checkpoint of vlm",
     "pickle": "more than weights and plain data",
     "weights": "missing here: fusion.merge.x_projection.bias.*\n.*not in the model: extra",
     "foreign": "subprocess.Popen is not a class of vlm",

@@ -72,7 +72,7 @@ def test_the_command_shares_a_run(
     # Nobody learns how the folders of this machine are called.
     assert str(run.parent) not in json.dumps(config)
     assert vlm.load(tmp_path / "shared").about["run"] == run.name
-    with pytest.raises(SystemExit, match=r"vlm share: .*there is something already"):
+    with pytest.raises(SystemExit, match=r"vlm share: .*not empty; expected a new"):
         main(["share", str(run), str(tmp_path / "shared")])
 
 

@@ -172,14 +172,14 @@ def model_of(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "flipped": (lambda f: flip(f / WEIGHTS), "damaged: its content does not have the checksum"),
-    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "does not have the checksum"),
+    "flipped": (lambda f: flip(f / WEIGHTS), "damaged: its checksum differs"),
+    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "its checksum differs"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: there is no such file"),
     "pickle": (pickled, "pytorch_model.bin can hold code and is not read"),
     "no config": (lambda f: (f / CONFIG).unlink(), f"{CONFIG}: there is no such file"),
     "no JSON": (lambda f: (f / CONFIG).write_text("<html>"), "damaged: not JSON"),
     "deep JSON": (lambda f: (f / CONFIG).write_text("[" * 200_000), "damaged: not JSON"),
-    "another list": (lambda f: (f / CONFIG).write_text("[]"), "a model of another program"),
+    "another list": (lambda f: (f / CONFIG).write_text("[]"), "not a model of vlm"),
     "of the hub": (lambda f: (f / CONFIG).write_text('{"model_type": "vilt"}'), "demo hf:"),
     "format": (lambda f: changed(f, lambda c: c.update(format=1)), "got format 1; expected 2"),
     "tied": (lambda f: changed(f, lambda c: c["weights"].update(tied={"a": "b"})), "weights.tied"),

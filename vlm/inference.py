@@ -34,11 +34,11 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Seen:
-    """An image that a model has seen: a question about it no longer needs the image encoder.
+    """An encoded image: questions about it no longer need the image encoder.
 
     Attributes:
         images: (1, ...) the model's input, as its transform makes it.
-        features: what the image encoder made of it, one row.
+        features: the image encoder's output, one row.
     """
 
     images: Any
@@ -51,9 +51,9 @@ class Answer:
 
     Attributes:
         text: the most likely answer.
-        probability: in [0, 1], as the head gives it.
+        probability: probability in [0, 1], as the head gives it.
         top: the most likely answers with their probabilities, best first.
-        warnings: why the answer may not be worth much, one sentence each.
+        warnings: reasons to doubt the answer, one sentence each.
         is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
             answer: `text` and `probability` mean nothing.
 
@@ -90,7 +90,7 @@ class VQA:
     """A trained model that answers questions about images.
 
     Args:
-        model: in evaluation mode.
+        model: model in evaluation mode.
         about: which run made it.
 
     Example:
@@ -158,19 +158,19 @@ class VQA:
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one image, one that `see` gave, or as many as there are questions. A model of
-                region features takes the paths of their .npz files.
+            image: one image, one from `see`, or one for each question. A model of region features
+                takes the paths of their .npz files.
             question: one question, or several; with one image all are about it.
             top_k: how many answers to rank.
-            choices: what to choose from, for a model of multiple choice: two texts or more; of
-                several questions, such a list for each.
+            choices: candidates, for a multiple-choice model: two texts or more; for several
+                questions, a list for each.
 
         Raises:
             ValueError: an empty question, a `top_k` that is not positive, several images that are
                 not one for each question; choices that are fewer than two, empty or repeat; none
                 for a model that picks from choices, or some for another.
             ImageError: an image that cannot be read.
-            TypeError: something that is no image; both name it in a list, as `image[3]`.
+            TypeError: something that is not an image; both name it in a list, as `image[3]`.
             AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
@@ -243,7 +243,7 @@ class VQA:
             read[tuple(ids if encoder.in_order else sorted(ids))].append(text)
             if unknown := tokenizer.unknown(text):
                 words = ", ".join(map(repr, unknown))
-                warnings.append(f"In the choice {text!r} the model does not know {words}.")
+                warnings.append(f"Unknown to the model in the choice {text!r}: {words}.")
             elif not tokenizer.ids(text):
                 warnings.append(f"The choice has no words: {text!r}.")
             if tokenizer.length(text) > tokenizer.max_length:

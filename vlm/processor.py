@@ -51,7 +51,7 @@ class Processor(NamedTuple):
         """
         if choices is not None and not self.takes_choices:
             raise ValueError(
-                "choices: got some, and this model's head takes none; leave them out, or ask a "
+                "choices: got some, but this model's head takes none; leave them out, or ask a "
                 "model trained with vlm.heads.MultipleChoice."
             )
         ids = [str(i) for i in range(len(questions))] if ids is None else list(ids)

@@ -33,11 +33,11 @@ class Checkpoint(NamedTuple):
     """A checkpoint that was read.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         model: the model's configuration (`VQAModel.config`).
         weights: its parameters and buffers.
         about: which run made it, on which data, with which answers.
-        step: optimiser steps it had trained for; 0 of a model that nobody can train on.
+        step: optimiser steps trained so far; 0 for a model whose training cannot be continued.
     """
 
     path: Path
@@ -110,9 +110,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path = path / BEST
     content = read_checkpoint_file(path)
     if not isinstance(content, dict) or KEY not in content:
-        raise CheckpointError(
-            f"{path}: a checkpoint of another program; expected one that `vlm fit` made."
-        )
+        raise CheckpointError(f"{path}: not a checkpoint of vlm; expected one made by `vlm fit`.")
     own = content[KEY]
     check_format(path, own)
     stored, step = content.get("state_dict"), content.get("global_step", 0)

@@ -62,7 +62,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
     Args:
         content: plain data and tensors; the weights under "state_dict".
-        path: to write; an older file there is replaced.
+        path: file to write; an older one is replaced.
 
     Raises:
         CheckpointError: weights that are not finite, or a file that cannot be written.
@@ -90,7 +90,7 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror or error}). Older checkpoints are "
-            f"untouched; make room and continue from the last one."
+            "untouched; free disk space and continue from the last one."
         ) from error
 
 
@@ -106,7 +106,7 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
         return _read(path)
     except CheckpointError as error:
         if other := _another(path):
-            raise CheckpointError(f"{error} {other} is whole.") from error
+            raise CheckpointError(f"{error} {other} is intact.") from error
         raise
 
 
@@ -263,7 +263,7 @@ def _verified(path: Path) -> bool:
         return True
     if own.is_file():
         raise CheckpointError(
-            f"{path}: damaged: its content does not have the checksum of {own.name} "
+            f"{path}: damaged: its checksum differs from the one in {own.name} "
             f"({path.stat().st_size} bytes). Take another checkpoint of the run."
         )
     return False

@@ -35,9 +35,7 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
 
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(
-            f"{folder}: there is something already; expected a new, empty folder."
-        )
+        raise CheckpointError(f"{folder}: not empty; expected a new or empty folder.")
     weights, tied = _untied(model.state_dict())
     if name := first_not_finite(weights):
         raise CheckpointError(f"{folder}: not written, since {name} is not finite.")
@@ -110,8 +108,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     if any(type(config.get(key)) is not kind for key, kind in _NEEDED.items()):
         raise CheckpointError(
-            f"{path}: a model of another program; expected one that `vlm share` wrote. ViLT and "
-            f"BLIP models for VQA are asked with `vlm demo hf:{path.parent}`."
+            f"{path}: not a model of vlm; expected one written by `vlm share`. For ViLT and BLIP "
+            f"models, use `vlm demo hf:{path.parent}`."
         )
     check_format(path, config)
     return config
@@ -128,7 +126,7 @@ def _read_weights(folder: Path, about: dict[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: there is no such file.{hint}")
     if sha256(path) != about.get("sha256"):
         raise CheckpointError(
-            f"{path}: damaged: its content does not have the checksum of {CONFIG} "
+            f"{path}: damaged: its checksum differs from the one in {CONFIG} "
             f"({path.stat().st_size} bytes). Fetch it again."
         )
     try:

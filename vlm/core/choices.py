@@ -23,7 +23,7 @@ class Choices(NamedTuple):
         text_index: (Q, N) int64 in [0, K), the text of each candidate; 0 in the padding.
         mask: (Q, N) bool, True = a real candidate; N is the most that a question has.
         texts: the candidates of each question, in the order they were given.
-        features: of the K texts, once `VQAModel` has encoded them.
+        features: features of the K texts, once `VQAModel` has encoded them.
     """
 
     words: Tensor
@@ -41,7 +41,7 @@ def make_choices(
     """Put the candidates of Q questions together.
 
     Args:
-        choices: at least one text for each question.
+        choices: candidates of each question, at least one text.
         encode: K texts -> token ids and mask, both (K, L); a tokenizer.
 
     Raises:
@@ -75,17 +75,17 @@ def mistake_in(choices: Sequence[object]) -> str | None:
 
     >>> mistake_in(["a cat", "a dog"])
     >>> mistake_in(["a cat", "a cat"])
-    "the choice 'a cat' stands there twice; expected each once."
+    "got the choice 'a cat' twice; expected each once."
     """
     mistake = mistake_among(choices)
     if mistake is None and len(choices) < 2:
         got = shorten(list(choices))
-        return f"got the choices {got}; expected two at least, or none to choose from."
+        return f"got the choices {got}; expected at least two, or none."
     return mistake
 
 
 def mistake_among(choices: Sequence[object]) -> str | None:
-    """The same where one candidate alone may be judged.
+    """What is wrong with the candidates of one question, where a single one is allowed.
 
     >>> mistake_among(["a cat"])
     >>> mistake_among(["a cat", ""])
@@ -98,5 +98,5 @@ def mistake_among(choices: Sequence[object]) -> str | None:
             return f"got an empty choice in {shorten(list(choices))}; expected some text in each."
     if len(set(choices)) < len(choices):
         twice = next(text for text in choices if choices.count(text) > 1)
-        return f"the choice {twice!r:.80} stands there twice; expected each once."
+        return f"got the choice {twice!r:.80} twice; expected each once."
     return None

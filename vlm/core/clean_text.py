@@ -45,7 +45,7 @@ def clean_text(text: object) -> str:
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"got {shorten(text)}, which is no valid Unicode; correct it"
+                f"got {shorten(text)}, which is not valid Unicode; correct it"
             ) from None
         clean = _UNSEEN.sub("", _SPACE.sub(" ", text))
     return normalize("NFC", clean)

@@ -56,7 +56,7 @@ class Features(NamedTuple):
         return Features(self.tokens[index], self.mask[index], self.pooled[index], boxes)
 
     def zero_padding(self) -> Features:
-        """The same with zeros in the padding, so that junk there (NaN too) cannot spread."""
+        """These features with zeros in the padding, so that junk there (NaN too) cannot spread."""
         return self._replace(tokens=self.tokens.masked_fill(~self.mask[..., None], 0))
 
 

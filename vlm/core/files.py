@@ -37,7 +37,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     file at `path` is untouched.
 
     Args:
-        path: in a folder that exists.
+        path: file to write, in a folder that exists.
 
     Raises:
         OSError: the file cannot be written.
@@ -81,7 +81,7 @@ def locked(path: Path, alive: Callable[[], None], seconds: float = ALIVE_SECONDS
     """Hold a lock between processes; the system releases it when its process ends.
 
     Args:
-        path: of the lock's file; its folder is made if missing.
+        path: path of the lock file; its folder is made if missing.
         alive: called every so many `seconds` while another process holds the lock; what it raises
             ends the waiting.
 

@@ -23,7 +23,7 @@ def check_finite(output: Any, ids: Sequence[str]) -> None:
 
     Args:
         output: tensors with Q in front (`AnswerHead.forward`).
-        ids: of the Q questions.
+        ids: ids of the Q questions.
 
     Raises:
         NotFiniteError: names the questions.

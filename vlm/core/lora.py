@@ -68,9 +68,9 @@ def add_lora(part: Any, lora: LoRA) -> None:
     if not names:
         expected = lora.layers or "linear layers of attention, or convolutions without groups"
         has = ", ".join(_candidates(part)[:5])
-        hint = f"it has {has}; name some in lora.layers" if has else "it has nothing of the kind"
+        hint = f"it has {has}; name some in lora.layers" if has else "it has none"
         raise ValueError(
-            f"lora: {type(part).__name__} has no layer that could be corrected; expected "
+            f"lora: {type(part).__name__} has no layer that LoRA can correct; expected "
             f"{expected}: {hint}."
         )
     try:

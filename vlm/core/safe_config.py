@@ -156,8 +156,8 @@ def _check_class(
     if is_ours(path) or (trust if isinstance(trust, bool) else path.partition(".")[0] in trust):
         return
     raise ValueError(
-        f"{where}{path:.80} is not a class of vlm's parts. Loading it runs its code: say --trust "
-        f"(trust=True in Python) if you trust the origin of this file."
+        f"{where}{path:.80} is not a class of vlm's parts. Loading it runs its code: use --trust "
+        "(trust=True in Python) if you trust the origin of this file."
     )
 
 
@@ -271,6 +271,6 @@ def _is_allowed(key: str, value: Any) -> bool:
 
 _ALL_IT_NEEDS = "a stored model must contain all it needs."
 _MAY_LOAD = (
-    "may load more than the file holds; expected numbers or listed words. Remove it, or say "
+    "may load more than the file holds; expected numbers or listed words. Remove it, or use "
     "--trust (trust=True in Python) if you trust the origin of this file."
 )
