@@ -70,7 +70,7 @@ def test_what_is_asked_is_checked(asker: Asker) -> None:
     ask("x" * MAX_QUESTION)
     with pytest.raises(ValueError, match="got 1"):
         ask(QUESTION, "choices", ("red",))
-    with pytest.raises(ValueError, match="stands there twice"):
+    with pytest.raises(ValueError, match="got the choice 'red' twice"):
         ask(QUESTION, "choices", ("red", "red"))
     with pytest.raises(ValueError, match="201 characters"):
         ask(QUESTION, "choices", ("red", "x" * 201))

@@ -1,6 +1,6 @@
-"""Trained models of other libraries in the places of our own parts.
+"""Trained models of other libraries as parts of vlm.
 
-So whatever works with a `VQA` works with them: answers, explanations, checkpoints and reports.
+Whatever works with a `VQA` works with them: answers, explanations, checkpoints and reports.
 """
 
 from vlm.adapters.hub import convert, load_from_hub

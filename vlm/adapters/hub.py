@@ -33,12 +33,12 @@ def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
     `preprocessor_config.json`, `tokenizer.json` and the weights; nothing that they name.
 
     Args:
-        name: of a ViLT or BLIP model for VQA, such as `dandelin/vilt-b32-finetuned-vqa` or
-            `Salesforce/blip-vqa-base`, or of a folder with such a model.
+        name: name of a ViLT or BLIP model for VQA, such as `dandelin/vilt-b32-finetuned-vqa` or
+            `Salesforce/blip-vqa-base`, or a folder with such a model.
         device: where to run.
 
     Raises:
-        OSError: the model is not to be had; says where it was looked for and what to do.
+        OSError: the model is unavailable; says where it was looked for and what to do.
         ValueError: a model of another kind, or one whose files are damaged.
     """
     with hub_access(name):
@@ -63,7 +63,7 @@ def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
 
 
 def convert(name: str, path: str | Path) -> None:
-    """Write such a model as a checkpoint of ours, for `vlm test`, `vlm ask` and `vlm explain`.
+    """Convert a ViLT or BLIP model to a checkpoint for `vlm test`, `vlm ask` and `vlm explain`.
 
     Args:
         name: as for `load_from_hub`.

@@ -32,7 +32,7 @@ def check_names(command: str, arguments: Sequence[str]) -> None:
 
     Args:
         command: fit, validate, test or predict.
-        arguments: of the command, without its name.
+        arguments: arguments of the command, without its name.
     """
     options = Options(command)
     unknown = []

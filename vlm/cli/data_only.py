@@ -15,7 +15,7 @@ from vlm.data.datamodule import VQADataModule
 
 class DataOnly(Untrained):
     """Attributes:
-    datamodule: of the configuration.
+    datamodule: data module of the configuration.
     """
 
     def _set_seed(self) -> None:

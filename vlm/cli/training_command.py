@@ -75,8 +75,8 @@ def _explained(error: Exception) -> str | None:
     """What is to be done about it, where that is known."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Make room and "
-            f"continue from the last checkpoint."
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free disk space "
+            "and continue from the last checkpoint."
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
@@ -86,7 +86,7 @@ def _explained(error: Exception) -> str | None:
     if not isinstance(error, (MemoryError, RuntimeError)):
         return None
     if re.search(r"Connection (closed|reset) by peer|Connection was likely closed", str(error)):
-        return heard() or "another process has ended; its own message says why."
+        return heard() or "another process has ended; see its own message."
     # torch has a class of its own for it on devices, and none on the CPU.
     if re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
         # The allocator's own words, without the place in its source.

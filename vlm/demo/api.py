@@ -21,7 +21,7 @@ def check_arguments(path: str, sent: dict[str, Any]) -> None:
     """Check which arguments a request over plain HTTP has; Gradio's own errors do not name them.
 
     Args:
-        path: of the request; requests to other paths pass.
+        path: path of the request; requests to other paths pass.
         sent: its JSON.
 
     Raises:
@@ -47,7 +47,7 @@ def content_of(payload: Any, uploads: Uploads) -> bytes | None:
 
     Args:
         payload: the image as the gate passed it on: the name of an upload in place of a file.
-        uploads: of all visitors.
+        uploads: uploads of all visitors.
 
     Raises:
         gradio.Error: another payload, or an upload that was removed since.

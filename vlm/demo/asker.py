@@ -48,10 +48,10 @@ class Reply:
 
     Attributes:
         model: its name in the demo.
-        answer: with the most likely ones.
+        answer: the answer, with the most likely ones.
         scale: what the probabilities mean, a sentence or two.
         notes: what to know before believing the answer, one sentence each.
-        milliseconds: from question to answer in the model; the image was encoded before.
+        milliseconds: time from question to answer in the model; the image was encoded before.
         explanation: which words and places decided, if requested.
     """
 
@@ -181,9 +181,9 @@ class Asker:
         """One reply of each model.
 
         Args:
-            content: of an image file.
+            content: content of an image file.
             question: what to ask.
-            names: of the models.
+            names: names of the models.
             choices: for models that choose; others do not see them.
 
         Raises:
@@ -210,11 +210,11 @@ class Asker:
         A guess has no reasons.
 
         Args:
-            content: of the image file.
-            question: that the reply answers.
-            reply: from `ask`.
+            content: content of the image file.
+            question: question that the reply answers.
+            reply: reply from `ask`.
             method: a name in `vlm.explain.METHODS`, or "none".
-            choices: that `ask` got.
+            choices: choices that were passed to `ask`.
 
         Raises:
             ValueError: an unknown method.

@@ -17,11 +17,11 @@ class Example:
     """An image with a question about it.
 
     Attributes:
-        package: that contains the file.
+        package: package that contains the file.
         file: its path inside the package.
         shows: what is in the image, for those who cannot see it.
         question: one that suits the image.
-        licence: of the image, with its source.
+        licence: licence of the image, with its source.
         world: the kind of image, "shapes" or "photos".
     """
 

@@ -68,8 +68,9 @@ class Hosts:
     A page of another site is refused, even if its name points at this machine.
 
     Args:
-        host: that the demo listens on.
-        port: that it listens on; `host` and the loopback names are accepted with this port only.
+        host: host that the demo listens on.
+        port: port that the demo listens on; `host` and the loopback names are accepted with this
+            port only.
         allowed: more names, with any port.
     """
 
@@ -106,8 +107,8 @@ class Gate:
 
     Args:
         app: the application behind it.
-        hosts: that it accepts.
-        uploads: of all visitors.
+        hosts: hosts that the demo accepts.
+        uploads: uploads of all visitors.
         auth: "USER:PASSWORD" that every request must give; None for none.
     """
 

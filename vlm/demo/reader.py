@@ -55,7 +55,7 @@ def read_upload(content: bytes, white_level: WhiteLevel = None) -> UploadedImage
     """Read an image file of any kind that Pillow supports.
 
     Args:
-        content: of the file.
+        content: content of the file.
         white_level: as for `vlm.image.load.load_image`.
 
     Raises:

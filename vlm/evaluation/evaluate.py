@@ -1,4 +1,4 @@
-"""Scoring of anybody's answers to the questions of a data set, without a model."""
+"""Score anybody's answers to the questions of a data set, without a model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def evaluate(
 
     Args:
         predictions: the file, in one of the formats of `read_predictions`.
-        dataset: whose questions are answered; its metric scores the answers.
-        split: of the data set.
+        dataset: data set whose questions are answered; its metric scores the answers.
+        split: split of the data set.
         partial: score the questions that have an answer, if others have none.
         output: folder for `<split>.json` and `<split>_predictions.jsonl`; None writes nothing.
 

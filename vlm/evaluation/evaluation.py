@@ -28,7 +28,7 @@ class Evaluation:
         dataset: says how an answer is scored.
 
     Attributes:
-        predictions: of this process, by question id.
+        predictions: answers of this process, by question id.
         results: the answers and scores of the split, once finished.
         loss: mean over questions, once finished; NaN where answers are unknown.
     """

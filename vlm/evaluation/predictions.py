@@ -38,7 +38,7 @@ class Predictions(NamedTuple):
     """The answers of a file.
 
     Attributes:
-        by_id: by question id, in the order of the file.
+        by_id: answers by question id, in the order of the file.
         table: the questions that they answer.
         matched: which of the file's columns says what question an answer is for, and which one
             holds the answer, in words.
@@ -69,7 +69,7 @@ def read_predictions(
     sample's prompt has to contain the question at that position.
 
     Args:
-        path: of the file.
+        path: path of the file.
         table: the questions of the split, with the columns id and question.
         split: its name, for errors.
         partial: whether questions may lack an answer; they are then left out of the table.

@@ -29,7 +29,7 @@ class Report:
     """The scores of a split beside what they are to be compared with: a table, and files.
 
     Args:
-        results: of the split.
+        results: results of the split.
         split: its name.
         baselines: what is reached without the images, and the ceiling.
         answers: what can be answered, in words, such as "free text".

@@ -44,7 +44,7 @@ class Results:
 
     Args:
         table: the questions that were answered.
-        predictions: by question id, at least those of the table.
+        predictions: answers by question id, at least those of the table.
         dataset: says how an answer is scored.
         writes_text: whether answers are written freely, so that the summary has exact match and
             ANLS too.
@@ -52,7 +52,7 @@ class Results:
             written have them.
 
     Attributes:
-        predictions: by question id, in the order of the table.
+        predictions: answers by question id, in the order of the table.
         scores: accuracy in [0, 1] of each question of the table; empty where an answer is unknown.
     """
 
@@ -93,7 +93,7 @@ class Results:
         """Accuracy by type, in alphabetical order; empty where the data have none.
 
         Args:
-            column: of the questions; None for the one that the data set reports by.
+            column: column of the questions; None for the one that the data set reports by.
         """
         keys = self.keys(column or self.dataset.types)
         if not self.scores or set(keys) == {NO_TYPE}:

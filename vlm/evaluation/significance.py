@@ -42,7 +42,7 @@ class Difference(NamedTuple):
     """One fusion against the best.
 
     Attributes:
-        name: of the fusion.
+        name: name of the fusion.
         estimate: its accuracy minus the best's, paired by seed and question.
         p_holm: the p value after Holm's correction over the list.
     """

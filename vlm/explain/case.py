@@ -44,12 +44,12 @@ class Case:
     An image's places are its pixels, (H, W); those of region features are its regions, (N,).
 
     Args:
-        model: in evaluation mode.
+        model: model in evaluation mode.
         images: (1, C, H, W) uint8 or `Features` of regions, as the encoder's transform makes them.
         image_size: (width, height) of the photo; (1, 1) for region features.
         question: as it was asked.
-        answer: to explain; None for the model's own.
-        choices: of a multiple-choice question.
+        answer: answer to explain; None for the model's own.
+        choices: choices of a multiple-choice question.
 
     Attributes:
         ids: (L,) int64, the question's tokens.

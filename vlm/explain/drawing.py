@@ -30,7 +30,7 @@ def heat_map(explanation: Explanation, photo: Any = None, word: int | None = Non
     Cells are drawn as they are, without smoothing: nothing finer was found.
 
     Args:
-        explanation: to draw.
+        explanation: explanation to draw.
         photo: as for `explain`; None (region features) draws on grey.
         word: draw only what is owed to this token of `words`; None draws the whole map.
 

@@ -35,12 +35,11 @@ def explain(
         vqa: a trained model.
         image: an image as for `VQA.answer`.
         question: one question about it.
-        method: how to find out; None is `Occlusion()`, which fits every model.
+        method: explanation method; None is `Occlusion()`, which fits every model.
         answer: the answer to explain, for example another than the model's; None explains its own.
-        choices: of a multiple-choice question.
-        per_word: also find each word's share of the map: what of it is gone when the question is
-            asked without the word. Costs the method once more for every word, except where
-            attention has a map for each.
+        choices: choices of a multiple-choice question.
+        per_word: also find each word's share of the map: what disappears without the word. Runs the
+            method once more for every word, except where attention has a map for each.
 
     Raises:
         ValueError: an empty question, an answer that the head cannot give, or a method that does
@@ -77,7 +76,7 @@ def make_case(
 def explain_case(
     case: Case, method: Method, per_word: bool = True, start: float | None = None
 ) -> Explanation:
-    """The same as `explain`, of a case that was made before.
+    """Explain a case that `make_case` made; see `explain`.
 
     The work began at `start`, a time of `time.perf_counter`; None is now.
     """

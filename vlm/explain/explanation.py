@@ -20,8 +20,8 @@ class Explanation:
 
     Attributes:
         question: as it was asked.
-        answer: that is explained.
-        evidence: what the head says for it, a logit or a log-likelihood.
+        answer: answer that is explained.
+        evidence: the head's evidence for it, a logit or a log-likelihood.
         words: the L tokens of the question as the model reads them.
         spans: where each stands in `question`, (start, end); None for a token that is not in it.
         word_relevance: (L,) float32.
@@ -30,11 +30,10 @@ class Explanation:
             in shares of it.
         grid: (rows, columns) of the cells, row by row; None for regions.
         patches: (P,) float32, the relevance of each cell.
-        word_patch: (L, P) float32: what of the cells' relevance is owed to each word; None if it
-            was not asked for.
+        word_patch: (L, P) float32: each word's part of the cells' relevance; None if not requested.
         image_size: (width, height) of the photo in pixels; (1, 1) for region features.
         method: the method's name.
-        seconds: that the explanation took.
+        seconds: duration of the explanation.
 
     Example:
         >>> found = vlm.explain.explain(vlm.load("my_model"), "photo.png", "what color is it?")
@@ -66,7 +65,7 @@ class Explanation:
         """(L,): each word's share in what matters at a point of the photo; None outside of it.
 
         Args:
-            x, y: in the photo's pixels.
+            x, y: position in the photo's pixels.
 
         Raises:
             ValueError: the explanation was made without `word_patch`.
@@ -80,7 +79,7 @@ class Explanation:
         return self.word_patch[:, inside].mean(1) if inside.any() else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same in numbers, texts, lists and None, for JSON."""
+        """The explanation as numbers, texts, lists and None, for JSON."""
         return {
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in vars(self).items()

@@ -84,7 +84,7 @@ class Fusion(Part, ABC):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the output.
         patches_first: True for a class whose tokens are patches, then words.
-        needs_boxes: True for a fusion that cannot do without `image.boxes`.
+        needs_boxes: True for a fusion that requires `image.boxes`.
 
     Example:
         >>> class Gated(vlm.fusion.Fusion):
@@ -125,10 +125,10 @@ class Fusion(Part, ABC):
             image: features; or a tensor of pooled vectors (B, D) or of tokens (B, N, D), a pair
                 `(tokens, mask)`, or an output of transformers, of which `last_hidden_state` is
                 read. Without a pooled vector, that is the mean of the real tokens.
-            text: the same of the questions.
+            text: features of the questions, in any of these forms.
             image_mask: (B, N) of image tokens without a mask: bool, or integers, where True or 1
                 is a real token. Left out, all are real.
-            text_mask: the same of the questions, such as a tokenizer's `attention_mask`.
+            text_mask: (B, L) of question tokens without a mask, such as an `attention_mask`.
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask

@@ -32,9 +32,8 @@ class ObjectCounter(Part):
     confidence in each count from 0 to `objects`. A row with nothing real counts 0.
 
     Args:
-        objects: of the patches, the so many with the highest logits are looked at; no more are
-            counted.
-        pieces: of each learnt function.
+        objects: number of patches to look at, those with the highest logits; no more are counted.
+        pieces: number of pieces of each learnt function.
 
     Example:
         >>> counter = vlm.fusion.ObjectCounter(objects=10)

@@ -39,12 +39,13 @@ class MuRel(Fusion):
         out_dim: width of the regions inside and of the result; regions of another width are
             projected to it first.
         steps: number of repetitions.
-        merge: of a region with the question: a class or a partial of one. Its `out_dim` is set
+        merge: joins a region and the question: a class or a partial of one. Its `out_dim` is set
             here.
-        pairwise_merge: of two regions and of their boxes, likewise. Where the image has no boxes,
+        pairwise_merge: joins two regions, and their boxes, likewise. Where the image has no boxes,
             each region counts as the whole image (0, 0, 1, 1).
-        aggregation: over the regions j that region i is paired with.
-        last_merge: of all of them at last with the question, likewise; None for one like `merge`.
+        aggregation: how to combine the regions j that region i is paired with.
+        last_merge: joins all regions and the question at the end, likewise; None for one like
+            `merge`.
 
     Example:
         >>> from functools import partial

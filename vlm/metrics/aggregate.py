@@ -98,7 +98,7 @@ def bootstrap_interval(
         clusters: the cluster of each question, such as its image id; None: each is its own.
         level: confidence, in (0, 1).
         resamples: bootstrap samples, at least 1; below some 1000 the ends are rough.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: seed of the resampling; the same seed gives the same interval.
         unit: what a cluster is, for `Interval.over`.
 
     Raises:

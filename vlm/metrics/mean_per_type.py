@@ -12,7 +12,7 @@ class MeanPerType(NamedTuple):
     """Mean accuracy over types, in [0, 1]; "MPT" and "N-MPT" of the TDIUC paper.
 
     Attributes:
-        arithmetic_mean_per_type: of the types' accuracies.
+        arithmetic_mean_per_type: arithmetic mean of the types' accuracies.
         harmonic_mean_per_type: low if one type is; 0 if one type is 0.
         normalized_arithmetic_mean_per_type: with a type's accuracy taken as the mean over its
             different answers, so that a frequent answer counts no more than a rare one.
@@ -40,8 +40,8 @@ def mean_per_type(
     division by zero.
 
     Args:
-        scores: of each question, in [0, 1].
-        types: of each question.
+        scores: score of each question, in [0, 1].
+        types: type of each question.
         answers: the right answer of each question.
 
     Raises:

@@ -12,10 +12,10 @@ class PrecisionRecall(NamedTuple):
     """How well one answer is found.
 
     Attributes:
-        precision: of the times it was predicted, the fraction that was right, in [0, 1]; nan if it
-            never was predicted.
-        recall: of the times it was the reference, the fraction found, in [0, 1]; nan if it never
-            was the reference.
+        precision: fraction of its predictions that were right, in [0, 1]; nan if it never was
+            predicted.
+        recall: fraction of its references that were found, in [0, 1]; nan if it never was the
+            reference.
         f1: 2 right / (predicted + support), in [0, 1]. Where precision and recall both exist it is
             their harmonic mean. Never nan: an answer that was always missed has 0, so that a mean
             over answers counts it.

@@ -30,7 +30,7 @@ class MeanScore(Metric):
         score: (prediction, what the annotators wrote) -> a score in [0, 1].
         types: all answer or question types to report, in the order of the report. They are fixed
             here so that every process holds the same state, whichever types it saw.
-        **kwargs: of `torchmetrics.Metric`.
+        **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: a type is given twice or is called "overall".
@@ -147,7 +147,7 @@ class VQAAccuracy(MeanScore):
     Args:
         types: as `MeanScore`.
         rules: year of the official evaluator, "2021" or "2016".
-        **kwargs: of `torchmetrics.Metric`.
+        **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: as `MeanScore`, or `rules` is unknown.
@@ -170,7 +170,7 @@ class ExactMatch(MeanScore):
 
     Args:
         types: as `MeanScore`.
-        **kwargs: of `torchmetrics.Metric`.
+        **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
         >>> metric = ExactMatch()
@@ -187,9 +187,9 @@ class ANLS(MeanScore):
     """Average normalised Levenshtein similarity (`anls`; Biten et al. 2019), in [0, 1].
 
     Args:
-        threshold: from which share of wrong letters on an answer scores 0; in (0, 1].
+        threshold: share of wrong letters from which an answer scores 0, in (0, 1].
         types: as `MeanScore`.
-        **kwargs: of `torchmetrics.Metric`.
+        **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
         >>> metric = ANLS()

@@ -41,7 +41,7 @@ class WordNet:
     """The nouns of WordNet (Fellbaum 1998), from its database files (the format: wndb(5WN)).
 
     Args:
-        folder: with index.noun, data.noun and noun.exc.
+        folder: folder with index.noun, data.noun and noun.exc.
 
     Raises:
         FileNotFoundError: a file is missing there.

@@ -20,7 +20,7 @@ class Map(NamedTuple):
     """What one attending part of the fusion recorded in one pass.
 
     Attributes:
-        name: of the part inside the fusion.
+        name: name of the part inside the fusion.
         weights: (B, heads, L, P) or (B, glimpses, P).
         used: the weights as the fusion used them, before they were brought into that form: what a
             gradient leads to. Where patches attend to words their rows are the patches, unless

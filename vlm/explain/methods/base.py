@@ -31,7 +31,7 @@ class Method(ABC):
     """A way to find what an answer rests on.
 
     Attributes:
-        name: on the command line and in reports.
+        name: name on the command line and in reports.
 
     Example:
         >>> vqa = vlm.load("my_model")
@@ -58,5 +58,5 @@ class Method(ABC):
                 True. Variants are independent of each other.
 
         Raises:
-            ValueError: the method does not fit the model, with one that does.
+            ValueError: the method does not fit the model; names one that does.
         """

@@ -31,7 +31,7 @@ class Variant:
     """One line of the comparison.
 
     Attributes:
-        name: of the fusion or of the control.
+        name: name of the fusion or control.
         control: what is taken from the data, or None.
         config: of its runs, complete; the seeds are those of the base.
         widths: the init_args that were solved for.

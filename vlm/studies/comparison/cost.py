@@ -68,7 +68,7 @@ def measure(
     """Cost of each variant, by name; one whose step fails is left out, as its run will tell why.
 
     Args:
-        builder: of the base.
+        builder: builder of the base.
         variants: what to measure.
         path: keeps the result, and gives it back for the same variants on the same machine.
         console: for the progress.
@@ -133,7 +133,7 @@ class Bench:
     """The first batch of the training questions, on the base's device and in its precision.
 
     Args:
-        builder: of the base.
+        builder: builder of the base.
     """
 
     def __init__(self, builder: Builder) -> None:

@@ -41,7 +41,7 @@ class Plan:
     """A comparison.
 
     Attributes:
-        path: of the plan's file.
+        path: path of the plan's file.
         base: configuration of `vlm fit` that all runs share.
         fusions: by name, in the order of the file.
         seeds: every fusion is trained once with each.

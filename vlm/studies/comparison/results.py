@@ -46,7 +46,7 @@ class Outcome:
     """The finished runs of one fusion or control.
 
     Attributes:
-        name: of the fusion or control.
+        name: name of the fusion or control.
         scores: by seed, (Q,) in [0, 1].
         seconds: of training, by seed.
         folders: of the results, by seed.

@@ -33,7 +33,7 @@ class Run:
     """One training run.
 
     Attributes:
-        name: of the fusion or the control.
+        name: name of the fusion or control.
         seed: of weights, validation part and order.
         config: complete, but for the place of its files.
         folder: its own. It is named by the configuration too, so a run of another plan is never
@@ -93,7 +93,7 @@ def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
     """The run of a configuration with a seed.
 
     Args:
-        name: of the fusion or the control.
+        name: name of the fusion or control.
         config: complete.
         seed: replaces those of the configuration.
         output: folder of the comparison.

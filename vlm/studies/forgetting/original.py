@@ -29,7 +29,7 @@ class WordVectors(TextEncoder):
     GloVe): its other weights began at random, so that there is nothing to forget.
 
     Args:
-        tokenizer: of the encoder.
+        tokenizer: tokenizer of the encoder.
         vectors: (vocab_size, D), a row for each of its ids.
     """
 

@@ -20,7 +20,7 @@ class Settings:
     """What is measured, and on what.
 
     Attributes:
-        split: whose questions are asked; None for none.
+        split: split whose questions are asked; None for none.
         alphas: of the weights between before and after that are measured too.
         photos: a folder; None for the test images of the data set.
         most_photos: the most images to use.

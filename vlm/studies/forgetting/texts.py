@@ -52,7 +52,7 @@ def read_sentences(path: Path | None) -> Sentences:
     """Read sentences, one a line, or two that mean the same with a tab between them in every line.
 
     Args:
-        path: of the file; None for vlm's own pairs.
+        path: path of the file; None for vlm's own pairs.
 
     Raises:
         DataError: no such file, too few sentences, one that stands twice, or lines of both kinds.
