@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,9 @@ def browser() -> Iterator[Any]:
         launched = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+def pytest_sessionfinish() -> None:
+    """End the demo's servers: workers of pytest-xdist skip `atexit`."""
+    if "demo_server" in sys.modules:
+        sys.modules["demo_server"].end_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import socket
 import struct
@@ -97,10 +96,16 @@ def bomb() -> bytes:
     )
 
 
-def _end(process: subprocess.Popen[bytes], log: IO[str]) -> None:
-    process.kill()
-    process.wait()
-    log.close()
+RUNNING: list[tuple[subprocess.Popen[bytes], IO[str]]] = []
+"""Servers of this session and their logs."""
+
+
+def end_all() -> None:
+    for process, log in RUNNING:
+        process.kill()
+        process.wait()
+        log.close()
+    RUNNING.clear()
 
 
 @cache
@@ -122,7 +127,7 @@ def start(
     process = subprocess.Popen(
         [str(part) for part in command], env=environment, stdout=log, stderr=subprocess.STDOUT
     )
-    atexit.register(_end, process, log)
+    RUNNING.append((process, log))
     address = f"http://127.0.0.1:{port}"
     for _ in range(4 * SECONDS_TO_START):
         if process.poll() is not None:
