@@ -74,6 +74,8 @@ def test_the_command_shares_a_run(
     assert vlm.load(tmp_path / "shared").about["run"] == run.name
     with pytest.raises(SystemExit, match=r"vlm share: .*not empty; expected a new"):
         main(["share", str(run), str(tmp_path / "shared")])
+    main(["share", "--trust", str(run), str(tmp_path / "trusted")])
+    assert f"vlm ask --trust {tmp_path / 'trusted'}" in capsys.readouterr().out
 
 
 def test_a_shared_model_needs_neither_hub_nor_training_code(tmp_path: Path) -> None:

@@ -202,3 +202,13 @@ def test_a_wrong_option_ends_in_a_line(
     assert said in message
     assert "Traceback" not in message
     assert (stopped.value.code == 2) == (code == 2)
+
+
+def test_a_split_or_id_that_does_not_exist_is_named(data: Path, tmp_path: Path) -> None:
+    dataset = EasyVQA(data)
+    said = "split: got 'val'; expected one of train, validation, test, predict."
+    with pytest.raises(DataError, match=said):
+        vlm.evaluate(tmp_path / "answers.csv", dataset, split="val")  # type: ignore[arg-type]
+    (tmp_path / "answers.csv").write_text("id,answer\nnobody's,yes\n")
+    with pytest.raises(DataError, match=r"line 2: got the id .*which no test question has\. Exp"):
+        vlm.evaluate(tmp_path / "answers.csv", dataset)

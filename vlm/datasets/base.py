@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import pyarrow as pa
 
@@ -141,6 +141,9 @@ class Dataset(Configured, ABC):
         Raises:
             DataError: the data set has no such split, or cannot be read.
         """
+        if split not in get_args(Split):
+            expected = ", ".join(get_args(Split))
+            raise DataError(f"split: got {split!r}; expected one of {expected}.")
         if split not in self._tables:
             table = self._read_once(split)
             if split in ("train", "validation") and self._read_once("validation") is None:

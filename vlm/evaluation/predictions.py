@@ -129,10 +129,11 @@ def _matched(
             found[key], places[key] = prediction, place
     if unknown:
         place, key = unknown[0]
+        more = f"; {len(unknown):,} answers have such ids" if len(unknown) > 1 else ""
         raise DataError(
-            f"{place}: got the id {key!r}, which no {split} question has; {len(unknown):,} answers "
-            f"have such ids. Expected ids such as {_listed(ids)}: choose the split with `--split` "
-            f"(in Python `split=`), or correct the ids."
+            f"{place}: got the id {key!r}, which no {split} question has{more}. Expected ids such "
+            f"as {_listed(ids)}: choose the split with `--split` (in Python `split=`), or correct "
+            f"the ids."
         )
     if repeated:
         place, key = repeated[0]

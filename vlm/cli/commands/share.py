@@ -28,6 +28,5 @@ def share(arguments: Sequence[str]) -> None:
     except ValueError as error:
         sys.exit(f"vlm share: {error}")
     size = (folder / WEIGHTS).stat().st_size / 1e6
-    print(
-        f"{folder}: {size:,.1f} MB. It holds no code. Try it: vlm ask {folder} photo.png QUESTION"
-    )
+    ask = f"vlm ask {'--trust ' if given.trust else ''}{folder} photo.png QUESTION"
+    print(f"{folder}: {size:,.1f} MB. It holds no code. Try it: {ask}")
