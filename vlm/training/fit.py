@@ -116,7 +116,7 @@ def fit(
         Preempted: SIGTERM or SIGUSR1 arrived; everything is saved.
 
     Example:
-        >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA("easy_vqa"))  # doctest: +SKIP
+        >>> data = vlm.VQADataModule(vlm.datasets.EasyVQA())  # doctest: +SKIP
         >>> run = vlm.fit(task, data, max_epochs=5, name="first")  # doctest: +SKIP
     """
     names = {field.name for field in fields(RunOptions)} & options.keys()
