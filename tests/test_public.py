@@ -48,3 +48,8 @@ def test_a_subpackage_is_imported_when_it_is_used() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'vlm' has no attribute 'fusions'"):
         _ = vlm.fusions  # type: ignore[attr-defined]
+
+
+def test_a_data_set_is_shown_by_what_was_given() -> None:
+    assert repr(vlm.datasets.EasyVQA()) == "EasyVQA()"
+    assert repr(vlm.datasets.CLEVR(root="x", seed=3)) == "CLEVR(root='x', seed=3)"

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from vlm.datasets.errors import DataError
 from vlm.datasets.table import (
     SCHEMA,
     image_groups,
@@ -53,6 +54,12 @@ def test_an_error_names_source_number_and_id(change: dict[str, Any], message: st
 def test_a_missing_id_is_named_by_its_number(value: str | None) -> None:
     with pytest.raises(ValueError, match=r"^here\.json, question 2 \(id .*\): id is missing"):
         question_table([row(0), row(1, id=value)], "here.json")
+
+
+def test_a_column_that_is_not_ours_is_named() -> None:
+    row = {"id": "1", "image": "a.png", "question": "is it?", "answer": "yes"}
+    with pytest.raises(DataError, match=r"got the column 'answer'; expected id, .* answers, "):
+        question_table([row], "mine")
 
 
 def test_a_repeated_id_names_both_places() -> None:

@@ -156,8 +156,8 @@ def _check_class(
     if is_ours(path) or (trust if isinstance(trust, bool) else path.partition(".")[0] in trust):
         return
     raise ValueError(
-        f"{where}{path:.80} is not a class of vlm's parts. Loading it runs its code: use --trust "
-        "(trust=True in Python) if you trust the origin of this file."
+        f"{where}{path:.80} is not a class of vlm's parts. Loading it runs its code: if you trust "
+        "the origin of this file, use trust=True in Python, or --trust if the command has it."
     )
 
 

@@ -127,6 +127,7 @@ class VQADataModule(Configured, LightningDataModule):
         """Questions of a split, without those that `skip_unreadable` left out.
 
         Raises:
+            FileNotFoundError: a file of the data set is missing.
             DataError: the data set has no such split, or cannot be read.
         """
         return self._readable[split] if split in self._readable else self.dataset.table(split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from inspect import signature
 from statistics import fmean
 from typing import Any, ClassVar, Literal, get_args
 
@@ -78,6 +79,12 @@ class Dataset(Configured, ABC):
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}
 
+    def __repr__(self) -> str:
+        known = signature(type(self)).parameters
+        changed = {n: v for n, v in self.arguments.items() if n in known and v != known[n].default}
+        given = (f"{name}={value!r}" for name, value in changed.items())
+        return f"{type(self).__name__}({', '.join(given)})"
+
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
         """Questions of a split (`vlm.datasets.table.SCHEMA`); None where the set has no such.
@@ -139,6 +146,7 @@ class Dataset(Configured, ABC):
         """Questions of a split; reads it when it is first asked for.
 
         Raises:
+            FileNotFoundError: a file of the data set is missing.
             DataError: the data set has no such split, or cannot be read.
         """
         if split not in get_args(Split):

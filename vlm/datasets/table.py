@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a question table. Ids stay strings."""
+KEYS = {*SCHEMA.names, "number", "mistakes"}
+"""What a row given to `question_table` may have."""
 
 _SOURCE = "source"
 UNUSED = "columns that are not read"
@@ -158,6 +160,12 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """The column, the kind and the message of each."""
     known = row.get("mistakes", ())
     yield from known
+    for name in row.keys() - KEYS:
+        yield (
+            name,
+            "unknown column",
+            f"got the column {name!r}; expected {', '.join(SCHEMA.names)}.",
+        )
     left_out = {name for name, _, _ in known}
     for name in ("id", "image"):
         if name not in left_out and not row.get(name):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_max, masked_mean
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import CrossModalAttention
 from vlm.fusion.base import Fusion
 
@@ -47,6 +47,7 @@ class CrossAttention(Fusion):
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.layers = nn.ModuleList(

@@ -111,6 +111,7 @@ def fit(
     Raises:
         ConfigError: an option that does not exist or does not fit.
         CheckpointError: a checkpoint that is broken, or of another model or training.
+        FileNotFoundError: a file of the data set is missing.
         DataError: data that cannot be read, or that the task cannot learn from.
         NotFiniteError: a loss or gradients that are not finite.
         Preempted: SIGTERM or SIGUSR1 arrived; everything is saved.

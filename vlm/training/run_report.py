@@ -53,8 +53,8 @@ class RunReport(Callback):
             )
             self.console.print(f"{done}; no step was taken.")
         else:
-            seconds = pl_module.about["seconds"]
-            self.console.print(f"Trained {trainer.current_epoch} epochs in {seconds:.1f} s.")
+            seconds, epochs = pl_module.about["seconds"], trainer.current_epoch
+            self.console.print(f"Trained {epochs} epoch{'s' * (epochs != 1)} in {seconds:.1f} s.")
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")
