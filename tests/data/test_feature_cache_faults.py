@@ -84,7 +84,7 @@ def test_a_disk_that_fills(images: list[str], tmp_path: Path) -> None:
     """In the middle of the second file: an error, and the first is whole."""
     encoder = Counting()
     store(tmp_path / "features", images[:4], encoder)
-    wanted = rf"could not be written \(.*{os.strerror(errno.EFBIG)}.*stays"
+    wanted = rf"could not be written \(.*{os.strerror(errno.EFBIG)}.*stay"
     with full_disk(8000), pytest.raises(DataError, match=wanted):
         store(tmp_path / "features", images, encoder)
     assert len(files(tmp_path / "features")) == 1

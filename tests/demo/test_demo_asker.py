@@ -182,7 +182,7 @@ def test_a_seen_image_gives_the_same_answers(run: Path, data: Path) -> None:
         assert vqa.answer(seen, question) == vqa.answer(path, question)
     several = vqa.answer(seen, [QUESTION, "is it red?"])
     assert [a.text for a in several] == [vqa.answer(path, q).text for q in (QUESTION, "is it red?")]
-    with pytest.raises(ValueError, match="a seen image in a list"):
+    with pytest.raises(ValueError, match="an image from `see` in a list"):
         vqa.answer([seen, seen], [QUESTION, QUESTION])
 
 

@@ -210,7 +210,7 @@ def test_long_answers_are_an_error_before_a_training_and_cut_in_its_evaluation()
     long = " ".join(["word"] * 500)
     with pytest.raises(
         ValueError,
-        match=r"max_length: got 11, and 3 of .* up to 2,500 \('word word.*\.\.\.\); raise",
+        match=r"max_length: got 11, but 3 of .* up to 2,500 \('word word.*\.\.\.\); raise",
     ):
         head.check_answers([["yes"], None, [long, long, "twelve bytes"]])
     head.check_answers([["exactly 10"], ["no"]])
@@ -218,9 +218,9 @@ def test_long_answers_are_an_error_before_a_training_and_cut_in_its_evaluation()
     assert targets.mask.sum(2).tolist() == [[11], [11]]
     assert head.decoder.tokenizer.end not in targets.ids[0]
     assert targets.ids[1, 0, -1] == head.decoder.tokenizer.end
-    with pytest.raises(ValueError, match=r"max_length: got 11, and 1 of"):
+    with pytest.raises(ValueError, match=r"max_length: got 11, but 1 of"):
         head.evidence(head(fused(), ask(head)), [long, "a", "a", "a", "a"])
-    with pytest.raises(ValueError, match=r"max_length: got 11, and 1 of the choices have more"):
+    with pytest.raises(ValueError, match=r"max_length: got 11, but 1 of the choices have more"):
         head.check_choices([["yes", long], None])
 
 

@@ -39,7 +39,7 @@ MISTAKES = {
     "--model.image_encoder={class_path: TimmEncoder, init_args: {name: resnet10t, image_size: 32, "
     "model_args: {pretrained_cfg: {num_classes: 5}}}}": "model_args: got pretrained_cfg, which may",
     "--data.images.in_memry=true": r"in_memry=true\. Did you mean data.images.in_memory\?",
-    "--data.images.in_memory=true": r"Did you mean data.images.in_memory\?",
+    "--data.pictures.in_memory=true": r"Did you mean data.images.in_memory\?",
     "--data=EasyVQA": r"dataset: \{class_path: .* --dataset=EasyVQA",
     "--data.root=x": r"Did you mean dataset.root\?",
     "--data.images=photos/": "--dataset.images",

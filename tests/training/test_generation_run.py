@@ -84,7 +84,7 @@ def test_answers_that_are_too_long_stop_a_training_before_it_begins(tmp_path: Pa
         row[1] = " ".join(["word"] * 500)
     path.write_text(json.dumps(rows))
     share = "--dataset.validation_share=0.1"
-    with pytest.raises(DataError, match=r"max_length: got 16, and \d of .* up to 2,500 \('word"):
+    with pytest.raises(DataError, match=r"max_length: got 16, but \d of .* up to 2,500 \('word"):
         VQACLI(arguments(data, tmp_path / "runs", share, "--trainer.max_epochs=1"))
 
 
@@ -92,7 +92,7 @@ def test_choices_that_are_too_long_are_found_in_every_split() -> None:
     choices = [["red", "blue"], ["red", "greenish"]]
     table = pa.table({"answers": [["red"], ["red"]], "choices": choices})
     head = Generation(3, partial(TransformerDecoder, max_length=5), choose=True)
-    with pytest.raises(DataError, match=r"validation: max_length: got 5, and 1 of the choices"):
+    with pytest.raises(DataError, match=r"validation: max_length: got 5, but 1 of the choices"):
         check_written(head, table, "validation")
     head = Generation(3, partial(TransformerDecoder, max_length=5))
     check_written(head, table, "train")
