@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
@@ -269,11 +268,10 @@ class VQATask(LightningModule):
             optimizer = make_optimizer(self.optimizer, self.model, self.layers)
         except ValueError as error:
             raise ConfigError(f"model.optimizer: {error}") from error
-        path = self.trainer.ckpt_path
-        if self.device_mesh is not None and path is not None:
+        if self.device_mesh is not None:
             from vlm.training.distributed.sharding import expect_states
 
-            expect_states(self, Path(path))
+            expect_states(self, self.trainer.strategy)
         try:
             self.trainer.fit_loop.setup_data()
         except ValueError as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -41,17 +44,24 @@ def shard(model: VQAModel, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=data)
 
 
-def expect_states(task: nn.Module, path: Path) -> None:
-    """Let parameters that were not trained yet when a checkpoint was written need no gradient, so
-    that reading it does not look for their optimiser's state, which it lacks.
+def expect_states(task: nn.Module, strategy: Strategy) -> None:
+    """Let a strategy read a checkpoint that lacks the optimiser's state of parameters which were
+    not trained yet when it was written: for the reading they need no gradient.
     """
-    (optimizer,) = read_checkpoint_file(path)["optimizer_states"]
-    if not optimizer["state"]:  # an optimiser that keeps none
-        return
-    # Lightning stores the states by the number of the parameter in the task.
-    for number, parameter in enumerate(task.parameters()):
-        if number not in optimizer["state"]:
-            parameter.requires_grad_(False)
+    load = strategy.load_checkpoint
+
+    @wraps(load)
+    def load_checkpoint(checkpoint_path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        (optimizer,) = read_checkpoint_file(Path(checkpoint_path))["optimizer_states"]
+        # Lightning stores the states by the number of the parameter in the task.
+        for number, parameter in enumerate(task.parameters()):
+            # No state at all: an optimiser that keeps none.
+            if optimizer["state"] and number not in optimizer["state"]:
+                parameter.requires_grad_(False)
+        return load(checkpoint_path, *args, **options)
+
+    # Not by `trainer.ckpt_path`, which Lightning sets after `configure_optimizers` here.
+    strategy.load_checkpoint = load_checkpoint  # type: ignore[method-assign]  # of this one
 
 
 def share_buffers(model: VQAModel) -> None:
