@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TRAINABLE := $(VENV)/.train
 READY := $(VENV)/.dev
 
-.PHONY: train demo test test-all test-lowest fuzz lint bench build lock clean
+.PHONY: train demo test test-fast test-all test-lowest fuzz lint bench build lock clean
 
 # Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
 # The locks are complete, so nothing is resolved: pip before 23.3 reads `fsspec[http]` past the pin.
@@ -47,6 +47,14 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test: lint
 	$(PYTEST) -m "not slow"
+
+# Under two minutes, for every commit: layers and public names, fusions beside their authors' numbers,
+# heads, texts, metrics, tables of questions.
+FAST := fusion parity heads text metrics test_layers.py test_features.py test_public.py \
+	data/test_questions.py data/test_table_rows.py data/test_json_file.py data/test_custom_files.py \
+	data/test_custom_columns.py data/test_sampler.py
+test-fast: $(READY)
+	$(PYTEST) -m "not slow" $(FAST:%=tests/%)
 
 test-all: lint
 	$(PYTEST)
