@@ -101,7 +101,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
     said = capsys.readouterr().out
-    for word in ("base:", "seeds:", "budget:", "width:", "--jobs", "--dry-run", "After an interruption"):
+    for word in ("base:", "seeds:", "budget:", "width:", "--jobs", "--dry-run", "same command"):
         assert word in said
 
 
