@@ -30,7 +30,7 @@ PREPROCESS = {
 def save_clip(
     folder: Path, vision: dict[str, Any] = VIT, text: dict[str, Any] = TEXT, **parts: Any
 ) -> tuple[str, Any]:
-    """The folder's path and the model in it, as open_clip loads it."""
+    """Save a tiny CLIP; returns the folder's path and the model as open_clip loads it."""
     folder.mkdir(exist_ok=True)
     config = {"embed_dim": 13, "vision_cfg": vision, "text_cfg": text} | parts
     stored = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
@@ -38,6 +38,6 @@ def save_clip(
     name = f"local-dir:{folder}"
     model = open_clip.create_model(name, load_weights=False)
     for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter))  # zeros would hide mistakes
+        parameter.data.add_(0.1 * torch.randn_like(parameter))  # zeros would hide errors
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return str(folder), open_clip.create_model(name).eval()

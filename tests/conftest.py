@@ -1,4 +1,4 @@
-"""Shared by all tests: a small data set, and one short training run of the command line."""
+"""Fixtures for all tests: a small data set and one short run of `vlm fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from vlm.cli.training_cli import VQACLI
 
 ROOT = Path(__file__).parents[1]
-# Models here are tiny: a second thread only waits for the first, several times as long.
+# The models are tiny: with a second thread they run several times slower.
 torch.set_num_threads(1)
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -36,7 +36,7 @@ def _never_the_user_s_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def shared_data(name: str) -> Path:
-    """The folder of a real data set; the test is skipped where it is missing."""
+    """The folder of a real data set; the test is skipped if it is missing."""
     folder = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data")) / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing; VLM_DATA names another folder with {name}/.")
@@ -44,7 +44,7 @@ def shared_data(name: str) -> Path:
 
 
 def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
-    """easy-VQA's layout: images of one colour each, three questions about each."""
+    """Write easy-VQA's layout: single-colour images with three questions each."""
     rng = np.random.default_rng(seed)
     for split in ("train", "test"):
         (folder / split / "images").mkdir(parents=True)
@@ -66,7 +66,7 @@ def write_data(folder: Path, images: int = 12, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in easy-VQA's layout: 12 images and 36 questions a split."""
+    """A small data set in easy-VQA's layout, with 12 images and 36 questions in each split."""
     return write_data(tmp_path_factory.mktemp("data"))
 
 
@@ -94,7 +94,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, without a window."""
+    """Headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
     chromium = (
@@ -109,6 +109,6 @@ def browser() -> Iterator[Any]:
 
 
 def pytest_sessionfinish() -> None:
-    """End the demo's servers: workers of pytest-xdist skip `atexit`."""
+    """Stop the demo's servers, because pytest-xdist workers skip `atexit`."""
     if "demo_server" in sys.modules:
         sys.modules["demo_server"].end_all()

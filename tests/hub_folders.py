@@ -1,4 +1,4 @@
-"""Tiny random models as the hub's folders have them."""
+"""Tiny random models in the folder layout of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "color", "is", "
 
 
 def vilt_folder(folder: Path) -> Path:
-    """A ViLT with two answers."""
+    """Save a tiny ViLT with two answers."""
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(PIECES))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Shared models and checkpoints, spoilt in every way we thought of."""
+"""Ways to corrupt shared models and checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for _ in range(200):
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values of a configuration stand; of a list the first."""
+    """The paths of all values in a configuration; only the first item of each list."""
     if at:
         yield at
     inner: Any = value.items() if isinstance(value, dict) else ()
@@ -39,7 +39,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def put(config: Any, at: tuple[Any, ...], value: Any) -> Any:
-    """The configuration with another value there."""
+    """A copy of the configuration with another value at this path."""
     made = deepcopy(config)
     inside = made
     for key in at[:-1]:
@@ -49,7 +49,7 @@ def put(config: Any, at: tuple[Any, ...], value: Any) -> Any:
 
 
 def without(config: Any, at: tuple[Any, ...]) -> Any:
-    """The configuration without the value at this place."""
+    """A copy of the configuration without the value at this path."""
     made = deepcopy(config)
     inside = made
     for key in at[:-1]:
@@ -59,7 +59,7 @@ def without(config: Any, at: tuple[Any, ...]) -> Any:
 
 
 def configurations(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each value missing, and each replaced by each of `VALUES`."""
+    """Configurations with one value removed, or replaced by one of `VALUES`."""
     for at in places(config):
         name = ".".join(map(str, at))
         if not isinstance(at[-1], int):
@@ -70,7 +70,7 @@ def configurations(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def shared_config(made: Any) -> Spoil:
-    """Write this as the configuration."""
+    """Replace the configuration with this."""
 
     def spoil(folder: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(made))
@@ -79,7 +79,7 @@ def shared_config(made: Any) -> Spoil:
 
 
 def shared_weights(change: Callable[[dict[str, Any]], Any]) -> Spoil:
-    """Change the weights, with the checksum that fits them."""
+    """Change the weights and update their checksum."""
 
     def spoil(folder: Path) -> None:
         weights = load_file(folder / WEIGHTS)
@@ -91,14 +91,14 @@ def shared_weights(change: Callable[[dict[str, Any]], Any]) -> Spoil:
 
 
 def signed(folder: Path) -> None:
-    """Bring the checksum up to date."""
+    """Update the checksum of the weights."""
     config = json.loads((folder / CONFIG).read_text())
     config["weights"]["sha256"] = sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     (folder / CONFIG).write_text(json.dumps(config))
 
 
 def header(content: bytes) -> Spoil:
-    """A safetensors file of these bytes, behind the length of its header."""
+    """Replace the weights file with these bytes and update the checksum."""
 
     def spoil(folder: Path) -> None:
         (folder / WEIGHTS).write_bytes(content)
@@ -115,7 +115,7 @@ def _lie(**tensor: Any) -> bytes:
 
 
 def placed(name: str, make: Callable[[Path], Any]) -> Spoil:
-    """Something else in the place of a file."""
+    """Replace a file with something else."""
 
     def spoil(folder: Path) -> None:
         (folder / name).unlink()
@@ -125,12 +125,12 @@ def placed(name: str, make: Callable[[Path], Any]) -> Spoil:
 
 
 def raw(content: bytes) -> Spoil:
-    """Write these bytes as the configuration."""
+    """Replace the configuration with these bytes."""
     return lambda folder: (folder / CONFIG).write_bytes(content) and None
 
 
 def files(name: str) -> dict[str, Spoil]:
-    """What may lie in the place of a file."""
+    """Replacements for a file, such as a folder."""
     return {
         f"{name} a folder": placed(name, Path.mkdir),
         f"{name} a FIFO": placed(name, os.mkfifo),
@@ -184,7 +184,7 @@ SHARED: dict[str, Spoil] = {
 
 
 def stored(change: Callable[[dict[str, Any]], Any]) -> Spoil:
-    """Write a checkpoint's content, changed, without its checksum."""
+    """Change a checkpoint's content and remove its checksum."""
 
     def spoil(path: Path) -> None:
         content = torch.load(path, weights_only=True)
@@ -196,7 +196,7 @@ def stored(change: Callable[[dict[str, Any]], Any]) -> Spoil:
 
 
 def weights(make: Callable[[torch.Tensor], Any]) -> Spoil:
-    """Other weights: of each what `make` gives."""
+    """Replace each weight with the result of `make`."""
     return stored(
         lambda content: content.update(
             state_dict={name: make(value) for name, value in content["state_dict"].items()}
@@ -205,7 +205,7 @@ def weights(make: Callable[[torch.Tensor], Any]) -> Spoil:
 
 
 def pickled(data: bytes) -> Spoil:
-    """An archive with this pickle."""
+    """Replace the checkpoint with an archive that contains this pickle."""
 
     def spoil(path: Path) -> None:
         _archive(path, {"a/data.pkl": data, "a/version": b"3\n", "a/byteorder": b"little"})
@@ -221,7 +221,7 @@ def _archive(path: Path, content: dict[str, bytes], how: int = zipfile.ZIP_STORE
 
 
 def deflated(path: Path) -> None:
-    """The same archive, compressed, with an entry of a hundred million zeros."""
+    """Compress the archive and add an entry of a hundred million zeros."""
     with zipfile.ZipFile(path) as archive:
         content = {info.filename: archive.read(info) for info in archive.infolist()}
     prefix = next(iter(content)).partition("/")[0]
@@ -229,7 +229,7 @@ def deflated(path: Path) -> None:
 
 
 def twice(path: Path) -> None:
-    """Each entry there twice."""
+    """Duplicate each entry of the archive."""
     import warnings
 
     with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
@@ -240,7 +240,7 @@ def twice(path: Path) -> None:
 
 
 def cut(share: float) -> Spoil:
-    """The first part of the file."""
+    """Truncate the file to this share of its size."""
 
     def spoil(path: Path) -> None:
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -249,7 +249,7 @@ def cut(share: float) -> Spoil:
 
 
 def laughs() -> Any:
-    """Lists inside each other that are small in the file, and billions when they are walked."""
+    """Nested lists that are small in the file but have billions of items when walked."""
     made: list[Any] = ["ha"]
     for _ in range(40):
         made = [made] * 10
@@ -257,7 +257,7 @@ def laughs() -> Any:
 
 
 def ring() -> Any:
-    """A list inside itself."""
+    """A list that contains itself."""
     made: list[Any] = []
     made.append(made)
     return made

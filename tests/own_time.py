@@ -1,4 +1,4 @@
-"""A clock that a busy machine does not push on."""
+"""A clock that does not count time lost to other programs on a busy machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SCHEDULED = Path("/proc/thread-self/schedstat")
 
 
 def own_time() -> float:
-    """Seconds that pass while this thread works or waits for something; not those in which it could
-    go on and all cores are taken, as far as the system tells."""
+    """Seconds in which this thread ran or waited for something. Time in which it was ready to run
+    but had no free core is left out, if the system reports it."""
     waited = int(SCHEDULED.read_text().split()[1]) / 1e9 if SCHEDULED.exists() else 0.0
     return time.perf_counter() - waited

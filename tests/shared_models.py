@@ -1,4 +1,4 @@
-"""Small models of every kind, for tests that share them."""
+"""Small models of every kind, for tests of model sharing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def hugging_face() -> vlm.VQA:
 
 
 def tied() -> vlm.VQA:
-    """A GPT-2 that writes: its outputs are its embeddings."""
+    """A generative GPT-2, whose output weights are tied to its embeddings."""
     answers = SubwordAnswers(json=pieces("yes", "no"), begin="[PAD]", end="[UNK]")
     decoder = partial(HuggingFaceDecoder, config=GPT, tokenizer=answers, max_length=5)
     return put_together(conv(), bag(), partial(Generation, decoder=decoder))

@@ -1,6 +1,6 @@
-"""Run in a process of its own: every kind of model, under a hook that sees files and sockets.
+"""Script: try every kind of model under an audit hook that watches files and sockets.
 
-Prints a line of JSON: how many were refused and built, and what went wrong.
+Prints one line of JSON: the numbers of models refused and built, and the failures.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def nested(name: str) -> list[Any]:
 
 
 def crafted() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Configurations that must all be refused."""
+    """Configurations that must be refused."""
     for kind in CONFIG_MAPPING_NAMES:
         if kind not in ENCODERS:
             yield kind, stored(text_encoder=hugging_face({"model_type": kind}))
@@ -170,7 +170,7 @@ def crafted() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def allowed() -> Iterator[tuple[str, Any]]:
-    """Small models of every kind that may be rebuilt, as they are stored."""
+    """Stored configurations of small models of every kind that may be rebuilt."""
     for kinds, made_by in ((ENCODERS, encoder), (DECODERS, decoder)):
         for kind in sorted(kinds):
             cls = CONFIG_MAPPING[kind]

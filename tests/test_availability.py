@@ -1,4 +1,4 @@
-"""What cannot be fetched is found out at once, and said in a sentence."""
+"""Files that cannot be downloaded are reported at once, in one sentence."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a server that takes calls and never answers."""
+    """The address of a server that accepts connections but never answers."""
     from huggingface_hub import constants
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -67,7 +67,7 @@ def test_a_look_up_of_a_name_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_server_is_asked_once_for_the_files_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again later, when there may be a network."""
+    """A server that does not answer is asked once, and again when that result has expired."""
     asked: list[str] = []
 
     def ask(url: str) -> str | None:
@@ -182,7 +182,7 @@ def test_a_training_says_it_in_a_line(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And the libraries say nothing beside."""
+    """A training run without network fails with one line and no messages from the libraries."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SystemExit) as stopped:
         main([*small_run(data, tmp_path), *NAMED[library]])

@@ -1,4 +1,4 @@
-"""Without a network every library's models end in one sentence, as soon as was promised."""
+"""Without a network, models of every library fail in one sentence within the promised time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ LOADED: dict[str, tuple[str, Callable[[], Any]]] = {
 
 
 class Swallowed:
-    """A network whose way out takes every call and never answers, and counts them."""
+    """A network whose proxy accepts and counts every connection but never answers."""
 
     def __init__(self) -> None:
         self.server = socket.create_server(("127.0.0.1", 0))
@@ -70,7 +70,7 @@ class Swallowed:
         Thread(target=self._take, daemon=True).start()
 
     def _take(self) -> None:
-        with suppress(OSError):  # it was closed
+        with suppress(OSError):  # the server was closed
             while True:
                 self.calls.append(self.server.accept()[0])
 
@@ -89,7 +89,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Swallow
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, made.address)
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies
+    monkeypatch.setattr(urllib.request, "_opener", None)  # caches the proxies
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -101,8 +101,8 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Swallow
 
 @pytest.mark.parametrize("library", LOADED)
 def test_it_gives_up_in_time(library: str, network: Swallowed) -> None:
-    """From the call to the error, imports before it. One call goes out: the libraries by themselves
-    try for up to a minute."""
+    """Loading gives up in time, after a single connection; the time excludes imports. On their
+    own, the libraries retry for up to a minute."""
     module, load = LOADED[library]
     pytest.importorskip(module)
     importlib.import_module(module)

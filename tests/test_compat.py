@@ -1,4 +1,4 @@
-"""Private parts of other libraries are where `vlm.core.compat` looks for them, or it says so."""
+"""`vlm.core.compat` finds the private parts of other libraries, or reports what is missing."""
 
 from __future__ import annotations
 

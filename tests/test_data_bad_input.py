@@ -1,4 +1,4 @@
-"""What a training run does with images and questions that are not as they should be."""
+"""Training runs with broken images and malformed questions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlm.cli.training_cli import VQACLI
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code of a run, and the one line that it said."""
+    """The exit code of a failing run and its one line of error."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     error = capsys.readouterr().err
@@ -61,7 +61,7 @@ def test_a_bad_image_names_file_and_question(
     assert code == 1
     assert str(data / "train/images/7.png") in said
     assert REASONS[kind] in said
-    # The three questions about image 7 are rows 21 to 23.
+    # Rows 21 to 23 are the three questions about image 7.
     assert re.search(r"Question 'train-2[123]'", said), said
 
 
@@ -126,7 +126,7 @@ def test_answers_outside_the_vocabulary_are_wrong_and_not_dropped(
 
 @pytest.mark.parametrize("option", ["fast_dev_run", "limit_val_batches"])
 def test_some_batches_of_many_are_scored_alone(option: str, data: Path, tmp_path: Path) -> None:
-    """One batch of three is asked for: the number 1 is not the share 1.0."""
+    """A limit of 1 scores a single batch of three questions, not 100 % of the batches."""
     cli = VQACLI(
         [
             *small_run(data, tmp_path),

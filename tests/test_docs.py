@@ -1,4 +1,4 @@
-"""The examples of the documentation run and print what stands there."""
+"""The examples in the documentation run and print the output shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on encoders names every encoder, every configuration and every package of weights."""
+"""The docs page on encoders lists every encoder, configuration and package of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples in the docstrings: every public class has one, and it prints what it says."""
+"""Every public class has an example in its docstring that prints the output shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PACKAGES = [
 
 
 def public() -> dict[str, Any]:
-    """Public classes and functions, once each, by a name that they are found under."""
+    """Public classes and functions by one of their public names, each listed once."""
     found: dict[Any, str] = {}
     for package in map(importlib.import_module, PACKAGES):
         for name in package.__all__:
@@ -50,7 +50,7 @@ PUBLIC = public()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where examples run: a model `my_model` for colours, not trained, and `photo.png`."""
+    """The folder examples run in, with an untrained colour model `my_model` and `photo.png`."""
     folder = tmp_path_factory.mktemp("examples")
     image, text = ConvNet(), BagOfWords(["what", "color", "is", "it"])
     fusion = CrossAttention(image.dim, text.dim)
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mistakes(value: Any) -> str:
-    """What the examples in a docstring print instead of what they say."""
+    """Differences between what a docstring's examples print and the output shown."""
     told: list[str] = []
     names = vars(sys.modules[value.__module__]) | {"torch": torch, "vlm": vlm}
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(verbose=False)

@@ -1,4 +1,4 @@
-"""`Features`, plain tensors in their place, and masks."""
+"""`Features`, plain tensors used in its place, and masks."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_copies_have_the_same_values(features: Features, through: Any, boxes: bo
 
 
 def test_leaves_of_nothing_stay_nothing(features: Features) -> None:
-    """Nobody left them out: gradients that do not exist, dynamic shapes of an export."""
+    """`tree_map` keeps None leaves, as in missing gradients or an export's dynamic shapes."""
     assert tree_map(lambda leaf: None, features) == (None, None, None, None)
     only_tokens = tree_map(lambda leaf: leaf if leaf is features.tokens else None, features)
     assert tuple(only_tokens) == (features.tokens, None, None, None)
@@ -280,7 +280,7 @@ MASK = torch.arange(N) < torch.tensor([5, 2, 0])[:, None]
 
 @dataclass
 class Output:
-    """As transformers return it."""
+    """An output like those of transformers."""
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Options of other libraries' models either work or are refused when the encoder is built."""
+"""Options of other libraries' models either work or are refused when an encoder is built."""
 
 from __future__ import annotations
 

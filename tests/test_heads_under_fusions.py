@@ -1,4 +1,4 @@
-"""Every head under every fusion: it learns, and only image, question and choices count."""
+"""Every head learns with every fusion and depends only on image, question and choices."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def batch_of(made: VQAModel, rows: list[int], images: torch.Tensor) -> Batch:
 def test_every_head_works_under_every_fusion(fusion: str) -> None:
     made = model(fusion)
     for name, parameter in made.named_parameters():
-        if name.endswith("gate"):  # Flamingo's start closed and open with the first step
+        if name.endswith("gate"):  # Flamingo's gates start closed and open at the first step
             nn.init.constant_(parameter, 0.1)
     images = torch.randint(256, (3, 3, *made.image_encoder.transform.size), dtype=torch.uint8)
     whole = batch_of(made, list(range(5)), images)

@@ -1,4 +1,4 @@
-"""`vlm.load(...).answer(...)` and `vlm ask`: what works, and what bad input gets."""
+"""`vlm.load(...).answer(...)` and `vlm ask`, with valid and bad input."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) 
     ("question", "is_guess"),
     [
         ("what color is the shape?", False),
-        ("is it not the", False),  # function words alone, all of them known
+        ("is it not the", False),  # only function words, all in the vocabulary
         ("is the zebra red?", False),
         ("what color is the zebra?", False),
-        ("is the zebra asleep?", True),  # of what is known, "is" and "the" say nothing
+        ("is the zebra asleep?", True),  # only "is" and "the" are in the vocabulary
         ("who is the president of France?", True),
         ("какого цвета фигура?", True),
-        ("ce qui a fait ça", True),  # "a" is a word of the training questions too
+        ("ce qui a fait ça", True),  # "a" also occurs in the training questions
         ("?!", True),
     ],
 )

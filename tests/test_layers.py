@@ -1,4 +1,4 @@
-"""A folder of `vlm/` imports only from folders before it, so there is no circle."""
+"""Each folder of `vlm/` imports only from earlier folders, so there are no import cycles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN: set[tuple[str, str]] = set()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The rooms of `vlm/` that a file imports, inside functions too."""
+    """The folders of `vlm/` that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         modules: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module == "vlm":

@@ -1,4 +1,4 @@
-"""The locks pin what `pyproject.toml` asks for, every file by its hash."""
+"""The lock files pin everything `pyproject.toml` requires, with a hash for every file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCKS = ("train", "dev", "lowest")
 
 
 def pins(lock: str) -> dict[str, list[str]]:
-    """Versions of each package: more than one where platforms differ."""
+    """The pinned versions of each package; several if platforms differ."""
     found: dict[str, list[str]] = {}
     for line in (ROOT / f"locks/{lock}.lock").read_text().splitlines():
         if match := re.match(r"([A-Za-z0-9_.-]+)==([^ ;]+)", line):
@@ -53,7 +53,7 @@ def test_what_the_project_asks_for_is_pinned_within_its_bounds(lock: str) -> Non
 def test_the_lock_for_training_has_the_versions_of_the_other() -> None:
     train, dev = pins("train"), pins("dev")
     assert train.items() <= dev.items()
-    assert "setuptools" in train  # builds vlm itself, without another download
+    assert "setuptools" in train  # builds vlm itself without further downloads
 
 
 def test_training_installs_no_weights_of_individuals() -> None:

@@ -1,5 +1,5 @@
-"""A malformed model ends in one sentence, or answers as before; never in a traceback, nor in
-memory that its file could not fill."""
+"""A malformed model gives a one-sentence error or answers as before. It never causes a traceback
+or uses far more memory than its file could fill."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def little_memory() -> Iterator[None]:
-    """What asks for more than this fails, and is a failure of the test."""
+    """Limit the memory, so that a test fails if it allocates too much."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**9, before[1]))
@@ -63,7 +63,7 @@ def answer(path: Path) -> list[tuple[str, float]]:
 
 
 def mistakes(path: Path, right: list[tuple[str, float]], harmless: bool = False) -> str | None:
-    """What is wrong with a spoilt model's outcome; None for a clear error or the old answer."""
+    """The problem with a corrupt model's outcome; None for a clear error or an unchanged answer."""
     started = time.monotonic()
     try:
         with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def mistakes(path: Path, right: list[tuple[str, float]], harmless: bool = False)
     except BaseException as error:
         said = str(error)
         if harmless and isinstance(error, ValueError) and re.match("(choices|decoder): ", said):
-            return None  # a model of another kind, or of answers longer than it has positions for
+            return None  # another kind of model, or answers longer than its positions allow
         return f"{type(error).__name__}: {error!s:.300}"
     return None if harmless or found == right else f"answers {found[0]}; expected {right[0]}"
 
@@ -118,7 +118,7 @@ def test_a_malformed_checkpoint_ends_in_a_sentence(
 def test_values_of_other_kinds_in_a_configuration(
     every: int, folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """What changes no answer may be anything: notes, a dropout."""
+    """Values of wrong types give a clear error, unless they affect no answer (notes, dropout)."""
     config = json.loads((folder / CONFIG).read_text())
     wrong = []
     spoilt = tmp_path / "shared"

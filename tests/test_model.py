@@ -1,4 +1,4 @@
-"""The four parts put together: end to end gradients, and answers that depend on nothing else."""
+"""The four parts together: gradients reach everything, and nothing else affects the answers."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ FUSIONS: dict[str, Callable[[int, int], Fusion]] = {
         CrossAttention, out_dim=10, num_layers=2, num_heads=2, feedforward_dim=17
     ),
 }
-# Whatever fusion is added later takes part with its own defaults.
+# Fusions added later take part with their defaults.
 FUSIONS |= {
     cls.__name__: cls
     for cls in public(vlm.fusion, Fusion)
     if not any(name.startswith(cls.__name__) for name in FUSIONS)
 }
-# Larger ones meet every encoder of the other side, under one fusion.
+# Larger encoders are paired with every encoder of the other side, but with one fusion only.
 LARGER = {"TorchvisionEncoder", "OpenClipImageEncoder", "OpenClipTextEncoder"}
 GRID = [c for c in product(IMAGES, TEXTS, FUSIONS) if LARGER.isdisjoint(c) or c[2] == FUSION]
 
@@ -93,7 +93,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TextEncoder]:
-    """An encoder of one's own by name; the files of each are read once."""
+    """A function that returns a fresh text encoder by name, reading each one's files only once."""
     made = cache(lambda name: TEXTS[name](tmp_path_factory.mktemp(name)))
     return lambda name: copy.deepcopy(made(name))
 
@@ -131,7 +131,7 @@ def test_the_loss_reaches_every_parameter(
 ) -> None:
     model = build(IMAGES[image](), text(words), fusion).train()
     for name, parameter in model.named_parameters():
-        if name.endswith("gate"):  # Flamingo's start closed and open with the first step
+        if name.endswith("gate"):  # Flamingo's gates start closed and open at the first step
             nn.init.constant_(parameter, 0.1)
     batch = make_batch(model)
     model.head.loss(model(batch), batch).backward()
@@ -139,7 +139,7 @@ def test_the_loss_reaches_every_parameter(
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
-            # The bias of a key or a score moves all logits of a softmax alike.
+            # The bias of a key or a score shifts all logits of a softmax equally.
             alike = "key" in name or ("score" in name and name.endswith("bias"))
             assert parameter.grad.any() or alike, f"{name} has no gradient but zeros"
     embedding = next(m for m in model.text_encoder.modules() if isinstance(m, nn.Embedding))
@@ -150,7 +150,7 @@ def test_the_loss_reaches_every_parameter(
 
 
 def assert_words_have_gradients(embedding: nn.Embedding, batch: Batch) -> None:
-    """The vectors of exactly the words that stand in the batch."""
+    """Exactly the words that occur in the batch have gradients."""
     moved = embedding.weight.grad.any(1).nonzero().flatten().tolist()
     assert moved == sorted(set(batch.words[batch.words_mask].tolist()))
 

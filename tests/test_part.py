@@ -1,4 +1,4 @@
-"""Parts know their arguments and are built again from plain data."""
+"""Parts record their arguments and can be rebuilt from plain data."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_the_first_program_trains_tests_and_answers(
     assert answer in names["data"].answers
     assert (run.folder / "test.json").is_file()
     assert run.folder.parent == Path("runs/first")
-    # The second is about resumption: of all epochs, nothing is left to train.
+    # The second program resumes a run that has already finished all epochs.
     again = PROGRAMS[1].splitlines()[1].replace("20261129-120000", run.folder.name)
     exec(compile(again, "python.md", "exec"), names)
     assert names["run"].folder == run.folder

@@ -1,4 +1,4 @@
-"""The README's code blocks run, its commands parse, and its demo works."""
+"""The README's code blocks and commands run, and its demo works."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_python_blocks_run(
 def test_the_commands_run(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each `vlm` command of the README, on the small data set; `make` has targets of that name."""
+    """Each `vlm` command in the README runs on the small data set, and its `make` targets exist."""
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / "demos"))
     makefile = (ROOT / "Makefile").read_text()

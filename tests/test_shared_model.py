@@ -1,4 +1,4 @@
-"""Models for others: equal answers after the round trip."""
+"""Shared models give equal answers after a round trip."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_command_shares_a_run(
     assert modes[0] == modes[1], "who may read one may read the other"
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [CONFIG, WEIGHTS]
     assert config["vocabularies"] == {"tokens": 12, "answers": 5}
-    # Nobody learns how the folders of this machine are called.
+    # The shared model does not reveal folder names of this machine.
     assert str(run.parent) not in json.dumps(config)
     assert vlm.load(tmp_path / "shared").about["run"] == run.name
     with pytest.raises(SystemExit, match=r"vlm share: .*not empty; expected a new"):

@@ -1,4 +1,4 @@
-"""Nothing runs of a crafted model, and what is wrong with a broken one is named."""
+"""A crafted model runs no code, and the error for a broken one names the problem."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_foreign_class_is_refused_with_nothing_imported(
     assert "evil_part" not in sys.modules
     assert not (tmp_path / "ran").exists()
     with pytest.raises(CheckpointError):
-        vlm.load(path, trust=True)  # its code runs, and is no part
+        vlm.load(path, trust=True)  # the module's code runs, but it is not a part
     assert (tmp_path / "ran").exists()
     sys.modules.pop("evil_part")
 
@@ -84,7 +84,7 @@ def test_a_training_command_refuses_it_too(
     (tmp_path / "evil_part.py").write_text(EVIL.format(str(tmp_path / "ran")))
     monkeypatch.syspath_prepend(tmp_path)
     content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-    # Of the name that the configuration has, so that nothing seems to differ.
+    # The same class name as in the configuration, so that nothing seems to differ.
     own = content["vlm"]["model"]["fusion"]
     own["class_path"] = "evil_part." + own["class_path"].rpartition(".")[2]
     write_checkpoint(content, tmp_path / "a.ckpt")
@@ -127,7 +127,7 @@ def test_a_shared_model_fetches_nothing(shared: Path) -> None:
 
 
 def corrupt_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
-    """Weights that a stranger changed, with the checksum that fits them."""
+    """Corrupt the weights and update the checksum, as an attacker would."""
     from hashlib import sha256
 
     from safetensors.torch import load_file, save_file

@@ -1,4 +1,4 @@
-"""What a stranger's model may ask for: nothing outside its folder and the installed packages."""
+"""An untrusted model can use nothing outside its folder and the installed packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_kind_of_model_is_refused_or_rebuilt_offline(few: bool, tmp_path: Path) -> None:
-    """All model types of transformers, and all ways to name a model that the libraries have."""
+    """Every model type of transformers, however it is named, is refused or rebuilt offline."""
     ended = subprocess.run(
         [sys.executable, str(HERE / "strangers_tried.py"), *["--few"] * few],
         env=os.environ | {"HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
@@ -31,12 +31,12 @@ def test_every_kind_of_model_is_refused_or_rebuilt_offline(few: bool, tmp_path: 
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads(ended.stdout.splitlines()[-1])
     assert found["failures"] == []
-    assert found["refused"] > 1500  # of 1,860 to 2,400, as many as the release of transformers has
+    assert found["refused"] > 1500  # of 1,860 to 2,400, depending on the release of transformers
     assert found["built"] >= (6 if few else 110)
 
 
 def test_this_thread_alone_reaches_no_server() -> None:
-    """And the demo, which runs in others, goes on."""
+    """The block on downloads applies to this thread only; threads of the demo still connect."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         reached: list[bool] = []
@@ -77,7 +77,7 @@ def test_the_hub_s_switch_is_back_however_threads_overlap() -> None:
 
 
 def test_a_folder_of_the_hub_brings_no_further_names(tmp_path: Path) -> None:
-    """What transformers reads besides: adapters, code, other tokenizers."""
+    """Adapters, code and tokenizers that a hub folder names elsewhere are not followed."""
     folder = vilt_folder(tmp_path / "vilt")
     (folder / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "someone/model", "peft_type": "LORA"}'
@@ -98,5 +98,5 @@ def test_a_folder_of_the_hub_brings_no_further_names(tmp_path: Path) -> None:
 
     sys.addaudithook(hook)
     load_from_hub(str(folder))
-    # And the weights, which Rust opens.
+    # The weights are missing here because Rust opens them.
     assert {*seen} == {"config.json", "preprocessor_config.json", "tokenizer.json"}

@@ -1,4 +1,4 @@
-"""The types of calls, as an editor shows them."""
+"""The types of calls, as shown in an editor."""
 
 from __future__ import annotations
 

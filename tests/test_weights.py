@@ -1,4 +1,4 @@
-"""Weights from files, folders and packages: found, read without running code, and compared."""
+"""Weights from files, folders and packages are found, read without running code and compared."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_code_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ValueError, match=r"a\.pth: unreadable; expected a \.safetensors"):
         read_weights("a.pth")
     assert not Path("evil").exists()
-    torch.load("a.pth", weights_only=False)  # it would have worked
+    torch.load("a.pth", weights_only=False)  # this would have worked
     assert Path("evil").exists()
 
 
@@ -89,7 +89,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_files_of_a_package() -> None:
-    """pytest is there whenever this runs, and lists its files as any package does."""
+    """pytest is always installed here and lists its files like any other package."""
     found = find_file("package:pytest", ("entry_points.txt",), "entry points")
     assert found.read_text().startswith("[console_scripts]")
     with pytest.raises(ValueError, match="package:pytest: this package holds no model"):
@@ -99,7 +99,7 @@ def test_files_of_a_package() -> None:
 
 def test_what_differs_is_told(state: dict) -> None:
     module = nn.Linear(5, 3)
-    load_into(module, state | {"head.weight": torch.zeros(1)}, "here")  # a classifier beside it
+    load_into(module, state | {"head.weight": torch.zeros(1)}, "here")  # plus a classifier
     assert_close(module.weight, state["weight"], rtol=0, atol=0)
     others = {"weight": torch.zeros(7, 3), "extra": torch.zeros(1)}
     with pytest.raises(ValueError, match="do not fit") as caught:

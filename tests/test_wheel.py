@@ -1,4 +1,4 @@
-"""The wheel: it builds, holds the package and nothing else, and works where it is installed."""
+"""The wheel builds, contains only the package, and works once installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vlm").rglob("*.py")}
     assert modules <= set(names)
 
-    # Its dependencies are those of this environment; the package itself is the wheel's.
+    # Dependencies come from this environment, the package itself from the wheel.
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", site]
     subprocess.run([*pip, wheel], check=True)

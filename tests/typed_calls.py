@@ -1,4 +1,4 @@
-"""What a type checker, and so an editor, knows of a call; `test_typed.py` checks this file."""
+"""Calls whose inferred types `test_typed.py` checks with a type checker."""
 
 from __future__ import annotations
 

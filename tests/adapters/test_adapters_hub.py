@@ -1,4 +1,4 @@
-"""ViLT and BLIP in our parts against transformers' own outputs, on tiny random models."""
+"""ViLT and BLIP built from our parts match transformers' outputs, on tiny random models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tokenizer(folder: Path) -> Any:
 
 
 def randomise(model: nn.Module) -> None:
-    """Transformers begins with zeros in places where a mistake would not show."""
+    """Randomise the parameters that transformers initialises to zero, which would hide mistakes."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
@@ -106,7 +106,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     images.save_pretrained(folder)
 
     def logits(image: Image.Image, question: str, written: Tensor) -> Tensor:
-        """Of each token after `written`."""
+        """BLIP's logits for the token after each of `written`."""
         seen = images(image, return_tensors="pt")
         asked = tokens(question, return_tensors="pt", return_token_type_ids=False)
         with torch.no_grad():
@@ -191,7 +191,7 @@ def test_boxes_of_vilt_lie_on_the_photo(vilt: Any) -> None:
     assert transform.fitted((10, 5000)) == (
         16,
         64,
-    )  # transformers finds no patch in so narrow a one
+    )  # transformers finds no patch in an image this narrow
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:

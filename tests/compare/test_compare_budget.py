@@ -1,4 +1,4 @@
-"""The width that comes nearest to a budget."""
+"""Solving for the width whose parameter count is closest to a budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained: one base, and nothing but the fusion and the seed differ."""
+"""All runs of a comparison share one base; only the fusion and the seed differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONCAT = {
 
 
 def builder(data: Path, folder: Path, **changes: Any) -> Builder:
-    """A plan whose base has a fusion with arguments of its own, which none may inherit."""
+    """A builder whose base sets fusion arguments that no compared fusion may inherit."""
     base = yaml.safe_load((ROOT / "configs/easy_vqa.yaml").read_text())
     for part in ("image_encoder", "text_encoder"):
         base["model"][part] = str(ROOT / "configs" / base["model"][part])
@@ -73,7 +73,7 @@ def test_the_models_share_encoders_and_have_the_parameters_that_are_said(
 
 def test_a_budget_is_met(data: Path, tmp_path: Path) -> None:
     fusions = {
-        # Heads must divide the width, and the second width keeps its proportion of two.
+        # Heads must divide the width, and the second width stays twice the first.
         "cross": CROSS | {"width": ["out_dim", "feedforward_dim"]},
         "concat": CONCAT | {"width": ["merge.init_args.out_dim", "merge.init_args.hidden_dims.1"]},
     }

@@ -1,4 +1,4 @@
-"""FLOPs and memory against numbers worked out by hand; time in turns."""
+"""FLOPs and memory match values worked out by hand; variants are timed in turn."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
     assert list(costs) == ["product", "cross"]
     product = costs["product"]
     assert (product.questions, product.images) == (9, 3)
-    # Two projections to 19, forward and twice as much backward, two for each multiply-add.
+    # Two projections to 19: backward costs twice forward, and a multiply-add counts as two.
     widths = builder.model.image_encoder.dim + builder.model.text_encoder.dim
     assert product.fusion_flops == 9 * 19 * widths * 2 * 3
     for cost in costs.values():
         assert 0 < cost.ms_low <= cost.ms <= cost.ms_high
         assert cost.flops > cost.fusion_flops
         assert cost.memory is not None
-    # Weights, gradients and the two moments of AdamW at the very least.
+    # At least the weights, gradients and AdamW's two moments.
     parameters = {variant.name: variant.parameters for variant in variants}
     assert (product.memory or 0) > 4 * 4 * parameters["product"]
 
@@ -81,7 +81,7 @@ def test_no_gradient_goes_into_what_is_frozen(data: Path, tmp_path: Path) -> Non
     builder = build(data, tmp_path, **{"model.tuning.image_encoder.frozen": True})
     [product, _] = builder.variants()
     cost = measure(builder, [product], tmp_path / "costs.json", Console(file=io.StringIO()))
-    # Of the backward pass, half is for the weights and half for what came in.
+    # Half of the backward pass is for the weights and half for the inputs.
     widths = 2 * builder.model.image_encoder.dim + 3 * builder.model.text_encoder.dim
     assert cost["product"].fusion_flops == 9 * 19 * widths * 2
 
@@ -113,7 +113,7 @@ def test_attention_is_counted_on_cpu_too() -> None:
 
 
 def test_memory_by_hand() -> None:
-    """A layer of 400 x 300 on 500 rows: its result, a gradient for it, one for the weights."""
+    """A 400 x 300 layer on 500 rows: its output, and gradients for output and weights."""
     layer = nn.Linear(300, 400, bias=False)
     x = torch.randn(500, 300)
 
@@ -161,5 +161,5 @@ def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
         flops[name] = Bench(builder).counts(builder.model_of(variant.fusion))["flops"]
     with count_flops() as encoder, torch.no_grad():
         builder.model.image_encoder(torch.zeros(3, 3, 64, 64))
-    # Frozen, it runs forward alone.
+    # A frozen layer only runs forward.
     assert flops["frozen"] - flops["cached"] == encoder.get_total_flops() > 0

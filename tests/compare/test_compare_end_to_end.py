@@ -1,4 +1,4 @@
-"""The whole command: killed in the middle, continued, and reported."""
+"""`vlm compare` end to end: killed halfway, continued and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAN = {
             "init_args": {"merge": {"class_path": "vlm.fusion.Product"}},
         },
         "cross": {"class_path": "vlm.fusion.CrossAttention", "init_args": {"out_dim": 16}},
-        # One's own, from a folder on PYTHONPATH.
+        # A user's own fusion, from a folder on PYTHONPATH.
         "own": {"class_path": "custom_fusion.GatedFusion"},
     },
 }
@@ -92,7 +92,7 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
     assert one["data"] == other["data"]
     assert one["dataset"] == other["dataset"]
     assert one["data"]["seed"] == one["seed_everything"] == 1
-    # Nothing is left to do: neither training nor measuring.
+    # Nothing is left to train or measure.
     started = (output / "costs.json").stat().st_mtime
     assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
     assert finished() == after

@@ -1,4 +1,4 @@
-"""A comparison under heads that take choices: its models are built, sized and timed."""
+"""Comparisons with heads that take choices: their models are built, sized and timed."""
 
 from __future__ import annotations
 

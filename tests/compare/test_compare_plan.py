@@ -1,4 +1,4 @@
-"""A plan's mistakes get one line: key, what was found, what was expected, the nearest name."""
+"""Mistakes in a plan are reported in one line: key, found, expected and the closest name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
     plan = read_plan(write(tmp_path, seeds=[4], controls=["image_only"], overrides=overrides))
     assert plan.base == tmp_path / "base.yaml"
     assert plan.fusions["product"].spec == {"class_path": "vlm.fusion.Pooled", "init_args": {}}
-    assert list(plan.fusions) == ["cross", "product"]  # as the file has them
+    assert list(plan.fusions) == ["cross", "product"]  # in the order of the file
     assert (plan.seeds, plan.budget, plan.controls) == ((4,), None, ("image_only",))
     assert plan.overrides["trainer.max_epochs"] == 3
     assert plan.overrides["model.optimizer"]["class_path"] == "torch.optim.SGD"

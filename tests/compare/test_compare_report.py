@@ -1,4 +1,4 @@
-"""The report holds what is promised, from runs made up for it."""
+"""The report of made-up runs contains everything it promises."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def config(name: str) -> dict[str, Any]:
 def finish(
     run: Run, share: float, questions: int = 300, vocabulary: dict[str, Any] | None = VOCABULARY
 ) -> None:
-    """Leave what a run leaves that answered so many of the questions right."""
+    """Write the files of a finished run that answered this share of the questions correctly."""
     results = run.folder / "20260101-000000"
     results.mkdir(parents=True)
     rng = np.random.default_rng((run.seed, int(1000 * share)))
@@ -72,7 +72,7 @@ def finish(
     (results / "test_predictions.jsonl").write_text(lines)
     floors = {
         "majority": 0.3333,
-        # A control asks other questions.
+        # A control has different questions.
         "question_only": 0.1 if run.name == "question_only" else 0.4444,
         "ceiling": 0.9776 + 0.01 * run.seed,
     }

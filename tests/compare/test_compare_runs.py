@@ -1,4 +1,4 @@
-"""Runs: the finished stay, a failure does not stop the others, nothing outlives the parent."""
+"""Finished runs are kept, a failure does not stop the others, and no run outlives its parent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def runs(folder: Path, names: str = "abc") -> list[Run]:
 
 
 def script(text: str) -> Any:
-    """Begins a run that is this Python script instead, in its folder."""
+    """A `begin` for `train` that runs this Python script in the run's folder instead."""
 
     def begin(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def test_an_interruption_ends_what_is_running(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
-    """Its parent's end of the pipe closes, however the parent came to die."""
+    """A worker ends when its parent's end of the pipe closes, however the parent died."""
     text = """
 import pathlib, sys, time, types
 training = types.ModuleType("vlm.cli.training_cli")
@@ -145,7 +145,7 @@ main(pathlib.Path(sys.argv[1]))
 
 
 def test_a_run_starts_from_the_beginning(tmp_path: Path) -> None:
-    """What an interrupted attempt left is removed."""
+    """Files left by an interrupted attempt are removed before the run starts."""
     [run] = runs(tmp_path, "a")
     (run.folder / "old").mkdir(parents=True)
     process = start(run, environments(1, 1, ())[0])

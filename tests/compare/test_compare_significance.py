@@ -1,4 +1,4 @@
-"""Intervals and p values, against cases worked out by hand and by simulation."""
+"""Confidence intervals and p-values match cases worked out by hand and simulations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from vlm.evaluation.significance import accuracy, against_best, estimate, holm
 
 
 def test_two_seeds_and_three_images_by_hand() -> None:
-    """Images a, a, b, c. Means of the seeds: 1/2 and 1/4; of all 3/8; by question
-    1/2, 1, 0, 0. Sums of (score - mean) by image: a 1/2 + 1 - 6/8 = 6/8, b -3/8, c -3/8."""
+    """The questions' images are a, a, b, c. Seed means are 1/2 and 1/4, the overall mean is 3/8
+    and the question means are 1/2, 1, 0, 0. The sums of (score - mean) per image are
+    a: 1/2 + 1 - 6/8 = 6/8, b: -3/8, c: -3/8."""
     scores = np.array([[1.0, 1, 0, 0], [0, 1, 0, 0]])
     of_seeds = (0.125**2 + 0.125**2) / 1 / 2
     of_images = 3 / 2 * (0.75**2 + 0.375**2 + 0.375**2) / 4**2
@@ -21,7 +22,7 @@ def test_two_seeds_and_three_images_by_hand() -> None:
     assert freedom == 2
     found = estimate(scores, ["a", "a", "b", "c"])
     assert found.mean == 0.375
-    # Two degrees of freedom have closed forms: t = 4.30265..., p = 1 - t / sqrt(2 + t^2).
+    # Closed forms for two degrees of freedom: t = 4.30265..., p = 1 - t / sqrt(2 + t^2).
     t = 0.375 / math.sqrt(variance)
     assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t), abs=1e-12)
     assert found.high - found.mean == pytest.approx(4.302652730 * math.sqrt(variance), rel=1e-9)
@@ -58,7 +59,7 @@ def test_five_percent_of_equal_pairs_are_called_different(seeds: int, of_seed: f
         found = estimate(seed + picture + rng.normal(0, 0.2, (seeds, 120)), images)
         rejected += found.p < 0.05
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
-    # 5 % +- 3 standard errors, and a little for three seeds being few.
+    # 5 % +- 3 standard errors, with some slack because three seeds are few.
     assert rejected / repeats < 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats) + 0.005
 
 
@@ -67,7 +68,7 @@ def test_all_right_is_not_certain() -> None:
     assert found.mean == found.high == 1
     assert found.low == pytest.approx(0.025 ** (1 / 10))
     assert estimate(np.zeros((3, 10)), list(range(10))).p == 1
-    # Ten images out of ten one way: the sign test.
+    # All ten images agree in sign: the sign test.
     assert estimate(np.full((3, 10), 0.1), list(range(10))).p == 2 / 2**10
 
 

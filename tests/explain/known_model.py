@@ -1,4 +1,4 @@
-"""Models whose answer is known to depend on one patch and one word, for tests of explanations."""
+"""Models whose answer depends on one known patch and one known word, to test explanations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATCH, WORD = 8, 4
 
 
 class MeanColours(PixelEncoder):
-    """A token is the mean of its cell's red; `pooled` is the highest."""
+    """Each token is the mean red value of its cell; `pooled` is the maximum."""
 
     def __init__(self) -> None:
         size = ROWS * SIDE, COLUMNS * SIDE
@@ -37,7 +37,7 @@ class MeanColours(PixelEncoder):
 
 
 class OneWord(TextEncoder):
-    """A token is 1 for the word that counts and 0 for others; `pooled` is the highest."""
+    """The token is 1 for the word that counts and 0 for all others; `pooled` is the maximum."""
 
     def __init__(self) -> None:
         super().__init__(1, WordTokenizer(WORDS))
@@ -51,7 +51,7 @@ class OneWord(TextEncoder):
 
 
 class TimesFusion(Fusion):
-    """pooled = highest word x highest patch: the answer needs both."""
+    """`pooled` is the highest word times the highest patch, so the answer needs both."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, 1)
@@ -62,7 +62,7 @@ class TimesFusion(Fusion):
 
 
 class LookingFusion(Fusion):
-    """Words look at patches: the word that counts at the bright patch, others at all alike."""
+    """Words attend to patches: the word that counts to the bright patch, others to all equally."""
 
     def __init__(self) -> None:
         super().__init__(1, 1, 1)
@@ -83,7 +83,7 @@ class LookingFusion(Fusion):
 
 
 class Read(Classification):
-    """The joint vector is the logit of "yes"; "no" has none."""
+    """The joint vector is the logit of "yes"; the logit of "no" is always 0."""
 
     def __init__(self) -> None:
         super().__init__(1, ["yes", "no"], hidden_dims=())
@@ -97,7 +97,7 @@ def known_vqa(fusion: Fusion) -> VQA:
 
 
 def known_image(scale: int = 1) -> np.ndarray:
-    """Black but for the bright patch, `scale` times as large as the model's input."""
+    """A black image with one bright patch, `scale` times as large as the model's input."""
     picture = np.zeros((ROWS * SIDE * scale, COLUMNS * SIDE * scale, 3), np.uint8)
     row, column = divmod(PATCH, COLUMNS)
     side = SIDE * scale

@@ -1,4 +1,4 @@
-"""Attention x gradient where patches attend to words and more attends to patches."""
+"""Attention x gradient where patches attend to words and other queries attend to patches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlm.text import Recurrent
 
 
 class PatchesReadWords(Fusion):
-    """Patches attend to words, then learnt queries to patches: no sequence of layers to follow."""
+    """Patches attend to words, then learnt queries to patches, which rollout cannot follow."""
 
     def __init__(self, image_dim: int, text_dim: int) -> None:
         super().__init__(image_dim, text_dim, 6)
@@ -36,14 +36,14 @@ class PatchesReadWords(Fusion):
 
 
 def test_attention_to_words_beside_other_attention() -> None:
-    """The gradient of each softmax's scores, whose positive part is shown as words x patches."""
+    """The words x patches map is the positive part of the gradient of the softmax's scores."""
     image, text = ConvNet(16, widths=(5, 7)), Recurrent(WORDS, dim=11, embedding_dim=7)
     fusion = PatchesReadWords(image.dim, text.dim)
     vqa = VQA(VQAModel(image, text, fusion, Classification(6, ANSWERS, hidden_dims=())))
     for parameter in vqa.model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     for name in methods_for(vqa.model):
-        if name != "rollout":  # which says that it does not fit
+        if name != "rollout":  # rollout reports that it does not fit
             check(vqa, name)
     found = explain(vqa, photo(), QUESTION, METHODS["attention_gradient"]())
 
@@ -67,7 +67,7 @@ def test_attention_to_words_beside_other_attention() -> None:
 
 
 class SomeReadTwice(PatchesReadWords):
-    """Patches attend to words twice, of which the first time serves three patches alone."""
+    """Patches attend to words twice; the first pass only affects three patches."""
 
     def __init__(self, image_dim: int, text_dim: int) -> None:
         super().__init__(image_dim, text_dim)
@@ -81,7 +81,7 @@ class SomeReadTwice(PatchesReadWords):
 
 
 def test_every_map_to_words_counts_alike() -> None:
-    """A patch for which one map does nothing is a patch, and no padding."""
+    """A patch that one attention map leaves unchanged is not mistaken for padding."""
     image, text = ConvNet(16, widths=(5, 7)), Recurrent(WORDS, dim=11, embedding_dim=7)
     fusion = SomeReadTwice(image.dim, text.dim)
     vqa = VQA(VQAModel(image, text, fusion, Classification(6, ANSWERS, hidden_dims=())))

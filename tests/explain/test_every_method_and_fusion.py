@@ -88,7 +88,7 @@ HEADS = {
 }
 
 
-# Patches look at each other, or learnt queries at patches, before any word is read.
+# Patches attend to each other, or learnt queries to patches, before any word is read.
 MAY_BE_ZERO = {
     ("MuRel", "attention", "both"),
     ("GatedCrossAttention", "attention", "both"),
@@ -100,7 +100,7 @@ def made(fusion: str, image: str = "cnn", text: str = "bag", head: str = "classe
     joint: Fusion = FUSIONS[fusion](encoders[0].dim, encoders[1].dim)
     answers: AnswerHead = HEADS[head](joint, encoders[1])
     vqa = VQA(VQAModel(*encoders, joint, answers))
-    for parameter in vqa.model.parameters():  # closed gates and zero biases hide what flows
+    for parameter in vqa.model.parameters():  # closed gates and zero biases would hide the flow
         torch.nn.init.normal_(parameter, std=0.3)
     return vqa
 
@@ -141,7 +141,7 @@ def test_every_method_that_fits(fusion: str) -> None:
         check(vqa, name)
 
 
-# Pairs of the other parts, each with a fusion of another kind.
+# Pairs of the other encoders, each with a different kind of fusion.
 PARTS = [
     ("single", "vit", "bert", "choices"),
     ("cross", "vit", "gru", "text"),
@@ -183,7 +183,7 @@ def test_region_features(tmp_path) -> None:
 
 @pytest.mark.parametrize("fusion", ["pooled", "glimpse", "cross", "single"])
 def test_padding_and_batches_change_nothing(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One variant at a time, and all in one padded batch."""
+    """Evaluating variants one by one or in one padded batch gives the same explanation."""
     vqa = made(fusion, text="gru")
     case = make_case(vqa.model, photo(), QUESTION)
     for method in (Occlusion(), GradCAM(), IntegratedGradients(), METHODS["attention"]()):
@@ -210,7 +210,7 @@ def test_padding_and_batches_change_nothing(fusion: str, monkeypatch: pytest.Mon
 
 
 def test_padding_of_a_transform_has_no_relevance() -> None:
-    """A wide photo in a square input: the cells above and below it hold nothing."""
+    """The empty cells above and below a wide photo in a square input have no relevance."""
     encoder = TimmEncoder("resnet10t", pretrained=False, image_size=96, fit="pad")
     text = TEXTS["bag"]()
     fusion = FUSIONS["glimpse"](encoder.dim, text.dim)
@@ -234,7 +234,7 @@ def test_gradients_need_no_trainable_parameter() -> None:
 
 
 def test_rollout_through_layers_with_a_class_token() -> None:
-    """(I + A) / 2 of both layers multiplied; the class token's row is the answer's."""
+    """Rollout is the product of both layers' (I + A) / 2, read at the class token's row."""
     vqa = made("single")
     case = make_case(vqa.model, photo(), QUESTION)
     found = explain_case(case, METHODS["rollout"]())
@@ -250,7 +250,7 @@ def test_rollout_through_layers_with_a_class_token() -> None:
 
 
 def test_as_many_words_as_patches() -> None:
-    """Self-attention of words and of patches is told apart though both have four tokens."""
+    """Self-attention of words and of patches is distinguished even when both have four tokens."""
     vqa = made("lxmert", image="cnn")
     vqa.model.image_encoder = ConvNet(8, widths=(5, 7))  # 2 x 2 patches
     question = "what colour is the"

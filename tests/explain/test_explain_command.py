@@ -1,4 +1,4 @@
-"""`vlm explain`, the drawings, and where tokens stand in a question."""
+"""`vlm explain`, its drawings, and the positions of tokens in a question."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_method_that_proves_not_to_fit_is_left_out(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a model whose answer rests on the image's summary alone, made of something else."""
+    """`--all-methods` skips Grad-CAM if `pooled` is computed separately from the tokens."""
     vqa = known_vqa(TimesFusion())
     encode = type(vqa.model.image_encoder).encode
 
@@ -115,7 +115,7 @@ def test_missing_files(run: Path, tmp_path: Path) -> None:
 
 
 def reddest(image: Image.Image) -> tuple[int, int]:
-    """The cell, (row, column), that is most red and least blue."""
+    """The (row, column) of the cell that is most red and least blue."""
     small = np.asarray(image.resize((COLUMNS, ROWS), Image.Resampling.BOX), float)
     return np.unravel_index((small[..., 0] - small[..., 2]).argmax(), (ROWS, COLUMNS))
 
@@ -129,7 +129,7 @@ def test_heat_map() -> None:
     assert reddest(image) == divmod(PATCH, COLUMNS)
     assert reddest(heat_map(found, picture, word=WORD)) == divmod(PATCH, COLUMNS)
     other = np.asarray(heat_map(found, picture, word=0))
-    assert (other[..., 0] == other[..., 2]).all()  # owed nothing: grey all over
+    assert (other[..., 0] == other[..., 2]).all()  # no relevance: grey all over
     drawn = draw(found, picture)
     assert drawn.width > image.width
     words = np.asarray(drawn)[:, image.width :].astype(int)

@@ -1,4 +1,4 @@
-"""The notebook's cells and the page's code run."""
+"""The cells of the explain notebook and the code of its docs page run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import ROOT
 
 
 def test_the_notebook_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cell by cell in one namespace, beside a run in the place that it looks in."""
+    """The cells run in order in one namespace, with a finished run in the folder they expect."""
     (tmp_path / "runs/easy_vqa").mkdir(parents=True)
     (tmp_path / "runs/easy_vqa/my_run").symlink_to(run)
     (tmp_path / "demos").mkdir()

@@ -1,4 +1,4 @@
-"""Deletion curves on a model whose answer is known, ranks, and random weights."""
+"""Deletion curves on a model with a known answer, rank correlation, and random weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def changed(explanation: Explanation, **values: object) -> Explanation:
 
 
 def test_curves_by_hand() -> None:
-    """The answer's evidence is 1 with patch and word and 0 without either."""
+    """The evidence is 1 with both patch and word, and 0 if either is missing."""
     vqa = known_vqa(TimesFusion())
     case = make_case(vqa.model, known_image(), QUESTION)
     true = explain_case(case, Occlusion())
@@ -34,7 +34,7 @@ def test_curves_by_hand() -> None:
     assert found.insertion_area == pytest.approx(1 - 0.5 / 15)
     assert (found.comprehensiveness, found.sufficiency) == (1, 0)
 
-    # Told the wrong way round, the patch goes last and comes last.
+    # With relevance reversed, the patch is deleted last and inserted last.
     wrong = patch_faithfulness(case, changed(true, patches=-true.patches))
     assert wrong.deletion.tolist() == 15 * [1] + [0]
     assert wrong.insertion.tolist() == 15 * [0] + [1]
@@ -45,7 +45,7 @@ def test_curves_by_hand() -> None:
     assert words.insertion.tolist() == [0] + 5 * [1]
     last = word_faithfulness(case, changed(true, word_relevance=-np.eye(5)[WORD]))
     assert last.deletion.tolist() == 5 * [1] + [0]
-    # Of 1, 5, 10, 20 and 50 % of five words, rounded up, only the last is more than one.
+    # 1, 5, 10 and 20 % of five words round up to one word; only 50 % is more.
     assert (last.comprehensiveness, last.sufficiency) == (0, 1)
 
 
@@ -55,7 +55,7 @@ def test_finer_cells_than_the_encoder_s() -> None:
     found = patch_faithfulness(case, explain_case(case, IntegratedGradients()))
     assert found.deletion[0] == 1
     assert found.deletion[-1] == 0
-    # The sixteen cells of the patch come first; the first step lays fifteen bare, of 48 pixels.
+    # The patch's sixteen cells come first; the first step reveals fifteen of them (48 pixels).
     assert found.insertion.tolist() == pytest.approx([0, 48 / 49] + 15 * [1])
 
 
@@ -71,7 +71,7 @@ def test_ranks() -> None:
     a = np.array([3.0, 1, 2, 2])
     assert rank_correlation(a, a**3) == pytest.approx(1)
     assert rank_correlation(a, -a) == pytest.approx(-1)
-    # From their means, ranks 1.5, -1.5, 0, 0 and -1.5, -0.5, 0.5, 1.5.
+    # The ranks minus their means: 1.5, -1.5, 0, 0 and -1.5, -0.5, 0.5, 1.5.
     assert rank_correlation(a, np.arange(4)) == pytest.approx(-1.5 / np.sqrt(4.5 * 5))
     assert np.isnan(rank_correlation(a, np.ones(4)))
 

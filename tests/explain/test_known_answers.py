@@ -1,4 +1,4 @@
-"""Every method points at the one patch and the one word that an answer is known to need."""
+"""Every method finds the one patch and the one word that the answer depends on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = [(fusion, name) for fusion in FUSIONS for name in methods_for(known_vqa(
 
 
 def at(boxes: np.ndarray, scale: int) -> np.ndarray:
-    """The patch in which each box lies."""
+    """The index of the patch that contains each box."""
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2 // (SIDE * scale)
     return (middle[:, 1] * COLUMNS + middle[:, 0]).astype(int)
 
@@ -50,7 +50,7 @@ def test_the_peaks(fusion: type[Fusion], name: str) -> None:
     x, y = found.peak
     assert SIDE * 3 * (PATCH % COLUMNS) < x < SIDE * 3 * (PATCH % COLUMNS + 1)
     assert SIDE * 3 * (PATCH // COLUMNS) < y < SIDE * 3 * (PATCH // COLUMNS + 1)
-    # With one source of light every other cell and word is at rest, or far behind.
+    # With a single bright patch, all other cells and words score zero or far lower.
     assert found.word_relevance.argmax() == WORD
     word, cell = np.unravel_index(found.word_patch.argmax(), found.word_patch.shape)
     assert (word, at(found.boxes, 3)[cell]) == (WORD, PATCH)
@@ -60,7 +60,7 @@ def test_the_peaks(fusion: type[Fusion], name: str) -> None:
 
 
 def test_occlusion_by_hand() -> None:
-    """The product of 1 and 1 is lost without either, once and not twice without both."""
+    """Occluding the patch, the word or both loses the product 1 x 1, and loses it only once."""
     found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, Occlusion())
     wanted = np.zeros(ROWS * COLUMNS, np.float32)
     wanted[PATCH] = 1
@@ -73,7 +73,7 @@ def test_occlusion_by_hand() -> None:
 
 
 def test_integrated_gradients_sum_to_what_the_answer_owes() -> None:
-    """Patch and word share the product: the gradient of xy from 0 to 1 gives each a half."""
+    """Patch and word each get half: the integral of the gradient of xy from 0 to 1."""
     found = explain(known_vqa(TimesFusion()), known_image(), QUESTION, IntegratedGradients())
     assert found.patches.sum() == pytest.approx(0.5, abs=1e-4)
     assert found.word_relevance.sum() == pytest.approx(0.5, abs=1e-4)
@@ -81,7 +81,7 @@ def test_integrated_gradients_sum_to_what_the_answer_owes() -> None:
 
 
 def test_attention_by_hand() -> None:
-    """One layer from words to patches; its output is multiplied with the word and maximised."""
+    """One layer of word-to-patch attention; its output is multiplied by the word and maximised."""
     vqa = known_vqa(LookingFusion())
     case = make_case(vqa.model, known_image(), QUESTION)
     tokens, patches = torch.eye(5)[WORD], torch.eye(ROWS * COLUMNS)[PATCH]
@@ -90,13 +90,13 @@ def test_attention_by_hand() -> None:
     np.testing.assert_allclose(found.word_patch, looks, atol=1e-6)
     np.testing.assert_allclose(found.patches, looks.mean(0), atol=1e-6)
 
-    # Half of each word passes by, half comes from where it looks; patches stay what they are.
+    # Half of each word is residual, half comes from the patches it attends to; patches stay as is.
     found = explain_case(case, METHODS["rollout"]())
     np.testing.assert_allclose(found.word_patch, looks / 2, atol=1e-6)
     rows = 5 + ROWS * COLUMNS
     np.testing.assert_allclose(found.patches, looks.sum(0) / 2 / rows, atol=1e-6)
 
-    # d evidence / d attention of the word that counts is the patch's value, of the others nothing.
+    # d evidence / d attention is the patch's value for the word that counts, else zero.
     found = explain_case(case, METHODS["attention_gradient"]())
     wanted = tokens[:, None] * patches * looks
     np.testing.assert_allclose(found.word_patch, wanted, atol=1e-6)

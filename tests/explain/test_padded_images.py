@@ -1,4 +1,4 @@
-"""Padding beside an image's regions or patches attends too, and must not count."""
+"""Attention from padded regions or patches must not count."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_padding_of_the_image_changes_nothing(fusion: str, regions: int) -> None
         cases = [Case(model, images, (1, 1), QUESTION, "red") for images in (alone, padded)]
         one, other = (METHODS[name]().relevance(c, c.without_each_word()) for c in cases)
         torch.testing.assert_close(other.patches[:, :regions], one.patches, rtol=1e-3, atol=1e-5)
-        # Zeros but for rounding: some machines round equal rows of a matrix product differently.
+        # Zeros up to rounding: some machines round equal rows of a matrix product differently.
         assert other.patches[:, regions:].abs().max() < 1e-5, name
         torch.testing.assert_close(other.words, one.words, rtol=1e-3, atol=1e-5)
         if one.word_patch is not None:

@@ -1,4 +1,4 @@
-"""Small runs whose encoders began with weights of a file, for `vlm forgetting`."""
+"""Small runs whose encoders start from weights in a file, for `vlm forgetting`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WORDS = ["what", "color", "is", "it", "the", "image", "not", "red", "green", "bl
 
 
 def write_weights(folder: Path) -> Path:
-    """A folder with what "pretrained" encoders begin with: a network with its classifier, and a
-    table of word vectors."""
+    """A folder of "pretrained" weights: a network with its classifier, and a table of word
+    vectors."""
     torch.manual_seed(1)
     whole = timm.create_model("vit_tiny_patch16_224", **VIT)
     save_file(whole.state_dict(), folder / "vit.safetensors")
@@ -63,7 +63,7 @@ def ask(*arguments: object) -> None:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 1) -> str:
-    """The message of a command that ends in an error."""
+    """The error message of a command that fails."""
     with pytest.raises(SystemExit) as stopped:
         ask(*arguments)
     if isinstance(stopped.value.code, str):
@@ -75,7 +75,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 1)
 
 
 def changed(run: Path, folder: Path, **settings: object) -> Path:
-    """A copy of a run whose configuration says something else, by dotted names with `__`."""
+    """A copy of a run with configuration changes; `__` in names stands for a dot."""
     shutil.copytree(run, folder / "copy")
     path = folder / "copy/config.yaml"
     config = yaml.safe_load(path.read_text())

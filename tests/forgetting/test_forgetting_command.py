@@ -47,7 +47,7 @@ def runs(data: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def report(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on all of them."""
+    """The folder of a report on all runs."""
     folder = tmp_path_factory.mktemp("report") / "deeper"
     named = [f"{name}={path}" for name, path in runs.items()]
     ask(*named, "--interpolate", "0", "0.5", "1", "--output", folder, "--batch-size=8")
@@ -79,10 +79,10 @@ def test_what_was_kept(report: Path) -> None:
         else:
             assert min(image["cka"].values()) < 1 - 1e-6
             assert image["divergence"] > 0
-            assert list(text["cka"]) == ["embedding"]  # of the encoder only its word vectors
+            assert list(text["cka"]) == ["embedding"]  # only the encoder's word vectors
     one, half = found["full", 1], found["full", 0.5]
     assert one["image_encoder"]["divergence"] > half["image_encoder"]["divergence"]
-    # Words that no question has keep their vectors, and are still each other's neighbours.
+    # Words that occur in no question keep their vectors and remain each other's neighbours.
     words = one["text_encoder"]["words"]
     assert one["text_encoder"]["similarity_kept"] < 1 - 1e-6
     assert sum(words.values()) / len(words) > 0.7
@@ -99,7 +99,7 @@ def test_accuracy_is_that_of_the_answers(runs: dict[str, Path], data: Path, repo
 
 
 def test_the_vocabulary_stands_beside_the_scores(runs: dict[str, Path], report: Path) -> None:
-    """In the words of the runs' own reports; all of one seed, so all have the same."""
+    """The report describes the vocabulary as the runs' own reports do; all share one seed's."""
     about = read_checkpoint(runs["full"]).about["vocabulary"]
     section = (report / "report.md").read_text().split("\n## ")[2]
     words = f"the {about['size']} answers of the vocabulary ({about['hash']}, from the training"
@@ -152,8 +152,8 @@ def test_the_original_is_the_file_s_bit_for_bit(runs: dict[str, Path], weights: 
 def test_a_run_from_a_run_began_where_that_one_did(
     runs: dict[str, Path], run: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """Its own configuration asks for no pretrained weights; the earlier run's does, or began at
-    random, and then what it ended with is the original."""
+    """A run started from another run shares that run's pretrained original. If the earlier run
+    began at random, its final weights are the original."""
     told = {INIT_FROM: str(runs["full"]), PRETRAINED: False}
     later = read_run(changed(runs["staged"], tmp_path / "later", **told))
     found = original(later, "image_encoder", load_model(later.checkpoint).image_encoder)
@@ -173,7 +173,7 @@ def test_a_run_from_a_run_began_where_that_one_did(
 
 
 def test_without_data(runs: dict[str, Path], weights: Path, data: Path, tmp_path: Path) -> None:
-    """Photos of a folder, a probe and sentences of one's own need no data set."""
+    """A folder of photos, a probe and a file of sentences need no data set."""
     photos = tmp_path / "photos"
     shutil.copytree(data / "train/images", photos)
     shutil.copytree(runs["full"], tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Layers and original classifiers of every library's encoders."""
+"""Layers and original classifiers of encoders from every library."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bert() -> HuggingFaceEncoder:
 
 
 IMAGES: list[tuple[Callable[[], PixelEncoder], int]] = [
-    (tiny_vit, 4),  # patches, three blocks; the last normalisation is not theirs
+    (tiny_vit, 4),  # patches and three blocks; not the last normalisation
     (lambda: TimmEncoder("resnet18", image_size=64), 9),
     (lambda: TimmEncoder("tf_efficientnet_lite0", image_size=32), 17),
     (lambda: TorchvisionEncoder("resnet18", image_size=64), 5),
@@ -69,7 +69,7 @@ TEXTS: list[tuple[Callable[[], Part], int]] = [
 
 @pytest.mark.parametrize(("make", "least"), IMAGES, ids=[str(n) for n in range(len(IMAGES))])
 def test_layers_of_images(make: Callable[[], PixelEncoder], least: int) -> None:
-    """One module a layer, in the order of use; nothing of it stays behind."""
+    """Each layer gets one module, in order of use, and no hooks are left behind."""
     encoder = make().eval()
     images = torch.rand(4, *encoder.transform.shape)
     called: list[str] = []
@@ -87,7 +87,7 @@ def test_layers_of_images(make: Callable[[], PixelEncoder], least: int) -> None:
 def test_a_block_counts_as_a_whole() -> None:
     encoder = tiny_vit().eval()
     names = layer_modules(encoder, lambda: encoder(torch.rand(1, 3, 32, 32)))
-    # To timm the last normalisation belongs to the last block.
+    # timm counts the last normalisation as part of the last block.
     assert names == ["model.patch_embed", "model.blocks.0", "model.blocks.1", "model.norm"]
 
 
@@ -105,7 +105,7 @@ def test_an_untouched_text_encoder_keeps_everything(make: Callable[[], Part], le
 
 
 def test_batches_of_sentences_do_not_change_what_is_measured() -> None:
-    """But for CKA, which is an estimate."""
+    """The batch size changes nothing but CKA, which is an estimate."""
     before, after = BagOfWords(WORDS, 7, 5).eval(), BagOfWords(WORDS, 7, 5).eval()
     found = [
         TextMeasure(before, read_sentences(None), 5, size).retention(after, "other")
@@ -137,7 +137,7 @@ def photos() -> tuple[Images, Tensor]:
 
 
 def test_the_classifier_of_timm_weights(tmp_path: Path) -> None:
-    """On the untouched encoder it says what the whole model says; on another one, not."""
+    """The classifier matches the whole model on the untouched encoder, but not on another one."""
     whole = timm.create_model("vit_tiny_patch16_224", **VIT).eval()
     arguments = {
         "name": "vit_tiny_patch16_224",

@@ -1,4 +1,4 @@
-"""Each measure against values worked out by hand or another way."""
+"""Each measure matches values worked out by hand or by another method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vlm.studies.forgetting.texts import read_sentences
 
 
 def test_hsic_is_the_mean_over_all_quadruples() -> None:
-    """The estimate of Song et al. is that of the U-statistic, term by term."""
+    """The estimate of Song et al. equals the U-statistic computed term by term."""
     x, y = torch.randn(7, 3).double(), torch.randn(7, 5).double()
     a, b = x @ x.mT, y @ y.mT
     terms = [
@@ -50,7 +50,7 @@ def test_cka_of_the_same_of_a_rotation_and_of_nothing_in_common() -> None:
 
 
 def test_cka_of_unrelated_features_is_about_zero_however_many_there_are() -> None:
-    """The plain form would be near 1 here, with 300 features of 31 examples."""
+    """The biased form would be near 1 here, with 300 features and 31 examples."""
     one, other = torch.randn(2, 13, 31, 300)
     assert abs(cka([gram(x) for x in one], [gram(x) for x in other])) < 0.1
 
@@ -81,7 +81,7 @@ def test_agreement_by_hand() -> None:
     found = agreement(before, after)
     assert list(found.same) == [1, 0]
     assert found.share == 0.5
-    assert found.top == pytest.approx((1 + 1 / 2) / 2)  # of three classes two are compared
+    assert found.top == pytest.approx((1 + 1 / 2) / 2)  # only two of the three classes are compared
     wanted = (3 / 6 * math.log(3) + 1 / 6 * math.log(1 / 3)) / 2
     assert found.divergence == pytest.approx(wanted, rel=1e-5)
     same = agreement(before, before)
@@ -108,7 +108,7 @@ def test_similarity_is_kept_by_a_rotation_and_not_by_chance() -> None:
 def test_paraphrases_by_hand() -> None:
     angles = torch.tensor([0.0, 0.1, 1.0, 1.6, 1.7, 3.0])
     alike = similarities(torch.stack((angles.cos(), angles.sin()), 1))
-    # 2 and 3 are a pair, but 4 is nearer to 3; 5's nearest is 4, as it should be.
+    # 2 and 3 are a pair, but 4 is nearer to 3; 5's nearest is 4, its own pair.
     assert paraphrase_share(alike) == pytest.approx(4 / 6)
 
 

@@ -1,4 +1,4 @@
-"""What `vlm forgetting` refuses, and what it says."""
+"""What `vlm forgetting` refuses, with its error messages."""
 
 from __future__ import annotations
 
