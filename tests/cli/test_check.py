@@ -1,4 +1,4 @@
-"""What the names alone can judge, and what is left to the real parser."""
+"""Mistakes found from option names alone, and what is left to the real parser."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vlm.core.errors import ConfigError
 
 ACCEPTED = [
     "--trainer.max_epochs=3",
-    "--trainer.max_epochs=many",  # a value is the parser's
+    "--trainer.max_epochs=many",  # values are left to the parser
     "--trainer.callbacks+=EarlyStopping",
     "--trainer.max_time.minutes=5",
     "--model.fusion=vlm.fusion.MCAN",
     "--model.fusion=MCAN",
     "--model.fusion=mine.Fusion",
     "--model.fusion=Mine",
-    "--model.fusion.out_dmi=5",  # arguments of a class are the parser's
+    "--model.fusion.out_dmi=5",  # class arguments are left to the parser
     "--model.fusion={class_path: vlm.fusion.MCAN, init_args: {out_dmi: 5}}",
     "--model.fusion=null",
     "--model.fusion.help=MCAN",

@@ -1,4 +1,4 @@
-"""The short help and the index of options are those of the real parser, and come before torch."""
+"""The short help and the option index match the real parser and come before torch loads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_help_all_is_the_parser_s(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def heavy_after(arguments: list[str], folder: Path) -> tuple[int, str, list[str]]:
-    """Exit code, error and the heavy modules of a command in a process of its own."""
+    """Run a command in a new process; return its exit code, error and heavy modules imported."""
     code = f"""
 import json, sys
 from vlm.cli.main import main
@@ -96,7 +96,7 @@ def test_a_mistake_is_known_before_torch(name: str, tmp_path: Path) -> None:
         assert "(mine.yaml): mine.yaml" in line
 
 
-# The methods of `explain` are classes.
+# `explain` needs torch to list its methods, which are classes.
 @pytest.mark.parametrize("command", ["", *sorted(COMMANDS.keys() - {"explain"})])
 def test_help_comes_before_torch(command: str, tmp_path: Path) -> None:
     assert heavy_after([*command.split(), "--help"], tmp_path) == (0, "", [])

@@ -1,4 +1,4 @@
-"""`vlm list` and `vlm.list_parts`: what is public, with a line and a paper."""
+"""`vlm list` and `vlm.list_parts` show every public part with a summary and a paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of commands."""
+"""The table of `vlm` commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions that the command line asks of a part's class before it is built."""
+"""What the command line asks a part's class before building the part."""
 
 from __future__ import annotations
 

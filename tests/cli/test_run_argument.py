@@ -1,4 +1,4 @@
-"""`vlm test RUN`: a run's folder or a shared model in the place of `-c` and `--ckpt_path`."""
+"""`vlm test RUN`: a run's folder or a shared model instead of `-c` and `--ckpt_path`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shared(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(folder: Path, command: str) -> Path:
-    """The folder that a command has made."""
+    """The folder that a command wrote."""
     (made,) = folder.glob(f"*/*-{command}")
     return made
 
@@ -55,7 +55,7 @@ def test_further_options_override_the_run_s(
 def test_a_shared_model_scores_as_its_run(
     run: Path, shared: Path, data: Path, tmp_path: Path
 ) -> None:
-    config = str(ROOT / "configs/easy_vqa_cross_attention.yaml")  # of another model
+    config = str(ROOT / "configs/easy_vqa_cross_attention.yaml")  # configures another model
     main(["test", str(shared), "-c", config, f"--dataset.root={data}", f"--run.folder={tmp_path}"])
     assert accuracy(written(tmp_path, "test")) == accuracy(run)
 

@@ -1,4 +1,4 @@
-"""`vlm demo` that notes which files it opens or makes, and what it starts and connects to.
+"""`vlm demo`, with a log of the files it opens or creates and what it starts or connects to.
 
 python tests/demo/audited_demo.py NOTES CHECKPOINT ... OPTIONS
 

@@ -1,4 +1,4 @@
-"""Models for the demo's tests, and `vlm demo` as a process of its own."""
+"""Models for the demo tests, and `vlm demo` in its own process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SECONDS_TO_START = 120
 
 
 def untrained(kind: str = "vocabulary") -> VQAModel:
-    """A small model with random weights, of each kind of answers."""
+    """A small model with random weights, for each kind of answer."""
     image, text = ConvNet(image_size=32, widths=(5, 7)), BagOfWords(WORDS, dim=11)
     fusion: Fusion = Pooled(image.dim, text.dim)
     head: AnswerHead
@@ -56,7 +56,7 @@ def untrained(kind: str = "vocabulary") -> VQAModel:
 
 
 def writes_o(head: Generation) -> Generation:
-    """Random weights never come to an end; these write "o" and end."""
+    """Make the head write "o" and stop; with random weights it would never stop."""
     decoder = head.decoder
     assert isinstance(decoder, TransformerDecoder)
     table, tokens = decoder.embedding.weight, decoder.tokenizer
@@ -67,7 +67,7 @@ def writes_o(head: Generation) -> Generation:
 
 
 def write_model(model: VQAModel, path: Path, run: str) -> Path:
-    """A checkpoint of the model, as training writes it."""
+    """Write a checkpoint of the model as training does."""
     weights = {PREFIX + name: value for name, value in model.state_dict().items()}
     content = {
         KEY: describe(model, {"run": f"runs/{run}/1", "data": "vlm.datasets.easy_vqa.EasyVQA"}),
@@ -79,7 +79,7 @@ def write_model(model: VQAModel, path: Path, run: str) -> Path:
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """The content of an image file."""
+    """An image as the bytes of a file."""
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -114,7 +114,7 @@ def start(
     *options: str,
     program: tuple[object, ...] = ("-m", "vlm", "demo"),
 ) -> str:
-    """The address of a running demo with these models and options; it ends with the tests."""
+    """Start a demo with these models and options; return its address. It ends with the tests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -135,7 +135,7 @@ def start(
         try:
             urlopen(address, timeout=5).close()
             return address
-        except HTTPError as asked:  # for a password
+        except HTTPError as asked:  # asks for a password
             asked.close()
             return address
         except OSError:

@@ -1,4 +1,4 @@
-"""The routes of Gradio that the demo needs, and those that it shuts."""
+"""The Gradio routes that the demo needs, and those that it blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image encoder from outside the library that takes as long as a test wants."""
+"""An image encoder from outside the library that blocks until a test releases it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vlm.image import ConvNet
 
 
 class Held(ConvNet):
-    """Looks at no image while a file is there.
+    """Encodes no image while a file exists.
 
     Args:
-        file: that file. Beside it FILE.met tells that an image is waiting.
+        file: the file that blocks. FILE.met, beside it, appears when an image is waiting.
     """
 
     def __init__(self, file: str) -> None:
@@ -29,5 +29,5 @@ class Held(ConvNet):
 
 
 def met_by(file: Path) -> Path:
-    """Where it tells that it waits for the file to go."""
+    """The file that appears while an image is waiting."""
     return file.with_name(file.name + ".met")

@@ -1,8 +1,8 @@
-"""The image of the demo in the README.
+"""Make the screenshot of the demo for the README.
 
     python tests/demo/screenshot.py RUN [ANOTHER_RUN]
 
-The default model and one of cross-attention, for example; writes docs/images/demo.png.
+Use the default model and one with cross-attention, for example; writes docs/images/demo.png.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the page and the API do with models, images and questions, without Gradio."""
+"""How the page and the API handle models, images and questions, without Gradio."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_image_is_encoded_once_for_all_its_questions(asker: Asker) -> None:
     assert len(seen) == 1
     for shade in range(IMAGES_KEPT):
         asker.look(file_of(Image.new("RGB", (9, 9), (shade, 0, 0))), ["vocabulary"])
-    asker.ask(IMAGE, QUESTION, ["vocabulary"])  # forgotten, and looked at again
+    asker.ask(IMAGE, QUESTION, ["vocabulary"])  # dropped from the cache and encoded again
     assert len(seen) == IMAGES_KEPT + 2
     assert len(asker._looks) == IMAGES_KEPT
 

@@ -1,4 +1,4 @@
-"""The demo ends as its first line says: Ctrl+C, and no traceback."""
+"""The demo ends on Ctrl+C, as its first line says, without a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import Image
 
 @contextmanager
 def demo(run: Path, *options: str, **environment: str) -> Iterator[tuple[Any, str, str]]:
-    """A demo as a process, what it has printed, and its address; killed at the end."""
+    """A demo process, its output and its address; killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vlm", "demo", str(run), "--port", "0", *options],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
@@ -65,7 +65,7 @@ def children(process: Any) -> list[int]:
     ],
 )
 def test_nothing_is_left_after_any_end(run: Path, tmp_path: Path, end: signal.Signals) -> None:
-    """With a page open and an image uploaded."""
+    """No file or process is left, even with an open page and an uploaded image."""
     with (
         demo(run, TMPDIR=str(tmp_path)) as (process, _, address),
         httpx.Client(base_url=address, timeout=60) as visitor,

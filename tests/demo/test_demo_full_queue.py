@@ -1,4 +1,4 @@
-"""A running demo whose queue is full: who comes next is refused in a sentence, nobody is lost."""
+"""When the queue of a demo is full, new questions are refused and none waiting is lost."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Busy:
 
     Args:
         address: of the demo.
-        hold: while this file is there, the second model looks at no image.
-        known: images with the answers that the trained model knows.
+        hold: while this file exists, the second model encodes no image.
+        known: images with the answers that the trained model gives.
     """
 
     def __init__(self, address: str, hold: Path, known: list[tuple[Path, str]]) -> None:
@@ -41,8 +41,8 @@ class Busy:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Inside, one question is being answered and all places to wait are taken; those in them
-        have their right answers at the end."""
+        """Fill the queue behind a question that is being answered. On leaving, check that all
+        waiting questions get the right answers."""
         met = met_by(self.hold)
         met.unlink(missing_ok=True)
         self.hold.touch()
@@ -68,7 +68,7 @@ class Busy:
 
 
 def unseen() -> dict[str, str]:
-    """An image that no model has looked at."""
+    """An image that no model has seen."""
     content = file_of(Image.frombytes("RGB", (8, 8), os.urandom(3 * 8 * 8)))
     return {"url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
 
@@ -112,5 +112,5 @@ def test_the_page_says_so_too(busy: Busy, browser: Any) -> None:
     page.wait_for_selector(f".vlm-card:first-child .vlm-answer:text-is('{answer}')")
     page.close()
     assert watched.left == []
-    # The browser's own line about the refusal.
+    # The browser itself logs the refusal.
     assert [text for text in watched.errors if "503 (Service Unavailable)" not in text] == []

@@ -1,4 +1,4 @@
-"""No request makes the server open a file, and none of another site or visitor is answered."""
+"""No request opens a file on the server; requests of other sites or visitors are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(folder: Path) -> str:
     program = (Path(__file__).with_name("audited_demo.py"), folder / "notes")
     address = start((folder / "it.ckpt",), "--allow-host=demo.example.org", program=program)
-    with httpx.Client(base_url=address, timeout=60) as client:  # what is imported late, now
+    with httpx.Client(base_url=address, timeout=60) as client:  # trigger late imports now
         asks(client, {"path": put(client)})
         client.get("/gradio_api/info")
     return address
@@ -45,7 +45,7 @@ def address(folder: Path) -> str:
 
 @pytest.fixture
 def opened(folder: Path) -> Iterator[None]:
-    """The server opens nothing while the test runs."""
+    """Check that the server opens no file during the test."""
     notes = folder / "notes"
     before = notes.stat().st_size
     yield
@@ -66,7 +66,7 @@ def stranger(address: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> list[str]:
-    """Names of files, folders and devices that no visitor has any business with."""
+    """Names of files, folders and devices that no visitor may read."""
     (tmp_path / "image.png").write_bytes(RED)
     (tmp_path / ".hidden.png").write_bytes(RED)
     (tmp_path / "link.png").symlink_to(tmp_path / "image.png")
@@ -90,7 +90,7 @@ def hostile(tmp_path: Path) -> list[str]:
 
 
 def shapes(name: Any) -> Iterator[Any]:
-    """How a file can be named in what is sent."""
+    """The ways in which a request can name a file."""
     for more in ({}, {"meta": MARK}):
         yield {"path": name, **more}
         yield {"path": name, "url": name, **more}
@@ -102,7 +102,7 @@ def shapes(name: Any) -> Iterator[Any]:
 
 
 def sent(payload: Any) -> Iterator[tuple[str, str]]:
-    """Every place of every endpoint that takes JSON."""
+    """Requests with the payload in every place of every endpoint that takes JSON."""
     body = json.dumps
     for place in range(5):
         data: list[Any] = [None, QUESTION, None, "none", None]
@@ -129,7 +129,7 @@ def test_no_file_that_is_named_is_opened(visitor: httpx.Client, hostile: list[st
             assert answer.status_code in (403, 404), (path, content, answer.text)
             if answer.status_code == 403:
                 answers.add(answer.text)
-    # Whether there is such a file or not.
+    # The answer is the same whether or not the file exists.
     assert answers == {json.dumps({"detail": NOT_YOURS}, separators=(",", ":"))}
     asks(visitor, {"url": f"data:image/png;base64,{base64.b64encode(RED).decode()}"})
 
@@ -151,7 +151,7 @@ def test_no_address_opens_a_file(visitor: httpx.Client, hostile: list[str]) -> N
 
 
 def raw(visitor: httpx.Client, method: str, path: str) -> int:
-    """The status of a request whose path nobody tidies up."""
+    """The status of a request whose path is sent unnormalised."""
     host, port = visitor.base_url.host, visitor.base_url.port
     connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
@@ -163,7 +163,7 @@ def raw(visitor: httpx.Client, method: str, path: str) -> int:
 
 
 def asks(visitor: httpx.Client, image: Any) -> dict[str, Any]:
-    """The answer to a question of plain HTTP."""
+    """Ask a question over plain HTTP and return the answer."""
     body = {"data": [image, QUESTION, None, "none", None]}
     event = visitor.post("/gradio_api/call/ask", json=body).json()["event_id"]
     text = visitor.get(f"/gradio_api/call/ask/{event}").text
@@ -331,7 +331,7 @@ def test_a_cookie_full_of_backslashes_keeps_nobody_waiting(
         for filling in ("\\\\", "\\377", "\\a"):
             cookie = f'{name}="{filling * (60_000 // len(filling))}"'
             assert visitor.get(path, headers={"Cookie": cookie}).status_code in (200, 404)
-    assert time.monotonic() - start < 10  # 60 s with Python's parser of cookies
+    assert time.monotonic() - start < 10  # Python's cookie parser takes 60 s
 
 
 @pytest.mark.parametrize("cookie", ["vlm_visitor=x", "vlm_visitor=", "xvlm_visitor=" + "0" * 32])

@@ -1,4 +1,4 @@
-"""What a visitor can use up: memory, time, and the patience of the others."""
+"""Limits on what one visitor can use: memory, time, and other visitors' waiting time."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def reader() -> Iterator[Reader]:
 
 def test_an_image_that_takes_too_long_is_given_up(reader: Reader) -> None:
     assert reader(RED).image.size == (20, 10)
-    os.kill(reader._process.pid, signal.SIGSTOP)  # as a decoder that never ends
+    os.kill(reader._process.pid, signal.SIGSTOP)  # like a decoder that never ends
     start = time.monotonic()
     with pytest.raises(ImageError, match="took longer than 2 s"):
         reader(RED)
     assert time.monotonic() - start < 20
-    assert reader(RED).image.getpixel((3, 3)) == (255, 0, 0)  # and it goes on
+    assert reader(RED).image.getpixel((3, 3)) == (255, 0, 0)  # it still works
 
 
 def test_a_reader_that_is_closed_gives_up_what_it_reads() -> None:

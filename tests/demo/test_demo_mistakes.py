@@ -1,4 +1,4 @@
-"""What is sent by hand and typed wrongly: each gets a sentence, and the server no traceback."""
+"""Mistakes in hand-written requests each get a sentence, and the server no traceback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_upload_that_is_gone() -> None:
 
 @pytest.mark.parametrize(("kind", "plugin"), [("GIF", "Gif"), ("TIFF", "Tiff")])
 def test_frames_are_not_counted(kind: str, plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of 10 MB can hold hundreds of thousands, for which all visitors would wait."""
+    """A 10 MB file can hold hundreds of thousands of frames; counting them would block everyone."""
 
     def count(image: Image.Image) -> int:
         raise AssertionError("counted")
@@ -46,7 +46,7 @@ def test_frames_are_not_counted(kind: str, plugin: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
 def test_a_body_without_a_length_is_read_up_to_the_limit(path: str) -> None:
-    """Whatever a route does with it: a refusal, and no traceback."""
+    """Every route refuses such a body without a traceback."""
 
     async def never(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError

@@ -30,7 +30,7 @@ def address(run: Path, folder: Path) -> str:
 
 
 class Watched:
-    """A page that notes what must not happen: errors, and requests that leave the machine."""
+    """A page that records errors and requests to other machines."""
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
@@ -52,7 +52,7 @@ class Watched:
             self.left.append(request.url)
 
     def upload(self, path: Path) -> None:
-        """Take the image away that is there, and upload another."""
+        """Remove the current image and upload another."""
         close = self.page.locator("#image button[aria-label='Remove Image']")
         if close.count():
             close.first.click()
@@ -130,7 +130,7 @@ def test_the_gallery_asks_at_once(watched: Watched) -> None:
         "document.querySelector('#question textarea').value === 'What color is the rectangle?'"
     )
     page.wait_for_selector(".vlm-reasons .vlm-word:has-text('rectangle')")
-    page.wait_for_timeout(1500)  # whatever else the new image sets off has come by then
+    page.wait_for_timeout(1500)  # anything else the new image triggers has happened by then
     assert len(watched.answers()) == 2
     assert page.locator(".vlm-reasons").count() == 2
 
@@ -151,7 +151,7 @@ def test_a_wrong_file_gets_a_message(
     watched.upload(tmp_path / name)
     watched.page.wait_for_selector(f"#result .vlm-error:has-text('{message}')")
     watched.shot(f"wrong-{name.partition('.')[0]}")
-    # The browser itself notes that it cannot show such an image; that is no fault of the page.
+    # The browser itself logs that it cannot show such an image; the page is not at fault.
     watched.errors.clear()
     _goes_on(watched, run, data)
 
@@ -172,7 +172,7 @@ def test_a_file_that_is_too_large_gets_a_message(watched: Watched, tmp_path: Pat
     assert large.stat().st_size > 10_000_000
     watched.upload(large)
     watched.page.wait_for_selector("text=/exceed|too large|maximum/i")
-    watched.errors.clear()  # the refusal (413) stands in the console too
+    watched.errors.clear()  # the browser logs the refusal (413) too
 
 
 def test_animations_and_printing_colours_are_read_with_a_note(

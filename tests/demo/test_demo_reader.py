@@ -1,4 +1,4 @@
-"""Every kind of bad file gets a sentence, and is refused before it costs anything."""
+"""Every kind of bad file gets a message, and is refused before it uses many resources."""
 
 from __future__ import annotations
 

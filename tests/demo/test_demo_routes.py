@@ -1,4 +1,4 @@
-"""Every route of Gradio is kept or shut, and the gate leaves what it cannot serve."""
+"""Every Gradio route is kept or blocked, and the gate ignores what it cannot serve."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps(list(walk(app.routes[-1].app.routes))))
 
 
 def test_every_route_of_gradio_was_judged() -> None:
-    """One that a new Gradio adds is shut until somebody has looked at what it does."""
+    """A route that a new Gradio adds stays blocked until someone has reviewed it."""
     listed = subprocess.run(
         [sys.executable, "-c", LIST_ROUTES], capture_output=True, check=True, text=True
     )

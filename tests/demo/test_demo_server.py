@@ -1,4 +1,4 @@
-"""The API of a running demo: gradio_client and plain HTTP, what it refuses, and its queue."""
+"""The API of a running demo: gradio_client and plain HTTP, refusals, and the queue."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data_url(path: Path) -> dict[str, str]:
 
 
 def put(address: str, *data: Any) -> str:
-    """Put a question in the queue over plain HTTP: its event's name."""
+    """Queue a question over plain HTTP; return the name of its event."""
     body = json.dumps({"data": data}).encode()
     request = Request(f"{address}/gradio_api/call/ask", body, {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as response:
@@ -40,7 +40,7 @@ def put(address: str, *data: Any) -> str:
 
 
 def taken(address: str, event: str) -> tuple[str, Any]:
-    """Wait for an event: what became of it, and what came with that."""
+    """Wait for an event; return its outcome and its data."""
     with urlopen(f"{address}/gradio_api/call/ask/{event}", timeout=60) as stream:
         text = stream.read().decode()
     last = text.strip().rpartition("event: ")[2]
@@ -49,7 +49,7 @@ def taken(address: str, event: str) -> tuple[str, Any]:
 
 
 def call(address: str, *data: Any) -> tuple[str, Any]:
-    """Ask over plain HTTP; a refusal before the queue is an error too."""
+    """Ask over plain HTTP; a refusal before the queue counts as an error too."""
     try:
         return taken(address, put(address, *data))
     except HTTPError as refused:
@@ -64,7 +64,7 @@ def asked(address: str, image: Any, question: str, **more: Any) -> tuple[str, An
 
 
 def truth(run: Path, data: Path) -> list[tuple[Path, str]]:
-    """Images and their colours, those that the briefly trained model knows."""
+    """Images and their colours that the briefly trained model answers correctly."""
     rows = json.loads((data / "test/questions.json").read_text())
     vqa = vlm.load(run)
     images = [
@@ -137,7 +137,7 @@ def test_bad_input_is_refused_and_the_server_goes_on(
     if isinstance(image, dict) and image.get("url") == "good":
         image = data_url(path)
     elif image == {"path": "image"}:
-        image = {"path": str(path)}  # an image, but one of the server's own
+        image = {"path": str(path)}  # an image, but on the server's disk
     elif isinstance(image, dict) and image.get("url") == "bomb":
         image = {"url": f"data:image/png;base64,{base64.b64encode(bomb()).decode()}"}
     name, said = asked(address, image, question, **more)
@@ -241,7 +241,7 @@ def test_eight_at_once_are_served_in_order(address: str, run: Path, data: Path) 
         return found["replies"][0]["answer"], time.monotonic()
 
     with ThreadPoolExecutor(8) as pool:
-        # A method that takes its time, so that there is a queue and an order to see.
+        # A slow method, so that a queue forms and its order is visible.
         waiting = [
             pool.submit(
                 take, put(address, data_url(p), QUESTION, None, "integrated_gradients", None)

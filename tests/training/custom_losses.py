@@ -1,4 +1,4 @@
-"""A loss of one's own, as a user would write it."""
+"""A custom loss, written as a user would write it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks and data with which the tests of training let something go wrong."""
+"""Callbacks and datasets that make a training run fail on purpose."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from vlm.heads import Classification
 
 
 class Mishap(Exception):
-    """Stands for a kill, in tests that stay in their process: nothing is saved for it."""
+    """Stands in for a kill in tests that stay in their own process; nothing is saved on it."""
 
 
 def say_when() -> None:
-    """For the tests' clock, which starts with the fault."""
+    """Print the time of the fault, from which the tests measure."""
     print(f"struck at {time.time()}", file=sys.stderr, flush=True)
 
 
 class Strike(Callback):
-    """Does something at a hook of an optimiser step.
+    """Raises, hangs or sends a signal at a given hook and step.
 
     Args:
-        what: "raise", "hang", or the name of a signal that is sent to this process.
-        hook: where.
-        step: optimiser steps done.
-        rank: of the process that is struck.
-        batch: number of the batch, for hooks that come several times a step.
-        once: a file that is there when it has struck; it does not strike again then.
+        what: "raise", "hang", or the name of a signal to send to this process.
+        hook: name of the callback hook.
+        step: number of optimiser steps done.
+        rank: rank of the process to strike.
+        batch: batch number, for hooks that are called several times in a step.
+        once: a file created at the first strike; while it exists, there is no other.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class Strike(Callback):
 
 
 class Slow(Callback):
-    """Makes every validation batch take so many seconds.
+    """Delays every validation batch.
 
     Args:
-        seconds: of each.
-        marker: a file that is there as soon as the first has begun.
+        seconds: delay of each batch.
+        marker: a file created when the first batch begins.
     """
 
     def __init__(self, seconds: float, marker: str) -> None:
@@ -87,7 +87,7 @@ class Slow(Callback):
 
 
 class BadImage(EasyVQA, ABC):
-    """Something happens to the process that reads a certain image of the training part."""
+    """Something goes wrong in the process that reads one particular training image."""
 
     def image_source(self, image: str) -> str:
         if image.endswith("/train/images/5.png"):
@@ -97,45 +97,45 @@ class BadImage(EasyVQA, ABC):
 
     @abstractmethod
     def happen(self) -> None:
-        """To the process."""
+        """Make it go wrong in the current process."""
 
 
 class HungImage(BadImage):
-    """It never comes."""
+    """Reading the image never returns."""
 
     def happen(self) -> None:
         time.sleep(3600)
 
 
 class KillingImage(BadImage):
-    """The process is killed, as when memory has run out."""
+    """The process is killed, as it is when memory runs out."""
 
     def happen(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class ExitingImage(BadImage):
-    """The process leaves without a word, as when a decoder in C gives up."""
+    """The process exits silently, as it does when a decoder written in C aborts."""
 
     def happen(self) -> None:
         os._exit(3)
 
 
 class RaisingImage(BadImage):
-    """An error of a class that nobody expects here."""
+    """Raises an exception of a class that the reading code does not expect."""
 
     def happen(self) -> None:
         raise KeyError("no such shelf")
 
 
 class Poison(Callback):
-    """Makes something NaN: a "weight", or the "gradient" of one, at an optimiser step.
+    """Sets a weight or its gradient to NaN at a given optimiser step.
 
     Args:
-        what: of the head's last bias.
-        hook: where.
-        step: optimiser steps done.
-        rank: of the process.
+        what: "weight" or "gradient", of the last bias in the head.
+        hook: name of the callback hook.
+        step: number of optimiser steps done.
+        rank: rank of the process to poison.
     """
 
     def __init__(self, what: str, hook: str, step: int, rank: int = 0) -> None:
@@ -149,7 +149,7 @@ class Poison(Callback):
 
 
 class SaysFinalised(Callback):
-    """Is deleted by the interpreter as it ends, and says so."""
+    """Prints a line if the interpreter deletes it at exit."""
 
     kept: ClassVar[list[SaysFinalised]] = []
 
@@ -162,7 +162,7 @@ class SaysFinalised(Callback):
 
 
 class NoLossInEvaluation(Classification):
-    """Its loss is a number in training only."""
+    """Its loss is NaN outside training."""
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         loss = super().loss(output, batch)
@@ -170,7 +170,7 @@ class NoLossInEvaluation(Classification):
 
 
 class SecondIsStruck(EasyVQA):
-    """The second process is told to end when the first has long begun, before they have met."""
+    """The second process gets SIGTERM before it joins the process group."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,7 +1,7 @@
-"""Runs commands of `vlm` one after the other in each process that torchrun starts.
+"""Run several `vlm` commands in each process that torchrun starts.
 
-torchrun ranks.py COMMANDS.json [SECONDS]: one start of Python and torch for all of them. The second
-process begins each so many seconds after the first.
+torchrun ranks.py COMMANDS.json [SECONDS]: Python and torch start only once for all commands. The
+second process starts each command SECONDS after the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The default configuration on the real easy-VQA: it learns, and it survives a kill."""
+"""The default configuration learns the real easy-VQA and survives a kill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fit(folder: Path, epochs: int, config: str = "easy_vqa") -> subprocess.Popen[bytes]:
-    """`make train`'s command with fewer epochs, in a process group of its own."""
+    """Run the command of `make train` with fewer epochs, in its own process group."""
     command = [sys.executable, "-m", "vlm", "fit", "-c", f"configs/{config}.yaml"]
     command += [f"--run.folder={folder}", f"--trainer.max_epochs={epochs}"]
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
@@ -25,7 +25,7 @@ def fit(folder: Path, epochs: int, config: str = "easy_vqa") -> subprocess.Popen
 @pytest.mark.slow
 @pytest.mark.parametrize(("config", "epochs"), [("easy_vqa", 3), ("easy_vqa_concat", 10)])
 def test_fewer_epochs_reach_the_accuracy(config: str, epochs: int, tmp_path: Path) -> None:
-    """Seed 0 gave 99.95 % of every type or more; concatenation learns shapes late."""
+    """Seed 0 reached 99.95 % or more on every type; concatenation learns shapes late."""
     assert fit(tmp_path, epochs, config).wait() == 0
     (report,) = tmp_path.rglob("test.json")
     rows = json.loads(report.read_text())["results"]

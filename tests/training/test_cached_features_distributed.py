@@ -1,4 +1,4 @@
-"""Cached features in several processes: one encodes, all read, and the numbers are those of one."""
+"""Cached features in several processes: encoded once, with the results of one process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 MORE = [
     "--model.tuning.image_encoder.frozen=true",
     "--model.fusion.merge.dropout=0",
-    "--dataset.validation_share=0.33",  # 8 images to train on: as many steps for two processes
+    "--dataset.validation_share=0.33",  # 8 training images: two processes take as many steps
     "--run.test=true",
-    "--run.resume=auto",  # a folder that does not depend on when a process starts
+    "--run.resume=auto",  # a folder name without the start time
 ]
 
 
@@ -28,7 +28,7 @@ def losses(folder: Path) -> dict[str, list[float]]:
 
 
 def test_two_processes_have_the_numbers_of_one(data: Path, tmp_path: Path) -> None:
-    """The training images are of at most three colours, and each is encoded once by either."""
+    """The training images have at most three colours, and each is encoded only once."""
     features = f"--data.images.features={tmp_path / 'features'}"
     alone = VQACLI(fit(data, tmp_path / "one", *MORE)).run_folder
     half = ["--data.images_per_batch=1", *DDP]

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, and what is broken is said to be."""
+"""A checkpoint file is complete or absent, and a damaged one is reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_lost_checksum_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_link_that_became_a_copy_is_verified(tmp_path: Path) -> None:
-    """As on file systems without links, or by a copy of the folder that follows them."""
+    """Some file systems have no links, and some copies of a folder follow them."""
     folder = CheckpointFolder(tmp_path)
     for step in (3, 4):
         write_checkpoint(content(float(step)), folder.file(step))
@@ -103,7 +103,7 @@ def test_a_truncated_file_is_named(share: float, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: (damaged|the file is empty)"):
         read_checkpoint_file(path)
-    # Without its checksum too.
+    # The same without its checksum.
     path.with_name(f"{path.name}.sha256").unlink()
     with pytest.raises(CheckpointError, match=r"step-00000001\.ckpt: (damaged|the file is empty)"):
         read_checkpoint_file(path)
@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(
 
 
 def test_a_full_disk_leaves_the_older_ones(tmp_path: Path) -> None:
-    """A limit of the file size stands for the disk: the same calls fail, half-way too."""
+    """A file size limit simulates the full disk: the same calls fail, even part-way through."""
     old, new = tmp_path / "step-00000001.ckpt", tmp_path / "step-00000002.ckpt"
     write_checkpoint(content(), old)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -155,11 +155,11 @@ for step in range(1, 10000):
 """
 
 
-# Killed between the two, a checkpoint is there and its checksum is not.
+# A kill between the two writes leaves a checkpoint without its checksum.
 @pytest.mark.filterwarnings("ignore:.* its content cannot be verified")
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_last_checkpoint(tmp_path: Path) -> None:
-    """The temporary folder is on another file system, where there is one."""
+    """The temporary folder is on another file system if one is available."""
     other = Path("/dev/shm") if Path("/dev/shm").is_dir() else tmp_path
     for delay in (0.001, 0.004, 0.007, 0.011, 0.017):
         with subprocess.Popen(

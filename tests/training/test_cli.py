@@ -1,4 +1,4 @@
-"""The command line: what a run leaves, and what a swap starts from."""
+"""The command line: the files a run writes, and swapping parts of a model."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_the_saved_configuration_runs_in_every_command(
 def test_answers_in_another_order_give_the_same_scores(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Training questions in which other answers are the frequent ones: the checkpoint's order
-    of answers must win."""
+    """The order of answers comes from the checkpoint, even if other answers are more frequent in
+    the training questions."""
     other = tmp_path / "other"
     for split in ("train", "test"):
         (other / split).mkdir(parents=True)

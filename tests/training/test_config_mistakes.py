@@ -1,4 +1,4 @@
-"""What mistakes in a configuration get: an exit code and one line that says what to write."""
+"""A configuration mistake gives an exit code and one line that says what to write instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm.cli.main import main
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
-    """The one line of ours that a command ends with, and no traceback."""
+    """Run a command that must fail; return its one-line error, without a traceback."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == code

@@ -1,4 +1,4 @@
-"""A run is continued as it was, or not at all; what differs is listed."""
+"""A run only continues with its original settings; any difference is listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlm.training.origin import _digest
 
 @pytest.fixture(scope="module")
 def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of three epochs."""
+    """The folder of a finished run of three epochs."""
     return VQACLI(fit(data, tmp_path_factory.mktemp("started"))).run_folder
 
 
@@ -58,7 +58,7 @@ def test_what_differs_is_listed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = {path: path.read_bytes() for path in started.rglob("*") if path.is_file()}
-    last = started / "checkpoints/step-00000010.ckpt"  # behind which the log goes on
+    last = started / "checkpoints/step-00000010.ckpt"  # the log continues past it
     with pytest.raises(SystemExit) as ended:
         main([*fit(data, tmp_path), f"--ckpt_path={last}", *asked])
     assert ended.value.code == 1
@@ -83,7 +83,7 @@ def test_other_words_under_the_same_ids(
 def test_a_run_s_folder_stands_for_its_checkpoint(
     started: Path, data: Path, tmp_path: Path
 ) -> None:
-    """The last one to go on with, the best one for all else."""
+    """`fit` uses the last checkpoint, the other commands use the best."""
     cli = VQACLI([*fit(data, tmp_path), f"--ckpt_path={started}"])
     assert cli.checkpoint is not None
     assert cli.checkpoint.path.name == "last.ckpt"

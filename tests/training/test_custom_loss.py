@@ -1,4 +1,4 @@
-"""A function as the loss on the command line: trained with, named in the checkpoint, continued."""
+"""A custom loss function: trained with, recorded in the checkpoint, and used again on resuming."""
 
 from __future__ import annotations
 

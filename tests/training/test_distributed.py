@@ -1,4 +1,4 @@
-"""Several processes come to the numbers of one. Each test starts them with torchrun."""
+"""Several processes, started with torchrun, give the results of one process."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
-# Questions of each image.
+# Number of test questions: how many there are about each image.
 SIZES = {1: [1], 3: [1, 1, 1], 13: [3, 1, 4, 1, 4], 14: [1] * 14}
 
 
 def questions(folder: Path, counts: list[int], data: Path) -> Path:
-    """Test questions about one image after the other; the training part is that of `data`."""
+    """Write test data with `counts[i]` questions about image i; training data is that of `data`."""
     (folder / "test/images").mkdir(parents=True)
     (folder / "train").symlink_to(data / "train")
     rows = []
@@ -51,7 +51,7 @@ def questions(folder: Path, counts: list[int], data: Path) -> Path:
 
 
 def results(folder: Path) -> Iterator[tuple[str, Any]]:
-    """What `test` and `predict` leave, with probabilities and losses as far as rounding goes."""
+    """What `test` and `predict` write, with probabilities and losses rounded."""
     for path in sorted(folder.rglob("*.json*")):
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -69,7 +69,7 @@ def results(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def test_evaluation_is_that_of_one_process(data: Path, run: Path, tmp_path: Path) -> None:
-    """However few questions: nothing twice, nothing lost, in the order of the table."""
+    """Even with few questions, none is repeated or lost, and the order is that of the table."""
     alone, shared = [], []
     for size, counts in SIZES.items():
         root = questions(tmp_path / f"data{size}", counts, data)
@@ -102,14 +102,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     path = only_run(folder) / "checkpoints/last.ckpt"
     checkpoint = read_checkpoint(path)
     assert checkpoint.step == 30
-    load_model(checkpoint)  # anybody can, with one process and without FSDP
+    load_model(checkpoint)  # works in one process and without FSDP
     return checkpoint.weights
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
-    """17 images to train on: batches of 4, the last of 1, which is a process's alone. Adam would
-    hide a gradient that is a multiple of the right one, so this is plain descent."""
+    """17 training images make batches of 4 and a last one of 1, which only one process has. Adam
+    would hide a wrongly scaled gradient, so this uses plain SGD."""
     data = write_data(tmp_path / "data", images=22)
     told = [
         *EXACT,
@@ -158,7 +158,7 @@ def test_averaged_weights_are_those_of_one_process(tmp_path: Path) -> None:
 def test_processes_that_start_apart_have_one_folder(
     launcher: str, data: Path, tmp_path: Path
 ) -> None:
-    """Its name is the second in which it is chosen. Lightning starts the second process itself,
+    """The folder is named after the current second. Lightning itself starts the second process
     seconds after the first."""
     told = fit(data, tmp_path, *DDP, "--data.images_per_batch=1", "--run.test=true")
     if launcher == "torchrun":
@@ -191,7 +191,7 @@ def test_a_fault_of_one_process_ends_all_and_is_named(
     else:
         assert "the loss is nan" in ended.stderr
         assert "another process has no finite loss, and says why" in ended.stderr
-        # A traceback is the launcher's: ours say it in a line.
+        # Only the launcher prints a traceback; vlm prints one line.
         assert f'File "{ROOT}/vlm' not in ended.stderr
 
 

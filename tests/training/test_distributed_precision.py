@@ -1,4 +1,4 @@
-"""Half precision, accumulated or not, in several processes: the steps of one process."""
+"""Half precision in several processes takes the same steps as one, also with accumulation."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ TOLD = [
 
 
 def weights(folder: Path) -> torch.Tensor:
-    """All in one row."""
+    """All weights, flattened into one tensor."""
     state = torch.load(only_run(folder) / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return torch.cat([weight.flatten().double() for weight in state.values()])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
-    """Rounding is that of half precision, so weights are compared by how far they have moved. Adam
-    would hide a gradient that is a multiple of the right one, so this is plain descent; accumulated
-    ones are clipped too, which would show those that are not brought back to scale before."""
+    """Half precision rounds, so differences are measured against how far the weights have moved.
+    Adam would hide a wrongly scaled gradient, so this uses plain SGD. Accumulated gradients are
+    also clipped, which would reveal any that were not unscaled first."""
     data = write_data(tmp_path / "data", images=26)
     told = [*TOLD, f"--trainer.accumulate_grad_batches={accumulate}"]
-    # Larger steps would make more of every rounding than of what is compared.
+    # With larger steps, rounding errors would outweigh the difference being tested.
     told += (
         ["--model.optimizer.lr=0.01"]
         if accumulate == 1
@@ -74,7 +74,7 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
 
 
 def test_an_overflow_in_one_process_skips_the_step_of_all(tmp_path: Path) -> None:
-    """Under FSDP2 each process sees the gradients of its own parameters only."""
+    """Under FSDP2 each process sees only the gradients of its own parameters."""
     data = write_data(tmp_path / "data", images=26)
     told = [*TOLD, "--trainer.precision=16-mixed", "--trainer.max_steps=1"]
     poison = callback("Poison", what="gradient", hook="on_after_backward", step=0, rank=1)

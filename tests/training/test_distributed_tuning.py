@@ -1,4 +1,4 @@
-"""Layers that join, and LoRA, in several processes: the numbers of one process, and continued."""
+"""Gradual unfreezing and LoRA in several processes: same results as one process, and resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training_runs import STRATEGIES, check_a_killed_run_goes_on, fit, only_run,
 from vlm.cli.training_cli import VQACLI
 
 pytestmark = pytest.mark.slow
-# Statistics of batch normalisation are those of each process's images, so it is frozen.
+# Frozen, since each process computes batch normalisation statistics from its own images.
 TUNING = [
     "--model.tuning.image_encoder.frozen=true",
     "--model.tuning.text_encoder.from_epoch=1",
@@ -34,8 +34,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("told", [TUNING, LORA], ids=["layers that join", "lora"])
 def test_two_processes_come_to_the_numbers_of_one(told: list[str], tmp_path: Path) -> None:
-    """15 images to train on: batches of 4, the last of 3. Adam would hide a gradient that is a
-    multiple of the right one, so this is plain descent."""
+    """15 training images make batches of 4 and a last one of 3. Adam would hide a wrongly scaled
+    gradient, so this uses plain SGD."""
     data = write_data(tmp_path / "data", images=26)
     told = [*told, "--dataset.validation_share=0.23"]
     told += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"]

@@ -1,4 +1,4 @@
-"""The page on fine-tuning: its configurations run, its table is the one that is printed."""
+"""The page on fine-tuning: its configurations run, and its table is the one vlm prints."""
 
 from __future__ import annotations
 

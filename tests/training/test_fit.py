@@ -1,4 +1,4 @@
-"""`vlm.fit` is `vlm fit`: folder, checkpoints, resumption, report and test."""
+"""`vlm.fit` does what `vlm fit` does: folder, checkpoints, resuming, report and test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUIET = {"log_every_n_steps": 2, "enable_progress_bar": False, "accelerator": "c
 
 
 def run(data: Path, folder: Path, seed: int = 0, **options: Any) -> vlm.Run:
-    """What `training_runs.fit` does on the command line."""
+    """The equivalent of `training_runs.fit` in Python."""
     task, module = make(data, seed)
     named = {"folder": str(folder), "monitor": "val_loss", "max_epochs": 3, "test": False}
     return vlm.fit(task, module, **QUIET | named | options)
@@ -64,7 +64,7 @@ def test_its_configuration_tests_on_the_command_line(data: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("how", ["resume", "ckpt_path", "command"])
 def test_a_run_that_was_ended_goes_on(how: str, data: Path, tmp_path: Path) -> None:
-    """Before step 8, the third batch of the second epoch."""
+    """The run stops before step 8, the third batch of the second epoch."""
     whole = run(data, tmp_path / "whole").folder
     strike = Strike("raise", "on_train_batch_start", 8)
     told: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""No room for a file that is no checkpoint: the log, a report."""
+"""A full disk while writing a file other than a checkpoint: the log or a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads that write, through the command line, the report, checkpoints and questions."""
+"""Generation heads through the command line, the report, checkpoints and questions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_checkpoint_answers(written: Path, data: Path) -> None:
     answer = model.answer(image, "what color is it?")
     assert answer.text in ("red", "green", "blue")
     assert answer.warnings == ()
-    assert len(answer.top) == 1  # greedy decoding has no second
+    assert len(answer.top) == 1  # greedy decoding gives only one
 
 
 def test_an_answer_that_never_ends_is_cut_and_warned_of(written: Path, data: Path) -> None:
@@ -106,7 +106,7 @@ def test_answers_that_cannot_be_spelled_are_found_in_every_split() -> None:
     for split in ("train", "validation", "test"):
         with pytest.raises(DataError, match=rf"^{split}: answers: got 'blue', of which 'blue' is"):
             check_written(head, table, split)
-    check_written(head, table, "predict")  # they are not read
+    check_written(head, table, "predict")  # answers are not read for it
 
 
 def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_choice_may_end_in_dots(written: Path, data: Path) -> None:
     assert answer.text in choices
     assert not any("never ended" in warning for warning in answer.warnings)
     answer = model.answer(data / "test/images/0.png", "what color is it?", choices=["red", "?"])
-    assert answer.warnings == ()  # bytes write any text, and no two alike
+    assert answer.warnings == ()  # bytes can spell any text, each differently
     with pytest.raises(ValueError, match=r"choices: got 5; expected such a list for each"):
         model.answer(data / "test/images/0.png", ["what color is it?"], choices=5)
 
@@ -151,7 +151,7 @@ def test_a_pretrained_decoder_is_rebuilt_from_the_checkpoint_alone(
         file.unlink()
     answer = vlm.load(cli.run_folder).answer(data / "test/images/0.png", "what color is it?")
     assert 1 <= len(answer.top) <= 3
-    # The configuration still names the folder; the checkpoint's own parts are used.
+    # The configuration still names the deleted folder; the parts come from the checkpoint.
     checkpoint = cli.run_folder / "checkpoints/best.ckpt"
     config = cli.run_folder / "config.yaml"
     again = VQACLI(["test", f"-c={config}", f"--ckpt_path={checkpoint}"])

@@ -1,4 +1,4 @@
-"""Parts that start from another run's weights."""
+"""Parts that start from the weights of another run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vlm.training.finetuning.warm_start import init_from
 
 
 class Begin(Callback):
-    """Ends a training before its first step."""
+    """Stops a training run before its first step."""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         raise Mishap
 
 
 def begun(data: Path, folder: Path, *told: str) -> VQAModel:
-    """The model as a training begins with it."""
+    """The model at the start of a training run."""
     made: list[VQAModel] = []
 
     class Cli(VQACLI):
@@ -65,7 +65,7 @@ def test_chosen_parts_of_another_model(run: Path, data: Path, tmp_path: Path) ->
 
 
 def test_lora_is_merged_and_put_on_top(data: Path, tmp_path: Path) -> None:
-    """Both the source and the new run may have it."""
+    """Both the source run and the new run use LoRA."""
     lora = ["--model.tuning.image_encoder.lora.rank=2"]
     source = VQACLI(fit(data, tmp_path / "source", *lora)).run_folder / "checkpoints/last.ckpt"
     wanted = load_model(read_checkpoint(source)).image_encoder
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_listed(run: Path, data: Path, tmp_path: Path) -> N
 
 
 def test_answers_in_another_order_are_refused(run: Path) -> None:
-    """Weights would fit, and every answer would be another one."""
+    """The weights would fit, but every answer would mean another."""
     model = load_model(read_checkpoint(run))
     model.head.arguments["answers"] = list(reversed(model.head.arguments["answers"]))
     with pytest.raises(CheckpointError, match="head: its answers are others, or in another order"):
@@ -108,11 +108,11 @@ def test_answers_in_another_order_are_refused(run: Path) -> None:
 def test_a_run_that_goes_on_keeps_its_own_weights(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the same init_from it goes on; with another one it is refused."""
+    """Resuming works with the same init_from and is refused with another one."""
     told = [f"--model.tuning.init_from={run}"]
     half = VQACLI(fit(data, tmp_path, *told)).run_folder / "checkpoints/last.ckpt"
     weights = read_checkpoint(half).weights
-    cli = VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={half}"))  # is at its end already
+    cli = VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={half}"))  # already at its end
     for name, value in cli.model.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
     with pytest.raises(SystemExit) as stop:
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_keeps_its_own_weights(
 
 
 def test_it_helps(run: Path, data: Path, tmp_path: Path) -> None:
-    """One epoch from a trained model is better than one from none."""
+    """One epoch from a trained model gives a lower loss than one epoch from scratch."""
     told = [*small_run(data, tmp_path), "--trainer.max_epochs=1", "--run.test=false"]
     alone = VQACLI(told).trainer.callback_metrics["val_loss"]
     helped = VQACLI([*told, f"--model.tuning.init_from={run}"]).trainer.callback_metrics["val_loss"]

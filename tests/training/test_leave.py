@@ -1,4 +1,4 @@
-"""The end of one process of several is its own, and not the interpreter's."""
+"""One process of several ends without the interpreter's finalisation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ leave(75)
 
 
 def test_it_has_its_exit_code_its_handlers_and_its_output_and_no_finalisation() -> None:
-    """What is let go of while the interpreter ends can abort a process of several."""
+    """Objects destroyed during finalisation can abort a process of a distributed run."""
     ended = subprocess.run(
         [sys.executable, "-c", ENDS], capture_output=True, text=True, cwd=ROOT, check=False
     )

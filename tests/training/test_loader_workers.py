@@ -1,4 +1,4 @@
-"""A loader worker that dies ends the training soon, and with the cause instead of a page."""
+"""When a loader worker dies, training ends soon and gives the cause in one line."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_the_training_ends_and_says_why(
     name: str, processes: int, data: Path, tmp_path: Path
 ) -> None:
     told = fit(data, tmp_path, "--data.workers=2", f"--trainer.devices={processes}")
-    told[3:3] = [f"--dataset=mishaps.{name}"]  # before the options of the data
+    told[3:3] = [f"--dataset=mishaps.{name}"]  # must come before the dataset's options
     ended = run(told, processes)
     seconds = seconds_since(ended.stderr)
     assert ended.returncode == 1
     assert seconds < 30
     assert re.search(f"^vlm: {CAUSES[name]}", ended.stderr, re.MULTILINE), ended.stderr
-    # Of the traceback of the process that waited for it.
+    # No traceback of the process that waited for the worker.
     assert "vlm/cli/training_command.py" not in ended.stderr, ended.stderr
 
 
@@ -42,7 +42,7 @@ def test_the_training_ends_and_says_why(
 def test_few_file_handles_are_raised_or_refused(
     hard: int, code: int, data: Path, tmp_path: Path
 ) -> None:
-    """A worker that cannot open a file for a tensor would wait for ever."""
+    """A worker that cannot open a file for a tensor would wait forever."""
     told = fit(data, tmp_path, "--data.workers=2", "--trainer.max_epochs=1")
     limited = ["bash", "-c", f'ulimit -Sn 30; ulimit -Hn {hard}; exec "$@"', "-", *command(told)]
     ended = subprocess.run(

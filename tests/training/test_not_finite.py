@@ -1,4 +1,4 @@
-"""A number that is not finite ends the training at once, and names the questions."""
+"""A number that is not finite ends training at once, and the error names the questions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_scaler_may_skip_some() -> None:
     for _ in range(3):
         assert [problem(health, math.inf) for _ in range(SKIPPED - 1)] == [None] * (SKIPPED - 1)
         assert problem(health, 0.0) is None
-        # Batches between two steps have no gradient to look at, and count for nothing.
+        # Batches between two steps have no gradient to check and do not count.
         assert health.problems(torch.tensor(1.0), torch.zeros(3, 5), IDS) == (None, None)
     for _ in range(SKIPPED - 1):
         problem(health, math.inf)
@@ -116,7 +116,7 @@ def test_no_accuracy_comes_from_a_broken_model(data: Path, tmp_path: Path) -> No
 
 
 def test_a_loss_of_validation_that_is_not_finite_is_no_best_one(data: Path, tmp_path: Path) -> None:
-    """NaN is never worse than what comes later, so its checkpoint would be the best for ever."""
+    """No later loss compares as better than NaN, so its checkpoint would remain the best."""
     told = ["--run.monitor=val_loss", "--model.head=mishaps.NoLossInEvaluation"]
     with pytest.raises(NotFiniteError, match="val_loss is nan"):
         VQACLI(fit(data, tmp_path, *told))

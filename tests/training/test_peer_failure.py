@@ -1,4 +1,4 @@
-"""Several machines: two launches of torchrun that meet on the loopback."""
+"""Several machines, simulated by two torchrun launches on the loopback interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NODES = ["--trainer.devices=1", "--trainer.num_nodes=2", "--trainer.strategy=ddp
 
 
 class Ended(NamedTuple):
-    """How a machine's launch ended; `at` in seconds of `time.monotonic`."""
+    """How a machine's launch ended; `at` is in seconds of `time.monotonic`."""
 
     code: int
     said: str
@@ -35,14 +35,14 @@ def two_machines(
     dynamic: bool = False,
     processes: int = 1,
 ) -> list[Ended]:
-    """Run in two machines.
+    """Run a command on two simulated machines.
 
     Args:
-        arguments: of both.
-        folders: where each is started.
-        delays: seconds after which each is started.
-        dynamic: the machines number themselves.
-        processes: of each.
+        arguments: of `vlm`, the same on both machines.
+        folders: working folder of each machine.
+        delays: seconds to wait before starting each machine.
+        dynamic: whether the machines agree on their ranks themselves.
+        processes: number of processes on each machine.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,7 +84,7 @@ def two_machines(
 
 @pytest.fixture
 def disks(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder of each machine, with the same data in `data`."""
+    """One folder for each machine, with the same data in `data`."""
     machines = tmp_path / "first", tmp_path / "second"
     for machine in machines:
         write_data(machine / "data")
@@ -121,7 +121,7 @@ def test_machines_that_left_different_images_out_all_end(
 def test_what_one_machine_lacks_ends_all(
     broken: int, dynamic: bool, disks: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Before they have met; the reason is in the output of both."""
+    """It fails before the machines have connected, and both print the reason."""
     shutil.rmtree(disks[broken] / "data/train")
     ended = two_machines(fit(Path("data"), tmp_path, *NODES), disks, dynamic=dynamic)
     reason = r"data/train/questions\.json: there is no such file"
@@ -133,7 +133,7 @@ def test_what_one_machine_lacks_ends_all(
 
 
 def test_all_processes_of_all_machines_end(disks: tuple[Path, Path], tmp_path: Path) -> None:
-    """torchrun waits half a minute for one that is in torch's own waiting and hears no signal."""
+    """A process blocked in torch ignores signals, and torchrun waits half a minute for it."""
     shutil.rmtree(disks[1] / "data/train")
     told = ["--trainer.devices=2", *NODES[1:]]
     ended = two_machines(fit(Path("data"), tmp_path, *told), disks, processes=2)
@@ -145,7 +145,7 @@ def test_all_processes_of_all_machines_end(disks: tuple[Path, Path], tmp_path: P
 def test_a_machine_that_comes_late_still_hears_why(
     disks: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The first one, in whose store it is, waits for it."""
+    """The first machine hosts the store with the reason, and waits for the second."""
     shutil.rmtree(disks[0] / "data/train")
     ended = two_machines(fit(Path("data"), tmp_path, *NODES), disks, delays=(0.0, 8.0))
     assert [one.code for one in ended] == [1, 1], ended
@@ -168,7 +168,7 @@ def test_an_error_of_one_machine_in_the_training_ends_all(
 
 
 def test_a_signal_to_one_machine_before_they_have_met_ends_all(data: Path, tmp_path: Path) -> None:
-    """It has nothing to save, and the other has nobody to wait for."""
+    """The struck machine has nothing to save, and the other must not wait for it."""
     told = [*NODES, "--dataset=mishaps.SecondIsStruck", f"--dataset.root={data}"]
     ended = two_machines(fit(data, tmp_path, *told))
     assert [one.code for one in ended] == [1, 1], ended

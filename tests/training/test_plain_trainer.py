@@ -1,4 +1,4 @@
-"""A plain Lightning `Trainer` trains a task as the command line does."""
+"""A plain Lightning `Trainer` trains a task just as the command line does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def make(root: Path, seed: int = 0, dropout: float = 0.3) -> tuple[VQATask, EasyVQA]:
-    """What `training_runs.fit` makes on the command line, in the same order."""
+    """Build what `training_runs.fit` builds on the command line, in the same order."""
     seed_everything(0)
     data = VQADataModule(EasyVQA(str(root), validation_share=0.25), images_per_batch=2)
     text, image = BagOfWords(data.words), ConvNet()
@@ -49,7 +49,7 @@ def make(root: Path, seed: int = 0, dropout: float = 0.3) -> tuple[VQATask, Easy
 
 
 def train(task: VQATask, data: VQADataModule, folder: Path, **options: Any) -> Trainer:
-    """Train with nothing of ours but the task and its data."""
+    """Train with Lightning, using only the task and its data from vlm."""
     ckpt_path = options.pop("ckpt_path", None)
     trainer = Trainer(
         default_root_dir=folder,
@@ -64,7 +64,7 @@ def train(task: VQATask, data: VQADataModule, folder: Path, **options: Any) -> T
 
 
 class Seen(Callback):
-    """The questions of each training batch, in their order."""
+    """Records the questions of each training batch, in order."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, ...]] = []
@@ -127,14 +127,14 @@ def test_a_checkpoint_has_its_origin(data: Path, tmp_path: Path) -> None:
 
 
 def test_its_training_facts_are_those_of_the_command_line(data: Path, tmp_path: Path) -> None:
-    """So that each continues what the other began."""
+    """Each can therefore resume what the other began."""
     VQACLI(fit(data, tmp_path / "runs"))
     path = only_run(tmp_path / "runs") / "checkpoints/last.ckpt"
     task, module = make(data)
     train(task, module, tmp_path, callbacks=[saving(tmp_path)])
     ours = read_checkpoint(path).about["training"]
     plain = read_checkpoint(tmp_path / "step=12.ckpt").about["training"]
-    assert ours.pop("run.monitor") == "val_loss"  # a plain trainer has no best checkpoint
+    assert ours.pop("run.monitor") == "val_loss"  # a plain trainer saves no best checkpoint
     assert ours == plain
 
 

@@ -1,4 +1,4 @@
-"""A signal ends a training with a checkpoint, at once, and the run goes on from there exactly."""
+"""On a signal, training saves a checkpoint at once, and the run resumes exactly from there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlm.cli.training_cli import VQACLI
 from vlm.training.fault_tolerance.signals import Preempted
 
 pytestmark = pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
-# When it comes, the steps that are saved then, and what the run has been told beside.
+# When the signal comes, the step that is then saved, and further arguments of the run.
 MOMENTS = {
     "in a batch": ({"hook": "on_train_batch_start", "step": 7}, 8, []),
     "in the last batch of an epoch": ({"hook": "on_train_batch_start", "step": 9}, 10, []),
@@ -57,12 +57,12 @@ def test_a_signal_saves_and_the_run_goes_on(name: str, data: Path, tmp_path: Pat
 
 
 def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -> None:
-    """And not with the run of another configuration."""
+    """A different configuration starts a new run instead."""
     told = fit(data, tmp_path, "--run.resume=auto", *callback("Strike", what="SIGTERM", step=7))
     struck = [*told, "--trainer.callbacks.hook=on_train_batch_start"]
     with pytest.raises(Preempted, match=r"To continue, run the same command$"):
         VQACLI(struck)
-    again = VQACLI(struck)  # from step 8, so that the strike at step 7 does not come again
+    again = VQACLI(struck)  # from step 8, so the strike at step 7 is not repeated
     assert isinstance(again.trainer.callbacks[0], Strike)
     assert again.trainer.global_step == 15
     assert only_run(tmp_path) == again.run_folder
@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -
     ("target", "workers"), [("one process", 2), ("rank 0", 0), ("rank 1", 2), ("all", 2)]
 )
 def test_every_process_ends_with_75(target: str, workers: int, data: Path, tmp_path: Path) -> None:
-    """In a validation; loader workers may get the signal too."""
+    """The signal comes during validation; loader workers may get it too."""
     processes = 1 if target == "one process" else 2
     told = [
         *([] if processes == 1 else ["--trainer.devices=2", "--trainer.strategy=ddp"]),
@@ -104,19 +104,19 @@ def test_every_process_ends_with_75(target: str, workers: int, data: Path, tmp_p
             os.kill(ranks[1 if target == "rank 1" else 0], signal.SIGTERM)
         struck = time.monotonic()
         while any(map(lives, ranks)) and time.monotonic() < struck + 60:
-            started.poll()  # else the one process would stay, as a name only
+            started.poll()  # reap the process, or it would stay as a zombie
             time.sleep(0.05)
         seconds = time.monotonic() - struck
         started.wait(timeout=60)
     said = output.read_text()
-    if processes == 1:  # else the launcher has one
+    if processes == 1:  # the launcher prints one
         assert "Traceback" not in said, said[-3000:]
     assert seconds < 10, said[-3000:]
     assert said.count("vlm: stopped by ") == processes, said[-3000:]
     assert started.returncode == (75 if processes == 1 else 1), said[-3000:]
     codes = re.findall(r"exitcode +: (-?\d+)", said)
     assert set(codes) <= {"75"}, said[-3000:]
-    # There is no launcher of one process, and one that was told to end says nothing of others.
+    # A single process has no launcher, and a launcher that is signalled reports no exit codes.
     assert codes or target in ("one process", "all"), said[-3000:]
     folder = only_run(tmp_path / "a")
     last = folder / "checkpoints/last.ckpt"
@@ -129,12 +129,12 @@ def test_every_process_ends_with_75(target: str, workers: int, data: Path, tmp_p
 
 
 def lives(pid: int) -> bool:
-    """Whether a process has not ended."""
+    """Whether a process is still running."""
     return Path(f"/proc/{pid}").exists()
 
 
 def trainers(parent: int) -> list[int]:
-    """The process ids of the ranks, in their order: those of torchrun's children, else the one."""
+    """The process ids of torchrun's children by rank, or just `parent` if it has none."""
     text = subprocess.run(
         ["pgrep", "-P", str(parent), "-f", "vlm fit"], capture_output=True, text=True, check=False
     ).stdout

@@ -1,4 +1,4 @@
-"""The table of `fit` and `test`: by answer type, and by the data's own types of questions."""
+"""The table of `fit` and `test`: by answer type, and by the question types of the data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm.metrics import accuracy_by
 
 
 def report(types: list[str | None], column: str = "answer_type") -> Report:
-    """Of a split in which every second answer is right."""
+    """A report on a split in which every second answer is right."""
     ids = [str(number) for number in range(len(types))]
     table = pa.table(
         {
@@ -66,7 +66,7 @@ def test_questions_without_a_type_are_counted_too() -> None:
 
 
 def test_a_type_is_printed_as_it_is() -> None:
-    """Not as the markup of the library that prints it."""
+    """A type that looks like rich markup is printed literally."""
     said = str(report(["[bold]what", ":smile:", ":smile:", "[bold]what"]))
     assert "[bold]what" in said
     assert ":smile:" in said

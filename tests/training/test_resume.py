@@ -1,4 +1,4 @@
-"""A run that was ended anywhere and continued: the same in every bit as one that was not ended."""
+"""A run that is interrupted and resumed is bit for bit the same as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGED = [
     "--model.tuning.image_encoder.layer_decay=0.5",
     "--model.tuning.text_encoder.frozen=true",
 ]
-# Steps are 0 to 14, 5 an epoch. What ends the run, and what it has been told beside.
+# Steps are 0 to 14, 5 an epoch. What ends the run, and further arguments of the run.
 MISHAPS = {
     "before any checkpoint but one": ({"hook": "on_train_batch_start", "step": 3}, []),
     "in the middle of an epoch": ({"hook": "on_train_batch_start", "step": 8}, []),
@@ -83,7 +83,7 @@ def test_its_time_is_that_of_all_its_parts(
     seconds = VQACLI(told).model.about["seconds"]
     assert 0 < before < seconds
     assert f"Trained 3 epochs in {seconds:.1f} s." in capsys.readouterr().out
-    # There is nothing left of it, and the last checkpoint is from shortly before its end.
+    # Nothing is left to train, and the last checkpoint was saved shortly before the end.
     assert before < VQACLI(told).model.about["seconds"] <= seconds
     assert "All epochs are already trained" in capsys.readouterr().out
 
@@ -91,7 +91,7 @@ def test_its_time_is_that_of_all_its_parts(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_process_comes_to_the_same(workers: int, data: Path, tmp_path: Path) -> None:
-    """In the middle of an epoch, with no chance to save; the very same command goes on."""
+    """SIGKILL in the middle of an epoch leaves no chance to save; the same command resumes."""
     told = [f"--data.workers={workers}", "--run.checkpoint_steps=2"]
     strike = callback(
         "Strike", what="SIGKILL", hook="on_before_optimizer_step", step=7, once=tmp_path / "struck"

@@ -1,4 +1,4 @@
-"""One training in a folder at a time; and a run that goes on for longer than it was meant to."""
+"""Only one training per folder at a time; and extending a run beyond its planned length."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_second_training_is_refused_with_the_first_one_s_place(
             who = f"process {os.getpid()} on {socket.gethostname()} trains there"
             assert f"{folder}: got a second training, while {who}; expected one." in said
     assert (folder / "metrics.csv").read_bytes() == log
-    VQACLI(told)  # the lock is gone, and the file that was its place does not matter
+    VQACLI(told)  # the lock is released; its leftover file does not matter
 
 
 def test_the_lock_of_an_older_one_does_not_name_it(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_killed_training_leaves_no_lock(workers: int, data: Path, tmp_path: Pa
 def test_a_folder_that_cannot_be_written(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a file system that is read-only: whoever tests may be root, who may write all else."""
+    """A read-only file system is simulated: the tests may run as root, who can write elsewhere."""
     make = Path.mkdir
 
     def mkdir(path: Path, *rest: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules against values worked out by hand."""
+"""Learning-rate schedules compared with values calculated by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlm.training import WarmupCosine, WarmupLinear, WarmupSteps
 
 
 def rates(schedule: type, steps: int, epoch_steps: int, **arguments: Any) -> list[float]:
-    """Learning rates of `steps` steps, peak 1; and of a group with a tenth of it."""
+    """Learning rates of `steps` steps with peak 1, also checking a group with a tenth of that."""
     optimizer = torch.optim.SGD(
         [{"params": nn.Linear(2, 3).parameters()}, {"params": nn.Linear(2, 3).parameters()}], lr=1.0
     )
@@ -56,7 +56,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_rates(name: str) -> None:
-    """Of 8 steps in epochs of 2."""
+    """Every schedule gives the expected rates over 8 steps, with 2 steps per epoch."""
     schedule, arguments, wanted = CASES[name]
     for got, want in zip(rates(schedule, 8, 2, **arguments), wanted, strict=False):
         if want is not None:

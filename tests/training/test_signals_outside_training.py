@@ -1,5 +1,4 @@
-"""A signal before the first batch of `fit`, and after its last one: nothing to save, another start
-expected."""
+"""A signal before the first batch of `fit` or after the last: nothing to save, start again."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def test_it_ends_at_once_with_75(
 
 @pytest.mark.parametrize("hook", ["on_sanity_check_start", "on_train_start"])
 def test_lightning_s_own_end_takes_no_part(hook: str, data: Path, tmp_path: Path) -> None:
-    """Its handler would end the training with exit code 0 and no checkpoint."""
+    """Lightning's handler would end training with exit code 0 and no checkpoint."""
     strike = callback("Strike", what="SIGTERM", hook=hook, step=0)
     told = ["--trainer.num_sanity_val_steps=1", "--trainer.max_epochs=1"]
     ended = run(fit(data, tmp_path, *told, *strike))
@@ -38,7 +37,7 @@ def test_lightning_s_own_end_takes_no_part(hook: str, data: Path, tmp_path: Path
 def test_one_that_waits_for_a_machine_that_does_not_come_ends_too(
     data: Path, tmp_path: Path
 ) -> None:
-    """Its main thread is in torch's own waiting, where no handler of Python's runs."""
+    """The main thread is blocked in torch, where no Python signal handler runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -58,7 +57,7 @@ def test_one_that_waits_for_a_machine_that_does_not_come_ends_too(
             assert waiting.poll() is None, output.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        time.sleep(1)  # it says so, and then waits
+        time.sleep(1)  # the message comes just before it waits
         waiting.send_signal(signal.SIGTERM)
         try:
             code = waiting.wait(timeout=10)

@@ -1,6 +1,6 @@
-"""Processes that SLURM starts otherwise than the trainer expects.
+"""SLURM starts other processes than the trainer expects.
 
-No SLURM runs here: these are the variables that it sets, of which Lightning and vlm read these.
+No SLURM runs here; the tests set the environment variables that Lightning and vlm read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_they_are_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They were models of their own in one folder, or one process where two were asked for."""
+    """They would train separate models in one folder, or in one process instead of two."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
@@ -58,6 +58,6 @@ def test_as_many_as_asked_for_are_taken(
 ) -> None:
     for name, value in (SRUN_OF_TWO | {"MASTER_PORT": "1"}).items():
         monkeypatch.setenv(name, value)
-    # Refused for something else, once the processes have been counted.
+    # The error comes from another option, after the check of the number of processes.
     with pytest.raises(ConfigError, match="patch"):
         VQACLI(fit(data, tmp_path, *TWO, "--model.tuning.patch=1"))

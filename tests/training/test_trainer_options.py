@@ -1,7 +1,6 @@
-"""Every option of Lightning's trainer, and every callback, works here or is refused at once.
+"""Every Lightning trainer option and callback works here or is refused at once.
 
-The tables have a row for each way in which one can be used: what is asked for, and the message that
-refuses it or what it does.
+The tables have one row for each use: the arguments, and either the error message or the effect.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from vlm.training.trainer_options import check_callbacks
 
 
 class Done(NamedTuple):
-    """A training of two epochs, five batches each unless an option changes that."""
+    """A training run of two epochs, with five batches each unless an option changes that."""
 
     cli: VQACLI
     asked: list[tuple[int, list[str]]]
@@ -84,7 +83,7 @@ ARGUMENTS: dict[str, list[tuple[list[str], str | Check]]] = {
     "accumulate_grad_batches": [(["3"], steps(4)), (["100"], steps(2)), (["0"], "expected at l")],
     "barebones": [(["true"], "barebones: got True; leave it out")],
     "benchmark": [(["true"], UNCHANGED)],
-    "callbacks": [],  # the table below
+    "callbacks": [],  # in the table below
     "check_val_every_n_epoch": [(["2"], validations(1)), (["0"], "got 0; expected at least 1")],
     "default_root_dir": [(["x"], "default_root_dir: got x; use run.folder")],
     "detect_anomaly": [(["true"], UNCHANGED)],
@@ -343,7 +342,7 @@ def test_works(
 
 @pytest.fixture(scope="module")
 def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Weights of the training without any option."""
+    """The weights after training without any option."""
     return VQACLI(told(data, tmp_path_factory.mktemp("plain"), [])).model.state_dict()
 
 
@@ -394,7 +393,7 @@ def test_limits_of_an_evaluation(
 
 
 def test_the_logged_loss_is_that_of_the_batches_that_a_step_has(data: Path, tmp_path: Path) -> None:
-    """Five batches, two of which make a step: the last is alone in its own."""
+    """With five batches and two per step, the last step has only one batch."""
     frozen = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0"]
     options = [*frozen, "--trainer.log_every_n_steps=1", "--model.fusion.merge.dropout=0"]
     logged = []
@@ -406,7 +405,7 @@ def test_the_logged_loss_is_that_of_the_batches_that_a_step_has(data: Path, tmp_
 
 
 class Logs(Callback):
-    """A user's own, which logs a figure."""
+    """A user's callback, which logs a metric."""
 
 
 def test_a_figure_of_a_user_s_callback_is_watched() -> None:
@@ -423,7 +422,8 @@ def test_a_figure_of_a_user_s_callback_is_watched() -> None:
 
 
 def test_a_whole_number_is_no_share_whichever_type_was_named_first() -> None:
-    """`typing` may have another library's `Optional[Union[float, int]]` for Lightning's option."""
+    """`typing` caches types, so Lightning's option may get another library's
+    `Optional[Union[float, int]]`."""
 
     class Limited:
         def __init__(self, limit: Union[float, int, None] = None) -> None:  # noqa: UP007  the order

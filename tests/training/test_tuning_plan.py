@@ -1,4 +1,4 @@
-"""What is trained of each part, from when and how fast, against values worked out by hand."""
+"""Which layers of each part train, from which epoch and at what rate, by hand-worked examples."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TOWER = {
     "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 3},
     "text_cfg": {"context_length": 7, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
 }
-# Each part's number of layers, and how the first and the last parameter of some begin.
+# Each part's number of layers, and how the first and last parameter names of some begin.
 LAYERS: dict[str, tuple[Callable[[], Part], int, dict[int, tuple[str, str]]]] = {
     "ConvNet": (lambda: ConvNet(8, (3, 5, 7)), 3, {0: ("stages.0.0.", "stages.0.2.")}),
     "vit": (

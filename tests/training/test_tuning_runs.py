@@ -1,4 +1,4 @@
-"""Trainings in which parts are frozen, join later, learn slowly or learn corrections only."""
+"""Training runs with parts that are frozen, join later, learn slowly or use LoRA."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def changed(before: dict[str, Any], after: dict[str, Any], prefix: str) -> bool:
 
 
 class Watch(Callback):
-    """Notes the weights at the start and after each epoch, and if the image encoder's features
-    have a gradient."""
+    """Records the weights at the start and after each epoch, and whether the image encoder's
+    features have a gradient."""
 
     seen: ClassVar[list[dict[str, torch.Tensor]]]
     grads: ClassVar[list[bool]]
@@ -61,7 +61,7 @@ WATCH = ["--trainer.callbacks+=test_tuning_runs.Watch"]
 
 
 def test_a_frozen_encoder_stays_in_every_bit(data: Path, tmp_path: Path) -> None:
-    """Its statistics of batch normalisation too, and no gradient is kept for it."""
+    """Its batch normalisation statistics stay fixed too, and it computes no gradient."""
     told = [IMAGE + "frozen=true", *WATCH]
     trained(data, tmp_path, *told)
     before, *_, after = Watch.seen
@@ -73,7 +73,7 @@ def test_a_frozen_encoder_stays_in_every_bit(data: Path, tmp_path: Path) -> None
 
 
 def test_statistics_stay_while_the_rest_is_trained(data: Path, tmp_path: Path) -> None:
-    """From the epoch on in which it is trained, too, and its gains are trained like all else."""
+    """They stay fixed even once the encoder trains; all its other weights change."""
     trained(data, tmp_path, IMAGE + "keep_statistics=true", IMAGE + "from_epoch=1", *WATCH)
     before, *_, after = Watch.seen
     moved = {name for name in before if changed(before, after, name)}
@@ -91,7 +91,7 @@ def test_layers_join_epoch_by_epoch(data: Path, tmp_path: Path) -> None:
     assert [changed(before, first, stage) for stage in stages] == [False] * 4
     assert [changed(first, second, stage) for stage in stages] == [False, False, False, True]
     assert [changed(second, third, stage) for stage in stages] == [False, False, True, True]
-    # The first epoch computes no gradient for it, the others do.
+    # The encoder computes no gradient in the first epoch, but does in the others.
     count = len(Watch.grads) // 3
     assert Watch.grads == [False] * count + [True] * 2 * count
 
@@ -99,12 +99,12 @@ def test_layers_join_epoch_by_epoch(data: Path, tmp_path: Path) -> None:
 def test_a_gradient_that_is_dropped_comes_to_the_same(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What several processes do, and what one does."""
+    """Several processes drop the gradient; one process does not compute it."""
     from vlm.training import task
 
     told = [IMAGE + "from_epoch=1", TEXT + "from_epoch=2", "--trainer.gradient_clip_val=0.1"]
     one = state(trained(data, tmp_path, *told).trainer)
-    monkeypatch.setattr(task, "SingleDeviceStrategy", int)  # which no strategy is
+    monkeypatch.setattr(task, "SingleDeviceStrategy", int)  # no strategy is an int
     other = state(trained(data, tmp_path, *told).trainer)
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=0, atol=1e-7, msg=name)
@@ -135,7 +135,7 @@ def test_lora_travels_in_checkpoints(
     part = build(read_checkpoint(path).model["image_encoder"])
     assert part.lora.rank == 2
     assert part.lora.dropout == 0.1
-    # What asks has plain weights again, and answers the same.
+    # `vlm.load` merges LoRA into plain weights, which answer the same.
     vqa = vlm.load(path)
     assert not any("lora" in name for name in vqa.model.state_dict())
     images = torch.rand(3, 3, 64, 64)
@@ -143,7 +143,7 @@ def test_lora_travels_in_checkpoints(
     with torch.no_grad():
         theirs = cli.model.model.image_encoder(images).tokens
         torch.testing.assert_close(vqa.model.image_encoder(images).tokens, theirs)
-    # A checkpoint wins over a configuration that says nothing of LoRA, and over no other.
+    # The checkpoint's LoRA is used for testing, but `fit` without it is refused.
     told = fit(data, tmp_path / "test", f"--ckpt_path={path}")
     tested = VQACLI(["test", *told[1:]])
     assert tested.model.model.text_encoder.lora.layers == ["mlp.0"]
@@ -166,7 +166,7 @@ def test_lora_without_peft_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 def test_a_checkpoint_holds_the_averaged_weights(data: Path, tmp_path: Path) -> None:
-    """They are what validation and `vlm.load` see; what is trained goes on from its own."""
+    """Validation and `vlm.load` use the averaged weights; training continues from its own."""
     cli = trained(data, tmp_path, *EMA, IMAGE + "from_epoch=1")
     path = cli.run_folder / "checkpoints/last.ckpt"
     content = torch.load(path, weights_only=True)
@@ -230,10 +230,10 @@ def test_the_table_at_the_start(
     for first, *others in cells:
         if first:
             part = rows[first] = others
-        else:  # the rest of a row that was too long
+        else:  # continuation of a wrapped row
             part[:] = [f"{one} {more}".strip() for one, more in zip(part, others, strict=True)]
     assert rows["image encoder"][:5] == ["ConvNet", "32,976", "0", "never", "-"]
-    # All but the embedding, for 15 words and 64 wide, which would join after the end.
+    # All but the embedding (15 words, width 64), which would only join after the end.
     assert rows["text encoder"][1:3] == ["9,088", f"{2 * (64 * 64 + 64):,}"]
     assert rows["text encoder"][3:5] == ["from epoch 1, 2 of 3 layers by the end", "0.003"]
     assert rows["fusion"][3] == "from epoch 2"

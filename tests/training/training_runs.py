@@ -1,4 +1,4 @@
-"""Short runs of the command line, in this process, in others and in several."""
+"""Short command-line runs, in this process, in another or in several."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FSDP = [
     "--trainer.strategy.save_distributed_checkpoint=false",
 ]
 STRATEGIES = {"ddp": DDP, "fsdp": FSDP}
-# No BatchNorm and no dropout: what these do in several processes is docs/distributed.md's.
+# No BatchNorm and no dropout; docs/distributed.md says what they do in several processes.
 EXACT = [
     f"--model.image_encoder={ROOT}/configs/image/vit.yaml",
     f"--model.text_encoder={ROOT}/configs/text/transformer.yaml",
@@ -38,7 +38,7 @@ EXACT = [
 
 
 def fit(data: Path, folder: Path, *more: str) -> list[str]:
-    """Arguments of a small training with dropout: 9 images, 5 batches an epoch, 3 epochs."""
+    """Arguments of a small training run with dropout: 9 images, 5 batches an epoch, 3 epochs."""
     return [
         "fit",
         "-c",
@@ -59,13 +59,13 @@ def fit(data: Path, folder: Path, *more: str) -> list[str]:
 
 
 def callback(name: str, **arguments: Any) -> list[str]:
-    """Arguments that add a callback of `mishaps`."""
+    """Arguments that add a callback, from `mishaps` unless the name has a dot."""
     options = [f"--trainer.callbacks.{key}={value}" for key, value in arguments.items()]
     return [f"--trainer.callbacks+={name if '.' in name else 'mishaps.' + name}", *options]
 
 
 def command(arguments: list[str], processes: int = 1) -> list[str]:
-    """A command line; several processes start as torchrun starts them, on a free port."""
+    """The command line; several processes are started with torchrun on a free port."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [sys.executable, *(launcher if processes > 1 else []), "-m", "vlm", *arguments]
 
@@ -73,7 +73,7 @@ def command(arguments: list[str], processes: int = 1) -> list[str]:
 def run(
     arguments: list[str], processes: int = 1, timeout: float = 1200
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; the exit code is the caller's to judge."""
+    """Run a command to its end; the caller checks the exit code."""
     return subprocess.run(
         command(arguments, processes),
         env=ENVIRONMENT,
@@ -86,22 +86,21 @@ def run(
 
 
 def seconds_since(said: str) -> float:
-    """Since `mishaps` struck, by what the processes have said; to be called as soon as they have
-    ended."""
+    """Seconds since `mishaps` struck, from the output; call it as soon as the command ends."""
     return time.time() - float(re.findall(r"struck at (\S+)", said)[-1])
 
 
 def only_run(folder: Path) -> Path:
-    """The one run in a folder."""
+    """The only run in a folder."""
     (config,) = folder.rglob("config.yaml")
     return config.parent
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All that a finished training comes to: weights, the optimiser's state, schedule, counts, the
-    memory of the best checkpoint, and the log."""
+    """The whole result of a training run: weights, optimiser state, schedule, counters, best
+    checkpoint and log."""
     content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    # Counts the batches of an epoch's validations, and is read in the middle of one only.
+    # Counts the validation batches of an epoch, and is only used within a validation.
     del content["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step")
     return {
@@ -112,7 +111,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Bit for bit, through nested containers."""
+    """Compare bit for bit, through nested containers."""
     if isinstance(one, tuple):
         one = list(one)  # FSDP2's strategy gives the optimiser's pairs back as lists
     other = list(other) if isinstance(other, tuple) else other
@@ -134,12 +133,12 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
 
 
 def together(commands: list[list[str]], folder: Path, delay: float = 0.0) -> None:
-    """Run commands one after the other in two processes.
+    """Run several commands, one after the other, in the same two processes.
 
     Args:
-        commands: arguments of each.
-        folder: for the list of them.
-        delay: seconds by which the second process is late.
+        commands: arguments of each command.
+        folder: where the list of commands is written.
+        delay: seconds by which the second process starts late.
     """
     path = folder / "commands.json"
     path.write_text(json.dumps(commands))
@@ -157,13 +156,12 @@ def together(commands: list[list[str]], folder: Path, delay: float = 0.0) -> Non
 
 
 def check_a_killed_run_goes_on(data: Path, folder: Path, told: list[str]) -> None:
-    """Of two processes the second is killed, the other ends by itself and soon, and what goes on
-    from there comes to the same as a run that was not killed.
+    """Kill one of two processes: the other ends soon, and the run resumes exactly.
 
     Args:
-        data: to train on.
-        folder: for the runs.
-        told: arguments of all of them.
+        data: the training data.
+        folder: where the runs are written.
+        told: arguments for every run.
     """
     told = [*told, "--data.images_per_batch=1", "--run.checkpoint_steps=2"]
     strike = callback("Strike", what="SIGKILL", hook="on_train_batch_start", step=8, rank=1)
