@@ -1,4 +1,4 @@
-"""Checks of small files of one's own."""
+"""Helpers that check small custom data files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vlm.datasets import CustomDataset
 
 
 def rows_with_ids(folder: Path) -> list[dict[str, Any]]:
-    """Of 10 images, 20 questions."""
+    """Rows for 20 questions about 10 images."""
     return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(folder, images=10))]
 
 
 def check(folder: Path, limit: int = 10, **files: list[dict[str, Any]]) -> DataCheck:
-    """Check train, validation and test files of these rows."""
+    """Writes the rows to train, validation and test files and checks them."""
     paths = {name: str(write_rows(folder / f"{name}.jsonl", r)) for name, r in files.items()}
     data = CustomDataset(paths.pop("train"), images=folder / "photos", **paths)
     return check_data(VQADataModule(data), limit)
 
 
 def only(found: DataCheck, kind: str, warning: bool = False) -> str:
-    """The message of the only problem."""
+    """Returns the message of the only problem found."""
     problems, others = (found.errors, found.warnings)[:: -1 if warning else 1]
     assert problems.counts == {kind: 1}
     assert not others.counts
@@ -35,5 +35,5 @@ def only(found: DataCheck, kind: str, warning: bool = False) -> str:
 
 
 def cut(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Six images, two, two."""
+    """Splits the rows: six images for training, two for validation, two for testing."""
     return {"train": rows[:12], "validation": rows[12:16], "test": rows[16:]}

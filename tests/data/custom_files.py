@@ -1,4 +1,4 @@
-"""A small data set of one's own: images of one colour each, and questions about them."""
+"""A small custom data set: single-colour images and questions about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIG = str(ROOT / "configs/own_data.yaml")
 
 
 def write_photos(folder: Path, images: int = 20, seed: int = 0) -> list[dict[str, Any]]:
-    """Images in `photos/`; returns two questions about each, without ids."""
+    """Writes images to `photos/` and returns two questions about each, without ids."""
     (folder / "photos").mkdir(exist_ok=True)
     rng = np.random.default_rng(seed)
     rows = []
@@ -40,7 +40,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def small(folder: Path, path: Path, *options: str) -> list[str]:
-    """Options of a quick run."""
+    """Options for a quick run."""
     return [
         f"--dataset.path={path}",
         f"--dataset.images={folder / 'photos'}",

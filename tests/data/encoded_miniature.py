@@ -1,4 +1,4 @@
-"""Images, an encoder that counts them, and their features in a folder."""
+"""Images, an encoder that counts what it encodes, and a folder of cached features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGES = OpenImages(ImageOptions(), None)
 
 
 class Counting(ConvNet):
-    """Counts what it encodes; `fails` stops it before so many images are done."""
+    """Counts the images it encodes and is interrupted before exceeding `fails`."""
 
     def __init__(self) -> None:
         torch.manual_seed(3)

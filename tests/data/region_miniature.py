@@ -1,4 +1,4 @@
-"""Files of region features in both formats; every number is made up here."""
+"""Region feature files in both formats, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOR_NAMES = ["red", "green", "blue"]
 
 
 def detect(seed: int, color: str = "red", count: int | None = None) -> tuple[np.ndarray, ...]:
-    """Features (N, DIM), of which one region shows the colour, and boxes (N, 4) in pixels."""
+    """Returns features (N, DIM), one region showing the colour, and boxes (N, 4) in pixels."""
     rng = np.random.default_rng(seed)
     count = count or int(rng.integers(2, 7))
     features = rng.normal(0, 0.1, (count, DIM)).astype(np.float32)
@@ -23,7 +23,7 @@ def detect(seed: int, color: str = "red", count: int | None = None) -> tuple[np.
 
 
 def write_npz(path: Path, features: np.ndarray, boxes: np.ndarray, **changes: Any) -> Path:
-    """As bottom-up-attention.pytorch writes it, with its pickled `info`; None leaves a key out."""
+    """Writes the bottom-up-attention.pytorch format with its pickled `info`; None omits a key."""
     content = {
         "x": features,
         "bbox": boxes,
@@ -39,7 +39,7 @@ def write_npz(path: Path, features: np.ndarray, boxes: np.ndarray, **changes: An
 
 
 def tsv_line(image: int | str, features: np.ndarray, boxes: np.ndarray, **changes: object) -> bytes:
-    """As bottom-up-attention writes it: six fields between tabs, and \\r\\n."""
+    """A line in the format of bottom-up-attention: six tab-separated fields and \\r\\n."""
     fields = {
         "image_id": image,
         "image_w": WIDTH,

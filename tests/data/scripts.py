@@ -1,4 +1,4 @@
-"""One small set of images, asked about in the scripts of the world."""
+"""A small set of images with questions in many of the world's scripts."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw
 
 COLOURS = ((220, 40, 40), (40, 170, 60), (40, 60, 220))
-CORNERS = (0, 4, 3)  # of a circle, a square, a triangle
+CORNERS = (0, 4, 3)  # circle, square, triangle
 
 
 class Language(NamedTuple):
     """Questions and answers in one language.
 
     Attributes:
-        asked: for the colour, the shape, whether there is a shape, whether it has a colour.
+        asked: questions for the colour, the shape, whether a shape is shown, and whether it has a
+            given colour.
         colours: names of `COLOURS`.
         shapes: names of `CORNERS`.
-        answers: no, yes.
-        alike: two words, which differ in nothing but marks where the script has them; they too ask
-            for the colour and the shape.
+        answers: the words for no and yes.
+        alike: two words that ask for the colour and the shape; in scripts with marks, they differ
+            only in those.
     """
 
     asked: tuple[str, str, str, str]
@@ -38,7 +39,7 @@ LANGUAGES = {name: Language(**texts) for name, texts in json.loads(_FILE).items(
 
 
 def draw_shapes(folder: Path, images: int, seed: int) -> list[tuple[str, int, int]]:
-    """Draw images of 32 x 32 pixels; returns each one's name, colour and shape."""
+    """Draws images of 32 x 32 pixels and returns each one's name, colour and shape."""
     folder.mkdir(exist_ok=True)
     rng = random.Random(seed)
     drawn = []
@@ -59,7 +60,7 @@ def draw_shapes(folder: Path, images: int, seed: int) -> list[tuple[str, int, in
 def rows_in(
     language: Language, drawn: list[tuple[str, int, int]], seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Six questions about each image; two are yes/no questions, half of them answered yes."""
+    """Six questions per image; two are yes/no questions, half of which have the answer yes."""
     rng = random.Random(seed)
     colours, shapes, (no, yes) = language.colours, language.shapes, language.answers
     for image, colour, shape in drawn:

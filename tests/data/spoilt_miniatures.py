@@ -1,4 +1,4 @@
-"""Miniatures of all official sets, with two records of each to spoil."""
+"""Miniatures of all official sets, each with two records that a test can spoil."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ WRONG = {"no": "text"}
 
 
 class Miniature(NamedTuple):
-    """A set with records to spoil.
+    """A miniature set and how to spoil two of its records.
 
     Attributes:
-        write: the files of the set into a folder.
-        reader: its class.
-        path: of a file.
+        write: writes the files of the set to a folder.
+        reader: the name of its class.
+        path: the file to spoil.
         spoil: makes two records of that file malformed, mostly the first and the last.
-        split: the one that the file is read for.
+        split: the split that the file is read for.
     """
 
     write: Callable[[Path], object]
@@ -47,7 +47,7 @@ class Miniature(NamedTuple):
 
 
 def field(name: str, under: str | None = None) -> Callable[[Path], None]:
-    """Spoils a field of two records in a JSON file, which has them in a list or by their ids."""
+    """Spoils a field of two records in a JSON file that holds a list, or an object keyed by id."""
 
     def spoil(path: Path) -> None:
         content = json.loads(path.read_text())
@@ -68,7 +68,7 @@ def pairs(path: Path) -> None:
 
 
 def line_field(name: str) -> Callable[[Path], None]:
-    """The same in JSON Lines."""
+    """Spoils a field of two records in a JSON Lines file."""
 
     def spoil(path: Path) -> None:
         records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -79,7 +79,7 @@ def line_field(name: str) -> Callable[[Path], None]:
 
 
 def replaced(old: str, new: str) -> Callable[[Path], None]:
-    """Puts one text for another, which stands there twice."""
+    """Replaces a text that occurs exactly twice in the file."""
 
     def spoil(path: Path) -> None:
         assert path.read_text().count(old) == 2

@@ -1,4 +1,4 @@
-"""Controls take one side away, and nothing else."""
+"""Each ablation removes one input and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
     processor = Processor(
         ConvNet().transform, tokenizer, lambda answers, choices: [a[0] for a in answers]
     )
-    # What the data module asks of a trainer.
+    # The parts of a trainer that the data module uses.
     task = torch.nn.Module()
     task.model = torch.nn.Module()
     task.model.processor = processor

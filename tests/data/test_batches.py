@@ -1,4 +1,4 @@
-"""Rows in, batches out; images read once; loader workers change nothing."""
+"""Rows become batches, images are read once, and loader workers change nothing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_each_image_is_there_once(table: pa.Table, processor: Processor, cached:
         [3, 4, 1, 1, 1],
     ]
     assert batch.words_mask.sum(1).tolist() == [3, 3, 1, 5]
-    # q2's answers are not in the vocabulary; of q1's three annotators two said red.
+    # q2's answers are not in the vocabulary; two of q1's three annotators said red.
     counts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0], [2, 0, 0]])
     assert_close(batch.targets.counts, counts)
     assert_close(batch.targets.annotators, torch.tensor([1.0, 1, 2, 3]))
@@ -152,7 +152,7 @@ def test_a_missing_image_names_file_and_question(
         with pytest.raises(ImageError, match=wanted):
             store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
     else:
-        # Two questions about one image come first: places of images are not those of ids.
+        # Two questions about one image come first, so image and id positions differ.
         with pytest.raises(ImageError, match=wanted):
             VQADataset(table, processor, store)[rows(0, 2, 3)]
 
@@ -161,7 +161,7 @@ def test_a_missing_image_names_file_and_question(
 def test_a_process_without_questions_gets_a_batch(
     table: pa.Table, processor: Processor, cached: bool
 ) -> None:
-    """Where a split has fewer images than there are processes."""
+    """If a split has fewer images than there are processes, some get an empty batch."""
     store = ImageStore(processor.transform)
     if cached:
         store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
@@ -176,5 +176,5 @@ def test_a_process_without_questions_gets_a_batch(
 
 
 def test_trainers_leave_the_sampler_alone() -> None:
-    """One that divides its questions a second time replaces none that is distributed."""
+    """A trainer doesn't replace a sampler that is already distributed."""
     assert isinstance(ImageGroupSampler(np.zeros(1, dtype=np.int64), 1), DistributedSampler)

@@ -1,4 +1,4 @@
-"""`vlm check-data` warns of what looks alike and is not, and of what a model cannot tell apart."""
+"""`vlm check-data` warns about look-alike texts and about texts a model cannot tell apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFUSED = "questions that the model cannot tell apart"
 
 
 def answered(folder: Path, *answers: str) -> list[dict[str, Any]]:
-    """An image each, one question."""
+    """Asks the same question about one image per answer."""
     write_photos(folder, images=len(answers))
     return [
         {"image": f"0-{n}.png", "question": "what is it?", "answer": a}

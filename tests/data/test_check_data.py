@@ -1,4 +1,4 @@
-"""`vlm check-data`: every problem with its place, the figures, and the exit code."""
+"""`vlm check-data` reports each problem with its location, the statistics and the exit code."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_an_answer_outside_the_vocabulary(rows: list[dict[str, Any]], tmp_path: 
     assert said.startswith(f"{tmp_path}/test.jsonl, line 2, column 'answer' (id 'q17'): ")
     assert "the model cannot give ['mauve']" in said
     assert found.splits["test"].floors["ceiling"] == 0.75
-    rows[17]["answer"] = ["mauve", "red"]  # one of them can be given
+    rows[17]["answer"] = ["mauve", "red"]  # the model can give one of them
     assert not check(tmp_path, **cut(rows)).warnings.counts
 
 
@@ -158,7 +158,7 @@ def test_each_split_s_column_of_answers_is_named(
     for _ in range(2):
         data = CustomDataset(train, images=tmp_path / "photos", **files)
         for split in ("train", "validation", "test") if known else ():
-            data.table(split)  # as after a training; the second time from the cache
+            data.table(split)  # as after training; read from the cache the second time
         said = check_data(VQADataModule(data), images=False).warnings.kept[
             "answer outside the vocabulary"
         ]
@@ -207,7 +207,7 @@ def test_all_problems_are_found_and_the_first_of_each_kind_listed(
 ) -> None:
     for row in rows[:5]:
         row["question"] = ""
-    rows[0] |= {"answer": None, "image": None}  # three in one line
+    rows[0] |= {"answer": None, "image": None}  # three problems in one line
     for row in rows[6:10]:
         row["image"] = f"nosuch {row['id']}.png"
     files = cut(rows)
@@ -218,7 +218,7 @@ def test_all_problems_are_found_and_the_first_of_each_kind_listed(
         "no answer": 1,
         "no image": 1,
         "missing image": 4,
-        "image in two splits": 3,  # 10 with train; 12 and 14 with validation
+        "image in two splits": 3,  # 10 is also in train; 12 and 14 in validation
         "question in two splits": 1,
     }
     kept = found.errors.kept
@@ -264,14 +264,14 @@ def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text(content)
     found = check_data(VQADataModule(CustomDataset(str(tmp_path / "my.jsonl"))))
     said = only(found, "unreadable line" if content == "{\n" else "unreadable data")
-    if content != "{\n":  # of which nothing is left, and that need not be said
+    if content != "{\n":  # otherwise no rows are left
         count = len(content.splitlines())
         assert f"my.jsonl: the questions are about {count} different images" in said
     write_check(found, tmp_path / "out")
 
 
 def test_other_sets_are_checked_too(data: Path, tmp_path: Path) -> None:
-    """Problems of easy-VQA's files, named; their questions have no line, but an id."""
+    """Problems in easy-VQA's files are located by question number and id instead of by line."""
     import shutil
 
     root = Path(shutil.copytree(data, tmp_path / "data"))

@@ -21,7 +21,7 @@ from vlm.datasets import CustomDataset
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    """Of 10 images, 20 questions with ids."""
+    """Rows for 20 questions about 10 images, with ids."""
     return [row | {"id": f"q{i}"} for i, row in enumerate(write_photos(tmp_path, images=10))]
 
 
@@ -82,7 +82,7 @@ def test_the_command_needs_a_configuration(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_plot_takes_any_text(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Chinese, emoji, right to left, what looks like a formula, and a long answer."""
+    """Answers include Chinese, emoji, right-to-left text, formula-like text and a long text."""
     answers = ["红色", "🐈", "אדום", "$x_$", "an answer " * 30]
     for row, answer in zip(rows, answers * 4, strict=True):
         row["answer"] = answer
@@ -94,7 +94,7 @@ def test_the_plot_takes_any_text(rows: list[dict[str, Any]], tmp_path: Path) -> 
 
 
 def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
-    """The command works for data that are not one's own."""
+    """The command also works for public data sets."""
     config = str(ROOT / "configs/easy_vqa.yaml")
     with pytest.raises(SystemExit) as stopped:
         main(["check-data", config, f"--dataset.root={data}", f"--output={tmp_path / 'out'}"])
@@ -105,7 +105,7 @@ def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
 def test_a_decoder_that_ranks_choices_needs_them(
     rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a head does that has them encoded; alone, or as one of several."""
+    """Missing choices are an error whether the decoder is the only head or one of several."""
     chooses = {"class_path": "vlm.heads.Generation", "init_args": {"choose": True}}
     writes = {"class_path": "vlm.heads.Generation", "init_args": {"choose": False}}
     for head, code in ((chooses, 1), (writes, 0), (_several(writes), 0), (_several(chooses), 1)):
@@ -137,7 +137,7 @@ def test_the_figures_are_those_of_the_head_that_answers(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of several heads too, where the choices are checked whichever answers."""
+    """With several heads, the choices are checked whichever head answers."""
     head: dict[str, Any] = HEADS[name]
     if several:
         arguments = {"heads": HEADS, "answers_by": name}
@@ -148,7 +148,7 @@ def test_the_figures_are_those_of_the_head_that_answers(
     held_out = [row | {"id": f"h{i}"} for i, row in enumerate(write_photos(tmp_path, 2, seed=1))]
     for row in held_out:
         row["choices"] = ["yes", "no", *COLORS, "mauve"]
-    held_out[0]["answer"] = "red"  # which training never gave
+    held_out[0]["answer"] = "red"  # never an answer in training
     others = write_rows(tmp_path / "others.jsonl", held_out)
     options = small(
         tmp_path,

@@ -1,4 +1,4 @@
-"""`vlm check-data`: images, and what stands in two splits."""
+"""`vlm check-data` checks the images and finds what occurs in two splits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_image_of_a_row_that_is_left_out_is_read_too(
     rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     rows[13] |= {"question": " ", "image": "gone.png"}
-    rows[14] |= {"question": " "}  # of an image that is there, and is read for another row
+    rows[14] |= {"question": " "}  # its image exists and is read for another row
     rows[15] |= {"question": " ", "image": ""}
     found = check(tmp_path, **cut(rows)).errors
     assert found.counts == {"empty question": 3, "missing image": 1, "no image": 1}
@@ -120,7 +120,7 @@ def test_a_group_in_two_splits(rows: list[dict[str, Any]], tmp_path: Path) -> No
     said = only(check(tmp_path, **cut(rows)), "group in two splits")
     assert "validation.jsonl, line 2, column 'group'" in said
     assert "'patient 2' is in train too" in said
-    # A split that is made here keeps them together.
+    # A split made here does not divide a group.
     for number, row in enumerate(rows):
         row["group"] = f"patient {number // 4}"
     found = check(tmp_path, train=rows)

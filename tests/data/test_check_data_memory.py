@@ -1,4 +1,4 @@
-"""`vlm check-data` reads a file of any length: a row leaves some bytes and not its content."""
+"""`vlm check-data` needs only a few bytes of memory per row, so it can read very long files."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def peak(folder: Path, rows: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_grows_by_bytes_a_row(tmp_path: Path) -> None:
-    """By fewer than 90; a row of the file has some 110."""
+    """Memory grows by fewer than 90 bytes per row, although a row of the file has about 110."""
     assert peak(tmp_path, 130_000) - peak(tmp_path, 30_000) < 100_000 * 90

@@ -1,4 +1,4 @@
-"""Malformed records of official files: a training ends at the first, a check names them all."""
+"""Training stops at the first malformed record of an official file; a check lists them all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_malformed_record_is_reported_and_the_others_are_read(
     assert left is not None
     ids = set(left["id"].to_pylist())
     assert len(ids) == len(whole) - 2 * SEVERAL.get(name, 1) > 0
-    # What is left is as it was, in its order: numbers are those of the whole file.
+    # The remaining rows are unchanged and in order, with the numbers of the whole file.
     kept = [row for row in whole.to_pylist() if row["id"] in ids]
     assert [_without_image(row) for row in left.to_pylist()] == list(map(_without_image, kept))
 
@@ -106,7 +106,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_numbers_are_those_of_the_file(root: Path) -> None:
-    """They count the malformed records and the questions without an annotation before."""
+    """Record numbers include earlier malformed records and questions without an annotation."""
     questions, annotations = root / QUESTIONS, root / ANNOTATIONS
     content = json.loads(questions.read_text())
     content["questions"][1]["question"] = None
@@ -135,14 +135,14 @@ def test_the_size_is_that_of_what_can_be_used(root: Path) -> None:
 
 
 def test_a_problem_of_a_file_read_for_two_splits_counts_once(root: Path) -> None:
-    """Validation is cut from train, which is read anew if its annotations end too early."""
+    """A problem counts once even if the training file is read again to cut the validation set."""
     MINIATURES["vqa_v1"].spoil(root / QUESTIONS)
     content = (root / ANNOTATIONS).read_text()
     (root / ANNOTATIONS).write_text(content[: len(content) // 2])
     found = check_data(VQADataModule(sets.OKVQA(root)), images=False)
     assert found.errors.counts == {"malformed record": 2, "unreadable data": 1}
 
-    # VQA-RAD has the questions of both its splits in one file.
+    # VQA-RAD has both splits in one file.
     write_vqa_rad(root)
     MINIATURES["vqa_rad"].spoil(root / vqa_rad.RAD_FILE)
     found = check_data(VQADataModule(sets.VQARAD(root)), images=False)

@@ -1,4 +1,4 @@
-"""Choices from the file to the batch, and what their mistakes get."""
+"""Choices from the file to the batch, and the errors for bad choices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHOOSE = f"--model.head={ROOT / 'configs/head/multiple_choice.yaml'}"
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    """Of 10 images, 20 questions, each with its answer among two to four choices."""
+    """Rows for 20 questions about 10 images, each with two to four choices."""
     rows = write_photos(tmp_path, images=10)
     for number, row in enumerate(rows):
         colors = ["red", "green", "blue", "mauve"][: 3 + number % 4 // 2]
@@ -58,7 +58,7 @@ def test_the_batch_has_the_file_s_choices(rows: list[dict[str, Any]], tmp_path: 
     assert batch.targets.sum(1).tolist() == [1, 1, 1]
     assert batch.choices.mask.sum(1).tolist() == [len(texts) for texts in wanted]
     assert batch.choices.words.shape[1] == 1
-    # Heads that take none do not even read the column.
+    # Heads without choices do not even read the column.
     plain = processor._replace(takes_choices=False, encode_targets=lambda a, c: torch.empty(0))
     assert VQADataset(table, plain)[BatchRows(np.array([2]), 1)].choices is None
 
@@ -158,7 +158,7 @@ def test_a_training_that_could_not_choose_does_not_begin(
     assert "vlm.heads.Classification" in said
     if change is no_choices:
         assert "The same holds for 1 more of 20." in said
-    # Another head does not mind: it does not read them.
+    # Other heads do not read the choices.
     main(["fit", "-c", CONFIG, *options, "--trainer.fast_dev_run=1"])
 
 
@@ -204,13 +204,13 @@ def test_check_data_counts_what_it_does_not_list(
 
 
 def test_floors_of_picking() -> None:
-    """What the prior alone reaches is the prior among the choices."""
+    """The prior floors pick the most frequent answer among the choices."""
     train = [("what?", "a"), ("what?", "a"), ("what?", "b"), ("who?", "c"), ("who?", "c")] * 2
     train += [("who?", "a")]
     test = [
-        ("what?", ["b"], ["c", "b"]),  # overall c (4) before b (2); to "what?" b
-        ("who?", ["a"], ["a", "c"]),  # overall a (5); to "who?" c
-        ("why?", ["d"], ["d", "e"]),  # never seen: the first
+        ("what?", ["b"], ["c", "b"]),  # overall c (4) before b (2); for "what?" b
+        ("who?", ["a"], ["a", "c"]),  # overall a (5); for "who?" c
+        ("why?", ["d"], ["d", "e"]),  # never seen: the first choice
     ]
     tables = [
         question_table(

@@ -1,4 +1,4 @@
-"""Multiple choice and several heads through the commands: fit, validate, test, predict, ask."""
+"""Multiple choice and multiple heads in fit, validate, test, predict and ask."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photos, my.jsonl with choices of varying number, and a finished run."""
+    """A folder with photos, a my.jsonl with varying numbers of choices, and a finished run."""
     folder = tmp_path_factory.mktemp("choices")
     rows = write_photos(folder, images=40)
     for number, row in enumerate(rows):
@@ -156,7 +156,7 @@ def test_choices_for_a_head_that_takes_none(run: Path, data: Path) -> None:
 
 
 def test_a_checkpoint_keeps_the_words_of_choices(data: Path, tmp_path: Path) -> None:
-    """Loading takes the checkpoint's words, and never counts them anew."""
+    """Loading a checkpoint uses its vocabulary instead of counting the words again."""
     fit = [*small_run(data, tmp_path), CHOOSE, "--trainer.max_epochs=1", "--run.test=false"]
     cli = VQACLI(fit)
     assert {"teal", "yes"} <= set(cli.model.model.text_encoder.tokenizer.words)
@@ -181,7 +181,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def tasks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two heads on the small data set."""
+    """A run with two heads on the small data set."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "tasks.yaml").write_text(yaml.safe_dump(TASKS))
     head = f"--model.head={folder / 'tasks.yaml'}"
@@ -208,7 +208,7 @@ def test_several_heads_are_loaded_and_asked(tasks: Path, data: Path, tmp_path: P
     image = data / "test/images/0.png"
     assert vqa.answer(image, "what color is it?").text in ("red", "green", "blue", "yes", "no")
     with pytest.raises(ValueError, match="choices: got some, but this model's head takes none"):
-        vqa.answer(image, "what color is it?", choices=["red", "green"])  # classify answers
+        vqa.answer(image, "what color is it?", choices=["red", "green"])  # "classify" answers
     assert read_checkpoint(tasks).answers == vqa.model.head.vocabulary.answers
     best = tasks / "checkpoints/best.ckpt"
     main(["test", f"-c={tasks / 'config.yaml'}", f"--ckpt_path={best}", f"--run.folder={tmp_path}"])
@@ -234,11 +234,11 @@ def test_a_swap_inside_several_heads_is_another_model(
 def test_predicting_needs_the_choices_of_the_head_that_answers_alone(
     answers_by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever else a model learnt with: a file without choices, with answers here and there."""
+    """A file without choices and with unknown answers works if the answering head needs neither."""
     rows = write_photos(tmp_path, images=12)
     for row in rows:
         row["choices"] = [*COLORS, "yes", "no"]
-    # A third head that could not rank these answers: nobody asks it to.
+    # The third head could not rank these answers but is not used to predict.
     write = {
         "class_path": "vlm.heads.Generation",
         "init_args": {

@@ -1,4 +1,4 @@
-"""The sets with choices, as miniatures in their official layouts, under multiple choice."""
+"""Multiple choice on miniatures of the sets with choices, in their official layouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS = {"train": 6, "val": 3, "test": 3}
 
 
 def image(path: Path, number: int) -> str:
-    """Of one colour, which is returned."""
+    """Writes a single-colour image and returns the colour."""
     color = list(COLORS)[number % 3]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (11, 7), COLORS[color]).save(path)
@@ -104,7 +104,7 @@ def test_a_set_with_choices_is_chosen_from(name: str, tmp_path: Path) -> None:
         assert row["answer"] in row["choices"]
         assert len(row["choices"]) == {"nlvr": 2}.get(name, 4)
     if name == "a_okvqa":
-        return  # its test has no answers
+        return  # its test split has no answers
     report = json.loads((cli.run_folder / "test.json").read_text())
     overall = report["results"][0]
     assert overall["ceiling"] == 1

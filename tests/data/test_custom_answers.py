@@ -1,4 +1,4 @@
-"""The forms in which answers are written."""
+"""The forms in which a custom data file can give answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
     [
         ("yes", ["yes"]),
         ("  two words ", ["two words"]),
-        ("a|b", ["a|b"]),  # two answers in CSV alone
+        ("a|b", ["a|b"]),  # two answers only in CSV
         (3, ["3"]),
         (2.5, ["2.5"]),
         (3.0, ["3"]),
@@ -36,12 +36,12 @@ TEN = [{"answer": a, "answer_confidence": c, "answer_id": i} for i, (a, c) in en
         ([3, 4], ["3", "4"]),
         ({"yes": 3, "no": 1}, YES3),
         ({"yes": 3.0, "no": 1, "maybe": 0, "so": None}, YES3),
-        ([("yes", 3), ("no", 1)], YES3),  # a map of Arrow's
+        ([("yes", 3), ("no", 1)], YES3),  # an Arrow map
         ([{"answer": "yes", "count": 3}, {"answer": "no", "count": 1}], YES3),
         ([{"answer": "yes", "count": 3}, {"answer": "no"}], YES3),
         ([{"answer": "yes", "count": 3}, {"answer": "no", "count": None}], YES3),
         ({"answer": ["yes", "no"], "count": [3, 1], "by": ["x", "y"]}, YES3),
-        # Parquet has every field in every object.
+        # In Parquet, every object has every field.
         ([{"answer": a, "count": None, "confidence": c} for a, c in ("ay", "bn", "c ")], [*"abc"]),
         ([{"answer": a, "answer_confidence": c} for a, c in (("a", "yes"), ("b", None))], [*"ab"]),
         ([{"answer": a, "confidence": 1} for a in "aab"], [*"aab"]),
@@ -98,7 +98,7 @@ def test_one_text_per_annotator(value: Any, wanted: list[str] | None) -> None:
         ),
         ([{"answer": "a", "confidence": ["yes"]}], r"got \['yes'\] for 'a'"),
         ([{"answer": "a", "confidence": True}], "got True for 'a'"),
-        # How sure each of three was: neither counts nor shares.
+        # Confidences of the annotators are neither counts nor shares.
         (
             [{"answer": "a", "confidence": 90}, {"answer": "b", "confidence": 60}],
             "got the confidence 90 for 'a'; .*not supported: leave it out.* as count",

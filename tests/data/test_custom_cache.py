@@ -1,4 +1,4 @@
-"""A file of one's own is read once and mapped from then on, like the official sets."""
+"""A custom data file is read once and memory-mapped from then on, like the official sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_file_is_read_once(my: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = CustomDataset(str(my))
     for split, table in zip(("train", "validation", "test"), first, strict=True):
         assert again.table(split).equals(table)
-    # How it is cut is no business of the file's.
+    # The cache does not depend on how the data are split.
     more = CustomDataset(str(my), validation_share=0.4)
     assert len(more.table("test")) > len(first[2])
 

@@ -1,4 +1,4 @@
-"""Columns that nothing is read from: listed, and offered where they may be meant."""
+"""Unused columns are listed and, where likely, suggested as the ones meant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlm.datasets.readers.columns import meant, missing_columns
 
 
 def mapping(said: str) -> Any:
-    """What the advised option gives."""
+    """Parses the option that a warning suggests."""
     (option,) = re.findall(r"such as (.*)\.$", said)
     (given,) = shlex.split(option)
     return yaml.safe_load(given.removeprefix("--dataset.columns="))
@@ -74,7 +74,7 @@ def test_fit_warns_and_check_data_lists(
         my.write_text("\n".join(lines))
     else:
         my = write_rows(tmp_path / "my.jsonl", rows)
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # read from the cache the second time
         with pytest.warns(UserWarning, match=r"not read: 'question_id' \(as 'id'\?\)") as said:
             CustomDataset(str(my)).table("train")
         assert len(said) == 1

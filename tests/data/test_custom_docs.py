@@ -1,4 +1,4 @@
-"""The example of docs/own_data.md runs as it stands there."""
+"""The example in docs/own_data.md runs as written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the page's file, its images, and the configurations."""
+    """A working folder with the page's example file, its images and the configurations."""
     (example,) = blocks("json")
     (tmp_path / "my.jsonl").write_text(example, "utf-8")
     rows = [json.loads(line) for line in example.splitlines()]

@@ -1,4 +1,4 @@
-"""Own data as pandas, Excel, LibreOffice and Google Sheets write them."""
+"""Custom data files as exported by pandas, Excel, LibreOffice and Google Sheets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WANTED = [tuple(row.values()) for row in ROWS]
 
 
 def cells(delimiter: str, end: str) -> str:
-    """As Excel quotes them."""
+    """Returns the rows as delimited text, quoted like Excel's."""
 
     def cell(text: str) -> str:
         plain = not any(mark in text for mark in (delimiter, '"', "\n"))
@@ -171,7 +171,7 @@ COUNTS = {
 def test_a_count_is_one_answer_whatever_its_column(column: str, name: str, tmp_path: Path) -> None:
     values = COUNTS[column]
     if column == "objects" and name == "my.parquet":
-        values = ["3", "0"]  # Arrow has no such column
+        values = ["3", "0"]  # Arrow does not support such a column
     frame = pandas.DataFrame({"image": ["a", "b"], "question": "how many?"})
     frame["answer"] = pandas.Series(values)
     PANDAS[name](frame, tmp_path / name)
@@ -213,7 +213,7 @@ def test_a_list_column_of_pandas_is_lists(
     found = read(tmp_path / name, "train")
     assert found["answers"].to_pylist() == found["choices"].to_pylist() == [LISTS[0][1:], LISTS[1]]
     again = tmp_path / f"again {name}"
-    if name == "my.csv":  # and through a data frame once more, as texts
+    if name == "my.csv":  # then through a data frame again, as texts
         for end in ("jsonl", "parquet"):
             again = tmp_path / f"again.{end}"
             frame = pandas.read_csv(tmp_path / name)
@@ -341,7 +341,7 @@ def test_the_rest_is_refused_once_with_the_cause(
 
 
 def test_images_of_hugging_face_in_a_text(tmp_path: Path) -> None:
-    """A data frame writes the dictionary of an image as Python prints it."""
+    """An image dictionary that pandas wrote to a CSV file as Python text is read back."""
     image = {"bytes": b"\x89PNG\r\n", "path": None}
     frame = pandas.DataFrame({"image": [image], "question": "?", "answer": "x"})
     frame.to_csv(tmp_path / "my.csv")
@@ -372,7 +372,7 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
 def test_a_cause_is_not_followed_by_what_comes_of_it(
     name: str, written: str, kind: str, said: str, tmp_path: Path
 ) -> None:
-    """Every row is refused for one thing, and nothing is said of there being no row then."""
+    """If every row fails for the same reason, the missing rows are not a second error."""
     (tmp_path / name).write_text(written)
     found = check_data(VQADataModule(CustomDataset(str(tmp_path / name))), images=False)
     assert list(found.errors.counts) == [kind]

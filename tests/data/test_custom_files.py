@@ -1,4 +1,4 @@
-"""Own data from every kind of file, with every mistake at its place."""
+"""Custom data in every file format, with the location of every mistake."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Any]] = {
 
 
 def read(path: Path, split: str = "test", **arguments: Any) -> pa.Table:
-    """A split of its own: nothing is held out of it."""
+    """Reads a split from its own file, with nothing held out."""
     files = {"path": path, "validation": path, "test": path}
     return CustomDataset(**{name: str(p) for name, p in files.items()}, **arguments).read(split)
 
@@ -260,7 +260,7 @@ def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
     jsonl(path, [GOOD, GOOD])
     assert "no row has a column 'kind'" in say(path, columns={"type": "kind"})
     assert "there is no column 'labl'" in say(path, columns={"answer": "labl"})
-    # A test may lack its answers.
+    # A test split may have no answers.
     assert read(path, "test", columns={"answer": "labl"})["answers"].to_pylist() == [None, None]
     with pytest.raises(ValueError, match=r"columns: got 'anwser'; .*Did you mean answer"):
         CustomDataset(str(path), columns={"anwser": "label"})
@@ -303,7 +303,7 @@ def test_a_missing_file_is_named(
 
 
 def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
-    """Rows beyond the first thousands are no others, and repeated ids are found across pieces."""
+    """All rows of a large file are read alike, and repeated ids are found across pieces."""
     rows = [GOOD | {"id": f"q{i}", "image": f"{i % 7}.png"} for i in range(20_000)]
     jsonl(tmp_path / "my.jsonl", rows)
     found = read(tmp_path / "my.jsonl")

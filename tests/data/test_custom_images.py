@@ -1,4 +1,4 @@
-"""Images inside a data file: in Parquet, as base64, from Hugging Face; each kept once."""
+"""Images inside a data file, in Parquet, base64 or Hugging Face format, are stored once each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRANSFORM = ImageTransform((3, 5))
 
 
 def colors_of(data: CustomDataset, table: pa.Table, cached: bool = False) -> list[str]:
-    """What is seen for each question."""
+    """Returns the colour of each question's image."""
     store = ImageStore(TRANSFORM, data.image_source)
     images, ids = table["image"].to_pylist(), table["id"].to_pylist()
     if cached:
@@ -152,7 +152,7 @@ def test_images_lie_in_a_temporary_file_that_goes(
     assert pictures.add(b"y" * 7, "my.parquet") != key
     assert pictures.add(b"x" * 11, "another.parquet") == key
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) == 18
-    copy = pickle.loads(pickle.dumps(pictures))  # as loader workers get it
+    copy = pickle.loads(pickle.dumps(pictures))  # as sent to loader workers
     assert copy(key) == pictures(key) == b"x" * 11
     for path in ("a.png", "other.parquet, image 1"):
         assert pictures(path) == path
@@ -215,7 +215,7 @@ def test_a_hugging_face_folder(kind: str, datasets: Any, tmp_path: Path) -> None
 
 
 def labelled(datasets: Any, answers: Any, values: list[Any]) -> list[Any]:
-    """What is read of such answers."""
+    """Writes a Hugging Face data set with these answers and returns what is read from it."""
     features = {"answers": answers, "image": datasets.Value("string")}
     content = [{"answers": value, "image": "a.png"} for value in values]
     data = datasets.Dataset.from_list(content, features=datasets.Features(features))

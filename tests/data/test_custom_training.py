@@ -1,4 +1,4 @@
-"""Own data through the command line: trained, tested, predicted, asked."""
+"""Training, testing, predicting and asking with custom data on the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlm.datasets import CustomDataset
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a run says which the data stop."""
+    """Returns the one-line error of a run that fails because of its data."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 1
@@ -36,7 +36,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with photos, my.jsonl and a finished run on them."""
+    """A folder with photos, my.jsonl and a finished run."""
     folder = tmp_path_factory.mktemp("own")
     my = write_rows(folder / "my.jsonl", write_photos(folder, images=40))
     main(["fit", "-c", CONFIG, *small(folder, my, "--trainer.max_epochs=20")])
@@ -104,7 +104,7 @@ def test_fit_says_before_training_that_it_could_not_test(
 
 
 def test_ten_answers_as_in_vqa_v2_are_softly_scored(tmp_path: Path) -> None:
-    """Two of ten annotators agree with what is learned best: 0.6 for it, by the official rule."""
+    """The best answer is shared by two of ten annotators, which scores 0.6 by the official rule."""
     rows: list[dict[str, Any]] = write_photos(tmp_path, images=12)
     for row in rows:
         others = [f"other {i}" for i in range(8)]
@@ -121,7 +121,7 @@ def test_ten_answers_as_in_vqa_v2_are_softly_scored(tmp_path: Path) -> None:
 
 
 def test_scripts_of_the_world_are_trained_with(tmp_path: Path) -> None:
-    """Emoji, Hebrew (from right to left) and Chinese, in questions and answers."""
+    """Questions and answers may contain emoji, right-to-left Hebrew and Chinese."""
     rows = write_photos(tmp_path, images=12)
     texts = [("这是什么颜色?", "红色"), ("מה הצבע?", "אדום"), ("🟥?", "🟥 yes"), ("🐈🐈🐈", "🐈")]
     for number, row in enumerate(rows):
@@ -164,7 +164,7 @@ def test_a_mistake_ends_the_run_with_its_place(
 
 
 def test_images_in_shards_need_no_folder(tmp_path: Path) -> None:
-    """The command that trained with files goes on with shards when they are gone."""
+    """Training on shards works after the image files are deleted."""
     my = write_rows(tmp_path / "my.jsonl", write_photos(tmp_path))
     told = small(tmp_path, my, "--trainer.max_epochs=1")
     main(["shard", CONFIG, str(tmp_path / "shards"), *told[:2]])

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of data sets, run on miniatures."""
+"""The examples in the data sets' docstrings run on miniatures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES |= {name: getattr(vlm.data, name) for name in vlm.data.__all__}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where examples run: a folder for each official set, and `my.jsonl` with `photos`."""
+    """The working folder: a folder for each official set, and `my.jsonl` with `photos`."""
     folder = tmp_path_factory.mktemp("examples")
     for name, miniature in MINIATURES.items():
         root = folder / name.removesuffix(" questions")

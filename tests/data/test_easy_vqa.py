@@ -1,4 +1,4 @@
-"""The real easy-VQA and its published floors."""
+"""The real easy-VQA data set and its published floors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_numbers_of_the_package() -> None:
     assert floors.unanswerable == 0
     assert {len(row) for row in floors[:3]} == {len(test)}
 
-    # Without "yes" in the vocabulary the ceiling is what is left.
+    # Without "yes" in the vocabulary, the ceiling is the share of the other answers.
     less = compute_floors(train, test, [answer for answer in answers if answer != "yes"])
     yes = sum(given == ["yes"] for given in test["answers"].to_pylist())
     assert less.unanswerable == yes
@@ -54,7 +54,7 @@ def test_the_types_are_those_of_the_answers(data: Path) -> None:
 
 
 def test_vocabularies_come_from_the_training_part_alone(data: Path, tmp_path: Path) -> None:
-    """A word and an answer that only a held-out image has stay unknown."""
+    """Words and answers that occur only with held-out images are not in the vocabularies."""
     module = EasyVQA(root=data, validation_share=0.25)
     held_out = set(module.table("validation")["image"].to_pylist())
     train = set(module.table("train")["image"].to_pylist())

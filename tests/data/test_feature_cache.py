@@ -1,4 +1,4 @@
-"""Features in a folder: made once, found again, never those of another encoder or image."""
+"""Cached features are made once, reused, and never mixed up between encoders or images."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from vlm.image import TimmEncoder
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """13 different images, and one that is a copy of another."""
+    """13 different images and a copy of one of them."""
     return write_images(tmp_path / "images", 13)
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of the images' features in a file."""
+    """Limits each file to the features of four images."""
     each = 4 * 12 * (64 + 1) + 64 + 32
     monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
 
 
 def test_features_are_those_of_evaluation(images: list[str], tmp_path: Path) -> None:
-    """In any order and number; and the encoder is in the mode that it was in."""
+    """Features equal direct evaluation in any order, and the encoder's modes are restored."""
     encoder = Counting().train()
     encoder.stages[0].eval()
     found = store(tmp_path / "features", images, encoder)
@@ -63,7 +63,7 @@ def test_padding_stays_masked(tmp_path: Path, images: list[str]) -> None:
 def test_each_content_is_encoded_once(
     images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies too; a later start encodes nothing, and reads no image that is as it was."""
+    """Copies are encoded once, and a later start neither encodes nor reads unchanged images."""
     encoder = Counting()
     store(tmp_path / "features", images[:6], encoder)
     assert encoder.encoded == 6
@@ -78,7 +78,7 @@ def test_each_content_is_encoded_once(
 
 
 def test_a_image_that_was_replaced(images: list[str], tmp_path: Path) -> None:
-    """By another of the same name and number of bytes."""
+    """An image replaced by another of the same name and size is encoded again."""
     encoder = Counting()
     store(tmp_path / "features", images, encoder)
     Image.fromarray(np.full((64, 16, 3), 200, np.uint8)).save(images[3])
@@ -88,7 +88,7 @@ def test_a_image_that_was_replaced(images: list[str], tmp_path: Path) -> None:
 
 
 def test_what_makes_another_encoder() -> None:
-    """Weights, statistics, configuration, preprocessing; not the mode, nor what is trained."""
+    """The digest covers weights, statistics, configuration and preprocessing, not the mode."""
     encoder = Counting()
     digest = encoder_digest(encoder)
     assert encoder_digest(Counting().eval().requires_grad_(False)) == digest
@@ -125,7 +125,7 @@ def _fill(folder: Path, images: list[str], counts: Any) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(images: list[str], tmp_path: Path) -> None:
-    """Started at once, on one folder: each image is encoded once, by either."""
+    """Two processes started together on one folder encode each image once between them."""
     context = multiprocessing.get_context("spawn")
     counts: Any = context.Queue()
     both = [
@@ -144,7 +144,7 @@ def test_two_processes_share_the_work(images: list[str], tmp_path: Path) -> None
 
 
 def test_the_same_images_in_shards(images: list[str], tmp_path: Path) -> None:
-    """Are the same content: nothing is encoded anew, and no shard is read a second time."""
+    """Images in shards reuse the features of the same files, and no shard is read twice."""
     encoder = Counting()
     store(tmp_path / "features", images, encoder)
     write_shards(pa.array(images), tmp_path / "shards", 10**5)
@@ -168,7 +168,7 @@ def test_images_inside_a_data_file(images: list[str], tmp_path: Path) -> None:
 
 
 def test_a_loader_worker_gets_little(tmp_path: Path) -> None:
-    """16 bytes an image and no features; and no file stays open, however many there are."""
+    """A worker receives 16 bytes per image and no features, and no file stays open."""
     count = 300
     (path := tmp_path / "images").mkdir()
     images = [str(path / f"{number}.png") for number in range(count)]

@@ -1,4 +1,4 @@
-"""Features in a folder: broken files, interruptions, full disks, bad images."""
+"""The feature cache handles broken files, interruptions, full disks and bad images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vlm.image import ImageError
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[str]:
-    """13 different images, and one that is a copy of another."""
+    """13 different images and a copy of one of them."""
     return write_images(tmp_path / "images", 13)
 
 
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of the images' features in a file."""
+    """Limits each file to the features of four images."""
     each = 4 * 12 * (64 + 1) + 64 + 32
     monkeypatch.setattr(feature_cache, "SEGMENT_BYTES", 4 * each + each // 2)
 
@@ -68,7 +68,7 @@ def test_an_interruption_keeps_what_is_finished(images: list[str], tmp_path: Pat
 
 @contextmanager
 def full_disk(size: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes."""
+    """Simulates a full disk: no file can grow beyond `size` bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -81,7 +81,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_segments")
 def test_a_disk_that_fills(images: list[str], tmp_path: Path) -> None:
-    """In the middle of the second file: an error, and the first is whole."""
+    """A disk that fills up during the second file causes an error and leaves the first intact."""
     encoder = Counting()
     store(tmp_path / "features", images[:4], encoder)
     wanted = rf"could not be written \(.*{os.strerror(errno.EFBIG)}.*stay"

@@ -1,4 +1,4 @@
-"""Trainings on cached features: the numbers of those without, from `fit` to the answers."""
+"""Runs with cached features give the same numbers as runs without, from `fit` to answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FROZEN = "--model.tuning.image_encoder.frozen=true"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """easy-VQA's layout with 12 images a split, no two the same."""
+    """A set in easy-VQA's layout with 12 images per split, all different."""
     folder = write_data(tmp_path_factory.mktemp("photos"))
     random = np.random.default_rng(7)
     for path in sorted(folder.rglob("*.png")):
@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(photos: Path, folder: Path, *more: str) -> list[str]:
-    """A small training with dropout in the fusion, and a batch normalisation in the encoder."""
+    """Arguments for a small run with dropout in the fusion and a frozen encoder with batch norm."""
     return [
         "fit",
         f"--config={ROOT / 'configs/easy_vqa.yaml'}",
@@ -57,7 +57,7 @@ def fit(photos: Path, folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many images were encoded, in this process."""
+    """Counts the images encoded in this process."""
     count: Counter[str] = Counter()
     encode = ConvNet.encode
 
@@ -70,7 +70,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """All that was logged: losses of every step, validation and test."""
+    """Returns everything logged: the loss of every step, validation and test metrics."""
     with (run / "metrics.csv").open(newline="") as file:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
@@ -91,14 +91,14 @@ def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cached(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same with the cache, and the folder of the features."""
+    """The same run with the cache, and the folder of the features."""
     folder = tmp_path_factory.mktemp("cached")
     option = f"--data.images.features={folder / 'features'}"
     return VQACLI(fit(photos, folder, option)).run_folder, folder / "features"
 
 
 def test_a_run_with_the_cache_has_the_same_numbers(plain: Path, cached: tuple[Path, Path]) -> None:
-    """Losses of every step, validation, and test scores; weights too."""
+    """The step losses, validation and test scores, and final weights are the same."""
     run, features = cached
     assert_same_metrics(plain, run)
     parents = {path.parent for path in features.rglob("*.safetensors")}
@@ -115,7 +115,7 @@ def test_a_run_with_the_cache_has_the_same_numbers(plain: Path, cached: tuple[Pa
 def test_its_checkpoint_answers_images(
     plain: Path, cached: tuple[Path, Path], photos: Path
 ) -> None:
-    """As one of a run without: the image encoder is in it."""
+    """The checkpoint includes the image encoder and answers like one trained without the cache."""
     pictures = [str(photos / f"test/images/{number}.png") for number in range(4)]
     asked = ["what color is it?"] * 4
     one, two = (vlm.load(run).answer(pictures, asked) for run in (plain, cached[0]))
@@ -127,7 +127,7 @@ def test_its_checkpoint_answers_images(
 def test_each_image_is_encoded_once(
     workers: int, photos: Path, plain: Path, tmp_path: Path, encoded: Counter[str]
 ) -> None:
-    """Of 72 questions about 24 images in three epochs, by however many workers."""
+    """Three epochs of 72 questions encode the 24 images once, with any number of workers."""
     more = [f"--data.images.features={tmp_path / 'f'}", f"--data.workers={workers}"]
     run = VQACLI(fit(photos, tmp_path, *more)).run_folder
     assert encoded["images"] == 24
@@ -137,7 +137,7 @@ def test_each_image_is_encoded_once(
 def test_evaluation_finds_the_features(
     cached: tuple[Path, Path], tmp_path: Path, encoded: Counter[str]
 ) -> None:
-    """With the weights of the checkpoint, which are loaded after the data are set up."""
+    """Evaluation finds the features although the weights are loaded after the data are set up."""
     run, _ = cached
     told = ["test", f"-c={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
     cli = VQACLI([*told, f"--run.folder={tmp_path}"])
@@ -151,7 +151,7 @@ def test_evaluation_finds_the_features(
 def test_evaluation_of_other_weights_makes_their_own(
     plain: Path, photos: Path, cached: tuple[Path, Path], tmp_path: Path, encoded: Counter[str]
 ) -> None:
-    """The features of the frozen run are there, and the encoder of this one was trained."""
+    """A trained encoder gets its own features beside those of the frozen encoder."""
     features = shutil.copytree(cached[1], tmp_path / "features")
     arguments = [a for a in fit(photos, tmp_path, "--run.test=false") if a != FROZEN]
     run = VQACLI(arguments).run_folder
@@ -166,7 +166,7 @@ def test_evaluation_of_other_weights_makes_their_own(
 
 
 def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
-    """An encoder whose constructor makes its name more exact is found again from the checkpoint."""
+    """Features are found again even though timm's constructor makes the model name more exact."""
     encoder = ["--model.image_encoder=TimmEncoder", "--model.image_encoder.name=resnet10t"]
     size = ["--model.image_encoder.image_size=64", "--trainer.max_epochs=1"]
     more = [f"--data.images.features={tmp_path / 'features'}", *encoder, *size]
@@ -210,7 +210,7 @@ def failed(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) 
 def test_an_encoder_that_is_trained_is_refused(
     trained: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where it is trained in a later epoch only."""
+    """The cache is also refused if the encoder is trained only from a later epoch."""
     arguments = [a for a in fit(photos, tmp_path) if a != FROZEN]
     option = f"--model.tuning.image_encoder.{trained}"
     features = f"--data.images.features={tmp_path / 'f'}"
@@ -226,7 +226,7 @@ def cache(photos: Path, *more: str) -> list[str]:
 def test_the_command_fills_it_beforehand(
     photos: Path, tmp_path: Path, encoded: Counter[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Then a training encodes nothing; a second time the command finds all of it there."""
+    """After the command fills the cache, a second call and training encode nothing."""
     option = f"--data.images.features={tmp_path / 'f'}"
     for _ in range(2):
         main(cache(photos, option))
@@ -263,7 +263,7 @@ def test_what_the_command_refuses(
 
 
 def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
-    """The watchdog hears of it, as of a batch."""
+    """Filling the cache resets the watchdog, just as a batch does."""
     watchdog = Watchdog(minutes=30)
     beats: list[None] = []
     watchdog._beat = lambda: beats.append(None)

@@ -1,4 +1,4 @@
-"""Images are found by names that differ from theirs in Unicode form, case or slashes."""
+"""Images are found by names that differ from the file's in Unicode form, case or slashes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def image(path: Path) -> Path:
         ("a.jpg", "a.JPG"),
         ("A.JPG", "a.jpg"),
         ("caf\u00e9.png", "cafe\u0301.png"),
-        ("cafe\u0301/a.png", "caf\u00e9/a.png"),  # a folder too
+        ("cafe\u0301/a.png", "caf\u00e9/a.png"),  # also in a folder's name
         ("photos/a.png", "photos\\a.png"),
         ("Photos/2020/a.PNG", "photos\\2020\\a.png"),
-        ("a\\b.png", "a\\b.png"),  # a backslash is a letter of this name
+        ("a\\b.png", "a\\b.png"),  # the backslash is part of the name
     ],
 )
 def test_the_file_that_is_meant_is_found(tmp_path: Path, there: str, given: str) -> None:
@@ -52,7 +52,7 @@ def test_what_is_not_there_keeps_its_name(tmp_path: Path, given: str) -> None:
 
 
 def test_one_file_is_one_image_however_it_is_written(tmp_path: Path) -> None:
-    """All spellings of a name land in one split."""
+    """All spellings of a file name lead to the same image."""
     image(tmp_path / "photos/cafe\u0301.JPG")
     names = ("caf\u00e9.JPG", "cafe\u0301.jpg", "./Cafe\u0301.JPG", "cafe\u0301.JPG")
     rows = [{"image": name, "question": f"is it {name}?", "answer": "yes"} for name in names]
@@ -75,7 +75,7 @@ def test_a_name_of_several_files_is_a_mistake_of_its_row(tmp_path: Path) -> None
 
 
 def test_a_file_that_got_its_right_name_is_found_again(tmp_path: Path) -> None:
-    """The table of the questions is kept, and was made when the file had another name."""
+    """The cached question table still works after the image file is renamed."""
     there = image(tmp_path / "photos/a.JPG")
     rows = [{"image": "a.jpg", "question": "is it red?", "answer": "yes"}]
     path = str(write_rows(tmp_path / "my.jsonl", rows))

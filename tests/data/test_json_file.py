@@ -1,4 +1,4 @@
-"""JSON and JSON Lines: every mistake names file, line and byte."""
+"""Errors in JSON and JSON Lines files name the file, line and byte."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_truncated_json_names_line_and_byte(name: str, tmp_path: Path) -> None:
 
 
 def test_the_byte_is_that_of_the_file(tmp_path: Path) -> None:
-    """Characters of several bytes and a mark at the beginning stand before it."""
+    """The byte position accounts for a byte order mark and multi-byte characters."""
     text = b"\xef\xbb\xbf" + '["é🐈", x]'.encode()
     (tmp_path / "a.json").write_bytes(text)
     with pytest.raises(DataError, match=rf"line 1, byte {text.index(b'x')} "):
@@ -108,7 +108,7 @@ def test_a_cut_archive_says_so(read, tmp_path: Path) -> None:
         DataError, match=r"a\.gz, line 1, byte \d+ of the unpacked text: .*cut short"
     ):
         read(tmp_path / "a.gz")
-    (tmp_path / "a.gz").write_bytes(b"{no archive}")  # a browser unpacks, and leaves the name
+    (tmp_path / "a.gz").write_bytes(b"{no archive}")  # unpacked by a browser that kept the name
     with pytest.raises(DataError, match=r"a\.gz, line 1, byte 1 .*not JSON"):
         read(tmp_path / "a.gz")
 
@@ -135,5 +135,5 @@ def test_a_check_reads_on_after_a_bad_line(tmp_path: Path) -> None:
     assert rows == [(1, {"a": 1}), (4, {"c": 3})]
     assert problems.counts == {"unreadable line": 3}
     assert [re.findall(r"line (\d)", m) for m in problems.kept["unreadable line"]] == [["2"], ["3"]]
-    with pytest.raises(DataError, match="line 2"):  # as before, outside
+    with pytest.raises(DataError, match="line 2"):  # outside `collecting`, still an error
         list(read_json_lines(tmp_path / "a.jsonl"))

@@ -1,4 +1,4 @@
-"""What cannot fit into memory is refused before anything is read."""
+"""Data that cannot fit into memory are refused before anything is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlm.image.transform import ImageTransform
 
 
 def system(root: Path, **files: str) -> Path:
-    """Linux's own files about memory, __ for a slash in their names."""
+    """Writes Linux's memory files; __ in a name stands for a slash."""
     for name, text in files.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def group(root: Path, name: str, limit: str, used: int, files: int) -> None:
 
 
 def test_the_least_of_machine_and_control_groups_counts(tmp_path: Path) -> None:
-    assert free_memory(tmp_path) is None  # another system
+    assert free_memory(tmp_path) is None  # not Linux
     meminfo = "MemTotal:       1300 kB\nMemAvailable:    700 kB\nSwapFree:  11 kB\n"
     system(tmp_path, proc__meminfo=meminfo, proc__self__cgroup="1:cpu:/old\n0::/job/step\n")
     assert free_memory(tmp_path) == 700 * 1024
@@ -50,7 +50,7 @@ def test_the_least_of_machine_and_control_groups_counts(tmp_path: Path) -> None:
     assert free_memory(tmp_path) == 380000
     group(tmp_path, "job/step", "400000", 350000, 20000)
     assert free_memory(tmp_path) == 70000
-    group(tmp_path, "", "50000", 1000, 0)  # as a container sees its own
+    group(tmp_path, "", "50000", 1000, 0)  # as seen inside a container
     assert free_memory(tmp_path) == 49000
 
 
@@ -104,7 +104,7 @@ def test_regions_are_judged_by_the_first_ones(
 def test_what_the_first_process_keeps_does_not_count_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each thread stands for a process: the second comes when the first could have finished."""
+    """Threads stand for processes; the second starts when the first could have finished."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     each = 8 * 8 * 3
     taken: list[int] = []

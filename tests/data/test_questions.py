@@ -1,4 +1,4 @@
-"""Question tables: what is refused, and the cut by image."""
+"""Question tables refuse bad rows and are split by image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The literature's recipes parse, build and train on a batch of made-up data."""
+"""The recipes from the literature parse, build and train on a batch of made-up data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vqa_miniature import write_mscoco
 from vlm.cli.training_cli import VQACLI
 
 RECIPES = sorted((ROOT / "configs/recipes").glob("*.yaml"))
-# (learning rates of the groups at their peak, parameters that the recipe sets)
+# Peak learning rates of the parameter groups.
 PEAKS = {
     "butd": {0.002},
     "ban": {0.002},
@@ -56,7 +56,7 @@ def glove(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def here(path: Path, coco: Path, regions: Path, glove: Path) -> list[str]:
-    """Arguments that put what is at hand in the place of what is not."""
+    """Arguments that replace unavailable data and weights with what is at hand."""
     told = [f"--dataset.root={coco}", "--data.workers=0", "--dataset.vocabulary.min_answer_count=1"]
     if path.stem != "vilt":
         vectors = "--model.text_encoder.tokenizer.init_args.vectors"
@@ -74,7 +74,7 @@ def here(path: Path, coco: Path, regions: Path, glove: Path) -> list[str]:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:.* got 18 questions")  # of a miniature
+@pytest.mark.filterwarnings("ignore:.* got 18 questions")  # the data set is a miniature
 @pytest.mark.filterwarnings("ignore:.* got 10 questions")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_trains_on_a_batch(

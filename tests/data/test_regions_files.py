@@ -1,4 +1,4 @@
-"""Region features are found by the image's path, in folders and TSVs, and bad ones are named."""
+"""Region features are found by image path in folders and TSVs, and bad ones are reported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def table(path: Path, lines: list[bytes]) -> Path:
 def test_a_tsv_gives_each_image_its_own_line(tmp_path: Path) -> None:
     ids: list[int | str] = [300104, 9, "n12", 10, "COCO_val2014_000000000077"]
     path = table(tmp_path / "a.tsv", [tsv_line(image, *detect(n)) for n, image in enumerate(ids)])
-    for again in range(2):  # the second time from the index beside it
+    for again in range(2):  # from its index the second time
         files = RegionFiles(str(path))
         for number, image in enumerate(
             ["x/COCO_train2014_000000300104.jpg", "9.jpg", "n12.jpg", "a_10.png"]
@@ -76,7 +76,7 @@ def test_the_index_is_read_again_and_made_anew_when_the_file_changes(
     path = table(tmp_path / "a.tsv", [tsv_line(n, *detect(n)) for n in range(3)])
     RegionTable(path)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", None)  # the file would be read through a second time
+        patch.setattr(Path, "open", None)  # fails if the file is read again
         assert RegionTable(path).find(["2"]) is not None
     table(path, [tsv_line(n, *detect(n)) for n in range(4)])
     assert RegionTable(path).find(["3"]) is not None
@@ -173,7 +173,7 @@ def test_images_without_features_are_counted(tmp_path: Path) -> None:
 
 
 def test_two_images_never_share_one_file(tmp_path: Path) -> None:
-    """Of splits that each count their images from 0, unless folders keep them apart."""
+    """Splits that each number images from 0 need separate folders of features."""
     write_npz(tmp_path / "0.npz", *detect(1))
     files = RegionFiles(tmp_path)
     files.check(["train/images/0.png"])

@@ -1,4 +1,4 @@
-"""Models of region features, trained, tested and asked through the command line."""
+"""Training, testing and asking models with region features on the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FUSIONS = {
 
 @pytest.fixture(scope="module")
 def regions(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A .npz for each image of the small data set, 2 to 6 regions, one with its colour."""
+    """A .npz file for each image of the small data set: 2 to 6 regions, one with its colour."""
     folder = tmp_path_factory.mktemp("regions")
     for number, path in enumerate(sorted(data.glob("*/images/*.png"))):
         with Image.open(path) as image:
@@ -81,7 +81,7 @@ def trained(data: Path, regions: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_it_learns_what_the_regions_show(trained: Path, data: Path, regions: Path) -> None:
-    """From the regions of the training images, as no image is read."""
+    """The model answers from the regions alone; no image is read."""
     answers = [
         vlm.load(trained).answer(path, "what color is it?").text
         for path in sorted(regions.glob("train/images/*.npz"))
@@ -167,7 +167,7 @@ def test_controls_take_the_regions_away(
 
 
 def test_vqa_v2_from_a_tsv_without_a_photo(tmp_path: Path) -> None:
-    """As the literature's models were trained, but for sizes."""
+    """VQA v2 trains on a TSV of regions as in the literature, at a smaller size."""
     root = write_mscoco(tmp_path / "vqa")
     ids = set()
     for path in root.glob("*_questions.json"):

@@ -1,4 +1,4 @@
-"""Batches of whole images: every question once, the same for every number of processes."""
+"""Batches of whole images cover every question once, for any number of processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from vlm.data.sampler import BatchRows, ImageGroupSampler
 
-# Image i has 1 + i % 5 questions, which do not stand together.
+# Image i has 1 + i % 5 questions, which are not adjacent.
 GROUPS = np.random.default_rng(0).permutation([i for i in range(23) for _ in range(1 + i % 5)])
 PER_IMAGE = (None, 1, 2, 3)
 
@@ -51,7 +51,7 @@ def test_a_whole_image_is_in_one_batch(seed: int | None) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_an_image_is_taken_in_groups_of_so_many_questions(k: int) -> None:
-    """So that a batch of one group holds at most k of an image, and all but the last are full."""
+    """A group has at most k questions about an image, and all but an image's last are full."""
     for batch in batches(images=1, questions_per_image=k):
         assert len(set(GROUPS[batch.rows])) == 1
     sizes = sorted(len(batch.rows) for batch in batches(images=1, questions_per_image=k))
@@ -124,7 +124,7 @@ def test_ranks_share_each_global_batch(
         for rank in range(world)
     ]
     together = batches(1, images * world, questions_per_image=questions_per_image, seed=seed)
-    # The same number of batches, and none depends on how many processes share it.
+    # The batches are the same for any number of processes.
     for *shares, alone in zip(*ranks, together, strict=True):
         assert all(len(share.rows) for share in shares), "a rank goes without"
         counted = [share.rows.tolist() for share in shares if share.total != inf]
@@ -137,7 +137,7 @@ def test_ranks_share_each_global_batch(
     [
         (12, [[2, 2], [2, 2], [2, 2]]),  # even
         (14, [[2, 2], [2, 2], [2, 2], [1, 1]]),  # uneven: 2 left for 2 ranks
-        (13, [[2, 2], [2, 2], [2, 2], [1, 0]]),  # 1 left: the other repeats it for nothing
+        (13, [[2, 2], [2, 2], [2, 2], [1, 0]]),  # 1 left: the other rank repeats it with no weight
         (3, [[2, 1]]),
         (1, [[1, 0]]),
     ],
@@ -157,7 +157,7 @@ def test_the_last_batch(units: int, sizes: list[list[int]]) -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("images", [12, 24])
 def test_one_process_and_several_take_the_same_steps(images: int, accumulate: int) -> None:
-    """For every size of a data set: a question's weight in each step is that of one process."""
+    """Each question has the same weight in each step as with one process, at any data size."""
 
     def weights(units: int, world: int) -> list[dict[int, float]]:
         groups = np.repeat(np.arange(units), 1 + np.arange(units) % 3)
@@ -182,7 +182,7 @@ def test_one_process_and_several_take_the_same_steps(images: int, accumulate: in
 
 @pytest.mark.parametrize(("limit", "last"), [(4, 1), (5, 2), (0.7, 1), (1.0, 3), (99, 3)])
 def test_a_step_that_a_limit_cuts_counts_the_batches_that_it_has(limit: float, last: int) -> None:
-    """Six batches, three of which make a step."""
+    """With six batches and three per step, a limited last step counts only its own batches."""
     alone = [batch.total for batch in batches()]
     cut = [batch.total for batch in batches(accumulate=3, limit=limit)]
     assert cut[3] == sum(alone[3 : 3 + last])

@@ -1,4 +1,4 @@
-"""A set of questions trains as well in any script as in English."""
+"""The same questions train as well in any script as in English."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm.cli.main import main
 
 
 def accuracy(folder: Path, script: str, seed: int) -> float:
-    """Of the default model for one's own data, trained on `script`, on images it never saw."""
+    """Trains the default custom-data model on `script`; returns its accuracy on unseen images."""
     parts = {}
     for name, images, number in (("train", 240, 0), ("validation", 45, 1), ("test", 90, 2)):
         drawn = draw_shapes(folder / "photos", images, number)
@@ -34,7 +34,7 @@ def test_hindi_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_script_trains_as_english_does(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The mean of three seeds, in percent, is at most a point below that of English."""
+    """The mean accuracy of three seeds is at most one percentage point below that of English."""
     means = {
         script: 100 * fmean(accuracy(tmp_path_factory.mktemp("run"), script, s) for s in range(3))
         for script in LANGUAGES

@@ -1,4 +1,4 @@
-"""Every public data set has a configuration; tests/test_configs.py tries each."""
+"""Every public data set has a configuration; tests/test_configs.py tests each one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conftest import ROOT
 import vlm.datasets
 from vlm.datasets import CustomDataset, Dataset, EasyVQA
 
-# The base, and what has a configuration of its own with a model.
+# The base class, and sets whose configuration includes a model.
 ELSEWHERE = {Dataset, EasyVQA, CustomDataset}
 
 

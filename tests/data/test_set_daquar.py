@@ -1,4 +1,4 @@
-"""DAQUAR: miniatures of both layouts, and the real set where it is."""
+"""DAQUAR: reading miniatures of both layouts, and the real set where available."""
 
 from __future__ import annotations
 

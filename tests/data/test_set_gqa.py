@@ -1,4 +1,4 @@
-"""GQA and GQA-OOD: reading a miniature in the official layout, and their evaluators' figures."""
+"""GQA and GQA-OOD: reading a miniature in the official layout, and the official metrics."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_figures_of_the_evaluator(root: Path) -> None:
         "open_accuracy": 1 / 2,
         "binary_accuracy": 1 / 2,
         "consistency": 1 / 2,
-        # Group "thing": right are a cat and a dog, given two cats: ((2-1)^2 + (0-1)^2) / 100.
+        # Group "thing": a cat and a dog are right, two cats given: ((2-1)^2 + (0-1)^2) / 100.
         "distribution": pytest.approx(0.02),
     }
     balanced = figures(GQA(root), ["cat", "cat", "yes", "shape"])
@@ -128,7 +128,7 @@ def test_figures_of_the_evaluator(root: Path) -> None:
     assert found["plausibility"] == 2 / 4
 
 
-# They are meant to be: 30 epochs learn all of them.
+# The overlap is deliberate: 30 epochs learn all the questions.
 @pytest.mark.filterwarnings("ignore:.* questions are trained on too:UserWarning")
 def test_the_figures_reach_the_report(root: Path) -> None:
     save(root / "questions1.2/train_balanced_questions.json", VAL)
@@ -159,7 +159,7 @@ def test_the_figures_reach_the_report(root: Path) -> None:
 
 def test_consistency_by_hand() -> None:
     right = {"a": True, "b": False, "c": True, "d": True}
-    # a: b wrong, c right, itself left out; b: wrong, so out; c: entails nothing else; d: all right.
+    # a: b wrong, c right, a ignored. b: wrong, so excluded. c: entails only itself. d: all right.
     entailed = {"a": ["a", "b", "c"], "b": ["c"], "c": ["c"], "d": ["a", "c", "never asked"]}
     assert gqa_consistency(right, entailed) == (1 / 2 + 1) / 2
     assert gqa_consistency(right, {"c": ["c"]}) is None

@@ -1,4 +1,4 @@
-"""NLVR: reading a miniature in the official layout, and consistency."""
+"""NLVR: reading a miniature in the official layout, and the consistency metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PathVQA: reading a miniature in the layout on Hugging Face."""
+"""PathVQA: reading a miniature in the Hugging Face layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A set of another size than its authors give is warned about, with both numbers and the source."""
+"""A set whose size differs from the published one causes a warning that cites the source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm import datasets as sets
 from vlm.datasets import CustomDataset
 from vlm.datasets.base import Dataset, Split
 
-# Reader, miniature, split, questions in it, published number, who is cited.
+# Reader, miniature, split, number of questions, published number, source.
 SIZES: list[tuple[str, str, Split, int, str, str]] = [
     ("VQAv1", "vqa_v1", "train", 18, "248,349", "https://visualqa.org/vqa_v1_download.html"),
     ("VQAv1", "vqa_v1", "validation", 10, "121,512", "https://visualqa.org/vqa_v1_download.html"),

@@ -1,4 +1,4 @@
-"""`vlm shard`, and a training that reads what it wrote."""
+"""`vlm shard` writes shards, and a run trains on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def predictions(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Questions and shards, and no images."""
+    """A folder with questions and shards but no image files."""
     folder = tmp_path_factory.mktemp("sharded")
     main(["shard", CONFIG, str(folder / "shards"), "--shard-mb", "1", f"--dataset.root={data}"])
     for split in ("train", "test"):
@@ -36,7 +36,7 @@ def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_from_shards_is_that_from_files(
     sharded: Path, run: Path, tmp_path: Path
 ) -> None:
-    """The same order, answers and scores, for local shards are read at random."""
+    """Local shards are read at random, so a run gives the same order, answers and scores."""
     options = [
         f"--data.images.shards.path={sharded / 'shards'}",
         "--data.images.in_memory=false",

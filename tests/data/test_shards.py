@@ -1,4 +1,4 @@
-"""Images in tar shards of a folder: written whole or not at all, read by index."""
+"""Tar shards in a folder are written completely or not at all, and read by index."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_image_comes_back_as_it_was(images: pa.Array, shards: Path) -> Non
 
 
 def test_the_data_may_have_moved(images: pa.Array, shards: Path, data: Path) -> None:
-    """To another folder, where the images themselves are not."""
+    """Shards still work with paths to another folder that doesn't contain the images."""
     for root in ("/other/place", "."):
         moved = [image.replace(str(data), root) for image in images.to_pylist()]
         pictures = Shards(str(shards)).open()
@@ -56,7 +56,7 @@ def test_webdataset_reads_them(shards: Path, data: Path) -> None:
 
     seen = {}
     for path in sorted(shards.glob("*.tar")):
-        with path.open("rb") as file:  # its `WebDataset` leaves files open
+        with path.open("rb") as file:  # `WebDataset` itself leaves files open
             source = {"url": str(path), "stream": file}
             for sample in group_by_keys(tar_file_expander([source])):
                 seen[sample["__key__"]] = sample["png"]
@@ -65,7 +65,7 @@ def test_webdataset_reads_them(shards: Path, data: Path) -> None:
 
 
 def test_other_programs_shards_are_indexed(data: Path, tmp_path: Path) -> None:
-    """With metadata between the images, and a folder before their names."""
+    """Shards from other programs may have metadata between the images and names without folders."""
     (tmp_path / "0.json").write_text("{}")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for number in range(12):
@@ -246,7 +246,7 @@ def test_loader_workers_map_the_index_and_do_not_copy_it(images: pa.Array, shard
 
 
 def test_the_index_is_found_by_any_name(tmp_path: Path) -> None:
-    """More images than one probe, of names in an order that is none of bytes alone."""
+    """Lookup works beyond one probe and with names whose order differs from that of their bytes."""
     names = [f"{letter}{n}.png" for letter in "aZz-é红" for n in range(40)]
     (tmp_path / "p").mkdir()
     for name in names:

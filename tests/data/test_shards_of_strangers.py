@@ -1,5 +1,4 @@
-"""Shards and indexes that others made, or two writings at once: nothing wrong is read, nothing
-outside of the folder touched."""
+"""Foreign shards and indexes and concurrent writes never cause wrong reads or touch other files."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ CONTENT = b"one image"
 
 
 def pictures(folder: Path, *names: str) -> pa.Array:
-    """Different ones in different folders."""
+    """Writes files whose content depends on the folder and the name."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(f"{folder.name} {name}".encode())
@@ -35,7 +34,7 @@ def pictures(folder: Path, *names: str) -> pa.Array:
 
 
 def write_own(folder: Path, shard: tuple[str, float, str], row: tuple[Any, ...]) -> None:
-    """An index of one shard and one image."""
+    """Writes an index of one shard and one image."""
     folder.mkdir(exist_ok=True)
     columns = [pa.array([v], f.type) for v, f in zip(row, _SCHEMA, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
@@ -52,12 +51,12 @@ def test_another_set_with_the_same_names_is_refused(tmp_path: Path) -> None:
         DataError, match=r"other/train/1\.png: its 17 bytes differ from the 15 bytes .*0\.tar"
     ):
         write_shards(other, tmp_path / "s", 10**6)
-    Path(first[0].as_py()).unlink()  # the shards may be all that is left
+    Path(first[0].as_py()).unlink()  # the original images may be gone
     assert write_shards(first, tmp_path / "s", 10**6) == 0
 
 
 def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> None:
-    """As of images that are not compressed; every shard is compared, in any order of rows."""
+    """Uncompressed images may have equal sizes, so the bytes of every shard are compared."""
     names = [f"{n}.bmp" for n in range(7)]
     first, other = pictures(tmp_path / "one", *names), pictures(tmp_path / "two", *names)
     assert write_shards(first, tmp_path / "s", 1) == 7
@@ -68,7 +67,7 @@ def test_another_set_of_the_same_names_and_sizes_is_refused(tmp_path: Path) -> N
         DataError, match=r"two/\d\.bmp: its 9 bytes differ from the 9 bytes of the im"
     ):
         write_shards(other, tmp_path / "s", 1)
-    for row, name in enumerate(names[:-1]):  # and in the last, whose bytes alone differ
+    for row, name in enumerate(names[:-1]):  # only the last shard's bytes differ
         Path(other[row].as_py()).write_bytes(f"one {name}".encode())
     with pytest.raises(DataError, match=r"two/6\.bmp: .* in .*/shard-000006\.tar\."):
         write_shards(other, tmp_path / "s", 10**6)
@@ -84,7 +83,7 @@ def test_a_image_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_one_file_for_all_writings(tmp_path: Path) -> None:
-    """Whoever deletes it while it is open fails on Windows, and may elsewhere let two write."""
+    """Deleting an open lock fails on Windows, and elsewhere could let two processes write."""
     for name in ("1.png", "2.png"):
         write_shards(pictures(tmp_path / "p", name), tmp_path / "s", 10**6)
         file = (tmp_path / "s/.writing.lock").stat()
@@ -208,7 +207,7 @@ def test_a_kept_shard_that_is_cut_short_is_fetched_again(
 def test_an_index_with_another_size_of_a_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whose checksum is right: it is no shard to keep, nor one to fetch at every image."""
+    """A shard of the wrong size is not kept in the cache, even if its checksum is right."""
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     content = CONTENT * 100
     (tmp_path / "s").mkdir()

@@ -1,4 +1,4 @@
-"""Shards that lie elsewhere: a real server, a bounded cache, each fetched once."""
+"""Remote shards are fetched once each, from a real server into a bounded cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZE = 51200
 
 
 class Server:
-    """Counts what is asked for; `broken` names files of which half is sent."""
+    """Counts the requests per file; only half of a file in `broken` is sent."""
 
     def __init__(self, folder: Path) -> None:
         self.asked: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def server(images: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def open_shards(server: Server, shards: int = SHARDS_MIXED + 2) -> ShardImages:
-    """With room for so many."""
+    """Opens the server's shards with a cache for `shards` of them."""
     return Shards(server.url, shards * SIZE / GB).open()
 
 
@@ -117,7 +117,7 @@ def test_each_process_fetches_each_shard_once_an_epoch(
         pictures = open_shards(server)
         pictures.check(images)
         server.asked.clear()
-        for path in kept():  # each on a machine of its own
+        for path in kept():  # as if each rank had its own machine
             path.unlink()
         for row in order(pictures.shards_of(images), rank=rank, world=world):
             assert pictures(images[row].as_py()) == f"{row} ".encode() * 100
@@ -133,7 +133,7 @@ def test_the_order_mixes_shards_and_changes_with_the_epoch() -> None:
     assert one == order(shards, 0) != other
     turns = [list(dict.fromkeys(shards[rows].tolist())) for rows in (one, other)]
     assert turns[0] != turns[1], "shards come in another order"
-    # At any time as many shards are in use as are mixed, and one more where one ends.
+    # Only the mixed shards are in use at any time, plus one where a shard ends.
     first = {shard: one.index(min(np.flatnonzero(shards == shard), key=one.index))
              for shard in range(40)}  # fmt: skip
     last = {shard: max(one.index(row) for row in np.flatnonzero(shards == shard).tolist())
@@ -249,7 +249,7 @@ def test_addresses_without_shards(server: Server, tmp_path: Path) -> None:
 def test_other_file_systems(
     kind: str, images: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever fsspec opens; what is missing there is said as it is of a server."""
+    """Any fsspec file system works, and a missing shard gives the same error as on a server."""
     monkeypatch.setenv("VLM_CACHE", str(tmp_path / "cache"))
     write_shards(images, tmp_path / "shards", EACH * 1024)
     address = f"{kind}://{tmp_path}/shards"

@@ -1,4 +1,4 @@
-"""No question is trained on and scored, unless the user says so."""
+"""No question is both trained on and scored unless the user allows it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def my(tmp_path: Path) -> Path:
 
 
 def other(my: Path, how: str) -> Path:
-    """A file with the questions of `my` that hardly looks like it."""
+    """Provides the questions of `my` under another path or in another form."""
     folder = my.parent
     lines = my.read_text().splitlines(keepends=True)
     if how == "the same file":
@@ -61,7 +61,7 @@ def test_questions_of_two_files_are_compared(
     monkeypatch.chdir(my.parent)
     again = other(my, how)
     own = write_rows(my.parent / "own.jsonl", write_photos(my.parent, images=3, seed=1))
-    files = {"validation": str(own), split: str(again)}  # so that none is held out of the training
+    files = {"validation": str(own), split: str(again)}  # so that nothing is held out of training
     count = 3 if how == "some rows" else 16
     with pytest.raises(DataError) as said:
         check_shared(CustomDataset(str(my), **files), split)
@@ -91,7 +91,7 @@ def test_the_same_image_may_be_asked_something_else(my: Path, tmp_path: Path) ->
 
 
 def test_rows_are_found_across_pieces() -> None:
-    """The first of several, in tables of many chunks."""
+    """In tables of many chunks, each shared row is matched to its first occurrence."""
 
     def table(*rows: tuple[str, str]) -> pa.Table:
         return pa.concat_tables(
@@ -123,7 +123,7 @@ def test_vlm_test_compares_too(
     (best,) = tmp_path.rglob("best.ckpt")
     again = ["-c", str(best.parents[1] / "config.yaml"), f"--ckpt_path={best}"]
     said = fails(["test", *again, f"--dataset.test={my}"], capsys)
-    assert "14 of the 16 test questions are trained on too" in said  # two are validated
+    assert "14 of the 16 test questions are trained on too" in said  # two are held out
 
 
 def test_an_official_set_s_own_splits_are_a_warning(data: Path, tmp_path: Path) -> None:

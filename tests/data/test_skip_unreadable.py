@@ -1,4 +1,4 @@
-"""Images that cannot be read: an error, or left out and counted, as many as the user allows."""
+"""Unreadable images are an error, or are skipped and counted up to the allowed number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlm.datasets.errors import DataError
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """Of 12 training images one is missing and one is no image; 3 questions about each."""
+    """Data with 12 training images, one missing and one invalid, and 3 questions about each."""
     data = write_data(tmp_path / "data")
     (data / "train/images/4.png").unlink()
     (data / "train/images/7.png").write_text("no image")
@@ -41,7 +41,7 @@ def test_they_are_left_out_with_their_questions(
     with pytest.warns(UserWarning, match="cannot be read, and are left out with") as said:
         cli = fit(broken, tmp_path / "runs", *options)
     left = [str(one.message) for one in said if "left out" in str(one.message)]
-    # One may be in the part that is held out for validation.
+    # One may be in the part held out for validation.
     assert sum(int(message.split()[0]) for message in left) == 2
     assert any("4.png: there is no such file" in message for message in left)
     used = [id_ for split in ("train", "validation") for id_ in
@@ -119,7 +119,7 @@ def test_the_default_is_an_error(broken: Path, tmp_path: Path) -> None:
 def test_a_run_is_not_continued_with_images_that_were_left_out(
     broken: Path, tmp_path: Path
 ) -> None:
-    """Its order would be another one."""
+    """Repaired images would change the order of the questions, so the run is not continued."""
     told = "--data.images.skip_unreadable=2"
     with pytest.warns(UserWarning, match="left out"):
         cli = fit(broken, tmp_path / "runs", told)

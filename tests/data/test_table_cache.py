@@ -1,4 +1,4 @@
-"""Question tables that are read once: when they are used again, and when they must not be."""
+"""When a cached question table is reused, and when it must be read again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlm.datasets.table_cache import cached
 
 
 class Lines(Dataset):
-    """A question on each line of a file; counts its readings."""
+    """A data set with one question per line; counts how often it is read."""
 
     readings = 0
 
@@ -48,7 +48,7 @@ class Lines(Dataset):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own for each test."""
+    """A separate cache folder for each test."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("VLM_CACHE", str(folder))
     return folder
@@ -133,7 +133,7 @@ def test_relative_paths_from_another_folder_are_other_files(
     monkeypatch.chdir(root)
     asked(Lines(Path(".")))
     other = tmp_path_factory.mktemp("other")
-    shutil.copy2(root / "train.txt", other)  # with its time
+    shutil.copy2(root / "train.txt", other)  # with its modification time
     monkeypatch.chdir(other)
     asked(Lines(Path(".")))
     assert Lines.readings == 2

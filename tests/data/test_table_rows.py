@@ -1,4 +1,4 @@
-"""Rows of a table, many at once: the values that one after the other would give, in any order."""
+"""Taking many table rows at once, in any order, gives the same values as one by one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROWS = [
 def table(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> pa.Table:
-    """Of five chunks, the last of three rows."""
+    """A table of five chunks; the last has three rows."""
     if request.param != "made beforehand":
         monkeypatch.setattr(table_rows, "SMALL", 0)
     parts = [ROWS[start : start + CHUNK] for start in range(0, len(ROWS), CHUNK)]
@@ -55,7 +55,7 @@ def wanted(table: pa.Table, rows: list[int]) -> list[list[Any]]:
     [
         [0],
         [30, 0, 13, 14, 6, 7],
-        [3, 3, 29, 3],  # one that is asked for twice comes twice
+        [3, 3, 29, 3],  # a row requested twice is returned twice
         list(range(7, 14)),
         list(range(31)),
         list(range(30, -1, -1)),
@@ -76,7 +76,7 @@ def test_any_order_gives_each_row_its_own_values(table: pa.Table) -> None:
 
 
 def test_slices_and_empty_chunks(table: pa.Table) -> None:
-    """A part of a table, and one whose filter left a chunk empty."""
+    """Rows can be taken from a slice and from a table with an empty chunk."""
     part = table.slice(5, 17)
     assert TableRows(part, COLUMNS).take(np.array([16, 0, 2])) == wanted(part, [16, 0, 2])
     kept = np.r_[0:7, 14:31]
@@ -87,7 +87,7 @@ def test_slices_and_empty_chunks(table: pa.Table) -> None:
 
 
 def test_equal_texts_are_one_object(table: pa.Table) -> None:
-    """A batch's thousands of choices are a dozen texts, and travel as such from a loader worker."""
+    """Equal choices share one object, so a loader worker sends each text only once."""
     _, _, _, choices, _ = TableRows(table, COLUMNS).take(np.array([0, 3, 27]))
     assert choices == [("x", "y", "x")] * 3
     assert len({id(text) for given in choices for text in given}) == 2

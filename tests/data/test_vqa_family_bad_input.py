@@ -1,4 +1,4 @@
-"""What is wrong in files of VQA's format is named, with counts, ids, line and byte."""
+"""Errors in files of VQA's format are reported with counts, ids, line and byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sets in VQA's format: miniatures in the official layouts are read as they stand."""
+"""The sets in VQA's format are read from miniatures in their official layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on the VQA family: what checkpoint and report say, and what test questions get."""
+"""Runs on the VQA family: checkpoint, report and the handling of test questions."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_test_without_answers_says_why_not(
     said = refused(["test", *again(trained, tmp_path)], capsys)
     assert wanted in said
     assert "`vlm predict`" in said
-    # A training that is to end with a test says so before it starts.
+    # A run that would end with a test is refused before training starts.
     said = refused(["fit", *arguments(root, tmp_path), "--run.test=true"], capsys)
     assert wanted in said
 
@@ -159,28 +159,28 @@ def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
 def test_vizwiz_scores_its_own_way_and_finds_the_unanswerable(tmp_path: Path) -> None:
     data = VizWiz(write_vizwiz(tmp_path))
     results = scored(data, "validation", ["Unanswerable", "The yes", "unanswerable"])
-    # One of ten said so; "The yes" is normalised though the ten agree; eight of ten.
+    # One of ten agrees; "The yes" is normalised though all ten agree; eight of ten agree.
     assert results.scores == pytest.approx([0.3, 1, 1])
-    # One found of one, and one named wrongly: precision 1/2, recall 1.
+    # One true positive and one false positive: precision 1/2, recall 1.
     assert results.summary() == {"unanswerable_f1": pytest.approx(2 / 3)}
     assert set(results.types()) == {"other", "unanswerable", "yes/no"}
     splits = data.table("train"), data.table("validation")
     floors = compute_floors(*splits, ["soup"], data.score)
     assert floors.ceiling == pytest.approx([1, 0, 0.6])
     assert floors.unanswerable == 1
-    # Floors and ceiling go by the set's own score too: VQA accuracy gives "the yes" nothing here.
+    # Floors and ceiling use the set's own score; VQA accuracy would give "the yes" 0.
     floors = compute_floors(*splits, ["soup", "the yes"], data.score)
     assert floors.ceiling == pytest.approx([1, 1, 0.6])
 
 
 def test_vizwiz_ranks_by_the_probability_of_unanswerable(tmp_path: Path) -> None:
-    """Its evaluator's average precision; the unanswerable question is the third of the file."""
+    """Average precision as VizWiz evaluates it; the third question is the unanswerable one."""
     data = VizWiz(write_vizwiz(tmp_path))
     table = data.table("validation")
     for probabilities, wanted in (
         ([0.1, 0.2, 0.9], 1),
         ([0.1, 0.95, 0.9], 1 / 2),
-        ([0.9, 0.9, 0.9], 1 / 3),  # a tie tells nothing
+        ([0.9, 0.9, 0.9], 1 / 3),  # all tied
         ([0.3, 0.2, 0.1], 1 / 3),
     ):
         found = data.summarize_watched(table, probabilities)

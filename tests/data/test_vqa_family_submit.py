@@ -1,4 +1,4 @@
-"""The file for an evaluation server: every question once, in its order, under its own id."""
+"""A submission file has every question once, in the original order, under its own id."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_file_of_another_form_is_refused(content: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("choices", [None, ["rain", "sun"], ["sun", "snow"]])
 def test_a_okvqa_wants_an_object_by_id(choices: list[str] | None, tmp_path: Path) -> None:
-    """With the setting that the model answers in: it picked from choices, or it did not."""
+    """The file states the setting: multiple choice if the model picked from the choices."""
     test = write_a_okvqa(tmp_path) / "aokvqa_v1p0_test.json"
     content = json.loads(test.read_text())
     save(test, [content[number] for number in (2, 0, 3, 1)])

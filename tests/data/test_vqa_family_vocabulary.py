@@ -1,4 +1,4 @@
-"""The answer vocabulary by the literature's rules, on real annotations and on small ones."""
+"""The answer vocabulary follows the literature's rules on real and on small annotations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_normalised_answers_are_counted_together() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> pa.Table:
-    """8,977 questions of VQA v2 with their ten answers."""
+    """8,977 questions of VQA v2 with ten answers each."""
     folder = shared_data("vqa2_text")
     return read_vqa(
         folder / "questions.json.gz", folder / "annotations.json.gz", lambda q: str(q["image_id"])
@@ -43,7 +43,7 @@ def real() -> pa.Table:
 
 
 def literature(folder: Path, min_count: int) -> set[str]:
-    """BUTD's rule, written anew from its description (normalised multiple_choice_answer)."""
+    """BUTD's rule, reimplemented from its description (normalised multiple_choice_answer)."""
     content = read_json(folder / "annotations.json.gz")["annotations"]
     counts = Counter(normalize_answer(row["multiple_choice_answer"]) for row in content)
     return {answer for answer, n in counts.items() if n >= min_count}
@@ -61,7 +61,7 @@ def test_the_rule_of_butd_on_real_annotations(real: pa.Table, min_count: int, si
 
 
 def test_ties_go_the_way_of_the_file(real: pa.Table) -> None:
-    """710 of the questions have several most frequent answers."""
+    """Ties are resolved as in the annotation file; 710 questions have one."""
     content = read_json(shared_data("vqa2_text") / "annotations.json.gz")["annotations"]
     chosen = {str(row["question_id"]): row["multiple_choice_answer"] for row in content}
     for row in real.select(["id", "answers"]).to_pylist():
@@ -69,14 +69,13 @@ def test_ties_go_the_way_of_the_file(real: pa.Table) -> None:
 
 
 def test_targets_and_metric_agree_on_real_annotations(real: pa.Table) -> None:
-    """The soft score of a class is the VQA accuracy of its answer, wherever the annotators wrote
-    it as the evaluator does."""
+    """A class's soft score equals its VQA accuracy if the answers are already normalised."""
     given = real["answers"].to_pylist()[:2000]
     vocabulary = AnswerVocabulary(count_answers(given, 2, normalize=True))
     targets = vocabulary.encode(given)
     assert targets.counts.shape == (2000, len(vocabulary))
     assert_close(targets.annotators, torch.full((2000,), 10.0))
-    # BUTD's table for 0, 1, 2, 3 and 4 or more of ten.
+    # BUTD's scores for 0, 1, 2, 3 and 4 or more of ten annotators.
     table = torch.tensor([0, 0.3, 0.6, 0.9, 1])
     scores = table[targets.counts.long().clamp(max=4)]
     compared = 0
@@ -87,7 +86,7 @@ def test_targets_and_metric_agree_on_real_annotations(real: pa.Table) -> None:
                 assert scores[row, column].item() == pytest.approx(wanted)
                 compared += 1
     assert compared > 2000
-    # The loss pulls to these scores: its gradient is the probability less the target.
+    # The loss uses these scores: its gradient is the probability minus the target.
     logits = torch.zeros_like(scores, requires_grad=True)
     soft_bce(logits, targets).sum().backward()
     assert_close(0.5 - logits.grad, scores)
@@ -95,7 +94,7 @@ def test_targets_and_metric_agree_on_real_annotations(real: pa.Table) -> None:
 
 def test_the_ceiling_on_real_annotations(real: pa.Table) -> None:
     given = real["answers"].to_pylist()[:500]
-    # Unusual spellings among them: what the evaluator takes for one answer is two here.
+    # Unusual spellings: one answer for the evaluator, two in the vocabulary.
     odd = ["none", "0", "left one", "left 1", "10+", "10", "t-shirt", "t shirt"]
     vocabulary = AnswerVocabulary(dict.fromkeys([*count_answers(given, max_size=60), *odd]))
     reached = [vocabulary.best_score(answers) for answers in given]
@@ -107,14 +106,14 @@ def test_the_ceiling_on_real_annotations(real: pa.Table) -> None:
 def test_the_ceiling_knows_how_the_evaluator_reads_an_answer() -> None:
     vocabulary = AnswerVocabulary(["2", "cat"])
     assert vocabulary.best_score(["two"] * 9 + ["three"]) == 1
-    # The ten agree, so nothing is normalised and "2" is wrong.
+    # All ten agree, so nothing is normalised and "2" is wrong.
     assert vocabulary.best_score(["two"] * 10) == 0
     assert vocabulary.best_score(["two"] * 10, lambda answer, given: 0.5) == 0.5
     assert vocabulary.best_score(["dog"], lambda answer, given: 1.0) == 0
 
 
 def write_two_splits(root: Path) -> Path:
-    """Training says "two" and "cat"; validation says "2" nine times, and "dog"."""
+    """Training answers are "two" and "cat"; validation answers, "2" (3 questions) and "dog"."""
     said: dict[str, list[list[str]]] = {
         "train2014": [["two"] * 10, ["cat"] * 10, ["cat"] * 10],
         "val2014": [["2"] * 10] * 3 + [["dog"] * 10],

@@ -1,4 +1,4 @@
-"""Loader workers share the table of questions, however they are started."""
+"""Loader workers share the question table, however they are started."""
 
 from __future__ import annotations
 

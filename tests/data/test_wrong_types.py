@@ -1,4 +1,4 @@
-"""What Python hands over in a wrong type is refused in a sentence that says what to give."""
+"""Python arguments of the wrong type are refused with a message that says what to pass."""
 
 from __future__ import annotations
 

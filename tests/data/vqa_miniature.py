@@ -1,4 +1,4 @@
-"""Miniatures in the official layouts of the VQA family; every word is made up here."""
+"""Miniatures in the official layouts of the VQA family, with made-up content."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_mscoco(
     folders: tuple[str, str] = (".", "."),
     photos: bool = False,
 ) -> Path:
-    """VQA's own files, and those of what is laid out like it."""
+    """Writes the files of VQA, or of a set with the same layout."""
     for part in parts:
         questions, annotations = asked_and_answered(part)
         head = {"info": {"version": "1"}, "data_type": "mscoco", "data_subtype": part}
@@ -82,7 +82,7 @@ def write_mscoco(
         if not part.startswith("test"):
             save(
                 root / folders[1] / f"{prefix}mscoco_{part}_annotations.json",
-                # Not in the order of the questions: they are joined by id.
+                # Reversed, because questions and annotations are joined by id.
                 head | {"annotations": annotations[::-1]},
             )
         if photos:
@@ -169,7 +169,7 @@ def write_text_vqa(root: Path) -> Path:
 
 
 def write_tdiuc(root: Path) -> Path:
-    """Three types of question with one answer each; the first annotation has a second, unread."""
+    """Writes three question types with one answer each, and one second answer that is ignored."""
     for part, number in (("train2014", 6), ("val2014", 6)):
         questions, annotations = [], []
         types = ["color", "counting", "absurd"]
