@@ -1,4 +1,4 @@
-"""Constructions of encoders: one for each way in which a class can work."""
+"""Encoders to check: one for each configuration in which a class can work."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
     ],
     OpenClipTextEncoder: [
         lambda folder: OpenClipTextEncoder(config=clip_config(), tokenizer=ClipTokenizer(11)),
-        # Looks both ways, as SigLIP does.
+        # Attends in both directions, as SigLIP does.
         lambda folder: OpenClipTextEncoder(
             config=clip_config(no_causal_mask=True), tokenizer=ClipTokenizer(7)
         ),
@@ -89,7 +89,7 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
 
 
 def clip_config(**sizes: Any) -> dict[str, Any]:
-    """Two tiny towers of open_clip: `sizes` of either."""
+    """Two tiny open_clip towers; `sizes` apply to both."""
     vision = {"image_size": 64, "width": 8, "head_width": 4, "layers": 2}
     text = {"context_length": 11, "vocab_size": 49408, "width": 14, "heads": 2, "layers": 2}
     preprocess = {"interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -1,4 +1,4 @@
-"""Constructions of merges and fusions: one for each way in which a class can work."""
+"""Merges and fusions to check: one for each configuration in which a class can work."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from vlm.fusion import (
     Tucker,
 )
 
-# Sizes are different primes, so that no two can be mixed up unseen. One line per way in which a
-# class can work; a new public class must come with at least one.
+# Sizes are different primes, so that a mix-up always shows. One line per configuration in which
+# a class can work; a new public class needs at least one.
 MERGES: dict[type, list[Callable[[], Merge]]] = {
     Product: [
         lambda: Product(13, 11, out_dim=17),

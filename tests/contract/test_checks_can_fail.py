@@ -1,4 +1,4 @@
-"""A part that breaks one promise turns its check red, and the message says which."""
+"""A part that breaks one promise fails its check, and the message says which promise."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class RandomBuffer(GoodMerge):
 class NotRebuilt(GoodMerge):
     def __init__(self, x_dim: int = 13, y_dim: int = 11, out_dim: object = (17,)) -> None:
         super().__init__(x_dim, y_dim, out_dim[0])
-        self.arguments["out_dim"] = 17  # the same thing, but not what the constructor takes
+        self.arguments["out_dim"] = 17  # equivalent, but not what the constructor accepts
 
 
 class Unpicklable(GoodMerge):

@@ -1,4 +1,4 @@
-"""An encoder that breaks one promise turns its check red, and the message says which."""
+"""An encoder that breaks one promise fails its check, and the message says which promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fusion that breaks one promise turns its check red, and the message says which."""
+"""A fusion that breaks one promise fails its check, and the message says which promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlm.testing import check_fusion
 
 
 class GoodFusion(Fusion):
-    """Words and patches side by side; `pooled` from their means."""
+    """Words and patches side by side, with `pooled` from their means."""
 
     def __init__(self, image_dim: int = 13, text_dim: int = 11, out_dim: int = 17) -> None:
         super().__init__(image_dim, text_dim, out_dim)

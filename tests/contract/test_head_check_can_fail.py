@@ -1,4 +1,4 @@
-"""A head that breaks one promise turns its check red, and the message says which."""
+"""A head that breaks one promise fails its check, and the message says which promise."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class TargetsOfAModule(GoodHead):
 
 
 class ByPlace(MultipleChoice):
-    """Prefers the first place."""
+    """A head that prefers the first choice."""
 
     def forward(self, fused: Features, batch: Batch) -> Any:
         output = super().forward(fused, batch)

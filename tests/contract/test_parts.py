@@ -76,7 +76,7 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
 
 
 def public(package: Any, role: type) -> list[type]:
-    """The concrete classes of a role that a package offers."""
+    """List a role's concrete classes in a package."""
     values = [getattr(package, name) for name in package.__all__]
     classes = [v for v in values if isinstance(v, type) and issubclass(v, role)]
     return [cls for cls in classes if not inspect.isabstract(cls)]

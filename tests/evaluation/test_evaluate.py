@@ -1,4 +1,4 @@
-"""Any file of answers gets the report that `vlm test` gives a model."""
+"""Any file of answers gets the same report as a model in `vlm test`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_run_s_own_answers_get_the_figures_of_its_test(
     assert found["answers"] == tested["answers"]
     assert found["question_types"] == tested["question_types"]
     assert tested["summary"].items() <= found["summary"].items()
-    # Answers of a file are free text.
+    # Answers in a file are free text.
     assert found["summary"].keys() - tested["summary"].keys() == {"exact_match", "anls"}
     lines = (tmp_path / "test_predictions.jsonl").read_text()
     assert lines == (run / "test_predictions.jsonl").read_text()
@@ -70,7 +70,7 @@ def test_answers_without_probability_are_scored_too(
 
 
 def answers(folder: Path, count: int, first: str = "red") -> Path:
-    """Answers to some test questions about colours: all red but the first."""
+    """Write answers to the first colour questions: all red except perhaps the first."""
     path = folder / "answers.csv"
     rows = [f"test-{number},{'red' if number else first}" for number in range(count)]
     path.write_text("\n".join(["id,answer", *rows]))
@@ -125,7 +125,7 @@ def test_the_file_itself_is_never_overwritten(data: Path, tmp_path: Path) -> Non
 
 
 def few(answers: list[str]) -> Any:
-    """A data set of three test questions, each with these choices, after two of training."""
+    """Make a data set of two training and three test questions that share the same choices."""
 
     def asked(split: str, given: list[str]) -> pa.Table:
         rows = [
@@ -154,7 +154,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_picked_answers_are_beside_floors_that_pick(tmp_path: Path) -> None:
-    """The most frequent training answer among a question's choices, not of all."""
+    """Their baseline is the most frequent training answer among the question's own choices."""
     rows = [{"answer": "sun"}, {"answer": "snow"}, {"answer": "sun"}]
     free = vlm.evaluate(write(tmp_path / "free", rows), few(["snow"] * 3))
     assert free.rows[0]["majority"] == 0
@@ -169,7 +169,7 @@ def test_picked_answers_are_beside_floors_that_pick(tmp_path: Path) -> None:
 
 
 def test_figures_by_probability_want_it_of_every_question(tmp_path: Path) -> None:
-    """And in full: rounded, two of them may be alike."""
+    """`sum` needs a probability for every question; the predictions store them unrounded."""
     rows = [{"answer": "sun", "watched": share} for share in (0.123456789, 0.5, 0.25)]
     path = write(tmp_path / "all", rows)
     report = vlm.evaluate(path, few(["sun"] * 3), output=tmp_path)

@@ -1,4 +1,4 @@
-"""Files of anybody's answers: every format is read, and what does not fit is named."""
+"""Every format of answer file is read, and the error names whatever does not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(key: str, answer: str, number: Callable[[str], Any] = str) -> list[dict
 
 
 def sample(position: int, **more: Any) -> dict[str, Any]:
-    """What lmms-eval logs."""
+    """Make a sample as lmms-eval logs it."""
     asked = f"{QUESTIONS[position]}\nAnswer with one word."
     content = {"doc_id": position, "target": "['cat']", "input": asked, "exact_match": 0.0}
     return content | {"filtered_resps": [list(GIVEN.values())[position]], "doc_hash": "0"} | more
@@ -88,7 +88,7 @@ def test_our_own_lines_keep_all_that_they_say(tmp_path: Path) -> None:
 
 
 def test_the_model_s_answer_is_read_and_not_the_annotators(tmp_path: Path) -> None:
-    """A dump of a model's answers often has both."""
+    """A dump of a model's answers often contains both."""
     found = read(tmp_path, "id,answer,prediction\n7,gold,cat\n8,gold,no\n9,gold,x\n")
     assert found.by_id["7"].answer == "cat"
     assert "'prediction'" in found.matched
@@ -97,7 +97,7 @@ def test_the_model_s_answer_is_read_and_not_the_annotators(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("holder", ["doc", "submission"])
 def test_samples_go_by_their_question_id_where_they_have_one(holder: str, tmp_path: Path) -> None:
-    positions = (1, 2, 0)  # another order than the split's
+    positions = (1, 2, 0)  # not the order of the split
     content = lines(
         [sample(p, doc_id=n, **{holder: {"question_id": p + 7}}) for n, p in enumerate(positions)]
     )
@@ -108,7 +108,7 @@ def test_samples_go_by_their_question_id_where_they_have_one(holder: str, tmp_pa
 
 
 def test_samples_in_another_order_are_found_out(tmp_path: Path) -> None:
-    """Their prompt has to contain the question; its case and spaces may differ."""
+    """A sample's prompt must contain the question; case and spaces may differ."""
     ordered = [sample(n) for n in range(3)]
     ordered[1]["input"] = "is it red? Answer with one word."
     assert read(tmp_path, lines(ordered)).by_id["8"].answer == "no"

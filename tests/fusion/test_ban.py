@@ -1,4 +1,4 @@
-"""`BAN` is the paper's sums over all pairs; what it does unlike its references, on purpose."""
+"""`BAN` equals the paper's sums over all pairs, and differs from its references on purpose."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def in_double(features: Features) -> Features:
 
 
 def relu(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The projection written out."""
+    """The projection, written out."""
     return (layer[0].weight @ x + layer[0].bias).clamp(min=0)
 
 
 def test_sums_over_pairs_of_real_tokens(fusion: BAN, image: Features, text: Features) -> None:
-    """Word by word and patch by patch, on the real tokens of each row alone."""
+    """Word by word and patch by patch, over the real tokens of each row only."""
     with record_attention(fusion) as maps:
         fused = fusion(image, text)
     (recorded,) = maps["attention"]
@@ -81,10 +81,10 @@ def test_number_of_parameters(fusion: BAN) -> None:
 
 
 def test_masks_are_given_and_cover_words(fusion: BAN, image: Features, text: Features) -> None:
-    """The references never mask words, and take an all-zero region for padding.
+    """The references never mask words, and treat an all-zero region as padding.
 
-    A question must not answer differently when it is padded; and a region that happens to be zero
-    (rectified features of a plain background) is a region.
+    Padding must not change an answer, and a region that happens to be zero (rectified features of a
+    plain background) is still a region.
     """
     image.tokens[0, 2] = 0
     with record_attention(fusion) as maps:
@@ -96,7 +96,7 @@ def test_masks_are_given_and_cover_words(fusion: BAN, image: Features, text: Fea
 
 
 def test_a_bias_per_map_would_cancel(fusion: BAN, image: Features, text: Features) -> None:
-    """The references have one (`h_bias`), which no output depends on: ours does without."""
+    """The references have a bias per map (`h_bias`) that affects no output; ours has none."""
     logits = fusion.attention.logits(fusion.text_projection(text.tokens), image.tokens)
     biased = logits + torch.randn(G, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(logits.flatten(2).softmax(2), biased.flatten(2).softmax(2))

@@ -1,4 +1,4 @@
-"""The counting module on the cases in which its paper promises exact counts."""
+"""The counting module is exact where its paper promises exact counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CERTAIN = 50.0
 
 
 def scene(objects: int, copies: int, others: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Disjoint objects, each with `copies` equal boxes, and `others` that nobody looks at."""
+    """Disjoint objects, each with `copies` equal boxes, and `others` without attention."""
     left = torch.arange(objects + others) / (objects + others + 1)
     width = 0.5 / (objects + others + 1)
     boxes = torch.stack((left, torch.full_like(left, 0.2), left + width, left * 0 + 0.9), 1)
@@ -64,7 +64,7 @@ def test_more_than_it_can_count_is_the_most() -> None:
 
 
 def test_a_trained_counter_is_exact_too() -> None:
-    """f1 to f8 are 0 at 0 and 1 at 1, whatever their parameters."""
+    """f1 to f8 map 0 to 0 and 1 to 1, whatever their parameters."""
     counter = ObjectCounter(7, pieces=5)
     for parameter in counter.parameters():
         torch.nn.init.normal_(parameter)

@@ -1,4 +1,4 @@
-"""`CrossModalAttention` is `nn.MultiheadAttention`; `CrossAttention` is made of it."""
+"""`CrossModalAttention` equals `nn.MultiheadAttention`, and `CrossAttention` is built on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS, QUERIES, CONTEXT, HEADS, QUERY_DIM, CONTEXT_DIM = 3, 5, 7, 2, 14, 11
 
 
 def as_torch(ours: CrossModalAttention) -> nn.MultiheadAttention:
-    """Torch's module with our weights."""
+    """Build torch's module with our weights."""
     theirs = nn.MultiheadAttention(
         QUERY_DIM, HEADS, kdim=CONTEXT_DIM, vdim=CONTEXT_DIM, batch_first=True, dtype=torch.float64
     )
@@ -133,7 +133,7 @@ def test_names_are_those_inside_a_wrapper(inputs: tuple[Tensor, Tensor, Tensor])
     wrapped = nn.DataParallel(layers, device_ids=[])
     for module in (layers, compiled, wrapped):
         with record_attention(module) as maps:
-            for _ in range(12):  # compiled, more than eight lengths of a list are an error
+            for _ in range(12):  # when compiled, more than eight list lengths are an error
                 attention(*inputs)
         assert {name: len(passes) for name, passes in maps.items()} == {"first": 12}
 
@@ -188,7 +188,7 @@ def test_heads_must_divide() -> None:
 
 
 def test_cross_attention_against_torch_modules() -> None:
-    """Two layers, computed again with `nn.MultiheadAttention` and plain loops over the layers."""
+    """Two layers, recomputed with `nn.MultiheadAttention` and plain loops."""
     torch.manual_seed(0)
     fusion = CrossAttention(
         13, 11, out_dim=14, num_layers=2, num_heads=2, feedforward_dim=17

@@ -1,4 +1,4 @@
-"""`DFAF` is the paper's two flows (arXiv 1812.05252, section 3)."""
+"""`DFAF` computes the paper's two flows (arXiv 1812.05252, section 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ X, Y, D, HEADS = 13, 11, 6, 3
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Head by head: softmax(Q K^T / sqrt(d)) V, and the weights of each head."""
+    """Compute softmax(Q K^T / sqrt(d)) V head by head; return each head's weights too."""
     mixed, weights = [], []
     for head in range(HEADS):
         part = slice(head * D // HEADS, (head + 1) * D // HEADS)
@@ -45,7 +45,7 @@ def intra(flow: IntraFlow, words: Tensor, patches: Tensor) -> tuple[Tensor, Tens
 
 
 def test_flows() -> None:
-    """Two layers, computed again on the real tokens of each row alone."""
+    """Two layers, recomputed on the real tokens of each row only."""
     fusion = DFAF(X, Y, out_dim=D, num_layers=2, num_heads=HEADS).eval()
     image, text = some_features(X, (5, 3, 1), 5), some_features(Y, (2, 4, 3), 4)
     with record_attention(fusion) as maps:
@@ -80,7 +80,7 @@ def test_maps_of_either_way_sum_to_one() -> None:
 
 
 def test_number_of_parameters() -> None:
-    """Per layer and side: two of query, key and value, a gate, and the two last projections."""
+    """Per layer and side: two query, key and value maps, a gate, and the last two projections."""
     fusion = DFAF(X, Y, out_dim=D, num_layers=2, num_heads=HEADS)
     side = 2 * 3 * (D + 1) * D + (D + 1) * D + (2 * D + 1) * D + (D + 1) * D
     count = sum(parameter.numel() for parameter in fusion.parameters())

@@ -1,4 +1,4 @@
-"""`FiLM` against the paper's formulas, written naively."""
+"""`FiLM` equals the paper's formulas, written naively."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inputs() -> tuple[Features, Features]:
 
 
 def naive(fusion: FiLM, patch: Tensor, question: Tensor, place: list[float]) -> Tensor:
-    """One patch (I,) and one question (T,) through all blocks: (D,)."""
+    """Take one patch (I,) and one question (T,) through all blocks: (D,)."""
     where = torch.tensor(place, dtype=torch.float64)
     film = fusion.modulation(question)
     x = fusion.stem(patch).clamp(min=0)
@@ -78,7 +78,7 @@ def test_normalisation_is_batch_norm_over_the_real_tokens(
         wanted = theirs(tokens[mask])
         torch.testing.assert_close(ours(tokens, mask)[mask], wanted, rtol=0, atol=1e-12)
     torch.testing.assert_close(ours.mean, theirs.running_mean, rtol=0, atol=1e-12)
-    # Ours averages the variance it has normalised with, torch the unbiased one.
+    # Ours averages the variance it normalises by; torch averages the unbiased one.
     count = mask.sum()
     variance = 0.81 + (theirs.running_var - 0.81) * (count - 1) / count
     torch.testing.assert_close(ours.variance, variance, rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""`GMU` by hand and against the paper's equations on the concatenation."""
+"""`GMU` by hand, and against the paper's equations on the concatenated inputs."""
 
 from __future__ import annotations
 

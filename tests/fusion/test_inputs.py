@@ -1,4 +1,4 @@
-"""What a fusion accepts in the place of features."""
+"""Which inputs a fusion accepts as features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The merges against their papers' formulas written naively, their sizes and their errors."""
+"""The merges against their papers' formulas, written naively; their sizes and errors."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_power_normalization_is_smooth_at_zero(dtype: torch.dtype) -> None:
     normalized.sum().backward()
     assert z.grad.isfinite().all()
     assert not z.grad[1].any()
-    # The plain formula does not survive this: the square root's slope at zero is infinite.
+    # The plain formula fails here: the square root has an infinite slope at zero.
     again = z.detach().clone().requires_grad_()
     plain_normalize(again).sum().backward()
     assert again.grad.isnan().any()
 
 
 def test_rectified_factors_get_finite_gradients() -> None:
-    """The reference gives NaN here (block_mlb__relu_norm has no gradients to compare)."""
+    """The reference's gradients are NaN here, so block_mlb__relu_norm stores none."""
     merge = MLB(X, Y, OUT, HIDDEN, "relu", normalize=True)
     x, y = torch.randn(5, X, requires_grad=True), torch.randn(5, Y, requires_grad=True)
     assert (merge.x_projection(x) < 0).any()
@@ -90,7 +90,7 @@ def test_tucker_is_the_full_bilinear_map() -> None:
 
 
 def low_rank(core: nn.Module, chunk: int, rank: int, x: Tensor, y: Tensor) -> Tensor:
-    """sum_r (M_r x + m_r) * (N_r y + n_r), one rank after the other."""
+    """sum_r (M_r x + m_r) * (N_r y + n_r), one rank at a time."""
     size, total = x.shape[-1], torch.zeros(())
     for r in range(rank):
         part = slice(r * size, (r + 1) * size)
@@ -130,7 +130,7 @@ def test_chunk_sizes() -> None:
     assert chunk_sizes(1600, 18) == [89] * 17 + [87]
     assert chunk_sizes(17, 4) == [5, 5, 5, 2]
     assert chunk_sizes(17, 7) == [3, 3, 3, 2, 2, 2, 2]
-    # The authors' rule makes an empty last chunk of these; ours are as even as can be.
+    # The authors' rule leaves the last chunk empty here; ours are as even as possible.
     assert chunk_sizes(16, 5) == [4, 3, 3, 3, 3]
     for dim in range(1, 40):
         for chunks in range(1, dim + 1):
@@ -186,7 +186,7 @@ def test_one_question_for_many_patches_is_only_a_shorter_way(make: Callable[[], 
 def test_any_leading_dimensions(
     make: Callable[[], Merge], x_lead: tuple[int, ...], y_lead: tuple[int, ...]
 ) -> None:
-    """Chunks stand first inside: with as many chunks as rows a wrong pairing went unseen."""
+    """Chunks come first internally: with as many chunks as rows, a wrong pairing went unnoticed."""
     merge = make()
     x, y = torch.randn(*x_lead, X), torch.randn(*y_lead, Y)
     lead = torch.broadcast_shapes(x_lead, y_lead)

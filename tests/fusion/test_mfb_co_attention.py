@@ -1,4 +1,4 @@
-"""`MFBCoAttention` against its formulas, and where it differs from openvqa on purpose."""
+"""`MFBCoAttention` equals its formulas, and differs from openvqa on purpose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def chain(blocks: FactorizedBlocks, x: Tensor, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_formulas(order: int) -> None:
-    """Token by token, on the real tokens of each row alone."""
+    """Token by token, on the real tokens of each row only."""
     fusion = MFBCoAttention(X, Y, D, hidden_dim=H, factor=K, order=order, glimpses=G).eval()
     image, text = some_features(X, (5, 3, 1), 5), some_features(Y, (2, 4, 3), 4)
     with record_attention(fusion) as maps:
@@ -68,8 +68,11 @@ def test_number_of_parameters(order: int) -> None:
 
 
 def test_each_patch_is_normalised_alone() -> None:
-    """openvqa divides by one norm over all regions, so each region's score depends on the others,
-    on their number and on padding. Here the odds between two patches are theirs alone."""
+    """The odds between two patches depend on these two alone.
+
+    openvqa divides by one norm over all regions, so each score depends on the other regions, their
+    number and the padding.
+    """
     fusion = MFBCoAttention(X, Y, D, hidden_dim=H, factor=K, glimpses=G).eval()
     patches, words = torch.randn(1, 5, X), torch.randn(1, 4, Y)
     with record_attention(fusion) as maps:
@@ -81,7 +84,7 @@ def test_each_patch_is_normalised_alone() -> None:
 
 
 def test_a_bias_of_the_scores_would_cancel() -> None:
-    """openvqa has one in both attentions, which no output depends on: ours do without."""
+    """openvqa has a score bias in both attentions that affects no output; ours has none."""
     fusion = MFBCoAttention(X, Y, D, hidden_dim=H, factor=K, glimpses=G)
     scores = fusion.words.score(torch.randn(3, 4, Y))
     torch.testing.assert_close(scores.softmax(1), (scores + torch.randn(G)).softmax(1))

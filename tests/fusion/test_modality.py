@@ -1,4 +1,4 @@
-"""`ModalityAttention` and `DeepSets` by hand, their parameters, unlike the reference on purpose."""
+"""`ModalityAttention` and `DeepSets` by hand, and where they differ from the reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def set_linear(layer: nn.Linear, weight: list[list[float]], bias: list[float] | 
 
 def test_modality_attention() -> None:
     fusion = ModalityAttention(2, 3, out_dim=2)
-    # Logits on [image, text]: 3 + log 3 and 1 - 2 + 4: their difference is log 3.
+    # Logits on [image, text] are 3 + log 3 and 1 - 2 + 4: they differ by log 3.
     set_linear(fusion.mix.weights, [[1, 0, 0, 0, 0], [0, 0, 1, -1, 1]], [math.log(3), 0])
     set_linear(fusion.mix.projections[0], [[1, 1], [0, 2]], [0, 2])  # [4, 4]
     set_linear(fusion.mix.projections[1], [[0, 0, 2], [1, 1, 1]], [0, 1])  # [8, 8]
@@ -34,7 +34,7 @@ def test_modality_attention() -> None:
 
 
 def deep_sets(pooling: str, attention_dim: int | None = None) -> DeepSets:
-    """Elements [3, 4] / 5 and [12, 5] / 13; the rest is the identity."""
+    """Elements [3, 4] / 5 and [12, 5] / 13; all other maps are the identity."""
     fusion = DeepSets(2, 3, 2, 2, hidden_dims=(), pooling=pooling, attention_dim=attention_dim)
     set_linear(fusion.elements.projections[0], [[1, 0], [1, 1]], [0, 0])
     set_linear(fusion.elements.projections[1], [[0, 0, 3], [1, 0, 1]], [0, 0])
@@ -66,7 +66,7 @@ def test_deep_sets_with_attention() -> None:
 
 
 def test_weights_matter() -> None:
-    """The reference scales after the weights, so that its attention never changes the result."""
+    """The reference rescales after weighting, so its attention never changes the result."""
     fusion, image, text = deep_sets("mean", attention_dim=3), IMAGE, TEXT
 
     def reference(weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`MuRel` against loops over regions, its map, its boxes, its parameters, its errors."""
+"""`MuRel` against loops over regions; its map, boxes, parameters and errors."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_equal_regions_share(question: Tensor) -> None:
 
 
 class Keep(nn.Module):
-    """A cell that leaves the regions as they are."""
+    """A cell that leaves the regions unchanged."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`ParallelCoAttention` is the paper's equations 3 to 5 and 7 (arXiv 1606.00061)."""
+"""`ParallelCoAttention` follows the paper's equations 3 to 5 and 7 (arXiv 1606.00061)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ X, Y, D, K = 13, 11, 7, 5
 
 
 def test_equations() -> None:
-    """The paper's columns and its own names, on the real tokens of each row alone."""
+    """The paper's column vectors and names, on the real tokens of each row only."""
     fusion = ParallelCoAttention(X, Y, out_dim=D, hidden_dim=K).eval()
     image, text = some_features(X, (5, 3, 1), 5), some_features(Y, (2, 4, 3), 4)
     with record_attention(fusion) as maps:
@@ -23,7 +23,7 @@ def test_equations() -> None:
     (recorded,) = maps["attention"]
     assert recorded.shape == (3, 1, 5)
     attention = fusion.attention
-    # Linear maps rows: the paper's W_b stands between q^T and v, so ours is its transpose.
+    # nn.Linear maps rows; the paper's W_b stands between q^T and v, so ours is its transpose.
     w_b = attention.affinity.weight.T
     w_v, w_q = attention.patches_hidden.weight, attention.words_hidden.weight
     for row in range(3):
@@ -47,7 +47,7 @@ def test_equations() -> None:
 
 
 def test_by_hand() -> None:
-    """One word, two patches, width one, everything worked out."""
+    """One word and two patches of width one, worked out in full."""
     fusion = ParallelCoAttention(1, 1, out_dim=1, hidden_dim=1)
     with torch.no_grad():
         for parameter in fusion.parameters():

@@ -1,4 +1,4 @@
-"""`Projector`, worked out by hand, and its order of tokens."""
+"""`Projector` by hand, and its token order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def features(tokens: list[list[float]], real: int) -> Features:
 
 
 def test_by_hand() -> None:
-    # The second channel is negative everywhere: a maximum over padding would be gelu(0).
+    # The second channel is negative everywhere; a maximum over padding would be gelu(0).
     image, text = features([[1, 2], [-3, 0], [9, 9]], real=2), features([[1], [4], [9]], real=2)
     fused = by_hand()(image, text)
     patches = [[gelu(3), gelu(-1)], [gelu(-3), gelu(-3)]]
@@ -62,7 +62,7 @@ def test_parameters(layers: int) -> None:
 
 def test_llava_is_linear_and_llava_1_5_is_not() -> None:
     def bend(layers: int) -> Tensor:
-        """By how much the image of a middle is off the middle of the images."""
+        """Distance between the projected midpoint and the midpoint of the projections."""
         project = Projector(13, 11, num_layers=layers).image_projection
         x, y = torch.randn(2, 13)
         return (project((x + y) / 2) - (project(x) + project(y)) / 2).abs().max()
@@ -72,7 +72,7 @@ def test_llava_is_linear_and_llava_1_5_is_not() -> None:
 
 
 class WordsFirst(Projector):
-    """Says the wrong thing about its tokens."""
+    """A projector that declares the wrong token order."""
 
     patches_first = False
 

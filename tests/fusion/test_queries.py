@@ -1,4 +1,4 @@
-"""`QFormer` and `GatedCrossAttention` against their papers' formulas, written naively."""
+"""`QFormer` and `GatedCrossAttention` equal their papers' formulas, written naively."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORD_COUNTS, PATCH_COUNTS = (5, 2, 1), (4, 7, 3)
 
 @pytest.fixture
 def inputs() -> tuple[Features, Features]:
-    """Image and question; both have padding."""
+    """Image and question features, both padded."""
     return some(IMAGE_DIM, PATCH_COUNTS, 7), some(TEXT_DIM, WORD_COUNTS, 5)
 
 
@@ -36,14 +36,14 @@ def some(dim: int, counts: tuple[int, ...], room: int) -> Features:
 
 
 def opened(fusion: Fusion) -> Fusion:
-    """The same with other gates, norms and biases than a new one has."""
+    """Randomise the gates, norms and biases, which start at neutral values."""
     for parameter in fusion.parameters():
         nn.init.normal_(parameter.data, std=0.5)
     return fusion.double().eval()
 
 
 def attention(ours: Attention, query: Tensor, context: Tensor) -> Tensor:
-    """(N, D), (M, C) -> (N, D): one row without padding, head by head."""
+    """(N, D), (M, C) -> (N, D): one row without padding, one head at a time."""
     q, (k, v) = ours.query(query), ours.key_value(context).chunk(2, -1)
     width = q.shape[1] // ours.num_heads
     mixed = []
@@ -67,7 +67,7 @@ def numbers_of(module: nn.Module) -> int:
 
 @pytest.mark.parametrize(("layers", "cross_every"), [(3, 2), (2, 1)])
 def test_qformer(inputs: tuple[Features, Features], layers: int, cross_every: int) -> None:
-    """Figure 2 of BLIP-2, one row at a time and without padding."""
+    """Figure 2 of the BLIP-2 paper, one row at a time, without padding."""
     image, text = inputs
     fusion = opened(QFormer(IMAGE_DIM, TEXT_DIM, DIM, 2, layers, HEADS, cross_every))
     fused = fusion(image, text)
@@ -94,7 +94,7 @@ def test_qformer(inputs: tuple[Features, Features], layers: int, cross_every: in
 def test_qformer_words_see_the_image_through_the_queries_alone(
     inputs: tuple[Features, Features],
 ) -> None:
-    """After one layer the queries know the image, after two the words."""
+    """The image reaches the queries in the first layer and the words in the second."""
     image, text = inputs
     other = image._replace(tokens=image.tokens + 1)
     for layers, differs in ((1, False), (2, True)):
@@ -124,7 +124,7 @@ def test_qformer_has_the_parameters_of_its_formula() -> None:
 
 
 def resample(ours: PerceiverResampler, patches: Tensor) -> Tensor:
-    """Figure 5 of Flamingo for one image (P, D) without padding."""
+    """Figure 5 of the Flamingo paper for one image (P, D) without padding."""
     latents = ours.latents
     for layer in ours.layers:
         query = norm(layer.latents_norm, latents)
@@ -140,7 +140,7 @@ def feedforward(ours: nn.Sequential, x: Tensor) -> Tensor:
 
 
 def test_gated_cross_attention(inputs: tuple[Features, Features]) -> None:
-    """Figure 4 of Flamingo, one row at a time and without padding."""
+    """Figure 4 of the Flamingo paper, one row at a time, without padding."""
     image, text = inputs
     fusion = opened(GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, 2, 2, 3, HEADS))
     fused = fusion(image, text)
@@ -161,7 +161,7 @@ def test_gated_cross_attention(inputs: tuple[Features, Features]) -> None:
 
 
 def test_gates_start_closed_and_open(inputs: tuple[Features, Features]) -> None:
-    """At first the answer is the question's; the first step opens the gates to the image."""
+    """At first the image has no effect; the first step opens the gates."""
     image, text = inputs
     other = image._replace(tokens=image.tokens + 1)
     fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, num_heads=HEADS).double()
@@ -177,7 +177,7 @@ def test_gates_start_closed_and_open(inputs: tuple[Features, Features]) -> None:
 
 
 def test_without_a_patch_nothing_passes_the_gate(inputs: tuple[Features, Features]) -> None:
-    """As in IDEFICS; Flamingo's attention has no case of a text without an image."""
+    """This follows IDEFICS; Flamingo does not define attention for a text without an image."""
     image, text = inputs
     mask = image.mask.clone()
     mask[1] = False
@@ -194,7 +194,7 @@ def test_without_a_patch_nothing_passes_the_gate(inputs: tuple[Features, Feature
 def test_the_resampler_shows_patches_and_not_its_latents(
     inputs: tuple[Features, Features],
 ) -> None:
-    """Latents attend to each other too, so a map over the patches sums up to less than one."""
+    """Latents also attend to each other, so a map over the patches sums to less than one."""
     fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, 2, 2, num_heads=HEADS).double()
     with record_attention(fusion) as maps:
         fusion(*inputs)

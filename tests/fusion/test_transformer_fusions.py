@@ -1,6 +1,6 @@
-"""MCAN, LXMERT, MergedAttention, SingleStream: again by the papers' formulas.
+"""MCAN, LXMERT, MergedAttention and SingleStream equal their papers' formulas.
 
-The formulas are written for one question and one image at a time, without any mask.
+The formulas are written for one question and one image at a time, without masks.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def features(dim: int, counts: tuple[int, ...]) -> Features:
 
 
 def prepared(fusion: Fusion) -> Fusion:
-    """Double precision, evaluation mode, all weights large enough to matter."""
+    """Use double precision, evaluation mode, and weights large enough to matter."""
     fusion = fusion.double().eval()
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -168,7 +168,7 @@ def test_formula(case: str, inputs: tuple[Features, Features]) -> None:
 
 
 def test_reduction_by_hand() -> None:
-    """Scores ln 3 and 0, and for the second glimpse the opposite; the third token is padding."""
+    """Scores are ln 3 and 0, negated for the second glimpse; the third token is padding."""
     reduction = AttentionalReduction(2, 4, hidden_dim=1, glimpses=2)
     with torch.no_grad():
         reduction.score[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
@@ -192,14 +192,14 @@ def test_each_is_the_reduction_of_one_token(glimpses: int) -> None:
 
 
 def test_reduction_of_nothing_is_the_bias() -> None:
-    """The reference spreads its attention evenly over the padding instead, which is junk."""
+    """The reference instead spreads its attention evenly over the padding."""
     reduction = AttentionalReduction(6, 5, 7)
     got = reduction(torch.randn(2, 4, 6), torch.zeros(2, 4, dtype=torch.bool))
     torch.testing.assert_close(got, reduction.merge.bias.expand(2, -1), rtol=0, atol=0)
 
 
 def test_mcan_normalises_by_the_biased_deviation(inputs: tuple[Features, Features]) -> None:
-    """The reference divides by the unbiased one: an `nn.LayerNorm` is the paper's, and faster."""
+    """The reference uses the unbiased one; `nn.LayerNorm` follows the paper and is faster."""
     pooled = (
         MCAN(13, 11, out_dim=17, dim=6, num_layers=1, num_heads=3).double().eval()(*inputs).pooled
     )
@@ -209,14 +209,14 @@ def test_mcan_normalises_by_the_biased_deviation(inputs: tuple[Features, Feature
 
 
 def test_directions_have_their_own_weights() -> None:
-    """LXMERT shares one cross-attention between both; ViLBERT's layers, and ours, do not."""
+    """LXMERT shares one cross-attention between directions; ours, like ViLBERT's, do not."""
     layer = LXMERT(13, 11, **SIZES).layers[0]
     ours, theirs = layer.words_to_patches.parameters(), layer.patches_to_words.parameters()
     assert not {id(p) for p in ours} & {id(p) for p in theirs}
 
 
 def test_mcan_maps(inputs: tuple[Features, Features]) -> None:
-    """Each real patch spreads one over the words; the glimpse spreads one over the patches."""
+    """Each real patch's weights sum to one over the words; the glimpse's over the patches."""
     fusion = prepared(MCAN(13, 11, 17, dim=6, num_layers=2, num_heads=3))
     with record_attention(fusion) as maps:
         fusion(*inputs)
@@ -255,7 +255,7 @@ def test_joint_maps_are_the_words_view_of_the_patches(
 
 
 def count(make: Callable[[], nn.Module]) -> int:
-    with torch.device("meta"):  # no memory for the papers' sizes
+    with torch.device("meta"):  # no memory is allocated for the papers' sizes
         return sum(parameter.numel() for parameter in make().parameters())
 
 

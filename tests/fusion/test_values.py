@@ -131,7 +131,7 @@ def test_masked_softmax_along_another_axis() -> None:
 
 
 def identity_attention(dim: int, words_last: bool = False) -> CrossModalAttention:
-    """Queries, keys and values are the tokens themselves."""
+    """Make queries, keys and values equal to the tokens."""
     attention = CrossModalAttention(dim, dim, num_heads=1, words_last=words_last)
     eye = torch.eye(dim).tolist()
     set_linear(attention.query, eye, [0.0] * dim)
@@ -164,7 +164,7 @@ def test_attention_divides_by_the_root_of_the_width() -> None:
 
 
 def test_cross_attention_reads_both_sides() -> None:
-    """Which tokens move which: words see patches, patches see words, padding sees nobody."""
+    """Words attend to patches and patches to words; padding attends to nothing."""
     torch.manual_seed(0)
     fusion = CrossAttention(3, 5, out_dim=6, num_layers=1, num_heads=2, feedforward_dim=7)
     image, text = torch.randn(1, 2, 3), torch.randn(1, 4, 5)

@@ -1,4 +1,4 @@
-"""How much is tried: few cases that are always the same, or as many as `make fuzz` asks for."""
+"""How many cases run: a few fixed ones, or as many as `make fuzz` requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ fuzz = settings(
 
 any_text = st.one_of(
     st.text(),
-    st.text(st.characters(exclude_categories=())),  # halves of surrogate pairs too
+    st.text(st.characters(exclude_categories=())),  # also halves of surrogate pairs
     st.text("whatiscolr ?'\u2019-_.\0\t\n\ud800\u200d\ufeff🙂这é\u0301", max_size=60),
 )
 """Any text that Python can hold."""
@@ -36,7 +36,7 @@ json_values = st.recursive(
 
 
 def tried(call: Callable[[], Any], kind: type[Exception]) -> tuple[Any, str | None]:
-    """What a call gave, or the message of the one kind of error that it may raise."""
+    """Return a call's result, or the message of the one kind of error it may raise."""
     try:
         return call(), None
     except kind as error:
@@ -45,7 +45,7 @@ def tried(call: Callable[[], Any], kind: type[Exception]) -> tuple[Any, str | No
 
 @st.composite
 def mutated(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content with a few bytes set, cut out, put in, repeated or cut off."""
+    """Set, delete, insert or repeat a few bytes of the content, or truncate it."""
     changed = bytearray(content)
     for _ in range(draw(st.integers(0, 6))):
         start = draw(st.integers(0, min(len(changed), 80) if draw(st.booleans()) else len(changed)))

@@ -1,4 +1,4 @@
-"""Configurations with mistakes: parsed, or refused in a few lines. Nothing is trained."""
+"""Faulty configurations are parsed, or refused in a few lines. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlm.cli.data_only import DataOnly
 from vlm.cli.error_messages import explain
 from vlm.core.errors import ConfigError
 
-# Lightning and torch warn of odd values, which is their business.
+# Lightning and torch may warn about odd values.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/datasets/*.yaml")])
@@ -23,7 +23,7 @@ SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/datasets/*.y
 
 @pytest.fixture(scope="module")
 def parser(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """That of the command line, made once: it takes a second."""
+    """The command line's parser, built once because it takes a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DataOnly, "instantiate_classes", lambda self: None)
         return DataOnly(
@@ -33,7 +33,7 @@ def parser(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @st.composite
 def changed(draw: st.DrawFn) -> bytes:
-    """A shipped file with another value or key somewhere, or with other bytes."""
+    """A shipped file with a changed value, key or bytes."""
     content = draw(st.sampled_from(SHIPPED)).read_bytes()
     if draw(st.integers(0, 3)) == 0:
         return draw(mutated(content))
@@ -66,7 +66,7 @@ def changed(draw: st.DrawFn) -> bytes:
 def test_any_configuration_is_parsed_or_refused(
     parser: Any, tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    # Beside the shipped ones: they name files in their own folders.
+    # Next to the shipped files, which refer to files in their own folder.
     path = tmp_path_factory.getbasetemp() / "changed.yaml"
     for folder in ("image", "text", "fusion", "head"):
         link = path.parent / folder

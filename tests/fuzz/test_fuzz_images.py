@@ -1,4 +1,4 @@
-"""Bytes that pretend to be images: an upright RGB image, or `ImageError`."""
+"""Bytes posing as an image give an upright RGB image, or `ImageError`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlm.demo.reader import read_upload
 from vlm.image import ImageError, ImageTransform, load, load_image
 from vlm.image.container import pixels_only
 
-# As a user runs it: a warning of Pillow's is no error.
+# As for a user: warnings from Pillow are not errors.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -86,7 +86,7 @@ WHOLE = [
 
 
 def with_checksums(content: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of what is in them: its mistakes lie deeper."""
+    """Correct the checksums of a PNG, so that its errors lie deeper."""
     if not content.startswith(PNG):
         return content
     fixed, place = bytearray(PNG), len(PNG)
@@ -124,7 +124,7 @@ def test_the_whole_ones_can_be_read() -> None:
 @given(content=contents)
 def test_any_bytes_are_a_image_or_an_image_error(content: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "MAX_PIXELS", 1_000_000)  # large ones only take longer
+        patch.setattr(load, "MAX_PIXELS", 1_000_000)  # larger ones only take longer
         image, error = tried(lambda: load_image(content), ImageError)
         if error is not None:
             assert error.startswith("image: ")
@@ -138,10 +138,10 @@ def test_any_bytes_are_a_image_or_an_image_error(content: bytes) -> None:
 @fuzz
 @given(content=contents)
 def test_what_is_left_out_is_no_pixel(content: bytes) -> None:
-    """What Pillow reads with its metadata, it reads without as well, and as the same image."""
+    """Whatever Pillow reads with metadata, it reads without, as the same image."""
     rest = pixels_only(content)
     if rest is None or content[:2] in (b"II", b"MM"):
-        return  # of TIFF, Pillow passes over all tags behind one that is damaged
+        return  # in TIFF, Pillow skips all tags after a damaged one
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -149,7 +149,7 @@ def test_what_is_left_out_is_no_pixel(content: bytes) -> None:
                 if image.width * image.height > 1_000_000:
                     return
                 whole = image.convert("RGBA").tobytes()
-        except Exception:  # a corrupt file raises anything
+        except Exception:  # a corrupt file can raise anything
             return
         with Image.open(BytesIO(rest), formats=load.FORMATS) as image:
             assert image.convert("RGBA").tobytes() == whole

@@ -1,4 +1,4 @@
-"""Lines of one's own data: questions that can be trained on, or `DataError` with file and line."""
+"""Lines of user data give questions to train on, or `DataError` with file and line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ values = st.one_of(
 
 @st.composite
 def row(draw: st.DrawFn) -> dict[str, Any]:
-    """A good row, some of whose values are others."""
+    """A valid row with some values changed."""
     made = dict(draw(st.sampled_from(WHOLE)))
     for _ in range(draw(st.integers(0, 3))):
         names = ["image", "question", "answer", "answers", "choices", "id", "group", "type"]

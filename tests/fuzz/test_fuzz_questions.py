@@ -1,4 +1,4 @@
-"""Any question and any choices: an answer, the same alone and in a batch, or `ValueError`."""
+"""Any question and choices give one answer, alone or in a batch, or `ValueError`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = ["what", "is", "the", "colour", "red", "it's"]
 
 
 def word_pieces() -> SubwordTokenizer:
-    """As BERT's."""
+    """A tokenizer like BERT's."""
     known = {piece: i for i, piece in enumerate(["[PAD]", "[UNK]", *WORDS, "##s", "?"])}
     backend = Backend(models.WordPiece(known, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
@@ -37,7 +37,7 @@ def word_pieces() -> SubwordTokenizer:
 
 
 def byte_pairs() -> SubwordTokenizer:
-    """As GPT-2's: every byte is known, and an empty text has no token."""
+    """A tokenizer like GPT-2's: every byte is covered, and an empty text has no tokens."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Backend(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +47,7 @@ def byte_pairs() -> SubwordTokenizer:
 
 
 def sentence_pieces() -> SubwordTokenizer:
-    """As T5's."""
+    """A tokenizer like T5's."""
     pieces = [("<unk>", 0.0), ("\u2581", -1.0), *((f"\u2581{word}", -2.0) for word in WORDS)]
     backend = Backend(models.Unigram(pieces, unk_id=0))
     backend.normalizer = normalizers.NFKC()

@@ -1,4 +1,4 @@
-"""Answers to ids and back."""
+"""Answers are turned into ids and back."""
 
 from __future__ import annotations
 

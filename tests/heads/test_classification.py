@@ -1,4 +1,4 @@
-"""The classifier: which loss it has, its layers, and how scores become answers."""
+"""The classifier's loss, its layers, and how scores become answers."""
 
 from __future__ import annotations
 

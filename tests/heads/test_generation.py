@@ -1,4 +1,4 @@
-"""The head that writes its answers, with the decoder from scratch."""
+"""The head that generates its answers, with the decoder trained from scratch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECODER = partial(
 
 
 class Letters(AnswerTokenizer):
-    """So few tokens that texts of random weights end, and differ."""
+    """A vocabulary small enough that random weights give varied texts that end."""
 
     vocab_size, begin, end = 11, 10, 10
 
@@ -42,7 +42,7 @@ ANSWERS = [["yes", "no", "no"], ["rectangle"], ["2", "two"], [""], ["blå"]]
 
 
 def make(**arguments: Any) -> Generation:
-    """With weights so large that texts differ and some end."""
+    """Build a head with weights large enough that texts differ and some end."""
     head = Generation(13, arguments.pop("decoder", DECODER), **arguments).eval()
     for parameter in head.decoder.parameters():
         if parameter.ndim > 1:
@@ -67,7 +67,7 @@ def test_padding_and_batch_change_nothing(beams: int) -> None:
     batch = ask(head, [[text] for text in given])
     wanted = head.decode(head(joint, batch), beams)
     evidence = head.evidence(head(joint, batch), given)
-    assert len({ranked[0][0] for ranked in wanted}) == 5  # or equality would prove nothing
+    assert len({ranked[0][0] for ranked in wanted}) == 5  # else equality would prove nothing
     assert len({len(ranked[0][0]) for ranked in wanted}) > 1
 
     mask = F.pad(joint.mask, (0, 3))
@@ -92,7 +92,7 @@ def texts(ranked: list[list[tuple[str, float]]]) -> list[list[str]]:
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_probability_is_that_of_the_text_and_its_end(beams: int) -> None:
-    """The cached steps of the search against one pass over the whole text."""
+    """The search with its cache gives the probabilities of one pass over the whole text."""
     head, joint = make(beams=beams, decoder=LETTERS), fused()
     output = head(joint, ask(head, [["a"]] * 5))
     compared = 0
@@ -242,7 +242,7 @@ def test_every_parameter_and_the_input_learn(train_on: Any) -> None:
     head.loss(head(leaves, ask(head)), ask(head)).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
-        # Positions beyond these answers, and keys' biases: a softmax cancels what all share.
+        # Except positions beyond these answers, and key biases, which cancel in the softmax.
         assert parameter.grad.any(), name
     assert leaves.pooled.grad.any(1).all()
     assert leaves.tokens.grad.any(2).equal(joint.mask)

@@ -1,4 +1,4 @@
-"""Pretrained language models as decoders, tiny and with random weights."""
+"""Pretrained language models as decoders: tiny ones with random weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GIVEN = ["dark", "red cat", "a cat", "cat", "a dark red"]
 
 
 def save(kind: str, folder: Path) -> Path:
-    """A configuration and a tokenizer of ten pieces, as the hub has them."""
+    """Save a configuration and a tokenizer of ten pieces, in the hub's format."""
     import transformers
 
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dark", "red", "##dish", "a", "cat"]
@@ -87,7 +87,7 @@ def test_padding_and_batch_change_nothing(kind: str, beams: int, tmp_path: Path)
     batch = ask(head)
     output = head(joint, batch)
     wanted, evidence = texts(head, output), head.evidence(output, GIVEN)
-    assert len({str(row) for row in wanted}) > 2  # or equality would prove nothing
+    assert len({str(row) for row in wanted}) > 2  # else equality would prove nothing
 
     mask = F.pad(joint.mask, (0, 3))
     junk = F.pad(joint.tokens, (0, 0, 0, 3)).masked_fill(~mask[..., None], float("nan"))
@@ -118,7 +118,7 @@ def test_steps_with_the_cache_are_one_pass_without(kind: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_the_text_alone(kind: str, tmp_path: Path) -> None:
-    """Those of the joint tokens before it would be thrown away, and a vocabulary is large."""
+    """No logits are computed for the joint tokens: they would be wasted on a large vocabulary."""
     head = make(kind, tmp_path)
     memory = head(fused(), ask(head))
     made = []
@@ -132,7 +132,7 @@ def test_logits_are_those_of_the_text_alone(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_learns(kind: str, tmp_path: Path) -> None:
-    """DDP stops on a parameter without a gradient: the encoder of T5 is gone."""
+    """Every trainable parameter gets a gradient, as DDP requires; T5's encoder is removed."""
     head = make(kind, tmp_path)
     head.loss(head(fused(), ask(head)), ask(head)).backward()
     without = [n for n, p in head.named_parameters() if p.requires_grad and p.grad is None]
@@ -199,7 +199,7 @@ def test_wrong_configurations() -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_transformers_writes_the_same_texts(beams: int) -> None:
-    """GPT-2 with cross-attention and our decoder's weights, by `generate`."""
+    """GPT-2 with cross-attention and our decoder's weights `generate`s the same texts."""
     decoder = TransformerDecoder(
         10, 10, num_layers=2, num_heads=2, feedforward_dim=17, max_length=11
     )

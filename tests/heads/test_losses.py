@@ -1,4 +1,4 @@
-"""Targets and losses, by hand."""
+"""Targets and losses, worked out by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def counted(*rows: Sequence[int], annotators: int = 10) -> AnswerCounts:
 
 
 def make_batch(targets: AnswerCounts, total: int) -> Batch:
-    """Only what a loss reads."""
+    """Make a batch with only the fields that a loss reads."""
     nothing = torch.empty(0)
     ids = [str(i) for i in range(len(targets.counts))]
     return Batch(nothing, nothing, nothing, nothing, targets, ids, total)
@@ -60,7 +60,7 @@ def test_questions_with_other_numbers_of_annotators_stand_in_one_batch() -> None
 
 
 def test_soft_bce_sums_over_answers() -> None:
-    # Three of ten said the first answer (0.9), one the second (0.3), nobody the third.
+    # Three of ten annotators gave the first answer (0.9), one the second (0.3), none the third.
     p = (0.6, 0.2, 0.7)
     logits = torch.tensor([[math.log(q / (1 - q)) for q in p], [0.0, 0, 0]])
     target = counted((3, 1, 0), (10, 0, 0))
@@ -72,9 +72,9 @@ def test_soft_bce_sums_over_answers() -> None:
 
 
 def test_kl_leaves_out_what_is_not_in_the_vocabulary() -> None:
-    # Six of ten said the first, two the second, two something without a column.
+    # Six of ten gave the first answer, two the second, two an answer without a column.
     p = (0.5, 0.3, 0.2)
-    logits = torch.tensor([[math.log(q) + 1.7 for q in p]])  # a shift changes no softmax
+    logits = torch.tensor([[math.log(q) + 1.7 for q in p]])  # a shift does not change a softmax
     by_hand = 0.6 * math.log(0.6 / 0.5) + 0.2 * math.log(0.2 / 0.3)
     assert_close(kl_divergence(logits, counted((6, 2, 0))), torch.tensor([by_hand]))
 
@@ -93,7 +93,7 @@ def test_sampled_cross_entropy_draws_from_the_shares() -> None:
     target = AnswerCounts(target, torch.full((draws,), 10.0))
     losses = sampled_cross_entropy(p.log().expand(draws, 3), target)
     frequencies = [float(losses.isclose(-q.log()).float().mean()) for q in p]
-    # Three standard deviations of a share of 20,000 draws are 0.0075 at 1/7.
+    # Over 20,000 draws, three standard deviations of a share of 1/7 are 0.0075.
     assert frequencies == pytest.approx([1 / 7, 6 / 7, 0], abs=0.0075)
     assert frequencies[2] == 0
     assert sum(frequencies) == pytest.approx(1)
@@ -129,7 +129,7 @@ def test_a_question_without_a_known_answer(loss: str) -> None:
 
 @pytest.mark.parametrize("loss", ["bce", "kl", "ce"])
 def test_two_half_batches_are_worth_the_whole(loss: str) -> None:
-    """What accumulation and several processes rely on: the divisor is the global number."""
+    """The divisor is the global count: gradient accumulation and multiple processes rely on it."""
     head = Classification(5, ANSWERS, loss=loss)
     target = counted((3, 1, 0), (0, 10, 0), (2, 2, 2), (0, 0, 0), (0, 1, 4))
     logits = torch.randn(5, 3)
@@ -152,7 +152,7 @@ def test_losses_in_half_precision_stay_finite(loss: str) -> None:
 
 
 def test_a_sampled_loss_is_not_sampled_in_evaluation() -> None:
-    """Checkpoints are chosen by the validation loss, which must not depend on a draw."""
+    """The validation loss selects checkpoints, so it must not depend on chance."""
     head = Classification(3, ["a", "b", "c"], hidden_dims=(), loss="sampled_ce").eval()
     targets = head.encode_targets([["a", "a", "b"], ["c", "b", "c"]])
     logits = torch.randn(2, 3)
@@ -167,7 +167,7 @@ def test_a_sampled_loss_is_not_sampled_in_evaluation() -> None:
 def test_half_precision_logits_have_the_loss_of_float32(
     loss: Callable[[torch.Tensor, AnswerCounts], torch.Tensor], dtype: torch.dtype
 ) -> None:
-    """Of small differences, of large vocabularies and near the end of float16."""
+    """Logits may be close together, numerous, or near the limit of float16."""
     for scale, answers in ((1, 5), (100, 5), (1, 5000), (2e4, 5)):
         logits = (torch.randn(50, answers) * scale).clamp(-6e4, 6e4).to(dtype)
         counts = torch.randint(0, 4, logits.shape).to(dtype)

@@ -1,4 +1,4 @@
-"""Several heads on one trunk: the weighted sum, whose answers count, and how it is rebuilt."""
+"""Several heads on one trunk: the weighted sum, which head answers, and rebuilding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiple choice: scores by hand, what the loss is, and that nothing but the choices matters."""
+"""Multiple choice: scores by hand, the loss, and independence of everything but the choices."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_each_different_text_is_encoded_once() -> None:
 
 
 def test_the_score_is_that_of_the_formula() -> None:
-    """w . ((W joint + b) * (V choice + c)) by hand, of one question with two candidates."""
+    """w . ((W joint + b) * (V choice + c)) by hand, for one question with two candidates."""
     head = MultipleChoice(2, 1, partial(Product, out_dim=2))
     state = {
         "merge.x_projection.weight": torch.tensor([[1.0, 2], [0, -1]]),
@@ -97,7 +97,7 @@ def test_the_loss_is_the_cross_entropy_of_the_right_candidate() -> None:
     output = scores([[0.1, 2.0, 50.0], [1.0, -1.0, 0.5]], [["a", "b"], ["a", "b", "c"]])
     targets = head.encode_targets([["b"], ["c"]], output.texts)
     batch = Batch(*[torch.empty(0)] * 4, targets, ["1", "2"], 7)
-    first = -2.0 + math.log(math.exp(0.1) + math.exp(2.0))  # the padding's 50 has no share
+    first = -2.0 + math.log(math.exp(0.1) + math.exp(2.0))  # the padding's 50 does not count
     second = -0.5 + math.log(math.exp(1.0) + math.exp(-1.0) + math.exp(0.5))
     assert head.loss(output, batch).item() == pytest.approx((first + second) / 7)
 
@@ -136,7 +136,7 @@ def test_nothing_but_the_choices_themselves_matters() -> None:
             assert alone.choices is not None
             assert alone.choices.mask.shape == (1, count), "nothing is padded"
             assert_close(made(alone).logits[0], wanted.logits[row, :count], rtol=1e-5, atol=1e-5)
-        # A further choice moves no other's score.
+        # Another choice changes no other score.
         more = [[*texts, "what is it"] for texts in CHOICES]
         longer = made(batch_of(made, more, images=images))
         for row, texts in enumerate(CHOICES):

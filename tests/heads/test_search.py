@@ -1,4 +1,4 @@
-"""Greedy and beam search, compared with the same in plain Python."""
+"""Greedy and beam search give the same texts as plain Python."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Letters(AnswerTokenizer):
 
 
 class Table(AnswerDecoder):
-    """The next token depends on the question, the place, the newest token and the one before."""
+    """The next token depends on the question, the position and the last two tokens."""
 
     def __init__(self) -> None:
         super().__init__(2, Letters(), LONGEST)
@@ -59,7 +59,7 @@ def memory(questions: list[int]) -> Memory:
 def plain(
     table: Table, question: int, beams: int, min_length: int, penalty: float
 ) -> list[tuple[float, Written]]:
-    """Beam search of one question to the very end, without any short cut."""
+    """Run beam search for one question to the end, without shortcuts."""
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     done: list[tuple[float, Written]] = []
     for length in range(1, LONGEST + 1):
@@ -97,7 +97,7 @@ def test_it_is_beam_search(beams: int, min_length: int, penalty: float) -> None:
         for text, (_, same) in zip(texts, wanted, strict=True):
             assert text.log_likelihood == pytest.approx(same.log_likelihood, abs=1e-4)
             lengths.add(len(text.ids))
-    assert len(lengths) > 1 or penalty > 1  # or nothing about lengths is tested
+    assert len(lengths) > 1 or penalty > 1  # else lengths are not tested
     assert min(lengths) >= min_length
 
 
@@ -138,10 +138,10 @@ def test_more_beams_find_likelier_texts() -> None:
 
 
 def test_a_search_goes_on_while_a_longer_text_can_still_win() -> None:
-    """The end comes first with 0.5, but "aaaa" with 0.3 is better by the tokens it may come to."""
+    """Ending first scores 0.5, yet "aaaa" with 0.3 can still win because of its length."""
     table = Table()
     table.table[:] = -1e9
-    table.table[:, :, :, :, 0] = 0  # a, for ever
+    table.table[:, :, :, :, 0] = 0  # a forever
     table.table[:, 0, :, :, [END, 0, 1]] = torch.tensor([0.5, 0.3, 0.2]).log()
     ((text,),) = search(table, memory([0]), 1, 0, 0.5)
     assert math.log(0.3) / 2**0.5 < math.log(0.5) < math.log(0.3) / LONGEST**0.5
@@ -149,11 +149,13 @@ def test_a_search_goes_on_while_a_longer_text_can_still_win() -> None:
 
 
 def test_a_search_goes_on_while_the_next_token_can_still_win() -> None:
-    """A penalty below 0 favours short texts, so the bound is that of an end right now: "aa" comes
-    before "a" as second, though it could not with more tokens."""
+    """A penalty below 0 favours short texts, so the bound assumes an end at the next token.
+
+    "aa" takes second place before "a", which it could not with more tokens.
+    """
     table = Table()
     table.table[:] = -1e9
-    table.table[..., 1] = -1e3  # b, where nothing else is said
+    table.table[..., 1] = -1e3  # b everywhere else
     table.table[:, 0, :, :, [END, 0, 1]] = torch.tensor([0.4, 0.5, 0.1]).log()
     table.table[:, 1, :, 0, [END, 0, 1]] = torch.tensor([0.3, 0.5, 0.2]).log()
     table.table[:, 2, 0, 0, END] = 0
@@ -173,7 +175,7 @@ def test_a_text_that_never_ends_is_cut_and_says_so() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_of_equal_texts_the_earlier_stays(size: int) -> None:
-    """Or a question's text would depend on how long the others of its batch take."""
+    """Otherwise a question's text would depend on how long the rest of its batch takes."""
     pool = Pool(2, size, 5, torch.device("cpu"))
     scores, ended = torch.full((2, size), -1.0), torch.ones(2, size, dtype=torch.bool)
     for token in (7, 8):

@@ -1,4 +1,4 @@
-"""Which answers a classifier can give, and what annotators' answers become."""
+"""Which answers a classifier can give, and how annotators' answers become targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The convolutional network made for training from scratch."""
+"""ConvNet, the small network trained from scratch."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_tokens_hold_every_scale_where_it_lies() -> None:
 
 
 def test_a_stage_by_hand() -> None:
-    """One channel that adds up the neighbourhood; the image is white on one pixel."""
+    """One channel sums the 3 x 3 neighbourhood of an image with one white pixel."""
     encoder = ConvNet(4, widths=(1,)).eval()
     nn.init.ones_(encoder.stages[0][0].weight)
     images = torch.full((1, 3, 4, 4), 0.5)  # zero after normalisation
     images[0, :, 0, 0] = 1  # one after normalisation
     tokens = encoder(images).tokens.flatten()
-    # The sum over three channels is 3 near the pixel (rows and columns 0 and 1): the first cell.
+    # The three channels sum to 3 next to the pixel (rows and columns 0 and 1): the first cell.
     wanted = torch.tensor([3.0, 0, 0, 0]) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(tokens, wanted)
 

@@ -1,4 +1,4 @@
-"""Encoders are built outside of `torch.inference_mode`; a stored model is loaded anywhere."""
+"""Encoders are built outside `torch.inference_mode`; a stored model can be loaded anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that is not read says what it is and what to do."""
+"""The error for an unreadable file names the file's type and says what to do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_damaged_image_and_another_file_are_told_apart_in_the_demo() -> None:
 
 
 def test_the_thumbnail_of_a_raw_photo_is_not_the_photo(tmp_path: Path) -> None:
-    """NEF and DNG are TIFF files whose first image is a small one."""
+    """NEF and DNG are TIFF files that begin with a thumbnail."""
     path = tmp_path / "a.nef"
     Image.new("RGB", (16, 12)).save(path, "TIFF", tiffinfo={254: 1})
     with pytest.raises(ImageError, match=r"a.nef: this is a camera's raw file"):
@@ -60,7 +60,7 @@ def test_the_thumbnail_of_a_raw_photo_is_not_the_photo(tmp_path: Path) -> None:
 
 
 class Plugged(ImageFile.ImageFile):
-    """A format of a plug-in's: 2 x 2 pixels."""
+    """A 2 x 2 image in a format that a plug-in adds to Pillow."""
 
     format = "PLUGGED"
 
@@ -86,4 +86,4 @@ def test_an_installed_plug_in_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
     assert np.asarray(load_image(HEIC)).ravel().tolist() == list(range(12))
     with pytest.raises(ImageError, match="a HEIC image"):
-        read_upload(HEIC)  # strangers' files meet no plug-in
+        read_upload(HEIC)  # no plug-in reads an untrusted file

@@ -1,4 +1,4 @@
-"""Images of every kind come out upright, RGB and of one size, or with an error that says why."""
+"""Every kind of image loads upright, in RGB and at one size, or fails with a clear error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def halves(mode: str = "RGB", left: Any = RED, right: Any = BLUE) -> Image.Image:
-    """10 x 6 pixels: the left half of one colour, the right half of another."""
+    """Make a 10 x 6 image whose left and right halves have different colours."""
     image = Image.new(mode, (10, 6), right)
     image.paste(left, (0, 0, 5, 6))
     return image
@@ -125,7 +125,7 @@ def test_corrupt_files_raise_nothing_else(tmp_path: Path) -> None:
             path = tmp_path / f"{trial}.{kind}"
             path.write_bytes(broken)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's remarks on broken metadata
+                warnings.simplefilter("ignore")  # Pillow's warnings about broken metadata
                 try:
                     assert load_image(path).mode == "RGB"
                 except ImageError as error:
@@ -162,7 +162,7 @@ def test_paths_without_a_image(tmp_path: Path, name: str, message: str) -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be so large."""
+    """Make a PNG of a few bytes whose header claims this size."""
     data = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + b"\x08\x02\x00\x00\x00"
     chunks = (13).to_bytes(4) + data + zlib.crc32(data).to_bytes(4)
     body = b"IDAT" + zlib.compress(bytes(9))
@@ -361,7 +361,7 @@ def test_an_opened_image_is_judged_like_a_file(tmp_path: Path) -> None:
 
 
 def test_rare_formats_are_not_opened(tmp_path: Path) -> None:
-    """EPS would start Ghostscript on a stranger's program."""
+    """To read an EPS file, Pillow would run Ghostscript on untrusted code."""
     path = saved(halves(), tmp_path / "a.eps")
     with pytest.raises(ImageError, match=r"a.eps: not a readable image: this is a PostScript"):
         load_image(path)
@@ -377,7 +377,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_an_icon_is_refused_before_what_is_in_it_is_decoded(tmp_path: Path) -> None:
-    """Its header may say 16 x 16 of an image of any size, which Pillow decodes as it opens it."""
+    """A 16 x 16 icon may hold an image of any size, and Pillow decodes it on opening."""
     path = saved(Image.new("1", (16, 16)), tmp_path / "a.ico", sizes=[(16, 16)])
     with pytest.raises(ImageError, match="not a readable image"):
         load_image(path)

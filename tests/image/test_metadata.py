@@ -1,4 +1,4 @@
-"""Damage in what is not pixels costs no image, and damage in the pixels is never overlooked."""
+"""Damaged metadata never costs an image, and damaged pixels are never overlooked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from vlm.image import ImageError, load_image
 from vlm.image.container import pixels_only
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's remarks on broken metadata
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's warnings about broken metadata
 
 BLOCKS = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 PICTURE = Image.fromarray(np.kron(BLOCKS, np.ones((8, 8, 1), np.uint8)))
@@ -42,7 +42,7 @@ def chunk(name: bytes, data: bytes, checksum: int | None = None) -> bytes:
 
 
 def png(*chunks: bytes, at: int = 33) -> bytes:
-    """The image with chunks after its header, or elsewhere."""
+    """Insert chunks into the PNG, by default right after its header."""
     return PNG[:at] + b"".join(chunks) + PNG[at:]
 
 
@@ -63,7 +63,7 @@ def webp(flags: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def exif(*entries: tuple[int, int, int, int], count: int | None = None, next_one: int = 0) -> bytes:
-    """EXIF with tags, kinds, numbers of values and their places, in little-endian order."""
+    """Build little-endian EXIF from entries of tag, type, count and offset."""
     head = b"II*\0" + struct.pack("<IH", 8, len(entries) if count is None else count)
     return head + b"".join(struct.pack("<HHII", *e) for e in entries) + struct.pack("<I", next_one)
 
@@ -121,7 +121,7 @@ def same(image: Image.Image, turn: Image.Transpose | None = None) -> bool:
 
 
 def tiff(*further: tuple[int, int, int, int], order: str = "<") -> bytes:
-    """The image as a TIFF with further tags, or with others of the same numbers."""
+    """Build the image as a TIFF with extra tags, which replace those with the same number."""
     width, height = PICTURE.size
     tags = {
         256: (4, 1, width),
@@ -241,7 +241,7 @@ def test_metadata_takes_little_memory(kind: str) -> None:
 
 
 def test_no_switch_of_pillow_is_touched() -> None:
-    """Other threads would read damaged images as whole ones meanwhile."""
+    """Changing Pillow's globals would let other threads accept damaged images."""
     switches = (ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK)
     stop, seen = threading.Event(), set()
 
@@ -270,7 +270,7 @@ MANY = {
 def test_many_parts_take_no_time_that_grows_with_their_square(kind: str) -> None:
     start = time.process_time()
     assert load_image(MANY[kind]).size == PICTURE.size
-    assert time.process_time() - start < 6  # Pillow alone: minutes
+    assert time.process_time() - start < 6  # Pillow alone takes minutes
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -303,7 +303,7 @@ def test_strips_and_what_follows_the_end_are_no_scans(ending: bytes) -> None:
 
 
 def frames() -> dict[str, Any]:
-    # New ones: Pillow notes in an image how it was saved.
+    # Fresh images each time: Pillow records in an image how it was saved.
     return {"save_all": True, "append_images": [PICTURE.rotate(180)]}
 
 
@@ -334,5 +334,5 @@ def test_what_is_left_out_of_an_ordinary_file_is_no_pixel(number: int) -> None:
         assert left.size == whole.size
         assert left.mode == whole.mode
         assert left.convert("RGBA").tobytes() == whole.convert("RGBA").tobytes()
-        if whole.format != "MPO":  # a photo with another for the other eye is no animation
+        if whole.format != "MPO":  # a stereo pair is not an animation
             assert getattr(left, "is_animated", False) == getattr(whole, "is_animated", False)

@@ -1,4 +1,4 @@
-"""OpenClipImageEncoder: open_clip's own tokens, one load for two towers, and no network."""
+"""OpenClipImageEncoder: open_clip's own tokens, one load for both towers, and no network."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_preprocessing_is_the_models_own(tmp_path: Path) -> None:
     ours = normalised(encoder, pixels[None])[0]
     assert_close(ours[:, inside], own(photo)[:, inside], rtol=0, atol=0.05)
     assert inside.sum(0)[0] == 16
-    # A name without weights has the preprocessing of its first weights.
+    # A model without weights uses the preprocessing of its first pretrained weights.
     siglip = clip_towers.read_config("ViT-B-16-SigLIP", False)["preprocess_cfg"]
     assert (siglip["mean"], siglip["resize_mode"]) == ((0.5, 0.5, 0.5), "squash")
 
@@ -116,7 +116,7 @@ def test_both_towers_share_one_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert_close(image.model.conv1.weight, reference.visual.conv1.weight, rtol=0, atol=0)
     wanted = reference.token_embedding.weight
     assert_close(text.model.token_embedding.weight, wanted, rtol=0, atol=0)
-    # Each tower is given away once: no two encoders hold the same weights.
+    # Each tower is handed out once, so no two encoders share weights.
     again = OpenClipImageEncoder(name, pretrained=True)
     assert len(loads) == 2
     assert again.model.conv1.weight is not image.model.conv1.weight
@@ -141,7 +141,7 @@ def test_rebuilt_without_folder_or_network(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name of open_clip's own, with weights from a file."""
+    """One of open_clip's own model names, with weights from a file."""
     _, reference = save_clip(tmp_path)
     config = {"embed_dim": 13, "vision_cfg": VIT, "text_cfg": TEXT}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-8", config)

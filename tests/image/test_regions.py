@@ -1,4 +1,4 @@
-"""Regions in the place of images: what a file may hold, padding, and whole models of them."""
+"""Region features instead of images: accepted files, padding, and complete models."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_features_of_another_width_are_refused() -> None:
         RegionFeatures().transform(regions)
 
 
-# The published ways to use regions, and every other fusion with its own defaults.
+# The published models for regions, and every other fusion with its defaults.
 FUSIONS: dict[str, Any] = {
     "Pooled": partial(Pooled, merge=partial(Product, out_dim=19)),
     "GlimpseAttention": partial(GlimpseAttention, merge=partial(Product, out_dim=19)),

@@ -1,4 +1,4 @@
-"""TimmEncoder: timm's own numbers, the contract of image encoders, and no network."""
+"""TimmEncoder: timm's own numbers, the image encoder contract, and no network."""
 
 import pytest
 import timm
@@ -27,7 +27,7 @@ def test_tokens_are_those_of_timm(key: str) -> None:
     images = random_images(encoder)
     x = (images / 255 - encoder.mean) / encoder.std
     output = reference.forward_features(x)
-    # Only what the reference applies after its tokens may be missing from ours.
+    # Ours may lack only what the reference applies after its tokens.
     for parameter in missing:
         reference.get_parameter(parameter).data.fill_(float("nan"))
     assert_close(reference.forward_features(x), output)
@@ -54,7 +54,7 @@ def test_tokens_are_those_of_timm(key: str) -> None:
 def test_every_parameter_gets_a_gradient(key: str, result: str) -> None:
     encoder = make(key)
     value = getattr(encoder(random_images(encoder)), result)
-    # Not the plain sum, which is constant behind a normalisation.
+    # A plain sum would be constant after a normalisation.
     (value * torch.randn_like(value)).sum().backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad, name
@@ -125,9 +125,9 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
         "white_level": None,
     }
 
-    # Pretrained, with a timm that need not fetch: the weights come from a file.
+    # Pretrained weights from a file, so that timm downloads nothing.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # timm before 1.0.31 reads it as a file of the recipe's own format without `custom_load=False`.
+    # Without `custom_load=False`, timm before 1.0.31 expects the recipe's own file format.
     file = {"file": str(path), "custom_load": False}
     overlay = {"pretrained": True, "model_args": {"pretrained_cfg_overlay": file}}
     for source in (overlay, {"pretrained": str(path)}, {"pretrained": str(tmp_path)}):
@@ -166,10 +166,10 @@ def test_borders_are_masked_and_the_photo_lies_in_the_boxes() -> None:
     images = encoder.transform.stack([encoder.transform.open(photo)])
     assert images.shape == (1, 4, 56, 56)
     features = encoder(images)
-    # 56 x 19 pixels from row 18 on: cells of 8 x 8 in rows 2 to 4 of 7.
+    # The image covers 56 x 19 pixels from row 18: rows 2 to 4 of the seven rows of 8 x 8 cells.
     assert features.mask.view(7, 7).int()[:, 0].tolist() == [0, 0, 1, 1, 1, 0, 0]
     assert_close(features.pooled[0], features.tokens[0, 14:35].mean(0))
-    # The borders have the mean colour, whatever lies there.
+    # The borders count as the mean colour, whatever they contain.
     normalised = torch.zeros(1, 3, 56, 56)
     red = (torch.tensor([1.0, 0, 0]).view(3, 1, 1) - encoder.mean) / encoder.std
     normalised[:, :, 18:37] = red
@@ -219,7 +219,7 @@ def test_an_unreachable_hub_is_found_out_at_once(monkeypatch) -> None:
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
 
     def load() -> None:
         with hub_access("some/model"):

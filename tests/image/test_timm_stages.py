@@ -1,4 +1,4 @@
-"""Several intermediate outputs of a model of timm, side by side."""
+"""Several intermediate outputs of a timm model, side by side."""
 
 import pytest
 import timm
@@ -22,7 +22,7 @@ def test_stages_are_those_of_timm(key: str) -> None:
     reference.load_state_dict(encoder.model.state_dict(), strict=False)
     images = random_images(encoder)
     x = (images / 255 - encoder.mean) / encoder.std
-    # `norm`, so that the last stage is what forward_features gives.
+    # `norm` makes the last stage equal to the output of forward_features.
     fine, coarse = reference.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
     ratio = fine.shape[-1] // coarse.shape[-1]
     fine = F.avg_pool2d(fine, ratio)
@@ -44,7 +44,7 @@ def test_the_last_stage_named_gives_the_grid() -> None:
     fine.load_state_dict(coarse.state_dict())
     images = random_images(coarse)
     tokens = fine.eval()(images).tokens.unflatten(1, (4, 2, 4, 2))
-    # A coarse cell is repeated in its four fine ones, whose mean is that of the coarse grid.
+    # A coarse cell repeats in its four fine cells, so the mean is that of the coarse grid.
     assert_close(tokens[..., :256], tokens[:, :, :1, :, :1, :256].expand(-1, -1, 2, -1, 2, -1))
     wanted = coarse.eval()(images).tokens.unflatten(1, (4, 4))
     assert_close(tokens.mean((2, 4)).roll(128, -1), wanted)

@@ -1,4 +1,4 @@
-"""TorchvisionEncoder: torchvision's own maps, preprocessing and names, and no network."""
+"""TorchvisionEncoder: torchvision's own features, preprocessing and names, and no network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def vit(model: Any, x: Tensor) -> Tensor:
     return model.encoder(tokens)[:, 1:].mT.unflatten(2, (2, 2))
 
 
-# image_size, width, grid, and what the model does before its own pooling
+# image_size, width, grid, and what the model applies before pooling
 MODELS: dict[str, tuple[int, int, tuple[int, int], Callable[[Any, Tensor], Tensor]]] = {
     "resnet18": (96, 512, (3, 3), resnet),
     "densenet121": (64, 1024, (2, 2), lambda m, x: F.relu(m.features(x))),
@@ -92,7 +92,7 @@ def test_preprocessing_is_that_of_the_weights() -> None:
     encoder = TorchvisionEncoder("resnet50", model_args={"num_classes": 1})
     preset = models.ResNet50_Weights.IMAGENET1K_V2.transforms()
     assert encoder.arguments["name"] == "resnet50.IMAGENET1K_V2"
-    # A photo without fine detail, since torchvision does without half pixels when it crops.
+    # A photo without fine detail, because torchvision rounds its crop to whole pixels.
     y, x = torch.meshgrid(torch.linspace(0, 1, 300), torch.linspace(0, 1, 400), indexing="ij")
     photo = Image.fromarray((torch.stack((x, y, x * y), -1) * 255).byte().numpy())
     ours = (encoder.transform(photo) / 255 - encoder.mean) / encoder.std
@@ -123,7 +123,7 @@ def test_weights_of_a_file_and_rebuilt_offline(tmp_path) -> None:
 
 
 def test_training_drops_and_evaluation_does_not() -> None:
-    """The traced model keeps both ways, and so do its copies."""
+    """Dropout is active only in training, in the traced model and in a rebuilt one."""
     encoder = TorchvisionEncoder("swin_t", image_size=64)
     images = random_images(encoder)
     for model in (encoder, build(encoder.config)):

@@ -1,4 +1,4 @@
-"""Images come to the encoder's size, and places in its input lead back to the photo."""
+"""Images are fitted to the encoder's size, and input positions map back to the photo."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_right_size_passes_unchanged() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     pixels = ImageTransform((6, 10))(Image.fromarray(noise))
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), noise)
-    pixels[:] = 0  # its memory is its own
+    pixels[:] = 0  # shares no memory with the source
     assert noise.any()
 
 
@@ -52,7 +52,7 @@ def test_crop_share() -> None:
 @pytest.mark.parametrize("size", [(97, 61), (61, 97), (64, 64), (640, 480)])
 @pytest.mark.parametrize("share", [1.0, 0.875])
 def test_box_is_where_the_input_lies(size: tuple[int, int], share: float) -> None:
-    """On an image whose colours are its coordinates, the corners say where they come from."""
+    """The image's colours are its coordinates, so the input's corners show where they came from."""
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     image = Image.fromarray(np.stack((x, y, x), -1).round().astype(np.uint8))
     for fit in ("squash", "crop"):

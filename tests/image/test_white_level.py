@@ -1,4 +1,4 @@
-"""Grey of more than 8 bits is scaled by the value that is white, and a wrong one is noticed."""
+"""Grey images above 8 bits are scaled by their white value, and a wrong one is detected."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_narrow_range_is_noticed(source: Any) -> None:
     with pytest.warns(UserWarning, match=r"lowest quarter of its range.*white_level"):
         assert max(values(source)) == 15
     for whole in (TWELVE * 16, TWELVE * 0, (TWELVE // 16).astype(np.uint8)):
-        values(whole)  # and nothing is warned of
+        values(whole)  # and without a warning
     values(source, 4095)
 
 
@@ -73,7 +73,7 @@ def test_the_warning_is_shown_once() -> None:
 
 
 def colour_png(low: int) -> bytes:
-    """A PNG with three channels of 16 bits, which Pillow does not write."""
+    """Make a PNG with three 16-bit channels, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -94,7 +94,7 @@ def test_colours_of_16_bits() -> None:
 
 
 def test_a_tiff_that_says_what_is_white() -> None:
-    """12 bits to a value, and 0 for white."""
+    """A TIFF with 12-bit values, and one in which 0 is white."""
     twelve = b"\0\x0f\xff\x80\0\0"  # 0, 4095, 2048, 0
     tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 10 + 12 * 9 + 4, 277: 1, 278: 1, 279: 6}
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())

@@ -1,4 +1,4 @@
-"""Small models of timm, one for each layout of its maps."""
+"""Small timm models, one for each layout of the feature map."""
 
 import torch
 
@@ -50,7 +50,7 @@ def make(key: str) -> TimmEncoder:
     torch.manual_seed(0)
     name, image_size, model_args, *_ = MODELS[key]
     encoder = TimmEncoder(name, image_size=image_size, model_args=model_args)
-    # Zeros and ones at the start (scales, biases) would hide mistakes.
+    # Parameters that start as zeros or ones (scales, biases) would hide mistakes.
     for parameter in encoder.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     return encoder.eval()

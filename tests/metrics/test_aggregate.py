@@ -1,4 +1,4 @@
-"""Intervals against cases with a known answer."""
+"""Intervals in cases with a known answer."""
 
 import math
 import tracemalloc
@@ -30,12 +30,12 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0
     for trial in range(400):
-        # 60 images of 5 questions that share most of their luck: expected score 0.5.
+        # 60 images with 5 strongly correlated questions each: the expected score is 0.5.
         scores = np.clip(rng.random((60, 1)) + rng.normal(0, 0.02, (60, 5)), 0, 1).ravel()
         images = np.repeat(np.arange(60), 5)
         low, high, _ = bootstrap_interval(scores, images, level=0.9, resamples=300, seed=trial)
         hits += low <= 0.5 <= high
-    # 0.9 within three standard errors of 400 trials, and a little for 60 being few clusters.
+    # 0.9 within three standard errors of 400 trials, and a margin because 60 clusters are few.
     assert 0.84 < hits / 400 < 0.95
 
 
@@ -76,7 +76,7 @@ def test_chunks_do_not_change_the_draws(monkeypatch):
     scores = np.random.default_rng(0).random(50)
     whole = bootstrap_interval(scores)
     monkeypatch.setattr("vlm.metrics.aggregate._DRAWN_AT_ONCE", 999)
-    # Only the last bits differ: matrix products sum in another order.
+    # Only the last bits differ, because matrix products sum in a different order.
     assert bootstrap_interval(scores)[:2] == pytest.approx(whole[:2], rel=1e-12)
 
 
@@ -84,10 +84,10 @@ def test_unanimous_scores_get_the_exact_bound():
     # Clopper-Pearson for 20 of 20 at 95 %: (0.025)^(1/20) = 0.8316.
     assert bootstrap_interval([1.0] * 20)[:2] == pytest.approx((0.83157, 1), abs=1e-5)
     assert bootstrap_interval([0.0] * 20)[:2] == pytest.approx((0, 0.16843), abs=1e-5)
-    # Ten images of two questions are ten pieces of evidence, not twenty.
+    # Ten images with two questions each count as ten observations, not twenty.
     images = [i // 2 for i in range(20)]
     assert bootstrap_interval([1.0] * 20, images).low == pytest.approx(0.025**0.1)
-    # Every image half right: resampling images is as silent as if all were right.
+    # Every image is half right, so resampling images varies as little as if all were right.
     low, high, _ = bootstrap_interval([0.0, 1.0] * 10, images)
     unlike = 1 - 0.025**0.1
     assert (low, high) == pytest.approx((0.5 * (1 - unlike), 0.5 * (1 + unlike)))

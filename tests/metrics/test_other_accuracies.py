@@ -1,4 +1,4 @@
-"""Accuracies of other sets' evaluators, worked by hand from their rules."""
+"""Accuracies of other data sets' evaluators, worked out by hand from their rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_direct_answers(prediction: str, answers: list[str], wanted: float) -> N
         ("Soup.", ["soup"] * 3 + ["can"] * 7, 0.9),
         ("the soup", ["soup"] * 10, 1),  # by the rules of 2021 that is 0: the ten agree
         ("two", ["2"] * 2 + ["3"] * 8, 0.6),
-        ("two", ["two"] * 9 + ["2"], 0.3),  # annotators stay as they wrote
+        ("two", ["two"] * 9 + ["2"], 0.3),  # annotators' answers stay as written
         ("soup", ["Soup"] * 10, 0),
     ],
 )
@@ -42,7 +42,7 @@ def test_vizwiz_differs_from_both_years() -> None:
     assert vqa_accuracy("the soup", ["soup"] * 10) == 0
     answers = ["two"] * 9 + ["2"]
     assert vqa_accuracy("two", answers) == 1
-    # 2016 takes the comma out of an annotator's answer.
+    # The 2016 rules remove the comma from an annotator's answer.
     written = ["1,000"] * 5 + ["no"] * 5
     assert vqa_accuracy("1,000", written, "2016") == 1
     assert vizwiz_accuracy("1,000", written) == 0

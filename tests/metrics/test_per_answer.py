@@ -1,4 +1,4 @@
-"""Precision and recall worked by hand."""
+"""Precision and recall, worked out by hand."""
 
 import math
 

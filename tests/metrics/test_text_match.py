@@ -1,4 +1,4 @@
-"""Exact match and ANLS: by hand, and the metric objects against the functions."""
+"""Exact match and ANLS by hand, and the metric objects against the functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_nearest_answer_counts() -> None:
 
 def test_exact_match_by_hand() -> None:
     scores = [exact_match(p, a) for p, a in zip(PREDICTIONS, ANSWERS, strict=True)]
-    assert scores == [1, 0, 0, 0, 0]  # case counts, outer space does not
+    assert scores == [1, 0, 0, 0, 0]  # case matters, surrounding space does not
     assert exact_match("no ", ["yes", "no"]) == 1
 
 

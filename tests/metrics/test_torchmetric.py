@@ -1,4 +1,4 @@
-"""The metric object against the pure function, alone and in two processes."""
+"""The metric object equals the pure function, in one process and in two."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ TYPES = ("yes/no", "number", "other")
 
 
 def golden():
-    """(predictions, answers, answer types) of the 450 golden questions."""
+    """Predictions, answers and answer types of the 450 golden questions."""
     given = {
         row["question_id"]: row["answer"]
         for row in json.loads((GOLDEN / "results.json").read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def test_the_order_and_the_batches_do_not_matter():
 
 
 def in_process(rank, folder):
-    """One of two processes: the first sees no "yes/no", the second no "number"."""
+    """Run one of two processes: the first gets no "yes/no" questions, the second no "number"."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     metric = fed(VQAAccuracy(TYPES), slice(0, 200) if rank == 0 else slice(200, None))
     assert (metric.counts == 0).any()

@@ -1,4 +1,4 @@
-"""Parity with the official evaluator on the golden questions, and the edges it leaves open."""
+"""Parity with the official evaluator on the golden questions, and cases it leaves open."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def test_golden_means_are_the_official_ones(questions, rules):
             for name, groups in by.items()
         }
         ours["overall"] = ours["overall"]["overall"]
-        # The last of 12 decimals is beyond the rounding of a sum in another order.
+        # The last of 12 decimals may differ, because sums run in a different order.
         assert ours["overall"] == pytest.approx(expected[table]["overall"], rel=0, abs=2e-12)
         for name in ("perAnswerType", "perQuestionType"):
             assert ours[name] == pytest.approx(expected[table][name], rel=0, abs=2e-12)
@@ -74,12 +74,12 @@ def test_the_normalised_table():
 @pytest.mark.parametrize(
     ("raw", "normalised"),
     [
-        # Two words of the contraction table the golden strings lack, and both odd entries.
+        # Two words of the contraction table that the golden strings lack, and both odd entries.
         ("whatre", "what're"),
         ("'ows'at", "'ow's'at"),
         ("somebody'd", "somebodyd"),
         ("Ive", "ive"),
-        # Absent from the official table, though as regular as the rest.
+        # Missing from the official table, although as regular as the rest.
         ("shes", "shes"),
         ("mustn'tve", "mustn'tve"),
         ("." * 33, "."),
@@ -115,7 +115,7 @@ def test_unanimous_annotators_are_not_normalised():
     assert vqa_accuracy("2", ["two"] * 10) == 0
     assert vqa_accuracy("two", ["two"] * 10) == 1
     assert vqa_accuracy("2", ["two"] * 9 + ["2"]) == 1
-    # 2016 normalises the prediction whatever the annotators did.
+    # The 2016 rules normalise the prediction whatever the annotators wrote.
     assert vqa_accuracy("two", ["two"] * 10, "2016") == 0
 
 

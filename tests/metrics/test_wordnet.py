@@ -1,4 +1,4 @@
-"""WordNet's nouns, from files made here in its format and from the real ones."""
+"""WordNet's nouns, from small files in its format and from the real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlm.metrics.wordnet import PLACES, WordNet, installed_wordnet
 
 def test_nearer_meanings_are_more_similar(tmp_path: Path) -> None:
     wordnet = WordNet(write_wordnet(tmp_path))
-    # entity 1, furniture 2, chair and desk 3: twice the depth of what they share by the sum of both
+    # depths: entity 1, furniture 2, chair and desk 3; twice the shared depth by the sum of both
     assert wordnet.similarity("chair", "desk") == pytest.approx(2 * 2 / (3 + 3))
     assert wordnet.similarity("chair", "furniture") == pytest.approx(2 * 2 / (3 + 2))
     assert wordnet.similarity("chair", "entity") == pytest.approx(2 * 1 / (3 + 1))
@@ -21,10 +21,10 @@ def test_nearer_meanings_are_more_similar(tmp_path: Path) -> None:
 
 
 def test_the_nearest_of_several_meanings_counts(tmp_path: Path) -> None:
-    # "table" is furniture in its first meaning, and a chart, right below entity, in its second.
+    # The first meaning of "table" is furniture, the second a chart, directly below entity.
     wordnet = WordNet(write_wordnet(tmp_path))
     assert len(wordnet.meanings("table")) == 2
-    assert wordnet.similarity("table", "chart") == 1  # the same set of synonyms
+    assert wordnet.similarity("table", "chart") == 1  # same set of synonyms
     assert wordnet.similarity("table", "desk") == pytest.approx(2 * 2 / (3 + 3))
 
 
@@ -54,7 +54,7 @@ def test_a_folder_without_the_files_is_refused(
     [
         ("dog", "cat", 0.857142857142857),
         # Values of NLTK 3.10.4 on the same files.
-        ("sink", "fan", 0.631578947368421),  # the way leads over a hypernym of what they share
+        ("sink", "fan", 0.631578947368421),  # the path passes through a hypernym of what they share
         ("handle", "shaver", 0.42857142857142855),
         ("resort_area", "hezekiah", 0.35294117647058826),
     ],

@@ -1,4 +1,4 @@
-"""WUPS by hand, and over a small WordNet."""
+"""WUPS by hand, and on a small WordNet."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def similarity(a: str, b: str) -> float:
         (["table"], ["desk"], 0.9, 0.95),
         (["light"], ["lamp"], 0.9, 0.05),
         (["light"], ["lamp"], 0.0, 0.5),
-        # desk -> table 0.95, light -> lamp 0.5; the other way alike.
+        # desk -> table 0.95, light -> lamp 0.5; the same in reverse.
         (["desk", "light"], ["lamp", "table"], 0.0, 0.95 * 0.5),
-        # Naming one of two: its own product is 1, the other side's 0.2 for light -> desk.
+        # One of two named: its own product is 1, the other side's is 0.2 for light -> desk.
         (["desk"], ["desk", "light"], 0.0, 0.2),
         (["desk", "light"], ["desk"], 0.9, 0.02),
         (["cup"], ["desk"], 0.0, 0),

@@ -1,4 +1,4 @@
-"""A WordNet of five sets of synonyms, in the format of the real one."""
+"""A WordNet of a few sets of synonyms, in the real format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LICENCE = "  1 This line stands for the licence.\n"
 
 
 def write_wordnet(folder: Path) -> Path:
-    """Write it."""
+    """Write the files into `folder`."""
     above = [*_ABOVE.values(), ["furniture"], ["entity"]]
     places: dict[str, list[int]] = {}
     data = _LICENCE

@@ -1,7 +1,7 @@
 """Bilinear attention networks: Kim et al. (ban-vqa) and openvqa.
 
 Weight normalisation is folded into plain weights. Their maps are (regions, words), ours (words,
-patches). They mask regions that are entirely zero and no words; we are told what is real.
+patches). They mask all-zero regions and no words; our inputs come with masks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlm.fusion.ban import BilinearAttention, BilinearPooling
 
 
 def ban_bcnet(golden: Golden) -> Converted:
-    """The bilinear connection by our logits or, given weights, by our pooling."""
+    """The bilinear connection: our logits or, if weights are given, our pooling."""
     sizes = golden.hyperparameters
     if sizes["method"] == "forward_with_weights":
         return pooling_alone(golden)
@@ -33,7 +33,7 @@ def ban_bcnet(golden: Golden) -> Converted:
     fill(module, reference, "", small)
 
     def run(inputs: Tensors) -> Tensors:
-        # A bias for each map, which our maps do without: it cancels in their softmax.
+        # A bias for each map, which ours lack because it cancels in the softmax.
         logits = module.logits(inputs["q"], inputs["v"]) + bias.to(inputs["v"]).view(-1, 1, 1)
         y = logits.mT  # (B, G, N, T)
         return {"y": y.movedim(1, -1) if sizes["h_out"] is None else y}
@@ -79,7 +79,7 @@ def openvqa_ban(golden: Golden) -> Converted:
 
 
 def network(golden: Golden, image_dim: int, dim: int, logits: str) -> Converted:
-    """`BAN` on words of its own width, with the reference's ranks."""
+    """`BAN` with words of the reference's width, and with its ranks."""
     reference = effective(golden)
     small = reference[f"{logits}h_mat"].flatten(0, 2)
     module = BAN(image_dim, dim, out_dim=dim, glimpses=len(small))
@@ -92,7 +92,7 @@ def network(golden: Golden, image_dim: int, dim: int, logits: str) -> Converted:
         module.poolings[i] = BilinearPooling(image_dim, dim, rank, dim)
         fill(module.poolings[i], reference, f"b_net.{i}.")
         out, projection = module.poolings[i].out, layer(reference, f"q_prj.{i}.", "weight")
-        # It sums groups of the rank to the width that it projects.
+        # It sums groups of ranks to the projected width.
         out.weight.data.copy_(in_groups(projection, rank // projection.shape[1]))
         out.bias.data.copy_(layer(reference, f"q_prj.{i}.", "bias"))
 
@@ -121,7 +121,7 @@ def fill(
     prefix: str,
     small: Tensor | None = None,
 ) -> None:
-    """Both projections and, for maps, the small matrix h."""
+    """Copy both projections and, for maps, the small matrix h."""
     for target, name in ((module.image_projection, "v_net."), (module.text_projection, "q_net.")):
         target[0].weight.data.copy_(layer(reference, prefix + name, "weight"))
         target[0].bias.data.copy_(layer(reference, prefix + name, "bias"))
@@ -131,13 +131,13 @@ def fill(
 
 
 def layer(reference: Tensors, prefix: str, kind: str) -> Tensor:
-    """The linear layer of a one-layer perceptron: "main.1" in ban-vqa, "mlp.1" in openvqa."""
+    """Get the linear layer of a one-layer perceptron ("main.1" in ban-vqa, "mlp.1" in openvqa)."""
     (name,) = (n for n in reference if n.startswith(prefix) and n.endswith(f".1.{kind}"))
     return reference[name]
 
 
 def in_groups(weight: Tensor, groups: int) -> Tensor:
-    """Apply `weight` to sums of consecutive groups: each column stands once for each member."""
+    """Apply `weight` to sums of consecutive groups, by repeating each column for each member."""
     return weight.repeat_interleave(groups, 1)
 
 

@@ -1,6 +1,6 @@
 """The merges of the BLOCK repository (arXiv 1902.00038): its parameters in our modules.
 
-There x0 is the question and x1 the image; our merges are called with x first, the image.
+There, x0 is the question and x1 the image; our merges take x, the image, first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vlm.fusion.merges.cores import LowRankCores
 
 
 def merge_from(arguments: Mapping[str, Any], parameters: Tensors, prefix: str = "") -> Merge:
-    """A merge of ours with the reference's parameters, x the second and y the first input."""
+    """Build our merge with the reference's parameters; its first input is y, its second x."""
     kind = arguments.get("type") or arguments["cls"]
     own = {k.removeprefix(prefix): v for k, v in parameters.items() if k.startswith(prefix)}
     return MERGES[kind](arguments, own)
@@ -97,7 +97,7 @@ def mcb(arguments: Mapping[str, Any], parameters: Tensors) -> MCB:
 def tucker(arguments: Mapping[str, Any], parameters: Tensors) -> Tucker:
     hidden, normalize = arguments["mm_dim"], arguments.get("normalize", False)
     merge = Tucker(*widths(arguments), hidden, normalize)
-    # `shared` has no effect in the reference: both projections are always its own.
+    # `shared` has no effect in the reference: it always has two separate projections.
     copy_projections(merge, parameters)
     copy_full_core(merge.core, 0, parameters, "bilinear")
     return merge
@@ -168,7 +168,7 @@ def block(arguments: Mapping[str, Any], parameters: Tensors) -> Block:
 
 
 def numbered_chunks(core: nn.Module) -> list[tuple[nn.Module, int]]:
-    """Every chunk in order, as the group that computes it and its place in there."""
+    """List all chunks in order, as the group that computes each and its index there."""
     return [(g, i) for g in core.groups for i in range(len(next(g.parameters())))]
 
 
@@ -179,7 +179,7 @@ def copy_full_core(cores: nn.Module, chunk: int, parameters: Tensors, name: str)
 
 
 def copy_map(cores: LowRankCores, chunk: int, parameters: Tensors, name: str, shared: bool) -> None:
-    """`name` with its {} filled by 0 (question, our y) and 1 (image, our x)."""
+    """Copy `name`, with {} replaced by 0 (question, our y) and 1 (image, our x)."""
     for number, ours in ((0, cores.y_map), *(() if shared else ((1, cores.x_map),))):
         ours.weight.data[chunk].copy_(parameters[f"{name.format(number)}.weight"].mT)
         ours.bias.data[chunk].copy_(parameters[f"{name.format(number)}.bias"])
@@ -195,7 +195,7 @@ def block_attention(golden: Golden) -> Converted:
     def score(x_dim: int, y_dim: int, out_dim: int = 0) -> Merge:
         return merge_from(arguments["fusion"], parameters, "fusion.")
 
-    # The reference ends with the attended regions: its last merge is ours, unused.
+    # The reference ends with the attended regions, so our last merge is unused.
     fusion = GlimpseAttention(image_dim, question_dim, score, Product, glimpses, mlp_dim)
     if mlp:
         copy_linear(fusion.perceptron[0], parameters, "linear0")
@@ -211,7 +211,7 @@ def block_attention(golden: Golden) -> Converted:
 
 
 class First(Merge):
-    """The attended regions as they are."""
+    """A merge that returns the attended regions unchanged."""
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         return x
@@ -229,7 +229,7 @@ def openvqa_butd_tda(golden: Golden) -> Converted:
         partial(Product, out_dim=out_dim, activation="elu"),
         glimpses=1,
     )
-    # Its two linear maps in a row are one of ours.
+    # Its two successive linear maps are one of ours.
     of_image, of_text = weights["v_att.nonlinear.mlp.1.weight"].split((image_dim, text_dim), 1)
     score = fusion.score
     score.x_projection.weight.data.copy_(of_image @ weights["v_att.linear_v.weight"])

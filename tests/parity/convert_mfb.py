@@ -1,7 +1,7 @@
 """MFB and MFH co-attention of openvqa.
 
-They divide by one norm over all regions and channels, ours by one norm per vector
-(`JointlyNormalized` does as they do). They mask nothing.
+openvqa divides by one norm over all regions and channels, ours by one norm per vector
+(`JointlyNormalized` follows openvqa). It masks nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlm.fusion.mfb_co_attention import PatchGlimpses, WordGlimpses
 
 
 class JointlyNormalized(nn.Module):
-    """Our blocks with openvqa's normalisation, over all positions of a row at once."""
+    """Our blocks with openvqa's normalisation over all positions of a row at once."""
 
     def __init__(self, blocks: FactorizedBlocks) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class JointlyNormalized(nn.Module):
 
 
 def openvqa_mfb_block(golden: Golden) -> Converted:
-    """One block. A second-order block is the second of a chain whose first passes on `exp_prev`."""
+    """One block; a second-order block is the second in a chain and receives `exp_prev`."""
     sizes = golden.hyperparameters
     image_dim, text_dim = sizes["img_feat_size"], sizes["ques_feat_size"]
     hidden_dim, factor = sizes["config"]["MFB_O"], sizes["config"]["MFB_K"]
@@ -57,7 +57,7 @@ def openvqa_mfb_block(golden: Golden) -> Converted:
             made.y_projections[0].bias.data[:] = 1
         return made
 
-    # Groups of one: the product before the sum.
+    # Groups of one give the product before the sum.
     pooled, expanded = JointlyNormalized(blocks(hidden_dim, factor)), blocks(wide, 1)
 
     def run(inputs: Tensors) -> Tensors:
@@ -79,7 +79,7 @@ def openvqa_mfb_coatt(golden: Golden) -> Converted:
     question_dim, out_dim = text_glimpses * text_dim, order * bilinear_dim
 
     module = MFBCoAttention(image_dim, text_dim, out_dim)
-    # The reference chooses these widths and numbers each for itself.
+    # The reference sets each of these sizes separately.
     module.words = WordGlimpses(text_dim, hidden_dim, text_glimpses)
     module.patches = PatchGlimpses(
         image_dim, question_dim, bilinear_dim, hidden_dim, factor, image_glimpses, dropout=0.0
@@ -88,7 +88,7 @@ def openvqa_mfb_coatt(golden: Golden) -> Converted:
         image_glimpses * image_dim, question_dim, out_dim, bilinear_dim, factor, order
     )
 
-    # The biases of the scores are the same for all tokens and cancel in the softmax.
+    # The score biases are the same for all tokens and cancel in the softmax.
     copy_linear(module.words.score[0], reference, "q_att.mlp.fc.linear")
     copy_linear(module.words.score[2], reference, "q_att.mlp.linear")
     copy_blocks(module.patches.merge.block, reference, ["i_att.mfb"])

@@ -1,7 +1,7 @@
 """TorchMultimodal's fusions of pooled vectors, on the blocks of `vlm.fusion.modality`.
 
-The references fuse any number of channels, in the alphabetical order of their names; our fusions
-have two, and the blocks that they are made of take any number.
+The references fuse any number of channels, in alphabetical order of their names. Our fusions take
+two, but their building blocks take any number.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def channel_dims(golden: Golden) -> dict[str, int]:
 
 
 def reference_mlp(parameters: Tensors, options: dict[str, Any]) -> nn.Sequential:
-    """Our perceptron with the reference's layers, which it numbers with gaps."""
+    """Build our perceptron with the reference's layers, whose numbers have gaps."""
     mlp = perceptron(options["in_dim"], options["hidden_dims"], options["out_dim"], 0.0)
     prefix = "mlp.model."
     numbers = {int(name.split(".")[2]) for name in parameters if name.startswith(prefix)}
@@ -92,7 +92,7 @@ def reference_mlp(parameters: Tensors, options: dict[str, Any]) -> nn.Sequential
 
 
 class Scale(nn.Module):
-    """The p-norm along `dim` divided out."""
+    """Divide by the p-norm along `dim`."""
 
     def __init__(self, p: float, dim: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Scale(nn.Module):
 
 
 class Pool:
-    """Any pooling of torch by name; those that also give an index are unpacked."""
+    """A torch pooling function by name; an index that comes with the values is dropped."""
 
     def __init__(self, name: str) -> None:
         self.pool = getattr(torch, name)

@@ -74,14 +74,14 @@ def without_residual(module: nn.Module, inputs: tuple[Tensor, ...], output: Tens
 
 
 class Nothing(nn.Module):
-    """In place of a merge that the reference is built without: adds nothing."""
+    """Adds nothing; replaces a merge that the reference is built without."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x.new_zeros(())
 
 
 class NoPairs(nn.Module):
-    """In place of `PairwiseRelation` where the reference has none."""
+    """Replaces `PairwiseRelation` where the reference has none."""
 
     def positions(self, boxes: Tensor) -> Tensor:
         return boxes
@@ -91,7 +91,7 @@ class NoPairs(nn.Module):
 
 
 class FirstOne(nn.Module):
-    """In place of a merge: x as it is."""
+    """Returns x unchanged; replaces a merge."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x

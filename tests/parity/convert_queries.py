@@ -16,7 +16,7 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def copy_norm(target: nn.LayerNorm | nn.RMSNorm, reference: Tensors, name: str, eps: float) -> None:
-    """Our norms have torch's default epsilon, theirs other ones."""
+    """Copy a norm and set its epsilon: ours have torch's default, the references do not."""
     target.eps = eps
     target.weight.data.copy_(reference[f"{name}.weight"])
     if isinstance(target, nn.LayerNorm):
@@ -24,7 +24,7 @@ def copy_norm(target: nn.LayerNorm | nn.RMSNorm, reference: Tensors, name: str, 
 
 
 def linear(reference: Tensors, name: str) -> nn.Linear:
-    """A map of the reference's, of its own widths and without a bias."""
+    """Build a linear map with the reference's widths and no bias."""
     weight = reference[f"{name}.weight"]
     made = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     made.weight.data.copy_(weight)
@@ -37,7 +37,7 @@ def hf_blip2_qformer(golden: Golden) -> Converted:
     queries, eps, hidden = h["query_length"], h["layer_norm_eps"], h["intermediate_size"]
     image_dim = h["encoder_hidden_size"]
     module = QFormer(image_dim, dim, dim, queries, h["num_hidden_layers"], heads, every)
-    # Their hidden width is free, ours four times the width.
+    # Their hidden width is arbitrary; ours is four times the width.
     module.layers = nn.ModuleList(
         QFormerLayer(dim, heads, hidden, image_dim if layer.queries_to_patches else None, 0.0)
         for layer in module.layers
@@ -60,7 +60,7 @@ def hf_blip2_qformer(golden: Golden) -> Converted:
             copy_norm(norm, p, f"{name}.output{side}.LayerNorm", eps)
 
     def run(inputs: Tensors) -> Tensors:
-        """Their sequence is queries, then words; ours words, then queries."""
+        """The reference's sequence is queries, then words; ours is words, then queries."""
         embeds, image = inputs["embeds"], inputs["image"]
         keep = inputs.get("token_keep", torch.ones(embeds.shape[:2], dtype=torch.bool))
         seen = inputs.get("image_keep", torch.ones(image.shape[:2], dtype=torch.bool))
@@ -79,7 +79,7 @@ def hf_blip2_qformer(golden: Golden) -> Converted:
 def copy_attention(
     target: Attention, norm: nn.LayerNorm, reference: Tensors, name: str, eps: float
 ) -> None:
-    """BERT's attention block: three projections, the output's, the norm after it."""
+    """Copy BERT's attention block: query, key, value and output projections, and the norm."""
     copy_linear(target.query, reference, f"{name}.attention.query")
     for kind in ("weight", "bias"):
         key, value = (reference[f"{name}.attention.{part}.{kind}"] for part in ("key", "value"))
@@ -89,9 +89,9 @@ def copy_attention(
 
 
 class HeadNorm(nn.Module):
-    """IDEFICS can normalise queries and keys, head by head, with one scale for all heads.
+    """IDEFICS can normalise queries and keys per head, with one scale for all heads.
 
-    The first `heads * width` channels are normalised, further ones (the values) are not.
+    The first `heads * width` channels are normalised; the rest (the values) are not.
     """
 
     def __init__(self, norm: nn.Module, heads: int) -> None:
@@ -107,7 +107,7 @@ class HeadNorm(nn.Module):
 def idefics_attention(
     made: Attention, reference: Tensors, heads: int, out: str, norms: dict[str, nn.Module]
 ) -> Attention:
-    """Ours with their projections, which have no bias and any width, and their extra norms."""
+    """Our attention with their projections (no bias, any width) and their extra norms."""
     made.num_heads = heads
     made.query = linear(reference, "q_proj")
     both = torch.cat((reference["k_proj.weight"], reference["v_proj.weight"]))
@@ -154,7 +154,7 @@ def hf_idefics_perceiver(golden: Golden) -> Converted:
 
 
 class GatedLinearUnit(nn.Module):
-    """The feed-forward network of IDEFICS, which is LLaMA's."""
+    """The feed-forward network of IDEFICS, taken from LLaMA."""
 
     def __init__(self, reference: Tensors, activation: str) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def hf_idefics_gated_xattn(golden: Golden) -> Converted:
     module.feedforward_gate = nn.Parameter(p["alpha_dense"].clone())
 
     def run(inputs: Tensors) -> Tensors:
-        """Each word has a mask of its own there, so each is given as a row of its own."""
+        """Each word has its own mask in the reference, so each becomes its own row."""
         text, image = inputs["text"], inputs["image"]
         allow = inputs.get("allow", torch.ones(*text.shape[:2], image.shape[1], dtype=torch.bool))
         words = rearrange(text, "b l d -> (b l) 1 d")

@@ -1,7 +1,7 @@
 """Transformers over words and patches: MCAN, LXMERT and ViLT.
 
-MCAN normalises with the unbiased deviation and adds epsilon to it, and its masks are (B, 1, 1, N)
-with True = padding. LXMERT shares one cross-attention between both directions, which we copy.
+MCAN divides by the unbiased deviation plus epsilon, and its masks are (B, 1, 1, N) with
+True = padding. LXMERT shares one cross-attention between both directions; we copy it to each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, nn.Module] = {
 
 
 class UnbiasedNorm(nn.Module):
-    """MCAN's layer norm: the deviation has the divisor d - 1, epsilon is added to it."""
+    """MCAN's layer norm, with the divisor d - 1 and epsilon added to the deviation."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ def mcan_mca_ed(golden: Golden) -> Converted:
 
 
 def mcan_net(golden: Golden) -> Converted:
-    """The whole network: a word embedding and an LSTM before our MCAN, a classifier after it."""
+    """The complete network: a word embedding and an LSTM, our MCAN, and a classifier."""
     sizes, parameters = golden.hyperparameters["config"], golden.parameters
     dim, out_dim = sizes["HIDDEN_SIZE"], sizes["FLAT_OUT_SIZE"]
     fusion = MCAN(sizes["IMG_FEAT_SIZE"], dim, out_dim, dim, sizes["LAYER"], sizes["MULTI_HEAD"])
-    # Its inner widths are the paper's multiples of dim; the reference's are free.
+    # Our inner widths are the paper's multiples of dim; the reference's are arbitrary.
     fusion.co_attention = co_attention(sizes)
     fusion.words_reduction = reduction(AttentionalReduction, sizes)
     fusion.patches_reduction = reduction(PatchReduction, sizes)
@@ -133,7 +133,7 @@ def hf_lxmert_xlayer(golden: Golden) -> Converted:
         everything = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (words, patches)]
         words_mask = inputs.get("lang_keep", everything[0])
         patches_mask = inputs.get("img_keep", everything[1])
-        # Their map has the padded words too, where a recorded one has zeros.
+        # Their map also covers padded words, for which a recorded map has zeros.
         _, seen = module.words_to_patches.attend(words, patches, patches_mask, weights=True)
         words, patches = module(words, words_mask, patches, patches_mask)
         return {"lang": words, "img": patches, "cross_att_lang_to_img": seen}
@@ -174,7 +174,7 @@ def hf_vilt_encoder(golden: Golden) -> Converted:
         outputs = {"sequence": sequence, "pooled": module.pool(sequence[:, 0])}
         for number, block in enumerate(module.encoder.blocks, 1):
             x = block.norm(tokens)
-            # The whole map, of which a recorded one is the words' view of the patches.
+            # The full map; a recorded one covers only attention from words to patches.
             outputs[f"att_{number}"] = block.attention.attend(x, x, keep, weights=True)[1]
             outputs[f"hidden_{number}"] = tokens = block(tokens, *place)
         return outputs
@@ -263,7 +263,7 @@ def below(parameters: Tensors, prefix: str) -> Tensors:
 
 
 def real(inputs: Tensors, name: str, tokens: Tensor) -> Tensor:
-    """Our mask (B, N) from their (B, 1, 1, N), True = padding; all real where there is none."""
+    """Turn their mask (B, 1, 1, N), True = padding, into ours (B, N); without one, all are real."""
     if name in inputs:
         return ~inputs[name][:, 0, 0]
     return torch.ones(tokens.shape[:2], dtype=torch.bool)

@@ -1,7 +1,7 @@
-"""Outputs of the authors' own operators, as stored under tests/golden/fusion.
+"""Outputs of the authors' own operators, stored under tests/golden/fusion.
 
-One file per operator and variant: parameters, inputs, outputs, cotangents and input gradients in
-float64, evaluation mode; beside it a JSON with the constructor's arguments and the formulas.
+Each operator and variant has a file of parameters, inputs, outputs, cotangents and input gradients
+in float64 and evaluation mode, and a JSON file with the constructor's arguments and the formulas.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Golden:
-    """One stored example of a reference operator.
+    """A stored example of a reference operator.
 
     Attributes:
-        name: "operator__variant", as the file is called.
-        hyperparameters: the reference constructor's arguments.
-        parameters: the reference's state dict: parameters and buffers by their own names.
+        name: "operator__variant", as in the file name.
+        hyperparameters: arguments of the reference's constructor.
+        parameters: the reference's state dict: parameters and buffers under their own names.
         effective: weights after weight normalisation, by the name of the weight.
-        inputs, outputs: by name; floating inputs are those with a gradient.
+        inputs, outputs: by name; floating-point inputs have a gradient.
         cotangents: the loss is the sum over these of sum(output * cotangent).
-        gradients: of that loss with respect to the inputs; empty where the reference has NaN.
+        gradients: of that loss with respect to the inputs; empty where the reference gives NaN.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Golden:
 
 @dataclass(frozen=True)
 class Converted:
-    """Our module with the reference's parameters, and how it is run on the reference's inputs.
+    """Our module with the reference's parameters, and how to run it on the reference's inputs.
 
     Attributes:
-        module: float64, evaluation mode.
-        run: from the reference's inputs to its outputs, by the reference's names. It must give
-            every output that has a cotangent, and those attention maps that we can show.
+        module: in float64 and evaluation mode.
+        run: maps the reference's inputs to its outputs, both under the reference's names. It must
+            return every output that has a cotangent, and the attention maps that ours can give.
     """
 
     module: nn.Module
@@ -83,7 +83,7 @@ def read(path: Path) -> Golden:
 
 
 def copy_linear(target: nn.Linear, reference: Tensors, name: str) -> None:
-    """Weight and, where the target has one, bias of the reference's `name`."""
+    """Copy the weight of the reference's `name` and, where the target has one, the bias."""
     target.weight.data.copy_(reference[f"{name}.weight"])
     if target.bias is not None:
         bias = reference.get(f"{name}.bias")

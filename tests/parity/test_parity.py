@@ -1,4 +1,4 @@
-"""Every operator equals its authors' own implementation on copied parameters."""
+"""Every operator equals its authors' implementation on copied parameters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILES = sorted(FOLDER.glob("*.safetensors"))
 def run(
     path: Path, dtype: torch.dtype, converters: dict[str, Converter] = CONVERTERS
 ) -> tuple[Tensors, Tensors, Tensors, Tensors]:
-    """Our outputs and the reference's, our input gradients and the reference's."""
+    """Return our outputs and input gradients, and the reference's."""
     golden = read(path)
     with default_dtype(torch.float64):
         converted = converters[golden.operator](golden)

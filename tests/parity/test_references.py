@@ -1,4 +1,4 @@
-"""The stand-ins that benchmarks/fusion.py measures against equal the authors' operators too."""
+"""The stand-ins that benchmarks/fusion.py times also equal the authors' operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def reference(make: Callable[[dict[str, Any]], nn.Module], inputs: str, outputs: str) -> Converter:
-    """Made from the stored arguments and parameters; inputs and outputs in their order there."""
+    """Build it from the stored arguments and parameters; inputs and outputs keep its order."""
 
     def convert(golden: Golden) -> Converted:
         module = make(golden.hyperparameters)
@@ -34,7 +34,7 @@ def reference(make: Callable[[dict[str, Any]], nn.Module], inputs: str, outputs:
 
 
 class Weighted(ban.BCNet):
-    """The connection's other reading."""
+    """The connection applied with given weights."""
 
     def forward(self, v: Tensor, q: Tensor, w: Tensor) -> Tensor:
         return self.forward_with_weights(v, q, w)
@@ -108,8 +108,8 @@ def test_the_benchmark_compares_like_with_like(case: Case) -> None:
     with torch.device("meta"):
         ours, theirs = case.ours(), case.theirs()
     sizes = [sum(p.numel() for p in module.parameters()) for module in (ours, theirs)]
-    # BAN's scalars of weight normalisation, and biases that cancel in a softmax.
+    # BAN's weight normalisation scalars, and biases that cancel in a softmax.
     assert sizes[0] == pytest.approx(sizes[1], rel=1e-6)
     if not any(isinstance(part, nn.Bilinear) for part in theirs.modules()):  # not counted
-        # 1 %: MCAN's view of its single tokens, which the reference does not have.
+        # 1 %: MCAN also projects each token, which the reference does not.
         assert gflop(case, ours=True) < 1.01 * gflop(case, ours=False)

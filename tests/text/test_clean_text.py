@@ -1,4 +1,4 @@
-"""What strangers write: an answer, or an error that names the question."""
+"""Questions from untrusted users get an answer, or an error that names the question."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     [
         ("cafe\u0301", "caf\u00e9"),
         ("\u1112\u1161\u11ab", "\ud55c"),  # Korean, letter by letter
-        ("\u0915\u093c", "\u0958"),  # Hindi; NFC takes this one apart
-        ("\ufeffred", "red"),  # the byte order mark of a file that was joined to another
+        ("\u0915\u093c", "\u0958"),  # Hindi; NFC decomposes this one
+        ("\ufeffred", "red"),  # a byte order mark left over from joining two files
         ("r\u00aded\u200b\u200e\u202a", "red"),
         ("red\u00a0wine\u3000bar", "red wine bar"),
     ],
@@ -125,7 +125,7 @@ def test_a_batch_names_the_id() -> None:
 
 
 def test_workers_count_what_is_cut_as_one() -> None:
-    """A loader worker is a fork: what it cuts is counted, and warned of, with the rest."""
+    """Questions cut in forked loader workers count towards one total and one warning."""
     import os
 
     tokenizer = WordTokenizer(["is"], max_length=2)

@@ -1,4 +1,4 @@
-"""Which questions are beyond a model that knows the words of its training questions."""
+"""Questions with too many words that the training questions lacked are recognised."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_other_words_for_the_same_are_answered(question: str, tokenizer: WordTok
         "who painted this?",
         "how many dogs are there?",
         "what is the capital of Spain?",
-        "who are you?",  # function words alone, none of them known
+        "who are you?",  # only function words, none in the vocabulary
         "is it night or day?",
         "WHERE IS THE CAT?",
         "какого цвета фигура?",
@@ -62,7 +62,7 @@ def test_questions_about_something_else_are_not(question: str, tokenizer: WordTo
 
 
 def test_more_than_a_third_of_a_question_in_another_language() -> None:
-    """Known function words count as content there, and would outnumber the unknown words."""
+    """In other languages function words count as content and could outnumber the unknown words."""
     tokenizer = WordTokenizer(["est", "la", "quelle", "de", "couleur", "forme"])
     assert not tokenizer.misses("quelle est la couleur de la forme?")
     assert not tokenizer.misses("quelle est la couleur du carré?")  # two of six

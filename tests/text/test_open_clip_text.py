@@ -1,4 +1,4 @@
-"""OpenClipTextEncoder and ClipTokenizer: open_clip's own ids and tokens, whatever the padding."""
+"""OpenClipTextEncoder and ClipTokenizer: open_clip's ids and tokens, whatever the padding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from vlm.core.part import build
 from vlm.text import ClipTokenizer, OpenClipTextEncoder, SubwordTokenizer
 
-# The tokenizer is cut short on purpose; test_tokenizer.py has the warning.
+# The maximum length is short on purpose; test_tokenizer.py tests the warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Questions cut to")
 
 QUESTIONS = ["What's the cat's colour?", "", "is it " * 20, "café &amp; 42 ⚽"]
@@ -94,7 +94,7 @@ def test_a_tower_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_words_without_capitals_and_punctuation(tmp_path: Path) -> None:
-    """As open_clip cleans them for SigLIP, in front of a tokenizer that keeps both."""
+    """open_clip cleans text this way for SigLIP, whose tokenizer keeps case and punctuation."""
     text = TEXT | {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"clean": "canonicalize"}}
     name, _ = save_clip(tmp_path, text=text)
     save_tokenizer(tmp_path)

@@ -1,4 +1,4 @@
-"""What Recurrent, Transformer and HuggingFaceEncoder promise alike, and each one's own numbers."""
+"""What Recurrent, Transformer and HuggingFaceEncoder share, and the numbers of each."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ from vlm.text import (
     WordTokenizer,
 )
 
-# Tokenizers here are short; test_tokenizer.py has the warning.
+# Maximum lengths are short here; test_tokenizer.py tests the warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Questions cut to")
 
 WORDS = ["what", "colour", "is", "the", "cat"]
@@ -106,7 +106,7 @@ def test_every_parameter_gets_a_gradient(encoder: TextEncoder, result: str) -> N
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad, name
         assert parameter.grad is not None, name
-        # A key's bias moves all scores of a query alike, which softmax does not see.
+        # A key bias shifts all scores of a query equally, which cancels in the softmax.
         if not name.endswith("key.bias"):
             assert parameter.grad.abs().sum() > 1e-6, name
 

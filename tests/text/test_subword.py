@@ -1,4 +1,4 @@
-"""SubwordTokenizer: the ids of transformers, special tokens kept when cutting, no network."""
+"""SubwordTokenizer: the ids of transformers, special tokens kept after cutting, no network."""
 
 import pickle
 from json import dumps, loads
@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from vlm.core.part import build
 from vlm.text import SubwordTokenizer
 
-# Tokenizers here are short; test_tokenizer.py has the warning.
+# Maximum lengths are short here; test_tokenizer.py tests the warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Questions cut to")
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "what", "col", "##our", "is", "the", "cat", "?"]
@@ -21,7 +21,7 @@ QUESTIONS = ["what colour is the cat?", "cat", "", "is the xylophone what?"]
 
 
 def save_tokenizer(folder: Path) -> Path:
-    """A BERT tokenizer whose ids are not the usual ones: padding is 3."""
+    """Save a BERT tokenizer with unusual ids: padding is 3."""
     pieces = PIECES[1:4] + PIECES[:1] + PIECES[4:]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -64,7 +64,7 @@ def test_by_hand(folder: Path) -> None:
     assert tokenizer.tokens("") == ["[CLS]", "[SEP]"]
     assert tokenizer.unknown("is the xylophone what zebra") == ["xylophone", "zebra"]
     assert tokenizer.unknown("what colour is the cat?") == []
-    # A model with fewer positions lowers it afterwards: cached ids must not survive.
+    # A model with fewer positions lowers the maximum later: cached ids must not survive.
     tokenizer.max_length = 3
     assert tokenizer.tokens("what colour is") == ["[CLS]", "what", "[SEP]"]
     assert [tokenizer.length(q) for q in ("", "cat", "what colour is")] == [2, 3, 6]

@@ -1,4 +1,4 @@
-"""Parts that several threads use give what one thread gets."""
+"""Parts shared by several threads give the same results as in one thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T, U = TypeVar("T"), TypeVar("U")
 
 @pytest.fixture(autouse=True)
 def many_switches() -> Iterator[None]:
-    """Threads take turns thousands of times more often than usual."""
+    """Switch between threads thousands of times more often than usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -37,7 +37,7 @@ def many_switches() -> Iterator[None]:
 
 
 def in_threads(work: Callable[[T], U], given: Sequence[T]) -> list[list[U]]:
-    """The results of every thread, each of which begins at another place."""
+    """Return every thread's results; each thread starts at a different item."""
     together = Barrier(THREADS)
 
     def all_of_it(first: int) -> list[U]:
@@ -52,7 +52,7 @@ def in_threads(work: Callable[[T], U], given: Sequence[T]) -> list[list[U]]:
 
 @pytest.mark.parametrize("kind", ["subwords", "words", "clip"])
 def test_a_tokenizer(kind: str, tmp_path: Path) -> None:
-    """Long questions keep their `[SEP]`, and no wrong ids stay in the cache."""
+    """Long questions keep their `[SEP]`, and the cache holds no wrong ids."""
     folder = str(save_tokenizer(tmp_path))
     make: dict[str, Callable[[], Tokenizer]] = {
         "subwords": lambda: SubwordTokenizer(folder, max_length=7),
@@ -87,7 +87,7 @@ QUESTIONS = ["is it red", "is it", "red", "it is red is it", "red it"]
 
 
 def test_answers_while_others_are_explained(vqa: VQA) -> None:
-    """The hooks and lists of an explanation are those of its thread."""
+    """An explanation's hooks and recorded values stay within its own thread."""
     methods = [METHODS[name] for name in ("integrated_gradients", "grad_cam", "attention")]
 
     def work(number: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Questions to ids."""
+"""WordTokenizer turns questions into ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_examples_of_the_docstrings_run() -> None:
         (" \t\n", []),
         ("?!...", []),
         ("isn't it?", ["isn't", "it"]),
-        ("isn\u2019t it?", ["isn't", "it"]),  # the apostrophe that phones type
+        ("isn\u2019t it?", ["isn't", "it"]),  # the apostrophe typed on phones
         ("'quoted' words", ["quoted", "words"]),
         ("black-and-white", ["black", "and", "white"]),
         ("2 of 13.5", ["2", "of", "13", "5"]),
@@ -48,7 +48,7 @@ def test_the_examples_of_the_docstrings_run() -> None:
         ("カタカナは何", ["カタカナ", "は", "何"]),
         ("색이 뭐예요", ["색이", "뭐예요"]),
         ("می\u200cروم", ["می\u200cروم"]),
-        ("\u0301 \u093f", []),  # marks of no letter
+        ("\u0301 \u093f", []),  # marks without a letter
         ("a 🙂 face", ["a", "face"]),
     ],
 )

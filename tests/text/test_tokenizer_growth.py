@@ -1,4 +1,4 @@
-"""A stranger's tokenizer that makes gigabytes of a word, or asks for them, is refused."""
+"""An untrusted tokenizer that expands words to gigabytes, or requests as much, is refused."""
 
 from __future__ import annotations
 

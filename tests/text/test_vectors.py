@@ -1,4 +1,4 @@
-"""Word vectors from files: words, numbers, splitting, and encoders that start with them."""
+"""Word vectors from files: words, numbers, splitting, and encoders initialised with them."""
 
 from __future__ import annotations
 
