@@ -1,4 +1,4 @@
-"""`vlm compare`: a list of fusions trained alike and reported side by side.
+"""`vlm compare`: train a list of fusions under the same conditions and report them together.
 
 plan -> build (sizes solved by budget) -> cost -> runs -> results -> significance -> report.
 """

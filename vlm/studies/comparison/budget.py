@@ -1,4 +1,4 @@
-"""The width at which a fusion comes nearest to a number of parameters."""
+"""Solve for the width at which a fusion's parameter count is closest to a budget."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Sized(NamedTuple):
 
 
 def solve_width(count: Callable[[int], int | None], budget: int) -> Sized:
-    """The width whose number of parameters is nearest to the budget; the smaller of two.
+    """Find the width whose parameter count is closest to the budget; the smaller one in a tie.
 
-    The number must not fall as the width grows. Doubling finds an upper end and halving the
-    place, so that some forty counts are enough where all widths are valid.
+    The count must not decrease as the width grows. Doubling finds an upper bound and bisection
+    the width, so about forty counts are enough if all widths are valid.
 
     Args:
-        count: parameters at a width (1, 2, ...), None where the width is not valid.
-        budget: number of parameters expected, at least 1.
+        count: returns the parameter count at a width (1, 2, ...), or None if it is invalid.
+        budget: target number of parameters, at least 1.
 
     Raises:
-        BudgetError: no valid width, a width that does not change the number, or one whose
-            smallest or largest value is too far from the budget.
+        BudgetError: no width is valid, the width does not change the count, or even the smallest
+            or largest width is too far from the budget.
     """
     known = cache(count)
 
@@ -51,12 +51,12 @@ def solve_width(count: Callable[[int], int | None], budget: int) -> Sized:
 
     def passes(width: int) -> bool:
         found = valid_from(width)
-        return found is None or found.parameters >= budget  # None: invalid from somewhere on
+        return found is None or found.parameters >= budget  # None: invalid beyond some point
 
     first = valid_from(1)
     if first is None:
         raise BudgetError(f"no width from 1 to {GAP} is valid")
-    end = 1  # doubled: the largest widths might not fit in memory
+    end = 1  # found by doubling: the largest widths might not fit in memory
     while end < LARGEST and not passes(end):
         end = min(2 * end, LARGEST)
     place = bisect_left(range(end + 1), True, lo=max(1, end // 2), key=passes)
@@ -74,7 +74,7 @@ def solve_width(count: Callable[[int], int | None], budget: int) -> Sized:
 
 
 def _within_reach(sized: Sized, budget: int) -> Sized:
-    """At either end of the widths: near enough to pass for the budget, or an error."""
+    """Accept the smallest or largest width if it is close enough to the budget, else raise."""
     if abs(sized.parameters - budget) > REACH * budget:
         raise BudgetError(
             f"the nearest to {budget:,} is {sized.parameters:,} parameters, at width {sized.width}"

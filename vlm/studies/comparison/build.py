@@ -1,4 +1,4 @@
-"""From the plan to what is trained: complete configurations that differ in the fusion alone."""
+"""Turn a plan into complete configurations that differ only in the fusion."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from vlm.training.task import VQATask
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the comparison.
+    """One row of the comparison.
 
     Attributes:
         name: name of the fusion or control.
-        control: what is taken from the data, or None.
-        config: of its runs, complete; the seeds are those of the base.
-        widths: the init_args that were solved for.
-        joint_parameters: trainable parameters of fusion and head, all that differs.
-        parameters: of the whole model.
+        control: what the control removes from the data, or None.
+        config: complete configuration of its runs, with the base's seeds.
+        widths: the init_args solved for.
+        joint_parameters: trainable parameters of fusion and head, the only parts that differ.
+        parameters: number of parameters of the whole model.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Base:
-    """What all runs share, built and not trained.
+    """What all runs share, built but not trained.
 
     Attributes:
-        task: with the model and the settings of its training.
-        data: of the runs.
-        trainer: that a run would have.
-        config: complete.
-        parser: of one argument, `fusion`.
+        task: the model and its training settings.
+        data: the runs' data.
+        trainer: the trainer a run would use.
+        config: the complete configuration.
+        parser: parser for the single argument `fusion`.
     """
 
     task: VQATask
@@ -76,8 +76,8 @@ class Builder:
 
     Args:
         plan: what to compare.
-        base: of the plan.
-        explain: shortens the parser's message on a class or an argument that does not exist.
+        base: the plan's base.
+        explain: shortens the parser's error for a class or argument that does not exist.
     """
 
     def __init__(self, plan: Plan, base: Base, explain: Callable[[str], str]) -> None:
@@ -92,10 +92,10 @@ class Builder:
         return self.base.data
 
     def variants(self) -> list[Variant]:
-        """All lines of the comparison: the fusions, sized if there is a budget, and the controls.
+        """All rows of the comparison: the fusions, sized if there is a budget, and the controls.
 
         Raises:
-            PlanError: a class or an argument that does not exist, a width without an answer.
+            PlanError: a class or argument does not exist, or no width meets the budget.
         """
         base = self._base_config()
         made = []
@@ -115,7 +115,7 @@ class Builder:
         return made
 
     def model_of(self, fusion: dict[str, Any]) -> VQAModel:
-        """A new model: copies of the base's encoders, this fusion, and a head of its width."""
+        """Build a model from copies of the base's encoders, this fusion and a matching head."""
         made = self._fusion(fusion)
         encoders = copy.deepcopy((self.model.image_encoder, self.model.text_encoder))
         return VQAModel(*encoders, made, self._head(made))
@@ -132,12 +132,12 @@ class Builder:
         config.pop("config", None)
         config["data"]["control"] = None
         config["run"]["test"] = True
-        # Many at a time: their bars would only fill the logs.
+        # With many runs at once, progress bars would only fill the logs.
         config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
         return config
 
     def _sized(self, entry: Entry) -> tuple[dict[str, Any], dict[str, int]]:
-        """The fusion's complete configuration, and the widths that were solved for."""
+        """The fusion's complete configuration and the widths solved for."""
         fusion = self._complete(entry.spec)
         if self.plan.budget is None:
             return fusion, {}
@@ -157,7 +157,7 @@ class Builder:
             nonlocal refused
             try:
                 return self._count(sized(width)[0])
-            except ValueError as error:  # heads that do not divide it, say
+            except ValueError as error:  # e.g. not divisible by the number of heads
                 refused = f" (the last one: {error})"
                 return None
 
@@ -172,17 +172,17 @@ class Builder:
             return trainable(fusion) + trainable(self._head(fusion))
 
         try:
-            with torch.device("meta"):  # no memory is taken and nothing is drawn
+            with torch.device("meta"):  # allocates no memory and draws no random numbers
                 return count()
-        except RuntimeError:  # a constructor that computes
+        except RuntimeError:  # the constructor computes with values
             return count()
 
     def _complete(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """The specification with its class's full path and all defaults."""
+        """The specification with the full class path and all defaults."""
         parser = self.base.parser
         config = parser.parse_object({"fusion": self._with_widths(spec)})
         complete = yaml.safe_load(parser.dump(config, skip_none=False))["fusion"]
-        for width in ("image_dim", "text_dim"):  # linked in training
+        for width in ("image_dim", "text_dim"):  # linked during training
             del complete["init_args"][width]
         for name, value in complete["init_args"].items():
             if isinstance(value, str) and value.startswith("Unable to serialize"):
@@ -207,7 +207,7 @@ class Builder:
     def _head(self, fusion: Fusion) -> AnswerHead:
         config = copy.deepcopy(self.model.head.config)
         config["init_args"]["in_dim"] = fusion.out_dim
-        return build(config, trust=True)  # the class is the one that the base built
+        return build(config, trust=True)  # same class as the base's
 
 
 def trainable(module: nn.Module) -> int:
@@ -216,7 +216,7 @@ def trainable(module: nn.Module) -> int:
 
 
 def _get(content: Any, name: str) -> int:
-    """The whole number at a dotted name."""
+    """The integer at a dotted name."""
     keys = name.split(".")
     for depth, key in enumerate(keys, start=1):
         if isinstance(content, list):
@@ -244,7 +244,7 @@ def _set(content: Any, name: str, value: int) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the trainer's remarks on devices and seeds."""
+    """Silence the trainer's messages about devices and seeds."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.INFO))
     try:

@@ -1,4 +1,4 @@
-"""What a fusion costs: FLOPs, time and memory of a training step on one fixed batch."""
+"""The cost of a fusion: FLOPs, time and memory of a training step on one fixed batch."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ ROUNDS, STEPS, WARM_UP = 5, 5, 2
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one training step: forward, loss, backward, optimiser.
+    """Cost of one training step: forward, loss, backward, optimiser.
 
     Attributes:
         questions, images: numbers of questions and of images in the batch.
-        flops: forward and backward of the whole model; a multiply-add counts two. Matrix
-            products, convolutions and attention count, elementwise operations and FFTs do not.
-        fusion_flops: of the fusion alone.
-        ms: median milliseconds; low and high are the fastest and slowest round's median.
-        memory: bytes of weights, optimiser state and the most that the step held at a time; None
-            where the device does not say.
-        device: with its threads.
+        flops: forward and backward FLOPs of the whole model; a multiply-add counts as two.
+            Includes matrix products, convolutions and attention, but no elementwise operations
+            or FFTs.
+        fusion_flops: FLOPs of the fusion alone.
+        ms: median milliseconds; low and high are the medians of the fastest and slowest round.
+        memory: bytes of weights and optimiser state plus the peak memory of the step; None if the
+            device does not report it.
+        device: name of the device, with the number of threads.
     """
 
     questions: int
@@ -65,13 +66,15 @@ class Cost:
 def measure(
     builder: Builder, variants: Sequence[Variant], path: Path, console: Console
 ) -> dict[str, Cost]:
-    """Cost of each variant, by name; one whose step fails is left out, as its run will tell why.
+    """Measure the cost of each variant, by name; one whose step fails is left out.
+
+    The run of such a variant reports the error.
 
     Args:
         builder: builder of the base.
         variants: what to measure.
-        path: keeps the result, and gives it back for the same variants on the same machine.
-        console: for the progress.
+        path: cache file, reused for the same variants on the same machine.
+        console: shows the progress.
     """
     bench = Bench(builder)
     asked = [[variant.config for variant in variants], bench.device_name]
@@ -86,7 +89,7 @@ def measure(
         for variant in variants:
             try:
                 counts[variant.name] = bench.counts(builder.model_of(variant.fusion))
-            except Exception as error:  # whatever it is, the others are measured and trained
+            except Exception as error:  # whatever the error, measure and train the others
                 console.print(f"{variant.name}: cost not measured: {error}", markup=False)
             progress.advance(task)
         for _ in range(ROUNDS):
@@ -114,7 +117,7 @@ def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cos
 
 
 class Step(NamedTuple):
-    """One training step of a model on the batch; call it."""
+    """A callable that runs one training step of a model on the batch."""
 
     model: VQAModel
     batch: Batch
@@ -130,7 +133,7 @@ class Step(NamedTuple):
 
 
 class Bench:
-    """The first batch of the training questions, on the base's device and in its precision.
+    """The first batch of training questions, on the base's device and in its precision.
 
     Args:
         builder: builder of the base.
@@ -151,14 +154,14 @@ class Bench:
         images = builder.data.open_images.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
-        if builder.data.images.features is not None:  # as the runs have it
+        if builder.data.images.features is not None:  # as in the runs
             encoder = builder.model.image_encoder.to(self.device).eval()
             with torch.no_grad(), self.precision.forward_context():
                 self.batch = self.batch._replace(images=encoder(self.batch.images))
 
     @property
     def device_name(self) -> str:
-        """With the number of threads, on which a CPU's time depends."""
+        """The device's name; for a CPU with the number of threads, which affects its speed."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"{self.device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
@@ -182,7 +185,7 @@ class Bench:
         with count_flops() as fusion, step.context():
             step.model.fusion(image, text).pooled.float().sum().backward()
         del image, text
-        step()  # makes the optimiser's state
+        step()  # creates the optimiser's state
         step.optimizer.zero_grad()
         return {
             "flops": whole.get_total_flops(),
@@ -191,7 +194,7 @@ class Bench:
         }
 
     def seconds(self, model: VQAModel) -> list[float]:
-        """Of each of `STEPS` steps."""
+        """Seconds taken by each of `STEPS` steps."""
         step = self._step(model)
         taken = []
         for _ in range(WARM_UP + STEPS):
@@ -209,23 +212,23 @@ class Bench:
 
 @contextmanager
 def count_flops() -> Iterator[FlopCounterMode]:
-    """Count what is computed inside the block."""
-    # The counter would count nothing for fused attention on the CPU.
+    """Count the FLOPs inside the block."""
+    # The counter ignores fused attention on the CPU.
     plain: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, plain:
         yield counter
 
 
 def peak_memory(step: Step, device: torch.device) -> int | None:
-    """Bytes of weights, optimiser state and the most that a step holds beside them at a time."""
+    """Bytes of weights and optimiser state plus the peak of what a step allocates."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         step()
         return torch.cuda.max_memory_allocated(device)
     if device.type != "cpu":
         return None
-    # Of the process, the most ever held would be that of the largest model before; the profiler
-    # sees each allocation. Its remarks about absent GPUs go to the terminal otherwise.
+    # The peak of the process may come from an earlier, larger model, but the profiler sees each
+    # allocation. Its warnings about missing GPUs are kept off the terminal.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     resting = [*step.model.parameters(), *step.model.buffers()]
     for state in step.optimizer.state.values():
@@ -241,8 +244,10 @@ def peak_memory(step: Step, device: torch.device) -> int | None:
 
 
 def _leaves(features: Features) -> Features:
-    """Without their history, so that a backward pass ends at them; it does not come as far where
-    the encoder is frozen."""
+    """Detach the features, so that a backward pass ends there.
+
+    Those of a frozen encoder still need no gradient.
+    """
     tokens, pooled = features.tokens, features.pooled
     return features._replace(
         tokens=tokens.detach().requires_grad_(tokens.requires_grad),

@@ -1,4 +1,4 @@
-"""What is to be compared: the plan's YAML, read and checked without loading torch."""
+"""The plan of a comparison: its YAML file is read and checked without loading torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SET_HERE = ("model.fusion", "seed_everything", "run", "dataset.seed", "data.seed
 
 
 class PlanError(ValueError):
-    """A plan that cannot be used: file, key, what was found and what was expected, in one line."""
+    """An invalid plan. The message is one line: file, key, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Entry:
 
     Attributes:
         spec: `class_path` and `init_args`, as in a training configuration.
-        width: under a budget the first of these `init_args` (dotted names) is solved for, and the
-            others keep their proportion to it.
+        width: dotted names of `init_args`. Under a budget the first is solved for and the others
+            stay in proportion to it.
     """
 
     spec: dict[str, Any]
@@ -43,11 +43,11 @@ class Plan:
     Attributes:
         path: path of the plan's file.
         base: configuration of `vlm fit` that all runs share.
-        fusions: by name, in the order of the file.
-        seeds: every fusion is trained once with each.
-        budget: trainable parameters of fusion and head together, or None for each one's defaults.
-        controls: which controls are trained, with the base's own fusion.
-        overrides: settings for every run, by name as on the command line of `vlm fit`.
+        fusions: fusions by name, in the order of the file.
+        seeds: every fusion is trained once with each seed.
+        budget: trainable parameters of fusion and head together; None keeps each fusion's defaults.
+        controls: controls to train, with the base's own fusion.
+        overrides: settings for every run, named as on the command line of `vlm fit`.
     """
 
     path: Path
@@ -63,7 +63,7 @@ def read_plan(path: Path) -> Plan:
     """Read a plan.
 
     Raises:
-        PlanError: whatever is wrong with it.
+        PlanError: the plan is invalid.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _NoRepeats)
@@ -80,7 +80,7 @@ def read_plan(path: Path) -> Plan:
 
 
 class _NoRepeats(yaml.SafeLoader):
-    """Refuses a key that stands twice: the first of two fusions would vanish without a word."""
+    """Rejects duplicate keys: the first of two fusions would be dropped silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -147,7 +147,7 @@ def _expect(valid: object, key: str, found: Any) -> None:
 
 def _entry(name: Any, value: Any, sized: bool) -> Entry:
     key = f"fusions.{name}"
-    # It becomes a folder's name, and must not be taken for a control.
+    # The name becomes a folder's name and must not clash with a control.
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name) or name in CONTROLS:
         raise PlanError(f"{key}: expected a name of letters, digits and -_.+ that is no control's.")
     if isinstance(value, str):
@@ -178,7 +178,7 @@ def _overrides(content: Any) -> dict[str, Any]:
     flat = dict(_flattened(content or {}))
     for name in flat:
         for own in SET_HERE:
-            # `dataset.init_args.seed` is `dataset.seed` in full.
+            # `dataset.seed` is short for `dataset.init_args.seed`.
             short = name.replace(".init_args", "")
             if short == own or short.startswith(f"{own}."):
                 raise PlanError(f"overrides.{name}: the comparison sets {own} itself; remove it.")
@@ -186,7 +186,7 @@ def _overrides(content: Any) -> dict[str, Any]:
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Nested settings by dotted name; a class with its arguments stays one value."""
+    """Flatten nested settings to dotted names; a class with its arguments stays one value."""
     for key, value in content.items():
         if isinstance(value, dict) and value and "class_path" not in value:
             yield from _flattened(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The report: accuracy, significance and cost of each fusion, beside controls and baselines."""
+"""The report: accuracy, significance and cost of each fusion, with controls and baselines."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _question(comparison: Comparison) -> Section:
 
 
 def _optimizer(config: Any) -> str:
-    if not isinstance(config, dict):  # the class alone
+    if not isinstance(config, dict):  # the class name only
         return str(config).rpartition(".")[2]
     rate = config.get("init_args", {}).get("lr")
     return f"{config['class_path'].rpartition('.')[2]} at a learning rate of {rate}"
@@ -158,7 +158,7 @@ def _cost(comparison: Comparison) -> Section:
             row += ["-"] * 5
         table.append([*row, f"{statistics.median(outcome.seconds.values()):.1f}"])
         for label, value in zip(plots, values, strict=False):
-            if value > 0:  # an axis of powers of ten
+            if value > 0:  # logarithmic axis
                 plots[label][outcome.name] = value
     overall = comparison.overall(comparison.ranked)
     shown = {label: values for label, values in plots.items() if values}
@@ -223,8 +223,8 @@ def _settings(comparison: Comparison) -> Section:
 
 
 def _baselines(comparison: Comparison) -> dict[str, dict[str, float]]:
-    """By column, then by type; means over seeds, each of which has a training part of its own."""
-    # Of fusions alone: the controls' questions are others, and so are the answers to them.
+    """Baselines by column, then by type: means over seeds, since each has its own training part."""
+    # Only from fusions: the controls change the data and so the baselines.
     tests = {seed: rows for outcome in comparison.ranked for seed, rows in outcome.tests.items()}
     each = [{row["type"]: row for row in rows} for rows in tests.values()]
     return {

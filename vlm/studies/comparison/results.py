@@ -1,4 +1,4 @@
-"""What the finished runs left, put together by fusion."""
+"""The results of the finished runs, collected by fusion."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vlm.studies.comparison.runs import Failure, Run
 
 @dataclass(frozen=True)
 class Questions:
-    """The test questions, which all runs answered.
+    """The test questions that all runs answered.
 
     Attributes:
-        ids: of the questions.
-        images: the image of each.
-        types: the answer type of each, or None.
+        ids: the questions' ids.
+        images: each question's image.
+        types: each question's answer type, or None.
     """
 
     ids: list[str]
@@ -33,7 +33,7 @@ class Questions:
     types: list[str | None]
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Which questions (Q,) bool belong to each line of a table: overall, and by type."""
+        """Boolean masks (Q,) of the questions in each row of a table: overall and by type."""
         kinds = np.asarray(self.types, dtype=object)
         chosen = {"overall": np.ones(len(self.ids), dtype=bool)}
         if None not in self.types:
@@ -47,12 +47,12 @@ class Outcome:
 
     Attributes:
         name: name of the fusion or control.
-        scores: by seed, (Q,) in [0, 1].
-        seconds: of training, by seed.
-        folders: of the results, by seed.
-        tests: the `results` of test.json, by seed, for the baselines and the ceiling.
-        vocabularies: what the checkpoints keep of the answer vocabulary, by seed
-            (`vlm.datasets.Dataset.describe_answers`); None without one.
+        scores: scores (Q,) in [0, 1], by seed.
+        seconds: training time, by seed.
+        folders: folders of the results, by seed.
+        tests: `results` of test.json by seed, for the baselines and the ceiling.
+        vocabularies: descriptions of the answer vocabulary from the checkpoints, by seed
+            (`vlm.datasets.Dataset.describe_answers`); None if there is none.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def table(self) -> Scores:
-        """(S, Q)."""
+        """Scores (S, Q) by seed and question."""
         return np.stack(list(self.scores.values()))
 
 
@@ -73,11 +73,11 @@ class Comparison:
     """Everything the report is made from.
 
     Attributes:
-        plan: what was asked.
+        plan: the plan.
         variants: fusions and controls, by name.
-        questions: of the test split.
-        outcomes: of fusions and controls, by name, as far as their runs are finished.
-        costs: by name of the fusion.
+        questions: questions of the test split.
+        outcomes: outcomes of the fusions and controls with finished runs, by name.
+        costs: cost of each fusion, by name.
         failures: runs without a result.
     """
 
@@ -101,7 +101,7 @@ class Comparison:
 
     @cached_property
     def accuracies(self) -> dict[str, dict[str, Estimate]]:
-        """Of each outcome by name, overall and by answer type."""
+        """Accuracy of each outcome by name, overall and by answer type."""
         rows = self.questions.rows()
         return {
             name: {
@@ -116,8 +116,8 @@ class Comparison:
         return {outcome.name: self.accuracies[outcome.name]["overall"] for outcome in outcomes}
 
     def vocabularies(self) -> dict[str, dict[str, Any] | None]:
-        """What each run's checkpoint keeps of its answer vocabulary: by seed where all runs of a
-        seed have the same, else by run."""
+        """Descriptions of the runs' answer vocabularies: by seed if all runs of a seed share one,
+        else by run."""
         found = {
             (name, seed): about
             for name, outcome in self.outcomes.items()
@@ -130,16 +130,16 @@ class Comparison:
 
     @cached_property
     def differences(self) -> tuple[str, list[Difference]]:
-        """The best fusion, and the others against it, best first."""
+        """The best fusion and the differences of the others from it, best first."""
         scores = {outcome.name: outcome.scores for outcome in self.ranked}
         return against_best(scores, self.questions.images.tolist())
 
 
 def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]:
-    """Read the finished runs, in the order given; without any there are no questions.
+    """Read the finished runs in the order given; the questions are None if none is finished.
 
     Raises:
-        ValueError: runs that answered other questions.
+        ValueError: the runs answered different questions.
     """
     questions: Questions | None = None
     outcomes: dict[str, Outcome] = {}

@@ -1,4 +1,4 @@
-"""The training runs: each in a process and a folder of its own, several at a time."""
+"""The training runs, each in its own process and folder, several in parallel."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Run:
 
     Attributes:
         name: name of the fusion or control.
-        seed: of weights, validation part and order.
-        config: complete, but for the place of its files.
-        folder: its own. It is named by the configuration too, so a run of another plan is never
-            taken for this one, nor overwritten by it.
+        seed: seed of the weights, the validation part and the order of the data.
+        config: complete configuration except for where its files go.
+        folder: folder of the run. Its name depends on the configuration, so runs of different
+            plans are never confused or overwritten.
     """
 
     name: str
@@ -47,37 +47,37 @@ class Run:
 
     @property
     def title(self) -> str:
-        """In tables and messages."""
+        """The name used in tables and messages."""
         return f"{self.name}, seed {self.seed}"
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained and tested to the end."""
+        """Whether training and testing are complete."""
         return (self.folder / FINISHED).is_file()
 
     @property
     def results(self) -> Path:
-        """Where `vlm fit` put the files of the finished run."""
+        """The folder in which `vlm fit` put the files of the finished run."""
         return self.folder / json.loads((self.folder / FINISHED).read_text())["run"]
 
     def state(self) -> str:
-        """How far it is, in a few words."""
+        """The run's progress, in a few words."""
         paths = list(self.folder.glob("*/metrics.csv"))
         try:
             with paths[0].open(newline="") as file:
                 rows = list(csv.DictReader(file))
-            # The row of the test stands one epoch later.
+            # The test's row is numbered one epoch later.
             last = max(int(row["epoch"]) for row in rows if not row.get("test_accuracy"))
             seen = [float(row["val_accuracy"]) for row in rows if row.get("val_accuracy")]
         except (IndexError, OSError, TypeError, ValueError):
-            return "starting"  # or read in the middle of being written
+            return "starting"  # or the file is still being written
         text = f"epoch {last + 1} of {self.config['trainer']['max_epochs']}"
         return text + (f", validation {100 * seen[-1]:.2f} %" if seen else "")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended without a result, and where it says why."""
+    """A run that ended without a result, and its log."""
 
     run: Run
     log: Path
@@ -90,12 +90,12 @@ class Failure:
 
 
 def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
-    """The run of a configuration with a seed.
+    """Make the run of a configuration with a seed.
 
     Args:
         name: name of the fusion or control.
-        config: complete.
-        seed: replaces those of the configuration.
+        config: complete configuration.
+        seed: replaces the seeds of the configuration.
         output: folder of the comparison.
     """
     config = copy.deepcopy(config)
@@ -111,7 +111,7 @@ def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
 
 
 def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Train it from the beginning; what an interrupted attempt left is removed."""
+    """Start training from scratch, removing the files of any interrupted attempt."""
     if run.folder.exists():
         shutil.rmtree(run.folder)
     run.folder.mkdir(parents=True)
@@ -123,18 +123,18 @@ def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C is for us: Lightning would take it for a wish to end early.
+            # Only the parent handles Ctrl-C: Lightning would treat it as an early stop.
             start_new_session=True,
         )
 
 
 def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[str, str]]:
-    """What each of the jobs at a time may use: an equal share of threads and GPUs.
+    """Environments that give each parallel job an equal share of threads and GPUs.
 
     Args:
-        jobs: runs at a time.
-        threads: to share out.
-        devices: the GPUs, as `CUDA_VISIBLE_DEVICES` names them.
+        jobs: number of parallel runs.
+        threads: total number of threads.
+        devices: the GPUs, named as in `CUDA_VISIBLE_DEVICES`.
     """
     shares = []
     for job in range(jobs):
@@ -152,13 +152,13 @@ def train(
     console: Console,
     begin: Callable[[Run, dict[str, str]], subprocess.Popen[bytes]] = start,
 ) -> list[Failure]:
-    """Train all runs that are not finished, as many at a time as there are shares.
+    """Train all unfinished runs, one per share in parallel.
 
     Args:
-        runs: finished ones are left alone.
-        shares: environments (`environments`), one per run at a time.
-        console: for the progress.
-        begin: starts a run; tests replace it.
+        runs: the runs; finished ones are skipped.
+        shares: environments from `environments`, one per parallel run.
+        console: shows the progress.
+        begin: starts a run; replaced in tests.
 
     Returns:
         The runs that failed. They do not stop the others.
@@ -189,7 +189,7 @@ def train(
                         progress.update(job.task, state=job.run.state())
                         continue
                     active.remove(job)
-                    job.process.communicate()  # closes its pipe
+                    job.process.communicate()  # closes the run's pipe
                     free.append(job.share)
                     seconds = progress.tasks[progress.task_ids.index(job.task)].elapsed or 0.0
                     progress.remove_task(job.task)

@@ -1,4 +1,4 @@
-"""How alike two representations of the same examples are: centred kernel alignment.
+"""Centred kernel alignment: how similar two representations of the same examples are.
 
 Linear CKA (Kornblith et al. 2019, arXiv 1905.00414) with the unbiased estimate of HSIC (Song et al.
 2012, "Feature Selection via Dependence Maximization"), averaged over batches before the ratio is
@@ -6,9 +6,9 @@ taken (Nguyen et al. 2021, arXiv 2010.15327):
 
     CKA = mean HSIC(K, L) / sqrt(mean HSIC(K, K) mean HSIC(L, L)),  K = X X^T,  L = Y Y^T
 
-1 for representations that differ by a rotation and a scale alone; about 0, a little below too, for
-unrelated ones. The plain form is biased upwards where there are more features than examples, as in
-every layer of a network, and its value depends on the number of examples; this one's does not.
+CKA is 1 for representations that differ only by a rotation and a scale, and about 0, possibly
+slightly below, for unrelated ones. The plain form is biased upwards if there are more features than
+examples, as in every layer of a network, and depends on the number of examples; this one does not.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LEAST = 4
 def gram(features: Tensor) -> Tensor:
     """Inner products of examples: (B, ...) -> (B, B) float64, on the CPU."""
     rows = features.flatten(1).float()
-    # HSIC is the same whatever is added to all; without it their common part takes the digits.
+    # HSIC ignores a common offset; subtracting it keeps precision.
     centred = rows - rows.mean(0)
-    # Nothing but rounding is left where all are the same.
+    # If all are equal, only rounding errors remain.
     same = centred.abs().max() <= 8 * torch.finfo(rows.dtype).eps * rows.abs().max()
     rows = torch.zeros_like(centred) if same else centred
     return (rows @ rows.mT).cpu().double()
@@ -51,10 +51,10 @@ def cka(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
     Args:
         before: `gram` of each batch.
-        after: of the same batches.
+        after: `gram` of the same batches.
 
     Returns:
-        At most 1; NaN where a layer gives the same for all examples.
+        At most 1; NaN if the layer's output is the same for all examples.
     """
     pairs = list(zip(before, after, strict=True))
     cross = fmean(hsic(*pair) for pair in pairs)

@@ -1,7 +1,7 @@
-"""What an image encoder's features say of an image: the classes of its original head, or a probe's.
+"""Classes predicted from an image encoder's features, by its original head or a linear probe.
 
-The head was trained on the original features and stays as it was. Where it names another class
-than before, the features no longer say what they said.
+The head was trained on the original features and stays fixed. If it predicts another class than
+before, the features have lost that information.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PROBE = "weight (classes, width) and bias (classes)"
 
 
 class HeadError(ValueError):
-    """No head for this encoder; the message says why and what to do."""
+    """There is no head for this encoder; the message says why and what to do."""
 
 
 class OriginalHead:
-    """The classifier that the encoder's weights came with, and that the encoder leaves out.
+    """The classifier that came with the encoder's weights and that the encoder leaves out.
 
     Args:
         model: the whole classification model, in evaluation mode.
-        encoder: the encoder made of it.
+        encoder: the encoder made from it.
 
     Raises:
-        HeadError: the encoder holds what the whole model has not.
+        HeadError: the encoder has weights that the whole model lacks.
     """
 
     about = "its own classifier"
@@ -50,9 +50,9 @@ class OriginalHead:
             )
 
     def logits(self, encoder: PixelEncoder, images: Tensor) -> Tensor:
-        """Images (B, ...) as the encoder's transform makes them -> (B, K)."""
+        """Logits (B, K) of images (B, ...) prepared by the encoder's transform."""
         normalised, _ = encoder.normalised(images)
-        # The encoder's weights in the whole model; what it leaves out stays as it was.
+        # The whole model with the encoder's weights; the rest stays unchanged.
         found: Tensor = torch.func.functional_call(self.model, _inner(encoder), (normalised,))
         return found
 
@@ -66,8 +66,8 @@ def original_head(original: Original) -> OriginalHead:
     """The classifier of an image encoder's original weights.
 
     Raises:
-        HeadError: an encoder or weights without one.
-        OSError: the weights are not to be had.
+        HeadError: the encoder or its weights have no classifier.
+        OSError: the weights are not available.
     """
     encoder, given = original.encoder, original.arguments
     if not given or not isinstance(encoder, (TimmEncoder, TorchvisionEncoder)):
@@ -89,10 +89,10 @@ class Probe:
     """A linear probe of `pooled`, trained on the original encoder.
 
     Args:
-        path: a .safetensors with `weight` (K, D) and `bias` (K), K at least 2.
+        path: a .safetensors file with `weight` (K, D) and `bias` (K), K at least 2.
 
     Raises:
-        HeadError: no such file, or other tensors.
+        HeadError: the file is missing or has other tensors.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -115,7 +115,7 @@ class Probe:
         self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()
 
     def check(self, encoder: PixelEncoder) -> None:
-        """Raises: HeadError: a probe of another width."""
+        """Raise a HeadError if the probe's width does not match."""
         if (width := self.weight.shape[1]) != encoder.dim:
             raise HeadError(
                 f"--probe: got weights for features {width} wide; {type(encoder).__name__} gives "
@@ -123,7 +123,7 @@ class Probe:
             )
 
     def logits(self, encoder: PixelEncoder, images: Tensor) -> Tensor:
-        """As `OriginalHead.logits`."""
+        """Like `OriginalHead.logits`."""
         pooled = encoder(images).pooled
         return pooled @ self.weight.to(pooled).mT + self.bias.to(pooled)
 
@@ -132,14 +132,14 @@ Head = OriginalHead | Probe
 
 
 class Agreement(NamedTuple):
-    """What a head says after fine-tuning against what it said before.
+    """How a head's predictions after fine-tuning compare with those before.
 
     Attributes:
         same: for each image, 1 if its most likely class is the same, else 0.
-        top: share of the 5 most likely classes (or of all but one, if there are fewer) that
-            still are, mean over images, in [0, 1].
-        divergence: Kullback-Leibler divergence of the classes' probabilities, those before
-            against those after, mean over images, in nats; 0 if they are the same.
+        top: share of the 5 most likely classes (or all but one, if there are fewer) that stay
+            among them, averaged over images, in [0, 1].
+        divergence: Kullback-Leibler divergence of the class probabilities after from those before,
+            averaged over images, in nats; 0 if they are the same.
     """
 
     same: Sequence[float]
@@ -148,7 +148,7 @@ class Agreement(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of images with the same class."""
+        """Share of images whose most likely class is the same."""
         return sum(self.same) / len(self.same)
 
 

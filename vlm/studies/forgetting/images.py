@@ -1,4 +1,4 @@
-"""What fine-tuning did to an image encoder, seen on images that it was not trained on."""
+"""What fine-tuning did to an image encoder, measured on images it was not trained on."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Images:
-    """Images, opened when they are used.
+    """Images that are opened when used.
 
     Attributes:
-        names: of the images.
+        names: names of the images.
         about: where they are from, in words.
-        source: from a name to a path or a file's content; None if the names are paths.
+        source: maps a name to a path or a file's content; None if the names are paths.
     """
 
     names: list[str]
@@ -40,27 +40,27 @@ class Images:
     source: ImageSource | None = None
 
     def load(self, names: Sequence[str], transform: ImageTransform) -> Tensor:
-        """A batch of some of them.
+        """Load a batch of these images.
 
         Raises:
-            ImageError: an image that cannot be read.
+            ImageError: an image cannot be read.
         """
         return transform.stack([transform(open_image(name, self.source)) for name in names])
 
 
 def split(items: Sequence[str], size: int) -> list[list[str]]:
-    """Parts of nearly equal size, none larger than `size`."""
+    """Split into parts of nearly equal size, none larger than `size`."""
     return [
         part.tolist() for part in np.array_split(np.array(items, object), -(-len(items) // size))
     ]
 
 
 def folder_images(folder: Path, most: int) -> Images:
-    """The images in a folder and the folders in it; if there are more than `most`, so many at
-    equal distances in the order of their names.
+    """The images in a folder and its subfolders; if there are more than `most`, that many at
+    equal distances in order of name.
 
     Raises:
-        DataError: no folder, or too few images in it.
+        DataError: the folder is missing or has too few images.
     """
     if not folder.is_dir():
         raise DataError(f"--photos: {folder} is no folder; expected one with images in it.")
@@ -69,10 +69,10 @@ def folder_images(folder: Path, most: int) -> Images:
 
 
 def test_images(data: VQADataModule, most: int) -> Images:
-    """The images of a data set's test split, chosen likewise.
+    """The images of a data set's test split, chosen the same way.
 
     Raises:
-        DataError: no test split, no images in it, or too few.
+        DataError: there is no test split, or it has no images or too few.
     """
     name = type(data.dataset).__name__
     if not data.has("test") or data.images.regions is not None:
@@ -93,22 +93,22 @@ def _some(names: list[str], most: int, about: str, source: ImageSource | None) -
 
 @dataclass(frozen=True)
 class ImageRetention(Retention):
-    """What an image encoder kept.
+    """What an image encoder retained.
 
     Attributes:
-        agreement: of the head; None without one.
+        agreement: agreement of the head's predictions; None without a head.
     """
 
     agreement: Agreement | None
 
 
 class ImageMeasure:
-    """Compares image encoders with an original, which is run once.
+    """Compares image encoders with an original, which runs only once.
 
     Args:
         before: the original.
-        images: that all are shown.
-        head: of the original, or a probe of it; None to go without.
+        images: images for all encoders.
+        head: the original's classifier or a probe; None for no head.
         batch_size: images in a batch; at least 8.
     """
 
@@ -124,15 +124,15 @@ class ImageMeasure:
         """Measure an encoder of the same architecture.
 
         Args:
-            encoder: set to evaluation mode.
-            name: for the progress bar.
+            encoder: encoder to measure; it is set to evaluation mode.
+            name: name for the progress bar.
         """
         (old, old_logits), (new, new_logits) = self._before, self._run(encoder, name)
         agreed = agreement(torch.cat(old_logits), torch.cat(new_logits)) if self.head else None
         return ImageRetention(layer_cka(self.layers, old, new), agreed)
 
     def _run(self, encoder: PixelEncoder, name: str) -> tuple[list[list[Tensor]], list[Tensor]]:
-        """Grams by batch, and logits of the head."""
+        """Gram matrices by batch, and the head's logits."""
         encoder.eval()
         grams, logits = [], []
         batches = split(self.images.names, self.batch_size)

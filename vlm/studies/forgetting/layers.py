@@ -1,4 +1,4 @@
-"""What the layers of an encoder give out, whatever library they are of."""
+"""The outputs of an encoder's layers, for encoders of any library."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vlm.studies.forgetting.cka import cka, gram
 
 @dataclass(frozen=True)
 class Retention:
-    """What the layers of an encoder kept.
+    """What the layers of an encoder retained.
 
     Attributes:
-        cka: of each layer, by the name of its module, from the input to the output.
+        cka: CKA of each layer by its module's name, from input to output.
     """
 
     cka: dict[str, float]
@@ -32,20 +32,20 @@ class Retention:
 
     @property
     def lowest(self) -> float:
-        """CKA of the layer that kept least, of those that have one."""
+        """The lowest CKA of all layers for which it is defined."""
         return min(self.cka.values(), key=lambda value: (math.isnan(value), value))
 
 
 def layer_modules(encoder: Part, run: Callable[[], object]) -> list[str]:
-    """The module whose output is that of its layer, for each layer from the input to the output.
+    """The module that produces each layer's output, from input to output.
 
-    It is, of the modules that hold parameters of this layer alone (`Part.layer_names`), the last
-    one to finish: a block as a whole, or the normalisation after a first convolution. A layer
-    of bare parameters, such as positions, has no output of its own and no entry.
+    Of the modules that hold only this layer's parameters (`Part.layer_names`), it is the last one
+    to finish: a whole block, or the normalisation after a first convolution. A layer of bare
+    parameters, such as positions, has no output of its own and no entry.
 
     Args:
-        encoder: whose layers.
-        run: calls it once.
+        encoder: the encoder.
+        run: calls the encoder once.
     """
     layer = {name: n for n, names in enumerate(encoder.layer_names()) for name in names}
     last: dict[int, str] = {}
@@ -68,16 +68,16 @@ def layer_grams(
     run: Callable[[], Any],
     rows: Callable[[Tensor], Tensor] = lambda output: output,
 ) -> tuple[list[Tensor], Any]:
-    """Run an encoder once.
+    """Run an encoder once and compute the Gram matrix of each layer's output.
 
     Args:
-        encoder: to run.
-        modules: of `layer_modules`.
-        run: calls it on B examples.
-        rows: from a module's output to the features of each example (B, ...).
+        encoder: the encoder.
+        modules: result of `layer_modules`.
+        run: calls the encoder on B examples.
+        rows: maps a module's output to the features of each example (B, ...).
 
     Returns:
-        `gram` of each layer, and what `run` returned. No output of a layer is kept.
+        `gram` of each layer, and the result of `run`. The layers' outputs are not stored.
     """
     found: dict[str, Tensor] = {}
 
@@ -92,13 +92,13 @@ def layer_grams(
 def layer_cka(
     modules: Sequence[str], before: Sequence[list[Tensor]], after: Sequence[list[Tensor]]
 ) -> dict[str, float]:
-    """`cka` by layer, from the grams of `layer_grams`, a list for each batch."""
+    """`cka` by layer, from the results of `layer_grams` for each batch."""
     layers = zip(modules, zip(*before, strict=True), zip(*after, strict=True), strict=True)
     return {name: cka(old, new) for name, old, new in layers}
 
 
 def _run(run: Callable[[], Any], hooks: Sequence[torch.utils.hooks.RemovableHandle]) -> Any:
-    """Call it without gradients, and remove the hooks."""
+    """Call `run` without gradients, then remove the hooks."""
     try:
         with torch.inference_mode():
             return run()

@@ -1,4 +1,4 @@
-"""Measures runs that fine-tuned the same encoders, and the weights between before and after."""
+"""Measure runs that fine-tuned the same encoders, and weights interpolated with the originals."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
     Args:
         runs: at least one.
         settings: what to measure.
-        read_data: called for runs whose data are needed.
+        read_data: reads the data of a run, if needed.
 
     Raises:
-        CheckpointError: neither encoder had pretrained weights, or they are not those of the
+        CheckpointError: neither encoder had pretrained weights, or they differ from those of the
             first run.
-        DataError: images, sentences or questions that are missing, or not those of the first run.
-        HeadError: a probe that does not fit.
-        OSError: original weights that are not to be had.
+        DataError: images, sentences or questions are missing or differ from the first run's.
+        HeadError: the probe does not fit.
+        OSError: the original weights are not available.
     """
     study = Study(settings, runs)
     measures: _Measures | None = None
@@ -69,7 +69,7 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
         needs_data = settings.split is not None or (settings.photos is None and measures is None)
         data = read_data(run.path, settings.data) if needs_data else None
         if data is not None:
-            # Features of a frozen encoder would be made, and kept, for all weights between.
+            # A frozen encoder's features would be cached for every interpolation.
             data.images = replace(data.images, features=None)
         if measures is None:
             measures = _Measures(study, run, model, originals, data)
@@ -91,15 +91,15 @@ def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) 
 def _between(
     model: VQAModel, originals: Originals, alphas: Sequence[float]
 ) -> Iterator[tuple[float, dict[str, dict[str, Tensor]]]]:
-    """The run's own weights at 1, and those between, from after to before; none of an encoder
-    that did not change."""
+    """The run's own weights (alpha 1), then the interpolated ones from after to before. An encoder
+    that did not change is left out."""
     ends = {}
     for part, found in originals.items():
         if found is not None:
             own = getattr(model, part).state_dict()
             ends[part] = (found.weights, {name: own[name].clone() for name in found.weights})
     changed = any(
-        not torch.equal(before[name].cpu(), after[name].cpu())  # one may have moved already
+        not torch.equal(before[name].cpu(), after[name].cpu())  # devices may differ
         for before, after in ends.values()
         for name in before
     )
@@ -111,14 +111,14 @@ def _between(
 def interpolate(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """(1 - alpha) before + alpha after, name by name: WiSE-FT (Wortsman et al. 2022, arXiv
-    2109.01903), of the encoders alone. 0 and 1 give the ends bit for bit.
+    """(1 - alpha) before + alpha after for each tensor: WiSE-FT (Wortsman et al. 2022, arXiv
+    2109.01903), for the encoders only. 0 and 1 give the two ends exactly.
 
-    Statistics of batch normalisation are taken between likewise. What is no floating-point number
-    (its count of batches) is that of the nearer end.
+    Statistics of batch normalisation are interpolated too. Values that are not floating-point,
+    such as its batch count, come from the nearer end.
 
     Raises:
-        ValueError: an alpha outside [0, 1].
+        ValueError: alpha is outside [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha: got {alpha}; expected 0 (before) to 1 (after).")
@@ -134,7 +134,7 @@ def interpolate(
 
 
 def _answers(model: VQAModel, data: VQADataModule, split: AccuracySplit) -> Results:
-    """As `vlm validate` and `vlm test` score them; leaves the model in evaluation mode."""
+    """Score answers like `vlm validate` and `vlm test`; leaves the model in evaluation mode."""
     task = VQATask(model.image_encoder, model.text_encoder, model.fusion, model.head)
     with quiet():
         trainer = Trainer(
@@ -153,7 +153,7 @@ def _answers(model: VQAModel, data: VQADataModule, split: AccuracySplit) -> Resu
 
 
 class _Measures:
-    """The originals of the first run, each run once."""
+    """The originals of the first run, each evaluated once."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class _Measures:
         return ImageMeasure(encoder.to(DEVICE), images, head, settings.batch_size)
 
     def check_same(self, run: FineTuned, originals: Originals) -> None:
-        """Refuse a run whose retention could not be set beside the first one's."""
+        """Refuse a run whose retention is not comparable with the first run's."""
         for part, source in _sources(originals).items():
             first = self.first.name
             if source != self.sources[part]:
@@ -274,5 +274,5 @@ def _sources(originals: Originals) -> dict[str, str | None]:
 
 
 def _built(run: FineTuned, part: str) -> object:
-    """An encoder's configuration but for LoRA, which is merged."""
+    """An encoder's configuration without LoRA, which is merged."""
     return {k: v for k, v in run.checkpoint.model[part].items() if k != "lora"}

@@ -1,4 +1,4 @@
-"""An encoder as it was before it was fine-tuned."""
+"""An encoder as it was before fine-tuning."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VECTORS = "embedding.weight"
 class WordVectors(TextEncoder):
     """The mean of a sentence's word vectors.
 
-    Stands for an encoder of which only these were trained before (`BagOfWords` and others on
-    GloVe): its other weights began at random, so that there is nothing to forget.
+    Stands in for an encoder with only pretrained word vectors (such as `BagOfWords` with GloVe):
+    its other weights began at random, so there is nothing to forget.
 
     Args:
-        tokenizer: tokenizer of the encoder.
-        vectors: (vocab_size, D), a row for each of its ids.
+        tokenizer: the encoder's tokenizer.
+        vectors: (vocab_size, D), one row for each token id.
     """
 
     def __init__(self, tokenizer: Tokenizer, vectors: Tensor) -> None:
@@ -47,12 +47,12 @@ class WordVectors(TextEncoder):
 
 @dataclass(frozen=True)
 class Original:
-    """What an encoder began with.
+    """What an encoder started from.
 
     Attributes:
-        source: of the weights, in words.
-        encoder: with these weights; `WordVectors` if only the word vectors were pretrained.
-        arguments: by which they were loaded; none of another run's weights.
+        source: where the weights are from, in words.
+        encoder: encoder with these weights; `WordVectors` if only word vectors were pretrained.
+        arguments: arguments that loaded the weights; empty if they are another run's.
     """
 
     source: str
@@ -61,11 +61,11 @@ class Original:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What fine-tuning may have changed, by the names that the run's own encoder has."""
+        """The weights that fine-tuning may have changed, named as in the run's own encoder."""
         return self.encoder.state_dict()
 
     def view(self, encoder: Part) -> Part:
-        """What is measured of the run's own encoder: all of it, or its word vectors."""
+        """The measured part of the run's own encoder: all of it, or its word vectors."""
         if isinstance(self.encoder, WordVectors):
             assert isinstance(encoder, TextEncoder)
             return WordVectors(encoder.tokenizer, encoder.state_dict()[VECTORS])
@@ -73,21 +73,21 @@ class Original:
 
 
 def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> Original | None:
-    """The encoder of a run as it was when it was loaded; None if its weights began at random.
+    """A run's encoder as first loaded; None if its weights began at random.
 
-    Of a run that started from another one (`model.tuning.init_from`) it is that one's original, or,
-    if that began at random, what that run ended with.
+    For a run that started from another one (`model.tuning.init_from`) it is that run's original
+    or, if that began at random, the encoder that run ended with.
 
     Args:
-        run: whose encoder.
+        run: the run.
         part: "image_encoder" or "text_encoder".
-        encoder: as it is now, without LoRA.
+        encoder: the encoder as it is now, without LoRA.
         trust: also import parts from outside vlm, which runs their code.
 
     Raises:
-        CheckpointError: weights of another architecture than the checkpoint's.
-        OSError: the weights are not to be had.
-        ValueError: they cannot be read.
+        CheckpointError: the weights' architecture differs from the checkpoint's.
+        OSError: the weights are not available.
+        ValueError: the weights cannot be read.
     """
     found = _original(run, part, trust)
     if found is None:
@@ -108,16 +108,16 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
         encoder = getattr(load_model(before.checkpoint, trust), part)
         return original(before, part, encoder, trust) or Original(f"the run {earlier}", encoder)
     asked, stored = run.init_args(part), run.checkpoint.model[part]
-    # A model of transformers or open_clip that is given as plain data has no weights.
+    # A transformers or open_clip model given as plain data has no weights.
     if not asked.get("pretrained") or asked.get("config") is not None:
         return _vectors(run, part)
     arguments: dict[str, Any] = stored["init_args"] | {"pretrained": asked["pretrained"]}
     if "config" in arguments:
-        arguments["config"] = None  # else it would be taken in the place of the weights
+        arguments["config"] = None  # else it would be used instead of the weights
     if "model_args" in asked:
         arguments["model_args"] = asked["model_args"]  # which may say where the weights are
     check_parts(stored, trust)
-    # The weights that are named are the run's own, from its configuration.
+    # The weights named here come from the run's own configuration.
     encoder = build({"class_path": stored["class_path"], "init_args": arguments}, trust=True)
     from_file = isinstance(arguments["pretrained"], str)
     source = arguments["pretrained"] if from_file else f"the weights of {arguments['name']}"
@@ -125,7 +125,7 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
 
 
 def _vectors(run: FineTuned, part: str) -> Original | None:
-    """The word vectors that an encoder's table was filled with."""
+    """The word vectors that initialised an encoder's table."""
     asked, stored = run.init_args(part), run.checkpoint.model[part]["init_args"]
     source = ((asked.get("tokenizer") or {}).get("init_args") or {}).get("vectors")
     if not source:

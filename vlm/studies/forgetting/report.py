@@ -1,4 +1,4 @@
-"""The report: how well a model answers, and what its encoders kept."""
+"""The report: how well a model answers, and what its encoders retained."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHOWN_WORDS = 5
 
 
 class Kept(NamedTuple):
-    """A figure of retention, in the summary and the plot.
+    """A retention measure shown in the summary and the plot.
 
     Attributes:
-        label: of its column and axis.
-        of: a state's figure; None if it was not measured.
+        label: label of its column and axis.
+        of: returns a state's value; None if it was not measured.
         percent: whether it is a share.
     """
 
@@ -53,9 +53,9 @@ def write_report(study: Study, folder: Path, command: str) -> Path:
     """Write the report of a study; returns the HTML file's path.
 
     Args:
-        study: to report.
-        folder: made if it is not there.
-        command: by which it was asked for.
+        study: study to report.
+        folder: output folder, created if missing.
+        command: command that made the report.
     """
     sections = [_what(study, command), _tradeoff(study), *_parts(study), _layers(study)]
     sections += [_words(state) for state in study.states if state.alpha == 1 and state.texts]
@@ -145,7 +145,7 @@ def _parts(study: Study) -> list[Section]:
 
 
 def _layers(study: Study) -> Section:
-    """Of the runs alone, without what lies between."""
+    """CKA by layer of the runs alone, without interpolated weights."""
     own = [state for state in study.states if state.alpha == 1]
     plotted: dict[str, dict[str, list[float]]] = {}
     table = [["layer", *(state.name for state in own)]]
@@ -240,7 +240,7 @@ def _finite(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
+    return value if math.isfinite(value) else None  # JSON does not support NaN
 
 
 def _accuracy(state: State) -> str:

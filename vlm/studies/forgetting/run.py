@@ -1,4 +1,4 @@
-"""A finished run: its checkpoint, and the configuration that says what its encoders began with."""
+"""A finished run: its checkpoint and the configuration that its encoders started from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CONFIG = "config.yaml"
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A run that is measured.
+    """A run to measure.
 
     Attributes:
-        name: in the report.
-        path: of its config.yaml.
-        checkpoint: that was read.
-        config: what is in that file.
+        name: name in the report.
+        path: path of its config.yaml.
+        checkpoint: its checkpoint.
+        config: content of config.yaml.
     """
 
     name: str
@@ -38,20 +38,20 @@ class FineTuned:
 
     @property
     def seed(self) -> Any:
-        """Of its training."""
+        """Seed of its training."""
         return self.config.get("seed_everything")
 
     @property
     def vocabulary(self) -> dict[str, Any] | None:
-        """What its checkpoint keeps of the answer vocabulary; None of a run without."""
+        """Description of the answer vocabulary from its checkpoint; None if there is none."""
         about: dict[str, Any] | None = self.checkpoint.about.get("vocabulary")
         if about or not self.checkpoint.answers:
             return about
-        answers = AnswerVocabulary(self.checkpoint.answers)  # of unknown source
+        answers = AnswerVocabulary(self.checkpoint.answers)  # source unknown
         return {"size": len(answers), "hash": answers.hash}
 
     def init_args(self, part: str) -> dict[str, Any]:
-        """The arguments of a part as the configuration gives them."""
+        """The arguments of a part, as given in the configuration."""
         arguments: dict[str, Any] = self.config["model"][part].get("init_args") or {}
         return arguments
 
@@ -77,11 +77,11 @@ def read_run(path: str | Path, name: str | None = None) -> FineTuned:
     """Read a run.
 
     Args:
-        path: of its folder (the best checkpoint) or of a checkpoint in it.
-        name: in the report; the folder's own if None.
+        path: path of its folder (for the best checkpoint) or of a checkpoint in it.
+        name: name in the report; the folder's name if None.
 
     Raises:
-        CheckpointError: no good checkpoint, or no config.yaml of the same model beside it.
+        CheckpointError: no valid checkpoint, or no config.yaml of the same model next to it.
     """
     checkpoint = read_checkpoint(path)
     folder = folder_of_checkpoint(checkpoint.path)

@@ -1,4 +1,4 @@
-"""What is alike to a text encoder, words and sentences, before and after."""
+"""Which words and sentences are similar to a text encoder, before and after fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlm.explain.faithfulness import rank_correlation
 
 
 class Change(NamedTuple):
-    """A word's nearest neighbours before and after, the nearest first."""
+    """A word's nearest neighbours before and after, nearest first."""
 
     word: str
     before: list[str]
@@ -21,23 +21,23 @@ class Change(NamedTuple):
 
     @property
     def kept(self) -> float:
-        """Share of the neighbours before that still are, in [0, 1]."""
+        """Share of the original neighbours that remain neighbours, in [0, 1]."""
         return len({*self.before} & {*self.after}) / len(self.before)
 
 
 def similarities(vectors: Tensor) -> Tensor:
-    """Cosines of all pairs: (S, D) -> (S, S)."""
+    """Cosine similarities of all pairs: (S, D) -> (S, S)."""
     units = F.normalize(vectors, dim=1)
     return units @ units.mT
 
 
 def nearest(vectors: Tensor, k: int) -> Tensor:
-    """The k nearest others by cosine: (W, D) -> (W, k) int64, the nearest first."""
+    """The k nearest others by cosine: (W, D) -> (W, k) int64, nearest first."""
     return similarities(vectors).fill_diagonal_(-2).topk(k, 1).indices
 
 
 def neighbour_changes(words: Sequence[str], before: Tensor, after: Tensor) -> list[Change]:
-    """Of each word, from `nearest` (W, k) before and after."""
+    """The change of each word's neighbours, from `nearest` (W, k) before and after."""
     return [
         Change(word, [words[i] for i in old], [words[i] for i in new])
         for word, old, new in zip(words, before.tolist(), after.tolist(), strict=True)
@@ -47,25 +47,25 @@ def neighbour_changes(words: Sequence[str], before: Tensor, after: Tensor) -> li
 def similarity_kept(before: Tensor, after: Tensor) -> float:
     """Spearman's correlation of the similarities of all pairs of different sentences, in [-1, 1].
 
-    Representational similarity analysis (Kriegeskorte et al. 2008): what counts is which
-    pairs are more alike than others, not the numbers.
+    Representational similarity analysis (Kriegeskorte et al. 2008): only the order of the
+    similarities matters, not their values.
 
     Args:
-        before: of `similarities`, (S, S).
-        after: of the same sentences.
+        before: result of `similarities`, (S, S).
+        after: likewise for the same sentences.
 
     Returns:
-        NaN where all pairs are equally alike.
+        The correlation; NaN if all pairs are equally similar.
     """
     rows, columns = torch.triu_indices(len(before), len(before), offset=1)
     return rank_correlation(before[rows, columns].numpy(), after[rows, columns].numpy())
 
 
 def paraphrase_share(alike: Tensor) -> float:
-    """Share of sentences whose most similar other one is their paraphrase.
+    """Share of sentences whose most similar other sentence is their paraphrase.
 
     Args:
-        alike: of `similarities`, (2P, 2P), sentences 2i and 2i + 1 a pair.
+        alike: result of `similarities`, (2P, 2P); sentences 2i and 2i + 1 are a pair.
     """
     nearest_other = alike.clone().fill_diagonal_(-2).argmax(1)
     paraphrase = torch.arange(len(alike)) ^ 1

@@ -1,4 +1,4 @@
-"""What is measured of some runs that fine-tuned the same encoders, and the results."""
+"""Settings and results of measuring runs that fine-tuned the same encoders."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ AccuracySplit = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and on what.
+    """What to measure, and on which data.
 
     Attributes:
-        split: split whose questions are asked; None for none.
-        alphas: of the weights between before and after that are measured too.
-        photos: a folder; None for the test images of the data set.
-        most_photos: the most images to use.
-        probe: a file, in the place of the original classifier.
-        sentences: a file; None for vlm's own.
-        neighbours: of a word.
-        batch_size: images or sentences at a time.
+        split: split whose questions are asked; None to ask none.
+        alphas: interpolation factors of further weights to measure.
+        photos: folder of photos; None for the data set's test images.
+        most_photos: maximum number of images.
+        probe: file of a probe to use instead of the original classifier.
+        sentences: file of sentences; None for vlm's own.
+        neighbours: number of neighbours of a word.
+        batch_size: images or sentences in a batch.
         data: further options of `vlm fit`, for every run's data.
         trust: also import parts from outside vlm, which runs their code.
     """
@@ -45,7 +45,7 @@ class Settings:
 
 
 class Accuracy(NamedTuple):
-    """Mean score of so many questions, in [0, 1], and its 95 % interval."""
+    """Mean score in [0, 1], its 95 % interval, and the number of questions."""
 
     questions: int
     mean: float
@@ -53,14 +53,14 @@ class Accuracy(NamedTuple):
 
 
 class State(NamedTuple):
-    """A run's model, or one with its encoders' weights between before and after.
+    """A run's model, or one with encoder weights interpolated with the originals.
 
     Attributes:
         run: the run.
         alpha: 1 for the run's own weights, 0 for the original encoders.
-        accuracy: by the data set's own metric; None if no questions were asked.
-        images: what the image encoder kept; None if it had nothing to keep.
-        texts: what the text encoder kept; likewise.
+        accuracy: accuracy by the data set's own metric; None if no questions were asked.
+        images: what the image encoder retained; None if it had nothing to retain.
+        texts: what the text encoder retained, or None.
     """
 
     run: FineTuned
@@ -71,12 +71,12 @@ class State(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """The name used in tables."""
         return state_name(self.run, self.alpha)
 
 
 def state_name(run: FineTuned, alpha: float) -> str:
-    """Of a run's model, or of what lies between."""
+    """Name of a run's model or of an interpolated one."""
     return run.name if alpha == 1 else f"{run.name}, alpha {alpha:g}"
 
 
@@ -85,11 +85,11 @@ class Study:
     """The measurements.
 
     Attributes:
-        settings: what was asked for.
-        runs: that were measured.
-        states: of the runs, and of what lies between.
+        settings: what was measured.
+        runs: the measured runs.
+        states: states of the runs and of interpolated weights.
         about: what they were measured on, by part, in words.
-        notes: what was not measured, and why, a sentence each.
+        notes: a sentence for each thing not measured, with the reason.
     """
 
     settings: Settings

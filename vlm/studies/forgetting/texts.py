@@ -1,4 +1,4 @@
-"""What fine-tuning did to a text encoder, seen on words and sentences."""
+"""What fine-tuning did to a text encoder, measured on words and sentences."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from vlm.text.tokenizer import split_words
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences, all different.
+    """Distinct sentences.
 
     Attributes:
-        texts: of them.
+        texts: the sentences.
         about: where they are from, in words.
-        pairs: whether two by two, in their order, mean the same.
+        pairs: whether consecutive sentences form pairs of paraphrases.
     """
 
     texts: list[str]
@@ -44,18 +44,18 @@ class Sentences:
 
     @property
     def words(self) -> list[str]:
-        """Their words, in the order of first appearance."""
+        """The sentences' words, in order of first appearance."""
         return list(dict.fromkeys(word for text in self.texts for word in split_words(text)))
 
 
 def read_sentences(path: Path | None) -> Sentences:
-    """Read sentences, one a line, or two that mean the same with a tab between them in every line.
+    """Read sentences from a file, one per line or two paraphrases separated by a tab.
 
     Args:
         path: path of the file; None for vlm's own pairs.
 
     Raises:
-        DataError: no such file, too few sentences, one that stands twice, or lines of both kinds.
+        DataError: the file is missing, or has too few sentences, duplicates or both kinds of line.
     """
     own = path is None
     name = "the pairs of vlm/studies/forgetting/paraphrases.tsv" if own else f"--sentences: {path}"
@@ -88,14 +88,14 @@ def read_sentences(path: Path | None) -> Sentences:
 
 @dataclass(frozen=True)
 class TextRetention(Retention):
-    """What a text encoder kept.
+    """What a text encoder retained.
 
     Attributes:
-        changes: of each word's neighbours.
+        changes: changes of each word's neighbours.
         similarity: rank correlation of the similarities of all pairs of sentences, before and
             after, in [-1, 1].
         paraphrases: share of sentences whose nearest one is their paraphrase, before and after;
-            None where the sentences are no pairs.
+            None if the sentences are not pairs.
     """
 
     changes: list[Change]
@@ -104,23 +104,23 @@ class TextRetention(Retention):
 
     @property
     def neighbours(self) -> float:
-        """Share of neighbours kept, mean over words."""
+        """Share of neighbours retained, averaged over words."""
         return sum(change.kept for change in self.changes) / len(self.changes)
 
 
 class TextMeasure:
-    """Compares text encoders with an original, which is run once.
+    """Compares text encoders with an original, which runs only once.
 
-    A word's vector is what the encoder makes of the word by itself, as `pooled`.
+    A word's vector is the encoder's `pooled` output for the word by itself.
 
     Args:
         before: the original.
-        sentences: that all encode; their words are compared too, those in its vocabulary.
-        neighbours: of a word that are compared.
+        sentences: sentences for all encoders; their words in its vocabulary are compared too.
+        neighbours: number of neighbours of a word to compare.
         batch_size: texts in a batch; at least 8.
 
     Raises:
-        DataError: too few words of the encoder's vocabulary.
+        DataError: too few of the words are in the encoder's vocabulary.
     """
 
     def __init__(
@@ -142,8 +142,8 @@ class TextMeasure:
         """Measure an encoder of the same architecture.
 
         Args:
-            encoder: set to evaluation mode.
-            name: for the progress bar.
+            encoder: encoder to measure; it is set to evaluation mode.
+            name: name for the progress bar.
         """
         (old, old_sentences, old_words) = self._before
         (new, new_sentences, new_words) = self._run(encoder, name)
@@ -159,7 +159,7 @@ class TextMeasure:
         )
 
     def _run(self, encoder: TextEncoder, name: str) -> tuple[list[list[Tensor]], Tensor, Tensor]:
-        """Grams by batch of sentences, and `pooled` of sentences (S, D) and of words (W, D)."""
+        """Gram matrices by batch, and `pooled` of sentences (S, D) and words (W, D)."""
         encoder.eval()
         grams, sentences, words = [], [], []
         batches = split(self.sentences.texts, self.batch_size)
@@ -177,7 +177,7 @@ class TextMeasure:
 
 
 def _mean_word(output: Tensor, mask: Tensor) -> Tensor:
-    # Some models read their padding up to a fixed length.
+    # Some models pad to a fixed length.
     return masked_mean(output[:, : mask.shape[1]], mask) if output.ndim == 3 else output
 
 

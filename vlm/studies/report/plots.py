@@ -16,12 +16,12 @@ def plot_accuracy(
     controls: Mapping[str, Estimate],
     baselines: Mapping[str, float],
 ) -> bytes:
-    """Accuracy with its interval, a dot a line, the best on top; baselines as vertical lines."""
+    """Plot accuracy with its interval as one dot per row, best on top; baselines are vertical."""
     lines = [*fusions.items(), *controls.items()][::-1]
     figure, [axis] = new_figure(8, 1.6 + 0.3 * len(lines))
     for row, (name, found) in enumerate(lines):
         mean, low, high = 100 * found.mean, 100 * found.low, 100 * found.high
-        # Rounding can put the mean a hair outside.
+        # Rounding can put the mean slightly outside.
         error = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
         color = "tab:gray" if name in controls else "tab:blue"
         axis.errorbar(mean, row, xerr=error, fmt="o", color=color, capsize=3)
@@ -35,11 +35,11 @@ def plot_accuracy(
 
 
 def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Accuracy against each cost.
+    """Plot accuracy against each cost.
 
     Args:
         fusions: accuracy by name.
-        costs: by label of the axis, then by name.
+        costs: costs by axis label, then by name.
     """
     figure, axes = new_figure(4.2 * len(costs), 4, len(costs))
     numbers = {name: str(number) for number, name in enumerate(fusions, start=1)}
@@ -47,7 +47,7 @@ def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str,
         for name, value in values.items():
             found = fusions[name]
             axis.plot(value, 100 * found.mean, "o", color="tab:blue", markersize=5)
-            # Names would cover each other; the numbers are those of the key and the tables.
+            # Names would overlap; the numbers match the key and the tables.
             axis.annotate(
                 numbers[name],
                 (value, 100 * found.mean),
@@ -68,11 +68,11 @@ def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str,
 def plot_tradeoff(
     panels: Mapping[str, Sequence[tuple[str, float, float, float]]], accuracy: str
 ) -> bytes:
-    """VQA accuracy against what was kept: a run is a dot, what lies between a dotted line.
+    """Plot VQA accuracy against retention: runs are dots, interpolations dotted lines.
 
     Args:
-        panels: by label of the horizontal axis: (run, alpha, kept, accuracy) of each state, a
-            run's states one after the other.
+        panels: (run, alpha, kept, accuracy) of each state, by label of the horizontal axis; the
+            states of a run are consecutive.
         accuracy: label of the vertical axis.
     """
     figure, axes = new_figure(5.2 * len(panels), 4.4, len(panels))
@@ -92,10 +92,10 @@ def plot_tradeoff(
 
 
 def plot_layers(parts: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
-    """CKA of each layer, from the input to the output.
+    """Plot the CKA of each layer, from input to output.
 
     Args:
-        parts: by encoder, then by run.
+        parts: CKA by encoder, then by run.
     """
     figure, axes = new_figure(5.6 * len(parts), 3.8, len(parts))
     for axis, (label, runs) in zip(axes, parts.items(), strict=True):
@@ -107,7 +107,7 @@ def plot_layers(parts: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
 
 
 def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches, and its plots side by side."""
+    """A figure of this size in inches, and its plots side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, plots, squeeze=False)[0].tolist()
     for axis in axes:
@@ -116,7 +116,7 @@ def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, lis
 
 
 def to_png(figure: Figure) -> bytes:
-    """The content of its file."""
+    """The figure as the content of a PNG file."""
     content = BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""A report's sections as Markdown and as one HTML file."""
+"""Render a report's sections as Markdown and as a single HTML file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass
 class Section:
-    """A heading and what stands below it, in this order.
+    """A heading and its content, in this order.
 
     Attributes:
-        title: of the section.
-        text: paragraphs, plain.
-        table: rows of cells, the first of them the headings; the first column is text, the
-            others are numbers.
-        plots: (file name, what it shows, PNG).
+        title: title of the section.
+        text: plain paragraphs.
+        table: rows of cells, starting with the headings; the first column is text, the others are
+            numbers.
+        plots: (file name, description, PNG) of each plot.
         code: a block in a fixed-width font.
     """
 
@@ -37,10 +37,10 @@ def write_sections(
     """Write report.md, report.html, results.json and the plots.
 
     Args:
-        folder: made if missing.
-        title: of the report.
-        sections: in their order.
-        results: finite plain data, for programs.
+        folder: output folder, created if missing.
+        title: title of the report.
+        sections: sections in order.
+        results: plain data for programs, without NaN or infinity.
 
     Returns:
         The path of report.html.
@@ -57,7 +57,7 @@ def write_sections(
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Markdown; plots are links to files beside it."""
+    """Render as Markdown; plots are links to files next to it."""
     parts = [f"# {title}"]
     for section in sections:
         parts.append(f"## {section.title}")
@@ -74,7 +74,7 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
-    """One file with everything in it, the plots too."""
+    """Render as one self-contained HTML file, including the plots."""
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")

@@ -1,4 +1,4 @@
-"""Which answers the runs of a report could give, in words beside their scores."""
+"""Describe the answers that a report's runs could give."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from vlm.datasets.vocabulary import vocabulary_in_words
 
 
 def describe_vocabularies(found: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """A paragraph: the vocabulary of all runs, or each vocabulary with the runs that have it.
+    """A paragraph on the vocabulary of all runs, or on each vocabulary and its runs.
 
     Args:
-        found: what each run's checkpoint keeps of its vocabulary
-            (`vlm.datasets.Dataset.describe_answers`), by the run's name; None of a run
-            without.
+        found: description of each run's vocabulary from its checkpoint
+            (`vlm.datasets.Dataset.describe_answers`), by run name; None if there is none.
     """
     runs: dict[str, list[str]] = {}
     for name, about in found.items():

@@ -1,1 +1,1 @@
-"""Checkpoints in mid-epoch, signals, numbers that are not finite, peers that fail."""
+"""Fault tolerance: checkpoints within epochs, signals, non-finite numbers and failing peers."""

@@ -1,4 +1,4 @@
-"""A run's checkpoints on the disk: one file a step, and links to the best and the last one."""
+"""A run's checkpoints on disk: one file per saved step, and links to the best and the last."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ KEPT = 2
 
 
 class CheckpointFolder:
-    """Files `step-00000123.ckpt`, and `best.ckpt` and `last.ckpt`, which are links to them.
+    """Files `step-00000123.ckpt`, with links `best.ckpt` and `last.ckpt` to them.
 
-    A file is never changed once it has its name, and a link changes from one file to another in
-    one moment. So a step is written once, even if it is the best and the last.
+    A file never changes once it has its name, and links are replaced atomically. A step is
+    written only once, even if it is both the best and the last.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def file(self, step: int) -> Path:
-        """Of the checkpoint after so many optimiser steps."""
+        """The file of the checkpoint after this many optimiser steps."""
         return self.path / f"step-{step:08d}{SUFFIX}"
 
     def link(self, name: str, step: int) -> None:
-        """Let `name` stand for the checkpoint of a step, which is there."""
+        """Point `name` at the existing checkpoint of a step."""
         target, link = self.file(step), self.path / name
         partial = link.with_name(link.name + PART)
         partial.unlink(missing_ok=True)
         try:
             partial.symlink_to(target.name)
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no links
             shutil.copyfile(target, partial)
         partial.replace(link)
 
     def tidy(self) -> None:
-        """Remove checkpoints but the newest two, the best and the last; and unfinished files."""
+        """Remove unfinished files and all checkpoints but the newest two, the best and the last."""
         files = sorted(p for p in self.path.iterdir() if re.fullmatch(STEP, p.name))
         linked = {os.path.realpath(self.path / name) for name in (BEST, LAST)}
         for file in files[:-KEPT]:
@@ -56,10 +56,10 @@ class CheckpointFolder:
 
 
 class WholeFiles(CheckpointIO):
-    """Write what Lightning saves atomically, with a checksum, and finite (`vlm.checkpoint.file`).
+    """Write Lightning's checkpoints atomically, checked for finite values and with a checksum.
 
-    Lightning's own way leads through `TMPDIR`, and leaves half a file where that is on another file
-    system and the process is killed.
+    See `vlm.checkpoint.file`. Lightning itself writes by way of `TMPDIR`. If that is on another
+    file system and the process is killed, it leaves half a file.
     """
 
     def save_checkpoint(
@@ -70,7 +70,7 @@ class WholeFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        # Always onto the CPU and always without code, whatever is asked for.
+        # Always load onto the CPU and without running code, whatever the arguments.
         return read_checkpoint_file(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The callback that saves a training, ends it when it must end, and lets it go on."""
+"""The callback that saves checkpoints, stops a run when necessary and makes it resumable."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves after each validation and epoch, and as often as asked for; ends the training when a
-    number is not finite or a signal came.
+    """Saves after each validation and epoch and at the intervals requested; ends training if a
+    number is not finite or a signal arrived.
 
-    Whatever ends it is agreed on by all processes between two batches, so that none waits for
-    another that has left. Lightning runs it after all other callbacks, since it is a `Checkpoint`:
-    what it saves has their state after the batch.
+    All processes agree to stop between two batches, so that none waits for another that has left.
+    Because this is a `Checkpoint`, Lightning runs it after all other callbacks, and what it saves
+    includes their state after the batch.
 
     Args:
         folder: folder of the checkpoints.
-        monitor: validation metric that picks the best checkpoint, by its lowest (a loss) or highest
-            value.
-        steps, minutes: also save every so many optimiser steps or minutes.
-        saves: False only watches.
-        resumes: the same command goes on with the run (`run.resume`).
+        monitor: validation metric that selects the best checkpoint, by its lowest (for a loss) or
+            highest value.
+        steps, minutes: also save every this many optimiser steps or minutes.
+        saves: if False, only watches.
+        resumes: whether the same command continues the run (`run.resume`).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunCheckpoint(Checkpoint):
         self._group: Any = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        # Each process named the folder by its own clock.
+        # Each process named the folder by its own clock; use the first one's.
         self.folder = CheckpointFolder(Path(trainer.strategy.broadcast(str(self.folder.path))))
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -68,9 +68,9 @@ class RunCheckpoint(Checkpoint):
         )
         self._saved_at = time.monotonic()
         if trainer.world_size > 1 and self._group is None:
-            # Of its own and on the CPU: no waiting for the device, nothing between its collectives.
+            # A separate CPU group does not wait for the device or mix with other collectives.
             self._group = dist.new_group(backend="gloo")
-        # A kill may have come between the file and its link.
+        # A killed run may have written the file but not its link.
         if trainer.is_global_zero and self.folder.file(self.best_step).is_file():
             self.folder.link(BEST, self.best_step)
 
@@ -84,9 +84,9 @@ class RunCheckpoint(Checkpoint):
     ) -> None:
         loss, output = pl_module.take_step()
         bad_loss, bad_gradient = self.health.problems(loss, output, batch.ids)
-        # Between two steps: gradients that are still accumulating are in no checkpoint.
+        # Save only between steps: checkpoints do not contain accumulating gradients.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        # After the last batch comes the end of the epoch, with a checkpoint of its own.
+        # The end of the epoch, after the last batch, saves its own checkpoint.
         may_save = stepped and not trainer.is_last_batch
         no_loss, no_gradient, stop, due = self._agree(
             bad_loss is not None,
@@ -94,7 +94,7 @@ class RunCheckpoint(Checkpoint):
             self.signal.received is not None,
             may_save and self._due(trainer),
         )
-        if no_loss:  # which spoils the gradients of all
+        if no_loss:  # this also corrupts all gradients
             self._fail(trainer, bad_loss or "another process has no finite loss, and says why")
         if no_gradient:
             self._fail(trainer, bad_gradient or "another process has gradients that are not finite")
@@ -142,8 +142,8 @@ class RunCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         if self._in_validation:
-            # As if its first batch had begun and none were done: Lightning then repeats all of the
-            # validation. It goes on with the next epoch, without one, after any other count.
+            # With one batch started and none completed, Lightning repeats the whole validation.
+            # With any other count it skips validation and continues with the next epoch.
             name = "epoch_loop.val_loop.batch_progress"
             progress = checkpoint["loops"]["fit_loop"][name]
             progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
@@ -156,7 +156,7 @@ class RunCheckpoint(Checkpoint):
         return by_steps or (self.minutes is not None and minutes >= self.minutes)
 
     def _agree(self, *flags: bool) -> list[bool]:
-        """Each flag, if it is set on any process."""
+        """Combine flags over processes: each is True if it is set on any process."""
         if self._group is None:
             return list(flags)
         flag = torch.tensor(flags, dtype=torch.uint8)
@@ -169,7 +169,7 @@ class RunCheckpoint(Checkpoint):
         if self._in_validation:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set later
                 if isinstance(callback, WeightAveraging):
-                    # It lent its average to the validation; this takes it back.
+                    # Validation uses the averaged weights; this restores the others.
                     callback.on_validation_epoch_end(trainer, trainer.lightning_module)
         step = trainer.global_step
         trainer.save_checkpoint(self.folder.file(step), weights_only=False)

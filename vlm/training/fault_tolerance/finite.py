@@ -1,4 +1,4 @@
-"""Numbers that are not finite: found at once, with the questions they came from."""
+"""Find numbers that are not finite at once, with the questions that caused them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ after 16 of them it is no longer the scale that is too large."""
 
 
 class FiniteCheck:
-    """Watches the loss and the gradients of a training, with one transfer from the device a step.
+    """Checks the loss and the gradients, with one transfer from the device per step.
 
     Args:
-        scaled: whether a gradient scaler skips steps that overflow, as fp16 needs; then so many
-            (`SKIPPED`) in a row are an error, else the first is, since it goes into the weights.
+        scaled: whether a gradient scaler skips steps that overflow, as for fp16. Then `SKIPPED`
+            bad steps in a row are an error; otherwise the first is, as it changes the weights.
     """
 
     def __init__(self, scaled: bool) -> None:
@@ -31,8 +31,8 @@ class FiniteCheck:
         self._overflows = 0
 
     def gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Look at the gradients of a step, before it is taken."""
-        # A shard's own values, perhaps none: the processes agree afterwards on what they found.
+        """Check the gradients before an optimiser step."""
+        # Only the local shard, which may be empty: processes combine their results later.
         gradients = [p.grad for p in parameters if p.grad is not None]
         local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
         local = [gradient for gradient in local if gradient.numel()]
@@ -41,7 +41,7 @@ class FiniteCheck:
     def problems(
         self, loss: Tensor, output: Any, ids: Sequence[str]
     ) -> tuple[str | None, str | None]:
-        """What is wrong with the loss and with the gradients of the batch that ends, or None."""
+        """Describe problems with the finished batch's loss and gradients, or None."""
         norm, self._norm = self._norm, None
         numbers = [loss.detach().float(), *([] if norm is None else [norm.float()])]
         of_loss, *of_gradients = torch.stack(numbers).tolist()

@@ -1,4 +1,4 @@
-"""The end of a process that is one of several."""
+"""End a process that is one of several."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import NoReturn
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, and without the interpreter's own finalisation.
+    """End this process with an exit code, skipping the interpreter's finalisation.
 
-    A thread of gloo lets go of the last collective's tensors when it comes to it. Where the
-    interpreter is being taken down by then, the process aborts (SIGABRT), and a training that has
-    succeeded reports a failure: https://github.com/pytorch/pytorch/issues/190489. To destroy the
-    process group first, as advised there, does not end these threads under FSDP2, whose caches
-    hold the group.
+    A gloo thread may release the last collective's tensors late. If the interpreter is already
+    shutting down, the process aborts (SIGABRT) and a successful run reports a failure:
+    https://github.com/pytorch/pytorch/issues/190489. Destroying the process group first, as
+    advised there, does not end these threads under FSDP2, whose caches hold the group.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -25,7 +24,7 @@ def leave(code: int) -> NoReturn:
 
 
 def abandon() -> NoReturn:
-    """End this process as failed, from another thread than the one that gets no further."""
+    """End this process as failed, from a thread other than the one that is stuck."""
     for worker in multiprocessing.active_children():
-        worker.kill()  # one that hangs does not see that its parent has gone
+        worker.kill()  # a hanging worker does not notice that its parent has ended
     os._exit(1)

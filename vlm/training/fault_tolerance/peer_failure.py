@@ -1,8 +1,8 @@
 """Ends the processes of all machines when one of them fails.
 
-torchrun ends the other processes of the machine that failed. Those of other machines would wait in
-the next collective operation, or for the first one, until torch's limit of half an hour. So a
-process that fails writes why into torchrun's store, where every process looks.
+torchrun ends the other processes on the machine that failed. Those on other machines would wait in
+their next collective operation until torch's limit of half an hour. So a failing process writes
+its reason to torchrun's store, which every process checks.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class MachinesError(Exception):
 
 
 def listen() -> None:
-    """From now on this process ends if one on any machine says that it has failed.
+    """End this process as soon as one on any machine reports a failure.
 
-    Nothing to do where all processes are on one machine, or torchrun starts those that fail again.
+    Does nothing if all processes are on one machine or torchrun restarts failed processes.
 
     Raises:
         MachinesError: the first machine's store does not answer.
@@ -63,17 +63,17 @@ def listen() -> None:
 
 
 def tell(message: str, late_seconds: float = LATE_SECONDS) -> None:
-    """Let the processes of all machines know why this one fails. The first that does is heard.
+    """Report to the processes of all machines why this one fails; only the first report counts.
 
     Args:
-        message: why.
-        late_seconds: in which those that do not listen yet may still come.
+        message: reason of the failure.
+        late_seconds: how long to wait for processes that do not listen yet.
     """
     if not _several():
         return
-    _ends.set()  # its own listener must not end it before it has said all it has to
+    _ends.set()  # its own listener must not end it before its report is complete
     said = f"process {os.environ['RANK']} on {socket.gethostname()} has failed: {message}"
-    with suppress(Exception):  # whatever goes wrong here must not hide why the process fails
+    with suppress(Exception):  # errors here must not hide why the process fails
         if heard():
             return
         store = _store()
@@ -85,7 +85,7 @@ def tell(message: str, late_seconds: float = LATE_SECONDS) -> None:
 
 
 def heard() -> str | None:
-    """Which process has failed, and why; None if none has said so."""
+    """Which process failed and why; None if none has reported a failure."""
     if _several() and not _heard:
         with suppress(Exception):
             store = _store()
@@ -103,7 +103,7 @@ def _several() -> bool:
 
 def _store(seconds: float = AGAIN_SECONDS) -> TCPStore:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    # torch's own tries take up to a minute, whatever limit it is given.
+    # torch's own attempts take up to a minute, whatever the timeout.
     until = time.monotonic() + seconds
     while True:
         try:
@@ -136,6 +136,6 @@ def _failure(store: TCPStore) -> str | None:
             try:
                 store = _store()
             except (OSError, DistError):
-                # A training that goes on needs it no more.
+                # Once training has started, the store is no longer needed.
                 return None if is_initialized() else "torchrun of the first machine has ended."
     return None

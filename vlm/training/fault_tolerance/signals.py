@@ -1,4 +1,4 @@
-"""A cluster's wish to end the training: noted when it comes, answered when it is safe."""
+"""Signals by which a cluster stops training: recorded on arrival, handled when it is safe."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Preempted(Exception):
 
 
 class StopSignal:
-    """Notes signals. The handler does nothing else: what it would do between two instructions of
-    a collective operation would hang all processes.
+    """Records signals. The handler does nothing else: acting in the middle of a collective
+    operation would hang all processes.
 
     Attributes:
-        received: the name of the signal that came, or None.
+        received: name of the signal received, or None.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
 
     def install(self) -> None:
-        """From now on signals are noted."""
+        """Start recording signals."""
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -46,8 +46,10 @@ class StopSignal:
 
 
 def leave_at_signals() -> None:
-    """Before the first batch of `fit` and after its last one, a signal ends the process at once:
-    there is nothing to save, and the same command does the rest."""
+    """End the process at once on a signal, before the first batch of `fit` and after the last.
+
+    There is nothing to save then, and running the same command again does the rest.
+    """
     for number in SIGNALS:
         signal.signal(number, _leave)
     if not _woken.is_set():
@@ -56,28 +58,28 @@ def leave_at_signals() -> None:
 
 
 def _wake_at_signals() -> None:
-    """Python's handlers wait for the main thread, which may be in torch's own waiting for another
-    process for half an hour; a thread that is woken does not."""
+    """Wake a thread on signals: Python's handlers need the main thread, which may wait in torch for
+    another process for up to half an hour."""
     end, start = os.pipe()
     os.set_blocking(start, False)
     signal.set_wakeup_fd(start, warn_on_full_buffer=False)
-    # A signal to a forked worker must not be taken for this process's.
+    # A signal to a forked worker must not count as one to this process.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=_leave_for_it, args=(end,), daemon=True, name="signals").start()
 
 
 def _leave_for_it(end: int) -> None:
     while number := os.read(end, 1):
-        # In training it is noted, and nothing else.
+        # During training, signals are only recorded.
         if signal.getsignal(number[0]) is _leave:
-            time.sleep(1.0)  # in which the handler itself mostly comes
+            time.sleep(1.0)  # time in which the handler itself usually runs
             if signal.getsignal(number[0]) is _leave:
                 _leave(number[0], None)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     said = f"stopped by {signal.Signals(number).name} while nothing was trained."
-    # torchrun sends one too, after the failure of another machine: then that is the reason.
+    # torchrun also sends one after another machine fails; then report that failure.
     print(f"vlm: {heard() or said}", file=sys.stderr, flush=True)
     tell(said, late_seconds=2.0)
     leave(EXIT_CODE)
@@ -85,7 +87,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """What happens to signals is afterwards as it was before."""
+    """Restore the signal handlers afterwards."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Ends a process that no longer gets anywhere."""
+"""End a process that makes no progress."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlm.training.fault_tolerance.leave import abandon
 
 
 class Watchdog(Callback):
-    """Ends the process if no batch is finished for so long: a loader that hangs, an image on a
-    file server that does not answer, another process that is gone.
+    """Ends the process if no batch finishes for too long, for example because a loader hangs, an
+    image is on a file server that does not answer, or another process is gone.
 
-    Nothing else would end it: a loader's own time limit counts in its workers only, and a
-    collective's is half an hour. Where each thread stood is printed first.
+    Nothing else would end it: a loader's own timeout only covers its workers, and a collective's
+    is half an hour. The stack of each thread is printed first.
 
     Args:
-        minutes: without a finished batch.
+        minutes: maximum time without a finished batch.
     """
 
     def __init__(self, minutes: float) -> None:
