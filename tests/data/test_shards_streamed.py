@@ -30,7 +30,7 @@ from vlm.image import ImageError
 
 COUNT, SHARDS, EACH = 520, 13, 40
 SIZE = 51200
-"""Of a shard of so many images of less than 512 bytes, rounded up as tar does."""
+"""Size of a shard of as many images below 512 bytes, rounded up as tar does."""
 
 
 class Server:

@@ -208,7 +208,7 @@ def test_a_split_or_id_that_does_not_exist_is_named(data: Path, tmp_path: Path) 
     dataset = EasyVQA(data)
     said = "split: got 'val'; expected one of train, validation, test, predict."
     with pytest.raises(DataError, match=said):
-        vlm.evaluate(tmp_path / "answers.csv", dataset, split="val")  # type: ignore[arg-type]
+        vlm.evaluate(tmp_path / "answers.csv", dataset, split="val")  # type: ignore[arg-type]  # wrong
     (tmp_path / "answers.csv").write_text("id,answer\nnobody's,yes\n")
     with pytest.raises(DataError, match=r"line 2: got the id .*which no test question has\. Exp"):
         vlm.evaluate(tmp_path / "answers.csv", dataset)
