@@ -186,6 +186,29 @@ def test_padding_batch_and_order_change_no_answer(
             require_close(model(alone), wanted[[row]])
 
 
+@pytest.mark.parametrize("words", TEXTS)
+def test_equal_questions_are_encoded_once(words: str, text: Callable[[str], TextEncoder]) -> None:
+    model = build(IMAGES["ConvNet"](), text(words), FUSION).eval()
+    images = torch.randint(256, (3, 3, *model.image_encoder.transform.size), dtype=torch.uint8)
+    asked, index = [QUESTIONS[row] for row in (1, 0, 1, 2, 0)], torch.tensor([1, 0, 1, 2, 0])
+    shared = model.processor.batch(images, IMAGE_INDEX, asked, GIVEN)
+    assert shared.text_index is not None
+    assert shared.text_index.tolist() == [0, 1, 0, 2, 1]
+    assert len(shared.words) == len(shared.words_mask) == 3
+    apart = model.processor.batch(images, IMAGE_INDEX, QUESTIONS, GIVEN)
+    assert apart.text_index is None
+    apart = apart._replace(words=apart.words[index], words_mask=apart.words_mask[index])
+    gradients = []
+    for batch in (shared, apart):
+        output = model(batch)
+        found = torch.autograd.grad(
+            model.head.loss(output, batch), tuple(model.text_encoder.parameters())
+        )
+        gradients.append((output, *found))
+    for got, wanted in zip(*gradients, strict=True):
+        require_close(got, wanted)
+
+
 def require_close(got: Tensor, wanted: Tensor) -> None:
     assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 

@@ -22,6 +22,7 @@ from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.features import Features
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive
+from vlm.fusion.base import Kept
 from vlm.heads.base import Ranked
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
@@ -39,10 +40,12 @@ class Seen:
     Attributes:
         images: (1, ...) the model's input, as its transform makes it.
         features: the image encoder's output, one row.
+        kept: what the fusion made of them.
     """
 
     images: Any
     features: Features
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class VQA:
         """
         transform: Any = self.model.processor.transform
         images = self._moved(transform.stack([transform.open(image)]))
-        return Seen(images, self.model.image_encoder(images))
+        features = self.model.image_encoder(images)
+        return Seen(images, features, self.model.fusion.keep(features))
 
     # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
@@ -207,7 +211,7 @@ class VQA:
         images = transform.stack(_opened(transform, given)) if seen is None else seen.images
         index = [0] * len(questions) if len(given) == 1 else range(len(questions))
         batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
-        output = self.model(batch, None if seen is None else seen.features)
+        output = self.model(batch, None if seen is None else seen.kept)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
         ranked = self.model.head.decode(output, top_k)
         _check_finite(not math.isfinite(share) for best in ranked for _, share in best)

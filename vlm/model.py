@@ -10,7 +10,7 @@ from torch import nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features
 from vlm.core.part import build, check_parts
-from vlm.fusion.base import Fusion
+from vlm.fusion.base import Fusion, Kept
 from vlm.heads.base import AnswerHead
 from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder
@@ -85,19 +85,24 @@ class VQAModel(nn.Module):
         that it takes none of would change nothing."""
         return self.processor._replace(takes_choices=answering(self.head).takes_choices)
 
-    def fuse(self, batch: Batch, image: Features | None = None) -> Features:
-        """Joint features of Q questions. Each of the U images is encoded once.
+    def fuse(self, batch: Batch, image: Features | Kept | None = None) -> Features:
+        """Joint features of Q questions. Each of the U images is encoded and prepared once.
 
         Args:
             batch: the questions.
-            image: the image encoder's features of the U images, if they are known already.
+            image: the image encoder's features of the U images, if they are known already, or what
+                `fusion.keep` made of them.
         """
         if image is None:
             image = self.image_encoder(batch.images)
-        text = self.text_encoder(batch.words, batch.words_mask)
-        return self.fusion(image.take(batch.image_index), text)
+        return self.fusion(image, self.read(batch), image_index=batch.image_index)
 
-    def forward(self, batch: Batch, image: Features | None = None) -> Any:
+    def read(self, batch: Batch) -> Features:
+        """The text encoder's features of Q questions, of which equal ones are encoded once."""
+        text = self.text_encoder(batch.words, batch.words_mask)
+        return text if batch.text_index is None else text.take(batch.text_index)
+
+    def forward(self, batch: Batch, image: Features | Kept | None = None) -> Any:
         """The head's output for Q questions; its `loss`, `decode` and `evidence` read it.
 
         Args:

@@ -59,7 +59,9 @@ class Processor(NamedTuple):
         choices = _clean_lists(choices, "choice", ids)
         answers = _clean_lists(answers, "answer", ids)
         candidates = None if choices is None else make_choices(choices, self.tokenizer)
-        words, mask = self.tokenizer(questions)
+        rows: dict[str, int] = {}
+        text_index = [rows.setdefault(question, len(rows)) for question in questions]
+        words, mask = self.tokenizer(list(rows))
         return Batch(
             images=images,
             image_index=torch.as_tensor(image_index, dtype=torch.long),
@@ -69,6 +71,7 @@ class Processor(NamedTuple):
             ids=ids,
             total=total or len(questions),
             choices=candidates,
+            text_index=None if len(rows) == len(questions) else torch.tensor(text_index),
         )
 
 

@@ -56,9 +56,10 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
     assert list(costs) == ["product", "cross"]
     product = costs["product"]
     assert (product.questions, product.images) == (9, 3)
-    # Two projections to 19: backward costs twice forward, and a multiply-add counts as two.
-    widths = builder.model.image_encoder.dim + builder.model.text_encoder.dim
-    assert product.fusion_flops == 9 * 19 * widths * 2 * 3
+    # Two projections to 19, of 3 images and of 9 questions: backward costs twice forward, and a
+    # multiply-add counts as two.
+    inputs = 3 * builder.model.image_encoder.dim + 9 * builder.model.text_encoder.dim
+    assert product.fusion_flops == 19 * inputs * 2 * 3
     for cost in costs.values():
         assert 0 < cost.ms_low <= cost.ms <= cost.ms_high
         assert cost.flops > cost.fusion_flops
@@ -82,8 +83,8 @@ def test_no_gradient_goes_into_what_is_frozen(data: Path, tmp_path: Path) -> Non
     [product, _] = builder.variants()
     cost = measure(builder, [product], tmp_path / "costs.json", Console(file=io.StringIO()))
     # Half of the backward pass is for the weights and half for the inputs.
-    widths = 2 * builder.model.image_encoder.dim + 3 * builder.model.text_encoder.dim
-    assert cost["product"].fusion_flops == 9 * 19 * widths * 2
+    inputs = 3 * 2 * builder.model.image_encoder.dim + 9 * 3 * builder.model.text_encoder.dim
+    assert cost["product"].fusion_flops == 19 * inputs * 2
 
 
 def test_a_step_that_fails_is_left_out(

@@ -114,6 +114,23 @@ class NoPlainTensors(GoodFusion):
         return super().fuse(image, text)
 
 
+class RowsNotFirst(GoodFusion):
+    def prepare(self, image: Features) -> Any:
+        return image.tokens.transpose(0, 1), image
+
+    def fuse(self, prepared: Any, text: Features) -> Features:
+        tokens, image = prepared
+        return super().fuse(image._replace(tokens=tokens.transpose(0, 1)), text)
+
+
+class KeepsOnlyValues(GoodFusion):
+    def prepare(self, image: Features) -> Any:
+        return image._replace(tokens=image.tokens.detach() if self.shared(image) else image.tokens)
+
+    def shared(self, image: Features) -> bool:
+        return len(image.tokens) == 3
+
+
 class Attending(GoodFusion):
     """Words attend to patches."""
 
@@ -213,6 +230,8 @@ class MaskBesideIsIgnored(GoodFusion):
         (SwappedMask, "masks concatenated, no boxes. The mask is another"),
         (WithBoxes, "masks concatenated, no boxes. There are boxes"),
         (NoPlainTensors, r"plain tensors are welcome .*given \(B, D\).*boxes expected"),
+        (RowsNotFirst, "`image_index` equals gathering the images"),
+        (KeepsOnlyValues, "gathering the images, in its gradients"),
         (WrongOrientation, r"maps are \(B, H, words, patches\).*Shape \(5, 1, 11, 7\)"),
         (PaddedWordsAttend, "maps are zero in the padding .*map 'attention'"),
         (DiffersRecording, "recording attention leaves the result as it is"),

@@ -62,12 +62,12 @@ def rows(*numbers: int, total: int | None = None) -> BatchRows:
 def require_same(first: Batch, second: Batch) -> None:
     assert first.ids == second.ids
     assert first.total == second.total
-    for name in ("images", "image_index", "words", "words_mask", "targets"):
+    for name in ("images", "image_index", "words", "words_mask", "text_index", "targets"):
         assert_close(getattr(first, name), getattr(second, name), rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_each_image_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
+def test_each_image_and_question_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
     store = ImageStore(processor.transform)
     if cached:
         store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")
@@ -80,11 +80,12 @@ def test_each_image_is_there_once(table: pa.Table, processor: Processor, cached:
     assert shown == [list(COLORS[ROWS[i][0]]) for i in (4, 0, 2, 1)]
     assert batch.words.tolist() == [
         [2, 3, 4, 0, 0],
-        [2, 3, 4, 0, 0],
         [1, 0, 0, 0, 0],
         [3, 4, 1, 1, 1],
     ]
-    assert batch.words_mask.sum(1).tolist() == [3, 3, 1, 5]
+    assert batch.words_mask.sum(1).tolist() == [3, 1, 5]
+    assert batch.text_index is not None
+    assert batch.text_index.tolist() == [0, 0, 1, 2]
     # q2's answers are not in the vocabulary; two of q1's three annotators said red.
     counts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0], [2, 0, 0]])
     assert_close(batch.targets.counts, counts)

@@ -97,7 +97,8 @@ def test_masks_are_given_and_cover_words(fusion: BAN, image: Features, text: Fea
 
 def test_a_bias_per_map_would_cancel(fusion: BAN, image: Features, text: Features) -> None:
     """The references have a bias per map (`h_bias`) that affects no output; ours has none."""
-    logits = fusion.attention.logits(fusion.text_projection(text.tokens), image.tokens)
+    patches = fusion.attention.image_projection(image.tokens)
+    logits = fusion.attention.logits(fusion.text_projection(text.tokens), patches)
     biased = logits + torch.randn(G, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(logits.flatten(2).softmax(2), biased.flatten(2).softmax(2))
 

@@ -34,7 +34,8 @@ def ban_bcnet(golden: Golden) -> Converted:
 
     def run(inputs: Tensors) -> Tensors:
         # A bias for each map, which ours lack because it cancels in the softmax.
-        logits = module.logits(inputs["q"], inputs["v"]) + bias.to(inputs["v"]).view(-1, 1, 1)
+        logits = module.logits(inputs["q"], module.image_projection(inputs["v"]))
+        logits = logits + bias.to(inputs["v"]).view(-1, 1, 1)
         y = logits.mT  # (B, G, N, T)
         return {"y": y.movedim(1, -1) if sizes["h_out"] is None else y}
 
@@ -49,7 +50,9 @@ def pooling_alone(golden: Golden) -> Converted:
     # They stop before the projection P, at the sums of groups of k.
     module.out.weight.data.copy_(in_groups(torch.eye(sizes["h_dim"]), sizes["k"]))
     module.out.bias.data.zero_()
-    return Converted(module, lambda x: {"y": module(x["q"], x["v"], x["w"].mT)})
+    return Converted(
+        module, lambda x: {"y": module(x["q"], module.image_projection(x["v"]), x["w"].mT)}
+    )
 
 
 def ban_biattention(golden: Golden) -> Converted:
@@ -62,7 +65,8 @@ def ban_biattention(golden: Golden) -> Converted:
         regions, words = nonzero(inputs["v"]), everything(inputs["q"])
         if not sizes["v_mask"]:
             regions = everything(inputs["v"])
-        return {"att": module(inputs["q"], words, inputs["v"], regions)[0].mT}
+        projected = module.image_projection(inputs["v"])
+        return {"att": module(inputs["q"], words, projected, regions)[0].mT}
 
     return Converted(module, run)
 

@@ -24,9 +24,12 @@ class JointlyNormalized(nn.Module):
         blocks.normalize = False
         self.blocks = blocks
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def prepare(self, x: Tensor) -> list[Tensor]:
+        return self.blocks.prepare(x)
+
+    def merge(self, factors: list[Tensor], y: Tensor) -> Tensor:
         normalized = []
-        for z in self.blocks(x, y).chunk(len(self.blocks.x_projections), -1):
+        for z in self.blocks.merge(factors, y).chunk(len(factors), -1):
             roots = z.sign() * z.abs().sqrt()
             normalized.append(nn.functional.normalize(roots.flatten(1)).view_as(z))
         return torch.cat(normalized, -1)
@@ -64,7 +67,9 @@ def openvqa_mfb_block(golden: Golden) -> Converted:
         image = inputs["img"]
         if second:
             image = torch.cat((image, inputs["exp_prev"]), -1)
-        z, exp = pooled(image, inputs["ques"]), expanded(image, inputs["ques"])
+        z, exp = (
+            blocks.merge(blocks.prepare(image), inputs["ques"]) for blocks in (pooled, expanded)
+        )
         return {"z": z[..., -hidden_dim:], "exp": exp[..., -wide:]}
 
     return Converted(nn.ModuleList((pooled, expanded)), run)

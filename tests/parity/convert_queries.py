@@ -67,7 +67,9 @@ def hf_blip2_qformer(golden: Golden) -> Converted:
         mask = torch.cat((keep[:, queries:], keep[:, :queries]), 1)
         features = Features(image, seen, image[:, 0])
         with record_attention(module) as maps:
-            words, asked = module.encode(embeds[:, queries:], embeds[:, :queries], mask, features)
+            words, asked = module.encode(
+                embeds[:, queries:], embeds[:, :queries], mask, *module.prepare(features)
+            )
         outputs = {"sequence": torch.cat((asked, words), 1)}
         for name, (weights,) in maps.items():
             outputs[f"cross_att_{name.split('.')[1]}"] = weights.unflatten(1, (heads, queries))
@@ -197,6 +199,7 @@ def hf_idefics_gated_xattn(golden: Golden) -> Converted:
         allow = inputs.get("allow", torch.ones(*text.shape[:2], image.shape[1], dtype=torch.bool))
         words = rearrange(text, "b l d -> (b l) 1 d")
         context = image.repeat_interleave(text.shape[1], 0)  # (B * L, P, D)
+        context = module.attention.keys_and_values(context)
         y = module(words, context, rearrange(allow, "b l p -> (b l) p"))
         return {"y": rearrange(y, "(b l) 1 d -> b l d", b=text.shape[0])}
 

@@ -1,4 +1,4 @@
-"""A batch: unique images, the questions about them, and which image each question is about."""
+"""A batch: different images, different questions, and which two belong together."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from vlm.core.features import Features
 
 
 class Batch(NamedTuple):
-    """Questions with the images they are about; each image is there (and encoded) once.
+    """Questions with the images they are about; equal ones are there (and encoded) once.
 
     Attributes:
         images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions.
         image_index: (Q,) int64 in [0, U), the image of each question.
-        words: (Q, L) int64 token ids, padded at the end.
-        words_mask: (Q, L) bool, True = a real token.
+        words: (T, L) int64 token ids of the T different questions, padded at the end.
+        words_mask: (T, L) bool, True = a real token.
         targets: what the head's loss compares with, or None where answers are not known.
         ids: the questions' ids, Q strings.
         total: number of questions in the global batch, over all processes; the loss is the sum
             over questions divided by it. Infinite for questions of another process.
         choices: the questions' candidate answers, or None where the head takes none.
+        text_index: (Q,) int64 in [0, T), the row of `words` of each question; None if no question
+            repeats, so that `words` has a row for each.
     """
 
     images: Tensor | Features
@@ -33,3 +35,4 @@ class Batch(NamedTuple):
     ids: list[str]
     total: float
     choices: Choices | None = None
+    text_index: Tensor | None = None

@@ -51,7 +51,7 @@ class Features(NamedTuple):
         return f"Features({', '.join(facts)}{', boxes' * (self.boxes is not None)})"
 
     def take(self, index: Tensor) -> Features:
-        """The rows `index` (Q,) int64 of the batch: image features gathered to questions."""
+        """The rows `index` (Q,) int64 of the batch: features gathered to questions."""
         boxes = None if self.boxes is None else self.boxes[index]
         return Features(self.tokens[index], self.mask[index], self.pooled[index], boxes)
 

@@ -17,6 +17,8 @@ from vlm.core.features import masked_softmax
 from vlm.core.validation import check_divides, check_positive
 
 T = TypeVar("T")
+Context = tuple[Tensor, Tensor]
+"""Keys and values (B, H, M, d) of a context that are known already."""
 
 
 class PerThread(Generic[T]):
@@ -27,6 +29,11 @@ class PerThread(Generic[T]):
 
     def __get__(self, module: nn.Module, owner: type) -> list[T] | None:
         return (self._lists.get() or {}).get(module)
+
+    @property
+    def collects(self) -> bool:
+        """Whether this thread collects from any module."""
+        return bool(self._lists.get())
 
     @contextmanager
     def collecting(self, lists: dict[nn.Module, list[T]]) -> Iterator[None]:
@@ -45,6 +52,11 @@ SETTING = RLock()
 overlapping threads would not restore the first value."""
 RECORDER = PerThread[Tensor]()
 TRACE = PerThread[tuple[nn.Module, Tensor]]()
+
+
+def is_watched() -> bool:
+    """Whether this thread looks at attention, by `record_attention` or `trace_attention`."""
+    return RECORDER.collects or TRACE.collects
 
 
 class RecordsAttention(nn.Module):
@@ -80,7 +92,7 @@ def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     The modules compute an explicit softmax meanwhile, uncompiled; their output stays the same to
     1e-5 in float32 and to rounding in half precision. The weights are those before dropout, and
-    part of the graph where gradients are on.
+    part of the graph where gradients are on. What `Fusion.keep` did before is not recorded.
 
     Args:
         module: a fusion or a whole model.
@@ -172,18 +184,25 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(context_dim, 2 * query_dim)
         self.out = nn.Linear(query_dim, query_dim)
 
-    def forward(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, query: Tensor, context: Tensor | Context, mask: Tensor) -> Tensor:
         return self.attend(query, context, mask)[0]
 
     def attend(
-        self, query: Tensor, context: Tensor, mask: Tensor, weights: bool = False
+        self, query: Tensor, context: Tensor | Context, mask: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """The result, and the weights (B, H, N, M) if they are asked for."""
-        key, value = self.keys_and_values(context)
+        """The result, and the weights (B, H, N, M) if they are asked for.
+
+        Args:
+            query: (B, N, query_dim).
+            context: (B, M, context_dim), or what `keys_and_values` made of it.
+            mask: (B, M) bool, True = a real token of the context.
+            weights: also return the weights.
+        """
+        key, value = self.keys_and_values(context) if isinstance(context, Tensor) else context
         return self.read(query, key, value, mask[:, None, None, :], weights)
 
-    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read of a context, (B, H, M, d) each; a decoder keeps it between its steps."""
+    def keys_and_values(self, context: Tensor) -> Context:
+        """What is read of a context; a decoder keeps it between its steps."""
         both = self.key_value(context).unflatten(-1, (2, self.num_heads, -1))  # (B, M, 2, H, d)
         key, value = both.permute(2, 0, 3, 1, 4)
         return key, value
@@ -249,7 +268,11 @@ class CrossModalAttention(Attention, RecordsAttention):
         self.words_last = words_last
 
     def forward(
-        self, query: Tensor, context: Tensor, mask: Tensor, query_mask: Tensor | None = None
+        self,
+        query: Tensor,
+        context: Tensor | Context,
+        mask: Tensor,
+        query_mask: Tensor | None = None,
     ) -> Tensor:
         """Attend; `query_mask` (B, N) bool only puts zeros in the recorded weights."""
         mixed, weights = self.attend(query, context, mask, self.recorder is not None)
@@ -276,7 +299,11 @@ class QueryAttention(Attention, RecordsAttention):
     """
 
     def forward(
-        self, query: Tensor, context: Tensor, mask: Tensor, patches: int | None = None
+        self,
+        query: Tensor,
+        context: Tensor | Context,
+        mask: Tensor,
+        patches: int | None = None,
     ) -> Tensor:
         """Attend; only the first `patches` tokens of the context are recorded, None = all."""
         mixed, weights = self.attend(query, context, mask, self.recorder is not None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +13,8 @@ from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
 from vlm.fusion.base import Fusion
 from vlm.fusion.counting import ObjectCounter
+
+Prepared = tuple[Tensor, list[Tensor], Tensor, Tensor | None]
 
 
 class BAN(Fusion):
@@ -63,23 +68,27 @@ class BAN(Fusion):
                 nn.Linear(counter.objects + 1, out_dim) for _ in range(glimpses)
             )
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> Prepared:
         patches = self.dropout(image.zero_padding().tokens)  # (B, P, image_dim)
+        poolings = cast(Iterable[BilinearPooling], self.poolings)
+        scored = self.attention.image_projection(patches)  # (B, P, R)
+        pooled = [pooling.image_projection(patches) for pooling in poolings]  # G times (B, P, D)
+        return scored, pooled, image.mask, image.boxes
+
+    def fuse(self, prepared: Prepared, text: Features) -> Features:
+        scored, pooled, mask, boxes = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         # Both (B, G, L, P).
-        weights, logits = self.attention(words, text.mask, patches, image.mask)
-        for number, (pooling, glimpse) in enumerate(
-            zip(self.poolings, weights.unbind(1), strict=True)
+        weights, logits = self.attention(words, text.mask, scored, mask)
+        for number, (pooling, patches, glimpse) in enumerate(
+            zip(self.poolings, pooled, weights.unbind(1), strict=True)
         ):
             added = self.dropout(pooling(words, patches, glimpse))  # (B, D)
-            if self.counter is not None and image.boxes is not None:
-                counted = self.counter(
-                    masked_max(logits[:, number], text.mask), image.boxes, image.mask
-                )
+            if self.counter is not None and boxes is not None:
+                counted = self.counter(masked_max(logits[:, number], text.mask), boxes, mask)
                 added = added + self.counts[number](counted).relu()
             words = words + added[:, None]
-        pooled = words.masked_fill(~text.mask[..., None], 0).sum(1)  # (B, D)
-        return Features(words, text.mask, pooled)
+        return Features(words, text.mask, words.masked_fill(~text.mask[..., None], 0).sum(1))
 
 
 class BilinearAttention(RecordsAttention):
@@ -98,7 +107,7 @@ class BilinearAttention(RecordsAttention):
     def forward(
         self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The maps (B, G, L, P) and their logits."""
+        """The maps (B, G, L, P) and their logits, of patches that are projected (B, P, R)."""
         logits = self.logits(words, patches)
         real = words_mask[:, None, :, None] & patches_mask[:, None, None, :]  # (B, 1, L, P)
         weights = masked_softmax(logits.flatten(2), real.flatten(2)).view_as(logits)
@@ -107,12 +116,11 @@ class BilinearAttention(RecordsAttention):
         return weights, logits
 
     def logits(self, words: Tensor, patches: Tensor) -> Tensor:
-        """(B, L, text_dim), (B, P, image_dim) -> (B, G, L, P)."""
+        """(B, L, text_dim), projected patches (B, P, R) -> (B, G, L, P)."""
         q = self.text_projection(words)[:, None]  # (B, 1, L, R)
-        v = self.image_projection(patches)  # (B, P, R)
         # h meets the words first: they are fewer than the patches, and one product does the rest.
         scaled = q * self.glimpses.to(q.dtype)[:, None]  # (B, G, L, R)
-        return (scaled.flatten(1, 2) @ v.mT).unflatten(1, scaled.shape[1:3])
+        return (scaled.flatten(1, 2) @ patches.mT).unflatten(1, scaled.shape[1:3])
 
 
 class BilinearPooling(nn.Module):
@@ -128,6 +136,6 @@ class BilinearPooling(nn.Module):
         self.out = nn.Linear(rank, out_dim)
 
     def forward(self, words: Tensor, patches: Tensor, weights: Tensor) -> Tensor:
-        """(B, L, text_dim), (B, P, image_dim), (B, L, P) -> (B, out_dim)."""
-        attended = weights @ self.image_projection(patches)  # (B, L, R)
+        """(B, L, text_dim), projected patches (B, P, R), (B, L, P) -> (B, out_dim)."""
+        attended = weights @ patches  # (B, L, R)
         return self.out((attended * self.text_projection(words)).sum(1))

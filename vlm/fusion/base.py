@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features, FeaturesLike, as_features
 from vlm.core.part import Part
 from vlm.core.validation import check_positive
+from vlm.fusion.attention import is_watched
 
 
 class Merge(Part, ABC):
     """Two vectors in, one out: (..., x_dim), (..., y_dim) -> (..., out_dim).
 
     Leading dimensions broadcast, so one question merges with every patch without being copied.
-    Inside a fusion x is the image and y the question.
+    Inside a fusion x is the image and y the question: what `prepare` makes of x is made once for
+    all questions about an image, and `merge` reads it.
 
     Attributes:
         x_dim, y_dim: widths of the inputs.
@@ -29,8 +34,10 @@ class Merge(Part, ABC):
         ...         super().__init__(x_dim, y_dim, out_dim)
         ...         self.x = torch.nn.Linear(x_dim, out_dim)
         ...         self.y = torch.nn.Linear(y_dim, out_dim)
+        ...     def prepare(self, x):
+        ...         return self.x(x)
         ...     def merge(self, x, y):
-        ...         return self.x(x) - self.y(y)
+        ...         return x - self.y(y)
         >>> Difference(64, 32)(torch.randn(2, 49, 64), torch.randn(2, 1, 32)).shape
         torch.Size([2, 49, 256])
     """
@@ -40,9 +47,17 @@ class Merge(Part, ABC):
         check_positive(x_dim=x_dim, y_dim=y_dim, out_dim=out_dim)
         self.x_dim, self.y_dim, self.out_dim = x_dim, y_dim, out_dim
 
+    def prepare(self, x: Tensor) -> Any:
+        """What can be made of x (..., x_dim) before y is known; x itself, if not overridden.
+
+        Returns:
+            A tensor, or a list or tuple of tensors, with the leading dimensions of x.
+        """
+        return x
+
     @abstractmethod
-    def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        """(..., x_dim), (..., y_dim) -> (..., out_dim)."""
+    def merge(self, x: Any, y: Tensor) -> Tensor:
+        """What `prepare` made of x (..., x_dim), and y (..., y_dim) -> (..., out_dim)."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Check the widths, then merge.
@@ -56,7 +71,7 @@ class Merge(Part, ABC):
                     f"{name}: got width {value.shape[-1]} (shape {tuple(value.shape)}); expected "
                     f"{dim}, the {name}_dim this {type(self).__name__} was built with."
                 )
-        return self.merge(x, y)
+        return self.merge(self.prepare(x), y)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -73,12 +88,30 @@ def sized(merge: MergeFactory, x_dim: int, y_dim: int, out_dim: int) -> Merge:
     return make(x_dim, y_dim, out_dim=out_dim)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Images that a fusion has prepared (`Fusion.keep`).
+
+    Attributes:
+        prepared: what `prepare` made of them.
+        images: their number.
+        device: where they are.
+    """
+
+    prepared: Any
+    images: int
+    device: torch.device
+
+
 class Fusion(Part, ABC):
     """Image features and question features in, joint features out.
 
     `pooled` (B, out_dim) of the result is what a classifier reads; `tokens` are words, then
     patches where the fusion keeps them (`patches_first`: patches, then words), with the masks
     concatenated. Junk in the padding, the order of the batch and its size never change a row.
+
+    Several questions may share an image. What a fusion makes of images alone stands in `prepare`,
+    which runs once for each image; its tensors are then gathered to the questions for `fuse`.
 
     Attributes:
         image_dim, text_dim: widths of the inputs.
@@ -92,10 +125,12 @@ class Fusion(Part, ABC):
         ...         super().__init__(image_dim, text_dim, out_dim)
         ...         self.patches = torch.nn.Linear(image_dim, out_dim)
         ...         self.gate = torch.nn.Linear(text_dim, out_dim)
-        ...     def fuse(self, image, text):
-        ...         patches = self.patches(image.zero_padding().tokens)
+        ...     def prepare(self, image):
+        ...         return self.patches(image.zero_padding().tokens), image.mask
+        ...     def fuse(self, prepared, text):
+        ...         patches, mask = prepared
         ...         gate = self.gate(text.pooled).sigmoid()[:, None]
-        ...         return vlm.Features(patches * gate, image.mask)
+        ...         return vlm.Features(patches * gate, mask)
         >>> Gated(64, 32)(torch.randn(2, 49, 64), torch.randn(2, 7, 32))
         Features(2 x 49 x 128, 49 real)
     """
@@ -108,58 +143,116 @@ class Fusion(Part, ABC):
         check_positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
 
+    def prepare(self, image: Features) -> Any:
+        """What the fusion makes of images before the questions are known.
+
+        The features themselves, if not overridden. Dropout in here is drawn once for an image,
+        whatever the number of its questions.
+
+        Returns:
+            A tensor, or tensors in tuples, lists or `Features`, with one row for each image.
+        """
+        return image
+
     @abstractmethod
-    def fuse(self, image: Features, text: Features) -> Features:
-        """The operator itself, on checked input."""
+    def fuse(self, image: Any, text: Features) -> Features:
+        """The operator itself, on what `prepare` made of the image of each question."""
+
+    def keep(self, image: FeaturesLike, image_mask: Tensor | None = None) -> Kept:
+        """Prepare images once, for any number of later calls with questions about them.
+
+        Args:
+            image, image_mask: as for `forward`.
+
+        Returns:
+            What `forward` takes as its `image`.
+
+        Raises:
+            ValueError: as `forward` does.
+
+        Example:
+            >>> fusion = vlm.fusion.CrossAttention(image_dim=64, text_dim=32)
+            >>> kept = fusion.keep(torch.randn(1, 49, 64))
+            >>> fusion(kept, torch.randn(3, 7, 32), image_index=torch.zeros(3, dtype=torch.long))
+            Features(3 x 56 x 128, 56 real)
+        """
+        return self._kept(self._checked(image, "image", self.image_dim, image_mask))
+
+    def _kept(self, features: Features) -> Kept:
+        if self.needs_boxes and features.boxes is None:
+            raise ValueError(
+                f"image.boxes: got None; expected boxes (B, N, 4), which this "
+                f"{type(self).__name__} needs to count objects. Take an image encoder that gives "
+                f"them, or no counter."
+            )
+        tokens = features.tokens
+        return Kept(self.prepare(features), tokens.shape[0], tokens.device)
 
     def forward(
         self,
-        image: FeaturesLike,
+        image: FeaturesLike | Kept,
         text: FeaturesLike,
         image_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
+        image_index: Tensor | None = None,
     ) -> Features:
         """Check what is given, then fuse.
 
         Args:
             image: features; or a tensor of pooled vectors (B, D) or of tokens (B, N, D), a pair
                 `(tokens, mask)`, or an output of transformers, of which `last_hidden_state` is
-                read. Without a pooled vector, that is the mean of the real tokens.
+                read. Without a pooled vector, that is the mean of the real tokens. Or what `keep`
+                made of any of these.
             text: features of the questions, in any of these forms.
             image_mask: (B, N) of image tokens without a mask: bool, or integers, where True or 1
                 is a real token. Left out, all are real.
             text_mask: (B, L) of question tokens without a mask, such as an `attention_mask`.
+            image_index: (B,) int64, the row of `image` that each question is about; left out,
+                there is one row for each question.
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
                 beside features that have one, or boxes that are needed and missing.
         """
-        image = as_features(image, "image", image_mask)
-        text = as_features(text, "text", text_mask)
-        for name, value, dim in (("image", image, self.image_dim), ("text", text, self.text_dim)):
-            if value.tokens.shape[-1] != dim:
+        text = self._checked(text, "text", self.text_dim, text_mask)
+        questions, device = text.tokens.shape[0], text.tokens.device
+        if image_index is not None and (
+            image_index.shape != (questions,) or image_index.dtype != torch.int64
+        ):
+            raise ValueError(
+                f"image_index: got {image_index.dtype} of shape {tuple(image_index.shape)}; "
+                f"expected torch.int64 of shape ({questions},), an image row for each question."
+            )
+        if isinstance(image, Kept):
+            kept = image
+        else:
+            image = self._checked(image, "image", self.image_dim, image_mask)
+            if image_index is not None and is_watched():  # a map has a row for each question
+                image, image_index = image.take(image_index), None
+            kept = self._kept(image)
+        if kept.device != device:
+            raise ValueError(
+                f"image and text: got devices {kept.device} and {device}; expected one device. "
+                f"Move one with `.to(device)`."
+            )
+        if image_index is None:
+            if kept.images != questions:
                 raise ValueError(
-                    f"{name}: got width {value.tokens.shape[-1]}; expected {dim}, the {name}_dim "
-                    f"this {type(self).__name__} was built with."
+                    f"image and text: got batches of {kept.images} and {questions}; expected one "
+                    f"image row for each question. Give `image_index` for shared images."
                 )
-        if image.tokens.shape[0] != text.tokens.shape[0]:
-            raise ValueError(
-                f"image and text: got batches of {image.tokens.shape[0]} and "
-                f"{text.tokens.shape[0]}; expected one image row for each question. Gather shared "
-                f"images with `image.take(image_index)`."
-            )
-        if image.tokens.device != text.tokens.device:
-            raise ValueError(
-                f"image and text: got devices {image.tokens.device} and {text.tokens.device}; "
-                f"expected one device. Move one with `.to(device)`."
-            )
-        if self.needs_boxes and image.boxes is None:
-            raise ValueError(
-                f"image.boxes: got None; expected boxes (B, N, 4), which this "
-                f"{type(self).__name__} needs to count objects. Take an image encoder that gives "
-                f"them, or no counter."
-            )
-        return self.fuse(image, text)
+            return self.fuse(kept.prepared, text)
+        gathered = tree_map_only(Tensor, lambda rows: rows[image_index], kept.prepared)
+        return self.fuse(gathered, text)
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def _checked(self, value: FeaturesLike, name: str, dim: int, mask: Tensor | None) -> Features:
+        features = as_features(value, name, mask)
+        if (width := features.tokens.shape[-1]) != dim:
+            raise ValueError(
+                f"{name}: got width {width}; expected {dim}, the {name}_dim this "
+                f"{type(self).__name__} was built with."
+            )
+        return features

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_max, masked_mean
 from vlm.core.validation import check_divides, check_positive
-from vlm.fusion.attention import CrossModalAttention
+from vlm.fusion.attention import Context, CrossModalAttention
 from vlm.fusion.base import Fusion
+
+Looked = tuple[Tensor, Context]
 
 
 class CrossAttention(Fusion):
@@ -57,16 +61,20 @@ class CrossAttention(Fusion):
         self.words_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
         self.patches_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Looked]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        return patches, image.mask, cast(CrossAttentionLayer, self.layers[0]).look(patches)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Looked], text: Features) -> Features:
+        patches, mask, looked = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        for layer in self.layers:
-            words, patches = layer(words, text.mask, patches, image.mask)
+        first, *rest = self.layers
+        words, patches = first(words, text.mask, patches, mask, looked)
+        for layer in rest:
+            words, patches = layer(words, text.mask, patches, mask)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
-        pooled = question * self.patches_pool(masked_max(patches, image.mask))
-        return Features(
-            torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
-        )
+        pooled = question * self.patches_pool(masked_max(patches, mask))
+        return Features(torch.cat((words, patches), 1), torch.cat((text.mask, mask), 1), pooled)
 
 
 class CrossAttentionLayer(nn.Module):
@@ -82,11 +90,21 @@ class CrossAttentionLayer(nn.Module):
         self.patches_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
+    def look(self, patches: Tensor) -> Looked:
+        """What the layer makes of the patches alone."""
+        normed = self.patches_norm(patches)
+        return normed, self.words_to_patches.keys_and_values(normed)
+
     def forward(
-        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self,
+        words: Tensor,
+        words_mask: Tensor,
+        patches: Tensor,
+        patches_mask: Tensor,
+        looked: Looked | None = None,
     ) -> tuple[Tensor, Tensor]:
-        w, p = self.words_norm(words), self.patches_norm(patches)
-        words = words + self.dropout(self.words_to_patches(w, p, patches_mask, words_mask))
+        w, (p, context) = self.words_norm(words), looked or self.look(patches)
+        words = words + self.dropout(self.words_to_patches(w, context, patches_mask, words_mask))
         patches = patches + self.dropout(self.patches_to_words(p, w, words_mask, patches_mask))
         return words + self.words_feedforward(words), patches + self.patches_feedforward(patches)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -54,15 +56,19 @@ class DFAF(Fusion):
             for flow in (InterFlow, IntraFlow)
         )
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        return patches, image.mask, cast(InterFlow, self.layers[0]).patches_qkv(patches)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Tensor], text: Features) -> Features:
+        patches, mask, qkv = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        for layer in self.layers:
-            words, patches = layer(words, text.mask, patches, image.mask)
-        pooled = masked_mean(words, text.mask) * masked_mean(patches, image.mask)  # (B, D)
-        return Features(
-            torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
-        )
+        first, *rest = self.layers
+        words, patches = first(words, text.mask, patches, mask, qkv)
+        for layer in rest:
+            words, patches = layer(words, text.mask, patches, mask)
+        pooled = masked_mean(words, text.mask) * masked_mean(patches, mask)  # (B, D)
+        return Features(torch.cat((words, patches), 1), torch.cat((text.mask, mask), 1), pooled)
 
 
 class InterFlow(nn.Module):
@@ -82,10 +88,17 @@ class InterFlow(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self,
+        words: Tensor,
+        words_mask: Tensor,
+        patches: Tensor,
+        patches_mask: Tensor,
+        qkv: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Let both sides read; `qkv` (B, P, 3 dim) is that of the patches, if known already."""
+        qkv = self.patches_qkv(patches) if qkv is None else qkv
         words_q, words_k, words_v = self.words_qkv(words).chunk(3, -1)
-        patches_q, patches_k, patches_v = self.patches_qkv(patches).chunk(3, -1)
+        patches_q, patches_k, patches_v = qkv.chunk(3, -1)
         to_words = self.words_to_patches(words_q, patches_k, patches_v, patches_mask, words_mask)
         to_patches = self.patches_to_words(patches_q, words_k, words_v, words_mask, patches_mask)
         return (

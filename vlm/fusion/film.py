@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -9,6 +12,8 @@ from torch import Tensor, nn
 from vlm.core.features import Features, masked_max, masked_mean
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion
+
+Looked = tuple[Tensor, Tensor]
 
 
 class FiLM(Fusion):
@@ -50,16 +55,23 @@ class FiLM(Fusion):
         self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(num_layers))
         self.out = nn.Linear(out_dim + 2, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Looked]:
         tokens = self.stem(image.zero_padding().tokens).relu()  # (B, P, D)
         place = places(image).to(tokens.dtype)  # (B, P, 2)
+        return image.mask, place, cast(FiLMBlock, self.layers[0]).look(tokens, place)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Looked], text: Features) -> Features:
+        mask, place, looked = prepared
         modulations = rearrange(
             self.modulation(text.pooled), "b (n two d) -> n two b 1 d", n=len(self.layers), two=2
         )
-        for layer, (scale, shift) in zip(self.layers, modulations, strict=True):
-            tokens = layer(tokens, image.mask, place, 1 + scale, shift)
+        scale, shift = modulations[0]
+        tokens = self.layers[0](*looked, mask, 1 + scale, shift)
+        rest = cast(Iterable[FiLMBlock], self.layers[1:])
+        for layer, (scale, shift) in zip(rest, modulations[1:], strict=True):
+            tokens = layer(*layer.look(tokens, place), mask, 1 + scale, shift)
         tokens = self.out(torch.cat((tokens, place), -1))
-        return Features(tokens, image.mask, masked_max(tokens, image.mask))
+        return Features(tokens, mask, masked_max(tokens, mask))
 
 
 class FiLMBlock(nn.Module):
@@ -71,11 +83,15 @@ class FiLMBlock(nn.Module):
         self.outer = nn.Linear(dim, dim)
         self.norm = TokenBatchNorm(dim)
 
+    def look(self, tokens: Tensor, place: Tensor) -> Looked:
+        """h and C h + c, which the question does not enter: (B, P, D) each."""
+        hidden = self.inner(torch.cat((tokens, place), -1)).relu()
+        return hidden, self.outer(hidden)
+
     def forward(
-        self, tokens: Tensor, mask: Tensor, place: Tensor, scale: Tensor, shift: Tensor
+        self, hidden: Tensor, branch: Tensor, mask: Tensor, scale: Tensor, shift: Tensor
     ) -> Tensor:
-        hidden = self.inner(torch.cat((tokens, place), -1)).relu()  # (B, P, D)
-        return hidden + (scale * self.norm(self.outer(hidden), mask) + shift).relu()
+        return hidden + (scale * self.norm(branch, mask) + shift).relu()
 
 
 class TokenBatchNorm(nn.Module):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_softmax, one_token
 from vlm.core.validation import check_positive
 from vlm.fusion.attention import RecordsAttention
-from vlm.fusion.base import Fusion, MergeFactory, sized
+from vlm.fusion.base import Fusion, Merge, MergeFactory, sized
 from vlm.fusion.counting import ObjectCounter
 from vlm.fusion.merges import MLB, ConcatMLP, Product
 
@@ -72,9 +74,14 @@ class GlimpseAttention(Fusion):
         if counter is not None:
             self.counts = nn.Linear(counter.objects + 1, self.out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
-        patches = image.zero_padding().tokens  # (B, P, D)
-        scores = self.perceptron(self.score(patches, text.pooled[:, None]))  # (B, P, G)
+    def prepare(self, image: Features) -> tuple[Features, Any]:
+        image = image.zero_padding()
+        return image, self.score.prepare(image.tokens)
+
+    def fuse(self, prepared: tuple[Features, Any], text: Features) -> Features:
+        image, scored = prepared
+        patches = image.tokens  # (B, P, D)
+        scores = self.perceptron(self.score.merge(scored, text.pooled[:, None]))  # (B, P, G)
         glimpses = self.attention(scores, patches, image.mask)  # (B, G, D)
         pooled = self.merge(glimpses.flatten(1), text.pooled)
         if self.counter is not None and image.boxes is not None:
@@ -122,12 +129,18 @@ class StackedAttention(Fusion):
         self.scores = nn.ModuleList(sized(score, out_dim, out_dim, 1) for _ in range(hops))
         self.looks = nn.ModuleList(PatchAttention() for _ in range(hops))
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, list[Any]]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        merges = cast(Iterable[Merge], self.scores)
+        return patches, image.mask, [score.prepare(patches) for score in merges]
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, list[Any]], text: Features) -> Features:
+        patches, mask, scored = prepared
         state = self.text_projection(text.pooled)  # (B, D)
-        for score, look in zip(self.scores, self.looks, strict=True):
-            scores = score(patches, state[:, None])  # (B, P, 1)
-            state = state + look(scores, patches, image.mask).squeeze(1)
+        merges = cast(Iterable[Merge], self.scores)
+        for score, known, look in zip(merges, scored, self.looks, strict=True):
+            scores = score.merge(known, state[:, None])  # (B, P, 1)
+            state = state + look(scores, patches, mask).squeeze(1)
         return one_token(state)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_max, masked_mean
 from vlm.core.validation import check_divides, check_positive
-from vlm.fusion.attention import Attention, CrossModalAttention
+from vlm.fusion.attention import Attention, Context, CrossModalAttention
 from vlm.fusion.base import Fusion
 from vlm.fusion.transformer import AddNorm, PostNormFeedForward
 
@@ -64,16 +66,20 @@ class LXMERT(Fusion):
         self.words_pool = nn.Linear(out_dim, out_dim)
         self.patches_pool = nn.Linear(out_dim, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Context]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        return patches, image.mask, cast(CrossModalityLayer, self.layers[0]).look(patches)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Context], text: Features) -> Features:
+        patches, mask, looked = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        for layer in self.layers:
-            words, patches = layer(words, text.mask, patches, image.mask)
+        first, *rest = self.layers
+        words, patches = first(words, text.mask, patches, mask, looked)
+        for layer in rest:
+            words, patches = layer(words, text.mask, patches, mask)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
-        pooled = question * self.patches_pool(masked_max(patches, image.mask))
-        return Features(
-            torch.cat((words, patches), 1), torch.cat((text.mask, image.mask), 1), pooled
-        )
+        pooled = question * self.patches_pool(masked_max(patches, mask))
+        return Features(torch.cat((words, patches), 1), torch.cat((text.mask, mask), 1), pooled)
 
 
 class CrossModalityLayer(nn.Module):
@@ -92,10 +98,20 @@ class CrossModalityLayer(nn.Module):
         self.words_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
         self.patches_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
 
+    def look(self, patches: Tensor) -> Context:
+        """What the layer makes of the patches alone."""
+        return self.words_to_patches.keys_and_values(patches)
+
     def forward(
-        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self,
+        words: Tensor,
+        words_mask: Tensor,
+        patches: Tensor,
+        patches_mask: Tensor,
+        looked: Context | None = None,
     ) -> tuple[Tensor, Tensor]:
-        seen = self.words_to_patches(words, patches, patches_mask, words_mask)
+        context = patches if looked is None else looked
+        seen = self.words_to_patches(words, context, patches_mask, words_mask)
         asked = self.patches_to_words(patches, words, words_mask, patches_mask)
         words = self.words_cross_norm(words, seen)
         patches = self.patches_cross_norm(patches, asked)

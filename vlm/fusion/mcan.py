@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -69,14 +70,18 @@ class MCAN(Fusion):
         self.patches_reduction = PatchReduction(dim, out_dim, dim, dropout=dropout)
         self.norm = nn.LayerNorm(out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, dim)
+        return self.co_attention.look(patches, image.mask), image.mask
+
+    def fuse(self, prepared: tuple[Tensor, Tensor], text: Features) -> Features:
+        looked, mask = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, dim)
-        words, patches = self.co_attention(words, text.mask, patches, image.mask)
+        words, patches = self.co_attention(words, text.mask, looked, mask)
         question = self.words_reduction(words, text.mask)  # (B, out_dim)
-        pooled = self.norm(question + self.patches_reduction(patches, image.mask))
+        pooled = self.norm(question + self.patches_reduction(patches, mask))
         tokens = self.words_reduction.each(words), self.patches_reduction.each(patches)
-        return Features(torch.cat(tokens, 1), torch.cat((text.mask, image.mask), 1), pooled)
+        return Features(torch.cat(tokens, 1), torch.cat((text.mask, mask), 1), pooled)
 
 
 class ModularCoAttention(nn.Module):
@@ -103,17 +108,24 @@ class ModularCoAttention(nn.Module):
             SelfGuidedAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
 
+    def look(self, patches: Tensor, mask: Tensor) -> Tensor:
+        """The first layer's self-attention, before the question is known."""
+        return cast(SelfGuidedAttention, self.patches_layers[0]).look(patches, mask)
+
     def forward(
-        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self, words: Tensor, words_mask: Tensor, looked: Tensor, patches_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Words and patches after the cascade; `looked` is what `look` made of the patches."""
         guides = []
         for layer in self.words_layers:
             words = layer(words, words_mask)
             guides.append(words)
         if self.cascade == "encoder_decoder":
             guides = [words] * len(guides)
-        for layer, guide in zip(self.patches_layers, guides, strict=True):
-            patches = layer(patches, patches_mask, guide, words_mask)
+        first, *rest = cast(Iterable[SelfGuidedAttention], self.patches_layers)
+        patches = first(looked, patches_mask, guides[0], words_mask)
+        for layer, guide in zip(rest, guides[1:], strict=True):
+            patches = layer(layer.look(patches, patches_mask), patches_mask, guide, words_mask)
         return words, patches
 
 
@@ -142,13 +154,15 @@ class SelfGuidedAttention(nn.Module):
         self.guided_norm = AddNorm(dim, dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
 
+    def look(self, patches: Tensor, mask: Tensor) -> Tensor:
+        """The patches after their self-attention."""
+        return self.attention_norm(patches, self.attention(patches, patches, mask))
+
     def forward(
-        self, patches: Tensor, patches_mask: Tensor, words: Tensor, words_mask: Tensor
+        self, looked: Tensor, patches_mask: Tensor, words: Tensor, words_mask: Tensor
     ) -> Tensor:
-        seen = self.attention(patches, patches, patches_mask)
-        patches = self.attention_norm(patches, seen)
-        guided = self.guided_attention(patches, words, words_mask, patches_mask)
-        return self.feedforward(self.guided_norm(patches, guided))
+        guided = self.guided_attention(looked, words, words_mask, patches_mask)
+        return self.feedforward(self.guided_norm(looked, guided))
 
 
 def feedforward(dim: int, hidden_dim: int, dropout: float) -> PostNormFeedForward:

@@ -59,15 +59,19 @@ class MergedAttention(Fusion):
         )
         self.pool = nn.Linear(2 * out_dim, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor]:
+        return self.embedding.patches(image), image.mask
+
+    def fuse(self, prepared: tuple[Tensor, Tensor], text: Features) -> Features:
+        patches, patches_mask = prepared
         first_patch = text.mask.shape[1]
-        tokens = self.embedding(image, text)  # (B, L + P, D)
-        mask = torch.cat((text.mask, image.mask), 1)
+        tokens = self.embedding(patches, text)  # (B, L + P, D)
+        mask = torch.cat((text.mask, patches_mask), 1)
         for layer in self.layers:
             tokens = layer(tokens, mask, first_patch)
         means = (
             masked_mean(tokens[:, :first_patch], text.mask),
-            masked_mean(tokens[:, first_patch:], image.mask),
+            masked_mean(tokens[:, first_patch:], patches_mask),
         )
         return Features(tokens, mask, self.pool(torch.cat(means, -1)).tanh())
 

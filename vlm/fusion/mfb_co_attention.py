@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_softmax, one_token
@@ -55,10 +57,13 @@ class MFBCoAttention(Fusion):
             glimpses * image_dim, question_dim, out_dim, hidden_dim, factor, order, dropout=dropout
         )
 
-    def fuse(self, image: Features, text: Features) -> Features:
-        image, text = image.zero_padding(), text.zero_padding()
-        question = self.words(text.tokens, text.mask)  # (B, G * text_dim)
-        seen = self.patches(image.tokens, image.mask, question)  # (B, G * image_dim)
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Any]:
+        patches = image.zero_padding().tokens  # (B, P, image_dim)
+        return patches, image.mask, self.patches.merge.prepare(patches)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Any], text: Features) -> Features:
+        question = self.words(text.zero_padding().tokens, text.mask)  # (B, G * text_dim)
+        seen = self.patches(*prepared, question)  # (B, G * image_dim)
         return one_token(self.merge(seen, question))
 
 
@@ -105,9 +110,10 @@ class PatchGlimpses(RecordsAttention):
         )
         self.score = nn.Linear(hidden_dim, glimpses, bias=False)
 
-    def forward(self, patches: Tensor, mask: Tensor, question: Tensor) -> Tensor:
-        """(B, P, image_dim), (B, P) bool, (B, text_dim) -> (B, G * image_dim)."""
-        scores = self.score(self.merge(patches, question[:, None]))  # (B, P, G)
+    def forward(self, patches: Tensor, mask: Tensor, prepared: Any, question: Tensor) -> Tensor:
+        """(B, P, image_dim), (B, P) bool, what the merge made of the patches, (B, text_dim) ->
+        (B, G * image_dim)."""
+        scores = self.score(self.merge.merge(prepared, question[:, None]))  # (B, P, G)
         weights = masked_softmax(scores.mT, mask[:, None])  # (B, G, P)
         if self.recorder is not None:
             self.recorder.append(weights)

@@ -45,8 +45,11 @@ class ModalityAttention(Fusion):
         super().__init__(image_dim, text_dim, out_dim)
         self.mix = WeightedSum((image_dim, text_dim), out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
-        return one_token(self.mix((image.pooled, text.pooled)))
+    def prepare(self, image: Features) -> Tensor:
+        return image.pooled
+
+    def fuse(self, image: Tensor, text: Features) -> Features:
+        return one_token(self.mix((image, text.pooled)))
 
 
 class DeepSets(Fusion):
@@ -91,8 +94,11 @@ class DeepSets(Fusion):
         self.elements = ModalitySet((image_dim, text_dim), element_dim, pooling, attention_dim)
         self.mlp = perceptron(element_dim, hidden_dims, out_dim, dropout)
 
-    def fuse(self, image: Features, text: Features) -> Features:
-        return one_token(self.mlp(self.elements((image.pooled, text.pooled))))
+    def prepare(self, image: Features) -> Tensor:
+        return image.pooled
+
+    def fuse(self, image: Tensor, text: Features) -> Features:
+        return one_token(self.mlp(self.elements((image, text.pooled))))
 
 
 class WeightedSum(nn.Module):

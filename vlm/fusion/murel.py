@@ -77,13 +77,17 @@ class MuRel(Fusion):
         self.pool = MaxOverRegions()
         self.merge = sized(last_merge or merge, out_dim, text_dim, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor]:
         regions = self.projection(image.zero_padding().tokens)  # (B, P, D)
-        positions = self.cell.pairwise.positions(boxes_of(image))  # (B, P, P, D)
+        positions = self.cell.pairwise.positions(boxes_of(image))  # (B or 1, P or 1, ..., D)
+        return regions, image.mask, positions.expand(regions.shape[0], -1, -1, -1)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Tensor], text: Features) -> Features:
+        regions, mask, positions = prepared
         for _ in range(self.steps):
-            regions = self.cell(regions, text.pooled, positions, image.mask)
-        pooled = self.merge(self.pool(regions, image.mask), text.pooled)  # (B, D)
-        return Features(regions, image.mask, pooled)
+            regions = self.cell(regions, text.pooled, positions, mask)
+        pooled = self.merge(self.pool(regions, mask), text.pooled)  # (B, D)
+        return Features(regions, mask, pooled)
 
 
 class MuRelCell(nn.Module):

@@ -46,14 +46,16 @@ class ParallelCoAttention(Fusion):
         self.attention = CoAttention(out_dim, hidden_dim)
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(out_dim, out_dim), nn.Tanh())
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        return patches, image.mask, self.attention.patches_hidden(patches)
+
+    def fuse(self, prepared: tuple[Tensor, Tensor, Tensor], text: Features) -> Features:
+        patches, mask, _ = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        word, patch = self.attention(words, text.mask, patches, image.mask)  # (B, D) each
+        word, patch = self.attention(words, text.mask, *prepared)  # (B, D) each
         return Features(
-            torch.cat((words, patches), 1),
-            torch.cat((text.mask, image.mask), 1),
-            self.out(word + patch),
+            torch.cat((words, patches), 1), torch.cat((text.mask, mask), 1), self.out(word + patch)
         )
 
 
@@ -77,13 +79,13 @@ class CoAttention(RecordsAttention):
         self.words_score = nn.Linear(hidden_dim, 1, bias=False)  # w_hq
 
     def forward(
-        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor, p: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(B, L, D), (B, L), (B, P, D), (B, P) -> (B, D) and (B, D)."""
+        """(B, L, D), (B, L), (B, P, D), (B, P), V W_v (B, P, k) -> (B, D) and (B, D)."""
         real = words_mask[:, :, None] & patches_mask[:, None, :]
         affinity = self.affinity(words) @ patches.mT  # (B, L, P)
         affinity = affinity.tanh().masked_fill(~real, 0)  # C; the sums below leave padding out
-        w, p = self.words_hidden(words), self.patches_hidden(patches)  # (B, L, k), (B, P, k)
+        w = self.words_hidden(words)  # (B, L, k)
         words_score = self.words_score((w + affinity @ p).tanh())  # (B, L, 1)
         patches_score = self.patches_score((p + affinity.mT @ w).tanh())  # (B, P, 1)
         words_weights = masked_softmax(words_score.mT, words_mask[:, None])  # (B, 1, L)

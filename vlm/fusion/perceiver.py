@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
 from vlm.core.validation import check_positive
-from vlm.fusion.attention import Attention, QueryAttention
+from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
 
 
@@ -63,13 +66,18 @@ class GatedCrossAttention(Fusion):
         )
         self.pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[list[Context], Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
-        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         latents = self.resampler(patches, image.mask)  # (B, M, D)
         seen = image.mask.any(1, keepdim=True).expand(latents.shape[:2])  # (B, M)
-        for layer in self.layers:
-            words = layer(words, latents, seen)
+        layers = cast(Iterable[GatedLayer], self.layers)
+        return [layer.attention.keys_and_values(latents) for layer in layers], seen
+
+    def fuse(self, prepared: tuple[list[Context], Tensor], text: Features) -> Features:
+        contexts, seen = prepared
+        words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
+        for layer, context in zip(self.layers, contexts, strict=True):
+            words = layer(words, context, seen)
         return Features(words, text.mask, self.pool(masked_mean(words, text.mask)))
 
 
@@ -144,7 +152,7 @@ class ResamplerLayer(nn.Module):
 class GatedLayer(nn.Module):
     """Gated cross-attention and gated feed-forward (GATED XATTN-DENSE, figure 4).
 
-    (B, L, dim), (B, M, dim), (B, M) bool -> (B, L, dim).
+    (B, L, dim), the keys and values of M latents, (B, M) bool -> (B, L, dim).
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
@@ -156,7 +164,7 @@ class GatedLayer(nn.Module):
         self.feedforward_gate = nn.Parameter(torch.zeros(1))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, words: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, words: Tensor, context: Context, mask: Tensor) -> Tensor:
         seen = self.dropout(self.attention(self.norm(words), context, mask))
         # The attention's output bias must not enter where there is nothing to see.
         seen = seen.masked_fill(~mask.any(1)[:, None, None], 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vlm.core.features import Features, one_token
 from vlm.fusion.base import Fusion, MergeFactory
 from vlm.fusion.merges import Product
@@ -30,5 +32,8 @@ class Pooled(Fusion):
         super().__init__(image_dim, text_dim, made.out_dim)
         self.merge = made
 
-    def fuse(self, image: Features, text: Features) -> Features:
-        return one_token(self.merge(image.pooled, text.pooled))
+    def prepare(self, image: Features) -> Any:
+        return self.merge.prepare(image.pooled)
+
+    def fuse(self, image: Any, text: Features) -> Features:
+        return one_token(self.merge.merge(image, text.pooled))

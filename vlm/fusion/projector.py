@@ -48,10 +48,14 @@ class Projector(Fusion):
         self.image_projection = nn.Sequential(*parts)
         self.text_projection = nn.Linear(text_dim, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> Features:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
+        return Features(patches, image.mask, masked_max(patches, image.mask))
+
+    def fuse(self, patches: Features, text: Features) -> Features:
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        pooled = masked_mean(words, text.mask) * masked_max(patches, image.mask)  # (B, D)
         return Features(
-            torch.cat((patches, words), 1), torch.cat((image.mask, text.mask), 1), pooled
+            torch.cat((patches.tokens, words), 1),
+            torch.cat((patches.mask, text.mask), 1),
+            masked_mean(words, text.mask) * patches.pooled,
         )

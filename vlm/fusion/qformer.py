@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
 from vlm.core.validation import check_positive
-from vlm.fusion.attention import Attention, QueryAttention
+from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
 
 
@@ -70,23 +73,35 @@ class QFormer(Fusion):
         self.words_pool = nn.Linear(out_dim, out_dim)
         self.queries_pool = nn.Linear(out_dim, out_dim)
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[list[Context], Tensor]:
+        patches = image.zero_padding().tokens  # (B, P, image_dim)
+        layers = cast(Iterable[QFormerLayer], self.layers)
+        cross = (layer.queries_to_patches for layer in layers)
+        return [attend.keys_and_values(patches) for attend in cross if attend], image.mask
+
+    def fuse(self, prepared: tuple[list[Context], Tensor], text: Features) -> Features:
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         queries = self.queries.expand(words.shape[0], -1, -1)  # (B, Q, D)
         mask = torch.cat((text.mask, text.mask.new_ones(queries.shape[:2])), 1)  # (B, L + Q)
-        words, queries = self.encode(words, queries, mask, image)
+        words, queries = self.encode(words, queries, mask, *prepared)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
         pooled = question * self.queries_pool(queries.amax(1))
         return Features(torch.cat((words, queries), 1), mask, pooled)
 
     def encode(
-        self, words: Tensor, queries: Tensor, mask: Tensor, image: Features
+        self,
+        words: Tensor,
+        queries: Tensor,
+        mask: Tensor,
+        contexts: list[Context],
+        patches_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The layers alone; `mask` (B, L + Q) is that of words and queries."""
-        patches = image.zero_padding().tokens  # (B, P, image_dim)
         words, queries = self.norm(words), self.norm(queries)
-        for layer in self.layers:
-            words, queries = layer(words, queries, mask, patches, image.mask)
+        left = iter(contexts)
+        for layer in cast(Iterable[QFormerLayer], self.layers):
+            context = next(left) if layer.queries_to_patches else None
+            words, queries = layer(words, queries, mask, context, patches_mask)
         return words, queries
 
 
@@ -110,13 +125,18 @@ class QFormerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, words: Tensor, queries: Tensor, mask: Tensor, patches: Tensor, patches_mask: Tensor
+        self,
+        words: Tensor,
+        queries: Tensor,
+        mask: Tensor,
+        context: Context | None,
+        patches_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         x = torch.cat((words, queries), 1)  # (B, L + Q, D)
         x = self.attention_norm(x + self.dropout(self.attention(x, x, mask)))
         words, queries = x.split((words.shape[1], queries.shape[1]), 1)
-        if self.queries_to_patches is not None:
-            seen = self.queries_to_patches(queries, patches, patches_mask)
+        if self.queries_to_patches is not None and context is not None:
+            seen = self.queries_to_patches(queries, context, patches_mask)
             queries = self.patches_norm(queries + self.dropout(seen))
         words = self.words_norm(words + self.words_feedforward(words))
         queries = self.queries_norm(queries + self.queries_feedforward(queries))

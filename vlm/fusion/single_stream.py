@@ -58,11 +58,15 @@ class SingleStream(Fusion):
         self.encoder = PreNormEncoder(out_dim, num_layers, num_heads, feedforward_dim, dropout)
         self.pool = nn.Sequential(nn.Linear(out_dim, out_dim), nn.Tanh())
 
-    def fuse(self, image: Features, text: Features) -> Features:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor]:
+        return self.embedding.patches(image), image.mask
+
+    def fuse(self, prepared: tuple[Tensor, Tensor], text: Features) -> Features:
+        patches, patches_mask = prepared
         rows, words = text.mask.shape
         first = self.class_token.expand(rows, 1, -1)
-        tokens = torch.cat((first, self.embedding(image, text)), 1)  # (B, 1 + L + P, D)
-        mask = torch.cat((text.mask.new_ones(rows, 1), text.mask, image.mask), 1)
+        tokens = torch.cat((first, self.embedding(patches, text)), 1)  # (B, 1 + L + P, D)
+        mask = torch.cat((text.mask.new_ones(rows, 1), text.mask, patches_mask), 1)
         tokens = self.encoder(tokens, mask, 1, 1 + words)
         return Features(tokens[:, 1:], mask[:, 1:], self.pool(tokens[:, 0]))
 

@@ -52,8 +52,12 @@ class JointEmbedding(nn.Module):
         self.patch_type = nn.Parameter(0.02 * torch.randn(dim))
         self.word_type = nn.Parameter(0.02 * torch.randn(dim))
 
-    def forward(self, image: Features, text: Features) -> Tensor:
-        patches = self.image_projection(image.zero_padding().tokens) + self.patch_type
+    def patches(self, image: Features) -> Tensor:
+        """(B, P, image_dim) -> (B, P, D)."""
+        return self.image_projection(image.zero_padding().tokens) + self.patch_type
+
+    def forward(self, patches: Tensor, text: Features) -> Tensor:
+        """Words before the embedded patches."""
         words = self.text_projection(text.zero_padding().tokens) + self.word_type
         return torch.cat((words, patches), 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import torch
@@ -96,8 +97,9 @@ def check_fusion(fusion: Fusion) -> None:
 
     Junk in the padding, more padding, batch order and batch size change nothing; empty
     questions and images give finite values; gradients (also against finite differences), the
-    form of the joint tokens, plain tensors and masks, recorded attention, copies and checkpoints,
-    bf16, `torch.compile` and `torch.export`, errors. Equality is demanded in evaluation mode.
+    form of the joint tokens, plain tensors and masks, images that questions share, recorded
+    attention, copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors. Equality is
+    demanded in evaluation mode.
 
     Raises:
         AssertionError: a promise is broken; the message names it.
@@ -113,6 +115,7 @@ def check_fusion(fusion: Fusion) -> None:
     check_finite_gradients(fusion, (image, text), "ordinary features")
     check_double(fusion, (differentiable(image), differentiable(text)))
     check_plain_tensors(fusion, image, text)
+    check_shared_images(fusion, image, text)
     check_attention(fusion, image, text)
     check_copies(fusion, (image, text))
     check_bf16(fusion, (image, text))
@@ -223,6 +226,39 @@ def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None
         require_same(beside, fusion(*pairs))
 
 
+def check_shared_images(fusion: Fusion, image: Features, text: Features) -> None:
+    index, given = torch.tensor([0, 2, 0, 1, 2]), "3 images for 5 questions"
+    # In double precision: the slope of a square root near zero magnifies rounding.
+    fusion = copy.deepcopy(fusion).double()
+    image, text = tree_map_only(
+        Tensor, lambda t: t.double() if t.dtype != torch.bool else t, (image, text)
+    )
+    tokens = image.tokens[:3].clone().requires_grad_()
+    boxes = None if image.boxes is None else image.boxes[:3]
+    image = Features(tokens, image.mask[:3], boxes=boxes)
+    expected = fusion(image.take(index), text)
+    with promise(fusion, "`image_index` equals gathering the images", given):
+        fused = fusion(image, text, image_index=index)
+        require_same(fused, expected)
+    with promise(fusion, "`image_index` equals gathering the images, in its gradients", given):
+        leaves = [tokens, *(p for p in fusion.parameters() if p.requires_grad)]
+        for pair in zip(gradients(fused, leaves), gradients(expected, leaves), strict=True):
+            require_same(*pair)
+    with promise(fusion, "`keep` prepares images for later questions", given):
+        require_same(fusion(fusion.keep(image), text, image_index=index), expected)
+    with promise(fusion, "recorded maps have a row for each question", given):
+        with record_attention(fusion) as maps:
+            fusion(image, text, image_index=index)
+        for name, passes in maps.items():
+            require(all(len(weights) == ROWS for weights in passes), f"Not so in {name!r}.")
+
+
+def gradients(output: Features, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of some function of all that a fusion gives."""
+    total = output.pooled.sin().sum() + output.tokens[output.mask].sin().sum()
+    return torch.autograd.grad(total, leaves, retain_graph=True, materialize_grads=True)
+
+
 def check_attention(fusion: Fusion, image: Features, text: Features) -> None:
     expected = fusion(image, text)
     image, text = padded(image, 1e4), padded(text, 1e4)
@@ -262,3 +298,8 @@ def check_errors(fusion: Fusion, image: Features, text: Features) -> None:
         ("a four-dimensional question", image, text.tokens[:, None]),
     ):
         check_refuses(fusion, given, partial(fusion, wrong_image, wrong_text))
+    for given, index in (
+        ("an image index for fewer questions", torch.zeros(ROWS - 1, dtype=torch.int64)),
+        ("an image index of bools", torch.zeros(ROWS, dtype=torch.bool)),
+    ):
+        check_refuses(fusion, given, partial(fusion, image, text, image_index=index))

@@ -61,8 +61,11 @@ class BlockTucker(Merge):
         self.core = SuperdiagonalCore(hidden_dim, chunks, normalize, FullCores, together=False)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self.dropout(self.x_projection(x)), self.dropout(self.y_projection(y))
+        x, y = self.dropout(x), self.dropout(self.y_projection(y))
         return self.out_projection(self.core(x, y))
 
 
@@ -114,8 +117,11 @@ class Block(Merge):
         self.core = SuperdiagonalCore(hidden_dim, chunks, normalize, cores)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self.dropout(self.x_projection(x)), self.dropout(self.y_projection(y))
+        x, y = self.dropout(x), self.dropout(self.y_projection(y))
         return self.out_projection(self.core(x, y))
 
 

@@ -58,8 +58,10 @@ class MCB(Merge):
         self.out_projection = nn.Linear(sketch_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
 
-    def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x_sketch = self.sketch(x, self.x_bucket, self.x_sign)  # (..., D)
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.sketch(x, self.x_bucket, self.x_sign)  # (..., D)
+
+    def merge(self, x_sketch: Tensor, y: Tensor) -> Tensor:
         y_sketch = self.sketch(y, self.y_bucket, self.y_sign)
         if x_sketch.numel() and y_sketch.numel():
             spectrum = torch.fft.rfft(x_sketch) * torch.fft.rfft(y_sketch)

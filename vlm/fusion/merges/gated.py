@@ -33,7 +33,10 @@ class GMU(Merge):
         self.x_projection = nn.Linear(x_dim, 2 * out_dim, bias=False)
         self.y_projection = nn.Linear(y_dim, 2 * out_dim, bias=False)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x, x_gate = self.x_projection(x).chunk(2, -1)  # (..., D) each
+        x, x_gate = x.chunk(2, -1)  # (..., D) each
         y, y_gate = self.y_projection(y).chunk(2, -1)
         return torch.lerp(y.tanh(), x.tanh(), (x_gate + y_gate).sigmoid())

@@ -58,10 +58,12 @@ class MLB(Merge):
         self.out_projection = nn.Linear(hidden_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.input_activation(self.x_projection(x))
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x = self.dropout(self.input_activation(self.x_projection(x)))
-        y = self.dropout(self.input_activation(self.y_projection(y)))
-        z = x * y  # (..., H)
+        y = self.input_activation(self.y_projection(y))
+        z = self.dropout(x) * self.dropout(y)  # (..., H)
         z = power_normalize(z) if self.normalize else z
         return self.output_activation(self.out_projection(z))
 
@@ -109,8 +111,11 @@ class MFB(Merge):
         self.out_projection = nn.Linear(hidden_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
 
-    def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.output_activation(self.out_projection(self.block(x, y)))
+    def prepare(self, x: Tensor) -> list[Tensor]:
+        return self.block.prepare(x)
+
+    def merge(self, x: list[Tensor], y: Tensor) -> Tensor:
+        return self.output_activation(self.out_projection(self.block.merge(x, y)))
 
 
 class MFH(Merge):
@@ -159,8 +164,11 @@ class MFH(Merge):
         self.out_projection = nn.Linear(order * hidden_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
 
-    def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.output_activation(self.out_projection(self.blocks(x, y)))
+    def prepare(self, x: Tensor) -> list[Tensor]:
+        return self.blocks.prepare(x)
+
+    def merge(self, x: list[Tensor], y: Tensor) -> Tensor:
+        return self.output_activation(self.out_projection(self.blocks.merge(x, y)))
 
 
 class FactorizedBlocks(nn.Module):
@@ -187,12 +195,15 @@ class FactorizedBlocks(nn.Module):
         self.activation = activation_module("input_activation", activation)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def prepare(self, x: Tensor) -> list[Tensor]:
+        """The factor of each block that x alone makes."""
+        return [self.activation(projection(x)) for projection in self.x_projections]
+
+    def merge(self, factors: list[Tensor], y: Tensor) -> Tensor:
         product: Tensor | None = None
         blocks = []
-        for x_projection, y_projection in zip(self.x_projections, self.y_projections, strict=True):
-            factors = (self.activation(x_projection(x)), self.activation(y_projection(y)))
-            here = broadcast_product(*factors)  # (..., H * K)
+        for factor, projection in zip(factors, self.y_projections, strict=True):
+            here = broadcast_product(factor, self.activation(projection(y)))  # (..., H * K)
             product = self.dropout(here if product is None else here * product)
             z = product.unflatten(-1, (-1, self.factor)).sum(-1)  # (..., H)
             blocks.append(power_normalize(z) if self.normalize else z)

@@ -55,10 +55,12 @@ class Sum(Merge):
         self.out_projection = nn.Linear(hidden_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.input_activation(self.x_projection(x))
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x = self.dropout(self.input_activation(self.x_projection(x)))
-        y = self.dropout(self.input_activation(self.y_projection(y)))
-        z = x + y  # (..., H)
+        y = self.input_activation(self.y_projection(y))
+        z = self.dropout(x) + self.dropout(y)  # (..., H)
         z = power_normalize(z) if self.normalize else z
         return self.output_activation(self.out_projection(z))
 
@@ -96,9 +98,11 @@ class Product(Merge):
         self.activation = activation_module("activation", activation)
         self.dropout = nn.Dropout(dropout)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.activation(self.x_projection(x))
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        product = self.activation(self.x_projection(x)) * self.activation(self.y_projection(y))
-        return self.dropout(product)
+        return self.dropout(x * self.activation(self.y_projection(y)))
 
 
 class ConcatMLP(Merge):
@@ -142,5 +146,8 @@ class ConcatMLP(Merge):
             ]
         self.layers = nn.Sequential(*layers)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.layers(self.x_projection(x) + self.y_projection(y))
+        return self.layers(x + self.y_projection(y))

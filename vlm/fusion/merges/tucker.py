@@ -49,8 +49,11 @@ class Tucker(Merge):
         self.core = FullCores(1, hidden_dim)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self.dropout(self.x_projection(x)), self.dropout(self.y_projection(y))
+        x, y = self.dropout(x), self.dropout(self.y_projection(y))
         z = self.core(x, y).flatten(-2)  # (..., H)
         return self.out_projection(power_normalize(z) if self.normalize else z)
 
@@ -98,8 +101,11 @@ class Mutan(Merge):
         self.core = LowRankCores(1, hidden_dim, rank, shared)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
 
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_projection(x)
+
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
-        x, y = self.dropout(self.x_projection(x)), self.dropout(self.y_projection(y))
+        x, y = self.dropout(x), self.dropout(self.y_projection(y))
         z = self.core(x, y).flatten(-2)  # (..., H)
         return self.out_projection(power_normalize(z) if self.normalize else z)
 

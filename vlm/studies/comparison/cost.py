@@ -179,11 +179,12 @@ class Bench:
         with count_flops() as whole, step.context():
             step.model.head.loss(step.model(self.batch), self.batch).backward()
         with step.context():
-            image = step.model.image_encoder(self.batch.images).take(self.batch.image_index)
-            text = step.model.text_encoder(self.batch.words, self.batch.words_mask)
+            image = step.model.image_encoder(self.batch.images)
+            text = step.model.read(self.batch)
         image, text = _leaves(image), _leaves(text)
         with count_flops() as fusion, step.context():
-            step.model.fusion(image, text).pooled.float().sum().backward()
+            fused = step.model.fusion(image, text, image_index=self.batch.image_index)
+            fused.pooled.float().sum().backward()
         del image, text
         step()  # creates the optimiser's state
         step.optimizer.zero_grad()
