@@ -67,7 +67,9 @@ def require_same(first: Batch, second: Batch) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_each_image_and_question_is_there_once(table: pa.Table, processor: Processor, cached: bool) -> None:
+def test_each_image_and_question_is_there_once(
+    table: pa.Table, processor: Processor, cached: bool
+) -> None:
     store = ImageStore(processor.transform)
     if cached:
         store.cache(table["image"].to_pylist(), table["id"].to_pylist(), "test")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -116,22 +114,18 @@ def test_an_output_that_is_not_finite_is_an_error(kind: str) -> None:
 
 
 def test_sessions_are_limited_or_the_demo_does_not_start() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Gradio leaves event loops open
-        uploads = Uploads()
-        page = build_page(Asker({"it": VQA(untrained())}), uploads)
-        application(page, uploads, Hosts("127.0.0.1", 80))
-        assert page.state_holder.capacity == SESSIONS
-        messages = page._queue.pending_messages_per_session
-        for number in range(2 * SESSIONS):
-            messages[str(number)] = asyncio.Queue()
-            page.state_holder[str(number)]
-        assert len(messages) == len(page.state_holder.session_data) == SESSIONS
-        del messages.max_size
-        with pytest.raises(CompatibilityError, match=r"gradio: got .*max_size"):
-            limit_sessions(page, SESSIONS)
-        del page, messages
-        gc.collect()
+    uploads = Uploads()
+    page = build_page(Asker({"it": VQA(untrained())}), uploads)
+    application(page, uploads, Hosts("127.0.0.1", 80))
+    assert page.state_holder.capacity == SESSIONS
+    messages = page._queue.pending_messages_per_session
+    for number in range(2 * SESSIONS):
+        messages[str(number)] = asyncio.Queue()
+        page.state_holder[str(number)]
+    assert len(messages) == len(page.state_holder.session_data) == SESSIONS
+    del messages.max_size
+    with pytest.raises(CompatibilityError, match=r"gradio: got .*max_size"):
+        limit_sessions(page, SESSIONS)
 
 
 def test_uploads_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,8 @@ def test_all_processes_of_all_machines_end(disks: tuple[Path, Path], tmp_path: P
     told = ["--trainer.devices=2", *NODES[1:]]
     ended = two_machines(fit(Path("data"), tmp_path, *told), disks, processes=2)
     assert [one.code for one in ended] == [1, 1], ended
-    assert len(re.findall("vlm: process [23] on .* has failed: ", ended[0].said)) == 2, ended
+    # torchrun may end the second process of this machine before it has said so too.
+    assert re.search("^vlm: process [23] on .* has failed: ", ended[0].said, re.MULTILINE), ended
     assert abs(ended[0].at - ended[1].at) < 30
 
 
