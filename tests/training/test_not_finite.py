@@ -53,7 +53,8 @@ def gradient(value: float) -> list[Tensor]:
 
 def problem(health: FiniteCheck, value: float) -> str | None:
     health.gradients(gradient(value))
-    return health.problems(torch.tensor(1.0), torch.zeros(3, 5), IDS)[1]
+    health.finish(torch.tensor(1.0), torch.zeros(3, 5), IDS, "here")
+    return health.problems().gradient
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -70,10 +71,19 @@ def test_a_scaler_may_skip_some() -> None:
         assert [problem(health, math.inf) for _ in range(SKIPPED - 1)] == [None] * (SKIPPED - 1)
         assert problem(health, 0.0) is None
         # Batches between two steps have no gradient to check and do not count.
-        assert health.problems(torch.tensor(1.0), torch.zeros(3, 5), IDS) == (None, None)
+        health.finish(torch.tensor(1.0), torch.zeros(3, 5), IDS, "here")
+        assert health.problems() == (None, None, "here")
     for _ in range(SKIPPED - 1):
         problem(health, math.inf)
     assert f"{SKIPPED} steps running" in str(problem(health, math.inf))
+
+
+def test_a_batch_is_described_once_and_where_it_was() -> None:
+    """Its numbers are read one step later, when the trainer's counters have gone on."""
+    health = FiniteCheck(scaled=False)
+    health.finish(torch.tensor(math.nan), torch.tensor([1.0, math.nan, 1.0]), IDS, "after step 1")
+    assert health.problems() == ("the loss is nan: 1 questions (ids b)", None, "after step 1")
+    assert health.problems() == (None, None, "")
 
 
 @pytest.mark.parametrize(

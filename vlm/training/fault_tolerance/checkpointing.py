@@ -12,12 +12,13 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vlm.core.compat import spare_this_process
 from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
-from vlm.training.fault_tolerance.finite import FiniteCheck
+from vlm.training.fault_tolerance.finite import NONE, FiniteCheck, Problems
 from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at_signals
 
 
@@ -56,6 +57,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_at = 0.0
         self._in_validation = False
         self._group: Any = None
+        self._sent: tuple[Tensor, Any, Problems] | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         # Each process named the folder by its own clock; use the first one's.
@@ -82,30 +84,27 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        problems = self.health.problems()  # of the batch before, which the device has done by now
         loss, output = pl_module.take_step()
-        bad_loss, bad_gradient = self.health.problems(loss, output, batch.ids)
+        self.health.finish(loss, output, batch.ids, _place(trainer))
         # Save only between steps: checkpoints do not contain accumulating gradients.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # The end of the epoch, after the last batch, saves its own checkpoint.
         may_save = stepped and not trainer.is_last_batch
-        no_loss, no_gradient, stop, due = self._agree(
-            bad_loss is not None,
-            bad_gradient is not None,
-            self.signal.received is not None,
-            may_save and self._due(trainer),
-        )
-        if no_loss:  # this also corrupts all gradients
-            self._fail(trainer, bad_loss or "another process has no finite loss, and says why")
-        if no_gradient:
-            self._fail(trainer, bad_gradient or "another process has gradients that are not finite")
-        if may_save and (stop or due):
+        stop, late = self._exchange(problems, self._late())
+        by_steps = self.steps is not None and trainer.global_step % self.steps == 0
+        if may_save and (stop or late or by_steps):
             self._save(trainer)
             self._end_if(stop, trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._check()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        (stop,) = self._agree(self.signal.received is not None)
+        stop = self._exchange(NONE, False)[0]
         if stop and not trainer.sanity_checking:
             self._in_validation = True
             self._save(trainer)
@@ -118,7 +117,7 @@ class RunCheckpoint(Checkpoint):
         lower = self.monitor.endswith("loss")
         best = self.best_score
         if not isfinite(score):
-            self._fail(trainer, f"{self.monitor} is {score}")
+            self._fail(_place(trainer), f"{self.monitor} is {score}")
         if best is None or (score < best if lower else score > best):
             self.best_score, self.best_step = score, trainer.global_step
         if not trainer.is_last_batch:
@@ -150,10 +149,9 @@ class RunCheckpoint(Checkpoint):
             progress["current"] |= dict.fromkeys(progress["current"], 0)
             progress["is_last_batch"] = False
 
-    def _due(self, trainer: Trainer) -> bool:
+    def _late(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
-        by_steps = self.steps is not None and trainer.global_step % self.steps == 0
-        return by_steps or (self.minutes is not None and minutes >= self.minutes)
+        return self.minutes is not None and minutes >= self.minutes
 
     def _agree(self, *flags: bool) -> list[bool]:
         """Combine flags over processes: each is True if it is set on any process."""
@@ -163,7 +161,46 @@ class RunCheckpoint(Checkpoint):
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
         return flag.bool().tolist()
 
+    def _exchange(self, problems: Problems, late: bool) -> tuple[bool, bool]:
+        """Whether any process has a signal, and whether one is late to save; fails for problems.
+
+        Several processes exchange this during a step, and so act on what was so a call before.
+        """
+        flags = [*map(bool, problems[:2]), self.signal.received is not None, late]
+        if self._group is not None:
+            now, before = torch.tensor(flags, dtype=torch.uint8), self._sent
+            work = dist.all_reduce(now, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+            self._sent = now, work, problems
+            if before is None:
+                return False, False
+            flags, problems = self._received(before)
+        self._fail_for(problems, *flags[:2])
+        return flags[2], flags[3]
+
+    def _received(self, sent: tuple[Tensor, Any, Problems]) -> tuple[list[bool], Problems]:
+        flags, work, problems = sent
+        work.wait()
+        return flags.bool().tolist(), problems
+
+    def _check(self) -> None:
+        """Fail if any process has a problem with a batch that is finished."""
+        if self._sent is not None:
+            flags, problems = self._received(self._sent)
+            self._sent = None
+            self._fail_for(problems, *flags[:2])
+        problems = self.health.problems()
+        self._fail_for(problems, *self._agree(*map(bool, problems[:2])))
+
+    def _fail_for(self, problems: Problems, no_loss: bool, no_gradient: bool) -> None:
+        if no_loss:  # this also corrupts all gradients
+            said = problems.loss or "another process has no finite loss, and says why"
+            self._fail(problems.place, said)
+        if no_gradient:
+            said = problems.gradient or "another process has gradients that are not finite"
+            self._fail(problems.place, said)
+
     def _save(self, trainer: Trainer) -> None:
+        self._check()  # nothing is saved that was not checked
         if not self.saves or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set later
             return
         if self._in_validation:
@@ -182,14 +219,13 @@ class RunCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
 
-    def _fail(self, trainer: Trainer, problem: str) -> None:
+    def _fail(self, place: str, problem: str) -> None:
         last = self.folder.path / LAST
         kept = (
             f"The last good checkpoint is {last.resolve()}" if last.exists() else "None was saved"
         )
         raise NotFiniteError(
-            f"Training ended after step {trainer.global_step} in epoch "
-            f"{trainer.current_epoch + 1}: {problem}. {kept}. Look at these questions, lower the "
+            f"Training ended {place}: {problem}. {kept}. Look at these questions, lower the "
             f"learning rate, or clip gradients with trainer.gradient_clip_val."
         )
 
@@ -203,3 +239,7 @@ class RunCheckpoint(Checkpoint):
             f"{trainer.global_step}. "
             + (f"To continue, run the same command{more}" if self.saves else "")
         )
+
+
+def _place(trainer: Trainer) -> str:
+    return f"after step {trainer.global_step} in epoch {trainer.current_epoch + 1}"
