@@ -19,7 +19,6 @@ from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_flatten, tree_map_only
-from vlm.core.features import Features
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Kept
@@ -39,12 +38,10 @@ class Seen:
 
     Attributes:
         images: (1, ...) the model's input, as its transform makes it.
-        features: the image encoder's output, one row.
-        kept: what the fusion made of them.
+        kept: what the image encoder and the fusion made of it.
     """
 
     images: Any
-    features: Features
     kept: Kept
 
 
@@ -131,8 +128,7 @@ class VQA:
         """
         transform: Any = self.model.processor.transform
         images = self._moved(transform.stack([transform.open(image)]))
-        features = self.model.image_encoder(images)
-        return Seen(images, features, self.model.fusion.keep(features))
+        return Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
 
     # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
