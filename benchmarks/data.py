@@ -34,7 +34,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -42,6 +42,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from math import ceil
@@ -49,7 +50,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from pairs import Pairs, machine, take_turns
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -228,6 +229,7 @@ def measure(kind: str, folder: Path, start: str) -> dict[str, float]:
     started = time.perf_counter()
     done = sum(1 for _ in islice(batches, BATCHES))
     found["rate"] = done / (time.perf_counter() - started)
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB on Linux
     if start != "none":
         found["memory"] = max(
             DataLoader(
@@ -278,6 +280,25 @@ def table_rows(
     return rows
 
 
+def compare_all(pairs: int) -> list[Pairs]:
+    """A start up to the first batch, and batches: an Arrow table against a list of dicts."""
+    kinds, questions = ("vlm", "dicts"), 20_000
+    with tempfile.TemporaryDirectory(prefix="vlm-benchmark-") as parent:
+        folder = Path(parent)
+        write_files(folder, questions)
+        sides = [partial(in_a_process, kind, folder, "none") for kind in kinds]
+        for side in sides:
+            side()
+        runs = take_turns(sides, pairs)
+    starts = ([run["open"] + run["first"] for run in side] for side in runs)
+    batches = ([1 / run["rate"] for run in side] for side in runs)
+    title = f"of {questions:,} synthetic questions: vlm / a Dataset over dicts"
+    return [
+        Pairs(f"the first batch after a start {title}", *starts),
+        Pairs(f"a batch with its images {title}", *batches),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -307,12 +328,7 @@ def main() -> None:
         for questions in given.questions:
             lines += table_rows(questions, kinds, given.repeats, given.start, Path(parent))
             print("\n".join(lines if questions == given.questions[0] else lines[-len(kinds) :]))
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    lines += [
-        "",
-        f"{given.repeats} repeats, workers by {given.start}; {os.cpu_count()} cores{load}, "
-        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.",
-    ]
+    lines += ["", f"{given.repeats} repeats, workers by {given.start}; {machine()}."]
     print("\n".join(lines[-2:]))
     if given.output:
         given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")

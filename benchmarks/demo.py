@@ -13,17 +13,15 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
 
-import torch
+from pairs import machine, timed
 
 import vlm
 from vlm.datasets import EasyVQA
@@ -38,12 +36,6 @@ def show(name: str, seconds: list[float]) -> None:
         f"{name:<46} median {statistics.median(ordered):7.1f} ms, 95 % under "
         f"{ordered[int(0.95 * (len(ordered) - 1))]:7.1f} ms ({len(ordered)} questions)"
     )
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def inside(run: str, rows: list[tuple[bytes, str]]) -> None:
@@ -107,10 +99,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--questions", type=int, default=60)
     given = parser.parse_args()
-    print(
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load "
-        f"{os.getloadavg()[0]:.1f}, torch {torch.__version__}"
-    )
+    print(machine())
     table = EasyVQA().table("test")
     step = len(table) // (given.questions + 1)
     picked = table.take(list(range(0, step * (given.questions + 1), step))).to_pylist()

@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from pairs import take_turns, timed
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -71,18 +72,14 @@ def measure_encoders(names: list[str], batch: int, repeats: int, compiled: bool)
         encoder = ENCODERS[name]().eval().to(memory_format=torch.channels_last)
         shape = encoder.transform.shape
         images = torch.randint(256, (batch, *shape), dtype=torch.uint8)
-        speeds: dict[str, list[float]] = {}
         found = ways(encoder, compiled)
         with torch.inference_mode():
             for way in found.values():
                 way(images)  # compiles, and fills the caches
-            for _ in range(repeats):
-                for column, way in found.items():
-                    start = time.perf_counter()
-                    way(images)
-                    speeds.setdefault(column, []).append(batch / (time.perf_counter() - start))
+            sides = [partial(timed, partial(way, images)) for way in found.values()]
+            seconds = take_turns(sides, repeats)
         parameters = sum(p.numel() for p in encoder.parameters())
-        medians = [statistics.median(speeds[column]) for column in columns]
+        medians = [batch / statistics.median(side) for side in seconds]
         print(
             f"| {name} | {parameters / 1e6:.1f} M | {shape[1]} x {shape[2]} | "
             f"{encoder.grid[0] * encoder.grid[1]} | {encoder.dim} | "
@@ -132,20 +129,19 @@ def measure_decoding(folder: Path | None, size: int, repeats: int) -> None:
         transform = ImageTransform((size, size), "bicubic")
         routes = decoders(transform)
         wanted = [routes["Pillow"](path).float() for path in photos]
-        speeds: dict[str, list[float]] = {}
-        for _ in range(repeats):
-            for name, read in routes.items():
-                start = time.perf_counter()
-                for path in photos:
-                    read(path)
-                speeds.setdefault(name, []).append(len(photos) / (time.perf_counter() - start))
+        sides = [partial(timed, partial(read_all, read, photos)) for read in routes.values()]
+        seconds = take_turns(sides, repeats)
+        speeds = [len(photos) / statistics.median(side) for side in seconds]
         print("| route | photos/s | ratio | mean difference of 255 |\n|---|---|---|---|")
-        slowest = statistics.median(speeds["Pillow"])
-        for name, read in routes.items():
-            speed = statistics.median(speeds[name])
+        for (name, read), speed in zip(routes.items(), speeds, strict=True):
             pairs = zip(photos, wanted, strict=True)
             off = statistics.mean(float((read(p).float() - w).abs().mean()) for p, w in pairs)
-            print(f"| {name} | {speed:.0f} | {speed / slowest:.2f} | {off:.2f} |")
+            print(f"| {name} | {speed:.0f} | {speed / speeds[0]:.2f} | {off:.2f} |")
+
+
+def read_all(read: Callable[[Path], Tensor], photos: list[Path]) -> None:
+    for path in photos:
+        read(path)
 
 
 def made_up(folder: Path) -> list[Path]:

@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import statistics
 import tempfile
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
+from pairs import Pairs, machine, take_turns, timed
 from torch.utils.data import DataLoader
 
 from vlm.cli.training_cli import Untrained
@@ -33,17 +34,12 @@ from vlm.data.images.sources import ImageOptions
 from vlm.model import VQAModel
 
 ROOT = Path(__file__).parents[1]
+ENCODER = f"{ROOT}/configs/image/efficientnet_lite0.yaml"
 DATA = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data")) / "daquar"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--image-encoder", default=f"{ROOT}/configs/image/efficientnet_lite0.yaml")
-    parser.add_argument("--pairs", type=int, default=5, help="epochs of each (default 5)")
-    parser.add_argument("--batches", type=int, help="of an epoch (all)")
-    given = parser.parse_args()
+def measure(image_encoder: str, pairs: int, batches: int | None) -> tuple[Pairs, str]:
+    """Times of an epoch, and what filling and opening the cache took."""
     with tempfile.TemporaryDirectory() as folder:
         cli = Untrained(
             [
@@ -52,7 +48,7 @@ def main() -> None:
                 f"--dataset={ROOT}/configs/datasets/daquar.yaml",
                 f"--dataset.root={DATA}",
                 f"--dataset.images.features={folder}",
-                f"--model.image_encoder={given.image_encoder}",
+                f"--model.image_encoder={image_encoder}",
                 "--model.tuning.image_encoder.frozen=true",
             ]
         )
@@ -60,35 +56,46 @@ def main() -> None:
         data.trainer = task.trainer = cli.trainer
         cli.trainer.strategy.connect(task)
         data.setup("fit")
-        table = data.table("train")
         decoded = VQADataModule(
             data.dataset, data.images_per_batch, images=ImageOptions(in_memory=True)
         )
         decoded.trainer = cli.trainer
         decoded.setup("fit")
-        started = time.perf_counter()
-        features = data.encoded_images("train", task.model.image_encoder)
-        filling = time.perf_counter() - started
-        started = time.perf_counter()
-        data.encoded_images("train", task.model.image_encoder)
-        opening = time.perf_counter() - started
+        encoder = task.model.image_encoder
+        filling, opening = (timed(lambda: data.encoded_images("train", encoder)) for _ in range(2))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors"))
-        loaders = {"cached": data.train_dataloader(), "encoded": decoded.train_dataloader()}
-        models = {name: copy.deepcopy(task.model) for name in loaders}
-        seconds: dict[str, list[float]] = {name: [] for name in loaders}
-        for turn in range(given.pairs + 1):  # the first warms up
-            for name in sorted(loaders, reverse=bool(turn % 2)):
-                seconds[name].append(epoch(models[name], loaders[name], given.batches))
-    cached, encoded = (values[1:] for values in (seconds["cached"], seconds["encoded"]))
-    ratios = sorted(slow / quick for slow, quick in zip(encoded, cached, strict=True))
-    print(
-        f"\n{torch.get_num_threads()} threads, {len(features):,} photos, {len(table):,} questions, "
-        f"{given.batches or len(loaders['cached'])} batches an epoch, {len(ratios)} pairs\n"
-        f"an epoch without the cache {statistics.median(encoded):.2f} s, with it "
-        f"{statistics.median(cached):.2f} s (medians)\n"
-        f"without / with: median {statistics.median(ratios):.1f}, "
-        f"range {ratios[0]:.1f} - {ratios[-1]:.1f}\n"
+        sides = [
+            partial(epoch, copy.deepcopy(task.model), module.train_dataloader(), batches)
+            for module in (data, decoded)
+        ]
+        for side in sides:
+            side()  # warms up
+        title = "an epoch of DAQUAR with a frozen encoder: cached features / encoding"
+        found = Pairs(title, *take_turns(sides, pairs))
+    return found, (
+        f"{len(data.table('train')):,} questions\n"
         f"filling, once: {filling:.1f} s, {size / 10**6:,.0f} MB; opening it later {opening:.2f} s"
+    )
+
+
+def compare_all(pairs: int) -> list[Pairs]:
+    return [measure(ENCODER, pairs, 20)[0]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--image-encoder", default=ENCODER)
+    parser.add_argument("--pairs", type=int, default=5, help="epochs of each (default 5)")
+    parser.add_argument("--batches", type=int, help="of an epoch (all)")
+    given = parser.parse_args()
+    pairs, rest = measure(given.image_encoder, given.pairs, given.batches)
+    cached, encoded = pairs.medians
+    print(
+        f"\n{machine()}, {given.batches or 'all'} batches an epoch\n"
+        f"an epoch without the cache {encoded:.2f} s, with it {cached:.2f} s (medians)\n"
+        f"with / without: {pairs.ratio}\n{rest}"
     )
 
 

@@ -30,15 +30,12 @@ both sides with parameters and inputs in bf16, without autocast.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from fusion_cases import CASES, Case
+from pairs import FEWEST_PAIRS, Pairs, machine, markdown, peak_memory, take_turns
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
@@ -49,7 +46,6 @@ from vlm.fusion import Fusion
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BF16_WEIGHTS = "bf16 weights"
-FEWEST_PAIRS = 5
 HEADINGS = (
     "operator | precision | ours ms | ref ms | ours/ref | ours MiB | ref MiB | GFLOP | "
     "GFLOP/s (of peak)"
@@ -98,15 +94,6 @@ class Side:
             return False
         return True
 
-    def memory(self) -> float:
-        """Most MiB held during a step."""
-        only_cpu = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=only_cpu, profile_memory=True) as profile:
-            self.step()
-        events = profile.profiler.kineto_results.events()
-        changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-        return float(np.cumsum([size for _, size in sorted(changes)]).max()) / 2**20
-
 
 def gflop(case: Case, ours: bool) -> float:
     """Matrix products of one step; nothing is computed, shapes are enough."""
@@ -129,24 +116,6 @@ def peak(precision: str) -> float:
     return max(rates)
 
 
-def take_turns(sides: list[Side], repeats: int, seconds: float) -> list[list[float]]:
-    """Seconds of each step: a list of rows, one value a side; who goes first alternates."""
-    rows: list[list[float]] = []
-    until = time.perf_counter() + seconds
-    while len(rows) < repeats and (len(rows) < FEWEST_PAIRS or time.perf_counter() < until):
-        order = list(reversed(sides)) if len(rows) % 2 else sides
-        took = {side: side.step() for side in order}
-        rows.append([took[side] for side in sides])
-    return rows
-
-
-def median_interval(values: list[float], resamples: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the median."""
-    chosen = np.random.default_rng(0).choice(values, (resamples, len(values)))
-    low, high = np.quantile(np.median(chosen, 1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def compare(
     name: str, precision: str, peak: float, repeats: int, seconds: float, compiled: bool
 ) -> str:
@@ -159,40 +128,30 @@ def compare(
         theirs.step()
     ours = Side(case, True, precision, compiled)
     ours.step()
-    rows = take_turns([ours, theirs], repeats, seconds)
-    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+    pairs = Pairs(name, *take_turns([ours.step, theirs.step], repeats, seconds))
     work = gflop(case, ours=True)
-    cells = [f"{name} compiled" if compiled else name, precision, f"{1e3 * medians[0]:.1f}"]
-    ratios = [mine / their for mine, their in rows]
-    low, high = median_interval(ratios)
-    cells += [
-        f"{1e3 * medians[1]:.1f}",
-        f"{statistics.median(ratios):.3f} [{low:.3f} - {high:.3f}]",
-    ]
-    cells += [f"{side.memory():.0f}" for side in (ours, theirs)]
-    rate = work / medians[0]
+    cells = [f"{name} compiled" if compiled else name, precision]
+    cells += [*(f"{1e3 * seconds:.1f}" for seconds in pairs.medians), pairs.interval]
+    cells += [f"{peak_memory(side.step):.0f}" for side in (ours, theirs)]
+    rate = work / pairs.medians[0]
     return " | ".join([*cells, f"{work:.1f}", f"{rate:.0f} ({100 * rate / peak:.0f} %)"])
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def compare_all(pairs: int) -> list[Pairs]:
+    found = []
+    for name in ("Tucker", "Block", "Block-attention", "BAN-4", "MCAN-36"):
+        sides = [Side(CASES[name], ours) for ours in (True, False)]
+        for side in sides:
+            side.step()
+        title = f"a training step of {name} on random features: ours / its authors' definition"
+        found.append(Pairs(title, *take_turns([side.step for side in sides], pairs)))
+    return found
 
 
 def table(rows: list[str], peaks: dict[str, float]) -> str:
     """Markdown."""
     limits = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in peaks.items())
-    lines = [
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-        f"fastest matrix product: {limits}.",
-        "",
-        f"| {HEADINGS} |",
-        "|---" * (HEADINGS.count("|") + 1) + "|",
-        *(f"| {row} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    return f"{machine()}; fastest matrix product: {limits}.\n\n{markdown(HEADINGS, rows)}\n"
 
 
 def main() -> None:
@@ -218,7 +177,6 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="Markdown file, written after every row")
     given = parser.parse_args()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler talks about missing GPUs
     if given.threads:
         torch.set_num_threads(given.threads)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

@@ -23,16 +23,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
-from fusion import median_interval, processor
+from pairs import Pairs, machine, markdown, take_turns, timed
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -216,41 +214,28 @@ CASES = {"scratch": scratch, "causal": causal, "encoder": encoder}
 HEADINGS = "decoder | beams | ours ms | ref ms | ours/ref | texts | tokens | alike"
 
 
-def compare(name: str, beams: int, repeats: int) -> str:
-    """One row of the table."""
+def compare(name: str, beams: int, repeats: int) -> tuple[Pairs, str]:
+    """Times, and the row of the table."""
     torch.manual_seed(0)
     case = CASES[name](beams)
     mine, their = case.ours(), case.theirs()  # the first run of each is slower, and not timed
     alike = sum(a == b for a, b in zip(mine, their, strict=True))
-    rows = []
-    for number in range(repeats):
-        took = {}
-        for side in reversed(case) if number % 2 else case:
-            started = time.perf_counter()
-            side()
-            took[side] = time.perf_counter() - started
-        rows.append([took[side] for side in case])
-    medians = [1e3 * statistics.median(column) for column in zip(*rows, strict=True)]
-    ratios = [mine / their for mine, their in rows]
-    low, high = median_interval(ratios)
-    cells = [name, str(beams), *(f"{ms:.0f}" for ms in medians)]
-    cells += [f"{statistics.median(ratios):.3f} [{low:.3f} - {high:.3f}]"]
-    cells += [str(len(mine)), str(sum(map(len, mine))), f"{alike} of {len(mine)}"]
-    return " | ".join(cells)
+    title = f"answers by {name}, {beams} beams: ours / transformers' generate"
+    pairs = Pairs(title, *take_turns([partial(timed, side) for side in case], repeats))
+    cells = [name, str(beams), *(f"{1e3 * seconds:.0f}" for seconds in pairs.medians)]
+    cells += [pairs.interval, str(len(mine)), str(sum(map(len, mine))), f"{alike} of {len(mine)}"]
+    return pairs, " | ".join(cells)
+
+
+def compare_all(pairs: int) -> list[Pairs]:
+    transformers.logging.set_verbosity_error()  # its advice is about things that are meant
+    return [compare("scratch", beams, pairs)[0] for beams in (1, 4)]
 
 
 def table(rows: list[str]) -> str:
     """Markdown."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    lines = [
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"load {load}; {QUESTIONS} questions, {TOKENS} joint tokens, 4 layers of width {DIM}.",
-        "",
-        f"| {HEADINGS} |",
-        "|---" * (HEADINGS.count("|") + 1) + "|",
-        *(f"| {row} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
+    sizes = f"{QUESTIONS} questions, {TOKENS} joint tokens, 4 layers of width {DIM}"
+    return f"{machine()}; {sizes}.\n\n{markdown(HEADINGS, rows)}\n"
 
 
 def main() -> None:
@@ -269,7 +254,7 @@ def main() -> None:
     rows: list[str] = []
     for name in given.only:
         for beams in given.beams:
-            rows.append(compare(name, beams, given.repeats))
+            rows.append(compare(name, beams, given.repeats)[1])
             if given.output:
                 given.output.write_text(table(rows))
     print(table(rows), end="")

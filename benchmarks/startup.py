@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+
+from pairs import Pairs, take_turns
 
 
 def seconds(*arguments: str) -> float:
@@ -28,15 +30,28 @@ def seconds(*arguments: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+def measure(name: str, ours: list[str], base: list[str], pairs: int) -> Pairs:
+    sides = [partial(seconds, *ours), partial(seconds, *base)]
+    for side in sides:
+        side()  # files into the cache
+    return Pairs(name, *take_turns(sides, pairs))
+
+
 def compare(name: str, ours: list[str], base: list[str], pairs: int, target: float) -> None:
-    seconds(*ours), seconds(*base)  # files into the cache
-    times = [(seconds(*ours), seconds(*base)) for _ in range(pairs)]
-    ratios = [mine / theirs for mine, theirs in times]
-    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    print(
-        f"{name}: {mine:.2f} s against {theirs:.2f} s, ratio {statistics.median(ratios):.3f} "
-        f"(range {min(ratios):.3f} - {max(ratios):.3f}; to reach: {target})"
-    )
+    found = measure(name, ours, base, pairs)
+    mine, theirs = found.medians
+    print(f"{name}: {mine:.2f} s against {theirs:.2f} s, {found.ratio}; to reach: {target}")
+
+
+def compare_all(pairs: int) -> list[Pairs]:
+    torch = ["-c", "import torch"]
+    return [
+        measure(f"CPU time of `{name}` / of `import torch`", command, torch, pairs)
+        for name, command in {
+            "import vlm.fusion": ["-c", "import vlm.fusion"],
+            "vlm fit --help": ["-m", "vlm", "fit", "--help"],
+        }.items()
+    ]
 
 
 def main() -> None:

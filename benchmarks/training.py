@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import tempfile
 import time
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from pairs import Pairs, machine
 from torch.utils.data import DataLoader
 
 from vlm.cli.training_cli import VQACLI
@@ -43,6 +43,18 @@ class TakeTurns(Callback):
             self.plain.append(plain_epoch(pl_module, trainer.train_dataloader))
 
 
+class WithTurns(VQACLI):
+    """`vlm fit` with the callback."""
+
+    turns: TakeTurns
+
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
+        self.turns = TakeTurns()
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.insert(0, self.turns)
+        return trainer
+
+
 def plain_epoch(task: LightningModule, loader: DataLoader[Batch]) -> float:
     """Seconds of one epoch over the same loader, on a new copy of the model."""
     model = copy.deepcopy(task.model).train()
@@ -58,6 +70,27 @@ def plain_epoch(task: LightningModule, loader: DataLoader[Batch]) -> float:
     return time.perf_counter() - started
 
 
+def measure(config: str, epochs: int) -> tuple[Pairs, int]:
+    """Times of an epoch, and its questions. The first epoch warms up."""
+    with tempfile.TemporaryDirectory() as folder:
+        cli = WithTurns(
+            [
+                "fit",
+                f"--config={config}",
+                f"--trainer.max_epochs={epochs}",
+                "--run.test=false",
+                f"--run.folder={folder}",
+            ]
+        )
+    title = "an epoch of easy-VQA: under Lightning / in a plain loop"
+    pairs = Pairs(title, cli.turns.lightning[1:], cli.turns.plain[1:])
+    return pairs, len(cli.datamodule.table("train"))
+
+
+def compare_all(pairs: int) -> list[Pairs]:
+    return [measure("configs/easy_vqa.yaml", pairs + 1)[0]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -65,36 +98,12 @@ def main() -> None:
     parser.add_argument("--config", default="configs/easy_vqa.yaml")
     parser.add_argument("--epochs", type=int, default=9)
     given = parser.parse_args()
-    turns = TakeTurns()
-    original = VQACLI.instantiate_trainer
-
-    def with_turns(cli: VQACLI, **kwargs: object) -> Trainer:
-        trainer = original(cli, **kwargs)
-        trainer.callbacks.insert(0, turns)
-        return trainer
-
-    VQACLI.instantiate_trainer = with_turns
-    with tempfile.TemporaryDirectory() as folder:
-        cli = VQACLI(
-            [
-                "fit",
-                f"--config={given.config}",
-                f"--trainer.max_epochs={given.epochs}",
-                "--run.test=false",
-                f"--run.folder={folder}",
-            ]
-        )
-    questions = len(cli.datamodule.table("train"))
-    # The first epoch warms up.
-    pairs = list(zip(turns.lightning, turns.plain, strict=True))[1:]
-    ratios = sorted(plain / lightning for lightning, plain in pairs)
-    rates = [questions / statistics.median(seconds) for seconds in zip(*pairs, strict=True)]
+    pairs, questions = measure(given.config, given.epochs)
+    lightning, plain = (questions / seconds for seconds in pairs.medians)
     print(
-        f"\n{torch.get_num_threads()} threads, {questions:,} questions an epoch, {len(pairs)} pairs"
-        "\n"
-        f"plain loop {rates[1]:,.0f} questions/s, Lightning {rates[0]:,.0f} questions/s (medians)\n"
-        f"Lightning / plain: median {statistics.median(ratios):.3f}, "
-        f"range {ratios[0]:.3f} - {ratios[-1]:.3f} (to reach: 0.85)"
+        f"\n{machine()}, {questions:,} questions an epoch\n"
+        f"plain loop {plain:,.0f} questions/s, Lightning {lightning:,.0f} questions/s (medians)\n"
+        f"seconds under Lightning / in a plain loop: {pairs.ratio}; to reach: 1.18"
     )
 
 
