@@ -46,11 +46,14 @@ class TableRows:
         # From one chunk after the other: `Table.take` would first copy all of them into one.
         order = np.argsort(rows, kind="stable")
         ordered, back = rows[order], np.argsort(order).tolist()
-        cuts = pairwise([0, *np.searchsorted(ordered, self._ends).tolist()])
+        # Looking at every chunk for every batch would take time that grows with the table's square.
+        chunk_of = np.searchsorted(self._ends, ordered, side="right")
+        chunks, starts = np.unique(chunk_of, return_index=True)
         taken = [
-            (chunk, pa.array(ordered[first:last] - start))
-            for chunk, start, (first, last) in zip(self._chunks, self._starts, cuts, strict=True)
-            if first < last
+            (self._chunks[chunk], pa.array(ordered[first:last] - self._starts[chunk]))
+            for chunk, (first, last) in zip(
+                chunks.tolist(), pairwise([*starts.tolist(), len(rows)]), strict=True
+            )
         ]
         found = []
         for column, field in enumerate(self._schema):
