@@ -1,225 +1,220 @@
-"""What many GPUs would cost, on paper, and what two processes measure here.
+"""How time and memory grow with questions, tokens, batch, width and answers.
 
-    python benchmarks/scaling.py plan
-    python benchmarks/scaling.py weak --seconds 20
+    python benchmarks/scaling.py                                    # all of it, some 20 minutes
+    python benchmarks/scaling.py --only tokens width --repeats 3    # a quick look, rough figures
+    python benchmarks/scaling.py --output scaling.md --plot scaling.png
 
-`plan` counts the parameters and the floating-point operations of three models (on torch's meta
-device, so nothing is computed) and puts them into the formulas of docs/scaling.md. `weak` trains
-the default model on made-up images with one process and with two, one thread each, turn by turn,
-and prints how much of one process's speed each of two keeps.
+Training is a step from texts to new weights (batch, forward, backward, AdamW), asking a batch from
+texts to ranked answers; region features stand in for the image encoder. Three fusions: the product
+of pooled vectors, cross-attention between words and patches, and MCAN with self-attention among
+patches. Everything but the size in question is as in `BASE`. Questions are rows of a table
+(`benchmarks/data.py` makes it): read from VQA v2's files, opened from the cache, brought into an
+epoch's order up to the first batch, scored.
+
+How to read the table; s are medians of runs that take turns over the sizes:
+  exponent   slope of log time over log size, with the 95 % interval of that straight line: 1 is
+             linear, 2 quadratic
+  bend       the size at which two straight lines that meet fit best, with the exponents below and
+             above it: below it a constant cost prevails
+  MiB        most memory held during a step beyond what the model holds (PyTorch's allocator); of
+             questions, the largest resident memory of a process of their own, libraries included
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
-import time
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
+from data import COLORS, Synthetic, in_a_process, write_files
+from pairs import machine, markdown, peak_memory, take_turns, timed
+from scipy import stats
 
-from vlm.core.batch import Batch
-from vlm.fusion import MCAN, Fusion, Pooled, Product
+from vlm import Features, VQAModel
+from vlm.evaluation.results import Prediction, Results
+from vlm.fusion import MCAN, CrossAttention, Fusion, Pooled, Product
 from vlm.heads import Classification
-from vlm.heads.losses import AnswerCounts
-from vlm.image import ConvNet, TimmEncoder
-from vlm.model import VQAModel
-from vlm.text import BagOfWords, Transformer
+from vlm.image import RegionFeatures
+from vlm.text import BagOfWords
 
-# VQA v2, training split (arXiv 1612.00837): questions, and the images they are about.
-QUESTIONS, IMAGES = 443_757, 82_783
-WORDS, ANSWERS = 14, 3_129
-GPUS = (1, 8, 64, 512)
-# Of one GPU: 312e12 is an A100's dense bf16 peak by its data sheet; 0.4 of it is an assumption.
-FLOPS = 0.4 * 312e12
-# Bytes a second and direction of one GPU: an assumed 240e9 within a machine of 8 by NVLink, and
-# 25e9 between machines by a network of 200 Gbit/s for each GPU.
-NVLINK, NETWORK, PER_MACHINE = 240e9, 25e9, 8
-IMAGES_PER_GPU = 32
-
-
-class Model(NamedTuple):
-    name: str
-    build: partial[VQAModel]
+BASE = {"tokens": 64, "batch": 8, "width": 256, "answers": 1000}
+SIZES = {
+    "tokens": [64, 128, 256, 512, 1024],
+    "batch": [2**n for n in range(10)],
+    "width": [64, 128, 256, 512, 1024],
+    "answers": [10, 100, 1000, 10_000, 100_000],
+    "questions": [1000, 10_000, 100_000, 1_000_000],
+}
+FUSIONS: dict[str, Callable[[int], Fusion]] = {
+    "product": lambda dim: Pooled(dim, dim, partial(Product, out_dim=dim)),
+    "cross-attention": lambda dim: CrossAttention(dim, dim, dim, feedforward_dim=2 * dim),
+    "MCAN": lambda dim: MCAN(dim, dim, dim, dim),
+}
+WORDS = [f"word{number}" for number in range(1000)]
+HEADINGS = "size | work | s | exponent | bend: below, above | MiB | exponent"
 
 
-class Unmasked(Transformer):
-    """Hugging Face looks into a mask, and on torch's meta device there is nothing to see."""
+class Curve(NamedTuple):
+    """What one kind of work costs at each size."""
 
-    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.model(ids).last_hidden_state
-        return tokens, tokens.mean(1)
-
-
-def model(image: partial, text: partial, fusion: partial[Fusion], answers: int) -> VQAModel:
-    words = [str(i) for i in range(13_000)]
-    image_encoder, text_encoder = image(), text(words)
-    joined = fusion(image_encoder.dim, text_encoder.dim)
-    head = Classification(joined.out_dim, [str(i) for i in range(answers)])
-    return VQAModel(image_encoder, text_encoder, joined, head)
+    axis: str
+    work: str
+    sizes: Sequence[int]
+    seconds: Sequence[float]
+    mib: Sequence[float]
 
 
-def vit(name: str) -> partial[TimmEncoder]:
-    return partial(TimmEncoder, name=name, pretrained=False)
+def exponent(sizes: Sequence[int], values: Sequence[float]) -> str:
+    """Slope of the straight line through the logarithms, and its 95 % interval."""
+    fit = stats.linregress(np.log(sizes), np.log(values))
+    half = stats.t.ppf(0.975, len(sizes) - 2) * fit.stderr
+    return f"{fit.slope:.2f} [{fit.slope - half:.2f} - {fit.slope + half:.2f}]"
 
 
-def bert(dim: int, layers: int) -> partial[Transformer]:
-    return partial(
-        Unmasked, dim=dim, num_layers=layers, num_heads=dim // 64, feedforward_dim=4 * dim
-    )
+def bend(sizes: Sequence[int], values: Sequence[float]) -> str:
+    """Where two straight lines that meet fit the logarithms best, and their slopes."""
+    x, y = np.log(sizes), np.log(values)
+    fits = []
+    for place in range(1, len(sizes) - 1):
+        basis = np.stack([np.ones_like(x), x, np.maximum(x - x[place], 0)], 1)
+        factors = np.linalg.lstsq(basis, y, rcond=None)[0]
+        fits.append((float(((basis @ factors - y) ** 2).sum()), place, factors))
+    _, place, (_, below, more) = min(fits, key=lambda fit: fit[0])
+    return f"{sizes[place]:,}: {below:.2f}, {below + more:.2f}"
 
 
-MODELS = (
-    Model(
-        "small: CNN x bag of words x product",
-        partial(model, ConvNet, BagOfWords, partial(Pooled, merge=Product), ANSWERS),
-    ),
-    Model(
-        "base: ViT-B/16, BERT base, MCAN",
-        partial(model, vit("vit_base_patch16_224"), bert(768, 12), partial(MCAN, dim=768), ANSWERS),
-    ),
-    Model(
-        "large: ViT-L/16, BERT large, MCAN",
-        partial(
-            model, vit("vit_large_patch16_224"), bert(1024, 24), partial(MCAN, dim=1024), ANSWERS
-        ),
-    ),
-)
+class Work:
+    """A model of one size, its batch, and what is done with them."""
 
-
-def made_up(model: VQAModel, images: int, questions: int, answers: int, device: str) -> Batch:
-    size = model.image_encoder.transform.size
-    return Batch(
-        images=torch.zeros(images, 3, *size, dtype=torch.uint8, device=device),
-        image_index=torch.arange(questions, device=device) % images,
-        words=torch.ones(questions, WORDS, dtype=torch.long, device=device),
-        words_mask=torch.ones(questions, WORDS, dtype=torch.bool, device=device),
-        targets=AnswerCounts(
-            torch.ones(questions, answers, device=device),
-            torch.full((questions,), 10.0, device=device),
-        ),
-        ids=[str(i) for i in range(questions)],
-        total=questions,
-    )
-
-
-def plan() -> None:
-    questions = round(IMAGES_PER_GPU * QUESTIONS / IMAGES)
-    print(f"{IMAGES_PER_GPU} images, {questions} questions a GPU and step\n")
-    for entry in MODELS:
-        with torch.device("meta"):
-            made = entry.build()
-            batch = made_up(made, IMAGES_PER_GPU, questions, ANSWERS, "meta")
-        count = sum(p.numel() for p in made.parameters())
-        with FlopCounterMode(display=False) as counter, torch.device("meta"):
-            made.head.loss(made(batch), batch).backward()
-        compute = counter.get_total_flops() / FLOPS
-        largest = max(sum(p.numel() for p in part.parameters()) for part in made.children())
-        print(f"{entry.name}: {count / 1e6:,.1f} M parameters,", end=" ")
-        print(
-            f"{counter.get_total_flops() / questions / 1e9:,.2f} GFLOP a question forward+backward"
+    def __init__(self, fusion: str, tokens: int, batch: int, width: int, answers: int) -> None:
+        torch.manual_seed(0)
+        joined = FUSIONS[fusion](width)
+        self.model = VQAModel(
+            RegionFeatures(width),
+            BagOfWords(WORDS, width, width),
+            joined,
+            Classification(joined.out_dim, [f"answer {number}" for number in range(answers)]),
         )
-        print(
-            "| GPUs | way | GB moved a step | weights etc. GiB | step ms | efficiency % | epoch s |"
-        )
-        print("|---|---|---|---|---|---|---|")
-        for gpus in GPUS:
-            bandwidth = NVLINK if gpus <= PER_MACHINE else NETWORK
-            ring = (gpus - 1) / gpus
-            for way, moved, held in (
-                # All-reduce of the gradients: each value is sent twice round the ring.
-                ("DDP", 2 * ring * 4 * count, 20 * count),
-                # Weights gathered twice, gradients scattered once.
-                ("FSDP2", 3 * ring * 4 * count, 16 * count / gpus + 8 * largest),
-            ):
-                transfer = moved / bandwidth
-                # Between hidden under the computation, and not at all.
-                best, worst = max(compute, transfer), compute + transfer
-                steps = IMAGES / IMAGES_PER_GPU / gpus
-                print(
-                    f"| {gpus} | {way} | {moved / 1e9:.3g} | {held / 2**30:.3g} | "
-                    f"{1e3 * best:.3g} - {1e3 * worst:.3g} | {100 * compute / worst:.0f} - "
-                    f"{100 * compute / best:.0f} | {steps * best:.3g} - {steps * worst:.3g} |"
-                )
-        print()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
+        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(batch, tokens, 4)
+        self.images = Features(torch.randn(batch, tokens, width), boxes=boxes)
+        self.questions = [" ".join(WORDS[row : row + 10]) for row in range(batch)]
+        self.answers = [["answer 1"] * 10] * batch
+
+    def train(self) -> None:
+        model = self.model.train()
+        index = range(len(self.questions))
+        batch = model.processor.batch(self.images, index, self.questions, self.answers)
+        model.head.loss(model(batch), batch).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def ask(self) -> None:
+        model = self.model.eval()
+        batch = model.processor.batch(self.images, range(len(self.questions)), self.questions)
+        model.head.decode(model(batch), 5)
 
 
-def work(seconds: float) -> None:
-    """One process of the measurement: prints its steps a second."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    answers = 13
-    made = model(ConvNet, BagOfWords, partial(Pooled, merge=Product), answers)
-    batch = made_up(made, 16, 154, answers, "cpu")
-    parallel = DistributedDataParallel(made)
-    optimizer = torch.optim.AdamW(made.parameters())
-
-    def step() -> None:
-        made.head.loss(parallel(batch), batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    for _ in range(5):
-        step()
-    started, steps = time.perf_counter(), 0
-    # All processes must take the same number of steps, so they agree on when it is over.
-    going = torch.ones(1)
-    while going.item():
-        step()
-        steps += 1
-        going = torch.tensor([float(time.perf_counter() - started < seconds)])
-        dist.all_reduce(going, op=dist.ReduceOp.MIN)
-    if dist.get_rank() == 0:
-        print(f"rate {steps / (time.perf_counter() - started)}")
-    dist.destroy_process_group()
+def model_curves(axis: str, repeats: int) -> list[Curve]:
+    curves, sizes = [], SIZES[axis]
+    for fusion in FUSIONS:
+        works = [Work(fusion, **(BASE | {axis: size})) for size in sizes]
+        for name, kind in ("training", Work.train), ("asking", Work.ask):
+            calls = [partial(kind, work) for work in works]
+            mib = []
+            for call in calls:
+                call()  # the first is slower, and makes the optimiser's state
+                mib.append(peak_memory(call))
+            seconds = map(
+                statistics.median, take_turns([partial(timed, c) for c in calls], repeats)
+            )
+            curves.append(Curve(axis, f"{name}, {fusion}", sizes, list(seconds), mib))
+    return curves
 
 
-def weak(seconds: float, pairs: int) -> None:
-    def rate(processes: int) -> float:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={processes}", __file__, "work", f"--seconds={seconds}"]
-        said = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        return float(said.split("rate ")[1].split()[0])
+def question_curves(repeats: int) -> list[Curve]:
+    works = ("reading the files", "opening the cache", "first batch", "scoring")
+    seconds: dict[str, list[float]] = {work: [] for work in works}
+    mib: dict[str, list[float]] = {work: [] for work in works[:3]}
+    for size in SIZES["questions"]:
+        with tempfile.TemporaryDirectory(prefix="vlm-benchmark-") as parent:
+            folder = Path(parent)
+            write_files(folder, size)
+            first = in_a_process("vlm", folder, "none")
+            (later,) = take_turns([partial(in_a_process, "vlm", folder, "none")], repeats)
+            dataset = Synthetic(folder)
+            table = dataset.read("train")
+            answers = {key: Prediction(COLORS[0]) for key in table["id"].to_pylist()}
+            scoring = partial(Results, table, answers, dataset)
+            (scored,) = take_turns([partial(timed, scoring)], repeats)
+        seconds[works[0]].append(first["open"])
+        seconds[works[1]].append(statistics.median(run["open"] for run in later))
+        seconds[works[2]].append(statistics.median(run["first"] for run in later))
+        seconds[works[3]].append(statistics.median(scored))
+        mib[works[0]].append(first["peak"])
+        for work in works[1:3]:
+            mib[work].append(statistics.median(run["peak"] for run in later))
+    return [
+        Curve("questions", work, SIZES["questions"], seconds[work], mib.get(work, ()))
+        for work in works
+    ]
 
-    kept = []
-    for _ in range(pairs):
-        one, two = rate(1), rate(2)
-        kept.append(two / one)
-        print(f"1 process {one:.2f} steps/s, 2 processes {two:.2f} steps/s each: {two / one:.3f}")
-    print(
-        f"weak-scaling efficiency of 2 processes: median {statistics.median(kept):.3f}, range "
-        f"{min(kept):.3f} - {max(kept):.3f} ({os.cpu_count()} cores)"
+
+def row(curve: Curve) -> str:
+    cells = [curve.axis, curve.work, span(curve.seconds), exponent(curve.sizes, curve.seconds)]
+    cells += [bend(curve.sizes, curve.seconds)]
+    cells += [span(curve.mib), exponent(curve.sizes, curve.mib)] if curve.mib else ["", ""]
+    return " | ".join(cells)
+
+
+def span(values: Sequence[float]) -> str:
+    return f"{values[0]:.3g} - {values[-1]:.3g}"
+
+
+def plot(curves: Sequence[Curve], path: Path) -> None:
+    axes = list(dict.fromkeys(curve.axis for curve in curves))
+    figure, places = plt.subplots(
+        2, len(axes), figsize=(3.4 * len(axes), 6), squeeze=False, layout="constrained"
     )
+    for column, axis in enumerate(axes):
+        for place, label in zip(places[:, column], ("seconds", "MiB"), strict=True):
+            for curve in curves:
+                values = curve.seconds if label == "seconds" else curve.mib
+                if curve.axis == axis and values:
+                    place.loglog(curve.sizes, values, marker=".", label=curve.work)
+            place.set(xlabel=axis, ylabel=label)
+            place.grid(alpha=0.3)
+        places[0, column].legend(fontsize=6)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["plan", "weak", "work"])
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--repeats", type=int, default=7, help="runs of each size (7)")
+    parser.add_argument("--output", type=Path, help="write the table to this file too")
+    parser.add_argument("--plot", type=Path, help="write the curves to this image")
     given = parser.parse_args()
-    if given.what == "plan":
-        plan()
-    elif given.what == "weak":
-        weak(given.seconds, given.pairs)
-    else:
-        work(given.seconds)
+    curves: list[Curve] = []
+    for axis in given.only:
+        questions = axis == "questions"
+        curves += question_curves(given.repeats) if questions else model_curves(axis, given.repeats)
+        table = f"{machine()}\n\n{markdown(HEADINGS, [row(curve) for curve in curves])}\n"
+        if given.output:
+            given.output.write_text(table, encoding="utf-8")
+        if given.plot:
+            plot(curves, given.plot)
+    print(table, end="")
 
 
 if __name__ == "__main__":
