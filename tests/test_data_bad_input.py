@@ -108,7 +108,7 @@ def test_answers_outside_the_vocabulary_are_wrong_and_not_dropped(
     file.write_text(json.dumps(rows))
     cli = VQACLI([*small_run(data, tmp_path / "runs"), "--trainer.max_epochs=2"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "4 questions have no answer in it and count as wrong" in said
+    assert "4 questions without an answer in it, taken as wrong" in said
     lines = (cli.run_folder / "test_predictions.jsonl").read_text().splitlines()
     predictions = [json.loads(line) for line in lines]
     assert [row["id"] for row in predictions] == [f"test-{i}" for i in range(36)]

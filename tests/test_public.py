@@ -53,3 +53,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_a_data_set_is_shown_by_what_was_given() -> None:
     assert repr(vlm.datasets.EasyVQA()) == "EasyVQA()"
     assert repr(vlm.datasets.CLEVR(root="x", seed=3)) == "CLEVR(root='x', seed=3)"
+
+
+def test_a_data_module_is_shown_by_what_was_given() -> None:
+    data = vlm.VQADataModule(vlm.datasets.EasyVQA(), images_per_batch=64)
+    assert str(data) == repr(data) == "VQADataModule(dataset=EasyVQA(), images_per_batch=64)"
+
+
+def test_a_long_argument_is_cut() -> None:
+    shown = repr(vlm.text.WordTokenizer([f"word{n}" for n in range(999)]))
+    assert shown.startswith("WordTokenizer(words=['word0', 'word1', ")
+    assert len(shown) < 300

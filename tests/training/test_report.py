@@ -65,6 +65,11 @@ def test_questions_without_a_type_are_counted_too() -> None:
     assert [(row["type"], row["questions"]) for row in rows] == [("what", 3), ("(none)", 2)]
 
 
+def test_a_report_is_shown_by_its_split_and_accuracy() -> None:
+    assert repr(report(["a"])) == "Report('test', 1 question, accuracy 0.0000)"
+    assert repr(report(["a"] * 2)) == "Report('test', 2 questions, accuracy 0.5000)"
+
+
 def test_a_type_is_printed_as_it_is() -> None:
     """A type that looks like rich markup is printed literally."""
     said = str(report(["[bold]what", ":smile:", ":smile:", "[bold]what"]))

@@ -19,7 +19,7 @@ from torch import nn
 
 from vlm.core.lora import LoRA, add_lora
 from vlm.core.safe_config import Check, check_config, is_ours
-from vlm.core.validation import did_you_mean, nearest
+from vlm.core.validation import did_you_mean, nearest, shorten
 
 KEYS = ("class_path", "init_args", "factory", "lora")
 """What a stored configuration of a part may have."""
@@ -58,6 +58,12 @@ class Configured:
         object.__setattr__(made, "made_as", cls)
         return made
 
+    def __repr__(self) -> str:
+        known = inspect.signature(type(self)).parameters
+        changed = {n: v for n, v in self.arguments.items() if n in known and v != known[n].default}
+        given = (f"{name}={shorten(value, 200)}" for name, value in changed.items())
+        return f"{type(self).__name__}({', '.join(given)})"
+
     @property
     def config(self) -> dict[str, Any]:
         """Plain data from which `build` makes this again, without its weights."""
@@ -73,6 +79,7 @@ class Part(Configured, nn.Module):
     """
 
     lora: LoRA | None = None
+    __repr__ = nn.Module.__repr__
 
     def layer_names(self) -> list[list[str]]:
         """Names of its parameters, layer by layer from the input to the output; unless

@@ -32,6 +32,16 @@ def shorten(value: object, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "question"), counted(1200, "batch"), counted(0, "epoch")
+    ('1 question', '1,200 batches', '0 epochs')
+    """
+    plural = "es" if noun.endswith(("s", "x", "sh", "tch")) else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
 def nearest(name: object, known: Iterable[str], at_least: float = 0.6) -> str | None:
     """The known name that was probably meant, the first of several that are equally near.
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_positive, counted
 from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
 from vlm.data.batches import VQADataset
 from vlm.data.compatibility import check_compatible
@@ -70,6 +70,7 @@ class VQADataModule(Configured, LightningDataModule):
     """Called now and then in what takes long, and is no batch."""
     overfits: bool = False
     """Whether each epoch has the same batches, in the order of the table (`overfit_batches`)."""
+    __str__ = Configured.__repr__  # Lightning's makes the loaders, to count
 
     def __init__(
         self,
@@ -229,8 +230,9 @@ class VQADataModule(Configured, LightningDataModule):
         sampler = self._sampler(split, seen)
         if split == "train" and sampler.units < trainer.world_size:
             raise DataError(
-                f"{type(self.dataset).__name__}: {sampler.units} images to train on and "
-                f"{trainer.world_size} processes; expected an image for each. Use fewer processes."
+                f"{type(self.dataset).__name__}: {counted(sampler.units, 'image')} to train on "
+                f"and {trainer.world_size} processes; expected an image for each. Use fewer "
+                f"processes."
             )
         if isinstance(images, ImageStore):
             there = int(sampler.groups.max(initial=-1)) + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from inspect import signature
 from statistics import fmean
 from typing import Any, ClassVar, Literal, get_args
 
@@ -78,12 +77,6 @@ class Dataset(Configured, ABC):
         self.validation_share, self.vocabulary, self.seed = validation_share, vocabulary, seed
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}
-
-    def __repr__(self) -> str:
-        known = signature(type(self)).parameters
-        changed = {n: v for n, v in self.arguments.items() if n in known and v != known[n].default}
-        given = (f"{name}={value!r}" for name, value in changed.items())
-        return f"{type(self).__name__}({', '.join(given)})"
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:

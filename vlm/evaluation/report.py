@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from vlm.core.validation import counted
 from vlm.datasets.baselines import Floors
 from vlm.evaluation.results import Results
 from vlm.metrics import Interval, bootstrap_interval, per_answer
@@ -59,6 +60,10 @@ class Report:
         self.answers, self.about = answers, about
         self.rows = self._rows(results.dataset.types, [None, *results.types()])
 
+    def __repr__(self) -> str:
+        questions = counted(len(self.results.scores), "question")
+        return f"Report({self.split!r}, {questions}, accuracy {self.accuracy:.4f})"
+
     @property
     def accuracy(self) -> float:
         """Mean accuracy in [0, 1]."""
@@ -85,13 +90,9 @@ class Report:
         types = {} if results.dataset.types == "question_type" else results.types("question_type")
         names = sorted(types, key=lambda name: -types[name].questions)
         shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
-        questions = sum(types[name].questions for name in rest)
-        more = (
-            f"{len(rest):,} more types, with {questions:,} questions: see the results file"
-            if rest
-            else ""
-        )
-        return self._rows("question_type", shown), more
+        questions = counted(sum(types[name].questions for name in rest), "question")
+        more = f"{counted(len(rest), 'more type')}, with {questions}: see the results file"
+        return self._rows("question_type", shown), more if rest else ""
 
     def _rows(self, column: str, names: Sequence[str | None]) -> list[dict[str, Any]]:
         columns: dict[str, Sequence[float]] = {"accuracy": self.results.scores}
@@ -151,7 +152,8 @@ class Report:
                 f"question. Ceiling: the best that {self.answers} can reach"
             )
             wrong = self.baselines.unanswerable
-            caption += f"; {wrong} questions have no answer in it and count as wrong" * (wrong > 0)
+            if wrong:
+                caption += f"; {counted(wrong, 'question')} without an answer in it, taken as wrong"
             caption += "."
         return caption
 
