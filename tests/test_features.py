@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,11 @@ def test_repr(counts: list[int], boxes: bool, expected: str) -> None:
     mask = torch.arange(N) < torch.tensor(counts, dtype=torch.long)[:, None]
     corners = torch.rand(len(counts), N, 4) if boxes else None
     assert repr(Features(torch.randn(len(counts), N, D), mask, boxes=corners)) == expected
+
+
+def test_the_signature_says_what_an_argument_left_out_is() -> None:
+    shown = str(inspect.signature(Features))
+    assert "mask: 'Tensor' = <all real>, pooled: 'Tensor' = <mean of the real tokens>" in shown
 
 
 def test_repr_without_values(features: Features) -> None:

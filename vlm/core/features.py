@@ -8,12 +8,25 @@ Masks are bool and True marks a real token. A row with nothing real yields zeros
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-_LEFT_OUT: Any = ...
+
+class _Default(Enum):
+    """What stands for an argument that is left out; None is a value, of pytrees and copies."""
+
+    MASK = "all real"
+    POOLED = "mean of the real tokens"
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
+
+
+_MASK: Any = _Default.MASK
+_POOLED: Any = _Default.POOLED
 
 
 class Features(NamedTuple):
@@ -40,8 +53,8 @@ class Features(NamedTuple):
     """
 
     tokens: Tensor
-    mask: Tensor = _LEFT_OUT
-    pooled: Tensor = _LEFT_OUT
+    mask: Tensor = _MASK
+    pooled: Tensor = _POOLED
     boxes: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -63,14 +76,13 @@ class Features(NamedTuple):
 def _new(
     cls: type[Features],
     tokens: Tensor,
-    mask: Tensor = _LEFT_OUT,
-    pooled: Tensor = _LEFT_OUT,
+    mask: Tensor = _MASK,
+    pooled: Tensor = _POOLED,
     boxes: Tensor | None = None,
 ) -> Features:
-    # Left out, and not None: pytrees and copies give all four, and any of them may be None.
-    if mask is _LEFT_OUT or (mask is None and pooled is _LEFT_OUT):
+    if mask is _MASK or (mask is None and pooled is _POOLED):
         mask = all_real(tokens)
-    if pooled is _LEFT_OUT:
+    if pooled is _POOLED:
         pooled = masked_mean(tokens, mask)
     return tuple.__new__(cls, (tokens, mask, pooled, boxes))
 
