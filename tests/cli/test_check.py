@@ -57,9 +57,9 @@ def test_it_is_refused(argument: str, message: str) -> None:
 
 
 def test_options_of_one_command_are_not_another_s() -> None:
-    check_names("test", ["--verbose=false"])
-    with pytest.raises(ConfigError, match="--verbose=false"):
-        check_names("fit", ["--verbose=false"])
+    check_names("predict", ["--return_predictions=false"])
+    with pytest.raises(ConfigError, match="--return_predictions=false"):
+        check_names("fit", ["--return_predictions=false"])
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)

@@ -46,8 +46,12 @@ def test_training_learns(run: Path) -> None:
     assert report["results"][0]["accuracy"] > report["results"][0]["question_only"]
 
 
-def test_the_same_seed_gives_the_same_model(run: Path, data: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_model(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     again = VQACLI(small_run(data, tmp_path)).run_folder
+    said = capsys.readouterr().out
+    assert said.count("Run folder: ") == said.count("with their questions, on cpu.") == 1
     weights = [torch.load(best(r), weights_only=True)["state_dict"] for r in (run, again)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
@@ -55,7 +59,11 @@ def test_the_same_seed_gives_the_same_model(run: Path, data: Path, tmp_path: Pat
 
 
 def test_the_saved_configuration_runs_in_every_command(
-    run: Path, data: Path, tmp_path: Path
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = json.loads((run / "test.json").read_text())["results"][0]["accuracy"]
     for command in ("validate", "test", "predict"):
@@ -68,6 +76,9 @@ def test_the_saved_configuration_runs_in_every_command(
             ]
         )
         names = {path.name for path in cli.run_folder.iterdir()}
+        said = capsys.readouterr().out
+        assert said.count("━┓") == said.count("Run folder: ") == (command != "predict")
+        assert "available:" not in caplog.text
         if command == "test":
             assert cli.trainer.callback_metrics["test_accuracy"] == pytest.approx(first)
             assert {"test.json", "test_predictions.jsonl"} <= names

@@ -31,7 +31,7 @@ def test_its_configurations_run(
     config.write_text(text.replace("image/vit.yaml", str(ROOT / "configs/image/vit.yaml")))
     main([*fit(data, tmp_path), "--trainer.accumulate_grad_batches=2", f"-c={config}"])
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    step = "A step: 2 images x 1 process x 2 batches = 4 images with their questions."
+    step = "A step: 2 images x 1 process x 2 batches = 4 images with their questions, on cpu."
     assert step in printed
     if number == 0:
         table = re.search(r"```\n(What is trained.*?)```", PAGE, re.DOTALL)

@@ -80,6 +80,11 @@ class VQACLI(LightningCLI):
                 args=list(args),
             )
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        # `RunReport` prints the table.
+        return {name: skip | {"verbose"} for name, skip in LightningCLI.subcommands().items()}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(RunOptions, "run")
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)

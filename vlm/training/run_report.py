@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
+from vlm.core.validation import counted
 from vlm.datasets.baselines import compute_floors
 from vlm.datasets.vocabulary import vocabulary_in_words
 from vlm.evaluation.report import CONSOLE_WIDTH, Report, plot_curves
@@ -25,6 +26,11 @@ class RunReport(Callback):
         self.console = Console(width=CONSOLE_WIDTH)
         self._started: float | None = None
         self._before = 0.0
+        self._named = False
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        # Lightning's table would stand below ours.
+        trainer.validate_loop.verbose = trainer.test_loop.verbose = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
@@ -33,9 +39,10 @@ class RunReport(Callback):
             self.console.print(f"Answers: {describe_answers(pl_module)}.", soft_wrap=True)
             images, accumulated = pl_module.data.images_per_batch, trainer.accumulate_grad_batches
             self.console.print(
-                f"A step: {images} images x {_number(trainer.world_size, 'process')} x "
-                f"{_number(accumulated, 'batch')} "
-                f"= {images * trainer.world_size * accumulated:,} images with their questions.",
+                f"A step: {counted(images, 'image')} x {counted(trainer.world_size, 'process')} x "
+                f"{counted(accumulated, 'batch')} = "
+                f"{counted(images * trainer.world_size * accumulated, 'image')} "
+                f"with their questions, on {trainer.strategy.root_device.type}.",
                 soft_wrap=True,
             )
             epochs, precision = trainer.max_epochs, str(trainer.precision)
@@ -54,7 +61,7 @@ class RunReport(Callback):
             self.console.print(f"{done}; no step was taken.")
         else:
             seconds, epochs = pl_module.about["seconds"], trainer.current_epoch
-            self.console.print(f"Trained {epochs} epoch{'s' * (epochs != 1)} in {seconds:.1f} s.")
+            self.console.print(f"Trained {counted(epochs, 'epoch')} in {seconds:.1f} s.")
         metrics = self.folder / "metrics.csv"
         if metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")
@@ -105,11 +112,9 @@ class RunReport(Callback):
         self._name_folder()
 
     def _name_folder(self) -> None:
-        self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
-
-
-def _number(count: int, name: str) -> str:
-    return f"{count} {name}{'es' * (count != 1)}"
+        if not self._named:  # after the training already
+            self.console.print(f"Run folder: {self.folder}", soft_wrap=True)
+        self._named = True
 
 
 def describe_answers(pl_module: Any) -> str:

@@ -24,9 +24,9 @@ def silence() -> None:
     """From now on they are not shown."""
     for message in SILENCED:
         warnings.filterwarnings("ignore", message)
-    # Advertisements.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
 
 
-def _no_tips(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+def _is_news(record: logging.LogRecord) -> bool:
+    # `RunReport` names a training's device; tips are advertisements.
+    return not any(text in record.getMessage() for text in ("Tip:", "PU available:"))
