@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,15 @@ def test_a_run_that_goes_on_keeps_its_own_weights(
             *fit(data, tmp_path, "--model.tuning.init_from=gone", f"--ckpt_path={half}")[1:],
         ]
     )
+
+
+def test_a_run_goes_on_without_the_one_it_began_with(run: Path, data: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    shutil.copytree(run, gone)
+    told = [f"--model.tuning.init_from={gone}"]
+    half = VQACLI(fit(data, tmp_path, *told)).run_folder / "checkpoints/last.ckpt"
+    shutil.rmtree(gone)
+    VQACLI(fit(data, tmp_path, *told, f"--ckpt_path={half}"))
 
 
 def test_it_helps(run: Path, data: Path, tmp_path: Path) -> None:

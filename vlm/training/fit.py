@@ -173,15 +173,16 @@ def train(
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
                     continue_metrics(logger, checkpoint.step)
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint and str(checkpoint.path))
+        # Not as an argument, which `VQATask.setup` would not see.
+        trainer.ckpt_path = checkpoint and str(checkpoint.path)
+        trainer.fit(task, datamodule=data)
+        trainer.ckpt_path = None  # or Lightning warns that the test names another
         # Each process named the folder by its own clock; the files are in that of the first.
         folder = Path(trainer.strategy.broadcast(str(folder)))
         if not run.test:
             return folder, {}
         path = saved_checkpoint(folder)
-        (figures,) = trainer.test(
-            task, datamodule=data, ckpt_path=path and str(path), verbose=False
-        )
+        (figures,) = trainer.test(task, datamodule=data, ckpt_path=path and str(path))
         return folder, {name.removeprefix("test_"): value for name, value in figures.items()}
 
 
