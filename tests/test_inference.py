@@ -187,9 +187,9 @@ def test_a_broken_checkpoint_is_named_with_the_reason(
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nosuch.ckpt: there is no such file"):
+    with pytest.raises(CheckpointError, match=r"nosuch.ckpt: there is no such file.*`vlm share`"):
         vlm.load(tmp_path / "nosuch.ckpt")
-    with pytest.raises(CheckpointError, match=r"has no checkpoints/best.ckpt"):
+    with pytest.raises(CheckpointError, match=r"has no checkpoints/best.ckpt.*`vlm share`"):
         vlm.load(tmp_path)
 
 

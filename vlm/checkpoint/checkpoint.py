@@ -104,7 +104,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if path.is_dir():
         if not (path / BEST).is_file():
-            raise CheckpointError(f"{path}: this folder has no {BEST}; expected a run's folder.")
+            raise CheckpointError(
+                f"{path}: this folder has no {BEST}; expected a run's folder or, to ask or test a "
+                f"model, one that `vlm share` wrote."
+            )
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
             raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
         path = path / BEST

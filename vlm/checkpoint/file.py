@@ -170,7 +170,10 @@ class _Sum(NamedTuple):
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         found = "this is neither a file nor a folder" if path.exists() else "there is no such file"
-        raise CheckpointError(f"{path}: {found}; expected a run's folder, or its checkpoint.")
+        raise CheckpointError(
+            f"{path}: {found}; expected a run's folder, its checkpoint or, to ask or test a model, "
+            f"a folder that `vlm share` wrote."
+        )
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path}: the file is empty.")
