@@ -104,7 +104,7 @@ def _parser() -> ArgumentParser:
         help="split for VQA accuracy",
     )
     add("--no-accuracy", action="store_true", help="measure only the encoders")
-    add("--batch-size", type=int, default=32, help="photos at a time (default %(default)s)")
+    add("--batch-size", type=int, default=32, help="images or texts at a time (default 32)")
     add(
         "--output",
         type=Path,
