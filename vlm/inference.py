@@ -20,7 +20,7 @@ from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_positive, counted
 from vlm.fusion.base import Kept
 from vlm.heads.base import Ranked
 from vlm.heads.multi_task import answering
@@ -182,8 +182,8 @@ class VQA:
         given = list(image) if several else [image]  # type: ignore[arg-type]
         if len(given) not in (1, len(questions)) or (single and several):
             raise ValueError(
-                f"image: got {len(given)} images for {len(questions)} questions; expected "
-                f"one, or one for each question."
+                f"image: got {counted(len(given), 'image')} for "
+                f"{counted(len(questions), 'question')}; expected one, or one for each question."
             )
         if several and any(isinstance(item, Seen) for item in given):
             raise ValueError("image: got an image from `see` in a list; expected it by itself.")
@@ -326,7 +326,8 @@ def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[st
         raise ValueError(f"choices: got {choices!r}; expected {wanted}.")
     if len(lists) != questions:
         raise ValueError(
-            f"choices: got {len(lists)} lists for {questions} questions; expected one for each."
+            f"choices: got {counted(len(lists), 'list')} for {counted(questions, 'question')}; "
+            f"expected one for each."
         )
     checked = []
     for number, given in enumerate(lists, start=1):

@@ -266,7 +266,7 @@ def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
     said = only(found, "unreadable line" if content == "{\n" else "unreadable data")
     if content != "{\n":  # otherwise no rows are left
         count = len(content.splitlines())
-        assert f"my.jsonl: the questions are about {count} different images" in said
+        assert f"my.jsonl: different images or groups: got {count};" in said
     write_check(found, tmp_path / "out")
 
 

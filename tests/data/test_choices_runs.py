@@ -136,7 +136,7 @@ def test_choices_that_are_the_same_to_the_model_are_warned_of(own: Path) -> None
         ("what?", ["red", ""], "choices of question 1: got an empty choice"),
         ("what?", ["red", "red"], "choices of question 1: got the choice 'red' twice"),
         ("what?", ["red", None], "choices of question 1: got the choice None; expected texts"),
-        (["a?", "b?"], [["red", "blue"]], "choices: got 1 lists for 2 questions"),
+        (["a?", "b?"], [["red", "blue"]], "choices: got 1 list for 2 questions"),
         (["a?", "b?"], ["red", "blue"], "choices: got .* expected such a list for each question"),
         (["a?"], [["red"]], "choices of question 1: got the choices"),
     ],

@@ -230,7 +230,7 @@ def test_the_command_fills_it_beforehand(
     option = f"--data.images.features={tmp_path / 'f'}"
     for _ in range(2):
         main(cache(photos, option))
-        assert "has the features of all 24 images of the splits" in capsys.readouterr().out
+        assert "has the features of all images of the splits (24)" in capsys.readouterr().out
     assert encoded["images"] == 24
     VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
     assert encoded["images"] == 24

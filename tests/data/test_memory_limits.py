@@ -70,7 +70,7 @@ def test_this_machine_has_some() -> None:
         ),
         (
             False,
-            r"^data\.images_per_batch: got batches of 3 images, which at 805\.3 MB each",
+            r"^data\.images_per_batch: got 3; such a batch, at 805\.3 MB an image",
         ),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_configuration_for_more_than_there_is(
     monkeypatch.setattr(memory, "free_memory", lambda: 10**9)
     more = ["--model.image_encoder.image_size=16384", f"--data.images.in_memory={in_memory}"]
     with pytest.raises(
-        DataError, match=message + r".*need .* GB, but only .*B of memory is free\."
+        DataError, match=message + r".*needs? .* GB, but only .*B of memory is free\."
     ):
         VQACLI([*small_run(data, tmp_path), *more])
 

@@ -55,7 +55,7 @@ def test_another_size_than_the_published_is_said(
 ) -> None:
     MINIATURES[name].write(tmp_path)
     data: Dataset = getattr(sets, reader)(root=tmp_path)
-    wanted = rf"^{tmp_path}.*: got {got} questions; {re.escape(cited)} gives {published}\. Get the"
+    wanted = rf"^{tmp_path}.*: got {got} questions?; {re.escape(cited)} gives {published}\. Get the"
     with pytest.warns(UserWarning, match=wanted):
         data.read(split)
 

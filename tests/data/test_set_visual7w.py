@@ -32,7 +32,7 @@ def save(root: Path, **splits: list[dict[str, Any]]) -> None:
     (root / "dataset_v7w_telling.json").write_text(json.dumps(content))
 
 
-@pytest.mark.filterwarnings("ignore:.*got 1 questions")
+@pytest.mark.filterwarnings("ignore:.*got 1 question;")
 def test_each_split_has_its_questions(tmp_path: Path) -> None:
     save(
         tmp_path,

@@ -91,7 +91,7 @@ def test_what_was_written_is_said(
 ) -> None:
     for written in (24, 0):
         main(["shard", CONFIG, str(tmp_path / "s"), f"--dataset.root={data}"])
-        wanted = f"{written} images written; 24 are there now, shards: 1, together 0.0 MB."
+        wanted = f"{written} images written; there are now 24 in 1 shard, 0.0 MB."
         assert wanted in capsys.readouterr().out
 
 

@@ -50,9 +50,9 @@ def test_answers_stand_in_the_order_of_the_questions(
     ("answers", "message"),
     [
         (ANSWERS[2:], "2 questions without an answer (first ids 300001, 300000)"),
-        ([*ANSWERS, ("9", "x")], "1 answers to no question of the file (first ids 9)"),
-        ([*ANSWERS, ANSWERS[3]], "1 questions answered twice (first ids 301001)"),
-        ([*ANSWERS[1:], ("7", "x")], "without an answer (first ids 300000); 1 answers to no"),
+        ([*ANSWERS, ("9", "x")], "1 answer to no question of the file (first ids 9)"),
+        ([*ANSWERS, ANSWERS[3]], "1 question answered twice (first ids 301001)"),
+        ([*ANSWERS[1:], ("7", "x")], "without an answer (first ids 300000); 1 answer to no"),
         ([*ANSWERS[1:], (300000, "x")], "line 6: expected an 'id' and an 'answer'"),
         ([*ANSWERS[1:], ("300000", None)], "line 6: expected an 'id' and an 'answer'"),
     ],
@@ -108,7 +108,7 @@ def test_a_okvqa_wants_an_object_by_id(choices: list[str] | None, tmp_path: Path
     assert written == {f"testKey{n}": {setting: "rain"} for n in (2, 0, 3, 1)}
     assert list(written) == [f"testKey{n}" for n in (2, 0, 3, 1)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
-    with pytest.raises(ValueError, match=r"1 questions without an answer \(first ids testKey0\)"):
+    with pytest.raises(ValueError, match=r"1 question without an answer \(first ids testKey0\)"):
         submission(path, test)
 
 
@@ -121,7 +121,7 @@ def test_gqa_names_ids_and_answers_its_own_way(
     main(["submit", str(path), str(test)])
     wanted = [{"questionId": f"20{n}", "prediction": f"cat {n}"} for n in "312"]
     assert json.loads((tmp_path / "submission.json").read_text()) == wanted
-    with pytest.raises(ValueError, match=r"1 questions without an answer \(first ids 203\)"):
+    with pytest.raises(ValueError, match=r"1 question without an answer \(first ids 203\)"):
         submission(predictions(tmp_path, [("201", "cat"), ("202", "dog")]), test)
 
 

@@ -124,7 +124,7 @@ CSV = "id,answer\n7,cat\n8,no\n"
     ("content", "said"),
     [
         (CSV + "6,x\n5,x\n9,x\n", [", line 4: ", "'6'", "2 answers", "'7', '8', '9'", "--split"]),
-        (CSV + "9,x\n7,y\n8,z\n", [", line 5: ", "'7'", ", line 2;", "2 answers"]),
+        (CSV + "9,x\n7,y\n8,z\n", [", line 5: ", "'7'", ", line 2;", "2 repeated answers"]),
         (CSV, ["1 of the 3 validation", "'9'", "--partial", "the 2 that"]),
         (CSV + ",x\n", [", line 4: ", "''", "'id'"]),
         ("id,answer,probability\n7,cat,1.5\n", [", line 2: ", "'1.5'", "'probability'"]),

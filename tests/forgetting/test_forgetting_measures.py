@@ -142,7 +142,7 @@ def test_photos_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--photos: .*nowhere is no folder"):
         folder_images(tmp_path / "nowhere", 100)
     Image.new("RGB", (5, 7)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match=r"--photos: got 1 images .* expected 8 or more"):
+    with pytest.raises(DataError, match=r"--photos: got 1 image .* expected 8 or more"):
         folder_images(tmp_path, 100)
 
 

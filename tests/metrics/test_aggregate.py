@@ -14,7 +14,7 @@ def test_accuracy_by_type():
     assert groups == {"yes/no": Mean(0.5, 2), "other": Mean(pytest.approx(0.45), 2)}
     assert list(groups) == ["yes/no", "other"]
     assert accuracy_by([], []) == {}
-    with pytest.raises(ValueError, match="scores has 1 values and keys 2"):
+    with pytest.raises(ValueError, match="scores has length 1 and keys 2"):
         accuracy_by([1], ["a", "b"])
 
 
@@ -133,7 +133,7 @@ def test_seed_interval_uses_students_t(freedom, level, t):
         ({"scores": [[0.1]]}, "scores has shape"),
         ({"scores": [0.5, 63.0]}, r"scores contains 63.0.*divide percentages by 100"),
         ({"scores": [0.5, math.nan]}, "scores contains nan"),
-        ({"scores": [0.5, 1], "clusters": [1]}, "clusters has 1 values and scores 2"),
+        ({"scores": [0.5, 1], "clusters": [1]}, "clusters has length 1 and scores 2"),
         ({"scores": [0.5], "level": 95}, "level is 95"),
         ({"scores": [0.5], "resamples": 0}, "resamples is 0"),
     ],

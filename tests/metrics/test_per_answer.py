@@ -30,7 +30,7 @@ def test_no_questions():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="predictions has 1 answers and references 2"):
+    with pytest.raises(ValueError, match="predictions has length 1 and references 2"):
         per_answer(["a"], ["a", "b"])
     with pytest.raises(TypeError, match="references is the string 'a'"):
         per_answer(["a"], "a")

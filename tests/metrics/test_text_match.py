@@ -74,7 +74,7 @@ def test_the_metric_is_the_mean_of_the_function(metric, score) -> None:
     made.update(PREDICTIONS[:2], ANSWERS[:2])
     made.update(PREDICTIONS[2:], ANSWERS[2:])
     assert made.compute()["overall"].item() == pytest.approx(wanted)
-    with pytest.raises(ValueError, match=r"answers has 2 questions and predictions 1"):
+    with pytest.raises(ValueError, match=r"answers has length 2 and predictions 1"):
         made.update(["a"], [["a"], ["b"]])
     with pytest.raises(ValueError, match=r"answers: got \[\]"):
         made.update(["a", "b"], [["a"], []])

@@ -116,11 +116,11 @@ def test_other_scores_have_types_too():
 @pytest.mark.parametrize(
     ("made", "batch", "error", "message"),
     [
-        ((), (["a"], []), ValueError, "answers has 0 questions and predictions 1"),
+        ((), (["a"], []), ValueError, "answers has length 0 and predictions 1"),
         ((), ("a", [["a"]]), TypeError, "predictions is the string 'a'"),
         ((), (["a"], [["a"]], ["x"]), ValueError, r"types contains 'x'.*made for \[\]"),
         (TYPES, (["a"], [["a"]]), ValueError, "types is None, but the metric reports"),
-        (TYPES, (["a"], [["a"]], []), ValueError, "types has 0 questions and predictions 1"),
+        (TYPES, (["a"], [["a"]], []), ValueError, "types has length 0 and predictions 1"),
         (TYPES, (["a"] * 2, [["a"]] * 2, ["other", "x"]), ValueError, "types contains 'x'"),
         (TYPES, (["a"] * 2, [["a"], []], ["other"] * 2), ValueError, "answers is empty"),
     ],

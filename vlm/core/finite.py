@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.compat import tree_leaves
+from vlm.core.validation import counted
 
 SHOWN = 10
 """Questions that a message names."""
@@ -51,4 +52,4 @@ def not_finite(output: Any, ids: Sequence[str]) -> list[str]:
 def named(ids: Sequence[str]) -> str:
     """How many questions, and the ids of the first."""
     more = f" and {len(ids) - SHOWN:,} more" if len(ids) > SHOWN else ""
-    return f"{len(ids):,} questions (ids {', '.join(ids[:SHOWN])}{more})"
+    return f"{counted(len(ids), 'question')} (ids {', '.join(ids[:SHOWN])}{more})"

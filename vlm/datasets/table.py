@@ -268,17 +268,12 @@ def check_share(validation_share: float) -> None:
 
 
 def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Cut a table in two by image: none is in both parts.
+    """Cut a table in two by image: none is in both parts, and `share` of them go to the second.
 
     Images of one group (`group`: a patient, a scene, a video) stay together too.
 
-    Args:
-        table: questions.
-        share: share of the images or groups that go to the second part, in (0, 1).
-        seed: seed of the choice.
-
     Raises:
-        ValueError: a share out of range.
+        ValueError: a share that is not in (0, 1).
         DataError: fewer than two images or groups.
     """
     check_share(share)
@@ -286,8 +281,8 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     count = int(groups.max(initial=-1)) + 1
     if count < 2:
         raise TooFewError(
-            f"{source_of(table) or 'data'}: the questions are about {count} different images or "
-            f"groups; expected at least two, to hold one out for validation."
+            f"{source_of(table) or 'data'}: different images or groups: got {count}; expected at "
+            f"least two, to hold one out for validation."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_positive, counted
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,13 @@ class VocabularyRules:
 
 
 def vocabulary_in_words(about: Mapping[str, Any]) -> str:
-    """An answer vocabulary's size, hash, source and ceiling, as they stand beside scores.
-
-    Args:
-        about: what `Dataset.describe_answers` gave, or its size and hash alone.
-    """
+    """An answer vocabulary's size, hash, source and ceiling, as they stand beside scores; `about`
+    is what `Dataset.describe_answers` gave, or its size and hash alone."""
     source = {
         "train": "from the training questions",
         "train+val": "from training and validation questions, so that validation leaks into it",
     }.get(about.get("from", ""), "of unknown source")
     ceiling = about.get("validation_ceiling")
     reach = f", {100 * ceiling:.2f} % of validation at best" if ceiling is not None else ""
-    return f"the {about['size']:,} answers of the vocabulary ({about['hash']}, {source}{reach})"
+    size = counted(about["size"], "answer")
+    return f"the {size} of the vocabulary ({about['hash']}, {source}{reach})"

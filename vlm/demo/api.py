@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from starlette.exceptions import HTTPException
 
+from vlm.core.validation import counted
 from vlm.demo.asker import NO_REASONS, Asker, agreement
 from vlm.demo.uploads import Uploads
 
@@ -19,10 +20,7 @@ ARGUMENTS = (*REQUIRED, "choices", "method", "models")
 
 def check_arguments(path: str, sent: dict[str, Any]) -> None:
     """Check which arguments a request over plain HTTP has; Gradio's own errors do not name them.
-
-    Args:
-        path: path of the request; requests to other paths pass.
-        sent: its JSON.
+    Requests to other paths pass.
 
     Raises:
         HTTPException: missing or unknown arguments, or another number of them.
@@ -37,7 +35,7 @@ def check_arguments(path: str, sent: dict[str, Any]) -> None:
     elif path == IN_ORDER:
         data = sent.get("data")
         if not isinstance(data, list) or len(data) != len(ARGUMENTS):
-            found = f"{len(data)} values" if isinstance(data, list) else f"{data!r:.80}"
+            found = counted(len(data), "value") if isinstance(data, list) else f"{data!r:.80}"
             expected = f"a list of {len(ARGUMENTS)}: {', '.join(ARGUMENTS)}"
             raise HTTPException(400, f"data: got {found}; expected {expected}.")
 
@@ -45,9 +43,7 @@ def check_arguments(path: str, sent: dict[str, Any]) -> None:
 def content_of(payload: Any, uploads: Uploads) -> bytes | None:
     """The undecoded content of an upload, which `read_upload` checks.
 
-    Args:
-        payload: the image as the gate passed it on: the name of an upload in place of a file.
-        uploads: uploads of all visitors.
+    `payload` is the image as the gate passed it on: the name of an upload in place of a file.
 
     Raises:
         gradio.Error: another payload, or an upload that was removed since.

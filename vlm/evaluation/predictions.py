@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vlm.core.clean_text import clean_text
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.json_file import read_lines
 from vlm.datasets.readers.records import Record, read_records
@@ -138,8 +139,8 @@ def _matched(
     if repeated:
         place, key = repeated[0]
         raise DataError(
-            f"{place}: got the id {key!r} again, after {places[key]}; {len(repeated):,} answers "
-            f"repeat an id. Expected one answer for each question: remove the others."
+            f"{place}: got the id {key!r} again, after {places[key]}; expected one "
+            f"answer for each question. Remove the {counted(len(repeated), 'repeated answer')}."
         )
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from vlm.core.clean_text import clean_vocabulary
+from vlm.core.validation import counted
 from vlm.heads.losses import AnswerCounts
 from vlm.metrics import normalize_answer, vqa_accuracy
 
@@ -41,8 +42,8 @@ def count_answers(
     kept = [answer for answer, n in ranked if n >= min_count][:max_size]
     if not kept:
         raise ValueError(
-            f"The training questions have {len(counts)} different answers and none occurs at least "
-            f"min_count={min_count} times; lower it."
+            f"The training questions have {counted(len(counts), 'different answer')} and none "
+            f"occurs at least min_count={min_count} times; lower it."
         )
     return kept
 

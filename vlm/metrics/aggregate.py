@@ -159,7 +159,7 @@ def _check_aligned(**columns: Sized) -> None:
     (first, a), (second, b) = columns.items()
     if len(a) != len(b):
         raise ValueError(
-            f"{first} has {len(a)} values and {second} {len(b)}, "
+            f"{first} has length {len(a)} and {second} {len(b)}, "
             "but each question needs one of both: align them by question"
         )
 

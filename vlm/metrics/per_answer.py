@@ -55,7 +55,7 @@ def per_answer(predictions: Sequence[str], references: Sequence[str]) -> dict[st
             )
     if len(predictions) != len(references):
         raise ValueError(
-            f"predictions has {len(predictions)} answers and references {len(references)}, "
+            f"predictions has length {len(predictions)} and references {len(references)}, "
             "but each question needs one of both: align them by question"
         )
     right = Counter(p for p, r in zip(predictions, references, strict=True) if p == r)

@@ -120,7 +120,7 @@ class MeanScore(Metric):
         for name, given in (("answers", answers), ("types", types)):
             if given is not None and len(given) != len(predictions):
                 raise ValueError(
-                    f"{name} has {len(given)} questions and predictions {len(predictions)}, "
+                    f"{name} has length {len(given)} and predictions {len(predictions)}, "
                     f"but each question needs one of both"
                 )
         if types is None and self._index:

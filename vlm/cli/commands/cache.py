@@ -67,4 +67,4 @@ def _fill(cli: VQACLI) -> None:
         if data.has(split):
             data.skip_unreadable(split)
             images += len(data.encoded_images(split, encoder))
-    print(f"{data.images.features}: has the features of all {images:,} images of the splits.")
+    print(f"{data.images.features}: has the features of all images of the splits ({images:,}).")

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from vlm.cli.command_parser import add_config, command_parser
+from vlm.core.validation import counted
 
 HELP = """\
 Write the images of a data set to tar shards (WebDataset's layout), with an index beside them.
@@ -66,7 +67,7 @@ def shard(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm shard: {error}")
     size = sum(one.size for one in index.shards)
     print(
-        f"{given.folder}: {written:,} images written; {len(index):,} are there now, shards: "
-        f"{len(index.shards):,}, together {size / 10**6:,.1f} MB. "
+        f"{given.folder}: {counted(written, 'image')} written; there are now {len(index):,} in "
+        f"{counted(len(index.shards), 'shard')}, {size / 10**6:,.1f} MB. "
         f"Use them with --data.images.shards.path={given.folder}"
     )

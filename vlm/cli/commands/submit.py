@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, NamedTuple
 
 from vlm.cli.command_parser import command_parser
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.json_file import read_json, read_json_lines
 
@@ -79,14 +80,14 @@ def submission(
         choices = row.get("choices")
         picked = picked and isinstance(choices, list) and answer in choices
     expected = {str(key) for key in ids}
-    problems = {
-        "questions without an answer": [str(key) for key in ids if str(key) not in answers],
-        "answers to no question of the file": [key for key in answers if key not in expected],
-        "questions answered twice": twice,
-    }
+    problems = (
+        ("question", "without an answer", [str(key) for key in ids if str(key) not in answers]),
+        ("answer", "to no question of the file", [key for key in answers if key not in expected]),
+        ("question", "answered twice", twice),
+    )
     found = [
-        f"{len(keys):,} {problem} (first ids {', '.join(keys[:3])})"
-        for problem, keys in problems.items()
+        f"{counted(len(keys), noun)} {problem} (first ids {', '.join(keys[:3])})"
+        for noun, problem, keys in problems
         if keys
     ]
     if found:
@@ -155,4 +156,4 @@ def submit(arguments: Sequence[str]) -> None:
     out = given.out or given.predictions.with_name(name)
     text = "".join(f"{line}\n" for line in lines) or json.dumps(rows, ensure_ascii=False)
     out.write_text(text, encoding="utf-8")
-    print(f"Wrote {len(rows):,} answers to {out}")
+    print(f"Wrote {counted(len(rows), 'answer')} to {out}")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from vlm.core.validation import counted
 from vlm.data.check.result import DataCheck, SplitSummary
 from vlm.datasets.errors import Problems
 
@@ -40,8 +41,8 @@ def print_check(check: DataCheck, console: Console) -> None:
         console.print(f"{file}: not read: {listed}{more}.", soft_wrap=True)
     if check.splits:
         _print_splits(check, console)
-    counts = [sum(p.counts.values()) for p in (check.errors, check.warnings)]
-    console.print(f"{counts[0]:,} errors, {counts[1]:,} warnings.")
+    errors, warned = (sum(p.counts.values()) for p in (check.errors, check.warnings))
+    console.print(f"{counted(errors, 'error')}, {counted(warned, 'warning')}.")
 
 
 def _print_splits(check: DataCheck, console: Console) -> None:
@@ -64,7 +65,8 @@ def _print_splits(check: DataCheck, console: Console) -> None:
 
 def _answers(check: DataCheck) -> str:
     if check.vocabulary is not None:
-        return f"the {len(check.vocabulary):,} answers of the vocabulary ({check.vocabulary.hash})"
+        size = counted(len(check.vocabulary), "answer")
+        return f"the {size} of the vocabulary ({check.vocabulary.hash})"
     return "the set of each question's choices" if check.kind == "choices" else "free text"
 
 

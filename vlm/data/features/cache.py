@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.core.files import PART, locked, sha256, write_whole
+from vlm.core.validation import counted
 from vlm.data.features.digests import Digests
 from vlm.data.features.frozen import describe, encode, encoder_digest
 from vlm.data.features.store import FeatureStore
@@ -39,12 +40,9 @@ class FeatureCache:
     In the folder each encoder has one of its own, named by the digest of its weights, its
     configuration and its preprocessing (`encoder_digest`), and in that each image is known by the
     SHA-256 of its content. So features of other weights, or of an image that was replaced, are
-    never used. Processes and runs may share the folder: one fills, the others wait.
-
-    Args:
-        folder: for the features of all encoders; made if it is not there.
-        encoder: as it is now; it must not be trained as long as the features are used.
-        alive: called now and then in what takes long.
+    never used. Processes and runs may share the folder: one fills, the others wait. The encoder
+    must not be trained as long as the features are used; `alive` is called now and then in what
+    takes long.
     """
 
     def __init__(
@@ -61,13 +59,7 @@ class FeatureCache:
     def store(
         self, images: Sequence[str], files: OpenImages, name: str, at_once: int = 16
     ) -> FeatureStore:
-        """The features of images; those that are not there yet are made now.
-
-        Args:
-            images: different paths.
-            files: where they are.
-            name: name of the split, for the progress bar.
-            at_once: images that are encoded together.
+        """The features of different images; those that are not there yet are made now.
 
         Raises:
             ImageError: an image that cannot be read.
@@ -170,17 +162,17 @@ class FeatureCache:
         if others and not (self.folder / ABOUT).exists():
             print(
                 f"{self.root}: has features of other weights or another preprocessing "
-                f"({others} encoder{'s' if others > 1 else ''}), which are not used."
+                f"({counted(others, 'encoder')}), which are not used."
             )
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise DataError(
-                f"data.images.features: the features of {count:,} images take "
+                f"data.images.features: the features of {counted(count, 'image')} take "
                 f"{_megabytes(size)}, and {self.folder} has {_megabytes(free)} left; name a folder "
                 f"with more space."
             )
         print(
-            f"Encoding {count:,} images once: {_megabytes(size)} in {self.folder} "
+            f"Encoding {counted(count, 'image')} once: {_megabytes(size)} in {self.folder} "
             f"({_megabytes(free)} free)"
         )
 

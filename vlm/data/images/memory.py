@@ -102,7 +102,7 @@ def check_batch(count: int, each: float) -> None:
     """
     _check(
         count * each,
-        f"data.images_per_batch: got batches of {count:,} images, which at {_size(each)} each need",
+        f"data.images_per_batch: got {count:,}; such a batch, at {_size(each)} an image, needs",
         "Lower it, or the image encoder's image_size.",
     )
 

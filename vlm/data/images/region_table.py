@@ -16,6 +16,7 @@ import numpy as np
 from rich.progress import Progress
 
 from vlm.core.files import whole_file
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.image.detections import Regions, checked
 from vlm.image.load import ImageError
@@ -107,7 +108,8 @@ def _parse(content: bytes) -> _Line:
     fields = content.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(FIELDS):
         raise ValueError(
-            f"got {len(fields)} fields between tabs; expected {len(FIELDS)}: {', '.join(FIELDS)}"
+            f"got {counted(len(fields), 'field')} between tabs; expected {len(FIELDS)}: "
+            f"{', '.join(FIELDS)}"
         )
     try:
         image = fields[0].decode()
@@ -125,7 +127,7 @@ def _parse(content: bytes) -> _Line:
     if rest or dim < 1:
         raise ValueError(
             f"features: got {len(fields[5]):,} letters of base64, which are no whole number of "
-            f"features for each of {count} regions"
+            f"features for {counted(count, 'region')}"
         )
     return _Line(image, width, height, count, fields[4], fields[5], dim)
 
@@ -178,7 +180,7 @@ def _scan(path: Path, size: int) -> _Index:
     if repeated := len(ids) - len(unique):
         again = np.delete(np.arange(len(ids)), first)
         warnings.warn(
-            f"{path}: {repeated:,} lines repeat the id of an earlier one and are not read (first "
+            f"{path}: left out {counted(repeated, 'line')} with the id of an earlier one (first "
             f"line {again[0] + 1}, image {ids[again[0]]}).",
             stacklevel=2,
         )

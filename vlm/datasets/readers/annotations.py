@@ -64,11 +64,8 @@ def annotators_answers(value: Any) -> list[str] | None:
 
 
 def cell_content(cell: str) -> Any:
-    """The content of a CSV file's cell: a literal (`content_of`), the parts of "a|b", or the text.
-
-    Raises:
-        ValueError: as `content_of`.
-    """
+    """The content of a CSV file's cell: a literal (`content_of`), the parts of "a|b", or the
+    text."""
     content = content_of(cell)
     if not isinstance(content, str):
         return content

@@ -69,14 +69,8 @@ def missing_columns(
     columns: Mapping[str, str],
     mapped: Collection[str],
 ) -> str:
-    """What to say of columns that are not there, with an option that names the likely ones.
-
-    Args:
-        missing: our names of them, at least one.
-        there: the file's columns.
-        columns: our names of columns -> the file's.
-        mapped: those of our names that the user mapped.
-    """
+    """What to say of columns, at least one, that are not there, with an option that names the
+    likely ones. `columns` are ours -> the file's, `mapped` those of ours that the user named."""
     named = ", ".join(repr(columns[name]) for name in missing)
     message = (
         f"there is no column {named}; the columns are {', '.join(map(repr, there)) or 'none'}."

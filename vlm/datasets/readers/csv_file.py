@@ -9,6 +9,7 @@ from collections.abc import Iterator, Set
 from itertools import chain
 from pathlib import Path
 
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError, report
 from vlm.datasets.readers.json_file import decoded, read_lines
 
@@ -22,15 +23,11 @@ def read_csv(
 ) -> Iterator[tuple[int, list[str], dict[str, str]]]:
     """For each row, its first line (counted from 1), the columns' names, and its cells.
 
-    The first line gives the delimiter. Empty rows, and columns without a name, are skipped.
-
-    Args:
-        path: path of the file.
-        columns: names that are read.
-        delimiter: used if the first line leaves it open.
+    The first line gives the delimiter; `delimiter` is used if it leaves that open. Empty rows, and
+    columns without a name, are skipped.
 
     Raises:
-        DataError: no column names, or a column that is read appears twice.
+        DataError: no column names, or one of `columns`, which are read, appears twice.
     """
     csv.field_size_limit(2**31 - 1)  # a cell may hold an image
     begin: list[str] = []
@@ -74,8 +71,9 @@ def read_csv(
         if (more and any(more)) or not columns.isdisjoint(header[len(cells) :]):
             report(
                 "unreadable line",
-                f"{path}, line {number}: got {len(cells)} cells; expected {len(header)}, as in the "
-                f'first line. Put a cell that holds {delimiter!r} in "quotes".',
+                f"{path}, line {number}: got {counted(len(cells), 'cell')}; expected "
+                f"{len(header)}, as in the first line. Put a cell that holds {delimiter!r} in "
+                f'"quotes".',
             )
             continue
         yield number, [name for name in header if name], dict(zip(header, cells, strict=False))

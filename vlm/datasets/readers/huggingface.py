@@ -27,21 +27,13 @@ def is_data_set(path: str) -> bool:
 
 
 def splits_of(path: str) -> Collection[str]:
-    """Names of the splits.
-
-    Raises:
-        DataError: as `read_data_set`.
-    """
+    """Names of the splits of a data set, as `is_data_set` takes it."""
     return _load(path).keys()
 
 
 def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[Record]:
     """Rows of a split; class labels come as their names (None for -1), images as bytes or path.
-
-    Args:
-        path: folder or name, as `is_data_set` takes it.
-        split: one of `splits_of`.
-        columns: names that are expected; only these are read.
+    Only the expected columns are read.
 
     Raises:
         DataError: `datasets` is not installed, or the data set cannot be loaded.

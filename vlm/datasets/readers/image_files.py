@@ -30,11 +30,7 @@ class EmbeddedImages:
         self._path: Path | None = None
 
     def add(self, content: bytes, source: str) -> str:
-        """Keep an image.
-
-        Args:
-            content: content of an image file.
-            source: the data file, for the key.
+        """Keep the content of an image file of a data file.
 
         Returns:
             Its key, such as "vqa.parquet, image 17": the 17th different one. An image that

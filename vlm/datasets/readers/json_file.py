@@ -41,10 +41,8 @@ NO_TEXT = {
 def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The content of a JSON file; `.gz` is unpacked.
 
-    Args:
-        path: path of the file.
-        shrink: what to keep of each object in the file, inner ones first, while it is read: a
-            large file of small objects takes many times its size in memory otherwise.
+    `shrink` says what to keep of each object in the file, inner ones first, while it is read: a
+    large file of small objects takes many times its size in memory otherwise.
 
     Raises:
         FileNotFoundError: there is no such file.

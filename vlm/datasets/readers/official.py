@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from vlm.core.validation import shorten
+from vlm.core.validation import counted, shorten
 from vlm.datasets.errors import DataError, is_collecting, report
 from vlm.datasets.readers.json_file import read_json, read_lines
 from vlm.datasets.sources import is_there
@@ -66,9 +66,8 @@ def each_record(
 ) -> Iterator[Row]:
     """The rows of a file's records. A malformed record is reported; a check then reads the next.
 
-    Args:
-        records: each with its number (from 1), id or line.
-        rows: of one record, none for one that is left out; raises DataError where it is malformed.
+    A record comes with its number (from 1), id or line; `rows` gives none for one that is left out,
+    and raises DataError where it is malformed.
     """
     for which, record in records:
         try:
@@ -91,13 +90,9 @@ _EXPECTED: dict[type | UnionType, str] = {
 def fields(
     record: Any, source: Path, which: int | str, **kinds: type | UnionType
 ) -> tuple[Any, ...]:
-    """The values of a JSON record's fields, in the order of `kinds`.
+    """The values of a JSON record's fields, in the order of `kinds`, their names and types.
 
-    Args:
-        record: what stands in the file.
-        source: the file, for the error.
-        which: the record's number (from 1) or id, for the error.
-        kinds: name and type of each field.
+    `source` and `which`, the record's number (from 1) or id, are for the error.
 
     Raises:
         DataError: not an object, or a field that is missing or of another type.
@@ -126,7 +121,7 @@ def check_size(table: pa.Table, published: int | None, cited: str) -> None:
         # What is wrong with the others is among the problems.
         usable = " that can be used" if is_collecting() else ""
         warnings.warn(
-            f"{source_of(table)}: got {len(table):,} questions{usable}; {cited} gives "
+            f"{source_of(table)}: got {counted(len(table), 'question')}{usable}; {cited} gives "
             f"{published:,}. Get the file again, unless it was shortened on purpose.",
             stacklevel=2,
         )

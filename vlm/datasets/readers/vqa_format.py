@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError, report
 from vlm.datasets.readers.official import each_record, fields, json_file, json_records
 from vlm.datasets.table import question_table
@@ -87,7 +88,6 @@ def read_mscoco(
     """A part of a set over COCO's images of 2014 and 2015, under VQA's own file names.
 
     Args:
-        root: folder of the set.
         part: "train2014", "val2014", "test2015" or "test-dev2015"; tests have no annotations.
         images: folder with `train2014`, `val2014` and `test2015`.
         get: where the set comes from, for the error.
@@ -182,5 +182,4 @@ def _check_join(
 
 
 def _some(ids: Sequence[str], name: str) -> str:
-    plural = "" if len(ids) == 1 else "s"
-    return f"{len(ids):,} {name}{plural} (first ids {', '.join(ids[:3])})"
+    return f"{counted(len(ids), name)} (first ids {', '.join(ids[:3])})"

@@ -12,6 +12,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from vlm.core.validation import counted
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import open_image
 from vlm.datasets.base import ImageSource
@@ -29,10 +30,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 class Images:
     """Images that are opened when used.
 
-    Attributes:
-        names: names of the images.
-        about: where they are from, in words.
-        source: maps a name to a path or a file's content; None if the names are paths.
+    `about` says where they are from; `source` maps a name to a path or a file's content, or is None
+    if the names are paths.
     """
 
     names: list[str]
@@ -40,11 +39,7 @@ class Images:
     source: ImageSource | None = None
 
     def load(self, names: Sequence[str], transform: ImageTransform) -> Tensor:
-        """Load a batch of these images.
-
-        Raises:
-            ImageError: an image cannot be read.
-        """
+        """Load a batch of these images."""
         return transform.stack([transform(open_image(name, self.source)) for name in names])
 
 
@@ -56,12 +51,8 @@ def split(items: Sequence[str], size: int) -> list[list[str]]:
 
 
 def folder_images(folder: Path, most: int) -> Images:
-    """The images in a folder and its subfolders; if there are more than `most`, that many at
-    equal distances in order of name.
-
-    Raises:
-        DataError: the folder is missing or has too few images.
-    """
+    """The images in a folder and its subfolders; if there are more than `most`, that many at equal
+    distances in order of name."""
     if not folder.is_dir():
         raise DataError(f"--photos: {folder} is no folder; expected one with images in it.")
     found = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -69,11 +60,7 @@ def folder_images(folder: Path, most: int) -> Images:
 
 
 def test_images(data: VQADataModule, most: int) -> Images:
-    """The images of a data set's test split, chosen the same way.
-
-    Raises:
-        DataError: there is no test split, or it has no images or too few.
-    """
+    """The images of a data set's test split, chosen the same way."""
     name = type(data.dataset).__name__
     if not data.has("test") or data.images.regions is not None:
         raise DataError(f"{name} has no test images here; name a folder with --photos.")
@@ -83,7 +70,8 @@ def test_images(data: VQADataModule, most: int) -> Images:
 
 def _some(names: list[str], most: int, about: str, source: ImageSource | None) -> Images:
     if len(names) < 2 * LEAST:
-        raise DataError(f"--photos: got {len(names)} images {about}; expected {2 * LEAST} or more.")
+        found = counted(len(names), "image")
+        raise DataError(f"--photos: got {found} {about}; expected {2 * LEAST} or more.")
     if len(names) > most:
         chosen = np.linspace(0, len(names) - 1, most).round().astype(int)
         about = f"{about}, of {len(names):,} at equal distances"
@@ -93,11 +81,7 @@ def _some(names: list[str], most: int, about: str, source: ImageSource | None) -
 
 @dataclass(frozen=True)
 class ImageRetention(Retention):
-    """What an image encoder retained.
-
-    Attributes:
-        agreement: agreement of the head's predictions; None without a head.
-    """
+    """What an image encoder retained; `agreement` is None without a head."""
 
     agreement: Agreement | None
 
@@ -105,11 +89,7 @@ class ImageRetention(Retention):
 class ImageMeasure:
     """Compares image encoders with an original, which runs only once.
 
-    Args:
-        before: the original.
-        images: images for all encoders.
-        head: the original's classifier or a probe; None for no head.
-        batch_size: images in a batch; at least 8.
+    `head` is the original's classifier or a probe, or None; `batch_size` is at least 8.
     """
 
     def __init__(
@@ -121,12 +101,7 @@ class ImageMeasure:
         self._before = self._run(before, "the original image encoder")
 
     def retention(self, encoder: PixelEncoder, name: str) -> ImageRetention:
-        """Measure an encoder of the same architecture.
-
-        Args:
-            encoder: encoder to measure; it is set to evaluation mode.
-            name: name for the progress bar.
-        """
+        """Measure an encoder of the same architecture; `name` is for the progress bar."""
         (old, old_logits), (new, new_logits) = self._before, self._run(encoder, name)
         agreed = agreement(torch.cat(old_logits), torch.cat(new_logits)) if self.head else None
         return ImageRetention(layer_cka(self.layers, old, new), agreed)

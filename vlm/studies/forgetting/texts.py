@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from vlm.core.features import masked_mean
+from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.studies.forgetting.cka import LEAST
 from vlm.studies.forgetting.images import split
@@ -30,13 +31,7 @@ from vlm.text.tokenizer import split_words
 
 @dataclass(frozen=True)
 class Sentences:
-    """Distinct sentences.
-
-    Attributes:
-        texts: the sentences.
-        about: where they are from, in words.
-        pairs: whether consecutive sentences form pairs of paraphrases.
-    """
+    """Distinct sentences; if `pairs`, consecutive ones are paraphrases."""
 
     texts: list[str]
     about: str
@@ -49,14 +44,8 @@ class Sentences:
 
 
 def read_sentences(path: Path | None) -> Sentences:
-    """Read sentences from a file, one per line or two paraphrases separated by a tab.
-
-    Args:
-        path: path of the file; None for vlm's own pairs.
-
-    Raises:
-        DataError: the file is missing, or has too few sentences, duplicates or both kinds of line.
-    """
+    """Read sentences from a file, one per line or two paraphrases separated by a tab; vlm's own
+    pairs if `path` is None."""
     own = path is None
     name = "the pairs of vlm/studies/forgetting/paraphrases.tsv" if own else f"--sentences: {path}"
     try:
@@ -75,7 +64,8 @@ def read_sentences(path: Path | None) -> Sentences:
         )
     texts = [text for row in rows for text in row]
     if len(texts) < 2 * LEAST:
-        raise DataError(f"{name}: got {len(texts)} sentences; expected {2 * LEAST} or more.")
+        found = counted(len(texts), "sentence")
+        raise DataError(f"{name}: got {found}; expected {2 * LEAST} or more.")
     if len(set(texts)) < len(texts) or "" in texts:
         wrong = next(text for text in texts if texts.count(text) > 1 or not text)
         raise DataError(
@@ -111,16 +101,8 @@ class TextRetention(Retention):
 class TextMeasure:
     """Compares text encoders with an original, which runs only once.
 
-    A word's vector is the encoder's `pooled` output for the word by itself.
-
-    Args:
-        before: the original.
-        sentences: sentences for all encoders; their words in its vocabulary are compared too.
-        neighbours: number of neighbours of a word to compare.
-        batch_size: texts in a batch; at least 8.
-
-    Raises:
-        DataError: too few of the words are in the encoder's vocabulary.
+    A word's vector is the encoder's `pooled` output for the word by itself. `batch_size` is at
+    least 8.
     """
 
     def __init__(
@@ -130,8 +112,9 @@ class TextMeasure:
         tokenizer = before.tokenizer
         self.words = [word for word in sentences.words if not tokenizer.unknown(word)]
         if len(self.words) <= neighbours:
+            known = counted(len(self.words), "word")
             raise DataError(
-                f"--neighbours: got {neighbours}, and the encoder has {len(self.words)} words of "
+                f"--neighbours: got {neighbours}, and the encoder has {known} of "
                 f"{sentences.about}; expected more words, or fewer neighbours."
             )
         probe = _inputs(before, sentences.texts[:1])
@@ -139,12 +122,7 @@ class TextMeasure:
         self._before = self._run(before, "the original text encoder")
 
     def retention(self, encoder: TextEncoder, name: str) -> TextRetention:
-        """Measure an encoder of the same architecture.
-
-        Args:
-            encoder: encoder to measure; it is set to evaluation mode.
-            name: name for the progress bar.
-        """
+        """Measure an encoder of the same architecture; `name` is for the progress bar."""
         (old, old_sentences, old_words) = self._before
         (new, new_sentences, new_words) = self._run(encoder, name)
         alike = similarities(old_sentences), similarities(new_sentences)
