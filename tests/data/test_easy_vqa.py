@@ -10,6 +10,7 @@ import pytest
 
 from vlm.datasets import EasyVQA
 from vlm.datasets.baselines import compute_floors
+from vlm.datasets.errors import DataError
 from vlm.heads import count_answers
 from vlm.text import count_words
 
@@ -76,18 +77,26 @@ def test_vocabularies_come_from_the_training_part_alone(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_folder_is_named(split: str, tmp_path: Path) -> None:
-    wanted = rf"nosuch/{split}/questions\.json: there is no such file; expected easy-VQA's layout"
+    wanted = rf"nosuch/{split}/questions\.json: there is no such file\. Expected easy-VQA's layout"
     with pytest.raises(FileNotFoundError, match=wanted):
         EasyVQA(tmp_path / "nosuch").read(split)
 
 
-@pytest.mark.parametrize("content", ["[1,", "", '[["a", "b"]]', "[3]", '{"a": 1}', "null"])
-def test_a_broken_file_is_named(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1,", ", line 1, byte 3"),
+        ("", ", line 1, byte 0"),
+        ('[["a", "b"]]', r", question 1: got \['a', 'b'\]; expected \[question, answer"),
+        ("[3]", r", question 1: got 3; expected \[question, answer"),
+        ('{"a": 1}', ": expected a JSON list"),
+        ("null", ": expected a JSON list"),
+    ],
+)
+def test_a_broken_file_is_named(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train/questions.json").write_text(content)
-    with pytest.raises(
-        ValueError, match=r"train/questions\.json: expected a JSON list of \[question"
-    ):
+    with pytest.raises(DataError, match=rf"train/questions\.json{said}"):
         EasyVQA(tmp_path).read("train")
 
 

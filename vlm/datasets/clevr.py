@@ -24,9 +24,7 @@ class CLEVR(OfficialDataset):
 
     Args:
         root: the folder CLEVR_v1.0 with `questions/` and `images/`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.CLEVR(root="clevr")

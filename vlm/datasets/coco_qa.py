@@ -29,9 +29,7 @@ class COCOQA(OfficialDatasetWithImages):
     Args:
         root: folder with `train/` and `test/`, each with questions, answers, image ids and types.
         images: folder with COCO's `train2014/` and `val2014/`; None for `root`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.COCOQA(root="coco_qa")

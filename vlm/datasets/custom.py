@@ -64,9 +64,7 @@ class CustomDataset(Dataset):
             or the test; otherwise these are refused.
         merge_answers: whether to read answers and choices in lower case and without a final full
             stop, which merges those that differ in nothing else.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Raises:
         ValueError: `columns` names none of ours.

@@ -46,9 +46,7 @@ class DAQUAR(OfficialDataset):
             `question_id`, `image` (a path in the folder), `question` and `answers`, the list of the
             answer's objects.
         part: all classes, or 37.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.DAQUAR(root="daquar")

@@ -6,7 +6,6 @@ images with 38,575 and 9,673 questions and 13 answers (the package's README).
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from vlm.core.paths import as_path
+from vlm.core.validation import shorten
 from vlm.datasets.base import Dataset, Split
-from vlm.datasets.readers.official import Rows, records_table
+from vlm.datasets.readers.official import Rows, json_records, official_file, records_table
 from vlm.datasets.table import DataError
 from vlm.datasets.vocabulary import VocabularyRules
 
@@ -31,9 +31,7 @@ class EasyVQA(Dataset):
 
     Args:
         root: folder of the data; None takes the installed package `easy-vqa`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.EasyVQA()
@@ -61,20 +59,15 @@ class EasyVQA(Dataset):
         if split not in ("train", "test"):
             return None
         folder = (_package_folder() if self.root is None else self.root) / split
-        source = folder / "questions.json"
-        if not source.is_file():
-            raise FileNotFoundError(f"{source}: there is no such file; expected easy-VQA's layout.")
-        expected = f"{source}: expected a JSON list of [question, answer, image number]"
-        try:
-            triples = list(json.loads(source.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{expected} ({error}).") from None
+        source = official_file(folder / "questions.json", "Expected easy-VQA's layout.")
 
         def rows(number: int, triple: Any) -> Rows:
-            try:
-                question, answer, image = triple
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{expected} (question {number}: {error}).") from None
+            if not isinstance(triple, list) or len(triple) != 3:
+                raise DataError(
+                    f"{source}, question {number}: got {shorten(triple)}; expected "
+                    f"[question, answer, image number]."
+                )
+            question, answer, image = triple
             yield {
                 "id": f"{split}-{number - 1}",
                 "number": number,
@@ -85,7 +78,7 @@ class EasyVQA(Dataset):
                 "choices": ANSWERS,
             }
 
-        return records_table(triples, rows, source)
+        return records_table(json_records(source, "questions"), rows, source)
 
 
 def _answer_type(answer: str) -> str:

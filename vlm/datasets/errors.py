@@ -16,13 +16,9 @@ class DataError(ValueError):
 
 
 class Problems:
-    """Counts every problem and keeps the first of each kind.
-
-    Args:
-        limit: so many of a kind are kept.
+    """Counts every problem and keeps the first `limit` of each kind.
 
     Attributes:
-        counts: number of problems by kind.
         kept: messages by kind, in the order of their finding.
         images: of rows that were left out, and where each stands first (`note_image`).
     """

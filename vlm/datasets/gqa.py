@@ -71,9 +71,7 @@ class GQA(OfficialDataset):
             rest.
         predict_split: split whose questions `predict` answers; all but testdev come without
             answers, for the evaluation server.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.GQA(root="gqa")

@@ -32,9 +32,7 @@ class GQAOOD(OfficialDataset):
         root: GQA's folder (see `GQA`), with the repository's files in `gqa_ood/`.
         part: answers that are rare in their group of questions (`tail`), the others (`head`), or
             both (`all`, whose file is these two together).
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.GQAOOD(root="gqa_ood", part="tail")

@@ -32,9 +32,7 @@ class NLVR(OfficialDataset):
 
     Args:
         root: folder with `train/train.json`, `train/images/`, and so on for `dev` and `test`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.NLVR(root="nlvr")

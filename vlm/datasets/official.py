@@ -20,9 +20,7 @@ class OfficialDataset(Dataset):
 
     Args:
         root: folder of the set.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
     """
 
     get: ClassVar[str]
@@ -64,9 +62,7 @@ class OfficialDatasetWithImages(OfficialDataset):
     Args:
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
     """
 
     image_folder: ClassVar[str] = ""

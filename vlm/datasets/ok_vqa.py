@@ -37,9 +37,7 @@ class OKVQA(OfficialDatasetWithImages):
     Args:
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.OKVQA(root="ok_vqa")
@@ -76,9 +74,7 @@ class AOKVQA(OfficialDatasetWithImages):
         root: folder of the three files.
         images: folder of the image folders; None where they are in `root`.
         task: which of the two answers is learned and scored. The choices are read for both.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.AOKVQA(root="a_okvqa")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,6 @@ from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.official import MissingFile, Rows, each_record, fields
 from vlm.datasets.readers.records import Record, read_records
 from vlm.datasets.table import DataError, question_table
-from vlm.datasets.vocabulary import VocabularyRules
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})")
 _YES_NO = ("yes", "no")
@@ -33,9 +33,7 @@ class PathVQA(OfficialDataset):
 
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.PathVQA(root="path_vqa")
@@ -49,15 +47,9 @@ class PathVQA(OfficialDataset):
     )
     parts: ClassVar = {"train": "train", "validation": "validation", "test": "test"}
 
-    def __init__(
-        self,
-        root: Path,
-        validation_share: float = 0.1,
-        vocabulary: VocabularyRules = VocabularyRules(),
-        seed: int = 0,
-    ) -> None:
-        super().__init__(root, validation_share, vocabulary, seed)
-        self.image_source: EmbeddedImages = EmbeddedImages()
+    @cached_property
+    def image_source(self) -> EmbeddedImages:  # type: ignore[override]  # it can be set too
+        return EmbeddedImages()
 
     def read_part(self, part: str) -> pa.Table:
         return question_table(self._rows(part), str(self.root / "data" / part))

@@ -31,9 +31,7 @@ class SLAKE(OfficialDataset):
     Args:
         root: folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
         language: English, Chinese, or both.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.SLAKE(root="slake")

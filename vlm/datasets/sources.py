@@ -11,14 +11,8 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A file, or the absence of one.
-
-    Attributes:
-        given: its path as the reader has it.
-        path: the same from the file system's root.
-        size: size in bytes; None where there is no such file.
-        modified: when, in nanoseconds.
-    """
+    """A file by its path as the reader has it and from the file system's root, with its size in
+    bytes and its time in nanoseconds; these are None where there is no such file."""
 
     given: str
     path: str

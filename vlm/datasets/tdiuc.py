@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from vlm.datasets.official import OfficialDatasetWithImages
-from vlm.datasets.readers.vqa_format import Record, read_mscoco
+from vlm.datasets.readers.vqa_format import read_mscoco
 from vlm.datasets.table_cache import cached
 from vlm.metrics import mean_per_type
 
@@ -31,9 +31,7 @@ class TDIUC(OfficialDatasetWithImages):
     Args:
         root: the folder TDIUC.
         images: folder of the image folders; None for `root/Images`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.TDIUC(root="tdiuc")
@@ -49,14 +47,12 @@ class TDIUC(OfficialDatasetWithImages):
     @cached
     def read_part(self, part: str) -> pa.Table:
         folders = ("Questions", "Annotations")
-        return read_mscoco(self.root, part, self.images, self.get, "", folders, _first)
+        return read_mscoco(
+            self.root, part, self.images, self.get, "", folders, lambda a: a["answers"][:1]
+        )
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
     ) -> dict[str, float]:
         answers = [given[0] for given in table["answers"].to_pylist()]
         return mean_per_type(scores, table["question_type"].to_pylist(), answers)._asdict()
-
-
-def _first(annotation: Record) -> list[str]:
-    return annotation["answers"][:1]

@@ -27,9 +27,7 @@ class Visual7W(OfficialDataset):
 
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.Visual7W(root="visual7w")

@@ -36,9 +36,7 @@ class VizWiz(OfficialDatasetWithImages):
     Args:
         root: folder of the set.
         images: folder of the image folders; None where they are in `root`.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VizWiz(root="vizwiz")

@@ -121,9 +121,7 @@ class VQACP(OfficialDatasetWithImages):
         root: folder of questions and annotations.
         images: folder of the image folders; None where they are in `root`.
         version: version of VQA-CP.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VQACP(root="vqa_cp")

@@ -28,9 +28,7 @@ class VQARAD(OfficialDataset):
 
     Args:
         root: folder with the JSON file and the image folder, under the names they have there.
-        validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the choice of held-out images.
+        validation_share, vocabulary, seed: as for `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VQARAD(root="vqa_rad")
