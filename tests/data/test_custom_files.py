@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from custom_files import write_rows
 
 from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
@@ -23,10 +24,6 @@ ROWS = [
     {"image": "sub/b.png", "question": "מה זה? 🐈", "answer": "חתול", "id": "9"},
     {"image": "c.png", "question": "这是什么？", "answer": "红色", "id": "x"},  # noqa: RUF001  Chinese punctuation is meant
 ]  # fmt: skip
-
-
-def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -43,8 +40,8 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Any]] = {
-    "my.jsonl": jsonl,
-    "my.ndjson": jsonl,
+    "my.jsonl": write_rows,
+    "my.ndjson": write_rows,
     "my.json": lambda path, rows: path.write_text(json.dumps(rows)),
     "my.csv": table,
     "my.tsv": table,
@@ -145,7 +142,7 @@ def test_a_cell_may_hold_a_line_break(tmp_path: Path) -> None:
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
-    jsonl(path, [{"file": "a", "text": "what?", "label": "x", "answers": ["y"], "type": "t"}])
+    write_rows(path, [{"file": "a", "text": "what?", "label": "x", "answers": ["y"], "type": "t"}])
     names = {"image": "file", "question": "text", "answer": "label"}
     assert read(path, columns=names)["answers"].to_pylist() == [["x"]]
     del names["answer"]
@@ -163,7 +160,9 @@ def test_answers_win_over_answer(name: str, tmp_path: Path) -> None:
 
 def test_paths_start_from_the_folder_of_images(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
-    jsonl(path, [{"image": p, "question": "?", "answer": "x"} for p in ("a", "/b/../c", "d/../a")])
+    write_rows(
+        path, [{"image": p, "question": "?", "answer": "x"} for p in ("a", "/b/../c", "d/../a")]
+    )
     (tmp_path / "photos").mkdir()
     found = read(path, images=tmp_path / "photos")
     assert found["image"].to_pylist() == [str(tmp_path / "photos/a"), "/c", f"{tmp_path}/photos/a"]
@@ -222,7 +221,7 @@ def test_a_mistake_names_file_line_and_column(
 
 
 def test_a_mistake_names_the_files_own_column(tmp_path: Path) -> None:
-    jsonl(tmp_path / "my.jsonl", [{"image": "a", "q": "", "a": "x"}])
+    write_rows(tmp_path / "my.jsonl", [{"image": "a", "q": "", "a": "x"}])
     said = say(tmp_path / "my.jsonl", columns={"question": "q", "answer": "a"})
     assert "line 1, column 'q' (id '1')" in said
 
@@ -257,7 +256,7 @@ def test_a_missing_column_is_named_with_those_there(name: str, tmp_path: Path) -
 
 def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
-    jsonl(path, [GOOD, GOOD])
+    write_rows(path, [GOOD, GOOD])
     assert "no row has a column 'kind'" in say(path, columns={"type": "kind"})
     assert "there is no column 'labl'" in say(path, columns={"answer": "labl"})
     # A test split may have no answers.
@@ -305,11 +304,11 @@ def test_a_missing_file_is_named(
 def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
     """All rows of a large file are read alike, and repeated ids are found across pieces."""
     rows = [GOOD | {"id": f"q{i}", "image": f"{i % 7}.png"} for i in range(20_000)]
-    jsonl(tmp_path / "my.jsonl", rows)
+    write_rows(tmp_path / "my.jsonl", rows)
     found = read(tmp_path / "my.jsonl")
     assert found["id"].to_pylist() == [row["id"] for row in rows]
     rows[19_000]["id"] = "q3"
-    jsonl(tmp_path / "my.jsonl", rows)
+    write_rows(tmp_path / "my.jsonl", rows)
     said = say(tmp_path / "my.jsonl")
     assert "line 19001, column 'id' (id 'q3'): the id is already used at" in said
     assert "jsonl, line 4." in said
