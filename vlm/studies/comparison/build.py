@@ -28,11 +28,9 @@ from vlm.training.task import VQATask
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the comparison.
+    """One row of the comparison: a fusion, or a control, which removes something from the data.
 
     Attributes:
-        name: name of the fusion or control.
-        control: what the control removes from the data, or None.
         config: complete configuration of its runs, with the base's seeds.
         widths: the init_args solved for.
         joint_parameters: trainable parameters of fusion and head, the only parts that differ.
@@ -54,15 +52,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Base:
-    """What all runs share, built but not trained.
-
-    Attributes:
-        task: the model and its training settings.
-        data: the runs' data.
-        trainer: the trainer a run would use.
-        config: the complete configuration.
-        parser: parser for the single argument `fusion`.
-    """
+    """What all runs share, built but not trained; `parser` has the single argument `fusion`."""
 
     task: VQATask
     data: VQADataModule
@@ -74,10 +64,7 @@ class Base:
 class Builder:
     """Builds fusions that fit the base.
 
-    Args:
-        plan: what to compare.
-        base: the plan's base.
-        explain: shortens the parser's error for a class or argument that does not exist.
+    `explain` shortens the parser's error for a class or argument that does not exist.
     """
 
     def __init__(self, plan: Plan, base: Base, explain: Callable[[str], str]) -> None:

@@ -66,15 +66,10 @@ class Cost:
 def measure(
     builder: Builder, variants: Sequence[Variant], path: Path, console: Console
 ) -> dict[str, Cost]:
-    """Measure the cost of each variant, by name; one whose step fails is left out.
+    """Measure the cost of each variant, by name; one whose step fails is left out, and its run
+    reports the error.
 
-    The run of such a variant reports the error.
-
-    Args:
-        builder: builder of the base.
-        variants: what to measure.
-        path: cache file, reused for the same variants on the same machine.
-        console: shows the progress.
+    The file at `path` is reused for the same variants on the same machine.
     """
     bench = Bench(builder)
     asked = [[variant.config for variant in variants], bench.device_name]
@@ -133,11 +128,7 @@ class Step(NamedTuple):
 
 
 class Bench:
-    """The first batch of training questions, on the base's device and in its precision.
-
-    Args:
-        builder: builder of the base.
-    """
+    """The first batch of training questions, on the base's device and in its precision."""
 
     def __init__(self, builder: Builder) -> None:
         trainer = builder.base.trainer

@@ -38,13 +38,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison.
+    """A comparison, as its file describes it.
 
     Attributes:
-        path: path of the plan's file.
         base: configuration of `vlm fit` that all runs share.
         fusions: fusions by name, in the order of the file.
-        seeds: every fusion is trained once with each seed.
         budget: trainable parameters of fusion and head together; None keeps each fusion's defaults.
         controls: controls to train, with the base's own fusion.
         overrides: settings for every run, named as on the command line of `vlm fit`.
@@ -60,11 +58,7 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan.
-
-    Raises:
-        PlanError: the plan is invalid.
-    """
+    """Read a plan; a `PlanError` if it is invalid."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _NoRepeats)
     except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 
+from vlm.core.validation import counted
 from vlm.core.version import __version__
 from vlm.evaluation.significance import Estimate
 from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
@@ -64,14 +65,15 @@ def _question(comparison: Comparison) -> Section:
     return Section(
         "What was compared",
         [
-            f"{len(plan.fusions)} fusions, {size}, with seeds "
-            f"{', '.join(map(str, plan.seeds))}; {trained} runs finished.",
+            f"{counted(len(plan.fusions), 'fusion')}, {size}, with "
+            f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
+            f"{counted(trained, 'run')} finished.",
             f"Alike in all runs: {plan.base}; {names}; data "
             f"{config['dataset']['class_path'].rpartition('.')[2]}; "
             f"{config['trainer']['max_epochs']} epochs; "
             f"{_optimizer(config['model']['optimizer'])}. Only the fusion and the seed differ.",
-            f"{len(comparison.questions.ids):,} test questions about "
-            f"{len(set(comparison.questions.images)):,} images. vlm {__version__}, torch "
+            f"{counted(len(comparison.questions.ids), 'test question')} about "
+            f"{counted(len(set(comparison.questions.images)), 'image')}. vlm {__version__}, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d')}. Command: vlm compare {plan.path}",
         ],
     )
@@ -175,10 +177,11 @@ def _cost_text(costs: Sequence[Cost]) -> str:
     if not costs:
         return text
     return (
-        f"{text} The rest was measured on one training batch of {costs[0].questions} questions "
-        f"about {costs[0].images} images on {costs[0].device}, before the training. FLOPs: "
-        f"forward and backward, a multiply-add counts two; matrix products, convolutions and "
-        f"attention count, elementwise operations and FFTs do not. Milliseconds of a training "
+        f"{text} The rest was measured on one training batch of "
+        f"{counted(costs[0].questions, 'question')} about {counted(costs[0].images, 'image')} on "
+        f"{costs[0].device}, before the training. FLOPs: forward and backward, a multiply-add "
+        f"counts two; matrix products, convolutions and attention count, elementwise operations "
+        f"and FFTs do not. Milliseconds of a training "
         f"step: median of {ROUNDS} rounds of {STEPS} steps, the models taking turns, and the "
         f"rounds' lowest and highest median. Peak memory: weights, optimiser state and the most "
         f"that a step held beside them."

@@ -20,13 +20,7 @@ from vlm.studies.comparison.runs import Failure, Run
 
 @dataclass(frozen=True)
 class Questions:
-    """The test questions that all runs answered.
-
-    Attributes:
-        ids: the questions' ids.
-        images: each question's image.
-        types: each question's answer type, or None.
-    """
+    """The test questions that all runs answered."""
 
     ids: list[str]
     images: np.ndarray
@@ -43,15 +37,13 @@ class Questions:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The finished runs of one fusion or control.
+    """The finished runs of one fusion or control, each by its seed.
 
     Attributes:
-        name: name of the fusion or control.
-        scores: scores (Q,) in [0, 1], by seed.
-        seconds: training time, by seed.
-        folders: folders of the results, by seed.
-        tests: `results` of test.json by seed, for the baselines and the ceiling.
-        vocabularies: descriptions of the answer vocabulary from the checkpoints, by seed
+        scores: scores (Q,) in [0, 1].
+        seconds: training time.
+        tests: `results` of test.json, for the baselines and the ceiling.
+        vocabularies: descriptions of the answer vocabulary from the checkpoints
             (`vlm.datasets.Dataset.describe_answers`); None if there is none.
     """
 
@@ -70,16 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything the report is made from.
-
-    Attributes:
-        plan: the plan.
-        variants: fusions and controls, by name.
-        questions: questions of the test split.
-        outcomes: outcomes of the fusions and controls with finished runs, by name.
-        costs: cost of each fusion, by name.
-        failures: runs without a result.
-    """
+    """Everything the report is made from, by the names of fusions and controls."""
 
     plan: Plan
     variants: dict[str, Variant]

@@ -32,12 +32,8 @@ WORKER = "vlm.cli.comparison_worker"
 class Run:
     """One training run.
 
-    Attributes:
-        name: name of the fusion or control.
-        seed: seed of the weights, the validation part and the order of the data.
-        config: complete configuration except for where its files go.
-        folder: folder of the run. Its name depends on the configuration, so runs of different
-            plans are never confused or overwritten.
+    `config` lacks nothing but where its files go. The folder's name depends on the configuration,
+    so runs of different plans are never confused or overwritten.
     """
 
     name: str
@@ -90,14 +86,7 @@ class Failure:
 
 
 def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
-    """Make the run of a configuration with a seed.
-
-    Args:
-        name: name of the fusion or control.
-        config: complete configuration.
-        seed: replaces the seeds of the configuration.
-        output: folder of the comparison.
-    """
+    """Make the run of a complete configuration with a seed, in the folder of a comparison."""
     config = copy.deepcopy(config)
     config["seed_everything"] = config["data"]["seed"] = seed
     if "seed" in config["dataset"]["init_args"]:
@@ -129,13 +118,8 @@ def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[str, str]]:
-    """Environments that give each parallel job an equal share of threads and GPUs.
-
-    Args:
-        jobs: number of parallel runs.
-        threads: total number of threads.
-        devices: the GPUs, named as in `CUDA_VISIBLE_DEVICES`.
-    """
+    """Environments that give each parallel job an equal share of threads and of GPUs, named as in
+    `CUDA_VISIBLE_DEVICES`."""
     shares = []
     for job in range(jobs):
         share = os.environ | {"OMP_NUM_THREADS": str(max(1, threads // jobs))}
@@ -152,13 +136,7 @@ def train(
     console: Console,
     begin: Callable[[Run, dict[str, str]], subprocess.Popen[bytes]] = start,
 ) -> list[Failure]:
-    """Train all unfinished runs, one per share in parallel.
-
-    Args:
-        runs: the runs; finished ones are skipped.
-        shares: environments from `environments`, one per parallel run.
-        console: shows the progress.
-        begin: starts a run; replaced in tests.
+    """Train all unfinished runs, one per share in parallel (`environments`).
 
     Returns:
         The runs that failed. They do not stop the others.

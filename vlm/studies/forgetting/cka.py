@@ -47,15 +47,8 @@ def hsic(before: Tensor, after: Tensor) -> float:
 
 
 def cka(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """CKA of one layer.
-
-    Args:
-        before: `gram` of each batch.
-        after: `gram` of the same batches.
-
-    Returns:
-        At most 1; NaN if the layer's output is the same for all examples.
-    """
+    """CKA of one layer, from `gram` of each batch before and of the same batches after: at most 1;
+    NaN if the layer's output is the same for all examples."""
     pairs = list(zip(before, after, strict=True))
     cross = fmean(hsic(*pair) for pair in pairs)
     own = fmean(hsic(k, k) for k in before) * fmean(hsic(k, k) for k in after)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vlm.core.validation import counted
 from vlm.image.base import PixelEncoder
 from vlm.image.timm import TimmEncoder, timm_classifier
 from vlm.image.torchvision import TorchvisionEncoder, torchvision_classifier
@@ -30,12 +31,7 @@ class HeadError(ValueError):
 class OriginalHead:
     """The classifier that came with the encoder's weights and that the encoder leaves out.
 
-    Args:
-        model: the whole classification model, in evaluation mode.
-        encoder: the encoder made from it.
-
-    Raises:
-        HeadError: the encoder has weights that the whole model lacks.
+    `model` is the whole classification model.
     """
 
     about = "its own classifier"
@@ -63,12 +59,7 @@ def _inner(encoder: PixelEncoder) -> dict[str, Tensor]:
 
 
 def original_head(original: Original) -> OriginalHead:
-    """The classifier of an image encoder's original weights.
-
-    Raises:
-        HeadError: the encoder or its weights have no classifier.
-        OSError: the weights are not available.
-    """
+    """The classifier of an image encoder's original weights; a `HeadError` if it has none."""
     encoder, given = original.encoder, original.arguments
     if not given or not isinstance(encoder, (TimmEncoder, TorchvisionEncoder)):
         raise HeadError(
@@ -86,14 +77,8 @@ def original_head(original: Original) -> OriginalHead:
 
 
 class Probe:
-    """A linear probe of `pooled`, trained on the original encoder.
-
-    Args:
-        path: a .safetensors file with `weight` (K, D) and `bias` (K), K at least 2.
-
-    Raises:
-        HeadError: the file is missing or has other tensors.
-    """
+    """A linear probe of `pooled`, trained on the original encoder: a .safetensors file with
+    `weight` (K, D) and `bias` (K), K at least 2."""
 
     def __init__(self, path: str | Path) -> None:
         from safetensors import SafetensorError
@@ -111,7 +96,8 @@ class Probe:
         if set(shapes) != {"weight", "bias"} or len(weight) != 2 or shapes["bias"] != weight[:1]:
             raise HeadError(f"--probe: {path} holds {shapes}; expected {PROBE}.")
         if weight[0] < 2:
-            raise HeadError(f"--probe: {path} has {weight[0]} class; expected two or more.")
+            found = counted(weight[0], "class")
+            raise HeadError(f"--probe: {path} has {found}; expected two or more.")
         self.weight, self.bias = tensors["weight"].float(), tensors["bias"].float()
 
     def check(self, encoder: PixelEncoder) -> None:

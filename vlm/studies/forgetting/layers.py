@@ -17,11 +17,7 @@ from vlm.studies.forgetting.cka import cka, gram
 
 @dataclass(frozen=True)
 class Retention:
-    """What the layers of an encoder retained.
-
-    Attributes:
-        cka: CKA of each layer by its module's name, from input to output.
-    """
+    """CKA of each layer of an encoder by its module's name, from input to output."""
 
     cka: dict[str, float]
 
@@ -41,11 +37,7 @@ def layer_modules(encoder: Part, run: Callable[[], object]) -> list[str]:
 
     Of the modules that hold only this layer's parameters (`Part.layer_names`), it is the last one
     to finish: a whole block, or the normalisation after a first convolution. A layer of bare
-    parameters, such as positions, has no output of its own and no entry.
-
-    Args:
-        encoder: the encoder.
-        run: calls the encoder once.
+    parameters, such as positions, has no output of its own and no entry. `run` calls the encoder.
     """
     layer = {name: n for n, names in enumerate(encoder.layer_names()) for name in names}
     last: dict[int, str] = {}
@@ -68,16 +60,9 @@ def layer_grams(
     run: Callable[[], Any],
     rows: Callable[[Tensor], Tensor] = lambda output: output,
 ) -> tuple[list[Tensor], Any]:
-    """Run an encoder once and compute the Gram matrix of each layer's output.
+    """Run an encoder on B examples: `gram` of each module's output, and the result of `run`.
 
-    Args:
-        encoder: the encoder.
-        modules: result of `layer_modules`.
-        run: calls the encoder on B examples.
-        rows: maps a module's output to the features of each example (B, ...).
-
-    Returns:
-        `gram` of each layer, and the result of `run`. The layers' outputs are not stored.
+    `rows` maps an output to the features of each example (B, ...). The outputs are not stored.
     """
     found: dict[str, Tensor] = {}
 

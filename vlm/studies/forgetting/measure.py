@@ -45,12 +45,7 @@ ReadData = Callable[[Path, Sequence[str]], VQADataModule]
 
 
 def measure(runs: Sequence[FineTuned], settings: Settings, read_data: ReadData) -> Study:
-    """Measure runs of the same encoders.
-
-    Args:
-        runs: at least one.
-        settings: what to measure.
-        read_data: reads the data of a run, if needed.
+    """Measure runs of the same encoders; `read_data` reads the data of a run, if needed.
 
     Raises:
         CheckpointError: neither encoder had pretrained weights, or they differ from those of the

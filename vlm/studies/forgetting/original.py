@@ -23,14 +23,10 @@ VECTORS = "embedding.weight"
 
 
 class WordVectors(TextEncoder):
-    """The mean of a sentence's word vectors.
+    """The mean of a sentence's word vectors (vocab_size, D).
 
     Stands in for an encoder with only pretrained word vectors (such as `BagOfWords` with GloVe):
     its other weights began at random, so there is nothing to forget.
-
-    Args:
-        tokenizer: the encoder's tokenizer.
-        vectors: (vocab_size, D), one row for each token id.
     """
 
     def __init__(self, tokenizer: Tokenizer, vectors: Tensor) -> None:
@@ -49,10 +45,8 @@ class WordVectors(TextEncoder):
 class Original:
     """What an encoder started from.
 
-    Attributes:
-        source: where the weights are from, in words.
-        encoder: encoder with these weights; `WordVectors` if only word vectors were pretrained.
-        arguments: arguments that loaded the weights; empty if they are another run's.
+    `encoder` is a `WordVectors` if only word vectors were pretrained; `arguments` loaded the
+    weights, and are empty if these are another run's.
     """
 
     source: str
@@ -75,14 +69,9 @@ class Original:
 def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> Original | None:
     """A run's encoder as first loaded; None if its weights began at random.
 
-    For a run that started from another one (`model.tuning.init_from`) it is that run's original
-    or, if that began at random, the encoder that run ended with.
-
-    Args:
-        run: the run.
-        part: "image_encoder" or "text_encoder".
-        encoder: the encoder as it is now, without LoRA.
-        trust: also import parts from outside vlm, which runs their code.
+    For a run that started from another one (`model.tuning.init_from`) it is that run's original or,
+    if that began at random, the encoder that run ended with. `encoder` is the run's own, without
+    LoRA.
 
     Raises:
         CheckpointError: the weights' architecture differs from the checkpoint's.

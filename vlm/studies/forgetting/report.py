@@ -23,13 +23,8 @@ SHOWN_WORDS = 5
 
 
 class Kept(NamedTuple):
-    """A retention measure shown in the summary and the plot.
-
-    Attributes:
-        label: label of its column and axis.
-        of: returns a state's value; None if it was not measured.
-        percent: whether it is a share.
-    """
+    """A retention measure shown in the summary and the plot: the label of its column and axis, its
+    value for a state (None if not measured), and whether it is a share."""
 
     label: str
     of: Callable[[State], float | None]
@@ -50,13 +45,7 @@ KEPT = (
 
 
 def write_report(study: Study, folder: Path, command: str) -> Path:
-    """Write the report of a study; returns the HTML file's path.
-
-    Args:
-        study: study to report.
-        folder: output folder, created if missing.
-        command: command that made the report.
-    """
+    """Write the report of a study, made by a command; returns the HTML file's path."""
     sections = [_what(study, command), _tradeoff(study), *_parts(study), _layers(study)]
     sections += [_words(state) for state in study.states if state.alpha == 1 and state.texts]
     sections.append(_reading())

@@ -14,6 +14,7 @@ from vlm.checkpoint.checkpoint import (
     model_differences,
     read_checkpoint,
 )
+from vlm.core.validation import counted
 from vlm.heads.vocabulary import AnswerVocabulary
 from vlm.training.run_dir import folder_of_checkpoint
 
@@ -22,14 +23,7 @@ CONFIG = "config.yaml"
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A run to measure.
-
-    Attributes:
-        name: name in the report.
-        path: path of its config.yaml.
-        checkpoint: its checkpoint.
-        config: content of config.yaml.
-    """
+    """A run to measure, by its name in the report, its config.yaml and its checkpoint."""
 
     name: str
     path: Path
@@ -65,7 +59,7 @@ class FineTuned:
         if start:
             words.append(f"from epoch {start}")
         if (layers := tuning.get("layers_per_epoch")) is not None:
-            words.append(f"{layers} more {'layer' if layers == 1 else 'layers'} an epoch")
+            words.append(f"{counted(layers, 'more layer')} an epoch")
         if (scale := tuning.get("lr_scale", 1)) != 1:
             words.append(f"learning rate x {scale:g}")
         if (decay := tuning.get("layer_decay", 1)) != 1:
@@ -74,11 +68,7 @@ class FineTuned:
 
 
 def read_run(path: str | Path, name: str | None = None) -> FineTuned:
-    """Read a run.
-
-    Args:
-        path: path of its folder (for the best checkpoint) or of a checkpoint in it.
-        name: name in the report; the folder's name if None.
+    """Read a run from its folder (the best checkpoint) or from a checkpoint in it.
 
     Raises:
         CheckpointError: no valid checkpoint, or no config.yaml of the same model next to it.

@@ -45,28 +45,19 @@ def neighbour_changes(words: Sequence[str], before: Tensor, after: Tensor) -> li
 
 
 def similarity_kept(before: Tensor, after: Tensor) -> float:
-    """Spearman's correlation of the similarities of all pairs of different sentences, in [-1, 1].
+    """Spearman's correlation of the similarities (S, S) of all pairs of different sentences, before
+    and after: in [-1, 1], or NaN if all pairs are equally similar.
 
     Representational similarity analysis (Kriegeskorte et al. 2008): only the order of the
     similarities matters, not their values.
-
-    Args:
-        before: result of `similarities`, (S, S).
-        after: likewise for the same sentences.
-
-    Returns:
-        The correlation; NaN if all pairs are equally similar.
     """
     rows, columns = torch.triu_indices(len(before), len(before), offset=1)
     return rank_correlation(before[rows, columns].numpy(), after[rows, columns].numpy())
 
 
 def paraphrase_share(alike: Tensor) -> float:
-    """Share of sentences whose most similar other sentence is their paraphrase.
-
-    Args:
-        alike: result of `similarities`, (2P, 2P); sentences 2i and 2i + 1 are a pair.
-    """
+    """Share of sentences whose most similar other sentence is their paraphrase, from the
+    `similarities` (2P, 2P) of pairs 2i and 2i + 1."""
     nearest_other = alike.clone().fill_diagonal_(-2).argmax(1)
     paraphrase = torch.arange(len(alike)) ^ 1
     return float((nearest_other == paraphrase).double().mean())

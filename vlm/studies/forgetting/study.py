@@ -23,11 +23,8 @@ class Settings:
         split: split whose questions are asked; None to ask none.
         alphas: interpolation factors of further weights to measure.
         photos: folder of photos; None for the data set's test images.
-        most_photos: maximum number of images.
         probe: file of a probe to use instead of the original classifier.
         sentences: file of sentences; None for vlm's own.
-        neighbours: number of neighbours of a word.
-        batch_size: images or sentences in a batch.
         data: further options of `vlm fit`, for every run's data.
         trust: also import parts from outside vlm, which runs their code.
     """
@@ -53,14 +50,9 @@ class Accuracy(NamedTuple):
 
 
 class State(NamedTuple):
-    """A run's model, or one with encoder weights interpolated with the originals.
+    """A run's model (alpha 1), or one with encoder weights interpolated with the originals (0).
 
-    Attributes:
-        run: the run.
-        alpha: 1 for the run's own weights, 0 for the original encoders.
-        accuracy: accuracy by the data set's own metric; None if no questions were asked.
-        images: what the image encoder retained; None if it had nothing to retain.
-        texts: what the text encoder retained, or None.
+    What was not measured is None.
     """
 
     run: FineTuned
@@ -82,15 +74,8 @@ def state_name(run: FineTuned, alpha: float) -> str:
 
 @dataclass
 class Study:
-    """The measurements.
-
-    Attributes:
-        settings: what was measured.
-        runs: the measured runs.
-        states: states of the runs and of interpolated weights.
-        about: what they were measured on, by part, in words.
-        notes: a sentence for each thing not measured, with the reason.
-    """
+    """The measurements; `about` says for each part what it was measured on, `notes` what was not
+    measured, and why."""
 
     settings: Settings
     runs: Sequence[FineTuned]

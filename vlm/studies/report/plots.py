@@ -35,12 +35,7 @@ def plot_accuracy(
 
 
 def plot_costs(fusions: Mapping[str, Estimate], costs: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Plot accuracy against each cost.
-
-    Args:
-        fusions: accuracy by name.
-        costs: costs by axis label, then by name.
-    """
+    """Plot accuracy by name against costs by axis label, then by name."""
     figure, axes = new_figure(4.2 * len(costs), 4, len(costs))
     numbers = {name: str(number) for number, name in enumerate(fusions, start=1)}
     for axis, (label, values) in zip(axes, costs.items(), strict=True):
@@ -70,10 +65,8 @@ def plot_tradeoff(
 ) -> bytes:
     """Plot VQA accuracy against retention: runs are dots, interpolations dotted lines.
 
-    Args:
-        panels: (run, alpha, kept, accuracy) of each state, by label of the horizontal axis; the
-            states of a run are consecutive.
-        accuracy: label of the vertical axis.
+    `panels` has (run, alpha, kept, accuracy) of each state, by label of the horizontal axis; the
+    states of a run are consecutive.
     """
     figure, axes = new_figure(5.2 * len(panels), 4.4, len(panels))
     for axis, (label, points) in zip(axes, panels.items(), strict=True):
@@ -92,11 +85,7 @@ def plot_tradeoff(
 
 
 def plot_layers(parts: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
-    """Plot the CKA of each layer, from input to output.
-
-    Args:
-        parts: CKA by encoder, then by run.
-    """
+    """Plot the CKA of each layer, from input to output, by encoder and by run."""
     figure, axes = new_figure(5.6 * len(parts), 3.8, len(parts))
     for axis, (label, runs) in zip(axes, parts.items(), strict=True):
         for name, values in runs.items():

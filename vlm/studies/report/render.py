@@ -34,16 +34,9 @@ class Section:
 def write_sections(
     folder: Path, title: str, sections: Sequence[Section], results: Mapping[str, Any]
 ) -> Path:
-    """Write report.md, report.html, results.json and the plots.
+    """Write report.md, report.html, results.json and the plots; returns the path of report.html.
 
-    Args:
-        folder: output folder, created if missing.
-        title: title of the report.
-        sections: sections in order.
-        results: plain data for programs, without NaN or infinity.
-
-    Returns:
-        The path of report.html.
+    `results` is plain data for programs, without NaN or infinity.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:

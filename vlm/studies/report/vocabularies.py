@@ -9,12 +9,8 @@ from vlm.datasets.vocabulary import vocabulary_in_words
 
 
 def describe_vocabularies(found: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """A paragraph on the vocabulary of all runs, or on each vocabulary and its runs.
-
-    Args:
-        found: description of each run's vocabulary from its checkpoint
-            (`vlm.datasets.Dataset.describe_answers`), by run name; None if there is none.
-    """
+    """A paragraph on the vocabulary of all runs, or on each vocabulary and its runs, from its
+    description by run name (`vlm.datasets.Dataset.describe_answers`); None if there is none."""
     runs: dict[str, list[str]] = {}
     for name, about in found.items():
         text = vocabulary_in_words(about) if about else "each question's choices, or free text"
