@@ -34,8 +34,8 @@ def test_answers_that_look_alike_are_counted(tmp_path: Path) -> None:
     for shown in (
         "'yes' (7 times)",
         "'Yes' (5 times)",
-        "'Yes.' (1 times)",
-        "'y\\u200des' (1 times)",
+        "'Yes.' (1 time)",
+        "'y\\u200des' (1 time)",
     ):
         assert shown in said[0]
     assert "--dataset.merge_answers=true" in said[0]

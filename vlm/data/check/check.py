@@ -11,7 +11,7 @@ from itertools import combinations, islice
 import numpy as np
 import pyarrow as pa
 
-from vlm.core.validation import shorten
+from vlm.core.validation import counted, shorten
 from vlm.data.check.duplicates import alike_answers, confused_questions
 from vlm.data.check.result import DataCheck, SplitSummary
 from vlm.data.compatibility import choice_mistakes
@@ -104,7 +104,7 @@ class _Check:
             if answers is not None:
                 summary.answered += 1
                 summary.answers.update(answers)
-        summary.different = _different(questions)
+        summary.different = len(np.unique(np.asarray(questions, np.int64)))
         del questions  # before more is made of the images
         self.first[split] = np.unique(np.asarray(images, np.int64), return_index=True)
         summary.images = len(self.first[split][0])
@@ -142,7 +142,7 @@ class _Check:
             return
         answers: Counter[str] = sum((s.answers for s in self.found.splits.values()), Counter())
         for group in alike_answers(answers):
-            counts = ", ".join(f"{answer!r} ({count:,} times)" for answer, count in group)
+            counts = ", ".join(f"{answer!r} ({counted(count, 'time')})" for answer, count in group)
             self.found.warnings.add(
                 "answers that look alike",
                 f"{counts} are different answers; --dataset.merge_answers=true merges them (lower "
@@ -237,40 +237,38 @@ class _Check:
         """What stands in two splits that should not."""
         hashes = {split: self._hashes(split, column) for split in self.tables}
         for one, other in combinations(self.tables, 2):
-            common, rows, others = np.intersect1d(
-                hashes[one][0], hashes[other][0], return_indices=True
-            )
-            there = [int(hashes[one][1][row]) for row in rows[: self.limit]]
-            here = [int(hashes[other][1][row]) for row in others[: self.limit]]
-            problems = self.found.errors if wrong else self.found.warnings
-            kind = f"{column} in two splits"
-            for first, second in zip(there, here, strict=True):
-                row = self._row(one, first)
-                problems.add(
-                    kind,
-                    f"{self._where(other, column, self._row(other, second))}: {row[column]!r} "
-                    f"is in {one} too ({self._where(one, column, row)}).",
-                )
-            problems.add_unsaid(kind, len(common) - len(there))
+            _, rows, others = np.intersect1d(hashes[one][0], hashes[other][0], return_indices=True)
+            there, here = hashes[one][1][rows], hashes[other][1][others]
+            self._note_shared(column, one, there, other, here, wrong)
 
     def _shared_questions(self) -> None:
         """Report questions that are both trained on and scored."""
-        train = self.tables.get("train")
-        wrong = self.dataset.refuses_shared_questions
+        for split in ("validation", "test") if "train" in self.tables else ():
+            if split in self.tables:
+                here, there = shared_rows(self.tables[split], self.tables["train"])
+                wrong = self.dataset.refuses_shared_questions
+                self._note_shared("question", "train", there, split, here, wrong)
+
+    def _note_shared(
+        self,
+        column: str,
+        one: Split,
+        there: np.ndarray,
+        other: Split,
+        here: np.ndarray,
+        wrong: bool,
+    ) -> None:
+        """Note rows of a split whose value, of a question about the same image, is in another."""
         problems = self.found.errors if wrong else self.found.warnings
-        for split in ("validation", "test"):
-            if train is None or split not in self.tables:
-                continue
-            rows, known = shared_rows(self.tables[split], train)
-            for row, other in zip(rows[: self.limit], known[: self.limit], strict=True):
-                found = self._row(split, int(row))
-                problems.add(
-                    "question in two splits",
-                    f"{self._where(split, 'question', found)}: {found['question']!r:.80} about the "
-                    f"same image is in train too "
-                    f"({self._where('train', 'question', self._row('train', int(other)))}).",
-                )
-            problems.add_unsaid("question in two splits", max(0, len(rows) - self.limit))
+        kind, about = f"{column} in two splits", " about the same image" * (column == "question")
+        for first, second in zip(there[: self.limit], here[: self.limit], strict=True):
+            row, found = self._row(one, int(first)), self._row(other, int(second))
+            problems.add(
+                kind,
+                f"{self._where(other, column, found)}: {found[column]!r:.200}{about} is in {one} "
+                f"too ({self._where(one, column, row)}).",
+            )
+        problems.add_unsaid(kind, max(0, len(here) - self.limit))
 
     def _hashes(self, split: Split, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Of the different values, and the first row of each."""
@@ -327,10 +325,3 @@ class _Check:
         column = names.get(column.encode(), column.encode()).decode()
         place = row["place"] or source_of(self.tables[split]) or split
         return f"{place}, column {column!r} (id {row['id']!r})"
-
-
-def _different(hashes: array[int]) -> int:
-    """How many different ones there are; they are sorted where they are."""
-    numbers = np.asarray(hashes, np.int64)
-    numbers.sort()
-    return int((numbers[1:] != numbers[:-1]).sum()) + bool(len(numbers))

@@ -16,11 +16,8 @@ _UNSEEN = regex.compile(r"\p{Cf}")
 
 
 def alike_answers(answers: Counter[str]) -> Iterator[list[tuple[str, int]]]:
-    """Answers that differ only in case, a final full stop or invisible characters.
-
-    Returns:
-        Groups of at least two answers with their counts, the most frequent first.
-    """
+    """Groups of at least two answers that differ only in case, a final full stop or invisible
+    characters, with their counts, the most frequent first."""
     groups: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for answer, count in answers.most_common():
         groups[_UNSEEN.sub("", merged(answer))].append((answer, count))

@@ -13,11 +13,9 @@ from vlm.heads.vocabulary import AnswerVocabulary
 
 @dataclass
 class SplitSummary:
-    """Of one split.
+    """Of one split, in numbers of questions, different images and different questions.
 
     Attributes:
-        questions: how many can be used.
-        images, different: how many different images and questions.
         answered: questions with answers.
         answers: how often each answer was given.
         words: number of questions by their number of words.
@@ -38,11 +36,9 @@ class SplitSummary:
 
 @dataclass
 class DataCheck:
-    """What a check found.
+    """What a check found: errors must be put right, warnings may be as they should.
 
     Attributes:
-        errors: what has to be put right.
-        warnings: what may be as it should.
         splits: by name; those that could be read.
         kind: how the model answers, which floors and ceiling go by.
         vocabulary: of answers, as a training would make it; None where none could be made, or the
