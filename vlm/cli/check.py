@@ -28,12 +28,8 @@ MOVED = (
 
 
 def check_names(command: str, arguments: Sequence[str]) -> None:
-    """Raise ConfigError for the first mistake that the names alone show.
-
-    Args:
-        command: fit, validate, test or predict.
-        arguments: arguments of the command, without its name.
-    """
+    """Raise ConfigError for the first mistake that the names of a training command's arguments
+    show."""
     options = Options(command)
     unknown = []
     for option, value in _pairs(arguments):
@@ -57,15 +53,11 @@ def refusal(error: ConfigError | str, arguments: Sequence[str]) -> str:
 
 
 class Options:
-    """The options of a command.
+    """The options of a training command.
 
-    Args:
-        command: fit, validate, test or predict.
-
-    Attributes:
-        names: each option and each group of options, such as `trainer` and `trainer.max_epochs`.
-            A group (`_groups`) has other names below it; `_parts` gives the base class of each
-            part, `_classes` the public classes of each base.
+    `names` has each option and each group of options, such as `trainer` and `trainer.max_epochs`. A
+    group (`_groups`) has other names below it; `_parts` gives the base class of each part,
+    `_classes` the public classes of each base.
     """
 
     def __init__(self, command: str) -> None:

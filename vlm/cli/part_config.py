@@ -26,9 +26,7 @@ def as_plain(value: Any) -> Any:
 def with_functions(stored: Any, asked: Any) -> Any:
     """A stored configuration with the functions that the parser found under the same paths.
 
-    Args:
-        stored: plain data, which names functions and is not to be imported from.
-        asked: what the parser gives for the same part.
+    Stored functions are named, and are not to be imported; `asked` is what the parser gives.
     """
     if isinstance(stored, dict) and isinstance(asked, (dict, Namespace)):
         return {name: with_functions(value, asked.get(name)) for name, value in stored.items()}

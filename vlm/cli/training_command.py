@@ -23,14 +23,11 @@ from vlm.training.readable import READABLE
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a training command.
+    """Run a training command: its name, then its options.
 
-    Args:
-        arguments: the command's name, then its options.
-
-    Mistakes of the user end in a short message, with exit code 2 for those of the configuration
-    and 1 for those of the data, of checkpoints and of numbers that are not finite. A training that
-    a signal ended has exit code 75.
+    Mistakes of the user end in a short message, with exit code 2 for those of the configuration and
+    1 for those of the data, of checkpoints and of numbers that are not finite. A training that a
+    signal ended has exit code 75.
     """
     code = 0
     try:

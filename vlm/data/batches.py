@@ -23,13 +23,7 @@ class VQADataset(Dataset[Batch]):
     """Indexed by the rows of a batch, and returns that batch.
 
     Loader workers share one table: forks have it from their parent, others map it from a temporary
-    file that goes with this object.
-
-    Args:
-        table: questions (`vlm.datasets.table.SCHEMA`).
-        processor: processor of the model.
-        images: where images or their regions come from; None reads images when they are needed.
-        targets: whether batches have the targets of answers that are known.
+    file that goes with this object. If `targets`, batches have those of answers that are known.
     """
 
     def __init__(

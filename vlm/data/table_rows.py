@@ -14,15 +14,11 @@ SMALL = 10**7
 
 
 class TableRows:
-    """Any rows of some columns.
+    """Any rows of some columns of texts and lists of texts.
 
     Arrow makes the values, a column at a time, which is several times as fast as asking for one
     after the other. Those of a small table are made beforehand; of a large one those of `take`
     alone, so that memory does not grow with the table. What is equal is one object.
-
-    Args:
-        table: of texts and lists of texts.
-        columns: their names.
     """
 
     def __init__(self, table: pa.Table, columns: Sequence[str]) -> None:

@@ -81,14 +81,8 @@ class Reply:
 
 @dataclass(frozen=True)
 class Look:
-    """An image that the models have encoded.
-
-    Attributes:
-        shown: a copy to draw on.
-        size: (width, height) of the original, in pixels.
-        notes: about the file.
-        seen: the features of each model that was asked, by its name.
-    """
+    """An image that the models have encoded: a copy to draw on, the size (width, height) of the
+    original, notes about the file, and the features of each model that was asked."""
 
     shown: Image.Image
     size: tuple[int, int]
@@ -99,9 +93,7 @@ class Look:
 class Asker:
     """Put questions to models, one at a time, and keep the features of the last images.
 
-    Args:
-        models: trained models by the names that the demo shows.
-        read: reads an image file's content with a model's white level.
+    `read` reads an image file's content with a model's white level.
 
     Raises:
         ValueError: no models, or one that reads region features instead of images.
@@ -178,13 +170,8 @@ class Asker:
         names: Sequence[str],
         choices: Sequence[str] = (),
     ) -> list[Reply]:
-        """One reply of each model.
-
-        Args:
-            content: content of an image file.
-            question: what to ask.
-            names: names of the models.
-            choices: for models that choose; others do not see them.
+        """One reply of each model to a question about an image file's content; only models that
+        choose see the choices.
 
         Raises:
             ImageError: a file that cannot be read.
@@ -206,15 +193,8 @@ class Asker:
     def explain(
         self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
     ) -> Reply:
-        """The reply with the reasons for its answer, or with a note that says why there are none.
-        A guess has no reasons.
-
-        Args:
-            content: content of the image file.
-            question: question that the reply answers.
-            reply: reply from `ask`.
-            method: a name in `vlm.explain.METHODS`, or "none".
-            choices: choices that were passed to `ask`.
+        """The `reply` of `ask` with the reasons for its answer, or with a note that says why there
+        are none. A guess has no reasons. `method` is a name in `vlm.explain.METHODS`, or "none".
 
         Raises:
             ValueError: an unknown method.

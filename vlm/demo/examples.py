@@ -14,13 +14,10 @@ from vlm.inference import VQA
 
 @dataclass(frozen=True)
 class Example:
-    """An image with a question about it.
+    """An image in a package, with a question that suits it.
 
     Attributes:
-        package: package that contains the file.
-        file: its path inside the package.
         shows: what is in the image, for those who cannot see it.
-        question: one that suits the image.
         licence: licence of the image, with its source.
         world: the kind of image, "shapes" or "photos".
     """

@@ -63,15 +63,10 @@ DROPPED |= {b"content-type", b"content-length", b"transfer-encoding"}
 
 
 class Hosts:
-    """The host names that the demo accepts, with their ports.
+    """The host names that the demo accepts: `host` and the loopback names with its port only, those
+    in `allowed` with any.
 
     A page of another site is refused, even if its name points at this machine.
-
-    Args:
-        host: host that the demo listens on.
-        port: port that the demo listens on; `host` and the loopback names are accepted with this
-            port only.
-        allowed: more names, with any port.
     """
 
     def __init__(self, host: str, port: int, allowed: tuple[str, ...] = ()) -> None:
@@ -103,13 +98,7 @@ class Gate:
 
     No request can name a file, address or session of Gradio's: a file must be one of the visitor's
     `Uploads`, the mark of Gradio's own files is removed, and session names are bound to the
-    visitor.
-
-    Args:
-        app: the application behind it.
-        hosts: hosts that the demo accepts.
-        uploads: uploads of all visitors.
-        auth: "USER:PASSWORD" that every request must give; None for none.
+    visitor. `auth` is the "USER:PASSWORD" that every request must give; None for none.
     """
 
     def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, auth: str | None) -> None:

@@ -35,12 +35,8 @@ DAMAGED = "The image is damaged and cannot be read; choose another."
 
 @dataclass(frozen=True)
 class UploadedImage:
-    """An image that was read.
-
-    Attributes:
-        image: upright RGB, in its original size.
-        notes: what a visitor should know about the conversion, one sentence each.
-    """
+    """An image that was read, upright, in RGB and its original size, with notes on the
+    conversion."""
 
     image: Image.Image
     notes: tuple[str, ...]
@@ -52,11 +48,7 @@ def digest_of(content: bytes) -> str:
 
 
 def read_upload(content: bytes, white_level: WhiteLevel = None) -> UploadedImage:
-    """Read an image file of any kind that Pillow supports.
-
-    Args:
-        content: content of the file.
-        white_level: as for `vlm.image.load.load_image`.
+    """Read the content of an image file of any kind that Pillow supports.
 
     Raises:
         ImageError: empty, not an image, damaged, or too large in bytes or pixels.
@@ -93,11 +85,7 @@ def _for_visitors(error: ImageError, content: bytes) -> str:
 
 
 class Reader:
-    """`read_upload` in another process, for one thread at a time.
-
-    Args:
-        seconds: time limit for an image.
-    """
+    """`read_upload` in another process, for one thread at a time and `seconds` an image."""
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         self.seconds = seconds

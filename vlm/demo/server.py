@@ -149,11 +149,7 @@ async def _progress(_: Request) -> Response:
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket.
-
-    Args:
-        host: name or address.
-        port: None takes the first free one from `FIRST_PORT`.
+    """A listening socket; without a port, on the first free one from `FIRST_PORT`.
 
     Raises:
         OSError: the port is taken, or there is no such address.

@@ -117,11 +117,8 @@ def _check_device(device: str) -> None:
 
 
 def newest_run() -> str:
-    """The folder of the run under `runs/` whose checkpoint is the newest.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The folder of the run under `runs/` whose checkpoint is the newest; an error if there is
+    none."""
     from vlm.checkpoint.checkpoint import BEST, CheckpointError
 
     found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
@@ -134,12 +131,8 @@ def newest_run() -> str:
 
 
 def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) -> dict[str, VQA]:
-    """Models by the names under which the demo shows them.
-
-    Args:
-        names: checkpoints, run folders, or names on the hub after `hf:`.
-        device: where to run.
-        trust: as for `vlm.load`.
+    """Models, of checkpoints, run folders or the hub (after `hf:`), by the names that the demo
+    shows.
 
     Raises:
         CheckpointError: a checkpoint that cannot be read.

@@ -27,13 +27,8 @@ KINDS = {
 
 
 class Part(NamedTuple):
-    """A public part.
-
-    Attributes:
-        name: its class path, as configurations name it.
-        summary: the first sentence of its docstring.
-        paper: where it was published, as its docstring says; empty where it names no paper.
-    """
+    """A public part: its class path, the first sentence of its docstring, and the paper that this
+    names, if it does."""
 
     name: str
     summary: str

@@ -18,11 +18,8 @@ READ_AT_ONCE = 256
 
 
 class Digests:
-    """SHA-256 by name. A second start reads no file again whose state is the same.
-
-    Args:
-        path: of the file that they are kept in; processes share it.
-    """
+    """SHA-256 by name, kept in a file that processes share. A second start reads no file again
+    whose state is the same."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,13 +30,11 @@ class Digests:
         compute: Callable[[str], bytes],
         progress: Callable[[int], None] = lambda done: None,
     ) -> list[bytes]:
-        """The digests of files.
+        """The digests of files, computed where they are not known.
 
-        Args:
-            states: of each name what changes with its content, such as path, size and time; None
-                of what is computed every time.
-            compute: the SHA-256 of a name's content.
-            progress: called with how many are done, also while another process works on them.
+        `states` has of each name what changes with its content, such as path, size and time; None
+        of what is computed every time. `progress` is called with how many are done, also while
+        another process works on them.
 
         Raises:
             OSError: there is something to write, and it cannot be.

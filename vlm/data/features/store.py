@@ -20,12 +20,8 @@ class FeatureStore:
     """Paths in, features out; what `ImageStore` is to images.
 
     The features are in memory-mapped files: memory holds what is in use, once for all processes.
-    What a process keeps beside is 16 bytes an image.
-
-    Args:
-        images: different paths.
-        places: file and row of the features of each (`vlm.data.features.cache`).
-        grid: (rows, columns) of the tokens.
+    What a process keeps beside is 16 bytes an image. `places` are file and row of the features of
+    each of the images (`vlm.data.features.cache`), `grid` the rows and columns of the tokens.
     """
 
     def __init__(

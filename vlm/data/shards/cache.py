@@ -25,13 +25,8 @@ STALE = 3600.0
 class ShardCache:
     """A folder that all processes of a machine share: each shard is fetched once for all of them.
 
-    The shard that was used the longest time ago makes room for another. A shard's name in the
-    folder is its checksum, so that a changed one is another.
-
-    Args:
-        url: folder of the shards, in any file system of fsspec (`https://`, `s3://`, `hf://`).
-        folder: made if it is not there.
-        limit: bytes that all shards in the folder may take.
+    The shard that was used the longest time ago makes room for another: all of them take at most
+    `limit` bytes. A shard's name in the folder is its checksum, so that a changed one is another.
 
     Raises:
         DataError: the file system's package is not installed, or there is no index.

@@ -33,13 +33,7 @@ _KEY = b"vlm"
 
 
 class Shard(NamedTuple):
-    """A tar file.
-
-    Attributes:
-        name: name of the file.
-        size: size in bytes.
-        sha256: of the whole file, in hexadecimal.
-    """
+    """A tar file: its name, its size in bytes, and its SHA-256 in hexadecimal."""
 
     name: str
     size: int
@@ -47,13 +41,8 @@ class Shard(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an image lies.
-
-    Attributes:
-        shard: its number.
-        offset, size: position from the start of the file, and length, in bytes.
-        crc: CRC-32 of the content.
-    """
+    """Where an image lies: the number of its shard, its position from the start of the file and its
+    length in bytes, and the CRC-32 of its content."""
 
     shard: int
     offset: int
@@ -64,14 +53,8 @@ class Place(NamedTuple):
 class ShardIndex:
     """The index of a folder, mapped: memory holds what is in use, once for all processes.
 
-    Args:
-        path: path of the file.
-
     Raises:
         DataError: there is none, or it is no whole index.
-
-    Attributes:
-        shards: by number.
     """
 
     def __init__(self, path: Path) -> None:

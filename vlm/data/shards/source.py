@@ -52,14 +52,9 @@ class ShardImages:
     """From a table's `image`, the path of an image, to the content of that file in a shard.
 
     Names in shards are the ends of paths ("train2014/COCO_train2014_000000000009.jpg"). What comes
-    before is the same for all images, and is found with the first: the data may lie elsewhere
-    than where the shards were written.
-
-    Args:
-        shards: where they are.
-
-    Attributes:
-        streamed: whether shards are fetched, so that reading is cheap in their order only.
+    before is the same for all images, and is found with the first: the data may lie elsewhere than
+    where the shards were written. Of `streamed` shards, which are fetched, reading is cheap in
+    their order only.
     """
 
     def __init__(self, shards: Shards) -> None:

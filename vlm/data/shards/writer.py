@@ -27,11 +27,8 @@ _PLACES = pa.schema(
 
 
 def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason: None) -> pa.Array:
-    """The different images of all splits, in the order of the questions.
-
-    Args:
-        dataset: the questions.
-        left_out: called for a split other than train whose questions are not there.
+    """The different images of all splits, in the order of the questions; `left_out` is called for a
+    split other than train whose questions are not there.
 
     Raises:
         DataError: questions that cannot be read, or images that are inside the data file.
@@ -73,13 +70,8 @@ def write_shards(
 
     An image's name is its path from `folder_of`; a name that a shard of the folder has already is
     not written again, so that an interrupted writing goes on, but read and compared byte by byte,
-    if its file is still there. A shard gets its name (`*.tar`) when it is whole and on the disk.
-
-    Args:
-        images: different paths.
-        folder: made if it is not there.
-        shard_bytes: a shard that has so many gets no further image.
-        progress: called with how many images are there.
+    if its file is still there. A shard gets its name (`*.tar`) when it is whole and on the disk,
+    and no further image once it has `shard_bytes`.
 
     Returns:
         How many images were written now.
