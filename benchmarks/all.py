@@ -25,6 +25,7 @@ MODULES = (
     "feature_cache",
     "data",
     "fusion",
+    "shared_images",
     "generation",
     "processes",
 )
