@@ -96,14 +96,8 @@ class BlipFusion(Fusion):
 
 
 class BlipAnswers(AnswerTokenizer):
-    """Word pieces of answers. What begins an answer is a number that the pieces need not have.
-
-    Args:
-        json: the text of a `tokenizer.json`.
-        begin: the id before an answer.
-        end: the id after it.
-        vocab_size: ids of the decoder.
-    """
+    """Word pieces of answers, from the text of a `tokenizer.json`. What begins an answer is a
+    number that the pieces need not have."""
 
     stored: ClassVar = {"json": tokenizer}
 

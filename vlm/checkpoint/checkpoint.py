@@ -136,11 +136,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
     """Rebuild the model of a checkpoint, in evaluation mode, with LoRA merged into its weights.
-    Fetches nothing.
-
-    Args:
-        checkpoint: as `read_checkpoint` gives it.
-        trust: also import parts from outside vlm, which runs their code.
+    Fetches nothing; imports parts from outside vlm, which runs their code, only if `trust`.
 
     Raises:
         CheckpointError: no model can be made of its configuration, or its weights do not fit it.

@@ -58,11 +58,8 @@ class CheckpointError(ValueError):
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that at every moment the old one or the new one is there, whole.
-
-    Args:
-        content: plain data and tensors; the weights under "state_dict".
-        path: file to write; an older one is replaced.
+    """Write a checkpoint, plain data and tensors with the weights under "state_dict", so that at
+    every moment the old one or the new one is there, whole.
 
     Raises:
         CheckpointError: weights that are not finite, or a file that cannot be written.

@@ -38,11 +38,8 @@ def make_choices(
     choices: Sequence[Sequence[str]],
     encode: Callable[[Sequence[str]], tuple[Tensor, Tensor]],
 ) -> Choices:
-    """Put the candidates of Q questions together.
-
-    Args:
-        choices: candidates of each question, at least one text.
-        encode: K texts -> token ids and mask, both (K, L); a tokenizer.
+    """Put the candidates of Q questions, one at least of each, together. `encode` is a tokenizer: K
+    texts -> token ids and mask, both (K, L).
 
     Raises:
         ValueError: a question without choices.

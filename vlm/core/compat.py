@@ -75,12 +75,8 @@ def _changed(library: str, error: Exception) -> CompatibilityError:
 
 
 def _private(place: str, *attributes: str) -> Callable[[], Any]:
-    """A check that finds one private part, and looks for the attributes that are needed there.
-
-    Args:
-        place: "package.module", or "package.module:name".
-        attributes: names, which may have dots.
-    """
+    """A check that finds one private part ("package.module", or "package.module:name"), and looks
+    for the attributes, whose names may have dots, that are needed there."""
 
     def find() -> Any:
         found = resolve_name(place)

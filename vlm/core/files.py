@@ -30,14 +30,11 @@ def cache_folder() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that is complete as soon as it has its name.
+    """Write a file, in a folder that exists, that is complete as soon as it has its name.
 
     It is written beside `path` under another name and renamed once it is on the disk. Of several
     processes that write at once, the last wins. After an error nothing is left behind, and an older
     file at `path` is untouched.
-
-    Args:
-        path: file to write, in a folder that exists.
 
     Raises:
         OSError: the file cannot be written.
@@ -67,23 +64,17 @@ def sync(file: IO[bytes]) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The SHA-256 of a file's content, in hexadecimal; an OSError if it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def locked(path: Path, alive: Callable[[], None], seconds: float = ALIVE_SECONDS) -> Iterator[None]:
-    """Hold a lock between processes; the system releases it when its process ends.
+    """Hold a lock file between processes; the system releases it when its process ends.
 
-    Args:
-        path: path of the lock file; its folder is made if missing.
-        alive: called every so many `seconds` while another process holds the lock; what it raises
-            ends the waiting.
+    `alive` is called every so many `seconds` while another process holds the lock; what it raises
+    ends the waiting.
 
     Raises:
         OSError: the file cannot be made.

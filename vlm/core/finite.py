@@ -20,11 +20,7 @@ class NotFiniteError(RuntimeError):
 
 
 def check_finite(output: Any, ids: Sequence[str]) -> None:
-    """Check a head's output for Q questions.
-
-    Args:
-        output: tensors with Q in front (`AnswerHead.forward`).
-        ids: ids of the Q questions.
+    """Check a head's output (tensors with Q in front) for Q questions by their ids.
 
     Raises:
         NotFiniteError: names the questions.

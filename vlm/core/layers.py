@@ -16,17 +16,13 @@ def plain_name(name: str) -> str:
 
 
 def numbered_layers(module: nn.Module) -> list[list[str]]:
-    """Parameters that share their name up to its first number, such as `model.encoder.layer.3`.
+    """Names of parameters, layer by layer: those that share their name up to its first number, such
+    as `model.encoder.layer.3`.
 
-    A number counts that names an entry of a list, or a block (`layer1`, `mixed_5b`), but not
-    a single operation (`conv1`). What has none, or only biases and gains, belongs to the layer
-    before it: embeddings are the first layer, and the last normalisation is in the last one.
-
-    Args:
-        module: whose parameters are in the order of their use, as they are by custom.
-
-    Returns:
-        The parameters' names, layer by layer.
+    A number counts that names an entry of a list, or a block (`layer1`, `mixed_5b`), but not a
+    single operation (`conv1`). What has none, or only biases and gains, belongs to the layer before
+    it: embeddings are the first layer, and the last normalisation is in the last one. The module's
+    parameters must be in the order of their use, as they are by custom.
     """
     layers: list[list[str]] = [[]]
     current = None

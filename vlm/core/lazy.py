@@ -13,9 +13,7 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], Sequence[str]]]:
     """The `__getattr__` and `__dir__` of a package whose names are imported on first use.
 
-    Args:
-        package: its `__name__`.
-        modules: the module of each name, relative to the package; "" where the name is a module.
+    `modules` has the module of each name, relative to the package; "" where the name is a module.
     """
 
     def get(name: str) -> Any:

@@ -54,11 +54,8 @@ class LoRA:
 
 
 def add_lora(part: Any, lora: LoRA) -> None:
-    """Put corrections into a part, in place; nothing else in it is trained from now on.
-
-    Args:
-        part: as it was built.
-        lora: kept as `part.lora`, so that `part.config` builds the same again.
+    """Put corrections into a part, in place; nothing else in it is trained from now on. `part.lora`
+    keeps them, so that `part.config` builds the same again.
 
     Raises:
         ValueError: no layer to correct.

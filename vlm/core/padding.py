@@ -25,13 +25,8 @@ def distinct(items: Iterable[Item]) -> tuple[list[Item], list[int]]:
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int = 0, least: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows (R, L) int64 of whole numbers, filled up at the end, and their mask (R, L) bool.
-
-    Args:
-        rows: of any lengths.
-        fill: stands in the padding.
-        least: L at least; else it is the longest row's length.
-    """
+    """Rows (R, L) int64 of whole numbers, filled up at the end, and their mask (R, L) bool; L is
+    the longest row's length, or `least`."""
     # By numpy: torch takes three times as long to read nested lists.
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     mask = np.arange(max(least, lengths.max(initial=0))) < lengths[:, None]

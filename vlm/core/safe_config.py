@@ -196,12 +196,8 @@ def word(value: Any) -> None:
 
 
 def options(value: Any, but: Collection[str] = ()) -> None:
-    """Options of another library's model.
-
-    Args:
-        value: options by name, or None.
-        but: names that the library reads itself, not the model.
-    """
+    """Options of another library's model, by name, or None; those in `but` the library reads
+    itself."""
     if value is None:
         return
     if not isinstance(value, dict):

@@ -22,11 +22,6 @@ from vlm.heads.multi_task import MultiTask, answering
 class Evaluation:
     """Collects a model's answers during a pass over a split; `finish` has those of every process.
 
-    Args:
-        table: questions of the split.
-        head: reads answers from its output.
-        dataset: says how an answer is scored.
-
     Attributes:
         predictions: answers of this process, by question id.
         results: the answers and scores of the split, once finished.
@@ -72,10 +67,8 @@ class Evaluation:
         return [dict(answers)[answer] for answers in ranked]
 
     def finish(self, partial: bool = False) -> Results:
-        """Gather from all processes and score; the same on each of them.
-
-        Args:
-            partial: only some of the batches were to be read; score the questions in them.
+        """Gather from all processes and score; the same on each of them. If `partial`, only some of
+        the batches were to be read, and their questions are scored.
 
         Raises:
             RuntimeError: a question of the table went without an answer.

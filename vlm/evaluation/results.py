@@ -90,11 +90,8 @@ class Results:
         return image_groups(self.table).tolist()
 
     def types(self, column: str | None = None) -> dict[str, Mean]:
-        """Accuracy by type, in alphabetical order; empty where the data have none.
-
-        Args:
-            column: column of the questions; None for the one that the data set reports by.
-        """
+        """Accuracy by type, in alphabetical order, of a column of the questions (by default the one
+        that the data set reports by); empty where the data have none."""
         keys = self.keys(column or self.dataset.types)
         if not self.scores or set(keys) == {NO_TYPE}:
             return {}

@@ -39,13 +39,8 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One fusion against the best.
-
-    Attributes:
-        name: name of the fusion.
-        estimate: its accuracy minus the best's, paired by seed and question.
-        p_holm: the p value after Holm's correction over the list.
-    """
+    """One fusion's accuracy minus the best's, paired by seed and question, and its p value after
+    Holm's correction over the list."""
 
     name: str
     estimate: Estimate
@@ -53,14 +48,10 @@ class Difference(NamedTuple):
 
 
 def estimate(scores: Scores, images: Sequence[Hashable], level: float = 0.95) -> Estimate:
-    """Mean of a table of scores or of differences of scores.
+    """Mean of a table (S, Q) of scores, or of differences of scores, with an interval over the
+    images of the questions.
 
     With one seed the interval holds for other images and says nothing about other seeds.
-
-    Args:
-        scores: (S, Q).
-        images: the image of each question.
-        level: confidence of the interval, in (0, 1).
 
     Raises:
         ValueError: an empty table, or images that are not one per question.
@@ -119,14 +110,10 @@ def holm(values: Sequence[float]) -> list[float]:
 def against_best(
     scores: dict[str, dict[int, Scores]], images: Sequence[Hashable]
 ) -> tuple[str, list[Difference]]:
-    """The best of a list, and each other one's distance from it.
+    """The best of a list of scores (Q,) by name and seed, and each other one's distance from it.
 
     Pairs are runs of one seed, which share order of training and validation part, on the same
     questions.
-
-    Args:
-        scores: by name and seed, (Q,) each.
-        images: the image of each question.
 
     Returns:
         The name with the highest mean, and the others in the order given; those without a seed

@@ -26,22 +26,16 @@ _ENDINGS = (
 
 
 class Meaning(NamedTuple):
-    """A set of synonyms.
-
-    Attributes:
-        name: its first word, lower case, and its number among that word's meanings; gives an order.
-        above: places of its hypernyms.
-    """
+    """A set of synonyms: its first word in lower case with its number among that word's meanings,
+    which gives an order, and the places of its hypernyms."""
 
     name: tuple[str, int]
     above: tuple[int, ...]
 
 
 class WordNet:
-    """The nouns of WordNet (Fellbaum 1998), from its database files (the format: wndb(5WN)).
-
-    Args:
-        folder: folder with index.noun, data.noun and noun.exc.
+    """The nouns of WordNet (Fellbaum 1998), from a folder with index.noun, data.noun and noun.exc
+    (the format: wndb(5WN)).
 
     Raises:
         FileNotFoundError: a file is missing there.
@@ -130,10 +124,8 @@ class WordNet:
 
 @lru_cache(maxsize=1)
 def installed_wordnet() -> WordNet | None:
-    """WordNet of the folder that the environment names in WNSEARCHDIR, or of Debian's package.
-
-    Returns:
-        None where neither is there.
+    """WordNet of the folder that the environment names in WNSEARCHDIR, or of Debian's package; None
+    where neither is there.
 
     Raises:
         FileNotFoundError: WNSEARCHDIR names a folder without the files.

@@ -93,14 +93,9 @@ def hub_access(
 ) -> Iterator[None]:
     """Load the model `name` inside: from its folder, the hub, or the cache if there is no network.
 
-    The hub's client tries an unreachable server again and again, up to 46 s, before it turns to
-    the cache or gives up; here the server is tried once.
-
-    Args:
-        name: a model of the hub or a local folder.
-        from_scratch: whether to advise `pretrained=False`, which needs none of the model's files.
-        what: "model" or "data set", for the error.
-        cache: its folder; None for the hub's own cache.
+    The hub's client tries an unreachable server again and again, up to 46 s, before it turns to the
+    cache or gives up; here the server is tried once. If `from_scratch`, the error advises
+    `pretrained=False`, which needs none of the files; `cache` is the hub's own folder if None.
 
     Raises:
         FetchError: `name` cannot be found.

@@ -15,16 +15,11 @@ TIMES = 4
 
 
 class Sparing(dispatch_mode()):  # type: ignore[misc]
-    """Inside, a tensor larger than the remaining bytes is refused before it is made.
+    """Inside, a tensor larger than the remaining bytes of the stored weights is refused, with a
+    MemoryError, before it is made.
 
     Each operation first runs without memory, on the device "meta". New tensors (not those computed
     from others) use up the remaining bytes.
-
-    Args:
-        weights: of the stored model.
-
-    Raises:
-        MemoryError: inside, for a refused tensor.
     """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
