@@ -41,6 +41,12 @@ def test_rgb(tmp_path: Path) -> None:
         assert (image.getpixel((0, 0)), image.getpixel((9, 5))) == (RED, BLUE)
 
 
+def test_an_image_that_is_given_is_not_the_one_returned() -> None:
+    given = halves()
+    load_image(given).paste(GREEN, (0, 0, 10, 6))
+    assert given.getpixel((0, 0)) == RED
+
+
 def test_cmyk(tmp_path: Path) -> None:
     path = saved(halves("CMYK", (0, 255, 255, 0), (255, 255, 0, 0)), tmp_path / "a.tif")
     image = load_image(path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from test_load import BLUE, GREEN, RED, halves
+from torch.nn import functional as F
 
 from vlm.image import ImageTransform
 
@@ -87,6 +90,38 @@ def test_resizing_is_that_of_pillow(interpolation: Any, fit: Any) -> None:
         wanted = np.asarray(image.resize((width, height), method)).astype(int)
         off = np.abs(pixels.permute(1, 2, 0).numpy() - wanted)
         assert off.max() <= 1  # rounding
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_jpeg_has_every_pixel_that_pillow_decodes(interpolation: Any, subsampling: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", subsampling=subsampling)
+    decoded = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)[None]
+    wanted = F.interpolate(decoded, (23, 31), mode=interpolation, antialias=True)[0]
+    assert torch.equal(ImageTransform((23, 31), interpolation).open(buffer.getvalue()), wanted)
+
+
+def test_a_large_image_in_several_blocks_of_memory() -> None:
+    row = np.arange(2400 * 3, dtype=np.uint32) // 7
+    array = (row + 31 * np.arange(2000, dtype=np.uint32)[:, None]).astype(np.uint8)
+    pixels = ImageTransform((2000, 2400))(Image.fromarray(array.reshape(2000, 2400, 3)))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), array.reshape(2000, 2400, 3))
+
+
+def test_an_image_in_the_memory_of_others() -> None:
+    """Pillow crashes where such an image is exported to Arrow."""
+    values = pa.array(np.arange(6 * 10 * 4, dtype=np.uint8))
+    borrowed = Image.fromarrow(values, "RGB", (10, 6))
+    wanted = values.to_numpy().reshape(6, 10, 4)[..., :3]
+    assert np.array_equal(ImageTransform((6, 10))(borrowed).permute(1, 2, 0).numpy(), wanted)
+
+
+def test_the_result_never_shares_memory_with_the_image() -> None:
+    image = Image.new("RGB", (1, 1), RED)
+    ImageTransform((1, 1))(image)[:] = 0
+    assert image.getpixel((0, 0)) == RED
 
 
 def test_pad_keeps_the_aspect_and_marks_the_photo() -> None:

@@ -92,7 +92,8 @@ def read_image(
     read = partial(_checked, limit=limit, white_level=white_level)
     with _one_error(name):
         if isinstance(source, Image.Image):
-            return read(source)
+            loaded = read(source)
+            return loaded._replace(image=loaded.image.copy())  # the caller's own stays as it is
         if isinstance(source, (np.ndarray, Tensor)):
             return array_to_rgb(source, white_level)
         if is_path or is_content or hasattr(source, "read"):

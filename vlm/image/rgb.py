@@ -91,7 +91,8 @@ def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return Loaded(image.convert("RGB"), mode, animated, narrow)
+    image = image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return Loaded(image, mode, animated, narrow)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -99,8 +100,8 @@ class ImageTransform:
             image = ImageOps.fit(image, target, self._filter)
             left, top = (target[0] - width) // 2, (target[1] - height) // 2
             image = image.crop((left, top, left + width, top + height))
-            return _pixels(image).contiguous()
-        return self._resized(image, self.size).contiguous()
+            return _own(_pixels(image)[:3])
+        return _own(self._resized(image, self.size))
 
     @property
     def _filter(self) -> Image.Resampling:
@@ -110,12 +111,12 @@ class ImageTransform:
         """The whole image at (height, width): (3, height, width) uint8."""
         height, width = size
         if image.size == (width, height):
-            return _pixels(image)
+            return _pixels(image)[:3]
         if self.interpolation not in ("bilinear", "bicubic"):
-            return _pixels(image.resize((width, height), self._filter))
+            return _pixels(image.resize((width, height), self._filter))[:3]
         # Pillow's own result, at more than twice its speed (benchmarks/encoders.py --decode).
         batch = _pixels(image)[None]
-        return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0]
+        return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0, :3]
 
     def open(self, source: Source) -> Tensor:
         """The same of an image in any form that `load_image` takes."""
@@ -149,6 +150,18 @@ class ImageTransform:
 
 
 def _pixels(image: Image.Image) -> Tensor:
-    """An RGB image as (3, H, W) uint8, a view of (H, W, 3)."""
-    # `array` and not `asarray`: torch expects memory that it may write to.
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    """An RGB image as (3 or 4, H, W) uint8, a view of (H, W, 3 or 4): Pillow keeps four bytes for
+    each pixel, of which the last means nothing. The memory may be the image's own."""
+    image.load()
+    image = image.copy() if image.readonly else image  # memory of others has no export
+    try:
+        pixels = torch.from_dlpack(pa.array(image).flatten())
+    except ValueError:  # a large image lies in several blocks
+        # `array` and not `asarray`: torch expects memory that it may write to.
+        pixels = torch.from_numpy(np.array(image))
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+
+
+def _own(pixels: Tensor) -> Tensor:
+    """A contiguous copy."""
+    return pixels.clone(memory_format=torch.contiguous_format)
