@@ -24,6 +24,7 @@ MODULES = (
     "training",
     "feature_cache",
     "data",
+    "images",
     "fusion",
     "shared_images",
     "generation",

@@ -47,7 +47,7 @@ from vlm.text import BagOfWords
 BASE = {"tokens": 64, "batch": 8, "width": 256, "answers": 1000}
 SIZES = {
     "tokens": [64, 128, 256, 512, 1024],
-    "batch": [2**n for n in range(10)],
+    "batch": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
     "width": [64, 128, 256, 512, 1024],
     "answers": [10, 100, 1000, 10_000, 100_000],
     "questions": [1000, 10_000, 100_000, 1_000_000],

@@ -114,7 +114,7 @@ class ImageTransform:
             return _pixels(image)[:3]
         if self.interpolation not in ("bilinear", "bicubic"):
             return _pixels(image.resize((width, height), self._filter))[:3]
-        # Pillow's own result, at more than twice its speed (benchmarks/encoders.py --decode).
+        # Pillow's own result, at more than twice its speed (benchmarks/images.py).
         batch = _pixels(image)[None]
         return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0, :3]
 
