@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from typing import Any
 
@@ -94,7 +95,12 @@ def test_resizing_is_that_of_pillow(interpolation: Any, fit: Any) -> None:
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_jpeg_has_every_pixel_that_pillow_decodes(interpolation: Any, subsampling: int) -> None:
+@pytest.mark.parametrize("arrow", [True, False], ids=["Arrow", "no Arrow"])
+def test_a_jpeg_has_every_pixel_that_pillow_decodes(
+    arrow: bool, interpolation: Any, subsampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not arrow:
+        monkeypatch.delitem(sys.modules, "pyarrow")
     noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
     buffer = BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG", subsampling=subsampling)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -154,12 +154,15 @@ def _pixels(image: Image.Image) -> Tensor:
     each pixel, of which the last means nothing. The memory may be the image's own."""
     image.load()
     image = image.copy() if image.readonly else image  # memory of others has no export
+    arrow = sys.modules.get("pyarrow")  # whoever reads tables has it; asking starts without
     try:
-        pixels = torch.from_dlpack(pa.array(image).flatten())
+        if arrow is not None:
+            pixels = torch.from_dlpack(arrow.array(image).flatten())
+            return pixels.view(image.height, image.width, 4).permute(2, 0, 1)
     except ValueError:  # a large image lies in several blocks
-        # `array` and not `asarray`: torch expects memory that it may write to.
-        pixels = torch.from_numpy(np.array(image))
-    return pixels.view(image.height, image.width, -1).permute(2, 0, 1)
+        pass
+    # `array` and not `asarray`: torch expects memory that it may write to.
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _own(pixels: Tensor) -> Tensor:
