@@ -34,7 +34,7 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Seen:
-    """An encoded image: questions about it no longer need the image encoder.
+    """An image that was encoded and prepared: questions about it need neither again.
 
     Attributes:
         images: (1, ...) the model's input, as its transform makes it.

@@ -13,6 +13,7 @@ from vlm.core.batch import Batch
 from vlm.core.choices import make_choices
 from vlm.core.clean_text import are_clean, clean_text
 from vlm.core.features import Features
+from vlm.core.padding import distinct
 from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
@@ -59,9 +60,13 @@ class Processor(NamedTuple):
         choices = _clean_lists(choices, "choice", ids)
         answers = _clean_lists(answers, "answer", ids)
         candidates = None if choices is None else make_choices(choices, self.tokenizer)
-        rows: dict[str, int] = {}
-        text_index = [rows.setdefault(question, len(rows)) for question in questions]
-        words, mask = self.tokenizer(list(rows))
+        words, mask = self.tokenizer(questions)
+        texts, text_of = distinct(questions)
+        text_index = None
+        if len(texts) < len(questions):  # each once, from where it comes first
+            first = dict(zip(reversed(text_of), reversed(range(len(text_of))), strict=True))
+            rows = [first[text] for text in range(len(texts))]
+            words, mask, text_index = words[rows], mask[rows], torch.tensor(text_of)
         return Batch(
             images=images,
             image_index=torch.as_tensor(image_index, dtype=torch.long),
@@ -71,7 +76,7 @@ class Processor(NamedTuple):
             ids=ids,
             total=total or len(questions),
             choices=candidates,
-            text_index=None if len(rows) == len(questions) else torch.tensor(text_index),
+            text_index=text_index,
         )
 
 

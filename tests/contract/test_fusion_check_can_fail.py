@@ -114,21 +114,17 @@ class NoPlainTensors(GoodFusion):
         return super().fuse(image, text)
 
 
-class RowsNotFirst(GoodFusion):
+class OtherIfShared(GoodFusion):
     def prepare(self, image: Features) -> Any:
-        return image.tokens.transpose(0, 1), image
+        return self.shared(image) if len(image.tokens) == 3 else image
 
-    def fuse(self, prepared: Any, text: Features) -> Features:
-        tokens, image = prepared
-        return super().fuse(image._replace(tokens=tokens.transpose(0, 1)), text)
+    def shared(self, image: Features) -> Features:
+        return image._replace(tokens=2 * image.tokens)
 
 
-class KeepsOnlyValues(GoodFusion):
-    def prepare(self, image: Features) -> Any:
-        return image._replace(tokens=image.tokens.detach() if self.shared(image) else image.tokens)
-
-    def shared(self, image: Features) -> bool:
-        return len(image.tokens) == 3
+class KeepsOnlyValues(OtherIfShared):
+    def shared(self, image: Features) -> Features:
+        return image._replace(tokens=image.tokens.detach())
 
 
 class Attending(GoodFusion):
@@ -230,7 +226,7 @@ class MaskBesideIsIgnored(GoodFusion):
         (SwappedMask, "masks concatenated, no boxes. The mask is another"),
         (WithBoxes, "masks concatenated, no boxes. There are boxes"),
         (NoPlainTensors, r"plain tensors are welcome .*given \(B, D\).*boxes expected"),
-        (RowsNotFirst, "`image_index` equals gathering the images"),
+        (OtherIfShared, "`image_index` equals gathering the images"),
         (KeepsOnlyValues, "gathering the images, in its gradients"),
         (WrongOrientation, r"maps are \(B, H, words, patches\).*Shape \(5, 1, 11, 7\)"),
         (PaddedWordsAttend, "maps are zero in the padding .*map 'attention'"),

@@ -95,6 +95,14 @@ def test_each_image_and_question_is_there_once(
     assert batch.total == 17
 
 
+def test_each_repeated_question_that_is_cut_counts(processor: Processor) -> None:
+    processor.tokenizer.max_length = 2
+    images = torch.zeros(1, 3, 3, 5, dtype=torch.uint8)
+    with pytest.warns(UserWarning, match="cut to 2 tokens"):
+        processor.batch(images, [0] * 7, ["the red circle"] * 7)
+    assert processor.tokenizer.cut == 7
+
+
 def test_unknown_answers_give_no_targets(table: pa.Table, processor: Processor) -> None:
     content = table.to_pylist()
     content[3]["answers"] = None

@@ -65,8 +65,8 @@ def mcan_mca_ed(golden: Golden) -> Converted:
             real(inputs, "lang_mask", words),
             real(inputs, "img_mask", patches),
         )
-        looked = module.look(patches, patches_mask)
-        words, patches = module(words, words_mask, looked, patches_mask)
+        prepared = module.prepare(patches, patches_mask)
+        words, patches = module(words, words_mask, prepared, patches_mask)
         return {"lang": words, "img": patches}
 
     return Converted(module, run)

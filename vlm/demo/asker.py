@@ -82,7 +82,7 @@ class Reply:
 @dataclass(frozen=True)
 class Look:
     """An image that the models have encoded: a copy to draw on, the size (width, height) of the
-    original, notes about the file, and the features of each model that was asked."""
+    original, notes about the file, and what each asked model made of it."""
 
     shown: Image.Image
     size: tuple[int, int]
@@ -91,7 +91,7 @@ class Look:
 
 
 class Asker:
-    """Put questions to models, one at a time, and keep the features of the last images.
+    """Put questions to models, one at a time, and keep what they made of the last images.
 
     `read` reads an image file's content with a model's white level.
 

@@ -16,6 +16,7 @@ from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
+from vlm.fusion.base import Kept
 from vlm.heads.multi_task import answering
 from vlm.image.base import PixelEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
@@ -190,8 +191,14 @@ class Case:
 
     # The answer.
 
-    def evidence_of(self, image: Features, text: Features, mask: Tensor) -> Tensor:
-        """Evidence (Q,) for the answer, given the encoders' features of Q rows."""
+    def evidence_of(
+        self,
+        image: Features | Kept,
+        text: Features,
+        mask: Tensor,
+        image_index: Tensor | None = None,
+    ) -> Tensor:
+        """Evidence (Q,) for the answer, given the encoders' features of Q questions."""
         rows = len(mask)
         tokenizer = self.model.text_encoder.tokenizer
         choices: Choices | None = None
@@ -200,7 +207,7 @@ class Case:
         index = torch.arange(rows, device=self.device)
         empty = mask.new_zeros(mask.shape, dtype=torch.long)
         batch = Batch(self.images, index, empty, mask, None, [""] * rows, rows, choices)
-        fused = self.model.fusion(image, text)
+        fused = self.model.fusion(image, text, image_index=image_index)
         output = self.model.head(fused, self.model.with_choices(batch))
         return self.model.head.evidence(output, [self.answer] * rows)
 
@@ -208,7 +215,7 @@ class Case:
     def evidence(self, hidden: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """Evidence (A, B) for the answer without parts of the image and of the question.
 
-        Each image and each question is encoded once, and all pairs are fused.
+        Each image and each question is encoded, and each image prepared, once; all pairs are fused.
 
         Args:
             hidden: (A, *place) bool, True = painted over; None hides nothing, A = 1.
@@ -219,14 +226,16 @@ class Case:
         if kept is None:
             kept = torch.ones(1, len(self.ids), dtype=torch.bool, device=self.device)
         parts = hidden.split(IMAGES_AT_ONCE)
-        image = _joined([self.model.image_encoder(self.hide(part)) for part in parts])
+        image = self.model.fusion.keep(
+            _joined([self.model.image_encoder(self.hide(part)) for part in parts])
+        )
         ids, mask = self.questions(kept)
         text = self.model.text_encoder(ids, mask)
         pairs = torch.arange(len(hidden) * len(kept), device=self.device)
         found = []
         for part in pairs.split(PAIRS_AT_ONCE):
             a, b = part // len(kept), part % len(kept)
-            found.append(self.evidence_of(image.take(a), text.take(b), mask[b]))
+            found.append(self.evidence_of(image, text.take(b), mask[b], a))
         return torch.cat(found).view(len(hidden), len(kept)).float()
 
     # Gradients.

@@ -18,7 +18,7 @@ from vlm.core.validation import check_divides, check_positive
 
 T = TypeVar("T")
 Context = tuple[Tensor, Tensor]
-"""Keys and values (B, H, M, d) of a context that are known already."""
+"""Keys and values (B, H, M, d) of a context, made in advance."""
 
 
 class PerThread(Generic[T]):
@@ -92,7 +92,8 @@ def record_attention(module: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     The modules compute an explicit softmax meanwhile, uncompiled; their output stays the same to
     1e-5 in float32 and to rounding in half precision. The weights are those before dropout, and
-    part of the graph where gradients are on. What `Fusion.keep` did before is not recorded.
+    part of the graph where gradients are on. Attention that `Fusion.keep` computed before the block
+    is not recorded.
 
     Args:
         module: a fusion or a whole model.

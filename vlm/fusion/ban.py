@@ -73,7 +73,8 @@ class BAN(Fusion):
         poolings = cast(Iterable[BilinearPooling], self.poolings)
         scored = self.attention.image_projection(patches)  # (B, P, R)
         pooled = [pooling.image_projection(patches) for pooling in poolings]  # G times (B, P, D)
-        return scored, pooled, image.mask, image.boxes
+        boxes = None if self.counter is None else image.boxes
+        return scored, pooled, image.mask, boxes
 
     def fuse(self, prepared: Prepared, text: Features) -> Features:
         scored, pooled, mask, boxes = prepared

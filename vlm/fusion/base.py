@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from vlm.core.compat import tree_map_only
+from vlm.core.compat import tree_leaves, tree_map_only
 from vlm.core.features import Features, FeaturesLike, as_features
 from vlm.core.part import Part
 from vlm.core.validation import check_positive
@@ -93,11 +93,13 @@ class Kept:
     """Images that a fusion has prepared (`Fusion.keep`).
 
     Attributes:
-        prepared: what `prepare` made of them.
+        fusion: the fusion, which alone can read them.
+        prepared: what its `prepare` made of them.
         images: their number.
         device: where they are.
     """
 
+    fusion: Fusion
     prepared: Any
     images: int
     device: torch.device
@@ -147,7 +149,8 @@ class Fusion(Part, ABC):
         """What the fusion makes of images before the questions are known.
 
         The features themselves, if not overridden. Dropout in here is drawn once for an image,
-        whatever the number of its questions.
+        whatever the number of its questions. Wrappers that replace a module's `forward`, such as
+        FSDP2's, go around the whole fusion, whose layers are read in parts here.
 
         Returns:
             A tensor, or tensors in tuples, lists or `Features`, with one row for each image.
@@ -155,7 +158,7 @@ class Fusion(Part, ABC):
         return image
 
     @abstractmethod
-    def fuse(self, image: Any, text: Features) -> Features:
+    def fuse(self, prepared: Any, text: Features) -> Features:
         """The operator itself, on what `prepare` made of the image of each question."""
 
     def keep(self, image: FeaturesLike, image_mask: Tensor | None = None) -> Kept:
@@ -185,8 +188,16 @@ class Fusion(Part, ABC):
                 f"{type(self).__name__} needs to count objects. Take an image encoder that gives "
                 f"them, or no counter."
             )
-        tokens = features.tokens
-        return Kept(self.prepare(features), tokens.shape[0], tokens.device)
+        images, device = features.tokens.shape[0], features.tokens.device
+        prepared = self.prepare(features)
+        for made in tree_leaves(prepared):
+            if made is not None and not (isinstance(made, Tensor) and made.shape[0] == images):
+                got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+                raise TypeError(
+                    f"{type(self).__name__}.prepare: returned {got}; expected tensors with "
+                    f"{images} rows, one for each image, in tuples, lists or `Features`."
+                )
+        return Kept(self, prepared, images, device)
 
     def forward(
         self,
@@ -212,7 +223,9 @@ class Fusion(Part, ABC):
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
-                beside features that have one, or boxes that are needed and missing.
+                beside features that have one, boxes that are needed and missing, or images that
+                another fusion keeps.
+            TypeError: `prepare` gave something without a row for each image.
         """
         text = self._checked(text, "text", self.text_dim, text_mask)
         questions, device = text.tokens.shape[0], text.tokens.device
@@ -224,6 +237,12 @@ class Fusion(Part, ABC):
                 f"expected torch.int64 of shape ({questions},), an image row for each question."
             )
         if isinstance(image, Kept):
+            if image.fusion is not self or image_mask is not None:
+                raise ValueError(
+                    f"image: got images that {type(image.fusion).__name__} keeps"
+                    f"{'' if image_mask is None else ', beside an image_mask'}; expected images "
+                    f"from `keep` of this very fusion, which has their mask already."
+                )
             kept = image
         else:
             image = self._checked(image, "image", self.image_dim, image_mask)

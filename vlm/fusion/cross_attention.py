@@ -12,7 +12,7 @@ from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import Context, CrossModalAttention
 from vlm.fusion.base import Fusion
 
-Looked = tuple[Tensor, Context]
+Prepared = tuple[Tensor, Context]
 
 
 class CrossAttention(Fusion):
@@ -61,15 +61,15 @@ class CrossAttention(Fusion):
         self.words_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
         self.patches_pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
-    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Looked]:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Prepared]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
-        return patches, image.mask, cast(CrossAttentionLayer, self.layers[0]).look(patches)
+        return patches, image.mask, cast(CrossAttentionLayer, self.layers[0]).prepare(patches)
 
-    def fuse(self, prepared: tuple[Tensor, Tensor, Looked], text: Features) -> Features:
-        patches, mask, looked = prepared
+    def fuse(self, prepared: tuple[Tensor, Tensor, Prepared], text: Features) -> Features:
+        patches, mask, inner = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         first, *rest = self.layers
-        words, patches = first(words, text.mask, patches, mask, looked)
+        words, patches = first(words, text.mask, patches, mask, inner)
         for layer in rest:
             words, patches = layer(words, text.mask, patches, mask)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
@@ -90,7 +90,7 @@ class CrossAttentionLayer(nn.Module):
         self.patches_feedforward = feedforward(dim, feedforward_dim, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def look(self, patches: Tensor) -> Looked:
+    def prepare(self, patches: Tensor) -> Prepared:
         """What the layer makes of the patches alone."""
         normed = self.patches_norm(patches)
         return normed, self.words_to_patches.keys_and_values(normed)
@@ -101,9 +101,9 @@ class CrossAttentionLayer(nn.Module):
         words_mask: Tensor,
         patches: Tensor,
         patches_mask: Tensor,
-        looked: Looked | None = None,
+        prepared: Prepared | None = None,
     ) -> tuple[Tensor, Tensor]:
-        w, (p, context) = self.words_norm(words), looked or self.look(patches)
+        w, (p, context) = self.words_norm(words), prepared or self.prepare(patches)
         words = words + self.dropout(self.words_to_patches(w, context, patches_mask, words_mask))
         patches = patches + self.dropout(self.patches_to_words(p, w, words_mask, patches_mask))
         return words + self.words_feedforward(words), patches + self.patches_feedforward(patches)

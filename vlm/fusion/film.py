@@ -13,7 +13,7 @@ from vlm.core.features import Features, masked_max, masked_mean
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion
 
-Looked = tuple[Tensor, Tensor]
+Prepared = tuple[Tensor, Tensor]
 
 
 class FiLM(Fusion):
@@ -55,21 +55,21 @@ class FiLM(Fusion):
         self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(num_layers))
         self.out = nn.Linear(out_dim + 2, out_dim)
 
-    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Looked]:
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Prepared]:
         tokens = self.stem(image.zero_padding().tokens).relu()  # (B, P, D)
         place = places(image).to(tokens.dtype)  # (B, P, 2)
-        return image.mask, place, cast(FiLMBlock, self.layers[0]).look(tokens, place)
+        return image.mask, place, cast(FiLMBlock, self.layers[0]).prepare(tokens, place)
 
-    def fuse(self, prepared: tuple[Tensor, Tensor, Looked], text: Features) -> Features:
-        mask, place, looked = prepared
+    def fuse(self, prepared: tuple[Tensor, Tensor, Prepared], text: Features) -> Features:
+        mask, place, inner = prepared
         modulations = rearrange(
             self.modulation(text.pooled), "b (n two d) -> n two b 1 d", n=len(self.layers), two=2
         )
         scale, shift = modulations[0]
-        tokens = self.layers[0](*looked, mask, 1 + scale, shift)
+        tokens = self.layers[0](*inner, mask, 1 + scale, shift)
         rest = cast(Iterable[FiLMBlock], self.layers[1:])
         for layer, (scale, shift) in zip(rest, modulations[1:], strict=True):
-            tokens = layer(*layer.look(tokens, place), mask, 1 + scale, shift)
+            tokens = layer(*layer.prepare(tokens, place), mask, 1 + scale, shift)
         tokens = self.out(torch.cat((tokens, place), -1))
         return Features(tokens, mask, masked_max(tokens, mask))
 
@@ -83,7 +83,7 @@ class FiLMBlock(nn.Module):
         self.outer = nn.Linear(dim, dim)
         self.norm = TokenBatchNorm(dim)
 
-    def look(self, tokens: Tensor, place: Tensor) -> Looked:
+    def prepare(self, tokens: Tensor, place: Tensor) -> Prepared:
         """h and C h + c, which the question does not enter: (B, P, D) each."""
         hidden = self.inner(torch.cat((tokens, place), -1)).relu()
         return hidden, self.outer(hidden)

@@ -74,18 +74,18 @@ class GlimpseAttention(Fusion):
         if counter is not None:
             self.counts = nn.Linear(counter.objects + 1, self.out_dim)
 
-    def prepare(self, image: Features) -> tuple[Features, Any]:
-        image = image.zero_padding()
-        return image, self.score.prepare(image.tokens)
+    def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor | None, Any]:
+        patches = image.zero_padding().tokens  # (B, P, D)
+        boxes = None if self.counter is None else image.boxes
+        return patches, image.mask, boxes, self.score.prepare(patches)
 
-    def fuse(self, prepared: tuple[Features, Any], text: Features) -> Features:
-        image, scored = prepared
-        patches = image.tokens  # (B, P, D)
+    def fuse(self, prepared: tuple[Tensor, Tensor, Tensor | None, Any], text: Features) -> Features:
+        patches, mask, boxes, scored = prepared
         scores = self.perceptron(self.score.merge(scored, text.pooled[:, None]))  # (B, P, G)
-        glimpses = self.attention(scores, patches, image.mask)  # (B, G, D)
+        glimpses = self.attention(scores, patches, mask)  # (B, G, D)
         pooled = self.merge(glimpses.flatten(1), text.pooled)
-        if self.counter is not None and image.boxes is not None:
-            counted = self.counter(scores[..., 0], image.boxes, image.mask)
+        if self.counter is not None and boxes is not None:
+            counted = self.counter(scores[..., 0], boxes, mask)
             pooled = pooled + self.counts(counted).relu()
         return one_token(pooled)
 

@@ -68,13 +68,13 @@ class LXMERT(Fusion):
 
     def prepare(self, image: Features) -> tuple[Tensor, Tensor, Context]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
-        return patches, image.mask, cast(CrossModalityLayer, self.layers[0]).look(patches)
+        return patches, image.mask, cast(CrossModalityLayer, self.layers[0]).prepare(patches)
 
     def fuse(self, prepared: tuple[Tensor, Tensor, Context], text: Features) -> Features:
-        patches, mask, looked = prepared
+        patches, mask, inner = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
         first, *rest = self.layers
-        words, patches = first(words, text.mask, patches, mask, looked)
+        words, patches = first(words, text.mask, patches, mask, inner)
         for layer in rest:
             words, patches = layer(words, text.mask, patches, mask)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
@@ -98,7 +98,7 @@ class CrossModalityLayer(nn.Module):
         self.words_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
         self.patches_feedforward = PostNormFeedForward(dim, feedforward_dim, dropout, nn.GELU())
 
-    def look(self, patches: Tensor) -> Context:
+    def prepare(self, patches: Tensor) -> Context:
         """What the layer makes of the patches alone."""
         return self.words_to_patches.keys_and_values(patches)
 
@@ -108,9 +108,9 @@ class CrossModalityLayer(nn.Module):
         words_mask: Tensor,
         patches: Tensor,
         patches_mask: Tensor,
-        looked: Context | None = None,
+        prepared: Context | None = None,
     ) -> tuple[Tensor, Tensor]:
-        context = patches if looked is None else looked
+        context = patches if prepared is None else prepared
         seen = self.words_to_patches(words, context, patches_mask, words_mask)
         asked = self.patches_to_words(patches, words, words_mask, patches_mask)
         words = self.words_cross_norm(words, seen)

@@ -72,12 +72,12 @@ class MCAN(Fusion):
 
     def prepare(self, image: Features) -> tuple[Tensor, Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, dim)
-        return self.co_attention.look(patches, image.mask), image.mask
+        return self.co_attention.prepare(patches, image.mask), image.mask
 
     def fuse(self, prepared: tuple[Tensor, Tensor], text: Features) -> Features:
-        looked, mask = prepared
+        inner, mask = prepared
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, dim)
-        words, patches = self.co_attention(words, text.mask, looked, mask)
+        words, patches = self.co_attention(words, text.mask, inner, mask)
         question = self.words_reduction(words, text.mask)  # (B, out_dim)
         pooled = self.norm(question + self.patches_reduction(patches, mask))
         tokens = self.words_reduction.each(words), self.patches_reduction.each(patches)
@@ -108,14 +108,14 @@ class ModularCoAttention(nn.Module):
             SelfGuidedAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)
         )
 
-    def look(self, patches: Tensor, mask: Tensor) -> Tensor:
+    def prepare(self, patches: Tensor, mask: Tensor) -> Tensor:
         """The first layer's self-attention, before the question is known."""
-        return cast(SelfGuidedAttention, self.patches_layers[0]).look(patches, mask)
+        return cast(SelfGuidedAttention, self.patches_layers[0]).prepare(patches, mask)
 
     def forward(
-        self, words: Tensor, words_mask: Tensor, looked: Tensor, patches_mask: Tensor
+        self, words: Tensor, words_mask: Tensor, prepared: Tensor, patches_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Words and patches after the cascade; `looked` is what `look` made of the patches."""
+        """Words and patches after the cascade; `prepared` is what `prepare` made of the patches."""
         guides = []
         for layer in self.words_layers:
             words = layer(words, words_mask)
@@ -123,9 +123,9 @@ class ModularCoAttention(nn.Module):
         if self.cascade == "encoder_decoder":
             guides = [words] * len(guides)
         first, *rest = cast(Iterable[SelfGuidedAttention], self.patches_layers)
-        patches = first(looked, patches_mask, guides[0], words_mask)
+        patches = first(prepared, patches_mask, guides[0], words_mask)
         for layer, guide in zip(rest, guides[1:], strict=True):
-            patches = layer(layer.look(patches, patches_mask), patches_mask, guide, words_mask)
+            patches = layer(layer.prepare(patches, patches_mask), patches_mask, guide, words_mask)
         return words, patches
 
 
@@ -154,15 +154,15 @@ class SelfGuidedAttention(nn.Module):
         self.guided_norm = AddNorm(dim, dropout)
         self.feedforward = feedforward(dim, feedforward_dim, dropout)
 
-    def look(self, patches: Tensor, mask: Tensor) -> Tensor:
+    def prepare(self, patches: Tensor, mask: Tensor) -> Tensor:
         """The patches after their self-attention."""
         return self.attention_norm(patches, self.attention(patches, patches, mask))
 
     def forward(
-        self, looked: Tensor, patches_mask: Tensor, words: Tensor, words_mask: Tensor
+        self, prepared: Tensor, patches_mask: Tensor, words: Tensor, words_mask: Tensor
     ) -> Tensor:
-        guided = self.guided_attention(looked, words, words_mask, patches_mask)
-        return self.feedforward(self.guided_norm(looked, guided))
+        guided = self.guided_attention(prepared, words, words_mask, patches_mask)
+        return self.feedforward(self.guided_norm(prepared, guided))
 
 
 def feedforward(dim: int, hidden_dim: int, dropout: float) -> PostNormFeedForward:

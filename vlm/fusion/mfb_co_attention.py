@@ -111,8 +111,10 @@ class PatchGlimpses(RecordsAttention):
         self.score = nn.Linear(hidden_dim, glimpses, bias=False)
 
     def forward(self, patches: Tensor, mask: Tensor, prepared: Any, question: Tensor) -> Tensor:
-        """(B, P, image_dim), (B, P) bool, what the merge made of the patches, (B, text_dim) ->
-        (B, G * image_dim)."""
+        """(B, P, image_dim), (B, P) bool, (B, text_dim) -> (B, G * image_dim).
+
+        `prepared` is what the merge made of the patches.
+        """
         scores = self.score(self.merge.merge(prepared, question[:, None]))  # (B, P, G)
         weights = masked_softmax(scores.mT, mask[:, None])  # (B, G, P)
         if self.recorder is not None:

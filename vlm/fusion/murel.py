@@ -79,7 +79,9 @@ class MuRel(Fusion):
 
     def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor]:
         regions = self.projection(image.zero_padding().tokens)  # (B, P, D)
-        positions = self.cell.pairwise.positions(boxes_of(image))  # (B or 1, P or 1, ..., D)
+        positions = self.cell.pairwise.positions(
+            boxes_of(image)
+        )  # (B, P, P, D), or (1, 1, 1, D) without boxes
         return regions, image.mask, positions.expand(regions.shape[0], -1, -1, -1)
 
     def fuse(self, prepared: tuple[Tensor, Tensor, Tensor], text: Features) -> Features:

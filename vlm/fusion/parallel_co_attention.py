@@ -81,7 +81,7 @@ class CoAttention(RecordsAttention):
     def forward(
         self, words: Tensor, words_mask: Tensor, patches: Tensor, patches_mask: Tensor, p: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(B, L, D), (B, L), (B, P, D), (B, P), V W_v (B, P, k) -> (B, D) and (B, D)."""
+        """(B, L, D), (B, L), (B, P, D), (B, P), p = V W_v (B, P, k) -> (B, D) and (B, D)."""
         real = words_mask[:, :, None] & patches_mask[:, None, :]
         affinity = self.affinity(words) @ patches.mT  # (B, L, P)
         affinity = affinity.tanh().masked_fill(~real, 0)  # C; the sums below leave padding out
