@@ -82,7 +82,7 @@ def test_a_batch_is_described_once_and_where_it_was() -> None:
     """Its numbers are read one step later, when the trainer's counters have gone on."""
     health = FiniteCheck(scaled=False)
     health.finish(torch.tensor(math.nan), torch.tensor([1.0, math.nan, 1.0]), IDS, "after step 1")
-    assert health.problems() == ("the loss is nan: 1 questions (ids b)", None, "after step 1")
+    assert health.problems() == ("the loss is nan: 1 question (ids b)", None, "after step 1")
     assert health.problems() == (None, None, "")
 
 
