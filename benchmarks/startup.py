@@ -80,7 +80,7 @@ def main() -> None:
         assert spec.origin is not None
         image = str(Path(spec.origin).parent / "data/test/images/0.png")
         ask = ["-m", "vlm", "ask", given.run, image, "what color is the shape?"]
-        compare("vlm ask", ask, torch, given.pairs, 3.0)
+        compare("vlm ask", ask, torch, given.pairs, 1.15)
 
 
 if __name__ == "__main__":

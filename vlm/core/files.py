@@ -10,8 +10,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, BinaryIO
 
-from filelock import FileLock, Timeout
-
 PART = ".part"
 """The suffix of a file that is being written, or was when its process was killed."""
 ALIVE_SECONDS = 10.0
@@ -79,6 +77,8 @@ def locked(path: Path, alive: Callable[[], None], seconds: float = ALIVE_SECONDS
     Raises:
         OSError: the file cannot be made.
     """
+    from filelock import FileLock, Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     while True:
