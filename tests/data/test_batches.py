@@ -10,11 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import COLORS
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
+from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, DistributedSampler
 
 from vlm.core.batch import Batch
+from vlm.core.compat import tree_leaves
 from vlm.data.batches import VQADataset
 from vlm.data.images.store import ImageStore
 from vlm.data.sampler import BatchRows, ImageGroupSampler
@@ -189,3 +192,20 @@ def test_a_process_without_questions_gets_a_batch(
 def test_trainers_leave_the_sampler_alone() -> None:
     """A trainer doesn't replace a sampler that is already distributed."""
     assert isinstance(ImageGroupSampler(np.zeros(1, dtype=np.int64), 1), DistributedSampler)
+
+
+def test_a_trainer_moves_a_batch_without_looking_at_its_ids(
+    processor: Processor, table: pa.Table
+) -> None:
+    class Untouched(list[str]):
+        def __iter__(self) -> Any:
+            raise AssertionError("looked for tensors in the ids")
+
+    batch = VQADataset(table, processor)[rows(0, 1, 2)]
+    batch = batch._replace(ids=Untouched(batch.ids))
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert moved.ids is batch.ids
+    leaves = tree_leaves(moved._replace(ids=[]))
+    devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)}
+    assert devices == {"meta"}
+    assert batch.to(torch.device("cpu")) is batch

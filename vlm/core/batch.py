@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from vlm.core.choices import Choices
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 
 
@@ -36,3 +38,14 @@ class Batch(NamedTuple):
     total: float
     choices: Choices | None = None
     text_index: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on another device."""
+        # Lightning calls this in each step: without it, it would look for tensors in every id.
+        if self.image_index.device == device:
+            return self
+        later = device.type == "cuda"  # safe from pageable memory too
+        moved = tree_map_only(
+            Tensor, lambda tensor: tensor.to(device, non_blocking=later), self._replace(ids=[])
+        )
+        return moved._replace(ids=self.ids)
