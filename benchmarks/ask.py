@@ -1,0 +1,163 @@
+"""One question on one core: `VQA.answer` beside the model alone, and beside ViLT and BLIP.
+
+    python benchmarks/ask.py [--questions 30]
+
+Weights are random; the picture, 640 x 480, is in memory. Ours is ViT-S x bag of words x product
+with the 3,129 answers of VQA v2. ViLT and BLIP are transformers' own classes with their base
+configurations and image processors; BLIP writes four tokens. The models take turns of five
+questions, all different, so that the machine's mood falls on all of them.
+
+How to read the table:
+  answer    a picture and a question in, the likeliest answers out. To reach for a picture that was
+            encoded before: 1 ms
+  forward   the model inside that call; of BLIP its `generate`
+  added     the rest of it: reading picture and question, checks, the answers' texts. To reach: 0.5
+In brackets are the 95 % bootstrap intervals of the medians, over the questions of this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from pairs import machine, median_interval
+from PIL import Image
+from transformers import (
+    BertTokenizerFast,
+    BlipConfig,
+    BlipForQuestionAnswering,
+    ViltConfig,
+    ViltForQuestionAnswering,
+)
+from transformers.models.blip.image_processing_blip import BlipImageProcessor
+from transformers.models.vilt.image_processing_vilt import ViltImageProcessor
+
+import vlm
+from vlm.fusion import Pooled
+from vlm.heads import Classification
+from vlm.image import TimmEncoder
+from vlm.text import BagOfWords
+
+ANSWERS = [f"answer {number}" for number in range(3129)]
+WORDS = ["what", "color", "is", "the", "dog", "beside", *(f"thing{n}" for n in range(10_000))]
+TURN = 5
+"""Questions that a model answers before it is another one's turn."""
+
+
+class Side:
+    """A way to ask, with the time that its model takes inside.
+
+    Args:
+        ask: puts a question.
+        model: what it calls.
+        name: the model's method that is timed.
+    """
+
+    def __init__(self, ask: Callable[[str], object], model: Any, name: str = "forward") -> None:
+        self.ask, self.inside, run = ask, 0.0, getattr(model, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            made = run(*args, **kwargs)
+            self.inside += time.perf_counter() - started
+            return made
+
+        setattr(model, name, timed)
+
+    @torch.inference_mode()
+    def milliseconds(self, number: int) -> tuple[float, float]:
+        """Of the whole, and of the model alone."""
+        asked = f"what color is the dog beside the {WORDS[-number]}?"
+        self.inside, started = 0.0, time.perf_counter()
+        self.ask(asked)
+        return 1000 * (time.perf_counter() - started), 1000 * self.inside
+
+
+def ours(picture: Image.Image) -> dict[str, Side]:
+    image, text = TimmEncoder("vit_small_patch16_224"), BagOfWords(WORDS)
+    fusion = Pooled(image.dim, text.dim)
+    head = Classification(fusion.out_dim, ANSWERS)
+    vqa = vlm.VQA(vlm.VQAModel(image, text, fusion, head))
+    seen = vqa.see(picture)
+    return {
+        "ours, a new picture": Side(lambda asked: vqa.answer(picture, asked), vqa.model),
+        "ours, a picture seen before": Side(lambda asked: vqa.answer(seen, asked), vqa.model),
+    }
+
+
+def vilt(picture: Image.Image, tokenizer: Any) -> Side:
+    config = ViltConfig(id2label=dict(enumerate(ANSWERS)))
+    model, images = ViltForQuestionAnswering(config).eval(), ViltImageProcessor()
+
+    def answer(asked: str) -> str:
+        words, pixels = tokenizer(asked, return_tensors="pt"), images(picture, return_tensors="pt")
+        return config.id2label[int(model(**words, **pixels).logits.argmax(-1))]
+
+    return Side(answer, model)
+
+
+def blip(picture: Image.Image, tokenizer: Any) -> Side:
+    model, images = BlipForQuestionAnswering(BlipConfig()).eval(), BlipImageProcessor()
+
+    def answer(asked: str) -> str:
+        words = tokenizer(asked, return_tensors="pt", return_token_type_ids=False)
+        pixels = images(picture, return_tensors="pt")
+        written = model.generate(**words, **pixels, min_new_tokens=4, max_new_tokens=4)
+        return tokenizer.decode(written[0], skip_special_tokens=True)
+
+    return Side(answer, model, "generate")
+
+
+def tokenizer_of_bert() -> Any:
+    """One with as many word pieces as the base configurations have."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?"]
+    pieces = [*special, *WORDS]
+    pieces += [f"piece{number}" for number in range(30_522 - len(pieces))]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = Path(folder) / "vocab.txt"
+        vocabulary.write_text("\n".join(pieces))
+        return BertTokenizerFast(vocab=str(vocabulary))
+
+
+def shown(values: list[float]) -> str:
+    low, high = median_interval(values)
+    return f"{statistics.median(values):.2f} [{low:.2f} - {high:.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--questions", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8)
+    picture, tokenizer = Image.fromarray(pixels), tokenizer_of_bert()
+    sides = ours(picture) | {"ViLT": vilt(picture, tokenizer), "BLIP": blip(picture, tokenizer)}
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for first in range(1, given.questions + 1, TURN):
+        for name, side in sides.items():
+            side.milliseconds(len(WORDS) // 2 + first)  # another model has used the caches
+            rows[name] += [side.milliseconds(first + number) for number in range(TURN)]
+    print(
+        f"{machine()}, transformers {transformers.__version__}; ms, "
+        f"{len(rows['ViLT'])} questions\n\n| model | answer | forward | added |\n|---|---|---|---|"
+    )
+    for name, row in rows.items():
+        answer, forward = (list(column) for column in zip(*row, strict=True))
+        added = [whole - inside for whole, inside in row]
+        print(f"| {name} | {' | '.join(map(shown, (answer, forward, added)))} |")
+
+
+if __name__ == "__main__":
+    main()
