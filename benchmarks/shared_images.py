@@ -1,8 +1,9 @@
-"""What preparing each image once saves a fusion: one training step with `image_index`, and without.
+"""What sharing saves: one training step of a fusion with `image_index`, and without.
 
     python benchmarks/shared_images.py                              # all fusions, some minutes
     python benchmarks/shared_images.py --only Projector --threads 1
-    python benchmarks/shared_images.py --only GlimpseAttention --profile
+    python benchmarks/shared_images.py --only "gated cross-attention" --profile
+    python benchmarks/shared_images.py --questions                  # of a text encoder
 
 VQA v2 has 5.4 questions an image: 16 images and 86 questions here. Both sides run forward and
 backward to the images' features and all parameters, without dropout, and give the same numbers.
@@ -11,6 +12,9 @@ which is how a fusion is called elsewhere, and what a fusion without `prepare` d
 
     shared/gathered   median of the ratios of neighbouring steps and its 95 % bootstrap interval
     MiB               most memory held during a step, beyond parameters and inputs
+
+`--questions` times encoders of text on a batch of easy-VQA: 154 questions about 16 images, 85 of
+them different, each encoded once or all of them.
 """
 
 from __future__ import annotations
@@ -50,10 +54,12 @@ from vlm.fusion import (
     StackedAttention,
 )
 from vlm.fusion.glimpse import TANH_PERCEPTRON
+from vlm.text import Recurrent, TextEncoder, Transformer
 
 IMAGES, QUESTIONS_PER_IMAGE = 16, 5.4
 REGIONS, PATCHES = (36, 2048), (196, 768)  # bottom-up regions, tokens of a ViT-B/16
 WORDS = (14, 512)
+EASY_VQA, DIFFERENT = 154, 85  # questions of a batch of the default configuration
 HEADINGS = (
     "fusion | tokens x width | shared ms | gathered ms | shared/gathered | gain | shared MiB | "
     "gathered MiB"
@@ -157,9 +163,27 @@ def compare(name: str, pairs: int, seconds: float, autocast: bool = False) -> tu
     )
 
 
+def compare_questions(make: Callable[[list[str]], TextEncoder], pairs: int) -> Pairs:
+    """An encoder's step on different questions, gathered, and on all of them."""
+    torch.manual_seed(0)
+    encoder = make([str(number) for number in range(40)]).eval()
+    ids, index = torch.randint(2, 42, (DIFFERENT, 8)), torch.arange(EASY_VQA) % DIFFERENT
+
+    def step(words: torch.Tensor, gathered: bool) -> None:
+        features = encoder(words, torch.ones_like(words, dtype=torch.bool))
+        features = features.take(index) if gathered else features
+        (features.tokens.sum() + features.pooled.sum()).backward()
+
+    sides = [partial(timed, partial(step, *side)) for side in ((ids, True), (ids[index], False))]
+    for side in sides:
+        side()
+    return Pairs(f"{type(encoder).__name__}: once / all", *take_turns(sides, pairs))
+
+
 def compare_all(pairs: int) -> list[Pairs]:
     names = ("product", "projector", "gated cross-attention", "stacked attention")
-    return [compare(name, pairs, seconds=20)[0] for name in names]
+    fusions = [compare(name, pairs, seconds=20)[0] for name in names]
+    return fusions + [compare_questions(make, pairs) for make in (Recurrent, Transformer)]
 
 
 def main() -> None:
@@ -171,10 +195,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="default: PyTorch's own choice")
     parser.add_argument("--pairs", type=int, default=15, help="most steps of a side (15)")
     parser.add_argument("--seconds", type=float, default=30, help="for one fusion (30)")
+    parser.add_argument("--questions", action="store_true", help="text encoders, not fusions")
     parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
+    if given.questions:
+        print(machine())
+        for make in (Recurrent, Transformer):
+            found = compare_questions(make, given.pairs)
+            print(f"{found.name}: {found.interval}")
+        return
     if given.profile:
         for name in given.only:
             step = Step(name, True, given.bf16)
