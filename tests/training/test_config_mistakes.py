@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import small_run
 
+from vlm.cli import training_command
 from vlm.cli.main import main
 
 
@@ -77,6 +78,25 @@ def test_a_model_that_memory_cannot_hold(
     told = [*small_run(data, tmp_path), "--model.fusion.merge.out_dim=1000000000000"]
     said = refused(told, capsys, code=1)
     assert re.search(r"^vlm: out of memory \(.*allocate \d+ bytes\)\. Lower", said)
+
+
+def test_memory_that_a_device_lacks_is_named_with_its_decimals() -> None:
+    said = (
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 139.80 GiB "
+        "of which 1.27 GiB is free. Process 1 has 138.5 GiB memory in use."
+    )
+    code, shown = training_command._outcome(torch.OutOfMemoryError(said), ["fit"])
+    assert code == 1
+    assert str(shown).startswith("vlm: out of memory (Tried to allocate 2.50 GiB). Lower data.")
+
+
+def test_clipping_scaled_gradients_is_refused_before_the_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["--trainer.gradient_clip_val=0.5", "--trainer.precision=16-mixed"]
+    said = refused([*small_run(data, tmp_path), *told], capsys)
+    assert "trainer.gradient_clip_val: got 0.5 with precision=16-mixed" in said
+    assert "model.optimizer.fused=false" in said
 
 
 def test_a_misspelt_key_in_a_file_names_the_file(

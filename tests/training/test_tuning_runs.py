@@ -195,7 +195,6 @@ SETTINGS = {
         "--trainer.precision=bf16-mixed",
         "--trainer.gradient_clip_val=0.1",
         "--trainer.accumulate_grad_batches=2",
-        "--model.optimizer.fused=false",
     ],
     "another optimiser": [
         "--model.optimizer=torch.optim.Adamax",

@@ -86,10 +86,9 @@ def _explained(error: Exception) -> str | None:
         return heard() or "another process has ended; see its own message."
     # torch has a class of its own for it on devices, and none on the CPU.
     if re.search(r"allocate memory|out of memory|Unable to allocate", str(error)):
-        # The allocator's own words, without the place in its source.
-        words = re.search(
-            r"(you )?tried to allocate [^.]*|Unable to allocate [^.]*", str(error), re.IGNORECASE
-        )
+        # The allocator's own words, to the end of the sentence, without the place in its source.
+        pattern = r"((you )?tried|Unable) to allocate ([^.]|\.\d)*"
+        words = re.search(pattern, str(error), re.IGNORECASE)
         needed = words[0] if words else str(error).splitlines()[0]
         return (
             f"out of memory ({needed}). Lower data.images_per_batch (a higher "

@@ -28,6 +28,7 @@ from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
+from vlm.training.clipping import check_clipping, clips_unscaled
 from vlm.training.finetuning.groups import make_optimizer
 from vlm.training.finetuning.plan import (
     Tuning,
@@ -268,6 +269,7 @@ class VQATask(LightningModule):
             optimizer = make_optimizer(self.optimizer, self.model, self.layers)
         except ValueError as error:
             raise ConfigError(f"model.optimizer: {error}") from error
+        check_clipping(self.trainer, optimizer)
         if self.device_mesh is not None:
             from vlm.training.distributed.sharding import expect_states
 
@@ -289,6 +291,16 @@ class VQATask(LightningModule):
             raise ConfigError(f"model.schedule: {error}") from error
         every_step = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": every_step}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        how = gradient_clip_val, gradient_clip_algorithm
+        if not clips_unscaled(self.trainer, optimizer, *how):
+            self.clip_gradients(optimizer, *how)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = describe(self.model, self.about)
