@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlm.core.batch import Batch
-from vlm.core.finite import check_finite
+from vlm.core.finite import check_finite, check_rows, finite_rows
+from vlm.core.host import HostCopy
 from vlm.datasets.base import Dataset
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
+from vlm.heads.classification import VocabularyHead
 from vlm.heads.multi_task import MultiTask, answering
 
 
@@ -42,29 +43,36 @@ class Evaluation:
         Raises:
             NotFiniteError: the model's output is not, so it has no answer; names the questions.
         """
-        check_finite(output, batch.ids)
+        # Read once the answers are there, so that a device is waited for once.
+        good = HostCopy(finite_rows(output, len(batch.ids)))
+        watched = self._watched(output)
         if isinstance(self.head, MultiTask):
             each = self.head.decode_each(output, 1)
             decoded = each[self.head.answers_by]
         else:
             each, decoded = {}, self.head.decode(output, 1)
         # A head that writes has no scores in its output: they come with the answers.
+        check_rows(good.read()[0], batch.ids)
         check_finite(torch.tensor([ranked[0][1] for ranked in decoded]), batch.ids)
-        watched = self._watched(output, len(batch.ids))
+        shares: list[float | None] = [None] * len(batch.ids)
+        if watched is not None:
+            shares = watched.read()[0].tolist()
         for row, (question, ranked) in enumerate(zip(batch.ids, decoded, strict=True)):
             by_head = {name: answers[row][0][0] for name, answers in each.items()}
-            self.predictions[question] = Prediction(*ranked[0], by_head, watched[row])
+            self.predictions[question] = Prediction(*ranked[0], by_head, shares[row])
         if batch.targets is not None:
             loss = self.head.loss(output, batch._replace(total=1))
             self._losses[batch.ids[0]] = loss, len(batch.ids)
 
-    def _watched(self, output: Any, questions: int) -> Sequence[float | None]:
+    def _watched(self, output: Any) -> HostCopy | None:
         """The probability of the answer that the data set watches, for each question."""
-        answer, vocabulary = self.dataset.watched, self.head.vocabulary
-        if answer is None or vocabulary is None or answer not in vocabulary.answers:
-            return [None] * questions
-        ranked = self.head.decode(output, len(vocabulary))
-        return [dict(answers)[answer] for answers in ranked]
+        head = answering(self.head)
+        if not isinstance(head, VocabularyHead) or (answer := self.dataset.watched) is None:
+            return None
+        if answer not in head.vocabulary:
+            return None
+        logits = output[self.head.answers_by] if isinstance(self.head, MultiTask) else output
+        return HostCopy(head.probabilities(logits)[:, head.vocabulary.indices([answer])[0]])
 
     def finish(self, partial: bool = False) -> Results:
         """Gather from all processes and score; the same on each of them. If `partial`, only some of

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features
+from vlm.core.host import HostCopy
 from vlm.fusion.modality import perceptron
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
@@ -40,14 +41,18 @@ class VocabularyHead(AnswerHead):
         self.vocabulary = AnswerVocabulary(answers)
         self.encode_targets = self.vocabulary.encode
 
-    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
+    def probabilities(self, output: Tensor) -> Tensor:
+        """Of each answer, (Q, A)."""
         logits = output.float()
-        probabilities = logits.sigmoid() if self.independent else logits.softmax(-1)
-        best = probabilities.topk(min(top_k, len(self.vocabulary)), dim=-1)
+        return logits.sigmoid() if self.independent else logits.softmax(-1)
+
+    def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
+        best = self.probabilities(output).topk(min(top_k, len(self.vocabulary)), dim=-1)
         answers = self.vocabulary.answers
+        rows, values = (copy.tolist() for copy in HostCopy(best.indices, best.values).read())
         return [
-            [(answers[i], p) for i, p in zip(row, values, strict=True)]
-            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            [(answers[i], p) for i, p in zip(*pair, strict=True)]
+            for pair in zip(rows, values, strict=True)
         ]
 
     def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:

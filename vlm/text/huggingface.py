@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlm.core.features import masked_mean
 from vlm.core.safe_config import ENCODERS, check_kind, model_of
+from vlm.pretrained.attention_masks import always_mask
 from vlm.pretrained.availability import check_hub, hub_access
 from vlm.pretrained.pruning import config_of, foreign_options, prune, stored_config
 from vlm.pretrained.weights import misfit, model_folder
@@ -144,7 +145,9 @@ def _encoder(make: Callable[..., Any], source: Any) -> Any:
         if "add_pooling_layer" not in str(error):
             raise
         model = make(source, dtype=torch.float32)  # a kind of model that has no pooler
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    model = model.get_encoder() if model.config.is_encoder_decoder else model
+    always_mask(model)
+    return model
 
 
 def _positions(model: nn.Module) -> int:

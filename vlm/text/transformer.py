@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.features import masked_mean
+from vlm.pretrained.attention_masks import always_mask
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
@@ -75,6 +76,7 @@ class Transformer(TextEncoder):
             pad_token_id=tokenizer.pad_id,
         )
         self.model = BertModel(config, add_pooling_layer=False)
+        always_mask(self.model)
 
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.model(ids, attention_mask=attended(mask)).last_hidden_state  # (B, L, D)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vlm.core.host import HostCopy
 from vlm.heads.generation.decoder import AnswerDecoder, Memory
 
 NOTHING = float("-inf")
@@ -46,6 +47,8 @@ def search(
     texts = newest[..., None][..., :0]  # (Q, K, T), of the running beams
     totals = torch.zeros(questions, 1, device=device)  # (Q, K), their log-likelihoods
     pool = Pool(questions, beams, longest, device)
+    full: list[HostCopy] = []
+    ahead = 0 if device.type == "cpu" else 1
     for length in range(1, longest + 1):
         logits = decoder(newest.reshape(-1, 1), state)[:, -1].float()  # (R, V)
         steps = logits.log_softmax(-1).view(*totals.shape, -1)  # (Q, K, V)
@@ -60,9 +63,10 @@ def search(
         ended = newest == end
         last = length == longest
         stopped = torch.ones_like(ended) if last else ended
-        # A text outside of the best K is not yet worth its end.
-        if stopped[:, :beams].any():
-            scores = (totals / length**length_penalty).masked_fill(~stopped, NOTHING)
+        scores = (totals / length**length_penalty).masked_fill(~stopped, NOTHING)
+        # A text outside of the best K is not yet worth its end. To ask a device whether there is
+        # one takes longer than to add none.
+        if ahead or stopped[:, :beams].any():
             pool.add(texts[:, :beams], scores[:, :beams], totals[:, :beams], ended[:, :beams])
         if last:
             break
@@ -70,7 +74,9 @@ def search(
         totals, newest, parents = (x.gather(1, order) for x in (totals, newest, parents))
         # The most that a text can still come to: likelihoods only fall.
         tokens = longest if length_penalty > 0 else length + 1
-        if pool.full(totals[:, 0] / tokens**length_penalty):
+        full.append(HostCopy(pool.full(totals[:, 0] / tokens**length_penalty)))
+        # A device has its next token before it is known whether the last one has filled the pool.
+        if len(full) > ahead and full.pop(0).read()[0]:
             break
         texts = texts.gather(1, order[..., None].expand(-1, -1, length))
         if beams > 1:
@@ -104,12 +110,12 @@ class Pool:
         self.totals = torch.cat((self.totals, totals), 1).gather(1, best)
         self.ended = torch.cat((self.ended, ended), 1).gather(1, best)
 
-    def full(self, bound: Tensor) -> bool:
-        """Whether no text of a score up to `bound` (Q,) can still come in."""
-        return bool((self.scores[:, -1] >= bound).all())
+    def full(self, bound: Tensor) -> Tensor:
+        """Whether no text of a score up to `bound` (Q,) can still come in: () bool."""
+        return (self.scores[:, -1] >= bound).all()
 
     def texts(self) -> list[list[Written]]:
-        columns = (self.ids, self.lengths, self.totals, self.ended)
+        columns = HostCopy(self.ids, self.lengths, self.totals, self.ended).read()
         return [
             [
                 Written(ids[: length - finished], total, finished)

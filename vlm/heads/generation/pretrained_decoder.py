@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from vlm.core.safe_config import DECODERS, check_kind, model_of
 from vlm.heads.generation.decoder import AnswerDecoder, DecoderState, Memory
 from vlm.heads.generation.tokenizer import AnswerTokenizer, SubwordAnswers
+from vlm.pretrained.attention_masks import always_mask
 from vlm.pretrained.availability import check_hub, hub_access
 from vlm.pretrained.pruning import config_of, prune, stored_config
 
@@ -68,6 +69,7 @@ class HuggingFaceDecoder(AnswerDecoder):
         max_length: int = 32,
     ) -> None:
         model = _load(name, pretrained) if config is None else _random(config_of(config))
+        always_mask(model)
         if tokenizer is None:
             if config is not None:
                 raise ValueError(
@@ -101,13 +103,15 @@ class HuggingFaceDecoder(AnswerDecoder):
 
     def start(self, memory: Memory) -> PretrainedState:
         room = getattr(self.model.config, "max_position_embeddings", None)
-        longest = int(memory.mask.sum(1).max()) + self.max_length
-        if self.state is Prefix and room and longest > room:
-            raise ValueError(
-                f"decoder: got {longest - self.max_length} joint tokens and answers of up to "
-                f"{self.max_length}; expected {room} in all, the positions of this model. Take a "
-                f"fusion with fewer tokens, or a lower max_length."
-            )
+        # Padding takes no positions, but to leave it out means to wait for the device.
+        if self.state is Prefix and room and memory.mask.shape[1] + self.max_length > room:
+            longest = int(memory.mask.sum(1).max())
+            if longest + self.max_length > room:
+                raise ValueError(
+                    f"decoder: got {longest} joint tokens and answers of up to {self.max_length}; "
+                    f"expected {room} in all, the positions of this model. Take a fusion with "
+                    f"fewer tokens, or a lower max_length."
+                )
         tokens = self.projection(memory.tokens.masked_fill(~memory.mask[..., None], 0))
         return self.state(self.model, Memory(tokens, memory.mask))
 
