@@ -95,8 +95,14 @@ def test_ask_gives_no_answer_to_a_question_beyond_the_model(
     assert said.out.startswith("No answer: ")
     assert "%" not in said.out
     assert "Every word is unknown" in said.err
-    main(["ask", str(run), str(picture), "what color is the shape?"])
+    main(["ask", str(run), str(picture), "what color is the shape?", "--device=cpu"])
     assert " %  " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ask", "explain"])
+def test_a_device_that_is_not_there_is_named(command: str, run: Path, picture: Path) -> None:
+    with pytest.raises(SystemExit, match=f"vlm {command}: --device: got 'cuda:99'; expected cpu"):
+        main([command, str(run), str(picture), "what color is it?", "--device=cuda:99"])
 
 
 @pytest.mark.parametrize("question", ["", "   ", None, 3])

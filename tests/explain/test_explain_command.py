@@ -41,7 +41,7 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert printed.startswith("yes  (grad_cam")
     assert "color" in printed
 
-    main(["explain", *asked, "--all-methods", "--output", f"{output}.png"])
+    main(["explain", *asked, "--device", "cpu", "--all-methods", "--output", f"{output}.png"])
     assert not list(tmp_path.rglob("*.png.*"))
     found = json.loads((tmp_path / "new/why.v1.json").read_text())
     methods = [explanation["method"] for explanation in found]

@@ -189,3 +189,16 @@ def test_random_weights_are_not_scored(
     assert stop.value.code == 2
     assert f"{command}: got no --ckpt_path" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_products_of_float32_may_be_less_exact(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's setting is left alone unless asked for: a program may have set its own."""
+    told: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", told.append)
+    quick = [*small_run(data, tmp_path), "--trainer.fast_dev_run=1"]
+    VQACLI(quick)
+    assert told == []
+    VQACLI([*quick, "--run.matmul_precision=high"])
+    assert told == ["high"]

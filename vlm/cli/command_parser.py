@@ -31,6 +31,26 @@ def add_trust(parser: ArgumentParser) -> None:
     )
 
 
+def add_device(parser: ArgumentParser) -> None:
+    """Add where models run; `check_device` says whether the machine has it."""
+    parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")
+
+
+def check_device(device: str) -> None:
+    """Check `--device`.
+
+    Raises:
+        ValueError: a device that torch does not know, or that this machine does not have.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device: got {device!r}; expected cpu or cuda ({reason}).") from error
+
+
 def add_config(parser: ArgumentParser) -> None:
     """Add the configuration whose data a command reads."""
     parser.add_argument("config", help="a configuration of `vlm fit`")

@@ -165,7 +165,7 @@ class VQADataModule(Configured, LightningDataModule):
         folder, encoder = check_cacheable(self.images.features, encoder)
         images = self.table(split)["image"].unique().to_pylist()
         cache = FeatureCache(folder, encoder, self.alive)
-        return cache.store(images, self.open_images, split, self.images_per_batch)
+        return cache.store(images, self.open_images, split, self.images.features_batch)
 
     def setup(self, stage: str) -> None:
         trainer: Any = self.trainer

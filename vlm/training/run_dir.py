@@ -36,6 +36,8 @@ class RunOptions:
         resume: "auto" continues the run of exactly this configuration, or starts one.
         checkpoint_steps: optimiser steps between additional checkpoints.
         checkpoint_minutes: minutes between additional checkpoints.
+        matmul_precision: how exact products of float32 matrices are on a GPU; "high" takes
+            TensorFloat-32, which is faster. None leaves it to torch.
         stall_minutes: stop if no batch finishes for this many minutes; None never stops.
     """
 
@@ -46,6 +48,7 @@ class RunOptions:
     resume: Literal["auto"] | None = None
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
+    matmul_precision: Literal["highest", "high", "medium"] | None = None
     stall_minutes: float | None = 30
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -52,6 +53,8 @@ def make_trainer(
         ConfigError: an option that does not exist, or would not work here.
     """
     config = _with_defaults(options)
+    if run.matmul_precision is not None:
+        torch.set_float32_matmul_precision(run.matmul_precision)
     fits = stage == "fit"
     check_options(config, stage, fits and run.test, task.schedule is not None)
     if fits:

@@ -6,7 +6,13 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+from vlm.cli.command_parser import (
+    add_checkpoint,
+    add_device,
+    add_trust,
+    check_device,
+    command_parser,
+)
 
 GUESS = 3
 """Exit code if the model can only guess; 1 is a user's mistake, 2 a wrong argument."""
@@ -28,6 +34,7 @@ def ask(arguments: Sequence[str]) -> None:
         "--choices", nargs="+", metavar="CHOICE", help="answers to choose from (multiple choice)"
     )
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
+    add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
@@ -40,7 +47,8 @@ def ask(arguments: Sequence[str]) -> None:
     gc.freeze()
     gc.enable()
     try:
-        answer = load(given.checkpoint, trust=given.trust).answer(
+        check_device(given.device)
+        answer = load(given.checkpoint, given.device, given.trust).answer(
             given.image, given.question, given.top, given.choices
         )
     except (CheckpointError, ImageError, ValueError) as error:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm.cli.command_parser import add_trust, command_parser
+from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
 from vlm.pretrained.availability import check_hub
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def demo(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--port", type=int, help="default: the first free port from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
+    add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     if given.port is not None and not 0 <= given.port < 2**16:
@@ -71,7 +71,7 @@ def demo(arguments: Sequence[str]) -> None:
         for name in given.checkpoint:
             if name.startswith(HUB):
                 check_hub(name.removeprefix(HUB))
-        _check_device(given.device)
+        check_device(given.device)
         from vlm.demo.reader import Reader
 
         reader = Reader()  # it starts while the models load
@@ -103,17 +103,6 @@ def demo(arguments: Sequence[str]) -> None:
             reader.close()  # without waiting for an image that is being read
     except (OSError, ValueError) as error:
         sys.exit(f"vlm demo: {error}")
-
-
-def _check_device(device: str) -> None:
-    """Raise ValueError for a device that torch does not know, or this machine has not."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--device: got {device!r}; expected cpu or cuda ({reason}).") from error
 
 
 def newest_run() -> str:

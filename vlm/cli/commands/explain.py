@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlm.checkpoint.checkpoint import CheckpointError
-from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+from vlm.cli.command_parser import (
+    add_checkpoint,
+    add_device,
+    add_trust,
+    check_device,
+    command_parser,
+)
 from vlm.explain.case import Case
 from vlm.explain.drawing import draw, stack
 from vlm.explain.explainer import explain_case, make_case, methods_for
@@ -44,12 +50,14 @@ def explain_command(arguments: Sequence[str]) -> None:
         default=Path("explanation"),
         help="output path without extension (default %(default)s)",
     )
+    add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     output = re.sub(r"\.(png|json)$", "", str(given.output))  # both are written
     png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))
     try:
-        model = load(given.checkpoint, trust=given.trust).model
+        check_device(given.device)
+        model = load(given.checkpoint, given.device, given.trust).model
         for warning in question_warnings(model.text_encoder.tokenizer, given.question):
             print(f"warning: {warning}", file=sys.stderr)
         case = make_case(model, given.image, given.question, given.answer, given.choices)

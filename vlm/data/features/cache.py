@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.core.files import PART, locked, sha256, write_whole
+from vlm.core.host import HostCopy
 from vlm.core.validation import counted
 from vlm.data.features.digests import Digests
 from vlm.data.features.frozen import describe, encode, encoder_digest
@@ -57,7 +58,7 @@ class FeatureCache:
         self.digests = Digests(self.root / "digests.arrow")
 
     def store(
-        self, images: Sequence[str], files: OpenImages, name: str, at_once: int = 16
+        self, images: Sequence[str], files: OpenImages, name: str, at_once: int
     ) -> FeatureStore:
         """The features of different images; those that are not there yet are made now.
 
@@ -133,8 +134,8 @@ class FeatureCache:
         digests: list[bytes] = []
         with Progress(transient=True) as bar, ThreadPoolExecutor() as readers:
             task = bar.add_task(f"Encoding {name} images", total=len(missing))
-            for keys, batch in self._read(missing, files, at_once, readers):
-                rows.append(encode(self.encoder, batch))
+            for keys, encoded in self._encoded(self._read(missing, files, at_once, readers)):
+                rows.append(encoded)
                 digests += keys
                 if len(digests) >= per_segment:
                     self._write(digests, rows)
@@ -143,6 +144,18 @@ class FeatureCache:
                 bar.advance(task, len(keys))
             if digests:
                 self._write(digests, rows)
+
+    def _encoded(
+        self, batches: Iterator[tuple[list[bytes], Tensor]]
+    ) -> Iterator[tuple[list[bytes], Features]]:
+        """The features of each batch, which the device encodes while the next one is read."""
+        before: tuple[list[bytes], HostCopy] | None = None
+        for keys, images in batches:
+            if before is not None:
+                yield before[0], Features(*before[1].read())
+            before = keys, encode(self.encoder, images)
+        if before is not None:
+            yield before[0], Features(*before[1].read())
 
     def _write(self, digests: list[bytes], rows: list[Features]) -> None:
         """A file of some images' features, which is whole as soon as it has its name."""

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor
 
 from vlm.core.features import Features
+from vlm.core.host import HostCopy
 from vlm.core.version import __version__
 from vlm.datasets.errors import DataError
 from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
@@ -22,7 +23,7 @@ class BlankFeatures:
     """What a frozen encoder makes of an image that shows nothing, in the place of every image."""
 
     def __init__(self, encoder: PixelEncoder) -> None:
-        blank = encode(encoder, encoder.transform.blank(1))
+        blank = Features(*encode(encoder, encoder.transform.blank(1)).read())
         self.features = blank._replace(boxes=grid_boxes(*encoder.grid)[None])
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Features:
@@ -86,15 +87,17 @@ def encoder_digest(encoder: PixelEncoder) -> str:
     return hashlib.sha256(json.dumps(describe(encoder), sort_keys=True).encode()).hexdigest()
 
 
-def encode(encoder: PixelEncoder, images: Tensor) -> Features:
-    """Features of images as in evaluation, float32 on the CPU, without boxes."""
+def encode(encoder: PixelEncoder, images: Tensor) -> HostCopy:
+    """Tokens, mask and pooled vectors of images as in evaluation, float32."""
     device = encoder.mean.device
+    if device.type == "cuda":  # the copy need not wait then
+        images = images.pin_memory()
     training = [part for part in encoder.modules() if part.training]
     encoder.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            tokens, mask, pooled, _ = encoder(images.to(device))
+            tokens, mask, pooled, _ = encoder(images.to(device, non_blocking=True))
+            return HostCopy(tokens.float(), mask, pooled.float())
     finally:
         for part in training:
             part.training = True
-    return Features(tokens.float().cpu(), mask.cpu(), pooled.float().cpu())

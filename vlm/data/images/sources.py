@@ -9,6 +9,7 @@ from types import NoneType
 import pyarrow as pa
 
 from vlm.core.paths import as_text
+from vlm.core.validation import check_positive
 from vlm.data.images.memory import LocalProcesses
 from vlm.data.images.regions import RegionFiles, RegionStore
 from vlm.data.images.store import ImageStore, open_image
@@ -34,6 +35,7 @@ class ImageOptions:
         features: folder that caches a frozen image encoder's features: each image is encoded once,
             when first needed; later epochs and runs read its features from here
             (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
+        features_batch: images that are encoded together for `features`.
         skip_unreadable: the most unreadable images to leave out of training, and of validation,
             with their questions; all images are read at the start to find them. With 0 the first is
             an error, as always in test and predict, which answer every question.
@@ -43,6 +45,7 @@ class ImageOptions:
     regions: str | list[str] | None = None
     shards: Shards | None = None
     features: str | None = None
+    features_batch: int = 32
     skip_unreadable: int = 0
 
     def __post_init__(self) -> None:
@@ -55,6 +58,7 @@ class ImageOptions:
                 f"images.shards: got {self.shards!r:.80}; expected "
                 f"vlm.data.shards.source.Shards(path)."
             )
+        check_positive(**{"images.features_batch": self.features_batch})
         if not isinstance(self.skip_unreadable, int) or self.skip_unreadable < 0:
             raise ValueError(
                 f"images.skip_unreadable: got {self.skip_unreadable}; expected 0 or more images."
