@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, shared_data
 
+from vlm.cli.commands.compare import _gpus
 from vlm.cli.comparison_base import builder_of
 from vlm.studies.comparison.build import Builder, quiet, trainable
 from vlm.studies.comparison.plan import PlanError, read_plan
@@ -155,6 +156,18 @@ def test_a_mistake_names_its_key(
     with pytest.raises(PlanError, match=message) as found:
         builder(data, tmp_path, **changes).variants()
     assert "\n" not in str(found.value)
+
+
+def test_named_gpus_are_shared_out_and_counted_anew_by_each_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that sees the second GPU alone would not find one of number 1."""
+    made = builder(data, tmp_path)
+    made.base.config["trainer"]["devices"] = [1, 3]
+    assert made.variants()[0].config["trainer"]["devices"] == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert _gpus([1, 3]) == ["5", "7"]
+    assert _gpus(1) == ["4", "5", "6", "7"]
 
 
 PLANS = sorted((ROOT / "configs/compare").glob("*.yaml"))

@@ -1,7 +1,10 @@
-"""One run in a process of its own: `python -m vlm.cli.comparison_worker FOLDER`.
+"""A part of a comparison in a process of its own.
 
-It trains and tests FOLDER/plan.yaml, and writes FOLDER/finished.json as the very last thing. It
-ends as soon as its standard input does: however `vlm compare` dies, nothing goes on unseen.
+`python -m vlm.cli.comparison_worker FOLDER` trains and tests FOLDER/plan.yaml, and writes
+FOLDER/finished.json as the very last thing. `... PLAN FILE` measures the cost of a plan's fusions:
+in `vlm compare` itself that would keep memory of the GPU that the runs need.
+
+It ends as soon as its standard input does: however `vlm compare` dies, nothing goes on unseen.
 """
 
 from __future__ import annotations
@@ -13,8 +16,24 @@ import threading
 from pathlib import Path
 
 
-def main(folder: Path) -> None:
+def main(*paths: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _measure(*paths) if len(paths) == 2 else _train(*paths)
+
+
+def _measure(plan: Path, path: Path) -> None:
+    from rich.console import Console
+
+    from vlm.cli.comparison_base import builder_of
+    from vlm.studies.comparison.cost import measure
+    from vlm.studies.comparison.plan import read_plan
+
+    builder = builder_of(read_plan(plan))
+    fusions = [variant for variant in builder.variants() if variant.control is None]
+    measure(builder, fusions, path, Console(highlight=False))
+
+
+def _train(folder: Path) -> None:
     from vlm.cli.training_cli import VQACLI
     from vlm.core.files import write_whole
     from vlm.studies.comparison.runs import FINISHED, PLAN
@@ -33,4 +52,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -83,10 +83,10 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     import torch
 
     from vlm.cli.comparison_base import builder_of
-    from vlm.studies.comparison.cost import measure
+    from vlm.studies.comparison.cost import read_costs
     from vlm.studies.comparison.report import Comparison, write_report
     from vlm.studies.comparison.results import read_outcomes
-    from vlm.studies.comparison.runs import environments, plan_run, train
+    from vlm.studies.comparison.runs import environments, measure_costs, plan_run, train
 
     builder = builder_of(plan)
     variants = builder.variants()
@@ -114,9 +114,12 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
 
     # Two at once would remove each other's unfinished runs.
     with locked(output / "lock", refuse, seconds=0):
-        fusions = [variant for variant in variants if variant.control is None]
-        costs = measure(builder, fusions, output / "costs.json", console)
-        devices = [] if builder.base.trainer.strategy.root_device.type == "cpu" else _gpus()
+        if code := measure_costs(plan.path, output / "costs.json"):
+            sys.exit(code)
+        costs = read_costs(output / "costs.json")
+        base = builder.base
+        cpu = base.trainer.strategy.root_device.type == "cpu"
+        devices = [] if cpu else _gpus(base.config["trainer"]["devices"])
         shares = environments(jobs or len(devices) or 1, torch.get_num_threads(), devices)
         failures = train(runs, shares, console)
         questions, outcomes = read_outcomes(runs)
@@ -131,10 +134,10 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     return bool(failures)
 
 
-def _gpus() -> list[str]:
-    """As `CUDA_VISIBLE_DEVICES` names them."""
+def _gpus(asked: object) -> list[str]:
+    """Those that `trainer.devices` lists, or else all, as `CUDA_VISIBLE_DEVICES` names them."""
     import torch
 
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return visible.split(",")
-    return [str(number) for number in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return [names[number] for number in asked] if isinstance(asked, list) else names

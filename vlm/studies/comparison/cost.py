@@ -73,10 +73,8 @@ def measure(
     """
     bench = Bench(builder)
     asked = [[variant.config for variant in variants], bench.device_name]
-    if path.is_file():
-        known = json.loads(path.read_text())
-        if known["asked"] == json.loads(json.dumps(asked)):
-            return {name: Cost(**row) for name, row in known["costs"].items()}
+    if path.is_file() and json.loads(path.read_text())["asked"] == json.loads(json.dumps(asked)):
+        return read_costs(path)
     counts: dict[str, dict[str, Any]] = {}
     times: defaultdict[str, list[list[float]]] = defaultdict(list)
     with Progress(console=console, transient=True) as progress:
@@ -96,6 +94,11 @@ def measure(
     content = {"asked": asked, "costs": {name: asdict(cost) for name, cost in costs.items()}}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return costs
+
+
+def read_costs(path: Path) -> dict[str, Cost]:
+    """What `measure` wrote."""
+    return {name: Cost(**row) for name, row in json.loads(path.read_text())["costs"].items()}
 
 
 def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cost:
@@ -213,18 +216,24 @@ def count_flops() -> Iterator[FlopCounterMode]:
 
 def peak_memory(step: Step, device: torch.device) -> int | None:
     """Bytes of weights and optimiser state plus the peak of what a step allocates."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        step()
-        return torch.cuda.max_memory_allocated(device)
-    if device.type != "cpu":
-        return None
-    # The peak of the process may come from an earlier, larger model, but the profiler sees each
-    # allocation. Its warnings about missing GPUs are kept off the terminal.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     resting = [*step.model.parameters(), *step.model.buffers()]
     for state in step.optimizer.state.values():
         resting += [value for value in state.values() if isinstance(value, Tensor)]
+    held = sum(value.numel() * value.element_size() for value in resting)
+    if device.type == "cuda":
+        # Beside what is held the device has the batch, and workspaces of the libraries.
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return held + torch.cuda.max_memory_allocated(device) - before
+    return held + _most_allocated(step) if device.type == "cpu" else None
+
+
+def _most_allocated(step: Step) -> int:
+    """The peak of what a step on the CPU allocates, in bytes."""
+    # The peak of the process may come from an earlier, larger model, but the profiler sees each
+    # allocation. Its warnings about missing GPUs are kept off the terminal.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step()
     held = most = 0
@@ -232,7 +241,7 @@ def peak_memory(step: Step, device: torch.device) -> int | None:
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         most = max(most, held)
-    return most + sum(value.numel() * value.element_size() for value in resting)
+    return most
 
 
 def _leaves(features: Features) -> Features:

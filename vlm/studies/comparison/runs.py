@@ -25,7 +25,7 @@ from vlm.core.version import __version__
 PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
 """Files of a run's folder; the second is written as the very last."""
 WORKER = "vlm.cli.comparison_worker"
-"""The program that trains one run."""
+"""The program that trains one run, or measures costs."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,22 @@ def start(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     run.folder.mkdir(parents=True)
     (run.folder / PLAN).write_text(yaml.safe_dump(run.config, sort_keys=False), encoding="utf-8")
     with (run.folder / LOG).open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", WORKER, str(run.folder)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            # Only the parent handles Ctrl-C: Lightning would treat it as an early stop.
-            start_new_session=True,
-        )
+        return _worker([run.folder], stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def measure_costs(plan: Path, path: Path) -> int:
+    """Write the costs of a plan's fusions (`vlm.studies.comparison.cost`); gives the exit code."""
+    with _worker([plan, path]) as worker:
+        try:
+            return worker.wait()
+        finally:
+            worker.kill()
+
+
+def _worker(paths: Sequence[Path], **options: Any) -> subprocess.Popen[bytes]:
+    # Only the parent handles Ctrl-C: Lightning would treat it as an early stop.
+    command = [sys.executable, "-m", WORKER, *map(str, paths)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **options)
 
 
 def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[str, str]]:
