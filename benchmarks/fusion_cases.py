@@ -2,21 +2,25 @@
 
 Widths are equal, so that both sides have the same parameters and compute the same function, but
 for the names and layout of the weights and for quirks that cost nothing (MCAN's unbiased
-deviation, openvqa's joint norm, biases that cancel in a softmax).
+deviation, openvqa's joint norm, biases that cancel in a softmax). Of fusions from later papers the
+sizes are those of one layer at width 512.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from references import attention, ban, mcan, merges
+from references import attention, ban, mcan, merges, networks, transformers
 from torch import nn
 
 from vlm.fusion import (
     BAN,
+    DFAF,
+    GMU,
+    LXMERT,
     MCAN,
     MCB,
     MFB,
@@ -25,15 +29,32 @@ from vlm.fusion import (
     Block,
     BlockTucker,
     ConcatMLP,
+    CrossAttention,
+    DeepSets,
+    FiLM,
+    Fusion,
+    GatedCrossAttention,
     GlimpseAttention,
+    MergedAttention,
     MFBCoAttention,
+    ModalityAttention,
+    MuRel,
     Mutan,
+    ParallelCoAttention,
+    Pooled,
+    Product,
+    Projector,
+    QFormer,
+    SingleStream,
+    StackedAttention,
     Sum,
     Tucker,
 )
 from vlm.fusion.base import MergeFactory
 
 IMAGE, QUESTION, ANSWER = 2048, 4800, 3000  # regions of a ResNet, skip-thoughts, answers of VQA
+TEXT, DIM, HEADS, HIDDEN = 768, 512, 8, 2048
+BLOCK = {"type": "block", "mm_dim": 128, "chunks": 8, "rank": 5, "output_dim": 256}
 
 
 @dataclass(frozen=True)
@@ -44,12 +65,22 @@ class Case:
         ours: makes our module, called with (image, question).
         theirs: makes the reference, called with (question, image).
         image, question: shapes of the inputs.
+        masks: the reference takes the masks of question and image too.
     """
 
     ours: Callable[[], nn.Module]
     theirs: Callable[[], nn.Module]
     image: tuple[int, ...]
     question: tuple[int, ...]
+    masks: bool = False
+
+    def at(self, tokens: int) -> Case:
+        """About as many image tokens in all, so many for each image; merges stay as they are."""
+        if len(self.image) == 2:
+            return self
+        images, number, dim = self.image
+        images = max(1, round(images * number / tokens))
+        return replace(self, image=(images, tokens, dim), question=(images, *self.question[1:]))
 
 
 def pooled(ours: MergeFactory, **theirs: Any) -> Case:
@@ -109,7 +140,7 @@ def mfb_co_attention(order: int) -> Case:
     )
 
 
-def modular_co_attention(batch: int, regions: int) -> Case:
+def modular_co_attention() -> Case:
     config = {
         "IMG_FEAT_SIZE": IMAGE,
         "HIDDEN_SIZE": 512,
@@ -123,8 +154,36 @@ def modular_co_attention(batch: int, regions: int) -> Case:
     return Case(
         lambda: without(MCAN(IMAGE, 512, 1024, 512, num_layers=6, num_heads=8), "text_projection"),
         lambda: mcan.MCAN(config),
-        (batch, regions, IMAGE),
-        (batch, 14, 512),
+        (64, 36, IMAGE),
+        (64, 14, 512),
+    )
+
+
+def vectors(ours: Callable[..., nn.Module], theirs: Callable[..., nn.Module], *sizes: int) -> Case:
+    """Both take the widths of image and question, then `sizes`."""
+    made = [partial(make, IMAGE, TEXT, *sizes) for make in (ours, theirs)]
+    return Case(made[0], made[1], (256, IMAGE), (256, TEXT))
+
+
+def tokens(
+    ours: Callable[..., Fusion],
+    theirs: Callable[..., nn.Module],
+    *sizes: int,
+    question: tuple[int, ...] = (14, TEXT),
+) -> Case:
+    """The same for a fusion of 36 image tokens and of words, or of one vector for the question."""
+    made = [partial(make, IMAGE, TEXT, *sizes) for make in (ours, theirs)]
+    return Case(made[0], made[1], (16, 36, IMAGE), (16, *question), masks=True)
+
+
+def relations() -> Case:
+    merge = partial(Block, hidden_dim=128, chunks=8, rank=5)
+    return Case(
+        lambda: MuRel(256, TEXT, 256, 2, merge, merge),
+        lambda: networks.MuRel(256, TEXT, 2, BLOCK),
+        (4, 36, 256),
+        (4, TEXT),
+        masks=True,
     )
 
 
@@ -186,6 +245,51 @@ CASES = {
     "BAN-8": bilinear_attention(8),
     "MFB-co-attention": mfb_co_attention(order=1),
     "MFH-co-attention": mfb_co_attention(order=2),
-    "MCAN-36": modular_co_attention(64, 36),
-    "MCAN-196": modular_co_attention(16, 196),
+    "MCAN": modular_co_attention(),
+    "GMU": vectors(GMU, networks.GMU, DIM),
+    "Product": vectors(Product, networks.Product, DIM),
+    "Pooled": vectors(
+        lambda image, text, dim: Pooled(image, text, partial(Product, out_dim=dim)),
+        networks.Product,
+        DIM,
+    ),
+    "ModalityAttention": vectors(ModalityAttention, networks.ModalityAttention, DIM),
+    "DeepSets": vectors(
+        lambda image, text, dim, hidden: DeepSets(image, text, dim, dim, (hidden,)),
+        networks.DeepSets,
+        DIM,
+        DIM,
+    ),
+    "CrossAttention": tokens(CrossAttention, transformers.CrossAttention, DIM, 1, HEADS, HIDDEN),
+    "LXMERT": tokens(LXMERT, transformers.LXMERT, DIM, 1, HEADS, HIDDEN),
+    "MergedAttention": tokens(MergedAttention, transformers.MergedAttention, DIM, 1, HEADS, HIDDEN),
+    "SingleStream": tokens(SingleStream, transformers.SingleStream, DIM, 1, HEADS, HIDDEN),
+    "QFormer": tokens(QFormer, transformers.QFormer, DIM, 16, 2, HEADS),
+    "GatedCrossAttention": tokens(
+        lambda image, text, dim, latents, layers, heads: GatedCrossAttention(
+            image, text, dim, latents, 1, layers, heads
+        ),
+        transformers.Flamingo,
+        DIM,
+        16,
+        1,
+        HEADS,
+    ),
+    "Projector": tokens(Projector, networks.Projector, DIM),
+    "FiLM": tokens(FiLM, networks.FiLM, DIM, 2, question=(TEXT,)),
+    "MuRel": relations(),
+    "DFAF": tokens(
+        lambda image, text, dim, heads: DFAF(image, text, dim, 1, heads),
+        networks.DFAF,
+        DIM,
+        HEADS,
+    ),
+    "ParallelCoAttention": tokens(ParallelCoAttention, networks.ParallelCoAttention, DIM, DIM),
+    "StackedAttention": tokens(
+        StackedAttention,
+        lambda image, text, dim, hops: networks.StackedAttention(image, text, dim, hops, 256),
+        DIM,
+        2,
+        question=(TEXT,),
+    ),
 }

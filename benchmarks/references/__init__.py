@@ -1,6 +1,8 @@
-"""Published operators as their formulas stand, for comparison: nothing here is fast on purpose.
+"""Published operators in plain PyTorch, written for speed: what ours are compared with.
 
-Each is written from the `definition` beside its stored outputs in tests/golden/fusion, with the
-authors' names of parameters, and proven against those outputs by tests/parity/test_references.py.
-Without dropout. The question comes before the image, as in the authors' interfaces.
+None imports anything of vlm. Those with the authors' names of parameters are proven against the
+authors' stored outputs (tests/parity/test_references.py), the others against ours on copied
+weights. All of them are written with care: the question is projected once and broadcast, a
+bilinear core is one matrix product, attention takes the faster of PyTorch's two ways. Without
+dropout. The question comes before the image, as in the authors' interfaces.
 """

@@ -12,7 +12,7 @@ from references.merges import merge_from
 
 
 class GlimpseAttention(nn.Module):
-    """The question is repeated for every region, and each pair goes through the merge."""
+    """Each region and the question go through a merge, for which the question is broadcast."""
 
     def __init__(self, fusion: dict[str, Any], mlp_glimpses: int = 0) -> None:
         super().__init__()
@@ -24,10 +24,7 @@ class GlimpseAttention(nn.Module):
 
     def forward(self, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(B, Dq), (B, N, Dv) -> (B, G * Dv) and the attention (B, N, G)."""
-        batch, regions, _ = v.shape
-        repeated = q[:, None].expand(batch, regions, -1).reshape(batch * regions, -1)
-        scores = self.fusion(repeated, v.reshape(batch * regions, -1))
-        scores = scores.view(batch, regions, -1)
+        scores = self.fusion(q[:, None], v)
         if self.mlp_glimpses:
             scores = self.linear1(F.relu(self.linear0(scores)))
         return attend(scores, v)
@@ -127,5 +124,4 @@ class MLP(nn.Module):
 def attend(scores: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N, G), (B, N, D) -> the glimpses side by side (B, G * D), and the shares (B, N, G)."""
     shares = F.softmax(scores, 1)
-    glimpses = [(shares[:, :, g, None] * tokens).sum(1) for g in range(shares.shape[2])]
-    return torch.cat(glimpses, 1), shares
+    return (shares.mT @ tokens).flatten(1), shares

@@ -1,4 +1,5 @@
-"""Bilinear attention networks, as defined by ban-vqa (arXiv 1805.07932)."""
+"""Bilinear attention networks, as defined by ban-vqa (arXiv 1805.07932), after weight
+normalisation."""
 
 from __future__ import annotations
 
@@ -10,43 +11,28 @@ from torch.nn import functional as F
 class BCNet(nn.Module):
     """The bilinear connection V[n] * Q[t] of all regions and words, and its three readings."""
 
-    def __init__(
-        self,
-        v_dim: int,
-        q_dim: int,
-        h_dim: int,
-        h_out: int | None,
-        k: int,
-        normed_h: bool = False,
-    ) -> None:
+    def __init__(self, v_dim: int, q_dim: int, h_dim: int, h_out: int | None, k: int) -> None:
         super().__init__()
-        self.h_dim, self.h_out, self.k, self.normed_h = h_dim, h_out, k, normed_h
+        self.h_dim, self.h_out, self.k = h_dim, h_out, k
         rank = h_dim * k
         self.v_net, self.q_net = FCNet(v_dim, rank), FCNet(q_dim, rank)
-        if h_out is not None and h_out <= 32:
-            small = torch.randn(1, h_out, 1, rank)
-            if normed_h:
-                self.h_mat_g, self.h_mat_v = nn.Parameter(small.norm()), nn.Parameter(small)
-            else:
-                self.h_mat = nn.Parameter(small)
+        if h_out is not None:
+            self.h_mat = nn.Parameter(torch.randn(1, h_out, 1, rank))
             self.h_bias = nn.Parameter(torch.randn(1, h_out, 1, 1))
-        elif h_out is not None:
-            self.h_net = WeightNormLinear(rank, h_out)
 
     def forward(self, v: Tensor, q: Tensor) -> Tensor:
         """(B, N, Dv), (B, T, Dq) -> (B, N, T, rank) without h_out, else (B, h_out, N, T)."""
         v, q = self.v_net(v), self.q_net(q)
         if self.h_out is None:
-            return torch.einsum("bnk,btk->bntk", v, q)
-        if self.h_out <= 32:
-            h = normed(self.h_mat_g, self.h_mat_v) if self.normed_h else self.h_mat
-            return torch.einsum("xhyk,bnk,btk->bhnt", h, v, q) + self.h_bias
-        return self.h_net(torch.einsum("bnk,btk->bntk", v, q)).permute(0, 3, 1, 2)
+            return v[:, :, None] * q[:, None]
+        words = (self.h_mat * q[:, None]).flatten(1, 2)  # (B, h_out * T, rank)
+        logits = (v @ words.mT).unflatten(-1, (self.h_out, -1))  # (B, N, h_out, T)
+        return logits.transpose(1, 2) + self.h_bias
 
     def forward_with_weights(self, v: Tensor, q: Tensor, w: Tensor) -> Tensor:
         """(B, N, Dv), (B, T, Dq), (B, N, T) -> (B, h_dim)."""
-        f = torch.einsum("bnk,bnt,btk->bk", self.v_net(v), w, self.q_net(q))
-        return f.view(-1, self.h_dim, self.k).sum(2) if self.k > 1 else f
+        f = ((w.mT @ self.v_net(v)) * self.q_net(q)).sum(1)
+        return f.unflatten(1, (self.h_dim, self.k)).sum(2) if self.k > 1 else f
 
 
 class BiAttention(nn.Module):
@@ -57,14 +43,13 @@ class BiAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.v_mask = v_mask
-        self.logits = BCNet(x_dim, y_dim, z_dim, glimpse, k, normed_h=True)
+        self.logits = BCNet(x_dim, y_dim, z_dim, glimpse, k)
 
     def forward(self, v: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, Dv), (B, T, Dq) -> attention and logits, each (B, G, N, T)."""
         logits = self.logits(v, q)
         if self.v_mask:
-            empty = v.abs().sum(2) == 0
-            logits = logits.masked_fill(empty[:, None, :, None], float("-inf"))
+            logits = logits.masked_fill(~v.any(2)[:, None, :, None], float("-inf"))
         return F.softmax(logits.flatten(2), 2).view_as(logits), logits
 
 
@@ -88,30 +73,13 @@ class BAN(nn.Module):
 
 
 class FCNet(nn.Module):
-    """A weight-normed linear layer and, if wanted, ReLU."""
+    """A linear layer and, if wanted, ReLU."""
 
     def __init__(self, in_dim: int, out_dim: int, relu: bool = True) -> None:
         super().__init__()
         # Number 0 was the dropout.
         last = nn.ReLU() if relu else nn.Identity()
-        self.main = nn.Sequential(nn.Identity(), WeightNormLinear(in_dim, out_dim), last)
+        self.main = nn.Sequential(nn.Identity(), nn.Linear(in_dim, out_dim), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.main(x)
-
-
-class WeightNormLinear(nn.Module):
-    """x W' + b with W = g v / |v|, one scalar g for the whole matrix."""
-
-    def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__()
-        made = nn.Linear(in_dim, out_dim)
-        self.weight_v, self.bias = made.weight, made.bias
-        self.weight_g = nn.Parameter(made.weight.detach().norm())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, normed(self.weight_g, self.weight_v), self.bias)
-
-
-def normed(g: Tensor, v: Tensor) -> Tensor:
-    return g * v / v.norm()

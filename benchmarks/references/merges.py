@@ -1,4 +1,7 @@
-"""Merges of two vectors, as defined by the BLOCK repository (arXiv 1902.00038)."""
+"""Merges of two vectors, as defined by the BLOCK repository (arXiv 1902.00038), and two more.
+
+`x0` may be one question (B, 1, D) for all regions `x1` (B, N, D), but for ConcatMLP and MCB.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from references.pieces import MLP, CountSketch, activate, chunk_sizes, concatenate, power_normalize
+from references.pieces import (
+    MLP,
+    Bilinear,
+    CountSketch,
+    activate,
+    chunk_sizes,
+    concatenate,
+    power_normalize,
+)
 
 
 class LinearSum(nn.Module):
@@ -69,7 +80,7 @@ class MFB(LinearSum):
         self.linear_out = nn.Linear(mm_dim, output_dim)
 
     def join(self, h0: Tensor, h1: Tensor) -> Tensor:
-        return (h0 * h1).view(-1, self.mm_dim, self.factor).sum(2)
+        return (h0 * h1).unflatten(-1, (self.mm_dim, self.factor)).sum(-1)
 
 
 class MFH(nn.Module):
@@ -97,14 +108,14 @@ class MFH(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
         p0 = self.activate(self.linear0_0(x0)) * self.activate(self.linear1_0(x1))
         p1 = self.activate(self.linear0_1(x0)) * self.activate(self.linear1_1(x1)) * p0
-        z = torch.cat([self.pool(p0), self.pool(p1)], 1)
+        z = torch.cat([self.pool(p0), self.pool(p1)], -1)
         return activate(self.activ_output, self.linear_out(z))
 
     def activate(self, x: Tensor) -> Tensor:
         return activate(self.activ_input, x)
 
     def pool(self, product: Tensor) -> Tensor:
-        z = product.view(-1, self.mm_dim, self.factor).sum(2)
+        z = product.unflatten(-1, (self.mm_dim, self.factor)).sum(-1)
         return power_normalize(z) if self.normalize else z
 
 
@@ -160,7 +171,7 @@ class Tucker(nn.Module):
         self.normalize = normalize
         self.linear0 = nn.Linear(input_dims[0], mm_dim)
         self.linear1 = nn.Linear(input_dims[1], mm_dim)
-        self.bilinear = nn.Bilinear(mm_dim, mm_dim, mm_dim)
+        self.bilinear = Bilinear(mm_dim, mm_dim, mm_dim)
         self.linear_out = nn.Linear(mm_dim, output_dim)
 
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
@@ -194,9 +205,9 @@ class Mutan(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
         linear1 = self.linear0 if self.shared else self.linear1
         merge_linear1 = self.merge_linear0 if self.shared else self.merge_linear1
-        m0 = self.merge_linear0(self.linear0(x0)).view(-1, self.rank, self.mm_dim)
-        m1 = merge_linear1(linear1(x1)).view(-1, self.rank, self.mm_dim)
-        z = (m0 * m1).sum(1)
+        m0 = self.merge_linear0(self.linear0(x0)).unflatten(-1, (self.rank, self.mm_dim))
+        m1 = merge_linear1(linear1(x1)).unflatten(-1, (self.rank, self.mm_dim))
+        z = (m0 * m1).sum(-2)
         if self.normalize:
             z = power_normalize(z)
         return self.linear_out(z)
@@ -217,12 +228,12 @@ class BlockTucker(nn.Module):
         self.pos_norm, self.sizes = pos_norm, chunk_sizes(mm_dim, chunks)
         self.linear0 = nn.Linear(input_dims[0], mm_dim)
         self.linear1 = nn.Linear(input_dims[1], mm_dim)
-        self.bilinears = nn.ModuleList(nn.Bilinear(n, n, n) for n in self.sizes)
+        self.bilinears = nn.ModuleList(Bilinear(n, n, n) for n in self.sizes)
         self.linear_out = nn.Linear(mm_dim, output_dim)
 
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
-        chunks0 = self.linear0(x0).split(self.sizes, 1)
-        chunks1 = self.linear1(x1).split(self.sizes, 1)
+        chunks0 = self.linear0(x0).split(self.sizes, -1)
+        chunks1 = self.linear1(x1).split(self.sizes, -1)
         merged = []
         for bilinear, c0, c1 in zip(self.bilinears, chunks0, chunks1, strict=True):
             merged.append(bilinear(c0, c1))
@@ -255,14 +266,24 @@ class Block(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
         linear1 = self.linear0 if self.shared else self.linear1
         merge_linears1 = self.merge_linears0 if self.shared else self.merge_linears1
-        chunks0 = self.linear0(x0).split(self.sizes, 1)
-        chunks1 = linear1(x1).split(self.sizes, 1)
+        chunks0 = self.linear0(x0).split(self.sizes, -1)
+        chunks1 = linear1(x1).split(self.sizes, -1)
         merged = []
         for i, size in enumerate(self.sizes):
-            m0 = self.merge_linears0[i](chunks0[i]).view(-1, self.rank, size)
-            m1 = merge_linears1[i](chunks1[i]).view(-1, self.rank, size)
-            merged.append((m0 * m1).sum(1))
+            m0 = self.merge_linears0[i](chunks0[i]).unflatten(-1, (self.rank, size))
+            merged.append(self.join(m0, chunks1[i], merge_linears1[i]))
         return self.linear_out(concatenate(merged, self.pos_norm))
+
+    def join(self, m0: Tensor, c1: Tensor, linear: nn.Module) -> Tensor:
+        """sum_r m0_r linear(c1)_r; a question that many regions share goes into the weights."""
+        parts = self.rank, m0.shape[-1]
+        if m0.ndim != 4:  # rows alone; or all pairs, which are matrix products
+            m1 = linear(c1).unflatten(-1, parts)
+            return (m0 * m1).sum(-2) if m0.ndim < 4 else torch.einsum("...rd,...rd->...d", m0, m1)
+        m0, weight = m0[:, 0], linear.weight.unflatten(0, parts)  # (B, R, D), (R, D, D)
+        maps = torch.einsum("rdi,brd->bid", weight, m0)
+        offset = torch.einsum("rd,brd->bd", linear.bias.unflatten(0, parts), m0)
+        return c1 @ maps + offset[:, None]
 
 
 def merge_from(arguments: dict[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What several of the reference merges are made of."""
+"""What several of the references are made of."""
 
 from __future__ import annotations
 
@@ -34,8 +34,15 @@ class CountSketch(nn.Module):
         self.register_buffer("s", torch.randint(2, (dim,)) * 2.0 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        empty = x.new_zeros(len(x), self.sketch_dim)
-        return empty.scatter_add(1, self.h.expand(len(x), -1), x * self.s)
+        return x.new_zeros(len(x), self.sketch_dim).index_add(1, self.h, x * self.s)
+
+
+class Bilinear(nn.Bilinear):
+    """As one matrix product: x1 goes into the weights, and the map that it makes takes x0."""
+
+    def forward(self, x0: Tensor, x1: Tensor) -> Tensor:
+        maps = F.linear(x1, self.weight.flatten(0, 1)).unflatten(-1, self.weight.shape[:2])
+        return (maps @ x0[..., None])[..., 0] + self.bias
 
 
 def chunk_sizes(dim: int, chunks: int) -> list[int]:
@@ -49,8 +56,8 @@ def chunk_sizes(dim: int, chunks: int) -> list[int]:
 
 def concatenate(chunks: list[Tensor], pos_norm: str) -> Tensor:
     if pos_norm == "before_cat":
-        return torch.cat([power_normalize(z) for z in chunks], 1)
-    return power_normalize(torch.cat(chunks, 1))
+        return torch.cat([power_normalize(z) for z in chunks], -1)
+    return power_normalize(torch.cat(chunks, -1))
 
 
 def power_normalize(z: Tensor) -> Tensor:
@@ -60,3 +67,53 @@ def power_normalize(z: Tensor) -> Tensor:
 
 def activate(name: str, x: Tensor) -> Tensor:
     return getattr(torch, name)(x) if name else x
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries, keys and values of one sequence are one matrix product."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        if context_dim is None:
+            self.qkv = nn.Linear(dim, 3 * dim)
+        else:
+            self.q, self.kv = nn.Linear(dim, dim), nn.Linear(context_dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, N, D), the real tokens (B, M) of what is read, (B, M, context_dim) -> (B, N, D)."""
+        if context is None:
+            q, k, v = self.split(self.qkv(x), 3)
+        else:
+            (q,), (k, v) = self.split(self.q(x), 1), self.split(self.kv(context), 2)
+        return self.out(attend(q, k, v, mask[:, None, None]).transpose(1, 2).flatten(2))
+
+    def split(self, x: Tensor, parts: int) -> Sequence[Tensor]:
+        """(B, N, parts * D) -> (B, heads, N, D / heads) of each part."""
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Scaled dot-product attention to what is real."""
+    if q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    # On a CPU the fused kernel's backward pass is several times slower in this precision.
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v
+
+
+def look(scores: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the real tokens: (B, N, G), (B, N, D), (B, N) -> (B, G, D)."""
+    return scores.masked_fill(~mask[..., None], float("-inf")).softmax(1).mT @ tokens
+
+
+def mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Of the real tokens: (B, N, D), (B, N) -> (B, D)."""
+    shares = mask.to(tokens.dtype) / mask.sum(1, keepdim=True)
+    return (shares[:, None] @ tokens)[:, 0]
+
+
+def highest(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Of the real tokens, channel by channel: (..., N, D), (..., N) -> (..., D)."""
+    return tokens.masked_fill(~mask[..., None], float("-inf")).amax(-2)
