@@ -42,6 +42,8 @@ def test_zero_padding(features: Features) -> None:
     assert torch.equal(cleaned.tokens[features.mask], features.tokens[features.mask])
     assert not cleaned.tokens[~features.mask].any()
     assert cleaned.tokens[~features.mask].isfinite().all()
+    whole = Features(features.tokens)
+    assert whole.zero_padding().tokens is whole.tokens  # no copy where nothing is padded
 
 
 def test_goes_through_pytree(features: Features) -> None:

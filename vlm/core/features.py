@@ -70,7 +70,9 @@ class Features(NamedTuple):
 
     def zero_padding(self) -> Features:
         """These features with zeros in the padding, so that junk there (NaN too) cannot spread."""
-        return self._replace(tokens=self.tokens.masked_fill(~self.mask[..., None], 0))
+        if _known_all(self.mask):
+            return self
+        return self._replace(tokens=torch.where(self.mask[..., None], self.tokens, 0))
 
 
 def _new(
@@ -100,6 +102,16 @@ def _real(mask: Any) -> list[str]:
         return []
     fewest, most = min(counts, default=0), max(counts, default=0)
     return [f"{fewest} real" if fewest == most else f"{fewest}-{most} real"]
+
+
+def _known_all(mask: Tensor) -> bool:
+    """Whether a mask is seen to be True everywhere; not looked at where that would wait or fail."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    try:
+        return bool(mask.all())
+    except RuntimeError:  # no value is known under `torch.func.vmap`
+        return False
 
 
 def all_real(tokens: Tensor) -> Tensor:

@@ -218,6 +218,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`attend` with the context's keys and values; `allowed` is as for the function."""
         q = self.query(query).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, d)
+        q = q.expand(key.shape[0], -1, -1, -1)  # one row of queries may serve all contexts
         dropout = self.dropout if self.training else 0.0
         tracing = self.trace is not None
         mixed, shares = attend(q, key, value, allowed, dropout, weights or tracing)

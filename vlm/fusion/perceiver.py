@@ -123,8 +123,8 @@ class PerceiverResampler(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
-        latents = self.latents.expand(patches.shape[0], -1, -1)  # (B, M, D)
-        mask = torch.cat((mask, mask.new_ones(latents.shape[:2])), 1)  # (B, P + M)
+        latents = self.latents[None]  # (1, M, D), the same for all images before they look
+        mask = torch.cat((mask, mask.new_ones(mask.shape[0], len(self.latents))), 1)  # (B, P + M)
         for layer in self.layers:
             latents = layer(latents, patches, mask)
         return self.norm(latents)
@@ -143,7 +143,8 @@ class ResamplerLayer(nn.Module):
 
     def forward(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
         query = self.latents_norm(latents)
-        context = torch.cat((self.patches_norm(patches), query), 1)  # (B, P + M, D)
+        queries = query.expand(patches.shape[0], -1, -1)  # (B, M, D)
+        context = torch.cat((self.patches_norm(patches), queries), 1)  # (B, P + M, D)
         seen = self.latents_to_patches(query, context, mask, patches=patches.shape[1])
         latents = latents + self.dropout(seen)
         return latents + self.feedforward(latents)

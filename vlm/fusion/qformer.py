@@ -81,9 +81,9 @@ class QFormer(Fusion):
 
     def fuse(self, prepared: tuple[list[Context], Tensor], text: Features) -> Features:
         words = self.text_projection(text.zero_padding().tokens)  # (B, L, D)
-        queries = self.queries.expand(words.shape[0], -1, -1)  # (B, Q, D)
-        mask = torch.cat((text.mask, text.mask.new_ones(queries.shape[:2])), 1)  # (B, L + Q)
-        words, queries = self.encode(words, queries, mask, *prepared)
+        seen = text.mask.new_ones(words.shape[0], len(self.queries))
+        mask = torch.cat((text.mask, seen), 1)  # (B, L + Q)
+        words, queries = self.encode(words, self.queries[None], mask, *prepared)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
         pooled = question * self.queries_pool(queries.amax(1))
         return Features(torch.cat((words, queries), 1), mask, pooled)
@@ -97,7 +97,8 @@ class QFormer(Fusion):
         patches_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The layers alone; `mask` (B, L + Q) is that of words and queries."""
-        words, queries = self.norm(words), self.norm(queries)
+        words = self.norm(words)
+        queries = self.norm(queries).expand(words.shape[0], -1, -1)  # (B, Q, D)
         left = iter(contexts)
         for layer in cast(Iterable[QFormerLayer], self.layers):
             context = next(left) if layer.queries_to_patches else None
