@@ -81,7 +81,7 @@ def test_a_test_file_without_answers(
     again = ["-c", str(run / "config.yaml"), f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]
     again += [f"--dataset.test={file}", f"--run.folder={tmp_path}"]
     said = fails(["test", *again], capsys)
-    assert "6 of the 6 test questions have no answers" in said
+    assert "6 of the 6 test questions without answers" in said
     assert "`vlm predict` writes" in said
     main(["predict", *again])
     written = next(tmp_path.rglob("predictions.jsonl")).read_text().splitlines()

@@ -168,7 +168,7 @@ def test_images_without_features_are_counted(tmp_path: Path) -> None:
     write_npz(tmp_path / "1.npz", *detect(1))
     files = RegionFiles(tmp_path)
     files.check(["1.jpg"])
-    with pytest.raises(DataError, match=r"2 of 3 images have no features.*2\.jpg: no features"):
+    with pytest.raises(DataError, match=r"no features for 2 of 3 images.*2\.jpg: no features"):
         files.check(["1.jpg", "2.jpg", "3.jpg"])
 
 

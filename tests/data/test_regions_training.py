@@ -148,7 +148,7 @@ def test_a_missing_image_ends_it_before_the_training(
         write_npz(tmp_path / "own/train/images" / file.name, features["x"], features["bbox"])
     (tmp_path / "own/train/images/3.npz").unlink()
     said = failed(capsys, arguments(data, tmp_path / "own", tmp_path))
-    assert "1 of 9 images have no features" in said or "1 of 3 images have no" in said
+    assert "no features for 1 of 9 images" in said or "for 1 of 3 images" in said
     assert "3.png: no features in" in said
     write_npz(tmp_path / "own/train/images/3.npz", *(np.full((2, n), np.nan) for n in (DIM, 4)))
     said = failed(capsys, [*arguments(data, tmp_path / "own", tmp_path), "--data.workers=1"])

@@ -66,9 +66,7 @@ def test_questions_of_two_files_are_compared(
     with pytest.raises(DataError) as said:
         check_shared(CustomDataset(str(my), **files), split)
     place = f"line {14 if count == 3 else 1} "
-    assert f"{count} of the {count} {split} questions are trained on too, such as " in str(
-        said.value
-    )
+    assert f"Trained on too: {count} of the {count} {split} questions, such as " in str(said.value)
     assert f"my.jsonl, {place}".rstrip() in str(said.value)
     assert "--dataset.allow_shared_questions=true" in str(said.value)
     found = check_data(VQADataModule(CustomDataset(str(my), **files)), images=False)
@@ -112,7 +110,7 @@ def test_fit_stops_before_it_trains(
         files = {"validation": own, "test": own, split: my}
         options = small(tmp_path, my, *(f"--dataset.{name}={file}" for name, file in files.items()))
         said = fails(["fit", "-c", CONFIG, *options], capsys)
-        assert f"16 of the 16 {split} questions are trained on too" in said
+        assert f"Trained on too: 16 of the 16 {split} questions" in said
         assert not list(tmp_path.rglob("metrics.csv"))
 
 
@@ -123,14 +121,14 @@ def test_vlm_test_compares_too(
     (best,) = tmp_path.rglob("best.ckpt")
     again = ["-c", str(best.parents[1] / "config.yaml"), f"--ckpt_path={best}"]
     said = fails(["test", *again, f"--dataset.test={my}"], capsys)
-    assert "14 of the 16 test questions are trained on too" in said  # two are held out
+    assert "Trained on too: 14 of the 16 test questions" in said  # two are held out
 
 
 def test_an_official_set_s_own_splits_are_a_warning(data: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(data, tmp_path / "data"))
     shutil.rmtree(root / "test")
     (root / "test").symlink_to("train")
-    with pytest.warns(UserWarning, match="33 of the 36 test questions are trained on too"):
+    with pytest.warns(UserWarning, match="Trained on too: 33 of the 36 test questions"):
         check_shared(EasyVQA(root=root), "test")
 
 

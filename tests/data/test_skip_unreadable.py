@@ -38,11 +38,11 @@ def test_they_are_left_out_with_their_questions(
     broken: Path, tmp_path: Path, in_memory: str
 ) -> None:
     options = ("--data.images.skip_unreadable=2", f"--data.images.in_memory={in_memory}")
-    with pytest.warns(UserWarning, match="cannot be read, and are left out with") as said:
+    with pytest.warns(UserWarning, match="as unreadable, with") as said:
         cli = fit(broken, tmp_path / "runs", *options)
-    left = [str(one.message) for one in said if "left out" in str(one.message)]
+    left = [str(one.message) for one in said if "Left out" in str(one.message)]
     # One may be in the part held out for validation.
-    assert sum(int(message.split()[0]) for message in left) == 2
+    assert sum(int(message.split()[2]) for message in left) == 2
     assert any("4.png: there is no such file" in message for message in left)
     used = [id_ for split in ("train", "validation") for id_ in
             cli.datamodule.table(split)["id"].to_pylist()]  # fmt: skip
@@ -56,7 +56,7 @@ def test_the_number_and_the_questions_are_said(broken: Path) -> None:
     table = data.read("train")
     assert table is not None
     wanted = (
-        r"2 of 12 train images cannot be read, and are left out with 6 of 36 questions\. The "
+        r"Left out 2 of 12 train images as unreadable, with 6 of 36 questions\. The "
         r"first: Question 'train-12': .*4\.png: there is no such file"
     )
     with pytest.warns(UserWarning, match=wanted):
@@ -99,7 +99,7 @@ def test_features_are_made_of_what_is_left(tmp_path: Path) -> None:
                f"--data.images.features={tmp_path / 'features'}", "--dataset.validation_share=0.25",
                "--model.tuning.image_encoder.frozen=true",
                "--data.images.skip_unreadable=2"]  # fmt: skip
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="Left out"):
         main(["cache", *options])
     assert json.loads(next((tmp_path / "features").rglob("encoder.json")).read_text())
 
@@ -121,7 +121,7 @@ def test_a_run_is_not_continued_with_images_that_were_left_out(
 ) -> None:
     """Repaired images would change the order of the questions, so the run is not continued."""
     told = "--data.images.skip_unreadable=2"
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="Left out"):
         cli = fit(broken, tmp_path / "runs", told)
     last = Path(cli.run_folder) / "checkpoints/last.ckpt"
     for name in ("4.png", "7.png"):

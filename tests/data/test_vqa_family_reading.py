@@ -58,7 +58,7 @@ def test_vqa_v2_test_questions_have_no_answers_and_the_photos_of_test2015(
     assert table["answers"].null_count == len(table) == 6
     name = f"{tmp_path}/photos/test2015/COCO_test2015_000000000300.jpg"
     assert table["image"][0].as_py() == name
-    with pytest.raises(ValueError, match=r"VQAv2: 6 of the 6 test questions have no answers, so.*"):
+    with pytest.raises(ValueError, match=r"VQAv2: got 6 of the 6 test questions without answers.*"):
         data.check_answers("test")
     data.check_answers("validation")
 

@@ -115,7 +115,7 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_test_without_answers_says_why_not(
     root: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = "VQAv2: 6 of the 6 test questions have no answers"
+    wanted = "VQAv2: got 6 of the 6 test questions without answers"
     said = refused(["test", *again(trained, tmp_path)], capsys)
     assert wanted in said
     assert "`vlm predict`" in said

@@ -48,7 +48,7 @@ def check_shared(dataset: Dataset, split: Split) -> None:
         for source, row in ((table, rows[0]), (train, known[0]))
     )
     found = (
-        f"{len(rows):,} of the {len(table):,} {split} questions are trained on too, such as "
+        f"Trained on too: {len(rows):,} of the {len(table):,} {split} questions, such as "
         f"{table['question'][int(rows[0])].as_py()!r:.80} at {one} and, about the same image, at "
         f"{other}; the {split} scores"
     )

@@ -177,10 +177,9 @@ class Dataset(Configured, ABC):
         table = self.table(split)
         if missing := table["answers"].null_count:
             raise DataError(
-                f"{type(self).__name__}: {missing:,} of the {len(table):,} {split} questions have "
-                f"no answers, so they can be neither learned from nor scored. `vlm predict` "
-                "writes the model's answers to them; `vlm submit` converts these for an "
-                "evaluation server."
+                f"{type(self).__name__}: got {missing:,} of the {len(table):,} {split} questions "
+                f"without answers, to learn from or to score by. `vlm predict` writes the model's "
+                f"answers; `vlm submit` converts these for an evaluation server."
             )
 
     @cached_property

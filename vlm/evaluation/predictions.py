@@ -93,7 +93,7 @@ def read_predictions(
     if missing := [key for key in ids if key not in by_id]:
         if not partial:
             raise DataError(
-                f"{path}: {len(missing):,} of the {len(table):,} {split} questions have no answer "
+                f"{path}: no answer to {len(missing):,} of the {len(table):,} {split} questions "
                 f"(first ids {_listed(missing)}). Add them, or score the {len(by_id):,} that have "
                 f"one with `--partial` (in Python `partial=True`)."
             )

@@ -76,8 +76,7 @@ class RegionFiles:
                 )
         if missing:
             raise DataError(
-                f"{len(missing):,} of {len(images):,} images have no features. The first: "
-                f"{missing[0]}"
+                f"no features for {len(missing):,} of {len(images):,} images. First: {missing[0]}"
             )
 
     def _find(self, image: str) -> tuple[int, int | str]:

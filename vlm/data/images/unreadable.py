@@ -69,7 +69,7 @@ def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: 
     images = pa.array([row["image"] for row, _ in broken])
     whole = pc.invert(pc.is_in(table["image"], value_set=images)).to_numpy()
     rank_zero_warn(
-        f"{len(broken):,} of {len(first):,} {split} images cannot be read, and are left out with "
+        f"Left out {len(broken):,} of {len(first):,} {split} images as unreadable, with "
         f"{int((~whole).sum()):,} of {len(table):,} questions. The first: {reason}"
     )
     return with_rows(table, whole)

@@ -120,9 +120,9 @@ class ShardImages:
         missing = images.filter(pc.is_null(self._shards_of(images)))
         if len(missing):
             raise DataError(
-                f"{len(missing):,} of {len(images):,} images are not among the "
-                f"{len(self.index):,} of {self.shards.path}, the first: {missing[0]}. `vlm shard` "
-                f"adds a configuration's images to a folder."
+                f"{self.shards.path}: {len(self.index):,} images, without {len(missing):,} of the "
+                f"{len(images):,} needed, the first: {missing[0]}. `vlm shard` adds a "
+                f"configuration's images to a folder."
             )
 
     def shards_of(self, images: pa.Array) -> np.ndarray:
