@@ -60,12 +60,8 @@ def _text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """The processes of this machine that keep images in memory, each for itself.
-
-    Attributes:
-        count: how many they are.
-        barrier: waits until all have come so far.
-    """
+    """The `count` processes of this machine that keep images in memory, each for itself; `barrier`
+    waits until all have come so far."""
 
     count: int = 1
     barrier: Callable[[], object] = lambda: None

@@ -31,11 +31,8 @@ class RegionTable:
 
     Six fields between tabs and no header: image_id, image_w, image_h, num_boxes, then boxes
     (num_boxes, 4) in pixels and features (num_boxes, D), both float32 in base64. The file is read
-    through once, to note where each line starts; that is kept beside it (`.index.npz`), where
-    its folder can be written to. Memory holds the ids and starts alone.
-
-    Args:
-        path: path of the file.
+    through once, to note where each line starts; that is kept beside it (`.index.npz`), where its
+    folder can be written to. Memory holds the ids and starts alone.
 
     Raises:
         DataError: a line that is cut short or in another format, with its number and byte.

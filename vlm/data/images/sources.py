@@ -76,15 +76,8 @@ class ImageOptions:
 
 
 class OpenImages:
-    """The files that the options name, opened.
-
-    Args:
-        options: which files.
-        source: where images come from if a table's `image` is no path and there are no shards.
-
-    Attributes:
-        regions: features in the place of images, or None.
-        shards: images in shards, or None.
+    """The files that the options name, opened: regions, shards, or what `source` makes of a table's
+    `image` that is no path.
 
     Raises:
         DataError: files that are not there or cannot be used.

@@ -26,12 +26,8 @@ class Images(Protocol):
 
 
 class ImageStore:
-    """Paths in, transformed images out.
-
-    Args:
-        transform: transform of the model's image encoder.
-        source: where the images are, if `image` is no path.
-    """
+    """Paths in, transformed images out; `source` says where the images are, if `image` is no
+    path."""
 
     def __init__(self, transform: ImageTransform, source: ImageSource | None = None) -> None:
         self.transform, self.source = transform, source
@@ -45,13 +41,8 @@ class ImageStore:
         name: str,
         processes: LocalProcesses = ALONE,
     ) -> None:
-        """Decode images now and keep them in memory, a byte for each pixel and channel.
-
-        Args:
-            paths: of the images; one that is listed twice is decoded once.
-            questions: id of a question about each, for the error.
-            name: name of the split.
-            processes: those of this machine that do the same.
+        """Decode the images of a split now, each once, and keep them in memory, a byte for each
+        pixel and channel. `questions` are the id of one about each, for the error.
 
         Raises:
             DataError: more than there is memory.
