@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ import torch
 from pairs import Pairs, machine, markdown, take_turns
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision import transforms
 
 from vlm.data.images.store import ImageStore
@@ -37,6 +39,37 @@ Way = Callable[[Path], Tensor]
 OURS, PEER = "`ImageTransform.open`", "Pillow, torchvision's transforms"
 
 
+def by_torchvision(content: bytes) -> Tensor:
+    import torchvision.io
+
+    # The function around it warns that it will go.
+    return torch.ops.image.decode_jpeg(as_tensor(content), torchvision.io.ImageReadMode.RGB.value)
+
+
+def by_torchcodec(content: bytes) -> Tensor:
+    from torchcodec.decoders import decode_jpeg
+
+    return decode_jpeg(as_tensor(content))
+
+
+def by_simplejpeg(content: bytes) -> Tensor:
+    from simplejpeg import decode_jpeg
+
+    return torch.from_numpy(decode_jpeg(content)).permute(2, 0, 1)
+
+
+def as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+DECODERS = {
+    "torchvision": by_torchvision,
+    "torchcodec": by_torchcodec,
+    "simplejpeg": by_simplejpeg,
+}
+"""Others than Pillow, by their package; those that are not installed are left out."""
+
+
 def ways(size: int) -> dict[str, Way]:
     transform = ImageTransform((size, size))
     pipeline = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
@@ -45,16 +78,25 @@ def ways(size: int) -> dict[str, Way]:
         with Image.open(path) as image:
             return pipeline(image.convert("RGB"))
 
-    def draft(share: int, path: Path) -> Tensor:
+    def draft(path: Path) -> Tensor:
         with Image.open(path) as image:
-            image.draft("RGB", (share * size, share * size))
+            image.draft("RGB", (size, size))
             return transform(image.convert("RGB"))
 
+    def decoded_by(decode: Callable[[bytes], Tensor], path: Path) -> Tensor:
+        batch = decode(path.read_bytes())[None]
+        return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0].contiguous()
+
+    others = {
+        f"{name}, resized by torch": partial(decoded_by, decode)
+        for name, decode in DECODERS.items()
+        if find_spec(name)
+    }
     return {
         OURS: transform.open,
         PEER: peer,
-        "the first with JPEGs decoded at a scale of at least twice the size": partial(draft, 2),
-        "the first with JPEGs decoded at a scale of at least the size": partial(draft, 1),
+        "the first, JPEGs decoded at the smallest scale that is no smaller": draft,
+        **others,
     }
 
 

@@ -44,7 +44,7 @@ from vlm.heads import Classification
 from vlm.image import RegionFeatures
 from vlm.text import BagOfWords
 
-BASE = {"tokens": 64, "batch": 8, "width": 256, "answers": 1000}
+BASE = {"tokens": 64, "batch": 8, "width": 128, "answers": 1000}
 SIZES = {
     "tokens": [64, 128, 256, 512, 1024],
     "batch": [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
