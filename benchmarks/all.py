@@ -22,6 +22,7 @@ from vlm.cli.training_cli import READABLE
 MODULES = (
     "startup",
     "training",
+    "ask",
     "feature_cache",
     "data",
     "images",

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from pairs import machine, median_interval
+from pairs import Pairs, machine, median_interval
 from PIL import Image
 from transformers import (
     BertTokenizerFast,
@@ -127,6 +127,37 @@ def tokenizer_of_bert() -> Any:
         return BertTokenizerFast(vocab=str(vocabulary))
 
 
+def measure(questions: int) -> dict[str, list[tuple[float, float]]]:
+    """The milliseconds of each model's questions, those of one turn after the other."""
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8)
+    picture, tokenizer = Image.fromarray(pixels), tokenizer_of_bert()
+    sides = ours(picture) | {"ViLT": vilt(picture, tokenizer), "BLIP": blip(picture, tokenizer)}
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for first in range(1, questions + 1, TURN):
+        for name, side in sides.items():
+            side.milliseconds(len(WORDS) // 2 + first)  # another model has used the caches
+            rows[name] += [side.milliseconds(first + number) for number in range(TURN)]
+    return rows
+
+
+def compare_all(pairs: int) -> list[Pairs]:
+    """A pair is a turn of each."""
+    turns = {
+        name: [
+            statistics.median(whole for whole, _ in row[start : start + TURN]) / 1000
+            for start in range(0, len(row), TURN)
+        ]
+        for name, row in measure(pairs * TURN).items()
+    }
+    return [
+        Pairs(f"an answer: {side} / {name}", turns[side], turns[name])
+        for name in ("ViLT", "BLIP")
+        for side in turns
+        if side.startswith("ours")
+    ]
+
+
 def shown(values: list[float]) -> str:
     low, high = median_interval(values)
     return f"{statistics.median(values):.2f} [{low:.2f} - {high:.2f}]"
@@ -140,15 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    pixels = np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8)
-    picture, tokenizer = Image.fromarray(pixels), tokenizer_of_bert()
-    sides = ours(picture) | {"ViLT": vilt(picture, tokenizer), "BLIP": blip(picture, tokenizer)}
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for first in range(1, given.questions + 1, TURN):
-        for name, side in sides.items():
-            side.milliseconds(len(WORDS) // 2 + first)  # another model has used the caches
-            rows[name] += [side.milliseconds(first + number) for number in range(TURN)]
+    rows = measure(given.questions)
     print(
         f"{machine()}, transformers {transformers.__version__}; ms, "
         f"{len(rows['ViLT'])} questions\n\n| model | answer | forward | added |\n|---|---|---|---|"

@@ -50,8 +50,8 @@ class Pairs(NamedTuple):
         """The median of the ratios and their range."""
         ratios = self.ratios
         return (
-            f"{statistics.median(ratios):.3f} "
-            f"(range {min(ratios):.3f} - {max(ratios):.3f}, {len(ratios)} pairs)"
+            f"{statistics.median(ratios):.3g} "
+            f"(range {min(ratios):.3g} - {max(ratios):.3g}, {len(ratios)} pairs)"
         )
 
     @property
