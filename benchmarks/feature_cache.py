@@ -47,7 +47,7 @@ def measure(image_encoder: str, pairs: int, batches: int | None) -> tuple[Pairs,
                 f"--config={ROOT}/configs/easy_vqa.yaml",
                 f"--dataset={ROOT}/configs/datasets/daquar.yaml",
                 f"--dataset.root={DATA}",
-                f"--dataset.images.features={folder}",
+                f"--data.images.features={folder}",
                 f"--model.image_encoder={image_encoder}",
                 "--model.tuning.image_encoder.frozen=true",
             ]
