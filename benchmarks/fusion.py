@@ -1,6 +1,6 @@
 """One training step of every merge and fusion beside the same function in plain PyTorch.
 
-    python benchmarks/fusion.py                                   # all of it, half an hour
+    python benchmarks/fusion.py                                   # all of it
     python benchmarks/fusion.py --only MLB BAN-4 --dtype bf16     # two of them in one precision
     python benchmarks/fusion.py --threads 1 2 --tokens 36 196     # on one core and on two
     python benchmarks/fusion.py --compile                         # and what torch.compile gains
@@ -15,7 +15,8 @@ tests/parity proves that both give the same numbers.
 How to read the table:
   tokens        for each image; their number in all is about the same, so there are fewer images
                 where each has more. Merges take one vector
-  ms            median of a step
+  ms            median of a step, in time of the processor: what all threads took together. Other
+                programs on the machine disturb it less than the time on the clock
   ours/ref      median of the ratios of neighbouring steps; below 1 we are faster. The two sides
                 take turns, so that the machine's mood falls on both. In brackets the 95 % bootstrap
                 interval of that median: over the steps of this run, not over machines
@@ -25,8 +26,9 @@ How to read the table:
                 CPU allocator in one step (torch.profiler), not from the process: what ran before
                 does not matter, and it comes out the same on a busy machine
   GFLOP         matrix products of one step of ours (torch.utils.flop_counter)
-  GFLOP/s       of ours, and their share of the fastest square matrix product in this precision,
-                which is measured first. What is missing to 100 % is elementwise work and memory
+  GFLOP/s       of ours, for each thread, and their share of the fastest square matrix product in
+                this precision, which is measured first. What is missing to 100 % is elementwise
+                work and memory
 bf16 is torch.autocast("cpu", torch.bfloat16).
 """
 
@@ -83,11 +85,11 @@ class Side:
         return made[0] if isinstance(made, tuple) else made
 
     def step(self) -> float:
-        """Seconds of one forward and backward pass. No gradient is there before or after."""
-        started = time.perf_counter()
+        """Processor seconds of a forward and a backward pass; gradients are gone afterwards."""
+        started = time.process_time()
         made = self.run()
         made.backward(torch.ones_like(made))
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         for leaf in (*self.leaves, *self.module.parameters()):
             leaf.grad = None
         return seconds
@@ -103,14 +105,14 @@ def gflop(case: Case, ours: bool) -> float:
 
 
 def peak(precision: str) -> float:
-    """GFLOP/s of the fastest square matrix product."""
+    """GFLOP/s of a thread in the fastest square matrix product."""
     rates = []
     for size in (1024, 2048):
         a, b = (torch.randn(size, size, dtype=DTYPES[precision]) for _ in range(2))
         for _ in range(6):
-            started = time.perf_counter()
+            started = time.process_time()
             a @ b
-            rates.append(2e-9 * size**3 / (time.perf_counter() - started))
+            rates.append(2e-9 * size**3 / (time.process_time() - started))
     return max(rates)
 
 

@@ -102,8 +102,8 @@ def glimpses(ours: MergeFactory, **theirs: Any) -> Case:
         lambda: attention.AttendThenMerge(
             attention.GlimpseAttention(score), merges.merge_from(merge)
         ),
-        (64, 36, IMAGE),
-        (64, QUESTION),
+        (16, 36, IMAGE),
+        (16, QUESTION),
     )
 
 
@@ -112,8 +112,8 @@ def bilinear_attention(count: int) -> Case:
         # Words come at the network's own width, which the reference does not project.
         lambda: without(BAN(IMAGE, 1280, 1280, count), "text_projection"),
         lambda: ban.BAN(IMAGE, 1280, 1280, count),
-        (64, 36, IMAGE),
-        (64, 14, 1280),
+        (16, 36, IMAGE),
+        (16, 14, 1280),
     )
 
 
@@ -135,8 +135,8 @@ def mfb_co_attention(order: int) -> Case:
             MFBCoAttention(IMAGE, 1024, order * 1000, 1000, 5, order), "merge.out_projection"
         ),
         lambda: attention.CoAttention(config),
-        (64, 36, IMAGE),
-        (64, 14, 1024),
+        (16, 36, IMAGE),
+        (16, 14, 1024),
     )
 
 
@@ -154,8 +154,8 @@ def modular_co_attention() -> Case:
     return Case(
         lambda: without(MCAN(IMAGE, 512, 1024, 512, num_layers=6, num_heads=8), "text_projection"),
         lambda: mcan.MCAN(config),
-        (64, 36, IMAGE),
-        (64, 14, 512),
+        (16, 36, IMAGE),
+        (16, 14, 512),
     )
 
 
