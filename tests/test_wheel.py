@@ -23,6 +23,9 @@ def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"vlm"}
     assert {"vlm/py.typed", "vlm/cli/help/fit.txt", "vlm/cli/help/options.json"} <= set(names)
     assert {"vlm/studies/forgetting/paraphrases.tsv"} <= set(names)
+    generated = {"digests.json", "shapes.npz"}
+    assert {f"vlm/datasets/generated/{name}" for name in generated} <= set(names)
+    assert any(name.endswith("licenses/NOTICE") for name in names)
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vlm").rglob("*.py")}
     assert modules <= set(names)
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from vlm.datasets.custom import CustomDataset
     from vlm.datasets.daquar import DAQUAR
     from vlm.datasets.easy_vqa import EasyVQA
+    from vlm.datasets.generated.scenes import Scenes
+    from vlm.datasets.generated.shapes import SHAPES
+    from vlm.datasets.generated.sort_of_clevr import SortOfCLEVR
+    from vlm.datasets.generated.sqoop import SQOOPLite
     from vlm.datasets.gqa import GQA
     from vlm.datasets.gqa_ood import GQAOOD
     from vlm.datasets.nlvr import NLVR
@@ -35,6 +39,7 @@ __all__ = [
     "GQAOOD",
     "NLVR",
     "OKVQA",
+    "SHAPES",
     "SLAKE",
     "TDIUC",
     "VQACP",
@@ -43,6 +48,9 @@ __all__ = [
     "Dataset",
     "EasyVQA",
     "PathVQA",
+    "SQOOPLite",
+    "Scenes",
+    "SortOfCLEVR",
     "TextVQA",
     "VQAv1",
     "VQAv2",
@@ -69,6 +77,10 @@ __getattr__, __dir__ = lazy_names(
         "Dataset": "base",
         "EasyVQA": "easy_vqa",
         "PathVQA": "path_vqa",
+        "SHAPES": "generated.shapes",
+        "SQOOPLite": "generated.sqoop",
+        "Scenes": "generated.scenes",
+        "SortOfCLEVR": "generated.sort_of_clevr",
         "TextVQA": "text_vqa",
         "VQAv1": "vqa",
         "VQAv2": "vqa",

@@ -1,0 +1,127 @@
+"""Shapes and chance in whole numbers alone, so that each pixel is the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+
+class Draws:
+    """A stream of random choices, a pure function of its name.
+
+    It reads PCG64's raw numbers, which numpy keeps the same in all versions; what `Generator` makes
+    of them may change (https://numpy.org/neps/nep-0019-rng-policy.html).
+    """
+
+    def __init__(self, name: str) -> None:
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest())
+        self._raw = np.random.PCG64(seed).random_raw
+
+    def below(self, count: int) -> int:
+        """A whole number in [0, count), each as likely."""
+        return int(self._raw()) % count  # of 2 ** 64 numbers: the excess of the first is nothing
+
+    def one(self, items: Sequence[Item]) -> Item:
+        return items[self.below(len(items))]
+
+    def some(self, items: Sequence[Item], count: int) -> list[Item]:
+        """So many different ones, in random order."""
+        left = list(items)
+        return [left.pop(self.below(len(left))) for _ in range(count)]
+
+
+@cache
+def stamp(shape: str, radius: int) -> np.ndarray:
+    """Where a shape is: (2 radius + 1, 2 radius + 1) bool. Every shape touches all four sides."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return {
+        "circle": x * x + y * y <= radius * (radius + 1),
+        "square": abs(x) <= radius,
+        "triangle": 2 * abs(x) <= y + radius,
+        "cross": np.minimum(abs(x), abs(y)) <= radius // 3,
+    }[shape]
+
+
+class Thing(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+        color: its colour's name.
+        shape: its name (`stamp`).
+        radius: half its side, in pixels.
+        x: column of its centre.
+        y: row of its centre.
+    """
+
+    color: str
+    shape: str
+    radius: int
+    x: int
+    y: int
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 in pixels."""
+        r = self.radius
+        return self.x - r, self.y - r, self.x + r + 1, self.y + r + 1
+
+    def squared_distance(self, other: Thing) -> int:
+        return (self.x - other.x) ** 2 + (self.y - other.y) ** 2
+
+
+def places(draws: Draws, radii: Sequence[int], size: int) -> list[tuple[int, int]]:
+    """Centres whose squares neither overlap nor reach beyond a picture of size x size pixels."""
+    while True:
+        found: list[tuple[int, int]] = []
+        for radius in radii:
+            for _ in range(50):
+                x, y = (radius + draws.below(size - 2 * radius) for _ in "xy")
+                apart = (
+                    max(abs(x - u), abs(y - v)) > radius + other
+                    for (u, v), other in zip(found, radii, strict=False)
+                )
+                if all(apart):
+                    found.append((x, y))
+                    break
+        if len(found) == len(radii):
+            return found
+
+
+def draw(
+    things: Sequence[Thing],
+    colors: Mapping[str, tuple[int, int, int]],
+    size: int,
+    background: int = 0,
+) -> np.ndarray:
+    """A picture (size, size, 3) uint8."""
+    pixels = np.full((size, size, 3), background, np.uint8)
+    for thing in things:
+        x0, y0, x1, y1 = thing.box
+        pixels[y0:y1, x0:x1][stamp(thing.shape, thing.radius)] = colors[thing.color]
+    return pixels
+
+
+def described(
+    things: Sequence[Thing],
+    colors: Sequence[str],
+    shapes: Sequence[str],
+    radii: Sequence[int],
+    size: int,
+) -> tuple[list[list[float]], list[tuple[int, int, int, int]]]:
+    """Features and boxes: the colour, shape and radius of each thing, and its place in [0, 1]."""
+    kinds = (("color", colors), ("shape", shapes), ("radius", radii))
+    features = [
+        [
+            *(float(getattr(thing, name) == value) for name, values in kinds for value in values),
+            thing.x / (size - 1),
+            thing.y / (size - 1),
+        ]
+        for thing in things
+    ]
+    return features, [thing.box for thing in things]

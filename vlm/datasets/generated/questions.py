@@ -1,0 +1,235 @@
+"""What is asked about a scene, by the ability that it takes.
+
+A template offers all its questions about a scene, each with its answer. First the answer is drawn,
+each as likely, then one of the questions that have it. So the picture alone says nothing about the
+answer; and since no colour, shape or size is treated otherwise than another, neither do the words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise, permutations, product
+from typing import Any, NamedTuple
+
+from vlm.datasets.generated.drawing import Draws, Thing
+
+SHAPES = ("circle", "square", "triangle", "cross")
+RADII = {"small": 4, "large": 6}
+MARGIN = 3
+"""Pixels between "left" and "right": what is closer is not asked about."""
+YES_NO = ("yes", "no")
+SIZES = tuple(RADII)
+
+Offers = Iterator[tuple[str, tuple[str, ...]]]
+"""Answers, each with the words that make the question."""
+
+
+class Scene(NamedTuple):
+    """Objects of different colours.
+
+    Attributes:
+        things: the objects.
+        shapes: those that may be asked about with a colour, by the colour.
+        size: of the picture, in pixels.
+    """
+
+    things: Sequence[Thing]
+    shapes: Mapping[str, Sequence[str]]
+    size: int
+
+    def extreme(self, thing: Thing, nearest: bool) -> Thing | None:
+        """The object nearest to another, or the furthest from it; None if two are almost so."""
+        others = [other for other in self.things if other is not thing]
+        others.sort(key=thing.squared_distance, reverse=not nearest)
+        first, second = (thing.squared_distance(other) for other in others[:2])
+        return others[0] if 4 * max(first, second) >= 5 * min(first, second) else None
+
+
+class Template(NamedTuple):
+    """A form of question.
+
+    Attributes:
+        ability: what it takes to answer it.
+        text: the question, with a {} for each word.
+        answers: the possible ones.
+        offers: the questions about a scene.
+    """
+
+    ability: str
+    text: str
+    answers: tuple[str, ...]
+    offers: Callable[[Scene], Offers]
+
+    def by_answer(self, scene: Scene) -> dict[str, list[tuple[str, ...]]]:
+        found: dict[str, list[tuple[str, ...]]] = {answer: [] for answer in self.answers}
+        for answer, words in self.offers(scene):
+            found[answer].append(words)
+        return found
+
+
+def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | None:
+    """A question by each template; None about a scene that cannot have each of the answers.
+
+    Args:
+        scene: a scene.
+        streams: random choices for each ability. One that is added leaves the others' as they are,
+            if it has a question with each answer about every scene.
+    """
+    offers = []
+    for template in TEMPLATES:
+        offers.append(template.by_answer(scene))
+        if not all(offers[-1].values()):
+            return None
+    rows = []
+    for template, found in zip(TEMPLATES, offers, strict=True):
+        draws = streams[template.ability]
+        answer = draws.one(template.answers)
+        rows.append(
+            {
+                "question": template.text.format(*draws.one(found[answer])),
+                "answer": answer,
+                "answer_type": template.ability,
+                "question_type": template.text,
+                "choices": template.answers,
+            }
+        )
+    return rows
+
+
+def size_of(thing: Thing) -> str:
+    return "small" if thing.radius == RADII["small"] else "large"
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def _counts(scene: Scene) -> Counter[str]:
+    return Counter(thing.shape for thing in scene.things)
+
+
+def _shape(scene: Scene) -> Offers:
+    for thing in scene.things:
+        if thing.shape in scene.shapes[thing.color]:
+            yield thing.shape, (thing.color,)
+
+
+def _exist(scene: Scene) -> Offers:
+    for thing in scene.things:
+        for shape in scene.shapes[thing.color]:
+            yield _yes(thing.shape == shape), (shape, thing.color)
+
+
+def _compare(scene: Scene) -> Offers:
+    counts = _counts(scene)
+    for one, other in permutations(SHAPES, 2):
+        if counts[one] != counts[other]:
+            yield _yes(counts[one] > counts[other]), (plural(one), plural(other))
+
+
+def _count(scene: Scene) -> Offers:
+    for shape, count in _counts(scene).items():
+        if count <= 3:
+            yield str(count), (plural(shape),)
+
+
+def _same(scene: Scene) -> Offers:
+    counts = _counts(scene)
+    for thing in scene.things:
+        if counts[thing.shape] <= 3:
+            yield str(counts[thing.shape] - 1), (thing.color,)
+
+
+def _position(axis: str, low: str, high: str) -> Callable[[Scene], Offers]:
+    def offers(scene: Scene) -> Offers:
+        for thing in scene.things:
+            beyond = 2 * getattr(thing, axis) - (scene.size - 1)
+            if abs(beyond) >= MARGIN:
+                yield high if beyond > 0 else low, (thing.color,)
+
+    return offers
+
+
+def _before(axis: str) -> Callable[[Scene], Offers]:
+    def offers(scene: Scene) -> Offers:
+        for one, other in permutations(scene.things, 2):
+            beyond = getattr(other, axis) - getattr(one, axis)
+            if abs(beyond) >= MARGIN:
+                yield _yes(beyond > 0), (one.color, other.color)
+
+    return offers
+
+
+def _extreme(nearest: bool) -> Callable[[Scene], Offers]:
+    def offers(scene: Scene) -> Offers:
+        for thing in scene.things:
+            if found := scene.extreme(thing, nearest):
+                for other in scene.things:
+                    if other is not thing:
+                        yield _yes(other is found), (other.color, thing.color)
+
+    return offers
+
+
+def _two_hop(nearest: bool) -> Callable[[Scene], Offers]:
+    def offers(scene: Scene) -> Offers:
+        for thing in scene.things:
+            if found := scene.extreme(thing, nearest):
+                yield size_of(found), (thing.color,)
+
+    return offers
+
+
+def _logic(either: bool) -> Callable[[Scene], Offers]:
+    """Of the questions with "and" none is about two mistakes, and of those with "or" none about
+    two truths: both parts have to be looked at."""
+
+    def offers(scene: Scene) -> Offers:
+        # Of the pairs of objects these few do, for their order is random.
+        for one, other in pairwise((*scene.things, scene.things[0])):
+            for first, second in product(scene.shapes[one.color], scene.shapes[other.color]):
+                true = (one.shape == first) + (other.shape == second)
+                if first != second and true != (2 if either else 0):
+                    yield _yes(true >= (1 if either else 2)), (
+                        one.color, first, other.color, second
+                    )  # fmt: skip
+
+    return offers
+
+
+def _not(scene: Scene) -> Offers:
+    for answer, (shape, color) in _exist(scene):
+        yield _yes(answer == "no"), (color, shape)
+
+
+TEMPLATES = (
+    Template("attribute", "What shape is the {} object?", SHAPES,
+             _shape),
+    Template("attribute", "What size is the {} object?", SIZES,
+             lambda scene: ((size_of(each), (each.color,)) for each in scene.things)),
+    Template("exist", "Is there a {} that is {}?", YES_NO, _exist),
+    Template("count", "How many {} are there?", ("1", "2", "3"), _count),
+    Template("compare", "Are there more {} than {}?", YES_NO, _compare),
+    Template("position", "Is the {} object on the left or on the right?", ("left", "right"),
+             _position("x", "left", "right")),
+    Template("position", "Is the {} object at the top or at the bottom?", ("top", "bottom"),
+             _position("y", "top", "bottom")),
+    Template("left of", "Is the {} object left of the {} object?", YES_NO, _before("x")),
+    Template("above", "Is the {} object above the {} object?", YES_NO, _before("y")),
+    Template("closest", "Is the {} object the closest to the {} object?", YES_NO, _extreme(True)),
+    Template("furthest", "Is the {} object the furthest from the {} object?", YES_NO,
+             _extreme(False)),
+    Template("same as", "How many other objects have the shape of the {} object?", ("0", "1", "2"),
+             _same),
+    Template("two-hop", "What size is the object closest to the {} object?", SIZES, _two_hop(True)),
+    Template("two-hop", "What size is the object furthest from the {} object?", SIZES,
+             _two_hop(False)),
+    Template("logic", "Is the {} object a {} and the {} object a {}?", YES_NO, _logic(False)),
+    Template("logic", "Is the {} object a {} or the {} object a {}?", YES_NO, _logic(True)),
+    Template("logic", "Is the {} object not a {}?", YES_NO, _not),
+)  # fmt: skip
