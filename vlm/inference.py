@@ -106,7 +106,7 @@ class VQA:
         self.model, self.about = model.eval(), about or {}
 
     def __repr__(self) -> str:
-        return f"VQA({self.model}, on {next(self.model.parameters()).device})"
+        return f"VQA({self.model}, on {self._device})"
 
     def save(self, folder: str | Path) -> Path:
         """Write the model for others, who load it with `vlm.load(folder)`: see `write_shared`.
@@ -127,7 +127,8 @@ class VQA:
             ImageError: an image that cannot be read.
         """
         transform: Any = self.model.processor.transform
-        images = self._moved(transform.stack([transform.open(image)]))
+        images, device = transform.stack([transform.open(image)]), self._device
+        images = tree_map_only(Tensor, lambda tensor: tensor.to(device), images)
         return Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
 
     # To the type checker a string is a sequence of strings too; the first signature is meant.
@@ -206,7 +207,7 @@ class VQA:
         seen = given[0] if isinstance(given[0], Seen) else None
         images = transform.stack(_opened(transform, given)) if seen is None else seen.images
         index = [0] * len(questions) if len(given) == 1 else range(len(questions))
-        batch = self._moved(processor.batch(images, list(index), questions, choices=choices))
+        batch = processor.batch(images, list(index), questions, choices=choices).to(self._device)
         output = self.model(batch, None if seen is None else seen.kept)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
         ranked = self.model.head.decode(output, top_k)
@@ -227,9 +228,9 @@ class VQA:
         tokens = answering(self.model.head).truncated_at(ranked[0][0])
         return [f"The answer never ended: it was cut at {tokens} tokens."] if tokens else []
 
-    def _moved(self, value: Any) -> Any:
-        device = next(self.model.parameters()).device
-        return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _choice_warnings(self, choices: list[str]) -> list[str]:
         head, encoder = answering(self.model.head), self.model.text_encoder
