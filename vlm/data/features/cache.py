@@ -115,9 +115,7 @@ class FeatureCache:
                 path.unlink()
         return places
 
-    def _fill(
-        self, images: dict[bytes, str], files: OpenImages, name: str, at_once: int
-    ) -> None:
+    def _fill(self, images: dict[bytes, str], files: OpenImages, name: str, at_once: int) -> None:
         """Encode what is missing of the images, given by their digests. Nobody else writes now."""
         for left in self.folder.glob(f"*{PART}"):
             left.unlink()
