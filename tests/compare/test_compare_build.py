@@ -164,7 +164,7 @@ def test_named_gpus_are_shared_out_and_counted_anew_by_each_run(
     """A run that sees the second GPU alone would not find one of number 1."""
     made = builder(data, tmp_path)
     made.base.config["trainer"]["devices"] = [1, 3]
-    assert made.variants()[0].config["trainer"]["devices"] == 2
+    assert made.variants()[0].config["trainer"]["devices"] == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert _gpus([1, 3]) == ["5", "7"]
     assert _gpus(1) == ["4", "5", "6", "7"]

@@ -309,3 +309,16 @@ def test_importing_the_encoders_loads_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_pickled_transformer_works_in_a_new_process(tmp_path: Path) -> None:
+    """Its kind of attention mask is registered with transformers, process by process."""
+    torch.save(Transformer(["is", "it"], dim=8, num_heads=2).eval(), tmp_path / "encoder.pt")
+    code = (
+        "import torch\n"
+        "encoder = torch.load('encoder.pt', weights_only=False)\n"
+        "print(encoder(*encoder.tokenizer(['is it?'])))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "Features(1 x 2 x 8, 2 real)\n", done.stderr

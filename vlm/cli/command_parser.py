@@ -45,7 +45,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).tolist()  # which "meta" refuses
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device: got {device!r}; expected cpu or cuda ({reason}).") from error

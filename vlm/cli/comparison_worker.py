@@ -18,7 +18,10 @@ from pathlib import Path
 
 def main(*paths: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _measure(*paths) if len(paths) == 2 else _train(*paths)
+    if len(paths) == 2:
+        _measure(*paths)
+    else:
+        _train(*paths)
 
 
 def _measure(plan: Path, path: Path) -> None:

@@ -39,9 +39,10 @@ class Batch(NamedTuple):
     choices: Choices | None = None
     text_index: Tensor | None = None
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""
         # Lightning calls this in each step: without it, it would look for tensors in every id.
+        device = torch.device(device)
         if self.image_index.device == device:
             return self
         later = device.type == "cuda"  # safe from pageable memory too

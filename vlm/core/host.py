@@ -13,7 +13,7 @@ class HostCopy:
     and no longer than until the copy is there: read it once the device has its next work.
 
     Args:
-        values: tensors of one device.
+        values: tensors of one device; those of the CPU are not copied.
 
     Example:
         >>> from vlm.core.host import HostCopy

@@ -60,8 +60,11 @@ class Configured:
 
     def __repr__(self) -> str:
         known = inspect.signature(type(self)).parameters
-        changed = {n: v for n, v in self.arguments.items() if n in known and v != known[n].default}
-        given = (f"{name}={shorten(value, 200)}" for name, value in changed.items())
+        given = (  # compared as texts, since arrays have no one truth value
+            f"{name}={shorten(value, 200)}"
+            for name, value in self.arguments.items()
+            if name in known and repr(value) != repr(known[name].default)
+        )
         return f"{type(self).__name__}({', '.join(given)})"
 
     @property

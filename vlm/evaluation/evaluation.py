@@ -66,11 +66,13 @@ class Evaluation:
 
     def _watched(self, output: Any) -> HostCopy | None:
         """The probability of the answer that the data set watches, for each question."""
+        answer, vocabulary = self.dataset.watched, self.head.vocabulary
+        if answer is None or vocabulary is None or answer not in vocabulary:
+            return None
         head = answering(self.head)
-        if not isinstance(head, VocabularyHead) or (answer := self.dataset.watched) is None:
-            return None
-        if answer not in head.vocabulary:
-            return None
+        if not isinstance(head, VocabularyHead):
+            ranked = self.head.decode(output, len(vocabulary))
+            return HostCopy(torch.tensor([dict(answers)[answer] for answers in ranked]))
         logits = output[self.head.answers_by] if isinstance(self.head, MultiTask) else output
         return HostCopy(head.probabilities(logits)[:, head.vocabulary.indices([answer])[0]])
 

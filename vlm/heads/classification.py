@@ -42,7 +42,7 @@ class VocabularyHead(AnswerHead):
         self.encode_targets = self.vocabulary.encode
 
     def probabilities(self, output: Tensor) -> Tensor:
-        """Of each answer, (Q, A)."""
+        """The probability of each answer, (Q, A)."""
         logits = output.float()
         return logits.sigmoid() if self.independent else logits.softmax(-1)
 

@@ -154,10 +154,11 @@ def _pixels(image: Image.Image) -> Tensor:
     each pixel, of which the last means nothing. The memory may be the image's own."""
     image.load()
     image = image.copy() if image.readonly else image  # memory of others has no export
-    arrow = sys.modules.get("pyarrow")  # whoever reads tables has it; asking starts without
+    # Whoever reads tables has Arrow; asking starts without. Another thread may be importing it.
+    array = getattr(sys.modules.get("pyarrow"), "array", None)
     try:
-        if arrow is not None:
-            pixels = torch.from_dlpack(arrow.array(image).flatten())
+        if array is not None:
+            pixels = torch.from_dlpack(array(image).flatten())
             return pixels.view(image.height, image.width, 4).permute(2, 0, 1)
     except ValueError:  # a large image lies in several blocks
         pass

@@ -16,16 +16,25 @@ def always_mask(model: Any) -> None:
     Args:
         model: a `PreTrainedModel`.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
+    if model.get_correct_attn_implementation(None) == "sdpa":
+        model.attention_mask_registration = _Registration()
+        model.set_attn_implementation(NAME)
 
-    if model.get_correct_attn_implementation(None) != "sdpa":
-        return
-    make = AttentionMaskInterface()["sdpa"]
 
-    def mask(*args: Any, **options: Any) -> Any:
-        skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-        return make(*args, **options | skips)
+class _Registration:
+    """The kind of mask under `NAME`, registered again where a model that has it is unpickled."""
 
-    AttentionInterface.register(NAME, AttentionInterface()["sdpa"])
-    AttentionMaskInterface.register(NAME, mask)
-    model.set_attn_implementation(NAME)
+    def __init__(self) -> None:
+        from transformers import AttentionInterface, AttentionMaskInterface
+
+        make = AttentionMaskInterface()["sdpa"]
+
+        def mask(*args: Any, **options: Any) -> Any:
+            skips = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+            return make(*args, **options | skips)
+
+        AttentionInterface.register(NAME, AttentionInterface()["sdpa"])
+        AttentionMaskInterface.register(NAME, mask)
+
+    def __reduce__(self) -> tuple[type[_Registration], tuple[()]]:
+        return _Registration, ()

@@ -33,7 +33,7 @@ def check_clipping(trainer: Trainer, optimizer: Optimizer) -> None:
         )
 
 
-def clips_unscaled(
+def clip_unscaled(
     trainer: Trainer, optimizer: Optimizer, value: float | None, algorithm: Any
 ) -> bool:
     """Clip gradients in mixed precision without a scaler; False where Lightning's own way works."""

@@ -79,6 +79,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
         **({"run.monitor": monitors[0]} if monitors else {}),
+        "run.matmul_precision": torch.get_float32_matmul_precision(),
         "trainer.min_epochs": trainer.min_epochs or None,  # a training makes one 0 of the other
         **{f"trainer.{name}": plain(getattr(trainer, name)) for name in TRAINER},
         # 1 is a batch, and 1.0 all of them. An interval of time is no attribute of the trainer.

@@ -36,8 +36,8 @@ class RunOptions:
         resume: "auto" continues the run of exactly this configuration, or starts one.
         checkpoint_steps: optimiser steps between additional checkpoints.
         checkpoint_minutes: minutes between additional checkpoints.
-        matmul_precision: how exact products of float32 matrices are on a GPU; "high" takes
-            TensorFloat-32, which is faster. None leaves it to torch.
+        matmul_precision: precision of float32 matrix products on a GPU, for the whole process;
+            "high" takes TensorFloat-32, which is faster. None leaves torch's setting as it is.
         stall_minutes: stop if no batch finishes for this many minutes; None never stops.
     """
 

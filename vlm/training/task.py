@@ -28,7 +28,7 @@ from vlm.heads.base import AnswerHead
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
-from vlm.training.clipping import check_clipping, clips_unscaled
+from vlm.training.clipping import check_clipping, clip_unscaled
 from vlm.training.finetuning.groups import make_optimizer
 from vlm.training.finetuning.plan import (
     Tuning,
@@ -299,7 +299,7 @@ class VQATask(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         how = gradient_clip_val, gradient_clip_algorithm
-        if not clips_unscaled(self.trainer, optimizer, *how):
+        if not clip_unscaled(self.trainer, optimizer, *how):
             self.clip_gradients(optimizer, *how)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,13 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
 
     # Two at once would remove each other's unfinished runs.
     with locked(output / "lock", refuse, seconds=0):
-        if code := measure_costs(plan.path, output / "costs.json"):
+        if (code := measure_costs(plan.path, output / "costs.json")) < 0:
+            raise PlanError(
+                f"{plan.path}: the costs were not measured, as {signal.Signals(-code).name} ended "
+                f"the process; expected memory for a step of each fusion. Make the batches "
+                f"smaller, or end other work."
+            )
+        if code:
             sys.exit(code)
         costs = read_costs(output / "costs.json")
         base = builder.base

@@ -36,7 +36,7 @@ class SplitSummary:
 
 @dataclass
 class DataCheck:
-    """What a check found: errors must be put right, warnings may be as they should.
+    """What a check found: errors must be fixed, warnings may be intended.
 
     Attributes:
         splits: by name; those that could be read.

@@ -119,9 +119,9 @@ class Builder:
         config.pop("config", None)
         config["data"]["control"] = None
         config["run"]["test"] = True
-        # A run sees its own GPUs alone, and counts them from 0.
+        # A run sees its own GPU alone, and counts it from 0.
         if isinstance(config["trainer"]["devices"], list):
-            config["trainer"]["devices"] = len(config["trainer"]["devices"])
+            config["trainer"]["devices"] = 1
         # With many runs at once, progress bars would only fill the logs.
         config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}
         return config

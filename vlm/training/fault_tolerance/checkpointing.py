@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vlm.core.compat import spare_this_process
 from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
-from vlm.training.fault_tolerance.finite import NONE, FiniteCheck, Problems
+from vlm.training.fault_tolerance.finite import NO_PROBLEMS, FiniteCheck, Problems
 from vlm.training.fault_tolerance.signals import Preempted, StopSignal, leave_at_signals
 
 
@@ -69,6 +69,7 @@ class RunCheckpoint(Checkpoint):
             scaled=getattr(trainer.precision_plugin, "scaler", None) is not None
         )
         self._saved_at = time.monotonic()
+        self._sent = None  # an earlier training may have failed
         if trainer.world_size > 1 and self._group is None:
             # A separate CPU group does not wait for the device or mix with other collectives.
             self._group = dist.new_group(backend="gloo")
@@ -105,7 +106,7 @@ class RunCheckpoint(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        stop = self._exchange(NONE, False)[0]
+        stop = self._exchange(NO_PROBLEMS, False)[0]
         if stop and not trainer.sanity_checking:
             self._in_validation = True
             self._save(trainer)
@@ -174,11 +175,11 @@ class RunCheckpoint(Checkpoint):
             self._sent = now, work, problems
             if before is None:
                 return False, False
-            flags, problems = self._received(before)
+            flags, problems = self._wait_for(before)
         self._fail_for(problems, *flags[:2])
         return flags[2], flags[3]
 
-    def _received(self, sent: tuple[Tensor, Any, Problems]) -> tuple[list[bool], Problems]:
+    def _wait_for(self, sent: tuple[Tensor, Any, Problems]) -> tuple[list[bool], Problems]:
         flags, work, problems = sent
         work.wait()
         return flags.bool().tolist(), problems
@@ -186,17 +187,17 @@ class RunCheckpoint(Checkpoint):
     def _check(self) -> None:
         """Fail if any process has a problem with a batch that is finished."""
         if self._sent is not None:
-            flags, problems = self._received(self._sent)
+            flags, problems = self._wait_for(self._sent)
             self._sent = None
             self._fail_for(problems, *flags[:2])
         problems = self.health.problems()
         self._fail_for(problems, *self._agree(*map(bool, problems[:2])))
 
-    def _fail_for(self, problems: Problems, no_loss: bool, no_gradient: bool) -> None:
-        if no_loss:  # this also corrupts all gradients
+    def _fail_for(self, problems: Problems, bad_loss: bool, bad_gradient: bool) -> None:
+        if bad_loss:  # this also corrupts all gradients
             said = problems.loss or "another process has no finite loss, and says why"
             self._fail(problems.place, said)
-        if no_gradient:
+        if bad_gradient:
             said = problems.gradient or "another process has gradients that are not finite"
             self._fail(problems.place, said)
 

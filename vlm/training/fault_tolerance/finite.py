@@ -27,7 +27,7 @@ class Problems(NamedTuple):
     place: str
 
 
-NONE = Problems(None, None, "")
+NO_PROBLEMS = Problems(None, None, "")
 
 
 class FiniteCheck:
@@ -62,7 +62,7 @@ class FiniteCheck:
     def problems(self) -> Problems:
         """Describe the last finished batch; nothing is wrong with one that was described before."""
         if self._batch is None:
-            return NONE
+            return NO_PROBLEMS
         (numbers, output, ids, place), self._batch = self._batch, None
         of_loss, *of_gradients = numbers.read()[0].tolist()
         for value in of_gradients:
