@@ -115,7 +115,7 @@ class Tokenizer(Configured, ABC):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls, *args, **kwargs)
         # In memory that loader workers share, so that one run counts, and warns, as one.
-        made._cut = torch.zeros((), dtype=torch.long).share_memory_()
+        made._cut = torch.zeros((), dtype=torch.long, device="cpu").share_memory_()
         return made
 
     @property
