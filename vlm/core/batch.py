@@ -13,7 +13,7 @@ from vlm.core.features import Features
 
 
 class Batch(NamedTuple):
-    """Questions with the images they are about; equal ones are there (and encoded) once.
+    """Questions with the images they are about; equal ones stand there once, and are encoded once.
 
     Attributes:
         images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions.

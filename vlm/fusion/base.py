@@ -241,7 +241,7 @@ class Fusion(Part, ABC):
                 raise ValueError(
                     f"image: got images that {type(image.fusion).__name__} keeps"
                     f"{'' if image_mask is None else ', beside an image_mask'}; expected images "
-                    f"from `keep` of this very fusion, which has their mask already."
+                    f"from `keep` of this fusion, which holds their mask."
                 )
             kept = image
         else:

@@ -250,11 +250,11 @@ def check_shared_images(fusion: Fusion, image: Features, text: Features) -> None
         with record_attention(fusion) as maps:
             fusion(image, text, image_index=index)
         for name, passes in maps.items():
-            require(all(len(weights) == ROWS for weights in passes), f"Not so in {name!r}.")
+            require(all(len(weights) == ROWS for weights in passes), f"{name!r} has other rows.")
 
 
 def gradients(output: Features, leaves: list[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of some function of all that a fusion gives."""
+    """Gradients of a nonlinear function of the real tokens and the pooled vector."""
     total = output.pooled.sin().sum() + output.tokens[output.mask].sin().sum()
     return torch.autograd.grad(total, leaves, retain_graph=True, materialize_grads=True)
 
