@@ -39,9 +39,10 @@ class Scenes(GeneratedDataset):
     alone or the words alone, each of a question's possible answers, which are its `choices`, is as
     likely: the floors are 25 or 50 % of attribute, 33 % of count and same as, 50 % of the others.
     In `compare`, `left of`, `above`, `closest`, `furthest` and `logic` the answer depends on the
-    order of the words, so a bag of words stays near these. Pictures are 64 x 64, objects small or large circles, squares,
-    triangles and crosses of twelve colours. Validation has a ninth of the training pictures, test a
-    quarter. A picture's `.npz` holds each object's box and colour, shape, size and place.
+    order of the words, so a bag of words stays near these. Pictures are 64 x 64, objects small or
+    large circles, squares, triangles and crosses of twelve colours. Validation has a ninth of the
+    training pictures, test a quarter. A picture's `.npz` holds each object's box and colour, shape,
+    size and place.
     No size is checked: what is generated has a digest.
 
     Args:
