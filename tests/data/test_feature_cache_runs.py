@@ -268,7 +268,8 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     beats: list[None] = []
     watchdog._beat = lambda: beats.append(None)
     option = f"--data.images.features={tmp_path / 'f'}"
-    cli = VQACLI(fit(photos, tmp_path, option, "--trainer.max_epochs=1"))
+    few = "--data.images.features_batch=4"
+    cli = VQACLI(fit(photos, tmp_path, option, few, "--trainer.max_epochs=1"))
     watchdog.setup(cli.trainer, cli.model, "fit")
     watchdog._done.set()
     shutil.rmtree(tmp_path / "f")

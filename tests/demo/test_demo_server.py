@@ -182,7 +182,7 @@ def test_a_wrong_argument_is_named(
 def test_another_number_of_arguments(address: str, count: int) -> None:
     name, said = call(address, *[*GIVEN, 1][:count])
     assert name == "refused 400"
-    assert f"got {count} values" in said
+    assert f"got {count} value" in said
     assert "image, question, choices, method, models" in said
 
 
