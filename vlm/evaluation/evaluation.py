@@ -66,8 +66,10 @@ class Evaluation:
 
     def _watched(self, output: Any) -> HostCopy | None:
         """The probability of the answer that the data set watches, for each question."""
-        answer, vocabulary = self.dataset.watched, self.head.vocabulary
-        if answer is None or vocabulary is None or answer not in vocabulary:
+        vocabulary = self.head.vocabulary
+        if vocabulary is None or (answer := self.dataset.watched) is None:
+            return None
+        if answer not in vocabulary:
             return None
         head = answering(self.head)
         if not isinstance(head, VocabularyHead):
