@@ -2,7 +2,7 @@
 
     python benchmarks/all.py --quick                  # 3 pairs of each
     python benchmarks/all.py --output all.md          # 9 pairs
-    python benchmarks/all.py --only training fusion   # some of it
+    python benchmarks/all.py --only training fusion   # two benchmarks
 
 Each row is `work: ours / theirs`; the seconds are medians. The two sides take turns, so that the
 machine's mood falls on both, and the ratio is the median of those of neighbouring runs, below 1

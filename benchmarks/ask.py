@@ -5,13 +5,13 @@
 Weights are random; the picture is in memory. Ours is ViT-S (224 x 224 pixels) x bag of words x
 product with the 3,129 answers of VQA v2. ViLT and BLIP are transformers' own classes with their
 base configurations and image processors; BLIP writes four tokens. The models take turns of five
-questions, all different, so that the machine's mood falls on all of them.
+questions, all different, so that a busy machine slows all alike.
 
 How to read the table:
   answer    a picture and a question in, the likeliest answers out. To reach for a picture that was
             encoded before: 1 ms
   forward   the model inside that call; of BLIP its `generate`
-  added     the rest of it: reading picture and question, checks, the answers' texts. To reach: 0.5
+  added     what is left: reading image and question, checks, the answers' texts. To reach: 0.5
 In brackets are the 95 % bootstrap intervals of the medians, over the questions of this run.
 """
 

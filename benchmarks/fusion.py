@@ -1,6 +1,6 @@
 """One training step of every merge and fusion beside the same function in plain PyTorch.
 
-    python benchmarks/fusion.py                                   # all of it
+    python benchmarks/fusion.py                                   # every operator
     python benchmarks/fusion.py --only MLB BAN-4 --dtype bf16     # two of them in one precision
     python benchmarks/fusion.py --threads 1 2 --tokens 36 196     # on one core and on two
     python benchmarks/fusion.py --compile                         # and what torch.compile gains

@@ -75,7 +75,7 @@ class Case:
     masks: bool = False
 
     def at(self, tokens: int) -> Case:
-        """About as many image tokens in all, so many for each image; merges stay as they are."""
+        """The case with `tokens` for each image, and fewer images in turn; merges do not change."""
         if len(self.image) == 2:
             return self
         images, number, dim = self.image

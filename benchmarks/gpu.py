@@ -6,9 +6,9 @@
 
 Each check gives figures, and fails if they are not what they should be: numbers on the GPU beside
 those of the CPU, attention beside an explicit softmax in float64, accuracies beside the published
-ones, compiled fusions beside plain ones. The file is written anew after each check, so one that
+ones, compiled fusions with plain ones. The file is rewritten after each check, so one that
 hangs loses no other. A check does not start once the budget of seconds is used up. `--quick` trains
-for a few steps, and asks no accuracy of them.
+for a few steps and checks no accuracy.
 
 Without a GPU nothing here says anything about one: the twin shows that the script runs.
 """

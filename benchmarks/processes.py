@@ -38,7 +38,7 @@ from vlm.text import BagOfWords, Transformer
 QUESTIONS, IMAGES = 443_757, 82_783
 WORDS, ANSWERS = 14, 3_129
 GPUS = (1, 8, 64, 512)
-# Of one GPU: 312e12 is an A100's dense bf16 peak by its data sheet; 0.4 of it is an assumption.
+# A GPU's rate: the A100's dense bf16 peak by its data sheet, of which we assume 40 % is reached.
 FLOPS = 0.4 * 312e12
 # Bytes a second and direction of one GPU: an assumed 240e9 within a machine of 8 by NVLink, and
 # 25e9 between machines by a network of 200 Gbit/s for each GPU.

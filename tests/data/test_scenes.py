@@ -283,7 +283,7 @@ def test_the_objects_are_where_the_pixels_say(many: Scenes) -> None:
 
 def test_words_and_answers_of_the_test_occur_in_training() -> None:
     for part in PARTS:
-        data = Scenes(part=part, scenes=240)  # type: ignore[arg-type]
+        data = Scenes(part=part, scenes=240)  # type: ignore[arg-type]  # plain str
         test: pa.Table = data.table("test")
         words = {word for text in test["question"].to_pylist() for word in split_words(text)}
         assert words <= set(data.words)
