@@ -70,7 +70,8 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         for name in STRATEGIES:
             two = weights(tmp_path / precision / name)
             difference = ((two - one).norm() / (one - start).norm()).item()
-            assert difference < 0.05, (precision, name, difference)
+            # 0.055 was seen on a CPU without bf16; a gradient scaled by 2 gives more than 0.5.
+            assert difference < 0.1, (precision, name, difference)
 
 
 def test_an_overflow_in_one_process_skips_the_step_of_all(tmp_path: Path) -> None:
