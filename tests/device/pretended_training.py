@@ -121,7 +121,7 @@ def test_a_step_waits_once_at_its_end(make: Any, data: Path, tmp_path: Path) -> 
     for name, value in here.task.model.state_dict().items():
         got = getattr(state[name], "held", state[name])
         # On average: Adam takes a whole step of 0.003 where a gradient is nearly nothing.
-        assert (got.double() - value.double()).abs().mean().item() < 1e-4, name
+        assert (got.double() - value.double()).abs().mean().item() < 1e-3, name
 
 
 @pytest.mark.parametrize("make", [pooled, attending])
