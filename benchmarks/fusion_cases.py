@@ -21,6 +21,7 @@ from vlm.fusion import (
     DFAF,
     GMU,
     LXMERT,
+    MAC,
     MCAN,
     MCB,
     MFB,
@@ -35,6 +36,7 @@ from vlm.fusion import (
     Fusion,
     GatedCrossAttention,
     GlimpseAttention,
+    LateFusion,
     MergedAttention,
     MFBCoAttention,
     ModalityAttention,
@@ -45,9 +47,11 @@ from vlm.fusion import (
     Product,
     Projector,
     QFormer,
+    RelationNetwork,
     SingleStream,
     StackedAttention,
     Sum,
+    TensorFusion,
     Tucker,
 )
 from vlm.fusion.base import MergeFactory
@@ -253,6 +257,14 @@ CASES = {
         networks.Product,
         DIM,
     ),
+    "LateFusion": vectors(LateFusion, networks.LateFusion, DIM),
+    "TensorFusion": vectors(
+        lambda image, text, dim, width, hidden: TensorFusion(image, text, dim, width, (hidden,)),
+        networks.TensorFusion,
+        DIM,
+        32,
+        128,
+    ),
     "ModalityAttention": vectors(ModalityAttention, networks.ModalityAttention, DIM),
     "DeepSets": vectors(
         lambda image, text, dim, hidden: DeepSets(image, text, dim, dim, (hidden,)),
@@ -277,6 +289,16 @@ CASES = {
     ),
     "Projector": tokens(Projector, networks.Projector, DIM),
     "FiLM": tokens(FiLM, networks.FiLM, DIM, 2, question=(TEXT,)),
+    "RelationNetwork": tokens(
+        lambda image, text, dim, hidden: RelationNetwork(
+            image, text, dim, (hidden,) * 4, (hidden,)
+        ),
+        networks.RelationNetwork,
+        DIM,
+        256,
+        question=(TEXT,),
+    ),
+    "MAC": tokens(MAC, networks.MAC, DIM, 4),
     "MuRel": relations(),
     "DFAF": tokens(
         lambda image, text, dim, heads: DFAF(image, text, dim, 1, heads),

@@ -69,6 +69,36 @@ class DeepSets(nn.Module):
         return self.mlp(torch.maximum(*vectors))
 
 
+class LateFusion(nn.Module):
+    """Mean of two perceptrons that never meet."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(image_dim, 256), nn.ReLU(), nn.Linear(256, dim))
+        self.text = nn.Sequential(nn.Linear(text_dim, 256), nn.ReLU(), nn.Linear(256, dim))
+
+    def forward(self, question: Tensor, image: Tensor) -> Tensor:
+        return (self.image(image) + self.text(question)) / 2
+
+
+class TensorFusion(nn.Module):
+    """A perceptron on [v; 1] (outer) [q; 1] (arXiv 1707.07250, section 4.2)."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.core = nn.Parameter(torch.randn(width, width, hidden) / width)
+        self.image, self.text = nn.Linear(image_dim, width), nn.Linear(text_dim, width)
+        self.image_alone = nn.Linear(width, hidden)
+        self.text_alone = nn.Linear(width, hidden, bias=False)
+        self.out = nn.Linear(hidden, dim)
+
+    def forward(self, question: Tensor, image: Tensor) -> Tensor:
+        v, q = self.image(image), self.text(question)
+        maps = (q @ self.core.flatten(1)).view(len(q), v.shape[1], -1)  # (B, width, hidden)
+        both = (v[:, None] @ maps)[:, 0]
+        return self.out((both + self.image_alone(v) + self.text_alone(q)).relu())
+
+
 class Projector(nn.Module):
     """LLaVA-1.5's perceptron before the words (arXiv 2310.03744, section 3.2)."""
 
@@ -218,3 +248,63 @@ class StackedAttention(nn.Module):
             hidden = (of_patches(patches) + of_state(state)[:, None]).tanh()
             state = state + look(score(hidden), patches, image_mask)[:, 0]
         return state
+
+
+class RelationNetwork(nn.Module):
+    """f of the sum of g over all pairs (arXiv 1706.01427, equation 1); tokens lie in the middle."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.one = nn.Linear(image_dim + 2, hidden)
+        self.other = nn.Linear(image_dim + 2, hidden, bias=False)
+        self.asked = nn.Linear(text_dim, hidden, bias=False)
+        self.g = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(3))
+        self.f = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+    def forward(
+        self, question: Tensor, image: Tensor, _: Tensor | None, image_mask: Tensor
+    ) -> Pair:
+        objects = F.pad(image, (0, 2))
+        one = self.one(objects) + self.asked(question)[:, None]
+        h = (one[:, :, None] + self.other(objects)[:, None]).relu()  # (B, N, N, H)
+        for layer in self.g:
+            h = layer(h).relu()
+        real = image_mask[:, :, None] & image_mask[:, None]
+        total = h.masked_fill(~real[..., None], 0).sum((1, 2))
+        return self.f(total), h
+
+
+class MAC(nn.Module):
+    """Control, read and write units in a chain (arXiv 1803.03067, section 3.2)."""
+
+    def __init__(self, image_dim: int, text_dim: int, dim: int, steps: int) -> None:
+        super().__init__()
+        self.control, self.memory = (nn.Parameter(torch.randn(dim)) for _ in range(2))
+        self.knowledge = nn.Linear(image_dim, dim)
+        self.words, self.question = nn.Linear(text_dim, dim), nn.Linear(text_dim, dim)
+        self.asked = nn.ModuleList(nn.Linear(dim, dim) for _ in range(steps))
+        self.mix, self.word_score = nn.Linear(2 * dim, dim), nn.Linear(dim, 1)
+        self.remembered, self.known = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.related, self.direct = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1)
+        self.write, self.out = nn.Linear(2 * dim, dim), nn.Linear(2 * dim, dim)
+
+    def forward(self, text: Tensor, image: Tensor, text_mask: Tensor, image_mask: Tensor) -> Pair:
+        knowledge, words = F.elu(self.knowledge(image)), self.words(text)
+        question = self.question(mean(text, text_mask))
+        known, direct = self.known(knowledge), self.direct(knowledge)
+        control, memory = self.control.expand_as(question), self.memory.expand_as(question)
+        for asked in self.asked:
+            mixed = self.mix(torch.cat((control, asked(question)), 1))
+            scores = self.word_score(mixed[:, None] * words)[..., 0]
+            control = _read(scores, text_mask, words)
+            related = self.related(self.remembered(memory)[:, None] * known) + direct
+            scores = self.score(F.elu(control[:, None] * related))[..., 0]
+            memory = self.write(torch.cat((_read(scores, image_mask, knowledge), memory), 1))
+        return F.elu(self.out(torch.cat((question, memory), 1))), knowledge
+
+
+def _read(scores: Tensor, mask: Tensor, values: Tensor) -> Tensor:
+    """(B, N), (B, N), (B, N, D) -> (B, D)."""
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+    return (weights[:, None] @ values)[:, 0]

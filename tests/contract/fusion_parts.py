@@ -10,6 +10,7 @@ from vlm.fusion import (
     DFAF,
     GMU,
     LXMERT,
+    MAC,
     MCAN,
     MCB,
     MFB,
@@ -24,6 +25,7 @@ from vlm.fusion import (
     Fusion,
     GatedCrossAttention,
     GlimpseAttention,
+    LateFusion,
     Merge,
     MergedAttention,
     MFBCoAttention,
@@ -36,9 +38,11 @@ from vlm.fusion import (
     Product,
     Projector,
     QFormer,
+    RelationNetwork,
     SingleStream,
     StackedAttention,
     Sum,
+    TensorFusion,
     Tucker,
 )
 
@@ -55,6 +59,12 @@ MERGES: dict[type, list[Callable[[], Merge]]] = {
         lambda: ConcatMLP(13, 11, out_dim=17, hidden_dims=(19,), activation="gelu", dropout=0.3),
     ],
     GMU: [lambda: GMU(13, 11, out_dim=17)],
+    LateFusion: [lambda: LateFusion(13, 11, out_dim=17, hidden_dims=(19, 23), dropout=0.3)],
+    TensorFusion: [
+        lambda: TensorFusion(13, 11, out_dim=17, hidden_dim=7),
+        lambda: TensorFusion(13, 11, 17, 7, hidden_dims=()),
+        lambda: TensorFusion(13, 11, 17, 7, hidden_dims=(19, 23), dropout=0.3),
+    ],
     Sum: [
         lambda: Sum(13, 11, out_dim=17, hidden_dim=19),
         lambda: Sum(13, 11, 17, 19, "tanh", "relu", normalize=True, dropout=0.3),
@@ -178,4 +188,12 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         lambda: Projector(13, 11, out_dim=17, num_layers=1),
     ],
     FiLM: [lambda: FiLM(13, 11, out_dim=17, num_layers=3)],
+    RelationNetwork: [
+        lambda: RelationNetwork(13, 11, out_dim=17, pair_dims=(19, 23), hidden_dims=(7,)),
+        lambda: RelationNetwork(13, 11, 17, pair_dims=(19,), hidden_dims=(), dropout=0.3),
+    ],
+    MAC: [
+        lambda: MAC(13, 11, out_dim=17, steps=3),
+        lambda: MAC(13, 11, out_dim=7, steps=1, dropout=0.3),
+    ],
 }

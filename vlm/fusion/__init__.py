@@ -18,6 +18,7 @@ from vlm.fusion.dfaf import DFAF
 from vlm.fusion.film import FiLM
 from vlm.fusion.glimpse import GlimpseAttention, StackedAttention
 from vlm.fusion.lxmert import LXMERT
+from vlm.fusion.mac import MAC
 from vlm.fusion.mcan import MCAN, AttentionalReduction
 from vlm.fusion.merged_attention import MergedAttention
 from vlm.fusion.merges import (
@@ -29,9 +30,11 @@ from vlm.fusion.merges import (
     Block,
     BlockTucker,
     ConcatMLP,
+    LateFusion,
     Mutan,
     Product,
     Sum,
+    TensorFusion,
     Tucker,
 )
 from vlm.fusion.mfb_co_attention import MFBCoAttention
@@ -42,6 +45,7 @@ from vlm.fusion.perceiver import GatedCrossAttention, PerceiverResampler
 from vlm.fusion.pooled import Pooled
 from vlm.fusion.projector import Projector
 from vlm.fusion.qformer import QFormer
+from vlm.fusion.relation_network import RelationNetwork
 from vlm.fusion.single_stream import SingleStream
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "DFAF",
     "GMU",
     "LXMERT",
+    "MAC",
     "MCAN",
     "MCB",
     "MFB",
@@ -67,6 +72,7 @@ __all__ = [
     "Fusion",
     "GatedCrossAttention",
     "GlimpseAttention",
+    "LateFusion",
     "MFBCoAttention",
     "Merge",
     "MergedAttention",
@@ -82,9 +88,11 @@ __all__ = [
     "QFormer",
     "QueryAttention",
     "RecordsAttention",
+    "RelationNetwork",
     "SingleStream",
     "StackedAttention",
     "Sum",
+    "TensorFusion",
     "Tucker",
     "attend",
     "record_attention",

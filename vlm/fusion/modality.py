@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vlm.core.features import Features, one_token
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion
+from vlm.fusion.perceptron import perceptron
 
 Pooling = Literal["max", "mean", "sum"]
 POOLINGS: dict[str, Callable[..., Tensor]] = {
@@ -161,13 +162,3 @@ class Weighting(nn.Module):
 def projected(projections: nn.ModuleList, vectors: Sequence[Tensor]) -> Tensor:
     """Each vector through the projection of its modality: (..., M, D)."""
     return torch.stack([p(v) for p, v in zip(projections, vectors, strict=True)], -2)
-
-
-def perceptron(dim: int, hidden_dims: Sequence[int], out_dim: int, dropout: float) -> nn.Sequential:
-    """Linear layers with a ReLU and dropout between them."""
-    check_positive(**{f"hidden_dims[{i}]": hidden for i, hidden in enumerate(hidden_dims)})
-    layers: list[nn.Module] = []
-    for hidden in hidden_dims:
-        layers += [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout)]
-        dim = hidden
-    return nn.Sequential(*layers, nn.Linear(dim, out_dim))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features
 from vlm.core.host import HostCopy
-from vlm.fusion.modality import perceptron
+from vlm.fusion.perceptron import perceptron
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.vocabulary import AnswerVocabulary

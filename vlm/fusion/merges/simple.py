@@ -1,4 +1,4 @@
-"""Merges without a structure of their own: sum, elementwise product, concatenation + MLP."""
+"""Merges without a structure of their own: sum, product, concatenation + MLP, late fusion."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
 from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+from vlm.fusion.perceptron import perceptron
 
 
 class Sum(Merge):
@@ -151,3 +152,41 @@ class ConcatMLP(Merge):
 
     def merge(self, x: Tensor, y: Tensor) -> Tensor:
         return self.layers(x + self.y_projection(y))
+
+
+class LateFusion(Merge):
+    """Mean of two perceptrons, one for each side: (MLP_x(x) + MLP_y(y)) / 2.
+
+    Under a linear head it averages the decisions of two experts, of which one has seen the image
+    alone and one the question alone. So it cannot learn what depends on both, and is the baseline
+    that shows whether a data set needs fusion at all. `data.control` trains with one side alone.
+
+    Args:
+        x_dim, y_dim: widths of the inputs.
+        out_dim: width of the result.
+        hidden_dims: widths of each perceptron's hidden layers.
+        dropout: share dropped after each hidden layer in training, in [0, 1).
+
+    Example:
+        >>> merge = vlm.fusion.LateFusion(x_dim=64, y_dim=32, out_dim=48)
+        >>> merge(torch.randn(2, 64), torch.randn(2, 32)).shape
+        torch.Size([2, 48])
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        out_dim: int = 256,
+        hidden_dims: Sequence[int] = (256,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(x_dim, y_dim, out_dim)
+        self.x_expert = perceptron(x_dim, hidden_dims, out_dim, dropout)
+        self.y_expert = perceptron(y_dim, hidden_dims, out_dim, dropout)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.x_expert(x)
+
+    def merge(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x + self.y_expert(y)) / 2
