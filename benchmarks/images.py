@@ -33,7 +33,7 @@ from torchvision import transforms
 from vlm.data.images.store import ImageStore
 from vlm.data.shards.source import Shards
 from vlm.data.shards.writer import write_shards
-from vlm.image import ImageTransform
+from vlm.image import ImageTransform, load_image
 
 Way = Callable[[Path], Tensor]
 OURS, PEER = "`ImageTransform.open`", "Pillow, torchvision's transforms"
@@ -78,11 +78,6 @@ def ways(size: int) -> dict[str, Way]:
         with Image.open(path) as image:
             return pipeline(image.convert("RGB"))
 
-    def draft(path: Path) -> Tensor:
-        with Image.open(path) as image:
-            image.draft("RGB", (size, size))
-            return transform(image.convert("RGB"))
-
     def decoded_by(decode: Callable[[bytes], Tensor], path: Path) -> Tensor:
         batch = decode(path.read_bytes())[None]
         return F.interpolate(batch, (size, size), mode="bilinear", antialias=True)[0].contiguous()
@@ -95,7 +90,9 @@ def ways(size: int) -> dict[str, Way]:
     return {
         OURS: transform.open,
         PEER: peer,
-        "the first, JPEGs decoded at the smallest scale that is no smaller": draft,
+        "the first with data.images.fast_jpeg": lambda path: transform(
+            load_image(path, enough=transform.enough)
+        ),
         **others,
     }
 

@@ -46,7 +46,9 @@ NARROW = (
 )
 
 
-def load_image(source: Source, white_level: WhiteLevel = None) -> Image.Image:
+def load_image(
+    source: Source, white_level: WhiteLevel = None, enough: tuple[int, int] | None = None
+) -> Image.Image:
     """An upright RGB image from a path, a file, its content, a PIL image, or an array.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
@@ -60,13 +62,15 @@ def load_image(source: Source, white_level: WhiteLevel = None) -> Image.Image:
             of a tensor first.
         white_level: the white value of a grey image of 16 bits or floats; larger values are white
             too. "max" is each image's own maximum; None is 65,535, or 1 for floats.
+        enough: (width, height) in pixels. A JPEG is decoded at a half, a quarter or an eighth of
+            its size, the smallest that is no smaller than this; None decodes all pixels.
 
     Raises:
         ImageError: missing, empty, corrupt or too large, a file of none of `FORMATS`, or an array
             of another kind.
         TypeError: something else.
     """
-    loaded = read_image(source, white_level)
+    loaded = read_image(source, white_level, enough=enough)
     if loaded.narrow:
         warnings.warn(NARROW, stacklevel=1)  # at one place, so that it is shown once
     return loaded.image
@@ -77,11 +81,12 @@ def read_image(
     white_level: WhiteLevel = None,
     max_pixels: int | None = None,
     plug_ins: bool = True,
+    enough: tuple[int, int] | None = None,
 ) -> Loaded:
     """`load_image` with the properties of the original, and without a warning.
 
     Args:
-        source, white_level: as for `load_image`, which raises the same errors.
+        source, white_level, enough: as for `load_image`, which raises the same errors.
         max_pixels: most pixels of the image; None for `MAX_PIXELS`.
         plug_ins: whether to read formats that other packages have added to Pillow's.
     """
@@ -89,7 +94,7 @@ def read_image(
     is_content = isinstance(source, (bytes, bytearray, memoryview))
     name = str(source)[:200] if is_path else "image"
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    read = partial(_checked, limit=limit, white_level=white_level)
+    read = partial(_checked, limit=limit, white_level=white_level, enough=enough)
     with _one_error(name):
         if isinstance(source, Image.Image):
             loaded = read(source)
@@ -105,7 +110,9 @@ def read_image(
 Read = Callable[[Image.Image], Loaded]
 
 
-def _checked(image: Image.Image, limit: int, white_level: WhiteLevel) -> Loaded:
+def _checked(
+    image: Image.Image, limit: int, white_level: WhiteLevel, enough: tuple[int, int] | None
+) -> Loaded:
     """Convert an opened image, or refuse it by its header if it is too large."""
     width, height = image.size
     if not width * height:
@@ -118,6 +125,8 @@ def _checked(image: Image.Image, limit: int, white_level: WhiteLevel) -> Loaded:
             f"Scale it down first.",
             "oversized",
         )
+    if enough is not None:
+        image.draft(None, enough)  # does nothing to other formats
     return to_rgb(image, white_level)
 
 

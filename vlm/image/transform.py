@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ class ImageTransform:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the result."""
         return (4 if self.fit == "pad" else 3, *self.size)
+
+    @property
+    def enough(self) -> tuple[int, int]:
+        """(width, height) that no resized image is larger than, whichever way it is turned."""
+        side = math.ceil(max(self.size) / self.crop_share)
+        return side, side
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB image -> `shape` uint8: three colours and, with "pad", 255 inside the image."""

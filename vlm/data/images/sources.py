@@ -28,6 +28,10 @@ class ImageOptions:
 
     Args:
         in_memory: decode every image once at the start and keep it in memory.
+        fast_jpeg: decode a JPEG at a half, a quarter or an eighth of its size, the smallest that is
+            no smaller than the encoder's input. Takes two thirds of the time, and changes the
+            pixels by 1.5 of 255 on average (docs/benchmarks/images.md); images that are asked about
+            later are decoded in full.
         regions: region features in place of images, for `vlm.image.RegionFeatures`: a folder of
             .npz files or a bottom-up-attention TSV, or several (`vlm.data.images.regions`).
         shards: tar shards (`vlm shard`), in a folder or streamed, if the images are not in their
@@ -42,6 +46,7 @@ class ImageOptions:
     """
 
     in_memory: bool = False
+    fast_jpeg: bool = False
     regions: str | list[str] | None = None
     shards: Shards | None = None
     features: str | None = None
@@ -67,6 +72,11 @@ class ImageOptions:
             raise ValueError(
                 "images.regions and images.shards: got both; expected one, for a model reads "
                 "images or regions."
+            )
+        if self.fast_jpeg and (self.regions is not None or self.features is not None):
+            raise ValueError(
+                "images.fast_jpeg: got true with images.regions or images.features; expected none "
+                "of them, which are made of whole images."
             )
         if self.regions is not None and self.features is not None:
             raise ValueError(
@@ -110,7 +120,7 @@ class OpenImages:
                 "images. Use --model.image_encoder=configs/image/regions.yaml, or leave "
                 f"data.images.regions out."
             )
-        return ImageStore(transform, self.source)
+        return ImageStore(transform, self.source, self.options.fast_jpeg)
 
     def check(self, images: pa.Array) -> None:
         """Check that shards or regions of all different images are there; none is read.

@@ -27,10 +27,13 @@ class Images(Protocol):
 
 class ImageStore:
     """Paths in, transformed images out; `source` says where the images are, if `image` is no
-    path."""
+    path, and `fast_jpeg` whether their JPEGs are decoded at a fraction of their size."""
 
-    def __init__(self, transform: ImageTransform, source: ImageSource | None = None) -> None:
+    def __init__(
+        self, transform: ImageTransform, source: ImageSource | None = None, fast_jpeg: bool = False
+    ) -> None:
         self.transform, self.source = transform, source
+        self.enough = transform.enough if fast_jpeg else None
         self._rows: dict[str, int] = {}
         self._cache = torch.empty(0, *transform.shape, dtype=torch.uint8)
 
@@ -73,22 +76,26 @@ class ImageStore:
 
     def _read(self, path: str, question: str) -> Tensor:
         try:
-            return self.transform(open_image(path, self.source, self.transform.white_level))
+            level = self.transform.white_level
+            return self.transform(open_image(path, self.source, level, self.enough))
         except ImageError as error:
             raise ImageError(f"Question {question!r}: {error}", error.kind) from error
 
 
 def open_image(
-    image: str, source: ImageSource | None, white_level: WhiteLevel = None
+    image: str,
+    source: ImageSource | None,
+    white_level: WhiteLevel = None,
+    enough: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """The image of a table's `image`; `white_level` is that of `load_image`.
+    """The image of a table's `image`; `white_level` and `enough` are those of `load_image`.
 
     Raises:
         ImageError: naming the image and the reason.
     """
     found = image if source is None else source(image)
     try:
-        return load_image(found, white_level)
+        return load_image(found, white_level, enough)
     except ImageError as error:
         if isinstance(found, str):
             raise
