@@ -27,6 +27,7 @@ from vlm.image import (
     ImageEncoder,
     OpenClipImageEncoder,
     PixelEncoder,
+    StridedConvNet,
     TimmEncoder,
     TorchvisionEncoder,
 )
@@ -48,6 +49,7 @@ VIT = {"img_size": 20, "patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads"
 
 IMAGES: dict[str, Callable[[], ImageEncoder]] = {
     "ConvNet": lambda: ConvNet(image_size=32, widths=(5, 7)),
+    "StridedConvNet": lambda: StridedConvNet(image_size=32, widths=(5, 7)),
     "TimmEncoder": lambda: TimmEncoder("vit_tiny_patch16_224", model_args=VIT),
     "TorchvisionEncoder": lambda: TorchvisionEncoder("squeezenet1_1", image_size=48),
     "OpenClipImageEncoder": lambda: OpenClipImageEncoder(config=clip_config(patch_size=16)),
@@ -78,8 +80,8 @@ FUSIONS |= {
     for cls in public(vlm.fusion, Fusion)
     if not any(name.startswith(cls.__name__) for name in FUSIONS)
 }
-# Larger encoders are paired with every encoder of the other side, but with one fusion only.
-LARGER = {"TorchvisionEncoder", "OpenClipImageEncoder", "OpenClipTextEncoder"}
+# These encoders are paired with every encoder of the other side, but with one fusion only.
+LARGER = {"StridedConvNet", "TorchvisionEncoder", "OpenClipImageEncoder", "OpenClipTextEncoder"}
 GRID = [c for c in product(IMAGES, TEXTS, FUSIONS) if LARGER.isdisjoint(c) or c[2] == FUSION]
 
 
@@ -131,8 +133,9 @@ def test_the_loss_reaches_every_parameter(
 ) -> None:
     model = build(IMAGES[image](), text(words), fusion).train()
     for name, parameter in model.named_parameters():
-        if name.endswith("gate"):  # Flamingo's gates start closed and open at the first step
-            nn.init.constant_(parameter, 0.1)
+        # Flamingo's gates and positions start closed, and open at the first step.
+        if name.endswith("gate") or "positions.outer" in name:
+            nn.init.normal_(parameter, std=0.1)
     batch = make_batch(model)
     model.head.loss(model(batch), batch).backward()
     for name, parameter in model.named_parameters():

@@ -79,7 +79,11 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
 
 
 def test_no_gradient_goes_into_what_is_frozen(data: Path, tmp_path: Path) -> None:
-    builder = build(data, tmp_path, **{"model.tuning.image_encoder.frozen": True})
+    builder = build(
+        data,
+        tmp_path,
+        **{"model.tuning.image_encoder.frozen": True, "model.image_encoder.positions": "none"},
+    )
     [product, _] = builder.variants()
     cost = measure(builder, [product], tmp_path / "costs.json", Console(file=io.StringIO()))
     # Half of the backward pass is for the weights and half for the inputs.
@@ -161,6 +165,6 @@ def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
         [variant] = builder.variants()
         flops[name] = Bench(builder).counts(builder.model_of(variant.fusion))["flops"]
     with count_flops() as encoder, torch.no_grad():
-        builder.model.image_encoder(torch.zeros(3, 3, 64, 64))
+        builder.model.image_encoder.look(torch.zeros(3, 3, 64, 64))  # positions enter later
     # A frozen layer only runs forward.
     assert flops["frozen"] - flops["cached"] == encoder.get_total_flops() > 0

@@ -11,6 +11,7 @@ from vlm.image import (
     ImageEncoder,
     OpenClipImageEncoder,
     RegionFeatures,
+    StridedConvNet,
     TimmEncoder,
     TorchvisionEncoder,
 )
@@ -30,7 +31,15 @@ WORDS = ["what", "colour", "is", "the", "circle"]
 
 
 IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
-    ConvNet: [lambda: ConvNet(24, widths=(5, 7, 11)), lambda: ConvNet(12, (5, 7), dropout=0.3)],
+    ConvNet: [
+        lambda: ConvNet(24, widths=(5, 7, 11)),
+        lambda: ConvNet(12, (5, 7), dropout=0.3, positions="learned"),
+        lambda: ConvNet(12, (5, 7), positions="none"),
+    ],
+    StridedConvNet: [
+        lambda: StridedConvNet(20, (5, 7, 11)),
+        lambda: StridedConvNet(24, (5, 7), kernel_size=4, positions="coordinates"),
+    ],
     TimmEncoder: [
         lambda: TimmEncoder(
             "vit_tiny_patch16_224",
@@ -53,7 +62,11 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
         lambda: OpenClipImageEncoder(config=clip_config(layers=2, patch_size=8)),
         lambda: OpenClipImageEncoder(config=clip_config(layers=[1, 1, 1, 1]), pool="max"),
     ],
-    RegionFeatures: [lambda: RegionFeatures(dim=13)],
+    RegionFeatures: [
+        lambda: RegionFeatures(dim=13),
+        lambda: RegionFeatures(dim=13, positions="coordinates"),
+        lambda: RegionFeatures(dim=13, positions="none"),
+    ],
 }
 
 

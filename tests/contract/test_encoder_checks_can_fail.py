@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vlm.core.features import Features
 from vlm.image import ConvNet
+from vlm.image.positions import PositionKind
 from vlm.testing import check_image_encoder, check_text_encoder
 from vlm.text import BagOfWords, WordTokenizer
 
@@ -36,8 +37,8 @@ class PoolsFirstToken(ConvNet):
 
 
 class OnlyInPooled(ConvNet):
-    def __init__(self, image_size: int, widths: tuple[int, ...]) -> None:
-        super().__init__(image_size, widths)
+    def __init__(self, image_size: int, widths: tuple[int, ...], positions: PositionKind) -> None:
+        super().__init__(image_size, widths, positions=positions)
         self.pooler = nn.Linear(self.dim, self.dim)
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ class AnySize(ConvNet):
 )
 def test_broken_image_encoder(broken: type[ConvNet], message: str) -> None:
     with pytest.raises(AssertionError, match=f"(?s){message}"):
-        check_image_encoder(broken(24, widths=(5, 7, 11)))
+        check_image_encoder(broken(24, widths=(5, 7, 11), positions="none"))
 
 
 class PaddingCounts(BagOfWords):

@@ -185,6 +185,7 @@ def test_a_loader_worker_gets_little(tmp_path: Path) -> None:
 
 def test_an_encoder_gives_its_own_features_back() -> None:
     encoder = Counting()
+    encoder.positions = None
     own = Features(torch.rand(3, 64, 12), torch.ones(3, 64, dtype=torch.bool), torch.rand(3, 12))
     assert encoder(own) is own
     with pytest.raises(

@@ -96,7 +96,10 @@ def test_it_learns_what_the_regions_show(trained: Path, data: Path, regions: Pat
 
 def test_the_checkpoint_names_no_files(trained: Path) -> None:
     encoder = read_checkpoint(trained).model["image_encoder"]
-    assert encoder == {"class_path": "vlm.image.RegionFeatures", "init_args": {"dim": DIM}}
+    assert encoder == {
+        "class_path": "vlm.image.RegionFeatures",
+        "init_args": {"dim": DIM, "positions": "sine"},
+    }
 
 
 def test_asking_takes_the_features_and_says_so(

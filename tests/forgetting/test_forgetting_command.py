@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.datasets.easy_vqa import EasyVQA
 from vlm.inference import load
-from vlm.studies.forgetting.original import original
+from vlm.studies.forgetting.original import came_with, original
 from vlm.studies.forgetting.run import read_run
 
 
@@ -165,7 +165,7 @@ def test_a_run_from_a_run_began_where_that_one_did(
         found = original(second, part, getattr(model, part))
         assert found is not None
         assert found.source == f"the run {run}"
-        for name, value in getattr(first, part).state_dict().items():
+        for name, value in came_with(getattr(first, part)).items():
             assert torch.equal(found.weights[name], value), name
     parts = {"model__tuning__init_parts": ["fusion", "head"]}
     third = read_run(changed(run, tmp_path / "third", **{INIT_FROM: str(run)}, **parts))

@@ -31,7 +31,7 @@ def test_tokens_are_those_of_timm(key: str) -> None:
     for parameter in missing:
         reference.get_parameter(parameter).data.fill_(float("nan"))
     assert_close(reference.forward_features(x), output)
-    features = encoder(images)
+    features = encoder.look(images)
     rows, columns = grid
     assert (encoder.dim, encoder.grid) == (dim, grid)
     assert features.tokens.shape == (3, rows * columns, dim)
@@ -123,6 +123,7 @@ def test_the_config_names_the_recipe_and_never_downloads(monkeypatch, tmp_path) 
         "pool": "mean",
         "stages": None,
         "white_level": None,
+        "positions": "auto",
     }
 
     # Pretrained weights from a file, so that timm downloads nothing.

@@ -16,6 +16,7 @@ from vlm.core.part import Part
 from vlm.fusion import Pooled, QFormer
 from vlm.heads import Classification
 from vlm.image import ConvNet, OpenClipImageEncoder, RegionFeatures, TimmEncoder, TorchvisionEncoder
+from vlm.image.positions import PREFIX
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, OpenClipTextEncoder, Recurrent, Transformer
 from vlm.training.finetuning.groups import is_decayed, make_optimizer, parameter_groups
@@ -72,7 +73,8 @@ LAYERS: dict[str, tuple[Callable[[], Part], int, dict[int, tuple[str, str]]]] = 
         12,
         {3: ("model.inception3a.branch1.", "model.inception3a.branch4.")},
     ),
-    "regions": (lambda: RegionFeatures(3), 0, {}),
+    "regions": (lambda: RegionFeatures(3), 1, {}),
+    "regions without positions": (lambda: RegionFeatures(3, positions="none"), 0, {}),
     "bag": (
         lambda: BagOfWords(WORDS),
         3,
@@ -113,6 +115,10 @@ PREPROCESS = {
 }
 
 
+def is_placing(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_each_part(name: str) -> None:
     make, count, ends = LAYERS[name]
@@ -121,8 +127,11 @@ def test_layers_of_each_part(name: str) -> None:
     assert len(layers) == count
     assert sorted(chain(*layers)) == sorted(n for n, _ in part.named_parameters())
     for number, (first, last) in ends.items():
-        assert layers[number][0].startswith(first)
-        assert layers[number][-1].startswith(last)
+        own = [name for name in layers[number] if not name.startswith(PREFIX)]
+        assert own[0].startswith(first)
+        assert own[-1].startswith(last)
+    placed = [number for number, names in enumerate(layers) if any(map(is_placing, names))]
+    assert placed in ([], [count - 1])  # positions are trained with the last layer
 
 
 def test_open_clip_text_has_its_blocks() -> None:
@@ -176,6 +185,7 @@ def test_layers_join_from_the_output_to_the_input() -> None:
 
 def test_nothing_of_a_frozen_part_is_planned() -> None:
     made = model()
+    made.image_encoder = ConvNet(8, (3, 5, 7), positions="none")
     tuning = Tuning(image_encoder=PartTuning(frozen=True))
     prepare(made, tuning)
     assert {layer.part for layer in plan(made, tuning)} == {"text_encoder", "fusion", "head"}
@@ -223,6 +233,29 @@ def test_where_weight_decay_belongs() -> None:
         text + "embeddings.word_embeddings.weight",
         text + "embeddings.position_embeddings.weight",
         text + "embeddings.LayerNorm.weight",
+    }
+
+
+def test_a_frozen_encoder_s_positions_are_trained_without_its_dropout() -> None:
+    made = model()
+    made.image_encoder = ConvNet(8, (3, 5, 7), dropout=0.5)
+    tuning = Tuning(image_encoder=PartTuning(frozen=True))
+    prepare(made, tuning)
+    names = [n for layer in plan(made, tuning) for n in layer.names if "image_encoder" in n]
+    assert names
+    assert all(name.startswith(f"image_encoder.{PREFIX}") for name in names)
+    made.train()
+    set_modes(made, {parameter for parameter in made.parameters() if parameter.requires_grad})
+    assert not made.image_encoder.dropout.training
+    assert made.fusion.training
+
+
+def test_lora_leaves_positions_trained() -> None:
+    made = model()
+    prepare(made, Tuning(image_encoder=PartTuning(lora=LoRA(rank=2))))
+    trained = {n for n, p in made.image_encoder.named_parameters() if p.requires_grad}
+    assert {n for n in trained if "lora" not in n} == {
+        f"{PREFIX}{layer}.{kind}" for layer in ("inner", "outer") for kind in ("weight", "bias")
     }
 
 

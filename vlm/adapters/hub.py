@@ -139,7 +139,7 @@ def _vilt(files: Files, stored: dict[str, Any], weights: dict[str, Tensor]) -> V
         {
             "vilt.embeddings.text_embeddings.": "text_encoder.text_embeddings.",
             "vilt.embeddings.patch_embeddings.": "image_encoder.patch_embeddings.",
-            "vilt.embeddings.positions": "image_encoder.positions",
+            "vilt.embeddings.positions": "image_encoder.trained_positions",
             "vilt.embeddings.cls_token": "fusion.cls_token",
             "vilt.embeddings.token_type_embeddings.": "fusion.modality.",
             "vilt.": "fusion.",

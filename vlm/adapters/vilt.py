@@ -93,7 +93,7 @@ class ViltPatches(PixelEncoder):
         super().__init__(made.hidden_size, (side, side), transform, tuple(mean), tuple(std))
         self.patch_embeddings = ViltPatchEmbeddings(made)
         self.trained_side = made.image_size // made.patch_size
-        self.positions = nn.Parameter(torch.zeros(1, self.trained_side**2, self.dim))
+        self.trained_positions = nn.Parameter(torch.zeros(1, self.trained_side**2, self.dim))
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         patches = self.patch_embeddings(images).flatten(2).transpose(1, 2)  # (B, P, D)
@@ -105,8 +105,8 @@ class ViltPatches(PixelEncoder):
         """Positions (D, rows, columns), zeros outside the real patches (rows, columns) bool."""
         height, width = int(real.any(1).sum()), int(real.any(0).sum())
         if not height or not width:  # an image of nothing but padding
-            return self.positions.new_zeros(self.dim, *self.grid)
-        trained = self.positions.transpose(1, 2).unflatten(2, (self.trained_side,) * 2)
+            return self.trained_positions.new_zeros(self.dim, *self.grid)
+        trained = self.trained_positions.transpose(1, 2).unflatten(2, (self.trained_side,) * 2)
         found = F.interpolate(trained, (height, width), mode="bilinear", align_corners=True)
         return F.pad(found[0], (0, self.grid[1] - width, 0, self.grid[0] - height))
 

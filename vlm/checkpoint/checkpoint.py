@@ -21,8 +21,8 @@ from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
 from vlm.pretrained.weights import differences, misfit
 
-FORMAT = 2
-"""Of stored models; 2 has `num_heads` and `num_layers` in the place of `heads` and `layers`."""
+FORMAT = 3
+"""Of stored models; 3 has positions in image encoders."""
 PREFIX = "model."
 """Of the model's weights in the training task's state."""
 BEST = "checkpoints/best.ckpt"

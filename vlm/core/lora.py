@@ -85,6 +85,7 @@ def add_lora(part: Any, lora: LoRA) -> None:
         target_modules="|".join(re.escape(f"part.{name}") for name in names),
     )
     inject_adapter_in_model(config, inside)
+    part.train_new()
     part.lora = lora
 
 

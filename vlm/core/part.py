@@ -90,6 +90,10 @@ class Part(Configured, nn.Module):
         names = [name for name, _ in self.named_parameters()]
         return [names] if names else []
 
+    def train_new(self) -> None:
+        """Let gradients reach what is trained even in a frozen part, since no weights come with it;
+        unless a class says otherwise, nothing."""
+
 
 def _check_factories(cls: type, arguments: Mapping[str, Any]) -> None:
     """Refuse a built part, or what cannot build one, where the class builds the part itself."""

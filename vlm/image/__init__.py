@@ -1,9 +1,10 @@
 """Image encoders: images in, grids of tokens out; or regions of a detector."""
 
 from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
-from vlm.image.conv import ConvNet
+from vlm.image.conv import ConvNet, StridedConvNet
 from vlm.image.load import ImageError, load_image
 from vlm.image.open_clip import OpenClipImageEncoder
+from vlm.image.positions import Positions
 from vlm.image.regions import RegionFeatures
 from vlm.image.timm import TimmEncoder
 from vlm.image.torchvision import TorchvisionEncoder
@@ -16,7 +17,9 @@ __all__ = [
     "ImageTransform",
     "OpenClipImageEncoder",
     "PixelEncoder",
+    "Positions",
     "RegionFeatures",
+    "StridedConvNet",
     "TimmEncoder",
     "TorchvisionEncoder",
     "grid_boxes",

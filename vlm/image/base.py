@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vlm.core.features import Features
 from vlm.core.layers import numbered_layers
 from vlm.core.part import Part
+from vlm.image.positions import Positions
 from vlm.image.transform import ImageTransform
 
 
@@ -22,6 +23,7 @@ class ImageEncoder(Part, ABC):
         dim: width of the tokens.
         transform: brings any image to this encoder's input. Its `open` reads one, its
             `stack` makes a batch of them.
+        positions: mixes tokens with their places; None if the encoder knows them, or shall not.
 
     Example:
         >>> class Colours(vlm.image.ImageEncoder):
@@ -35,9 +37,14 @@ class ImageEncoder(Part, ABC):
     def __init__(self, dim: int, transform: Any) -> None:
         super().__init__()
         self.dim, self.transform = dim, transform
+        self.positions: Positions | None = None
 
     def layer_names(self) -> list[list[str]]:
         return numbered_layers(self)
+
+    def train_new(self) -> None:
+        if self.positions is not None:
+            self.positions.requires_grad_(True)
 
     @abstractmethod
     def forward(self, images: Any) -> Features:
@@ -102,8 +109,8 @@ class PixelEncoder(ImageEncoder):
         """Encode images as `transform` makes them.
 
         Args:
-            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or the features
-                that this encoder made of them before (`vlm.data.features.cache`), which come back.
+            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or what `look`
+                made of them before (`vlm.data.features.cache`).
 
         Raises:
             ValueError: another shape or number type.
@@ -116,7 +123,16 @@ class PixelEncoder(ImageEncoder):
                     f"(B, {cells}, {self.dim}), which this encoder made, or images. Use the "
                     f"encoder's own `transform`."
                 )
-            return images
+        else:
+            images = self.look(images)
+        return images if self.positions is None else self.positions(images)
+
+    def look(self, images: Tensor) -> Features:
+        """What the network makes of images, before positions enter.
+
+        Raises:
+            ValueError: as `forward` does.
+        """
         images, mask = self.normalised(images)
         tokens, pooled = self.encode(images, mask)
         boxes = grid_boxes(*self.grid, device=tokens.device).expand(tokens.shape[0], -1, -1)

@@ -12,6 +12,7 @@ from vlm.core.safe_config import nothing
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
+from vlm.image.positions import PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform
 from vlm.pretrained.open_clip import check_stored, load_tower, read_config
 from vlm.pretrained.pruning import prune
@@ -41,6 +42,8 @@ class OpenClipImageEncoder(PixelEncoder):
             -1 is the last.
         config: the configuration itself; `name` is not read then.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
+        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
+            if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
@@ -71,6 +74,7 @@ class OpenClipImageEncoder(PixelEncoder):
         stages: Sequence[int] | None = None,
         config: dict[str, Any] | None = None,
         white_level: WhiteLevel = None,
+        positions: PositionKind = "auto",
     ) -> None:
         check_pool(pool)
         full = read_config(name, pretrained) if config is None else config
@@ -98,6 +102,7 @@ class OpenClipImageEncoder(PixelEncoder):
             std=tuple(preprocess["std"]),
         )
         self.model, self.pool, self.stages = model.train(), pool, self_stages
+        self.positions = make_positions(positions, self.dim, pool, self.grid, model)
         parts = ("embed_dim", "quick_gelu", "vision_cfg", "preprocess_cfg")
         plain = {key: full[key] for key in parts if key in full}
         self.arguments.update(pretrained=False, config=plain)

@@ -16,6 +16,7 @@ from vlm.core.validation import check_positive
 from vlm.image.base import ImageEncoder
 from vlm.image.detections import Regions, read_npz
 from vlm.image.load import ImageError
+from vlm.image.positions import PositionKind, make_positions
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,17 @@ class RegionTransform:
 
 
 class RegionFeatures(ImageEncoder):
-    """Features of regions, extracted beforehand by a detector; nothing here is trained.
+    """Features of regions, extracted beforehand by a detector; only their positions are trained.
 
-    Tokens are the regions as the files hold them, 10 to 100 an image or a fixed number; `boxes`
-    say where they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and
-    `MuRel` were published, on the 2048 features of bottom-up attention (Anderson et al. 2018, arXiv
-    1707.07998, section 3.1). `data.images.regions` names the files.
+    Tokens are the regions of the files, 10 to 100 an image or a fixed number; `boxes` say where
+    they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and `MuRel` were
+    published, without positions, on the 2048 features of bottom-up attention (Anderson et al. 2018,
+    arXiv 1707.07998, section 3.1). `data.images.regions` names the files.
 
     Args:
         dim: width of the features.
+        positions: how tokens come to know their boxes, see `vlm.image.Positions`; "learned" needs a
+            grid.
 
     Example:
         >>> encoder = vlm.image.RegionFeatures(dim=2048)
@@ -97,10 +100,11 @@ class RegionFeatures(ImageEncoder):
     transform: RegionTransform
     number_type: Tensor
 
-    def __init__(self, dim: int = 2048) -> None:
+    def __init__(self, dim: int = 2048, positions: PositionKind = "sine") -> None:
         check_positive(dim=dim)
         super().__init__(dim, RegionTransform(dim))
-        # It has no parameters to show what `.double()` or `.half()` made of the model.
+        self.positions = make_positions(positions, dim, "mean")
+        # Without positions no parameter shows what `.double()` or `.half()` made of the model.
         self.register_buffer("number_type", torch.empty(0), persistent=False)
 
     def forward(self, images: Features) -> Features:
@@ -121,4 +125,5 @@ class RegionFeatures(ImageEncoder):
             )
         tokens = images.zero_padding().tokens.to(self.number_type.dtype)
         boxes = images.boxes.masked_fill(~images.mask[..., None], 0)
-        return Features(tokens, images.mask, boxes=boxes)
+        features = Features(tokens, images.mask, boxes=boxes)
+        return features if self.positions is None else self.positions(features)

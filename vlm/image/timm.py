@@ -16,6 +16,7 @@ from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
+from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform, Interpolation
 from vlm.pretrained.availability import hub_access
 from vlm.pretrained.pruning import foreign_options, prune
@@ -68,6 +69,8 @@ class TimmEncoder(PixelEncoder):
             token, on the grid of the last one named: the scales of a convolutional network or the
             layers of a transformer, -1 the last. None is the output of `forward_features`.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
+        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
+            if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
@@ -93,6 +96,7 @@ class TimmEncoder(PixelEncoder):
         pool: Literal["mean", "max"] = "mean",
         stages: Sequence[int] | None = None,
         white_level: WhiteLevel = None,
+        positions: PositionKind = "auto",
     ) -> None:
         from timm.data import resolve_model_data_config
 
@@ -129,6 +133,7 @@ class TimmEncoder(PixelEncoder):
             std=data["std"],
         )
         self.model, self.pool, self.stages = model.train(), pool, stages
+        self.positions = make_positions(positions, self.dim, pool, grid, model)
         recipe = model.pretrained_cfg
         if recipe.get("tag"):
             self.arguments["name"] = f"{recipe['architecture']}.{recipe['tag']}"
@@ -142,7 +147,9 @@ class TimmEncoder(PixelEncoder):
         from timm.models import group_parameters
 
         found = group_parameters(self.model, self.model.group_matcher())
-        return [[f"model.{name}" for name in found[number]] for number in sorted(found)]
+        layers = [[f"model.{name}" for name in found[number]] for number in sorted(found)]
+        layers[-1] += [n for n, _ in self.named_parameters() if n.startswith(PREFIX)]
+        return layers
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         if self.stages is None:

@@ -13,6 +13,7 @@ from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
+from vlm.image.positions import PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform
 from vlm.pretrained.availability import url_access
 from vlm.pretrained.pruning import foreign_options, prune
@@ -48,6 +49,8 @@ class TorchvisionEncoder(PixelEncoder):
         stages: which maps to put side by side in each token, on the grid of the last one named:
             the model's maps of different sizes, -1 the last; the layers of a transformer.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
+        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
+            if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name, weights that do not fit, stages that the model has not.
@@ -72,6 +75,7 @@ class TorchvisionEncoder(PixelEncoder):
         pool: Literal["mean", "max"] = "mean",
         stages: Sequence[int] | None = None,
         white_level: WhiteLevel = None,
+        positions: PositionKind = "auto",
     ) -> None:
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -106,6 +110,7 @@ class TorchvisionEncoder(PixelEncoder):
             std=tuple(preset.std),
         )
         self.model, self.pool, self.nodes = extractor.train(), pool, nodes
+        self.positions = make_positions(positions, self.dim, pool, self.grid, extractor)
         self.arguments.update(name=recipe_name, pretrained=False)
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from vlm.core.host import HostCopy
 from vlm.core.version import __version__
 from vlm.datasets.errors import DataError
 from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
+from vlm.image.positions import PREFIX
 
 
 class BlankFeatures:
@@ -52,7 +53,8 @@ def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None
             processes, of which one alone could not encode.
     """
     got = f"data.images.features: got {folder}, and "
-    if any(layer.part == "image_encoder" for layer in layers):
+    trained = [n for layer in layers if layer.part == "image_encoder" for n in layer.names]
+    if any(not name.startswith(f"image_encoder.{PREFIX}") for name in trained):
         raise DataError(
             f"{got}the image encoder is trained, so that its features would not stay the same. "
             f"Freeze it with --model.tuning.image_encoder.frozen=true, or leave "
@@ -67,15 +69,18 @@ def check_frozen(folder: str, layers: Iterable[Any], strategy: Strategy) -> None
 
 def describe(encoder: PixelEncoder) -> dict[str, str]:
     """What the features of an image depend on, beside the image."""
-    state = hashlib.sha256()
+    state, config = hashlib.sha256(), encoder.config
+    config["init_args"].pop("positions", None)
     tensors = [*encoder.named_parameters(), *encoder.named_buffers()]
     for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        if name.startswith(PREFIX):
+            continue  # they enter after the features, and are trained
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         state.update(flat.view(torch.uint8).numpy().data)
     return {
         "vlm": __version__,
-        "encoder": json.dumps(encoder.config, sort_keys=True),
+        "encoder": json.dumps(config, sort_keys=True),
         "transform": repr(encoder.transform),
         "grid": repr(encoder.grid),
         "weights": state.hexdigest(),
@@ -96,7 +101,7 @@ def encode(encoder: PixelEncoder, images: Tensor) -> HostCopy:
     encoder.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            tokens, mask, pooled, _ = encoder(images.to(device, non_blocking=True))
+            tokens, mask, pooled, _ = encoder.look(images.to(device, non_blocking=True))
             return HostCopy(tokens.float(), mask, pooled.float())
     finally:
         for part in training:

@@ -28,6 +28,7 @@ from vlm.core.features import Features
 from vlm.data.batches import VQADataset
 from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.table import image_groups
+from vlm.image.base import PixelEncoder
 from vlm.model import VQAModel
 from vlm.studies.comparison.build import Builder, Variant
 from vlm.training.finetuning.plan import set_modes
@@ -148,10 +149,11 @@ class Bench:
         images = builder.data.open_images.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
         self.batch: Batch = move_data_to_device(batch, self.device)
-        if builder.data.images.features is not None:  # as in the runs
-            encoder = builder.model.image_encoder.to(self.device).eval()
+        encoder = builder.model.image_encoder
+        if builder.data.images.features is not None and isinstance(encoder, PixelEncoder):
+            encoder.to(self.device).eval()  # as in the runs
             with torch.no_grad(), self.precision.forward_context():
-                self.batch = self.batch._replace(images=encoder(self.batch.images))
+                self.batch = self.batch._replace(images=encoder.look(self.batch.images))
 
     @property
     def device_name(self) -> str:

@@ -110,7 +110,7 @@ class Probe:
 
     def logits(self, encoder: PixelEncoder, images: Tensor) -> Tensor:
         """Like `OriginalHead.logits`."""
-        pooled = encoder(images).pooled
+        pooled = encoder.look(images).pooled
         return pooled @ self.weight.to(pooled).mT + self.bias.to(pooled)
 
 

@@ -97,7 +97,7 @@ class ImageMeasure:
     ) -> None:
         self.images, self.head, self.batch_size = images, head, batch_size
         blank = before.transform.blank(1).to(before.mean.device)
-        self.layers = layer_modules(before.eval(), partial(before, blank))
+        self.layers = layer_modules(before.eval(), partial(before.look, blank))
         self._before = self._run(before, "the original image encoder")
 
     def retention(self, encoder: PixelEncoder, name: str) -> ImageRetention:
@@ -114,7 +114,7 @@ class ImageMeasure:
         for names in track(batches, f"Images: {name}", transient=True):
             images = self.images.load(names, encoder.transform).to(encoder.mean.device)
             # Every cell and channel is a feature of the image, as in the paper.
-            grams.append(layer_grams(encoder, self.layers, partial(encoder, images))[0])
+            grams.append(layer_grams(encoder, self.layers, partial(encoder.look, images))[0])
             if self.head is not None:
                 with torch.inference_mode():
                     logits.append(self.head.logits(encoder, images).float().cpu())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
 from vlm.core.features import masked_mean
 from vlm.core.part import Part, build, check_parts
+from vlm.image.positions import PREFIX
 from vlm.model import PARTS
 from vlm.pretrained.weights import differences, misfit
 from vlm.studies.forgetting.run import FineTuned, read_run
@@ -56,7 +57,7 @@ class Original:
     @property
     def weights(self) -> dict[str, Tensor]:
         """The weights that fine-tuning may have changed, named as in the run's own encoder."""
-        return self.encoder.state_dict()
+        return came_with(self.encoder)
 
     def view(self, encoder: Part) -> Part:
         """The measured part of the run's own encoder: all of it, or its word vectors."""
@@ -64,6 +65,12 @@ class Original:
             assert isinstance(encoder, TextEncoder)
             return WordVectors(encoder.tokenizer, encoder.state_dict()[VECTORS])
         return encoder
+
+
+def came_with(encoder: Part) -> dict[str, Tensor]:
+    """Its weights, without the positions, which are not pretrained."""
+    state: dict[str, Tensor] = encoder.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith(PREFIX)}
 
 
 def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> Original | None:
@@ -83,7 +90,7 @@ def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> O
         return None
     if isinstance(found.encoder, WordVectors) and VECTORS not in encoder.state_dict():
         return None
-    if lines := differences(found.view(encoder).state_dict(), found.weights):
+    if lines := differences(came_with(found.view(encoder)), found.weights):
         raise CheckpointError(
             f"{misfit(found.source, lines)}\nSo {run.checkpoint.path} did not begin with them."
         )

@@ -10,6 +10,7 @@ from torch import nn
 
 from vlm.core.compat import batch_norm
 from vlm.core.lora import LoRA, add_lora
+from vlm.image.base import ImageEncoder
 from vlm.model import PARTS, VQAModel
 
 
@@ -19,7 +20,8 @@ class PartTuning:
     input to its output; epochs from 0.
 
     Args:
-        frozen: train nothing in the part. It stays in evaluation mode during training: without
+        frozen: train nothing in the part, except for an image encoder's `positions`, which no
+            pretrained weights come with. It stays in evaluation mode during training: without
             dropout, and with fixed batch normalisation statistics.
         from_epoch: first epoch in which the part is trained; it is frozen before.
         layers_per_epoch: layers to unfreeze per epoch, from the last layer down, starting in
@@ -149,6 +151,7 @@ def prepare(model: VQAModel, tuning: Tuning) -> None:
             )
         if how.frozen:
             part.requires_grad_(False)
+            part.train_new()
 
 
 def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
@@ -189,7 +192,7 @@ def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> N
     Raises:
         ValueError: nothing is trained at all or in the first epoch, or a part never.
     """
-    if not layers:
+    if not layers or all(tuning.of(part).frozen for part in PARTS):
         raise ValueError("model.tuning: every part is frozen, so there is nothing to train.")
     if (first := min(layer.start for layer in layers)) > 0:
         raise ValueError(
@@ -213,6 +216,9 @@ def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
     is as what it lies in.
     """
     parameters = set(module.parameters())
+    if isinstance(module, ImageEncoder) and module.positions is not None:
+        # They act alike in both modes, and must not keep a frozen encoder's dropout on.
+        trained = trained - set(module.positions.parameters())
     if parameters and not parameters & trained:
         module.eval()
         return
