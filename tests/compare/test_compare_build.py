@@ -11,8 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT, shared_data
 
-from vlm.cli.commands.compare import _gpus
-from vlm.cli.comparison_base import builder_of
+from vlm.cli.comparison_base import _gpus, builder_of
 from vlm.studies.comparison.build import Builder, quiet, trainable
 from vlm.studies.comparison.plan import PlanError, read_plan
 from vlm.studies.comparison.runs import plan_run

@@ -16,6 +16,7 @@ from vlm.studies.comparison.runs import (
     FINISHED,
     LOG,
     PLAN,
+    Planned,
     Run,
     environments,
     plan_run,
@@ -72,7 +73,7 @@ import pathlib, sys
 assert sys.argv[1] != "b", "out of luck [really]"
 pathlib.Path("{FINISHED}").write_text('{{"run": "now"}}')
 """
-    failures = train(todo, environments(1, 4, ()), shown, script(text))
+    failures = train(Planned(todo), environments(1, 4, ()), shown, script(text))
     assert [failure.run.name for failure in failures] == ["b"]
     assert failures[0].reason == "AssertionError: out of luck [really]"
     assert first.results == first.folder / "earlier"
@@ -97,7 +98,7 @@ mine.unlink()
 pathlib.Path("{FINISHED}").write_text('{{"run": ""}}')
 """
     todo = runs(tmp_path, "abcd")
-    assert not train(todo, environments(2, 4, ()), console(), script(text))
+    assert not train(Planned(todo), environments(2, 4, ()), console(), script(text))
     seen = [int((run.folder / "seen").read_text()) for run in todo]
     assert max(seen) == 2
 
@@ -122,7 +123,7 @@ def test_an_interruption_ends_what_is_running(tmp_path: Path) -> None:
         return begun[0]
 
     with pytest.raises(KeyboardInterrupt):
-        train(runs(tmp_path), environments(2, 2, ()), console(), begin)
+        train(Planned(runs(tmp_path)), environments(2, 2, ()), console(), begin)
     assert begun[0].returncode == -signal.SIGKILL
 
 

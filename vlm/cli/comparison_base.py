@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import torch
 import yaml
 
 from vlm.cli.error_messages import explain
@@ -12,6 +14,7 @@ from vlm.core.errors import ConfigError
 from vlm.fusion import Fusion
 from vlm.studies.comparison.build import Base, Builder, quiet
 from vlm.studies.comparison.plan import Plan, PlanError
+from vlm.studies.comparison.runs import environments
 
 
 def builder_of(plan: Plan) -> Builder:
@@ -39,3 +42,17 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n")
+
+
+def shares_of(base: Base, jobs: int | None) -> list[dict[str, str]]:
+    """Environments of the runs that train at once: `jobs`, else one for each GPU, else one."""
+    cpu = base.trainer.strategy.root_device.type == "cpu"
+    devices = [] if cpu else _gpus(base.config["trainer"]["devices"])
+    return environments(jobs or len(devices) or 1, torch.get_num_threads(), devices)
+
+
+def _gpus(asked: object) -> list[str]:
+    """Those that `trainer.devices` lists, or else all, as `CUDA_VISIBLE_DEVICES` names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return [names[number] for number in asked] if isinstance(asked, list) else names

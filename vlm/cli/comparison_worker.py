@@ -30,9 +30,12 @@ def _measure(plan: Path, path: Path) -> None:
     from vlm.cli.comparison_base import builder_of
     from vlm.studies.comparison.cost import measure
     from vlm.studies.comparison.plan import read_plan
+    from vlm.studies.comparison.search import read_tuned
 
     builder = builder_of(read_plan(plan))
-    fusions = [variant for variant in builder.variants() if variant.control is None]
+    tuned = {} if builder.plan.search is None else read_tuned(path.parent)
+    variants = builder.variants(tuned)
+    fusions = [variant for variant in variants if variant.control is None]
     measure(builder, fusions, path, Console(highlight=False))
 
 

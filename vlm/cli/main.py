@@ -77,6 +77,11 @@ COMMANDS = {
         "train and compare several fusions",
         "vlm compare configs/compare/easy_vqa.yaml",
     ),
+    "tune": Command(
+        "tune:tune_command",
+        "find a configuration's best settings",
+        "vlm tune CONFIG --search model.optimizer.init_args.lr=0.0003..0.01",
+    ),
     "forgetting": Command(
         "forgetting:forgetting",
         "measure what fine-tuning destroyed",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from rich.table import Table
 from vlm.cli.command_parser import command_parser
 from vlm.core.files import locked
 from vlm.studies.comparison.plan import Plan, PlanError, read_plan
+
+if TYPE_CHECKING:
+    from vlm.studies.comparison.build import Builder
 
 HELP = """\
 Train a list of fusions with the same encoders, data and schedule over several seeds, and report
@@ -28,6 +31,11 @@ A plan is a YAML file:
   budget: null                        # or parameters of fusion + head, to solve for the width
   controls: [question_only, image_only, image_shuffled]
   overrides: {trainer.max_epochs: 5}  # for every run, as on the command line of `vlm fit`
+  search:                             # or leave it out, to train each fusion as it is
+    trials: 6                         # of each fusion, pruned by validation accuracy
+    epochs: 3                         # of each trial; those of the base if left out
+    space:
+      model.optimizer.init_args.lr: {low: 0.0003, high: 0.01, log: true}
   fusions:
     product:
       class_path: vlm.fusion.Pooled
@@ -36,6 +44,7 @@ A plan is a YAML file:
     attention:
       class_path: vlm.fusion.CrossAttention
       width: [out_dim, feedforward_dim]  # the others stay in proportion to the first
+      search: {num_layers: [1, 2]}       # of this fusion alone, with the others
 
 examples:
   vlm compare configs/compare/easy_vqa.yaml
@@ -81,16 +90,39 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     """Returns whether a run failed."""
     console = Console(highlight=False)
     # Here and not above: a mistake in the plan and `--help` need not wait for torch.
-    import torch
-
-    from vlm.cli.comparison_base import builder_of
+    from vlm.cli.comparison_base import builder_of, shares_of
     from vlm.studies.comparison.cost import read_costs
     from vlm.studies.comparison.report import Comparison, write_report
     from vlm.studies.comparison.results import read_outcomes
-    from vlm.studies.comparison.runs import environments, measure_costs, plan_run, train
+    from vlm.studies.comparison.runs import Planned, measure_costs, plan_run, train
+    from vlm.studies.comparison.search import Tuned, read_tuned, tune, write_tuned
 
     builder = builder_of(plan)
-    variants = builder.variants()
+    builder.check_search()
+
+    def refuse() -> NoReturn:
+        raise PlanError(f"{output}: another `vlm compare` is running here; wait for it to end.")
+
+    shares = shares_of(builder.base, jobs)
+    tuned: dict[str, Tuned] = {}
+    if plan.search is not None and not dry_run:
+        with locked(output / "lock", refuse, seconds=0):
+            for name, entry in plan.fusions.items():
+                tuned[name] = tune(
+                    name,
+                    plan.search,
+                    entry.search,
+                    builder.variant(name).config,
+                    partial(_configured, builder, name),
+                    output,
+                    shares,
+                    console,
+                )
+            write_tuned(tuned, output)
+    values = {name: best.values for name, best in tuned.items()}
+    if plan.search is not None and dry_run:
+        values = read_tuned(output)
+    variants = builder.variants(values)
     # Seed by seed, so that an early look at the runs compares all.
     runs = [plan_run(v.name, v.config, seed, output) for seed in plan.seeds for v in variants]
     table = Table("", "fusion + head", "whole model", "solved for", "finished")
@@ -110,9 +142,6 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     if dry_run:
         return False
 
-    def refuse() -> NoReturn:
-        raise PlanError(f"{output}: another `vlm compare` is running here; wait for it to end.")
-
     # Two at once would remove each other's unfinished runs.
     with locked(output / "lock", refuse, seconds=0):
         if (code := measure_costs(plan.path, output / "costs.json")) < 0:
@@ -124,27 +153,18 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
         if code:
             sys.exit(code)
         costs = read_costs(output / "costs.json")
-        base = builder.base
-        cpu = base.trainer.strategy.root_device.type == "cpu"
-        devices = [] if cpu else _gpus(base.config["trainer"]["devices"])
-        shares = environments(jobs or len(devices) or 1, torch.get_num_threads(), devices)
-        failures = train(runs, shares, console)
+        failures = train(Planned(runs), shares, console)
         questions, outcomes = read_outcomes(runs)
         if not any(outcome.name in plan.fusions for outcome in outcomes) or questions is None:
             console.print("No fusion has a finished run, so there is no report.")
             return True
         by_name = {outcome.name: outcome for outcome in outcomes}
         named = {variant.name: variant for variant in variants}
-        comparison = Comparison(plan, named, questions, by_name, costs, failures)
+        comparison = Comparison(plan, named, questions, by_name, costs, failures, tuned)
         path = write_report(comparison, output)
     console.print(f"Report: {path} and {path.with_suffix('.md')}", soft_wrap=True)
     return bool(failures)
 
 
-def _gpus(asked: object) -> list[str]:
-    """Those that `trainer.devices` lists, or else all, as `CUDA_VISIBLE_DEVICES` names them."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    return [names[number] for number in asked] if isinstance(asked, list) else names
+def _configured(builder: Builder, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    return builder.variant(name, values).config

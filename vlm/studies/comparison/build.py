@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
 from vlm.studies.comparison.budget import BudgetError, solve_width
 from vlm.studies.comparison.plan import Entry, Plan, PlanError
+from vlm.studies.comparison.search import with_settings
 from vlm.training.task import VQATask
 
 
@@ -78,28 +79,68 @@ class Builder:
     def data(self) -> VQADataModule:
         return self.base.data
 
-    def variants(self) -> list[Variant]:
+    def variants(self, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
         """All rows of the comparison: the fusions, sized if there is a budget, and the controls.
+
+        Args:
+            tuned: values of the settings that were tuned, by fusion.
 
         Raises:
             PlanError: a class or argument does not exist, or no width meets the budget.
         """
-        base = self._base_config()
-        made = []
-        for name, entry in self.plan.fusions.items():
-            try:
-                fusion, widths = self._sized(entry)
-                config = copy.deepcopy(base)
-                config["model"]["fusion"] = fusion
-                made.append(self._variant(name, None, config, widths))
-            except (ValueError, TypeError) as error:
-                reason = self._explain(str(error))
-                raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
+        base = self.run_config()
+        made = [self.variant(name, (tuned or {}).get(name)) for name in self.plan.fusions]
         for control in self.plan.controls:
             config = copy.deepcopy(base)
             config["data"]["control"] = control
             made.append(self._variant(control, control, config, {}))
         return made
+
+    def variant(self, name: str, values: Mapping[str, Any] | None = None) -> Variant:
+        """The row of one fusion, with the values of its tuned settings if there are some.
+
+        Raises:
+            PlanError: as `variants` does; a setting that the fusion or the base does not have.
+        """
+        entry, config = self.plan.fusions[name], self.run_config()
+        own = {key: value for key, value in (values or {}).items() if key in entry.search}
+        shared = {key: value for key, value in (values or {}).items() if key not in own}
+        try:
+            if own:
+                complete = with_settings(self._complete(entry.spec)["init_args"], own)
+                changed = {key.partition(".")[0] for key in own}
+                spec = entry.spec["init_args"] | {key: complete[key] for key in changed}
+                entry = replace(entry, spec=entry.spec | {"init_args": spec})
+            fusion, widths = self._sized(entry)
+            config = with_settings(config, shared)
+            config["model"]["fusion"] = fusion
+            return self._variant(name, None, config, widths)
+        except (ValueError, TypeError) as error:
+            reason = self._explain(str(error))
+            raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
+
+    def check_search(self) -> None:
+        """Refuse ranges of settings that do not exist, before anything is trained.
+
+        Raises:
+            PlanError: names the setting, and those that a fusion has.
+        """
+        search = self.plan.search
+        if search is None:
+            return
+        try:
+            with_settings(self.run_config(), dict.fromkeys(search.space))
+        except ValueError as error:
+            raise PlanError(f"{self.plan.path}: search.space: {error}.") from error
+        for name, entry in self.plan.fusions.items():
+            known = self._complete(entry.spec)["init_args"]
+            for key in entry.search:
+                if key.partition(".")[0] not in known:
+                    raise PlanError(
+                        f"{self.plan.path}: fusions.{name}.search.{key}: there is no such "
+                        f"init_arg; expected one of {', '.join(known)}."
+                        + did_you_mean(nearest(key, known))
+                    )
 
     def model_of(self, fusion: dict[str, Any]) -> VQAModel:
         """Build a model from copies of the base's encoders, this fusion and a matching head."""
@@ -114,7 +155,8 @@ class Builder:
         encoders = sum(map(trainable, (self.model.image_encoder, self.model.text_encoder)))
         return Variant(name, control, config, widths, joint, encoders + joint)
 
-    def _base_config(self) -> dict[str, Any]:
+    def run_config(self) -> dict[str, Any]:
+        """The base's configuration, as a run of its own needs it."""
         config = copy.deepcopy(self.base.config)
         config.pop("config", None)
         config["data"]["control"] = None

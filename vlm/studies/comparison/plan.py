@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from vlm.core.validation import did_you_mean, nearest
+from vlm.studies.comparison.search_space import Range, Search, read_range
 
 CONTROLS = ("question_only", "image_only", "image_shuffled")
 """Of `vlm.data.ablations`, which loads torch."""
@@ -30,10 +31,12 @@ class Entry:
         spec: `class_path` and `init_args`, as in a training configuration.
         width: dotted names of `init_args`. Under a budget the first is solved for and the others
             stay in proportion to it.
+        search: ranges of `init_args` that are tuned, beside those of the plan.
     """
 
     spec: dict[str, Any]
     width: tuple[str, ...] = ()
+    search: dict[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Plan:
         budget: trainable parameters of fusion and head together; None keeps each fusion's defaults.
         controls: controls to train, with the base's own fusion.
         overrides: settings for every run, named as on the command line of `vlm fit`.
+        search: what is tuned for each fusion; None trains each as the plan has it.
+        solved: accuracy on test from which a seed counts as having solved the data.
     """
 
     path: Path
@@ -55,6 +60,8 @@ class Plan:
     budget: int | None = None
     controls: tuple[str, ...] = CONTROLS
     overrides: dict[str, Any] = field(default_factory=dict)
+    search: Search | None = None
+    solved: float = 0.95
 
 
 def read_plan(path: Path) -> Plan:
@@ -112,14 +119,26 @@ def _checked(path: Path, content: Any) -> Plan:
                 f"controls: got {control!r}; expected {_EXPECTED['controls']}."
                 + did_you_mean(nearest(control, CONTROLS))
             )
+    solved = content.get("solved", Plan.solved)
+    number = isinstance(solved, (int, float)) and not isinstance(solved, bool)
+    _expect(number and 0 < solved <= 1, "solved", solved)
+    search = _search(content.get("search"))
+    entries = {name: _entry(name, value, budget is not None) for name, value in fusions.items()}
+    for name, entry in entries.items():
+        if entry.search and search is None:
+            raise PlanError(f"fusions.{name}.search: got ranges without `search:`; expected both.")
+        if search is not None and not (entry.search or search.space):
+            raise PlanError(f"fusions.{name}: nothing is tuned; expected {_EXPECTED['space']}.")
     return Plan(
         path=path,
         base=path.parent / base,
-        fusions={name: _entry(name, value, budget is not None) for name, value in fusions.items()},
+        fusions=entries,
         seeds=tuple(seeds),
         budget=budget,
         controls=tuple(dict.fromkeys(controls)),
         overrides=_overrides(content.get("overrides")),
+        search=search,
+        solved=solved,
     )
 
 
@@ -130,13 +149,20 @@ _EXPECTED = {
     "seeds": "a list of whole numbers from 0 on, such as [0, 1, 2]",
     "controls": f"a list of {', '.join(CONTROLS)}; [] for none",
     "overrides": "settings as on the command line of `vlm fit`, such as {trainer.max_epochs: 5}",
+    "search": "`trials:`, `space:` and perhaps `epochs:`",
+    "trials": "a whole number of trainings for each fusion, 2 or more",
+    "epochs": "a whole number of epochs for each trial",
+    "seed": "a whole number from 0 on",
+    "space": "settings with their values, such as {model.optimizer.init_args.lr: [0.001, 0.003]}",
+    "solved": "an accuracy above 0 and at most 1, such as 0.95",
     "width": "the dotted name of the init_arg to solve for, or a list of several",
 }
 
 
-def _expect(valid: object, key: str, found: Any) -> None:
+def _expect(valid: object, key: str, found: Any, what: str | None = None) -> None:
     if not valid:
-        raise PlanError(f"{key}: got {found!r}; expected {_EXPECTED[key.rpartition('.')[2]]}.")
+        expected = _EXPECTED[what or key.rpartition(".")[2]]
+        raise PlanError(f"{key}: got {found!r}; expected {expected}.")
 
 
 def _entry(name: Any, value: Any, sized: bool) -> Entry:
@@ -150,7 +176,7 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
         raise PlanError(
             f"{key}: got {value!r}; expected a class path, or class_path and init_args."
         )
-    _known_keys(f"{key}.", value, ("class_path", "init_args", "width"))
+    _known_keys(f"{key}.", value, ("class_path", "init_args", "width", "search"))
     class_path, init_args = value.get("class_path"), value.get("init_args") or {}
     if not isinstance(class_path, str):
         raise PlanError(
@@ -164,19 +190,56 @@ def _entry(name: Any, value: Any, sized: bool) -> Entry:
     _expect(named, f"{key}.width", width)
     if sized and not width:
         raise PlanError(f"{key}.width: missing; the budget needs {_EXPECTED['width']}.")
-    return Entry({"class_path": class_path, "init_args": init_args}, tuple(width))
+    searched = value.get("search") or {}
+    _expect(isinstance(searched, dict), f"{key}.search", searched, "space")
+    if sized and (both := [name for name in width if name in searched]):
+        raise PlanError(f"{key}.search.{both[0]}: the budget solves for it; remove one of the two.")
+    spec = {"class_path": class_path, "init_args": init_args}
+    return Entry(spec, tuple(width), _ranges(f"{key}.search", searched))
+
+
+def _search(content: Any) -> Search | None:
+    if content is None:
+        return None
+    _expect(isinstance(content, dict), "search", content)
+    _known_keys("search.", content, Search.__dataclass_fields__)
+    trials, epochs = content.get("trials"), content.get("epochs")
+    space, seed = content.get("space") or {}, content.get("seed", Search.seed)
+    _expect(_whole(trials, 2), "search.trials", trials)
+    _expect(epochs is None or _whole(epochs, 1), "search.epochs", epochs)
+    _expect(_whole(seed, 0), "search.seed", seed)
+    _expect(isinstance(space, dict), "search.space", space)
+    check_free("search.space", map(str, space))
+    if epochs is not None and "trainer.max_epochs" in space:
+        raise PlanError("search.space.trainer.max_epochs: search.epochs sets it; remove one.")
+    return Search(trials, _ranges("search.space", space), epochs, seed)
+
+
+def _ranges(key: str, content: dict[str, Any]) -> dict[str, Range]:
+    found = {}
+    for name, value in content.items():
+        made = read_range(value)
+        if isinstance(made, str):
+            raise PlanError(f"{key}.{name}: {made}.")
+        found[name] = made
+    return found
 
 
 def _overrides(content: Any) -> dict[str, Any]:
     _expect(content is None or isinstance(content, dict), "overrides", content)
     flat = dict(_flattened(content or {}))
-    for name in flat:
+    check_free("overrides", flat)
+    return flat
+
+
+def check_free(key: str, names: Iterable[str]) -> None:
+    """Refuse settings that the comparison makes itself."""
+    for name in names:
         for own in SET_HERE:
             # `dataset.seed` is short for `dataset.init_args.seed`.
             short = name.replace(".init_args", "")
             if short == own or short.startswith(f"{own}."):
-                raise PlanError(f"overrides.{name}: the comparison sets {own} itself; remove it.")
-    return flat
+                raise PlanError(f"{key}.{name}: the comparison sets {own} itself; remove it.")
 
 
 def _flattened(content: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

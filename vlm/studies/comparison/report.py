@@ -39,6 +39,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write the report of a comparison; returns the HTML file's path."""
     sections = [
         _question(comparison),
+        *([_tuning(comparison)] if comparison.tuned else []),
         _accuracy(comparison),
         _significance(comparison),
         _cost(comparison),
@@ -65,6 +66,7 @@ def _question(comparison: Comparison) -> Section:
     return Section(
         "What was compared",
         [
+            _caveat(comparison),
             f"{counted(len(plan.fusions), 'fusion')}, {size}, with "
             f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
             f"{counted(trained, 'run')} finished.",
@@ -79,6 +81,39 @@ def _question(comparison: Comparison) -> Section:
     )
 
 
+def _caveat(comparison: Comparison) -> str:
+    holds = "What is shown holds for this data set, these encoders and this size."
+    if comparison.tuned:
+        return (
+            f"{holds} Each fusion was tuned with as many trials, on the validation part; the test "
+            f"part was read once for each run."
+        )
+    return (
+        f"{holds} Nothing was tuned: one learning rate and one number of epochs for all is fair "
+        f"and not kind, and a fusion that needs others may do better with them."
+    )
+
+
+def _tuning(comparison: Comparison) -> Section:
+    search = comparison.plan.search
+    assert search is not None
+    names = list(dict.fromkeys(name for best in comparison.tuned.values() for name in best.values))
+    table = [["fusion", *names, "validation %", "trials"]]
+    for name, best in comparison.tuned.items():
+        values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in best.values.values()]
+        by_name = dict(zip(best.values, values, strict=True))
+        ends = ", ".join(f"{count} {end}" for end, count in best.trials.items())
+        row = [by_name.get(setting, "") for setting in names]
+        table.append([name, *row, f"{100 * best.score:.2f}", ends])
+    epochs = "the base's epochs" if search.epochs is None else counted(search.epochs, "epoch")
+    text = (
+        f"{search.trials} trials of {epochs} for each fusion, seed {search.seed}; Optuna chose the "
+        f"values and gave up trials that fell behind. The values of the highest validation "
+        f"accuracy are those of all seeds below. Every trial: tuned.json."
+    )
+    return Section("Tuning", [text], table)
+
+
 def _optimizer(config: Any) -> str:
     if not isinstance(config, dict):  # the class name only
         return str(config).rpartition(".")[2]
@@ -88,14 +123,19 @@ def _optimizer(config: Any) -> str:
 
 def _accuracy(comparison: Comparison) -> Section:
     kinds = list(comparison.questions.rows())
-    table = [["fusion", *(f"{kind} %" for kind in kinds), "seeds"]]
+    head = ["fusion", *(f"{kind} %" for kind in kinds), "median %", "solved", "seeds"]
+    table = [head]
     labels = {o.name: f"{number} {o.name}" for number, o in enumerate(comparison.ranked, start=1)}
     for name, label in (labels | {o.name: CONTROLS[o.name] for o in comparison.controls}).items():
         cells = map(_with_interval, comparison.accuracies[name].values())
-        table.append([label, *cells, _seeds(comparison, comparison.outcomes[name])])
+        outcome = comparison.outcomes[name]
+        by_seed = outcome.table.mean(1)
+        solved = f"{(by_seed >= comparison.plan.solved).sum()} of {len(by_seed)}"
+        row = [f"{100 * np.median(by_seed):.2f}", solved, _seeds(comparison, outcome)]
+        table.append([label, *cells, *row])
     baselines = _baselines(comparison)
     table += [
-        [text, *(f"{100 * baselines[name][kind]:.2f}" for kind in kinds), ""]
+        [text, *(f"{100 * baselines[name][kind]:.2f}" for kind in kinds), "", "", ""]
         for name, text in BASELINES.items()
         if name in baselines
     ]
@@ -111,7 +151,8 @@ def _accuracy(comparison: Comparison) -> Section:
         [
             f"Mean over seeds, in brackets the 95 % interval over {over}. Below the fusions stand "
             f"the controls, trained with the base's own fusion on data with one side taken away, "
-            f"and the baselines and the ceiling, which need no training.",
+            f"and the baselines and the ceiling, which need no training. Median: of the seeds. "
+            f"Solved: seeds with {100 * comparison.plan.solved:g} % and more.",
             describe_vocabularies(comparison.vocabularies()),
         ],
         table,
@@ -200,8 +241,6 @@ def _reading(comparison: Comparison) -> Section:
         "how questions and answers hang together; a fusion is worth what it adds to this. Image "
         "only: a model that was never asked. Image shuffled: images of the same kind, but the "
         "wrong ones; much more than question only would mean that answers leak through them.",
-        "One learning rate and one number of epochs for all is fair and not kind: a fusion that "
-        "needs others may do better with them. What is shown holds for this data set and size.",
     ]
     if (budget := comparison.plan.budget) is not None:
         far = [
@@ -245,7 +284,10 @@ def _results(comparison: Comparison) -> dict[str, Any]:
         lines[name] = {
             "control": variant.control,
             "fusion": variant.fusion,
-            "solved": variant.widths,
+            "solved_for": variant.widths,
+            "tuned": asdict(comparison.tuned[name]) if name in comparison.tuned else None,
+            "median": float(np.median(outcome.table.mean(1))),
+            "solved": int((outcome.table.mean(1) >= comparison.plan.solved).sum()),
             "joint_parameters": variant.joint_parameters,
             "parameters": variant.parameters,
             "accuracy": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from vlm.studies.comparison.build import Variant
 from vlm.studies.comparison.cost import Cost
 from vlm.studies.comparison.plan import Plan
 from vlm.studies.comparison.runs import Failure, Run
+from vlm.studies.comparison.search import Tuned
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Comparison:
     outcomes: dict[str, Outcome]
     costs: dict[str, Cost]
     failures: list[Failure]
+    tuned: dict[str, Tuned] = field(default_factory=dict)
 
     @cached_property
     def ranked(self) -> list[Outcome]:

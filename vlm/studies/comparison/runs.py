@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import yaml
 from rich.console import Console
@@ -85,7 +85,7 @@ class Failure:
         return lines[-1].strip() or "its log is empty"
 
 
-def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
+def plan_run(name: str, config: dict[str, Any], seed: int, output: Path, kind: str = "runs") -> Run:
     """Make the run of a complete configuration with a seed, in the folder of a comparison."""
     config = copy.deepcopy(config)
     config["seed_everything"] = config["data"]["seed"] = seed
@@ -94,7 +94,7 @@ def plan_run(name: str, config: dict[str, Any], seed: int, output: Path) -> Run:
     place = {"folder": None, "name": None}
     content = json.dumps([__version__, config | {"run": config["run"] | place}], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    folder = output / "runs" / name / f"seed{seed}-{digest}"
+    folder = output / kind / name / f"seed{seed}-{digest}"
     config["run"] |= {"folder": str(folder.parent), "name": folder.name}
     return Run(name, seed, config, folder)
 
@@ -137,22 +137,59 @@ def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[s
     return shares
 
 
+class Work(Protocol):
+    """Where runs come from: a list of them, or a search (`vlm.studies.comparison.search`)."""
+
+    total: int
+
+    @property
+    def ended(self) -> int:
+        """Number of runs that need not run again."""
+
+    def runs(self) -> Iterator[Run]:
+        """The others, each taken when there is room for it."""
+
+    def hopeless(self, run: Run) -> bool:
+        """Whether a run is given up."""
+
+    def end(self, run: Run) -> None:
+        """Take notice of a run's end."""
+
+
+class Planned:
+    """Runs that are known beforehand, of which none is given up."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.total, self._runs = len(runs), runs
+
+    @property
+    def ended(self) -> int:
+        return sum(run.finished for run in self._runs)
+
+    def runs(self) -> Iterator[Run]:
+        return iter([run for run in self._runs if not run.finished])
+
+    def hopeless(self, run: Run) -> bool:
+        return False
+
+    def end(self, run: Run) -> None:
+        pass
+
+
 def train(
-    runs: Sequence[Run],
+    work: Work,
     shares: Sequence[dict[str, str]],
     console: Console,
     begin: Callable[[Run, dict[str, str]], subprocess.Popen[bytes]] = start,
 ) -> list[Failure]:
-    """Train all unfinished runs, one per share in parallel (`environments`).
+    """Train all runs that have not ended, one per share in parallel (`environments`).
 
     Returns:
         The runs that failed. They do not stop the others.
     """
-    waiting = [run for run in runs if not run.finished]
-    done = len(runs) - len(waiting)
-    free = list(shares)
+    waiting, free = work.runs(), list(shares)
     active: list[_Active] = []
-    failures = []
+    failures: list[Failure] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -160,17 +197,22 @@ def train(
         TextColumn("{task.fields[state]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
-        total = progress.add_task("all runs", total=len(runs), completed=done, state="")
-        console.print(f"{done} of {len(runs)} runs are finished already.", highlight=False)
+        total = progress.add_task("all runs", total=work.total, completed=work.ended, state="")
+        console.print(f"{work.ended} of {work.total} runs are finished already.", highlight=False)
         try:
-            while waiting or active:
-                while waiting and free:
-                    run, share = waiting.pop(0), free.pop(0)
+            while True:
+                while free and (run := next(waiting, None)) is not None:
+                    share = free.pop(0)
                     task = progress.add_task(run.title, total=None, state="starting")
                     active.append(_Active(run, share, begin(run, share), task))
+                if not active:
+                    return failures
                 time.sleep(0.2)
                 for job in list(active):
-                    if job.process.poll() is None:
+                    hopeless = work.hopeless(job.run)
+                    if hopeless:
+                        job.process.kill()
+                    elif job.process.poll() is None:
                         progress.update(job.task, state=job.run.state())
                         continue
                     active.remove(job)
@@ -179,12 +221,12 @@ def train(
                     seconds = progress.tasks[progress.task_ids.index(job.task)].elapsed or 0.0
                     progress.remove_task(job.task)
                     progress.advance(total)
-                    failures += _ended(job.run, seconds, console)
+                    work.end(job.run)
+                    failures += [] if hopeless else _ended(job.run, seconds, console)
         finally:
             for job in active:
                 job.process.kill()
                 job.process.communicate()
-    return failures
 
 
 class _Active(NamedTuple):

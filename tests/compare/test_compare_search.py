@@ -1,0 +1,356 @@
+"""The search for settings: the same for each fusion, watched, continued, refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from rich.console import Console
+
+from vlm.cli.commands.tune import _setting
+from vlm.cli.comparison_base import builder_of
+from vlm.cli.main import main
+from vlm.studies.comparison.plan import PlanError, read_plan
+from vlm.studies.comparison.runs import LOG, PLAN, Run, plan_run, train
+from vlm.studies.comparison.search import Trials, with_settings
+from vlm.studies.comparison.search_space import Range, Search
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 0,
+    "dataset": {"init_args": {}},
+    "data": {},
+    "run": {},
+    "trainer": {"max_epochs": 9},
+    "model": {"lr": 0.1, "depth": 1},
+}
+SPACE = {"model.lr": Range(low=1e-4, high=1e-1, log=True), "model.depth": Range((1, 2, 3))}
+WORKER = """
+import json, pathlib, sys, time, yaml
+config = yaml.safe_load(open("plan.yaml"))
+lr, depth = config["model"]["lr"], config["model"]["depth"]
+assert depth < {refused}, "too deep"
+folder = pathlib.Path("made")
+folder.mkdir()
+rows = ["epoch,val_accuracy,test_accuracy"]
+for epoch in range(4):
+    rows.append(f"{{epoch}},{{(depth / 3 - lr) * (epoch + 1) / 4}},")
+    (folder / "metrics.csv").write_text("\\n".join(rows) + "\\n")
+    if lr > {slow}:
+        time.sleep(60 if epoch == 1 else 0)
+pathlib.Path("finished.json").write_text(json.dumps({{"run": "made"}}))
+"""
+
+
+def worker(refused: int = 9, slow: float = 9.0) -> Callable[..., subprocess.Popen[bytes]]:
+    def begin(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / PLAN).write_text(yaml.safe_dump(run.config))
+        with (run.folder / LOG).open("wb") as log:
+            command = [sys.executable, "-c", WORKER.format(refused=refused, slow=slow)]
+            return subprocess.Popen(command, cwd=run.folder, stdout=log, stderr=log)
+
+    return begin
+
+
+def search(folder: Path, trials: int = 6, name: str = "a") -> Trials:
+    def make(values: dict[str, Any]) -> Run:
+        return plan_run(name, with_settings(CONFIG, values), 0, folder, "trials")
+
+    journal = folder / "trials" / f"{name}.journal"
+    return Trials(journal, name, Search(trials, SPACE), {}, make)
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_every_fusion_has_the_same_trials_and_the_best_is_kept(tmp_path: Path) -> None:
+    found = {}
+    for name in "ab":
+        trials = search(tmp_path, name=name)
+        assert train(trials, [{}], console(), worker()) == []
+        found[name] = trials.best()
+    first, second = found["a"], found["b"]
+    assert first is not None
+    assert second is not None
+    assert [row["values"] for row in first.history] == [row["values"] for row in second.history]
+    assert len(first.history) == 6
+    assert first.score == max(row["score"] for row in first.history)
+    expected = first.values["model.depth"] / 3 - first.values["model.lr"]
+    assert first.score == pytest.approx(expected)
+    assert first.trials == {"complete": 6}
+
+
+def test_an_interrupted_search_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    whole = search(tmp_path / "whole")
+    train(whole, [{}], console(), worker())
+    begun = 0
+
+    def twice(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            raise KeyboardInterrupt
+        return worker()(run, environment)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(search(tmp_path / "cut"), [{}], console(), twice)
+    again = search(tmp_path / "cut")
+    assert again.ended == 2
+    train(again, [{}], console(), worker())
+    one, other = whole.best(), again.best()
+    assert one is not None
+    assert other is not None
+    assert len(other.history) == 6
+    # The third was interrupted, and is trained again with its own values.
+    assert [row["values"] for row in other.history] == [row["values"] for row in one.history]
+    assert other.score == one.score
+
+
+def test_a_trial_that_falls_behind_is_killed(tmp_path: Path) -> None:
+    trials = search(tmp_path, trials=8)
+    assert train(trials, [{}], console(), worker(slow=0.01)) == []  # it would take minutes
+    best = trials.best()
+    assert best is not None
+    assert best.trials["pruned"] >= 1
+    assert sum(best.trials.values()) == 8
+    for row in best.history:
+        assert (row["end"] == "complete") or row["values"]["model.lr"] > 0.01
+
+
+def test_equal_values_are_trained_once_and_count_as_what_they_gave(tmp_path: Path) -> None:
+    def make(values: dict[str, Any]) -> Run:
+        return plan_run("a", with_settings(CONFIG, values), 0, tmp_path, "trials")
+
+    space = {"model.depth": Range((1, 2))}
+    trials = Trials(tmp_path / "trials/a.journal", "a", Search(6, space), {}, make)
+    assert train(trials, [{}], console(), worker()) == []
+    best = trials.best()
+    assert best is not None
+    assert best.trials == {"complete": 6}
+    assert best.values == {"model.depth": 2}
+    assert len(list(tmp_path.glob("trials/a/*"))) == 2
+
+
+def test_a_failing_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    trials = search(tmp_path)
+    failures = train(trials, [{}], console(), worker(refused=3))
+    assert failures
+    assert all(failure.reason == "AssertionError: too deep" for failure in failures)
+    best = trials.best()
+    assert best is not None
+    assert best.trials["fail"] == len(failures)
+    assert best.trials["complete"] == 6 - len(failures)
+    assert best.values["model.depth"] < 3
+    again = search(tmp_path)
+    assert again.ended == 6  # a failure is not tried again
+
+
+def test_no_setting_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match=r"there is no setting model\.rate"):
+        with_settings(CONFIG, {"model.rate": 1})
+    assert with_settings(CONFIG, {"model.lr": 2})["model"] == {"lr": 2, "depth": 1}
+    assert CONFIG["model"]["lr"] == 0.1
+
+
+def plan(folder: Path, data: Path, **changes: Any) -> Path:
+    content = {
+        "base": str(ROOT / "configs/easy_vqa.yaml"),
+        "seeds": [0],
+        "controls": [],
+        "fusions": {
+            "product": "vlm.fusion.Pooled",
+            "cross": {
+                "class_path": "vlm.fusion.CrossAttention",
+                "init_args": {"out_dim": 16},
+                "search": {"num_layers": [1, 2]},
+            },
+        },
+        "overrides": {
+            "dataset": {"root": str(data), "validation_share": 0.25},
+            "data": {"images_per_batch": 3},
+            "trainer.max_epochs": 2,
+        },
+        "search": {
+            "trials": 2,
+            "epochs": 1,
+            "space": {"model.optimizer.init_args.lr": {"low": 1e-3, "high": 1e-2, "log": True}},
+        },
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content | copy.deepcopy(changes)))
+    return folder / "plan.yaml"
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no trials": ({"search": {"space": {"a": [1, 2]}}}, "search.trials: got None; expected a who"),
+    "nothing": ({"search": {"trials": 3}}, "fusions.product: nothing is tuned; expected settings"),
+    "one point": (
+        {"search": {"trials": 3, "space": {"trainer.max_epochs": [3]}}},
+        "search.space.trainer.max_epochs: got [3], which leaves nothing to choose; expected two",
+    ),
+    "an empty range": (
+        {"search": {"trials": 3, "space": {"a.b": {"low": 2, "high": 2}}}},
+        "search.space.a.b: got 2 to 2; expected two numbers, the first below the second",
+    ),
+    "log of zero": (
+        {"search": {"trials": 3, "space": {"a.b": {"low": 0, "high": 2, "log": True}}}},
+        "search.space.a.b: got 0 to 2; expected two numbers above 0",
+    ),
+    "own": (
+        {"search": {"trials": 3, "space": {"seed_everything": [1, 2]}}},
+        "search.space.seed_everything: the comparison sets seed_everything itself; remove it",
+    ),
+    "epochs twice": (
+        {"search": {"trials": 3, "epochs": 1, "space": {"trainer.max_epochs": [3, 4]}}},
+        "search.space.trainer.max_epochs: search.epochs sets it; remove one",
+    ),
+    "no mapping": (
+        {"fusions": {"a": {"class_path": "x", "search": [1]}}},
+        "fusions.a.search: got [1]; expected settings with their values",
+    ),
+    "a budget too": (
+        {
+            "budget": 10,
+            "fusions": {"a": {"class_path": "x", "width": "d", "search": {"d": [1, 2]}}},
+        },
+        "fusions.a.search.d: the budget solves for it; remove one of the two",
+    ),
+    "no search": (
+        {"search": None},
+        "fusions.cross.search: got ranges without `search:`; expected both",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes(changes: dict[str, Any], message: str, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as raised:
+        read_plan(plan(tmp_path, data, **changes))
+    assert message in str(raised.value)
+
+
+def test_settings_that_do_not_exist(data: Path, tmp_path: Path) -> None:
+    cross = {"class_path": "vlm.fusion.CrossAttention", "search": {"num_layer": [1, 2]}}
+    builder = builder_of(read_plan(plan(tmp_path, data, fusions={"cross": cross})))
+    with pytest.raises(
+        PlanError, match=r"cross.search.num_layer: there is no .* Did you mean num_"
+    ):
+        builder.check_search()
+    space = {"trials": 2, "space": {"model.optimizer.init_args.rate": [1, 2]}}
+    builder = builder_of(read_plan(plan(tmp_path, data, search=space)))
+    with pytest.raises(PlanError, match=r"there is no setting model\.optimizer\.init_args\.rate"):
+        builder.check_search()
+
+
+@pytest.mark.slow
+def test_a_tuned_comparison(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for _ in range(2):  # the second time everything is there
+        with pytest.raises(SystemExit) as ended:
+            main(["compare", str(plan(tmp_path, data)), "--output", str(output)])
+        assert ended.value.code == 0
+    tuned = json.loads((output / "tuned.json").read_text())
+    assert set(tuned["cross"]["values"]) == {"model.optimizer.init_args.lr", "num_layers"}
+    (run,) = output.glob("runs/cross/*/plan.yaml")
+    config = yaml.safe_load(run.read_text())
+    assert (
+        config["model"]["fusion"]["init_args"]["num_layers"]
+        == tuned["cross"]["values"]["num_layers"]
+    )
+    lr = tuned["cross"]["values"]["model.optimizer.init_args.lr"]
+    assert config["model"]["optimizer"]["init_args"]["lr"] == lr
+    assert config["trainer"]["max_epochs"] == 2
+    assert len(list(output.glob("trials/cross/*/finished.json"))) == 2
+    assert not list(output.glob("trials/*/*/*/test.json"))
+    report = (output / "report.md").read_text()
+    assert "Each fusion was tuned with as many trials" in report
+    assert "## Tuning" in report
+    results = json.loads((output / "results.json").read_text())["lines"]["cross"]
+    assert results["tuned"]["trials"] == {"complete": 2}
+    assert results["solved"] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (["data.seed=1,2"], "--search.data.seed: the comparison sets data.seed itself; remove it"),
+        (["trainer.max_epochs=1,2", "--epochs", "1"], "trainer.max_epochs: got --epochs too"),
+    ],
+)
+def test_tune_refuses_what_it_sets(
+    told: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", str(ROOT / "configs/easy_vqa.yaml"), "--search", *told])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tune_writes_a_configuration_to_train(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.yaml"
+    base = yaml.safe_load((ROOT / "configs/easy_vqa.yaml").read_text())
+    for part in ("image_encoder", "text_encoder", "fusion"):
+        base["model"][part] = str(ROOT / "configs" / base["model"][part])
+    base["dataset"]["init_args"] = {"root": str(data), "validation_share": 0.25}
+    base["data"]["images_per_batch"] = 3
+    config.write_text(yaml.safe_dump(base))
+    told = [
+        "tune",
+        str(config),
+        "--trials",
+        "2",
+        "--epochs",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    main([*told, "--search", "model.optimizer.init_args.lr=1e-3..1e-2"])
+    said = capsys.readouterr().out
+    assert "validation %" in said
+    best = yaml.safe_load((tmp_path / "out/best.yaml").read_text())
+    assert 1e-3 <= best["model"]["optimizer"]["init_args"]["lr"] <= 1e-2
+    assert best["trainer"]["max_epochs"] == 5
+    assert best["run"]["test"] is True
+    folder = tmp_path / "runs"
+    main(["fit", "-c", str(tmp_path / "out/best.yaml"), f"--run.folder={folder}",
+          "--trainer.max_epochs=1"])  # fmt: skip
+    assert list(folder.glob("*/*/test.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.lr=1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
+        ("a.n=1..4", Range(low=1, high=4)),
+        ("a.x=relu,tanh", Range(("relu", "tanh"))),
+        ("a.x=true,false", Range((True, False))),
+        ("a.x=0.1,1e-3", Range((0.1, 0.001))),
+    ],
+)
+def test_how_a_range_is_written(text: str, expected: Range) -> None:
+    assert _setting(text)[1] == expected
+
+
+@pytest.mark.parametrize("text", ["a.lr", "a.lr=3", "a.lr=3..3", "a.lr=x..y", "a.lr=..3"])
+def test_how_it_is_not_written(text: str) -> None:
+    with pytest.raises(PlanError, match=r"--search: .*; expected NAME=A..B or NAME=A,B,C"):
+        _setting(text)
+
+
+def test_tune_refuses_a_name_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(ROOT / "configs/easy_vqa.yaml"), "--search", "model.lr=1,2"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "--search: there is no setting model.lr; expected names as in the file" in said
