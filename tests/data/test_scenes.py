@@ -128,7 +128,7 @@ def scenes(request: pytest.FixtureRequest) -> Scenes:
 def test_the_answers_are_those_that_the_pixels_give(scenes: Scenes, split: Any) -> None:
     table = scenes.table(split)
     counts = {"train": 240, "validation": 27, "test": 60}
-    assert len(table) == 17 * counts[split]
+    assert len(table) == 30 * counts[split]
     for path, rows in groupby(table.to_pylist(), lambda row: row["image"]):
         seen = look(path)
         assert len(seen) == (10 if (scenes.part, split) == ("longer", "test") else 7)
@@ -245,10 +245,10 @@ def test_the_picture_alone_is_at_chance_by_training(many: Scenes) -> None:
         found = []
         for row in rows:
             objects = read_npz(Path(row["image"]).with_suffix(".npz")).features
-            colors = objects[:, :12].argmax(1)
-            of_color = np.zeros((12, 9))
-            of_color[colors] = np.hstack([objects[:, 12:], np.ones((len(objects), 1))])
-            of_shape = objects[:, 12:18].sum(0)
+            colors = objects[:, :10].argmax(1)
+            of_color = np.zeros((10, 9))
+            of_color[colors] = np.hstack([objects[:, 10:], np.ones((len(objects), 1))])
+            of_shape = objects[:, 10:16].sum(0)
             found.append(np.concatenate([of_color.ravel(), of_shape / 3, of_shape**2 / 9]))
         return np.array(found)
 
@@ -274,10 +274,10 @@ def test_the_objects_are_where_the_pixels_say(many: Scenes) -> None:
     seen = look(path)
     assert len(features) == len(seen) == 7
     for feature, box in zip(features, boxes, strict=True):
-        each = seen[list(COLORS)[feature[:12].argmax()]]
-        assert SHAPES[feature[12:16].argmax()] == each.shape
-        assert ["small", "large"][feature[16:18].argmax()] == each.size
-        assert feature[18:] * 63 == pytest.approx(each.centre, abs=1e-4)
+        each = seen[list(COLORS)[feature[:10].argmax()]]
+        assert SHAPES[feature[10:14].argmax()] == each.shape
+        assert ["small", "large"][feature[14:16].argmax()] == each.size
+        assert feature[16:] * 63 == pytest.approx(each.centre, abs=1e-4)
         assert (box[:2] + box[2:]) * 32 - 0.5 == pytest.approx(each.centre, abs=1e-4)
 
 
@@ -294,3 +294,27 @@ def test_words_and_answers_of_the_test_occur_in_training() -> None:
 def test_other_numbers_of_objects_are_refused(objects: int) -> None:
     with pytest.raises(ValueError, match=f"objects: got {objects}; expected 7 to 10"):
         Scenes(objects=objects)
+
+
+def test_abilities_choose_questions_about_the_same_images() -> None:
+    whole = Scenes(scenes=40).read("train")
+    some = Scenes(scenes=40, abilities=["position", "count"]).read("train")
+    assert whole is not None
+    assert some is not None
+    assert len(some) == 5 * 40
+    assert some["image"].unique().equals(whole["image"].unique())
+    chosen = [row for row in whole.to_pylist() if row["answer_type"] in ("position", "count")]
+    assert some.to_pylist() == chosen
+
+
+def test_unknown_abilities_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"abilities: got 'positon'; .* Did you mean position\?"):
+        Scenes(abilities=["positon"])
+
+
+def test_a_question_is_repeated_only_where_there_is_no_other() -> None:
+    table = Scenes(scenes=40).table("train")
+    for _, rows in groupby(table.to_pylist(), lambda row: (row["image"], row["question_type"])):
+        asked = [(row["question"], row["answers"][0]) for row in rows]
+        if asked[0][0].startswith("Is the") and "left of" in asked[0][0]:
+            assert len(set(asked)) == len(asked) == 4

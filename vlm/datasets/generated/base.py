@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -66,11 +66,15 @@ class GeneratedDataset(Dataset):
         seed: int = 0,
     ) -> None:
         super().__init__(validation_share, vocabulary, seed)
-        ignored = ("root", "validation_share", "vocabulary")
+        ignored = ("root", "abilities", "validation_share", "vocabulary")
         content = [str(v) for name, v in self.arguments.items() if name not in ignored]
-        self.edition = "-".join([type(self).__name__, *content])
+        name = type(self).__name__ + (f"{self.revision}" if self.revision > 1 else "")
+        self.edition = "-".join([name, *content])
         folder = cache_folder() / "generated" / self.edition
         self.root = folder if root is None else as_path("root", root)
+
+    revision: ClassVar = 1
+    """Higher when the same arguments make other content, so that nothing kept is taken for it."""
 
     @abstractmethod
     def pictures(self, split: Split) -> Iterator[Picture] | None:

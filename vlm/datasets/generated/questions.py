@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from vlm.datasets.generated.drawing import Draws, Thing
 
 SHAPES = ("circle", "square", "triangle", "cross")
-RADII = {"small": 4, "large": 6}
+RADII = {"small": 4, "large": 7}
 MARGIN = 3
 """Pixels between "left" and "right": what is closer is not asked about."""
 YES_NO = ("yes", "no")
@@ -54,12 +54,14 @@ class Template(NamedTuple):
         text: the question, with a {} for each word.
         answers: the possible ones.
         offers: the questions about a scene.
+        times: how often it is asked about each scene.
     """
 
     ability: str
     text: str
     answers: tuple[str, ...]
     offers: Callable[[Scene], Offers]
+    times: int = 1
 
     def by_answer(self, scene: Scene) -> dict[str, list[tuple[str, ...]]]:
         found: dict[str, list[tuple[str, ...]]] = {answer: [] for answer in self.answers}
@@ -69,7 +71,7 @@ class Template(NamedTuple):
 
 
 def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | None:
-    """A question by each template; None about a scene that cannot have each of the answers.
+    """Questions by each template; None about a scene that cannot have each of the answers.
 
     Args:
         scene: a scene.
@@ -83,17 +85,21 @@ def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | 
             return None
     rows = []
     for template, found in zip(TEMPLATES, offers, strict=True):
-        draws = streams[template.ability]
-        answer = draws.one(template.answers)
-        rows.append(
-            {
-                "question": template.text.format(*draws.one(found[answer])),
-                "answer": answer,
-                "answer_type": template.ability,
-                "question_type": template.text,
-                "choices": template.answers,
-            }
-        )
+        draws, asked_before = streams[template.ability], set[tuple[str, ...]]()
+        for _ in range(template.times):
+            answer = draws.one(template.answers)
+            new = [words for words in found[answer] if words not in asked_before]
+            words = draws.one(new or found[answer])
+            asked_before.add(words)
+            rows.append(
+                {
+                    "question": template.text.format(*words),
+                    "answer": answer,
+                    "answer_type": template.ability,
+                    "question_type": template.text,
+                    "choices": template.answers,
+                }
+            )
     return rows
 
 
@@ -208,19 +214,18 @@ def _not(scene: Scene) -> Offers:
 
 
 TEMPLATES = (
-    Template("attribute", "What shape is the {} object?", SHAPES,
-             _shape),
+    Template("attribute", "What shape is the {} object?", SHAPES, _shape, times=4),
     Template("attribute", "What size is the {} object?", SIZES,
-             lambda scene: ((size_of(each), (each.color,)) for each in scene.things)),
-    Template("exist", "Is there a {} that is {}?", YES_NO, _exist),
+             lambda scene: ((size_of(each), (each.color,)) for each in scene.things), times=2),
+    Template("exist", "Is there a {} that is {}?", YES_NO, _exist, times=2),
     Template("count", "How many {} are there?", ("1", "2", "3"), _count),
     Template("compare", "Are there more {} than {}?", YES_NO, _compare),
     Template("position", "Is the {} object on the left or on the right?", ("left", "right"),
-             _position("x", "left", "right")),
+             _position("x", "left", "right"), times=2),
     Template("position", "Is the {} object at the top or at the bottom?", ("top", "bottom"),
-             _position("y", "top", "bottom")),
-    Template("left of", "Is the {} object left of the {} object?", YES_NO, _before("x")),
-    Template("above", "Is the {} object above the {} object?", YES_NO, _before("y")),
+             _position("y", "top", "bottom"), times=2),
+    Template("left of", "Is the {} object left of the {} object?", YES_NO, _before("x"), times=4),
+    Template("above", "Is the {} object above the {} object?", YES_NO, _before("y"), times=4),
     Template("closest", "Is the {} object the closest to the {} object?", YES_NO, _extreme(True)),
     Template("furthest", "Is the {} object the furthest from the {} object?", YES_NO,
              _extreme(False)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from vlm.core.validation import check_positive
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vlm.core.validation import check_positive, did_you_mean, nearest
 from vlm.datasets.base import Split
 from vlm.datasets.generated.base import GeneratedDataset, Picture
 from vlm.datasets.generated.drawing import Draws, Thing, described, draw, places
@@ -17,10 +20,9 @@ from vlm.datasets.vocabulary import VocabularyRules
 SIZE = 64
 LONGEST = 10
 COLORS = {
-    "red": (230, 25, 25), "orange": (255, 140, 0), "yellow": (255, 235, 0), "lime": (150, 255, 60),
-    "green": (0, 150, 0), "cyan": (0, 230, 230), "blue": (40, 70, 255), "purple": (130, 30, 180),
-    "pink": (255, 130, 190), "brown": (130, 80, 30), "gray": (140, 140, 140),
-    "white": (255, 255, 255),
+    "red": (230, 25, 25), "orange": (255, 130, 0), "yellow": (255, 235, 0), "green": (0, 170, 0),
+    "cyan": (0, 225, 225), "blue": (40, 60, 255), "pink": (255, 0, 220), "brown": (130, 80, 30),
+    "gray": (130, 130, 130), "white": (255, 255, 255),
 }  # fmt: skip
 Shapes = dict[str, tuple[str, ...]]
 """Of each colour."""
@@ -31,16 +33,19 @@ KEPT: Shapes = {
 }
 
 
+ABILITIES = tuple(dict.fromkeys(template.ability for template in TEMPLATES))
+
+
 class Scenes(GeneratedDataset):
     """Scenes of objects with different colours, and questions that take one ability each.
 
     Abilities (`answer_type`, the report's lines): attribute, exist, count, compare, position, left
-    of, above, closest, furthest, same as, logic, two-hop; 17 questions a picture. Given the picture
+    of, above, closest, furthest, same as, logic, two-hop; 30 questions a picture. Given the picture
     alone or the words alone, each of a question's possible answers, which are its `choices`, is as
     likely: the floors are 25 or 50 % of attribute, 33 % of count and same as, 50 % of the others.
     In `compare`, `left of`, `above`, `closest`, `furthest` and `logic` the answer depends on the
     order of the words, so a bag of words stays near these. Pictures are 64 x 64, objects small or
-    large circles, squares, triangles and crosses of twelve colours. Validation has a ninth of the
+    large circles, squares, triangles and crosses of ten colours. Validation has a ninth of the
     training pictures, test a quarter. A picture's `.npz` holds each object's box and colour, shape,
     size and place.
     No size is checked: what is generated has a digest.
@@ -55,12 +60,15 @@ class Scenes(GeneratedDataset):
         validation_share: not used, for validation is generated.
         vocabulary: which words and answers enter the vocabularies.
         seed: seed of pictures and questions; digests are published for 0.
+        abilities: which abilities to ask about; None for all. The images are the same.
 
     Example:
         >>> data = vlm.datasets.Scenes(scenes=36)
         >>> data.read("test").num_rows, data.read("test")["answers"][2].as_py()
-        (153, ['yes'])
+        (270, ['square'])
     """
+
+    revision: ClassVar = 2
 
     def __init__(
         self,
@@ -71,12 +79,28 @@ class Scenes(GeneratedDataset):
         validation_share: float = 0.1,
         vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
+        abilities: Sequence[str] | None = None,
     ) -> None:
         super().__init__(root, validation_share, vocabulary, seed)
         check_positive(scenes=scenes)
         if not 7 <= objects <= LONGEST:
             raise ValueError(f"objects: got {objects}; expected 7 to {LONGEST}.")
+        if abilities is not None and not abilities:
+            raise ValueError("abilities: got none; expected some, or null for all.")
+        for ability in abilities or ():
+            if ability not in ABILITIES:
+                raise ValueError(
+                    f"abilities: got {ability!r}; expected some of {', '.join(ABILITIES)}."
+                    f"{did_you_mean(nearest(ability, ABILITIES))}"
+                )
         self.part, self.objects, self.scenes = part, objects, scenes
+        self.abilities = None if abilities is None else list(abilities)
+
+    def read(self, split: Split) -> pa.Table | None:
+        table = super().read(split)
+        if table is None or self.abilities is None:
+            return table
+        return table.filter(pc.field("answer_type").isin(self.abilities))
 
     def pictures(self, split: Split) -> Iterator[Picture] | None:
         parts = {"train": 1, "validation": 9, "test": 4}
