@@ -218,7 +218,7 @@ def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
     parameters = set(module.parameters())
     if isinstance(module, ImageEncoder) and module.positions is not None:
         # They act alike in both modes, and must not keep a frozen encoder's dropout on.
-        trained = trained - set(module.positions.parameters())
+        parameters -= set(module.positions.parameters())
     if parameters and not parameters & trained:
         module.eval()
         return
