@@ -127,13 +127,16 @@ def test_a_trial_that_falls_behind_is_killed(tmp_path: Path) -> None:
         assert (row["end"] == "complete") or row["values"]["model.lr"] > 0.01
 
 
-def test_equal_values_are_trained_once_and_count_as_what_they_gave(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_equal_values_are_trained_once_and_count_as_what_they_gave(
+    jobs: int, tmp_path: Path
+) -> None:
     def make(values: dict[str, Any]) -> Run:
         return plan_run("a", with_settings(CONFIG, values), 0, tmp_path, "trials")
 
     space = {"model.depth": Range((1, 2))}
     trials = Trials(tmp_path / "trials/a.journal", "a", Search(6, space), {}, make)
-    assert train(trials, [{}], console(), worker()) == []
+    assert train(trials, [{}] * jobs, console(), worker()) == []
     best = trials.best()
     assert best is not None
     assert best.trials == {"complete": 6}
@@ -283,7 +286,7 @@ def test_a_tuned_comparison(data: Path, tmp_path: Path) -> None:
     ("told", "message"),
     [
         (["data.seed=1,2"], "--search.data.seed: the comparison sets data.seed itself; remove it"),
-        (["trainer.max_epochs=1,2", "--epochs", "1"], "trainer.max_epochs: got --epochs too"),
+        (["trainer.max_epochs=1,2", "--epochs", "1"], "trainer.max_epochs: got --epochs as well"),
     ],
 )
 def test_tune_refuses_what_it_sets(

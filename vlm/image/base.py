@@ -109,8 +109,8 @@ class PixelEncoder(ImageEncoder):
         """Encode images as `transform` makes them.
 
         Args:
-            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or what `look`
-                made of them before (`vlm.data.features.cache`).
+            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or features that
+                `look` returned earlier (`vlm.data.features.cache`).
 
         Raises:
             ValueError: another shape or number type.

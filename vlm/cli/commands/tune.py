@@ -56,7 +56,7 @@ def tune_command(arguments: Sequence[str]) -> None:
         space = dict(map(_setting, given.search))
         check_free("--search", [name for name in space if not name.startswith("model.fusion.")])
         if given.epochs is not None and "trainer.max_epochs" in space:
-            raise PlanError("--search: trainer.max_epochs: got --epochs too; expected one of them.")
+            raise PlanError("--search: trainer.max_epochs: got --epochs as well; remove one.")
         search = Search(given.trials, space, given.epochs, given.seed)
         output = given.output or Path("runs/tune") / given.config.stem
         _tune(given.config, search, output, given.jobs)

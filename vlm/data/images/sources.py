@@ -75,8 +75,8 @@ class ImageOptions:
             )
         if self.fast_jpeg and (self.regions is not None or self.features is not None):
             raise ValueError(
-                "images.fast_jpeg: got true with images.regions or images.features; expected none "
-                "of them, which are made of whole images."
+                "images.fast_jpeg: got true with images.regions or images.features; expected one "
+                "or the other, since those come from fully decoded images."
             )
         if self.regions is not None and self.features is not None:
             raise ValueError(

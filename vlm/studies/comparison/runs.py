@@ -138,7 +138,7 @@ def environments(jobs: int, threads: int, devices: Sequence[str]) -> list[dict[s
 
 
 class Work(Protocol):
-    """Where runs come from: a list of them, or a search (`vlm.studies.comparison.search`)."""
+    """A source of runs: a fixed list, or a search (`vlm.studies.comparison.search`)."""
 
     total: int
 

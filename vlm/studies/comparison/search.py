@@ -68,7 +68,7 @@ class Trials:
         self.search, self.space, self.make = search, search.space | dict(own), make
         self.total = search.trials
         self.study = _study(journal, name, search.epochs or 1)
-        self._active: dict[Path, Trial] = {}
+        self._active: dict[Path, list[Trial]] = {}  # several of the same values share a run
         self._reported: dict[Path, int] = {}
         self._pruned: set[Path] = set()
         for trial in self.study.get_trials(deepcopy=False):
@@ -83,9 +83,9 @@ class Trials:
 
     def runs(self) -> Iterator[Run]:
         """The trials that are missing, each asked for when there is room to run it."""
-        while self.ended + len(self._active) < self.total:
+        while (asked := self.ended + sum(map(len, self._active.values()))) < self.total:
             # A sampler of its own for each, so that an interrupted search goes on as it would have.
-            self.study.sampler = _sampler(self.search.seed, self.ended + len(self._active))
+            self.study.sampler = _sampler(self.search.seed, asked)
             trial = self.study.ask()
             values = {name: each.suggest(trial, name) for name, each in self.space.items()}
             try:
@@ -93,10 +93,13 @@ class Trials:
             except ValueError as error:
                 self._tell(trial, "FAIL", reason=str(error))
                 continue
-            if run.folder in self._active or self._repeats(trial, run):
+            if self._repeats(trial, run):
                 continue
             trial.set_user_attr("folder", str(run.folder))
-            self._active[run.folder] = trial
+            same = self._active.setdefault(run.folder, [])
+            same.append(trial)
+            if len(same) > 1:
+                continue
             if run.finished:  # and the search was interrupted before it was told
                 self.end(run)
             else:
@@ -119,7 +122,7 @@ class Trials:
 
     def hopeless(self, run: Run) -> bool:
         """Whether Optuna gives the trial up, by its validation accuracy so far."""
-        trial, scores = self._active[run.folder], scores_of(run)
+        trial, scores = self._active[run.folder][0], scores_of(run)
         for epoch in range(self._reported.get(run.folder, 0), len(scores)):
             trial.report(scores[epoch], epoch + 1)
             if not run.finished and trial.should_prune():
@@ -129,7 +132,7 @@ class Trials:
 
     def end(self, run: Run) -> None:
         """Tell how the trial ended."""
-        trial = self._active.pop(run.folder)
+        trial, *others = self._active.pop(run.folder)
         scores = scores_of(run)
         if run.folder in self._pruned:
             self._tell(trial, "PRUNED", "it fell behind")
@@ -137,6 +140,8 @@ class Trials:
             self.study.tell(trial, max(scores))
         else:
             self._tell(trial, "FAIL", f"see {run.folder / LOG}")
+        for other in others:
+            self._repeats(other, run)
 
     def best(self) -> Tuned | None:
         """The best trial; None if none was completed."""
