@@ -20,7 +20,7 @@ from vlm.cli.commands.tune import _setting
 from vlm.cli.comparison_base import builder_of
 from vlm.cli.main import main
 from vlm.studies.comparison.plan import PlanError, read_plan
-from vlm.studies.comparison.runs import LOG, PLAN, Run, plan_run, train
+from vlm.studies.comparison.runs import FINISHED, LOG, PLAN, Run, plan_run, train
 from vlm.studies.comparison.search import Trials, with_settings
 from vlm.studies.comparison.search_space import Range, Search
 
@@ -142,6 +142,24 @@ def test_equal_values_are_trained_once_and_count_as_what_they_gave(
     assert best.trials == {"complete": 6}
     assert best.values == {"model.depth": 2}
     assert len(list(tmp_path.glob("trials/a/*"))) == 2
+
+
+def test_no_trial_is_given_up_after_its_last_epoch(tmp_path: Path) -> None:
+    def make(values: dict[str, Any]) -> Run:
+        return plan_run("a", with_settings(CONFIG, values), 0, tmp_path, "trials")
+
+    search = Search(3, {"model.depth": Range((1, 2, 3))}, epochs=1)
+    trials = Trials(tmp_path / "trials/a.journal", "a", search, {}, make)
+    for run, score in zip(trials.runs(), (0.9, 0.5, 0.1), strict=False):
+        (run.folder / "made").mkdir(parents=True)
+        row = f"epoch,val_accuracy,test_accuracy\n0,{score},\n"
+        (run.folder / "made/metrics.csv").write_text(row)
+        assert not trials.hopeless(run)
+        (run.folder / FINISHED).write_text('{"run": "made"}')
+        trials.end(run)
+    best = trials.best()
+    assert best is not None
+    assert best.trials == {"complete": 3}
 
 
 def test_a_failing_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:

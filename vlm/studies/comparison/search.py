@@ -125,7 +125,8 @@ class Trials:
         trial, scores = self._active[run.folder][0], scores_of(run)
         for epoch in range(self._reported.get(run.folder, 0), len(scores)):
             trial.report(scores[epoch], epoch + 1)
-            if not run.finished and trial.should_prune():
+            last = epoch + 1 == self.search.epochs  # of a trained trial nothing more is saved
+            if not run.finished and not last and trial.should_prune():
                 self._pruned.add(run.folder)
         self._reported[run.folder] = len(scores)
         return run.folder in self._pruned
