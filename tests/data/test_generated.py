@@ -93,16 +93,16 @@ def test_another_content_than_the_published_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "__file__", str(tmp_path / "base.py"))
-    published = {"Scenes2-standard-7-20-0 test": {"pictures": "0" * 16, "count": "1" * 16}}
+    published = {"Scenes3-standard-20-0 test": {"pictures": "0" * 16, "count": "1" * 16}}
     (tmp_path / "digests.json").write_text(json.dumps(published))
     message = (
-        r"Scenes2-standard-7-20-0 \(test\): .* in pictures, count: got .*numpy \d.* and Pillow \d.*"
+        r"Scenes3-standard-20-0 \(test\): .* in pictures, count: got .*numpy \d.* and Pillow \d.*"
         r"install the versions in locks/train\.lock"
     )
     for _ in range(2):  # what was refused is not kept
         with pytest.raises(DataError, match=message):
             Scenes(tmp_path / "scenes", scenes=20).read("test")
-    assert len(Scenes(tmp_path / "scenes", scenes=20).read("validation") or ()) == 3 * 30
+    assert len(Scenes(tmp_path / "scenes", scenes=20).read("validation") or ()) == 3 * 33
 
 
 def first_picture(folder: Path) -> Path:
@@ -142,8 +142,8 @@ def test_a_whole_folder_is_not_made_again(
 def test_a_folder_that_holds_another_edition_is_refused(tmp_path: Path) -> None:
     Scenes(tmp_path, scenes=20).read("test")
     wanted = (
-        rf"{re.escape(str(tmp_path))}/test: holds Scenes2-standard-7-20-0; expected "
-        "Scenes2-longer-7-20-0"
+        rf"{re.escape(str(tmp_path))}/test: holds Scenes3-standard-20-0; expected "
+        "Scenes3-longer-20-0"
     )
     with pytest.raises(DataError, match=wanted):
         Scenes(tmp_path, "longer", scenes=20).read("test")
@@ -155,7 +155,7 @@ def test_without_a_root_it_lies_in_the_cache(
     monkeypatch.setenv("VLM_CACHE", str(tmp_path))
     data = Scenes(scenes=20)
     path = Path(data.table("test")["image"][0].as_py())
-    assert path == tmp_path / "generated/Scenes2-standard-7-20-0/test/test-00000.png"
+    assert path == tmp_path / "generated/Scenes3-standard-20-0/test/test-00000.png"
     assert path.is_file()
 
 

@@ -24,14 +24,13 @@ from vlm.text.tokenizer import split_words
 
 NAMES = {rgb: name for name, rgb in COLORS.items()}
 COLOR = "(" + "|".join(COLORS) + ")"
-SHAPE = "(circle|square|triangle|cross)"
+SHAPE = "(circle|square|triangle)"
 PARTS = ("standard", "compositional", "longer")
 
 
 class Seen(NamedTuple):
     color: str
     shape: str
-    size: str
     centre: np.ndarray
 
 
@@ -47,11 +46,9 @@ def look(path: str) -> dict[str, Seen]:
         filled = corner & set(zip(rows, columns, strict=True))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         assert height == width, "objects overlap"
-        shape = {2: "square", 1: "triangle"}.get(len(filled)) or (
-            "circle" if len(rows) > 0.7 * height * width else "cross"
-        )
+        shape = {2: "square", 1: "triangle", 0: "circle"}[len(filled)]
         centre = np.array([columns.min() + columns.max(), rows.min() + rows.max()]) / 2
-        seen[name] = Seen(name, shape, "small" if width == 9 else "large", centre)
+        seen[name] = Seen(name, shape, centre)
     return seen
 
 
@@ -62,7 +59,7 @@ def solve(question: str, seen: dict[str, Seen]) -> str:
         return ["no", "yes"][bool(is_so)]
 
     def number(plural: str) -> int:
-        return sum(each.shape == re.sub(r"(?<=cross)es$|s$", "", plural) for each in seen.values())
+        return sum(f"{each.shape}s" == plural for each in seen.values())
 
     def by_distance(color: str) -> list[str]:
         away = {
@@ -72,7 +69,6 @@ def solve(question: str, seen: dict[str, Seen]) -> str:
 
     rules: dict[str, Callable[..., str]] = {
         f"What shape is the {COLOR} object": lambda c: seen[c].shape,
-        f"What size is the {COLOR} object": lambda c: seen[c].size,
         f"Is there a {SHAPE} that is {COLOR}": lambda s, c: truth(c in seen and seen[c].shape == s),
         r"How many (\w+) are there": lambda s: str(number(s)),
         r"Are there more (\w+) than (\w+)": lambda s, t: truth(number(s) > number(t)),
@@ -104,11 +100,8 @@ def solve(question: str, seen: dict[str, Seen]) -> str:
             lambda c, s, d, t: truth(seen[c].shape == s or seen[d].shape == t)
         ),
         f"Is the {COLOR} object not a {SHAPE}": lambda c, s: truth(seen[c].shape != s),
-        f"What size is the object closest to the {COLOR} object": lambda c: (
-            seen[by_distance(c)[0]].size
-        ),
-        f"What size is the object furthest from the {COLOR} object": lambda c: (
-            seen[by_distance(c)[-1]].size
+        f"What shape is the object closest to the {COLOR} object": lambda c: (
+            seen[by_distance(c)[0]].shape
         ),
     }
     (answer,) = (
@@ -128,10 +121,11 @@ def scenes(request: pytest.FixtureRequest) -> Scenes:
 def test_the_answers_are_those_that_the_pixels_give(scenes: Scenes, split: Any) -> None:
     table = scenes.table(split)
     counts = {"train": 240, "validation": 27, "test": 60}
-    assert len(table) == 30 * counts[split]
+    longer = (scenes.part, split) == ("longer", "test")
+    assert len(table) == (29 if longer else 33) * counts[split]
     for path, rows in groupby(table.to_pylist(), lambda row: row["image"]):
         seen = look(path)
-        assert len(seen) == (10 if (scenes.part, split) == ("longer", "test") else 7)
+        assert len(seen) == (10 if longer else 6)
         for row in rows:
             assert row["answers"] == [solve(row["question"], seen)], (path, row["question"])
             assert row["answers"][0] in row["choices"]
@@ -162,7 +156,7 @@ def check_at_chance(rows: list[dict[str, Any]], right: list[bool]) -> None:
     by_form = defaultdict(list)
     for row, is_right in zip(rows, right, strict=True):
         by_form[row["question_type"]].append((is_right, chance(row)))
-    assert len(by_form) == 17
+    assert len(by_form) == 15
     for form, found in by_form.items():
         p = found[0][1]
         most = p + 4 * sqrt(p * (1 - p) / len(found))
@@ -239,16 +233,16 @@ def test_the_words_alone_are_at_chance_by_training(many: Scenes) -> None:
 
 
 def test_the_picture_alone_is_at_chance_by_training(many: Scenes) -> None:
-    """Even of one that knows each object: which colours, shapes and sizes there are, and where."""
+    """Even of one that knows each object: which colours and shapes there are, and where."""
 
     def features(rows: list[dict[str, Any]]) -> np.ndarray:
         found = []
         for row in rows:
             objects = read_npz(Path(row["image"]).with_suffix(".npz")).features
             colors = objects[:, :10].argmax(1)
-            of_color = np.zeros((10, 9))
+            of_color = np.zeros((10, 6))
             of_color[colors] = np.hstack([objects[:, 10:], np.ones((len(objects), 1))])
-            of_shape = objects[:, 10:16].sum(0)
+            of_shape = objects[:, 10:13].sum(0)
             found.append(np.concatenate([of_color.ravel(), of_shape / 3, of_shape**2 / 9]))
         return np.array(found)
 
@@ -272,12 +266,11 @@ def test_the_objects_are_where_the_pixels_say(many: Scenes) -> None:
     path = many.table("test")["image"][0].as_py()
     features, boxes, _ = read_npz(Path(path).with_suffix(".npz"))
     seen = look(path)
-    assert len(features) == len(seen) == 7
+    assert len(features) == len(seen) == 6
     for feature, box in zip(features, boxes, strict=True):
         each = seen[list(COLORS)[feature[:10].argmax()]]
-        assert SHAPES[feature[10:14].argmax()] == each.shape
-        assert ["small", "large"][feature[14:16].argmax()] == each.size
-        assert feature[16:] * 63 == pytest.approx(each.centre, abs=1e-4)
+        assert SHAPES[feature[10:13].argmax()] == each.shape
+        assert feature[13:] * 63 == pytest.approx(each.centre, abs=1e-4)
         assert (box[:2] + box[2:]) * 32 - 0.5 == pytest.approx(each.centre, abs=1e-4)
 
 
@@ -290,18 +283,12 @@ def test_words_and_answers_of_the_test_occur_in_training() -> None:
         assert {given for (given,) in test["answers"].to_pylist()} <= set(data.answers)
 
 
-@pytest.mark.parametrize("objects", [6, 11])
-def test_other_numbers_of_objects_are_refused(objects: int) -> None:
-    with pytest.raises(ValueError, match=f"objects: got {objects}; expected 7 to 10"):
-        Scenes(objects=objects)
-
-
 def test_abilities_choose_questions_about_the_same_images() -> None:
     whole = Scenes(scenes=40).read("train")
     some = Scenes(scenes=40, abilities=["position", "count"]).read("train")
     assert whole is not None
     assert some is not None
-    assert len(some) == 5 * 40
+    assert len(some) == 6 * 40
     assert some["image"].unique().equals(whole["image"].unique())
     chosen = [row for row in whole.to_pylist() if row["answer_type"] in ("position", "count")]
     assert some.to_pylist() == chosen

@@ -44,7 +44,6 @@ def stamp(shape: str, radius: int) -> np.ndarray:
         "circle": x * x + y * y <= radius * (radius + 1),
         "square": abs(x) <= radius,
         "triangle": 2 * abs(x) <= y + radius,
-        "cross": np.minimum(abs(x), abs(y)) <= radius // 3,
     }[shape]
 
 

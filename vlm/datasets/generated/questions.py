@@ -2,7 +2,7 @@
 
 A template offers all its questions about a scene, each with its answer. First the answer is drawn,
 each as likely, then one of the questions that have it. So the picture alone says nothing about the
-answer; and since no colour, shape or size is treated otherwise than another, neither do the words.
+answer; and since all colours and shapes are treated alike, neither do the words.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 from vlm.datasets.generated.drawing import Draws, Thing
 
-SHAPES = ("circle", "square", "triangle", "cross")
-RADII = {"small": 4, "large": 7}
+SHAPES = ("circle", "square", "triangle")
 MARGIN = 3
 """Pixels between "left" and "right": what is closer is not asked about."""
 YES_NO = ("yes", "no")
-SIZES = tuple(RADII)
 
 Offers = Iterator[tuple[str, tuple[str, ...]]]
 """Answers, each with the words that make the question."""
@@ -75,16 +73,17 @@ def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | 
 
     Args:
         scene: a scene.
-        streams: random choices for each ability. One that is added leaves the others' as they are,
-            if it has a question with each answer about every scene.
+        streams: random choices for each ability that is asked about. One that is added leaves the
+            others' as they are, if it has a question with each answer about every scene.
     """
     offers = []
     for template in TEMPLATES:
-        offers.append(template.by_answer(scene))
-        if not all(offers[-1].values()):
-            return None
+        if template.ability in streams:
+            offers.append((template, template.by_answer(scene)))
+            if not all(offers[-1][1].values()):
+                return None
     rows = []
-    for template, found in zip(TEMPLATES, offers, strict=True):
+    for template, found in offers:
         draws, asked_before = streams[template.ability], set[tuple[str, ...]]()
         for _ in range(template.times):
             answer = draws.one(template.answers)
@@ -101,14 +100,6 @@ def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | 
                 }
             )
     return rows
-
-
-def size_of(thing: Thing) -> str:
-    return "small" if thing.radius == RADII["small"] else "large"
-
-
-def plural(shape: str) -> str:
-    return shape + ("es" if shape.endswith("s") else "s")
 
 
 def _yes(is_so: bool) -> str:
@@ -135,20 +126,18 @@ def _compare(scene: Scene) -> Offers:
     counts = _counts(scene)
     for one, other in permutations(SHAPES, 2):
         if counts[one] != counts[other]:
-            yield _yes(counts[one] > counts[other]), (plural(one), plural(other))
+            yield _yes(counts[one] > counts[other]), (f"{one}s", f"{other}s")
 
 
 def _count(scene: Scene) -> Offers:
     for shape, count in _counts(scene).items():
-        if count <= 3:
-            yield str(count), (plural(shape),)
+        yield str(count), (f"{shape}s",)
 
 
 def _same(scene: Scene) -> Offers:
     counts = _counts(scene)
     for thing in scene.things:
-        if counts[thing.shape] <= 3:
-            yield str(counts[thing.shape] - 1), (thing.color,)
+        yield str(counts[thing.shape] - 1), (thing.color,)
 
 
 def _position(axis: str, low: str, high: str) -> Callable[[Scene], Offers]:
@@ -182,13 +171,10 @@ def _extreme(nearest: bool) -> Callable[[Scene], Offers]:
     return offers
 
 
-def _two_hop(nearest: bool) -> Callable[[Scene], Offers]:
-    def offers(scene: Scene) -> Offers:
-        for thing in scene.things:
-            if found := scene.extreme(thing, nearest):
-                yield size_of(found), (thing.color,)
-
-    return offers
+def _two_hop(scene: Scene) -> Offers:
+    for thing in scene.things:
+        if found := scene.extreme(thing, nearest=True):
+            yield found.shape, (thing.color,)
 
 
 def _logic(either: bool) -> Callable[[Scene], Offers]:
@@ -215,25 +201,23 @@ def _not(scene: Scene) -> Offers:
 
 TEMPLATES = (
     Template("attribute", "What shape is the {} object?", SHAPES, _shape, times=4),
-    Template("attribute", "What size is the {} object?", SIZES,
-             lambda scene: ((size_of(each), (each.color,)) for each in scene.things), times=2),
     Template("exist", "Is there a {} that is {}?", YES_NO, _exist, times=2),
-    Template("count", "How many {} are there?", ("1", "2", "3"), _count),
-    Template("compare", "Are there more {} than {}?", YES_NO, _compare),
+    Template("count", "How many {} are there?", ("1", "2", "3"), _count, times=2),
+    Template("compare", "Are there more {} than {}?", YES_NO, _compare, times=2),
     Template("position", "Is the {} object on the left or on the right?", ("left", "right"),
              _position("x", "left", "right"), times=2),
     Template("position", "Is the {} object at the top or at the bottom?", ("top", "bottom"),
              _position("y", "top", "bottom"), times=2),
     Template("left of", "Is the {} object left of the {} object?", YES_NO, _before("x"), times=4),
     Template("above", "Is the {} object above the {} object?", YES_NO, _before("y"), times=4),
-    Template("closest", "Is the {} object the closest to the {} object?", YES_NO, _extreme(True)),
+    Template("closest", "Is the {} object the closest to the {} object?", YES_NO, _extreme(True),
+             times=2),
     Template("furthest", "Is the {} object the furthest from the {} object?", YES_NO,
-             _extreme(False)),
+             _extreme(False), times=2),
     Template("same as", "How many other objects have the shape of the {} object?", ("0", "1", "2"),
-             _same),
-    Template("two-hop", "What size is the object closest to the {} object?", SIZES, _two_hop(True)),
-    Template("two-hop", "What size is the object furthest from the {} object?", SIZES,
-             _two_hop(False)),
+             _same, times=2),
+    Template("two-hop", "What shape is the object closest to the {} object?", SHAPES, _two_hop,
+             times=2),
     Template("logic", "Is the {} object a {} and the {} object a {}?", YES_NO, _logic(False)),
     Template("logic", "Is the {} object a {} or the {} object a {}?", YES_NO, _logic(True)),
     Template("logic", "Is the {} object not a {}?", YES_NO, _not),
