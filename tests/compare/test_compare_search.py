@@ -116,6 +116,7 @@ def test_an_interrupted_search_goes_on_as_it_would_have(tmp_path: Path) -> None:
     assert other.score == one.score
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_is_killed(tmp_path: Path) -> None:
     trials = search(tmp_path, trials=8)
     assert train(trials, [{}], console(), worker(slow=0.01)) == []  # it would take minutes

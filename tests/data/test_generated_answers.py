@@ -112,7 +112,12 @@ def is_there(words: list[str], cells: dict[tuple[int, int], set[str]]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("split", "count"), [("train", 13_568), ("validation", 1024), ("test", 1024)]
+    ("split", "count"),
+    [
+        pytest.param("train", 13_568, marks=pytest.mark.slow),
+        ("validation", 1024),
+        ("test", 1024),
+    ],
 )
 def test_shapes_is_answered_as_its_pixels_say(split: Any, count: int) -> None:
     """For the official pictures this says that channels and meaning are read rightly."""

@@ -13,8 +13,15 @@ from conftest import ROOT
 from training_runs import ENVIRONMENT, callback, command, fit, run
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
-@pytest.mark.parametrize(("hook", "step"), [("on_fit_start", 0), ("on_test_start", 5)])
+@pytest.mark.parametrize(
+    ("hook", "step", "name"),
+    [
+        ("on_fit_start", 0, "SIGTERM"),
+        pytest.param("on_fit_start", 0, "SIGUSR1", marks=pytest.mark.slow),
+        pytest.param("on_test_start", 5, "SIGTERM", marks=pytest.mark.slow),
+        pytest.param("on_test_start", 5, "SIGUSR1", marks=pytest.mark.slow),
+    ],
+)
 def test_it_ends_at_once_with_75(
     hook: str, step: int, name: str, data: Path, tmp_path: Path
 ) -> None:
@@ -25,6 +32,7 @@ def test_it_ends_at_once_with_75(
     assert not list(tmp_path.rglob("test.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_sanity_check_start", "on_train_start"])
 def test_lightning_s_own_end_takes_no_part(hook: str, data: Path, tmp_path: Path) -> None:
     """Lightning's handler would end training with exit code 0 and no checkpoint."""
