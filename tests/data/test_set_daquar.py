@@ -43,6 +43,8 @@ def test_the_official_text_files(tmp_path: Path) -> None:
         ("what color is the object in the image12 close to the door ?", ["red"], "color"),
         ("what is under it ?", ["box, stool"], "object"),
     ]
+    several = [row["question_type"] == "several answers" for row in rows]
+    assert several == [True, False, False, False, True]
     assert [row["id"] for row in rows] == [f"train-{i}" for i in range(5)]
     images = [Path(row["image"]) for row in rows]
     assert [path.name for path in images] == [f"image{i}.png" for i in (3, 3, 12, 12, 7)]
