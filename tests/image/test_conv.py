@@ -36,7 +36,7 @@ def test_tokens_hold_every_scale_where_it_lies() -> None:
                 second[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].amax((2, 3)),
                 third[:, :, row, column],
             ]
-            torch.testing.assert_close(token, torch.cat(cells, 1))
+            torch.testing.assert_close(token, torch.cat(cells, 1) / (1 + 1e-5) ** 0.5)
 
 
 def test_a_stage_by_hand() -> None:
@@ -47,8 +47,15 @@ def test_a_stage_by_hand() -> None:
     images[0, :, 0, 0] = 1  # one after normalisation
     tokens = encoder(images).tokens.flatten()
     # The three channels sum to 3 next to the pixel (rows and columns 0 and 1): the first cell.
-    wanted = torch.tensor([3.0, 0, 0, 0]) / (1 + 1e-5) ** 0.5
+    wanted = torch.tensor([3.0, 0, 0, 0]) / (1 + 1e-5)  # normalised twice, by variances of one
     torch.testing.assert_close(tokens, wanted)
+
+
+def test_in_training_the_tokens_have_no_mean_and_unit_variance() -> None:
+    tokens = ConvNet(24, widths=(5, 7, 11), positions="none")(torch.rand(6, 3, 24, 24)).tokens
+    variance, mean = torch.var_mean(tokens.flatten(0, 1), 0, correction=0)
+    torch.testing.assert_close(mean, torch.zeros(23), atol=1e-5, rtol=0)
+    torch.testing.assert_close(variance, torch.ones(23), atol=1e-2, rtol=0)
 
 
 def test_pooled_is_the_maximum_of_the_tokens() -> None:

@@ -133,7 +133,7 @@ def test_grids_that_are_not_square_and_padding() -> None:
     looked, placed = encoder.look(images), encoder(images)
     place = positions.codes(grid_boxes(2, 4))
     hidden = positions.inner(torch.cat((looked.tokens[0], place), 1)).relu()
-    wanted = looked.tokens[0] + positions.outer(hidden)
+    wanted = looked.tokens[0] + positions.outer(hidden) / 8  # the root of its width, 64
     torch.testing.assert_close(placed.tokens[0], wanted)
     assert placed.mask.equal(looked.mask)
     torch.testing.assert_close(placed.pooled[0], wanted[looked.mask[0]].amax(0))

@@ -21,7 +21,9 @@ class ConvNet(PixelEncoder):
     """Convolutions that halve the image stage by stage; every scale reaches the tokens.
 
     Each stage's output is max-pooled to the last grid and all are concatenated (progressive
-    aggregation): fine edges and whole shapes stand side by side in each token. `pooled` is the
+    aggregation): fine edges and whole shapes stand side by side in each token. What is
+    concatenated is normalised once more, without a ReLU behind it: tokens that differ little from
+    their mean would give attention nothing to choose by (docs/log.md, 2026-11-30). `pooled` is the
     maximum over the grid, since an object counts wherever it lies.
 
     Args:
@@ -68,6 +70,7 @@ class ConvNet(PixelEncoder):
             )
             for before, width in zip([3, *widths], widths, strict=False)
         )
+        self.norm = nn.BatchNorm2d(self.dim)
         self.dropout = nn.Dropout(dropout)
         self.positions = make_positions(positions, self.dim, "max", self.grid)
         # Twice as fast as the default layout on CPU, and best for GPUs in half precision.
@@ -80,7 +83,7 @@ class ConvNet(PixelEncoder):
             images = layers(images)
             scales.append(images)
         grids = [F.max_pool2d(s, s.shape[-1] // self.grid[1]) for s in scales]
-        tokens = self.dropout(torch.cat(grids, 1).flatten(2).mT)  # (B, P, D)
+        tokens = self.dropout(rows_of(self.norm(torch.cat(grids, 1))))  # (B, P, D)
         return tokens, masked_max(tokens, mask)
 
 

@@ -22,7 +22,10 @@ _NAMES = ("pos_embed", "positional", "relative_position", "rel_pos", "rope")
 class Positions(nn.Module):
     """Mixes each token with its place, by a small network that starts as the identity:
 
-        x <- x + W2 ReLU(W1 [x, place] + b1) + b2        # W2 and b2 are zeros at first
+        x <- x + (W2 ReLU(W1 [x, place] + b1) + b2) / sqrt(H)        # W2 and b2 are zeros at first
+
+    Without the division by the root of its width H, the first steps of Adam change all tokens so
+    much that some trainings without any question about places fail (docs/log.md, 2026-11-30).
 
     A sum alone would not do: a fusion that pools over the tokens keeps *that* something is red and
     *that* something is on the left, but not that the red object is on the left. Behind a nonlinear
@@ -82,7 +85,7 @@ class Positions(nn.Module):
             self.codes(boxes) if self.place is None else self.place.expand(tokens.shape[0], -1, -1)
         )
         hidden = self.inner(torch.cat((tokens, place.to(tokens.dtype)), -1)).relu()
-        tokens = tokens + self.outer(hidden)
+        tokens = tokens + self.outer(hidden) * self.outer.in_features**-0.5
         return Features(tokens, mask, summary(tokens, mask, self.pool), boxes)
 
     def codes(self, boxes: Tensor) -> Tensor:
