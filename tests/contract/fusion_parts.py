@@ -111,7 +111,7 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
     ],
     MuRel: [
         lambda: MuRel(
-            13, 11, 7, 2, partial(Block, hidden_dim=17, chunks=4, rank=3), last_merge=Product
+            13, 11, 7, 2, partial(Block, hidden_dim=17, chunks=4, rank=3), last_merge=Sum
         ),
         lambda: MuRel(
             7, 11, 7, 1, partial(MLB, hidden_dim=17), partial(MLB, hidden_dim=19), "mean"

@@ -160,11 +160,11 @@ def test_gated_cross_attention(inputs: tuple[Features, Features]) -> None:
     assert fused.mask.equal(text.mask)
 
 
-def test_gates_start_closed_and_open(inputs: tuple[Features, Features]) -> None:
-    """At first the image has no effect; the first step opens the gates."""
+def test_closed_gates_open_at_the_first_step(inputs: tuple[Features, Features]) -> None:
+    """As in the paper: at first the image has no effect."""
     image, text = inputs
     other = image._replace(tokens=image.tokens + 1)
-    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, num_heads=HEADS).double()
+    fusion = GatedCrossAttention(IMAGE_DIM, TEXT_DIM, DIM, num_heads=HEADS, first_gate=0).double()
     words = fusion.text_projection(text.zero_padding().tokens)
     assert torch.equal(fusion(image, text).tokens, words)
     fusion(image, text).pooled.square().sum().backward()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vlm.core.features import Features, masked_max, masked_mean
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion
+from vlm.fusion.initialize import he_uniform
 
 Prepared = tuple[Tensor, Tensor]
 
@@ -31,7 +32,8 @@ class FiLM(Fusion):
     `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate
     maps. Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1; one of the
     paper's is 3 x 3, but tokens need not lie on a grid, and the image encoder has looked at
-    neighbours. `tokens` are the patches.
+    neighbours. `tokens` are the patches. The first weights are those of the authors' code
+    (`he_uniform`).
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -54,6 +56,7 @@ class FiLM(Fusion):
         self.stem = nn.Linear(image_dim, out_dim)
         self.layers = nn.ModuleList(FiLMBlock(out_dim) for _ in range(num_layers))
         self.out = nn.Linear(out_dim + 2, out_dim)
+        he_uniform(self)
 
     def prepare(self, image: Features) -> tuple[Tensor, Tensor, Prepared]:
         tokens = self.stem(image.zero_padding().tokens).relu()  # (B, P, D)

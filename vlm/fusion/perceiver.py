@@ -18,16 +18,17 @@ class GatedCrossAttention(Fusion):
     """Flamingo's conditioning of words on an image (arXiv 2204.14198, sections 2.1 and 2.2).
 
     A `PerceiverResampler` turns any number of patches into a few latents; in each layer the words
-    attend to them, and what they see enters through gates that start closed:
+    attend to them, and what they see enters through gates:
 
         words = words + tanh(alpha) Attention(LayerNorm(words) -> latents)
         words = words + tanh(beta) FFN(LayerNorm(words))
         pooled = W LayerNorm(mean(words)) + b
 
-    With alpha = beta = 0 at first, training starts from the question alone; the gates get a
-    gradient at once, the image from the second step on. Here the text encoder stands for the
-    language model, so none of its layers comes between two of these. Words whose image has no real
-    patch stay as if the gate alpha were closed. `tokens` are the words.
+    Flamingo's gates start closed, alpha = beta = 0, so that its frozen language model starts as it
+    was. Text encoders that are trained too learn more slowly so (docs/log.md, 2026-11-30); hence
+    `first_gate` is 1. Here the text encoder stands for the language model, so none of its layers
+    comes between two of these. Words whose image has no real patch stay as if the gate alpha were
+    closed. `tokens` are the words.
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -37,6 +38,8 @@ class GatedCrossAttention(Fusion):
         num_layers: gated layers.
         num_heads: attention heads, of resampler and gated layers; divides `out_dim`.
         dropout: share dropped from attention weights and residual branches in training.
+        first_gate: alpha and beta before training; 0 in the paper, where training starts from the
+            question alone: the gates get a gradient at once, the image from the second step on.
 
     Example:
         >>> fusion = vlm.fusion.GatedCrossAttention(64, 32, out_dim=48, latents=8)
@@ -55,6 +58,7 @@ class GatedCrossAttention(Fusion):
         num_layers: int = 2,
         num_heads: int = 4,
         dropout: float = 0.0,
+        first_gate: float = 1.0,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(resampler_layers=resampler_layers, num_layers=num_layers)
@@ -62,7 +66,7 @@ class GatedCrossAttention(Fusion):
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.resampler = PerceiverResampler(out_dim, latents, resampler_layers, num_heads, dropout)
         self.layers = nn.ModuleList(
-            GatedLayer(out_dim, num_heads, dropout) for _ in range(num_layers)
+            GatedLayer(out_dim, num_heads, dropout, first_gate) for _ in range(num_layers)
         )
         self.pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
 
@@ -156,13 +160,13 @@ class GatedLayer(nn.Module):
     (B, L, dim), the keys and values of M latents, (B, M) bool -> (B, L, dim).
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, first_gate: float = 1.0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, dim, num_heads, dropout)
         self.feedforward = feedforward(dim, dropout)
-        self.attention_gate = nn.Parameter(torch.zeros(1))
-        self.feedforward_gate = nn.Parameter(torch.zeros(1))
+        self.attention_gate = nn.Parameter(torch.full((1,), float(first_gate)))
+        self.feedforward_gate = nn.Parameter(torch.full((1,), float(first_gate)))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, words: Tensor, context: Context, mask: Tensor) -> Tensor:

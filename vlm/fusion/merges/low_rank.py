@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
+from vlm.fusion.initialize import he_uniform
 from vlm.fusion.merges.elementwise import (
     Activation,
     activation_module,
@@ -57,6 +58,7 @@ class MLB(Merge):
         self.dropout = nn.Dropout(dropout)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
         self.output_activation = activation_module("output_activation", output_activation)
+        he_uniform(self)
 
     def prepare(self, x: Tensor) -> Tensor:
         return self.input_activation(self.x_projection(x))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
+from vlm.fusion.initialize import he_uniform
 from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
 from vlm.fusion.perceptron import perceptron
 
@@ -98,6 +99,7 @@ class Product(Merge):
         self.y_projection = nn.Linear(y_dim, out_dim)
         self.activation = activation_module("activation", activation)
         self.dropout = nn.Dropout(dropout)
+        he_uniform(self)
 
     def prepare(self, x: Tensor) -> Tensor:
         return self.activation(self.x_projection(x))
