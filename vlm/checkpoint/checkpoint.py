@@ -21,8 +21,8 @@ from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
 from vlm.pretrained.weights import differences, misfit
 
-FORMAT = 3
-"""Of stored models; 3 has positions in image encoders."""
+FORMAT = 4
+"""Of stored models; 4 divides what positions add, and normalises the tokens of `ConvNet`."""
 PREFIX = "model."
 """Of the model's weights in the training task's state."""
 BEST = "checkpoints/best.ckpt"
