@@ -33,10 +33,10 @@ class DAQUAR(OfficialDataset):
 
     An answer may be several objects, which the set's measure takes for a set; so here they are one
     answer in alphabetical order ("chair, table"), and a prediction is right if it names the same
-    ones in any order. The report's lines are kinds of answer (number, color, object), and one
-    answer or several: SAN (arXiv 1511.02274, section 4.1) is scored on the questions with one,
-    5,076 of 5,673. The words that name an image at a question's end are taken off. WUPS, the
-    paper's measure, is given at 0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
+    ones in any order. The report has a line for each kind of answer (number, color, object), and
+    for questions with one answer and with several: SAN (arXiv 1511.02274, section 4.1) is scored on
+    those with one, 5,076 of 5,673. The words that name an image at a question's end are taken off.
+    WUPS, the paper's measure, is given at 0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
 
     The full set has 6,795 + 5,673 questions, the reduced one 3,876 + 297, in the files of the site;
     the paper counts 6,794 + 5,674, so no size is checked.

@@ -32,7 +32,7 @@ class FiLM(Fusion):
     `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate
     maps. Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1; one of the
     paper's is 3 x 3, but tokens need not lie on a grid, and the image encoder has looked at
-    neighbours. `tokens` are the patches. The first weights are those of the authors' code
+    neighbours. `tokens` are the patches. Weights are initialised as in the authors' code
     (`he_uniform`).
 
     Args:

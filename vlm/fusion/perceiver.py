@@ -24,11 +24,11 @@ class GatedCrossAttention(Fusion):
         words = words + tanh(beta) FFN(LayerNorm(words))
         pooled = W LayerNorm(mean(words)) + b
 
-    Flamingo's gates start closed, alpha = beta = 0, so that its frozen language model starts as it
-    was. Text encoders that are trained too learn more slowly so (docs/log.md, 2026-11-30); hence
-    `first_gate` is 1. Here the text encoder stands for the language model, so none of its layers
-    comes between two of these. Words whose image has no real patch stay as if the gate alpha were
-    closed. `tokens` are the words.
+    Flamingo's gates start closed, alpha = beta = 0, so its frozen language model starts
+    unchanged. With a text encoder that is trained too, closed gates slow learning (docs/log.md,
+    2026-11-30), so `first_gate` defaults to 1. Here the text encoder stands for the language model,
+    so none of its layers comes between two of these. Words whose image has no real patch stay as if
+    the gate alpha were closed. `tokens` are the words.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -24,8 +24,9 @@ class Positions(nn.Module):
 
         x <- x + (W2 ReLU(W1 [x, place] + b1) + b2) / sqrt(H)        # W2 and b2 are zeros at first
 
-    Without the division by the root of its width H, the first steps of Adam change all tokens so
-    much that some trainings without any question about places fail (docs/log.md, 2026-11-30).
+    H is the network's hidden width. Without the division, Adam's first steps change all tokens so
+    much that training sometimes fails, even where no question is about places (docs/log.md,
+    2026-11-30).
 
     A sum alone would not do: a fusion that pools over the tokens keeps *that* something is red and
     *that* something is on the left, but not that the red object is on the left. Behind a nonlinear

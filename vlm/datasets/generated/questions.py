@@ -73,8 +73,9 @@ def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | 
 
     Args:
         scene: a scene.
-        streams: random choices for each ability that is asked about. One that is added leaves the
-            others' as they are, if it has a question with each answer about every scene.
+        streams: random choices for each ability that is asked about. Adding one does not
+            change the choices of the others, if it has a question with each answer about every
+            scene.
     """
     offers = []
     for template in TEMPLATES:

@@ -33,9 +33,9 @@ KEPT: Shapes = {
 
 ABILITIES = tuple(dict.fromkeys(template.ability for template in TEMPLATES))
 COUNTS, LONGER_COUNTS = (1, 2, 3), (2, 3, 5)
-"""How many objects there are of the shapes, which shape has which number being drawn."""
+"""Numbers of objects per shape, assigned to the shapes at random."""
 COUNTED = ("count", "same as")
-"""About these the longer pictures are not asked, for their numbers are others than in training."""
+"""Abilities left out of the longer test, whose numbers differ from those in training."""
 
 
 class Scenes(GeneratedDataset):
@@ -43,10 +43,10 @@ class Scenes(GeneratedDataset):
 
     Abilities (`answer_type`, the report's lines): attribute, exist, count, compare, position, left
     of, above, closest, furthest, same as, two-hop, logic; 33 questions a picture. Given the picture
-    alone or the words alone, each of a question's possible answers, which are its `choices`, is as
-    likely: the floors are 33 % of attribute, count, same as and two-hop, 50 % of the others. In
-    `compare`, `left of`, `above`, `closest`, `furthest` and `logic` the answer depends on the order
-    of the words, so a bag of words stays near these. Pictures are 64 x 64, with six circles,
+    alone or the words alone, a question's possible answers (its `choices`) are equally likely: the
+    floors are 33 % on attribute, count, same as and two-hop, 50 % on the others. In `compare`,
+    `left of`, `above`, `closest`, `furthest` and `logic` the answer depends on the order of the
+    words, so a bag of words stays near the floor. Pictures are 64 x 64, with six circles,
     squares and triangles of ten colours. Validation has a ninth of the training pictures, test a
     quarter. A picture's `.npz` holds each object's box and colour, shape and place.
     No size is checked: what is generated has a digest.
@@ -138,8 +138,8 @@ def _pictures(
 def _things(
     draws: Draws, counts: Sequence[int], first: Shapes, others: Shapes
 ) -> list[Thing] | None:
-    """So many objects of one shape, of another and of the third; None if no colours are left for
-    these shapes."""
+    """Objects in random order, `counts` assigned to the shapes at random; None if no colours are
+    left for these shapes."""
     of_shape = zip(SHAPES, draws.some(counts, len(SHAPES)), strict=True)
     several = [shape for shape, count in of_shape for _ in range(count)]
     shapes = draws.some(several, len(several))
