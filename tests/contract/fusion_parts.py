@@ -110,6 +110,8 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
         lambda: Pooled(13, 11, partial(ConcatMLP, out_dim=17, hidden_dims=(19,))),
     ],
     MuRel: [
+        # A sum at the end, since gradcheck multiplies the steepness of Block's square roots near 0
+        # by what follows.
         lambda: MuRel(
             13, 11, 7, 2, partial(Block, hidden_dim=17, chunks=4, rank=3), last_merge=Sum
         ),

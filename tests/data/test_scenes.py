@@ -299,6 +299,11 @@ def test_unknown_abilities_are_refused() -> None:
         Scenes(abilities=["positon"])
 
 
+def test_a_longer_test_without_questions_is_refused() -> None:
+    with pytest.raises(ValueError, match="abilities: got count with part=longer, whose test asks"):
+        Scenes(part="longer", abilities=["count"])
+
+
 def test_a_question_is_repeated_only_where_there_is_no_other() -> None:
     table = Scenes(scenes=40).table("train")
     for _, rows in groupby(table.to_pylist(), lambda row: (row["image"], row["question_type"])):

@@ -178,7 +178,7 @@ def hf_idefics_gated_xattn(golden: Golden) -> Converted:
         copy_norm(norm, reference, name, eps)
         return norm
 
-    module = GatedLayer(dim, num_heads=1, dropout=0.0)
+    module = GatedLayer(dim, num_heads=1, dropout=0.0, first_gate=0.0)
     block = under(p, "cross_attn.")
     norms: dict[str, nn.Module] = {}
     if h["qk_layer_norms"]:

@@ -33,7 +33,7 @@ class FiLM(Fusion):
     maps. Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1; one of the
     paper's is 3 x 3, but tokens need not lie on a grid, and the image encoder has looked at
     neighbours. `tokens` are the patches. Weights are initialised as in the authors' code
-    (`he_uniform`).
+    (`he_uniform`), biases with zeros.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -11,7 +11,8 @@ def he_uniform(module: nn.Module) -> None:
 
     PyTorch's default weights are smaller by a factor of sqrt(6). Where questions share most of
     their words, the few that differ then have little effect on the output, and nothing is learned
-    for a long time (docs/log.md, 2026-11-30).
+    for a long time: `GlimpseAttention` learned places only with these weights in its two merges
+    (docs/log.md, 2026-11-30).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

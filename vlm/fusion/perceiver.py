@@ -160,7 +160,7 @@ class GatedLayer(nn.Module):
     (B, L, dim), the keys and values of M latents, (B, M) bool -> (B, L, dim).
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float, first_gate: float = 1.0) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, first_gate: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, dim, num_heads, dropout)

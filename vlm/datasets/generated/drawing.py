@@ -74,21 +74,17 @@ class Thing(NamedTuple):
         return (self.x - other.x) ** 2 + (self.y - other.y) ** 2
 
 
-def places(draws: Draws, radii: Sequence[int], size: int) -> list[tuple[int, int]]:
+def places(draws: Draws, count: int, radius: int, size: int) -> list[tuple[int, int]]:
     """Centres whose squares neither overlap nor reach beyond a picture of size x size pixels."""
     while True:
         found: list[tuple[int, int]] = []
-        for radius in radii:
+        for _ in range(count):
             for _ in range(50):
                 x, y = (radius + draws.below(size - 2 * radius) for _ in "xy")
-                apart = (
-                    max(abs(x - u), abs(y - v)) > radius + other
-                    for (u, v), other in zip(found, radii, strict=False)
-                )
-                if all(apart):
+                if all(max(abs(x - u), abs(y - v)) > 2 * radius for u, v in found):
                     found.append((x, y))
                     break
-        if len(found) == len(radii):
+        if len(found) == count:
             return found
 
 
@@ -110,11 +106,10 @@ def described(
     things: Sequence[Thing],
     colors: Sequence[str],
     shapes: Sequence[str],
-    radii: Sequence[int],
     size: int,
 ) -> tuple[list[list[float]], list[tuple[int, int, int, int]]]:
-    """Features and boxes: the colour, shape and radius of each thing, and its place in [0, 1]."""
-    kinds = (("color", colors), ("shape", shapes), ("radius", radii))
+    """Features and boxes: the colour and shape of each thing, and its place in [0, 1]."""
+    kinds = (("color", colors), ("shape", shapes))
     features = [
         [
             *(float(getattr(thing, name) == value) for name, values in kinds for value in values),

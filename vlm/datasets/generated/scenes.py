@@ -45,8 +45,9 @@ class Scenes(GeneratedDataset):
     of, above, closest, furthest, same as, two-hop, logic; 33 questions a picture. Given the picture
     alone or the words alone, a question's possible answers (its `choices`) are equally likely: the
     floors are 33 % on attribute, count, same as and two-hop, 50 % on the others. In `compare`,
-    `left of`, `above`, `closest`, `furthest` and `logic` the answer depends on the order of the
-    words, so a bag of words stays near the floor. Pictures are 64 x 64, with six circles,
+    `left of` and `above` the order of the words decides, so a bag of words stays at the floor; in
+    `closest`, `furthest` and the "or" of `logic` it decides some questions. Where few questions
+    have the drawn answer, one may be repeated (4 % of all). Pictures are 64 x 64, with six circles,
     squares and triangles of ten colours. Validation has a ninth of the training pictures, test a
     quarter. A picture's `.npz` holds each object's box and colour, shape and place.
     No size is checked: what is generated has a digest.
@@ -55,8 +56,8 @@ class Scenes(GeneratedDataset):
         root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
         part: which test. "longer" has pictures of ten objects, and no questions of count and same
             as; in "compositional", training and validation show each colour with two of the three
-            shapes, and test asks about the third; there the words alone are worth 50 % of the
-            questions about a shape.
+            shapes, and test asks about the third; in training the words alone are then worth 50 %
+            of the questions about a shape, and what they taught 0 % in test.
         scenes: training pictures.
         validation_share: not used, for validation is generated.
         vocabulary: which words and answers enter the vocabularies.
@@ -91,6 +92,11 @@ class Scenes(GeneratedDataset):
                     f"abilities: got {ability!r}; expected some of {', '.join(ABILITIES)}."
                     f"{did_you_mean(nearest(ability, ABILITIES))}"
                 )
+        if part == "longer" and abilities and set(abilities) <= set(COUNTED):
+            raise ValueError(
+                f"abilities: got {', '.join(abilities)} with part=longer, whose test asks about "
+                "neither count nor same as; expected another ability too."
+            )
         self.part, self.scenes = part, scenes
         self.abilities = None if abilities is None else list(abilities)
 
@@ -131,7 +137,7 @@ def _pictures(
         things = _things(draws, counts, first, others)
         rows = things and asked(Scene(things, named, SIZE), streams)
         if things and rows:
-            known = described(things, [*COLORS], SHAPES, (), SIZE)
+            known = described(things, [*COLORS], SHAPES, SIZE)
             yield Picture(draw(things, COLORS, SIZE), rows, known)
 
 
@@ -151,7 +157,7 @@ def _things(
             return None
         colors.append(fitting[0])
         left.remove(fitting[0])
-    centres = places(draws, [RADIUS] * len(shapes), SIZE)
+    centres = places(draws, len(shapes), RADIUS, SIZE)
     return [
         Thing(color, shape, RADIUS, x, y)
         for color, shape, (x, y) in zip(colors, shapes, centres, strict=True)

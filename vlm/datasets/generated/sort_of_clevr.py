@@ -78,7 +78,7 @@ def _picture(draws: Draws, objects: int) -> Picture:
             Thing(color, draws.one(SHAPES), RADIUS, x, y)
             for color, (x, y) in zip(
                 draws.some(list(COLORS), objects),
-                places(draws, [RADIUS] * objects, SIZE),
+                places(draws, objects, RADIUS, SIZE),
                 strict=True,
             )
         ]
@@ -87,7 +87,7 @@ def _picture(draws: Draws, objects: int) -> Picture:
     unary = [row for thing in things for row in _unary(thing)]
     relational = [row for thing in things for row in _relational(thing, things)]
     rows = [*draws.some(unary, ASKED), *draws.some(relational, ASKED)]
-    states = described(things, [*COLORS], SHAPES, (), SIZE)
+    states = described(things, [*COLORS], SHAPES, SIZE)
     return Picture(draw(things, COLORS, SIZE, 255), rows, states)
 
 

@@ -89,9 +89,9 @@ def _picture(draws: Draws, steps: range) -> Picture:
     other = (one + draws.one(steps)) % len(names)
     pair = names[one], names[other]
     third = draws.one([name for name in names if name not in pair])
-    centres = places(draws, [RADIUS] * 3, SIZE)
+    centres = places(draws, 3, RADIUS, SIZE)
     while any(abs(p - q) < 2 for p, q in zip(*centres[:2], strict=True)):
-        centres = places(draws, [RADIUS] * 3, SIZE)
+        centres = places(draws, 3, RADIUS, SIZE)
     pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
     for name, (x, y) in zip((*pair, third), centres, strict=True):
         pixels[y - 7 : y + 7, x - 5 : x + 5] = _letter(name)[..., None]
