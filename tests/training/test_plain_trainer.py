@@ -41,7 +41,7 @@ def make(root: Path, seed: int = 0, dropout: float = 0.3) -> tuple[VQATask, Easy
     """Build what `training_runs.fit` builds on the command line, in the same order."""
     seed_everything(0)
     data = VQADataModule(EasyVQA(str(root), validation_share=0.25), images_per_batch=2)
-    text, image = BagOfWords(data.words), ConvNet(positions="none")
+    text, image = BagOfWords(data.words), ConvNet()
     fusion = Pooled(image.dim, text.dim, merge=partial(Product, dropout=dropout))
     head = Classification(fusion.out_dim, data.answers)
     optimizer = partial(torch.optim.AdamW, lr=0.003, weight_decay=0.01, fused=True)

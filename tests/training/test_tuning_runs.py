@@ -235,7 +235,7 @@ def test_the_table_at_the_start(
             part = rows[first] = others
         else:  # continuation of a wrapped row
             part[:] = [f"{one} {more}".strip() for one, more in zip(part, others, strict=True)]
-    assert rows["image encoder"][:5] == ["ConvNet", "32,976", "0", "never", "-"]
+    assert rows["image encoder"][:5] == ["ConvNet", "33,264", "0", "never", "-"]
     # All but the embedding (15 words, width 64), which would only join after the end.
     assert rows["text encoder"][1:3] == ["9,088", f"{2 * (64 * 64 + 64):,}"]
     assert rows["text encoder"][3:5] == ["from epoch 1, 2 of 3 layers by the end", "0.003"]

@@ -67,7 +67,7 @@ class Scenes(GeneratedDataset):
     Example:
         >>> data = vlm.datasets.Scenes(scenes=36)
         >>> data.read("test").num_rows, data.read("test")["answers"][2].as_py()
-        (297, ['square'])
+        (297, ['circle'])
     """
 
     revision: ClassVar = 3
