@@ -68,7 +68,7 @@ class Side:
         self.module = (case.ours if ours else case.theirs)().eval()
         if compiled:
             self.module.compile()
-        features = as_features(image, "image"), as_features(question, "text")
+        features = given(image, "image"), given(question, "text")
         if isinstance(self.module, Fusion):  # with masks, as encoders give them
             self.inputs: tuple[object, ...] = features
         elif ours:
@@ -93,6 +93,12 @@ class Side:
         for leaf in (*self.leaves, *self.module.parameters()):
             leaf.grad = None
         return seconds
+
+
+def given(leaf: Tensor, name: str) -> Features:
+    """As encoders give it. The mean of tokens is theirs too, so no gradient goes through it."""
+    features = as_features(leaf, name)
+    return features if leaf.ndim == 2 else features._replace(pooled=features.pooled.detach())
 
 
 def gflop(case: Case, ours: bool) -> float:
