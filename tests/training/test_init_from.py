@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_listed(run: Path, data: Path, tmp_path: Path) -> N
     lines = str(error.value).splitlines()
     assert f"{run}: its weights do not fit the model:" in lines[0]
     assert any("image_encoder: stages.3.0.weight: (64, 32, 3, 3) here, (67, " in x for x in lines)
-    assert lines[-2] == "  and 3 more"  # one of them of the fusion
+    assert lines[-2] == "  and 3 more"  # positions.outer, fusion
     assert len(lines) <= 13
     assert "init_parts" in lines[-1]
     with pytest.raises(CheckpointError, match=r"fusion: vlm.fusion.Pooled there, .*CrossAttention"):
