@@ -13,7 +13,7 @@ import vlm
 ROOT = Path(vlm.__file__).parent
 FLOORS = (
     "core pretrained metrics text image fusion heads model+processor checkpoint inference testing "
-    "adapters explain datasets data evaluation training studies demo cli"
+    "adapters explain datasets data evaluation trust training studies demo cli"
 )
 FLOOR_OF = {name: i for i, names in enumerate(FLOORS.split()) for name in names.split("+")}
 LOOSE = {"__init__", "__main__", "model", "processor", "inference"}

@@ -1,0 +1,79 @@
+"""Values worked out by hand, and what a threshold must not do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlm.trust.selective import (
+    auroc_of_error,
+    best_threshold,
+    coverage_at_risk,
+    effective_reliability,
+    image_bootstrap,
+    measurable,
+    risk_coverage,
+)
+
+
+def test_ties_are_answered_together() -> None:
+    # Of the two at 0.8 one is right: a threshold cannot take it alone.
+    curve = risk_coverage([1, 1, 0, 0], [0.9, 0.8, 0.8, 0.1])
+    assert curve.coverage.tolist() == [0.25, 0.75, 1]
+    assert curve.risk == pytest.approx([0, 1 / 3, 0.5])
+    assert coverage_at_risk([1, 1, 0, 0], [0.9, 0.8, 0.8, 0.1], 0.05) == (0.25, 0.9)
+    assert coverage_at_risk([1, 1, 0, 0], [0.9, 0.8, 0.8, 0.1], 0.34) == (0.75, 0.8)
+
+
+def test_the_order_of_ties_changes_nothing() -> None:
+    for scores in ([1, 0, 1], [0, 1, 1], [1, 1, 0]):
+        assert coverage_at_risk(scores, [0.5] * 3, 0.2) == (0, float("inf"))
+        assert coverage_at_risk(scores, [0.5] * 3, 0.34) == (1, 0.5)
+
+
+def test_phi_by_hand() -> None:
+    scores, confidence = [1, 0.3, 0, 0], [0.9, 0.8, 0.7, 0.1]
+    assert effective_reliability(scores, confidence, 0.7, 10) == pytest.approx((1.3 - 10) / 4)
+    assert best_threshold(scores, confidence, 10) == 0.8
+    assert best_threshold([0, 1], [0.9, 0.1], 1) == 0.1
+    assert best_threshold([0, 1], [0.9, 0.1], 10) == float("inf")
+
+
+def test_auroc_counts_pairs() -> None:
+    assert auroc_of_error([1, 1, 0, 0], [0.9, 0.5, 0.5, 0.1]) == pytest.approx(3.5 / 4)
+    assert np.isnan(auroc_of_error([1, 1], [0.9, 0.5]))
+
+
+def test_299_right_answers_show_one_percent() -> None:
+    assert not measurable(298, 0.01)
+    assert measurable(299, 0.01)
+
+
+def test_images_are_drawn_whole() -> None:
+    scores = np.repeat([0.0, 1.0] * 20, 10)
+    images = np.repeat(range(40), 10).tolist()
+    alone = image_bootstrap(lambda rows: float(scores[rows].mean()), range(400), 200)
+    whole = image_bootstrap(lambda rows: float(scores[rows].mean()), images, 200)
+    # The standard error of 40 images is sqrt(10) times that of 400 questions.
+    ratio = (whole.high - whole.low) / (alone.high - alone.low)
+    assert ratio == pytest.approx(np.sqrt(10), rel=0.25)
+
+
+def test_an_undefined_statistic_has_no_interval() -> None:
+    low, high, _ = image_bootstrap(lambda rows: float("nan"), range(5), 50)
+    assert np.isnan([low, high]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "confidence", "match"),
+    [
+        ([], [], "Q at least 1"),
+        ([1, 0], [0.5], r"\(2,\) and \(1,\)"),
+        ([1.5], [0.5], "1.5"),
+        ([float("nan")], [0.5], "nan"),
+        ([1], [float("nan")], "NaN"),
+    ],
+)
+def test_mistakes(scores: list[float], confidence: list[float], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        risk_coverage(scores, confidence)

@@ -1,0 +1,1 @@
+"""How far a model's answers can be trusted: calibration, selective answering, and their report."""
