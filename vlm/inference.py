@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,6 +23,7 @@ from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive, counted
 from vlm.fusion.base import Kept
 from vlm.heads.base import Ranked
+from vlm.heads.calibration import UNKNOWN, Calibration, decode
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
 from vlm.model import VQAModel
@@ -50,12 +51,16 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the most likely answer.
-        probability: probability in [0, 1], as the head gives it.
+        text: the most likely answer, or "I don't know" where it abstains.
+        probability: probability in [0, 1] of the most likely answer.
         top: the most likely answers with their probabilities, best first.
         warnings: reasons to doubt the answer, one sentence each.
         is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
             answer: `text` and `probability` mean nothing.
+        calibrated: whether the probabilities were calibrated (`vlm calibrate`), so that of answers
+            given 80 % some 80 % are right; else they are as the head gives them.
+        abstains: whether the probability is below the threshold that keeps the `max_risk` asked
+            for; `top` has the answers all the same.
 
     Example:
         >>> answer = vlm.load("my_model").answer("photo.png", "what color is it?", top_k=2)
@@ -68,6 +73,8 @@ class Answer:
     top: list[tuple[str, float]]
     warnings: tuple[str, ...] = ()
     is_guess: bool = False
+    calibrated: bool = False
+    abstains: bool = False
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
@@ -93,6 +100,9 @@ class VQA:
         model: model in evaluation mode.
         about: which run made it.
 
+    Attributes:
+        calibration: what its probabilities are worth; None for a model that was not calibrated.
+
     Example:
         >>> vqa = vlm.load("my_model")
         >>> vqa.answer("photo.png", "what color is it?").text in ("red", "blue")
@@ -104,6 +114,7 @@ class VQA:
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
+        self.calibration = Calibration.of(self.about)
 
     def __repr__(self) -> str:
         return f"VQA({self.model}, on {self._device})"
@@ -139,6 +150,7 @@ class VQA:
         question: str,
         top_k: int = 5,
         choices: Sequence[str] | None = None,
+        max_risk: float | None = None,
     ) -> Answer: ...
     @overload
     def answer(
@@ -147,6 +159,7 @@ class VQA:
         question: Sequence[str],
         top_k: int = 5,
         choices: Sequence[Sequence[str]] | None = None,
+        max_risk: float | None = None,
     ) -> list[Answer]: ...
 
     def answer(
@@ -155,6 +168,7 @@ class VQA:
         question: str | Sequence[str],
         top_k: int = 5,
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        max_risk: float | None = None,
     ) -> Answer | list[Answer]:
         """Answer one question, or several in one batch; batching changes no answer.
 
@@ -165,16 +179,20 @@ class VQA:
             top_k: how many answers to rank.
             choices: candidates, for a multiple-choice model: two texts or more; for several
                 questions, a list for each.
+            max_risk: share of wrong answers that is accepted among those given, in (0, 1), such as
+                0.05; less certain answers become "I don't know". None answers everything.
 
         Raises:
             ValueError: an empty question, a `top_k` that is not positive, several images that are
                 not one for each question; choices that are fewer than two, empty or repeat; none
-                for a model that picks from choices, or some for another.
+                for a model that picks from choices, or some for another; a `max_risk` that no
+                threshold is certified for, or a model without thresholds.
             ImageError: an image that cannot be read.
             TypeError: something that is not an image; both name it in a list, as `image[3]`.
             AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
+        least = 0.0 if max_risk is None else self._threshold(max_risk)
         single = isinstance(question, str)
         if not isinstance(question, Sequence) or isinstance(question, bytes):
             raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
@@ -191,7 +209,18 @@ class VQA:
         questions = [_asked(text, number) for number, text in enumerate(questions, start=1)]
         texts = None if choices is None else _checked_choices(choices, single, len(questions))
         answers = self._answer(given, questions, top_k, texts) if questions else []
+        answers = [
+            replace(a, text=UNKNOWN, abstains=True) if a.probability < least else a for a in answers
+        ]
         return answers[0] if single else answers
+
+    def _threshold(self, max_risk: float) -> float:
+        if self.calibration is None:
+            raise ValueError(
+                f"max_risk: got {max_risk!r}, but this model has no thresholds; calibrate it with "
+                f"`vlm calibrate RUN`, or leave max_risk out."
+            )
+        return self.calibration.threshold(max_risk).probability or 0.0
 
     @broken_off
     @torch.inference_mode()
@@ -210,7 +239,7 @@ class VQA:
         batch = processor.batch(images, list(index), questions, choices=choices).to(self._device)
         output = self.model(batch, None if seen is None else seen.kept)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
-        ranked = self.model.head.decode(output, top_k)
+        ranked = decode(self.model.head, output, top_k, self.calibration)
         _check_finite(not math.isfinite(share) for best in ranked for _, share in best)
         candidates = choices or [[] for _ in questions]
         warnings = [
@@ -222,7 +251,10 @@ class VQA:
             for best, question, texts in zip(ranked, questions, candidates, strict=True)
         ]
         guesses = map(processor.tokenizer.misses, questions)
-        return [Answer(*r[0], r, w, g) for r, w, g in zip(ranked, warnings, guesses, strict=True)]
+        known = self.calibration is not None
+        return [
+            Answer(*r[0], r, w, g, known) for r, w, g in zip(ranked, warnings, guesses, strict=True)
+        ]
 
     def _cut(self, ranked: Ranked) -> list[str]:
         tokens = answering(self.model.head).truncated_at(ranked[0][0])

@@ -16,6 +16,7 @@ from vlm.core.part import KEYS, check_parts
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import check_config
 from vlm.core.version import __version__
+from vlm.heads.calibration import Calibration
 from vlm.model import PARTS, VQAModel
 from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
@@ -61,6 +62,7 @@ class Checkpoint(NamedTuple):
         Imports nothing that they name."""
         try:
             check_config({"model": self.model, "about": self.about}, KEYS, trust)
+            Calibration.of(self.about)
             if not isinstance(self.model, dict) or set(self.model) != set(PARTS):
                 raise ValueError(f"got {repr(self.model)}; expected {', '.join(PARTS)}.")
             for part, found in self.model.items():

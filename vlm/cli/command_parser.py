@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 
 
 def command_parser(command: str, description: str, epilog: str) -> ArgumentParser:
@@ -49,6 +49,21 @@ def check_device(device: str) -> None:
     except (AssertionError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--device: got {device!r}; expected cpu or cuda ({reason}).") from error
+
+
+def share(text: str) -> float:
+    """A share in (0, 1) of the command line, such as "0.05" or "5%".
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise ArgumentTypeError(f"got {text!r}; expected a share such as 5% or 0.05")
+    return value
 
 
 def add_config(parser: ArgumentParser) -> None:

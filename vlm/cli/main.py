@@ -62,6 +62,9 @@ COMMANDS = {
     "ask": Command(
         "ask:ask", "answer one question", 'vlm ask RUN photo.png "What color is the shape?"'
     ),
+    "calibrate": Command(
+        "calibrate:calibrate_command", "calibrate a run's probabilities", "vlm calibrate RUN"
+    ),
     "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "explain": Command(
         "explain:explain_command",

@@ -16,6 +16,7 @@ from vlm.core.host import HostCopy
 from vlm.datasets.base import Dataset
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
+from vlm.heads.calibration import Calibration, decode
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.multi_task import MultiTask, answering
 
@@ -23,14 +24,27 @@ from vlm.heads.multi_task import MultiTask, answering
 class Evaluation:
     """Collects a model's answers during a pass over a split; `finish` has those of every process.
 
+    Args:
+        table: questions of the split.
+        head: head that answers them.
+        dataset: scores the answers.
+        calibration: the model's own, for the answers' probabilities.
+
     Attributes:
         predictions: answers of this process, by question id.
         results: the answers and scores of the split, once finished.
         loss: mean over questions, once finished; NaN where answers are unknown.
     """
 
-    def __init__(self, table: pa.Table, head: AnswerHead, dataset: Dataset) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        head: AnswerHead,
+        dataset: Dataset,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.table, self.head, self.dataset = table, head, dataset
+        self.calibration = calibration
         self.predictions: dict[str, Prediction] = {}
         self.results: Results | None = None
         self.loss = float("nan")
@@ -46,11 +60,8 @@ class Evaluation:
         # Read once the answers are there, so that a device is waited for once.
         good = HostCopy(finite_rows(output, len(batch.ids)))
         watched = self._watched(output)
-        if isinstance(self.head, MultiTask):
-            each = self.head.decode_each(output, 1)
-            decoded = each[self.head.answers_by]
-        else:
-            each, decoded = {}, self.head.decode(output, 1)
+        each = self.head.decode_each(output, 1) if isinstance(self.head, MultiTask) else {}
+        decoded = decode(self.head, output, 1, self.calibration)
         # A head that writes has no scores in its output: they come with the answers.
         check_rows(good.read()[0], batch.ids)
         check_finite(torch.tensor([ranked[0][1] for ranked in decoded]), batch.ids)
@@ -59,7 +70,9 @@ class Evaluation:
             shares = watched.read()[0].tolist()
         for row, (question, ranked) in enumerate(zip(batch.ids, decoded, strict=True)):
             by_head = {name: answers[row][0][0] for name, answers in each.items()}
-            self.predictions[question] = Prediction(*ranked[0], by_head, shares[row])
+            self.predictions[question] = Prediction(
+                *ranked[0], by_head, shares[row], self.calibration is not None
+            )
         if batch.targets is not None:
             loss = self.head.loss(output, batch._replace(total=1))
             self._losses[batch.ids[0]] = loss, len(batch.ids)

@@ -25,7 +25,7 @@ RESPONSES = ("filtered_resps", "resps")
 """Names of the list of a model's responses in lmms-eval's samples."""
 _READ = frozenset(
     {*IDS, *ANSWERS, *RESPONSES, "doc_id", "doc", "submission", "input", "choices"}
-    | {"probability", "watched", "by_head"}
+    | {"probability", "calibrated", "watched", "by_head"}
 )
 EXPECTED = (
     "expected `predictions.jsonl` of `vlm predict`; VQA's result format, a JSON list of "
@@ -231,7 +231,7 @@ def _prediction(place: str, answer: str, values: Mapping[str, Any]) -> Predictio
     if not isinstance(by_head, dict) or not all(isinstance(a, str) for a in by_head.values()):
         raise DataError(f"{place}: got {by_head!r:.80} for 'by_head'; expected each head's answer.")
     probability, watched = (_share(place, name, values) for name in ("probability", "watched"))
-    return Prediction(answer, probability, by_head, watched)
+    return Prediction(answer, probability, by_head, watched, values.get("calibrated") is True)
 
 
 def _share(place: str, name: str, values: Mapping[str, Any]) -> float | None:

@@ -27,12 +27,14 @@ class Prediction(NamedTuple):
         by_head: the answers of the heads of a `MultiTask`; empty for others.
         watched: the probability of the answer that the data set watches; None where there is none,
             or the model cannot give it.
+        calibrated: whether `probability` was calibrated.
     """
 
     answer: str
     probability: float | None = None
     by_head: Mapping[str, str] = {}
     watched: float | None = None
+    calibrated: bool = False
 
 
 class Results:
@@ -133,7 +135,8 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Write one JSON line per question: id, image, question, answer type and answer; where
-        there are some, the probabilities of the answer and of the one that the data set watches,
+        there are some, the probability of the answer, whether it was calibrated, that of the answer
+        that the data set watches,
         what a `MultiTask`'s heads answered, and the choices; and answers and score where they are
         known."""
         with path.open("w", encoding="utf-8") as file:
@@ -143,6 +146,7 @@ class Results:
                 line["answer"] = prediction.answer
                 if prediction.probability is not None:
                     line["probability"] = round(prediction.probability, 6)
+                    line["calibrated"] = prediction.calibrated
                 if prediction.watched is not None:
                     line["watched"] = prediction.watched  # in full: a tie would change its rank
                 if prediction.by_head:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
@@ -17,6 +18,7 @@ from vlm.core.errors import ConfigError
 from vlm.core.part import check_parts
 from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.table import TooFewError
 from vlm.inference import VQA, Answer, load
 from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST
@@ -36,6 +38,7 @@ from vlm.training.silence import silence
 from vlm.training.task import VQATask
 from vlm.training.trainer import DEFAULTS, make_trainer
 from vlm.training.trainer_options import check_test_limit
+from vlm.trust.calibrate import calibrate
 
 LINKED = {
     "text_encoder": ("words",),
@@ -179,11 +182,23 @@ def train(
         trainer.ckpt_path = None  # or Lightning warns that the test names another
         # Each process named the folder by its own clock; the files are in that of the first.
         folder = Path(trainer.strategy.broadcast(str(folder)))
+        path = saved_checkpoint(folder)
+        if path is not None and trainer.is_global_zero and data.control is None:
+            _calibrate(path, data, trainer.strategy.root_device)
+        trainer.strategy.barrier()
         if not run.test:
             return folder, {}
-        path = saved_checkpoint(folder)
         (figures,) = trainer.test(task, datamodule=data, ckpt_path=path and str(path))
         return folder, {name.removeprefix("test_"): value for name, value in figures.items()}
+
+
+def _calibrate(path: Path, data: VQADataModule, device: torch.device) -> None:
+    try:
+        found = calibrate(path, data, device, trust=True)
+    except TooFewError as error:
+        print(f"Not calibrated: {error}")
+    else:
+        print(f"Probabilities: {found.about}; `vlm report {path.parent.parent}` says how good.")
 
 
 def saved_checkpoint(folder: Path) -> Path | None:

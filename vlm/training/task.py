@@ -25,6 +25,7 @@ from vlm.evaluation.evaluation import Evaluation
 from vlm.evaluation.results import Prediction
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
+from vlm.heads.calibration import Calibration
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
@@ -222,7 +223,9 @@ class VQATask(LightningModule):
         self._start_evaluation("predict")
 
     def _start_evaluation(self, split: Split) -> None:
-        self.evaluation = Evaluation(self.data.table(split), self.model.head, self.data.dataset)
+        self.evaluation = Evaluation(
+            self.data.table(split), self.model.head, self.data.dataset, Calibration.of(self.about)
+        )
 
     def _evaluate(self, batch: Batch) -> list[Prediction]:
         assert self.evaluation is not None

@@ -12,6 +12,7 @@ from vlm.cli.command_parser import (
     add_trust,
     check_device,
     command_parser,
+    share,
 )
 
 GUESS = 3
@@ -19,8 +20,9 @@ GUESS = 3
 EXAMPLE = f"""\
 example:
   vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"
+  vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?" --max-risk 5%
 
-Exit code {GUESS}: the question is beyond the model, which can only guess.
+Exit code {GUESS}: no answer, since the question is beyond the model, or the risk above --max-risk.
 """
 
 
@@ -34,6 +36,12 @@ def ask(arguments: Sequence[str]) -> None:
         "--choices", nargs="+", metavar="CHOICE", help="answers to choose from (multiple choice)"
     )
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
+    parser.add_argument(
+        "--max-risk",
+        type=share,
+        metavar="SHARE",
+        help="do not answer where more than this share of answers is wrong, such as 5%% or 0.05",
+    )
     add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
@@ -48,16 +56,21 @@ def ask(arguments: Sequence[str]) -> None:
     gc.enable()
     try:
         check_device(given.device)
-        answer = load(given.checkpoint, given.device, given.trust).answer(
-            given.image, given.question, given.top, given.choices
+        vqa = load(given.checkpoint, given.device, given.trust)
+        answer = vqa.answer(
+            given.image, given.question, given.top, given.choices, max_risk=given.max_risk
         )
     except (CheckpointError, ImageError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
     if answer.is_guess:
         print("No answer: this question is beyond the model. Its guesses:")
+    elif answer.abstains:
+        print(f"{answer.text}: the risk is above {100 * given.max_risk:g} %. Less certain answers:")
     for text, probability in answer.top:
         print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if answer.is_guess:
+    known = vqa.calibration
+    print(known.about if known else "not calibrated: `vlm calibrate` does it", file=sys.stderr)
+    if answer.is_guess or answer.abstains:
         sys.exit(GUESS)

@@ -1,0 +1,62 @@
+"""`vlm calibrate`: learn what a run's probabilities are worth, and store it in its checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
+
+EXAMPLES = """\
+example:
+  vlm calibrate runs/easy_vqa/RUN
+
+`vlm fit` does it at its end. Asks the validation questions again, and writes the result into the
+run's best checkpoint; docs/trust.md explains it. Other options are those of the data, such as
+--dataset.root=FOLDER.
+"""
+
+
+def calibrate_command(arguments: Sequence[str]) -> None:
+    """Run the command; a run that cannot be calibrated ends the process with 1."""
+    parser = command_parser("calibrate", "Calibrate a run's probabilities.", EXAMPLES)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    add_device(parser)
+    add_trust(parser)
+    given, options = parser.parse_known_args(arguments)
+    config = given.run / "config.yaml"
+    if not config.is_file():
+        parser.error(f"run: got {given.run}; expected a run's folder, with {config.name}")
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from rich.progress import Progress
+
+    from vlm.cli.data_only import read_data
+    from vlm.core.errors import ConfigError
+    from vlm.training.run_lock import training_in
+    from vlm.trust.calibrate import calibrate
+
+    data = read_data("calibrate", config, options).datamodule
+    try:
+        check_device(given.device)
+        with training_in(given.run), Progress(transient=True) as progress:
+            # The selection part is asked twice, to fit the map and with it; the other once.
+            total = 1.5 * len(data.table("validation"))
+            bar = progress.add_task("Asking", total=total)
+            found = calibrate(
+                given.run,
+                data,
+                given.device,
+                given.trust,
+                lambda questions: progress.advance(bar, questions),
+            )
+    except (ConfigError, OSError, ValueError) as error:
+        sys.exit(f"vlm calibrate: {error}")
+    print(f"{given.run}: {found.about}.")
+    print(
+        f"Thresholds, certified on {found.certified_on:,} other questions about {found.images:,} "
+        f"images:"
+    )
+    for risk, least, coverage, why in found.thresholds:
+        kept = why or f"answer from {100 * (least or 0):.2f} % on, {100 * coverage:.1f} % answered"
+        print(f"  risk {100 * risk:g} %: {kept}")

@@ -1,0 +1,197 @@
+"""What a model's own probabilities are worth, learnt from questions that it was not trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vlm.heads.base import AnswerHead, Ranked
+from vlm.heads.classification import VocabularyHead
+from vlm.heads.multi_task import MultiTask
+
+ABOUT = "calibration"
+"""Where a checkpoint's `about` keeps it."""
+ALL = 1_000_000
+METHODS = ("temperature", "platt", "length")
+UNKNOWN = "I don't know"
+"""The answer where the confidence is below the threshold."""
+
+
+class Threshold(NamedTuple):
+    """The lowest probability at which answers keep a risk.
+
+    Attributes:
+        risk: share of wrong answers among those given, in (0, 1).
+        probability: the threshold; None where none could be shown to keep the risk.
+        coverage: share of the calibration questions that it answers.
+        why: why there is none.
+    """
+
+    risk: float
+    probability: float | None
+    coverage: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Turns a head's scores into probabilities that mean what they say, and knows which are enough.
+
+    The method depends on the head. "temperature": softmax(scale x logits) (Guo et al. 2017, arXiv
+    1706.04599). "platt": sigmoid(scale x logit + bias) of each answer by itself, where these are
+    independent (Platt 1999). "length": sigmoid(scale x log p + bias + length x tokens) of a written
+    answer, whose probability falls with each token.
+
+    Attributes:
+        method: one of these three.
+        scale: above 0.
+        bias: 0 for a temperature.
+        length: 0 but for written answers.
+        questions: number of questions that the three were fitted to.
+        certified_on: number of other questions that the thresholds were certified on.
+        images: number of images that these are about.
+        thresholds: by risk.
+        delta: probability that a threshold does not keep its risk.
+        set_threshold: answers of at least this probability make a prediction set; None where a head
+            has no list of answers.
+        created: when, as ISO 8601.
+    """
+
+    method: str
+    scale: float
+    bias: float = 0.0
+    length: float = 0.0
+    questions: int = 0
+    certified_on: int = 0
+    images: int = 0
+    thresholds: tuple[Threshold, ...] = ()
+    delta: float = 0.05
+    set_threshold: float | None = None
+    created: str = ""
+
+    @classmethod
+    def of(cls, about: dict[str, Any]) -> Calibration | None:
+        """That of a checkpoint's `about`, which a stranger may have written; None without one.
+
+        Raises:
+            ValueError: anything else.
+        """
+        stored = about.get(ABOUT)
+        if stored is None:
+            return None
+        try:
+            found = cls(
+                **stored | {"thresholds": tuple(Threshold(*t) for t in stored["thresholds"])}
+            )
+            shares = [t.probability for t in found.thresholds] + [found.set_threshold]
+            good = (
+                found.method in METHODS
+                and 0 < found.scale < math.inf
+                and math.isfinite(found.bias)
+                and math.isfinite(found.length)
+                and all(s is None or 0 <= s <= 1 for s in shares)
+                and all(0 < t.risk < 1 for t in found.thresholds)
+                and all(isinstance(n, int) for n in (found.questions, found.certified_on))
+                and isinstance(found.created, str)
+            )
+        except (TypeError, KeyError, AttributeError):
+            good = False
+        if not good:
+            raise ValueError(f"{ABOUT}: got {stored!r:.200}; expected what `vlm calibrate` writes.")
+        return found
+
+    @property
+    def about(self) -> str:
+        """In words, what it rests on."""
+        return f"calibrated on {self.questions:,} validation questions ({self.method})"
+
+    def threshold(self, max_risk: float) -> Threshold:
+        """The threshold of the largest certified risk that is at most `max_risk`.
+
+        Raises:
+            ValueError: there is none; names what there is.
+        """
+        if not isinstance(max_risk, (int, float)) or not 0 < max_risk < 1:
+            raise ValueError(f"max_risk: got {max_risk!r}; expected a share in (0, 1), as 0.05.")
+        below = [t for t in self.thresholds if t.risk <= max_risk + 1e-12]
+        held = [t for t in below if t.probability is not None]
+        if not held:
+            known = ", ".join(f"{t.risk:g}" for t in self.thresholds if t.probability is not None)
+            why = f" ({below[-1].why})" if below else ""
+            raise ValueError(
+                f"max_risk: got {max_risk:g}, and no threshold is certified for it{why}; expected "
+                f"at least one of {known or 'none: this model keeps no risk that was tried'}."
+            )
+        return max(held)
+
+    def probabilities(self, head: AnswerHead, scores: Tensor) -> Tensor:
+        """Probabilities (Q, A) of `answer_scores`."""
+        scaled = self.scale * scores + self.bias
+        if getattr(head, "independent", False):
+            return scaled.sigmoid()
+        return scaled.softmax(-1)
+
+    def of_text(self, probability: float, tokens: int) -> float:
+        """The probability of a written answer."""
+        log_p = math.log(max(probability, 1e-30))
+        logit = self.scale * log_p + self.bias + self.length * tokens
+        return 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
+
+
+def method_for(head: AnswerHead) -> str:
+    """The method that fits a head."""
+    head = head.answering if isinstance(head, MultiTask) else head
+    if isinstance(head, VocabularyHead):
+        return "platt" if head.independent else "temperature"
+    return "temperature" if head.takes_choices else "length"
+
+
+def answer_scores(head: AnswerHead, output: Any) -> tuple[AnswerHead, Tensor, list[list[str]]]:
+    """The head whose answers count, its scores (Q, A) of all answers that it can give, and these,
+    one list for each question; -inf fills up rows of fewer choices. Scores are logits, or logs of
+    probabilities; of a head that writes, the logs of what it found."""
+    if isinstance(head, MultiTask):
+        head, output = head.answering, output[head.answers_by]
+    if isinstance(head, VocabularyHead):
+        return head, output.float(), [head.vocabulary.answers] * len(output)
+    ranked = head.decode(output, ALL)
+    logs = [[math.log(max(p, 1e-30)) for _, p in row] for row in ranked]
+    scores = pad_sequence([torch.tensor(row) for row in logs], True, -math.inf)
+    return head, scores, [[text for text, _ in row] for row in ranked]
+
+
+def decode(
+    head: AnswerHead, output: Any, top_k: int, calibration: Calibration | None
+) -> list[Ranked]:
+    """`head.decode` with calibrated probabilities, if there is a calibration. The best answer stays
+    the same."""
+    if calibration is None:
+        return head.decode(output, top_k)
+    head, scores, answers = answer_scores(head, output)
+    if calibration.method == "length":
+        return [
+            [
+                (text, calibration.of_text(math.exp(log_p), tokens_of(head, text)))
+                for text, log_p in zip(texts, row, strict=False)
+            ][:top_k]
+            for texts, row in zip(answers, scores.tolist(), strict=True)
+        ]
+    shares = calibration.probabilities(head, scores)
+    # By scores: many answers may have a probability that rounds to 1.
+    best = scores.topk(min(top_k, scores.shape[1]), dim=-1).indices
+    pairs = zip(answers, best.tolist(), shares.gather(-1, best).tolist(), strict=True)
+    return [
+        [(texts[i], p) for i, p in zip(index, values, strict=True) if i < len(texts)]
+        for texts, index, values in pairs
+    ]
+
+
+def tokens_of(head: AnswerHead, text: str) -> int:
+    """The length of a written answer, in the decoder's tokens."""
+    ids = head.choice_ids(text)
+    return len(text.split()) if ids is None else len(ids)

@@ -1,0 +1,145 @@
+"""A model's answers to a table of questions, with all that calibration and its tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlm.core.finite import check_finite
+from vlm.data.batches import VQADataset
+from vlm.data.datamodule import VQADataModule
+from vlm.data.images.store import Images
+from vlm.data.sampler import BatchRows
+from vlm.datasets.base import Split
+from vlm.datasets.table import image_groups
+from vlm.heads.calibration import Calibration, answer_scores, decode, method_for, tokens_of
+from vlm.model import VQAModel
+from vlm.trust.selective import Floats
+
+UNCHANGED = Calibration("temperature", 1.0)
+AT_ONCE = 512
+"""Questions in a batch."""
+
+
+@dataclass
+class Asked:
+    """Answers to the Q questions of a table, in its order.
+
+    Attributes:
+        answers: best answer to each question.
+        raw: (Q,) its probability as the head gives it.
+        probability: (Q,) after calibration; as `raw` without one.
+        of_right: (Q,) probability of the answer that most annotators gave, 0 where the model cannot
+            give it; None for heads that write freely.
+        set_sizes: (Q,) number of answers in the prediction set; None likewise, or without a
+            threshold.
+        inputs: what a calibration is fitted to (`vlm.trust.calibrate.fit_map`), one array for each
+            batch; empty unless it was asked for.
+        rows: the table's row of each of these.
+    """
+
+    answers: list[str]
+    raw: Floats
+    probability: Floats
+    of_right: Floats | None
+    set_sizes: Floats | None
+    inputs: list[Floats]
+    rows: NDArray[np.intp]
+
+
+@torch.inference_mode()
+def ask(
+    model: VQAModel,
+    table: pa.Table,
+    images: Images,
+    calibration: Calibration | None = None,
+    inputs: bool = False,
+    advance: Callable[[int], object] = lambda questions: None,
+) -> Asked:
+    """Ask a model in evaluation mode, image by image.
+
+    Args:
+        model: model to ask.
+        table: questions.
+        images: where their images come from (`images_of`).
+        calibration: the model's own.
+        inputs: keep what a calibration is fitted to.
+        advance: called with the number of questions of each batch.
+
+    Raises:
+        NotFiniteError: an answer without a finite probability; names its question.
+        ImageError: an image that cannot be read.
+    """
+    device = next(model.parameters()).device
+    data = VQADataset(table, model.asking_processor, images, targets=False)
+    order = np.argsort(image_groups(table), kind="stable")
+    right = [None if given is None else _most(given) for given in table["answers"].to_pylist()]
+    writes = method_for(model.head) == "length"
+    answers = [""] * len(table)
+    raw, probability, of_right, sizes = np.zeros((4, len(table)))
+    least = None if calibration is None else calibration.set_threshold
+    kept = []
+    for start in range(0, len(table), AT_ONCE):
+        rows = order[start : start + AT_ONCE]
+        batch = data[BatchRows(rows, len(rows))].to(device)
+        output = model(batch)
+        own = [ranked[0] for ranked in decode(model.head, output, 1, None)]
+        raw[rows] = [p for _, p in own]
+        check_finite(torch.from_numpy(raw[rows]), batch.ids)
+        best = decode(model.head, output, 1, calibration)
+        for row, ranked in zip(rows.tolist(), best, strict=True):
+            answers[row], probability[row] = ranked[0]
+        head, scores, names = answer_scores(model.head, output)
+        if inputs:
+            lengths = [tokens_of(head, text) for text, _ in own] if writes else []
+            kept.append(_inputs(method_for(head), scores, lengths))
+        if not writes:
+            shares = (calibration or UNCHANGED).probabilities(head, scores)
+            pairs = enumerate(zip(names, rows.tolist(), strict=True))
+            at = [(n, texts.index(right[r])) for n, (texts, r) in pairs if right[r] in texts]
+            index = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
+            found = torch.zeros(len(rows))
+            found[index[:, 0]] = shares.cpu()[index[:, 0], index[:, 1]]
+            of_right[rows] = found.numpy()
+            sizes[rows] = (shares >= (least or 0)).sum(-1).cpu().numpy()
+        advance(len(rows))
+    return Asked(
+        answers,
+        raw,
+        probability,
+        None if writes else of_right,
+        None if writes or least is None else sizes,
+        kept,
+        order,
+    )
+
+
+def images_of(data: VQADataModule, split: Split, model: VQAModel) -> Images:
+    """The images of a split, as a model reads them; none is kept in memory.
+
+    Raises:
+        DataError: images or regions that are missing, or of the wrong kind.
+    """
+    store = data.open_images.store(model.image_encoder.transform)
+    data.open_images.check(data.table(split)["image"].unique())
+    return store
+
+
+def _inputs(method: str, scores: Tensor, lengths: list[int]) -> Floats:
+    best = scores.max(-1, keepdim=True).values
+    if method == "temperature":
+        return (scores - best).cpu().numpy()
+    if method == "platt":
+        return best.cpu().numpy()
+    return np.stack([scores[:, 0].cpu().numpy(), np.array(lengths)], 1)
+
+
+def _most(given: list[str]) -> str:
+    """The answer that most annotators gave."""
+    return max(given, key=given.count)
