@@ -18,7 +18,7 @@ from vlm.studies.comparison.plan import Entry, Plan
 from vlm.studies.comparison.report import write_report
 from vlm.studies.comparison.results import Comparison, read_outcomes
 from vlm.studies.comparison.runs import FINISHED, LOG, Failure, Run, plan_run
-from vlm.studies.report.render import Section, to_html, to_markdown
+from vlm.evaluation.render import Section, to_html, to_markdown
 
 SEEDS = (0, 1, 2)
 TYPES = ["color", "yes/no"]

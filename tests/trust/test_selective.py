@@ -60,8 +60,9 @@ def test_images_are_drawn_whole() -> None:
 
 
 def test_an_undefined_statistic_has_no_interval() -> None:
-    low, high, _ = image_bootstrap(lambda rows: float("nan"), range(5), 50)
-    assert np.isnan([low, high]).all()
+    for value in (float("nan"), 0.0):  # nor does one that no draw changes
+        low, high, _ = image_bootstrap(lambda rows, value=value: value, range(5), 50)
+        assert np.isnan([low, high]).all()
 
 
 @pytest.mark.parametrize(

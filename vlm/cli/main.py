@@ -65,6 +65,9 @@ COMMANDS = {
     "calibrate": Command(
         "calibrate:calibrate_command", "calibrate a run's probabilities", "vlm calibrate RUN"
     ),
+    "report": Command(
+        "report:report_command", "report how far answers can be trusted", "vlm report RUN"
+    ),
     "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "explain": Command(
         "explain:explain_command",

@@ -8,6 +8,7 @@ sets. So nothing is certified on questions that it was fitted to.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -153,9 +154,11 @@ def calibrate(
         _candidates(checkpoint.about.get("training", {})),
     )
     file = checkpoint.path.resolve()  # `best.ckpt` is a link
-    content = read_checkpoint_file(file)
+    content, status = read_checkpoint_file(file), file.stat()
     content[KEY]["about"][ABOUT] = _plain(found)
     write_checkpoint(content, file)
+    # A run continues from its newest checkpoint, and this one was not trained any further.
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     return found
 
 

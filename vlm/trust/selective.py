@@ -188,7 +188,8 @@ def image_bootstrap(
         seed: seed of the draws.
 
     Returns:
-        The interval, NaN to NaN where the statistic was undefined in one draw of twenty or more.
+        The interval. NaN to NaN where the statistic was undefined in one draw of twenty or more,
+        or the same in all: the images at hand do not show how it varies.
     """
     numbers = np.asarray(number_clusters(images))
     order = np.argsort(numbers, kind="stable")
@@ -203,7 +204,7 @@ def image_bootstrap(
         found[draw] = statistic(order[np.repeat(starts[drawn], lengths) + offsets])
     defined = found[~np.isnan(found)]
     low, high = float("nan"), float("nan")
-    if len(defined) > 0.95 * resamples:
+    if len(defined) > 0.95 * resamples and np.ptp(defined) > 1e-12:
         low, high = map(float, np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
     return Interval(low, high, "questions, clustered by image")
 

@@ -15,11 +15,11 @@ import yaml
 
 from vlm.core.validation import counted
 from vlm.core.version import __version__
+from vlm.evaluation.render import Section, write_sections
 from vlm.evaluation.significance import Estimate
 from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
 from vlm.studies.comparison.results import Comparison, Outcome
 from vlm.studies.report.plots import plot_accuracy, plot_costs
-from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
 BASELINES = {

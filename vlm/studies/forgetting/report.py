@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 
 from vlm.core.version import __version__
+from vlm.evaluation.render import Section, write_sections
 from vlm.metrics.aggregate import bootstrap_interval
 from vlm.studies.forgetting.layers import Retention
 from vlm.studies.forgetting.study import State, Study
 from vlm.studies.report.plots import plot_layers, plot_tradeoff
-from vlm.studies.report.render import Section, write_sections
 from vlm.studies.report.vocabularies import describe_vocabularies
 
 SHOWN_WORDS = 5

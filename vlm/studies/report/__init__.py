@@ -1,1 +1,1 @@
-"""Reports of studies as Markdown and HTML."""
+"""What the reports of studies have in common."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from vlm.evaluation.render import new_figure, to_png
 from vlm.evaluation.significance import Estimate
 
 
@@ -93,19 +90,3 @@ def plot_layers(parts: Mapping[str, Mapping[str, Sequence[float]]]) -> bytes:
         axis.set(xlabel=f"layer of the {label}", ylabel="CKA with the original")
         axis.legend(fontsize=8)
     return to_png(figure)
-
-
-def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of this size in inches, and its plots side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, plots, squeeze=False)[0].tolist()
-    for axis in axes:
-        axis.grid(alpha=0.3, which="both")
-    return figure, axes
-
-
-def to_png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()

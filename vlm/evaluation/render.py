@@ -7,8 +7,12 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 
 @dataclass
@@ -32,20 +36,24 @@ class Section:
 
 
 def write_sections(
-    folder: Path, title: str, sections: Sequence[Section], results: Mapping[str, Any]
+    folder: Path,
+    title: str,
+    sections: Sequence[Section],
+    results: Mapping[str, Any],
+    name: str = "results.json",
 ) -> Path:
-    """Write report.md, report.html, results.json and the plots; returns the path of report.html.
+    """Write report.md, report.html, the results and the plots; returns the path of report.html.
 
-    `results` is plain data for programs, without NaN or infinity.
+    `results` is plain data for programs, without NaN or infinity, and goes to the file `name`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
-        for name, _, png in section.plots:
-            (folder / name).write_bytes(png)
+        for plot, _, png in section.plots:
+            (folder / plot).write_bytes(png)
     (folder / "report.md").write_text(to_markdown(title, sections), encoding="utf-8")
     (folder / "report.html").write_text(to_html(title, sections), encoding="utf-8")
     content = json.dumps(results, indent=1, allow_nan=False)
-    (folder / "results.json").write_text(content + "\n", encoding="utf-8")
+    (folder / name).write_text(content + "\n", encoding="utf-8")
     return folder / "report.html"
 
 
@@ -84,6 +92,22 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
         if section.code:
             parts.append(f"<pre>{html.escape(section.code.rstrip())}</pre>")
     return _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(parts))
+
+
+def new_figure(width: float, height: float, plots: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of this size in inches, and its plots side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, plots, squeeze=False)[0].tolist()
+    for axis in axes:
+        axis.grid(alpha=0.3, which="both")
+    return figure, axes
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()
 
 
 def _row(cells: Sequence[str], tag: str) -> str:

@@ -1,0 +1,89 @@
+"""`vlm report`: how far a model, or anybody's answers, can be trusted, on one page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
+
+EXAMPLES = """\
+examples:
+  vlm report RUN
+  vlm report RUN --only accuracy calibration selective
+  vlm report RUN --against OTHER_RUN
+  vlm report SHARED -c configs/easy_vqa.yaml
+  vlm report --predictions answers.csv -c configs/easy_vqa.yaml
+
+Writes report.html (one file, plots inside), report.md and report.json. A section that is finished
+is not computed again. Other options are those of the data, such as --dataset.root=FOLDER.
+docs/trust.md explains each measure.
+"""
+
+
+def report_command(arguments: Sequence[str]) -> None:
+    """Run the command; a model or answers that cannot be read end the process with 1."""
+    parser = command_parser("report", "Report how far a model's answers can be trusted.", EXAMPLES)
+    add = parser.add_argument
+    add("model", nargs="?", type=Path, help="a run's folder, a checkpoint or a shared model")
+    add("--predictions", type=Path, metavar="FILE", help="report a file of answers instead")
+    add("-c", "--config", type=Path, help="a configuration of `vlm fit` (default: the run's)")
+    add("--split", choices=("validation", "test"), default="test", help="(default: test)")
+    add("--only", nargs="+", default=[], metavar="SECTION", help="sections to measure")
+    add("--against", type=Path, metavar="OTHER", help="another model, or file of answers")
+    add("--output", type=Path, help="folder of the report (default: RUN/report)")
+    add_device(parser)
+    add_trust(parser)
+    given, options = parser.parse_known_args(arguments)
+    if (given.model is None) == (given.predictions is None):
+        parser.error("expected either a model or --predictions")
+    named: Path = given.model or given.predictions
+    config = given.config or named / "config.yaml"
+    if not config.is_file():
+        parser.error(f"-c: got no configuration, and there is no {config}; name that of the data")
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from vlm.cli.data_only import read_data
+    from vlm.trust.report import SECTIONS, measure, write_report
+    from vlm.trust.subject import Subject
+
+    if wrong := [name for name in given.only if name not in SECTIONS]:
+        parser.error(f"--only: got {wrong[0]!r}; expected some of {', '.join(SECTIONS)}")
+    data = read_data("report", config, options).datamodule
+    beside = named if named.is_dir() else named.parent
+    folder = given.output or beside / ("report" if given.model else f"{named.stem}_report")
+
+    def subject(path: Path, answers: bool) -> Subject:
+        if answers:
+            return Subject.of_predictions(path, data, given.split)
+        return Subject.of_model(path, data, given.split, given.device, given.trust)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    try:
+        check_device(given.device)
+        own = subject(named, given.model is None)
+        other = None
+        if given.against is not None:
+            is_model = given.against.is_dir() or given.against.suffix == ".ckpt"
+            other = subject(given.against, not is_model)
+        with Progress(*columns, TextColumn("{task.completed:,} questions")) as progress:
+
+            def begin(title: str) -> None:
+                if progress.tasks:
+                    progress.update(progress.tasks[-1].id, total=progress.tasks[-1].completed)
+                progress.add_task(title, total=None)
+
+            def advance(questions: int) -> None:
+                progress.advance(progress.tasks[-1].id, questions)
+
+            own.advance = advance
+            if other is not None:
+                other.advance = advance
+            content = measure(own, folder, given.only, other, begin)
+        path = write_report(content, folder, shlex.join(["vlm", "report", *arguments]))
+    except (OSError, ValueError) as error:
+        sys.exit(f"vlm report: {error}")
+    print(f"Report: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.json').name}")

@@ -1,0 +1,128 @@
+"""The same questions asked otherwise, and the same images in worse shape."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from io import BytesIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from vlm.core.features import Features
+from vlm.data.images.store import Images
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_NEIGHBOURS = {
+    key: [row[i] for i in (at - 1, at + 1) if 0 <= i < len(row)]
+    for row in _ROWS
+    for at, key in enumerate(row)
+}
+
+
+def _swap(word: str, at: int, rng: random.Random) -> str:
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+
+def _neighbour(word: str, at: int, rng: random.Random) -> str:
+    near = _NEIGHBOURS.get(word[at].lower(), [word[at]])
+    return word[:at] + rng.choice(near) + word[at + 1 :]
+
+
+def _omission(word: str, at: int, rng: random.Random) -> str:
+    return word[:at] + word[at + 1 :]
+
+
+def _typo(change: Callable[[str, int, random.Random], str]) -> Callable[[str], str]:
+    """One mistake inside a word of four letters or more, always the same for one question."""
+
+    def changed(question: str) -> str:
+        rng = random.Random(question)
+        words = list(re.finditer(r"[a-zA-Z]{4,}", question))
+        if not words:
+            return question
+        word = rng.choice(words)
+        at = rng.randrange(1, len(word[0]) - 2)  # not the first letter, nor the last
+        return question[: word.start()] + change(word[0], at, rng) + question[word.end() :]
+
+    return changed
+
+
+WORDINGS: dict[str, Callable[[str], str]] = {
+    "upper case": str.upper,
+    "no punctuation": lambda question: re.sub(r"[^\w\s]", "", question),
+    "letters swapped": _typo(_swap),
+    "neighbouring key": _typo(_neighbour),
+    "letter left out": _typo(_omission),
+}
+"""Changes that leave the right answer as it is, by name."""
+
+
+def _noise(images: Tensor, sigma: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(images.shape, generator=generator) * sigma * 255
+    return (images + noise).clamp(0, 255).to(torch.uint8)
+
+
+def _blur(images: Tensor, share: float) -> Tensor:
+    sigma = share * images.shape[-1]
+    size = 2 * max(1, round(2 * sigma)) + 1
+    return F.gaussian_blur(images, [size, size], [sigma, sigma])
+
+
+def _pixelate(images: Tensor, share: float) -> Tensor:
+    height, width = images.shape[-2:]
+    small = [max(1, round(side * share)) for side in (height, width)]
+    return F.resize(F.resize(images, small), [height, width], F.InterpolationMode.NEAREST)
+
+
+def _jpeg(images: Tensor, quality: float) -> Tensor:
+    found = []
+    for image in images:
+        file = BytesIO()
+        F.to_pil_image(image).save(file, "JPEG", quality=int(quality))
+        found.append(F.pil_to_tensor(Image.open(file)))
+    return torch.stack(found)
+
+
+CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]] = {
+    "gaussian noise": (_noise, (0.04, 0.08, 0.12, 0.18, 0.26)),
+    "gaussian blur": (_blur, (0.005, 0.01, 0.015, 0.02, 0.03)),
+    "pixelate": (_pixelate, (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "jpeg": (_jpeg, (25, 18, 15, 10, 7)),
+    "brightness": (F.adjust_brightness, (1.2, 1.4, 1.6, 1.8, 2.0)),
+    "contrast": (F.adjust_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "saturation": (F.adjust_saturation, (0.5, 0.25, 0.0, 5.0, 20.0)),
+}
+"""Kinds of ImageNet-C (Hendrycks & Dietterich 2019) that torchvision has, with a strength for each
+severity: noise in shares of full scale, blur in shares of the width, the size left, the quality of
+JPEG, factors."""
+
+
+class Corrupted:
+    """Images of the model's input size, corrupted.
+
+    Args:
+        images: the images as they are.
+        kind: one of `CORRUPTIONS`.
+        severity: 1 to 5.
+
+    Raises:
+        ValueError: the images are features of regions, which cannot be corrupted.
+    """
+
+    def __init__(self, images: Images, kind: str, severity: int) -> None:
+        self.images = images
+        self.change, strengths = CORRUPTIONS[kind]
+        self.strength = strengths[severity - 1]
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
+        """The corrupted images (U, 3, H, W)."""
+        found = self.images.read(paths, questions)
+        if isinstance(found, Features):
+            raise ValueError("images: got features of regions; expected images to corrupt.")
+        return self.change(found, self.strength)

@@ -1,0 +1,174 @@
+"""The trust report: its sections one after the other, kept as they are finished, on one page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm.core.files import whole_file
+from vlm.core.version import __version__
+from vlm.evaluation.render import Section, new_figure, to_png, write_sections
+from vlm.trust import sections, stress
+from vlm.trust.sections import Found
+from vlm.trust.subject import Subject, Unavailable
+
+SCHEMA = 1
+"""Version of report.json: higher when a reader of an older one would misread it."""
+FILE = "report.json"
+SECTIONS: dict[str, tuple[str, Callable[[Subject], Found]]] = {
+    "accuracy": ("Accuracy", sections.accuracy),
+    "groups": ("Accuracy by group, the worst first", sections.groups),
+    "calibration": ("Calibration", sections.calibration),
+    "selective": ("Selective answering", sections.selective_answering),
+    "sets": ("Prediction sets", sections.prediction_sets),
+    "consistency": ("Consistency", stress.consistency),
+    "corruptions": ("Image corruptions", stress.corruptions),
+    "language": ("Language bias", stress.language_bias),
+    "distribution": ("Questions about the wrong image", stress.off_distribution),
+    "grounding": ("Faithfulness of explanations", stress.grounding),
+}
+"""Title and function of each section by its name, in the order of the report."""
+AGAINST = "against"
+
+
+def measure(
+    subject: Subject,
+    folder: Path,
+    only: Sequence[str] = (),
+    against: Subject | None = None,
+    begin: Callable[[str], object] = lambda section: None,
+) -> dict[str, Any]:
+    """Measure the sections, and keep each in `report.json` as soon as it is finished.
+
+    A section that the file has already, of the same subject, is not measured again.
+
+    Args:
+        subject: what is measured.
+        folder: folder of the report.
+        only: names in `SECTIONS`; all without any.
+        against: a second subject, for paired differences.
+        begin: called with the title of each section that is begun.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        ImageError: an image that cannot be read.
+        ValueError: as its sections raise for what they are given.
+    """
+    names = [name for name in SECTIONS if not only or name in only]
+    content = _begun(subject, folder)
+    todo: list[tuple[str, str, Callable[[], Found]]] = [
+        (name, title, lambda function=function: function(subject))  # type: ignore[misc]
+        for name, (title, function) in SECTIONS.items()
+        if name in names and name not in content["sections"]
+    ]
+    if against is not None:
+        todo.append(
+            (AGAINST, f"Against {against.name}", lambda: sections.compare(subject, against))
+        )
+    for name, title, function in todo:
+        begin(title)
+        try:
+            found = function()
+        except Unavailable as reason:
+            found = {"text": [f"Not measured: it {reason}."], "table": [], "numbers": {}}
+        content["sections"][name] = _plain({"title": title, **found})
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / FILE) as file:
+            file.write(_json(content).encode())
+    return content
+
+
+def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
+    """Write report.html, with the plots inside, report.md, and report.json.
+
+    Args:
+        content: what `measure` returned.
+        folder: folder of the report.
+        command: command that makes this report.
+
+    Returns:
+        The path of report.html.
+    """
+    about = content["about"]
+    questions = (
+        f"{about['questions']:,} {about['split']} questions about {about['images']:,} images"
+    )
+    intro = Section(
+        f"What was measured, and how ({about['dataset']})",
+        [
+            f"{about['name']}: {questions}, with {about['calibration']}. vlm {about['vlm']}.",
+            "Validation images are in two halves: the selection part fits the map from scores to "
+            "probabilities and proposes thresholds, the calibration part certifies thresholds and "
+            "prediction sets. The epoch was chosen on both, which the certification allows for. "
+            "Nothing is fitted or chosen on the test, except where it says so.",
+            "Intervals are 95 %, over images with all their questions, of this one trained model: "
+            "another seed may differ by more. n counts questions. docs/trust.md explains each "
+            "measure.",
+        ],
+        code=command,
+    )
+    order = [*SECTIONS, AGAINST]
+    shown = [
+        Section(found["title"], found["text"], found["table"], _plots(name, found["numbers"]))
+        for name, found in sorted(content["sections"].items(), key=lambda x: order.index(x[0]))
+    ]
+    title = f"Trust report: {about['name']}"
+    return write_sections(folder, title, [intro, *shown], content, FILE)
+
+
+def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
+    """The report as far as it is there already, of the same subject; else a new one."""
+    known = subject.vqa.calibration if subject.vqa else None
+    about = {
+        "name": subject.name,
+        "digest": subject.digest,
+        "dataset": type(subject.data.dataset).__name__,
+        "split": subject.split,
+        "questions": len(subject.data.table(subject.split)),
+        "images": len(subject.data.table(subject.split)["image"].unique()),
+        "calibration": f"probabilities {known.about}" if known else "probabilities as given",
+        "vlm": __version__,
+    }
+    try:
+        content: dict[str, Any] = json.loads((folder / FILE).read_bytes())
+        if content["schema"] == SCHEMA and content["about"] == about:
+            return content
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"schema": SCHEMA, "about": about, "sections": {}}
+
+
+def _plots(name: str, numbers: Any) -> list[tuple[str, str, bytes]]:
+    if name == "calibration" and numbers:
+        states = numbers["bins"]
+        figure, axes = new_figure(4.2 * len(states), 4, len(states))
+        for axis, (state, (_, probability, accuracy)) in zip(axes, states.items(), strict=True):
+            axis.plot([0, 1], [0, 1], "--", color="tab:gray", linewidth=1)
+            axis.plot(probability, accuracy, "o-", markersize=4)
+            axis.set(xlabel=f"probability, {state}", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        return [("reliability.png", "Accuracy by probability", to_png(figure))]
+    if name == "selective" and numbers:
+        figure, [axis] = new_figure(6, 3.6)
+        curve = numbers["curve"]
+        axis.plot([100 * c for c in curve["coverage"]], [100 * r for r in curve["risk"]])
+        axis.set(xlabel="coverage %", ylabel="risk %", xlim=(0, 100), ylim=(0, None))
+        return [("risk_coverage.png", "Risk by coverage", to_png(figure))]
+    return []
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no NaN and no infinity: these become null."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -1,0 +1,314 @@
+"""Accuracy, calibration and selective answering of a `Subject`, in words and numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlm.datasets.table import stream
+from vlm.evaluation.report import Report
+from vlm.evaluation.significance import estimate
+from vlm.metrics import Interval, bootstrap_interval
+from vlm.trust import calibration_error, selective
+from vlm.trust.selective import COSTS, RISKS, Floats, image_bootstrap, measurable, needed
+from vlm.trust.subject import Subject, Unavailable
+
+Found = dict[str, Any]
+"""Plain data: "text" (paragraphs), "table" (rows of cells, headings first), "numbers"."""
+NOT_MEASURABLE = "not measurable"
+LEAST = 30
+"""Questions below which a group has no line of its own."""
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """A share as a percentage, without its sign."""
+    return NOT_MEASURABLE if np.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def between(interval: Interval | tuple[float, float], digits: int = 2) -> str:
+    """An interval of shares, in percent."""
+    low, high = interval[0], interval[1]
+    return f"{percent(low, digits)} - {percent(high, digits)}" if low == low else NOT_MEASURABLE
+
+
+def accuracy(subject: Subject) -> Found:
+    """Accuracy with floors and ceiling, overall and by the type the data set reports by."""
+    rows = Report(subject.results, subject.split, subject.floors).rows
+    table = [["questions about", "n", "accuracy %", "95 % interval"]]
+    table[0] += ["majority %", "question only %", "ceiling %"]
+    for row in rows:
+        shares = [percent(row[name]) for name in ("majority", "question_only", "ceiling")]
+        interval = between((row["low"], row["high"]))
+        table.append(
+            [row["type"], f"{row['questions']:,}", percent(row["accuracy"]), interval, *shares]
+        )
+    text = [
+        "Majority always gives the most frequent training answer; question only, the most frequent "
+        "to the same question. The ceiling is the best that the answers it can give would reach."
+    ]
+    return {"text": text, "table": table, "numbers": rows}
+
+
+def groups(subject: Subject) -> Found:
+    """Accuracy of each group, the worst first."""
+    keys = {
+        "question type": subject.results.keys("question_type"),
+        "answer type": subject.results.keys("answer_type"),
+        "answer": _frequency(subject),
+    }
+    scores, images = subject.scores, np.asarray(subject.images)
+    rows = []
+    for kind, values in keys.items():
+        for value, n in Counter(values).items():
+            chosen = np.array([v == value for v in values])
+            if n < LEAST or chosen.all():
+                continue
+            interval = bootstrap_interval(scores[chosen], images[chosen].tolist())
+            row = {"group": f"{kind}: {value}", "questions": n}
+            rows.append(row | {"accuracy": float(scores[chosen].mean())} | interval._asdict())
+    rows.sort(key=lambda row: float(row["accuracy"]))  # type: ignore[arg-type]
+    table = [["group", "n", "accuracy %", "95 % interval"]]
+    for row in rows:
+        cells = [percent(row["accuracy"]), between((row["low"], row["high"]))]  # type: ignore[arg-type]
+        table.append([str(row["group"]), f"{row['questions']:,}", *cells])
+    text = [
+        "Head, middle and tail: answers that are a third of the training answers each, from the "
+        f"most frequent on. Groups of fewer than {LEAST} questions are left out."
+    ]
+    if rows:
+        text.insert(0, f"Worst group: {rows[0]['group']}, {table[1][2]} %.")
+    return {"text": text, "table": table if rows else [], "numbers": rows}
+
+
+def calibration(subject: Subject) -> Found:
+    """Calibration errors, before and after."""
+    scores, after = subject.scores, subject.probability
+    states = {"as given": after}
+    known = subject.vqa.calibration if subject.vqa else None
+    if known is not None:
+        states = {"before": subject.asked.raw, "after": after}
+    measures: dict[str, Callable[[Floats, Floats], float]] = {
+        "ECE, bins of equal width": calibration_error.ece,
+        "ECE, bins of equal mass": lambda s, p: calibration_error.ece(s, p, binning="mass"),
+        "MCE": calibration_error.mce,
+        "Brier score": calibration_error.brier,
+        "NLL": calibration_error.nll,
+    }
+    table = [["measure, x 100", "n", *(f"{s}{x}" for s in states for x in ("", ", 95 % interval"))]]
+    numbers: dict[str, Any] = {}
+    for name, measure in measures.items():
+        row, numbers[name] = [name, f"{len(scores):,}"], {}
+        for state, p in states.items():
+            value = measure(scores, p)
+            interval = _interval(subject, measure, p)
+            row += [percent(value, 3), between(interval, 3)]
+            numbers[name][state] = {"value": value, "low": interval.low, "high": interval.high}
+        table.append(row)
+    bins = {
+        s: [v.tolist() for v in calibration_error.reliability(scores, p)] for s, p in states.items()
+    }
+    text = [
+        "Calibrated means: of the answers given 80 %, 80 % are right. ECE is the mean distance "
+        f"from that, over {calibration_error.BINS} bins, MCE the largest, which may be that of one "
+        "question; the Brier score and NLL also reward telling right from wrong answers. All are "
+        "best at 0. ECE is biased upwards, the more the fewer questions.",
+        f"The probabilities are {known.about}, fitted on the selection part."
+        if known
+        else "The probabilities are as they were given, not calibrated by vlm.",
+    ]
+    return {"text": text, "table": table, "numbers": numbers | {"bins": bins}}
+
+
+def selective_answering(subject: Subject) -> Found:
+    """Coverage at risk, certified thresholds and what they give, areas, effective reliability."""
+    scores, p, split = subject.scores, subject.probability, subject.split
+    table = [["measure", "n", "value", "95 % interval", "threshold", "threshold from"]]
+    numbers: dict[str, Any] = {"curve": _thinned(selective.risk_coverage(scores, p))}
+    n = f"{len(scores):,}"
+    for risk in RISKS:
+        name = f"C@{100 * risk:g} %: coverage at this risk, %"
+        found = selective.coverage_at_risk(scores, p, risk)
+        interval = _interval(subject, _coverage(risk), p)
+        shown = [percent(found.coverage), between(interval)]
+        if not measurable(len(set(subject.images)), risk):
+            least = f"{needed(risk, 0.05)} images needed"
+            shown = [NOT_MEASURABLE, least]
+        table.append([name, n, *shown, _least(found.threshold), f"{split} itself"])
+        numbers[f"coverage_at_{risk:g}"] = found._asdict() | {"threshold_from": split}
+    text = [
+        f"C@R picks its threshold on the {split} questions themselves, so it is an optimum in "
+        "hindsight: it compares models, and promises nothing."
+    ]
+    certified = subject.vqa.calibration if subject.vqa else None
+    if certified is None:
+        text.append(
+            "There is no calibration part (a file of answers, or a model that was not calibrated: "
+            "`vlm calibrate`), so there is no certified threshold, and none was chosen on "
+            f"{split}."
+        )
+    else:
+        text.append(
+            f"Certified thresholds come from {certified.certified_on:,} validation questions about "
+            f"{certified.images:,} images. The chance that one does not keep its risk is at most "
+            f"{100 * certified.delta:g} %, whichever epoch was chosen, for questions about images "
+            "drawn like those, each image counting once. Below is what they give here."
+        )
+        for t in certified.thresholds:
+            name = f"certified for risk {100 * t.risk:g} %"
+            if t.probability is None:
+                table.append([name, n, t.why, "", "", "calibration part"])
+                continue
+            for measure, value, bounds in _realised(subject, t.probability):
+                cells = [f"{name}: {measure}, %", n, percent(value), between(bounds)]
+                table.append([*cells, _least(t.probability), "calibration part"])
+                key = f"certified_{t.risk:g}"
+                numbers.setdefault(key, {"threshold": t.probability})[measure] = value
+    areas = {"AUGRC": selective.augrc, "AURC": selective.aurc, "e-AURC": selective.e_aurc}
+    for name, area in areas.items():
+        value, bounds = area(scores, p), _interval(subject, area, p)
+        cells = [percent(value, 3), between(bounds, 3), "", "none needed"]
+        table.append([f"{name}, x 100", n, *cells])
+        numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
+    for cost in COSTS if certified is not None else ():
+        chosen = selective.best_threshold(*subject.calibration_part, cost)
+
+        def phi(s: Floats, q: Floats, least: float = chosen, cost: int = cost) -> float:
+            return selective.effective_reliability(s, q, least, cost)
+
+        bounds = _interval(subject, phi, p)
+        cells = [percent(phi(scores, p)), between(bounds), _least(chosen), "calibration part"]
+        table.append([f"effective reliability, a wrong answer costing {cost}, x 100", n, *cells])
+        numbers[f"phi_{cost}"] = {"value": phi(scores, p), "threshold": chosen}
+    text.append(
+        "AUGRC is the chance that an answer is wrong and given, over all thresholds; AURC and "
+        "e-AURC are for older tables. Low is good. Effective reliability pays a right answer its "
+        "score, a wrong one minus its cost and no answer 0: high is good."
+    )
+    return {"text": text, "table": table, "numbers": numbers}
+
+
+def prediction_sets(subject: Subject) -> Found:
+    """How often sets hold the right answer, and how large they are, by answer type."""
+    known = subject.model.calibration
+    asked = subject.asked
+    if known is None:
+        raise Unavailable("needs a calibrated model; `vlm calibrate` does it")
+    if asked.set_sizes is None or asked.of_right is None or known.set_threshold is None:
+        raise Unavailable("needs a list of possible answers, and this head writes its own")
+    held = (asked.of_right >= known.set_threshold).astype(float)
+    types = np.array(subject.results.keys("answer_type"), dtype=object)
+    images = np.asarray(subject.images)
+    table = [["questions about", "n", "holds the right answer %", "95 % interval", "mean size"]]
+    rows = []
+    for name in ["overall", *sorted(set(types))]:
+        chosen = np.ones(len(held), bool) if name == "overall" else types == name
+        interval = bootstrap_interval(held[chosen], images[chosen].tolist())
+        size = float(asked.set_sizes[chosen].mean())
+        row = {"type": name, "questions": int(chosen.sum()), "size": size}
+        rows.append(row | {"coverage": float(held[chosen].mean())} | interval._asdict())
+        cells = [percent(float(held[chosen].mean())), between(interval), f"{size:.2f}"]
+        table.append([name, f"{chosen.sum():,}", *cells])
+    text = [
+        "A prediction set has every answer of at least "
+        f"{100 * known.set_threshold:.2f} %, a threshold from the calibration part, so that sets "
+        "hold the right answer (the one that most annotators gave) of 90 % of the questions like "
+        "those, overall and not in every group. Sets may be empty. Where images have several "
+        "questions the 90 % are approached with the number of images."
+    ]
+    return {"text": text, "table": table, "numbers": rows}
+
+
+def compare(subject: Subject, other: Subject) -> Found:
+    """Paired differences of two subjects on the same questions.
+
+    Raises:
+        Unavailable: they did not answer the same questions.
+    """
+    if list(subject.results.predictions) != list(other.results.predictions):
+        raise Unavailable("needs answers to the same questions")
+    n, images = f"{len(subject.scores):,}", subject.images
+    gap = estimate((subject.scores - other.scores)[None], images)
+    shown = [["this one less the other, x 100", "n", "difference", "95 % interval"]]
+    shown.append(["accuracy", n, percent(gap.mean), between((gap.low, gap.high))])
+    numbers: dict[str, Any] = {"accuracy": gap._asdict()}
+    measures: dict[str, Callable[[Floats, Floats], float]] = {
+        "ECE": calibration_error.ece,
+        "Brier score": calibration_error.brier,
+        "AUGRC": selective.augrc,
+        **{f"C@{100 * risk:g} %": _coverage(risk) for risk in RISKS},
+    }
+    first, second = (subject.scores, subject.probability), (other.scores, other.probability)
+    for name, measure in measures.items():
+
+        def difference(rows: Any, measure: Callable[..., float] = measure) -> float:
+            ours, theirs = ([column[rows] for column in pair] for pair in (first, second))
+            return measure(*ours) - measure(*theirs)
+
+        value, bounds = difference(slice(None)), image_bootstrap(difference, images)
+        shown.append([name, n, percent(value), between(bounds)])
+        numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
+    text = [f"Paired by question, intervals over images; the other is {other.name}."]
+    return {"text": text, "table": shown, "numbers": numbers}
+
+
+def _coverage(risk: float) -> Callable[[Floats, Floats], float]:
+    return lambda scores, p: selective.coverage_at_risk(scores, p, risk).coverage
+
+
+def _interval(subject: Subject, measure: Callable[[Floats, Floats], float], p: Floats) -> Interval:
+    scores = subject.scores
+    return image_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.images)
+
+
+def _realised(subject: Subject, threshold: float) -> list[tuple[str, float, Interval]]:
+    """Coverage and risk of a threshold on the split."""
+    answered = (subject.probability >= threshold).astype(float)
+    scores, p = subject.scores, subject.probability
+    covered = bootstrap_interval(answered, subject.images)
+    given = answered.astype(bool)
+    if not given.any():
+        nothing = Interval(float("nan"), float("nan"), "")
+        return [("coverage", 0.0, covered), ("risk realised", float("nan"), nothing)]
+    images = np.asarray(subject.images)[given].tolist()
+    risk = bootstrap_interval(1 - scores[given], images)
+    return [
+        ("coverage", float(answered.mean()), covered),
+        ("risk realised", risk_at(scores, p, threshold), risk),
+    ]
+
+
+def risk_at(scores: Floats, p: Floats, threshold: float) -> float:
+    answered = p >= threshold
+    return float(1 - scores[answered].mean()) if answered.any() else float("nan")
+
+
+def _frequency(subject: Subject) -> list[str]:
+    """Head, middle or tail of each question, by how frequent its answer is in training."""
+    counts: Counter[str] = Counter()
+    for (given,) in stream(subject.data.table("train"), "answers"):
+        counts[_most(given)] += 1
+    total, seen, third = sum(counts.values()), 0, {}
+    for answer, count in counts.most_common():
+        third[answer] = ("head", "middle", "tail")[min(2, 3 * seen // total)]
+        seen += count
+    table = subject.results.table
+    return [third.get(_most(given), "tail") for given in table["answers"].to_pylist()]
+
+
+def _most(given: Sequence[str]) -> str:
+    return max(given, key=list(given).count)
+
+
+def _thinned(curve: selective.Curve) -> dict[str, list[float]]:
+    """At most 200 points, for the plot."""
+    rows = np.unique(np.linspace(0, len(curve.risk) - 1, 200).round().astype(int))
+    return {"coverage": curve.coverage[rows].tolist(), "risk": curve.risk[rows].tolist()}
+
+
+def _least(threshold: float) -> str:
+    if threshold in (0, np.inf):
+        return "answers nothing" if threshold else "answers everything"
+    return f"{100 * threshold:.2f} %"

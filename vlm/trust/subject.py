@@ -1,0 +1,199 @@
+"""What a trust report is about: a model or a file of answers, on a split of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vlm.core.files import sha256
+from vlm.data.ablations import controlled
+from vlm.data.datamodule import VQADataModule
+from vlm.data.images.store import Images
+from vlm.datasets.base import Split
+from vlm.datasets.baselines import Floors, compute_floors
+from vlm.datasets.table import image_groups, split_by_image, with_rows
+from vlm.evaluation.predictions import read_predictions
+from vlm.evaluation.results import Prediction, Results
+from vlm.heads.multi_task import answering
+from vlm.inference import VQA, load
+from vlm.trust.asking import Asked, ask, images_of
+from vlm.trust.selective import Floats
+
+SAMPLE = 2000
+"""Questions that are asked again in other words, or about worse images: whole images of them."""
+
+
+class Unavailable(ValueError):
+    """A section cannot be measured; the message says why, for the report."""
+
+
+@dataclass
+class Subject:
+    """A model, or somebody's answers, whose trustworthiness is measured.
+
+    Args:
+        name: path, as it was given.
+        digest: SHA-256 of the file of its weights, or of its answers.
+        data: data set, and where its images are.
+        split: split of the questions.
+        vqa: the model; None for answers from a file.
+        given: the answers from a file; None for a model.
+        advance: called with the number of questions of each batch that is asked.
+    """
+
+    name: str
+    digest: str
+    data: VQADataModule
+    split: Split
+    vqa: VQA | None = None
+    given: Results | None = None
+    advance: Callable[[int], object] = field(default=lambda questions: None)
+
+    @classmethod
+    def of_model(
+        cls, path: Path, data: VQADataModule, split: Split, device: str, trust: bool
+    ) -> Subject:
+        """A run, its checkpoint, or a shared model.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+            DataError: the split has no answers.
+        """
+        data.dataset.check_answers(split)
+        vqa = load(path, device, trust)
+        inside = ("checkpoints/best.ckpt", "model.safetensors")
+        files = [path / name for name in inside if (path / name).is_file()]
+        return cls(str(path), sha256(files[0] if files else path), data, split, vqa)
+
+    @classmethod
+    def of_predictions(cls, path: Path, data: VQADataModule, split: Split) -> Subject:
+        """Anybody's answers, in a format of `read_predictions`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DataError: it does not fit the questions, or the split has no answers.
+        """
+        data.dataset.check_answers(split)
+        read = read_predictions(path, data.dataset.table(split), split)
+        results = Results(read.table, read.by_id, data.dataset, not read.choices, read.choices)
+        return cls(str(path), sha256(path), data, split, given=results)
+
+    @property
+    def model(self) -> VQA:
+        """The model.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        if self.vqa is None:
+            raise Unavailable("needs the model, and this report is of a file of answers")
+        return self.vqa
+
+    @cached_property
+    def images_store(self) -> Images:
+        """Where the model's images come from."""
+        return images_of(self.data, self.split, self.model.model)
+
+    def ask(self, table: pa.Table, images: Images | None = None) -> Asked:
+        """Ask the model; without `images`, about those of the split."""
+        vqa = self.model
+        store = images or self.images_store
+        return ask(vqa.model, table, store, vqa.calibration, advance=self.advance)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The model's answers to the split."""
+        return self.ask(self.data.table(self.split))
+
+    @cached_property
+    def shuffled(self) -> Asked:
+        """The model's answers where each image is another one of the split."""
+        return self.ask(controlled(self.results.table, "image_shuffled", 0))
+
+    @cached_property
+    def results(self) -> Results:
+        """Answers and scores of the split."""
+        if self.given is not None:
+            return self.given
+        table, asked = self.data.table(self.split), self.asked
+        pairs = zip(asked.answers, asked.probability.tolist(), strict=True)
+        known = self.model.calibration is not None
+        predictions = {
+            key: Prediction(answer, p, calibrated=known)
+            for key, (answer, p) in zip(table["id"].to_pylist(), pairs, strict=True)
+        }
+        head = answering(self.model.model.head)
+        return Results(table, predictions, self.data.dataset, head.writes_text, head.takes_choices)
+
+    @property
+    def scores(self) -> Floats:
+        """(Q,) accuracy of each answer."""
+        return np.asarray(self.results.scores)
+
+    @property
+    def images(self) -> list[int]:
+        """The image of each question, as a number."""
+        return self.results.images
+
+    @cached_property
+    def probability(self) -> Floats:
+        """(Q,) probability of each answer.
+
+        Raises:
+            Unavailable: answers without one.
+        """
+        found = [p.probability for p in self.results.predictions.values()]
+        if missing := found.count(None):
+            raise Unavailable(
+                f"needs a probability for each answer, and {missing:,} of {len(found):,} have none"
+            )
+        return np.array(found, dtype=np.float64)
+
+    @cached_property
+    def floors(self) -> Floors:
+        """Floors and ceiling of the split."""
+        answers = None
+        if self.vqa is not None and (found := self.vqa.model.head.vocabulary) is not None:
+            answers = found.answers
+        table, choose = self.results.table, self.results.takes_choices
+        score = self.data.dataset.score
+        return compute_floors(self.data.table("train"), table, answers, score, choose)
+
+    @cached_property
+    def calibration_part(self) -> tuple[Floats, Floats]:
+        """Scores and probabilities of the validation questions that thresholds are certified on.
+
+        Raises:
+            Unavailable: a file of answers, which has none.
+        """
+        part = split_by_image(self.data.table("validation"), 0.5, 0)[1]
+        asked = self.ask(part, images_of(self.data, "validation", self.model.model))
+        return self.scored(part, asked), asked.probability
+
+    def scored(self, table: pa.Table, asked: Asked) -> Floats:
+        """(Q,) accuracy of answers to a table's questions."""
+        given = table["answers"].to_pylist()
+        score = self.data.dataset.score
+        return np.array([score(*pair) for pair in zip(asked.answers, given, strict=True)])
+
+    @cached_property
+    def sample(self) -> np.ndarray:
+        """(Q,) whether each question is in the sample: whole images, drawn with seed 0, until it
+        has `SAMPLE` questions."""
+        groups = image_groups(self.results.table)
+        sizes = np.bincount(groups)
+        order = np.random.default_rng(0).permutation(len(sizes))
+        before = np.cumsum(sizes[order]) - sizes[order]
+        chosen = np.zeros(len(sizes), dtype=bool)
+        chosen[order[before < SAMPLE]] = True
+        return chosen[groups]
+
+    @property
+    def sampled(self) -> pa.Table:
+        """The questions of the sample."""
+        return with_rows(self.results.table, self.sample)
