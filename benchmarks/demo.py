@@ -71,7 +71,7 @@ def over_http(run: str, rows: list[tuple[bytes, str]], answers: list[str]) -> No
         def ask(row: tuple[bytes, str]) -> tuple[str, float]:
             started = time.perf_counter()
             image = {"url": "data:image/png;base64," + base64.b64encode(row[0]).decode()}
-            body = json.dumps({"data": [image, row[1], None, "none", None]}).encode()
+            body = json.dumps({"data": [image, row[1], None, "none", None, None]}).encode()
             headers = {"Content-Type": "application/json"}
             with urlopen(Request(f"{address}/gradio_api/call/ask", body, headers)) as response:
                 event = json.load(response)["event_id"]

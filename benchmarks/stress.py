@@ -132,7 +132,7 @@ class Visitors:
             thread.start()
 
     def ask(self, image: str, question: str) -> tuple[str, Any]:
-        body = json.dumps({"data": [{"url": image}, question, None, "none", None]}).encode()
+        body = json.dumps({"data": [{"url": image}, question, None, "none", None, None]}).encode()
         headers = {"Content-Type": "application/json"}
         call = f"{self.address}/gradio_api/call/ask"
         with urlopen(Request(call, body, headers), timeout=120) as response:

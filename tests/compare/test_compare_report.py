@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlm.evaluation.render import Section, to_html, to_markdown
 from vlm.studies.comparison.build import Variant
 from vlm.studies.comparison.cost import Cost
 from vlm.studies.comparison.plan import Entry, Plan
 from vlm.studies.comparison.report import write_report
 from vlm.studies.comparison.results import Comparison, read_outcomes
 from vlm.studies.comparison.runs import FINISHED, LOG, Failure, Run, plan_run
-from vlm.evaluation.render import Section, to_html, to_markdown
 
 SEEDS = (0, 1, 2)
 TYPES = ["color", "yes/no"]

@@ -97,6 +97,27 @@ def test_replies_are_explained_and_become_json(asker: Asker, kind: str) -> None:
     assert data["calibrated"] is False
 
 
+def test_a_calibrated_model_abstains_where_the_risk_is_too_high() -> None:
+    thresholds = [[0.01, None, 0.0, "few"], [0.05, 1.0, 0.1, ""]]
+    about = {"method": "platt", "scale": 0.1, "questions": 7, "thresholds": thresholds}
+    model = untrained("vocabulary")
+    asker = Asker({"it": VQA(model, {"calibration": about})})
+    assert asker.least_risk == 0.05
+    assert Asker({"it": VQA(model)}).least_risk is None
+    (reply,) = asker.ask(IMAGE, QUESTION, ["it"], max_risk=0.05)
+    data = reply.as_dict()
+    assert (data["answer"], data["abstains"], data["calibrated"]) == ("I don't know", True, True)
+    assert "Calibrated on 7 validation questions" in reply.scale
+    assert agreement([reply, reply]) is None
+    explained = asker.explain(IMAGE, QUESTION, reply, "grad_cam").explanation
+    assert explained is not None
+    assert explained.answer == reply.answer.top[0][0]
+    (reply,) = asker.ask(IMAGE, QUESTION, ["it"])
+    assert reply.answer.text == reply.answer.top[0][0]
+    with pytest.raises(ValueError, match=r"max_risk: got 0\.01"):
+        asker.ask(IMAGE, QUESTION, ["it"], max_risk=0.01)
+
+
 def test_a_method_that_does_not_fit_is_a_note(asker: Asker) -> None:
     assert set(asker.methods) <= set(METHODS)
     reply = asker.ask(IMAGE, QUESTION, ["text"])[0]

@@ -47,14 +47,14 @@ class Busy:
         met.unlink(missing_ok=True)
         self.hold.touch()
         try:
-            first = put(self.address, unseen(), QUESTION, None, "none", ["CrossAttention"])
+            first = put(self.address, unseen(), QUESTION, None, "none", ["CrossAttention"], None)
             deadline = time.monotonic() + 60
             while not met.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert met.exists()
             waiting = list(islice(cycle(self.known), QUEUE))
             events = [
-                put(self.address, data_url(path), QUESTION, None, "none", ["Product"])
+                put(self.address, data_url(path), QUESTION, None, "none", ["Product"], None)
                 for path, _ in waiting
             ]
             yield
@@ -88,7 +88,7 @@ def test_one_more_is_told_to_come_back_and_those_in_it_are_answered(busy: Busy) 
     with busy.full():
         for _ in range(2):
             with pytest.raises(HTTPError) as refused:
-                put(busy.address, data_url(path), QUESTION, None, "none", None)
+                put(busy.address, data_url(path), QUESTION, None, "none", None, None)
             assert refused.value.code == 503
             said = json.load(refused.value)
             assert said == {"detail": f"Queue is full. Max size is {QUEUE} and size is {QUEUE}."}

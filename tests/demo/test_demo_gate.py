@@ -105,7 +105,7 @@ def sent(payload: Any) -> Iterator[tuple[str, str]]:
     """Requests with the payload in every place of every endpoint that takes JSON."""
     body = json.dumps
     for place in range(5):
-        data: list[Any] = [None, QUESTION, None, "none", None]
+        data: list[Any] = [None, QUESTION, None, "none", None, None]
         data[place] = payload
         yield "/gradio_api/call/ask", body({"data": data})
     for function in range(4):
@@ -164,7 +164,7 @@ def raw(visitor: httpx.Client, method: str, path: str) -> int:
 
 def asks(visitor: httpx.Client, image: Any) -> dict[str, Any]:
     """Ask a question over plain HTTP and return the answer."""
-    body = {"data": [image, QUESTION, None, "none", None]}
+    body = {"data": [image, QUESTION, None, "none", None, None]}
     event = visitor.post("/gradio_api/call/ask", json=body).json()["event_id"]
     text = visitor.get(f"/gradio_api/call/ask/{event}").text
     assert text.startswith("event: complete"), text
@@ -191,7 +191,7 @@ def test_an_upload_is_its_visitor_s_alone_and_never_on_disk(
         if "new" in asked:
             stranger.cookies.clear()
         assert stranger.get(f"/gradio_api/file={mine}").status_code == 404
-        body = {"data": [{"path": mine, "meta": MARK}, QUESTION, None, "none", None]}
+        body = {"data": [{"path": mine, "meta": MARK}, QUESTION, None, "none", None, None]}
         answer = stranger.post("/gradio_api/call/ask", json=body)
         assert (answer.status_code, answer.json()["detail"]) == (403, NOT_YOURS)
 
@@ -202,7 +202,7 @@ def test_nobody_reads_the_answers_of_another_session(
     page = visitor.get("/config").json()
     (function,) = (d["id"] for d in page["dependencies"] if d["api_name"] == "ask")
     mine = put(visitor)
-    body = {"data": [{"path": mine}, QUESTION, None, "none", None], "fn_index": function}
+    body = {"data": [{"path": mine}, QUESTION, None, "none", None, None], "fn_index": function}
     body |= {"session_hash": "mysession", "trigger_id": None}
     assert visitor.post("/gradio_api/queue/join", json=body).status_code == 200
     stranger.get("/config")

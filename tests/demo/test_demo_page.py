@@ -92,7 +92,7 @@ def test_upload_ask_and_read_the_right_answer(watched: Watched, run: Path, data:
     agree = page.locator(".vlm-agree").inner_text()
     first, second = watched.answers()
     assert ("agree" in agree) == (first == second)
-    assert "Not calibrated" in page.locator(".vlm-card").first.inner_text()
+    assert "Calibrated on" in page.locator(".vlm-card").first.inner_text()
     watched.shot("asked")
 
 

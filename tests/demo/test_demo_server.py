@@ -59,7 +59,7 @@ def call(address: str, *data: Any) -> tuple[str, Any]:
 def asked(address: str, image: Any, question: str, **more: Any) -> tuple[str, Any]:
     return call(
         address, image, question, more.get("choices"), more.get("method", "none"),
-        more.get("models"),
+        more.get("models"), more.get("max_risk"),
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_bad_input_is_refused_and_the_server_goes_on(
     assert found["replies"][0]["answer"] == answer
 
 
-GIVEN = [{"url": "data:image/png;base64,"}, QUESTION, None, "none", None]
+GIVEN = [{"url": "data:image/png;base64,"}, QUESTION, None, "none", None, None]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,8 @@ GIVEN = [{"url": "data:image/png;base64,"}, QUESTION, None, "none", None]
         ("method", None, "none, occlusion"),
         ("models", "random", "each once"),
         ("models", [], "each once"),
+        ("max_risk", "5 %", "in (0, 1)"),
+        ("max_risk", 1.5, "in (0, 1)"),
     ],
 )
 def test_a_wrong_argument_is_named(
@@ -178,12 +180,12 @@ def test_a_wrong_argument_is_named(
     assert expected in said["error"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7])
 def test_another_number_of_arguments(address: str, count: int) -> None:
     name, said = call(address, *[*GIVEN, 1][:count])
     assert name == "refused 400"
     assert f"got {count} value" in said
-    assert "image, question, choices, method, models" in said
+    assert "image, question, choices, method, models, max_risk" in said
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_eight_at_once_are_served_in_order(address: str, run: Path, data: Path) 
         # A slow method, so that a queue forms and its order is visible.
         waiting = [
             pool.submit(
-                take, put(address, data_url(p), QUESTION, None, "integrated_gradients", None)
+                take, put(address, data_url(p), QUESTION, None, "integrated_gradients", None, None)
             )
             for p, _ in known
         ]

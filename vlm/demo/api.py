@@ -15,7 +15,7 @@ IN_ORDER, BY_NAME = "/gradio_api/call/ask", "/gradio_api/call/v2/ask"
 QUEUE = "models"
 """One question at a time for all visitors, in the order of arrival: the models share the cores."""
 REQUIRED = ("image", "question")
-ARGUMENTS = (*REQUIRED, "choices", "method", "models")
+ARGUMENTS = (*REQUIRED, "choices", "method", "models", "max_risk")
 
 
 def check_arguments(path: str, sent: dict[str, Any]) -> None:
@@ -74,6 +74,7 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
         choices: list[str] | None = None,
         method: str = NO_REASONS,
         models: list[str] | None = None,
+        max_risk: float | None = None,
     ) -> dict[str, Any]:
         """Ask the models about an image.
 
@@ -83,13 +84,15 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
             choices: a list of texts, for models that choose.
             method: how to find the reasons for each answer; "none" for none.
             models: names of the models to ask; null for all.
+            max_risk: share of wrong answers accepted, such as 0.05, above which a model answers
+                "I don't know"; null to answer everything.
         """
         content, given = content_of(image, uploads), choices or []
         try:
             if content is None:
                 raise ValueError("image: got none; expected an image file.")
             names = list(asker.models) if models is None else models
-            replies = asker.ask(content, question, names, given)
+            replies = asker.ask(content, question, names, given, max_risk)
             replies = [asker.explain(content, question, r, method, given) for r in replies]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
@@ -107,6 +110,7 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
             gr.JSON(label="choices"),
             gr.Textbox(value=NO_REASONS, label="method"),
             gr.JSON(label="models"),
+            gr.JSON(label="max_risk"),
         ]
         gr.Button(visible=False).click(
             ask,

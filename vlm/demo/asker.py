@@ -71,7 +71,8 @@ class Reply:
             "probability": None if guess else answer.probability,
             "top": [] if guess else [{"answer": text, "probability": p} for text, p in answer.top],
             "guess": answer.text if guess else None,
-            "calibrated": False,
+            "calibrated": answer.calibrated,
+            "abstains": answer.abstains,
             "scale": self.scale,
             "notes": list(self.notes),
             "milliseconds": round(self.milliseconds, 3),
@@ -124,6 +125,17 @@ class Asker:
         names = [name for name in METHODS if name in fitting]
         return sorted(names, key=lambda name: not (large and name == "grad_cam"))
 
+    @property
+    def least_risk(self) -> float | None:
+        """The smallest risk that each of the models has a threshold for; None where one has
+        none."""
+        held = [
+            [t.risk for t in vqa.calibration.thresholds if t.probability is not None]
+            for vqa in self.models.values()
+            if vqa.calibration is not None
+        ]
+        return max(map(min, held)) if len(held) == len(self.models) and all(held) else None
+
     def kind(self, name: str) -> AnswerKind:
         """How a model answers: from its vocabulary, from given choices, or in free text."""
         head = answering(self.models[name].model.head)
@@ -169,23 +181,32 @@ class Asker:
         question: str,
         names: Sequence[str],
         choices: Sequence[str] = (),
+        max_risk: float | None = None,
     ) -> list[Reply]:
         """One reply of each model to a question about an image file's content; only models that
         choose see the choices.
 
         Raises:
             ImageError: a file that cannot be read.
-            ValueError: a question or choices that are missing or too long, or an unknown model.
+            ValueError: a question or choices that are missing or too long, an unknown model, or a
+                `max_risk` that a model has no threshold for.
         """
         self._check(question, names, choices)
         with self._turn():
             look = self._look(content, names)
-            return [self._reply(name, look, question, choices) for name in names]
+            return [self._reply(name, look, question, choices, max_risk) for name in names]
 
-    def _reply(self, name: str, look: Look, question: str, choices: Sequence[str]) -> Reply:
+    def _reply(
+        self,
+        name: str,
+        look: Look,
+        question: str,
+        choices: Sequence[str],
+        max_risk: float | None,
+    ) -> Reply:
         given = choices if self.kind(name) == "choices" else None
         start = perf_counter()
-        answer = self.models[name].answer(look.seen[name], question, TOP, given)
+        answer = self.models[name].answer(look.seen[name], question, TOP, given, max_risk)
         milliseconds = 1000 * (perf_counter() - start)
         notes = (*answer.warnings, *doubts(answer), *look.notes)
         return Reply(name, answer, self._scale(name), notes, milliseconds)
@@ -205,7 +226,8 @@ class Asker:
             )
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
-        name, text, kind = reply.model, reply.answer.text, self.kind(reply.model)
+        # Of a model that abstains, the answer that it would have given.
+        name, text, kind = reply.model, reply.answer.top[0][0], self.kind(reply.model)
         given = list(choices) if kind == "choices" else None
         try:
             if answering(self.models[name].model.head).truncated_at(text):
@@ -285,6 +307,8 @@ class Asker:
             meaning = "Each answer has a probability of its own; they need not add up to 100 %."
         else:
             meaning = f"Shares among all {len(head.vocabulary or ()):,} answers of the model."
+        if known := self.models[name].calibration:
+            return f"{meaning} {known.about.capitalize()}."
         return f"{meaning} Not calibrated: 90 % does not mean right nine times in ten."
 
 
@@ -292,6 +316,8 @@ def doubts(answer: Answer) -> list[str]:
     """A note if the model is unsure."""
     if answer.is_guess:  # its warnings say so, and its probability means nothing
         return []
+    if answer.abstains:
+        return ["The risk is above the one accepted; below are the answers it thought of."]
     if answer.probability < UNSURE:
         return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
     if len(answer.top) > 1 and answer.top[1][1] > 0.8 * answer.probability:
@@ -301,8 +327,8 @@ def doubts(answer: Answer) -> list[str]:
 
 
 def agreement(replies: Sequence[Reply]) -> bool | None:
-    """Whether two or more models agree; None for one model, or if one only guesses."""
-    if any(reply.answer.is_guess for reply in replies):
+    """Whether two or more models agree; None for one model, or if one gives no answer."""
+    if any(reply.answer.is_guess or reply.answer.abstains for reply in replies):
         return None
     texts = {reply.answer.text.strip().lower() for reply in replies}
     return len(texts) == 1 if len(replies) > 1 else None

@@ -78,6 +78,16 @@ def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
                     visible=len(names) > SIDE_BY_SIDE,
                     elem_id="models",
                 )
+                least = asker.least_risk
+                risk = gr.Slider(
+                    100 * (least or 0.01),
+                    100,
+                    value=100,
+                    step=1,
+                    label="Accepted risk, % of answers that may be wrong (100: answer all)",
+                    visible=least is not None,
+                    elem_id="risk",
+                )
                 method = gr.Dropdown(
                     [(METHOD_LABELS.get(m, m), m) for m in (*asker.methods, NO_REASONS)],
                     value=asker.methods[0],
@@ -106,10 +116,12 @@ def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
 
         def on_ask(sent: Any, *given: Any) -> Iterator[tuple[str, str | None]]:
             content = content_of(sent, uploads)
-            text, listed, how, who = given
+            text, listed, how, who, percent = given
             lines = listed.splitlines() if isinstance(listed, str) else []
             lines = [line.strip() for line in lines if line.strip()]
-            for shown in _answers(asker, content, text, lines, how, who):
+            accepted = percent / 100 if isinstance(percent, (int, float)) else None
+            accepted = None if accepted == 1 else accepted
+            for shown in _answers(asker, content, text, lines, how, who, accepted):
                 yield shown, None if content is None else digest_of(content)
 
         def on_image(sent: Any, who: Any, last: str | None) -> tuple[Any, Any, str | None]:
@@ -141,7 +153,7 @@ def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
             "show_progress": "minimal",
         }
         answer = {"fn": on_ask, "outputs": [result, about], **private}
-        answer["inputs"] = [image, question, choices, method, models]
+        answer["inputs"] = [image, question, choices, method, models, risk]
         # A question that is asked while the last one runs is asked after it.
         gr.on([ask.click, question.submit], trigger_mode="always_last", **answer)
         # Of Gradio's events for images, only this one has the new value whatever happened.
@@ -167,12 +179,13 @@ def _answers(
     choices: list[str],
     method: str,
     names: list[str],
+    max_risk: float | None = None,
 ) -> Iterator[str]:
     """The answers at once, and then again with their reasons."""
     try:
         if content is None:
             raise ValueError("There is no image yet: upload one, or pick an example below.")
-        replies = asker.ask(content, question, names, choices)
+        replies = asker.ask(content, question, names, choices, max_risk)
         look = asker.look(content, names)
         yield view.results(replies, look, waiting=method != NO_REASONS)
         if method != NO_REASONS:
