@@ -24,8 +24,14 @@ SMALL: dict[str, Callable[..., GeneratedDataset]] = {
     "SHAPES": SHAPES,
     "SQOOPLite": SQOOPLite,
 }
+VARIED: list[GeneratedDataset] = [
+    Scenes(language="de"),
+    Scenes(language="es"),
+    Scenes(pairs=True),
+    Scenes(clutter=12),
+]
 PUBLISHED: list[GeneratedDataset] = [
-    *(Scenes(part=part) for part in ("standard", "compositional", "longer")),
+    *(Scenes(part=part) for part in ("standard", "compositional", "longer", "priors", "absent")),
     SortOfCLEVR(),
     SortOfCLEVR(objects=4),
     SHAPES(),
@@ -80,7 +86,11 @@ def test_generated_twice_it_is_the_same(
 @pytest.mark.parametrize(
     "split", [pytest.param("train", marks=pytest.mark.slow), "validation", "test"]
 )
-@pytest.mark.parametrize("data", PUBLISHED, ids=lambda data: data.edition)
+@pytest.mark.parametrize(
+    "data",
+    [*PUBLISHED, *(pytest.param(data, marks=pytest.mark.slow) for data in VARIED)],
+    ids=lambda data: data.edition,
+)
 def test_it_is_what_was_published(data: GeneratedDataset, split: Any, tmp_path: Path) -> None:
     if data.pictures(split) is None:
         return

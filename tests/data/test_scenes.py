@@ -15,17 +15,19 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from vlm.datasets import Scenes
-from vlm.datasets.generated.questions import SHAPES
-from vlm.datasets.generated.scenes import COLORS, HELD_OUT
+from vlm.datasets.generated.questions import SHAPES, TEMPLATES, Asked
+from vlm.datasets.generated.scenes import ABILITIES, COLORS, HELD_OUT
+from vlm.datasets.generated.wordings import LANGUAGES, rows
 from vlm.image.detections import read_npz
 from vlm.text.tokenizer import split_words
 
 NAMES = {rgb: name for name, rgb in COLORS.items()}
 COLOR = "(" + "|".join(COLORS) + ")"
 SHAPE = "(circle|square|triangle)"
-PARTS = ("standard", "compositional", "longer")
+PARTS = ("standard", "compositional", "longer", "priors", "absent")
 
 
 class Seen(NamedTuple):
@@ -39,9 +41,12 @@ def look(path: str) -> dict[str, Seen]:
     pixels = np.asarray(Image.open(path))
     seen = {}
     for rgb, name in NAMES.items():
-        rows, columns = np.nonzero((pixels == rgb).all(2))
-        if not len(rows):
+        # Strokes are smaller than the smallest object, and touch none.
+        labels, _ = ndimage.label((pixels == rgb).all(2), np.ones((3, 3)))
+        (sizes,) = (np.bincount(labels.ravel(), minlength=2)[1:],)
+        if sizes.max() < 40:
             continue
+        rows, columns = np.nonzero(labels == 1 + sizes.argmax())
         corner = {(rows.min(), columns.min()), (rows.max(), columns.min())}
         filled = corner & set(zip(rows, columns, strict=True))
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -67,47 +72,84 @@ def solve(question: str, seen: dict[str, Seen]) -> str:
         }
         return sorted(seen.keys() - {color}, key=lambda name: away[name])
 
+    def is_shape(color: str, shape: str) -> bool:
+        return seen[color].shape == shape
+
+    def before(axis: int, one: str, other: str) -> bool:
+        return seen[one].centre[axis] < seen[other].centre[axis]
+
+    the_color = f"the {COLOR} object"
+    both = f"{the_color} (?:is )?a {SHAPE} and {the_color} (?:is )?a {SHAPE}"
+    either = both.replace(" and ", " or ")
+    neither = f"Is {the_color} not a {SHAPE} and {the_color} not a {SHAPE}"
     rules: dict[str, Callable[..., str]] = {
-        f"What shape is the {COLOR} object": lambda c: seen[c].shape,
-        f"Is there a {SHAPE} that is {COLOR}": lambda s, c: truth(c in seen and seen[c].shape == s),
-        r"How many (\w+) are there": lambda s: str(number(s)),
+        f"What shape is {the_color}|Which shape does {the_color} have": lambda *c: (
+            seen[c[0] or c[1]].shape
+        ),
+        f"(?:Is there|Can you see) a {SHAPE} that is {COLOR}": lambda s, c: truth(
+            c in seen and is_shape(c, s)
+        ),
+        f"Is {the_color} a {SHAPE}": lambda c, s: truth(is_shape(c, s)),
+        r"(?:How many|What is the number of) (\w+?)(?: are there)?": lambda s: str(number(s)),
         r"Are there more (\w+) than (\w+)": lambda s, t: truth(number(s) > number(t)),
-        f"Is the {COLOR} object on the left or on the right": lambda c: (
-            "left" if seen[c].centre[0] < 31.5 else "right"
+        r"Is the number of (\w+) greater than the number of (\w+)": lambda s, t: truth(
+            number(s) > number(t)
         ),
-        f"Is the {COLOR} object at the top or at the bottom": lambda c: (
-            "top" if seen[c].centre[1] < 31.5 else "bottom"
+        r"Are there fewer (\w+) than (\w+)": lambda s, t: truth(number(s) < number(t)),
+        f"(?:Is|On which side is) {the_color}(?: on the left or on the right|, left or right)": (
+            lambda c: "left" if seen[c].centre[0] < 31.5 else "right"
         ),
-        f"Is the {COLOR} object left of the {COLOR} object": lambda c, d: truth(
-            seen[c].centre[0] < seen[d].centre[0]
+        f"(?:Is|In which half is) {the_color}(?: at the top or at the bottom|, top or bottom)": (
+            lambda c: "top" if seen[c].centre[1] < 31.5 else "bottom"
         ),
-        f"Is the {COLOR} object above the {COLOR} object": lambda c, d: truth(
-            seen[c].centre[1] < seen[d].centre[1]
+        f"(?:Is|Does) {the_color} (?:lie to the )?left of {the_color}": lambda c, d: truth(
+            before(0, c, d)
         ),
-        f"Is the {COLOR} object the closest to the {COLOR} object": lambda c, d: truth(
+        f"Is {the_color} right of {the_color}": lambda c, d: truth(before(0, d, c)),
+        f"(?:Is|Does) {the_color} (?:above|lie higher than) {the_color}": lambda c, d: truth(
+            before(1, c, d)
+        ),
+        f"Is {the_color} below {the_color}": lambda c, d: truth(before(1, d, c)),
+        f"Is {the_color} the (?:closest|nearest) to {the_color}": lambda c, d: truth(
             by_distance(d)[0] == c
         ),
-        f"Is the {COLOR} object the furthest from the {COLOR} object": lambda c, d: truth(
+        f"Is {the_color} the (?:furthest|most distant) from {the_color}": lambda c, d: truth(
             by_distance(d)[-1] == c
         ),
-        f"How many other objects have the shape of the {COLOR} object": lambda c: str(
+        f"Is (no|another) object closer to {the_color} than {the_color}": lambda which, d, c: truth(
+            (by_distance(d)[0] == c) == (which == "no")
+        ),
+        f"Is (no|another) object further from {the_color} than {the_color}": lambda which, d, c: (
+            truth((by_distance(d)[-1] == c) == (which == "no"))
+        ),
+        f"How many other objects (?:have the shape of|are shaped like) {the_color}": lambda c: str(
             [each.shape for each in seen.values()].count(seen[c].shape) - 1
         ),
-        f"Is the {COLOR} object a {SHAPE} and the {COLOR} object a {SHAPE}": (
-            lambda c, s, d, t: truth(seen[c].shape == s and seen[d].shape == t)
+        f"(?:Is|Is it true that) {both}": lambda c, s, d, t: truth(
+            is_shape(c, s) and is_shape(d, t)
         ),
-        f"Is the {COLOR} object a {SHAPE} or the {COLOR} object a {SHAPE}": (
-            lambda c, s, d, t: truth(seen[c].shape == s or seen[d].shape == t)
+        f"(?:Is|Is it true that) {either}": lambda c, s, d, t: truth(
+            is_shape(c, s) or is_shape(d, t)
         ),
-        f"Is the {COLOR} object not a {SHAPE}": lambda c, s: truth(seen[c].shape != s),
-        f"What shape is the object closest to the {COLOR} object": lambda c: (
+        neither: lambda c, s, d, t: truth(not is_shape(c, s) and not is_shape(d, t)),
+        neither.replace(" and ", " or "): lambda c, s, d, t: truth(
+            not is_shape(c, s) or not is_shape(d, t)
+        ),
+        f"Is {the_color} (?:not|something other than) a {SHAPE}": lambda c, s: truth(
+            not is_shape(c, s)
+        ),
+        f"Is it false that {the_color} is a {SHAPE}": lambda c, s: truth(not is_shape(c, s)),
+        f"What shape is the object closest to {the_color}": lambda c: seen[by_distance(c)[0]].shape,
+        f"Which shape does the object nearest to {the_color} have": lambda c: (
             seen[by_distance(c)[0]].shape
         ),
     }
+    if any(color not in seen for color in re.findall(the_color, question)):
+        return "not there"
     (answer,) = (
         rule(*found.groups())
         for pattern, rule in rules.items()
-        if (found := re.fullmatch(pattern + r"\?", question))
+        if (found := re.fullmatch(f"(?:{pattern})" + r"\?", question))
     )
     return answer
 
@@ -119,16 +161,214 @@ def scenes(request: pytest.FixtureRequest) -> Scenes:
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_answers_are_those_that_the_pixels_give(scenes: Scenes, split: Any) -> None:
+    check_answers(scenes, split)
+
+
+def check_answers(scenes: Scenes, split: Any) -> None:
     table = scenes.table(split)
     counts = {"train": 240, "validation": 27, "test": 60}
     longer = (scenes.part, split) == ("longer", "test")
-    assert len(table) == (29 if longer else 33) * counts[split]
-    for path, rows in groupby(table.to_pylist(), lambda row: row["image"]):
+    plain = table["relation"].null_count
+    assert plain == (29 if longer else 33) * counts[split]
+    for path, group in groupby(table.to_pylist(), lambda row: row["image"]):
         seen = look(path)
         assert len(seen) == (10 if longer else 6)
-        for row in rows:
+        for row in group:
             assert row["answers"] == [solve(row["question"], seen)], (path, row["question"])
             assert row["answers"][0] in row["choices"]
+
+
+@pytest.fixture(scope="module")
+def varied() -> Scenes:
+    return Scenes(part="absent", scenes=240, pairs=True, clutter=12)
+
+
+def test_each_wording_is_answered_rightly_beside_strokes(varied: Scenes) -> None:
+    check_answers(varied, "validation")
+    rows = {row["id"]: row for row in varied.table("validation").to_pylist()}
+    counts = Counter(row["relation"] for row in rows.values())
+    assert counts["paraphrase"] == counts[None] == 33 * 27
+    assert counts["equivalent"] > counts["contradiction"] > 10 * 27
+    opposite = {"yes": "no", "no": "yes"}
+    for row in rows.values():
+        if row["relation"]:
+            pair = rows[row["pair"]]
+            (answer,) = pair["answers"]
+            expected = opposite[answer] if row["relation"] == "contradiction" else answer
+            assert row["answers"] == [expected]
+            same = ("image", "question_type", "answer_type", "choices")
+            assert [row[name] for name in same] == [pair[name] for name in same]
+            assert row["question"] != pair["question"]
+            assert not pair["relation"]
+
+
+def test_variations_leave_objects_and_questions_as_they_are(varied: Scenes) -> None:
+    """So a difference in accuracy comes from what was varied."""
+    plain = Scenes(part="absent", scenes=240).table("validation").to_pylist()
+    rows = [row for row in varied.table("validation").to_pylist() if not row["relation"]]
+    assert [row["question"] for row in rows] == [row["question"] for row in plain]
+    assert [row["id"] for row in rows] == [row["id"] for row in plain]
+    strokes = 0
+    for row, other in zip(rows[::33], plain[::33], strict=True):
+        pixels, without = (np.asarray(Image.open(each["image"])) for each in (row, other))
+        changed = (pixels != without).any(2)
+        strokes += changed.sum()
+        assert not without[changed].any(), "a stroke lies on an object"
+        objects = [Path(each["image"]).with_suffix(".npz").read_bytes() for each in (row, other)]
+        assert objects[0] == objects[1]
+    assert 12 * 3 * 27 * 0.9 < strokes < 12 * 5 * 27
+
+
+WORDS = {
+    "de": "rote orangefarbene gelbe grüne türkise blaue rosafarbene braune graue weiße "
+    "Kreis Quadrat Dreieck Kreise Quadrate Dreiecke",
+    "es": "rojo naranja amarillo verde cian azul rosa marrón gris blanco "
+    "círculo cuadrado triángulo círculos cuadrados triángulos",
+}
+ANSWERS = {
+    "en": "yes no left right top bottom circle square triangle",
+    "de": "ja nein links rechts oben unten Kreis Quadrat Dreieck",
+    "es": "sí no izquierda derecha arriba abajo círculo cuadrado triángulo",
+}
+
+
+@pytest.mark.parametrize("language", ["de", "es"])
+def test_another_language_asks_the_same(language: Any) -> None:
+    english, other = (
+        Scenes(scenes=80, pairs=True, language=each).table("train").to_pylist()
+        for each in ("en", language)
+    )
+    names = [*COLORS, *SHAPES, *(f"{shape}s" for shape in SHAPES)]
+    of_word = dict(zip(WORDS[language].split(), names, strict=True))
+    if language == "de":  # einem roten, ein rotes
+        of_word |= {f"{word}{end}": of_word[word] for word in [*of_word][:10] for end in "ns"}
+    of_answer = dict(zip(ANSWERS[language].split(), ANSWERS["en"].split(), strict=True))
+    for row, asked in zip(english, other, strict=True):
+        named, found = (
+            Counter(of.get(word, word) for word in re.findall(r"\w+", text))
+            for of, text in (({}, row["question"]), (of_word, asked["question"]))
+        )
+        assert {w: n for w, n in named.items() if w in names} == {
+            w: n for w, n in found.items() if w in names
+        }, asked["question"]
+        back = [of_answer.get(answer, answer) for answer in asked["answers"] + asked["choices"]]
+        assert back == row["answers"] + row["choices"]
+        kept = ("id", "answer_type", "question_type", "pair", "relation")
+        assert [row[name] for name in kept] == [asked[name] for name in kept]
+
+
+def test_wordings_are_filled_in_the_right_order() -> None:
+    """One line of each table, by hand: a change of order would turn the answers round."""
+    asked = [
+        Asked(template, ("red", "blue"), "yes", ("yes", "no"))
+        for template in TEMPLATES
+        if template.ability in ("left of", "closest")
+    ]
+    asked += [
+        Asked(template, ("circle", "red"), "no", ("yes", "no"))
+        for template in TEMPLATES
+        if template.ability == "exist"
+    ]
+    found = {name: rows(asked, language, pairs=True) for name, language in LANGUAGES.items()}
+    assert {name: [row["question"] for row in of] for name, of in found.items()} == {
+        "en": [
+            "Is the red object left of the blue object?",
+            "Is the red object the closest to the blue object?",
+            "Is there a circle that is red?",
+            "Does the red object lie to the left of the blue object?",
+            "Is the blue object right of the red object?",
+            "Is the blue object left of the red object?",
+            "Is the red object the nearest to the blue object?",
+            "Is no object closer to the blue object than the red object?",
+            "Is another object closer to the blue object than the red object?",
+            "Can you see a circle that is red?",
+            "Is the red object a circle?",
+            "Is the red object not a circle?",
+        ],
+        "de": [
+            "Ist das rote Objekt links von dem blauen Objekt?",
+            "Ist das rote Objekt dem blauen Objekt am nächsten?",
+            "Gibt es ein rotes Objekt, das ein Kreis ist?",
+            "Liegt das rote Objekt links von dem blauen Objekt?",
+            "Ist das blaue Objekt rechts von dem roten Objekt?",
+            "Ist das blaue Objekt links von dem roten Objekt?",
+            "Liegt das rote Objekt dem blauen Objekt am nächsten?",
+            "Ist kein Objekt dem blauen Objekt näher als das rote Objekt?",
+            "Ist ein anderes Objekt dem blauen Objekt näher als das rote Objekt?",
+            "Ist ein rotes Objekt zu sehen, das ein Kreis ist?",
+            "Ist das rote Objekt ein Kreis?",
+            "Ist das rote Objekt kein Kreis?",
+        ],
+        "es": [
+            "¿Está el objeto rojo a la izquierda del objeto azul?",
+            "¿Es el objeto rojo el más cercano al objeto azul?",
+            "¿Hay un círculo que sea rojo?",
+            "¿Se encuentra el objeto rojo a la izquierda del objeto azul?",
+            "¿Está el objeto azul a la derecha del objeto rojo?",
+            "¿Está el objeto azul a la izquierda del objeto rojo?",
+            "¿Es el objeto rojo el más próximo al objeto azul?",
+            "¿Ningún objeto está más cerca del objeto azul que el objeto rojo?",
+            "¿Hay otro objeto más cerca del objeto azul que el objeto rojo?",
+            "¿Se ve un círculo que sea rojo?",
+            "¿Es el objeto rojo un círculo?",
+            "¿El objeto rojo no es un círculo?",
+        ],
+    }
+    assert [row["answer"] for row in found["es"][3:]] == [
+        *("sí", "sí", "no") * 2, "no", "no", "sí"
+    ]  # fmt: skip
+    for language in LANGUAGES.values():
+        assert len(language.wordings) == len(TEMPLATES)
+        assert {wording.text.count("{") for wording in language.wordings} == {1, 2, 4}
+    assert [wording.text for wording in LANGUAGES["en"].wordings] == [t.text for t in TEMPLATES]
+
+
+def test_priors_change_between_training_and_test() -> None:
+    """The most frequent answer to a form in training is worth 80 % of validation, and little of
+    test."""
+    data = Scenes(part="priors", scenes=600)
+    given: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in data.table("train").to_pylist():
+        given[row["question_type"]][row["answers"][0]] += 1
+    assert len(given) == 15
+    for split, share in (("validation", {2: 0.8, 3: 0.8}), ("test", {2: 0.2, 3: 0.1})):
+        right = defaultdict(list)
+        for row in data.table(split).to_pylist():
+            (guess, _), *_ = given[row["question_type"]].most_common(1)
+            right[row["question_type"], len(row["choices"])].append(guess == row["answers"][0])
+        for (form, answers), found in right.items():
+            p = share[answers]
+            assert abs(np.mean(found) - p) < 4 * sqrt(p * (1 - p) / len(found)), (split, form)
+    favourites = {counts.most_common(1)[0][0] for counts in given.values()}
+    assert {"yes", "no"} < favourites  # so no answer is right whatever is asked
+
+
+def test_answers_that_an_object_is_not_there_are_a_type_of_their_own() -> None:
+    table = Scenes(part="absent", scenes=240).table("test").to_pylist()
+    for row in table:
+        assert (row["answers"] == ["not there"]) == (row["answer_type"] == "not there")
+        premise = "the {} object" in row["question_type"]
+        assert ("not there" in row["choices"]) == premise
+    assert {row["answer_type"] for row in table} == {*ABILITIES, "not there"}
+    some = Scenes(part="absent", scenes=240, abilities=["position"]).table("test").to_pylist()
+    assert {row["answer_type"] for row in some} == {"position", "not there"}
+    assert {row["question_type"] for row in some} == {
+        "Is the {} object on the left or on the right?",
+        "Is the {} object at the top or at the bottom?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"part": "prior"}, "part: got 'prior'; expected one of standard, compositional, longer"),
+        ({"language": "fr"}, "language: got 'fr'; expected one of en, de, es"),
+        ({"clutter": -1}, "clutter: got -1; expected a number of strokes"),
+    ],
+)
+def test_what_there_is_not_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scenes(**given)
 
 
 def test_the_compositional_test_asks_about_pairs_that_training_never_shows() -> None:
@@ -163,9 +403,9 @@ def check_at_chance(rows: list[dict[str, Any]], right: list[bool]) -> None:
         assert sum(is_right for is_right, _ in found) / len(found) < most, form
 
 
-@pytest.fixture(scope="module")
-def many() -> Scenes:
-    return Scenes(scenes=600)
+@pytest.fixture(scope="module", params=["standard", pytest.param("absent", marks=pytest.mark.slow)])
+def many(request: pytest.FixtureRequest) -> Scenes:
+    return Scenes(part=request.param, scenes=600)
 
 
 def test_the_words_alone_are_at_chance_by_count(many: Scenes) -> None:
@@ -306,7 +546,7 @@ def test_a_longer_test_without_questions_is_refused() -> None:
 
 def test_a_question_is_repeated_only_where_there_is_no_other() -> None:
     table = Scenes(scenes=40).table("train")
-    for _, rows in groupby(table.to_pylist(), lambda row: (row["image"], row["question_type"])):
-        asked = [(row["question"], row["answers"][0]) for row in rows]
+    for _, group in groupby(table.to_pylist(), lambda row: (row["image"], row["question_type"])):
+        asked = [(row["question"], row["answers"][0]) for row in group]
         if asked[0][0].startswith("Is the") and "left of" in asked[0][0]:
             assert len(set(asked)) == len(asked) == 4

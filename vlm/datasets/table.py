@@ -31,10 +31,15 @@ SCHEMA = pa.schema(
         pa.field("question_type", pa.string()),
         pa.field("choices", pa.list_(pa.string())),  # of a multiple-choice question
         pa.field("group", pa.string()),  # images that belong together: a patient, a scene
+        pa.field("pair", pa.string()),  # id of the question that this one rewords
+        pa.field("relation", pa.string()),  # to that question: one of RELATIONS
         pa.field("place", pa.string()),  # file and line, where ids do not tell
     ]
 )
 """Columns of a question table. Ids stay strings."""
+RELATIONS = ("paraphrase", "equivalent", "contradiction")
+"""How a question rewords its `pair`: the same in other words, another question that has the same
+answer, or one that is answered yes where the other is answered no, and no where yes."""
 KEYS = {*SCHEMA.names, "number", "mistakes"}
 """What a row given to `question_table` may have."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from vlm.core.files import cache_folder, locked, write_whole
 from vlm.core.paths import as_path
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.base import Dataset, Split
-from vlm.datasets.table import DataError, question_table, with_column
+from vlm.datasets.table import SCHEMA, DataError, question_table, with_column
 from vlm.datasets.vocabulary import VocabularyRules
 
 PICTURES = "pictures"
@@ -32,7 +32,8 @@ class Picture(NamedTuple):
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        rows: question, answer, answer_type and question_type of each question, and its choices.
+        rows: question, answer, answer_type and question_type of each question, and its choices;
+            relation and pair, with the other question as its place in this list.
         objects: features (N, D) and boxes (N, 4) of the objects, the boxes x0, y0, x1, y1 in
             pixels; None if nothing is kept.
     """
@@ -66,15 +67,25 @@ class GeneratedDataset(Dataset):
         seed: int = 0,
     ) -> None:
         super().__init__(validation_share, vocabulary, seed)
-        ignored = ("root", "abilities", "validation_share", "vocabulary")
+        ignored = ("root", "abilities", "validation_share", "vocabulary", *self.variations)
         content = [str(v) for name, v in self.arguments.items() if name not in ignored]
         name = type(self).__name__ + (f"{self.revision}" if self.revision > 1 else "")
-        self.edition = "-".join([name, *content])
+        varied = [
+            f"{name}={self.arguments[name]}"
+            for name, plain in self.variations.items()
+            if self.arguments[name] != plain
+        ]
+        self.plain_edition = "-".join([name, *content])
+        self.edition = "-".join([self.plain_edition, *varied])
         folder = cache_folder() / "generated" / self.edition
         self.root = folder if root is None else as_path("root", root)
 
     revision: ClassVar = 1
     """Higher when the same arguments make other content, so that nothing kept is taken for it."""
+    variations: ClassVar[Mapping[str, Any]] = {}
+    """Arguments that vary what the others make, each with the value that changes nothing: that
+    edition is named as if there were no such argument, and so are random streams (`plain_edition`),
+    so that all variations have the same objects and questions."""
 
     @abstractmethod
     def pictures(self, split: Split) -> Iterator[Picture] | None:
@@ -110,7 +121,8 @@ class GeneratedDataset(Dataset):
                     "variant of a data set a root of its own."
                 )
             table = map_arrow(folder / "questions.arrow")
-            return table if made["files"] == _files_digest(folder, table) else None
+            whole = table.schema.names == SCHEMA.names
+            return table if whole and made["files"] == _files_digest(folder, table) else None
         except DataError:
             raise
         except (OSError, pa.ArrowException, ValueError, TypeError, KeyError):
@@ -135,8 +147,10 @@ class GeneratedDataset(Dataset):
                 for place, row in enumerate(picture.rows):
                     digest = digests.setdefault(row["answer_type"], hashlib.sha256())
                     digest.update(f"{number}\t{row['question']}\t{row['answer']}\n".encode())
-                    answer = {"answers": [row.pop("answer")]}
-                    yield {"id": f"{name}-{place}", "image": f"{name}.png"} | row | answer
+                    row |= {"answers": [row.pop("answer")]}
+                    if "pair" in row:
+                        row["pair"] = f"{name}-{row['pair']}"
+                    yield {"id": f"{name}-{place}", "image": f"{name}.png"} | row
 
         table = question_table(rows(), f"{self.edition} ({split})")
         self._check_digests(split, {name: d.hexdigest()[:16] for name, d in digests.items()})

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 Item = TypeVar("Item")
+DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
+"""Of strokes: steps to the right, and down."""
 
 
 class Draws:
@@ -100,6 +102,31 @@ def draw(
         x0, y0, x1, y1 = thing.box
         pixels[y0:y1, x0:x1][stamp(thing.shape, thing.radius)] = colors[thing.color]
     return pixels
+
+
+def scatter(
+    pixels: np.ndarray,
+    draws: Draws,
+    count: int,
+    things: Sequence[Thing],
+    colors: Sequence[tuple[int, int, int]],
+) -> None:
+    """Draw strokes of three to five pixels, none of which touches a thing."""
+    height, width = pixels.shape[:2]
+    free = np.ones((height, width), bool)
+    for thing in things:
+        x0, y0, x1, y1 = thing.box
+        free[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = False
+    for _ in range(count):
+        stroke: list[tuple[int, int]] = []
+        while not stroke:
+            x, y, (across, down) = draws.below(width), draws.below(height), draws.one(DIRECTIONS)
+            points = [(y + n * down, x + n * across) for n in range(3 + draws.below(3))]
+            if all(0 <= v < height and 0 <= u < width and free[v, u] for v, u in points):
+                stroke = points
+        color = draws.one(colors)
+        for v, u in stroke:
+            pixels[v, u] = color
 
 
 def described(

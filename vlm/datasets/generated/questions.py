@@ -8,9 +8,9 @@ answer; and since all colours and shapes are treated alike, neither do the words
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise, permutations, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm.datasets.generated.drawing import Draws, Thing
 
@@ -18,6 +18,8 @@ SHAPES = ("circle", "square", "triangle")
 MARGIN = 3
 """Pixels between "left" and "right": what is closer is not asked about."""
 YES_NO = ("yes", "no")
+NOT_THERE = "not there"
+"""Answer to a question about an object that is not in the picture, and the type of its answer."""
 
 Offers = Iterator[tuple[str, tuple[str, ...]]]
 """Answers, each with the words that make the question."""
@@ -68,7 +70,28 @@ class Template(NamedTuple):
         return found
 
 
-def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | None:
+class Asked(NamedTuple):
+    """A question about a scene.
+
+    Attributes:
+        template: its form.
+        words: what fills the form.
+        answer: the right one, or `NOT_THERE`.
+        answers: the possible ones.
+    """
+
+    template: Template
+    words: tuple[str, ...]
+    answer: str
+    answers: tuple[str, ...]
+
+
+def asked(
+    scene: Scene,
+    streams: Mapping[str, Draws],
+    favoured: int | None = None,
+    absent: bool = False,
+) -> list[Asked] | None:
     """Questions by each template; None about a scene that cannot have each of the answers.
 
     Args:
@@ -76,31 +99,55 @@ def asked(scene: Scene, streams: Mapping[str, Draws]) -> list[dict[str, Any]] | 
         streams: random choices for each ability that is asked about. Adding one does not
             change the choices of the others, if it has a question with each answer about every
             scene.
+        favoured: None for answers that are equally likely; else eight in ten answers are one that
+            depends on the template and on this number.
+        absent: whether to ask about objects that are not there too (`NOT_THERE`).
     """
     offers = []
-    for template in TEMPLATES:
+    for number, template in enumerate(TEMPLATES):
         if template.ability in streams:
-            offers.append((template, template.by_answer(scene)))
-            if not all(offers[-1][1].values()):
+            offers.append((number, template, template.by_answer(scene)))
+            if not all(offers[-1][2].values()):
                 return None
-    rows = []
-    for template, found in offers:
+    found = []
+    for number, template, words_of in offers:
+        answers = template.answers
+        if absent and "the {} object" in template.text:
+            answers = (*answers, NOT_THERE)
+            words_of = words_of | {NOT_THERE: _of_absent_objects(scene, words_of.values())}
+        likely = answers if favoured is None else _mostly(answers, number + favoured)
         draws, asked_before = streams[template.ability], set[tuple[str, ...]]()
         for _ in range(template.times):
-            answer = draws.one(template.answers)
-            new = [words for words in found[answer] if words not in asked_before]
-            words = draws.one(new or found[answer])
+            answer = draws.one(likely)
+            new = [words for words in words_of[answer] if words not in asked_before]
+            words = draws.one(new or words_of[answer])
             asked_before.add(words)
-            rows.append(
-                {
-                    "question": template.text.format(*words),
-                    "answer": answer,
-                    "answer_type": template.ability,
-                    "question_type": template.text,
-                    "choices": template.answers,
-                }
-            )
-    return rows
+            found.append(Asked(template, words, answer, answers))
+    return found
+
+
+def _mostly(answers: Sequence[str], number: int) -> list[str]:
+    """Ten answers, of which eight are the same."""
+    most = answers[number % len(answers)]
+    others = [answer for answer in answers if answer != most]
+    return 8 * [most] + 2 // len(others) * others
+
+
+def _of_absent_objects(
+    scene: Scene, offered: Iterable[Sequence[tuple[str, ...]]]
+) -> list[tuple[str, ...]]:
+    """The questions with one of their colours replaced by one that no object has."""
+    there = {thing.color for thing in scene.things}
+    absent = [color for color in scene.shapes if color not in there]
+    changed = {
+        (*words[:place], color, *words[place + 1 :]): None
+        for several in offered
+        for words in several
+        for place, word in enumerate(words)
+        if word in there
+        for color in absent
+    }
+    return list(changed)
 
 
 def _yes(is_so: bool) -> str:

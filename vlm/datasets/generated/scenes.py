@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from vlm.core.validation import check_positive, did_you_mean, nearest
 from vlm.datasets.base import Split
 from vlm.datasets.generated.base import GeneratedDataset, Picture
-from vlm.datasets.generated.drawing import Draws, Thing, described, draw, places
-from vlm.datasets.generated.questions import SHAPES, TEMPLATES, Scene, asked
+from vlm.datasets.generated.drawing import Draws, Thing, described, draw, places, scatter
+from vlm.datasets.generated.questions import SHAPES, TEMPLATES, Asked, Scene, asked
+from vlm.datasets.generated.wordings import LANGUAGES, rows
 from vlm.datasets.vocabulary import VocabularyRules
 
 SIZE, RADIUS = 64, 5
@@ -34,6 +35,7 @@ KEPT: Shapes = {
 ABILITIES = tuple(dict.fromkeys(template.ability for template in TEMPLATES))
 COUNTS, LONGER_COUNTS = (1, 2, 3), (2, 3, 5)
 """Numbers of objects per shape, assigned to the shapes at random."""
+Part = Literal["standard", "compositional", "longer", "priors", "absent"]
 COUNTED = ("count", "same as")
 """Abilities left out of the longer test, whose numbers differ from those in training."""
 
@@ -50,19 +52,31 @@ class Scenes(GeneratedDataset):
     have the drawn answer, one may be repeated (4 % of all). Pictures are 64 x 64, with six circles,
     squares and triangles of ten colours. Validation has a ninth of the training pictures, test a
     quarter. A picture's `.npz` holds each object's box and colour, shape and place.
+    `question_type` is the English form of the question, whatever its language and wording.
     No size is checked: what is generated has a digest.
 
     Args:
         root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
-        part: which test. "longer" has pictures of ten objects, and no questions of count and same
+        part: "longer" has pictures of ten objects in test, and no questions of count and same
             as; in "compositional", training and validation show each colour with two of the three
             shapes, and test asks about the third; in training the words alone are then worth 50 %
-            of the questions about a shape, and what they taught 0 % in test.
+            of the questions about a shape, and what they taught 0 % in test. In "priors" one answer
+            to each form of question has a share of 80 % in training and validation, and another one
+            in test (after VQA-CP, arXiv 1712.00377): the words alone are worth 80 %, and in test
+            20 %, or 10 % of three answers. In "absent" the questions about "the red object" are
+            also asked where no object is red, and then the answer is "not there", one more choice
+            as likely as the others. Their `answer_type` is "not there".
         scenes: training pictures.
         validation_share: not used, for validation is generated.
         vocabulary: which words and answers enter the vocabularies.
         seed: seed of pictures and questions; digests are published for 0.
         abilities: which abilities to ask about; None for all. The images are the same.
+        language: "en", "de" or "es", of questions and answers; the rest is the same.
+        pairs: whether each question is followed by its other wordings: a paraphrase, and where
+            there is one, another question with the same answer and one with the opposite answer.
+            `relation` says which, and `pair` is the id of the question itself.
+        clutter: strokes in each picture that are no objects, 3 to 5 pixels long and in any of the
+            colours; 0 for none. Questions and objects are the same.
 
     Example:
         >>> data = vlm.datasets.Scenes(scenes=36)
@@ -71,19 +85,31 @@ class Scenes(GeneratedDataset):
     """
 
     revision: ClassVar = 3
+    variations: ClassVar = {"language": "en", "pairs": False, "clutter": 0}
 
     def __init__(
         self,
         root: Path | None = None,
-        part: Literal["standard", "compositional", "longer"] = "standard",
+        part: Part = "standard",
         scenes: int = 3600,
         validation_share: float = 0.1,
         vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
         abilities: Sequence[str] | None = None,
+        language: Literal["en", "de", "es"] = "en",
+        pairs: bool = False,
+        clutter: int = 0,
     ) -> None:
         super().__init__(root, validation_share, vocabulary, seed)
         check_positive(scenes=scenes)
+        for name, value, known in (
+            ("part", part, get_args(Part)),
+            ("language", language, LANGUAGES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(known)}.")
+        if not isinstance(clutter, int) or clutter < 0:
+            raise ValueError(f"clutter: got {clutter!r}; expected a number of strokes, or 0.")
         if abilities is not None and not abilities:
             raise ValueError("abilities: got none; expected some, or null for all.")
         for ability in abilities or ():
@@ -97,14 +123,16 @@ class Scenes(GeneratedDataset):
                 f"abilities: got {', '.join(abilities)} with part=longer, whose test asks about "
                 "neither count nor same as; expected another ability too."
             )
-        self.part, self.scenes = part, scenes
+        self.part, self.scenes, self.clutter = part, scenes, clutter
+        self.language, self.pairs = LANGUAGES[language], pairs
         self.abilities = None if abilities is None else list(abilities)
 
     def read(self, split: Split) -> pa.Table | None:
         table = super().read(split)
         if table is None or self.abilities is None:
             return table
-        return table.filter(pc.field("answer_type").isin(self.abilities))
+        forms = [each.text for each in TEMPLATES if each.ability in self.abilities]
+        return table.filter(pc.field("question_type").isin(forms))
 
     def pictures(self, split: Split) -> Iterator[Picture] | None:
         parts = {"train": 1, "validation": 9, "test": 4}
@@ -119,26 +147,33 @@ class Scenes(GeneratedDataset):
             # In test the first object of each shape is of a pair that training never shows.
             first = named = HELD_OUT if tested else KEPT
             others = KEPT
-        name = f"{self.edition} {split}"
-        draws, streams = Draws(name), {each: Draws(f"{name} {each}") for each in abilities}
-        found = _pictures(draws, streams, counts, first, others, named)
-        return islice(found, -(-self.scenes // parts[split]))
+        name = f"{self.plain_edition} {split}"
+        draws, marks = Draws(name), Draws(f"{name} clutter")
+        streams = {each: Draws(f"{name} {each}") for each in abilities}
+        ask: dict[str, Any] = {"absent": self.part == "absent"}
+        if self.part == "priors":
+            ask["favoured"] = int(split == "test")
 
-
-def _pictures(
-    draws: Draws,
-    streams: Mapping[str, Draws],
-    counts: Sequence[int],
-    first: Shapes,
-    others: Shapes,
-    named: Shapes,
-) -> Iterator[Picture]:
-    while True:
-        things = _things(draws, counts, first, others)
-        rows = things and asked(Scene(things, named, SIZE), streams)
-        if things and rows:
+        def picture(things: list[Thing], questions: list[Asked]) -> Picture:
+            pixels = draw(things, COLORS, SIZE)
+            scatter(pixels, marks, self.clutter, things, [*COLORS.values()])
             known = described(things, [*COLORS], SHAPES, SIZE)
-            yield Picture(draw(things, COLORS, SIZE), rows, known)
+            return Picture(pixels, rows(questions, self.language, self.pairs), known)
+
+        made = (
+            picture(things, questions)
+            for things in _scenes(draws, counts, first, others)
+            if (questions := asked(Scene(things, named, SIZE), streams, **ask))
+        )
+        return islice(made, -(-self.scenes // parts[split]))
+
+
+def _scenes(
+    draws: Draws, counts: Sequence[int], first: Shapes, others: Shapes
+) -> Iterator[list[Thing]]:
+    while True:
+        if things := _things(draws, counts, first, others):
+            yield things
 
 
 def _things(
