@@ -77,13 +77,15 @@ class VQAModel(nn.Module):
             self.text_encoder.tokenizer,
             self.head.encode_targets,
             self.head.takes_choices,
+            self.head.takes_pairs,
         )
 
     @property
     def asking_processor(self) -> Processor:
         """The same for questions that are only asked: of several heads one answers, and choices
-        that it takes none of would change nothing."""
-        return self.processor._replace(takes_choices=answering(self.head).takes_choices)
+        that it takes none of would change nothing, nor do pairs."""
+        answers = answering(self.head)
+        return self.processor._replace(takes_choices=answers.takes_choices, takes_pairs=False)
 
     def fuse(self, batch: Batch, image: Features | Kept | None = None) -> Features:
         """Joint features of Q questions. Each of the U images is encoded and prepared once.

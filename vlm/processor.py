@@ -28,12 +28,15 @@ class Processor(NamedTuple):
         tokenizer: brings a question, or a choice, to the text encoder's input.
         encode_targets: brings the annotators' answers to the head's targets.
         takes_choices: whether the head reads the questions' choices.
+        takes_pairs: whether the head reads which questions have answers that follow from one
+            another.
     """
 
     transform: ImageTransform | RegionTransform
     tokenizer: Tokenizer
     encode_targets: TargetEncoder
     takes_choices: bool = False
+    takes_pairs: bool = False
 
     def batch(
         self,

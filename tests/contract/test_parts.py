@@ -43,6 +43,7 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
         lambda: Classification(13, ANSWERS, hidden_dims=(17,)),
         lambda: Classification(13, ("mauve", *ANSWERS), hidden_dims=(), loss="kl"),
         lambda: Classification(13, ANSWERS, hidden_dims=(17, 19), dropout=0.3, loss="ce"),
+        lambda: Classification(13, ANSWERS, consistency=0.5, opposites=("yes", "no")),
     ],
     MultipleChoice: [
         lambda: MultipleChoice(13, 11, partial(Product, out_dim=17)),

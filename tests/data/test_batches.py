@@ -209,3 +209,24 @@ def test_a_trainer_moves_a_batch_without_looking_at_its_ids(
     devices = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)}
     assert devices == {"meta"}
     assert batch.to(torch.device("cpu")) is batch
+
+
+def test_pairs_are_the_rows_of_the_batch(tmp_path: Path, processor: Processor) -> None:
+    """In any order of the rows, in workers, and as tensors that move with the batch."""
+    Image.new("RGB", (5, 5)).save(tmp_path / "image.png")
+    asked = [
+        {"id": "a", "question": "is it?"},
+        {"id": "b", "question": "is it so?", "pair": "a", "relation": "paraphrase"},
+        {"id": "c", "question": "is it not?", "pair": "a", "relation": "contradiction"},
+    ]
+    more = {"image": str(tmp_path / "image.png"), "answers": ["red"]}
+    table = question_table([row | more for row in asked], "test")
+    assert VQADataset(table, processor)[rows(0, 1, 2)].pairs is None
+    dataset = VQADataset(table, processor._replace(takes_pairs=True))
+    loader = DataLoader(
+        dataset, batch_size=None, sampler=[rows(2, 0, 1), rows(1, 2)], num_workers=1
+    )
+    whole, part = (move_data_to_device(batch, "cpu") for batch in loader)
+    assert whole.ids == ["c", "a", "b"]
+    assert [column.tolist() for column in whole.pairs] == [[1, 1], [0, 2], [True, False]]
+    assert [column.tolist() for column in part.pairs] == [[], [], []]

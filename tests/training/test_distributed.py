@@ -106,8 +106,20 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.weights
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) -> None:
+PAIRS = [
+    "--dataset=Scenes",
+    "--dataset.scenes=17",
+    "--dataset.pairs=true",
+    "--dataset.abilities=[exist]",
+    "--model.head.consistency=0.5",
+    "--model.optimizer.lr=0.01",
+]
+
+
+@pytest.mark.parametrize(("accumulate", "more"), [(1, []), (2, []), (1, PAIRS)])
+def test_thirty_steps_are_those_of_one_process(
+    accumulate: int, more: list[str], tmp_path: Path
+) -> None:
     """17 training images make batches of 4 and a last one of 1, which only one process has. Adam
     would hide a wrongly scaled gradient, so this uses plain SGD."""
     data = write_data(tmp_path / "data", images=22)
@@ -117,6 +129,7 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         "--model.optimizer=torch.optim.SGD",
         "--model.optimizer.lr=0.1",
         f"--trainer.accumulate_grad_batches={accumulate}",
+        *more,
     ]
     per_step = 4 // accumulate
     one = fit(data, tmp_path / "one", *told, f"--data.images_per_batch={per_step}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from vlm.core.choices import Choices
 from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
+from vlm.core.pairs import Pairs
 
 
 class Batch(NamedTuple):
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
         choices: the questions' candidate answers, or None where the head takes none.
         text_index: (Q,) int64 in [0, T), the row of `words` of each question; None if no question
             repeats, so that `words` has a row for each.
+        pairs: questions whose answers follow from one another; None where the head reads none.
     """
 
     images: Tensor | Features
@@ -38,6 +40,7 @@ class Batch(NamedTuple):
     total: float
     choices: Choices | None = None
     text_index: Tensor | None = None
+    pairs: Pairs | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""

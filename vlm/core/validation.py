@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -11,6 +12,13 @@ def check_positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name}: got {size!r}; expected a positive integer.")
+
+
+def check_weight(**weights: float) -> None:
+    """Raise ValueError unless each is a finite number of at least 0, by name."""
+    for name, weight in weights.items():
+        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise ValueError(f"{name}: got {weight!r}; expected a number of at least 0.")
 
 
 def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:

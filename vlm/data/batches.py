@@ -12,6 +12,7 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from vlm.core.batch import Batch
+from vlm.core.pairs import pairs_among
 from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import BatchRows
 from vlm.data.table_rows import TableRows
@@ -42,25 +43,28 @@ class VQADataset(Dataset[Batch]):
     def _hold(self, table: pa.Table) -> None:
         columns = ["id", "image", "question", "answers"]
         columns += ["choices"] if self.processor.takes_choices else []
+        columns += ["pair", "relation"] if self.processor.takes_pairs else []
         self.table, self._rows = table, TableRows(table, columns)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: BatchRows) -> Batch:
-        ids, paths, questions, answers, *choices = self._rows.take(index.rows)
+        ids, paths, questions, answers, *more = self._rows.take(index.rows)
         unique: dict[str, int] = {}
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
         first = dict(zip(reversed(paths), reversed(ids), strict=True))
-        return self.processor.batch(
+        choices = more.pop(0) if self.processor.takes_choices else None
+        batch = self.processor.batch(
             self.images.read(list(unique), [first[path] for path in unique]),
             image_index,
             questions,
             answers if self.targets and None not in answers else None,
             ids,
             index.total,
-            choices[0] if choices else None,
+            choices,
         )
+        return batch._replace(pairs=pairs_among(ids, *more)) if more else batch
 
     def __getstate__(self) -> dict[str, Any]:
         if self._file is None:

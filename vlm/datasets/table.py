@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
+from vlm.core.pairs import CONTRADICTION
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError, note_image, report
 
@@ -37,7 +38,7 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a question table. Ids stay strings."""
-RELATIONS = ("paraphrase", "equivalent", "contradiction")
+RELATIONS = ("paraphrase", "equivalent", CONTRADICTION)
 """How a question rewords its `pair`: the same in other words, another question that has the same
 answer, or one that is answered yes where the other is answered no, and no where yes."""
 KEYS = {*SCHEMA.names, "number", "mistakes"}

@@ -54,6 +54,7 @@ class AnswerHead(Part, ABC):
         vocabulary: the answers it can give; None where these are not known beforehand.
         takes_choices: whether it answers from `Batch.choices`.
         writes_text: whether its answers are written by a decoder, token by token.
+        takes_pairs: whether its loss reads `Batch.pairs`.
         text_dim: width of the encoded choices that it reads; None where it reads none, or their
             texts alone.
 
@@ -70,6 +71,7 @@ class AnswerHead(Part, ABC):
     vocabulary: AnswerVocabulary | None = None
     takes_choices: bool = False
     writes_text: bool = False
+    takes_pairs: bool = False
     text_dim: int | None = None
 
     def __init__(self, in_dim: int) -> None:

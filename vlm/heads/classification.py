@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features
 from vlm.core.host import HostCopy
+from vlm.core.validation import check_weight
 from vlm.fusion.perceptron import perceptron
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
@@ -77,9 +78,17 @@ class Classification(VocabularyHead):
             `AnswerCounts`) that returns a value for each question (Q,). `config` keeps only the
             path of a function, such as "my_losses.focal": a head that is built from that answers,
             and has no loss.
+        consistency: weight, at least 0, of the disagreement between questions whose answers follow
+            from one another (`Batch.pairs`), which is added to the loss in training: for each pair
+            the symmetric KL divergence of its two predictions (`vlm.heads.losses.disagreement`). Of
+            a contradiction, yes and no of one are exchanged, so that it is 0 where p(yes) of one is
+            p(no) of the other.
+        opposites: what "yes" and "no" are called in the vocabulary; None where no questions
+            contradict one another.
 
     Raises:
-        ValueError: a width that is not positive, no answers or one twice, an unknown loss.
+        ValueError: a width that is not positive, no answers or one twice, an unknown loss, a
+            negative weight, opposites that the vocabulary lacks.
 
     Example:
         >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
@@ -90,6 +99,8 @@ class Classification(VocabularyHead):
         [2, 2]
     """
 
+    exchanged: Tensor | None
+
     def __init__(
         self,
         in_dim: int,
@@ -97,6 +108,8 @@ class Classification(VocabularyHead):
         hidden_dims: Sequence[int] = (128,),
         dropout: float = 0.0,
         loss: Literal["bce", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
+        consistency: float = 0.0,
+        opposites: tuple[str, str] | None = ("yes", "no"),
     ) -> None:
         super().__init__(in_dim, answers)
         self.independent = loss == "bce"
@@ -106,6 +119,26 @@ class Classification(VocabularyHead):
         # A validation loss must not depend on a draw: checkpoints are chosen by it.
         self.evaluation_loss = losses.cross_entropy if loss == "sampled_ce" else self.train_loss
         self.layers = perceptron(in_dim, hidden_dims, len(self.vocabulary), dropout)
+        check_weight(consistency=consistency)
+        self.consistency, self.takes_pairs = consistency, consistency > 0
+        exchanged = self._exchanged(opposites) if self.takes_pairs else None
+        self.register_buffer("exchanged", exchanged, persistent=False)
+
+    def _exchanged(self, opposites: tuple[str, str] | None) -> Tensor | None:
+        """The number of each answer, with yes and no exchanged."""
+        if opposites is None:
+            return None
+        answers = self.vocabulary.answers
+        if missing := [answer for answer in opposites if answer not in answers]:
+            raise ValueError(
+                f"opposites: got {opposites[0]!r} and {opposites[1]!r}, and the vocabulary lacks "
+                f"{missing[0]!r}; expected two of its answers, or null if no questions contradict "
+                "one another."
+            )
+        one, other = map(answers.index, opposites)
+        exchanged = torch.arange(len(answers))
+        exchanged[[one, other]] = exchanged[[other, one]]
+        return exchanged
 
     def forward(self, fused: Features, batch: Batch) -> Tensor:
         """Logits (Q, A)."""
@@ -115,14 +148,35 @@ class Classification(VocabularyHead):
         __call__ = forward
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        values = self.values(output, batch.targets)
+        return (values.sum() + self.consistency_loss(output, batch)) / batch.total
+
+    def values(self, output: Tensor, targets: losses.AnswerCounts) -> Tensor:
+        """The loss of each question, (Q,), without that of pairs."""
         per_question = self.train_loss if self.training else self.evaluation_loss
-        values = per_question(output, batch.targets)
+        values = per_question(output, targets)
         if values.shape != output.shape[:1]:
             raise ValueError(
                 f"loss: got shape {tuple(values.shape)} from {self.arguments['loss']}; expected "
                 f'{tuple(output.shape[:1])}, a value for each question (`reduction="none"`).'
             )
-        return values.sum() / batch.total
+        return values
+
+    def consistency_loss(self, output: Tensor, batch: Batch) -> Tensor | float:
+        """The weighted sum of how much the two predictions of each pair disagree; 0 in evaluation,
+        where a weight that is being chosen must not change the measure."""
+        pairs = batch.pairs
+        if pairs is None or not (self.training and self.takes_pairs):
+            return 0.0
+        first, second = output[pairs.first], output[pairs.second]
+        if self.exchanged is not None:
+            second = torch.where(pairs.opposite[:, None], second[:, self.exchanged], second)
+        elif pairs.opposite.any():
+            raise ValueError(
+                "opposites: got None and questions that contradict one another; expected the "
+                "answers that exclude each other, such as yes and no."
+            )
+        return self.consistency * losses.disagreement(first, second, self.independent).sum()
 
 
 def _function(loss: str | losses.Loss) -> losses.Loss:

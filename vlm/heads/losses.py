@@ -39,7 +39,8 @@ def path_of(function: Loss) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """The values in float32 at least."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -49,7 +50,7 @@ def soft_scores(target: AnswerCounts) -> Tensor:
     With ten annotators 0, 1, 2, 3, 4 or more agreeing give 0, 0.3, 0.6, 0.9, 1 (the targets of
     arXiv 1708.02711, section 3.3). A single annotator gives 1.
     """
-    n, total = _wide(target.counts), _wide(target.annotators)[:, None]
+    n, total = wide(target.counts), wide(target.annotators)[:, None]
     said_it = n * ((n - 1) / 3).clamp(0, 1)
     did_not = (total - n) * (n / 3).clamp(max=1)
     return torch.where(total == 1, n, (said_it + did_not) / total.clamp(min=1))
@@ -57,12 +58,12 @@ def soft_scores(target: AnswerCounts) -> Tensor:
 
 def shares(target: AnswerCounts) -> Tensor:
     """Share (Q, A) of the annotators who gave each answer."""
-    return _wide(target.counts) / target.annotators[:, None].clamp(min=1)
+    return wide(target.counts) / target.annotators[:, None].clamp(min=1)
 
 
 def soft_bce(logits: Tensor, target: AnswerCounts) -> Tensor:
     """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6)."""
-    logits = _wide(logits)
+    logits = wide(logits)
     scores = soft_scores(target).to(logits.dtype)
     return F.binary_cross_entropy_with_logits(logits, scores, reduction="none").sum(-1)
 
@@ -72,15 +73,32 @@ def kl_divergence(logits: Tensor, target: AnswerCounts) -> Tensor:
 
     Shares of answers outside the vocabulary are left out of the sum.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     said = shares(target).to(logits.dtype)
     return F.kl_div(logits.log_softmax(-1), said, reduction="none").sum(-1)
 
 
 def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
     """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary."""
-    loss = F.cross_entropy(_wide(logits), target.counts.argmax(-1), reduction="none")
+    loss = F.cross_entropy(wide(logits), target.counts.argmax(-1), reduction="none")
     return loss * target.counts.any(-1)
+
+
+def disagreement(first: Tensor, second: Tensor, independent: bool) -> Tensor:
+    """Symmetric KL divergence KL(p, q) + KL(q, p), at least 0, of P pairs of predictions, (P,).
+
+    With logits z and z' this is sum over a of (p_a - q_a) (z_a - z'_a), of one distribution over
+    the answers, where what normalises them drops out, as of a probability for each answer, where
+    the divergences of the answers are added.
+
+    Args:
+        first, second: logits (P, A) of p and q.
+        independent: each answer has a probability of its own; else the answers share one
+            distribution.
+    """
+    z, other = wide(first), wide(second)
+    p, q = (x.sigmoid() if independent else x.softmax(-1) for x in (z, other))
+    return ((p - q) * (z - other)).sum(-1)
 
 
 def sampled_cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
@@ -89,6 +107,6 @@ def sampled_cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
     Drawn anew at each call from torch's generator; 0 for a question with none in the vocabulary.
     """
     known = target.counts.any(-1)
-    weights = torch.where(known[:, None], _wide(target.counts), 1)
+    weights = torch.where(known[:, None], wide(target.counts), 1)
     drawn = torch.multinomial(weights, 1).squeeze(-1)
-    return F.cross_entropy(_wide(logits), drawn, reduction="none") * known
+    return F.cross_entropy(wide(logits), drawn, reduction="none") * known

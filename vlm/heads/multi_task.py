@@ -71,6 +71,7 @@ class MultiTask(AnswerHead):
         self.weights = {name: float(weights.get(name, 1)) for name in heads}
         self.vocabulary = self.answering.vocabulary
         self.takes_choices = any(head.takes_choices for _, head in self._heads())
+        self.takes_pairs = any(head.takes_pairs for _, head in self._heads())
         widths = {head.text_dim for _, head in self._heads()} - {None}
         self.text_dim = widths.pop() if widths else None
         encoders = {name: head.encode_targets for name, head in self._heads()}
