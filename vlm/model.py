@@ -95,9 +95,12 @@ class VQAModel(nn.Module):
             image: the image encoder's features of the U images, if they are known already, or what
                 `fusion.keep` made of them.
         """
+        return self._fused(batch, self.read(batch), image)
+
+    def _fused(self, batch: Batch, text: Features, image: Features | Kept | None) -> Features:
         if image is None:
             image = self.image_encoder(batch.images)
-        return self.fusion(image, self.read(batch), image_index=batch.image_index)
+        return self.fusion(image, text, image_index=batch.image_index)
 
     def read(self, batch: Batch) -> Features:
         """The text encoder's features of Q questions, of which equal ones are encoded once."""
@@ -111,7 +114,11 @@ class VQAModel(nn.Module):
             batch: the questions.
             image: as for `fuse`.
         """
-        return self.head(self.fuse(batch, image), self.with_choices(batch))
+        text = self.read(batch)
+        fused, batch = self._fused(batch, text, image), self.with_choices(batch)
+        if self.head.reads_question:
+            batch = batch._replace(question=text)
+        return self.head(fused, batch)
 
     if TYPE_CHECKING:
         __call__ = forward

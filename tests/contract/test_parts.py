@@ -21,6 +21,7 @@ from vlm.heads import (
     AnswerHead,
     Classification,
     Generation,
+    LearnedMixin,
     MultipleChoice,
     MultiTask,
     TransformerDecoder,
@@ -45,6 +46,10 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
         lambda: Classification(13, ANSWERS, hidden_dims=(17, 19), dropout=0.3, loss="ce"),
         lambda: Classification(13, ANSWERS, consistency=0.5, opposites=("yes", "no")),
     ],
+    LearnedMixin: [
+        lambda: LearnedMixin(13, 11, ANSWERS, hidden_dims=(17,)),
+        lambda: LearnedMixin(13, 11, ANSWERS, hidden_dims=(), loss="ce", consistency=0.5),
+    ],
     MultipleChoice: [
         lambda: MultipleChoice(13, 11, partial(Product, out_dim=17)),
         lambda: MultipleChoice(13, 11, partial(MCB, out_dim=17, sketch_dim=23)),
@@ -68,8 +73,9 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
             13,
             {
                 "classify": partial(Classification, hidden_dims=(17,), loss="ce"),
-                "soft": partial(Classification, loss="bce"),
+                "soft": partial(LearnedMixin, loss="bce"),
             },
+            text_dim=11,
             answers=ANSWERS,
         ),
     ],

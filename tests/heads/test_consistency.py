@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from vlm.core.batch import Batch
 from vlm.core.pairs import Pairs, pairs_among
 from vlm.core.part import build
-from vlm.heads import Classification, losses
+from vlm.heads import Classification, LearnedMixin, losses
+from vlm.heads.learned_mixin import Mixture
 
 ANSWERS = ["yes", "no", "red"]
 
@@ -104,6 +105,15 @@ def test_evaluation_leaves_pairs_out() -> None:
     logits, batch = torch.randn(2, 3), batch_of(pairs_of((0, 1, False)))
     head = Classification(3, ANSWERS, consistency=1.0).eval()
     assert_close(head.loss(logits, batch), head.loss(logits, batch._replace(pairs=None)))
+
+
+def test_the_answers_of_the_model_agree_not_those_of_the_ensemble() -> None:
+    head = LearnedMixin(3, 5, ANSWERS, consistency=1.0).train()
+    logits, bias = torch.randn(2, 2, 3)
+    output, batch = Mixture(logits, bias, torch.ones(2, 1)), batch_of(pairs_of((0, 1, False)))
+    whole, alone = head.loss(output, batch), head.loss(output, batch._replace(pairs=None))
+    wanted = losses.disagreement(logits[:1], logits[1:], True).sum() / 4
+    assert_close(whole - alone, wanted)
 
 
 def test_pairs_are_those_of_which_both_are_there() -> None:

@@ -29,6 +29,8 @@ class Batch(NamedTuple):
         text_index: (Q,) int64 in [0, T), the row of `words` of each question; None if no question
             repeats, so that `words` has a row for each.
         pairs: questions whose answers follow from one another; None where the head reads none.
+        question: the text encoder's features of the Q questions, for a head that reads them
+            (`AnswerHead.reads_question`), which `VQAModel` adds.
     """
 
     images: Tensor | Features
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
     choices: Choices | None = None
     text_index: Tensor | None = None
     pairs: Pairs | None = None
+    question: Features | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""

@@ -11,6 +11,7 @@ from vlm.heads.generation import (
     SubwordAnswers,
     TransformerDecoder,
 )
+from vlm.heads.learned_mixin import LearnedMixin
 from vlm.heads.multi_task import MultiTask
 from vlm.heads.multiple_choice import ChoiceScores, MultipleChoice
 from vlm.heads.vocabulary import AnswerVocabulary, count_answers
@@ -25,6 +26,7 @@ __all__ = [
     "Classification",
     "Generation",
     "HuggingFaceDecoder",
+    "LearnedMixin",
     "MultiTask",
     "MultipleChoice",
     "Ranked",

@@ -55,8 +55,9 @@ class AnswerHead(Part, ABC):
         takes_choices: whether it answers from `Batch.choices`.
         writes_text: whether its answers are written by a decoder, token by token.
         takes_pairs: whether its loss reads `Batch.pairs`.
-        text_dim: width of the encoded choices that it reads; None where it reads none, or their
-            texts alone.
+        reads_question: whether its training reads `Batch.question`.
+        text_dim: width of the encoded choices, or of the encoded question, that it reads; None
+            where it reads neither, or texts alone.
 
     Example:
         >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
@@ -72,6 +73,7 @@ class AnswerHead(Part, ABC):
     takes_choices: bool = False
     writes_text: bool = False
     takes_pairs: bool = False
+    reads_question: bool = False
     text_dim: int | None = None
 
     def __init__(self, in_dim: int) -> None:

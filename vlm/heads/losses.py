@@ -84,6 +84,20 @@ def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
     return loss * target.counts.any(-1)
 
 
+def entropy(logits: Tensor, independent: bool) -> Tensor:
+    """Entropy in nats, at least 0, of the prediction for each question (Q,).
+
+    Args:
+        logits: (Q, A).
+        independent: each answer has a probability of its own, and the mean of their entropies is
+            taken; else the answers share one distribution.
+    """
+    z = wide(logits)
+    if independent:
+        return (z.sigmoid() * F.softplus(-z) + (-z).sigmoid() * F.softplus(z)).mean(-1)
+    return -(z.softmax(-1) * z.log_softmax(-1)).sum(-1)
+
+
 def disagreement(first: Tensor, second: Tensor, independent: bool) -> Tensor:
     """Symmetric KL divergence KL(p, q) + KL(q, p), at least 0, of P pairs of predictions, (P,).
 

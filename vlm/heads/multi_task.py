@@ -72,6 +72,7 @@ class MultiTask(AnswerHead):
         self.vocabulary = self.answering.vocabulary
         self.takes_choices = any(head.takes_choices for _, head in self._heads())
         self.takes_pairs = any(head.takes_pairs for _, head in self._heads())
+        self.reads_question = any(head.reads_question for _, head in self._heads())
         widths = {head.text_dim for _, head in self._heads()} - {None}
         self.text_dim = widths.pop() if widths else None
         encoders = {name: head.encode_targets for name, head in self._heads()}

@@ -68,6 +68,7 @@ class _Check:
         self.given = [[row[0]] for row in self.texts]
         # What stands for the text encoder: each answer has its own vector.
         self.vectors = torch.randn(len(answers), head.text_dim or 1)
+        self.question = some_features(head.text_dim or 1, COUNTS, TOKENS)
         self.whole = self.batch(range(ROWS))
         with promise(head, "it has an output, evidence and answers for each question"):
             self.evidence = self.evidence_of(self.fused, self.whole)
@@ -115,6 +116,7 @@ class _Check:
             ids=[str(row) for row in rows],
             total=total,
             choices=choices,
+            question=self.question.take(torch.tensor([*rows], dtype=torch.long)),
         )
 
     def evidence_of(self, fused: Features, batch: Batch) -> Tensor:

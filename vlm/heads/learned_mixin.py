@@ -1,0 +1,133 @@
+"""Classification that learns beside a question-only branch, and answers without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vlm.core.batch import Batch
+from vlm.core.features import Features
+from vlm.core.validation import check_positive, check_weight
+from vlm.fusion.perceptron import perceptron
+from vlm.heads import losses
+from vlm.heads.classification import Classification
+
+
+class Mixture(NamedTuple):
+    """What the training of `LearnedMixin` reads.
+
+    Attributes:
+        logits: (Q, A) of the model.
+        bias: (Q, A) of the question-only branch.
+        gate: (Q, 1) float >= 0, how far the branch's prediction is relied on.
+    """
+
+    logits: Tensor
+    bias: Tensor
+    gate: Tensor
+
+
+class LearnedMixin(Classification):
+    """LMH: a classifier that does not learn what the question alone says.
+
+    Clark et al., "Don't Take the Easy Way Out" (EMNLP 2019, arXiv 1909.03683), section 3. In
+    training a branch b guesses the answer from the question alone, and the loss is that of the
+    ensemble
+
+        softmax(log p + g log b),   g = softplus(w . joint + c)
+
+    So where b is right already, p has little to learn; what is left to p is what contradicts the
+    prior. A g of 0 would make p learn the prior itself, so the entropy of softmax(g log b) is added
+    to the loss, `entropy` times. Answers come from p alone, for which no question features are
+    needed. Use it where the prior of the answers changes between training and use; where it does
+    not, the prior helps, and `Classification` is better.
+
+    In the paper b is trained beforehand, from the type of the question. Here it is a perceptron on
+    the text encoder's `pooled`, trained along with the rest by the head's own loss, and neither
+    reaches the other: b gets no gradient from the ensemble, the text encoder none from b. To b,
+    `smoothing` is added: a b of 0 for what cannot be meant (red for "how many") would leave it to
+    chance what p says of it. With the loss "bce" the formula is that of each answer's yes and no,
+    and the entropy is their mean over answers. In both cases the logits of the ensemble are those
+    of p plus g log b, or of each answer g (log b - log(1 - b)). The loss of an evaluation is that
+    of p.
+
+    Args:
+        in_dim: width of the joint features.
+        text_dim: width of the text encoder; it must be given, which the command line does.
+        answers, hidden_dims, dropout, loss, consistency, opposites: as for `Classification`; the
+            branch has the same hidden layers.
+        entropy: weight of the entropy, at least 0; 0 is the paper's learned-mixin without it.
+        smoothing: what is added to each probability of the branch, and with "bce" to that of its
+            contrary; positive.
+
+    Raises:
+        ValueError: as for `Classification`, a negative weight, or no smoothing.
+
+    Example:
+        >>> head = vlm.heads.LearnedMixin(in_dim=64, text_dim=32, answers=["yes", "no"]).eval()
+        >>> head(vlm.Features(torch.randn(2, 7, 64)), batch=None).shape
+        torch.Size([2, 2])
+    """
+
+    reads_question = True
+    text_dim: int
+
+    def __init__(
+        self,
+        in_dim: int,
+        text_dim: int = 0,
+        answers: Sequence[str] = (),
+        hidden_dims: Sequence[int] = (128,),
+        dropout: float = 0.0,
+        loss: Literal["bce", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
+        consistency: float = 0.0,
+        opposites: tuple[str, str] | None = ("yes", "no"),
+        entropy: float = 0.36,
+        smoothing: float = 0.27,
+    ) -> None:
+        super().__init__(in_dim, answers, hidden_dims, dropout, loss, consistency, opposites)
+        check_positive(text_dim=text_dim)
+        check_weight(entropy=entropy)
+        if not 0 < smoothing < math.inf:
+            raise ValueError(f"smoothing: got {smoothing!r}; expected a positive number.")
+        self.text_dim, self.entropy, self.smoothing = text_dim, entropy, smoothing
+        self.question_only = perceptron(text_dim, hidden_dims, len(self.vocabulary), dropout)
+        self.gate = nn.Linear(in_dim, 1)
+
+    def forward(self, fused: Features, batch: Batch) -> Tensor | Mixture:  # type: ignore[override]  # the mixture in training alone
+        """Logits (Q, A); in training what the loss reads beside them.
+
+        Raises:
+            ValueError: in training, a batch without the encoded questions.
+        """
+        logits = super().forward(fused, batch)
+        if not self.training:
+            return logits
+        if batch.question is None:
+            raise ValueError(
+                "question: got none; expected the encoded questions, which VQAModel adds to the "
+                "batch (`batch._replace(question=model.read(batch))`)."
+            )
+        bias = self.question_only(batch.question.pooled.detach())
+        return Mixture(logits, bias, F.softplus(self.gate(fused.pooled)))
+
+    def loss(self, output: Tensor | Mixture, batch: Batch) -> Tensor:
+        if isinstance(output, Tensor):
+            return super().loss(output, batch)
+        logits, bias, gate = (losses.wide(each) for each in output)
+        relied_on = gate * self._log_bias(bias.detach())
+        mixed = self.values(logits + relied_on, batch.targets)
+        values = mixed + self.entropy * losses.entropy(relied_on, self.independent)
+        total = (values + self.values(bias, batch.targets)).sum()
+        return (total + self.consistency_loss(output.logits, batch)) / batch.total
+
+    def _log_bias(self, bias: Tensor) -> Tensor:
+        """log b, smoothed; of independent answers log b - log(1 - b)."""
+        if not self.independent:
+            return (bias.softmax(-1) + self.smoothing).log()
+        yes, no = bias.sigmoid(), (-bias).sigmoid()
+        return (yes + self.smoothing).log() - (no + self.smoothing).log()
