@@ -21,6 +21,7 @@ from vlm.datasets import Scenes
 from vlm.datasets.generated.questions import SHAPES, TEMPLATES, Asked
 from vlm.datasets.generated.scenes import ABILITIES, COLORS, HELD_OUT
 from vlm.datasets.generated.wordings import LANGUAGES, rows
+from vlm.evaluation.results import Prediction, Results
 from vlm.image.detections import read_npz
 from vlm.text.tokenizer import split_words
 
@@ -350,6 +351,10 @@ def test_answers_that_an_object_is_not_there_are_a_type_of_their_own() -> None:
         premise = "the {} object" in row["question_type"]
         assert ("not there" in row["choices"]) == premise
     assert {row["answer_type"] for row in table} == {*ABILITIES, "not there"}
+    data = Scenes(part="absent", scenes=240)
+    given = {row["id"]: Prediction("not there") for row in table}
+    lines = Results(data.table("test"), given, data).types()
+    assert {name: line.mean for name, line in lines.items() if line.mean} == {"not there": 1}
     some = Scenes(part="absent", scenes=240, abilities=["position"]).table("test").to_pylist()
     assert {row["answer_type"] for row in some} == {"position", "not there"}
     assert {row["question_type"] for row in some} == {
