@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.data.datamodule import VQADataModule
     from vlm.evaluation.evaluate import evaluate
-    from vlm.inference import VQA, Answer, load
+    from vlm.inference import VQA, load
     from vlm.model import VQAModel
+    from vlm.text.asking import Answer
     from vlm.training.fit import Run, fit
     from vlm.training.task import VQATask
 
 _MODULES = {
-    "Answer": "inference",
+    "Answer": "text.asking",
     "Features": "core.features",
     "Run": "training.fit",
     "VQA": "inference",

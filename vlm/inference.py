@@ -16,8 +16,6 @@ from torch import Tensor
 
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
-from vlm.core.choices import mistake_in
-from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.core.validation import check_positive, counted
@@ -27,7 +25,7 @@ from vlm.heads.calibration import UNKNOWN, Calibration, decode
 from vlm.heads.multi_task import answering
 from vlm.image.load import ImageError
 from vlm.model import VQAModel
-from vlm.text.tokenizer import Tokenizer
+from vlm.text.asking import Answer, checked_choices, checked_question, question_warnings
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
@@ -44,37 +42,6 @@ class Seen:
 
     images: Any
     kept: Kept
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to one question.
-
-    Attributes:
-        text: the most likely answer, or "I don't know" where it abstains.
-        probability: probability in [0, 1] of the most likely answer.
-        top: the most likely answers with their probabilities, best first.
-        warnings: reasons to doubt the answer, one sentence each.
-        is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
-            answer: `text` and `probability` mean nothing.
-        calibrated: whether the probabilities were calibrated (`vlm calibrate`), so that of answers
-            given 80 % some 80 % are right; else they are as the head gives them.
-        abstains: whether the probability is below the threshold that keeps the `max_risk` asked
-            for; `top` has the answers all the same.
-
-    Example:
-        >>> answer = vlm.load("my_model").answer("photo.png", "what color is it?", top_k=2)
-        >>> answer.top[0] == (answer.text, answer.probability), answer.warnings, answer.is_guess
-        (True, (), False)
-    """
-
-    text: str
-    probability: float
-    top: list[tuple[str, float]]
-    warnings: tuple[str, ...] = ()
-    is_guess: bool = False
-    calibrated: bool = False
-    abstains: bool = False
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
@@ -206,8 +173,10 @@ class VQA:
             )
         if several and any(isinstance(item, Seen) for item in given):
             raise ValueError("image: got an image from `see` in a list; expected it by itself.")
-        questions = [_asked(text, number) for number, text in enumerate(questions, start=1)]
-        texts = None if choices is None else _checked_choices(choices, single, len(questions))
+        questions = [
+            checked_question(text, number) for number, text in enumerate(questions, start=1)
+        ]
+        texts = None if choices is None else checked_choices(choices, single, len(questions))
         answers = self._answer(given, questions, top_k, texts) if questions else []
         answers = [
             replace(a, text=UNKNOWN, abstains=True) if a.probability < least else a for a in answers
@@ -291,23 +260,6 @@ class VQA:
         return warnings
 
 
-def question_warnings(tokenizer: Tokenizer, question: str) -> list[str]:
-    """Reasons to doubt the answer to a question, one sentence each."""
-    unknown = tokenizer.unknown(question)
-    guess = " The answer is a guess." if tokenizer.misses(question) else ""
-    warnings = []
-    if unknown:
-        all_of_them = len(unknown) >= len(tokenizer.tokens(question))
-        which = "Every word" if all_of_them else ", ".join(repr(w) for w in unknown)
-        verb = "is" if all_of_them or len(unknown) == 1 else "are"
-        warnings.append(f"{which} {verb} unknown to the model: {question!r}.{guess}")
-    elif guess:
-        warnings.append(f"The question has no words: {question!r}.{guess}")
-    if tokenizer.length(question) > tokenizer.max_length:
-        warnings.append(f"Only the first {tokenizer.max_length} words were read.")
-    return warnings
-
-
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -333,42 +285,3 @@ def _opened(transform: Any, images: Sequence[Any]) -> list[Any]:
                 raise ImageError(mistake, error.kind) from error
             raise TypeError(mistake) from error
     return opened
-
-
-def _asked(text: object, number: int) -> str:
-    try:
-        cleaned = clean_text(text)
-    except ValueError as error:
-        raise ValueError(f"question {number}: {error}.") from error
-    if not cleaned.strip():
-        raise ValueError(
-            f"question {number}: got {text!r:.80}; expected text that asks about the image."
-        )
-    return cleaned
-
-
-def _checked_choices(choices: Any, single: bool, questions: int) -> list[list[str]]:
-    """A list of choices for each question."""
-    lists = [choices] if single else choices
-    wanted = "a list of texts" if single else "such a list for each question"
-    if (
-        isinstance(lists, str)
-        or not isinstance(lists, Sequence)
-        or not all(isinstance(given, Sequence) and not isinstance(given, str) for given in lists)
-    ):
-        raise ValueError(f"choices: got {choices!r}; expected {wanted}.")
-    if len(lists) != questions:
-        raise ValueError(
-            f"choices: got {counted(len(lists), 'list')} for {counted(questions, 'question')}; "
-            f"expected one for each."
-        )
-    checked = []
-    for number, given in enumerate(lists, start=1):
-        try:
-            texts = [clean_text(text) if isinstance(text, str) else text for text in given]
-        except ValueError as error:
-            raise ValueError(f"choices of question {number}: {error}.") from error
-        if mistake := mistake_in(texts):
-            raise ValueError(f"choices of question {number}: {mistake}")
-        checked.append(texts)
-    return checked

@@ -23,7 +23,7 @@ from vlm.datasets.generated.scenes import ABILITIES, COLORS, HELD_OUT
 from vlm.datasets.generated.wordings import LANGUAGES, rows
 from vlm.evaluation.results import Prediction, Results
 from vlm.image.detections import read_npz
-from vlm.text.tokenizer import split_words
+from vlm.text.words import split_words
 
 NAMES = {rgb: name for name, rgb in COLORS.items()}
 COLOR = "(" + "|".join(COLORS) + ")"

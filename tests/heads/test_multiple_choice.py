@@ -11,8 +11,9 @@ import torch
 from torch.testing import assert_close
 
 from vlm.core.batch import Batch
-from vlm.core.choices import make_choices, mistake_in
+from vlm.core.choices import make_choices
 from vlm.core.features import as_features
+from vlm.core.validation import mistake_in
 from vlm.fusion import MCB, Pooled, Product
 from vlm.heads import Classification, MultipleChoice
 from vlm.heads.multiple_choice import ChoiceScores, annotator_shares

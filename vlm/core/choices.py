@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.core.padding import distinct, padded
-from vlm.core.validation import shorten
 
 
 class Choices(NamedTuple):
@@ -63,37 +62,3 @@ def make_choices(
         mask=mask[rows],
         texts=[list(given) for given in choices],
     )
-
-
-def mistake_in(choices: Sequence[object]) -> str | None:
-    """What is wrong with the candidates of one question, as the rest of a sentence.
-
-    They are compared to the letter, as answers are.
-
-    >>> mistake_in(["a cat", "a dog"])
-    >>> mistake_in(["a cat", "a cat"])
-    "got the choice 'a cat' twice; expected each once."
-    """
-    mistake = mistake_among(choices)
-    if mistake is None and len(choices) < 2:
-        got = shorten(list(choices))
-        return f"got the choices {got}; expected at least two, or none."
-    return mistake
-
-
-def mistake_among(choices: Sequence[object]) -> str | None:
-    """What is wrong with the candidates of one question, where a single one is allowed.
-
-    >>> mistake_among(["a cat"])
-    >>> mistake_among(["a cat", ""])
-    "got an empty choice in ['a cat', '']; expected some text in each."
-    """
-    for text in choices:
-        if not isinstance(text, str):
-            return f"got the choice {text!r:.80}; expected texts."
-        if not text.strip():
-            return f"got an empty choice in {shorten(list(choices))}; expected some text in each."
-    if len(set(choices)) < len(choices):
-        twice = next(text for text in choices if choices.count(text) > 1)
-        return f"got the choice {twice!r:.80} twice; expected each once."
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def check_positive(**sizes: int) -> None:
@@ -78,3 +78,37 @@ def did_you_mean(near: str | None) -> str:
     (' Did you mean max_epochs?', '')
     """
     return f" Did you mean {near}?" if near else ""
+
+
+def mistake_in(choices: Sequence[object]) -> str | None:
+    """What is wrong with the candidates of one question, as the rest of a sentence.
+
+    They are compared to the letter, as answers are.
+
+    >>> mistake_in(["a cat", "a dog"])
+    >>> mistake_in(["a cat", "a cat"])
+    "got the choice 'a cat' twice; expected each once."
+    """
+    mistake = mistake_among(choices)
+    if mistake is None and len(choices) < 2:
+        got = shorten(list(choices))
+        return f"got the choices {got}; expected at least two, or none."
+    return mistake
+
+
+def mistake_among(choices: Sequence[object]) -> str | None:
+    """What is wrong with the candidates of one question, where a single one is allowed.
+
+    >>> mistake_among(["a cat"])
+    >>> mistake_among(["a cat", ""])
+    "got an empty choice in ['a cat', '']; expected some text in each."
+    """
+    for text in choices:
+        if not isinstance(text, str):
+            return f"got the choice {text!r:.80}; expected texts."
+        if not text.strip():
+            return f"got an empty choice in {shorten(list(choices))}; expected some text in each."
+    if len(set(choices)) < len(choices):
+        twice = next(text for text in choices if choices.count(text) > 1)
+        return f"got the choice {twice!r:.80} twice; expected each once."
+    return None

@@ -15,7 +15,7 @@ from vlm.datasets.table import DataError, check_share, split_by_image, stream
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.heads.vocabulary import AnswerVocabulary, count_answers
 from vlm.metrics import vqa_accuracy
-from vlm.text.tokenizer import count_words
+from vlm.text.words import count_words
 
 Split = Literal["train", "validation", "test", "predict"]
 ImageSource = Callable[[str], str | bytes]

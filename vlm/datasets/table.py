@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlm.core.choices import mistake_in
 from vlm.core.clean_text import clean_text
 from vlm.core.pairs import CONTRADICTION
+from vlm.core.validation import mistake_in
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError, note_image, report
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vlm.core.choices import mistake_in
+from vlm.core.validation import mistake_in
 from vlm.explain.case import Case
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion

@@ -139,6 +139,9 @@ def attend(
     """
     # On a CPU the fused kernel's backward pass is several times slower in bf16 (docs/log.md).
     explicit = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    # ONNX has no such kernel before opset 23, and what is made of it gives no zeros to a query that
+    # may attend to nothing.
+    explicit |= torch.compiler.is_exporting()
     if not weights and not explicit:
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, dropout_p=dropout

@@ -11,17 +11,21 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from vlm.image.container import JPEG_END, jpeg_scans, pixels_only
 from vlm.image.kinds import format_of, kind_of
-from vlm.image.rgb import ImageError, Loaded, WhiteLevel, array_to_rgb, to_rgb
+from vlm.image.rgb import ImageError, Loaded, WhiteLevel, array_to_rgb, is_tensor, to_rgb
 
-Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
+else:  # read without torch too
+    Source = Any
 """A path, a file's content, an open binary file, a PIL image, or an array."""
 
 MAX_BYTES = 256_000_000
@@ -99,7 +103,7 @@ def read_image(
         if isinstance(source, Image.Image):
             loaded = read(source)
             return loaded._replace(image=loaded.image.copy())  # the caller's own stays as it is
-        if isinstance(source, (np.ndarray, Tensor)):
+        if isinstance(source, np.ndarray) or is_tensor(source):
             return array_to_rgb(source, white_level)
         if is_path or is_content or hasattr(source, "read"):
             content = bytes(source) if is_content else _content(source)  # type: ignore[arg-type]  # bytes by now

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WhiteLevel = float | Literal["max"] | None
 """The white value of a grey image with more than 8 bits; see `vlm.image.load.load_image`."""
@@ -23,6 +26,12 @@ _TURNS = {
 }
 """The transposes that undo an EXIF orientation."""
 _ORIENTATION, _SUBFILE, _PHOTOMETRIC = 0x0112, 254, 262
+
+
+def is_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor, without importing torch: an exported model runs without it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 class ImageError(ValueError):
@@ -108,10 +117,11 @@ def array_to_rgb(array: np.ndarray | Tensor, white_level: WhiteLevel = None) -> 
     Raises:
         ImageError: another shape, number type or range.
     """
-    first = isinstance(array, Tensor)
-    if isinstance(array, Tensor):
-        array = array.detach().cpu()
-        array = (array.float() if array.is_floating_point() else array).numpy()
+    first = is_tensor(array)
+    if is_tensor(array):
+        tensor = array.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    assert isinstance(array, np.ndarray)
     shape = array.shape
     order = ((0, 2) if first else (2, 0)) if len(shape) == 3 else ()
     channels = [axis for axis in order if shape[axis] in (1, 3, 4)]

@@ -8,9 +8,10 @@ from vlm.text.huggingface import HuggingFaceEncoder
 from vlm.text.open_clip import OpenClipTextEncoder
 from vlm.text.recurrent import Recurrent
 from vlm.text.subword import SubwordTokenizer
-from vlm.text.tokenizer import Tokenizer, WordTokenizer, count_words, split_words
+from vlm.text.tokenizer import Tokenizer, WordTokenizer
 from vlm.text.transformer import Transformer
 from vlm.text.vectors import VectorTokenizer
+from vlm.text.words import count_words, split_words
 
 __all__ = [
     "BagOfWords",

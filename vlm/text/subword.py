@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from json import loads
 from typing import ClassVar
 
 from vlm.core.safe_config import nothing
 from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.pretrained.weights import model_folder
+from vlm.text.pieces import encode_pieces, unknown_id, unknown_pieces
 from vlm.text.tokenizer import Tokenizer, check_max_length
 
 
@@ -71,11 +71,7 @@ class SubwordTokenizer(Tokenizer):
         # Never changed again: threads share it.
         self._backend.no_padding()
         self._backend.no_truncation()
-        model = loads(json)["model"]
-        unknown = model.get("unk_token")
-        self._unknown = (
-            model.get("unk_id") if unknown is None else self._backend.token_to_id(unknown)
-        )
+        self._unknown = unknown_id(self._backend)
         self._cached = lru_cache(maxsize=1 << 16)(self._encode)
 
     @property
@@ -83,13 +79,7 @@ class SubwordTokenizer(Tokenizer):
         return self._pad_id
 
     def _encode(self, question: str, max_length: int) -> tuple[tuple[int, ...], int]:
-        # Cut here, where special tokens can be spared, and by the length of now: a model with
-        # fewer positions may have lowered it.
-        encoding = self._backend.encode(question, add_special_tokens=False)
-        special = self._backend.num_special_tokens_to_add(is_pair=False)
-        length = len(encoding.ids) + special
-        encoding.truncate(max_length - special)
-        return tuple(self._backend.post_process(encoding).ids), length
+        return encode_pieces(self._backend, question, max_length)
 
     def ids(self, question: str) -> Sequence[int]:
         """Ids of one question with its special tokens, cut to `max_length`, unpadded."""
@@ -99,9 +89,7 @@ class SubwordTokenizer(Tokenizer):
         return self._cached(question, self.max_length)[1]
 
     def unknown(self, question: str) -> list[str]:
-        encoding = self._backend.encode(question, add_special_tokens=False)
-        pieces = zip(encoding.ids, encoding.offsets, strict=True)
-        return [question[start:end] for i, (start, end) in pieces if i == self._unknown]
+        return unknown_pieces(self._backend, question, self._unknown)
 
     def tokens(self, question: str) -> list[str]:
         return [self._backend.id_to_token(i) or "" for i in self.ids(question)]

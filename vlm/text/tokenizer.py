@@ -5,80 +5,17 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Self
-from unicodedata import normalize
 
-import regex
 import torch
 from torch import Tensor, nn
 
 from vlm.core.clean_text import clean_vocabulary
 from vlm.core.padding import padded
 from vlm.core.part import Configured
-
-PAD, UNKNOWN = 0, 1
-"""Ids of padding and of unknown words in a `WordTokenizer`."""
-
-FUNCTION_WORDS = frozenset(
-    """
-    a an the this that these those
-    i me my you your he him his she her it its we us our they them their
-    what which who whom whose when where why how
-    is are was were be been being am do does did have has had
-    can could will would shall should may might must
-    isn't aren't wasn't weren't don't doesn't didn't hasn't haven't can't couldn't won't wouldn't
-    what's who's where's how's it's that's there's he's she's i'm you're they're
-    not no any some all each every both one ones other
-    and or but if than as so too very just also
-    in on at of to for from with by about into over under
-    there here
-    """.split()  # noqa: SIM905  a list would take a line a word
-)
-"""English words that do not say what a question is about: articles, pronouns, question words,
-auxiliary verbs, quantifiers, conjunctions, prepositions."""
-
-# Unicode's properties for finding words (UAX 29), which `regex` has. The `\b` of its WORD flag
-# fails on "'open'" and on a word that ends in a mark before an apostrophe.
-_MARK = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
-_LETTER = r"\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}_"
-_WORD = regex.compile(
-    rf"[{_LETTER}][{_LETTER}{_MARK}]*+(?:'[{_LETTER}][{_LETTER}{_MARK}]*+)*+"
-    rf"|\p{{WB=Katakana}}[\p{{WB=Katakana}}{_MARK}]*+"
-    rf"|[\p{{L}}\p{{N}}][{_MARK}]*+"
-)
-
-
-def split_words(question: str) -> list[str]:
-    """Lower-cased words of a question by Unicode's rules, without punctuation.
-
-    A letter keeps its marks, in all scripts. In text without spaces between words (Thai, Lao,
-    Khmer, Burmese, Chinese, and kanji and hiragana of Japanese), each letter is a word, as Unicode
-    prescribes without a dictionary. Dictionaries change between versions, and with them the ids
-    that a checkpoint was trained with. Unlike in Unicode's rules, a full stop or comma always ends
-    a word: "13.5" is "13" and "5".
-
-    >>> split_words("What colour isn't  the bird's-eye?")
-    ['what', 'colour', "isn't", 'the', "bird's", 'eye']
-    >>> split_words("दिन क्या है?"), split_words("สีอะไร")
-    (['दिन', 'क्या', 'है'], ['สี', 'อ', 'ะ', 'ไ', 'ร'])
-    """
-    # Phones type curly apostrophes: "isn't" is the same word with either.
-    # An accent is one character or a mark of its own: composed, both are the same word.
-    return _WORD.findall(normalize("NFC", question).lower().replace("\u2019", "'"))
-
-
-def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
-    """The words of the training questions, most frequent first, ties in alphabetical order.
-
-    Args:
-        questions: the training questions.
-        min_count: rarer words are left out and become unknown.
-    """
-    split = lru_cache(maxsize=1 << 16)(split_words)  # choices repeat from question to question
-    counts = Counter(word for question in questions for word in split(question))
-    return [w for w, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])) if n >= min_count]
+from vlm.text.words import PAD, UNKNOWN, misses, split_words
 
 
 def check_max_length(max_length: int, special: int = 0) -> None:
@@ -136,18 +73,8 @@ class Tokenizer(Configured, ABC):
         """The words of a question that the model has never seen."""
 
     def misses(self, question: str) -> bool:
-        """Whether a question is beyond the model: no word is known, or unknown content words
-        outnumber the known ones or are more than a third of all words.
-
-        Content words are all but English function words. In other languages function words count as
-        content, and the third decides.
-        """
-        words = split_words(question)
-        unknown = split_words(" ".join(self.unknown(question)))
-        known = [word for word in words if word not in unknown]
-        missed = sum(word not in FUNCTION_WORDS for word in unknown)
-        content = sum(word not in FUNCTION_WORDS for word in known)
-        return not known or missed > content or 3 * missed > len(words)
+        """Whether a question is beyond the model: see `vlm.text.words.misses`."""
+        return misses(question, self.unknown(question))
 
     @property
     @abstractmethod

@@ -14,7 +14,8 @@ from torch import Tensor
 from vlm.core.clean_text import clean_text
 from vlm.core.safe_config import nothing
 from vlm.pretrained.weights import find_file
-from vlm.text.tokenizer import WordTokenizer, split_words
+from vlm.text.tokenizer import WordTokenizer
+from vlm.text.words import split_contractions
 
 
 class VectorTokenizer(WordTokenizer):
@@ -70,16 +71,7 @@ class VectorTokenizer(WordTokenizer):
         self.arguments.update(vectors=None, words=self.words)
 
     def _split(self, question: str) -> list[str]:
-        words: list[str] = []
-        for word in split_words(question):
-            if word in self._ids or "'" not in word:
-                words.append(word)
-            elif word.endswith("n't"):
-                words += [word[:-3], "n't"]
-            else:
-                stem, _, ending = word.rpartition("'")
-                words += [stem, "'" + ending]
-        return words
+        return split_contractions(question, self._ids)
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         size = self.arguments["size"]

@@ -23,7 +23,8 @@ from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Occlusion
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
-from vlm.inference import load, question_warnings
+from vlm.inference import load
+from vlm.text.asking import question_warnings
 
 
 def explain_command(arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from vlm.datasets.errors import DataError, Problems, collecting
 from vlm.datasets.table import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
-from vlm.text.tokenizer import split_words
+from vlm.text.words import split_words
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 

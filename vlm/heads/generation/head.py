@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vlm.core.batch import Batch
-from vlm.core.choices import mistake_among
 from vlm.core.clean_text import clean_text
 from vlm.core.features import Features
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_positive, mistake_among
 from vlm.heads.base import AnswerHead, Ranked, required_choices
 from vlm.heads.generation.beam_search import Written, search
 from vlm.heads.generation.decoder import DecoderFactory, Memory, TransformerDecoder

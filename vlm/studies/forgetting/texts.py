@@ -26,7 +26,7 @@ from vlm.studies.forgetting.similarity import (
     similarity_kept,
 )
 from vlm.text.base import TextEncoder
-from vlm.text.tokenizer import split_words
+from vlm.text.words import split_words
 
 
 @dataclass(frozen=True)
