@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         data,
         datasets,
         explain,
+        export,
         fusion,
         heads,
         image,
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
         text,
         training,
     )
+    from vlm.asking import Answer
     from vlm.cli.commands.list_parts import list_parts
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.data.datamodule import VQADataModule
     from vlm.evaluation.evaluate import evaluate
     from vlm.inference import VQA, load
     from vlm.model import VQAModel
-    from vlm.text.asking import Answer
     from vlm.training.fit import Run, fit
     from vlm.training.task import VQATask
 
 _MODULES = {
-    "Answer": "text.asking",
+    "Answer": "asking",
     "Features": "core.features",
     "Run": "training.fit",
     "VQA": "inference",
@@ -54,6 +55,7 @@ _MODULES = {
     "data": "",
     "datasets": "",
     "explain": "",
+    "export": "",
     "fusion": "",
     "heads": "",
     "image": "",
@@ -75,6 +77,7 @@ __all__ = [
     "datasets",
     "evaluate",
     "explain",
+    "export",
     "fit",
     "fusion",
     "heads",

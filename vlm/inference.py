@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.core.validation import check_positive, counted
 from vlm.fusion.base import Kept
 from vlm.heads.base import Ranked
-from vlm.heads.calibration import UNKNOWN, Calibration, decode
+from vlm.heads.calibration import Calibration, decode
 from vlm.heads.multi_task import answering
-from vlm.image.load import ImageError
 from vlm.model import VQAModel
-from vlm.text.asking import Answer, checked_choices, checked_question, question_warnings
-
-ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
-"""A path, a file's content, a PIL image, or an array as `vlm.image.load_image` takes it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = Fal
     return VQA(load_model(checkpoint, trust).to(device), checkpoint.about)
 
 
-class VQA:
+class VQA(Asking):
     """A trained model that answers questions about images.
 
     Args:
@@ -78,6 +70,8 @@ class VQA:
         >>> len(answers)
         2
     """
+
+    seen_type = Seen
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
@@ -109,88 +103,6 @@ class VQA:
         images = tree_map_only(Tensor, lambda tensor: tensor.to(device), images)
         return Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
 
-    # To the type checker a string is a sequence of strings too; the first signature is meant.
-    @overload
-    def answer(  # type: ignore[overload-overlap]
-        self,
-        image: ImageLike | Seen,
-        question: str,
-        top_k: int = 5,
-        choices: Sequence[str] | None = None,
-        max_risk: float | None = None,
-    ) -> Answer: ...
-    @overload
-    def answer(
-        self,
-        image: ImageLike | Seen | Sequence[ImageLike],
-        question: Sequence[str],
-        top_k: int = 5,
-        choices: Sequence[Sequence[str]] | None = None,
-        max_risk: float | None = None,
-    ) -> list[Answer]: ...
-
-    def answer(
-        self,
-        image: ImageLike | Seen | Sequence[ImageLike],
-        question: str | Sequence[str],
-        top_k: int = 5,
-        choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
-        max_risk: float | None = None,
-    ) -> Answer | list[Answer]:
-        """Answer one question, or several in one batch; batching changes no answer.
-
-        Args:
-            image: one image, one from `see`, or one for each question. A model of region features
-                takes the paths of their .npz files.
-            question: one question, or several; with one image all are about it.
-            top_k: how many answers to rank.
-            choices: candidates, for a multiple-choice model: two texts or more; for several
-                questions, a list for each.
-            max_risk: share of wrong answers that is accepted among those given, in (0, 1), such as
-                0.05; less certain answers become "I don't know". None answers everything.
-
-        Raises:
-            ValueError: an empty question, a `top_k` that is not positive, several images that are
-                not one for each question; choices that are fewer than two, empty or repeat; none
-                for a model that picks from choices, or some for another; a `max_risk` that no
-                threshold is certified for, or a model without thresholds.
-            ImageError: an image that cannot be read.
-            TypeError: something that is not an image; both name it in a list, as `image[3]`.
-            AnswerError: the model's answer is not finite, or its tokenizer fails.
-        """
-        check_positive(top_k=top_k)
-        least = 0.0 if max_risk is None else self._threshold(max_risk)
-        single = isinstance(question, str)
-        if not isinstance(question, Sequence) or isinstance(question, bytes):
-            raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
-        questions = [question] if isinstance(question, str) else list(question)
-        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
-        given = list(image) if several else [image]  # type: ignore[arg-type]
-        if len(given) not in (1, len(questions)) or (single and several):
-            raise ValueError(
-                f"image: got {counted(len(given), 'image')} for "
-                f"{counted(len(questions), 'question')}; expected one, or one for each question."
-            )
-        if several and any(isinstance(item, Seen) for item in given):
-            raise ValueError("image: got an image from `see` in a list; expected it by itself.")
-        questions = [
-            checked_question(text, number) for number, text in enumerate(questions, start=1)
-        ]
-        texts = None if choices is None else checked_choices(choices, single, len(questions))
-        answers = self._answer(given, questions, top_k, texts) if questions else []
-        answers = [
-            replace(a, text=UNKNOWN, abstains=True) if a.probability < least else a for a in answers
-        ]
-        return answers[0] if single else answers
-
-    def _threshold(self, max_risk: float) -> float:
-        if self.calibration is None:
-            raise ValueError(
-                f"max_risk: got {max_risk!r}, but this model has no thresholds; calibrate it with "
-                f"`vlm calibrate RUN`, or leave max_risk out."
-            )
-        return self.calibration.threshold(max_risk).probability or 0.0
-
     @broken_off
     @torch.inference_mode()
     def _answer(
@@ -203,7 +115,7 @@ class VQA:
         processor = self.model.asking_processor
         transform: Any = processor.transform
         seen = given[0] if isinstance(given[0], Seen) else None
-        images = transform.stack(_opened(transform, given)) if seen is None else seen.images
+        images = transform.stack(opened(transform, given)) if seen is None else seen.images
         index = [0] * len(questions) if len(given) == 1 else range(len(questions))
         batch = processor.batch(images, list(index), questions, choices=choices).to(self._device)
         output = self.model(batch, None if seen is None else seen.kept)
@@ -211,15 +123,17 @@ class VQA:
         ranked = decode(self.model.head, output, top_k, self.calibration)
         _check_finite(not math.isfinite(share) for best in ranked for _, share in best)
         candidates = choices or [[] for _ in questions]
+        tokenizer, in_order = processor.tokenizer, self.model.text_encoder.in_order
+        head = answering(self.model.head)
         warnings = [
             (
-                *question_warnings(processor.tokenizer, question),
-                *self._choice_warnings(texts),
+                *question_warnings(tokenizer, question),
+                *choice_warnings(tokenizer, texts, in_order, head.choice_ids),
                 *self._cut(best),
             )
             for best, question, texts in zip(ranked, questions, candidates, strict=True)
         ]
-        guesses = map(processor.tokenizer.misses, questions)
+        guesses = map(tokenizer.misses, questions)
         known = self.calibration is not None
         return [
             Answer(*r[0], r, w, g, known) for r, w, g in zip(ranked, warnings, guesses, strict=True)
@@ -233,32 +147,6 @@ class VQA:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _choice_warnings(self, choices: list[str]) -> list[str]:
-        head, encoder = answering(self.model.head), self.model.text_encoder
-        tokenizer, warnings = encoder.tokenizer, []
-        read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
-        for text in choices:
-            if (read_by_head := head.choice_ids(text)) is not None:
-                read[tuple(read_by_head)].append(text)
-                continue
-            ids = tokenizer.ids(text)[: tokenizer.max_length]
-            read[tuple(ids if encoder.in_order else sorted(ids))].append(text)
-            if unknown := tokenizer.unknown(text):
-                words = ", ".join(map(repr, unknown))
-                warnings.append(f"Unknown to the model in the choice {text!r}: {words}.")
-            elif not tokenizer.ids(text):
-                warnings.append(f"The choice has no words: {text!r}.")
-            if tokenizer.length(text) > tokenizer.max_length:
-                warnings.append(
-                    f"Only the first {tokenizer.max_length} words of the choice {text!r:.80} were "
-                    f"read."
-                )
-        for same in read.values():
-            if len(same) > 1:
-                texts = ", ".join(f"{text!r:.80}" for text in same)
-                warnings.append(f"The model cannot tell these choices apart: {texts}.")
-        return warnings
-
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
@@ -270,18 +158,3 @@ def _check_finite(broken: Iterable[Any]) -> None:
             "the model's answer is not finite: its weights are too large for its own layers. "
             "Use another checkpoint or model."
         )
-
-
-def _opened(transform: Any, images: Sequence[Any]) -> list[Any]:
-    opened = []
-    for index, image in enumerate(images):
-        try:
-            opened.append(transform.open(image))
-        except (ImageError, TypeError) as error:
-            if len(images) == 1:
-                raise
-            mistake = f"image[{index}]: {str(error).removeprefix('image: ')}"
-            if isinstance(error, ImageError):
-                raise ImageError(mistake, error.kind) from error
-            raise TypeError(mistake) from error
-    return opened

@@ -78,6 +78,9 @@ COMMANDS = {
     "share": Command(
         "share:share", "write a model for others, without code", "vlm share RUN FOLDER"
     ),
+    "export": Command(
+        "export:export_command", "write a model as ONNX or torch graphs", "vlm export RUN FOLDER"
+    ),
     "compare": Command(
         "compare:compare",
         "train and compare several fusions",

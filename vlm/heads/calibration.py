@@ -18,8 +18,6 @@ ABOUT = "calibration"
 """Where a checkpoint's `about` keeps it."""
 ALL = 1_000_000
 METHODS = ("temperature", "platt", "length")
-UNKNOWN = "I don't know"
-"""The answer where the confidence is below the threshold."""
 
 
 class Threshold(NamedTuple):
@@ -128,6 +126,10 @@ class Calibration:
                 f"at least one of {known or 'none: this model keeps no risk that was tried'}."
             )
         return max(held)
+
+    def least(self, max_risk: float) -> float:
+        """The lowest probability at which an answer is given; errors are those of `threshold`."""
+        return self.threshold(max_risk).probability or 0.0
 
     def probabilities(self, head: AnswerHead, scores: Tensor) -> Tensor:
         """Probabilities (Q, A) of `answer_scores`."""

@@ -15,14 +15,12 @@ from vlm.cli.command_parser import (
     share,
 )
 
-GUESS = 3
-"""Exit code if the model can only guess; 1 is a user's mistake, 2 a wrong argument."""
-EXAMPLE = f"""\
+EXAMPLE = """\
 example:
   vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"
   vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?" --max-risk 5%
 
-Exit code {GUESS}: no answer, since the question is beyond the model, or the risk above --max-risk.
+Exit code 3: no answer, since the question is beyond the model, or the risk above --max-risk.
 """
 
 
@@ -48,6 +46,7 @@ def ask(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
+    from vlm.asking import NO_ANSWER, print_answer
     from vlm.checkpoint.checkpoint import CheckpointError
     from vlm.image.load import ImageError
     from vlm.inference import load
@@ -62,15 +61,8 @@ def ask(arguments: Sequence[str]) -> None:
         )
     except (CheckpointError, ImageError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
-    if answer.is_guess:
-        print("No answer: this question is beyond the model. Its guesses:")
-    elif answer.abstains:
-        print(f"{answer.text}: the risk is above {100 * given.max_risk:g} %. Less certain answers:")
-    for text, probability in answer.top:
-        print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
-    for warning in answer.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    print_answer(answer)
     known = vqa.calibration
     print(known.about if known else "not calibrated: `vlm calibrate` does it", file=sys.stderr)
     if answer.is_guess or answer.abstains:
-        sys.exit(GUESS)
+        sys.exit(NO_ANSWER)

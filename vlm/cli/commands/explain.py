@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.asking import question_warnings
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.command_parser import (
     add_checkpoint,
@@ -24,7 +25,6 @@ from vlm.explain.methods import METHODS, Occlusion
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
 from vlm.inference import load
-from vlm.text.asking import question_warnings
 
 
 def explain_command(arguments: Sequence[str]) -> None:

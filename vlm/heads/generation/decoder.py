@@ -195,7 +195,7 @@ class DecoderLayer(nn.Module):
             key, value = torch.cat((written[0], key), 2), torch.cat((written[1], value), 2)
         x = x + self.dropout(self.self_attention.read(normed, key, value, seen)[0])
         # All texts of a question read its memory in one go: it is never copied.
-        normed = self.cross_norm(x).reshape(len(mask), -1, x.shape[2])
+        normed = self.cross_norm(x).reshape(mask.shape[0], -1, x.shape[2])
         mixed = self.cross_attention.read(normed, *read, mask)[0].view_as(x)
         x = x + self.dropout(mixed)
         return x + self.feedforward(x), (key, value)

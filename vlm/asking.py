@@ -1,0 +1,313 @@
+"""Asking, whatever answers: a model, or what was exported of one.
+
+Nothing here needs torch: an exported model asks and answers by it too.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, overload
+
+from vlm.core.clean_text import clean_text
+from vlm.core.validation import check_positive, counted, mistake_in
+from vlm.image.load import ImageError, Source
+
+ImageLike = Source
+"""An image in any form that `vlm.image.load_image` takes."""
+
+
+UNKNOWN = "I don't know"
+"""The answer where the probability is below the threshold."""
+NO_ANSWER = 3
+"""Exit code of commands that give no answer: the model can only guess, or the risk is too high; 1
+is a user's mistake, 2 a wrong argument."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question.
+
+    Attributes:
+        text: the most likely answer, or "I don't know" where it abstains.
+        probability: probability in [0, 1] of the most likely answer.
+        top: the most likely answers with their probabilities, best first.
+        warnings: reasons to doubt the answer, one sentence each.
+        is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
+            answer: `text` and `probability` mean nothing.
+        calibrated: whether the probabilities were calibrated (`vlm calibrate`), so that of answers
+            given 80 % some 80 % are right; else they are as the head gives them.
+        abstains: whether the probability is below the threshold that keeps the `max_risk` asked
+            for; `top` has the answers all the same.
+
+    Example:
+        >>> answer = vlm.load("my_model").answer("photo.png", "what color is it?", top_k=2)
+        >>> answer.top[0] == (answer.text, answer.probability), answer.warnings, answer.is_guess
+        (True, (), False)
+    """
+
+    text: str
+    probability: float
+    top: list[tuple[str, float]]
+    warnings: tuple[str, ...] = ()
+    is_guess: bool = False
+    calibrated: bool = False
+    abstains: bool = False
+
+
+def print_answer(answer: Answer) -> None:
+    """Print answers with their probabilities, and warnings to standard error."""
+    if answer.is_guess:
+        print("No answer: this question is beyond the model. Its guesses:")
+    elif answer.abstains:
+        print(f"{answer.text}: the risk is above the one accepted. Less certain answers:")
+    for text, probability in answer.top:
+        print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
+    for warning in answer.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+class Calibrated(Protocol):
+    """What answers need of a calibration: see `vlm.heads.calibration.Calibration`."""
+
+    @property
+    def about(self) -> str: ...
+    def least(self, max_risk: float) -> float: ...
+
+
+class ReadsQuestions(Protocol):
+    """What warnings ask of a tokenizer: see `vlm.text.Tokenizer`."""
+
+    max_length: int
+
+    def ids(self, question: str) -> Sequence[int]: ...
+    def unknown(self, question: str) -> list[str]: ...
+    def misses(self, question: str) -> bool: ...
+    def tokens(self, question: str) -> list[str]: ...
+    def length(self, question: str) -> int: ...
+
+
+def question_warnings(tokenizer: ReadsQuestions, question: str) -> list[str]:
+    """Reasons to doubt the answer to a question, one sentence each."""
+    unknown = tokenizer.unknown(question)
+    guess = " The answer is a guess." if tokenizer.misses(question) else ""
+    warnings = []
+    if unknown:
+        all_of_them = len(unknown) >= len(tokenizer.tokens(question))
+        which = "Every word" if all_of_them else ", ".join(repr(w) for w in unknown)
+        verb = "is" if all_of_them or len(unknown) == 1 else "are"
+        warnings.append(f"{which} {verb} unknown to the model: {question!r}.{guess}")
+    elif guess:
+        warnings.append(f"The question has no words: {question!r}.{guess}")
+    if tokenizer.length(question) > tokenizer.max_length:
+        warnings.append(f"Only the first {tokenizer.max_length} words were read.")
+    return warnings
+
+
+class Asking(ABC):
+    """Answers questions about images: what a model and an export of it have in common.
+
+    Attributes:
+        seen_type: what `see` returns.
+        calibration: what its probabilities are worth; None for a model that was not calibrated.
+    """
+
+    seen_type: ClassVar[type]
+    calibration: Calibrated | None = None
+
+    @abstractmethod
+    def see(self, image: ImageLike) -> Any:
+        """Encode an image once, for any number of questions.
+
+        Raises:
+            ImageError: an image that cannot be read.
+        """
+
+    @abstractmethod
+    def _answer(
+        self,
+        given: list[Any],
+        questions: list[str],
+        top_k: int,
+        choices: list[list[str]] | None,
+    ) -> list[Answer]:
+        """The answers to checked questions."""
+
+    # To the type checker a string is a sequence of strings too; the first signature is meant.
+    @overload
+    def answer(  # type: ignore[overload-overlap]
+        self,
+        image: ImageLike | Any,
+        question: str,
+        top_k: int = 5,
+        choices: Sequence[str] | None = None,
+        max_risk: float | None = None,
+    ) -> Answer: ...
+    @overload
+    def answer(
+        self,
+        image: ImageLike | Any | Sequence[ImageLike],
+        question: Sequence[str],
+        top_k: int = 5,
+        choices: Sequence[Sequence[str]] | None = None,
+        max_risk: float | None = None,
+    ) -> list[Answer]: ...
+
+    def answer(
+        self,
+        image: ImageLike | Any | Sequence[ImageLike],
+        question: str | Sequence[str],
+        top_k: int = 5,
+        choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        max_risk: float | None = None,
+    ) -> Answer | list[Answer]:
+        """Answer one question, or several in one batch; batching changes no answer.
+
+        Args:
+            image: one image, one from `see`, or one for each question. A model of region features
+                takes the paths of their .npz files.
+            question: one question, or several; with one image all are about it.
+            top_k: how many answers to rank.
+            choices: candidates, for a multiple-choice model: two texts or more; for several
+                questions, a list for each.
+            max_risk: share of wrong answers that is accepted among those given, in (0, 1), such as
+                0.05; less certain answers become "I don't know". None answers everything.
+
+        Raises:
+            ValueError: an empty question, a `top_k` that is not positive, several images that are
+                not one for each question; choices that are fewer than two, empty or repeat; none
+                for a model that picks from choices, or some for another; a `max_risk` that no
+                threshold is certified for, or a model without thresholds.
+            ImageError: an image that cannot be read.
+            TypeError: something that is not an image; both name it in a list, as `image[3]`.
+            AnswerError: the model's answer is not finite, or its tokenizer fails.
+        """
+        check_positive(top_k=top_k)
+        least = 0.0 if max_risk is None else self._threshold(max_risk)
+        single = isinstance(question, str)
+        if not isinstance(question, Sequence) or isinstance(question, bytes):
+            raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
+        questions = [question] if isinstance(question, str) else list(question)
+        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        given = list(image) if several else [image]  # type: ignore[arg-type]
+        if len(given) not in (1, len(questions)) or (single and several):
+            raise ValueError(
+                f"image: got {counted(len(given), 'image')} for "
+                f"{counted(len(questions), 'question')}; expected one, or one for each question."
+            )
+        if several and any(isinstance(item, self.seen_type) for item in given):
+            raise ValueError("image: got an image from `see` in a list; expected it by itself.")
+        questions = [
+            checked_question(text, number) for number, text in enumerate(questions, start=1)
+        ]
+        texts = None if choices is None else checked_choices(choices, single, len(questions))
+        answers = self._answer(given, questions, top_k, texts) if questions else []
+        answers = [
+            replace(a, text=UNKNOWN, abstains=True) if a.probability < least else a for a in answers
+        ]
+        return answers[0] if single else answers
+
+    def _threshold(self, max_risk: float) -> float:
+        if self.calibration is None:
+            raise ValueError(
+                f"max_risk: got {max_risk!r}, but this model has no thresholds; calibrate it with "
+                f"`vlm calibrate RUN`, or leave max_risk out."
+            )
+        return self.calibration.least(max_risk)
+
+
+def choice_warnings(
+    tokenizer: ReadsQuestions,
+    choices: Sequence[str],
+    in_order: bool,
+    choice_ids: Callable[[str], list[int] | None],
+) -> list[str]:
+    """Reasons to doubt an answer that was picked from these choices, one sentence each.
+
+    Args:
+        tokenizer: of the text encoder.
+        choices: the choices of one question.
+        in_order: whether the order of the words changes anything to the text encoder.
+        choice_ids: a head's own tokens of a choice; None of a head that reads none itself.
+    """
+    warnings = []
+    read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    for text in choices:
+        if (read_by_head := choice_ids(text)) is not None:
+            read[tuple(read_by_head)].append(text)
+            continue
+        ids = tokenizer.ids(text)[: tokenizer.max_length]
+        read[tuple(ids if in_order else sorted(ids))].append(text)
+        if unknown := tokenizer.unknown(text):
+            words = ", ".join(map(repr, unknown))
+            warnings.append(f"Unknown to the model in the choice {text!r}: {words}.")
+        elif not tokenizer.ids(text):
+            warnings.append(f"The choice has no words: {text!r}.")
+        if tokenizer.length(text) > tokenizer.max_length:
+            warnings.append(
+                f"Only the first {tokenizer.max_length} words of the choice {text!r:.80} were read."
+            )
+    for same in read.values():
+        if len(same) > 1:
+            texts = ", ".join(f"{text!r:.80}" for text in same)
+            warnings.append(f"The model cannot tell these choices apart: {texts}.")
+    return warnings
+
+
+def opened(transform: Any, images: Sequence[Any]) -> list[Any]:
+    """What `transform.open` makes of each image; an error names which of several."""
+    made = []
+    for index, image in enumerate(images):
+        try:
+            made.append(transform.open(image))
+        except (ImageError, TypeError) as error:
+            if len(images) == 1:
+                raise
+            mistake = f"image[{index}]: {str(error).removeprefix('image: ')}"
+            if isinstance(error, ImageError):
+                raise ImageError(mistake, error.kind) from error
+            raise TypeError(mistake) from error
+    return made
+
+
+def checked_question(text: object, number: int) -> str:
+    """A question in the one form of `clean_text`; a ValueError for one that asks nothing."""
+    try:
+        cleaned = clean_text(text)
+    except ValueError as error:
+        raise ValueError(f"question {number}: {error}.") from error
+    if not cleaned.strip():
+        raise ValueError(
+            f"question {number}: got {text!r:.80}; expected text that asks about the image."
+        )
+    return cleaned
+
+
+def checked_choices(choices: Any, single: bool, questions: int) -> list[list[str]]:
+    """A list of choices for each question; a ValueError for any but two or more different texts."""
+    lists = [choices] if single else choices
+    wanted = "a list of texts" if single else "such a list for each question"
+    if (
+        isinstance(lists, str)
+        or not isinstance(lists, Sequence)
+        or not all(isinstance(given, Sequence) and not isinstance(given, str) for given in lists)
+    ):
+        raise ValueError(f"choices: got {choices!r}; expected {wanted}.")
+    if len(lists) != questions:
+        raise ValueError(
+            f"choices: got {counted(len(lists), 'list')} for {counted(questions, 'question')}; "
+            f"expected one for each."
+        )
+    checked = []
+    for number, given in enumerate(lists, start=1):
+        try:
+            texts = [clean_text(text) if isinstance(text, str) else text for text in given]
+        except ValueError as error:
+            raise ValueError(f"choices of question {number}: {error}.") from error
+        if mistake := mistake_in(texts):
+            raise ValueError(f"choices of question {number}: {mistake}")
+        checked.append(texts)
+    return checked

@@ -1,0 +1,67 @@
+"""`vlm export`: a trained model as graphs for onnxruntime or torch, with proof that they agree."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+
+CALIBRATION_IMAGES = 128
+EXAMPLES = """\
+examples:
+  vlm export runs/easy_vqa/RUN my_export
+  vlm export runs/easy_vqa/RUN small_export --int8
+  vlm export shared_model my_export -c configs/own_data.yaml --dataset.path questions.jsonl
+
+Other options are those of `vlm fit` for the data that the export is compared on.
+"""
+
+
+def export_command(arguments: Sequence[str]) -> None:
+    """Write the export, and the report of how it compares with the model."""
+    parser = command_parser(
+        "export", "Write a model as graphs, and compare their answers with the model's.", EXAMPLES
+    )
+    add_checkpoint(parser)
+    parser.add_argument("folder", type=Path, help="new or empty folder to write")
+    parser.add_argument(
+        "--format", choices=("onnx", "torch"), default="onnx", help="of the graphs (default: onnx)"
+    )
+    parser.add_argument("--int8", action="store_true", help="compute in 8 bits (ONNX)")
+    parser.add_argument(
+        "-c", "--config", help="configuration of the data (default: the run's own config.yaml)"
+    )
+    add_trust(parser)
+    given, options = parser.parse_known_args(arguments)
+    config = given.config or Path(given.checkpoint) / "config.yaml"
+    if not Path(config).is_file():
+        parser.error(
+            f"{config}: there is no such file; name a configuration of the model's data with -c."
+        )
+    if given.int8 and given.format != "onnx":
+        parser.error("--int8: got --format torch; 8 bits need --format onnx.")
+    # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.cli.data_only import read_data
+    from vlm.export.exported import Exported
+    from vlm.export.parity import measure_parity
+    from vlm.export.write import export
+    from vlm.inference import load
+
+    try:
+        model = load(given.checkpoint, trust=given.trust)
+        data = read_data("export", config, options).datamodule
+        images = None
+        if given.int8:
+            paths = data.table("validation")["image"].unique().to_pylist()[:CALIBRATION_IMAGES]
+            transform: Any = model.model.processor.transform
+            images = [transform.open(data.open_images.content(path)).numpy() for path in paths]
+        exported = Exported(export(model, given.folder, given.format, images))
+        parity = measure_parity(model, exported, data)
+        parity.write(exported)
+    except (ValueError, OSError) as error:
+        sys.exit(f"vlm export: {error}")
+    print(parity.table(exported.about))
+    print(f"Export: {given.folder}. Ask it without torch: vlm-answer {given.folder} IMAGE QUESTION")

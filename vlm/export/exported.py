@@ -1,0 +1,198 @@
+"""An export as a model: the same questions, answers and warnings. ONNX graphs need no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
+from vlm.core.rust_panic import AnswerError, broken_off
+from vlm.export.manifest import ANSWERS, TOKENIZER, TRANSFORM, ExportError, read_manifest
+from vlm.export.pixels import PixelTransform
+from vlm.export.tokenizers import make_reader
+from vlm.export.writing import write_answers
+
+Arrays = dict[str, np.ndarray]
+Graph = Callable[[Arrays], Arrays]
+"""Arrays by name in, arrays by name out."""
+
+
+@dataclass(frozen=True)
+class SeenExport:
+    """An image that went through the first graph.
+
+    Attributes:
+        prepared: what came out, one row each.
+    """
+
+    prepared: Arrays
+
+
+class Exported(Asking):
+    """A model that `vlm export` wrote; it is asked as `vlm.load` models are.
+
+    Every file is checked against the digests in `manifest.json` first. An ONNX export runs no code
+    of its author's; a torch export is unpacked by `torch.export.load`, so load only your own.
+
+    Args:
+        folder: the folder that was written.
+        threads: of the computation; None for onnxruntime's choice.
+
+    Attributes:
+        about: what stands in `manifest.json`.
+        tokenizer: reads questions.
+        transform: reads images.
+
+    Raises:
+        ExportError: no export, one of another version, a file that was changed, or a graph that
+            this onnxruntime cannot read.
+
+    Example:
+        exported = Exported(export(vlm.load("my_model"), "my_export"))
+        seen = exported.see("photo.png")  # encoded once, for any number of questions
+        print(exported.answer(seen, "what color is it?").text)
+    """
+
+    seen_type = SeenExport
+
+    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.about = read_manifest(self.folder)
+        stored = {n: json.loads((self.folder / n).read_bytes()) for n in (TOKENIZER, TRANSFORM)}
+        self.tokenizer = make_reader(stored[TOKENIZER])
+        size = tuple(stored[TRANSFORM].pop("size"))
+        self.transform = PixelTransform(size, **stored[TRANSFORM])
+        self.kind: str = self.about["head"]
+        answers = self.folder / ANSWERS
+        self.answers: list[str] = json.loads(answers.read_bytes()) if answers.is_file() else []
+        self._graphs = {name: self._open(name, threads) for name in self.about["graphs"]}
+
+    def __repr__(self) -> str:
+        return f"Exported({self.folder}, {self.about['precision']} {self.about['graph_format']})"
+
+    def _open(self, name: str, threads: int | None) -> Graph:
+        stored = self.about["graphs"][name]
+        path, outputs = self.folder / stored["file"], stored["outputs"]
+        if path.suffix == ".pt2":
+            return _torch_graph(path, stored["inputs"], outputs)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # each cause has a class of its own
+            raise ExportError(
+                f"{path}: onnxruntime {onnxruntime.__version__} cannot read this graph of opset "
+                f"{self.about['opset']}, which onnxruntime {self.about['onnxruntime']} reads "
+                f"({error!s:.300})."
+            ) from error
+        return lambda given: dict(zip(outputs, session.run(outputs, given), strict=True))
+
+    def prepare(self, images: np.ndarray) -> Arrays:
+        """Transformed images (U, C, H, W) uint8 -> what the fusion reads of them, U rows each."""
+        return self._graphs["image"]({"images": images})
+
+    def read(self, words: np.ndarray, mask: np.ndarray) -> Arrays:
+        """Ids (T, L) int64 and their mask -> features of T texts."""
+        read = self._graphs["question"]({"words": words, "words_mask": mask})
+        return {"text_mask": mask, **read}
+
+    def output(
+        self, prepared: Arrays, text: Arrays, choices: Sequence[Sequence[str]] | None = None
+    ) -> Arrays:
+        """The last graph for Q questions, of which `prepared` and `text` have a row each: logits
+        and probabilities (Q, A), or what the decoder reads."""
+        given = {**prepared, **text}
+        if choices is not None and self.kind == "choices":
+            texts = sorted({candidate for candidates in choices for candidate in candidates})
+            places = {candidate: place for place, candidate in enumerate(texts)}
+            pooled = self.read(*self.tokenizer(texts))["text_pooled"]
+            most = max(map(len, choices))
+            index = np.zeros((len(choices), most), np.int64)
+            mask = np.zeros((len(choices), most), bool)
+            for row, candidates in enumerate(choices):
+                index[row, : len(candidates)] = [places[c] for c in candidates]
+                mask[row, : len(candidates)] = True
+            given |= {"choices": pooled[index], "choices_mask": mask}
+        return self._graphs["answer"](given)
+
+    def ranked(
+        self, output: Arrays, choices: Sequence[Sequence[str]] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """All answers of each question with their probabilities, best first; of a decoder one."""
+        if self.kind == "generation":
+            return write_answers(self._graphs["step"], output, self.about["decoder"])
+        ranked = []
+        for row, shares in enumerate(output["probabilities"]):
+            texts = self.answers if choices is None else choices[row]
+            best = np.argsort(-shares[: len(texts)], kind="stable")
+            ranked.append([(texts[i], float(shares[i])) for i in best])
+        return ranked
+
+    def see(self, image: ImageLike) -> SeenExport:
+        return SeenExport(self.prepare(self.transform.stack([self.transform.open(image)])))
+
+    @broken_off
+    def _answer(
+        self,
+        given: list[Any],
+        questions: list[str],
+        top_k: int,
+        choices: list[list[str]] | None,
+    ) -> list[Answer]:
+        if (choices is None) == (self.kind == "choices"):
+            raise ValueError(
+                "choices: got none, but this model picks from candidates; give each question two "
+                "or more."
+                if choices is None
+                else "choices: got some, but this model's head takes none; leave them out."
+            )
+        if isinstance(given[0], SeenExport):
+            prepared = given[0].prepared
+        else:
+            prepared = self.prepare(self.transform.stack(opened(self.transform, given)))
+        if len(given) == 1:
+            prepared = {n: np.repeat(rows, len(questions), 0) for n, rows in prepared.items()}
+        output = self.output(prepared, self.read(*self.tokenizer(questions)), choices)
+        ranked = self.ranked(output, choices)
+        if not all(np.isfinite(share) for best in ranked for _, share in best):
+            raise AnswerError("the export's answer is not finite. Use another model.")
+        answers = []
+        for row, (question, best) in enumerate(zip(questions, ranked, strict=True)):
+            warnings = question_warnings(self.tokenizer, question)
+            if choices is not None:
+                in_order = self.about["in_order"]
+                warnings += choice_warnings(self.tokenizer, choices[row], in_order, lambda _: None)
+            if self.kind == "generation" and best[0][0].endswith("…"):
+                tokens = self.about["decoder"]["max_length"]
+                warnings.append(f"The answer never ended: it was cut at {tokens} tokens.")
+            guess = self.tokenizer.misses(question)
+            answers.append(Answer(*best[0], best[:top_k], tuple(warnings), guess))
+        return answers
+
+
+def _torch_graph(path: Path, inputs: list[str], outputs: list[str]) -> Graph:
+    try:
+        import torch
+    except ImportError as error:
+        raise ExportError(
+            f"{path}: a torch export, and torch is not installed. Export with --format onnx."
+        ) from error
+    module = torch.export.load(path).module()
+
+    def run(given: Arrays) -> Arrays:
+        with torch.inference_mode():
+            made = module(*(torch.from_numpy(given[name]) for name in inputs))
+        return {name: value.numpy() for name, value in zip(outputs, made, strict=True)}
+
+    return run

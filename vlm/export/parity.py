@@ -1,0 +1,211 @@
+"""How an export compares with its model, over a whole validation split."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from vlm.asking import Asking
+from vlm.data.compatibility import check_compatible
+from vlm.data.datamodule import VQADataModule
+from vlm.data.images.sources import OpenImages
+from vlm.data.sampler import ImageGroupSampler
+from vlm.datasets.table import image_groups
+from vlm.export.exported import Exported
+from vlm.export.manifest import MANIFEST, write_manifest
+from vlm.heads.multi_task import MultiTask, answering
+from vlm.heads.multiple_choice import ChoiceScores
+from vlm.inference import VQA
+from vlm.metrics import Interval, bootstrap_interval
+
+TIMED = 50
+"""Images that latency is the median of."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """An export beside its model.
+
+    Attributes:
+        questions: number of validation questions.
+        equal: to how many both give one answer.
+        largest_difference: the largest difference between two logits of one answer or choice; for
+            a decoder, between the log-likelihoods of answers that are equal.
+        accuracy, interval: by the data set's metric, of "torch" and of "export": the mean in
+            [0, 1], and its 95 % interval.
+        milliseconds: by the same names, median of a new image and its question ("first"), and of
+            another question about it ("second").
+        threads: of both.
+        megabytes: size of the export.
+
+    Example:
+        model, data = vlm.load(run), vlm.VQADataModule(vlm.datasets.EasyVQA())
+        parity = measure_parity(model, Exported(export(model, "my_export")), data)
+        print(parity.equal, parity.questions, parity.largest_difference)
+    """
+
+    questions: int
+    equal: int
+    largest_difference: float
+    accuracy: dict[str, float]
+    interval: dict[str, Interval]
+    milliseconds: dict[str, dict[str, float]]
+    threads: int
+    megabytes: float
+
+    def write(self, exported: Exported) -> None:
+        """Write `parity.json` and `parity.md` to the export's folder, digests included."""
+        values = asdict(self) | {"interval": {k: v._asdict() for k, v in self.interval.items()}}
+        folder, about = exported.folder, exported.about
+        (folder / "parity.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        (folder / "parity.md").write_text(self.table(about), encoding="utf-8")
+        kept = {key: value for key, value in about.items() if key not in ("format", "files")}
+        write_manifest(folder, kept)
+        exported.about = json.loads((folder / MANIFEST).read_bytes())
+
+    def table(self, about: dict[str, Any]) -> str:
+        """The report in Markdown."""
+        lines = [
+            f"{', '.join(about['parts'].values())}: {about['graph_format']}, {about['precision']}, "
+            f"{self.megabytes:.2f} MB.",
+            "",
+            f"- Equal answers: {self.equal:,} of {self.questions:,} validation questions.",
+            f"- Largest difference: {self.largest_difference:.2g}.",
+            "",
+            "| | accuracy % | 95 % interval | new image and question ms | next question ms |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for name in self.accuracy:
+            accuracy, (low, high, _) = 100 * self.accuracy[name], self.interval[name]
+            first, second = self.milliseconds[name].values()
+            lines.append(
+                f"| {name} | {accuracy:.2f} | {100 * low:.2f} - {100 * high:.2f} | {first:.2f} | "
+                f"{second:.2f} |"
+            )
+        caption = f"Medians over {TIMED} images at most, {self.threads} thread(s), one at a time."
+        return "\n".join([*lines, "", caption, ""])
+
+
+@torch.inference_mode()
+def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parity:
+    """Ask a model and its export all validation questions. Each reads images and questions by
+    itself, so what is compared is the whole way from a file to an answer.
+
+    Args:
+        model: the model.
+        exported: what was exported of it.
+        data: its data.
+
+    Raises:
+        DataError: data that do not fit the model.
+        ImageError: an image that cannot be read.
+    """
+    check_compatible(data.dataset, "validation", model.model)
+    table, files = data.table("validation"), data.open_images
+    equal, largest = 0, 0.0
+    scores: dict[str, list[float]] = {"torch": [], "export": []}
+    for part in _parts(table, data.images_per_batch):
+        own, theirs = _both(model, exported, part, files)
+        for mine, other, given in zip(own, theirs, part["answers"].to_pylist(), strict=True):
+            equal += mine.answer == other.answer
+            if mine.answer == other.answer or len(mine.logits) > 1:
+                difference = np.abs(np.subtract(mine.logits, other.logits)).max()
+                largest = max(largest, float(difference))
+            for name, said in (("torch", mine), ("export", other)):
+                scores[name].append(data.dataset.score(said.answer, given))
+    # Parts have the table's rows in the order of their images.
+    order = np.argsort(image_groups(table), kind="stable")
+    clusters = image_groups(table)[order].tolist()
+    interval = {name: bootstrap_interval(values, clusters) for name, values in scores.items()}
+    accuracy = {name: math.fsum(values) / len(values) for name, values in scores.items()}
+    rows = _first_rows(table)
+    milliseconds = {
+        "torch": _milliseconds(model, rows, files),
+        "export": _milliseconds(exported, rows, files),
+    }
+    size = sum(p.stat().st_size for p in exported.folder.iterdir() if p.stem != "parity")
+    threads = torch.get_num_threads()
+    return Parity(len(table), equal, largest, accuracy, interval, milliseconds, threads, size / 1e6)
+
+
+@dataclass(frozen=True)
+class _Said:
+    answer: str
+    logits: list[float]
+
+
+def _parts(table: pa.Table, images: int) -> Iterator[pa.Table]:
+    for rows in ImageGroupSampler(image_groups(table), images):
+        yield table.take(rows.rows)
+
+
+def _both(
+    model: VQA, exported: Exported, part: pa.Table, files: OpenImages
+) -> tuple[list[_Said], list[_Said]]:
+    """What model and export say to the questions of a few images."""
+    paths = part["image"].unique().to_pylist()
+    index = [paths.index(path) for path in part["image"].to_pylist()]
+    questions, contents = part["question"].to_pylist(), [files.content(path) for path in paths]
+    processor, head = model.model.asking_processor, model.model.head
+    choices = part["choices"].to_pylist() if processor.takes_choices else None
+    transform: Any = processor.transform
+    images = transform.stack([transform.open(content) for content in contents])
+    batch = processor.batch(images, index, questions, choices=choices)
+    output = model.model(batch)
+    own = [ranked[0] for ranked in head.decode(output, 1)]
+    scored = output[head.answers_by] if isinstance(head, MultiTask) else output
+    scored = scored.logits if isinstance(scored, ChoiceScores) else scored
+
+    prepared = exported.prepare(np.stack([exported.transform.open(c) for c in contents]))
+    gathered = {name: rows[index] for name, rows in prepared.items()}
+    said = exported.output(gathered, exported.read(*exported.tokenizer(questions)), choices)
+    theirs = [ranked[0] for ranked in exported.ranked(said, choices)]
+    if answering(head).writes_text:
+        pairs = [[(text, [math.log(p)]) for text, p in each] for each in (own, theirs)]
+    else:
+        widths = [len(given) for given in choices] if choices else [None] * len(questions)
+        pairs = [
+            [
+                (t, row[:width].tolist())
+                for (t, _), row, width in zip(each, rows, widths, strict=True)
+            ]
+            for each, rows in ((own, scored), (theirs, said["logits"]))
+        ]
+    return [_Said(*pair) for pair in pairs[0]], [_Said(*pair) for pair in pairs[1]]
+
+
+def _first_rows(table: pa.Table) -> list[dict[str, Any]]:
+    first = np.unique(image_groups(table), return_index=True)[1][:TIMED]
+    rows: list[dict[str, Any]] = table.take(first).to_pylist()
+    return rows
+
+
+def _milliseconds(asked: Asking, rows: list[dict[str, Any]], files: OpenImages) -> dict[str, float]:
+    first, second = [], []
+    for row in rows:
+        content = files.content(row["image"])
+        choices = row["choices"] if _picks(asked) else None
+        start = perf_counter()
+        seen = asked.see(content)
+        middle = perf_counter()
+        asked.answer(seen, row["question"], choices=choices)
+        end = perf_counter()
+        first.append(1000 * (end - start))
+        second.append(1000 * (end - middle))
+    return {"first": median(first), "second": median(second)}
+
+
+def _picks(asked: Asking) -> bool:
+    if isinstance(asked, Exported):
+        return asked.kind == "choices"
+    assert isinstance(asked, VQA)
+    return answering(asked.model.head).takes_choices
