@@ -97,6 +97,7 @@ bench: $(READY)
 
 build: $(READY)
 	$(BIN)/python -m build
+	$(BIN)/python -m build --wheel --outdir dist runtime
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info runtime/build runtime/*.egg-info

@@ -1,0 +1,36 @@
+"""`vlm-answer`: answer a question about an image from the shell."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from vlm.asking import GUESS, print_answer
+from vlm.export.exported import Exported
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the likeliest answers with their probabilities; exit code 3 if the model can only
+    guess, 1 after a mistake."""
+    parser = ArgumentParser(
+        prog="vlm-answer", description="Answer a question about an image.", allow_abbrev=False
+    )
+    parser.add_argument("folder", help="what `vlm export` wrote")
+    parser.add_argument("image", help="an image file")
+    parser.add_argument("question")
+    parser.add_argument("--choices", nargs="+", metavar="CHOICE", help="answers to choose from")
+    parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
+    given = parser.parse_args(arguments)
+    try:
+        model = Exported(given.folder)
+        answer = model.answer(given.image, given.question, given.top, given.choices)
+    except ValueError as error:
+        sys.exit(f"vlm-answer: {error}")
+    print_answer(answer)
+    if answer.is_guess:
+        sys.exit(GUESS)
+
+
+if __name__ == "__main__":
+    main()

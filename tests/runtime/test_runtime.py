@@ -1,0 +1,145 @@
+"""`vlm-vqa-runtime`: its wheel holds all that it needs, and answers as the library does."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlm
+from vlm.export import Exported, export
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "runtime"
+HEAVY = {"torch", "vlm", "transformers", "tokenizers", "timm", "pyarrow", "scipy", "lightning"}
+QUESTIONS = ["what color is it?", "is it red?", "???", "wherefore quixotic?"]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """What a module imports as it is imported itself, type checkers' imports aside."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            yield str(node.module).partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", folder, RUNTIME], check=True)
+    (made,) = folder.glob("vlm_vqa_runtime-*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", folder, wheel], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(vlm.load(run), tmp_path_factory.mktemp("exports") / "model")
+
+
+def without_torch(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python where every import of what is heavy fails."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({sorted(HEAVY)!r}))"
+    (site / "sitecustomize.py").write_text(block)
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_wheel_holds_the_library_s_modules_that_need_no_torch(site: Path) -> None:
+    library = site / "vlm_runtime/library"
+    copies = {str(p.relative_to(library)) for p in library.rglob("*.py") if p.stat().st_size}
+    assert {"asking.py", "export/exported.py", "image/load.py", "text/words.py"} <= copies
+    for name in copies:
+        assert not HEAVY & set(imported(ROOT / "vlm" / name)) - {"vlm"}, name
+        assert "from vlm." not in (library / name).read_text()
+    assert (site / "vlm_runtime/LICENSE").is_file()
+    assert not list(site.glob("vlm/**"))
+
+
+def test_it_answers_as_the_model_without_torch(
+    run: Path, exported: Path, data: Path, site: Path
+) -> None:
+    images = [data / f"test/images/{n}.png" for n in range(6)]
+    code = (
+        "import json, sys, vlm_runtime\n"
+        "model = vlm_runtime.load(sys.argv[1])\n"
+        "questions = json.loads(sys.argv[2])\n"
+        "answers = [a for i in sys.argv[3:] for a in model.answer(i, questions)]\n"
+        "print(json.dumps([[a.text, a.probability, a.warnings, a.is_guess] for a in answers]))"
+    )
+    ended = without_torch(site, "-c", code, exported, json.dumps(QUESTIONS), *images)
+    assert ended.returncode == 0, ended.stderr
+    vqa = vlm.load(run)
+    own = [answer for image in images for answer in vqa.answer(image, QUESTIONS)]
+    for answer, (text, probability, warnings, guess) in zip(
+        own, json.loads(ended.stdout), strict=True
+    ):
+        assert (answer.text, list(answer.warnings), answer.is_guess) == (text, warnings, guess)
+        assert answer.probability == pytest.approx(probability, abs=1e-5)
+
+
+def test_the_command(exported: Path, data: Path, site: Path) -> None:
+    image = data / "test/images/0.png"
+    ended = without_torch(site, "-m", "vlm_runtime", exported, image, "what color is it?")
+    assert ended.returncode == 0, ended.stderr
+    best = Exported(exported).answer(image, "what color is it?")
+    assert ended.stdout.splitlines()[0].endswith(best.text)
+    ended = without_torch(site, "-m", "vlm_runtime", exported, image, "wherefore quixotic?")
+    assert ended.returncode == 3
+    assert ended.stdout.startswith("No answer")
+    ended = without_torch(site, "-m", "vlm_runtime", exported, "gone.png", "is it red?")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "gone.png: there is no such file" in ended.stderr
+
+
+def test_photos_of_all_kinds_and_sizes_become_the_same_pixels() -> None:
+    from skimage import data as photos
+
+    from vlm.export.pixels import PixelTransform
+
+    for interpolation in ("bilinear", "bicubic"):
+        own = vlm.image.ImageTransform((224, 224), interpolation, "crop", 0.875)  # type: ignore[arg-type]
+        other = PixelTransform((224, 224), interpolation, "crop", 0.875, None)
+        whole = vlm.image.ImageTransform((96, 128), interpolation)  # type: ignore[arg-type]
+        pixels = PixelTransform((96, 128), interpolation, "squash", 1.0, None)
+        for name in ("astronaut", "chelsea", "coffee", "rocket", "camera", "page"):
+            image = Image.fromarray(getattr(photos, name)())
+            np.testing.assert_array_equal(own.open(image).numpy(), other.open(image))
+            np.testing.assert_array_equal(whole.open(image).numpy(), pixels.open(image))
+
+
+@pytest.mark.slow
+def test_a_new_environment_is_small(
+    wheel: Path, exported: Path, data: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    packages = next(environment.glob("lib/python*/site-packages"))
+    before = size(packages)
+    subprocess.run([environment / "bin/pip", "install", "--quiet", wheel], check=True)
+    assert size(packages) - before < 150e6
+    command = [environment / "bin/vlm-answer", exported, data / "test/images/0.png", "is it red?"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[0].endswith(("yes", "no", "red", "green", "blue"))
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
