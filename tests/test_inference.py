@@ -55,6 +55,28 @@ def test_batches_change_no_answer(vqa: vlm.VQA, data: Path) -> None:
     assert vqa.answer(images[0], []) == []
 
 
+def test_images_that_were_seen_together_are_asked_about_together(vqa: vlm.VQA, data: Path) -> None:
+    images = [data / f"test/images/{n}.png" for n in range(3)]
+    seen = vqa.see(images)
+    assert vqa.see([]) == []
+    assert [one.images.shape[0] for one in seen] == [1, 1, 1]
+    assert seen[0].images.untyped_storage().nbytes() == seen[0].images.nbytes, "its own memory"
+    read = []
+    hook = vqa.model.fusion.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    order = [2, 0, 2, 1]
+    together = vqa.answer([seen[n] for n in order], ["what color is it?"] * 4)
+    hook.remove()
+    assert read[0].images == 3, "an image that is asked about twice stands there once"
+    for number, answer in zip(order, together, strict=True):
+        alone = vqa.answer(images[number], "what color is it?")
+        assert answer.text == alone.text
+        assert answer.probability == pytest.approx(alone.probability, abs=1e-5)
+    with pytest.raises(ValueError, match="images from `see` among others"):
+        vqa.answer([seen[0], images[1]], ["is it red?"] * 2)
+    with pytest.raises(ImageError, match=r"^image\[1\]"):
+        vqa.see([images[0], b"no image"])
+
+
 def test_unknown_words_are_answered_with_a_warning(vqa: vlm.VQA, picture: Path) -> None:
     answer = vqa.answer(picture, "wherefore quixotic?")
     assert answer.text

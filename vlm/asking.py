@@ -167,7 +167,7 @@ class Asking(ABC):
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one image, one from `see`, or one for each question. A model of region features
+            image: one image, or one for each question; also from `see`. A model of region features
                 takes the paths of their .npz files.
             question: one question, or several; with one image all are about it.
             top_k: how many answers to rank.
@@ -198,8 +198,8 @@ class Asking(ABC):
                 f"image: got {counted(len(given), 'image')} for "
                 f"{counted(len(questions), 'question')}; expected one, or one for each question."
             )
-        if several and any(isinstance(item, self.seen_type) for item in given):
-            raise ValueError("image: got an image from `see` in a list; expected it by itself.")
+        if several and len({isinstance(item, self.seen_type) for item in given}) > 1:
+            raise ValueError("image: got images from `see` among others; expected one kind.")
         questions = [
             checked_question(text, number) for number, text in enumerate(questions, start=1)
         ]

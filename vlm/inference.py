@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -17,9 +17,11 @@ from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.fusion.base import Kept
-from vlm.heads.base import Ranked
+from vlm.heads.base import AnswerKind, Ranked
 from vlm.heads.calibration import Calibration, decode
 from vlm.heads.multi_task import answering
+from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
 from vlm.model import VQAModel
 
 
@@ -34,6 +36,46 @@ class Seen:
 
     images: Any
     kept: Kept
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, each with a row for every image."""
+        return [
+            leaf for leaf in tree_flatten((self.images, self.kept.prepared))[0] if leaf is not None
+        ]
+
+    def split(self) -> list[Seen]:
+        """Each of several images by itself, in memory of its own."""
+
+        def row(number: int) -> Seen:
+            one = (self.images, self.kept.prepared)
+            images, prepared = tree_map_only(Tensor, lambda t: t[number : number + 1].clone(), one)
+            return Seen(images, replace(self.kept, prepared=prepared, images=1))
+
+        return [row(number) for number in range(self.kept.images)]
+
+    @staticmethod
+    def join(seen: Sequence[Seen]) -> Seen:
+        """Several images as one batch, in their order.
+
+        Raises:
+            ValueError: images with different numbers of regions.
+        """
+        first = seen[0]
+        if len(seen) == 1:
+            return first
+        if len({tuple(t.shape[1:] for t in one.tensors) for one in seen}) > 1:
+            raise ValueError(
+                "image: got images from `see` with different numbers of regions; ask about each "
+                "by itself, or give their files."
+            )
+        columns = zip(*(one.tensors for one in seen), strict=True)
+        joined = iter([torch.cat(column) for column in columns])
+        images, prepared = tree_map_only(
+            Tensor, lambda _: next(joined), (first.images, first.kept.prepared)
+        )
+        count = sum(one.kept.images for one in seen)
+        return Seen(images, replace(first.kept, prepared=prepared, images=count))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
@@ -91,17 +133,42 @@ class VQA(Asking):
         """
         return write_shared(self.model, self.about, folder)
 
+    @property
+    def transform(self) -> ImageTransform | RegionTransform:
+        """What brings an image to the model's input."""
+        return self.model.image_encoder.transform
+
+    @property
+    def kind(self) -> AnswerKind:
+        """How the model answers: from its vocabulary, from given choices, or in free text."""
+        head = answering(self.model.head)
+        if head.takes_choices:
+            return "choices"
+        return "text" if head.vocabulary is None else "vocabulary"
+
+    # A path as text is a sequence of texts too; the first signature is meant.
+    @overload
+    def see(self, image: ImageLike) -> Seen: ...  # type: ignore[overload-overlap]
+    @overload
+    def see(self, image: Sequence[ImageLike]) -> list[Seen]: ...
+
     @torch.no_grad()
-    def see(self, image: ImageLike) -> Seen:
-        """Encode an image once, for any number of questions.
+    def see(self, image: ImageLike | Sequence[ImageLike]) -> Seen | list[Seen]:
+        """Encode an image once, for any number of questions; or several, in one batch.
 
         Raises:
             ImageError: an image that cannot be read.
+            TypeError: something that is not an image; both name it in a list, as `image[3]`.
         """
-        transform: Any = self.model.processor.transform
-        images, device = transform.stack([transform.open(image)]), self._device
+        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
+        if not given:
+            return []
+        transform: Any = self.transform
+        images, device = transform.stack(opened(transform, given)), self._device
         images = tree_map_only(Tensor, lambda tensor: tensor.to(device), images)
-        return Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
+        seen = Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
+        return seen.split() if several else seen
 
     @broken_off
     @torch.inference_mode()
@@ -114,10 +181,15 @@ class VQA(Asking):
     ) -> list[Answer]:
         processor = self.model.asking_processor
         transform: Any = processor.transform
-        seen = given[0] if isinstance(given[0], Seen) else None
+        index = [0] * len(questions) if len(given) == 1 else list(range(len(questions)))
+        seen = None
+        if isinstance(given[0], Seen):
+            different = {id(item): item for item in given}
+            rows = {key: row for row, key in enumerate(different)}
+            index = [rows[id(given[i])] for i in index]
+            seen = Seen.join(list(different.values()))
         images = transform.stack(opened(transform, given)) if seen is None else seen.images
-        index = [0] * len(questions) if len(given) == 1 else range(len(questions))
-        batch = processor.batch(images, list(index), questions, choices=choices).to(self._device)
+        batch = processor.batch(images, index, questions, choices=choices).to(self._device)
         output = self.model(batch, None if seen is None else seen.kept)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
         ranked = decode(self.model.head, output, top_k, self.calibration)

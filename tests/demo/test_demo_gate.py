@@ -18,7 +18,8 @@ from demo_server import file_of, start, untrained, write_model
 from gradio_routes import KEPT, judged
 from PIL import Image
 
-from vlm.demo.gate import MAX_PARTS, MAX_TEXT, NOT_YOURS
+from vlm.demo.gate import MAX_TEXT, NOT_YOURS
+from vlm.serve.requests import MAX_PARTS
 
 QUESTION = "what color is it?"
 RED = file_of(Image.new("RGB", (20, 10), "red"))

@@ -18,13 +18,13 @@ from vlm.core.compat import CompatibilityError, limit_sessions
 from vlm.demo import asker as asking
 from vlm.demo import uploads as uploading
 from vlm.demo.asker import Asker
-from vlm.demo.gate import Hosts
 from vlm.demo.page import build_page
-from vlm.demo.reader import Reader
 from vlm.demo.server import SESSIONS, application
 from vlm.demo.uploads import Uploads
 from vlm.image.load import ImageError
 from vlm.inference import VQA
+from vlm.serve.reader import Reader
+from vlm.serve.requests import Hosts
 
 QUESTION = "what color is it?"
 RED = file_of(Image.new("RGB", (20, 10), "red"))

@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from vlm.cli.main import main
 from vlm.demo.api import content_of
-from vlm.demo.gate import MAX_BODY, Gate, Hosts
-from vlm.demo.reader import read_upload
+from vlm.demo.gate import Gate
 from vlm.demo.uploads import Uploads
+from vlm.serve.reader import read_upload
+from vlm.serve.requests import MAX_BODY, Hosts
 
 
 def test_an_upload_that_is_gone() -> None:

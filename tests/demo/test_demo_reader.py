@@ -8,9 +8,9 @@ import pytest
 from demo_server import bomb, file_of
 from PIL import Image
 
-from vlm.demo import reader
-from vlm.demo.reader import read_upload
 from vlm.image.load import ImageError
+from vlm.serve import reader
+from vlm.serve.reader import read_upload
 
 RED = Image.new("RGB", (13, 7), (255, 0, 0))
 

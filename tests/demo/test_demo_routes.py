@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from gradio_routes import KEPT, SHUT, judged
 
-from vlm.demo.gate import ROUTES, Gate, Hosts
+from vlm.demo.gate import ROUTES, Gate
 from vlm.demo.uploads import Uploads
+from vlm.serve.requests import Hosts
 
 LIST_ROUTES = """
 import gradio, json
@@ -63,7 +64,7 @@ def test_a_websocket_is_closed() -> None:
 
 
 def test_a_request_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.demo.gate.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("vlm.serve.requests.BODY_SECONDS", 0.1)
     got: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from vlm.demo.reader import read_upload
 from vlm.image import ImageError, ImageTransform, load, load_image
 from vlm.image.container import pixels_only
+from vlm.serve.reader import read_upload
 
 # As for a user: warnings from Pillow are not errors.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -168,6 +168,6 @@ def test_any_array_is_a_image_or_an_image_error(array: np.ndarray, level: Any) -
 @given(content=contents)
 def test_the_demo_reads_them_or_says_why(content: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlm.demo.reader.MAX_PIXELS", 1_000_000)
+        patch.setattr("vlm.serve.reader.MAX_PIXELS", 1_000_000)
         photo, error = tried(lambda: read_upload(content), ImageError)
     assert photo.image.mode == "RGB" if error is None else error

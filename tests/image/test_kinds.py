@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from vlm.demo.reader import read_upload
 from vlm.image import ImageError, load_image
+from vlm.serve.reader import read_upload
 
 BOX = b"\0\0\0\x18ftyp"
 FILES = {

@@ -15,7 +15,6 @@ from PIL import Image
 
 from vlm.core.part import build
 from vlm.data.images.store import ImageStore
-from vlm.demo.reader import read_upload
 from vlm.image import (
     ConvNet,
     ImageError,
@@ -24,6 +23,7 @@ from vlm.image import (
     TorchvisionEncoder,
     load_image,
 )
+from vlm.serve.reader import read_upload
 
 TWELVE = np.array([[0, 1000, 2048, 4095]] * 2, np.uint16)
 

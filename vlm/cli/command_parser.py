@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 
 
@@ -64,6 +65,13 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise ArgumentTypeError(f"got {text!r}; expected a share such as 5% or 0.05")
     return value
+
+
+def check_host_names(parser: ArgumentParser, option: str, names: list[str]) -> None:
+    """End with an error for what is not a host's name."""
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+|[0-9a-f:]+", name, re.ASCII | re.IGNORECASE):
+            parser.error(f"{option}: got {name!r}; expected a host name without a port.")
 
 
 def add_config(parser: ArgumentParser) -> None:

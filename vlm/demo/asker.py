@@ -7,27 +7,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_pre_hook
 
-from vlm.demo.reader import UploadedImage, digest_of, read_upload
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
 from vlm.heads.base import AnswerKind
 from vlm.heads.multi_task import answering
 from vlm.image.rgb import WhiteLevel
-from vlm.image.transform import ImageTransform
 from vlm.inference import VQA, Answer, Seen
+from vlm.serve.questions import (
+    are_texts,
+    as_dict,
+    check_choices,
+    check_question,
+    check_reads_images,
+    time_limit,
+)
+from vlm.serve.reader import UploadedImage, digest_of, read_upload
 
-MAX_QUESTION = 500
-"""Characters; a page cannot be trusted to keep to it."""
-MAX_CHOICES = 20
-MAX_CHOICE = 200
 IMAGES_KEPT = 16
 SHOWN = 768
 """Longer side of the copy that the page shows, in pixels."""
@@ -64,15 +66,9 @@ class Reply:
 
     def as_dict(self) -> dict[str, Any]:
         """The reply for JSON; see docs/demo.md."""
-        answer, guess = self.answer, self.answer.is_guess
         return {
             "model": self.model,
-            "answer": None if guess else answer.text,
-            "probability": None if guess else answer.probability,
-            "top": [] if guess else [{"answer": text, "probability": p} for text, p in answer.top],
-            "guess": answer.text if guess else None,
-            "calibrated": answer.calibrated,
-            "abstains": answer.abstains,
+            **as_dict(self.answer),
             "scale": self.scale,
             "notes": list(self.notes),
             "milliseconds": round(self.milliseconds, 3),
@@ -108,11 +104,7 @@ class Asker:
         if not models:
             raise ValueError("models: got none; expected at least one.")
         for name, vqa in models.items():
-            if not isinstance(vqa.model.image_encoder.transform, ImageTransform):
-                raise ValueError(
-                    f"{name}: this model reads region features from .npz files; expected one that "
-                    f"reads images."
-                )
+            check_reads_images(vqa, name)
         self.models, self._read = dict(models), read
         self._looks: OrderedDict[str, Look] = OrderedDict()
         self._lock = Lock()  # models answer in turn: threads would only slow each other down
@@ -138,10 +130,7 @@ class Asker:
 
     def kind(self, name: str) -> AnswerKind:
         """How a model answers: from its vocabulary, from given choices, or in free text."""
-        head = answering(self.models[name].model.head)
-        if head.takes_choices:
-            return "choices"
-        return "text" if head.vocabulary is None else "vocabulary"
+        return self.models[name].kind
 
     def look(self, content: bytes, names: Sequence[str]) -> Look:
         """Encode an image with each model, so that questions about it are answered at once.
@@ -160,7 +149,7 @@ class Asker:
         levels: dict[str, WhiteLevel] = {}
         for name in names:
             if look is None or name not in look.seen:
-                transform: Any = self.models[name].model.image_encoder.transform
+                transform: Any = self.models[name].transform
                 levels[name] = transform.white_level
         images = {level: self._read(content, level) for level in dict.fromkeys(levels.values())}
         if look is None:
@@ -253,45 +242,18 @@ class Asker:
             ValueError: the time is over.
         """
 
-        def check(*_: object) -> None:
-            if monotonic() > end:
-                raise ValueError(f"It took longer than {SECONDS:g} s.")
-
-        with self._lock:
-            end = monotonic() + SECONDS
-            hook = register_module_forward_pre_hook(check)
-            try:
-                yield
-            finally:
-                hook.remove()
+        with self._lock, time_limit(SECONDS):
+            yield
 
     def _check(self, question: str, names: Sequence[str], choices: Sequence[str]) -> None:
-        if not isinstance(question, str | None):
-            raise ValueError(f"question: got {question!r:.80}; expected a text.")
-        if not question or not question.strip():
-            raise ValueError("The question is empty; type one about the image.")
-        if len(question) > MAX_QUESTION:
-            raise ValueError(
-                f"The question has {len(question):,} characters; at most {MAX_QUESTION} are read. "
-                f"Shorten it."
-            )
+        check_question(question)
         self._check_names(names)
         if any(self.kind(name) == "choices" for name in names):
-            if not _texts(choices):
-                raise ValueError(f"choices: got {choices!r:.200}; expected a list of texts.")
-            if not 2 <= len(choices) <= MAX_CHOICES:
-                raise ValueError(
-                    f"This model chooses between answers that you give it: write 2 to "
-                    f"{MAX_CHOICES}, one a line (got {len(choices)})."
-                )
-            if (longest := max(map(len, choices))) > MAX_CHOICE:
-                raise ValueError(
-                    f"A choice has {longest:,} characters; at most {MAX_CHOICE} are read."
-                )
+            check_choices(choices)
 
     def _check_names(self, names: Sequence[str]) -> None:
         # Each once: a long list of one name would keep all others waiting.
-        known = _texts(names) and names and set(names) <= set(self.models)
+        known = are_texts(names) and names and set(names) <= set(self.models)
         if not known or len(set(names)) < len(names):
             raise ValueError(
                 f"models: got {names!r:.200}; expected some of {', '.join(self.models)}, each once."
@@ -343,10 +305,6 @@ def percent(probability: float) -> str:
     if probability > 0.999:
         return "> 99.9 %"
     return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
-
-
-def _texts(values: object) -> bool:
-    return isinstance(values, (list, tuple)) and all(isinstance(v, str) for v in values)
 
 
 def parameters(vqa: VQA) -> int:

@@ -9,34 +9,24 @@ import hmac
 import json
 import re
 import secrets
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm.demo.api import check_arguments
-from vlm.demo.reader import MAX_BYTES
 from vlm.demo.uploads import Uploads
+from vlm.serve.requests import Bodies, Hosts, from_data_url, parse_json, replayed
 
-MAX_BODY = 2 * MAX_BYTES
-"""Bytes of a request; an image as base64 is a third larger than its file."""
-MAX_BODIES = 10 * MAX_BODY
-"""Bytes of all requests that are being received, so that slow ones cannot fill the memory."""
 MAX_TEXT = 50_000
-MAX_PARTS = 10_000
-"""Bytes of a question without its image, which Gradio keeps for each session, and its commas and
-brackets, since JSON of nothing but brackets takes 30 times its size in memory."""
-BODY_SECONDS = 120
+"""Bytes of a question without its image, which Gradio keeps for each session."""
 
 COOKIE = "vlm_visitor"
 _VISITOR = re.compile(rf"(?:^|;) ?{COOKIE}=([0-9a-f]{{32}}) ?(?=;|$)")
 """Python's own parser takes half a minute for 64 KB of backslashes."""
-_ADDRESS = re.compile(r"(?:(https?)://)?([\w.-]+|\[[0-9a-f:]+\])(?::(\d{1,5}))?", re.ASCII)
 NOT_YOURS = (
     "image: expected an image that you uploaded, or a data: URL; addresses and paths are not "
     "read. Send the image again."
@@ -62,37 +52,6 @@ DROPPED |= {b"content-type", b"content-length", b"transfer-encoding"}
 """These describe the body, which is checked and written again."""
 
 
-class Hosts:
-    """The host names that the demo accepts: `host` and the loopback names with its port only, those
-    in `allowed` with any.
-
-    A page of another site is refused, even if its name points at this machine.
-    """
-
-    def __init__(self, host: str, port: int, allowed: tuple[str, ...] = ()) -> None:
-        self.port = port
-        self.names = {"localhost", "127.0.0.1", "::1", host.lower()}
-        self.allowed = {name.lower() for name in allowed}
-
-    def accept(self, address: str, arrived_at: str = "") -> bool:
-        """Whether to accept `host[:port]` or `scheme://host[:port]`; `arrived_at` is our own IP."""
-        parts = _ADDRESS.fullmatch(address.lower())
-        if parts is None:
-            return False
-        scheme, name, port = parts[1], parts[2].strip("[]"), parts[3]
-        ports = {"http": {80}, "https": {443}, None: {80, 443}}[scheme]
-        ours = self.port in (ports if port is None else {int(port)})
-        return name in self.allowed or (ours and (name in self.names or name == arrived_at))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Gate:
     """The middleware around Gradio's application.
 
@@ -104,7 +63,7 @@ class Gate:
     def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, auth: str | None) -> None:
         self.app, self.hosts, self.uploads = app, hosts, uploads
         self.code = base64.b64encode((auth or "").encode())
-        self._receiving = 0
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -150,13 +109,13 @@ class Gate:
             raise HTTPException(404, "There is nothing here.")
         of_body: dict[str, str] = {}
         if method == "POST":
-            body = await self._body(Request(scope, receive))
+            body = await self._bodies.read(scope, receive)
             content_type = headers.get("content-type", "")
             if path != UPLOAD:
                 body = await asyncio.to_thread(self._json, path, body, visitor, known)
                 content_type = "application/json"
             of_body = {"content-type": content_type, "content-length": str(len(body))}
-            receive = _replayed(body, receive)
+            receive = replayed(body, receive)
         if path.startswith(HEARTBEAT):
             path = HEARTBEAT + _bound(path.removeprefix(HEARTBEAT), known)
         query = [
@@ -175,42 +134,12 @@ class Gate:
         return {**scope, **changed}, receive
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
-        arrived_at = (scope.get("server") or ("",))[0]
-        for name in ("host", "x-forwarded-host", "origin"):
-            given = headers.getlist(name)
-            if name == "host" and len(given) != 1:
-                raise HTTPException(400, "Host: expected exactly one.")
-            for value in given:
-                if not self.hosts.accept(value, arrived_at):
-                    expected = "a host name that this demo accepts (`--allow-host` adds one)"
-                    sentence = f"{name.title()}: got {value[:80]!r}; expected {expected}."
-                    raise HTTPException(403, sentence)
+        self.hosts.check(scope)
         kind, _, code = headers.get("authorization", "").partition(" ")
         known = kind.lower() == "basic" and hmac.compare_digest(code.strip().encode(), self.code)
         if self.code and not known:
             challenge = {"WWW-Authenticate": 'Basic realm="vlm demo", charset="UTF-8"'}
             raise HTTPException(401, "This demo requires a user and a password.", challenge)
-
-    async def _body(self, request: Request) -> bytes:
-        too_large = HTTPException(413, f"The request is larger than {MAX_BODY // 10**6} MB.")
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 20 or int(length) > MAX_BODY:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.stream():
-                    body += chunk
-                    self._receiving += len(chunk)
-                    if len(body) > MAX_BODY:
-                        raise too_large
-                    if self._receiving > MAX_BODIES:
-                        raise HTTPException(503, "The demo is busy; try again.")
-        except (TimeoutError, ClientDisconnect):
-            raise HTTPException(408, f"The request took longer than {BODY_SECONDS} s.") from None
-        finally:
-            self._receiving -= len(body)
-        return bytes(body)
 
     def _json(self, path: str, body: bytes, visitor: str, known: str) -> bytes:
         """The request written as JSON again, so that Gradio reads only what was checked."""
@@ -218,22 +147,17 @@ class Gate:
         def checked(value: dict[str, Any]) -> dict[str, Any]:
             return self._without_files(value, visitor)
 
-        too_long = HTTPException(
-            413, f"A question has at most {MAX_TEXT // 1000} KB without its image."
-        )
-        if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
-            raise too_long
+        sent = parse_json(body, checked)
+        if isinstance(sent.get("session_hash"), str):
+            sent["session_hash"] = _bound(sent["session_hash"], known)
         try:
-            sent = json.loads(body, object_hook=checked)
-            if not isinstance(sent, dict):
-                raise ValueError
-            if isinstance(sent.get("session_hash"), str):
-                sent["session_hash"] = _bound(sent["session_hash"], known)
             text = json.dumps(sent, allow_nan=False).encode()
         except (ValueError, RecursionError):
             raise HTTPException(400, "The request is not a readable JSON object.") from None
         if len(text) > MAX_TEXT:
-            raise too_long
+            raise HTTPException(
+                413, f"A question has at most {MAX_TEXT // 1000} KB without its image."
+            )
         check_arguments(path, sent)
         return text
 
@@ -242,7 +166,7 @@ class Gate:
         path, url = value.pop("path", None), value.pop("url", None)
         value.pop("meta", None)
         if isinstance(url, str) and url.startswith("data:"):
-            value["path"] = self.uploads.add(_from_data_url(url), visitor)
+            value["path"] = self.uploads.add(from_data_url(url), visitor)
         elif path is not None or url is not None:
             if self.uploads.get(path, visitor) is None:
                 raise HTTPException(403, NOT_YOURS)
@@ -250,25 +174,6 @@ class Gate:
         return value
 
 
-def _from_data_url(url: str) -> bytes:
-    try:
-        content = base64.b64decode(url.partition(",")[2], validate=True)
-    except ValueError:
-        raise HTTPException(400, "image: the data: URL is not base64.") from None
-    if len(content) > MAX_BYTES:
-        raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
-    return content
-
-
 def _bound(session: str, visitor: str) -> str:
     """A session's name that no other visitor can give."""
     return hashlib.sha256(f"{visitor}/{session}".encode()).hexdigest()
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    first = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return first.pop() if first else await receive()
-
-    return replay

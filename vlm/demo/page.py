@@ -10,10 +10,11 @@ import gradio as gr
 
 from vlm.demo import ASSETS, view
 from vlm.demo.api import QUEUE, add_api, content_of
-from vlm.demo.asker import MAX_QUESTION, NO_REASONS, Asker
+from vlm.demo.asker import NO_REASONS, Asker
 from vlm.demo.examples import Example, examples_for
-from vlm.demo.reader import digest_of
 from vlm.demo.uploads import Uploads
+from vlm.serve.questions import MAX_QUESTION
+from vlm.serve.reader import digest_of
 
 SIDE_BY_SIDE = 2
 WAITING = 32

@@ -1,68 +1,24 @@
-"""Serve the page: on loopback, offline, with limits."""
+"""The web application of the page: offline, with limits."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import webbrowser
-from contextlib import suppress
-
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from vlm.core.compat import keep_in_memory, limit_sessions
+from vlm.core.compat import limit_sessions
 from vlm.demo import ASSETS
-from vlm.demo.gate import MAX_BODY, Gate, Hosts
-from vlm.demo.reader import MAX_BYTES
+from vlm.demo.gate import Gate
 from vlm.demo.uploads import Uploads
+from vlm.serve.reader import MAX_BYTES
+from vlm.serve.requests import Hosts, read_form
 
-FIRST_PORT, PORTS = 7860, 100
 SESSIONS = 256
 """Visitors whose last answer is kept; some take a megabyte, since they hold images."""
-GRACE_SECONDS = 3
-
-
-def serve(app: FastAPI, connection: socket.socket, inbrowser: bool) -> None:
-    """Serve an `application` on a socket of `listen` until the process is interrupted."""
-    # uvicorn ends well at an interruption and then passes it on; asyncio, before uvicorn is up,
-    # makes it a cancellation.
-    with suppress(KeyboardInterrupt, asyncio.CancelledError), connection:
-        # Each open page holds a connection; shutdown does not wait for them. uvicorn would prefer
-        # httptools, where it is installed; but only h11 limits the size of headers.
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            log_level="warning",
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        Server(config, inbrowser).run(sockets=[connection])
-
-
-class Server(uvicorn.Server):
-    """Print the address once uvicorn handles interruptions: an earlier one could be lost.
-
-    Gradio's own server gives up on a machine that is too busy to answer it at once.
-    """
-
-    def __init__(self, config: uvicorn.Config, inbrowser: bool) -> None:
-        super().__init__(config)
-        self.inbrowser = inbrowser
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        assert sockets is not None
-        host, port = sockets[0].getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(f"The demo is at {address} (Ctrl+C ends it).", flush=True)
-        if self.inbrowser:
-            webbrowser.open(address)
 
 
 def application(
@@ -120,9 +76,7 @@ def application(
 
 async def _upload(request: Request) -> Response:
     try:
-        parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=8)
-        keep_in_memory(parser, MAX_BODY)
-        form = await parser.parse()
+        form = await read_form(request)
         (file,) = (value for value in form.getlist("files") if isinstance(value, UploadFile))
         content = await file.read()
     except (MultiPartException, ValueError, KeyError):
@@ -146,19 +100,3 @@ async def _file(request: Request) -> Response:
 async def _progress(_: Request) -> Response:
     """Report every upload as done: the page polls for this after sending a file."""
     return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
-
-
-def listen(host: str, port: int | None) -> socket.socket:
-    """A listening socket; without a port, on the first free one from `FIRST_PORT`.
-
-    Raises:
-        OSError: the port is taken, or there is no such address.
-    """
-    ports = range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else (port,)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for number in ports:
-        try:
-            return socket.create_server((host, number), family=family)
-        except OSError as caught:
-            error = caught.strerror
-    raise OSError(f"port: cannot listen on {host}:{ports[0]} ({error}); choose another --port.")

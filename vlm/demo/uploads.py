@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
-from vlm.demo.reader import MAX_BYTES, digest_of
+from vlm.serve.reader import MAX_BYTES, digest_of
 
 KEPT_SECONDS = 3600
 VISITOR_UPLOADS = 32

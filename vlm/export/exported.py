@@ -158,7 +158,8 @@ class Exported(Asking):
                 else "choices: got some, but this model's head takes none; leave them out."
             )
         if isinstance(given[0], SeenExport):
-            prepared = given[0].prepared
+            columns = given[0].prepared
+            prepared = {n: np.concatenate([seen.prepared[n] for seen in given]) for n in columns}
         else:
             prepared = self.prepare(self.transform.stack(opened(self.transform, given)))
         if len(given) == 1:

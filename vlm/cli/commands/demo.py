@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import sys
 import tempfile
@@ -12,7 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
+from vlm.cli.command_parser import (
+    add_device,
+    add_trust,
+    check_device,
+    check_host_names,
+    command_parser,
+)
 from vlm.pretrained.availability import check_hub
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 HUB = "hf:"
 RUNS = Path("runs")
 AUTH = "VLM_DEMO_AUTH"
+PORTS = range(7860, 7960)
+GRACE_SECONDS = 3
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -61,9 +68,7 @@ def demo(arguments: Sequence[str]) -> None:
     auth = given.auth or os.environ.get(AUTH)
     if auth is not None and not all(auth.partition(":")):
         parser.error(f"--auth: expected USER:PASSWORD, also in {AUTH}.")
-    for name in given.allow_host:
-        if not re.fullmatch(r"[\w.-]+|[0-9a-f:]+", name, re.ASCII | re.IGNORECASE):
-            parser.error(f"--allow-host: got {name!r}; expected a host name without a port.")
+    check_host_names(parser, "--allow-host", given.allow_host)
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
     try:
@@ -72,7 +77,7 @@ def demo(arguments: Sequence[str]) -> None:
             if name.startswith(HUB):
                 check_hub(name.removeprefix(HUB))
         check_device(given.device)
-        from vlm.demo.reader import Reader
+        from vlm.serve.reader import Reader
 
         reader = Reader()  # it starts while the models load
         models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
@@ -81,10 +86,11 @@ def demo(arguments: Sequence[str]) -> None:
             os.environ["GRADIO_TEMP_DIR"] = folder
             os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
             from vlm.demo.asker import Asker
-            from vlm.demo.gate import Hosts, is_loopback
             from vlm.demo.page import build_page
-            from vlm.demo.server import application, listen, serve
+            from vlm.demo.server import application
             from vlm.demo.uploads import Uploads
+            from vlm.serve.listening import listen, serve
+            from vlm.serve.requests import Hosts, is_loopback
 
             if auth is None and not is_loopback(given.host):
                 auth = f"vlm:{secrets.token_urlsafe(12)}"
@@ -94,11 +100,11 @@ def demo(arguments: Sequence[str]) -> None:
                 )
             uploads = Uploads()
             page = build_page(Asker(models, reader), uploads)
-            connection = listen(given.host, given.port)
+            connection = listen(given.host, PORTS if given.port is None else [given.port])
             hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
             app = application(page, uploads, hosts, auth)
         try:
-            serve(app, connection, given.open)
+            serve(app, connection, "demo", GRACE_SECONDS, given.open)
         finally:
             reader.close()  # without waiting for an image that is being read
     except (OSError, ValueError) as error:

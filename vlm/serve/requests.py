@@ -1,0 +1,217 @@
+"""What every request must be: for a host that is ours, small enough, and quick enough."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Callable, Collection
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import FormData, Headers
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope
+
+from vlm.core.compat import keep_in_memory
+from vlm.serve.reader import MAX_BYTES
+
+MAX_BODY = 2 * MAX_BYTES
+"""Bytes of a request; an image as base64 is a third larger than its file."""
+MAX_BODIES = 10 * MAX_BODY
+"""Bytes of all requests that are being received, so that slow ones cannot fill the memory."""
+BODY_SECONDS = 120.0
+MAX_PARTS = 10_000
+"""Commas and brackets of a request's JSON."""
+INLINE_BYTES = 50_000
+"""Larger JSON is parsed in a thread, so that others need not wait."""
+FETCH_SECONDS = 10.0
+
+_ADDRESS = re.compile(r"(?:(https?)://)?([\w.-]+|\[[0-9a-f:]+\])(?::(\d{1,5}))?", re.ASCII)
+
+
+class Hosts:
+    """The host names that a server accepts: `host` and the loopback names with its port only, those
+    in `allowed` with any.
+
+    A page of another site is refused, even if its name points at this machine.
+    """
+
+    def __init__(self, host: str, port: int, allowed: tuple[str, ...] = ()) -> None:
+        self.port = port
+        self.names = {"localhost", "127.0.0.1", "::1", host.lower()}
+        self.allowed = {name.lower() for name in allowed}
+
+    def accept(self, address: str, arrived_at: str = "") -> bool:
+        """Whether to accept `host[:port]` or `scheme://host[:port]`; `arrived_at` is our own IP."""
+        parts = _ADDRESS.fullmatch(address.lower())
+        if parts is None:
+            return False
+        scheme, name, port = parts[1], parts[2].strip("[]"), parts[3]
+        ports = {"http": {80}, "https": {443}, None: {80, 443}}[scheme]
+        ours = self.port in (ports if port is None else {int(port)})
+        return name in self.allowed or (ours and (name in self.names or name == arrived_at))
+
+    def check(self, scope: Scope) -> None:
+        """Refuse a request for another host, or of a page of one.
+
+        Raises:
+            HTTPException: with the header and its value.
+        """
+        headers, arrived_at = Headers(scope=scope), (scope.get("server") or ("",))[0]
+        for name in ("host", "x-forwarded-host", "origin"):
+            given = headers.getlist(name)
+            if name == "host" and len(given) != 1:
+                raise HTTPException(400, "Host: expected exactly one.")
+            for value in given:
+                if not self.accept(value, arrived_at):
+                    expected = "a host name that this server accepts (`--allow-host` adds one)"
+                    sentence = f"{name.title()}: got {value[:80]!r}; expected {expected}."
+                    raise HTTPException(403, sentence)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Bodies:
+    """Receive the bodies of requests, within limits for each and for all at once."""
+
+    def __init__(self) -> None:
+        self._receiving = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            HTTPException: too large or too slow, or too many at once.
+        """
+        request = Request(scope, receive)
+        too_large = HTTPException(413, f"The request is larger than {MAX_BODY // 10**6} MB.")
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 20 or int(length) > MAX_BODY:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._receiving += len(chunk)
+                    if len(body) > MAX_BODY:
+                        raise too_large
+                    if self._receiving > MAX_BODIES:
+                        raise HTTPException(503, "The server is busy; try again.")
+        except (TimeoutError, ClientDisconnect):
+            raise HTTPException(408, f"The request took longer than {BODY_SECONDS:g} s.") from None
+        finally:
+            self._receiving -= len(body)
+        return bytes(body)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` for an application that has yet to read a body that was received."""
+    first = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return first.pop() if first else await receive()
+
+    return replay
+
+
+async def read_form(request: Request) -> FormData:
+    """A form whose body was received, with at most one file; nothing is written to disk.
+
+    Raises:
+        MultiPartException, KeyError: not a form, or one of more files or fields.
+    """
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=64)
+    keep_in_memory(parser, MAX_BODY)
+    return await parser.parse()
+
+
+def parse_json(
+    body: bytes, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """A request's JSON object; `hook` sees every object in it.
+
+    Raises:
+        HTTPException: it is none, or has too many parts.
+    """
+    # JSON of nothing but brackets takes 30 times its size in memory.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
+        raise HTTPException(413, f"The request has more than {MAX_PARTS:,} commas and brackets.")
+    try:
+        sent = json.loads(body, object_hook=hook)
+    except (ValueError, RecursionError):
+        sent = None
+    if not isinstance(sent, dict):
+        raise HTTPException(400, "The request is not a readable JSON object.")
+    return sent
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """`parse_json` of a request, in a thread if it is large, so that others need not wait."""
+    body = await request.body()
+    if len(body) > INLINE_BYTES:
+        return await asyncio.to_thread(parse_json, body)
+    return parse_json(body)
+
+
+async def image_content(url: str, hosts: Collection[str] = ()) -> bytes:
+    """The content of an image given as a data: URL, or at an address of one of the `hosts`.
+
+    Raises:
+        HTTPException: another address, or one that gives no image of at most `MAX_BYTES`.
+    """
+    if url.startswith("data:"):
+        return from_data_url(url)
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or address.hostname not in hosts:
+        expected = "a data: URL (data:image/png;base64,...)"
+        if hosts:
+            expected += f", or an address at {', '.join(sorted(hosts))}"
+        raise HTTPException(
+            400, f"image: got {url[:80]!r}; expected {expected}. Other addresses are not fetched."
+        )
+    import httpx
+
+    content = bytearray()
+    try:
+        async with (
+            asyncio.timeout(FETCH_SECONDS),
+            httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+            client.stream("GET", url) as answer,
+        ):
+            if answer.status_code != 200:
+                raise HTTPException(400, f"image: {address.hostname} said {answer.status_code}.")
+            async for chunk in answer.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        reason = type(error).__name__
+        raise HTTPException(400, f"image: {address.hostname} gave none ({reason}).") from None
+    return bytes(content)
+
+
+def from_data_url(url: str) -> bytes:
+    """The content of a data: URL.
+
+    Raises:
+        HTTPException: it is not base64, or holds too much.
+    """
+    try:
+        content = base64.b64decode(url.partition(",")[2], validate=True)
+    except ValueError:
+        raise HTTPException(400, "image: the data: URL is not base64.") from None
+    if len(content) > MAX_BYTES:
+        raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
+    return content
