@@ -61,8 +61,7 @@ def test_the_supported_versions_are_those_of_the_project() -> None:
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     found = {canonicalize_name(r.name): r.specifier for r in map(Requirement, chain(*groups))}
     for library, versions in SUPPORTED.items():
-        if library != "starlette":  # Gradio's
-            assert found[canonicalize_name(library)] == SpecifierSet(versions)
+        assert found[canonicalize_name(library)] == SpecifierSet(versions)
 
 
 def private_imports(tree: ast.AST) -> list[str]:

@@ -69,6 +69,9 @@ COMMANDS = {
         "report:report_command", "report how far answers can be trusted", "vlm report RUN"
     ),
     "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
+    "serve": Command(
+        "serve:serve_command", "answer other programs over HTTP", "vlm serve RUN --port 8000"
+    ),
     "explain": Command(
         "explain:explain_command",
         "show what an answer rests on",

@@ -13,6 +13,10 @@ from contextlib import suppress
 import uvicorn
 from starlette.types import ASGIApp
 
+KEEP_ALIVE_SECONDS = 30
+"""For a connection without requests. Clients keep theirs for 5 s: to close one just as it is used
+again would be an error to them."""
+
 
 def serve(
     app: ASGIApp, connection: socket.socket, name: str, grace: int, inbrowser: bool = False
@@ -41,6 +45,7 @@ def serve(
             ws="none",
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=grace,
         )
         Server(config, name, inbrowser).run(sockets=[connection])

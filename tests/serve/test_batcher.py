@@ -1,0 +1,120 @@
+"""Batches form while the function is busy; errors and cancellations stay with their items."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from threading import Event
+
+import pytest
+import torch
+from demo_server import untrained
+from serving import QUESTION, picture
+
+from vlm.inference import VQA
+from vlm.serve.batcher import Batcher, FullError
+from vlm.serve.reader import read_upload
+
+pytest.importorskip("prometheus_client", reason="install it with `pip install 'vlm-vqa[serve]'`")
+
+
+def test_what_waits_goes_together_and_what_was_cancelled_does_not() -> None:
+    seen: list[list[int]] = []
+    go = Event()
+
+    def run(items: list[int]) -> Sequence[int | Exception]:
+        seen.append(items)
+        assert go.wait(10)
+        return [ValueError(str(i)) if i == 3 else 10 * i for i in items]
+
+    async def main() -> list[object]:
+        batcher = Batcher(run, largest=3, waiting=6)
+        worker = asyncio.create_task(batcher.work())
+        first = asyncio.create_task(batcher(0))
+        while not seen:
+            await asyncio.sleep(0.001)
+        rest = [asyncio.create_task(batcher(i)) for i in range(1, 7)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(FullError, match="try again in 1 s"):
+            await batcher(7)
+        rest[1].cancel()
+        await asyncio.sleep(0.01)
+        assert len(batcher) == 5
+        last = asyncio.create_task(batcher(7))  # in the place of the one that left
+        await asyncio.sleep(0.01)
+        go.set()
+        done = await asyncio.gather(first, *rest, last, return_exceptions=True)
+        worker.cancel()
+        return done
+
+    done = asyncio.run(main())
+    assert seen == [[0], [1, 3, 4], [5, 6, 7]]
+    assert isinstance(done[2], asyncio.CancelledError)
+    assert isinstance(done[3], ValueError)
+    assert [*done[:2], *done[4:]] == [0, 10, 40, 50, 60, 70]
+
+
+def test_a_function_that_fails_fails_its_batch_alone() -> None:
+    def run(items: list[int]) -> Sequence[int | Exception]:
+        if 1 in items:
+            raise RuntimeError("once")
+        return items
+
+    async def main() -> None:
+        batcher = Batcher(run, largest=1, waiting=6)
+        worker = asyncio.create_task(batcher.work())
+        with pytest.raises(RuntimeError, match="once"):
+            await batcher(1)
+        assert await batcher(2) == 2
+        worker.cancel()
+
+    asyncio.run(main())
+
+
+def test_one_bad_question_spoils_no_other_s_answer() -> None:
+    from vlm.serve.service import Service
+
+    vqa = VQA(untrained())
+    service = Service(vqa, read_upload)
+
+    async def ask(number: int, question: str) -> str:
+        return (await service.answer(picture(number), question)).answer.text
+
+    async def main() -> list[object]:
+        asked = [ask(1, QUESTION), ask(2, "\ud800"), ask(1, "is it red?"), ask(3, QUESTION)]
+        tasks = [asyncio.create_task(one) for one in asked]
+        await asyncio.sleep(0.5)  # all read their images, and wait together
+        worker = asyncio.create_task(service.batcher.work())
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        worker.cancel()
+        return done
+
+    encoded = []
+    vqa.model.image_encoder.register_forward_hook(lambda _, given, __: encoded.append(given[0]))
+    first, bad, again, third = asyncio.run(main())
+    assert "not valid Unicode" in str(bad)
+    assert [first, again, third] == [
+        vqa.answer(picture(number), question).text
+        for number, question in ((1, QUESTION), (1, "is it red?"), (3, QUESTION))
+    ]
+    assert len(encoded[0]) == 3, "each image once"
+
+
+def test_the_cache_forgets_the_least_recently_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlm.serve import service as module
+
+    service = module.Service(VQA(untrained()), read_upload)
+    one = sum(t.nbytes for t in service.vqa.see(picture(0)).tensors)
+    monkeypatch.setattr(module, "CACHE_BYTES", 2 * one)
+    encoded: list[torch.Tensor] = []
+    encoder = service.vqa.model.image_encoder
+    encoder.register_forward_hook(lambda _, given, __: encoded.append(given[0]))
+
+    async def main() -> None:
+        worker = asyncio.create_task(service.batcher.work())
+        for number in (1, 2, 1, 3, 1, 2):
+            await service.answer(picture(number), QUESTION)
+        worker.cancel()
+
+    asyncio.run(main())
+    assert len(encoded) == 4  # 1, 2, 3, and 2 again

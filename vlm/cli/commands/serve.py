@@ -1,0 +1,96 @@
+"""`vlm serve`: a trained model for other programs, over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from vlm.cli.command_parser import (
+    add_checkpoint,
+    add_device,
+    add_trust,
+    check_device,
+    check_host_names,
+    command_parser,
+)
+
+KEYS = "VLM_SERVE_KEYS"
+EXAMPLE = f"""\
+example:
+  vlm serve runs/easy_vqa/RUN
+  curl -F image=@photo.png -F question="what color is it?" http://127.0.0.1:8000/answer
+
+Keys: {KEYS}=KEY[,KEY...]. Without, one is made and printed if others can reach --host.
+"""
+
+
+def serve_command(arguments: Sequence[str]) -> None:
+    """Load the model and serve it until the process is interrupted or terminated."""
+    parser = command_parser(
+        "serve", "Answer questions over HTTP: an API of its own, and OpenAI's.", EXAMPLE
+    )
+    add_checkpoint(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
+    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 for any")
+    for option, use in (
+        ("--allow-host", "accept requests for this host name too, such as that of a proxy"),
+        ("--allow-image-host", "fetch images that requests name by an address of this host"),
+    ):
+        parser.add_argument(
+            option, action="append", default=[], metavar="NAME", help=f"{use}; may be repeated"
+        )
+    parser.add_argument("--name", help="the model's name for OpenAI's clients (default its folder)")
+    parser.add_argument("--batch", type=int, default=64, help="most questions of a batch (64)")
+    parser.add_argument("--waiting", type=int, default=256, help="most that wait (256)")
+    parser.add_argument("--seconds", type=float, default=30, help="time limit of a question (30)")
+    parser.add_argument("--threads", type=int, default=1, help="of the model on a CPU (1)")
+    add_device(parser)
+    add_trust(parser)
+    given = parser.parse_args(arguments)
+    if not 0 <= given.port < 2**16:
+        parser.error(f"--port: got {given.port}; expected a number from 0 to 65535.")
+    for option in ("batch", "waiting", "threads", "seconds"):
+        if not 0 < (value := getattr(given, option)) < math.inf:
+            parser.error(f"--{option}: got {value}; expected a positive number.")
+    check_host_names(parser, "--allow-host", given.allow_host)
+    check_host_names(parser, "--allow-image-host", given.allow_image_host)
+    if missing := [n for n in ("fastapi", "prometheus_client") if find_spec(n) is None]:
+        sys.exit(f"vlm serve: {missing[0]} is not installed; run `pip install 'vlm-vqa[serve]'`.")
+    keys = tuple(filter(None, map(str.strip, os.environ.get(KEYS, "").split(","))))
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("vlm").setLevel(logging.INFO)
+    try:
+        from vlm.serve.listening import listen, serve
+
+        with listen(given.host, [given.port]) as connection:  # before the model takes its time
+            check_device(given.device)
+            import torch
+
+            from vlm.inference import load
+            from vlm.serve.app import application
+            from vlm.serve.reader import Reader
+            from vlm.serve.requests import Hosts, is_loopback
+            from vlm.serve.service import Service
+
+            torch.set_num_threads(given.threads)
+            reader = Reader()  # it starts while the model loads
+            try:
+                vqa = load(given.checkpoint, given.device, given.trust)
+                service = Service(vqa, reader, given.batch, given.waiting, given.seconds)
+                if not keys and not is_loopback(given.host):
+                    keys = (secrets.token_urlsafe(24),)
+                    print(f"Clients need this key: {keys[0]} ({KEYS} sets others).", flush=True)
+                hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
+                name = given.name or Path(given.checkpoint).resolve().name
+                app = application(service, name, hosts, keys, tuple(given.allow_image_host))
+                serve(app, connection, "server", math.ceil(given.seconds))
+            finally:
+                reader.close()
+    except (OSError, ValueError) as error:
+        sys.exit(f"vlm serve: {error}")

@@ -1,0 +1,74 @@
+"""What `/answer` takes and gives, from which its schema (`/openapi.json`) is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class Given(BaseModel):
+    """A question about an image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str
+    image: str | None = Field(None, description="a data: URL; in a form, the file itself")
+    choices: list[str] | None = Field(None, description="for a model that chooses between them")
+    max_risk: float | None = Field(
+        None, ge=0, le=1, description="abstain if the answer is wrong more often than this"
+    )
+
+
+class Ranked(BaseModel):
+    """One of the most likely answers."""
+
+    answer: str
+    probability: float
+
+
+class Said(BaseModel):
+    """An answer. `answer` and `probability` are null if the question is beyond the model."""
+
+    answer: str | None
+    probability: float | None
+    top: list[Ranked]
+    guess: str | None
+    calibrated: bool
+    warnings: list[str]
+    milliseconds: float
+
+
+def check_risk(max_risk: float | None) -> None:
+    """Refuse a promise about errors, which no model can keep without calibration.
+
+    Raises:
+        ValueError: with what to do instead.
+    """
+    if max_risk is not None:
+        raise ValueError(
+            f"max_risk: got {max_risk:g}, but this model is not calibrated, so how often it is "
+            f"wrong is unknown. Leave max_risk out, and reject answers below a `probability` that "
+            f"you have chosen on questions whose answers you know."
+        )
+
+
+def mistake(error: ValidationError) -> str:
+    """One mistake in a sentence: the first, or the one deepest inside a list."""
+    first = max(error.errors(include_url=False), key=lambda found: len(found["loc"]))
+    where = ".".join(map(str, first["loc"])) or "request"
+    if first["type"] == "missing":
+        return f"{where}: got none; expected a value."
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown; expected only what /openapi.json lists."
+    return f"{where}: got {first['input']!r:.80}. {first['msg']}."
+
+
+def required_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The part of the schema that says what a request's body is, which is read by hand."""
+    schema = model.model_json_schema()
+    form = {**schema, "properties": {**schema["properties"]}}
+    form["properties"]["image"] = {"type": "string", "format": "binary"}
+    kinds = {"application/json": schema, "multipart/form-data": form}
+    content = {kind: {"schema": found} for kind, found in kinds.items()}
+    return {"requestBody": {"required": True, "content": content}}

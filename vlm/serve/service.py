@@ -1,0 +1,204 @@
+"""One model for many clients: images are read and encoded once, questions answered in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+from PIL import Image
+
+from vlm.image.rgb import WhiteLevel
+from vlm.inference import VQA, Answer, Seen
+from vlm.serve.batcher import Batcher
+from vlm.serve.metrics import Metrics
+from vlm.serve.questions import check_choices, check_question, check_reads_images, time_limit
+from vlm.serve.reader import UploadedImage, digest_of
+
+TOP = 5
+CACHE_BYTES = 256_000_000
+"""Of encoded images; the least recently used go first."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, with what was noted about the image's file."""
+
+    answer: Answer
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    seen: Seen
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Question:
+    digest: str
+    image: UploadedImage | _Encoded
+    question: str
+    choices: list[str] | None
+    asked: float
+
+
+class Service:
+    """Answer questions about images with one model, many at a time.
+
+    Args:
+        vqa: the model, of which `kind`, `transform`, `see` and `answer` are used.
+        read: reads an image file's content with the model's white level.
+        batch: questions of a batch; 1 answers them one by one.
+        waiting: questions that may wait; one more is refused.
+        seconds: the time limit for a question, with its image and its waiting.
+
+    Raises:
+        ValueError: a model that reads region features instead of images.
+    """
+
+    def __init__(
+        self,
+        vqa: VQA,
+        read: Callable[[bytes, WhiteLevel], UploadedImage],
+        batch: int = 64,
+        waiting: int = 256,
+        seconds: float = 30.0,
+    ) -> None:
+        check_reads_images(vqa)
+        self.vqa, self.seconds, self._read_file = vqa, seconds, read
+        self.batcher = Batcher(self._answer, batch, waiting)
+        self.metrics = Metrics(lambda: len(self.batcher))
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="image")
+        self._encoded: OrderedDict[str, _Encoded] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def warm_up(self) -> None:
+        """Read an image and answer a question, which takes longer the first time."""
+        buffer = BytesIO()
+        Image.new("RGB", (8, 8)).save(buffer, "PNG")
+        transform: Any = self.vqa.transform
+        image = self._read_file(buffer.getvalue(), transform.white_level).image
+        choices = ["yes", "no"] if self.vqa.kind == "choices" else None
+        self.vqa.answer(self.vqa.see(image), "What is it?", choices=choices)
+
+    def check(self, question: object, choices: Sequence[str] | None) -> None:
+        """Refuse what the model cannot answer, before its image is read.
+
+        Raises:
+            ValueError: a question or choices that are missing, too long, or not for this model.
+        """
+        check_question(question)
+        if self.vqa.kind == "choices":
+            check_choices(choices or ())
+        elif choices:
+            raise ValueError(
+                f"choices: got {len(choices)}, but this model does not choose; leave them out."
+            )
+
+    async def answer(
+        self, content: bytes, question: str, choices: list[str] | None = None
+    ) -> Reply:
+        """The answer to a question that was checked, about an image file's content.
+
+        Raises:
+            FullError: too many are waiting.
+            TimeoutError: it took longer than `seconds`.
+            ValueError: an image that cannot be read, or a model that cannot answer.
+        """
+        self.batcher.check()
+        async with asyncio.timeout(self.seconds):
+            digest = digest_of(content)
+            image: UploadedImage | _Encoded | None = self._known(digest)
+            self.metrics.images.labels("file" if image is None else "cache").inc()
+            if image is None:
+                loop = asyncio.get_running_loop()
+                with self.metrics.stage("read"):
+                    image = await loop.run_in_executor(self._reading, self._read, content, digest)
+            item = _Question(digest, image, question, choices, perf_counter())
+            reply = await self.batcher(item)
+        if reply.answer.is_guess:
+            self.metrics.abstentions.inc()
+        else:
+            self.metrics.confidence.observe(reply.answer.probability)
+        return reply
+
+    def _read(self, content: bytes, digest: str) -> UploadedImage | _Encoded:
+        # Several clients may have sent the same image at once.
+        transform: Any = self.vqa.transform
+        return self._known(digest) or self._read_file(content, transform.white_level)
+
+    def _answer(self, items: list[_Question]) -> list[Reply | Exception]:
+        """Answers in one batch; one by one if that fails, so that each gets its own error."""
+        start = perf_counter()
+        for item in items:
+            self.metrics.took("queue", start - item.asked)
+        self.metrics.batches.observe(len(items))
+        with self.metrics.stage("model"):
+            try:
+                return list(self._together(items))
+            except Exception as error:
+                if len(items) == 1:
+                    return [error]
+            return [reply for item in items for reply in self._answer_alone(item)]
+
+    def _answer_alone(self, item: _Question) -> list[Reply | Exception]:
+        try:
+            return list(self._together([item]))
+        except Exception as error:
+            return [error]
+
+    def _together(self, items: list[_Question]) -> list[Reply]:
+        with time_limit(self.seconds):
+            found = self._encode(items)
+            choices = [item.choices or [] for item in items]
+            answers = self.vqa.answer(
+                [found[item.digest].seen for item in items],
+                [item.question for item in items],
+                TOP,
+                choices if self.vqa.kind == "choices" else None,
+            )
+        return [
+            Reply(answer, found[item.digest].notes)
+            for item, answer in zip(items, answers, strict=True)
+        ]
+
+    def _encode(self, items: list[_Question]) -> dict[str, _Encoded]:
+        """What the encoder makes of the images of some questions; of new ones in one batch."""
+        found: dict[str, _Encoded] = {}
+        new: dict[str, UploadedImage] = {}
+        for item in items:
+            known = item.image if isinstance(item.image, _Encoded) else self._known(item.digest)
+            if known is not None:
+                found[item.digest] = known
+            elif isinstance(item.image, UploadedImage):
+                new[item.digest] = item.image
+        seen = self.vqa.see([image.image for image in new.values()])
+        for (digest, image), one in zip(new.items(), seen, strict=True):
+            found[digest] = _Encoded(one, image.notes)
+            self._keep(digest, found[digest])
+        return found
+
+    def _known(self, digest: str) -> _Encoded | None:
+        with self._lock:
+            if found := self._encoded.get(digest):
+                self._encoded.move_to_end(digest)
+            return found
+
+    def _keep(self, digest: str, image: _Encoded) -> None:
+        with self._lock:
+            self._encoded[digest] = image
+            self._bytes += _size(image)
+            while self._bytes > CACHE_BYTES:
+                self._bytes -= _size(self._encoded.popitem(last=False)[1])
+
+
+def _size(image: _Encoded) -> int:
+    return sum(tensor.nbytes for tensor in image.seen.tensors)
