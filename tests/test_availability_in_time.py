@@ -32,9 +32,9 @@ def _data_set() -> Any:
 
 
 def _adapter() -> Any:
-    from vlm.adapters import load_from_hub
+    from vlm.inference import load
 
-    return load_from_hub(NAME)
+    return load(f"hf:{NAME}")
 
 
 LOADED: dict[str, tuple[str, Callable[[], Any]]] = {

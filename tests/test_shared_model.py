@@ -67,7 +67,9 @@ def test_the_command_shares_a_run(
     config = json.loads((tmp_path / "shared" / CONFIG).read_text())
     modes = [(tmp_path / "shared" / name).stat().st_mode for name in (CONFIG, WEIGHTS)]
     assert modes[0] == modes[1], "who may read one may read the other"
-    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [
+        *("README.md", CONFIG, WEIGHTS)
+    ]
     assert config["vocabularies"] == {"tokens": 12, "answers": 5}
     # The shared model does not reveal folder names of this machine.
     assert str(run.parent) not in json.dumps(config)

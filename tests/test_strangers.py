@@ -14,7 +14,7 @@ import pytest
 from hub_folders import vilt_folder
 from huggingface_hub import constants
 
-from vlm.adapters import load_from_hub
+from vlm.inference import load
 from vlm.pretrained.availability import FetchError, nothing_fetched
 
 HERE = Path(__file__).parent
@@ -97,6 +97,6 @@ def test_a_folder_of_the_hub_brings_no_further_names(tmp_path: Path) -> None:
             seen.append(event)
 
     sys.addaudithook(hook)
-    load_from_hub(str(folder))
+    load(str(folder))
     # The weights are missing here because Rust opens them.
     assert {*seen} == {"config.json", "preprocessor_config.json", "tokenizer.json"}

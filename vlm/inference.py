@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from vlm.adapters.hub import is_adapted, locate, read_adapted
 from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
@@ -78,20 +79,35 @@ class Seen:
         return Seen(images, replace(first.kept, prepared=prepared, images=count))
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> VQA:
-    """Load a trained model; needs no network. Runs no code from the file, whoever made it.
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    trust: bool = False,
+    revision: str | None = None,
+) -> VQA:
+    """Load a trained model; needs no network but for `hf:`. Runs no code from it, whoever made it.
 
     Args:
-        path: a `.ckpt` file that `vlm fit` wrote, a run's folder (its best checkpoint), or a folder
-            that `VQA.save` or `vlm share` wrote.
+        path: a `.ckpt` file that `vlm fit` wrote, a run's folder (its best checkpoint), a folder
+            that `VQA.save` or `vlm share` wrote, or one with a ViLT or BLIP model for VQA; or
+            `hf:` and the name of such a folder on the hub, which is fetched to the hub's cache and
+            then loaded as any stranger's folder.
         device: where to run.
         trust: also import parts from outside vlm, which runs their code.
+        revision: a branch, tag or commit on the hub; its main branch if None.
 
     Raises:
         CheckpointError: missing, damaged or of another kind, with the reason.
+        OSError: a model of the hub that cannot be had; says where it was looked for.
+        ValueError: a model of the hub of another kind, or a revision of what is not there.
     """
-    checkpoint = read_shared(path, trust) if is_shared(path) else read_checkpoint(path)
-    return VQA(load_model(checkpoint, trust).to(device), checkpoint.about)
+    found = locate(path, revision)
+    if is_adapted(found):
+        model, about = read_adapted(found)
+    else:
+        checkpoint = read_shared(found, trust) if is_shared(found) else read_checkpoint(found)
+        model, about = load_model(checkpoint, trust), checkpoint.about
+    return VQA(model.to(device), about)
 
 
 class VQA(Asking):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vlm
-from vlm.adapters import convert, load_from_hub
+from vlm.adapters import convert
 from vlm.cli.main import main
 from vlm.explain import GradCAM, Occlusion, explain
 
@@ -135,7 +135,7 @@ def ours(vqa: vlm.VQA, image: Image.Image, questions: list[str]) -> Any:
 @pytest.mark.parametrize("size", [(60, 60), (200, 90), (40, 100), (5, 4)])
 def test_vilt_gives_transformers_logits(vilt: Any, size: tuple[int, int]) -> None:
     folder, logits, answers = vilt
-    vqa = load_from_hub(str(folder))
+    vqa = vlm.load(str(folder))
     image = picture(*size)
     found = ours(vqa, image, QUESTIONS)
     for row, question in zip(found, QUESTIONS, strict=True):
@@ -148,7 +148,7 @@ def test_vilt_gives_transformers_logits(vilt: Any, size: tuple[int, int]) -> Non
 
 def test_blip_gives_transformers_logits_and_answers(blip: Any) -> None:
     folder, logits, answer = blip
-    vqa = load_from_hub(str(folder))
+    vqa = vlm.load(str(folder))
     head: Any = vqa.model.head
     for size in ((32, 32), (70, 40)):
         image = picture(*size)
@@ -168,7 +168,7 @@ def test_they_are_explained_and_become_checkpoints(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = str(request.getfixturevalue(kind)[0])
-    vqa, image = load_from_hub(folder), picture(96, 48)
+    vqa, image = vlm.load(folder), picture(96, 48)
     for method in (GradCAM(), Occlusion(refine=1)):
         found = explain(vqa, image, QUESTIONS[0], method, answer="red")
         assert found.answer == "red"
@@ -181,7 +181,7 @@ def test_they_are_explained_and_become_checkpoints(
 
 
 def test_boxes_of_vilt_lie_on_the_photo(vilt: Any) -> None:
-    transform: Any = load_from_hub(str(vilt[0])).model.image_encoder.transform
+    transform: Any = vlm.load(str(vilt[0])).model.image_encoder.transform
     assert transform.fitted((200, 100)) == (64, 32)  # 79 x 39.5, in whole patches
     x0, y0, x1, y1 = transform.box((200, 100))
     side = transform.size[0]
@@ -197,7 +197,7 @@ def test_boxes_of_vilt_lie_on_the_photo(vilt: Any) -> None:
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     with pytest.raises(ValueError, match="GPT2LMHeadModel; expected one of Vilt"):
-        load_from_hub(str(tmp_path))
+        vlm.load(str(tmp_path))
 
 
 def test_without_a_network_the_error_is_one_quick_sentence(

@@ -3,6 +3,6 @@
 Whatever works with a `VQA` works with them: answers, explanations, checkpoints and reports.
 """
 
-from vlm.adapters.hub import convert, load_from_hub
+from vlm.adapters.hub import convert
 
-__all__ = ["convert", "load_from_hub"]
+__all__ = ["convert"]

@@ -1,8 +1,8 @@
-"""Load a ViLT or BLIP model for VQA, from the hub, its cache, or a folder."""
+"""Models of the hub: fetched to its cache, and ViLT and BLIP for VQA in our parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vlm.checkpoint.checkpoint import KEY, PREFIX, describe
+from vlm.checkpoint.checkpoint import KEY, PREFIX, Checkpoint, describe
 from vlm.checkpoint.file import check_weights, write_checkpoint
-from vlm.checkpoint.sharing import file_inside, read_json
+from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import stored_options
-from vlm.inference import VQA
 from vlm.model import VQAModel
 from vlm.pretrained.availability import hub_access, nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
@@ -25,31 +24,71 @@ from vlm.pretrained.tokenizer_growth import read_tokenizer
 from vlm.pretrained.weights import read_weights
 from vlm.text.subword import SubwordTokenizer
 
+HUB = "hf:"
+"""What stands before a name on the hub, where a path could stand too."""
 
-def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
-    """A trained model that answers, ranks and is explained like our own.
 
-    vlm itself reads four files of the repository or folder: `config.json`,
-    `preprocessor_config.json`, `tokenizer.json` and the weights; nothing that they name.
+def locate(path: str | Path, revision: str | None = None) -> Path:
+    """The path itself, or for `hf:NAME` the folder of the hub's cache with the model's files,
+    which are fetched first unless they are there. Nothing is read but these files, of one commit.
 
     Args:
-        name: name of a ViLT or BLIP model for VQA, such as `dandelin/vilt-b32-finetuned-vqa` or
-            `Salesforce/blip-vqa-base`, or a folder with such a model.
-        device: where to run.
+        path: a path, `hf:` and the name of a model on the hub, or `hf:` and a folder.
+        revision: a branch, tag or commit on the hub; its main branch if None.
 
     Raises:
         OSError: the model is unavailable; says where it was looked for and what to do.
+        ValueError: a revision of what is not on the hub.
+    """
+    name = str(path).removeprefix(HUB)
+    if name == str(path) or Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(f"revision: got {revision!r} for {path}; expected a model hf:NAME.")
+        return Path(name)
+    with hub_access(name):
+        folder = _download(name, (CONFIG,), revision).parent
+        for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
+            _download(name, files, folder.name)
+    return folder
+
+
+def is_adapted(folder: str | Path) -> bool:
+    """Whether this is the folder of somebody else's model, as transformers writes it."""
+    path = Path(folder) / CONFIG
+    return path.is_file() and "architectures" in read_json(file_inside(path.parent, CONFIG))
+
+
+def read_folder(folder: str | Path, trust: bool = False) -> Checkpoint:
+    """Read the folder of a shared model, or of a ViLT or BLIP model: see `read_shared` and
+    `read_adapted`, which raise."""
+    if not is_adapted(folder):
+        return read_shared(folder, trust)
+    model, about = read_adapted(folder)
+    return Checkpoint(Path(folder), model.config, model.state_dict(), about, 0)
+
+
+def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:
+    """A ViLT or BLIP model for VQA in our parts, and where it is from. Four files of the folder are
+    read: `config.json`, `preprocessor_config.json`, `tokenizer.json` and the weights; nothing that
+    they name.
+
+    Raises:
+        OSError: a file is not there.
         ValueError: a model of another kind, or one whose files are damaged.
     """
-    with hub_access(name):
-        config = read_json(_file(name, "config.json"))
+    folder = Path(folder)
+    # In the hub's cache, the name of the model.
+    cached = folder.parent.name == "snapshots"
+    name = folder.parents[1].name.removeprefix("models--").replace("--", "/") if cached else folder
+    with hub_access(str(folder)):
+        config = read_json(_found(folder, CONFIG))
         kind = str((config.get("architectures") or ["an unknown kind"])[0])
         if kind not in LOADERS:
             raise ValueError(
                 f"{name}: the model is {kind:.80}; expected one of {', '.join(LOADERS)}, such as "
                 f"dandelin/vilt-b32-finetuned-vqa or Salesforce/blip-vqa-base."
             )
-        files = Files(*(_file(name, *names) for names in FILES))
+        files = Files(*(_found(folder, *names) for names in FILES))
     weights = read_weights(str(files.weights))
     check_weights(weights, files.weights.stat().st_size, files.weights)
     try:
@@ -59,19 +98,20 @@ def load_from_hub(name: str, device: str | torch.device = "cpu") -> VQA:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise ValueError(f"{name}: cannot build this model ({error!r:.500}).") from error
-    return VQA(model.to(device), {"run": name, "data": name})
+    return model, {"run": str(name), "data": str(name)}
 
 
-def convert(name: str, path: str | Path) -> None:
-    """Convert a ViLT or BLIP model to a checkpoint for `vlm test`, `vlm ask` and `vlm explain`.
+def convert(name: str | Path, path: str | Path) -> None:
+    """Convert a ViLT or BLIP model to a checkpoint, whose copy needs neither hub nor transformers'
+    files.
 
     Args:
-        name: as for `load_from_hub`.
+        name: a folder with such a model, or `hf:` and its name on the hub.
         path: the `.ckpt` file to write.
     """
-    vqa = load_from_hub(name)
-    weights = {PREFIX + key: value for key, value in vqa.model.state_dict().items()}
-    content = {KEY: describe(vqa.model, vqa.about), "state_dict": weights, "global_step": 0}
+    model, about = read_adapted(locate(name))
+    weights = {PREFIX + key: value for key, value in model.state_dict().items()}
+    content = {KEY: describe(model, about), "state_dict": weights, "global_step": 0}
     write_checkpoint(content, Path(path))
 
 
@@ -90,20 +130,23 @@ FILES = (
 )
 
 
-def _file(name: str, *files: str) -> Path:
+def _found(folder: Path, *files: str) -> Path:
     """The first of these files that exists."""
-    if Path(name).is_dir():
-        found = [path for file in files if (path := file_inside(Path(name), file)).is_file()]
-        if not found:
-            raise FileNotFoundError(f"there is no {' or '.join(files)}")
-        return found[0]
+    for file in files:
+        if (path := file_inside(folder, file)).is_file():
+            return path
+    raise FileNotFoundError(f"there is no {' or '.join(files)}")
+
+
+def _download(name: str, files: Sequence[str], revision: str | None) -> Path:
+    """Fetch the first of these files that the hub has."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     for file in files[:-1]:
         with suppress(EntryNotFoundError):
-            return Path(hf_hub_download(name, file))
-    return Path(hf_hub_download(name, files[-1]))
+            return Path(hf_hub_download(name, file, revision=revision))
+    return Path(hf_hub_download(name, files[-1], revision=revision))
 
 
 def _pieces(path: Path, max_length: int) -> SubwordTokenizer:

@@ -108,8 +108,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     if any(type(config.get(key)) is not kind for key, kind in _NEEDED.items()):
         raise CheckpointError(
-            f"{path}: not a model of vlm; expected one written by `vlm share`. For ViLT and BLIP "
-            f"models, use `vlm demo hf:{path.parent}`."
+            f"{path}: not a model of vlm; expected one written by `vlm share`, or a ViLT or BLIP "
+            f"model for VQA."
         )
     check_format(path, config)
     return config

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 
+HUB = "hf:"
+"""What stands before the name of a model on the hub; `vlm.adapters.hub` needs torch to say so."""
+
 
 def command_parser(command: str, description: str, epilog: str) -> ArgumentParser:
     """A parser that shows its texts as they are, and that refuses shortened options."""
@@ -21,7 +24,8 @@ def add_checkpoint(parser: ArgumentParser) -> None:
     """Add the model that a command loads."""
     parser.add_argument(
         "checkpoint",
-        help="a run's folder, a .ckpt file made by `vlm fit`, or a folder made by `vlm share`",
+        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, or "
+        "hf:NAME of a model on the hub",
     )
 
 

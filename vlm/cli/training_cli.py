@@ -15,6 +15,7 @@ import vlm.fusion
 import vlm.heads
 import vlm.image
 import vlm.text
+from vlm.adapters.hub import read_folder
 from vlm.checkpoint.checkpoint import (
     Checkpoint,
     check_origin,
@@ -22,7 +23,7 @@ from vlm.checkpoint.checkpoint import (
     model_differences,
     read_checkpoint,
 )
-from vlm.checkpoint.sharing import is_shared, read_shared
+from vlm.checkpoint.sharing import is_shared
 from vlm.cli.check import check_names
 from vlm.cli.parser import ConciseParser
 from vlm.cli.part_config import as_namespace, as_plain, reads_choices, takes, with_functions
@@ -149,7 +150,7 @@ class VQACLI(LightningCLI):
             path = checkpoint_in(path, BEST) if path and not shared else path
         config.ckpt_path = str(path) if path else None
         if path:
-            self.checkpoint = read_shared(path) if shared else read_checkpoint(path)
+            self.checkpoint = read_folder(path) if shared else read_checkpoint(path)
             if not shared:
                 self._compare_models(self.checkpoint)
             # The checkpoint's parts: its tokenizer, and nothing that would be downloaded again.

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm.demo.api import check_arguments
+from vlm.demo.space import SITE
 from vlm.demo.uploads import Uploads
 from vlm.serve.requests import Bodies, Hosts, from_data_url, parse_json, replayed
 
@@ -57,11 +58,15 @@ class Gate:
 
     No request can name a file, address or session of Gradio's: a file must be one of the visitor's
     `Uploads`, the mark of Gradio's own files is removed, and session names are bound to the
-    visitor. `auth` is the "USER:PASSWORD" that every request must give; None for none.
+    visitor. `auth` is the "USER:PASSWORD" that every request must give; None for none. If `framed`,
+    pages of Hugging Face may show this one in a frame.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, uploads: Uploads, auth: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, hosts: Hosts, uploads: Uploads, auth: str | None, framed: bool = False
+    ) -> None:
         self.app, self.hosts, self.uploads = app, hosts, uploads
+        self.framed = framed
         self.code = base64.b64encode((auth or "").encode())
         self._bodies = Bodies()
 
@@ -80,9 +85,14 @@ class Gate:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers["X-Frame-Options"] = "DENY"
+                if self.framed:
+                    headers["Content-Security-Policy"] = f"frame-ancestors 'self' {SITE}"
+                else:
+                    headers["X-Frame-Options"] = "DENY"
                 if not known:
-                    value = f"{COOKIE}={visitor}; Path=/; HttpOnly; SameSite=Lax"
+                    # Browsers send only such a cookie from inside another site's page.
+                    where = "None; Secure; Partitioned" if self.framed else "Lax"
+                    value = f"{COOKIE}={visitor}; Path=/; HttpOnly; SameSite={where}"
                     headers.append("Set-Cookie", value)
             await send(message)
 

@@ -22,7 +22,11 @@ SESSIONS = 256
 
 
 def application(
-    page: gr.Blocks, uploads: Uploads, hosts: Hosts, auth: str | None = None
+    page: gr.Blocks,
+    uploads: Uploads,
+    hosts: Hosts,
+    auth: str | None = None,
+    framed: bool = False,
 ) -> FastAPI:
     """The web application of a page from `build_page`, behind the `Gate`."""
     app = FastAPI(
@@ -30,7 +34,7 @@ def application(
         redoc_url=None,
         openapi_url=None,
         middleware=[
-            Middleware(Gate, hosts=hosts, uploads=uploads, auth=auth),
+            Middleware(Gate, hosts=hosts, uploads=uploads, auth=auth, framed=framed),
             # It allows other sites nothing. Without it, Gradio adds its own, which lets other sites
             # use a visitor's credentials.
             Middleware(CORSMiddleware),

@@ -47,8 +47,6 @@ def ask(arguments: Sequence[str]) -> None:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
     from vlm.asking import NO_ANSWER, print_answer
-    from vlm.checkpoint.checkpoint import CheckpointError
-    from vlm.image.load import ImageError
     from vlm.inference import load
 
     gc.freeze()
@@ -59,7 +57,7 @@ def ask(arguments: Sequence[str]) -> None:
         answer = vqa.answer(
             given.image, given.question, given.top, given.choices, max_risk=given.max_risk
         )
-    except (CheckpointError, ImageError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
     print_answer(answer)
     known = vqa.calibration

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm.cli.command_parser import (
+    HUB,
     add_device,
     add_trust,
     check_device,
@@ -23,7 +24,6 @@ from vlm.pretrained.availability import check_hub
 if TYPE_CHECKING:
     from vlm.inference import VQA
 
-HUB = "hf:"
 RUNS = Path("runs")
 AUTH = "VLM_DEMO_AUTH"
 PORTS = range(7860, 7960)
@@ -40,8 +40,8 @@ def demo(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "checkpoint",
         nargs="*",
-        help="a .ckpt file made by `vlm fit`, a run's folder, or hf:NAME of a ViLT or BLIP model; "
-        "the newest run under runs/ if there is none",
+        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, or "
+        "hf:NAME of a model on the hub; the newest run under runs/ if there is none",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument(
@@ -58,6 +58,14 @@ def demo(arguments: Sequence[str]) -> None:
         help=f"login for visitors; the environment variable {AUTH} keeps it out of the process "
         "list. Without either, a password is generated and printed if others can reach --host",
     )
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="let everybody in without a password, also inside a page of huggingface.co",
+    )
+    parser.add_argument(
+        "--space", type=Path, metavar="DIR", help="write a Space of Hugging Face, and serve nothing"
+    )
     parser.add_argument("--port", type=int, help="default: the first free port from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_device(parser)
@@ -68,6 +76,8 @@ def demo(arguments: Sequence[str]) -> None:
     auth = given.auth or os.environ.get(AUTH)
     if auth is not None and not all(auth.partition(":")):
         parser.error(f"--auth: expected USER:PASSWORD, also in {AUTH}.")
+    if auth is not None and given.public:
+        parser.error(f"--public: got a password too, by --auth or {AUTH}; expected one of both.")
     check_host_names(parser, "--allow-host", given.allow_host)
     if find_spec("gradio") is None:
         sys.exit("vlm demo: gradio is not installed; run `pip install 'vlm-vqa[demo]'`.")
@@ -77,6 +87,14 @@ def demo(arguments: Sequence[str]) -> None:
             if name.startswith(HUB):
                 check_hub(name.removeprefix(HUB))
         check_device(given.device)
+        if given.space is not None:
+            from vlm.demo.space import write_space
+
+            write_space(
+                load_models(given.checkpoint or [newest_run()], trust=given.trust), given.space
+            )
+            print(f"{given.space}: upload it with `hf upload --repo-type=space USER/NAME DIR`.")
+            return
         from vlm.serve.reader import Reader
 
         reader = Reader()  # it starts while the models load
@@ -92,7 +110,7 @@ def demo(arguments: Sequence[str]) -> None:
             from vlm.serve.listening import listen, serve
             from vlm.serve.requests import Hosts, is_loopback
 
-            if auth is None and not is_loopback(given.host):
+            if not (auth or given.public or is_loopback(given.host)):
                 auth = f"vlm:{secrets.token_urlsafe(12)}"
                 print(
                     f"Visitors log in with this user and password: {auth!r} (--auth sets others).",
@@ -102,7 +120,7 @@ def demo(arguments: Sequence[str]) -> None:
             page = build_page(Asker(models, reader), uploads)
             connection = listen(given.host, PORTS if given.port is None else [given.port])
             hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
-            app = application(page, uploads, hosts, auth)
+            app = application(page, uploads, hosts, auth, given.public)
         try:
             serve(app, connection, "demo", GRACE_SECONDS, given.open)
         finally:
@@ -138,15 +156,10 @@ def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) 
 
     models: dict[str, VQA] = {}
     for name in names:
-        if name.startswith(HUB):
-            from vlm.adapters import load_from_hub
-
-            vqa, label = load_from_hub(name.removeprefix(HUB), device), name.removeprefix(HUB)
-        else:
-            vqa = load(name, device, trust)
-            label = _label(vqa)
-            if label in models:
-                label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
+        vqa = load(name, device, trust)
+        label = name.removeprefix(HUB) if name.startswith(HUB) else _label(vqa)
+        if label in models:
+            label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
         while label in models:
             label += " (again)"
         models[label] = vqa

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vlm.cli.command_parser import (
+    HUB,
     add_checkpoint,
     add_device,
     add_trust,
@@ -87,7 +88,8 @@ def serve_command(arguments: Sequence[str]) -> None:
                     keys = (secrets.token_urlsafe(24),)
                     print(f"Clients need this key: {keys[0]} ({KEYS} sets others).", flush=True)
                 hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
-                name = given.name or Path(given.checkpoint).resolve().name
+                hub = given.checkpoint.startswith(HUB) and given.checkpoint.removeprefix(HUB)
+                name = given.name or hub or Path(given.checkpoint).resolve().name
                 app = application(service, name, hosts, keys, tuple(given.allow_image_host))
                 serve(app, connection, "server", math.ceil(given.seconds))
             finally:

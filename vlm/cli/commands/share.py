@@ -1,32 +1,53 @@
-"""`vlm share`: a trained model as a folder that others can load without trusting its author."""
+"""`vlm share`: a trained model as a folder, here or on the hub, that others can load without
+trusting its author."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+from vlm.cli.command_parser import HUB, add_checkpoint, add_trust, command_parser
+
+EXAMPLE = """\
+examples:
+  vlm share runs/easy_vqa/RUN shapes-model
+  vlm share runs/easy_vqa/RUN hf:me/shapes-model     after `hf auth login`
+"""
 
 
 def share(arguments: Sequence[str]) -> None:
-    """Write the folder and say what to do with it."""
+    """Write the folder, upload it if it is for the hub, and say what to do with it."""
     parser = command_parser(
         "share",
-        "Write a trained model for others: model.safetensors and config.json, without code.",
-        "example:\n  vlm share runs/easy_vqa/RUN shapes-model",
+        "Write a trained model for others: model.safetensors and config.json, without code, and a "
+        "card (README.md).",
+        EXAMPLE,
     )
     add_checkpoint(parser)
-    parser.add_argument("folder", help="new or empty folder to write")
+    parser.add_argument("folder", help="new or empty folder to write, or hf:USER/NAME on the hub")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     add_trust(parser)
     given = parser.parse_args(arguments)
+    if given.private and not given.folder.startswith(HUB):
+        parser.error(f"--private: got a folder, {given.folder}; expected hf:USER/NAME.")
     # Here and not above: `--help` and a mistake need not wait for torch.
+    from vlm.checkpoint.publishing import CARD, model_card, read_results, upload
     from vlm.checkpoint.sharing import WEIGHTS
     from vlm.inference import load
 
     try:
-        folder = load(given.checkpoint, trust=given.trust).save(given.folder)
-    except ValueError as error:
+        vqa = load(given.checkpoint, trust=given.trust)
+        card = model_card(vqa.model, vqa.about, read_results(given.checkpoint), given.folder)
+        with tempfile.TemporaryDirectory() as temporary:
+            hub = given.folder.startswith(HUB)
+            folder = vqa.save(Path(temporary, "model") if hub else given.folder)
+            (folder / CARD).write_text(card, encoding="utf-8")
+            size = (folder / WEIGHTS).stat().st_size / 1e6
+            if hub:
+                print(upload(folder, given.folder.removeprefix(HUB), given.private))
+    except (OSError, ValueError) as error:
         sys.exit(f"vlm share: {error}")
-    size = (folder / WEIGHTS).stat().st_size / 1e6
-    ask = f"vlm ask {'--trust ' if given.trust else ''}{folder} photo.png QUESTION"
-    print(f"{folder}: {size:,.1f} MB. It holds no code. Try it: {ask}")
+    ask = f"vlm ask {'--trust ' if given.trust else ''}{given.folder} photo.png QUESTION"
+    print(f"{given.folder}: {size:,.1f} MB. It holds no code. Try it: {ask}")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vlm.cli.check import check_names, refusal
+from vlm.cli.command_parser import HUB
 from vlm.cli.help import read_help
 from vlm.core.errors import ConfigError
 
@@ -42,6 +43,22 @@ fit, validate, test, predict = (
 )
 
 
+def located(given: str) -> Path:
+    """A path as it is, or the folder of a model that is fetched from the hub.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    if not given.startswith(HUB):
+        return Path(given)
+    from vlm.adapters.hub import locate
+
+    try:
+        return locate(given)
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+
+
 def with_run(command: str, arguments: Sequence[str]) -> Sequence[str]:
     """The arguments with the options that a run or a shared model in the first place stands for.
 
@@ -50,7 +67,7 @@ def with_run(command: str, arguments: Sequence[str]) -> Sequence[str]:
     """
     if not arguments or arguments[0].startswith("-"):
         return arguments
-    folder, options = Path(arguments[0]), arguments[1:]
+    folder, options = located(arguments[0]), arguments[1:]
     if (folder / CONFIG).is_file():
         return ["-c", str(folder / CONFIG), f"--ckpt_path={folder}", *options]
     if not (folder / SHARED_CONFIG).is_file():

@@ -44,7 +44,8 @@ usage: vlm {command} RUN [--OPTION=VALUE ...]
 
 {does}
 
-RUN is the folder of a run, or of a model made by `vlm share`, which names no data set.
+RUN is the folder of a run, or of a model made by `vlm share` or hf:NAME on the hub, which name no
+data set.
 
 examples:
   vlm {command} runs/easy_vqa/RUN

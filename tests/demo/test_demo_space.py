@@ -1,0 +1,49 @@
+"""`vlm demo --space` writes a folder whose app serves the page to everybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from demo_server import start, untrained, write_model
+
+import vlm
+from vlm.cli.main import main
+
+pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
+
+
+def test_the_space_s_app_serves_its_models(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_model(untrained(), tmp_path / "other.ckpt", "other")
+    main(["demo", str(run), str(other), f"--space={tmp_path / 'space'}"])
+    folder = tmp_path / "space"
+    card = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    assert (card["sdk"], card["app_file"]) == ("gradio", "app.py")
+    assert (folder / "requirements.txt").read_text().startswith("vlm-vqa[demo]==")
+    assert vlm.load(folder / "model-1").model.config == vlm.load(run).model.config
+    with pytest.raises(SystemExit, match="is not empty"):
+        main(["demo", str(run), f"--space={folder}"])
+    # Its app, on another port than 7860 and with the models' full paths.
+    app = (folder / "app.py").read_text().replace(', "--port=7860"', ", *sys.argv[1:]")
+    app = app.replace('"model-', f'"{folder}/model-').replace("import os", "import os, sys")
+    (tmp_path / "app.py").write_text(app)
+    monkeypatch.setenv("SPACE_HOST", "me-colors.hf.space")
+    address = start((), program=(tmp_path / "app.py",))
+    page = httpx.get(address, headers={"Host": "me-colors.hf.space"})
+    assert page.is_success, "without a password"
+    assert (
+        page.headers["Content-Security-Policy"] == "frame-ancestors 'self' https://huggingface.co"
+    )
+    assert "X-Frame-Options" not in page.headers
+    assert "SameSite=None; Secure; Partitioned" in page.headers["Set-Cookie"]
+    assert httpx.get(address, headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_a_public_demo_has_no_password(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", str(run), "--public", "--auth=me:mine"])
+    assert "--public: got a password too" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""Models go to the hub and come from it, as a stranger's folder does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from hub_folders import vilt_folder
+from hub_server import Hub, hub_server
+
+import vlm
+from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.checkpoint.sharing import CONFIG, WEIGHTS
+from vlm.cli.main import main
+from vlm.pretrained.availability import FetchError
+
+QUESTION = "what color is it?"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with hub_server() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+        template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield hub
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def shared(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub") / "model"
+    main(["share", str(run), str(folder)])
+    return folder
+
+
+def test_a_run_goes_to_the_hub_and_answers_from_there(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """By the commands, in processes of their own, as HF_ENDPOINT is read once."""
+    asked = [str(data / "test/images/0.png"), QUESTION]
+    with hub_server() as hub:
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(tmp_path),
+            "HF_TOKEN": Hub.token,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+
+        def vlm_(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "vlm", *arguments],
+                env=environment, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            return done.stdout
+
+        said = vlm_("share", str(run), "hf:me/colors")
+        assert f"{hub.address}/me/colors/commit/" in said
+        (files,) = hub.commits["me/colors"].values()
+        assert {*files} == {"README.md", CONFIG, WEIGHTS}
+        answers = vlm_("ask", "hf:me/colors", *asked)
+    assert answers == vlm_("ask", str(run), *asked)
+    assert answers == vlm_("ask", "hf:me/colors", *asked), "from the cache, without the hub"
+
+
+def test_the_card_says_what_was_measured(run: Path, shared: Path) -> None:
+    card = (shared / "README.md").read_text()
+    _, head, text = card.split("---\n", 2)
+    assert yaml.safe_load(head)["pipeline_tag"] == "visual-question-answering"
+    row = json.loads((run / "test.json").read_text())["results"][0]
+    shares = [f"{100 * row[key]:.2f}" for key in ("accuracy", "low", "high")]
+    assert f"| overall | {row['questions']} | {shares[0]} | {shares[1]} - {shares[2]} |" in text
+    assert "`vlm.datasets.EasyVQA`" in text
+    assert "trainer.max_epochs | `12`" in text
+    assert "5 answers" in text
+    assert "not calibrated" in text
+    assert str(run.parent) not in card
+    assert "](http" not in card
+
+
+def test_a_model_without_a_test_says_so(shared: Path, tmp_path: Path) -> None:
+    main(["share", str(shared), str(tmp_path / "shared")])
+    assert "Not measured" in (tmp_path / "shared/README.md").read_text()
+
+
+def test_a_revision_is_that_of_the_hub(hub: Hub, shared: Path, data: Path) -> None:
+    first = hub.commit("me/colors", files_of(shared))
+    second = hub.commit("me/colors", {CONFIG: b"{}"})
+    assert first != second
+    image = data / "test/images/0.png"
+    answer = vlm.load("hf:me/colors", revision=first).answer(image, QUESTION)
+    assert answer == vlm.load(shared).answer(image, QUESTION)
+    with pytest.raises(CheckpointError, match="not a model of vlm"):
+        vlm.load("hf:me/colors")
+    with pytest.raises(FetchError, match="me/colors: the model could not be loaded"):
+        vlm.load("hf:me/colors", revision="nosuch")
+    with pytest.raises(FetchError, match="me/nosuch"):
+        vlm.load("hf:me/nosuch")
+    with pytest.raises(ValueError, match="revision: got 'main' for"):
+        vlm.load(shared, revision="main")
+
+
+def test_the_repository_says_what_kind_of_model_it_is(hub: Hub, tmp_path: Path) -> None:
+    folder = vilt_folder(tmp_path / "vilt")
+    hub.commit("them/vilt", {**files_of(folder), "code.py": b"raise SystemExit"})
+    vqa = vlm.load("hf:them/vilt")
+    assert vqa.about["run"] == "them/vilt"
+    assert type(vqa.model.fusion).__name__ == "ViltFusion"
+    fetched = {path.rpartition("/")[2] for method, path in hub.asked if method == "GET"}
+    assert fetched == {CONFIG, "preprocessor_config.json", "tokenizer.json", WEIGHTS}
+
+
+def test_a_stranger_s_repository_is_as_guarded_as_a_folder(
+    hub: Hub, shared: Path, data: Path
+) -> None:
+    config = json.loads((shared / CONFIG).read_text())
+    config["model"]["fusion"]["class_path"] = "subprocess.Popen"
+    hub.commit("evil/code", {**files_of(shared), CONFIG: json.dumps(config).encode()})
+    with pytest.raises(CheckpointError, match=r"subprocess\.Popen is not a class of vlm"):
+        vlm.load("hf:evil/code")
+    weights = (shared / WEIGHTS).read_bytes()
+    hub.commit("evil/damaged", {**files_of(shared), WEIGHTS: weights[:-1] + b"x"})
+    with pytest.raises(CheckpointError, match="checksum differs"):
+        vlm.load("hf:evil/damaged")
+
+
+def test_every_command_takes_a_model_of_the_hub(
+    hub: Hub, shared: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.commit("me/colors", files_of(shared))
+    folder = vilt_folder(tmp_path / "vilt")
+    hub.commit("them/vilt", files_of(folder))
+    config = str(ROOT / "configs/easy_vqa.yaml")
+    for name in ("me/colors", "them/vilt"):
+        main([
+            *("test", f"hf:{name}", "-c", config, f"--dataset.root={data}"),
+            *(f"--run.folder={tmp_path / name}", "--trainer.enable_progress_bar=false"),
+        ])  # fmt: skip
+        assert len(list((tmp_path / name).glob("*/*/test.json"))) == 1
+    image = str(data / "test/images/0.png")
+    explained = tmp_path / "why.png"
+    main(["explain", "hf:me/colors", image, QUESTION, f"--output={explained}"])
+    assert explained.is_file()
+    main(["share", "hf:me/colors", str(tmp_path / "again")])
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (shared / WEIGHTS).read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["test", "hf:me/nosuch", "-c", config])
+    assert ended.value.code == 2
+    assert "me/nosuch" in capsys.readouterr().err
+
+
+def test_a_refused_upload_is_a_sentence(
+    hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_api.get_token", lambda: None, raising=False)
+    with pytest.raises(SystemExit, match=r"vlm share: me/colors: the repository .*hf auth login"):
+        main(["share", str(run), "hf:me/colors"])
+    with pytest.raises(SystemExit, match=r"vlm share: .*a b"):
+        main(["share", str(run), "hf:a b"])
+    with pytest.raises(SystemExit):
+        main(["share", str(run), "folder", "--private"])

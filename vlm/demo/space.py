@@ -1,0 +1,61 @@
+"""A demo as a Space: a folder that Hugging Face runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlm.core.version import __version__
+from vlm.inference import VQA
+
+SITE = "https://huggingface.co"
+"""The site whose pages show Spaces in a frame."""
+APP = '''\
+"""The page of this Space: `vlm demo`, open to everybody."""
+
+import os
+
+from vlm.cli.main import main
+
+host = os.environ.get("SPACE_HOST", "localhost")  # which Hugging Face sets
+main(["demo", {models}, "--host=0.0.0.0", "--port=7860", "--public", f"--allow-host={{host}}"])
+'''
+CARD = """\
+---
+title: {title}
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+---
+
+Ask about images. Made with `vlm demo --space`; the page and its limits are those of `vlm demo`.
+"""
+
+
+def write_space(models: Mapping[str, VQA], folder: Path) -> None:
+    """Write a Space with these models, by the names that the page shows.
+
+    Args:
+        models: to be asked.
+        folder: new or empty.
+
+    Raises:
+        ValueError: the folder is not empty, or a model cannot be written.
+    """
+    import gradio
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--space: {folder} is not empty; expected a new or empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"model-{number}" for number in range(1, len(models) + 1)]
+    for name, vqa in zip(names, models.values(), strict=True):
+        vqa.save(folder / name)
+    listed = ", ".join(f'"{name}"' for name in names)
+    title = ", ".join(models)
+    files = {
+        "app.py": APP.format(models=listed),
+        "README.md": CARD.format(title=title, gradio=gradio.__version__),
+        "requirements.txt": f"vlm-vqa[demo]=={__version__}\n",
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
