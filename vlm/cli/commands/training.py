@@ -10,6 +10,7 @@ from pathlib import Path
 from vlm.cli.check import check_names, refusal
 from vlm.cli.command_parser import HUB
 from vlm.cli.help import read_help
+from vlm.cli.predict_table import answer_table, is_table
 from vlm.core.errors import ConfigError
 
 CONFIG, SHARED_CONFIG = "config.yaml", "config.json"
@@ -38,9 +39,15 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     run([command, *("--help" if a == "--help-all" else a for a in arguments)])
 
 
-fit, validate, test, predict = (
-    partial(_run, command) for command in ("fit", "validate", "test", "predict")
-)
+fit, validate, test = (partial(_run, command) for command in ("fit", "validate", "test"))
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Answer the rows of a table with any model, or a split of a data set."""
+    if is_table(arguments):
+        answer_table(arguments)
+    else:
+        _run("predict", arguments)
 
 
 def located(given: str) -> Path:

@@ -55,6 +55,10 @@ examples:
 """
     for command, does in DOES.items()
 }
+USAGE["predict"] += """\
+  vlm predict MODEL --dataset.path questions.csv            any table: answers beside its columns,
+                                                            with --dataset.images and --output
+"""
 OPTIONS = """
 Write an option as --trainer.max_epochs=3, or in the YAML file as `trainer: {max_epochs: 3}`; the
 last one wins. A part is a class (vlm.fusion.MCAN) or a YAML file (fusion/concat.yaml), and its

@@ -1,0 +1,163 @@
+"""`vlm predict MODEL --dataset.path FILE`: answers beside the columns of any table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from demo_server import untrained
+
+import vlm
+from vlm.cli.main import main
+from vlm.datasets.errors import DataError
+from vlm.evaluation.answer_table import ADDED, PARTS, AnswerTable
+from vlm.inference import VQA
+
+QUESTIONS = ("what color is it?", "is it red?", "is the image not blue?")
+
+
+@pytest.fixture
+def table(data: Path, tmp_path: Path) -> Path:
+    """A CSV of 30 questions about 10 images, with columns that vlm does not know."""
+    path = tmp_path / "questions.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "question", "image", "price"])
+        for n in range(30):
+            image = data / f"test/images/{n % 10}.png"
+            writer.writerow([f'said "{n}",\nhere', QUESTIONS[n % 3], image, n / 7])
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def left(folder: Path) -> list[Path]:
+    return list(folder.glob(f"*{PARTS}"))
+
+
+def test_answers_stand_beside_the_table_s_columns(run: Path, table: Path) -> None:
+    main(["predict", str(run), "--dataset.path", str(table), "--batch=7"])
+    given, rows = read(table), read(table.with_name("questions_answers.csv"))
+    assert [*rows[0]] == [*given[0], *ADDED]
+    assert [{name: row[name] for name in given[0]} for row in rows] == given
+    answers = vlm.load(run).answer(
+        [row["image"] for row in given], [row["question"] for row in given]
+    )
+    assert [row["prediction"] for row in rows] == [answer.text for answer in answers]
+    shares = [float(row["probability"]) for row in rows]
+    assert shares == pytest.approx([answer.probability for answer in answers], abs=1e-5)
+    assert left(table.parent) == []
+
+
+def test_any_table_and_a_shared_model(run: Path, data: Path, tmp_path: Path) -> None:
+    shared = vlm.load(run).save(tmp_path / "shared")
+    content = [(data / f"test/images/{n}.png").read_bytes() for n in range(3)]
+    rows = [{"image": c, "question": QUESTIONS[0], "more": [1, 2]} for c in content]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    shutil.copy(data / "test/images/0.png", tmp_path / "0.png")
+    line = {"image": "0.png", "question": QUESTIONS[0], "deep": {"a": [1]}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
+    expected = vlm.load(run).answer(content, [QUESTIONS[0]] * 3)
+    out = tmp_path / "out.jsonl"
+    for name, count in (("in.parquet", 3), ("in.jsonl", 1)):
+        path = f"--dataset.path={tmp_path / name}"
+        main(["predict", str(shared), path, f"--output={out}"])
+        found = [json.loads(text) for text in out.read_text().splitlines()]
+        assert [row["prediction"] for row in found] == [a.text for a in expected[:count]]
+    assert found[0]["deep"] == {"a": [1]}
+
+
+def test_it_continues_where_it_ended(
+    run: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vqa = vlm.load(run)
+    first = AnswerTable(vqa, table, batch=8)
+    answers = first.answers()
+    next(answers)
+    next(answers)
+    answers.close()
+    (part,) = left(table.parent)
+    with part.open("a") as file:
+        file.write('{"prediction": "re')  # killed in the middle of a line
+    seen: list[int] = []
+    hook = vqa.model.fusion.register_forward_pre_hook(lambda *_: seen.append(1))
+    again = AnswerTable(vqa, table, batch=8)
+    assert again.done() == 16
+    assert [len(batch) for batch in again.answers()] == [8, 6]
+    hook.remove()
+    assert again.write() == 0
+    continued = again.output.read_text()
+    main(["predict", str(run), "--dataset.path", str(table), "--batch=8"])
+    whole = again.output.read_text()
+    assert [row["prediction"] for row in csv.DictReader(continued.splitlines())] == [
+        row["prediction"] for row in csv.DictReader(whole.splitlines())
+    ]
+    assert left(table.parent) == []
+    next(AnswerTable(vqa, table, batch=8).answers())
+    other = AnswerTable(VQA(untrained()), table)
+    assert other.done() == 0, "another model begins anew"
+    assert AnswerTable(vqa, table).done() == 8
+    main(["predict", str(run), "--dataset.path", str(table)])
+    assert "Continuing after 8 rows." in capsys.readouterr().out
+
+
+def test_a_row_s_mistake_is_its_own(run: Path, data: Path, tmp_path: Path) -> None:
+    image = data / "test/images/0.png"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    path = tmp_path / "in.csv"
+    rows = [(image, QUESTIONS[0]), ("bad.png", QUESTIONS[0]), ("gone.png", "what?"), (image, " ")]
+    rows += [(image, "wherefore quixotic zebras?"), (image, QUESTIONS[1])]
+    lines = (f"{name},{question}" for name, question in rows)
+    path.write_text("\n".join(["image,question", *lines]) + "\n")
+    with pytest.raises(SystemExit, match="3 rows without an answer; see the column error"):
+        main(["predict", str(run), f"--dataset.path={path}"])
+    good, bad, gone, empty, beyond, last = read(tmp_path / "in_answers.csv")
+    assert good["prediction"] and last["prediction"]  # noqa: PT018
+    assert "not a readable image" in bad["error"]
+    assert "gone.png" in gone["error"]
+    assert "question" in empty["error"]
+    assert (beyond["prediction"], beyond["error"]) == ("", "")
+    assert "unknown to the model" in beyond["warnings"]
+
+
+def test_a_model_that_chooses_reads_the_choices(data: Path, tmp_path: Path) -> None:
+    image = str(data / "test/images/0.png")
+    path = tmp_path / "in.jsonl"
+    lines = [{"choices": ["red", "blue"]}, {}]
+    path.write_text(
+        "".join(json.dumps({"image": image, "question": "what?", **n}) + "\n" for n in lines)
+    )
+    found = AnswerTable(VQA(untrained("choices")), path)
+    ((first, second),) = found.answers()
+    assert first["prediction"] in ("red", "blue")
+    assert "choices" in second["error"]
+
+
+def test_tables_that_cannot_be(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+
+    def said(text: str) -> str:
+        path.write_text(text)
+        with pytest.raises(SystemExit) as ended:
+            main(["predict", str(run), f"--dataset.path={path}"])
+        return str(ended.value)
+
+    assert "the column 'prediction'" in said("image,question,prediction\na.png,what?,x\n")
+    assert "question" in said("image,query\na.png,what?\n")
+    with pytest.raises(SystemExit, match=r"nosuch\.csv: there is no such file"):
+        main(["predict", str(run), f"--dataset.path={tmp_path / 'nosuch.csv'}"])
+    with pytest.raises(ValueError, match=r"expected a \.csv or \.jsonl file"):
+        AnswerTable(vlm.load(run), path, output="a.xlsx")
+    assert "has no rows" in said("image,question\n")
+    (tmp_path / "in.xlsx").write_text("image question\n")
+    with pytest.raises(DataError, match="another format"):
+        AnswerTable(vlm.load(run), tmp_path / "in.xlsx")

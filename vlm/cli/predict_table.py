@@ -1,0 +1,73 @@
+"""`vlm predict MODEL --dataset.path FILE`: any model's answers beside the rows of any table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlm.cli.command_parser import (
+    add_checkpoint,
+    add_device,
+    add_trust,
+    check_device,
+    command_parser,
+)
+
+OPTIONS = {"--dataset.path", "--dataset.images", "--output", "--batch", "--device", "--trust"}
+
+
+def is_table(arguments: Sequence[str]) -> bool:
+    """Whether a model and a table are given, and nothing that needs the data set of a training."""
+    options = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    given = bool(arguments) and not arguments[0].startswith("-")
+    return given and "--dataset.path" in options and options <= OPTIONS
+
+
+def answer_table(arguments: Sequence[str]) -> None:
+    """Answer all rows, with a bar; exit code 1 if some have an error."""
+    parser = command_parser(
+        "predict",
+        "Write a model's answers beside the rows of a table; the same command continues after an "
+        "interruption.",
+        "example:\n  vlm predict runs/my_run --dataset.path questions.csv --dataset.images photos/",
+    )
+    add_checkpoint(parser)
+    parser.add_argument("--dataset.path", dest="path", type=Path, help="table of questions")
+    parser.add_argument(
+        "--dataset.images",
+        dest="images",
+        type=Path,
+        help="folder that image paths start from (default: that of the table)",
+    )
+    parser.add_argument("--output", type=Path, help=".csv or .jsonl file (default TABLE_answers)")
+    parser.add_argument("--batch", type=int, default=64, help="rows of a batch (default 64)")
+    add_device(parser)
+    add_trust(parser)
+    given = parser.parse_args(arguments)
+    if given.batch < 1:
+        parser.error(f"--batch: got {given.batch}; expected a positive number.")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vlm.core.validation import counted
+    from vlm.evaluation.answer_table import AnswerTable
+    from vlm.inference import load
+
+    try:
+        check_device(given.device)
+        vqa = load(given.checkpoint, given.device, given.trust)
+        table = AnswerTable(vqa, given.path, given.output, given.images, given.batch)
+        done = table.done()
+        if done:
+            print(f"Continuing after {counted(done, 'row')}.", flush=True)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task("Answering", total=table.rows, completed=done)
+            for batch in table.answers():
+                bar.advance(task, len(batch))
+        errors = table.write()
+    except (OSError, ValueError) as error:
+        sys.exit(f"vlm predict: {error}")
+    print(f"Wrote {counted(table.rows, 'row')} to {table.output}.")
+    if errors:
+        sys.exit(f"vlm predict: {counted(errors, 'row')} without an answer; see the column error.")
