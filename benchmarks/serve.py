@@ -1,12 +1,13 @@
 """Questions per second that `vlm serve` answers, with batches and without.
 
-    OMP_NUM_THREADS=1 python benchmarks/serve.py RUN [--seconds 10] [--clients 1 8 64]
+    OMP_NUM_THREADS=1 python benchmarks/serve.py RUN [--seconds 3] [--rounds 5] [--clients 1 8 64]
 
 RUN is a run's folder. Every request has an image that no other has (noise beside a shape), so no
-cache helps. The server with its reader has core 1, the clients, coroutines of this process, core 0.
-A row: batches on or off, clients, questions/s, median and 99th percentile of the latency, peak
-memory of server and reader (pages that they share counted twice), and their CPU time for a
-question, which other work on the machine hardly changes.
+cache helps. Two servers, with batches and without, have core 1 with their readers and are asked in
+turn, so that other work on the machine meets both; the clients, coroutines of this process, have
+core 0. A row: batches, clients, questions/s, median and 99th percentile of the latency, peak memory
+of server and reader (pages that they share counted twice), and their CPU time for a question. The
+ratios below are medians over rounds, with their range.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 
 import httpx
@@ -41,83 +43,138 @@ class Load:
     cpu_seconds: float
     latencies: list[float]
 
+    @property
+    def rate(self) -> float:
+        """Questions in a second."""
+        return len(self.latencies) / self.seconds
 
-class Images:
-    """Different images without end."""
+    @property
+    def cost(self) -> float:
+        """CPU seconds of a question."""
+        return self.cpu_seconds / len(self.latencies)
 
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.default_rng(seed)
+
+class Requests:
+    """Requests with different images, made before anything is measured."""
+
+    def __init__(self, count: int) -> None:
+        random = np.random.default_rng(0)
+        self._made = cycle([self._request(random) for _ in range(count)])
+        self._count = 0
+
+    def _request(self, random: np.random.Generator) -> tuple[bytes, bytes]:
+        pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
+        top, left = random.integers(0, SIDE // 2, 2)
+        pixels[top : top + 24, left : left + 24] = random.integers(0, 256, 3)
+        pixels[:4] = random.integers(0, 256, (4, SIDE, 3))
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        form = {"image": buffer.getvalue()}, {"question": QUESTION}
+        made = httpx.Request("POST", "http://localhost/answer", files=form[0], data=form[1])
+        body = made.read()
+        kind = made.headers["content-type"]
+        head = f"POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        return head.encode(), body
 
     def __call__(self) -> bytes:
-        pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
-        top, left = self._random.integers(0, SIDE // 2, 2)
-        pixels[top : top + 24, left : left + 24] = self._random.integers(0, 256, 3)
-        pixels[:4] = self._random.integers(0, 256, (4, SIDE, 3))
-        buffer = BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+        head, body = next(self._made)
+        # What follows the form is no part of it; the file's own end is ignored by PNG too.
+        self._count += 1
+        body = body.replace(b"IEND\xaeB`\x82", b"IEND\xaeB`\x82" + b"%d" % self._count)
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 async def load(
-    address: str, clients: int, seconds: float, images: Images, cpu: Callable[[], float]
+    port: int, clients: int, seconds: float, requests: Requests, cpu: Callable[[], float]
 ) -> Load:
-    """Keep so many clients asking for some seconds."""
-    latencies: list[float] = []
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
+    """Keep so many clients asking, and measure what is answered in some seconds."""
+    done: list[tuple[float, float]] = []
 
-        async def ask(until: float) -> None:
-            while (start := time.perf_counter()) < until:
-                answer = await client.post(
-                    "/answer", files={"image": images()}, data={"question": QUESTION}
-                )
-                assert answer.status_code == 200, answer.text
-                latencies.append(time.perf_counter() - start)
+    async def ask(until: Callable[[], bool]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not until():
+            start = time.perf_counter()
+            writer.write(requests())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 200 OK" in head, head
+            length = re.search(rb"content-length: (\d+)", head)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+            done.append((start, time.perf_counter()))
+        writer.close()
 
-        await asyncio.gather(*(ask(time.perf_counter() + 1) for _ in range(clients)))
-        latencies.clear()
-        start, before = time.perf_counter(), cpu()
-        await asyncio.gather(*(ask(start + seconds) for _ in range(clients)))
-    return Load(time.perf_counter() - start, cpu() - before, latencies)
+    over = asyncio.Event()
+    tasks = [asyncio.create_task(ask(over.is_set)) for _ in range(clients)]
+    await asyncio.sleep(1)
+    start, before = time.perf_counter(), cpu()
+    await asyncio.sleep(seconds)
+    end, used = time.perf_counter(), cpu() - before
+    over.set()
+    await asyncio.gather(*tasks)
+    return Load(end - start, used, [e - b for b, e in done if start <= e < end])
 
 
-def measure(run: str, batch: int, clients: int, seconds: float, images: Images) -> str:
-    """A row of the table, of a server of its own."""
-    command = [
-        "taskset",
-        "-c",
-        "1",
-        sys.executable,
-        "-m",
-        "vlm",
-        "serve",
-        run,
-        "--port=0",
-        f"--batch={batch}",
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert server.stdout is not None
-        found = re.search(r"http://\S+", server.stdout.readline())
+class Server:
+    """`vlm serve` on core 1, with batches of a size."""
+
+    def __init__(self, run: str, batch: int) -> None:
+        command = ["taskset", "-c", "1", sys.executable, "-m", "vlm", "serve", run, "--port=0"]
+        self.process = subprocess.Popen(
+            [*command, f"--batch={batch}", "--allow-host=localhost"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        found = re.search(r"http://\S+", self.process.stdout.readline())
         assert found is not None, "the server did not start"
-        tasks = Path(f"/proc/{server.pid}/task").glob("*/children")
-        processes = [server.pid, *(int(pid) for task in tasks for pid in task.read_text().split())]
+        self.port = int(found.group().rpartition(":")[2])
+        pid = self.process.pid
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        self.pids = [pid, *(int(child) for task in tasks for child in task.read_text().split())]
 
-        def cpu() -> float:
-            return sum(map(cpu_seconds, processes))
+    def cpu(self) -> float:
+        """Seconds of CPU time so far, its reader's too."""
+        return sum(map(cpu_seconds, self.pids))
 
-        done = asyncio.run(load(found.group(), clients, seconds, images, cpu))
-        peak = sum(map(peak_mib, processes))
-    finally:
-        server.terminate()
-        server.wait()
-    ordered = sorted(1000 * s for s in done.latencies)
-    rate = len(ordered) / done.seconds
-    return (
-        f"| {'on' if batch > 1 else 'off'} | {clients} | {rate:.0f} "
-        f"| {statistics.median(ordered):.1f} | {ordered[int(0.99 * (len(ordered) - 1))]:.1f} "
-        f"| {peak:.0f} | {1000 * done.cpu_seconds / len(ordered):.2f} |"
-    )
+    def end(self) -> None:
+        """Terminate it."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def compare(
+    servers: dict[str, Server], clients: int, requests: Requests, seconds: float, rounds: int
+) -> None:
+    """Two rows of the table, and their ratios."""
+    found: dict[str, list[Load]] = {name: [] for name in servers}
+    for server in servers.values():
+        for pid in server.pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
+    for _ in range(rounds):
+        for name, server in servers.items():
+            made = load(server.port, clients, seconds, requests, server.cpu)
+            found[name].append(asyncio.run(made))
+    for name, loads in found.items():
+        ordered = sorted(1000 * s for one in loads for s in one.latencies)
+        rate = len(ordered) / sum(one.seconds for one in loads)
+        cpu = sum(one.cpu_seconds for one in loads)
+        print(
+            f"| {name} | {clients} | {rate:.0f} | {statistics.median(ordered):.1f} "
+            f"| {ordered[int(0.99 * (len(ordered) - 1))]:.1f} "
+            f"| {sum(map(peak_mib, servers[name].pids)):.0f} | {1000 * cpu / len(ordered):.2f} |",
+            flush=True,
+        )
+    for what, ratio in (
+        ("questions/s", lambda on, off: on.rate / off.rate),
+        ("questions for a second of CPU", lambda on, off: off.cost / on.cost),
+    ):
+        ratios = sorted(map(ratio, found["on"], found["off"]))
+        print(
+            f"<!-- {clients} clients, {what}: {statistics.median(ratios):.2f} times with batches "
+            f"({ratios[0]:.2f} - {ratios[-1]:.2f}) -->",
+            flush=True,
+        )
 
 
 def cpu_seconds(pid: int) -> float:
@@ -138,17 +195,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("run")
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     given = parser.parse_args()
-    os.sched_setaffinity(0, {0})
     print(machine())
-    print("| batches | clients | questions/s | p50 ms | p99 ms | peak MiB | CPU ms a question |")
-    print("|---|---|---|---|---|---|---|")
-    images = Images(0)
-    for clients in given.clients:
-        for batch in (1, 64):
-            print(measure(given.run, batch, clients, given.seconds, images), flush=True)
+    requests = Requests(2000)
+    servers = {"off": Server(given.run, 1), "on": Server(given.run, 64)}
+    os.sched_setaffinity(0, {0})
+    try:
+        print("| batches | clients | questions/s | p50 ms | p99 ms | peak MiB | CPU ms |")
+        print("|---|---|---|---|---|---|---|")
+        for clients in given.clients:
+            compare(servers, clients, requests, given.seconds, given.rounds)
+    finally:
+        for server in servers.values():
+            server.end()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from serving import KEY, QUESTION, Server, data_url, picture, serving
 
 import vlm
 from vlm.cli.main import main
+from vlm.serve.listening import listen
 
 pytest.importorskip("prometheus_client", reason="install it with `pip install 'vlm-vqa[serve]'`")
 
@@ -238,6 +239,16 @@ def test_options_that_cannot_be(
     with pytest.raises(SystemExit) as ended:
         main(["serve", str(run), "--port=0", option])
     assert message in str(ended.value) + capsys.readouterr().err
+
+
+def test_an_answer_s_body_does_not_wait_for_its_headers() -> None:
+    """Accepted connections send small packets at once: asyncio does not see to it here."""
+    with (
+        listen("127.0.0.1", [0]) as server,
+        socket.create_connection(server.getsockname()),
+        server.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_is_said_before_the_model_loads(run: Path) -> None:
