@@ -101,8 +101,12 @@ def test_all_columns_and_ten_answers_as_in_vqa_v2(tmp_path: Path) -> None:
         "unread": {"x": []},
     }
     for name in ("my.jsonl", "my.parquet"):
-        WRITERS[name](tmp_path / name, [row | {"unread": 1}])
-        assert read(tmp_path / name).to_pylist() == [
+        other = {"id": 2, "pair": 458752000, "relation": "paraphrase"}
+        first = row | {"unread": 1, "pair": None, "relation": None}
+        WRITERS[name](tmp_path / name, [first, row | {"unread": 1} | other])
+        found, second = read(tmp_path / name).to_pylist()
+        assert (second["pair"], second["relation"]) == ("458752000", "paraphrase")
+        assert [found] == [
             {
                 "id": "458752000",
                 "image": str(tmp_path / "a.png"),
@@ -112,6 +116,8 @@ def test_all_columns_and_ten_answers_as_in_vqa_v2(tmp_path: Path) -> None:
                 "question_type": "what is",
                 "choices": ["net", "ball"],
                 "group": "17",
+                "pair": None,
+                "relation": None,
                 "place": f"{tmp_path / name}, {'row' if 'parquet' in name else 'line'} 1",
             }
         ]

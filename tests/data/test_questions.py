@@ -69,6 +69,28 @@ def test_a_repeated_id_names_both_places() -> None:
         question_table(rows, "here.json")
 
 
+@pytest.mark.parametrize(
+    ("pair", "relation", "message"),
+    [
+        ("q0", "same", r"got the relation 'same' to the pair 'q0'; expected one of paraphrase, "),
+        ("q0", None, r"got the relation None to the pair 'q0'; expected one of paraphrase, "),
+        (None, "paraphrase", r"got the relation 'paraphrase' to the pair None; expected one of"),
+        ("q7", "paraphrase", r"got the pair 'q7', which no question has as its id; expected"),
+        ("q1", "equivalent", r"got the pair 'q1', which is its own id; expected the id"),
+        ("q2", "contradiction", r"got the pair 'q2', a question about other.png; expected the id"),
+        (7, "paraphrase", r"got 7; expected a text"),
+    ],
+)
+def test_pairs_are_checked(pair: object, relation: object, message: str) -> None:
+    rows = [row(0), row(1, pair=pair, relation=relation), row(2)]
+    for number, image in enumerate(["a.png", "a.png", "other.png"]):
+        rows[number]["image"] = image
+    with pytest.raises(DataError, match=rf"^mine, question 2 \(id 'q1'\): {message}"):
+        question_table(rows, "mine")
+    rows[1] |= {"pair": "q0", "relation": "contradiction"}
+    assert question_table(rows, "mine")["pair"].to_pylist() == [None, "q0", None]
+
+
 def test_a_table_holds_its_rows() -> None:
     rows = [row(0, answer_type="yes/no"), {"id": "007", "image": "a", "question": "Why?"}]
     table = question_table(iter(rows), "test")

@@ -46,8 +46,9 @@ class CustomDataset(Dataset):
     """Your questions about your images, from a file and without code.
 
     Columns: `image` (a path, or the content of an image file) and `question`; `answer` or
-    `answers`; `id` (the row's number if there is none), `type`, `answer_type`, `choices` and
-    `group` may be left out; other columns are not read. docs/own_data.md shows the forms.
+    `answers`; `id` (the row's number if there is none), `type`, `answer_type`, `choices`, `group`,
+    `pair` and `relation` may be left out; other columns are not read. docs/own_data.md shows the
+    forms.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or

@@ -73,7 +73,8 @@ def question_table(
 
     Raises:
         DataError: an empty question, no id or image, answers that are none or no texts, fewer than
-            two choices, an empty one or one that repeats, ids that repeat.
+            two choices, an empty one or one that repeats, ids that repeat, a pair that is no other
+            question about the image, or whose relation is none of `RELATIONS`.
     """
     # A repeated id is looked for by eight bytes each: the texts would take more than the table.
     hashes, numbers = array("q"), array("q")
@@ -84,6 +85,11 @@ def question_table(
         where = _where(places[1], table["id"][second], numbers[second], source, columns or {}, "id")
         other = places[0] or f"question {numbers[first]}"
         report("duplicate id", f"{where}: the id is already used at {other}.")
+    for row, why in _unpaired(table):
+        where = _where(table["place"][row].as_py(), table["id"][row], numbers[row], source,
+                       columns or {}, "pair")  # fmt: skip
+        report("wrong pair", f"{where}: got the pair {table['pair'][row].as_py()!r:.80}, {why}; "
+               "expected the id of another question about the same image.")  # fmt: skip
     return table.replace_schema_metadata({_SOURCE: source})
 
 
@@ -178,9 +184,15 @@ def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield name, f"no {name}", f"{name} is missing or empty."
         elif name not in left_out and not isinstance(row[name], str):
             yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text."
-    for name in ("answer_type", "question_type", "group"):
+    for name in ("answer_type", "question_type", "group", "pair"):
         if name not in left_out and not isinstance(row.get(name), (str, NoneType)):
             yield name, f"wrong {name}", f"got {row[name]!r:.80}; expected a text, or None."
+    pair, relation = row.get("pair"), row.get("relation")
+    if not left_out & {"pair", "relation"} and (
+        (pair is None) != (relation is None) or relation not in (None, *RELATIONS)
+    ):
+        found = f"got the relation {relation!r:.80} to the pair {pair!r:.80}; expected one of "
+        yield "relation", "wrong relation", f"{found}{', '.join(RELATIONS)}, or neither."
     question, answers = row.get("question"), row.get("answers")
     if "question" not in left_out and (not isinstance(question, str) or not question.strip()):
         yield (
@@ -232,6 +244,21 @@ def _repeated(ids: pa.ChunkedArray, hashes: np.ndarray) -> Iterator[tuple[int, i
         text = ids[row].as_py()  # two texts may share a hash
         if first.setdefault(text, row) != row:
             yield first[text], row
+
+
+def _unpaired(table: pa.Table) -> Iterator[tuple[int, str]]:
+    """The rows whose pair is no other question about their image, and why."""
+    rows = np.flatnonzero(table["pair"].is_valid().to_numpy())
+    if not len(rows):
+        return
+    places = pc.index_in(table["pair"].take(rows), table["id"].combine_chunks())
+    for row, place in zip(rows.tolist(), places.to_pylist(), strict=True):
+        if place is None:
+            yield row, "which no question has as its id"
+        elif place == row:
+            yield row, "which is its own id"
+        elif table["image"][row] != table["image"][place]:
+            yield row, f"a question about {table['image'][place].as_py()}"
 
 
 def stream(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:

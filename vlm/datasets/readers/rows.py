@@ -21,7 +21,7 @@ from vlm.datasets.readers.literals import content_of
 from vlm.datasets.readers.records import Record
 from vlm.datasets.sources import note
 
-_OPTIONAL = ("choices", "id", "type", "answer_type", "group")
+_OPTIONAL = ("choices", "id", "type", "answer_type", "group", "pair", "relation")
 COLUMNS = ("image", "question", "answers", "answer", *_OPTIONAL)
 """Our names of a file's columns; `type` is the table's question_type."""
 
@@ -122,6 +122,8 @@ class CustomRows:
             ("question_type", "type", _label),
             ("choices", "choices", self._choices),
             ("group", "group", _label),
+            ("pair", "pair", _label),
+            ("relation", "relation", _label),
         )
         row: dict[str, Any] = {"place": record.place}
         mistakes = []
