@@ -49,10 +49,11 @@ class Scenes(GeneratedDataset):
     floors are 33 % on attribute, count, same as and two-hop, 50 % on the others. In `compare`,
     `left of` and `above` the order of the words decides, so a bag of words stays at the floor; in
     `closest`, `furthest` and the "or" of `logic` it decides some questions. Where few questions
-    have the drawn answer, one may be repeated (4 % of all). Pictures are 64 x 64, with six circles,
-    squares and triangles of ten colours. Validation has a ninth of the training pictures, test a
-    quarter. A picture's `.npz` holds each object's box and colour, shape and place.
-    `question_type` is the English form of the question, whatever its language and wording.
+    have the drawn answer, one may be repeated (4 % of all, 7 % with "priors"). Pictures are 64 x
+    64, with six circles, squares and triangles of ten colours. Validation has a ninth of the
+    training pictures, test a quarter. A picture's `.npz` holds each object's box and colour, shape
+    and place. `question_type` is the English form of the question, whatever its language and
+    wording.
     No size is checked: what is generated has a digest.
 
     Args:
