@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TRAINABLE := $(VENV)/.train
 READY := $(VENV)/.dev
 
-.PHONY: train demo test test-fast test-all test-lowest fuzz lint bench build lock clean
+.PHONY: train demo test test-fast test-all test-lowest fuzz lint bench build release lock clean
 
 # Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
 # The locks are complete, so nothing is resolved: pip before 23.3 reads `fsspec[http]` past the pin.
@@ -83,7 +83,7 @@ COMPILE = $(BIN)/uv pip compile $(UPGRADE) --quiet --universal --python-version 
 	--no-annotate --custom-compile-command "make lock" pyproject.toml
 lock: $(READY)
 	$(COMPILE) --extra dev -o locks/dev.lock
-	$(COMPILE) -c locks/dev.lock -o locks/train.lock
+	$(COMPILE) --extra train --extra encoders -c locks/dev.lock -o locks/train.lock
 	$(COMPILE) --extra dev --resolution lowest-direct --upgrade -o locks/lowest.lock
 
 lint: $(READY)
@@ -96,8 +96,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 
 build: $(READY)
+	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m build --wheel --outdir dist runtime
+
+# Builds and checks what a release publishes. The version stands in vlm/core/version.py; a tag with
+# it (v0.1.0) starts the publishing workflow.
+release: build
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info runtime/build runtime/*.egg-info

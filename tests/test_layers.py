@@ -63,7 +63,7 @@ def test_no_room_imports_the_roof() -> None:
     found = [
         str(file.relative_to(ROOT))
         for file in ROOT.rglob("*.py")
-        if file.parent != ROOT
+        if file.parent != ROOT and file.parent.name != "project"  # what `vlm init` writes
         for node in ast.walk(ast.parse(file.read_text()))
         if (isinstance(node, ast.ImportFrom) and node.module == "vlm")
         or (isinstance(node, ast.Import) and any(alias.name == "vlm" for alias in node.names))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vlm.checkpoint.file import KEY, CheckpointError, read_checkpoint_file
+from vlm.core.extras import missing_extra
 from vlm.core.lora import merge_lora
 from vlm.core.part import KEYS, check_parts
 from vlm.core.rust_panic import is_panic
@@ -150,6 +151,8 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         own = isinstance(error, (ValueError, OSError, MemoryError)) and str(error)
+        if isinstance(error, ModuleNotFoundError):
+            own = missing_extra(error) or own
         reason = own or f"{error!r}"
         raise CheckpointError(f"{checkpoint.path}: cannot build the model. {reason}") from error
     load_weights(model, checkpoint.weights, str(checkpoint.path))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 from typing import NamedTuple
 
+from vlm.cli.configs import with_configs
+from vlm.core.extras import missing_extra
 from vlm.core.validation import did_you_mean, nearest
 
 
@@ -32,6 +34,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command("init:init", "write a project of your own", "vlm init my_project"),
     "fit": Command("training:fit", "train a model", "vlm fit -c configs/easy_vqa.yaml"),
     "validate": Command(
         "training:validate", "score a model on the validation split", "vlm validate RUN"
@@ -129,7 +132,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
         print(__version__)
     elif name in COMMANDS:
-        COMMANDS[name].load()(rest)
+        try:
+            COMMANDS[name].load()(with_configs(name, rest))
+        except ModuleNotFoundError as error:
+            if (sentence := missing_extra(error)) is None:
+                raise
+            sys.exit(f"vlm {name}: {sentence}")
     else:
         hint = did_you_mean(nearest(name, COMMANDS)) or " `vlm --help` lists the commands."
         print(f"vlm: there is no command {name!r}.{hint}", file=sys.stderr)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from vlm.core.extras import missing_extra
+
 
 def lazy_names(
     package: str, modules: Mapping[str, str]
@@ -19,7 +21,14 @@ def lazy_names(
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{modules[name] or name}")
+        try:
+            module = import_module(f"{package}.{modules[name] or name}")
+        except ModuleNotFoundError as error:
+            if (sentence := missing_extra(error)) is None:
+                raise
+            raise ModuleNotFoundError(
+                f"{package}.{name}: {sentence}", name=error.name, path=error.path
+            ) from error
         value = getattr(module, name) if modules[name] else module
         setattr(sys.modules[package], name, value)
         return value

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -76,6 +77,9 @@ def _watch_sockets() -> None:
 @contextmanager
 def _hub_offline() -> Iterator[None]:
     """Inside, the hub's client reads its cache only. Threads may overlap."""
+    if find_spec("huggingface_hub") is None:  # comes with the extra `encoders`
+        yield
+        return
     constants = hub_constants()
     with _lock:
         _offline.append(constants.HF_HUB_OFFLINE)
