@@ -201,7 +201,7 @@ def main() -> None:
     given = parser.parse_args()
     print(machine())
     requests = Requests(2000)
-    servers = {"off": Server(given.run, 1), "on": Server(given.run, 64)}
+    servers = {"off": Server(given.run, 1), "on": Server(given.run, 16)}
     os.sched_setaffinity(0, {0})
     try:
         print("| batches | clients | questions/s | p50 ms | p99 ms | peak MiB | CPU ms |")

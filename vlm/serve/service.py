@@ -67,7 +67,7 @@ class Service:
         self,
         vqa: VQA,
         read: Callable[[bytes, WhiteLevel], UploadedImage],
-        batch: int = 64,
+        batch: int = 16,
         waiting: int = 256,
         seconds: float = 30.0,
     ) -> None:

@@ -47,7 +47,7 @@ def serve_command(arguments: Sequence[str]) -> None:
             option, action="append", default=[], metavar="NAME", help=f"{use}; may be repeated"
         )
     parser.add_argument("--name", help="the model's name for OpenAI's clients (default its folder)")
-    parser.add_argument("--batch", type=int, default=64, help="most questions of a batch (64)")
+    parser.add_argument("--batch", type=int, default=16, help="most questions of a batch (16)")
     parser.add_argument("--waiting", type=int, default=256, help="most that wait (256)")
     parser.add_argument("--seconds", type=float, default=30, help="time limit of a question (30)")
     parser.add_argument("--threads", type=int, default=1, help="of the model on a CPU (1)")
