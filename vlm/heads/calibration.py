@@ -119,11 +119,12 @@ class Calibration:
         below = [t for t in self.thresholds if t.risk <= max_risk + 1e-12]
         held = [t for t in below if t.probability is not None]
         if not held:
-            known = ", ".join(f"{t.risk:g}" for t in self.thresholds if t.probability is not None)
+            known = [f"{t.risk:g}" for t in self.thresholds if t.probability is not None]
             why = f" ({below[-1].why})" if below else ""
+            expected = f"one of {', '.join(known)}" if known else "none, since it has no threshold"
             raise ValueError(
-                f"max_risk: got {max_risk:g}, and no threshold is certified for it{why}; expected "
-                f"at least one of {known or 'none: this model keeps no risk that was tried'}."
+                f"max_risk: got {max_risk:g}, and no threshold of this model is certified for "
+                f"it{why}; expected {expected}."
             )
         return max(held)
 

@@ -161,8 +161,8 @@ def selective_answering(subject: Subject) -> Found:
             if t.probability is None:
                 table.append([name, n, t.why, "", "", "calibration part"])
                 continue
-            for measure, value, bounds in _realised(subject, t.probability):
-                cells = [f"{name}: {measure}, %", n, percent(value), between(bounds)]
+            for measure, of, value, bounds in _realised(subject, t.probability):
+                cells = [f"{name}: {measure}, %", f"{of:,}", percent(value), between(bounds)]
                 table.append([*cells, _least(t.probability), "calibration part"])
                 key = f"certified_{t.risk:g}"
                 numbers.setdefault(key, {"threshold": t.probability})[measure] = value
@@ -263,20 +263,23 @@ def _interval(subject: Subject, measure: Callable[[Floats, Floats], float], p: F
     return image_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.images)
 
 
-def _realised(subject: Subject, threshold: float) -> list[tuple[str, float, Interval]]:
-    """Coverage and risk of a threshold on the split."""
+def _realised(subject: Subject, threshold: float) -> list[tuple[str, int, float, Interval]]:
+    """Coverage and risk of a threshold on the split, each with its number of questions."""
     answered = (subject.probability >= threshold).astype(float)
     scores, p = subject.scores, subject.probability
     covered = bootstrap_interval(answered, subject.images)
     given = answered.astype(bool)
     if not given.any():
         nothing = Interval(float("nan"), float("nan"), "")
-        return [("coverage", 0.0, covered), ("risk realised", float("nan"), nothing)]
+        return [
+            ("coverage", len(p), 0.0, covered),
+            ("risk realised", 0, float("nan"), nothing),
+        ]
     images = np.asarray(subject.images)[given].tolist()
     risk = bootstrap_interval(1 - scores[given], images)
     return [
-        ("coverage", float(answered.mean()), covered),
-        ("risk realised", risk_at(scores, p, threshold), risk),
+        ("coverage", len(p), float(answered.mean()), covered),
+        ("risk realised", int(given.sum()), risk_at(scores, p, threshold), risk),
     ]
 
 

@@ -67,18 +67,20 @@ def corruptions(subject: Subject) -> Found:
     shown = [["corruption", "n", *(f"severity {s}, %" for s in SEVERITIES), "mean / clean"]]
     numbers: dict[str, Any] = {"clean": clean}
     for kind in CORRUPTIONS:
-        means = []
+        cells, numbers[kind] = [], {}
         for severity in SEVERITIES:
             asked = subject.ask(table, Corrupted(store, kind, severity))
-            means.append(float(subject.scored(table, asked).mean()))
+            scores = subject.scored(table, asked)
+            interval = bootstrap_interval(scores, image_groups(table).tolist())
+            cells.append(f"{percent(float(scores.mean()))} ({between(interval)})")
+            numbers[kind][severity] = {"accuracy": float(scores.mean())} | interval._asdict()
+        means = [found["accuracy"] for found in numbers[kind].values()]
         relative = float(np.mean(means)) / clean if clean else float("nan")
-        shown.append([kind, f"{len(table):,}", *map(percent, means), f"{relative:.3f}"])
-        numbers[kind] = {"accuracy": means, "relative_robustness": relative}
-    half = 1.96 * np.sqrt(0.25 / max(1, len(set(image_groups(table).tolist()))))
+        shown.append([kind, f"{len(table):,}", *cells, f"{relative:.3f}"])
     text = [
         f"Accuracy on a sample of {len(table):,} questions, {percent(clean)} % on clean images. "
         "Images are corrupted at the model's input size. Relative robustness is the mean over "
-        f"severities / clean. 95 % intervals are at most {100 * half:.1f} points to either side."
+        "severities / clean. In brackets: 95 % intervals."
     ]
     return {"text": text, "table": shown, "numbers": numbers}
 
