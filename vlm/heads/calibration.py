@@ -42,8 +42,8 @@ class Calibration:
 
     The method depends on the head. "temperature": softmax(scale x logits) (Guo et al. 2017, arXiv
     1706.04599). "platt": sigmoid(scale x logit + bias) of each answer by itself, where these are
-    independent (Platt 1999). "length": sigmoid(scale x log p + bias + length x tokens) of a written
-    answer, whose probability falls with each token.
+    independent (Platt 1999). "length": sigmoid(scale x log p + bias + length x characters) of a
+    written answer, whose probability falls with each character.
 
     Attributes:
         method: one of these three.
@@ -93,8 +93,11 @@ class Calibration:
                 and math.isfinite(found.bias)
                 and math.isfinite(found.length)
                 and all(s is None or 0 <= s <= 1 for s in shares)
-                and all(0 < t.risk < 1 for t in found.thresholds)
+                and all(0 < t.risk < 1 and 0 <= t.coverage <= 1 for t in found.thresholds)
+                and all(isinstance(t.why, str) and len(t.why) < 200 for t in found.thresholds)
                 and all(isinstance(n, int) for n in (found.questions, found.certified_on))
+                and isinstance(found.images, int)
+                and 0 < found.delta < 1
                 and isinstance(found.created, str)
             )
         except (TypeError, KeyError, AttributeError):
@@ -106,7 +109,8 @@ class Calibration:
     @property
     def about(self) -> str:
         """In words, what it rests on."""
-        return f"calibrated on {self.questions:,} validation questions ({self.method})"
+        day = f", {self.created[:10]}" if self.created else ""
+        return f"calibrated on {self.questions:,} validation questions ({self.method}{day})"
 
     def threshold(self, max_risk: float) -> Threshold:
         """The threshold of the largest certified risk that is at most `max_risk`.
@@ -139,10 +143,9 @@ class Calibration:
             return scaled.sigmoid()
         return scaled.softmax(-1)
 
-    def of_text(self, probability: float, tokens: int) -> float:
-        """The probability of a written answer."""
-        log_p = math.log(max(probability, 1e-30))
-        logit = self.scale * log_p + self.bias + self.length * tokens
+    def of_text(self, log_p: float, text: str) -> float:
+        """The probability of a written answer, from the logarithm of the head's own."""
+        logit = self.scale * log_p + self.bias + self.length * len(text)
         return 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
 
 
@@ -179,7 +182,7 @@ def decode(
     if calibration.method == "length":
         return [
             [
-                (text, calibration.of_text(math.exp(log_p), tokens_of(head, text)))
+                (text, calibration.of_text(log_p, text))
                 for text, log_p in zip(texts, row, strict=False)
             ][:top_k]
             for texts, row in zip(answers, scores.tolist(), strict=True)
@@ -192,9 +195,3 @@ def decode(
         [(texts[i], p) for i, p in zip(index, values, strict=True) if i < len(texts)]
         for texts, index, values in pairs
     ]
-
-
-def tokens_of(head: AnswerHead, text: str) -> int:
-    """The length of a written answer, in the decoder's tokens."""
-    ids = head.choice_ids(text)
-    return len(text.split()) if ids is None else len(ids)

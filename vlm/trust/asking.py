@@ -18,7 +18,7 @@ from vlm.data.images.store import Images
 from vlm.data.sampler import BatchRows
 from vlm.datasets.base import Split
 from vlm.datasets.table import image_groups
-from vlm.heads.calibration import Calibration, answer_scores, decode, method_for, tokens_of
+from vlm.heads.calibration import Calibration, answer_scores, decode, method_for
 from vlm.model import VQAModel
 from vlm.trust.selective import Floats
 
@@ -97,8 +97,7 @@ def ask(
             answers[row], probability[row] = ranked[0]
         head, scores, names = answer_scores(model.head, output)
         if inputs:
-            lengths = [tokens_of(head, text) for text, _ in own] if writes else []
-            kept.append(_inputs(method_for(head), scores, lengths))
+            kept.append(_inputs(method_for(head), scores, [len(text) for text, _ in own]))
         if not writes:
             shares = (calibration or UNCHANGED).probabilities(head, scores)
             pairs = enumerate(zip(names, rows.tolist(), strict=True))

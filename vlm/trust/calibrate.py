@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from scipy.optimize import minimize
-from scipy.special import expit, logsumexp
+from scipy.special import log_expit, logsumexp
 
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
@@ -53,7 +53,7 @@ def fit_map(method: str, inputs: Floats, scores: Floats) -> tuple[float, float, 
     Args:
         method: "temperature", "platt" or "length".
         inputs: (Q, A) scores less the best one's; (Q, 1) the best one's logit; (Q, 2) logarithm of
-            the probability, and tokens.
+            the probability, and characters.
         scores: (Q,) accuracy of each answer, in [0, 1].
     """
     right, wrong = scores.sum(), (1 - scores).sum()
@@ -62,16 +62,16 @@ def fit_map(method: str, inputs: Floats, scores: Floats) -> tuple[float, float, 
     def loss(values: Floats) -> float:
         scale = np.exp(values[0])
         if method == "temperature":
-            p = np.exp(-logsumexp(scale * inputs, axis=1))
+            yes = np.minimum(-logsumexp(scale * inputs, axis=1), -1e-12)  # ln p
+            no = np.log(-np.expm1(yes))  # ln(1 - p)
         else:
-            slopes = np.array([scale, *values[2:]])
-            p = expit(inputs @ slopes + values[1])
-        p = p.clip(1e-12, 1 - 1e-12)
-        log_likelihood = (target * np.log(p) + (1 - target) * np.log1p(-p)).sum()
+            logit = inputs @ np.array([scale, *values[2:]]) + values[1]
+            yes, no = log_expit(logit), log_expit(-logit)
+        log_likelihood = (target * yes + (1 - target) * no).sum()
         return float(0.5 * (values**2).sum() - log_likelihood) / len(scores)
 
     size = {"temperature": 1, "platt": 2, "length": 3}[method]
-    found = minimize(loss, np.zeros(size), method="Nelder-Mead", options={"xatol": 1e-6})
+    found = minimize(loss, np.zeros(size), method="BFGS")
     log_scale, bias, length = (*found.x.tolist(), 0.0, 0.0)[:3]
     return math.exp(log_scale), bias, length
 

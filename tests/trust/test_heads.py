@@ -1,0 +1,85 @@
+"""Every kind of head is calibrated, and answers the report as it answers `VQA.answer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from shared_models import bag, conv, multi_task, put_together
+
+import vlm
+from vlm.data.images.store import ImageStore
+from vlm.datasets import EasyVQA
+from vlm.datasets.table import question_table
+from vlm.heads import Classification, Generation, MultipleChoice, TransformerDecoder
+from vlm.trust.asking import ask
+from vlm.trust.calibrate import fit
+
+decoder = partial(TransformerDecoder, dim=14, num_heads=2, max_length=8)
+HEADS: dict[str, tuple[str, Callable[[], vlm.VQA]]] = {
+    "sigmoid": ("platt", lambda: put_together(conv(), bag(), Classification)),
+    "softmax": (
+        "temperature",
+        lambda: put_together(conv(), bag(), partial(Classification, answers=ANSWERS, loss="ce")),
+    ),
+    "choices": (
+        "temperature",
+        lambda: put_together(conv(), bag(), partial(MultipleChoice, text_dim=11)),
+    ),
+    "written choices": (
+        "temperature",
+        lambda: put_together(conv(), bag(), partial(Generation, decoder=decoder, choose=True)),
+    ),
+    "text": ("length", lambda: put_together(conv(), bag(), partial(Generation, decoder=decoder))),
+    "several": ("length", multi_task),
+}
+ANSWERS = ["yes", "no", "red", "blue"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder, rows = tmp_path_factory.mktemp("images"), []
+    for number in range(12):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(path)
+        for question in ("what is the colour?", "is the red"):
+            choices = ["red", "blue", "no"][: 2 + number % 2]
+            row = {"id": f"{number} {question}", "image": str(path), "question": question}
+            rows.append(row | {"answers": [choices[number % 2]], "choices": choices})
+    return question_table(rows, "made up")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_calibrated_and_answers_the_same(name: str, table: pa.Table) -> None:
+    method, make = HEADS[name]
+    model = make().model
+    right = table["answers"].to_pylist()
+    images = ImageStore(model.image_encoder.transform)  # type: ignore[arg-type]
+
+    def asked(part: pa.Table, known: object, inputs: bool) -> object:
+        return ask(model, part, images, known, inputs)  # type: ignore[arg-type]
+
+    found = fit(model, EasyVQA(Path("none")), table, asked)  # type: ignore[arg-type]
+    assert found.method == method
+    assert (found.set_threshold is None) is (method == "length")
+    plain, calibrated = ask(model, table, images), ask(model, table, images, found)
+    assert calibrated.answers == plain.answers
+    # Random weights are right of some answers at best: what is learnt is how rarely.
+    scores = [EasyVQA(Path("none")).score(*x) for x in zip(plain.answers, right, strict=True)]
+    assert calibrated.probability.mean() == pytest.approx(np.mean(scores), abs=0.25)
+    assert calibrated.raw.tolist() == plain.raw.tolist()
+    assert ((calibrated.probability > 0) & (calibrated.probability < 1)).all()
+    assert not np.allclose(calibrated.probability, plain.raw, atol=1e-3)
+    about = {"calibration": asdict(found) | {"thresholds": [list(t) for t in found.thresholds]}}
+    vqa = vlm.VQA(model, about)
+    assert vqa.calibration == found
+    choices = table["choices"][1].as_py() if "choices" in name else None
+    answer = vqa.answer(table["image"][1].as_py(), table["question"][1].as_py(), choices=choices)
+    assert answer.text == calibrated.answers[1]
+    assert answer.probability == pytest.approx(calibrated.probability[1], abs=1e-5)
