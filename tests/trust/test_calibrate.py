@@ -192,3 +192,19 @@ def test_a_checkpoint_with_a_wrong_calibration_is_refused(run: Path, tmp_path: P
     config.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="calibration: got"):
         vlm.load(tmp_path / "shared")
+
+
+def test_ask_takes_a_risk_and_says_what_the_probabilities_rest_on(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ask", str(run), str(data / "test/images/0.png"), "what color is it?"]
+    main(asked)
+    assert "calibrated on 3 validation questions" in capsys.readouterr().err
+    for risk, match in (("5%", "max_risk: got 0.05, and"), ("0.05", "max_risk: got 0.05, and")):
+        with pytest.raises(SystemExit, match=match):
+            main([*asked, f"--max-risk={risk}"])
+    for risk in ("5", "0%", "much"):
+        with pytest.raises(SystemExit) as ended:
+            main([*asked, f"--max-risk={risk}"])
+        assert ended.value.code == 2
+        assert "expected a share such as 5%" in capsys.readouterr().err

@@ -78,7 +78,9 @@ def groups(subject: Subject) -> Found:
         "Head, middle and tail: answers that are a third of the training answers each, from the "
         f"most frequent on. Groups of fewer than {LEAST} questions are left out."
     ]
-    if rows:
+    if rows and rows[0]["accuracy"] == rows[-1]["accuracy"]:
+        text.insert(0, "No group is worse than another.")
+    elif rows:
         text.insert(0, f"Worst group: {rows[0]['group']}, {table[1][2]} %.")
     return {"text": text, "table": table if rows else [], "numbers": rows}
 

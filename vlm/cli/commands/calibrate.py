@@ -58,5 +58,6 @@ def calibrate_command(arguments: Sequence[str]) -> None:
         f"images:"
     )
     for risk, least, coverage, why in found.thresholds:
-        kept = why or f"answer from {100 * (least or 0):.2f} % on, {100 * coverage:.1f} % answered"
+        kept = f"answer from {100 * least:.2f} % on" if least else "answer everything"
+        kept = why or f"{kept}, {100 * coverage:.1f} % of these questions"
         print(f"  risk {100 * risk:g} %: {kept}")
