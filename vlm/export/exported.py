@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,11 @@ class Exported(Asking):
 def _torch_graph(path: Path, inputs: list[str], outputs: list[str]) -> Graph:
     try:
         import torch
+
+        import_module("vlm.text.recurrent")  # has an operator of the graphs
     except ImportError as error:
         raise ExportError(
-            f"{path}: a torch export, and torch is not installed. Export with --format onnx."
+            f"{path}: a torch export, which needs torch and vlm. Export with --format onnx."
         ) from error
     module = torch.export.load(path).module()
 

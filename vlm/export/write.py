@@ -25,6 +25,7 @@ from vlm.export.manifest import (
     write_manifest,
 )
 from vlm.export.quantize import quantize_dynamic, quantize_static
+from vlm.export.recurrent import recurrent_forms
 from vlm.heads.generation import ByteTokenizer, Generation, SubwordAnswers, TransformerDecoder
 from vlm.heads.multi_task import answering
 from vlm.inference import VQA
@@ -196,6 +197,7 @@ def _write_onnx(graph: TracedGraph, path: Path) -> None:
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
+                custom_translation_table=recurrent_forms(),
             )
         assert program is not None
         program.save(path)

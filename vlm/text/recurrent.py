@@ -125,14 +125,31 @@ class Direction(nn.RNNBase):
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
-        start = x.new_zeros(1, x.shape[0], self.hidden_size)
         weights = [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
-        # Biases, one layer, no dropout, training or not, one direction, the batch first.
-        if self.mode == "LSTM":
-            return torch.lstm(x, (start, start), weights, True, 1, 0.0, self.training, False, True)[
-                0
-            ]
-        return torch.gru(x, start, weights, True, 1, 0.0, self.training, False, True)[0]
+        if torch.compiler.is_exporting():
+            return run_direction(x, weights)
+        return _direction(x, weights, self.training)
+
+
+def _direction(x: Tensor, weights: list[Tensor], training: bool = False) -> Tensor:
+    """An LSTM's or a GRU's outputs (B, L, H) from inputs (B, L, D), by torch's own kernel."""
+    hidden = weights[1].shape[1]
+    start = x.new_zeros(1, x.shape[0], hidden)
+    # Biases, one layer, no dropout, training or not, one direction, the batch first.
+    if weights[0].shape[0] == 4 * hidden:
+        return torch.lstm(x, (start, start), weights, True, 1, 0.0, training, False, True)[0]
+    return torch.gru(x, start, weights, True, 1, 0.0, training, False, True)[0]
+
+
+@torch.library.custom_op("vlm::recurrent", mutates_args=())
+def run_direction(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """`_direction` as one operator: traced through, it would be unrolled to a fixed length."""
+    return _direction(x, weights).contiguous().clone()
+
+
+@run_direction.register_fake
+def _(x: Tensor, weights: list[Tensor]) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], weights[1].shape[1])
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
