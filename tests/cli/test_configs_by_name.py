@@ -29,6 +29,8 @@ CONFIGS = ROOT / "configs"
         ),
         ("ask", ["easy_vqa", "a=b.png", "is it?"], ["easy_vqa", "a=b.png", "is it?"]),
         ("fit", ["-c", "nothing"], ["-c", "nothing"]),
+        ("fit", ["-c", "a" * 5000, "\0"], ["-c", "a" * 5000, "\0"]),
+        ("ask", ["configs/" + "?" * 5000], ["configs/" + "?" * 5000]),
         ("fit", ["-c", "../configs/easy_vqa"], ["-c", "../configs/easy_vqa"]),
     ],
 )

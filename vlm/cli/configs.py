@@ -35,7 +35,7 @@ def with_configs(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _shipped(value: str, named: bool) -> Path | None:
     own = Path(value)
-    if "\0" in value or own.is_absolute() or ".." in own.parts or own.is_file():
+    if own.is_absolute() or ".." in own.parts:
         return None
     if own.parts[:1] == ("configs",):
         path = configs_folder().joinpath(*own.parts[1:])
@@ -43,4 +43,7 @@ def _shipped(value: str, named: bool) -> Path | None:
         path = configs_folder() / f"{value}.yaml"
     else:
         return None
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() and not own.is_file() else None
+    except (OSError, ValueError):  # a text that no file can have as its name
+        return None
