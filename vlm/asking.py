@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, overload
 
+from vlm.core.calibration import Calibration
 from vlm.core.clean_text import clean_text
 from vlm.core.validation import check_positive, counted, mistake_in
 from vlm.image.load import ImageError, Source
@@ -70,14 +71,6 @@ def print_answer(answer: Answer) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-class Calibrated(Protocol):
-    """What answers need of a calibration: see `vlm.heads.calibration.Calibration`."""
-
-    @property
-    def about(self) -> str: ...
-    def least(self, max_risk: float) -> float: ...
-
-
 class ReadsQuestions(Protocol):
     """What warnings ask of a tokenizer: see `vlm.text.Tokenizer`."""
 
@@ -116,7 +109,7 @@ class Asking(ABC):
     """
 
     seen_type: ClassVar[type]
-    calibration: Calibrated | None = None
+    calibration: Calibration | None = None
 
     @abstractmethod
     def see(self, image: ImageLike) -> Any:

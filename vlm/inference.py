@@ -15,11 +15,12 @@ from vlm.adapters.hub import is_adapted, locate, read_adapted
 from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
+from vlm.core.calibration import Calibration
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.fusion.base import Kept
 from vlm.heads.base import AnswerKind, Ranked
-from vlm.heads.calibration import Calibration, decode
+from vlm.heads.calibration import decode
 from vlm.heads.multi_task import answering
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform

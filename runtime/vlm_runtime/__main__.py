@@ -6,13 +6,13 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from vlm.asking import GUESS, print_answer
+from vlm.asking import NO_ANSWER, print_answer
 from vlm.export.exported import Exported
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the likeliest answers with their probabilities; exit code 3 if the model can only
-    guess, 1 after a mistake."""
+    guess or the risk is too high, 1 after a mistake."""
     parser = ArgumentParser(
         prog="vlm-answer", description="Answer a question about an image.", allow_abbrev=False
     )
@@ -21,15 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("question")
     parser.add_argument("--choices", nargs="+", metavar="CHOICE", help="answers to choose from")
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
+    parser.add_argument(
+        "--max-risk",
+        type=float,
+        metavar="SHARE",
+        help="do not answer where more than this share of answers is wrong, such as 0.05",
+    )
     given = parser.parse_args(arguments)
     try:
         model = Exported(given.folder)
-        answer = model.answer(given.image, given.question, given.top, given.choices)
+        answer = model.answer(given.image, given.question, given.top, given.choices, given.max_risk)
     except ValueError as error:
         sys.exit(f"vlm-answer: {error}")
     print_answer(answer)
-    if answer.is_guess:
-        sys.exit(GUESS)
+    if answer.is_guess or answer.abstains:
+        sys.exit(NO_ANSWER)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from scipy.special import expit, log_softmax
 import vlm
 from vlm.checkpoint.checkpoint import CheckpointError, read_checkpoint
 from vlm.cli.main import main
-from vlm.heads.calibration import Calibration, Threshold
+from vlm.core.calibration import Calibration, Threshold
 from vlm.trust.calibrate import fit_map
 from vlm.trust.guarantee import Part, certify, p_value, set_threshold
 

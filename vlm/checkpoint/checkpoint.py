@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vlm.checkpoint.file import KEY, CheckpointError, read_checkpoint_file
+from vlm.core.calibration import Calibration
 from vlm.core.extras import missing_extra
 from vlm.core.lora import merge_lora
 from vlm.core.part import KEYS, check_parts
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import check_config
 from vlm.core.version import __version__
-from vlm.heads.calibration import Calibration
 from vlm.model import PARTS, VQAModel
 from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing

@@ -11,12 +11,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vlm.core.batch import Batch
+from vlm.core.calibration import Calibration
 from vlm.core.finite import check_finite, check_rows, finite_rows
 from vlm.core.host import HostCopy
 from vlm.datasets.base import Dataset
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.base import AnswerHead
-from vlm.heads.calibration import Calibration, decode
+from vlm.heads.calibration import decode
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.multi_task import MultiTask, answering
 

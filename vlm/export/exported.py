@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
+from vlm.core.calibration import Calibration
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.export.manifest import ANSWERS, TOKENIZER, TRANSFORM, ExportError, read_manifest
 from vlm.export.pixels import PixelTransform
@@ -69,6 +71,7 @@ class Exported(Asking):
         size = tuple(stored[TRANSFORM].pop("size"))
         self.transform = PixelTransform(size, **stored[TRANSFORM])
         self.kind: str = self.about["head"]
+        self.calibration = Calibration.of(self.about)
         answers = self.folder / ANSWERS
         self.answers: list[str] = json.loads(answers.read_bytes()) if answers.is_file() else []
         self._graphs = {name: self._open(name, threads) for name in self.about["graphs"]}
@@ -130,13 +133,24 @@ class Exported(Asking):
     def ranked(
         self, output: Arrays, choices: Sequence[Sequence[str]] | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All answers of each question with their probabilities, best first; of a decoder one."""
+        """All answers of each question with their probabilities, calibrated if the model was, best
+        first; of a decoder one."""
+        known = self.calibration
         if self.kind == "generation":
-            return write_answers(self._graphs["step"], output, self.about["decoder"])
+            written = write_answers(self._graphs["step"], output, self.about["decoder"])
+            if known is None:
+                return written
+            logs = [[(text, math.log(max(p, 1e-30))) for text, p in row] for row in written]
+            return [[(text, known.of_text(log_p, text)) for text, log_p in row] for row in logs]
         ranked = []
-        for row, shares in enumerate(output["probabilities"]):
+        for row, (logits, shares) in enumerate(
+            zip(output["logits"], output["probabilities"], strict=True)
+        ):
             texts = self.answers if choices is None else choices[row]
-            best = np.argsort(-shares[: len(texts)], kind="stable")
+            logits = logits[: len(texts)].astype(np.float64)
+            best = np.argsort(-logits, kind="stable")
+            if known is not None:
+                shares = _calibrated(known, logits)
             ranked.append([(texts[i], float(shares[i])) for i in best])
         return ranked
 
@@ -179,8 +193,18 @@ class Exported(Asking):
                 tokens = self.about["decoder"]["max_length"]
                 warnings.append(f"The answer never ended: it was cut at {tokens} tokens.")
             guess = self.tokenizer.misses(question)
-            answers.append(Answer(*best[0], best[:top_k], tuple(warnings), guess))
+            calibrated = self.calibration is not None
+            answers.append(Answer(*best[0], best[:top_k], tuple(warnings), guess, calibrated))
         return answers
+
+
+def _calibrated(calibration: Calibration, logits: np.ndarray) -> np.ndarray:
+    """Probabilities (A,) of one question, as `vlm.heads.calibration.probabilities`."""
+    scaled = calibration.scale * logits + calibration.bias
+    if calibration.method == "platt":
+        return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
+    shares = np.exp(scaled - scaled.max())
+    return shares / shares.sum()
 
 
 def _torch_graph(path: Path, inputs: list[str], outputs: list[str]) -> Graph:

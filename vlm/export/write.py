@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from vlm.core.calibration import ABOUT
 from vlm.core.version import __version__
 from vlm.export.graphs import TracedGraph, head_kind, trace_graphs
 from vlm.export.manifest import (
@@ -29,7 +30,6 @@ from vlm.export.recurrent import recurrent_forms
 from vlm.heads.generation import ByteTokenizer, Generation, SubwordAnswers, TransformerDecoder
 from vlm.heads.multi_task import answering
 from vlm.inference import VQA
-from vlm.model import VQAModel
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 from vlm.text.vectors import VectorTokenizer
@@ -79,7 +79,7 @@ def export(
         raise ExportError("calibration: got images for torch's format; 8 bits need graphs='onnx'.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder}: not empty; expected a new or empty folder.")
-    stored = _stored(model.model)
+    stored = _stored(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         about = {**stored.pop("about"), "graphs": {}}
@@ -117,12 +117,15 @@ def export(
     return folder
 
 
-def _stored(model: VQAModel) -> dict[str, Any]:
+def _stored(vqa: VQA) -> dict[str, Any]:
     """The JSON files by name, and what the manifest says as "about"."""
+    model = vqa.model
     head, kind = answering(model.head), head_kind(model)
     about: dict[str, Any] = {"vlm": __version__, "head": kind}
     about["parts"] = {name: type(part).__name__ for name, part in model.named_children()}
     about["in_order"] = model.text_encoder.in_order
+    if vqa.calibration is not None:
+        about[ABOUT] = asdict(vqa.calibration)
     stored: dict[str, Any] = {
         "about": about,
         TRANSFORM: asdict(model.image_encoder.transform),

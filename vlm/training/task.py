@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
 from vlm.core.batch import Batch
+from vlm.core.calibration import Calibration
 from vlm.core.errors import ConfigError
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Split
@@ -25,7 +26,6 @@ from vlm.evaluation.evaluation import Evaluation
 from vlm.evaluation.results import Prediction
 from vlm.fusion.base import Fusion
 from vlm.heads.base import AnswerHead
-from vlm.heads.calibration import Calibration
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlm.core.calibration import Calibration
 from vlm.core.finite import check_finite
 from vlm.data.batches import VQADataset
 from vlm.data.datamodule import VQADataModule
@@ -18,7 +19,7 @@ from vlm.data.images.store import Images
 from vlm.data.sampler import BatchRows
 from vlm.datasets.base import Split
 from vlm.datasets.table import image_groups
-from vlm.heads.calibration import Calibration, answer_scores, decode, method_for
+from vlm.heads.calibration import answer_scores, decode, method_for, probabilities
 from vlm.model import VQAModel
 from vlm.trust.selective import Floats
 
@@ -99,7 +100,7 @@ def ask(
         if inputs:
             kept.append(_inputs(method_for(head), scores, [len(text) for text, _ in own]))
         if not writes:
-            shares = (calibration or UNCHANGED).probabilities(head, scores)
+            shares = probabilities(calibration or UNCHANGED, head, scores)
             pairs = enumerate(zip(names, rows.tolist(), strict=True))
             at = [(n, texts.index(right[r])) for n, (texts, r) in pairs if right[r] in texts]
             index = torch.tensor(at, dtype=torch.long).reshape(-1, 2)

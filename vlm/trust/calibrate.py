@@ -23,10 +23,11 @@ from scipy.special import log_expit, logsumexp
 
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
+from vlm.core.calibration import ABOUT, Calibration
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Dataset
 from vlm.datasets.table import image_groups, split_by_image
-from vlm.heads.calibration import ABOUT, Calibration, method_for
+from vlm.heads.calibration import method_for
 from vlm.model import VQAModel
 from vlm.trust.asking import Asked, ask, images_of
 from vlm.trust.guarantee import Part, certify, set_threshold

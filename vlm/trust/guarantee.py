@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from vlm.heads.calibration import Threshold
+from vlm.core.calibration import Threshold
 from vlm.trust.selective import Floats, needed
 
 STEPS = 200
