@@ -14,7 +14,7 @@ from test_export import images, same
 
 import vlm
 from vlm.cli.main import main
-from vlm.export import Exported, export
+from vlm.export import Exported, export, measure_parity
 from vlm.heads import Generation, MultipleChoice, MultiTask, TransformerDecoder
 
 pytestmark = pytest.mark.slow  # an export takes ten seconds
@@ -115,6 +115,22 @@ def test_the_command_reports_parity(
     low, high, _ = report["interval"]["export"].values()
     assert low <= report["accuracy"]["export"] <= high
     assert {"parity.json", "parity.md"} <= set(Exported(tmp_path / "new").about["files"])
+
+
+def test_parity_sees_a_difference(run: Path, data: Path, tmp_path: Path) -> None:
+    vqa = vlm.load(run)
+    module = vlm.VQADataModule(vlm.datasets.EasyVQA(root=str(data)))
+    exported = Exported(export(vqa, tmp_path / "new", "torch"))
+    same_model = measure_parity(vqa, exported, module)
+    assert same_model.equal == same_model.questions > 0
+    assert same_model.largest_difference < 1e-4
+    assert same_model.accuracy["torch"] == same_model.accuracy["export"]
+    last = vqa.model.head.layers[-1]  # type: ignore[union-attr]  # of a classification head
+    with torch.no_grad():
+        last.bias += torch.linspace(0, 50, len(last.bias))
+    other = measure_parity(vqa, exported, module)
+    assert other.equal < other.questions
+    assert other.largest_difference == pytest.approx(50, abs=1e-3)
 
 
 class Doubled(vlm.fusion.Fusion):
