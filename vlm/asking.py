@@ -58,6 +58,12 @@ class Answer:
     calibrated: bool = False
     abstains: bool = False
 
+    def within(self, least: float) -> Answer:
+        """This answer, or "I don't know" in its place if it is less probable than `least`."""
+        if self.is_guess or self.probability >= least:
+            return self
+        return replace(self, text=UNKNOWN, abstains=True)
+
 
 def print_answer(answer: Answer) -> None:
     """Print answers with their probabilities, and warnings to standard error."""
@@ -179,7 +185,7 @@ class Asking(ABC):
             AnswerError: the model's answer is not finite, or its tokenizer fails.
         """
         check_positive(top_k=top_k)
-        least = 0.0 if max_risk is None else self._threshold(max_risk)
+        least = self.least(max_risk)
         single = isinstance(question, str)
         if not isinstance(question, Sequence) or isinstance(question, bytes):
             raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
@@ -198,12 +204,17 @@ class Asking(ABC):
         ]
         texts = None if choices is None else checked_choices(choices, single, len(questions))
         answers = self._answer(given, questions, top_k, texts) if questions else []
-        answers = [
-            replace(a, text=UNKNOWN, abstains=True) if a.probability < least else a for a in answers
-        ]
+        answers = [answer.within(least) for answer in answers]
         return answers[0] if single else answers
 
-    def _threshold(self, max_risk: float) -> float:
+    def least(self, max_risk: float | None) -> float:
+        """The lowest probability at which an answer is given.
+
+        Raises:
+            ValueError: a `max_risk` that no threshold is certified for, or a model without any.
+        """
+        if max_risk is None:
+            return 0.0
         if self.calibration is None:
             raise ValueError(
                 f"max_risk: got {max_risk!r}, but this model has no thresholds; calibrate it with "

@@ -52,7 +52,7 @@ def test_json_and_forms_give_the_model_s_answers(
             assert answer.status_code == 200
             assert said["answer"] == expected.text == said["top"][0]["answer"]
             assert said["probability"] == pytest.approx(expected.probability, abs=1e-5)
-            assert said["calibrated"] is False
+            assert (said["calibrated"], said["abstains"]) == (expected.calibrated, False)
             assert (said["warnings"], said["guess"]) == ([], None)
 
 
@@ -95,7 +95,7 @@ REFUSED = {
     "unknown": ({"image": IMAGE, "question": "a", "k": 1}, 422, "k: unknown"),
     "two images": ({"image": [IMAGE] * 2, "question": "a"}, 422, "image: got ["),
     "choices": ({"image": IMAGE, "question": "a", "choices": ["a", "b"]}, 422, "does not choose"),
-    "risk": ({"image": IMAGE, "question": "a", "max_risk": 0.1}, 422, "Leave max_risk out"),
+    "risk": ({"image": IMAGE, "question": "a", "max_risk": 0.1}, 422, "no threshold"),
     "no risk": ({"image": IMAGE, "question": "a", "max_risk": 2}, 422, "max_risk: got 2"),
     "base64": ({"image": "data:image/png;base64,???", "question": "a"}, 400, "not base64"),
     "no png": ({"image": "data:image/png;base64,JVBERi0xLjc=", "question": "a"}, 422, "PDF"),

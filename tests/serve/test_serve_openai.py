@@ -97,7 +97,7 @@ def test_what_it_cannot_do_is_said(
 
 
 def test_other_mistakes_have_openai_s_errors(client: Any, server: Server) -> None:
-    with pytest.raises(openai.UnprocessableEntityError, match="Leave max_risk out"):
+    with pytest.raises(openai.UnprocessableEntityError, match="no threshold"):
         ask(client, user(image()), extra_body={"max_risk": 0.1})
     with pytest.raises(openai.UnprocessableEntityError, match="PDF"):
         ask(client, user(image(url="data:image/png;base64,JVBERi0xLjc=")))

@@ -27,7 +27,7 @@ from vlm.serve.batcher import FullError
 from vlm.serve.openai import PREFIX, add_openai, as_openai
 from vlm.serve.questions import as_dict
 from vlm.serve.requests import Bodies, Hosts, image_content, read_form, read_json, replayed
-from vlm.serve.schema import Given, Said, check_risk, mistake, required_body
+from vlm.serve.schema import Given, Said, mistake, required_body
 from vlm.serve.service import Reply, Service
 
 log = logging.getLogger(__name__)
@@ -169,9 +169,9 @@ def application(
     async def ask(content: bytes, given: Given) -> Reply:
         """The reply to a question, or the status that says why there is none."""
         try:
-            check_risk(given.max_risk)
+            least = service.vqa.least(given.max_risk)
             service.check(given.question, given.choices)
-            return await service.answer(content, given.question, given.choices)
+            return await service.answer(content, given.question, given.choices, least)
         except FullError as full:
             raise HTTPException(429, str(full), {"Retry-After": str(full.seconds)}) from None
         except TimeoutError:

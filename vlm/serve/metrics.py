@@ -38,7 +38,9 @@ class Metrics:
             "vlm_images", "Images by where their features came from.", ["source"], registry=own
         )
         self.abstentions = Counter(
-            "vlm_abstentions", "Questions beyond the model, which got no answer.", registry=own
+            "vlm_abstentions",
+            "Questions without an answer: beyond the model, or the risk too high.",
+            registry=own,
         )
         self.confidence = Histogram(
             "vlm_confidence", "Probability of given answers.", buckets=SHARES, registry=own

@@ -35,22 +35,9 @@ class Said(BaseModel):
     top: list[Ranked]
     guess: str | None
     calibrated: bool
+    abstains: bool
     warnings: list[str]
     milliseconds: float
-
-
-def check_risk(max_risk: float | None) -> None:
-    """Refuse a promise about errors, which no model can keep without calibration.
-
-    Raises:
-        ValueError: with what to do instead.
-    """
-    if max_risk is not None:
-        raise ValueError(
-            f"max_risk: got {max_risk:g}, but this model is not calibrated, so how often it is "
-            f"wrong is unknown. Leave max_risk out, and reject answers below a `probability` that "
-            f"you have chosen on questions whose answers you know."
-        )
 
 
 def mistake(error: ValidationError) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from threading import Lock
 from time import perf_counter
@@ -104,9 +104,18 @@ class Service:
             )
 
     async def answer(
-        self, content: bytes, question: str, choices: list[str] | None = None
+        self,
+        content: bytes,
+        question: str,
+        choices: list[str] | None = None,
+        least: float = 0.0,
     ) -> Reply:
         """The answer to a question that was checked, about an image file's content.
+
+        Args:
+            content: of the image's file.
+            question, choices: as `check` accepts them.
+            least: the lowest probability at which an answer is given.
 
         Raises:
             FullError: too many are waiting.
@@ -124,7 +133,8 @@ class Service:
                     image = await loop.run_in_executor(self._reading, self._read, content, digest)
             item = _Question(digest, image, question, choices, perf_counter())
             reply = await self.batcher(item)
-        if reply.answer.is_guess:
+        reply = replace(reply, answer=reply.answer.within(least))
+        if reply.answer.is_guess or reply.answer.abstains:
             self.metrics.abstentions.inc()
         else:
             self.metrics.confidence.observe(reply.answer.probability)
