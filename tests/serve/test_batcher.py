@@ -11,7 +11,7 @@ import torch
 from demo_server import untrained
 from serving import QUESTION, picture
 
-from vlm.inference import VQA
+from vlm.inference import VQA, Answer
 from vlm.serve.batcher import Batcher, FullError
 from vlm.serve.reader import read_upload
 
@@ -98,6 +98,23 @@ def test_one_bad_question_spoils_no_other_s_answer() -> None:
         for number, question in ((1, QUESTION), (1, "is it red?"), (3, QUESTION))
     ]
     assert len(encoded[0]) == 3, "each image once"
+
+
+def test_an_answer_below_the_threshold_is_an_abstention() -> None:
+    from vlm.serve.service import Service
+
+    service = Service(VQA(untrained()), read_upload)
+
+    async def main() -> list[Answer]:
+        worker = asyncio.create_task(service.batcher.work())
+        asked = [await service.answer(picture(1), QUESTION, least=least) for least in (0.0, 1.0)]
+        worker.cancel()
+        return [reply.answer for reply in asked]
+
+    given, withheld = asyncio.run(main())
+    assert (given.abstains, withheld.abstains) == (False, True)
+    assert (withheld.text, withheld.top) == ("I don't know", given.top)
+    assert b"vlm_abstentions_total 1.0" in service.metrics.page()
 
 
 def test_the_cache_forgets_the_least_recently_used(monkeypatch: pytest.MonkeyPatch) -> None:
