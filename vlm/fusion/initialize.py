@@ -19,3 +19,18 @@ def he_uniform(module: nn.Module) -> None:
             nn.init.kaiming_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def xavier_uniform(module: nn.Module) -> None:
+    """Initialise all linear layers in `module` as in Glorot & Bengio 2010 (equation 16), with biases
+    of zero, as `nn.MultiheadAttention` does.
+
+    PyTorch's default weights are smaller by a factor of sqrt(3) in a square layer. From patches to
+    what attention makes of them lie two layers or three, so that beside the residual connection
+    little of the image would be left (docs/log.md, 2026-11-30).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -12,6 +12,7 @@ from vlm.core.features import Features, masked_mean
 from vlm.core.validation import check_positive
 from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
+from vlm.fusion.initialize import xavier_uniform
 
 
 class QFormer(Fusion):
@@ -72,6 +73,7 @@ class QFormer(Fusion):
         )
         self.words_pool = nn.Linear(out_dim, out_dim)
         self.queries_pool = nn.Linear(out_dim, out_dim)
+        xavier_uniform(self)
 
     def prepare(self, image: Features) -> tuple[list[Context], Tensor]:
         patches = image.zero_padding().tokens  # (B, P, image_dim)
