@@ -90,9 +90,10 @@ def load(
 
     Args:
         path: a `.ckpt` file that `vlm fit` wrote, a run's folder (its best checkpoint), a folder
-            that `VQA.save` or `vlm share` wrote, or one with a ViLT or BLIP model for VQA; or
-            `hf:` and the name of such a folder on the hub, which is fetched to the hub's cache and
-            then loaded as any stranger's folder.
+            that `VQA.save` or `vlm share` wrote, or one with a ViLT or BLIP model for VQA; "scenes"
+            or "easy_vqa", small models that come with vlm; or `hf:` and the name of such a folder
+            on the hub, which is fetched to the hub's cache and then loaded as any stranger's
+            folder.
         device: where to run.
         trust: also import parts from outside vlm, which runs their code.
         revision: a branch, tag or commit on the hub; its main branch if None.

@@ -187,6 +187,7 @@ def test_the_gallery_has_images_of_the_model_s_world(run: Path) -> None:
     shapes = examples_for([trained])
     assert len(shapes) >= 6
     assert {e.world for e in shapes} == {"shapes"}
+    assert {e.world for e in examples_for([vlm.load("scenes")])} == {"scenes"}
     photos = examples_for([VQA(untrained())])
     assert {e.world for e in photos} == {"photos"}
     assert len(photos) >= 5

@@ -26,14 +26,18 @@ from vlm.text.subword import SubwordTokenizer
 
 HUB = "hf:"
 """What stands before a name on the hub, where a path could stand too."""
+BUNDLED = Path(__file__).parents[1] / "bundled"
+"""Folders of the shared models that come with vlm."""
 
 
 def locate(path: str | Path, revision: str | None = None) -> Path:
-    """The path itself, or for `hf:NAME` the folder of the hub's cache with the model's files,
-    which are fetched first unless they are there. Nothing is read but these files, of one commit.
+    """The path itself, the folder of a bundled model, or for `hf:NAME` the folder of the hub's
+    cache with the model's files, which are fetched first unless they are there. Nothing is read but
+    these files, of one commit.
 
     Args:
-        path: a path, `hf:` and the name of a model on the hub, or `hf:` and a folder.
+        path: a path; the name of a bundled model, "easy_vqa" or "scenes", unless there is such a
+            path; `hf:` and the name of a model on the hub, or `hf:` and a folder.
         revision: a branch, tag or commit on the hub; its main branch if None.
 
     Raises:
@@ -44,12 +48,19 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     if name == str(path) or Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"revision: got {revision!r} for {path}; expected a model hf:NAME.")
+        if name == str(path) in bundled_models() and not Path(name).exists():
+            return BUNDLED / name
         return Path(name)
     with hub_access(name):
         folder = _download(name, (CONFIG,), revision).parent
         for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
             _download(name, files, folder.name)
     return folder
+
+
+def bundled_models() -> list[str]:
+    """The names of the models that come with vlm, the best to begin with first."""
+    return sorted((path.name for path in BUNDLED.iterdir()), reverse=True)
 
 
 def is_adapted(folder: str | Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.checkpoint.file import CheckpointError
+from vlm.core.calibration import Calibration
 from vlm.core.validation import shorten
 from vlm.core.version import __version__
 from vlm.model import VQAModel
@@ -62,7 +63,9 @@ def model_card(
         f"It {answers}, and {model.text_encoder.tokenizer.vocab_size:,} words or pieces of words.",
         "It is for images and questions of the kind it was trained on; nothing warns of images of "
         "another kind.",
-        "Its probabilities are not calibrated: 0.9 does not mean right nine times in ten.",
+        f"Its probabilities are {known.about}."
+        if (known := Calibration.of(dict(about)))
+        else "Its probabilities are not calibrated: 0.9 does not mean right nine times in ten.",
         "`is_guess` marks a question beyond it, which it should not answer.",
     )
     sections = (

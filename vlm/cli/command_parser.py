@@ -24,8 +24,8 @@ def add_checkpoint(parser: ArgumentParser) -> None:
     """Add the model that a command loads."""
     parser.add_argument(
         "checkpoint",
-        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, or "
-        "hf:NAME of a model on the hub",
+        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, "
+        "hf:NAME of a model on the hub, or scenes or easy_vqa, which come with vlm",
     )
 
 

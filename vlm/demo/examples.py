@@ -19,7 +19,7 @@ class Example:
     Attributes:
         shows: what is in the image, for those who cannot see it.
         licence: licence of the image, with its source.
-        world: the kind of image, "shapes" or "photos".
+        world: the kind of image, "shapes", "scenes" or "photos".
     """
 
     package: str
@@ -50,7 +50,8 @@ with (ASSETS / "examples.tsv").open(encoding="utf-8", newline="") as _table:
 
 def world_of(vqa: VQA) -> str:
     """The kind of image that a model was trained on, according to its checkpoint."""
-    return "shapes" if str(vqa.about.get("data", "")).endswith("EasyVQA") else "photos"
+    data = str(vqa.about.get("data", "")).rpartition(".")[2]
+    return {"EasyVQA": "shapes", "Scenes": "scenes"}.get(data, "photos")
 
 
 def examples_for(models: Iterable[VQA]) -> list[Example]:

@@ -22,8 +22,8 @@ def he_uniform(module: nn.Module) -> None:
 
 
 def xavier_uniform(module: nn.Module) -> None:
-    """Initialise all linear layers in `module` as in Glorot & Bengio 2010 (equation 16), with biases
-    of zero, as `nn.MultiheadAttention` does.
+    """Initialise all linear layers in `module` as Glorot & Bengio 2010 (equation 16), biases with
+    zeros, as `nn.MultiheadAttention` does.
 
     PyTorch's default weights are smaller by a factor of sqrt(3) in a square layer. From patches to
     what attention makes of them lie two layers or three, so that beside the residual connection

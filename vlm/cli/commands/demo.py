@@ -41,7 +41,8 @@ def demo(arguments: Sequence[str]) -> None:
         "checkpoint",
         nargs="*",
         help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, or "
-        "hf:NAME of a model on the hub; the newest run under runs/ if there is none",
+        "hf:NAME of a model on the hub, scenes or easy_vqa; without any, the newest run under "
+        "runs/, or those two if there is no run",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
     parser.add_argument(
@@ -91,14 +92,14 @@ def demo(arguments: Sequence[str]) -> None:
             from vlm.demo.space import write_space
 
             write_space(
-                load_models(given.checkpoint or [newest_run()], trust=given.trust), given.space
+                load_models(given.checkpoint or own_models(), trust=given.trust), given.space
             )
             print(f"{given.space}: upload it with `hf upload --repo-type=space USER/NAME DIR`.")
             return
         from vlm.serve.reader import Reader
 
         reader = Reader()  # it starts while the models load
-        models = load_models(given.checkpoint or [newest_run()], given.device, given.trust)
+        models = load_models(given.checkpoint or own_models(), given.device, given.trust)
         # Gradio makes a folder for uploads; ours are in memory, so it is removed before the first.
         with tempfile.TemporaryDirectory(prefix="vlm-demo-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
@@ -129,18 +130,16 @@ def demo(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm demo: {error}")
 
 
-def newest_run() -> str:
-    """The folder of the run under `runs/` whose checkpoint is the newest; an error if there is
-    none."""
-    from vlm.checkpoint.checkpoint import BEST, CheckpointError
+def own_models() -> list[str]:
+    """The folder of the run under `runs/` whose checkpoint is the newest; the bundled models if
+    there is none."""
+    from vlm.adapters.hub import bundled_models
+    from vlm.checkpoint.checkpoint import BEST
 
     found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
     if not found:
-        raise CheckpointError(
-            f"there is no trained model under {RUNS}/; name a run's folder, or train one with "
-            f"`vlm fit -c configs/easy_vqa.yaml` (`make demo` does both)."
-        )
-    return str(max(found, key=lambda path: path.stat().st_mtime).parents[1])
+        return bundled_models()
+    return [str(max(found, key=lambda path: path.stat().st_mtime).parents[1])]
 
 
 def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) -> dict[str, VQA]:
