@@ -76,7 +76,7 @@ def certify(selection: Part, calibration: Part, risk: float, delta: float) -> Th
         return Threshold(
             risk,
             None,
-            why=f"not measurable: {least:,} images without an error show it, and the calibration "
+            why=f"not measurable: needs {least:,} images even without an error; the calibration "
             f"part has {answered:,}",
         )
     steps = np.linspace(1, 0, STEPS)
@@ -89,7 +89,7 @@ def certify(selection: Part, calibration: Part, risk: float, delta: float) -> Th
             break
         held = threshold
     if held is None:
-        return Threshold(risk, None, why="no threshold was shown to keep it on validation")
+        return Threshold(risk, None, why="no threshold passed the test on validation")
     return Threshold(risk, held, float((calibration.confidence >= held).mean()))
 
 

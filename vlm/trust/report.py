@@ -20,7 +20,7 @@ SCHEMA = 1
 FILE = "report.json"
 SECTIONS: dict[str, tuple[str, Callable[[Subject], Found]]] = {
     "accuracy": ("Accuracy", sections.accuracy),
-    "groups": ("Accuracy by group, the worst first", sections.groups),
+    "groups": ("Accuracy by group, worst first", sections.groups),
     "calibration": ("Calibration", sections.calibration),
     "selective": ("Selective answering", sections.selective_answering),
     "sets": ("Prediction sets", sections.prediction_sets),
@@ -99,14 +99,14 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
         f"{about['questions']:,} {about['split']} questions about {about['images']:,} images"
     )
     intro = Section(
-        f"What was measured, and how ({about['dataset']})",
+        f"Data and method ({about['dataset']})",
         [
             f"{about['name']}: {questions}, with {about['calibration']}. vlm {about['vlm']}.",
-            "Validation images are in two halves: the selection part fits the map from scores to "
-            "probabilities and proposes thresholds, the calibration part certifies thresholds and "
-            "prediction sets. The epoch was chosen on both, which the certification allows for. "
-            "Nothing is fitted or chosen on the test, except where it says so.",
-            "Intervals are 95 %, over images with all their questions, of this one trained model: "
+            "The validation images are split into two halves. The selection part fits the map from "
+            "scores to probabilities and proposes thresholds; the calibration part certifies "
+            "thresholds and prediction sets. The epoch was chosen on both, and the certification "
+            "allows for this. Nothing is fitted or chosen on the test split, except where stated.",
+            "Intervals are 95 %, over images with all their questions, for this one trained model; "
             "another seed may differ by more. n counts questions. docs/trust.md explains each "
             "measure.",
         ],

@@ -46,8 +46,9 @@ def accuracy(subject: Subject) -> Found:
             [row["type"], f"{row['questions']:,}", percent(row["accuracy"]), interval, *shares]
         )
     text = [
-        "Majority always gives the most frequent training answer; question only, the most frequent "
-        "to the same question. The ceiling is the best that the answers it can give would reach."
+        "Majority always gives the most frequent training answer; question only gives the most "
+        "frequent training answer to the same question. The ceiling is the highest accuracy that "
+        "the model's possible answers allow."
     ]
     return {"text": text, "table": table, "numbers": rows}
 
@@ -75,11 +76,11 @@ def groups(subject: Subject) -> Found:
         cells = [percent(row["accuracy"]), between((row["low"], row["high"]))]  # type: ignore[arg-type]
         table.append([str(row["group"]), f"{row['questions']:,}", *cells])
     text = [
-        "Head, middle and tail: answers that are a third of the training answers each, from the "
-        f"most frequent on. Groups of fewer than {LEAST} questions are left out."
+        "Head, middle and tail each hold about a third of the training answers, from the most "
+        f"frequent to the rarest. Groups of fewer than {LEAST} questions are omitted."
     ]
     if rows and rows[0]["accuracy"] == rows[-1]["accuracy"]:
-        text.insert(0, "No group is worse than another.")
+        text.insert(0, "All groups have the same accuracy.")
     elif rows:
         text.insert(0, f"Worst group: {rows[0]['group']}, {table[1][2]} %.")
     return {"text": text, "table": table if rows else [], "numbers": rows}
@@ -113,13 +114,14 @@ def calibration(subject: Subject) -> Found:
         s: [v.tolist() for v in calibration_error.reliability(scores, p)] for s, p in states.items()
     }
     text = [
-        "Calibrated means: of the answers given 80 %, 80 % are right. ECE is the mean distance "
-        f"from that, over {calibration_error.BINS} bins, MCE the largest, which may be that of one "
-        "question; the Brier score and NLL also reward telling right from wrong answers. All are "
-        "best at 0. ECE is biased upwards, the more the fewer questions.",
+        "If a model is calibrated, 80 % of the answers given 80 % are right. Over "
+        f"{calibration_error.BINS} bins, ECE is the mean distance between probability and "
+        "accuracy, and MCE the largest, which may come from one question. The Brier score and NLL "
+        "also reward separating right from wrong answers. All are best at 0. ECE is biased "
+        "upwards, most with few questions.",
         f"The probabilities are {known.about}, fitted on the selection part."
         if known
-        else "The probabilities are as they were given, not calibrated by vlm.",
+        else "The probabilities are the given ones; vlm did not calibrate them.",
     ]
     return {"text": text, "table": table, "numbers": numbers | {"bins": bins}}
 
@@ -141,22 +143,23 @@ def selective_answering(subject: Subject) -> Found:
         table.append([name, n, *shown, _least(found.threshold), f"{split} itself"])
         numbers[f"coverage_at_{risk:g}"] = found._asdict() | {"threshold_from": split}
     text = [
-        f"C@R picks its threshold on the {split} questions themselves, so it is an optimum in "
-        "hindsight: it compares models, and promises nothing."
+        f"C@R chooses its threshold on the {split} questions themselves, so it is an optimum in "
+        "hindsight. Use it to compare models; it promises nothing."
     ]
     certified = subject.vqa.calibration if subject.vqa else None
     if certified is None:
         text.append(
-            "There is no calibration part (a file of answers, or a model that was not calibrated: "
-            "`vlm calibrate`), so there is no certified threshold, and none was chosen on "
-            f"{split}."
+            "A file of answers and a model without calibration (run `vlm calibrate`) have no "
+            "calibration part, so there is no certified threshold, and none was chosen on the "
+            f"{split} split."
         )
     else:
         text.append(
             f"Certified thresholds come from {certified.certified_on:,} validation questions about "
-            f"{certified.images:,} images. The chance that one does not keep its risk is at most "
+            f"{certified.images:,} images. The chance that a threshold exceeds its risk is at most "
             f"{100 * certified.delta:g} %, whichever epoch was chosen, for questions about images "
-            "drawn like those, each image counting once. Below is what they give here."
+            "drawn from the same source, where each image counts once. The table shows the "
+            f"coverage and risk that they realise on the {split} split."
         )
         for t in certified.thresholds:
             name = f"certified for risk {100 * t.risk:g} %"
@@ -185,9 +188,10 @@ def selective_answering(subject: Subject) -> Found:
         table.append([f"effective reliability, a wrong answer costing {cost}, x 100", n, *cells])
         numbers[f"phi_{cost}"] = {"value": phi(scores, p), "threshold": chosen}
     text.append(
-        "AUGRC is the chance that an answer is wrong and given, over all thresholds; AURC and "
-        "e-AURC are for older tables. Low is good. Effective reliability pays a right answer its "
-        "score, a wrong one minus its cost and no answer 0: high is good."
+        "AUGRC is the chance that an answer is wrong and given, averaged over all thresholds; AURC "
+        "and e-AURC allow comparison with older tables. Lower is better for all three. Effective "
+        "reliability pays a right answer its score, a wrong answer minus its cost, and no answer "
+        "0. Higher is better."
     )
     return {"text": text, "table": table, "numbers": numbers}
 
@@ -197,13 +201,13 @@ def prediction_sets(subject: Subject) -> Found:
     known = subject.model.calibration
     asked = subject.asked
     if known is None:
-        raise Unavailable("needs a calibrated model; `vlm calibrate` does it")
+        raise Unavailable("needs a calibrated model; run `vlm calibrate`")
     if asked.set_sizes is None or asked.of_right is None or known.set_threshold is None:
-        raise Unavailable("needs a list of possible answers, and this head writes its own")
+        raise Unavailable("needs a list of possible answers, but this head writes free text")
     held = (asked.of_right >= known.set_threshold).astype(float)
     types = np.array(subject.results.keys("answer_type"), dtype=object)
     images = np.asarray(subject.images)
-    table = [["questions about", "n", "holds the right answer %", "95 % interval", "mean size"]]
+    table = [["questions about", "n", "contains right answer %", "95 % interval", "mean size"]]
     rows = []
     for name in ["overall", *sorted(set(types))]:
         chosen = np.ones(len(held), bool) if name == "overall" else types == name
@@ -214,11 +218,11 @@ def prediction_sets(subject: Subject) -> Found:
         cells = [percent(float(held[chosen].mean())), between(interval), f"{size:.2f}"]
         table.append([name, f"{chosen.sum():,}", *cells])
     text = [
-        "A prediction set has every answer of at least "
-        f"{100 * known.set_threshold:.2f} %, a threshold from the calibration part, so that sets "
-        "hold the right answer (the one that most annotators gave) of 90 % of the questions like "
-        "those, overall and not in every group. Sets may be empty. Where images have several "
-        "questions the 90 % are approached with the number of images."
+        "A prediction set has every answer with a probability of at least "
+        f"{100 * known.set_threshold:.2f} %. This threshold comes from the calibration part, so "
+        "that 90 % of the sets contain the right answer (the one that most annotators gave), "
+        "overall but not in every group. Sets may be empty. Where images have several questions, "
+        "the share approaches 90 % as the number of images grows."
     ]
     return {"text": text, "table": table, "numbers": rows}
 
@@ -233,7 +237,7 @@ def compare(subject: Subject, other: Subject) -> Found:
         raise Unavailable("needs answers to the same questions")
     n, images = f"{len(subject.scores):,}", subject.images
     gap = estimate((subject.scores - other.scores)[None], images)
-    shown = [["this one less the other, x 100", "n", "difference", "95 % interval"]]
+    shown = [["this model minus the other, x 100", "n", "difference", "95 % interval"]]
     shown.append(["accuracy", n, percent(gap.mean), between((gap.low, gap.high))])
     numbers: dict[str, Any] = {"accuracy": gap._asdict()}
     measures: dict[str, Callable[[Floats, Floats], float]] = {
@@ -252,7 +256,7 @@ def compare(subject: Subject, other: Subject) -> Found:
         value, bounds = difference(slice(None)), image_bootstrap(difference, images)
         shown.append([name, n, percent(value), between(bounds)])
         numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
-    text = [f"Paired by question, intervals over images; the other is {other.name}."]
+    text = [f"Differences to {other.name}, paired by question, with intervals over images."]
     return {"text": text, "table": shown, "numbers": numbers}
 
 

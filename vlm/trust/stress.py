@@ -51,9 +51,9 @@ def consistency(subject: Subject) -> Found:
         cells = [percent(float(flips.mean())), between(interval), *map(percent, accuracies)]
         shown.append([name, f"{changed.sum():,}", *cells])
     text = [
-        f"A sample of whole images with {len(table):,} questions, asked again in ways that change "
-        "nothing for a reader; n counts the questions that the change alters. Each typo is one "
-        "mistake inside a word of four letters or more."
+        f"{len(table):,} questions, a sample of whole images, are asked again with changes that do "
+        "not alter the meaning for a reader. n counts the questions whose text changes. Each typo "
+        "is one mistake inside a word of four letters or more."
     ]
     return {"text": text, "table": shown, "numbers": rows}
 
@@ -79,8 +79,8 @@ def corruptions(subject: Subject) -> Found:
         shown.append([kind, f"{len(table):,}", *cells, f"{relative:.3f}"])
     text = [
         f"Accuracy on a sample of {len(table):,} questions, {percent(clean)} % on clean images. "
-        "Images are corrupted at the model's input size. Relative robustness is the mean over "
-        "severities / clean. In brackets: 95 % intervals."
+        "Images are corrupted at the model's input size. Mean / clean is the mean accuracy over "
+        "the severities, divided by the accuracy on clean images. Brackets show 95 % intervals."
     ]
     return {"text": text, "table": shown, "numbers": numbers}
 
@@ -94,7 +94,7 @@ def language_bias(subject: Subject) -> Found:
         "most frequent training answer": np.asarray(subject.floors.majority),
         "most frequent to the same question": np.asarray(subject.floors.question_only),
     }
-    shown = [["answered", "n", "accuracy %", "95 % interval", "with its image: more by", "95 % "]]
+    shown = [["answered", "n", "accuracy %", "95 % interval", "its image, minus this row", "95 % "]]
     shown[0][-1] = "95 % interval"
     numbers = {}
     for name, scores in rows.items():
@@ -107,9 +107,9 @@ def language_bias(subject: Subject) -> Found:
         )
         numbers[name] = {"accuracy": float(scores.mean()), "gap": gap.mean} | interval._asdict()
     text = [
-        "A model that looks falls to the floors when each image is replaced by another one of the "
-        "split; one that guesses from the question stays where it is. Differences are paired by "
-        "question."
+        "Each image is replaced by another one from the split. The accuracy of a model that uses "
+        "the image falls to the floors; that of a model that guesses from the question stays the "
+        "same. Differences are paired by question."
     ]
     return {"text": text, "table": shown, "numbers": numbers}
 
@@ -143,12 +143,12 @@ def off_distribution(subject: Subject) -> Found:
         shown.append([percent(share, 0), f"{len(p):,}", *cells])
         numbers.append({"share": share, "coverage": covered, "auroc": area, "risks": risks})
     text = [
-        "So many of the questions are asked about another image of the split, where every answer "
-        "counts as wrong (after Dancette et al. 2023, LYP). C@R is chosen on the mixture itself. "
-        "AUROC is the chance, in %, that a right answer has more confidence than a wrong one; 50 "
-        "is chance, and where each question would suit every image of the set, as in easy-VQA, no "
-        "confidence can know better. The certified thresholds promise nothing here: their risks "
-        "show what a change of distribution costs."
+        "The first column is the share of questions that are asked about another image of the "
+        "split, where every answer counts as wrong (after Dancette et al. 2023, LYP). The "
+        "threshold of C@R is chosen on the mixture itself. AUROC is the chance, in %, that a right "
+        "answer has a higher confidence than a wrong one; 50 is chance. Where each question suits "
+        "every image, as in easy-VQA, no confidence can do better. The certified thresholds "
+        "promise nothing here; their risks show what a change of distribution costs."
     ]
     return {"text": text, "table": shown, "numbers": numbers}
 
@@ -181,9 +181,9 @@ def grounding(subject: Subject) -> Found:
         numbers[name] = gap._asdict()
     text = [
         f"Occlusion explains the answers to {len(rows):,} questions (seed 0). Then the image's "
-        "cells are painted over (deletion) or laid bare (insertion) in the order of their "
-        "relevance, and in a random order of the same relevances. Evidence is the head's: a logit "
-        "or a log-likelihood, averaged over the curve. Above 0: the explanation names what the "
-        "answer rests on. The pointing game needs boxes of objects, which this set does not give."
+        "cells are hidden (deletion) or revealed (insertion) in the order of their relevance, and "
+        "in a random order. Evidence is the head's logit or log-likelihood, averaged over the "
+        "curve. A value above 0 means that the explanation names what the answer rests on. There "
+        "is no pointing game, because it needs object boxes, which this set does not provide."
     ]
     return {"text": text, "table": shown, "numbers": numbers}
