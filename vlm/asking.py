@@ -70,7 +70,7 @@ def print_answer(answer: Answer) -> None:
     if answer.is_guess:
         print("No answer: this question is beyond the model. Its guesses:")
     elif answer.abstains:
-        print(f"{answer.text}: the risk is above the one accepted. Less certain answers:")
+        print(f"{answer.text}: the risk is above the accepted one. Less certain answers:")
     for text, probability in answer.top:
         print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:

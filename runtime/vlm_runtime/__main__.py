@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         prog="vlm-answer", description="Answer a question about an image.", allow_abbrev=False
     )
-    parser.add_argument("folder", help="what `vlm export` wrote")
+    parser.add_argument("folder", help="a folder written by `vlm export`")
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument("--choices", nargs="+", metavar="CHOICE", help="answers to choose from")
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--max-risk",
         type=float,
         metavar="SHARE",
-        help="do not answer where more than this share of answers is wrong, such as 0.05",
+        help='say "I don\'t know" where more than this share of answers would be wrong, such as '
+        "0.05",
     )
     given = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""`vlm predict MODEL --dataset.path FILE`: any model's answers beside the rows of any table."""
+"""`vlm predict MODEL --dataset.path FILE`: add any model's answers to the rows of any table."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ OPTIONS = {"--dataset.path", "--dataset.images", "--output", "--batch", "--devic
 
 
 def is_table(arguments: Sequence[str]) -> bool:
-    """Whether a model and a table are given, and nothing that needs the data set of a training."""
+    """Whether a model and a table are given, and nothing that needs a run's own data set."""
     options = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
     given = bool(arguments) and not arguments[0].startswith("-")
     return given and "--dataset.path" in options and options <= OPTIONS
 
 
 def answer_table(arguments: Sequence[str]) -> None:
-    """Answer all rows, with a bar; exit code 1 if some have an error."""
+    """Answer all rows, with a progress bar; exits with code 1 if some rows have an error."""
     parser = command_parser(
         "predict",
-        "Write a model's answers beside the rows of a table; the same command continues after an "
-        "interruption.",
+        "Add a model's answers to the rows of a table. After an interruption, the same command "
+        "continues.",
         "example:\n  vlm predict runs/my_run --dataset.path questions.csv --dataset.images photos/",
     )
     add_checkpoint(parser)
@@ -38,10 +38,10 @@ def answer_table(arguments: Sequence[str]) -> None:
         "--dataset.images",
         dest="images",
         type=Path,
-        help="folder that image paths start from (default: that of the table)",
+        help="folder that image paths are relative to (default: the table's folder)",
     )
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file (default TABLE_answers)")
-    parser.add_argument("--batch", type=int, default=64, help="rows of a batch (default 64)")
+    parser.add_argument("--batch", type=int, default=64, help="rows per batch (default 64)")
     add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)

@@ -20,7 +20,8 @@ example:
   vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"
   vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?" --max-risk 5%
 
-Exit code 3: no answer, since the question is beyond the model, or the risk above --max-risk.
+Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above
+--max-risk.
 """
 
 
@@ -38,7 +39,8 @@ def ask(arguments: Sequence[str]) -> None:
         "--max-risk",
         type=share,
         metavar="SHARE",
-        help="do not answer where more than this share of answers is wrong, such as 5%% or 0.05",
+        help='say "I don\'t know" where more than this share of answers would be wrong, such as '
+        "5%% or 0.05",
     )
     add_device(parser)
     add_trust(parser)
@@ -61,6 +63,6 @@ def ask(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm ask: {error}")
     print_answer(answer)
     known = vqa.calibration
-    print(known.about if known else "not calibrated: `vlm calibrate` does it", file=sys.stderr)
+    print(known.about if known else "not calibrated; run `vlm calibrate`", file=sys.stderr)
     if answer.is_guess or answer.abstains:
         sys.exit(NO_ANSWER)

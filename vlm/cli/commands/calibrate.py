@@ -1,4 +1,4 @@
-"""`vlm calibrate`: learn what a run's probabilities are worth, and store it in its checkpoint."""
+"""`vlm calibrate`: calibrate a run's probabilities, and store the result in its checkpoint."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ EXAMPLES = """\
 example:
   vlm calibrate runs/easy_vqa/RUN
 
-`vlm fit` does it at its end. Asks the validation questions again, and writes the result into the
-run's best checkpoint; docs/trust.md explains it. Other options are those of the data, such as
---dataset.root=FOLDER.
+Answers the validation questions again, and writes the result into the run's best checkpoint.
+`vlm fit` calibrates at its end, so you need this only for older runs or changed data. Other
+options set the data, such as --dataset.root=FOLDER. docs/trust.md explains the calibration.
 """
 
 
 def calibrate_command(arguments: Sequence[str]) -> None:
-    """Run the command; a run that cannot be calibrated ends the process with 1."""
+    """Run the command; exits with code 1 if the run cannot be calibrated."""
     parser = command_parser("calibrate", "Calibrate a run's probabilities.", EXAMPLES)
     parser.add_argument("run", type=Path, help="a run's folder")
     add_device(parser)
@@ -40,9 +40,9 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     try:
         check_device(given.device)
         with training_in(given.run), Progress(transient=True) as progress:
-            # The selection part is asked twice, to fit the map and with it; the other once.
+            # The selection part is answered twice, before and after the fit; the other part once.
             total = 1.5 * len(data.table("validation"))
-            bar = progress.add_task("Asking", total=total)
+            bar = progress.add_task("Answering", total=total)
             found = calibrate(
                 given.run,
                 data,
@@ -54,10 +54,10 @@ def calibrate_command(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm calibrate: {error}")
     print(f"{given.run}: {found.about}.")
     print(
-        f"Thresholds, certified on {found.certified_on:,} other questions about {found.images:,} "
+        f"Thresholds certified on {found.certified_on:,} other questions about {found.images:,} "
         f"images:"
     )
     for risk, least, coverage, why in found.thresholds:
-        kept = f"answer from {100 * least:.2f} % on" if least else "answer everything"
-        kept = why or f"{kept}, {100 * coverage:.1f} % of these questions"
+        kept = f"answers from {100 * least:.2f} %" if least else "answers everything"
+        kept = why or f"{kept}, coverage {100 * coverage:.1f} %"
         print(f"  risk {100 * risk:g} %: {kept}")

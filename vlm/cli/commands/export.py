@@ -16,21 +16,24 @@ examples:
   vlm export runs/easy_vqa/RUN small_export --int8
   vlm export shared_model my_export -c configs/own_data.yaml --dataset.path questions.jsonl
 
-Other options are those of `vlm fit` for the data that the export is compared on.
+The export is compared with the model on the validation split. Other options set its data, as for
+`vlm fit`.
 """
 
 
 def export_command(arguments: Sequence[str]) -> None:
-    """Write the export, and the report of how it compares with the model."""
+    """Write the export, and a report that compares it with the model."""
     parser = command_parser(
-        "export", "Write a model as graphs, and compare their answers with the model's.", EXAMPLES
+        "export",
+        "Export a model as ONNX or torch graphs, and compare their answers with the model's.",
+        EXAMPLES,
     )
     add_checkpoint(parser)
     parser.add_argument("folder", type=Path, help="new or empty folder to write")
     parser.add_argument(
-        "--format", choices=("onnx", "torch"), default="onnx", help="of the graphs (default: onnx)"
+        "--format", choices=("onnx", "torch"), default="onnx", help="graph format (default: onnx)"
     )
-    parser.add_argument("--int8", action="store_true", help="compute in 8 bits (ONNX)")
+    parser.add_argument("--int8", action="store_true", help="compute in 8 bits (ONNX only)")
     parser.add_argument(
         "-c", "--config", help="configuration of the data (default: the run's own config.yaml)"
     )
@@ -64,4 +67,4 @@ def export_command(arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"vlm export: {error}")
     print(parity.table(exported.about))
-    print(f"Export: {given.folder}. Ask it without torch: vlm-answer {given.folder} IMAGE QUESTION")
+    print(f"Export: {given.folder}. To ask without torch: vlm-answer {given.folder} IMAGE QUESTION")

@@ -1,4 +1,4 @@
-"""`vlm init`: a small project with data, a configuration and a fusion of one's own."""
+"""`vlm init`: a small project with data, a configuration and a custom fusion."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def init(arguments: Sequence[str]) -> None:
     """Write the project."""
     parser = command_parser(
         "init",
-        "Write a small project: configuration, questions and images, a fusion of your own.",
+        "Write a small project with a configuration, questions, images and a fusion of your own.",
         "example:\n  vlm init my_project",
     )
-    parser.add_argument("folder", type=Path, help="new or empty folder")
+    parser.add_argument("folder", type=Path, help="new or empty folder to write")
     folder: Path = parser.parse_args(arguments).folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         sys.exit(f"vlm init: {folder}: not empty; expected a new or empty folder.")
@@ -36,7 +36,7 @@ def init(arguments: Sequence[str]) -> None:
 
 
 def _write_data(folder: Path) -> None:
-    """A square of one colour on the left or right of each image, and three questions about it."""
+    """Write images of a coloured square on the left or right, with three questions each."""
     # Here and not above: `--help` and a mistake need not wait for Pillow.
     from PIL import Image
 

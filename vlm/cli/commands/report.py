@@ -1,4 +1,4 @@
-"""`vlm report`: how far a model, or anybody's answers, can be trusted, on one page."""
+"""`vlm report`: how far you can trust a model, or answers from any source, on one page."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ examples:
   vlm report SHARED -c configs/easy_vqa.yaml
   vlm report --predictions answers.csv -c configs/easy_vqa.yaml
 
-Writes report.html (one file, plots inside), report.md and report.json. A section that is finished
-is not computed again. Other options are those of the data, such as --dataset.root=FOLDER.
-docs/trust.md explains each measure.
+Writes report.html (one file that includes its plots), report.md and report.json. Finished sections
+are not computed again. Other options set the data, such as --dataset.root=FOLDER. docs/trust.md
+explains each measure.
 """
 
 
 def report_command(arguments: Sequence[str]) -> None:
-    """Run the command; a model or answers that cannot be read end the process with 1."""
-    parser = command_parser("report", "Report how far a model's answers can be trusted.", EXAMPLES)
+    """Run the command; exits with code 1 if the model or the answers cannot be read."""
+    parser = command_parser("report", "Report how far you can trust a model's answers.", EXAMPLES)
     add = parser.add_argument
     add("model", nargs="?", type=Path, help="a run's folder, a checkpoint or a shared model")
-    add("--predictions", type=Path, metavar="FILE", help="report a file of answers instead")
-    add("-c", "--config", type=Path, help="a configuration of `vlm fit` (default: the run's)")
-    add("--split", choices=("validation", "test"), default="test", help="(default: test)")
-    add("--only", nargs="+", default=[], metavar="SECTION", help="sections to measure")
-    add("--against", type=Path, metavar="OTHER", help="another model, or file of answers")
-    add("--output", type=Path, help="folder of the report (default: RUN/report)")
+    add("--predictions", type=Path, metavar="FILE", help="report on a file of answers instead")
+    add(
+        "-c", "--config", type=Path, help="`vlm fit` configuration of the data (default: the run's)"
+    )
+    add("--split", choices=("validation", "test"), default="test", help="default: test")
+    add("--only", nargs="+", default=[], metavar="SECTION", help="measure only these sections")
+    add("--against", type=Path, metavar="OTHER", help="model or file of answers to compare with")
+    add("--output", type=Path, help="folder to write the report to (default: RUN/report)")
     add_device(parser)
     add_trust(parser)
     given, options = parser.parse_known_args(arguments)
@@ -42,7 +44,7 @@ def report_command(arguments: Sequence[str]) -> None:
     named: Path = given.model or given.predictions
     config = given.config or named / "config.yaml"
     if not config.is_file():
-        parser.error(f"-c: got no configuration, and there is no {config}; name that of the data")
+        parser.error(f"-c: got no configuration, and there is no {config}; name one of the data")
     # Here and not above: `--help` and a mistake need not wait for torch.
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -27,30 +27,39 @@ example:
   vlm serve runs/easy_vqa/RUN
   curl -F image=@photo.png -F question="what color is it?" http://127.0.0.1:8000/answer
 
-Keys: {KEYS}=KEY[,KEY...]. Without, one is made and printed if others can reach --host.
+Set keys with {KEYS}=KEY[,KEY...]. If you set none and others can reach --host, a key is
+generated and printed.
 """
 
 
 def serve_command(arguments: Sequence[str]) -> None:
     """Load the model and serve it until the process is interrupted or terminated."""
     parser = command_parser(
-        "serve", "Answer questions over HTTP: an API of its own, and OpenAI's.", EXAMPLE
+        "serve", "Answer questions over HTTP, with vlm's own API and OpenAI's.", EXAMPLE
     )
     add_checkpoint(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine only")
-    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 for any")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, local only)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 picks a free port")
     for option, use in (
-        ("--allow-host", "accept requests for this host name too, such as that of a proxy"),
-        ("--allow-image-host", "fetch images that requests name by an address of this host"),
+        ("--allow-host", "also accept requests for this host name, such as a proxy's"),
+        ("--allow-image-host", "fetch images from https addresses on this host"),
     ):
         parser.add_argument(
             option, action="append", default=[], metavar="NAME", help=f"{use}; may be repeated"
         )
-    parser.add_argument("--name", help="the model's name for OpenAI's clients (default its folder)")
-    parser.add_argument("--batch", type=int, default=16, help="most questions of a batch (16)")
-    parser.add_argument("--waiting", type=int, default=256, help="most that wait (256)")
-    parser.add_argument("--seconds", type=float, default=30, help="time limit of a question (30)")
-    parser.add_argument("--threads", type=int, default=1, help="of the model on a CPU (1)")
+    parser.add_argument("--name", help="model name for OpenAI's clients (default its folder's)")
+    parser.add_argument("--batch", type=int, default=16, help="maximum batch size (default 16)")
+    parser.add_argument(
+        "--waiting", type=int, default=256, help="maximum queue length (default 256)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="time limit for a question (default 30)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads of the model on a CPU (default 1)"
+    )
     add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
@@ -86,7 +95,7 @@ def serve_command(arguments: Sequence[str]) -> None:
                 service = Service(vqa, reader, given.batch, given.waiting, given.seconds)
                 if not keys and not is_loopback(given.host):
                     keys = (secrets.token_urlsafe(24),)
-                    print(f"Clients need this key: {keys[0]} ({KEYS} sets others).", flush=True)
+                    print(f"Clients need this key: {keys[0]} (set {KEYS} to choose).", flush=True)
                 hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
                 hub = given.checkpoint.startswith(HUB) and given.checkpoint.removeprefix(HUB)
                 name = given.name or hub or Path(given.checkpoint).resolve().name

@@ -1,5 +1,5 @@
-"""`vlm share`: a trained model as a folder, here or on the hub, that others can load without
-trusting its author."""
+"""`vlm share`: write a trained model to a folder or the hub, for others to load without trusting
+its author."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ examples:
 
 
 def share(arguments: Sequence[str]) -> None:
-    """Write the folder, upload it if it is for the hub, and say what to do with it."""
+    """Write the folder, upload it if it is for the hub, and print how to use it."""
     parser = command_parser(
         "share",
-        "Write a trained model for others: model.safetensors and config.json, without code, and a "
-        "card (README.md).",
+        "Write a trained model for others, without code: model.safetensors, config.json and a "
+        "model card (README.md).",
         EXAMPLE,
     )
     add_checkpoint(parser)
-    parser.add_argument("folder", help="new or empty folder to write, or hf:USER/NAME on the hub")
+    parser.add_argument("folder", help="new or empty folder to write, or hf:USER/NAME for the hub")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     add_trust(parser)
     given = parser.parse_args(arguments)
@@ -50,4 +50,4 @@ def share(arguments: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"vlm share: {error}")
     ask = f"vlm ask {'--trust ' if given.trust else ''}{given.folder} photo.png QUESTION"
-    print(f"{given.folder}: {size:,.1f} MB. It holds no code. Try it: {ask}")
+    print(f"{given.folder}: {size:,.1f} MB, without code. Try it: {ask}")
