@@ -17,6 +17,7 @@ from hub_server import Hub, hub_server
 
 import vlm
 from vlm.checkpoint.checkpoint import CheckpointError
+from vlm.checkpoint.publishing import model_card
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS
 from vlm.cli.main import main
 from vlm.pretrained.availability import FetchError
@@ -85,9 +86,18 @@ def test_the_card_says_what_was_measured(run: Path, shared: Path) -> None:
     assert "`vlm.datasets.EasyVQA`" in text
     assert "trainer.max_epochs | `12`" in text
     assert "5 answers" in text
-    assert "not calibrated" in text
     assert str(run.parent) not in card
     assert "](http" not in card
+
+
+def test_the_card_says_whether_probabilities_are_calibrated(shared: Path) -> None:
+    vqa = vlm.load(shared)
+    calibration = {"method": "platt", "scale": 2.0, "questions": 1884, "thresholds": []}
+    about = {key: value for key, value in vqa.about.items() if key != "calibration"}
+    assert "not calibrated" in model_card(vqa.model, about, None, "my_model")
+    text = model_card(vqa.model, about | {"calibration": calibration}, None, "my_model")
+    assert "calibrated on 1,884 validation questions (platt)" in text
+    assert "not calibrated" not in text
 
 
 def test_a_model_without_a_test_says_so(shared: Path, tmp_path: Path) -> None:

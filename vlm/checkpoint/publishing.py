@@ -32,7 +32,8 @@ vqa = vlm.load("{load}")
 print(vqa.answer("photo.png", "..."))
 ```
 
-or `vlm ask {load} photo.png "..."`. Loading it runs no code and, once fetched, needs no network.
+Or run `vlm ask {load} photo.png "..."`. Loading runs no code. Once fetched, the files need no
+network.
 """
 FACTS = (
     *("dataset", "the training questions", "data.control", "seed_everything"),
@@ -59,14 +60,16 @@ def model_card(
     if model.head.takes_choices:
         answers = "picks from choices that come with the question"
     parts = HEAD.format(name=name, model=f"`{model}`", load=load)
+    known = Calibration.of(dict(about))
     limits = (
-        f"It {answers}, and {model.text_encoder.tokenizer.vocab_size:,} words or pieces of words.",
+        f"The model {answers}, and reads {model.text_encoder.tokenizer.vocab_size:,} words or "
+        "pieces of words.",
         "It is for images and questions of the kind it was trained on; nothing warns of images of "
         "another kind.",
-        f"Its probabilities are {known.about}."
-        if (known := Calibration.of(dict(about)))
+        f"Its probabilities are {known.about}, for images of the same kind."
+        if known
         else "Its probabilities are not calibrated: 0.9 does not mean right nine times in ten.",
-        "`is_guess` marks a question beyond it, which it should not answer.",
+        "`is_guess` marks a question that is beyond the model and should get no answer.",
     )
     sections = (
         ("Results", [*_results(results)]),
@@ -81,9 +84,12 @@ def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
     if not results:
         yield "Not measured: the run has no test report."
         return
-    yield "On the test split, in %, beside the commonest answer and a model without images."
+    yield (
+        "Accuracy on the test split in %, with two baselines: the most frequent training answer, "
+        "and the most frequent one to the same question."
+    )
     yield ""
-    yield "| questions | number | accuracy | 95 % interval | commonest | question only |"
+    yield "| questions | number | accuracy | 95 % interval | majority | question only |"
     yield "|---|---|---|---|---|---|"
     for row in results["results"]:
         names = ("accuracy", "low", "high", "majority", "question_only")
