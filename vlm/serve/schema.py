@@ -1,4 +1,4 @@
-"""What `/answer` takes and gives, from which its schema (`/openapi.json`) is made."""
+"""Request and answer of `/answer`; `/openapi.json` is generated from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Given(BaseModel):
 
     question: str
     image: str | None = Field(None, description="a data: URL; in a form, the file itself")
-    choices: list[str] | None = Field(None, description="for a model that chooses between them")
+    choices: list[str] | None = Field(None, description="candidates, for a multiple-choice model")
     max_risk: float | None = Field(
-        None, ge=0, le=1, description="abstain if the answer is wrong more often than this"
+        None, ge=0, le=1, description="share of wrong answers to accept among those given"
     )
 
 
@@ -52,7 +52,7 @@ def mistake(error: ValidationError) -> str:
 
 
 def required_body(model: type[BaseModel]) -> dict[str, Any]:
-    """The part of the schema that says what a request's body is, which is read by hand."""
+    """The schema of a request's body, which FastAPI cannot derive because it is read by hand."""
     schema = model.model_json_schema()
     form = {**schema, "properties": {**schema["properties"]}}
     form["properties"]["image"] = {"type": "string", "format": "binary"}
