@@ -55,6 +55,8 @@ def test_the_commands_run(
             small = [a for a in small_run(data, tmp_path) if not a.startswith("-c")][1:]
             small.remove(str(ROOT / "configs/easy_vqa.yaml"))
             main([*command[1:], *small, "--trainer.fast_dev_run=1", "--run.test=false"])
+        elif command[:3] == ["vlm", "ask", "scenes"]:
+            main(command[1:])
         elif command[:2] == ["vlm", "ask"]:
             main(["ask", str(run), str(data / "test/images/0.png"), *command[4:]])
         elif command[:2] == ["vlm", "explain"]:
