@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 from shared_models import bag, conv, multi_task, put_together
 
@@ -53,6 +54,28 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
             row = {"id": f"{number} {question}", "image": str(path), "question": question}
             rows.append(row | {"answers": [choices[number % 2]], "choices": choices})
     return question_table(rows, "made up")
+
+
+def test_of_large_parts_whole_images_are_asked_a_few_at_a_time(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm.trust.calibrate.MOST", 3)
+    model = HEADS["sigmoid"][1]().model
+    sizes = []
+
+    class Images(ImageStore):
+        def read(self, paths: Sequence[str], questions: Sequence[str]) -> torch.Tensor:
+            sizes.append(len(paths))
+            return super().read(paths, questions)
+
+    images = Images(model.image_encoder.transform)  # type: ignore[arg-type]
+
+    def asked(part: pa.Table, known: object, inputs: bool) -> object:
+        return ask(model, part, images, known, inputs, images_per_batch=1)  # type: ignore[arg-type]
+
+    found = fit(model, EasyVQA(Path("none")), table, asked)  # type: ignore[arg-type]
+    assert (found.questions, found.certified_on, found.images) == (4, 4, 2)
+    assert sizes == 6 * [1]  # two images of each part, those of the selection part twice
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -323,6 +323,17 @@ def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, 
     return with_rows(table, ~chosen[groups]), with_rows(table, chosen[groups])
 
 
+def image_sample(table: pa.Table, questions: int) -> np.ndarray:
+    """Which questions (Q,) are those of whole images, drawn with seed 0 until they have so many."""
+    groups = image_groups(table)
+    sizes = np.bincount(groups)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    chosen = np.zeros(len(sizes), dtype=bool)
+    chosen[order[before < questions]] = True
+    return chosen[groups]
+
+
 def with_rows(table: pa.Table, mask: np.ndarray) -> pa.Table:
     """The rows of a table where the mask (Q,) is true, in a temporary file if they are many."""
 

@@ -16,7 +16,7 @@ from vlm.core.finite import check_finite
 from vlm.data.batches import VQADataset
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
-from vlm.data.sampler import BatchRows
+from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.base import Split
 from vlm.datasets.table import image_groups
 from vlm.heads.calibration import answer_scores, decode, method_for, probabilities
@@ -24,8 +24,6 @@ from vlm.model import VQAModel
 from vlm.trust.selective import Floats
 
 UNCHANGED = Calibration("temperature", 1.0)
-AT_ONCE = 512
-"""Questions in a batch."""
 
 
 @dataclass
@@ -62,6 +60,7 @@ def ask(
     calibration: Calibration | None = None,
     inputs: bool = False,
     advance: Callable[[int], object] = lambda questions: None,
+    images_per_batch: int = 16,
 ) -> Asked:
     """Ask a model in evaluation mode, image by image.
 
@@ -72,6 +71,7 @@ def ask(
         calibration: the model's own.
         inputs: keep what a calibration is fitted to.
         advance: called with the number of questions of each batch.
+        images_per_batch: images in a batch, each with all its questions.
 
     Raises:
         NotFiniteError: an answer without a finite probability; names its question.
@@ -79,16 +79,16 @@ def ask(
     """
     device = next(model.parameters()).device
     data = VQADataset(table, model.asking_processor, images, targets=False)
-    order = np.argsort(image_groups(table), kind="stable")
     right = [None if given is None else _most(given) for given in table["answers"].to_pylist()]
     writes = method_for(model.head) == "length"
     answers = [""] * len(table)
     raw, probability, of_right, sizes = np.zeros((4, len(table)))
     least = None if calibration is None else calibration.set_threshold
-    kept = []
-    for start in range(0, len(table), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
-        batch = data[BatchRows(rows, len(rows))].to(device)
+    kept, order = [], []
+    for index in ImageGroupSampler(image_groups(table), images_per_batch, seed=None):
+        rows = index.rows
+        order.append(rows)
+        batch = data[index].to(device)
         output = model(batch)
         own = [ranked[0] for ranked in decode(model.head, output, 1, None)]
         raw[rows] = [p for _, p in own]
@@ -116,7 +116,7 @@ def ask(
         None if writes else of_right,
         None if writes or least is None else sizes,
         kept,
-        order,
+        np.concatenate(order),
     )
 
 

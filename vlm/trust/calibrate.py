@@ -26,7 +26,7 @@ from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Dataset
-from vlm.datasets.table import image_groups, split_by_image
+from vlm.datasets.table import image_groups, image_sample, split_by_image, with_rows
 from vlm.heads.calibration import method_for
 from vlm.model import VQAModel
 from vlm.trust.asking import Asked, ask, images_of
@@ -37,8 +37,8 @@ DELTA = 0.05
 """Probability that a threshold does not keep its risk."""
 COVERAGE = 0.9
 """Of prediction sets."""
-FITTED_TO = 20_000
-"""Most questions that the map's one to three numbers are fitted to."""
+MOST = 20_000
+"""Questions of each part, if there are more: whole images of them."""
 UNKNOWN_EPOCHS = 1000
 """Checkpoints that a training is taken to have chosen among, where it does not say."""
 
@@ -77,6 +77,18 @@ def fit_map(method: str, inputs: Floats, scores: Floats) -> tuple[float, float, 
     return math.exp(log_scale), bias, length
 
 
+def parts(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The selection part and the calibration part of validation questions.
+
+    Raises:
+        TooFewError: fewer than two images.
+    """
+    selection, calibration = (
+        with_rows(part, image_sample(part, MOST)) for part in split_by_image(table, 0.5, 0)
+    )
+    return selection, calibration
+
+
 def fit(
     model: VQAModel,
     dataset: Dataset,
@@ -97,7 +109,7 @@ def fit(
     Raises:
         DataError: fewer than two images.
     """
-    selection, calibration = split_by_image(table, 0.5, 0)
+    selection, calibration = parts(table)
     method = method_for(model.head)
     asked = ask_part(selection, None, True)
     scores = _scores(dataset, selection, asked)
@@ -105,20 +117,20 @@ def fit(
     inputs = np.concatenate([_widened(batch, width) for batch in asked.inputs])
     fitted = Calibration(
         method,
-        *fit_map(method, inputs[:FITTED_TO], scores[asked.rows][:FITTED_TO]),
-        questions=min(len(selection), FITTED_TO),
+        *fit_map(method, inputs, scores[asked.rows]),
+        questions=len(selection),
         certified_on=len(calibration),
         images=len(np.unique(image_groups(calibration))),
         delta=DELTA,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    parts = []
+    answered = []
     for part in (selection, calibration):
         asked = ask_part(part, fitted, False)
         groups = image_groups(part)
-        parts.append(Part(_scores(dataset, part, asked), asked.probability, groups))
+        answered.append(Part(_scores(dataset, part, asked), asked.probability, groups))
     least = None if asked.of_right is None else set_threshold(asked.of_right, groups, COVERAGE)
-    thresholds = tuple(certify(parts[0], parts[1], risk, DELTA / candidates) for risk in RISKS)
+    thresholds = tuple(certify(*answered, risk, DELTA / candidates) for risk in RISKS)
     return Calibration(**vars(fitted) | {"thresholds": thresholds, "set_threshold": least})
 
 
@@ -151,7 +163,9 @@ def calibrate(
         model,
         data.dataset,
         data.table("validation"),
-        lambda table, known, inputs: ask(model, table, images, known, inputs, advance),
+        lambda table, known, inputs: ask(
+            model, table, images, known, inputs, advance, data.images_per_batch
+        ),
         _candidates(checkpoint.about.get("training", {})),
     )
     file = checkpoint.path.resolve()  # `best.ckpt` is a link

@@ -16,12 +16,13 @@ from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import Floors, compute_floors
-from vlm.datasets.table import image_groups, split_by_image, with_rows
+from vlm.datasets.table import image_sample, with_rows
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.multi_task import answering
 from vlm.inference import VQA, load
 from vlm.trust.asking import Asked, ask, images_of
+from vlm.trust.calibrate import parts
 from vlm.trust.selective import Floats
 
 SAMPLE = 2000
@@ -103,7 +104,8 @@ class Subject:
         """Ask the model; without `images`, about those of the split."""
         vqa = self.model
         store = images or self.images_store
-        return ask(vqa.model, table, store, vqa.calibration, advance=self.advance)
+        size = self.data.images_per_batch
+        return ask(vqa.model, table, store, vqa.calibration, False, self.advance, size)
 
     @cached_property
     def asked(self) -> Asked:
@@ -171,7 +173,7 @@ class Subject:
         Raises:
             Unavailable: a file of answers, which has none.
         """
-        part = split_by_image(self.data.table("validation"), 0.5, 0)[1]
+        part = parts(self.data.table("validation"))[1]
         asked = self.ask(part, images_of(self.data, "validation", self.model.model))
         return self.scored(part, asked), asked.probability
 
@@ -183,15 +185,8 @@ class Subject:
 
     @cached_property
     def sample(self) -> np.ndarray:
-        """(Q,) whether each question is in the sample: whole images, drawn with seed 0, until it
-        has `SAMPLE` questions."""
-        groups = image_groups(self.results.table)
-        sizes = np.bincount(groups)
-        order = np.random.default_rng(0).permutation(len(sizes))
-        before = np.cumsum(sizes[order]) - sizes[order]
-        chosen = np.zeros(len(sizes), dtype=bool)
-        chosen[order[before < SAMPLE]] = True
-        return chosen[groups]
+        """(Q,) whether each question is in the sample (`image_sample`)."""
+        return image_sample(self.results.table, SAMPLE)
 
     @property
     def sampled(self) -> pa.Table:

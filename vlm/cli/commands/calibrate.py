@@ -34,14 +34,14 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     from vlm.cli.data_only import read_data
     from vlm.core.errors import ConfigError
     from vlm.training.run_lock import training_in
-    from vlm.trust.calibrate import calibrate
+    from vlm.trust.calibrate import MOST, calibrate
 
     data = read_data("calibrate", config, options).datamodule
     try:
         check_device(given.device)
         with training_in(given.run), Progress(transient=True) as progress:
-            # The selection part is answered twice, before and after the fit; the other part once.
-            total = 1.5 * len(data.table("validation"))
+            # The selection part is asked twice, to fit the map and with it; the other once.
+            total = min(1.5 * len(data.table("validation")), 3 * MOST)
             bar = progress.add_task("Answering", total=total)
             found = calibrate(
                 given.run,
