@@ -42,6 +42,14 @@ def test_sampled_ce_samples() -> None:
     assert sorted(drawn) == pytest.approx(sorted(wanted.tolist()), abs=1e-4)
 
 
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_probabilities_that_round_to_1_keep_the_order_of_the_scores(loss: Any) -> None:
+    head = Classification(3, ANSWERS, loss=loss)
+    scores = torch.stack([torch.randperm(5) for _ in range(20)]) + 20.0
+    for row, ranked in zip(scores, head.decode(scores, 5), strict=True):
+        assert [text for text, _ in ranked] == [ANSWERS[i] for i in row.argsort(descending=True)]
+
+
 def test_an_unknown_loss_is_named() -> None:
     with pytest.raises(ValueError, match=r"loss: got 'hinge'.*bce"):
         Classification(3, ANSWERS, loss="hinge")

@@ -15,10 +15,12 @@ from PIL import Image
 from shared_models import bag, conv, multi_task, put_together
 
 import vlm
+from vlm.core.calibration import Calibration
 from vlm.data.images.store import ImageStore
 from vlm.datasets import EasyVQA
 from vlm.datasets.table import question_table
-from vlm.heads import Classification, Generation, MultipleChoice, TransformerDecoder
+from vlm.heads import ChoiceScores, Classification, Generation, MultipleChoice, TransformerDecoder
+from vlm.heads.calibration import decode
 from vlm.trust.asking import ask
 from vlm.trust.calibrate import fit
 
@@ -54,6 +56,15 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
             row = {"id": f"{number} {question}", "image": str(path), "question": question}
             rows.append(row | {"answers": [choices[number % 2]], "choices": choices})
     return question_table(rows, "made up")
+
+
+def test_the_first_of_equal_choices_stays_the_answer() -> None:
+    texts = [str(number) for number in range(5)]
+    head = MultipleChoice(13, text_dim=11)
+    output = ChoiceScores(torch.zeros(1, 5), torch.ones(1, 5, dtype=torch.bool), [texts])
+    (ranked,) = decode(head, output, 3, Calibration("temperature", 0.5))
+    assert [text for text, _ in ranked] == texts[:3]
+    assert ranked[0][1] == pytest.approx(0.2)
 
 
 def test_of_large_parts_whole_images_are_asked_a_few_at_a_time(

@@ -64,8 +64,11 @@ def decode(
             for texts, row in zip(answers, scores.tolist(), strict=True)
         ]
     shares = probabilities(calibration, head, scores)
-    # By scores: many answers may have a probability that rounds to 1.
-    best = scores.topk(min(top_k, scores.shape[1]), dim=-1).indices
+    count = min(top_k, scores.shape[1])
+    if isinstance(head, VocabularyHead):
+        best = scores.topk(count, dim=-1).indices
+    else:  # in the head's own order, which says who is first of equals
+        best = torch.arange(count, device=scores.device).expand(len(scores), count)
     pairs = zip(answers, best.tolist(), shares.gather(-1, best).tolist(), strict=True)
     return [
         [(texts[i], p) for i, p in zip(index, values, strict=True) if i < len(texts)]

@@ -48,9 +48,11 @@ class VocabularyHead(AnswerHead):
         return logits.sigmoid() if self.independent else logits.softmax(-1)
 
     def decode(self, output: Tensor, top_k: int) -> list[Ranked]:
-        best = self.probabilities(output).topk(min(top_k, len(self.vocabulary)), dim=-1)
+        # By scores: many answers may have a probability that rounds to 1.
+        best = output.float().topk(min(top_k, len(self.vocabulary)), dim=-1).indices
+        shares = self.probabilities(output).gather(-1, best)
         answers = self.vocabulary.answers
-        rows, values = (copy.tolist() for copy in HostCopy(best.indices, best.values).read())
+        rows, values = (copy.tolist() for copy in HostCopy(best, shares).read())
         return [
             [(answers[i], p) for i, p in zip(*pair, strict=True)]
             for pair in zip(rows, values, strict=True)
