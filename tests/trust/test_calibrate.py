@@ -100,6 +100,9 @@ def test_sets_hold_the_right_answer_of_nine_in_ten() -> None:
         covered.append((p[200:] >= threshold).mean())
     assert np.mean(covered) == pytest.approx(0.905, abs=0.01)
     assert set_threshold(np.ones(5), np.arange(5)) == 0  # 5 images cannot show 90 %
+    beyond = np.r_[np.full(20, -np.inf), np.ones(80)]  # nothing holds these 20
+    assert set_threshold(beyond, np.arange(100)) == 0
+    assert set_threshold(beyond[15:], np.arange(85)) == 1
 
 
 def test_max_risk_takes_the_largest_certified_risk_below_it() -> None:

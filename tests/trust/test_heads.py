@@ -18,7 +18,7 @@ import vlm
 from vlm.core.calibration import Calibration
 from vlm.data.images.store import ImageStore
 from vlm.datasets import EasyVQA
-from vlm.datasets.table import question_table
+from vlm.datasets.table import question_table, with_column
 from vlm.heads import ChoiceScores, Classification, Generation, MultipleChoice, TransformerDecoder
 from vlm.heads.calibration import decode
 from vlm.trust.asking import ask
@@ -65,6 +65,18 @@ def test_the_first_of_equal_choices_stays_the_answer() -> None:
     (ranked,) = decode(head, output, 3, Calibration("temperature", 0.5))
     assert [text for text, _ in ranked] == texts[:3]
     assert ranked[0][1] == pytest.approx(0.2)
+
+
+def test_no_set_holds_an_answer_that_the_model_cannot_give(table: pa.Table) -> None:
+    model = put_together(conv(), bag(), partial(MultipleChoice, text_dim=11)).model
+    right = pa.array([["purple"]] + table["answers"].to_pylist()[1:], pa.list_(pa.string()))
+    images = ImageStore(model.image_encoder.transform)  # type: ignore[arg-type]
+    everything = Calibration("temperature", 1.0, set_threshold=0.0)
+    asked = ask(model, with_column(table, "answers", right), images, everything)
+    assert asked.of_right is not None
+    assert asked.set_sizes is not None
+    assert (asked.of_right >= 0).tolist() == [False] + 23 * [True]
+    assert asked.set_sizes.tolist() == [len(row) for row in table["choices"].to_pylist()]
 
 
 def test_of_large_parts_whole_images_are_asked_a_few_at_a_time(

@@ -34,8 +34,8 @@ class Asked:
         answers: best answer to each question.
         raw: (Q,) its probability as the head gives it.
         probability: (Q,) after calibration; as `raw` without one.
-        of_right: (Q,) probability of the answer that most annotators gave, 0 where the model cannot
-            give it; None for heads that write freely.
+        of_right: (Q,) probability of the answer that most annotators gave, -inf where the model
+            cannot give it; None for heads that write freely.
         set_sizes: (Q,) number of answers in the prediction set; None likewise, or without a
             threshold.
         inputs: what a calibration is fitted to (`vlm.trust.calibrate.fit_map`), one array for each
@@ -104,10 +104,11 @@ def ask(
             pairs = enumerate(zip(names, rows.tolist(), strict=True))
             at = [(n, texts.index(right[r])) for n, (texts, r) in pairs if right[r] in texts]
             index = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-            found = torch.zeros(len(rows))
+            found = torch.full((len(rows),), -torch.inf)
             found[index[:, 0]] = shares.cpu()[index[:, 0], index[:, 1]]
             of_right[rows] = found.numpy()
-            sizes[rows] = (shares >= (least or 0)).sum(-1).cpu().numpy()
+            in_set = (shares >= (least or 0)) & scores.isfinite()
+            sizes[rows] = in_set.sum(-1).cpu().numpy()
         advance(len(rows))
     return Asked(
         answers,

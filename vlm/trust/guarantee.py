@@ -102,18 +102,20 @@ def set_threshold(of_right: Floats, images: np.ndarray, coverage: float = 0.9) -
     has one question, and approached with the number of images otherwise.
 
     Args:
-        of_right: (Q,) probability of the right answer of each calibration question.
+        of_right: (Q,) probability of the right answer of each calibration question; -inf where the
+            model cannot give it.
         images: (Q,) its image, as a number from 0.
         coverage: share of the questions, in (0, 1).
 
     Returns:
-        The threshold; 0, with which sets hold everything, where images are too few.
+        The threshold; 0, with which sets hold all that the model can answer, where images are too
+        few, or too many right answers are beyond it.
     """
     counts = np.bincount(images)
     weights = 1 / counts[images] / (int((counts > 0).sum()) + 1)  # 1 / (m + 1) for each image
     order = np.argsort(-of_right, kind="stable")
     reached = np.flatnonzero(np.cumsum(weights[order]) >= coverage - 1e-12)
-    return float(of_right[order][reached[0]]) if len(reached) else 0.0
+    return max(0.0, float(of_right[order][reached[0]])) if len(reached) else 0.0
 
 
 def _divergence(mean: float, risk: float) -> float:

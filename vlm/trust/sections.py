@@ -224,6 +224,11 @@ def prediction_sets(subject: Subject) -> Found:
         "overall but not in every group. Sets may be empty. Where images have several questions, "
         "the share approaches 90 % as the number of images grows."
     ]
+    if known.set_threshold == 0:
+        text.append(
+            "These sets hold all that the model can answer, and 90 % is not promised: the "
+            "calibration part has too few images, or too many right answers are beyond the model."
+        )
     return {"text": text, "table": table, "numbers": rows}
 
 
