@@ -69,7 +69,7 @@ def test_the_first_of_equal_choices_stays_the_answer() -> None:
 
 def test_no_set_holds_an_answer_that_the_model_cannot_give(table: pa.Table) -> None:
     model = put_together(conv(), bag(), partial(MultipleChoice, text_dim=11)).model
-    right = pa.array([["purple"]] + table["answers"].to_pylist()[1:], pa.list_(pa.string()))
+    right = pa.array([["purple"], *table["answers"].to_pylist()[1:]], pa.list_(pa.string()))
     images = ImageStore(model.image_encoder.transform)  # type: ignore[arg-type]
     everything = Calibration("temperature", 1.0, set_threshold=0.0)
     asked = ask(model, with_column(table, "answers", right), images, everything)
@@ -77,6 +77,19 @@ def test_no_set_holds_an_answer_that_the_model_cannot_give(table: pa.Table) -> N
     assert asked.set_sizes is not None
     assert (asked.of_right >= 0).tolist() == [False] + 23 * [True]
     assert asked.set_sizes.tolist() == [len(row) for row in table["choices"].to_pylist()]
+
+
+def test_images_of_one_patient_count_once(table: pa.Table) -> None:
+    model = HEADS["sigmoid"][1]().model
+    images = ImageStore(model.image_encoder.transform)  # type: ignore[arg-type]
+    patients = pa.array([str(row // 6) for row in range(24)])  # four, with three images each
+
+    def asked(part: pa.Table, known: object, inputs: bool) -> object:
+        return ask(model, part, images, known, inputs)  # type: ignore[arg-type]
+
+    grouped = with_column(table, "group", patients)
+    found = fit(model, EasyVQA(Path("none")), grouped, asked)  # type: ignore[arg-type]
+    assert (found.certified_on, found.images) == (12, 2)
 
 
 def test_of_large_parts_whole_images_are_asked_a_few_at_a_time(

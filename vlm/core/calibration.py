@@ -43,7 +43,7 @@ class Calibration:
         length: 0 but for written answers.
         questions: number of questions that the three were fitted to.
         certified_on: number of other questions that the thresholds were certified on.
-        images: number of images that these are about.
+        images: number of images, or of groups of images (`group`), that these are about.
         thresholds: by risk.
         delta: probability that a threshold does not keep its risk.
         set_threshold: answers of at least this probability make a prediction set; None where a head

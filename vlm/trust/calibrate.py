@@ -26,7 +26,7 @@ from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Dataset
-from vlm.datasets.table import image_groups, image_sample, split_by_image, with_rows
+from vlm.datasets.table import image_sample, split_by_image, split_groups, with_rows
 from vlm.heads.calibration import method_for
 from vlm.model import VQAModel
 from vlm.trust.asking import Asked, ask, images_of
@@ -120,14 +120,14 @@ def fit(
         *fit_map(method, inputs, scores[asked.rows]),
         questions=len(selection),
         certified_on=len(calibration),
-        images=len(np.unique(image_groups(calibration))),
+        images=len(np.unique(split_groups(calibration))),
         delta=DELTA,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     answered = []
     for part in (selection, calibration):
         asked = ask_part(part, fitted, False)
-        groups = image_groups(part)
+        groups = split_groups(part)
         answered.append(Part(_scores(dataset, part, asked), asked.probability, groups))
     least = None if asked.of_right is None else set_threshold(asked.of_right, groups, COVERAGE)
     thresholds = tuple(certify(*answered, risk, DELTA / candidates) for risk in RISKS)

@@ -1,7 +1,7 @@
 """Thresholds that keep a risk, and sets that hold the right answer, for questions not yet asked.
 
-Images are the independent units: questions about one image may be wrong together, so an image
-counts once, with the mean error of its answered questions.
+Images are the independent units, or the groups that they belong to (a patient, a scene): questions
+about one may be wrong together, so it counts once, with the mean error of its answered questions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     Attributes:
         scores: (Q,) accuracy of each answer, in [0, 1].
         confidence: (Q,) its probability.
-        images: (Q,) its image, as a number from 0.
+        images: (Q,) its image, or group of images, as a number from 0.
     """
 
     scores: Floats
