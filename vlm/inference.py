@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +18,7 @@ from vlm.adapters.hub import is_adapted, locate, read_adapted
 from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
-from vlm.core.calibration import Calibration
+from vlm.core.calibration import ABOUT, Calibration
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.fusion.base import Kept
@@ -232,6 +235,15 @@ class VQA(Asking):
     def _cut(self, ranked: Ranked) -> list[str]:
         tokens = answering(self.model.head).truncated_at(ranked[0][0])
         return [f"The answer never ended: it was cut at {tokens} tokens."] if tokens else []
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that its answers and their probabilities come from."""
+        made_of = [self.model.config, self.about.get(ABOUT)]
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+        for value in self.model.state_dict().values():
+            digest.update(value.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def _device(self) -> torch.device:

@@ -105,6 +105,7 @@ def test_it_continues_where_it_ended(
     next(AnswerTable(vqa, table, batch=8).answers())
     other = AnswerTable(VQA(untrained()), table)
     assert other.done() == 0, "another model begins anew"
+    assert AnswerTable(VQA(vqa.model), table).done() == 0, "and so do other probabilities"
     assert AnswerTable(vqa, table).done() == 8
     main(["predict", str(run), "--dataset.path", str(table)])
     assert "Continuing after 8 rows." in capsys.readouterr().out

@@ -14,7 +14,7 @@ from training_runs import callback, fit, only_run
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.training.origin import _digest
+from vlm.datasets.table import digest_of
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +176,9 @@ def test_a_mistake_gets_one_line(
 def test_the_digest_of_the_questions_knows_their_words_and_not_how_they_are_held() -> None:
     rows = {"id": list("abcd"), "question": ["x?"] * 4, "answers": [["y", "n"], ["y"], None, ["n"]]}
     table = pa.table(rows)
-    digest = _digest(table)
+    digest = digest_of(table)
     pieces = [table.slice(0, 3), table.slice(3, 0), table.slice(3)]
-    assert _digest(pa.concat_tables(pieces)) == digest
+    assert digest_of(pa.concat_tables(pieces)) == digest
     for name, value in (("id", "e"), ("question", "y?"), ("answers", ["y", "y"])):
         other = pa.table(rows | {name: [value, *rows[name][1:]]})
-        assert _digest(other) != digest
+        assert digest_of(other) != digest

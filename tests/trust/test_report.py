@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_a_finished_section_is_not_measured_again(
     # Another split is another report.
     with pytest.raises(AssertionError, match="measured again"):
         report(data, tmp_path, str(run), "--only", "accuracy", "--split", "validation")
+    # So are other questions, however many there are.
+    other = shutil.copytree(data, tmp_path / "other")
+    questions = other / "test/questions.json"
+    questions.write_text(questions.read_text().replace("what color", "which color"))
+    with pytest.raises(AssertionError, match="measured again"):
+        report(other, tmp_path, str(run), "--only", "accuracy")
 
 
 def test_a_file_of_answers(run: Path, data: Path, whole: Path, tmp_path: Path) -> None:

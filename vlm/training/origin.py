@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 import time
@@ -12,8 +11,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -22,6 +19,7 @@ from vlm.core.compat import averaging_settings
 from vlm.core.part import Configured, factory_class
 from vlm.core.version import __version__
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.table import digest_of
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 
 DATASET = ("seed", "vocabulary")
@@ -76,7 +74,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in DATASET},
         **{f"data.{name}": plain(getattr(data, name)) for name in DATA},
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
-        "the training questions": f"{len(table):,} with the digest {_digest(table)[:10]}",
+        "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
         **({"run.monitor": monitors[0]} if monitors else {}),
         "run.matmul_precision": torch.get_float32_matmul_precision(),
@@ -157,16 +155,3 @@ def _inside(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _digest(table: pa.Table) -> str:
-    """Of ids, questions and answers. Joined by Arrow: half a million rows take a part of a second,
-    and seconds as objects of Python."""
-    digest = hashlib.sha256()
-    answers = pc.binary_join(table["answers"], "\t")
-    for column in (table["id"], table["question"], answers):
-        for chunk in filter(len, column.chunks):  # an empty one would be an empty text
-            rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
-            digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
-            digest.update(b"\n")
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlm.core.files import whole_file
 from vlm.core.version import __version__
+from vlm.datasets.table import digest_of
 from vlm.evaluation.render import Section, new_figure, to_png, write_sections
 from vlm.trust import sections, stress
 from vlm.trust.sections import Found
@@ -122,7 +123,7 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
 
 
 def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
-    """The report as far as it is there already, of the same subject; else a new one."""
+    """The report as far as it is there already, of the same subject and data; else a new one."""
     known = subject.vqa.calibration if subject.vqa else None
     about = {
         "name": subject.name,
@@ -131,6 +132,11 @@ def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
         "split": subject.split,
         "questions": len(subject.data.table(subject.split)),
         "images": len(subject.data.table(subject.split)["image"].unique()),
+        "data": {
+            split: digest_of(subject.data.table(split))
+            for split in ("train", subject.split)
+            if subject.data.has(split)
+        },
         "calibration": f"probabilities {known.about}" if known else "probabilities as given",
         "vlm": __version__,
     }

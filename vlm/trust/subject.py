@@ -39,7 +39,7 @@ class Subject:
 
     Args:
         name: path, as it was given.
-        digest: SHA-256 of the file of its weights, or of its answers.
+        digest: SHA-256 of the model (`VQA.digest`), or of the file of answers.
         data: data set, and where its images are.
         split: split of the questions.
         vqa: the model; None for answers from a file.
@@ -67,9 +67,7 @@ class Subject:
         """
         data.dataset.check_answers(split)
         vqa = load(path, device, trust)
-        inside = ("checkpoints/best.ckpt", "model.safetensors")
-        files = [path / name for name in inside if (path / name).is_file()]
-        return cls(str(path), sha256(files[0] if files else path), data, split, vqa)
+        return cls(str(path), vqa.digest, data, split, vqa)
 
     @classmethod
     def of_predictions(cls, path: Path, data: VQADataModule, split: Split) -> Subject:
