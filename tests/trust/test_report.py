@@ -173,6 +173,13 @@ def test_mistakes_in_the_command(run: Path, data: Path, capsys: pytest.CaptureFi
         assert match in capsys.readouterr().err
 
 
+def test_a_model_without_images_has_no_report(run: Path, data: Path, tmp_path: Path) -> None:
+    blind = "--data.control=question_only"
+    for command in (["report", f"--output={tmp_path}"], ["calibrate"]):
+        with pytest.raises(SystemExit, match="got question_only; expected null"):
+            main([*command, str(run), f"--dataset.root={data}", blind])
+
+
 def test_typos_change_one_place_of_a_long_word() -> None:
     question = "Is it a big rectangle?"
     assert WORDINGS["upper case"](question) == "IS IT A BIG RECTANGLE?"

@@ -18,6 +18,7 @@ from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
 from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.base import Split
+from vlm.datasets.errors import DataError
 from vlm.datasets.table import image_groups
 from vlm.heads.calibration import answer_scores, decode, method_for, probabilities
 from vlm.model import VQAModel
@@ -79,7 +80,7 @@ def ask(
     """
     device = next(model.parameters()).device
     data = VQADataset(table, model.asking_processor, images, targets=False)
-    right = [None if given is None else _most(given) for given in table["answers"].to_pylist()]
+    right = [None if given is None else most_given(given) for given in table["answers"].to_pylist()]
     writes = method_for(model.head) == "length"
     answers = [""] * len(table)
     raw, probability, of_right, sizes = np.zeros((4, len(table)))
@@ -125,8 +126,14 @@ def images_of(data: VQADataModule, split: Split, model: VQAModel) -> Images:
     """The images of a split, as a model reads them; none is kept in memory.
 
     Raises:
-        DataError: images or regions that are missing, or of the wrong kind.
+        DataError: images or regions that are missing, or of the wrong kind; or a control, whose
+            model never saw images and questions as they are.
     """
+    if data.control is not None:
+        raise DataError(
+            f"data.control: got {data.control}; expected null: only a model that sees images and "
+            f"questions as they are can be calibrated and reported. `vlm test` scores this one."
+        )
     store = data.open_images.store(model.image_encoder.transform)
     data.open_images.check(data.table(split)["image"].unique())
     return store
@@ -141,6 +148,6 @@ def _inputs(method: str, scores: Tensor, lengths: list[int]) -> Floats:
     return np.stack([scores[:, 0].cpu().numpy(), np.array(lengths)], 1)
 
 
-def _most(given: list[str]) -> str:
+def most_given(given: list[str]) -> str:
     """The answer that most annotators gave."""
     return max(given, key=given.count)
