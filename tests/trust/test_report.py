@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from vlm.cli.main import main
 from vlm.trust.perturb import CORRUPTIONS, SEVERITIES, WORDINGS, Corrupted
-from vlm.trust.report import SECTIONS
+from vlm.trust.report import SECTIONS, write_report
 
 CONFIG = str(ROOT / "configs/easy_vqa.yaml")
 
@@ -62,8 +62,20 @@ def test_a_run_gets_every_section(run: Path, whole: Path) -> None:
 def test_few_images_are_not_measurable(whole: Path) -> None:
     selective = json.loads((whole / "report.json").read_text())["sections"]["selective"]
     rows = {row[0]: row for row in selective["table"]}
-    assert rows["C@1 %: coverage at this risk, %"][2] == "not measurable"  # of 12 images
+    of_12_images = rows["C@1 %: coverage at this risk, %"]
+    assert of_12_images[2:5] == ["not measurable", "299 images needed", ""]
+    assert selective["numbers"]["coverage_at_0.01"]["coverage"] is None
+    distribution = json.loads((whole / "report.json").read_text())["sections"]["distribution"]
+    assert distribution["table"][1][2] == "not measurable"
     assert "not measurable" in rows["certified for risk 5 %"][2]
+
+
+def test_a_report_of_validation_says_that_it_flatters(whole: Path, tmp_path: Path) -> None:
+    content = json.loads((whole / "report.json").read_text())
+    content["about"]["split"] = "validation"
+    write_report(content, tmp_path, "vlm report RUN")
+    assert "flatters" in (tmp_path / "report.md").read_text()
+    assert "flatters" not in (whole / "report.md").read_text()
 
 
 def test_a_finished_section_is_not_measured_again(
@@ -124,11 +136,11 @@ def test_ties_everywhere_and_one_class_only(
     path = written(tmp_path, rows)
     arguments = (f"--predictions={path}", "-c", CONFIG, "--only", "calibration", "selective")
     found = report(data, tmp_path / "out", *arguments)["sections"]
-    error = 1 - found["selective"]["numbers"]["curve"]["risk"][-1]
-    assert found["selective"]["numbers"]["coverage_at_0.2"]["coverage"] == 0
+    accuracy = 1 - found["selective"]["numbers"]["curve"]["risk"][-1]
+    assert found["selective"]["numbers"]["AUGRC"]["value"] == pytest.approx((1 - accuracy) / 2)
     ece = found["calibration"]["numbers"]["ECE, bins of equal width"]["as given"]["value"]
-    assert ece == pytest.approx(abs(0.5 - error))
-    assert (error == 0) is (answer == "nothing")
+    assert ece == pytest.approx(abs(0.5 - accuracy))
+    assert (accuracy == 0) is (answer == "nothing")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +169,11 @@ def test_paired_differences(run: Path, data: Path, tmp_path: Path) -> None:
     accuracy = json.loads((run / "test.json").read_text())["results"][0]["accuracy"]
     assert numbers["accuracy"]["mean"] == pytest.approx(accuracy)
     assert numbers["AUGRC"]["value"] < 0
+    bare = [{"id": row["id"], "answer": "nothing"} for row in worse]
+    path = written(tmp_path, bare)
+    found = report(data, tmp_path / "out", str(run), *only)["sections"]["against"]
+    assert found["numbers"] == {"accuracy": numbers["accuracy"]}
+    assert "36 of 36 have none" in found["text"][1]
     same = report(data, tmp_path / "same", str(run), "--only", "accuracy", f"--against={run}")
     assert same["sections"]["against"]["numbers"]["Brier score"]["value"] == 0
 

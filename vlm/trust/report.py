@@ -105,8 +105,14 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
             f"{about['name']}: {questions}, with {about['calibration']}. vlm {about['vlm']}.",
             "The validation images are split into two halves. The selection part fits the map from "
             "scores to probabilities and proposes thresholds; the calibration part certifies "
-            "thresholds and prediction sets. The epoch was chosen on both, and the certification "
-            "allows for this. Nothing is fitted or chosen on the test split, except where stated.",
+            "thresholds and prediction sets. The epoch was chosen on both: the certification of "
+            "thresholds allows for this, that of prediction sets does not. "
+            + (
+                "Nothing is fitted or chosen on the test split, except where stated."
+                if about["split"] == "test"
+                else "The questions of this report are the same ones, which flatters calibration, "
+                "thresholds and sets; only the test split shows how good they are."
+            ),
             "Intervals are 95 %, over images with all their questions, for this one trained model; "
             "another seed may differ by more. n counts questions. docs/trust.md explains each "
             "measure.",

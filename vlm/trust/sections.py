@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from vlm.evaluation.report import Report
 from vlm.evaluation.significance import estimate
 from vlm.metrics import Interval, bootstrap_interval
 from vlm.trust import calibration_error, selective
+from vlm.trust.asking import most_given
 from vlm.trust.selective import COSTS, RISKS, Floats, image_bootstrap, measurable, needed
 from vlm.trust.subject import Subject, Unavailable
 
@@ -135,12 +136,12 @@ def selective_answering(subject: Subject) -> Found:
     for risk in RISKS:
         name = f"C@{100 * risk:g} %: coverage at this risk, %"
         found = selective.coverage_at_risk(scores, p, risk)
-        interval = _interval(subject, _coverage(risk), p)
-        shown = [percent(found.coverage), between(interval)]
+        interval = _interval(subject, coverage_at(subject, risk), p)
+        shown = [percent(found.coverage), between(interval), _least(found.threshold)]
         if not measurable(len(set(subject.images)), risk):
-            least = f"{needed(risk, 0.05)} images needed"
-            shown = [NOT_MEASURABLE, least]
-        table.append([name, n, *shown, _least(found.threshold), f"{split} itself"])
+            found = selective.Coverage(float("nan"), float("nan"))
+            shown = [NOT_MEASURABLE, f"{needed(risk, 0.05)} images needed", ""]
+        table.append([name, n, *shown, f"{split} itself"])
         numbers[f"coverage_at_{risk:g}"] = found._asdict() | {"threshold_from": split}
     text = [
         f"C@R chooses its threshold on the {split} questions themselves, so it is an optimum in "
@@ -249,9 +250,14 @@ def compare(subject: Subject, other: Subject) -> Found:
         "ECE": calibration_error.ece,
         "Brier score": calibration_error.brier,
         "AUGRC": selective.augrc,
-        **{f"C@{100 * risk:g} %": _coverage(risk) for risk in RISKS},
+        **{f"C@{100 * risk:g} %": coverage_at(subject, risk) for risk in RISKS},
     }
-    first, second = (subject.scores, subject.probability), (other.scores, other.probability)
+    text = [f"Differences to {other.name}, paired by question, with intervals over images."]
+    try:
+        first, second = (subject.scores, subject.probability), (other.scores, other.probability)
+    except Unavailable as reason:
+        text.append(f"Probabilities are not compared: this {reason}.")
+        measures = {}
     for name, measure in measures.items():
 
         def difference(rows: Any, measure: Callable[..., float] = measure) -> float:
@@ -261,11 +267,13 @@ def compare(subject: Subject, other: Subject) -> Found:
         value, bounds = difference(slice(None)), image_bootstrap(difference, images)
         shown.append([name, n, percent(value), between(bounds)])
         numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
-    text = [f"Differences to {other.name}, paired by question, with intervals over images."]
     return {"text": text, "table": shown, "numbers": numbers}
 
 
-def _coverage(risk: float) -> Callable[[Floats, Floats], float]:
+def coverage_at(subject: Subject, risk: float) -> Callable[[Floats, Floats], float]:
+    """C@R; NaN where the subject's images are too few to show the risk."""
+    if not measurable(len(set(subject.images)), risk):
+        return lambda scores, p: float("nan")
     return lambda scores, p: selective.coverage_at_risk(scores, p, risk).coverage
 
 
@@ -303,17 +311,13 @@ def _frequency(subject: Subject) -> list[str]:
     """Head, middle or tail of each question, by how frequent its answer is in training."""
     counts: Counter[str] = Counter()
     for (given,) in stream(subject.data.table("train"), "answers"):
-        counts[_most(given)] += 1
+        counts[most_given(given)] += 1
     total, seen, third = sum(counts.values()), 0, {}
     for answer, count in counts.most_common():
         third[answer] = ("head", "middle", "tail")[min(2, 3 * seen // total)]
         seen += count
     table = subject.results.table
-    return [third.get(_most(given), "tail") for given in table["answers"].to_pylist()]
-
-
-def _most(given: Sequence[str]) -> str:
-    return max(given, key=list(given).count)
+    return [third.get(most_given(given), "tail") for given in table["answers"].to_pylist()]
 
 
 def _thinned(curve: selective.Curve) -> dict[str, list[float]]:

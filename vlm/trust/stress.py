@@ -17,7 +17,7 @@ from vlm.explain.methods import Occlusion
 from vlm.metrics import bootstrap_interval
 from vlm.trust import selective
 from vlm.trust.perturb import CORRUPTIONS, SEVERITIES, WORDINGS, Corrupted
-from vlm.trust.sections import Found, between, percent, risk_at
+from vlm.trust.sections import Found, between, coverage_at, percent, risk_at
 from vlm.trust.selective import RISKS, Floats, image_bootstrap
 from vlm.trust.subject import Subject, Unavailable
 
@@ -137,7 +137,7 @@ def off_distribution(subject: Subject) -> Found:
             selective.auroc_of_error(right, mixed),
             image_bootstrap(statistic, subject.images, 200),
         )
-        covered = [selective.coverage_at_risk(right, mixed, r).coverage for r in RISKS]
+        covered = [coverage_at(subject, r)(right, mixed) for r in RISKS]
         risks = [risk_at(right, mixed, t.probability or 0.0) for t in held]
         cells = [*map(percent, covered), percent(area), between(bounds), *map(percent, risks)]
         shown.append([percent(share, 0), f"{len(p):,}", *cells])
