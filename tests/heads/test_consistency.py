@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from shared_models import bag, conv, put_together
 from test_losses import counted, make_batch
 from torch import Tensor
 from torch.testing import assert_close
@@ -14,8 +17,12 @@ from torch.testing import assert_close
 from vlm.core.batch import Batch
 from vlm.core.pairs import Pairs, pairs_among
 from vlm.core.part import build
+from vlm.data.compatibility import check_compatible
+from vlm.datasets import EasyVQA
+from vlm.datasets.errors import DataError
 from vlm.heads import Classification, LearnedMixin, losses
 from vlm.heads.learned_mixin import Mixture
+from vlm.model import VQAModel
 
 ANSWERS = ["yes", "no", "red"]
 
@@ -141,3 +148,15 @@ def test_wrong_arguments_are_named() -> None:
     assert head.loss(logits, batch_of(pairs_of((0, 1, False)))) > 0
     with pytest.raises(ValueError, match="opposites: got None and questions that contradict"):
         head.loss(logits, batch_of(pairs_of((0, 1, True))))
+
+
+def test_data_without_pairs_teach_no_consistency(data: Path) -> None:
+    def model(consistency: float) -> VQAModel:
+        head = partial(Classification, answers=["yes", "no"], consistency=consistency)
+        return put_together(conv(), bag(), head).model
+
+    dataset = EasyVQA(data)
+    check_compatible(dataset, "train", model(0))
+    check_compatible(dataset, "validation", model(1))
+    with pytest.raises(DataError, match="no question has a pair"):
+        check_compatible(dataset, "train", model(1))

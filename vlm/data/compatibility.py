@@ -22,8 +22,8 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
     To answer, only the head that answers counts; the others learn and are scored beside it.
 
     Raises:
-        DataError: questions without answers or choices, questions both trained on and scored, or
-            texts that the model cannot write.
+        DataError: questions without answers or choices, questions both trained on and scored,
+            no pairs for a head that learns from them, or texts that the model cannot write.
     """
     if split != "predict":
         dataset.check_answers(split)
@@ -33,6 +33,12 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
     head = answering(model.head) if split == "predict" else model.head
     if head.takes_choices:
         check_choices(table, split)
+    if split == "train" and head.takes_pairs and table["pair"].null_count == len(table):
+        raise DataError(
+            f"{source_of(table) or split}: no question has a pair, and the head's `consistency` is "
+            "learnt from pairs. Give the data a column `pair` (Scenes: `--dataset.pairs=true`), or "
+            "leave `consistency` at 0."
+        )
     check_written(head, table, split)
 
 

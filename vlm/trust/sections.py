@@ -118,8 +118,9 @@ def calibration(subject: Subject) -> Found:
         "If a model is calibrated, 80 % of the answers given 80 % are right. Over "
         f"{calibration_error.BINS} bins, ECE is the mean distance between probability and "
         "accuracy, and MCE the largest, which may come from one question. The Brier score and NLL "
-        "also reward separating right from wrong answers. All are best at 0. ECE is biased "
-        "upwards, most with few questions.",
+        "also reward separating right from wrong answers. All are best at 0. ECE and MCE are "
+        "biased upwards, most with few questions, and their intervals more still, since a "
+        "bootstrap adds the noise again: the value may lie below its interval.",
         f"The probabilities are {known.about}, fitted on the selection part."
         if known
         else "The probabilities are the given ones; vlm did not calibrate them.",
