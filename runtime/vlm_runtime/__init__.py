@@ -26,6 +26,7 @@ def load(folder: str | Path, threads: int | None = None) -> Exported:
         threads: of the computation; None for onnxruntime's choice.
 
     Raises:
-        ExportError: no export, one of another version, or a file that was changed.
+        ExportError: no export, one of another version, a file that was changed, or a torch export,
+            which may run code of its author's and is for `vlm.load`.
     """
     return Exported(folder, threads)

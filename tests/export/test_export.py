@@ -15,6 +15,7 @@ from PIL import Image
 
 import vlm
 from vlm.export import Exported, ExportError, export
+from vlm.export.manifest import read_manifest, write_manifest
 from vlm.export.pixels import PixelTransform
 from vlm.fusion import Fusion, Pooled
 from vlm.heads import Generation
@@ -111,21 +112,39 @@ def test_another_format_and_another_opset_are_refused(folder: Path, tmp_path: Pa
     (copied / "manifest.json").write_text(json.dumps(about | {"format": 99}))
     with pytest.raises(ExportError, match="got format 99; expected 1"):
         Exported(copied)
-    (copied / "manifest.json").write_text("{")
-    with pytest.raises(ExportError, match="damaged"):
+    for damaged in ("{", "[]", '{"format": 1, "files": {}, "graphs": []}'):
+        (copied / "manifest.json").write_text(damaged)
+        with pytest.raises(ExportError, match="damaged"):
+            Exported(copied)
+
+
+def test_no_file_is_read_that_has_no_digest(folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copied / "manifest.json").read_bytes())
+    outside = shutil.move(copied / "image.onnx", tmp_path / "image.onnx")
+    about["graphs"]["image"]["file"] = str(outside)
+    write_manifest(copied, about)
+    with pytest.raises(ExportError, match=r"lists no digest of '.*image\.onnx'"):
+        Exported(copied)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"size": 3}', '{"size": [9, 9], "speed": 1}'])
+def test_files_with_another_content_are_refused(folder: Path, tmp_path: Path, content: str) -> None:
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    (copied / "transform.json").write_text(content)
+    write_manifest(copied, json.loads((copied / "manifest.json").read_bytes()))
+    with pytest.raises(ExportError, match="copy: holds what `vlm export` does not write"):
         Exported(copied)
 
 
 def test_a_graph_of_another_opset_is_refused(folder: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    from vlm.export.manifest import read_manifest, write_manifest
-
     copied = shutil.copytree(folder, tmp_path / "copy")
     graph = onnx.load(copied / "question.onnx")
     graph.opset_import[0].version = 999
     onnx.save(graph, copied / "question.onnx")
     about = json.loads((copied / "manifest.json").read_bytes())
-    write_manifest(copied, {k: v for k, v in about.items() if k not in ("format", "files")})
+    write_manifest(copied, about)
     assert read_manifest(copied)["opset"] == 20
     with pytest.raises(ExportError, match=r"question.onnx: onnxruntime .* cannot read this graph"):
         Exported(copied)

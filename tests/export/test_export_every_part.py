@@ -14,7 +14,7 @@ from test_export import images, same
 
 import vlm
 from vlm.cli.main import main
-from vlm.export import Exported, export, measure_parity
+from vlm.export import Exported, ExportError, export, measure_parity
 from vlm.heads import Generation, MultipleChoice, MultiTask, TransformerDecoder
 
 pytestmark = pytest.mark.slow  # an export takes ten seconds
@@ -74,7 +74,8 @@ def test_a_decoder_writes_the_same(graphs: str, tmp_path: Path) -> None:
     decoder = partial(TransformerDecoder, dim=16, num_layers=2, max_length=9)
     heads = {"write": partial(Generation, decoder=decoder, min_length=2)}
     vqa = make_vqa(vlm.fusion.CrossAttention, head(partial(MultiTask, heads=heads), "answers"))  # type: ignore[arg-type]
-    exported = Exported(export(vqa, tmp_path / "new", graphs))  # type: ignore[arg-type]
+    folder = export(vqa, tmp_path / "new", graphs)  # type: ignore[arg-type]
+    exported = Exported(folder, trust=True)
     assert set(exported.about["graphs"]) == {"image", "question", "answer", "step"}
     own = vqa.answer(images(5), QUESTIONS, top_k=1)
     assert any(answer.text.endswith("…") for answer in own)
@@ -83,7 +84,9 @@ def test_a_decoder_writes_the_same(graphs: str, tmp_path: Path) -> None:
 
 def test_torch_s_own_graphs(tmp_path: Path) -> None:
     vqa = make_vqa(vlm.fusion.CrossAttention)
-    exported = Exported(export(vqa, tmp_path / "new", "torch"))
+    with pytest.raises(ExportError, match=r"image\.pt2: a torch export, .* --trust"):
+        Exported(export(vqa, tmp_path / "new", "torch"))
+    exported = Exported(tmp_path / "new", trust=True)
     same(vqa.answer(images(5), QUESTIONS), exported.answer(images(5), QUESTIONS))
 
 
@@ -120,7 +123,7 @@ def test_the_command_reports_parity(
 def test_parity_sees_a_difference(run: Path, data: Path, tmp_path: Path) -> None:
     vqa = vlm.load(run)
     module = vlm.VQADataModule(vlm.datasets.EasyVQA(root=str(data)))
-    exported = Exported(export(vqa, tmp_path / "new", "torch"))
+    exported = Exported(export(vqa, tmp_path / "new", "torch"), trust=True)
     same_model = measure_parity(vqa, exported, module)
     assert same_model.equal == same_model.questions > 0
     assert same_model.largest_difference < 1e-4

@@ -39,12 +39,14 @@ class SeenExport:
 class Exported(Asking):
     """A model that `vlm export` wrote; it is asked as `vlm.load` models are.
 
-    Every file is checked against the digests in `manifest.json` first. An ONNX export runs no code
-    of its author's; a torch export is unpacked by `torch.export.load`, so load only your own.
+    Every file is checked against the digests in `manifest.json` first, which find damage and no
+    forger. An ONNX export runs no code of its author's; a torch export may, since
+    `torch.export.load` unpickles.
 
     Args:
         folder: the folder that was written.
-        threads: of the computation; None for onnxruntime's choice.
+        threads: of the computation; None for onnxruntime's choice. A torch export has torch's.
+        trust: also load a torch export.
 
     Attributes:
         about: what stands in `manifest.json`.
@@ -52,8 +54,9 @@ class Exported(Asking):
         transform: reads images.
 
     Raises:
-        ExportError: no export, one of another version, a file that was changed, or a graph that
-            this onnxruntime cannot read.
+        ExportError: no export, one of another version, a file that was changed or has another
+            content than `vlm export` writes, a torch export without `trust`, or a graph that this
+            onnxruntime cannot read.
 
     Example:
         exported = Exported(export(vlm.load("my_model"), "my_export"))
@@ -63,26 +66,46 @@ class Exported(Asking):
 
     seen_type = SeenExport
 
-    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, threads: int | None = None, trust: bool = False) -> None:
         self.folder = Path(folder)
         self.about = read_manifest(self.folder)
-        stored = {n: json.loads((self.folder / n).read_bytes()) for n in (TOKENIZER, TRANSFORM)}
+        try:
+            self._read(threads, trust)
+        except ExportError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ExportError(
+                f"{self.folder}: holds what `vlm export` does not write ({error!r:.400}). Export "
+                f"the model again."
+            ) from error
+
+    def _read(self, threads: int | None, trust: bool) -> None:
+        names = {TOKENIZER, TRANSFORM, ANSWERS} & set(self.about["files"])
+        stored = {name: json.loads((self.folder / name).read_bytes()) for name in names}
         self.tokenizer = make_reader(stored[TOKENIZER])
         size = tuple(stored[TRANSFORM].pop("size"))
         self.transform = PixelTransform(size, **stored[TRANSFORM])
         self.kind: str = self.about["head"]
+        self.answers: list[str] = stored.get(ANSWERS, [])
         self.calibration = Calibration.of(self.about)
-        answers = self.folder / ANSWERS
-        self.answers: list[str] = json.loads(answers.read_bytes()) if answers.is_file() else []
-        self._graphs = {name: self._open(name, threads) for name in self.about["graphs"]}
+        method = self.calibration and self.calibration.method
+        if method and (method == "length") != (self.kind == "generation"):
+            raise ValueError(f"calibration: got the method {method} for the head {self.kind}")
+        self._graphs = {name: self._open(name, threads, trust) for name in self.about["graphs"]}
 
     def __repr__(self) -> str:
         return f"Exported({self.folder}, {self.about['precision']} {self.about['graph_format']})"
 
-    def _open(self, name: str, threads: int | None) -> Graph:
+    def _open(self, name: str, threads: int | None, trust: bool) -> Graph:
         stored = self.about["graphs"][name]
         path, outputs = self.folder / stored["file"], stored["outputs"]
-        if path.suffix == ".pt2":
+        if self.about["graph_format"] == "torch":
+            if not trust:
+                raise ExportError(
+                    f"{path}: a torch export, which may run code of its author's as it is loaded. "
+                    f"If you trust the origin of this file, use trust=True in Python, or --trust "
+                    f"if the command has it; else export the model with --format onnx."
+                )
             return _torch_graph(path, stored["inputs"], outputs)
         import onnxruntime
 

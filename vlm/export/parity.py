@@ -22,6 +22,7 @@ from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.table import image_groups
 from vlm.export.exported import Exported
 from vlm.export.manifest import MANIFEST, write_manifest
+from vlm.heads.calibration import decode
 from vlm.heads.multi_task import MultiTask, answering
 from vlm.heads.multiple_choice import ChoiceScores
 from vlm.inference import VQA
@@ -39,7 +40,8 @@ class Parity:
         questions: number of validation questions.
         equal: to how many both give one answer.
         largest_difference: the largest difference between two logits of one answer or choice; for
-            a decoder, between the log-likelihoods of answers that are equal.
+            a decoder, between the logarithms of the probabilities of answers that are equal,
+            calibrated if the model is.
         accuracy, interval: by the data set's metric, of "torch" and of "export": the mean in
             [0, 1], and its 95 % interval.
         milliseconds: by the same names, median of a new image and its question ("first"), and of
@@ -68,8 +70,7 @@ class Parity:
         folder, about = exported.folder, exported.about
         (folder / "parity.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
         (folder / "parity.md").write_text(self.table(about), encoding="utf-8")
-        kept = {key: value for key, value in about.items() if key not in ("format", "files")}
-        write_manifest(folder, kept)
+        write_manifest(folder, about)
         exported.about = json.loads((folder / MANIFEST).read_bytes())
 
     def table(self, about: dict[str, Any]) -> str:
@@ -127,13 +128,13 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
     clusters = image_groups(table)[order].tolist()
     interval = {name: bootstrap_interval(values, clusters) for name, values in scores.items()}
     accuracy = {name: math.fsum(values) / len(values) for name, values in scores.items()}
-    rows = _first_rows(table)
+    rows, threads = _first_rows(table), torch.get_num_threads()
+    timed = Exported(exported.folder, threads, trust=True)
     milliseconds = {
         "torch": _milliseconds(model, rows, files),
-        "export": _milliseconds(exported, rows, files),
+        "export": _milliseconds(timed, rows, files),
     }
     size = sum(p.stat().st_size for p in exported.folder.iterdir() if p.stem != "parity")
-    threads = torch.get_num_threads()
     return Parity(len(table), equal, largest, accuracy, interval, milliseconds, threads, size / 1e6)
 
 
@@ -161,7 +162,7 @@ def _both(
     images = transform.stack([transform.open(content) for content in contents])
     batch = processor.batch(images, index, questions, choices=choices)
     output = model.model(batch)
-    own = [ranked[0] for ranked in head.decode(output, 1)]
+    own = [ranked[0] for ranked in decode(head, output, 1, model.calibration)]
     scored = output[head.answers_by] if isinstance(head, MultiTask) else output
     scored = scored.logits if isinstance(scored, ChoiceScores) else scored
 
