@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from PIL import Image
 
 import vlm
 from vlm.export import Exported, export
+from vlm.export.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"
@@ -108,6 +110,26 @@ def test_the_command(exported: Path, data: Path, site: Path) -> None:
     ended = without_torch(site, "-m", "vlm_runtime", exported, "gone.png", "is it red?")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "gone.png: there is no such file" in ended.stderr
+
+
+def test_the_command_does_not_know_above_the_risk(
+    exported: Path, data: Path, site: Path, tmp_path: Path
+) -> None:
+    image, question = data / "test/images/0.png", "what color is it?"
+    best = Exported(exported).answer(image, question)
+    assert best.calibrated
+    copied = Path(shutil.copytree(exported, tmp_path / "copy"))
+    about = json.loads((copied / "manifest.json").read_bytes())
+    for shift, code in ((-1e-4, 0), (1e-4, 3)):
+        about["calibration"]["thresholds"] = [[0.05, min(1.0, best.probability + shift), 1.0, ""]]
+        write_manifest(copied, about)
+        command = ["-m", "vlm_runtime", copied, image, question, "--max-risk", "0.1"]
+        ended = without_torch(site, *command)
+        assert ended.returncode == code, ended.stderr
+        assert ended.stdout.startswith("I don't know: the risk") is bool(code)
+    ended = without_torch(site, "-m", "vlm_runtime", exported, image, question, "--max-risk", "0.1")
+    assert ended.returncode == 1
+    assert "vlm-answer: max_risk: got 0.1, and no threshold" in ended.stderr
 
 
 def test_photos_of_all_kinds_and_sizes_become_the_same_pixels() -> None:

@@ -130,4 +130,5 @@ class Calibration:
     def of_text(self, log_p: float, text: str) -> float:
         """The probability of a written answer, from the logarithm of the head's own."""
         logit = self.scale * log_p + self.bias + self.length * len(text)
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
+        # In this order what is not a number stays so.
+        return 1 / (1 + math.exp(-max(min(logit, 700.0), -700.0)))
