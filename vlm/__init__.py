@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from vlm.core.features import Features, masked_max, masked_mean, masked_softmax
     from vlm.data.datamodule import VQADataModule
     from vlm.evaluation.evaluate import evaluate
-    from vlm.inference import VQA, load
+    from vlm.export.load import load
+    from vlm.inference import VQA
     from vlm.model import VQAModel
     from vlm.training.fit import Run, fit
     from vlm.training.task import VQATask
@@ -47,7 +48,7 @@ _MODULES = {
     "evaluate": "evaluation.evaluate",
     "fit": "training.fit",
     "list_parts": "cli.commands.list_parts",
-    "load": "inference",
+    "load": "export.load",
     "masked_max": "core.features",
     "masked_mean": "core.features",
     "masked_softmax": "core.features",

@@ -117,12 +117,23 @@ class Asking(ABC):
     seen_type: ClassVar[type]
     calibration: Calibration | None = None
 
+    @property
     @abstractmethod
-    def see(self, image: ImageLike) -> Any:
-        """Encode an image once, for any number of questions.
+    def kind(self) -> str:
+        """How it answers: from its "vocabulary", from given "choices", or in free "text"."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of all that its answers depend on."""
+
+    @abstractmethod
+    def see(self, image: ImageLike | Sequence[ImageLike]) -> Any:
+        """Encode an image once, for any number of questions; or several, in one batch.
 
         Raises:
             ImageError: an image that cannot be read.
+            TypeError: something that is not an image; both name it in a list, as `image[3]`.
         """
 
     @abstractmethod

@@ -49,6 +49,11 @@ class Seen:
             leaf for leaf in tree_flatten((self.images, self.kept.prepared))[0] if leaf is not None
         ]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
     def split(self) -> list[Seen]:
         """Each of several images by itself, in memory of its own."""
 
@@ -89,23 +94,8 @@ def load(
     trust: bool = False,
     revision: str | None = None,
 ) -> VQA:
-    """Load a trained model; needs no network but for `hf:`. Runs no code from it, whoever made it.
-
-    Args:
-        path: a `.ckpt` file that `vlm fit` wrote, a run's folder (its best checkpoint), a folder
-            that `VQA.save` or `vlm share` wrote, or one with a ViLT or BLIP model for VQA; "scenes"
-            or "easy_vqa", small models that come with vlm; or `hf:` and the name of such a folder
-            on the hub, which is fetched to the hub's cache and then loaded as any stranger's
-            folder.
-        device: where to run.
-        trust: also import parts from outside vlm, which runs their code.
-        revision: a branch, tag or commit on the hub; its main branch if None.
-
-    Raises:
-        CheckpointError: missing, damaged or of another kind, with the reason.
-        OSError: a model of the hub that cannot be had; says where it was looked for.
-        ValueError: a model of the hub of another kind, or a revision of what is not there.
-    """
+    """Load a model whose parts and weights are there: anything that `vlm.load`, whose arguments and
+    errors these are, loads but an export."""
     found = locate(path, revision)
     if is_adapted(found):
         model, about = read_adapted(found)
@@ -161,11 +151,17 @@ class VQA(Asking):
 
     @property
     def kind(self) -> AnswerKind:
-        """How the model answers: from its vocabulary, from given choices, or in free text."""
         head = answering(self.model.head)
         if head.takes_choices:
             return "choices"
         return "text" if head.vocabulary is None else "vocabulary"
+
+    @property
+    def digest(self) -> str:
+        digest = hashlib.sha256(json.dumps([self.model.config, self.about]).encode())
+        for value in self.model.state_dict().values():
+            digest.update(value.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()
 
     # A path as text is a sequence of texts too; the first signature is meant.
     @overload
@@ -175,12 +171,6 @@ class VQA(Asking):
 
     @torch.no_grad()
     def see(self, image: ImageLike | Sequence[ImageLike]) -> Seen | list[Seen]:
-        """Encode an image once, for any number of questions; or several, in one batch.
-
-        Raises:
-            ImageError: an image that cannot be read.
-            TypeError: something that is not an image; both name it in a list, as `image[3]`.
-        """
         several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
         given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
         if not given:

@@ -20,12 +20,13 @@ def command_parser(command: str, description: str, epilog: str) -> ArgumentParse
     )
 
 
-def add_checkpoint(parser: ArgumentParser) -> None:
-    """Add the model that a command loads."""
+def add_checkpoint(parser: ArgumentParser, exports: bool = False) -> None:
+    """Add the model that a command loads, an export of one included if it only asks."""
     parser.add_argument(
         "checkpoint",
-        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`, "
-        "hf:NAME of a model on the hub, or scenes or easy_vqa, which come with vlm",
+        help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`"
+        f"{' or `vlm export`' if exports else ''}, hf:NAME of a model on the hub, or scenes or "
+        "easy_vqa, which come with vlm",
     )
 
 

@@ -32,7 +32,7 @@ def answer_table(arguments: Sequence[str]) -> None:
         "continues.",
         "example:\n  vlm predict runs/my_run --dataset.path questions.csv --dataset.images photos/",
     )
-    add_checkpoint(parser)
+    add_checkpoint(parser, exports=True)
     parser.add_argument("--dataset.path", dest="path", type=Path, help="table of questions")
     parser.add_argument(
         "--dataset.images",
@@ -52,7 +52,7 @@ def answer_table(arguments: Sequence[str]) -> None:
 
     from vlm.core.validation import counted
     from vlm.evaluation.answer_table import AnswerTable
-    from vlm.inference import load
+    from vlm.export.load import load
 
     try:
         check_device(given.device)

@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 import pyarrow.parquet as pq
 
+from vlm.asking import Asking
 from vlm.core.files import whole_file
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import Record, file_format, read_records
 from vlm.datasets.readers.rows import COLUMNS, CustomRows
-from vlm.inference import VQA
 
 ADDED = ("prediction", "probability", "warnings", "error")
 """Columns beside the table's own. Of a question beyond the model, the first two are empty."""
@@ -34,7 +34,7 @@ class AnswerTable:
     answer, `output` is written whole.
 
     Args:
-        vqa: the model.
+        vqa: the model, or an export of one.
         path: table as `vlm.datasets.CustomDataset` reads it, without answers if need be.
         output: file to write, .csv or .jsonl; None for one beside the table.
         images: folder that the paths of images start from; None for that of the table.
@@ -52,7 +52,7 @@ class AnswerTable:
 
     def __init__(
         self,
-        vqa: VQA,
+        vqa: Asking,
         path: str | Path,
         output: str | Path | None = None,
         images: str | Path | None = None,

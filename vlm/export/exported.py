@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
 from vlm.core.calibration import Calibration
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.export.manifest import ANSWERS, TOKENIZER, TRANSFORM, ExportError, read_manifest
+from vlm.export.graph_files import Arrays, open_graph
+from vlm.export.manifest import ANSWERS, OWN, TOKENIZER, TRANSFORM, ExportError, read_manifest
 from vlm.export.pixels import PixelTransform
 from vlm.export.tokenizers import make_reader
 from vlm.export.writing import write_answers
-
-Arrays = dict[str, np.ndarray]
-Graph = Callable[[Arrays], Arrays]
-"""Arrays by name in, arrays by name out."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,11 @@ class SeenExport:
     """
 
     prepared: Arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(rows.nbytes for rows in self.prepared.values())
 
 
 class Exported(Asking):
@@ -85,45 +86,26 @@ class Exported(Asking):
         self.tokenizer = make_reader(stored[TOKENIZER])
         size = tuple(stored[TRANSFORM].pop("size"))
         self.transform = PixelTransform(size, **stored[TRANSFORM])
-        self.kind: str = self.about["head"]
         self.answers: list[str] = stored.get(ANSWERS, [])
         self.calibration = Calibration.of(self.about)
         method = self.calibration and self.calibration.method
-        if method and (method == "length") != (self.kind == "generation"):
+        if method and (method == "length") != (self.kind == "text"):
             raise ValueError(f"calibration: got the method {method} for the head {self.kind}")
-        self._graphs = {name: self._open(name, threads, trust) for name in self.about["graphs"]}
+        graphs = self.about["graphs"]
+        self._graphs = {
+            name: open_graph(self.folder, self.about, name, threads, trust) for name in graphs
+        }
+
+    @property
+    def kind(self) -> str:
+        return str(self.about["head"])
+
+    @property
+    def digest(self) -> str:
+        return str(self.about[OWN])
 
     def __repr__(self) -> str:
         return f"Exported({self.folder}, {self.about['precision']} {self.about['graph_format']})"
-
-    def _open(self, name: str, threads: int | None, trust: bool) -> Graph:
-        stored = self.about["graphs"][name]
-        path, outputs = self.folder / stored["file"], stored["outputs"]
-        if self.about["graph_format"] == "torch":
-            if not trust:
-                raise ExportError(
-                    f"{path}: a torch export, which may run code of its author's as it is loaded. "
-                    f"If you trust the origin of this file, use trust=True in Python, or --trust "
-                    f"if the command has it; else export the model with --format onnx."
-                )
-            return _torch_graph(path, stored["inputs"], outputs)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # each cause has a class of its own
-            raise ExportError(
-                f"{path}: onnxruntime {onnxruntime.__version__} cannot read this graph of opset "
-                f"{self.about['opset']}, which onnxruntime {self.about['onnxruntime']} reads "
-                f"({error!s:.300})."
-            ) from error
-        return lambda given: dict(zip(outputs, session.run(outputs, given), strict=True))
 
     def prepare(self, images: np.ndarray) -> Arrays:
         """Transformed images (U, C, H, W) uint8 -> what the fusion reads of them, U rows each."""
@@ -159,7 +141,7 @@ class Exported(Asking):
         """All answers of each question with their probabilities, calibrated if the model was, best
         first; of a decoder one."""
         known = self.calibration
-        if self.kind == "generation":
+        if self.kind == "text":
             written = write_answers(self._graphs["step"], output, self.about["decoder"])
             if known is None:
                 return written
@@ -177,8 +159,22 @@ class Exported(Asking):
             ranked.append([(texts[i], float(shares[i])) for i in best])
         return ranked
 
-    def see(self, image: ImageLike) -> SeenExport:
-        return SeenExport(self.prepare(self.transform.stack([self.transform.open(image)])))
+    @overload
+    def see(self, image: ImageLike) -> SeenExport: ...  # type: ignore[overload-overlap]
+    @overload
+    def see(self, image: Sequence[ImageLike]) -> list[SeenExport]: ...
+
+    def see(self, image: ImageLike | Sequence[ImageLike]) -> SeenExport | list[SeenExport]:
+        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
+        if not given:
+            return []
+        prepared = self.prepare(self.transform.stack(opened(self.transform, given)))
+        seen = [
+            SeenExport({name: rows[i : i + 1].copy() for name, rows in prepared.items()})
+            for i in range(len(given))
+        ]
+        return seen if several else seen[0]
 
     @broken_off
     def _answer(
@@ -212,7 +208,7 @@ class Exported(Asking):
             if choices is not None:
                 in_order = self.about["in_order"]
                 warnings += choice_warnings(self.tokenizer, choices[row], in_order, lambda _: None)
-            if self.kind == "generation" and best[0][0].endswith("…"):
+            if self.kind == "text" and best[0][0].endswith("…"):
                 tokens = self.about["decoder"]["max_length"]
                 warnings.append(f"The answer never ended: it was cut at {tokens} tokens.")
             guess = self.tokenizer.misses(question)
@@ -228,22 +224,3 @@ def _calibrated(calibration: Calibration, logits: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
     shares = np.exp(scaled - scaled.max())
     return shares / shares.sum()
-
-
-def _torch_graph(path: Path, inputs: list[str], outputs: list[str]) -> Graph:
-    try:
-        import torch
-
-        import_module("vlm.text.recurrent")  # has an operator of the graphs
-    except ImportError as error:
-        raise ExportError(
-            f"{path}: a torch export, which needs torch and vlm. Export with --format onnx."
-        ) from error
-    module = torch.export.load(path).module()
-
-    def run(given: Arrays) -> Arrays:
-        with torch.inference_mode():
-            made = module(*(torch.from_numpy(given[name]) for name in inputs))
-        return {name: value.numpy() for name, value in zip(outputs, made, strict=True)}
-
-    return run

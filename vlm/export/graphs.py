@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 from vlm.core.compat import tree_flatten, tree_unflatten
 from vlm.core.features import Features, masked_softmax
 from vlm.export.manifest import ExportError
+from vlm.heads.base import AnswerKind
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.generation import Generation, TransformerDecoder
 from vlm.heads.generation.decoder import KeysAndValues, TransformerState
@@ -133,11 +134,15 @@ class Step(nn.Module):
         return logits.log_softmax(-1), *written
 
 
-KINDS = {VocabularyHead: "classification", MultipleChoice: "choices", Generation: "generation"}
-"""The heads that are exported, and what the manifest calls them."""
+KINDS: dict[type, AnswerKind] = {
+    VocabularyHead: "vocabulary",
+    MultipleChoice: "choices",
+    Generation: "text",
+}
+"""The heads that are exported, and how they answer."""
 
 
-def head_kind(model: VQAModel) -> str:
+def head_kind(model: VQAModel) -> AnswerKind:
     """How the model answers.
 
     Raises:
@@ -196,7 +201,7 @@ def trace_graphs(model: VQAModel) -> Iterator[TracedGraph]:
     open_axes: list[dict[int, Any]] = [{0: batch}] * len(prepared)
     open_axes += [{0: batch, 1: batch}, {0: batch, 1: batch}, {0: batch}]
     scores = ["logits", "probabilities"]
-    if kind == "classification":
+    if kind == "vocabulary":
         yield _trace("answer", Answer(model, image), given, scores, open_axes)
     elif kind == "choices":
         given |= {"choices": pooled[:, None].repeat(1, 3, 1), "choices_mask": mask}

@@ -194,7 +194,7 @@ def _milliseconds(asked: Asking, rows: list[dict[str, Any]], files: OpenImages) 
     first, second = [], []
     for row in rows:
         content = files.content(row["image"])
-        choices = row["choices"] if _picks(asked) else None
+        choices = row["choices"] if asked.kind == "choices" else None
         start = perf_counter()
         seen = asked.see(content)
         middle = perf_counter()
@@ -203,10 +203,3 @@ def _milliseconds(asked: Asking, rows: list[dict[str, Any]], files: OpenImages) 
         first.append(1000 * (end - start))
         second.append(1000 * (end - middle))
     return {"first": median(first), "second": median(second)}
-
-
-def _picks(asked: Asking) -> bool:
-    if isinstance(asked, Exported):
-        return asked.kind == "choices"
-    assert isinstance(asked, VQA)
-    return answering(asked.model.head).takes_choices

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from vlm.image.transform import ImageTransform
-from vlm.inference import VQA, Answer
+from vlm.asking import Answer
+from vlm.export.exported import Exported
+from vlm.image.regions import RegionTransform
+from vlm.inference import VQA
 
 MAX_QUESTION = 500
 """Characters; a page cannot be trusted to keep to it."""
@@ -71,13 +73,13 @@ def as_dict(answer: Answer) -> dict[str, Any]:
     }
 
 
-def check_reads_images(vqa: VQA, name: str = "model") -> None:
+def check_reads_images(vqa: VQA | Exported, name: str = "model") -> None:
     """Refuse a model that strangers cannot ask, since it reads prepared features.
 
     Raises:
         ValueError: with the model's `name`.
     """
-    if not isinstance(vqa.transform, ImageTransform):
+    if isinstance(vqa.transform, RegionTransform):
         raise ValueError(
             f"{name}: this model reads region features from .npz files; expected one that "
             f"reads images."

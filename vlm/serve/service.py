@@ -14,8 +14,10 @@ from typing import Any
 
 from PIL import Image
 
+from vlm.asking import Answer
+from vlm.export.exported import Exported, SeenExport
 from vlm.image.rgb import WhiteLevel
-from vlm.inference import VQA, Answer, Seen
+from vlm.inference import VQA, Seen
 from vlm.serve.batcher import Batcher
 from vlm.serve.metrics import Metrics
 from vlm.serve.questions import check_choices, check_question, check_reads_images, time_limit
@@ -36,7 +38,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Encoded:
-    seen: Seen
+    seen: Seen | SeenExport
     notes: tuple[str, ...]
 
 
@@ -53,7 +55,7 @@ class Service:
     """Answer questions about images with one model, many at a time.
 
     Args:
-        vqa: the model, of which `kind`, `transform`, `see` and `answer` are used.
+        vqa: the model or export, of which `kind`, `transform`, `see` and `answer` are used.
         read: reads an image file's content with the model's white level.
         batch: questions of a batch; 1 answers them one by one.
         waiting: questions that may wait; one more is refused.
@@ -65,7 +67,7 @@ class Service:
 
     def __init__(
         self,
-        vqa: VQA,
+        vqa: VQA | Exported,
         read: Callable[[bytes, WhiteLevel], UploadedImage],
         batch: int = 16,
         waiting: int = 256,
@@ -190,7 +192,7 @@ class Service:
                 found[item.digest] = known
             elif isinstance(item.image, UploadedImage):
                 new[item.digest] = item.image
-        seen = self.vqa.see([image.image for image in new.values()])
+        seen: Sequence[Seen | SeenExport] = self.vqa.see([image.image for image in new.values()])
         for (digest, image), one in zip(new.items(), seen, strict=True):
             found[digest] = _Encoded(one, image.notes)
             self._keep(digest, found[digest])
@@ -205,10 +207,6 @@ class Service:
     def _keep(self, digest: str, image: _Encoded) -> None:
         with self._lock:
             self._encoded[digest] = image
-            self._bytes += _size(image)
+            self._bytes += image.seen.nbytes
             while self._bytes > CACHE_BYTES:
-                self._bytes -= _size(self._encoded.popitem(last=False)[1])
-
-
-def _size(image: _Encoded) -> int:
-    return sum(tensor.nbytes for tensor in image.seen.tensors)
+                self._bytes -= self._encoded.popitem(last=False)[1].seen.nbytes

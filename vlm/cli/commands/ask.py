@@ -28,7 +28,7 @@ Exits with code 3 if it gives no answer: the question is beyond the model, or th
 def ask(arguments: Sequence[str]) -> None:
     """Print the most likely answers with their probabilities."""
     parser = command_parser("ask", "Answer a question about an image.", EXAMPLE)
-    add_checkpoint(parser)
+    add_checkpoint(parser, exports=True)
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
@@ -49,7 +49,7 @@ def ask(arguments: Sequence[str]) -> None:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
     from vlm.asking import NO_ANSWER, print_answer
-    from vlm.inference import load
+    from vlm.export.load import load
 
     gc.freeze()
     gc.enable()

@@ -37,7 +37,7 @@ def serve_command(arguments: Sequence[str]) -> None:
     parser = command_parser(
         "serve", "Answer questions over HTTP, with vlm's own API and OpenAI's.", EXAMPLE
     )
-    add_checkpoint(parser)
+    add_checkpoint(parser, exports=True)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, local only)"
     )
@@ -82,7 +82,7 @@ def serve_command(arguments: Sequence[str]) -> None:
             check_device(given.device)
             import torch
 
-            from vlm.inference import load
+            from vlm.export.load import load
             from vlm.serve.app import application
             from vlm.serve.reader import Reader
             from vlm.serve.requests import Hosts, is_loopback
