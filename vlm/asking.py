@@ -111,10 +111,12 @@ class Asking(ABC):
 
     Attributes:
         seen_type: what `see` returns.
+        transform: brings an image to the model's input.
         calibration: what its probabilities are worth; None for a model that was not calibrated.
     """
 
     seen_type: ClassVar[type]
+    transform: Any
     calibration: Calibration | None = None
 
     @property
@@ -127,7 +129,11 @@ class Asking(ABC):
     def digest(self) -> str:
         """SHA-256 of all that its answers depend on."""
 
-    @abstractmethod
+    @overload
+    def see(self, image: ImageLike) -> Any: ...
+    @overload
+    def see(self, image: Sequence[ImageLike]) -> list[Any]: ...
+
     def see(self, image: ImageLike | Sequence[ImageLike]) -> Any:
         """Encode an image once, for any number of questions; or several, in one batch.
 
@@ -135,6 +141,14 @@ class Asking(ABC):
             ImageError: an image that cannot be read.
             TypeError: something that is not an image; both name it in a list, as `image[3]`.
         """
+        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
+        seen = self.encode(opened(self.transform, given))
+        return seen if several else seen[0]
+
+    @abstractmethod
+    def encode(self, images: Sequence[Any]) -> list[Any]:
+        """`see` for images that `transform.open` has brought to the model's input."""
 
     @abstractmethod
     def _answer(

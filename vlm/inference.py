@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlm.adapters.hub import is_adapted, locate, read_adapted
-from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
+from vlm.asking import Answer, Asking, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.calibration import ABOUT, Calibration
@@ -128,6 +128,7 @@ class VQA(Asking):
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
+        self.transform: ImageTransform | RegionTransform = model.image_encoder.transform
         self.calibration = Calibration.of(self.about)
 
     def __repr__(self) -> str:
@@ -145,41 +146,21 @@ class VQA(Asking):
         return write_shared(self.model, self.about, folder)
 
     @property
-    def transform(self) -> ImageTransform | RegionTransform:
-        """What brings an image to the model's input."""
-        return self.model.image_encoder.transform
-
-    @property
     def kind(self) -> AnswerKind:
         head = answering(self.model.head)
         if head.takes_choices:
             return "choices"
         return "text" if head.vocabulary is None else "vocabulary"
 
-    @property
-    def digest(self) -> str:
-        digest = hashlib.sha256(json.dumps([self.model.config, self.about]).encode())
-        for value in self.model.state_dict().values():
-            digest.update(value.detach().cpu().float().numpy().tobytes())
-        return digest.hexdigest()
-
-    # A path as text is a sequence of texts too; the first signature is meant.
-    @overload
-    def see(self, image: ImageLike) -> Seen: ...  # type: ignore[overload-overlap]
-    @overload
-    def see(self, image: Sequence[ImageLike]) -> list[Seen]: ...
-
     @torch.no_grad()
-    def see(self, image: ImageLike | Sequence[ImageLike]) -> Seen | list[Seen]:
-        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
-        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
-        if not given:
+    def encode(self, images: Sequence[Any]) -> list[Seen]:
+        if not images:
             return []
         transform: Any = self.transform
-        images, device = transform.stack(opened(transform, given)), self._device
-        images = tree_map_only(Tensor, lambda tensor: tensor.to(device), images)
-        seen = Seen(images, self.model.fusion.keep(self.model.image_encoder(images)))
-        return seen.split() if several else seen
+        device = self._device
+        batch = tree_map_only(Tensor, lambda tensor: tensor.to(device), transform.stack(images))
+        seen = Seen(batch, self.model.fusion.keep(self.model.image_encoder(batch)))
+        return seen.split() if len(images) > 1 else [seen]
 
     @broken_off
     @torch.inference_mode()
@@ -228,7 +209,6 @@ class VQA(Asking):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that its answers and their probabilities come from."""
         made_of = [self.model.config, self.about.get(ABOUT)]
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
         for value in self.model.state_dict().values():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from threading import Event
 
 import pytest
 import torch
 from demo_server import untrained
+from PIL import Image
 from serving import QUESTION, picture
 
+from vlm.image.rgb import WhiteLevel
 from vlm.inference import VQA, Answer
 from vlm.serve.batcher import Batcher, FullError
-from vlm.serve.reader import read_upload
+from vlm.serve.reader import UploadedImage, read_upload
 
 pytest.importorskip("prometheus_client", reason="install it with `pip install 'vlm-vqa[serve]'`")
 
@@ -98,6 +101,67 @@ def test_one_bad_question_spoils_no_other_s_answer() -> None:
         for number, question in ((1, QUESTION), (1, "is it red?"), (3, QUESTION))
     ]
     assert len(encoded[0]) == 3, "each image once"
+
+
+def test_images_that_wait_are_small_and_counted() -> None:
+    """However many clients come, and however large their images."""
+    from vlm.serve.service import Service
+
+    reading, go = Event(), Event()
+
+    def read(content: bytes, white_level: WhiteLevel) -> UploadedImage:
+        reading.set()
+        assert go.wait(10)
+        return UploadedImage(Image.new("RGB", (2000, 1000), "red"), ())
+
+    service = Service(VQA(untrained()), read, waiting=2)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(service.answer(picture(n), QUESTION)) for n in range(2)]
+        await asyncio.to_thread(reading.wait, 10)
+        with pytest.raises(FullError):
+            await service.answer(picture(9), QUESTION)
+        go.set()
+        while len(service.batcher) < 2:
+            await asyncio.sleep(0.001)
+        waiting = service.batcher._queue.values()
+        assert [item.image.pixels.numel() for item in waiting] == [3 * 32 * 32] * 2
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(service.batcher._queue) == 1, "nothing is kept for a client that went away"
+        worker = asyncio.create_task(service.batcher.work())
+        await tasks[1]
+        worker.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_batch_that_took_too_long_is_not_tried_again() -> None:
+    from vlm.serve.service import Service
+
+    service = Service(VQA(untrained()), read_upload, seconds=2)
+    encoder, begun = service.vqa.model.image_encoder, []
+
+    def slow(*_: object) -> None:
+        begun.append(1)
+        time.sleep(2.5)
+
+    encoder.register_forward_pre_hook(slow)
+
+    async def main() -> list[object]:
+        asked = [service.answer(picture(n), QUESTION) for n in range(3)]
+        tasks = [asyncio.create_task(one) for one in asked]
+        while len(service.batcher) < 3:
+            await asyncio.sleep(0.001)
+        worker = asyncio.create_task(service.batcher.work())
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        service.batcher._thread.shutdown()  # until the model is free
+        worker.cancel()
+        return done
+
+    assert [type(error) for error in asyncio.run(main())] == [TimeoutError] * 3
+    assert len(begun) == 1
 
 
 def test_an_answer_below_the_threshold_is_an_abstention() -> None:

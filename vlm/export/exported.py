@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from vlm.asking import Answer, Asking, ImageLike, choice_warnings, opened, question_warnings
+from vlm.asking import Answer, Asking, choice_warnings, opened, question_warnings
 from vlm.core.calibration import Calibration
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.export.graph_files import Arrays, open_graph
@@ -159,22 +159,14 @@ class Exported(Asking):
             ranked.append([(texts[i], float(shares[i])) for i in best])
         return ranked
 
-    @overload
-    def see(self, image: ImageLike) -> SeenExport: ...  # type: ignore[overload-overlap]
-    @overload
-    def see(self, image: Sequence[ImageLike]) -> list[SeenExport]: ...
-
-    def see(self, image: ImageLike | Sequence[ImageLike]) -> SeenExport | list[SeenExport]:
-        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
-        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
-        if not given:
+    def encode(self, images: Sequence[Any]) -> list[SeenExport]:
+        if not images:
             return []
-        prepared = self.prepare(self.transform.stack(opened(self.transform, given)))
-        seen = [
+        prepared = self.prepare(self.transform.stack(images))
+        return [
             SeenExport({name: rows[i : i + 1].copy() for name, rows in prepared.items()})
-            for i in range(len(given))
+            for i in range(len(images))
         ]
-        return seen if several else seen[0]
 
     @broken_off
     def _answer(

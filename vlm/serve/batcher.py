@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -39,22 +39,25 @@ class Batcher(Generic[Item, Result]):
         self, run: Callable[[list[Item]], Sequence[Result | Exception]], largest: int, waiting: int
     ) -> None:
         self.run, self.largest, self.waiting = run, largest, waiting
-        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._queue: dict[asyncio.Future[Result], Item] = {}
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._seconds = 0.0  # for an item, lately
 
     def __len__(self) -> int:
-        return sum(not future.done() for _, future in self._queue)
+        return len(self._queue)
 
-    def check(self) -> None:
+    def check(self, coming: int = 0) -> None:
         """Refuse an item that would have to wait outside.
+
+        Args:
+            coming: items that were accepted and are not in the queue yet.
 
         Raises:
             FullError: the queue is full.
         """
-        if len(self._queue) >= self.waiting and len(self) >= self.waiting:
-            raise FullError(max(1, math.ceil(self._seconds * len(self))))
+        if (waiting := len(self) + coming) >= self.waiting:
+            raise FullError(max(1, math.ceil(self._seconds * waiting)))
 
     async def __call__(self, item: Item) -> Result:
         """The result of an item.
@@ -64,30 +67,30 @@ class Batcher(Generic[Item, Result]):
         """
         self.check()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
+        self._queue[future] = item
         self._arrived.set()
-        return await future
+        try:
+            return await future
+        finally:
+            self._queue.pop(future, None)  # of a caller that was cancelled
 
     async def work(self) -> None:
         """Run what arrives, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            batch: list[tuple[Item, asyncio.Future[Result]]] = []
-            while self._queue and len(batch) < self.largest:
-                entry = self._queue.popleft()
-                if not entry[1].done():
-                    batch.append(entry)
-            if not batch:
+            futures = list(islice(self._queue, self.largest))
+            items = [self._queue.pop(future) for future in futures]
+            if not items:
                 self._arrived.clear()
                 continue
             start = monotonic()
             try:
-                results = await loop.run_in_executor(self._thread, self.run, [i for i, _ in batch])
+                results = await loop.run_in_executor(self._thread, self.run, items)
             except Exception as error:
-                results = [error] * len(batch)
-            self._seconds = 0.8 * self._seconds + 0.2 * (monotonic() - start) / len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
+                results = [error] * len(items)
+            self._seconds = 0.8 * self._seconds + 0.2 * (monotonic() - start) / len(items)
+            for future, result in zip(futures, results, strict=True):
                 if future.done():
                     continue
                 if isinstance(result, Exception):

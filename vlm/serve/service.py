@@ -37,6 +37,14 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class _Opened:
+    """An image as the model's input: what waits is small, however large the image was."""
+
+    pixels: Any
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Encoded:
     seen: Seen | SeenExport
     notes: tuple[str, ...]
@@ -45,7 +53,7 @@ class _Encoded:
 @dataclass(frozen=True)
 class _Question:
     digest: str
-    image: UploadedImage | _Encoded
+    image: _Opened | _Encoded
     question: str
     choices: list[str] | None
     asked: float
@@ -55,10 +63,11 @@ class Service:
     """Answer questions about images with one model, many at a time.
 
     Args:
-        vqa: the model or export, of which `kind`, `transform`, `see` and `answer` are used.
+        vqa: the model or export, of which `kind`, `transform`, `encode` and `answer` are used.
         read: reads an image file's content with the model's white level.
         batch: questions of a batch; 1 answers them one by one.
-        waiting: questions that may wait; one more is refused.
+        waiting: questions that may wait, for their image to be read or for the model; one more is
+            refused.
         seconds: the time limit for a question, with its image and its waiting.
 
     Raises:
@@ -78,18 +87,30 @@ class Service:
         self.batcher = Batcher(self._answer, batch, waiting)
         self.metrics = Metrics(lambda: len(self.batcher))
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="image")
+        self._to_read = 0
         self._encoded: OrderedDict[str, _Encoded] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
     def warm_up(self) -> None:
-        """Read an image and answer a question, which takes longer the first time."""
+        """Read an image and answer a question, which takes longer the first time.
+
+        Raises:
+            AnswerError: the model cannot answer.
+        """
         buffer = BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, "PNG")
-        transform: Any = self.vqa.transform
-        image = self._read_file(buffer.getvalue(), transform.white_level).image
+        seen = self.vqa.encode([self._open(buffer.getvalue()).pixels])
         choices = ["yes", "no"] if self.vqa.kind == "choices" else None
-        self.vqa.answer(self.vqa.see(image), "What is it?", choices=choices)
+        self.vqa.answer(seen[0], "What is it?", choices=choices)
+
+    def check_room(self) -> None:
+        """Refuse a question if as many wait as may.
+
+        Raises:
+            FullError: they do.
+        """
+        self.batcher.check(self._to_read)
 
     def check(self, question: object, choices: Sequence[str] | None) -> None:
         """Refuse what the model cannot answer, before its image is read.
@@ -124,15 +145,20 @@ class Service:
             TimeoutError: it took longer than `seconds`.
             ValueError: an image that cannot be read, or a model that cannot answer.
         """
-        self.batcher.check()
+        self.check_room()
         async with asyncio.timeout(self.seconds):
             digest = digest_of(content)
-            image: UploadedImage | _Encoded | None = self._known(digest)
+            image: _Opened | _Encoded | None = self._known(digest)
             self.metrics.images.labels("file" if image is None else "cache").inc()
             if image is None:
                 loop = asyncio.get_running_loop()
-                with self.metrics.stage("read"):
-                    image = await loop.run_in_executor(self._reading, self._read, content, digest)
+                self._to_read += 1
+                try:
+                    with self.metrics.stage("read"):
+                        read = loop.run_in_executor(self._reading, self._read, content, digest)
+                        image = await read
+                finally:
+                    self._to_read -= 1
             item = _Question(digest, image, question, choices, perf_counter())
             reply = await self.batcher(item)
         reply = replace(reply, answer=reply.answer.within(least))
@@ -142,10 +168,14 @@ class Service:
             self.metrics.confidence.observe(reply.answer.probability)
         return reply
 
-    def _read(self, content: bytes, digest: str) -> UploadedImage | _Encoded:
+    def _read(self, content: bytes, digest: str) -> _Opened | _Encoded:
         # Several clients may have sent the same image at once.
+        return self._known(digest) or self._open(content)
+
+    def _open(self, content: bytes) -> _Opened:
         transform: Any = self.vqa.transform
-        return self._known(digest) or self._read_file(content, transform.white_level)
+        read = self._read_file(content, transform.white_level)
+        return _Opened(transform.open(read.image), read.notes)
 
     def _answer(self, items: list[_Question]) -> list[Reply | Exception]:
         """Answers in one batch; one by one if that fails, so that each gets its own error."""
@@ -162,6 +192,8 @@ class Service:
             return [reply for item in items for reply in self._answer_alone(item)]
 
     def _answer_alone(self, item: _Question) -> list[Reply | Exception]:
+        if perf_counter() - item.asked > self.seconds:  # whoever asked was told so
+            return [TimeoutError()]
         try:
             return list(self._together([item]))
         except Exception as error:
@@ -185,14 +217,14 @@ class Service:
     def _encode(self, items: list[_Question]) -> dict[str, _Encoded]:
         """What the encoder makes of the images of some questions; of new ones in one batch."""
         found: dict[str, _Encoded] = {}
-        new: dict[str, UploadedImage] = {}
+        new: dict[str, _Opened] = {}
         for item in items:
             known = item.image if isinstance(item.image, _Encoded) else self._known(item.digest)
             if known is not None:
                 found[item.digest] = known
-            elif isinstance(item.image, UploadedImage):
+            elif isinstance(item.image, _Opened):
                 new[item.digest] = item.image
-        seen: Sequence[Seen | SeenExport] = self.vqa.see([image.image for image in new.values()])
+        seen: list[Any] = self.vqa.encode([image.pixels for image in new.values()])
         for (digest, image), one in zip(new.items(), seen, strict=True):
             found[digest] = _Encoded(one, image.notes)
             self._keep(digest, found[digest])

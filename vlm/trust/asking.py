@@ -104,10 +104,10 @@ def ask(
             shares = probabilities(calibration or UNCHANGED, head, scores)
             pairs = enumerate(zip(names, rows.tolist(), strict=True))
             at = [(n, texts.index(right[r])) for n, (texts, r) in pairs if right[r] in texts]
-            index = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-            found = torch.full((len(rows),), -torch.inf)
-            found[index[:, 0]] = shares.cpu()[index[:, 0], index[:, 1]]
-            of_right[rows] = found.numpy()
+            places = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
+            shares_of_right = torch.full((len(rows),), -torch.inf)
+            shares_of_right[places[:, 0]] = shares.cpu()[places[:, 0], places[:, 1]]
+            of_right[rows] = shares_of_right.numpy()
             in_set = (shares >= (least or 0)) & scores.isfinite()
             sizes[rows] = in_set.sum(-1).cpu().numpy()
         advance(len(rows))

@@ -130,7 +130,8 @@ def fit(
         groups = split_groups(part)
         answered.append(Part(_scores(dataset, part, asked), asked.probability, groups))
     least = None if asked.of_right is None else set_threshold(asked.of_right, groups, COVERAGE)
-    thresholds = tuple(certify(*answered, risk, DELTA / candidates) for risk in RISKS)
+    chosen, certified = answered
+    thresholds = tuple(certify(chosen, certified, risk, DELTA / candidates) for risk in RISKS)
     return Calibration(**vars(fitted) | {"thresholds": thresholds, "set_threshold": least})
 
 
