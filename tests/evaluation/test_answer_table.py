@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from demo_server import untrained
 
 import vlm
@@ -111,6 +117,57 @@ def test_it_continues_where_it_ended(
     assert "Continuing after 8 rows." in capsys.readouterr().out
 
 
+def test_two_processes_do_not_answer_into_one_file(run: Path, table: Path) -> None:
+    first = AnswerTable(vlm.load(run), table, batch=8)
+    with first.alone():
+        next(first.answers())
+        done = subprocess.run(
+            [sys.executable, "-m", "vlm", "predict", str(run), "--dataset.path", str(table)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert f"{first.output}: another process is answering into this file" in done.stderr
+        assert first.done() == 8, "nothing was added"
+    main(["predict", str(run), "--dataset.path", str(table)])
+    assert len(read(first.output)) == 30
+    assert not list(table.parent.glob("*.lock"))
+
+
+def test_rows_that_have_columns_of_their_own(run: Path, data: Path, tmp_path: Path) -> None:
+    """In a CSV of all columns; and where a row lacks one that others have, after a resumption."""
+    image, path = str(data / "test/images/0.png"), tmp_path / "my.v2.jsonl"
+    good = {"image": image, "question": QUESTIONS[0]}
+    lines = [good | {"list": ["é", 1]}, {"question": "what?", "late": True}, good]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = tmp_path / "out.csv"
+    next(AnswerTable(vlm.load(run), path, output, batch=1).answers())
+    with pytest.raises(SystemExit, match="1 row without an answer"):
+        main(["predict", str(run), f"--dataset.path={path}", f"--output={output}"])
+    first, second, third = read(output)
+    assert [*first] == ["image", "question", "list", "late", *ADDED]
+    assert (first["list"], second["late"], third["late"]) == ('["é", 1]', "true", "")
+    assert "there is no image" in second["error"]
+    assert first["prediction"] == third["prediction"] != ""
+    assert AnswerTable(vlm.load(run), path).output.name == "my.v2_answers.jsonl"
+
+
+def test_values_of_parquet_that_json_lacks(run: Path, data: Path, tmp_path: Path) -> None:
+    row = {"image": (data / "test/images/0.png").read_bytes(), "question": QUESTIONS[0]}
+    row |= {"day": date(2026, 1, 2), "price": Decimal("1.50")}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
+    main(["predict", str(run), f"--dataset.path={tmp_path / 'in.parquet'}"])
+    said = json.loads((tmp_path / "in_answers.jsonl").read_text())
+    assert (said["day"], said["price"]) == ("2026-01-02", "1.50")
+    assert said["image"] == f"{len(row['image']):,} bytes"
+
+
+def test_a_calibrated_model_is_another(run: Path, table: Path) -> None:
+    vqa = vlm.load(run)
+    plain = AnswerTable(vqa, table).part
+    vqa.about = {**vqa.about, "calibration": {"scale": 2.0}}
+    assert AnswerTable(vqa, table).part != plain
+
+
 def test_a_row_s_mistake_is_its_own(run: Path, data: Path, tmp_path: Path) -> None:
     image = data / "test/images/0.png"
     (tmp_path / "bad.png").write_bytes(b"no image")
@@ -158,6 +215,8 @@ def test_tables_that_cannot_be(run: Path, tmp_path: Path) -> None:
         main(["predict", str(run), f"--dataset.path={tmp_path / 'nosuch.csv'}"])
     with pytest.raises(ValueError, match=r"expected a \.csv or \.jsonl file"):
         AnswerTable(vlm.load(run), path, output="a.xlsx")
+    with pytest.raises(ValueError, match="got the table itself"):
+        AnswerTable(vlm.load(run), path, output=path)
     assert "has no rows" in said("image,question\n")
     (tmp_path / "in.xlsx").write_text("image question\n")
     with pytest.raises(DataError, match="another format"):

@@ -58,14 +58,14 @@ def answer_table(arguments: Sequence[str]) -> None:
         check_device(given.device)
         vqa = load(given.checkpoint, given.device, given.trust)
         table = AnswerTable(vqa, given.path, given.output, given.images, given.batch)
-        done = table.done()
-        if done:
-            print(f"Continuing after {counted(done, 'row')}.", flush=True)
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task("Answering", total=table.rows, completed=done)
-            for batch in table.answers():
-                bar.advance(task, len(batch))
-        errors = table.write()
+        with table.alone():
+            if done := table.done():
+                print(f"Continuing after {counted(done, 'row')}.", flush=True)
+            with Progress(console=Console(stderr=True)) as bar:
+                task = bar.add_task("Answering", total=table.rows, completed=done)
+                for batch in table.answers():
+                    bar.advance(task, len(batch))
+            errors = table.write()
     except (OSError, ValueError) as error:
         sys.exit(f"vlm predict: {error}")
     print(f"Wrote {counted(table.rows, 'row')} to {table.output}.")

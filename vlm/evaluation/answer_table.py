@@ -6,15 +6,16 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import pyarrow.parquet as pq
 
 from vlm.asking import Asking
-from vlm.core.files import whole_file
+from vlm.core.files import locked, sync, whole_file
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import Record, file_format, read_records
@@ -31,7 +32,7 @@ class AnswerTable:
 
     Every batch is on the disk before the next one begins, in a file beside `output` that is named
     by table and model; whoever starts again continues after its last row. Once all rows have an
-    answer, `output` is written whole.
+    answer, `output` is written whole. `alone` keeps other processes from doing the same.
 
     Args:
         vqa: the model, or an export of one.
@@ -42,12 +43,13 @@ class AnswerTable:
 
     Raises:
         DataError: a table that cannot be read, is empty, or has one of the columns to be added.
-        ValueError: an output of another kind.
+        ValueError: an output of another kind, or the table itself.
 
     Example:
         >>> table = AnswerTable(vlm.load("my_model"), "my.jsonl", images="photos")
-        >>> said = list(table.answers())
-        >>> table.write()
+        >>> with table.alone():
+        ...     said = list(table.answers())
+        ...     errors = table.write()
     """
 
     def __init__(
@@ -62,10 +64,13 @@ class AnswerTable:
         self.images = self.path.parent if images is None else Path(images)
         self._text = file_format(str(path)) in ("csv", "tsv")
         ending = "csv" if self._text else "jsonl"
-        name = f"{self.path.name.partition('.')[0]}_answers.{ending}"
+        name = f"{Path(self.path.name.removesuffix('.gz')).stem}_answers.{ending}"
         self.output = self.path.with_name(name) if output is None else Path(output)
         if self.output.suffix not in (".csv", ".jsonl"):
             raise ValueError(f"output: got {self.output}; expected a .csv or .jsonl file.")
+        if self.output.resolve() == self.path.resolve():
+            raise ValueError(f"output: got the table itself, {self.path}; expected another file.")
+        self.columns: dict[str, None] = {}  # of all rows, each of which may have its own
         self.rows = sum(1 for _ in self._checked())
         if not self.rows:
             raise DataError(f"{self.path}: the table has no rows; expected a question in each.")
@@ -84,13 +89,35 @@ class AnswerTable:
                     f"{record.place}: got the column {taken[0]!r}, which holds the answer's in the "
                     f"output. Rename it."
                 )
+            self.columns.update(dict.fromkeys(record.columns))
             yield record
 
     def _digest(self) -> str:
-        """Of the model and of the table's state."""
+        """Of the model with its calibration, and of the table's state."""
         found = self.path.stat()
         state = (str(self.path.resolve()), found.st_size, found.st_mtime_ns, str(self.images))
         return hashlib.sha256(json.dumps([state, self.vqa.digest]).encode()).hexdigest()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process answers into this output.
+
+        Raises:
+            DataError: one does.
+        """
+
+        def refuse() -> NoReturn:
+            raise DataError(
+                f"{self.output}: another process is answering into this file; wait for it to end, "
+                f"or name another --output."
+            )
+
+        path = self.output.with_name(f"{self.output.name}.lock")
+        with locked(path, refuse, seconds=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def done(self) -> int:
         """The number of rows that an earlier call has answered; what it left in the middle of a
@@ -116,12 +143,16 @@ class AnswerTable:
         read = CustomRows(
             str(self.path), names, (), self.images, source, self._text, with_answers=False
         )
-        rows = read(islice(self._records(), self.done(), None))
-        with self.part.open("a", encoding="utf-8") as file:
+        done, records = self.done(), self._records()
+        # The first row is read again: from its columns `CustomRows` knows that this is a table of
+        # questions, where later rows may lack one.
+        ours = chain(islice(records, 1), islice(records, max(0, done - 1), None))
+        rows = islice(read(ours), min(1, done), None)
+        with self.part.open("ab") as file:
             while batch := list(islice(rows, self.batch)):
                 said = self._batch(batch, source)
-                file.writelines(f"{json.dumps(one)}\n" for one in said)
-                file.flush()
+                file.writelines(f"{json.dumps(one)}\n".encode() for one in said)
+                sync(file)
                 yield said
 
     def _batch(self, rows: list[dict[str, Any]], source: EmbeddedImages) -> list[Said]:
@@ -166,8 +197,11 @@ class AnswerTable:
         with self.part.open(encoding="utf-8") as said, whole_file(self.output) as binary:
             file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
             pairs = zip(self._records(), map(json.loads, said), strict=True)
-            write = _write_csv if self.output.suffix == ".csv" else _write_lines
-            errors = sum(bool(added["error"]) for added in write(file, pairs))
+            if self.output.suffix == ".csv":
+                said_again = _write_csv(file, [*self.columns, *ADDED], pairs)
+            else:
+                said_again = _write_lines(file, pairs)
+            errors = sum(bool(added["error"]) for added in said_again)
             file.detach()
         self.part.unlink()
         return errors
@@ -182,26 +216,34 @@ def _said(
     return dict(zip(ADDED, (prediction, probability, warnings, error), strict=True))
 
 
-def _write_csv(file: TextIO, pairs: Iterable[tuple[Record, Said]]) -> Iterator[Said]:
-    writer: csv.DictWriter[str] | None = None
+def _write_csv(
+    file: TextIO, columns: Sequence[str], pairs: Iterable[tuple[Record, Said]]
+) -> Iterator[Said]:
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
     for record, added in pairs:
-        if writer is None:
-            names = [*record.columns, *ADDED]
-            writer = csv.DictWriter(file, names, lineterminator="\n", extrasaction="raise")
-            writer.writeheader()
-        writer.writerow({**_plain(record.values), **added})
+        values = {
+            name: _json(value) if isinstance(value, (bool, list, dict)) else value
+            for name, value in _plain(record.values).items()
+        }
+        writer.writerow({**values, **added})
         yield added
 
 
 def _write_lines(file: TextIO, pairs: Iterable[tuple[Record, Said]]) -> Iterator[Said]:
     for record, added in pairs:
-        file.write(json.dumps({**_plain(record.values), **added}, ensure_ascii=False) + "\n")
+        file.write(_json({**_plain(record.values), **added}) + "\n")
         yield added
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values without images, of which the size is said."""
-    return {
-        name: json.loads(json.dumps(value, default=lambda v: f"{len(v):,} bytes"))
-        for name, value in values.items()
-    }
+    """The values as JSON has them: times and decimals as text, and the size of an image."""
+
+    def said(value: Any) -> str:
+        return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
+
+    return {name: json.loads(json.dumps(value, default=said)) for name, value in values.items()}
