@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import torch
 from demo_server import bomb, untrained, write_model
 from serving import KEY, QUESTION, Server, data_url, picture, serving
 
@@ -105,6 +107,8 @@ REFUSED = {
     "file": ({"image": "file:///etc/passwd", "question": "a"}, 400, "not fetched"),
     "address": ({"image": "http://127.0.0.1:1/a.png", "question": "a"}, 400, "not fetched"),
     "surrogate": ({"image": IMAGE, "question": "\ud800"}, 422, "not valid Unicode"),
+    "surrogates": ({"image": IMAGE, "question": "a", "\ud800": 1}, 422, "a valid string"),
+    "bad address": ({"image": "http://a:b/", "question": "a"}, 400, "expected a data: URL"),
     "list": ([IMAGE, QUESTION], 400, "not a readable JSON object"),
 }
 
@@ -146,6 +150,27 @@ def test_a_key_is_needed_and_the_host_is_checked(server: Server) -> None:
     assert foreign.status_code == 403
     assert "--allow-host" in foreign.json()["detail"]
     assert server.client.get("/docs").status_code == 404
+
+
+def test_an_answer_that_is_not_finite_is_the_server_s_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = untrained()
+    embedding = model.text_encoder.embedding
+    with torch.no_grad():
+        embedding.weight[model.text_encoder.tokenizer.ids("red")] = 3e38
+    with serving(write_model(model, tmp_path / "one.ckpt", "one"), tmp_path) as server:
+        broken = server.ask(picture(1), "is it red?")
+        assert broken.status_code == 500
+        assert "the model's answer is not finite" in broken.json()["detail"]
+        assert server.ask(picture(1), "is it blue?").is_success
+        assert " POST /answer 500 " in server.log.read_text()
+    with torch.no_grad():
+        embedding.weight[:] = 3e38
+    path = write_model(model, tmp_path / "all.ckpt", "all")
+    with pytest.raises(SystemExit, match="vlm serve: the model's answer is not finite"):
+        main(["serve", str(path), "--port=0"])
+    assert "The server is at" not in capsys.readouterr().out
 
 
 def test_the_schema_names_what_is_taken(server: Server) -> None:
@@ -192,14 +217,18 @@ def test_a_model_that_chooses_needs_choices(tmp_path: Path) -> None:
 
 
 class Images(BaseHTTPRequestHandler):
-    """Serves one image, and redirects to it."""
+    """Serves one image, also packed, and redirects to it."""
 
     def do_GET(self) -> None:
-        status = {"/a.png": 200, "/moved": 302}.get(self.path, 404)
+        status = {"/a.png": 200, "/packed": 200, "/moved": 302}.get(self.path, 404)
+        content = picture(3) if status == 200 else b""
         self.send_response(status)
         self.send_header("Location", "/a.png")
+        if self.path == "/packed":
+            content = gzip.compress(content)
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
-        self.wfile.write(picture(3) if status == 200 else b"")
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -209,7 +238,8 @@ def test_images_are_fetched_from_allowed_hosts_alone(run: Path, tmp_path: Path) 
     with ThreadingHTTPServer(("127.0.0.1", 0), Images) as images:
         Thread(target=images.serve_forever, daemon=True).start()
         port = images.server_address[1]
-        with serving(run, tmp_path, "--allow-image-host=127.0.0.1") as server:
+        allowed = ("--allow-image-host=127.0.0.1", "--allow-image-host=LOCALHOST")
+        with serving(run, tmp_path, *allowed) as server:
 
             def ask(url: str) -> httpx.Response:
                 return server.client.post("/answer", json={"image": url, "question": QUESTION})
@@ -219,7 +249,12 @@ def test_images_are_fetched_from_allowed_hosts_alone(run: Path, tmp_path: Path) 
             for path, words in (("moved", "said 302"), ("none", "said 404")):
                 assert words in ask(f"http://127.0.0.1:{port}/{path}").json()["detail"]
             assert "gave none" in ask("http://127.0.0.1:1/a.png").json()["detail"]
-            assert "an address at 127.0.0.1" in ask("http://localhost/a.png").json()["detail"]
+            assert ask(f"http://localhost:{port}/a.png").is_success
+            packed = ask(f"http://127.0.0.1:{port}/packed")
+            assert "an archive" in packed.json()["detail"], "it is not unpacked"
+            for other in ("[::1]", "127.0.0.2", "127.0.0.1@127.0.0.2", "127.0.0.1.example.org"):
+                refused = ask(f"http://{other}:{port}/a.png").json()["detail"]
+                assert "an address at 127.0.0.1, localhost" in refused, other
         images.shutdown()
 
 

@@ -99,6 +99,8 @@ def test_what_it_cannot_do_is_said(
 def test_other_mistakes_have_openai_s_errors(client: Any, server: Server) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="no threshold"):
         ask(client, user(image()), extra_body={"max_risk": 0.1})
+    with pytest.raises(openai.BadRequestError, match="max_risk: got 2"):
+        ask(client, user(image()), extra_body={"max_risk": 2})
     with pytest.raises(openai.UnprocessableEntityError, match="PDF"):
         ask(client, user(image(url="data:image/png;base64,JVBERi0xLjc=")))
     stranger = openai.OpenAI(base_url=f"{server.address}/v1", api_key="other", max_retries=0)

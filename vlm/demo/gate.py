@@ -119,11 +119,11 @@ class Gate:
             raise HTTPException(404, "There is nothing here.")
         of_body: dict[str, str] = {}
         if method == "POST":
-            body = await self._bodies.read(scope, receive)
             content_type = headers.get("content-type", "")
-            if path != UPLOAD:
-                body = await asyncio.to_thread(self._json, path, body, visitor, known)
-                content_type = "application/json"
+            async with self._bodies.read(scope, receive) as body:
+                if path != UPLOAD:
+                    body = await asyncio.to_thread(self._json, path, body, visitor, known)
+                    content_type = "application/json"
             of_body = {"content-type": content_type, "content-length": str(len(body))}
             receive = replayed(body, receive)
         if path.startswith(HEARTBEAT):

@@ -75,9 +75,12 @@ class Door:
         try:
             self.hosts.check(scope)
             self._check_key(scope)
-            body = await self._bodies.read(scope, receive)
-            self.metrics.took("receive", perf_counter() - start)
-            await self._until_gone(scope, body, receive, answer)
+            if scope["path"] in OPEN:  # without a key, nobody fills the memory
+                await self._until_gone(scope, b"", receive, answer)
+            else:
+                async with self._bodies.read(scope, receive) as body:
+                    self.metrics.took("receive", perf_counter() - start)
+                    await self._until_gone(scope, body, receive, answer)
         except HTTPException as error:
             await refusal(scope, error)(scope, receive, answer)
         except Exception as error:
@@ -148,7 +151,6 @@ def application(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(service.warm_up)
         working = asyncio.create_task(service.batcher.work())
         yield
         working.cancel()
@@ -166,11 +168,14 @@ def application(
     async def refuse(request: Request, error: HTTPException) -> Response:
         return refusal(request.scope, error)
 
-    async def ask(content: bytes, given: Given) -> Reply:
-        """The reply to a question, or the status that says why there is none."""
+    async def ask(given: Given, content: bytes | None = None) -> Reply:
+        """The reply to a question about the content of a file, or else the image that it names; or
+        the status that says why there is none."""
         try:
             least = service.vqa.least(given.max_risk)
             service.check(given.question, given.choices)
+            if content is None:
+                content = await image_content(given.image or "", image_hosts)
             return await service.answer(content, given.question, given.choices, least)
         except FullError as full:
             raise HTTPException(429, str(full), {"Retry-After": str(full.seconds)}) from None
@@ -185,9 +190,7 @@ def application(
         """Answer a question about an image: JSON with a data: URL, or a form with a file."""
         start = perf_counter()
         given, content = await _given(request)
-        if content is None:
-            content = await image_content(given.image or "", image_hosts)
-        reply = await ask(content, given)
+        reply = await ask(given, content)
         return JSONResponse(
             {
                 **as_dict(reply.answer),
@@ -205,7 +208,7 @@ def application(
     async def ready() -> dict[str, str]:
         """Whether a question would be taken: 429 if the queue is full."""
         try:
-            service.batcher.check()
+            service.check_room()
         except FullError as full:
             raise HTTPException(429, str(full), {"Retry-After": str(full.seconds)}) from None
         return {"status": "ready", "model": name}
@@ -215,7 +218,7 @@ def application(
         """Numbers for Prometheus."""
         return Response(service.metrics.page(), media_type="text/plain; version=0.0.4")
 
-    add_openai(app, name, ask, image_hosts)
+    add_openai(app, name, ask)
     return app
 
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from vlm.core.validation import counted
 from vlm.serve.questions import as_dict
-from vlm.serve.requests import image_content, read_json
+from vlm.serve.requests import read_json
 from vlm.serve.schema import Given, mistake
 from vlm.serve.service import Reply
 
@@ -62,12 +62,7 @@ class Chat(BaseModel):
     max_risk: float | None = None
 
 
-def add_openai(
-    app: FastAPI,
-    name: str,
-    ask: Callable[[bytes, Given], Awaitable[Reply]],
-    image_hosts: tuple[str, ...],
-) -> None:
+def add_openai(app: FastAPI, name: str, ask: Callable[[Given], Awaitable[Reply]]) -> None:
     """Add the routes under /v1; `ask` answers, and raises HTTPException."""
     model = {"id": name, "object": "model", "created": int(time()), "owned_by": "vlm"}
 
@@ -89,12 +84,14 @@ def add_openai(
         """Answer a question about an image."""
         try:
             chat = Chat.model_validate(await read_json(request))
+            _check_model(chat.model, name)
+            question, url, warnings = _question(chat)
+            given = Given(
+                question=question, image=url, choices=chat.choices, max_risk=chat.max_risk
+            )
         except ValidationError as error:
             raise HTTPException(400, mistake(error)) from None
-        _check_model(chat.model, name)
-        question, url, warnings = _question(chat)
-        given = Given(question=question, image=None, choices=chat.choices, max_risk=chat.max_risk)
-        reply = await ask(await image_content(url, image_hosts), given)
+        reply = await ask(given)
         warnings += [*reply.answer.warnings, *reply.notes]
         return _completion(reply, name, request.scope["request_id"], bool(chat.stream), warnings)
 

@@ -6,10 +6,10 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
@@ -23,7 +23,7 @@ from vlm.serve.reader import MAX_BYTES
 MAX_BODY = 2 * MAX_BYTES
 """Bytes of a request; an image as base64 is a third larger than its file."""
 MAX_BODIES = 10 * MAX_BODY
-"""Bytes of all requests that are being received, so that slow ones cannot fill the memory."""
+"""Bytes of all requests that are not answered yet, so that they cannot fill the memory."""
 BODY_SECONDS = 120.0
 MAX_PARTS = 10_000
 """Commas and brackets of a request's JSON."""
@@ -86,10 +86,11 @@ class Bodies:
     """Receive the bodies of requests, within limits for each and for all at once."""
 
     def __init__(self) -> None:
-        self._receiving = 0
+        self._held = 0
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body.
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The whole body, which counts until the block ends.
 
         Raises:
             HTTPException: too large or too slow, or too many at once.
@@ -101,19 +102,23 @@ class Bodies:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in request.stream():
-                    body += chunk
-                    self._receiving += len(chunk)
-                    if len(body) > MAX_BODY:
-                        raise too_large
-                    if self._receiving > MAX_BODIES:
-                        raise HTTPException(503, "The server is busy; try again.")
-        except (TimeoutError, ClientDisconnect):
-            raise HTTPException(408, f"The request took longer than {BODY_SECONDS:g} s.") from None
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    async for chunk in request.stream():
+                        body += chunk
+                        self._held += len(chunk)
+                        if len(body) > MAX_BODY:
+                            raise too_large
+                        if self._held > MAX_BODIES:
+                            raise HTTPException(
+                                503, "The server is busy; try again.", {"Retry-After": "1"}
+                            )
+            except (TimeoutError, ClientDisconnect):
+                late = f"The request took longer than {BODY_SECONDS:g} s."
+                raise HTTPException(408, late) from None
+            yield bytes(body)
         finally:
-            self._receiving -= len(body)
-        return bytes(body)
+            self._held -= len(body)
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
@@ -173,32 +178,37 @@ async def image_content(url: str, hosts: Collection[str] = ()) -> bytes:
     """
     if url.startswith("data:"):
         return from_data_url(url)
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or address.hostname not in hosts:
+    import httpx
+
+    try:
+        # Read once, by the client itself: two readers could see two hosts in one address.
+        address = httpx.URL(url)
+    except httpx.InvalidURL:
+        address = httpx.URL()
+    if address.scheme not in ("http", "https") or address.host not in hosts:
         expected = "a data: URL (data:image/png;base64,...)"
         if hosts:
             expected += f", or an address at {', '.join(sorted(hosts))}"
         raise HTTPException(
             400, f"image: got {url[:80]!r}; expected {expected}. Other addresses are not fetched."
         )
-    import httpx
-
     content = bytearray()
     try:
         async with (
             asyncio.timeout(FETCH_SECONDS),
             httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", url) as answer,
+            # What is packed could be far larger than what is received.
+            client.stream("GET", address, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.status_code != 200:
-                raise HTTPException(400, f"image: {address.hostname} said {answer.status_code}.")
-            async for chunk in answer.aiter_bytes():
+                raise HTTPException(400, f"image: {address.host} said {answer.status_code}.")
+            async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > MAX_BYTES:
                     raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx.HTTPError, TimeoutError) as error:
         reason = type(error).__name__
-        raise HTTPException(400, f"image: {address.hostname} gave none ({reason}).") from None
+        raise HTTPException(400, f"image: {address.host} gave none ({reason}).") from None
     return bytes(content)
 
 

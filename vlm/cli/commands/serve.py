@@ -93,13 +93,15 @@ def serve_command(arguments: Sequence[str]) -> None:
             try:
                 vqa = load(given.checkpoint, given.device, given.trust)
                 service = Service(vqa, reader, given.batch, given.waiting, given.seconds)
+                service.warm_up()
                 if not keys and not is_loopback(given.host):
                     keys = (secrets.token_urlsafe(24),)
                     print(f"Clients need this key: {keys[0]} (set {KEYS} to choose).", flush=True)
                 hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
                 hub = given.checkpoint.startswith(HUB) and given.checkpoint.removeprefix(HUB)
                 name = given.name or hub or Path(given.checkpoint).resolve().name
-                app = application(service, name, hosts, keys, tuple(given.allow_image_host))
+                fetched = tuple(map(str.lower, given.allow_image_host))
+                app = application(service, name, hosts, keys, fetched)
                 serve(app, connection, "server", math.ceil(given.seconds))
             finally:
                 reader.close()
