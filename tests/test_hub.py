@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from demo_server import untrained
+from held_encoder import Held
 from hub_folders import vilt_folder
 from hub_server import Hub, hub_server
 
@@ -20,6 +23,8 @@ from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.checkpoint.publishing import model_card
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS
 from vlm.cli.main import main
+from vlm.core.calibration import Calibration
+from vlm.model import VQAModel
 from vlm.pretrained.availability import FetchError
 
 QUESTION = "what color is it?"
@@ -86,6 +91,7 @@ def test_the_card_says_what_was_measured(run: Path, shared: Path) -> None:
     assert "`vlm.datasets.EasyVQA`" in text
     assert "trainer.max_epochs | `12`" in text
     assert "5 answers" in text
+    assert f"were {vlm.load(run).calibration.about}" in text
     assert str(run.parent) not in card
     assert "](http" not in card
 
@@ -103,6 +109,26 @@ def test_the_card_says_whether_probabilities_are_calibrated(shared: Path) -> Non
 def test_a_model_without_a_test_says_so(shared: Path, tmp_path: Path) -> None:
     main(["share", str(shared), str(tmp_path / "shared")])
     assert "Not measured" in (tmp_path / "shared/README.md").read_text()
+
+
+def test_the_card_is_true_of_other_models_too(shared: Path, tmp_path: Path) -> None:
+    vqa = vlm.load(shared)
+    about = {**vqa.about, "calibration": asdict(Calibration("temperature", 2.0, questions=1500))}
+    card = model_card(vqa.model, about, None, "hf:me/colors")
+    assert "were calibrated on 1,500 validation questions (temperature)" in card
+    assert "not calibrated" not in card
+    assert "runs no code" in card
+    other = untrained()
+    held = Held(str(tmp_path / "hold"))
+    strange = VQAModel(held, other.text_encoder, other.fusion, other.head)
+    card = model_card(strange, about, None, "hf:me/colors")
+    assert 'vlm.load("hf:me/colors", trust=True)' in card
+    assert "vlm ask --trust hf:me/colors" in card
+    assert "runs no code" not in card
+    main(["share", str(vilt_folder(tmp_path / "vilt")), str(tmp_path / "again")])
+    card = (tmp_path / "again/README.md").read_text()
+    assert f"Not by vlm: it was converted from `{tmp_path / 'vilt'}`" in card
+    assert "vlm fit" not in card
 
 
 def test_a_revision_is_that_of_the_hub(hub: Hub, shared: Path, data: Path) -> None:
@@ -165,10 +191,12 @@ def test_every_command_takes_a_model_of_the_hub(
     assert explained.is_file()
     main(["share", "hf:me/colors", str(tmp_path / "again")])
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (shared / WEIGHTS).read_bytes()
-    with pytest.raises(SystemExit) as ended:
-        main(["test", "hf:me/nosuch", "-c", config])
-    assert ended.value.code == 2
-    assert "me/nosuch" in capsys.readouterr().err
+    hub.commit("me/damaged", {CONFIG: b"{"})
+    for name, words in (("me/nosuch", "me/nosuch"), ("a b", "a b"), ("me/damaged", "not JSON")):
+        with pytest.raises(SystemExit) as ended:
+            main(["test", f"hf:{name}", "-c", config])
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_refused_upload_is_a_sentence(

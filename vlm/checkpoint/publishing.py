@@ -9,6 +9,8 @@ from typing import Any
 
 from vlm.checkpoint.file import CheckpointError
 from vlm.core.calibration import Calibration
+from vlm.core.part import KEYS
+from vlm.core.safe_config import check_config
 from vlm.core.validation import shorten
 from vlm.core.version import __version__
 from vlm.model import VQAModel
@@ -28,12 +30,11 @@ tags: [vlm, visual-question-answering]
 ```python
 import vlm
 
-vqa = vlm.load("{load}")
+vqa = vlm.load("{load}"{trust})
 print(vqa.answer("photo.png", "..."))
 ```
 
-Or run `vlm ask {load} photo.png "..."`. Loading runs no code. Once fetched, the files need no
-network.
+Or run `vlm ask {option}{load} photo.png "..."`. Once fetched, the files need no network. {code}
 """
 FACTS = (
     *("dataset", "the training questions", "data.control", "seed_everything"),
@@ -59,14 +60,22 @@ def model_card(
     answers = "writes its answers" if vocabulary is None else f"knows {len(vocabulary):,} answers"
     if model.head.takes_choices:
         answers = "picks from choices that come with the question"
-    parts = HEAD.format(name=name, model=f"`{model}`", load=load)
+    ours = _is_ours(model)
+    parts = HEAD.format(
+        name=name,
+        model=f"`{model}`",
+        load=load,
+        trust="" if ours else ", trust=True",
+        option="" if ours else "--trust ",
+        code=f"Loading it runs {'no code' if ours else 'the code of parts from outside vlm'}.",
+    )
     known = Calibration.of(dict(about))
     limits = (
         f"The model {answers}, and reads {model.text_encoder.tokenizer.vocab_size:,} words or "
         "pieces of words.",
         "It is for images and questions of the kind it was trained on; nothing warns of images of "
         "another kind.",
-        f"Its probabilities are {known.about}, for images of the same kind."
+        f"Its probabilities were {known.about}, and say nothing of other data."
         if known
         else "Its probabilities are not calibrated: 0.9 does not mean right nine times in ten.",
         "`is_guess` marks a question that is beyond the model and should get no answer.",
@@ -103,9 +112,21 @@ def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"Intervals are over {results['results'][0]['over']}."
 
 
+def _is_ours(model: VQAModel) -> bool:
+    """Whether all parts are vlm's own."""
+    try:
+        check_config(model.config, KEYS)
+    except ValueError:
+        return False
+    return True
+
+
 def _training(about: Mapping[str, Any]) -> Iterator[str]:
     training = about.get("training") or {}
-    yield f"`vlm fit` of vlm {about.get('vlm', __version__)} with torch {about.get('torch', '?')}:"
+    if "torch" not in about:  # of an adapter
+        yield f"Not by vlm: it was converted from `{about.get('run', 'an unknown model')}`."
+        return
+    yield f"`vlm fit` of vlm {about.get('vlm', __version__)} with torch {about['torch']}:"
     yield ""
     yield "| | |"
     yield "|---|---|"

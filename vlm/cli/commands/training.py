@@ -62,7 +62,7 @@ def located(given: str) -> Path:
 
     try:
         return locate(given)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
 
 
