@@ -180,7 +180,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no JSON": (lambda f: (f / CONFIG).write_text("<html>"), "damaged: not JSON"),
     "deep JSON": (lambda f: (f / CONFIG).write_text("[" * 200_000), "damaged: not JSON"),
     "another list": (lambda f: (f / CONFIG).write_text("[]"), "not a model of vlm"),
-    "of the hub": (lambda f: (f / CONFIG).write_text('{"model_type": "vilt"}'), "demo hf:"),
+    "of the hub": (lambda f: (f / CONFIG).write_text('{"model_type": "vilt"}'), "ViLT or BLIP"),
     "format": (lambda f: changed(f, lambda c: c.update(format=1)), "got format 1; expected 4"),
     "tied": (lambda f: changed(f, lambda c: c["weights"].update(tied={"a": "b"})), "weights.tied"),
     "a part too few": (model_of(lambda m: m.pop("head")), "expected image_encoder, text_encoder"),

@@ -160,6 +160,8 @@ def calibrate(
     data.dataset.check_answers("validation")
     model = load_model(checkpoint, trust).to(device)
     images = images_of(data, "validation", model)
+    if data.images.features is not None:
+        images = data.encoded_images("validation", model.image_encoder)
     found = fit(
         model,
         data.dataset,
