@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -90,6 +91,22 @@ def test_images_of_one_patient_count_once(table: pa.Table) -> None:
     grouped = with_column(table, "group", patients)
     found = fit(model, EasyVQA(Path("none")), grouped, asked)  # type: ignore[arg-type]
     assert (found.certified_on, found.images) == (12, 2)
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_written_answers_are_searched_for_no_more_than_needed(
+    inputs: bool, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = HEADS["text"][1]().model
+    searched, search = [], model.head.decode
+
+    def counted(*given: Any) -> Any:
+        searched.append(given)
+        return search(*given)
+
+    monkeypatch.setattr(model.head, "decode", counted)
+    ask(model, table, ImageStore(model.image_encoder.transform), None, inputs)  # type: ignore[arg-type]
+    assert len(searched) == 1 + inputs
 
 
 def test_of_large_parts_whole_images_are_asked_a_few_at_a_time(

@@ -91,26 +91,29 @@ def ask(
         order.append(rows)
         batch = data[index].to(device)
         output = model(batch)
-        own = [ranked[0] for ranked in decode(model.head, output, 1, None)]
-        raw[rows] = [p for _, p in own]
+        own = decode(model.head, output, 1, None)
+        raw[rows] = [ranked[0][1] for ranked in own]
         check_finite(torch.from_numpy(raw[rows]), batch.ids)
-        best = decode(model.head, output, 1, calibration)
+        best = decode(model.head, output, 1, calibration) if calibration else own
         for row, ranked in zip(rows.tolist(), best, strict=True):
             answers[row], probability[row] = ranked[0]
+        advance(len(rows))
+        if writes and not inputs:  # to write again would take as long as the first time
+            continue
         head, scores, names = answer_scores(model.head, output)
         if inputs:
-            kept.append(_inputs(method_for(head), scores, [len(text) for text, _ in own]))
+            lengths = [len(ranked[0][0]) for ranked in own]
+            kept.append(_inputs(method_for(head), scores, lengths))
         if not writes:
             shares = probabilities(calibration or UNCHANGED, head, scores)
             pairs = enumerate(zip(names, rows.tolist(), strict=True))
             at = [(n, texts.index(right[r])) for n, (texts, r) in pairs if right[r] in texts]
-            places = torch.tensor(at, dtype=torch.long).reshape(-1, 2)
-            shares_of_right = torch.full((len(rows),), -torch.inf)
-            shares_of_right[places[:, 0]] = shares.cpu()[places[:, 0], places[:, 1]]
-            of_right[rows] = shares_of_right.numpy()
+            of, column = torch.tensor(at, dtype=torch.long).reshape(-1, 2).T
+            found = torch.full((len(rows),), -torch.inf)
+            found[of] = shares.cpu()[of, column]
+            of_right[rows] = found.numpy()
             in_set = (shares >= (least or 0)) & scores.isfinite()
             sizes[rows] = in_set.sum(-1).cpu().numpy()
-        advance(len(rows))
     return Asked(
         answers,
         raw,
