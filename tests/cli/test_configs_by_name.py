@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from conftest import ROOT
 
 from vlm.cli.configs import configs_folder, with_configs
+from vlm.cli.main import main
 from vlm.core.extras import EXTRAS, missing_extra
 
 CONFIGS = ROOT / "configs"
@@ -62,6 +64,17 @@ def test_every_import_from_outside_is_the_base_s_or_an_extra_s() -> None:
     assert missing_extra(ModuleNotFoundError(name="numpy.linalg")) is None
     found = missing_extra(ModuleNotFoundError(name="lightning.pytorch"))
     assert found == "lightning is not installed; run `pip install 'vlm-vqa[train]'`."
+    found = missing_extra(ModuleNotFoundError(name="fastapi"))
+    assert found == "fastapi is not installed; run `pip install 'vlm-vqa[serve]'`."
+
+
+@pytest.mark.parametrize("name", EXTRAS["serve"].split())
+def test_serve_names_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlm.cli.commands import serve
+
+    monkeypatch.setattr(serve, "find_spec", lambda asked: None if asked == name else serve)
+    with pytest.raises(SystemExit, match=rf"{name} is not installed; run .*vlm-vqa\[serve\]"):
+        main(["serve", "any"])
 
 
 def blocked(code: str) -> subprocess.CompletedProcess[str]:
@@ -108,11 +121,20 @@ def test_what_is_missing_is_named(code: str, package: str, extra: str) -> None:
     assert f"pip install 'vlm-vqa[{extra}]'" in ended.stderr.splitlines()[-1], package
 
 
+def test_init_writes_no_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlm.cli.commands import init
+
+    installed = shutil.copytree(init.PROJECT, tmp_path / "installed", dirs_exist_ok=True)
+    (installed / "__pycache__").mkdir(exist_ok=True)
+    monkeypatch.setattr(init, "PROJECT", installed)
+    main(["init", str(tmp_path / "new")])
+    assert (tmp_path / "new/my_fusion.py").is_file()
+    assert not (tmp_path / "new/__pycache__").exists()
+
+
 def test_a_new_project_reads_its_own_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vlm.cli.main import main
-
     main(["init", str(tmp_path / "new")])
     assert "python -m vlm fit -c config.yaml" in capsys.readouterr().out
     config = yaml.safe_load((tmp_path / "new/config.yaml").read_text())
@@ -126,7 +148,6 @@ def test_a_new_project_reads_its_own_data(
 def test_a_new_project_s_fusion_keeps_the_contract(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlm.cli.main import main
     from vlm.testing import check_fusion
 
     main(["init", str(tmp_path / "new")])
@@ -138,8 +159,6 @@ def test_a_new_project_s_fusion_keeps_the_contract(
 
 @pytest.mark.slow
 def test_a_new_project_trains(tmp_path: Path) -> None:
-    from vlm.cli.main import main
-
     main(["init", str(tmp_path / "new")])
     command = [sys.executable, "-m", "vlm", "fit", "-c", "config.yaml", "--trainer.max_epochs=1"]
     subprocess.run(command, cwd=tmp_path / "new", check=True, capture_output=True)

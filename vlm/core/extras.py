@@ -10,6 +10,7 @@ EXTRAS = {
     "encoders": "huggingface_hub open_clip timm tokenizers torchvision transformers",
     "export": "onnx onnxruntime onnxscript",
     "demo": "gradio jinja2 skimage uvicorn starlette",
+    "serve": "fastapi prometheus_client python_multipart uvicorn",
     "explain": "captum",
     "lora": "peft",
     "tune": "optuna",

@@ -27,7 +27,8 @@ def init(arguments: Sequence[str]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         sys.exit(f"vlm init: {folder}: not empty; expected a new or empty folder.")
     try:
-        shutil.copytree(PROJECT, folder, dirs_exist_ok=True)
+        compiled = shutil.ignore_patterns("__pycache__")  # pip's, of what it installs
+        shutil.copytree(PROJECT, folder, dirs_exist_ok=True, ignore=compiled)
         _write_data(folder)
     except OSError as error:
         sys.exit(f"vlm init: {folder}: cannot be written ({error.strerror or error}).")

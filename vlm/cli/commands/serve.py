@@ -20,6 +20,7 @@ from vlm.cli.command_parser import (
     check_host_names,
     command_parser,
 )
+from vlm.core.extras import EXTRAS
 
 KEYS = "VLM_SERVE_KEYS"
 EXAMPLE = f"""\
@@ -70,7 +71,7 @@ def serve_command(arguments: Sequence[str]) -> None:
             parser.error(f"--{option}: got {value}; expected a positive number.")
     check_host_names(parser, "--allow-host", given.allow_host)
     check_host_names(parser, "--allow-image-host", given.allow_image_host)
-    if missing := [n for n in ("fastapi", "prometheus_client") if find_spec(n) is None]:
+    if missing := [name for name in EXTRAS["serve"].split() if find_spec(name) is None]:
         sys.exit(f"vlm serve: {missing[0]} is not installed; run `pip install 'vlm-vqa[serve]'`.")
     keys = tuple(filter(None, map(str.strip, os.environ.get(KEYS, "").split(","))))
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
