@@ -208,9 +208,10 @@ def test_a_seen_image_gives_the_same_answers(run: Path, data: Path) -> None:
 
 
 def test_each_model_reads_a_dark_image_by_its_own_white_level() -> None:
-    plain, deep = VQA(untrained("vocabulary")), VQA(untrained("vocabulary"))
-    transform = replace(deep.model.image_encoder.transform, white_level=4095)
-    deep.model.image_encoder.transform = transform
+    plain, model = VQA(untrained("vocabulary")), untrained("vocabulary")
+    transform = replace(model.image_encoder.transform, white_level=4095)
+    model.image_encoder.transform = transform
+    deep = VQA(model)
     dark = np.full((8, 8), 3000, dtype=np.uint16)
     asker = Asker({"plain": plain, "deep": deep})
     look = asker.look(file_of(Image.fromarray(dark), "PNG"), ["plain", "deep"])

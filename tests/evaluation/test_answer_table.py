@@ -164,8 +164,9 @@ def test_values_of_parquet_that_json_lacks(run: Path, data: Path, tmp_path: Path
 def test_a_calibrated_model_is_another(run: Path, table: Path) -> None:
     vqa = vlm.load(run)
     plain = AnswerTable(vqa, table).part
-    vqa.about = {**vqa.about, "calibration": {"scale": 2.0}}
-    assert AnswerTable(vqa, table).part != plain
+    calibration = vqa.about["calibration"] | {"scale": 2.0}
+    other = vlm.VQA(vqa.model, vqa.about | {"calibration": calibration})
+    assert AnswerTable(other, table).part != plain
 
 
 def test_a_row_s_mistake_is_its_own(run: Path, data: Path, tmp_path: Path) -> None:

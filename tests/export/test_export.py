@@ -124,7 +124,7 @@ def test_no_file_is_read_that_has_no_digest(folder: Path, tmp_path: Path) -> Non
     outside = shutil.move(copied / "image.onnx", tmp_path / "image.onnx")
     about["graphs"]["image"]["file"] = str(outside)
     write_manifest(copied, about)
-    with pytest.raises(ExportError, match=r"lists no digest of '.*image\.onnx'"):
+    with pytest.raises(ExportError, match="lists no digest of '/"):
         Exported(copied)
 
 
