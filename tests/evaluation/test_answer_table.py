@@ -73,8 +73,8 @@ def test_any_table_and_a_shared_model(run: Path, data: Path, tmp_path: Path) -> 
     line = {"image": "0.png", "question": QUESTIONS[0], "deep": {"a": [1]}}
     (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
     expected = vlm.load(run).answer(content, [QUESTIONS[0]] * 3)
-    out = tmp_path / "out.jsonl"
     for name, count in (("in.parquet", 3), ("in.jsonl", 1)):
+        out = tmp_path / f"{name}_out.jsonl"
         path = f"--dataset.path={tmp_path / name}"
         main(["predict", str(shared), path, f"--output={out}"])
         found = [json.loads(text) for text in out.read_text().splitlines()]
@@ -102,12 +102,16 @@ def test_it_continues_where_it_ended(
     hook.remove()
     assert again.write() == 0
     continued = again.output.read_text()
+    with pytest.raises(SystemExit, match="already there"):
+        main(["predict", str(run), "--dataset.path", str(table)])
+    again.output.unlink()
     main(["predict", str(run), "--dataset.path", str(table), "--batch=8"])
     whole = again.output.read_text()
     assert [row["prediction"] for row in csv.DictReader(continued.splitlines())] == [
         row["prediction"] for row in csv.DictReader(whole.splitlines())
     ]
     assert left(table.parent) == []
+    again.output.unlink()
     next(AnswerTable(vqa, table, batch=8).answers())
     other = AnswerTable(VQA(untrained()), table)
     assert other.done() == 0, "another model begins anew"

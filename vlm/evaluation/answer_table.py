@@ -70,6 +70,10 @@ class AnswerTable:
             raise ValueError(f"output: got {self.output}; expected a .csv or .jsonl file.")
         if self.output.resolve() == self.path.resolve():
             raise ValueError(f"output: got the table itself, {self.path}; expected another file.")
+        if self.output.exists():
+            raise DataError(
+                f"{self.output}: already there; remove it, or name another file with --output."
+            )
         self.columns: dict[str, None] = {}  # of all rows, each of which may have its own
         self.rows = sum(1 for _ in self._checked())
         if not self.rows:
