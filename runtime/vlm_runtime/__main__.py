@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vlm.asking import NO_ANSWER, print_answer
+from vlm.cli.command_parser import share
 from vlm.export.exported import Exported
 
 
@@ -23,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=5, help="how many answers (default 5)")
     parser.add_argument(
         "--max-risk",
-        type=float,
+        type=share,
         metavar="SHARE",
         help='say "I don\'t know" where more than this share of answers would be wrong, such as '
-        "0.05",
+        "5%% or 0.05",
     )
     given = parser.parse_args(arguments)
     try:

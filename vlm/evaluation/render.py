@@ -70,7 +70,7 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
         parts += [f"![{what}]({name})" for name, what, _ in section.plots]
         if section.code:
-            parts.append(f"```yaml\n{section.code.rstrip()}\n```")
+            parts.append(f"```\n{section.code.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -67,4 +67,7 @@ def export_command(arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"vlm export: {error}")
     print(parity.table(exported.about))
-    print(f"Export: {given.folder}. To ask without torch: vlm-answer {given.folder} IMAGE QUESTION")
+    print(
+        f"Export: {given.folder}. Ask it: vlm ask {given.folder} IMAGE QUESTION; without torch, by "
+        f"the package vlm-vqa-runtime: vlm-answer {given.folder} IMAGE QUESTION"
+    )
