@@ -78,7 +78,7 @@ class Requests:
 
     def __call__(self) -> bytes:
         head, body = next(self._made)
-        # What follows the form is no part of it; the file's own end is ignored by PNG too.
+        # PNG readers ignore what follows the end marker, so no two files are equal.
         self._count += 1
         body = body.replace(b"IEND\xaeB`\x82", b"IEND\xaeB`\x82" + b"%d" % self._count)
         return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -87,7 +87,7 @@ class Requests:
 async def load(
     port: int, clients: int, seconds: float, requests: Requests, cpu: Callable[[], float]
 ) -> Load:
-    """Keep so many clients asking, and measure what is answered in some seconds."""
+    """Keep a number of clients asking for some seconds, and measure the answers."""
     done: list[tuple[float, float]] = []
 
     async def ask(until: Callable[[], bool]) -> None:
@@ -150,7 +150,7 @@ def compare(
     found: dict[str, list[Load]] = {name: [] for name in servers}
     for server in servers.values():
         for pid in server.pids:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak
     for _ in range(rounds):
         for name, server in servers.items():
             made = load(server.port, clients, seconds, requests, server.cpu)
