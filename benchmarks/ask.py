@@ -2,13 +2,13 @@
 
     python benchmarks/ask.py [--turns 6]
 
-Weights are random; the picture is in memory. Ours is ViT-S (224 x 224 pixels) x bag of words x
+Weights are random; the image is in memory. Ours is ViT-S (224 x 224 pixels) x bag of words x
 product with the 3,129 answers of VQA v2. ViLT and BLIP are transformers' own classes with their
 base configurations and image processors; BLIP writes four tokens. The models take turns of five
 questions, all different, so that a busy machine slows all alike.
 
 How to read the table:
-  answer    a picture and a question in, the likeliest answers out. To reach for a picture that was
+  answer    an image and a question in, the likeliest answers out. To reach for an image that was
             encoded before: 1 ms
   forward   the model inside that call; of BLIP its `generate`
   added     what is left: reading image and question, checks, the answers' texts. To reach: 0.5
@@ -83,39 +83,39 @@ class Side:
         return 1000 * (time.perf_counter() - started), 1000 * self.inside
 
 
-def ours(picture: Image.Image) -> dict[str, Side]:
-    image, text = TimmEncoder("vit_small_patch16_224", fit="squash"), BagOfWords(WORDS)
-    fusion = Pooled(image.dim, text.dim)
+def ours(image: Image.Image) -> dict[str, Side]:
+    encoder, text = TimmEncoder("vit_small_patch16_224", fit="squash"), BagOfWords(WORDS)
+    fusion = Pooled(encoder.dim, text.dim)
     head = Classification(fusion.out_dim, ANSWERS)
-    vqa = vlm.VQA(vlm.VQAModel(image, text, fusion, head))
-    small, seen = picture.resize((224, 224)), vqa.see(picture)
+    vqa = vlm.VQA(vlm.VQAModel(encoder, text, fusion, head))
+    small, seen = image.resize((224, 224)), vqa.see(image)
     return {
         f"ours, {name}": Side(partial(vqa.answer, given), vqa.model)
         for name, given in {
-            "640 x 480": picture,
+            "640 x 480": image,
             "224 x 224": small,
-            "a picture seen before": seen,
+            "an image seen before": seen,
         }.items()
     }
 
 
-def vilt(picture: Image.Image, tokenizer: Any) -> Side:
+def vilt(image: Image.Image, tokenizer: Any) -> Side:
     config = ViltConfig(id2label=dict(enumerate(ANSWERS)))
     model, images = ViltForQuestionAnswering(config).eval(), ViltImageProcessor()
 
     def answer(asked: str) -> str:
-        words, pixels = tokenizer(asked, return_tensors="pt"), images(picture, return_tensors="pt")
+        words, pixels = tokenizer(asked, return_tensors="pt"), images(image, return_tensors="pt")
         return config.id2label[int(model(**words, **pixels).logits.argmax(-1))]
 
     return Side(answer, model)
 
 
-def blip(picture: Image.Image, tokenizer: Any) -> Side:
+def blip(image: Image.Image, tokenizer: Any) -> Side:
     model, images = BlipForQuestionAnswering(BlipConfig()).eval(), BlipImageProcessor()
 
     def answer(asked: str) -> str:
         words = tokenizer(asked, return_tensors="pt", return_token_type_ids=False)
-        pixels = images(picture, return_tensors="pt")
+        pixels = images(image, return_tensors="pt")
         written = model.generate(**words, **pixels, min_new_tokens=4, max_new_tokens=4)
         return tokenizer.decode(written[0], skip_special_tokens=True)
 
@@ -137,8 +137,8 @@ def measure(turns: int) -> dict[str, list[tuple[float, float]]]:
     """The milliseconds of each model's questions, those of one turn after the other."""
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(256, size=(480, 640, 3), dtype=np.uint8)
-    picture, tokenizer = Image.fromarray(pixels), tokenizer_of_bert()
-    sides = ours(picture) | {"ViLT": vilt(picture, tokenizer), "BLIP": blip(picture, tokenizer)}
+    image, tokenizer = Image.fromarray(pixels), tokenizer_of_bert()
+    sides = ours(image) | {"ViLT": vilt(image, tokenizer), "BLIP": blip(image, tokenizer)}
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     numbers = count(1)
     for _ in range(turns):
