@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TRAINABLE := $(VENV)/.train
 READY := $(VENV)/.dev
 
-.PHONY: train demo test test-fast test-all test-lowest fuzz lint bench build release lock clean
+.PHONY: train demo test test-fast test-all test-lowest fuzz lint docs bench build release lock clean
 
 # Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
 # The locks are complete, so nothing is resolved: pip before 23.3 reads `fsspec[http]` past the pin.
@@ -90,6 +90,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The site, in build/docs. A warning is an error: a broken link, a page that no list names, a docstring
+# that cannot be read.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
 
 bench: $(READY)
 	$(BIN)/python benchmarks/training.py

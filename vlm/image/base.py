@@ -109,7 +109,7 @@ class PixelEncoder(ImageEncoder):
         """Encode images as `transform` makes them.
 
         Args:
-            images: (B, *transform.shape), uint8 in [0, 255] or float in [0, 1]; or features that
+            images: `(B, *transform.shape)`, uint8 in [0, 255] or float in [0, 1]; or features that
                 `look` returned earlier (`vlm.data.features.cache`).
 
         Raises:

@@ -130,7 +130,7 @@ class ImageTransform:
         return self(load_image(source, self.white_level))
 
     def stack(self, items: Sequence[Tensor]) -> Tensor:
-        """One batch: (U, *shape)."""
+        """One batch: `(U, *shape)`."""
         return torch.stack(list(items)) if items else self.blank(0)
 
     def blank(self, count: int) -> Tensor:
