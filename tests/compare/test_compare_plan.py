@@ -85,7 +85,7 @@ def test_a_mistake_gets_one_line(
 def test_a_fusion_that_stands_twice_does_not_vanish(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text("base: base.yaml\nfusions:\n  same: a.B\n  same: a.C\n")
-    with pytest.raises(PlanError, match="same: stands twice, again in line 4"):
+    with pytest.raises(PlanError, match="same: defined twice, again in line 4"):
         read_plan(path)
 
 

@@ -163,7 +163,7 @@ def test_sentences(tmp_path: Path) -> None:
     [
         ("one\ntwo\n", "got 2 sentences; expected 8"),
         ("a\tb\nc\n", "lines of 1 and 2 texts"),
-        ("same\n" * 8, "'same' is empty or stands twice"),
+        ("same\n" * 8, "'same' is empty or repeated"),
         ("\xff".encode("latin-1"), "cannot be read"),
     ],
 )

@@ -36,8 +36,8 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
     if split == "train" and head.takes_pairs and table["pair"].null_count == len(table):
         raise DataError(
             f"{source_of(table) or split}: no question has a pair, and the head's `consistency` is "
-            "learnt from pairs. Give the data a column `pair` (Scenes: `--dataset.pairs=true`), or "
-            "leave `consistency` at 0."
+            "learned from pairs. Give the data a column `pair` (Scenes: `--dataset.pairs=true`), "
+            "or leave `consistency` at 0."
         )
     check_written(head, table, split)
 

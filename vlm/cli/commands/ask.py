@@ -39,7 +39,7 @@ def ask(arguments: Sequence[str]) -> None:
         "--max-risk",
         type=share,
         metavar="SHARE",
-        help='say "I don\'t know" where more than this share of answers would be wrong, such as '
+        help='say "I don\'t know" if more than this share of answers would be wrong, such as '
         "5%% or 0.05",
     )
     add_device(parser)

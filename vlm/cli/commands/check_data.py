@@ -26,7 +26,7 @@ def check(arguments: Sequence[str]) -> None:
     parser = command_parser("check-data", HELP, EXAMPLES)
     add_config(parser)
     parser.add_argument(
-        "--limit", type=int, default=10, help="most problems of each kind to list (default 10)"
+        "--limit", type=int, default=10, help="problems listed for each kind (default 10)"
     )
     parser.add_argument(
         "--no-images", dest="images", action="store_false", help="do not read the images"

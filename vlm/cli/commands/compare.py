@@ -31,24 +31,24 @@ A plan is a YAML file:
   budget: null                        # or parameters of fusion + head, to solve for the width
   controls: [question_only, image_only, image_shuffled]
   overrides: {trainer.max_epochs: 5}  # for every run, as on the command line of `vlm fit`
-  search:                             # or leave it out, to train each fusion as it is
+  search:                             # optional: tunes each fusion first
     trials: 6                         # of each fusion, pruned by validation accuracy
-    epochs: 3                         # of each trial; those of the base if left out
+    epochs: 3                         # of each trial; by default those of the base
     space:
       model.optimizer.init_args.lr: {low: 0.0003, high: 0.01, log: true}
   fusions:
     product:
       class_path: vlm.fusion.Pooled
       init_args: {merge: {class_path: vlm.fusion.Product}}
-      width: merge.init_args.out_dim  # what a budget is solved for
+      width: merge.init_args.out_dim  # what a budget sets
     attention:
       class_path: vlm.fusion.CrossAttention
       width: [out_dim, feedforward_dim]  # the others stay in proportion to the first
-      search: {num_layers: [1, 2]}       # of this fusion alone, with the others
+      search: {num_layers: [1, 2]}       # for this fusion only
 
 examples:
   vlm compare configs/compare/easy_vqa.yaml
-  vlm compare configs/compare/easy_vqa.yaml --dry-run     what would be trained, and its size
+  vlm compare configs/compare/easy_vqa.yaml --dry-run     what it would train
   vlm compare configs/compare/easy_vqa.yaml --jobs 4      four runs at a time
 
 After an interruption, run the same command again: finished runs are kept.
@@ -66,7 +66,7 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--jobs", type=int, help="runs at a time (one for each GPU; without GPUs, one)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be trained")
+    parser.add_argument("--dry-run", action="store_true", help="show what it would train")
     given = parser.parse_args(arguments)
     if given.jobs is not None and given.jobs < 1:
         parser.error(f"--jobs: got {given.jobs}; expected 1 or more")

@@ -21,7 +21,7 @@ examples:
   vlm forgetting RUN --photos my_photos/ --no-accuracy
   vlm forgetting frozen=RUN1 full=RUN2 lora=RUN3 --interpolate 0 0.25 0.5 0.75 1
 
-The runs' data are read as their config.yaml says; other options are those of `vlm fit`, such as
+The config.yaml of each run names its data; other options are those of `vlm fit`, such as
 --dataset.root=FOLDER. docs/forgetting.md explains each measure.
 Exit code 1 if runs, weights or photos cannot be read, 2 if the command is wrong.
 """
@@ -93,7 +93,12 @@ def _parser() -> ArgumentParser:
         help="also measure encoders between before (0) and after (1) (0 0.25 0.5 0.75 1)",
     )
     add("--photos", type=Path, help="folder of photos (the data set's test images)")
-    add("--max-photos", type=int, default=1000, help="most photos to use (default %(default)s)")
+    add(
+        "--max-photos",
+        type=int,
+        default=1000,
+        help="number of photos at most (default %(default)s)",
+    )
     add("--probe", type=Path, help=".safetensors file: original classifier's weight and bias")
     add("--sentences", type=Path, help="one sentence per line, or a paraphrase pair with a tab")
     add("--neighbours", type=int, default=10, help="neighbours per word (default %(default)s)")

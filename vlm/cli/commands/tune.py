@@ -18,8 +18,8 @@ from vlm.studies.comparison.plan import Plan, PlanError, check_free
 from vlm.studies.comparison.search_space import Range, Search, read_range
 
 HELP = """\
-Train a configuration several times with other settings, and keep those of the highest validation
-accuracy. The test split is not read.
+Train a configuration several times with different settings, and keep the settings with the highest
+validation accuracy. The test split is not read.
 """
 EXAMPLE = """\
 examples:
@@ -29,7 +29,7 @@ examples:
   vlm fit -c runs/tune/easy_vqa/best.yaml
 
 A..B is a range, and on a logarithmic scale if B is ten times A or more; A,B,C are values to choose
-from. Trials that fall behind are given up. After an interruption, run the same command again.
+from. vlm stops trials that fall behind. After an interruption, run the same command again.
 """
 
 
@@ -40,9 +40,9 @@ def tune_command(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--search", nargs="+", required=True, metavar="NAME=VALUES", help="settings to tune"
     )
-    parser.add_argument("--trials", type=int, default=10, help="trainings (default 10)")
-    parser.add_argument("--epochs", type=int, help="of each trial (those of the configuration)")
-    parser.add_argument("--seed", type=int, default=0, help="of trials and choices (default 0)")
+    parser.add_argument("--trials", type=int, default=10, help="number of trials (default 10)")
+    parser.add_argument("--epochs", type=int, help="epochs of a trial (those of the configuration)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the search (default 0)")
     parser.add_argument(
         "--output", type=Path, help="folder for trials and best.yaml (runs/tune/CONFIG'S NAME)"
     )

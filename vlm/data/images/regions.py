@@ -112,7 +112,7 @@ def _source(path: Path) -> _Folder | RegionTable:
     if not path.is_file():
         raise DataError(f"regions: {path}: there is no such folder or file.")
     if path.suffix == ".npz":
-        raise DataError(f"regions: {path}: one image's file; expected the folder it lies in.")
+        raise DataError(f"regions: {path}: one image's file; expected the folder that contains it.")
     return RegionTable(path)
 
 

@@ -88,7 +88,7 @@ class _NoRepeats(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in seen:
                 raise yaml.YAMLError(
-                    f"{key.value}: stands twice, again in line {key.start_mark.line + 1}; "
+                    f"{key.value}: defined twice, again in line {key.start_mark.line + 1}; "
                     f"expected each name once."
                 )
             seen.add(key.value)

@@ -68,9 +68,7 @@ def read_sentences(path: Path | None) -> Sentences:
         raise DataError(f"{name}: got {found}; expected {2 * LEAST} or more.")
     if len(set(texts)) < len(texts) or "" in texts:
         wrong = next(text for text in texts if texts.count(text) > 1 or not text)
-        raise DataError(
-            f"{name}: {wrong!r} is empty or stands twice; expected different sentences."
-        )
+        raise DataError(f"{name}: {wrong!r} is empty or repeated; expected different sentences.")
     pairs = widths == {2}
     about = f"{len(texts)} sentences of {Path(name).name}" if own else f"{len(texts)} of {path}"
     return Sentences(texts, about, pairs)
