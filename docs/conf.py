@@ -1,8 +1,8 @@
 """The Sphinx configuration of the documentation: `make docs` builds it into `build/docs`.
 
-Three kinds of page are made at the start of a build, so that they cannot disagree with the code: the
-commands from the real parser, the notebooks from `demos/`, and the test of every internal link by
-Sphinx itself (`make docs` turns warnings into errors).
+Two kinds of page are made at the start of a build, so that they cannot disagree with the code:
+the commands from the real parser, and the notebooks from `demos/`. `make docs` turns warnings, such
+as those of broken links, into errors.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def copy_notebooks(*_: Any) -> None:
             shutil.copyfile(notebook, target)
 
 
-def mark_equations(_app: Any, _what: str, _name: str, _object: Any, _: Any, lines: list[str]) -> None:
+def mark_equations(
+    _app: Any, _what: str, _name: str, _object: Any, _: Any, lines: list[str]
+) -> None:
     """Docstrings indent equations and file trees; Sphinx reads a block as text only after `::`."""
     marked: list[str] = []
     paragraph = ""  # the last line that is neither empty nor indented
