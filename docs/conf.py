@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,10 +67,7 @@ def write_commands(*_: Any) -> None:
         title = f"vlm {name}".strip()
         summary = "" if command is None else f"{command.summary.capitalize()}.\n"
         page.append(f"## {title}\n\n{summary}\n```text\n{printed_help(name)}```\n")
-    target = DOCS / "reference/commands.md"
-    text = "\n".join(page)
-    if not target.is_file() or target.read_text(encoding="utf-8") != text:
-        target.write_text(text, encoding="utf-8")
+    write_if_changed(DOCS / "reference/commands.md", "\n".join(page))
 
 
 def printed_help(command: str) -> str:
@@ -84,9 +80,14 @@ def printed_help(command: str) -> str:
 def copy_notebooks(*_: Any) -> None:
     """`docs/tutorials/NAME.ipynb`: the notebooks of `demos/`, which lie outside this folder."""
     for notebook in sorted((ROOT / "demos").glob("*.ipynb")):
-        target = DOCS / "tutorials" / notebook.name
-        if not target.is_file() or target.read_bytes() != notebook.read_bytes():
-            shutil.copyfile(notebook, target)
+        text = notebook.read_text(encoding="utf-8").replace("(../docs/", "(../")
+        write_if_changed(DOCS / "tutorials" / notebook.name, text)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Sphinx builds a page again where its file is newer."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def mark_equations(

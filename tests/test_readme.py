@@ -15,10 +15,11 @@ from conftest import ROOT, small_run
 from vlm.cli.main import main
 
 README = (ROOT / "README.md").read_text()
+START = (ROOT / "docs/start.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_it_is_short_enough_to_be_read() -> None:
@@ -27,9 +28,10 @@ def test_it_is_short_enough_to_be_read() -> None:
 
 def test_the_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    found = blocks("python")
-    assert len(found) >= 2
-    for code in found:
+    readme, start = blocks("python"), blocks("python", START)
+    assert len(readme) >= 2
+    assert start
+    for code in readme + start:
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 

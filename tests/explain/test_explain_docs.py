@@ -1,33 +1,12 @@
-"""The cells of the explain notebook and the code of its docs page run."""
+"""The code of the page on explanations runs. tests/test_notebooks.py runs its notebook."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import re
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-
-
-def test_the_notebook_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cells run in order in one namespace, with a finished run in the folder they expect."""
-    (tmp_path / "runs/easy_vqa").mkdir(parents=True)
-    (tmp_path / "runs/easy_vqa/my_run").symlink_to(run)
-    (tmp_path / "demos").mkdir()
-    monkeypatch.chdir(tmp_path / "demos")
-    notebook = json.loads((ROOT / "demos/explain.ipynb").read_text(encoding="utf-8"))
-    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
-    assert len(cells) >= 5
-    assert not any(c.get("outputs") for c in notebook["cells"])
-    names: dict[str, object] = {}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        for number, cell in enumerate(cells):
-            exec(compile(cell, f"cell {number}", "exec"), names)
-    assert "like random weights" in printed.getvalue()
 
 
 def test_the_page_runs(
