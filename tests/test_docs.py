@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import vlm
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if ">>>" in page.read_text()]
@@ -18,8 +21,13 @@ def test_examples(page: Path) -> None:
     assert not result.failed
 
 
+def test_every_public_subpackage_has_a_reference_page() -> None:
+    packages = {name for name in vlm.__all__ if isinstance(getattr(vlm, name), ModuleType)}
+    listed = (DOCS / "reference/index.md").read_text().split("```{toctree}")[1].split()
+    assert packages <= {page.stem for page in (DOCS / "reference").glob("*.md")} & set(listed)
+
+
 def test_every_merge_and_fusion_is_documented() -> None:
-    import vlm.fusion
     from vlm.fusion import Fusion, Merge
 
     text = "\n".join(page.read_text() for page in (DOCS / "fusions").glob("*.md"))
