@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def write_commands(*_: Any) -> None:
 
 
 def printed_help(command: str) -> str:
+    os.environ["COLUMNS"] = "100"  # whatever the terminal of the build
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main([*command.split(), "--help"])
