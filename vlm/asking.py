@@ -65,6 +65,17 @@ class Answer:
         return replace(self, text=UNKNOWN, abstains=True)
 
 
+def percent(probability: float) -> str:
+    """A probability for people to read.
+
+    >>> percent(0.1234), percent(1.0), percent(0.00001)
+    ('12.3 %', '> 99.9 %', '< 0.1 %')
+    """
+    if probability > 0.999:
+        return "> 99.9 %"
+    return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
+
+
 def print_answer(answer: Answer) -> None:
     """Print answers with their probabilities, and warnings to standard error."""
     if answer.is_guess:

@@ -6,14 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from known_model import (
-    COLUMNS,
-    PATCH,
     QUESTION,
-    ROWS,
-    WORD,
     TimesFusion,
     known_image,
     known_vqa,
@@ -22,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlm.cli.main import main
-from vlm.explain import Explanation, draw, explain, heat_map
+from vlm.explain import explain
 from vlm.explain.spans import token_spans
 
 
@@ -36,16 +31,21 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert found["words"] == ["what", "color", "is", "it"]
     assert found["spans"] == [[0, 4], [5, 10], [11, 13], [14, 16]]
     assert len(found["patches"]) == found["grid"][0] * found["grid"][1]
+    assert 0 <= found["probability"] <= 1
+    assert found["calibrated"]
     Image.open(tmp_path / "new/why.v1.png").verify()
+    assert "What color is it?" in (tmp_path / "new/why.v1.html").read_text()
     printed = capsys.readouterr().out
-    assert printed.startswith("yes  (grad_cam")
+    assert printed.startswith("What color is it?\nyes (")
     assert "color" in printed
+    assert printed.endswith(f"{output}.png\n{output}.html\n{output}.json\n")
 
     main(["explain", *asked, "--device", "cpu", "--all-methods", "--output", f"{output}.png"])
     assert not list(tmp_path.rglob("*.png.*"))
     found = json.loads((tmp_path / "new/why.v1.json").read_text())
     methods = [explanation["method"] for explanation in found]
     assert methods == ["occlusion", "integrated_gradients", "grad_cam"]
+    assert "The methods " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -112,43 +112,6 @@ def test_missing_files(run: Path, tmp_path: Path) -> None:
         main(["explain", str(run), str(tmp_path / "no.png"), "What color is it?"])
     with pytest.raises(SystemExit, match="vlm explain: "):
         main(["explain", str(tmp_path / "no.ckpt"), "no.png", "What color is it?"])
-
-
-def reddest(image: Image.Image) -> tuple[int, int]:
-    """The (row, column) of the cell that is most red and least blue."""
-    small = np.asarray(image.resize((COLUMNS, ROWS), Image.Resampling.BOX), float)
-    return np.unravel_index((small[..., 0] - small[..., 2]).argmax(), (ROWS, COLUMNS))
-
-
-def test_heat_map() -> None:
-    picture = known_image(2)
-    found = explain(known_vqa(TimesFusion()), picture, QUESTION)
-    image = heat_map(found, picture)
-    assert max(image.size) == 512
-    assert image.width / image.height == pytest.approx(5 / 3, rel=0.01)
-    assert reddest(image) == divmod(PATCH, COLUMNS)
-    assert reddest(heat_map(found, picture, word=WORD)) == divmod(PATCH, COLUMNS)
-    other = np.asarray(heat_map(found, picture, word=0))
-    assert (other[..., 0] == other[..., 2]).all()  # no relevance: grey all over
-    drawn = draw(found, picture)
-    assert drawn.width > image.width
-    words = np.asarray(drawn)[:, image.width :].astype(int)
-    red = (words[..., 0] - words[..., 2]).sum(1)
-    assert 16 + 34 * WORD <= red.argmax() < 16 + 34 * (WORD + 1)
-
-
-def test_heat_map_against_and_mistakes() -> None:
-    picture = known_image()
-    found = explain(known_vqa(TimesFusion()), picture, QUESTION, per_word=False)
-    against = Explanation(**vars(found) | {"patches": -found.patches})
-    blue = np.asarray(heat_map(against, picture)).astype(int)
-    assert (blue[..., 2] >= blue[..., 0]).all()
-    assert (blue[..., 2] > blue[..., 0]).any()
-    with pytest.raises(ValueError, match="per_word=True"):
-        heat_map(found, picture, word=1)
-    with_words = explain(known_vqa(TimesFusion()), picture, QUESTION)
-    with pytest.raises(ValueError, match="word: got 5; expected 0 to 4"):
-        heat_map(with_words, picture, word=5)
 
 
 @pytest.mark.parametrize(

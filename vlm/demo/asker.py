@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlm.asking import percent
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
@@ -225,7 +226,8 @@ class Asker:
                 start = perf_counter()
                 look = self._look(content, [name])
                 model, images = self.models[name].model, look.seen[name].images
-                case = Case(model, images, look.size, question, text, given)
+                known = self.models[name].calibration
+                case = Case(model, images, look.size, question, text, given, known)
                 found = explain_case(case, METHODS[method](), start=start)
             numbers = (found.evidence, found.patches, found.word_relevance, found.word_patch)
             if not all(np.isfinite(values).all() for values in numbers if values is not None):
@@ -294,17 +296,6 @@ def agreement(replies: Sequence[Reply]) -> bool | None:
         return None
     texts = {reply.answer.text.strip().lower() for reply in replies}
     return len(texts) == 1 if len(replies) > 1 else None
-
-
-def percent(probability: float) -> str:
-    """A probability for people to read.
-
-    >>> percent(0.1234), percent(1.0), percent(0.00001)
-    ('12.3 %', '> 99.9 %', '< 0.1 %')
-    """
-    if probability > 0.999:
-        return "> 99.9 %"
-    return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
 
 
 def parameters(vqa: VQA) -> int:

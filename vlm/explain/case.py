@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.batch import Batch
+from vlm.core.calibration import Calibration
 from vlm.core.choices import Choices, make_choices
 from vlm.core.clean_text import clean_text
 from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.fusion.attention import SETTING
 from vlm.fusion.base import Kept
+from vlm.heads.base import Ranked
+from vlm.heads.calibration import decode
 from vlm.heads.multi_task import answering
 from vlm.image.base import PixelEncoder, grid_boxes
 from vlm.image.regions import RegionTransform
@@ -25,6 +29,8 @@ from vlm.model import VQAModel
 IMAGES_AT_ONCE = 64
 PAIRS_AT_ONCE = 512
 """Of images with questions: their joint tokens fill memory."""
+TEXTS = 5
+"""Most answers of a head that writes text."""
 
 
 class Cells(NamedTuple):
@@ -51,6 +57,7 @@ class Case:
         question: as it was asked.
         answer: answer to explain; None for the model's own.
         choices: choices of a multiple-choice question.
+        calibration: what the model's probabilities are worth; None leaves them as they are.
 
     Attributes:
         ids: (L,) int64, the question's tokens.
@@ -65,6 +72,7 @@ class Case:
         question: str,
         answer: str | None = None,
         choices: Sequence[str] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         question = clean_text(question)  # as the batch has it: `tokens` are of the same text
         self.model, self.image_size, self.question = model, image_size, question
@@ -75,15 +83,26 @@ class Case:
         self.ids = batch.words[0][batch.words_mask[0]]
         self.tokens = model.processor.tokenizer.tokens(question)[: len(self.ids)]
         self.choices = None if choices is None else [clean_text(text) for text in choices]
+        self.calibration, self._batch = calibration, batch
         if answer is None:
-            with torch.inference_mode():
-                answer = model.head.decode(model(batch), 1)[0][0][0]
+            answer = self.ranked[0][0]
             if answering(model.head).truncated_at(answer):
                 raise ValueError(
                     f"answer: got none, and the model's own never ended ({answer!r:.80}); expected "
                     f"one to explain."
                 )
         self.answer = clean_text(answer)
+
+    @cached_property
+    def ranked(self) -> Ranked:
+        """The model's answers with their probabilities, best first: all that it can give, or its
+        best ones where it writes text."""
+        vocabulary = answering(self.model.head).vocabulary
+        count = TEXTS if vocabulary is None else len(vocabulary)
+        count = count if self.choices is None else len(self.choices)
+        with torch.inference_mode():
+            output = self.model(self._batch)
+            return decode(self.model.head, output, count, self.calibration)[0]
 
     def _moved(self, value: Any) -> Any:
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)

@@ -1,117 +1,234 @@
-"""Explanations as images."""
+"""Explanations as images: the original beside its maps, with words, scales and a legend."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from textwrap import wrap
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vlm.asking import percent
+from vlm.explain.agreement import agreement
+from vlm.explain.contours import (
+    FOR,
+    LEVELS,
+    colour,
+    overlay,
+    shares,
+    swatch,
+)
 from vlm.explain.explanation import Explanation
 from vlm.image.load import load_image
 
-SIDE = 512
-"""Pixels of a drawn photo's longer side."""
-FOR, AGAINST = (214, 39, 40), (31, 119, 180)
-"""Colours of what speaks for an answer and against it."""
-STRONGEST = 0.75
-"""Opacity of the strongest cell."""
-PALE = 0.4
-"""How much of the photo is white."""
-MARGIN, LINE = 16, 34
+SIDE = 448
+"""Pixels of a drawn image's longer side."""
+MARGIN, COLUMNS = 24, 3
+INK, QUIET = (20, 20, 20), (95, 95, 95)
 
 
-def heat_map(explanation: Explanation, photo: Any = None, word: int | None = None) -> Image.Image:
-    """The photo with its cells in red where they speak for the answer, in blue against it.
+def picture(explanation: Explanation, image: Any = None) -> Image.Image:
+    """The image as it is drawn, `SIDE` pixels long; grey for region features, which have none."""
+    width, height = explanation.image_size
+    if image is None or (width, height) == (1, 1):
+        return Image.new("RGB", (SIDE, SIDE), "lightgrey")
+    scale = SIDE / max(width, height)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return load_image(image).convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
-    The photo is pale and grey, since red on a red circle would not be seen.
-    Cells are drawn as they are, without smoothing: nothing finer was found.
+
+def heat_map(explanation: Explanation, image: Any = None, word: int | None = None) -> Image.Image:
+    """The image under contours around the cells that matter, as `vlm.explain.overlay` draws them.
+
+    Cells are outlined as they are, without smoothing: nothing finer was found. The image keeps its
+    colours.
 
     Args:
         explanation: explanation to draw.
-        photo: as for `explain`; None (region features) draws on grey.
+        image: as for `explain`; None (region features) draws on grey.
         word: draw only what is owed to this token of `words`; None draws the whole map.
 
     Raises:
         ValueError: a word that is not there, or an explanation made without `word_patch`.
     """
-    values = explanation.patches
-    if word is not None:
-        if explanation.word_patch is None:
-            raise ValueError(
-                "word: the explanation has no map for each word; make it with per_word=True."
-            )
-        if not 0 <= word < len(explanation.words):
-            raise ValueError(f"word: got {word}; expected 0 to {len(explanation.words) - 1}.")
-        values = explanation.word_patch[word]
-    width, height = explanation.image_size
-    image = Image.new("RGB", (SIDE, SIDE), "lightgrey") if photo is None else load_image(photo)
-    if photo is not None and (width, height) != (1, 1):
-        scale = SIDE / max(width, height)
-        size = max(round(width * scale), 1), max(round(height * scale), 1)
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    grey = np.asarray(image.convert("L"), np.float32)
-    pixels = np.repeat((PALE * 255 + (1 - PALE) * grey)[..., None], 3, -1)
-    strength = _shares(values)
-    scales = np.array([image.width / width, image.height / height] * 2)
-    bounds = np.array([image.width, image.height] * 2)
-    boxes = (explanation.boxes * scales).round().clip(0, bounds).astype(int)
-    # The weakest first, so that of regions that overlap the strongest is seen.
-    for cell in np.abs(strength).argsort():
-        x0, y0, x1, y1 = boxes[cell]
-        part = pixels[y0:y1, x0:x1]
-        opacity = STRONGEST * abs(strength[cell])
-        part += opacity * (np.array(_colour(strength[cell]), np.float32) - part)
-    return Image.fromarray(pixels.round().astype(np.uint8))
+    drawn = picture(explanation, image)
+    lines = overlay(explanation, drawn.size, word)
+    drawn.paste(lines, (0, 0), lines)
+    return drawn
 
 
-def draw(explanation: Explanation, photo: Any = None) -> Image.Image:
-    """The heat map with the question's words beside it, coloured by their relevance."""
-    image = heat_map(explanation, photo)
-    font, small = _font(20), _font(14)
-    words = explanation.words
-    large = [font.getlength(text) for text in (*words, explanation.answer)]
-    widest = max(*large, small.getlength(explanation.method), 120)
-    height = max(image.height, MARGIN + LINE * (len(words) + 3))
-    width = image.width + 3 * MARGIN + int(widest) + 16
-    canvas = Image.new("RGB", (width, height), "white")
-    canvas.paste(image, (0, 0))
+def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -> Image.Image:
+    """The image beside the map of each explanation, with its words, their scales and a legend.
+
+    Args:
+        explanations: one, or several of one answer by different methods.
+        image: as for `explain`; None (region features) draws on grey.
+    """
+    several = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+    first = several[0]
+    shown = picture(first, image)
+    width = max(shown.width, 300)
+    panels = [_below([_text(["the image"], width, 16, INK), shown], width, 8)]
+    panels += [_panel(each, heat_map(each, image), width) for each in several]
+    columns = min(len(panels), COLUMNS)
+    sheet = width * columns + MARGIN * (columns + 1)
+    blocks = [_header(first, sheet - 2 * MARGIN)]
+    starts = range(0, len(panels), columns)
+    blocks += [_beside(panels[start : start + columns], width) for start in starts]
+    blocks.append(_text(notes(several), sheet - 2 * MARGIN, 14, QUIET))
+    canvas = Image.new("RGB", (sheet, MARGIN + sum(b.height + MARGIN for b in blocks)), "white")
+    top = MARGIN
+    for block in blocks:
+        canvas.paste(block, (MARGIN, top))
+        top += block.height + MARGIN
+    return canvas
+
+
+def headline(explanation: Explanation) -> str:
+    """The answer with its probability."""
+    if explanation.probability is None:
+        return f"{explanation.answer} (not among the answers that the model ranks)"
+    known = "calibrated" if explanation.calibrated else "not calibrated"
+    return f"{explanation.answer} ({percent(explanation.probability)}, {known})"
+
+
+class Scale(NamedTuple):
+    """A row of a map's legend: the thin, the middle and the thick line.
+
+    Attributes:
+        sign: 1 for cells above 0, -1 for those below.
+        means: what such cells say.
+        least: the relevance from which each line is drawn.
+    """
+
+    sign: int
+    means: str
+    least: list[str]
+
+
+def scales(explanation: Explanation) -> list[Scale]:
+    """The legend of a map: a row for each sign that it has, in the method's unit."""
+    patches = explanation.patches
+    strongest = float(np.abs(patches).max(initial=0))
+    means = {1: "for the answer", -1: "against it"}
+    if not explanation.signed:
+        means = {1: "where it looks"}
+    return [
+        Scale(sign, text, [f"{sign * level * strongest:.2g}" for level in LEVELS])
+        for sign, text in means.items()
+        if strongest and (sign * patches).max(initial=0) >= LEVELS[0] * strongest
+    ]
+
+
+def notes(explanations: Sequence[Explanation]) -> list[str]:
+    """What to know when reading a drawing, a sentence or two each."""
+    found = [
+        "Lines surround the cells that reach 25, 50 and 75 % of a map's strongest one. Orange "
+        "speaks for the answer, blue and dashed against it; purple is of methods that say where, "
+        "but not which way. Words have a scale of their own, the number below each. Evidence is "
+        "what the model's head says for the answer: a logit, or a log-likelihood."
+    ]
+    if len(explanations) > 1:
+        found.append("Each map has its own scale: compare where methods point, not how strongly.")
+        found.append(agreement(explanations).sentence)
+    return found
+
+
+def tint(share: float, signed: bool) -> tuple[int, int, int]:
+    """A word's ground: white for nothing, the code's colour for the strongest, always light enough
+    for dark letters."""
+    strength = 0.6 * abs(share)
+    r, g, b = (round(255 + strength * (c - 255)) for c in colour(share, signed))
+    return r, g, b
+
+
+def _header(explanation: Explanation, width: int) -> Image.Image:
+    parts = [
+        _text([explanation.question], width, 18, QUIET),
+        _text([headline(explanation)], width, 26, INK),
+    ]
+    if explanation.warnings:
+        parts.append(_text(explanation.warnings, width, 14, FOR))
+    return _below(parts, width, 4)
+
+
+def _panel(explanation: Explanation, drawn: Image.Image, width: int) -> Image.Image:
+    parts = [
+        _text([explanation.method], width, 16, INK),
+        drawn,
+        *(_legend(row, explanation.signed, width) for row in scales(explanation)),
+        _text([f"cells: {explanation.unit}"], width, 13, QUIET),
+        _words(explanation, width),
+        _text([f"words: {explanation.word_unit}"], width, 13, QUIET),
+    ]
+    return _below(parts, width, 8)
+
+
+def _legend(row: Scale, signed: bool, width: int) -> Image.Image:
+    font, step = _font(13), width // 4
+    canvas = Image.new("RGB", (width, 30), "white")
     pen = ImageDraw.Draw(canvas)
-    left, top = image.width + MARGIN, MARGIN
-    for word, share in zip(words, _shares(explanation.word_relevance), strict=True):
-        colour = tuple(round(255 + abs(share) * (c - 255)) for c in _colour(share))
-        pen.rectangle((left, top, left + 16 + widest, top + LINE - 4), fill=colour)
-        dark = abs(share) > 0.6
-        pen.text((left + 8, top + 2), word, font=font, fill="white" if dark else "black")
-        top += LINE
-    top += LINE // 2
-    pen.text((left + 8, top), explanation.answer, font=font, fill="black")
-    pen.text((left + 8, top + LINE), explanation.method, font=small, fill="grey")
+    for level, least in enumerate(row.least):
+        cell = swatch(row.sign, level, signed, SIDE)
+        canvas.paste(cell, (step * level, 0), cell)
+        pen.text(
+            (step * level + 36, 7), f"{'≥' if row.sign > 0 else '≤'} {least}", font=font, fill=INK
+        )
+    pen.text((step * 3, 7), row.means, font=font, fill=INK)
     return canvas
 
 
-def stack(images: list[Image.Image]) -> Image.Image:
-    """Images below each other on white."""
-    width = max(image.width for image in images)
-    height = sum(image.height + MARGIN for image in images) - MARGIN
-    canvas = Image.new("RGB", (width, height), "white")
+def _words(explanation: Explanation, width: int) -> Image.Image:
+    """The question's words on their colours, each over its number."""
+    font, small = _font(16), _font(12)
+    signed = explanation.words_signed
+    canvas = Image.new("RGB", (width, 46 * (len(explanation.words) + 1)), "white")
+    pen = ImageDraw.Draw(canvas)
+    left = top = 0
+    relevance = explanation.word_relevance
+    for word, value, share in zip(explanation.words, relevance, shares(relevance), strict=True):
+        number = f"{value:+.2g}" if signed else f"{value:.2g}"
+        wide = min(int(max(font.getlength(word), small.getlength(number))) + 12, width)
+        if left and left + wide > width:
+            left, top = 0, top + 46
+        box = (left, top, left + wide, top + 40)
+        pen.rounded_rectangle(box, 5, fill=tint(share, signed), outline=(200, 200, 200))
+        pen.text((left + 6, top + 2), word, font=font, fill=INK)
+        pen.text((left + 6, top + 23), number, font=small, fill=INK)
+        left += wide + 5
+    return canvas.crop((0, 0, width, top + 41))
+
+
+def _text(paragraphs: Sequence[str], width: int, size: int, ink: Any) -> Image.Image:
+    font = _font(size)
+    letters = max(int(width / font.getlength("n")), 1)
+    lines = [line for text in paragraphs for line in wrap(text, letters) or [""]]
+    step = round(1.35 * size)
+    canvas = Image.new("RGB", (width, max(step * len(lines), 1)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        pen.text((0, number * step), line, font=font, fill=ink)
+    return canvas
+
+
+def _below(parts: Sequence[Image.Image], width: int, gap: int) -> Image.Image:
+    canvas = Image.new("RGB", (width, sum(p.height + gap for p in parts) - gap), "white")
     top = 0
-    for image in images:
-        canvas.paste(image, (0, top))
-        top += image.height + MARGIN
+    for part in parts:
+        canvas.paste(part, (0, top))
+        top += part.height + gap
     return canvas
 
 
-def _shares(values: np.ndarray) -> np.ndarray:
-    """In [-1, 1], the strongest being 1 or -1; zeros of zeros."""
-    strongest = np.abs(values).max(initial=0)
-    return values / strongest if strongest > 0 else values
-
-
-def _colour(share: float) -> tuple[int, int, int]:
-    return FOR if share > 0 else AGAINST
+def _beside(parts: Sequence[Image.Image], width: int) -> Image.Image:
+    step = width + MARGIN
+    canvas = Image.new("RGB", (step * len(parts), max(p.height for p in parts)), "white")
+    for number, part in enumerate(parts):
+        canvas.paste(part, (number * step, 0))
+    return canvas
 
 
 @lru_cache

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vlm.asking import question_warnings
+from vlm.core.calibration import Calibration
 from vlm.core.validation import mistake_in
 from vlm.explain.case import Case
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion
+from vlm.explain.methods.base import LOST
 from vlm.explain.spans import token_spans
 from vlm.image.load import load_image
 from vlm.image.transform import ImageTransform
@@ -47,7 +50,7 @@ def explain(
         ImageError: an image that cannot be read.
     """
     start = perf_counter()
-    case = make_case(vqa.model, image, question, answer, choices)
+    case = make_case(vqa.model, image, question, answer, choices, vqa.calibration)
     return explain_case(case, method or Occlusion(), per_word, start)
 
 
@@ -57,6 +60,7 @@ def make_case(
     question: str,
     answer: str | None = None,
     choices: Sequence[str] | None = None,
+    calibration: Calibration | None = None,
 ) -> Case:
     """What `explain` explains, to be explained by several methods; it raises the same errors."""
     if not isinstance(question, str) or not question.strip():
@@ -70,7 +74,8 @@ def make_case(
     if isinstance(transform, ImageTransform):
         image = load_image(image, transform.white_level)
         size = image.size
-    return Case(model, transform.stack([transform.open(image)]), size, question, answer, choices)
+    images = transform.stack([transform.open(image)])
+    return Case(model, images, size, question, answer, choices, calibration)
 
 
 def explain_case(
@@ -91,6 +96,8 @@ def explain_case(
     return Explanation(
         question=case.question,
         answer=case.answer,
+        probability=dict(case.ranked).get(case.answer),
+        calibrated=case.calibration is not None,
         evidence=evidence[0].item(),
         words=case.tokens,
         spans=token_spans(case.question, case.tokens),
@@ -101,6 +108,11 @@ def explain_case(
         word_patch=None if each is None else _array(each),
         image_size=case.image_size,
         method=method.name,
+        unit=method.unit,
+        signed=method.signed,
+        word_unit=LOST if found.words is None else method.unit,
+        words_signed=found.words is None or method.signed,
+        warnings=question_warnings(case.model.text_encoder.tokenizer, case.question),
         seconds=perf_counter() - start,
     )
 

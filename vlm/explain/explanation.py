@@ -15,24 +15,32 @@ class Explanation:
     """How much each word and each cell of the image spoke for one answer.
 
     Relevances are signed where the method can tell: above 0 speaks for the answer, below 0 against
-    it. Their unit is the method's own (a change of the head's evidence for occlusion and
-    integrated gradients), so compare them within one explanation. Shapes: L words, P cells.
+    it. Their unit is the method's own, so compare them within one explanation. Shapes: L words, P
+    cells.
 
     Attributes:
         question: as it was asked.
         answer: answer that is explained.
+        probability: probability in [0, 1] of this answer; None for an answer that the model does
+            not rank, such as a free text other than its best ones.
+        calibrated: whether the probability was calibrated (`vlm calibrate`).
         evidence: the head's evidence for it, a logit or a log-likelihood.
         words: the L tokens of the question as the model reads them.
         spans: where each stands in `question`, (start, end); None for a token that is not in it.
-        word_relevance: (L,) float32.
+        word_relevance: (L,) float32, in `word_unit`.
         boxes: (P, 4) float32: x0, y0, x1, y1 of each cell in the photo's pixels. Cells of a model
             that pads may lie outside the photo. For region features, whose photo is not at hand,
             in shares of it.
         grid: (rows, columns) of the cells, row by row; None for regions.
-        patches: (P,) float32, the relevance of each cell.
+        patches: (P,) float32, the relevance of each cell, in `unit`.
         word_patch: (L, P) float32: each word's part of the cells' relevance; None if not requested.
         image_size: (width, height) of the photo in pixels; (1, 1) for region features.
         method: the method's name.
+        unit: unit of the cells' relevance, in words.
+        signed: whether cells can speak against the answer; else the map says where, not which way.
+        word_unit: unit of the words' relevance.
+        words_signed: whether words can.
+        warnings: reasons to doubt the answer, one sentence each.
         seconds: duration of the explanation.
 
     Example:
@@ -43,6 +51,8 @@ class Explanation:
 
     question: str
     answer: str
+    probability: float | None
+    calibrated: bool
     evidence: float
     words: list[str]
     spans: list[Span | None]
@@ -53,6 +63,11 @@ class Explanation:
     word_patch: np.ndarray | None
     image_size: tuple[int, int]
     method: str
+    unit: str
+    signed: bool
+    word_unit: str
+    words_signed: bool
+    warnings: list[str]
     seconds: float
 
     @property

@@ -1,4 +1,4 @@
-"""`vlm explain`: show what an answer rests on, as an image and as JSON."""
+"""`vlm explain`: show what an answer rests on, as an image, a page and JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm.asking import question_warnings
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.command_parser import (
     add_checkpoint,
@@ -17,18 +16,20 @@ from vlm.cli.command_parser import (
     check_device,
     command_parser,
 )
+from vlm.explain.agreement import agreement
 from vlm.explain.case import Case
-from vlm.explain.drawing import draw, stack
+from vlm.explain.drawing import draw, headline
 from vlm.explain.explainer import explain_case, make_case, methods_for
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Occlusion
+from vlm.explain.page import to_html
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
 from vlm.inference import load
 
 
 def explain_command(arguments: Sequence[str]) -> None:
-    """Write OUTPUT.png and OUTPUT.json, and print what they say of the words."""
+    """Write OUTPUT.png, OUTPUT.html and OUTPUT.json, and print what they say of the words."""
     parser = command_parser(
         "explain",
         "Show which words and which parts of the image an answer rests on.",
@@ -54,28 +55,33 @@ def explain_command(arguments: Sequence[str]) -> None:
     add_device(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
-    output = re.sub(r"\.(png|json)$", "", str(given.output))  # both are written
-    png, text = (Path(f"{output}.{ending}") for ending in ("png", "json"))
+    output = re.sub(r"\.(png|html|json)$", "", str(given.output))  # all are written
+    png, page, text = (Path(f"{output}.{ending}") for ending in ("png", "html", "json"))
     try:
         check_device(given.device)
-        model = load(given.checkpoint, given.device, given.trust).model
-        for warning in question_warnings(model.text_encoder.tokenizer, given.question):
-            print(f"warning: {warning}", file=sys.stderr)
-        case = make_case(model, given.image, given.question, given.answer, given.choices)
+        vqa = load(given.checkpoint, given.device, given.trust)
+        model, asked = vqa.model, (given.image, given.question, given.answer, given.choices)
+        case = make_case(model, *asked, vqa.calibration)
         png.parent.mkdir(parents=True, exist_ok=True)  # before what may take minutes
         found = _all(case) if given.all_methods else [explain_case(case, METHODS[given.method]())]
         photo = None if isinstance(model.image_encoder.transform, RegionTransform) else given.image
-        stack([draw(explanation, photo) for explanation in found]).save(png)
+        draw(found, photo).save(png)
+        page.write_text(to_html(found, photo), encoding="utf-8")
         plain = [explanation.as_dict() for explanation in found]
         content = json.dumps(plain if given.all_methods else plain[0]) + "\n"
         text.write_text(content, encoding="utf-8")
     except (CheckpointError, ImageError, OSError, ValueError) as error:
         sys.exit(f"vlm explain: {error}")
+    for warning in found[0].warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{found[0].question}\n{headline(found[0])}")
     for explanation in found:
-        print(f"{explanation.answer}  ({explanation.method}, {1000 * explanation.seconds:.0f} ms)")
+        print(f"\n{explanation.method}, {explanation.seconds:.1f} s: {explanation.word_unit}")
         for word, relevance in zip(explanation.words, explanation.word_relevance, strict=True):
             print(f"{relevance:+10.3f}  {word}")
-    print(f"{png}\n{text}")
+    if len(found) > 1:
+        print(f"\n{agreement(found).sentence}")
+    print(f"\n{png}\n{page}\n{text}")
 
 
 def _all(case: Case) -> list[Explanation]:

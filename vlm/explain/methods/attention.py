@@ -52,6 +52,8 @@ class Attention(Method):
     """
 
     name: ClassVar[str] = "attention"
+    unit: ClassVar[str] = "share of attention"
+    signed: ClassVar[bool] = False
 
     @classmethod
     def fits(cls, model: VQAModel) -> bool:
@@ -83,6 +85,8 @@ class AttentionGradient(Method):
     """
 
     name: ClassVar[str] = "attention_gradient"
+    unit: ClassVar[str] = "attention x gradient"
+    signed: ClassVar[bool] = False
 
     @classmethod
     def fits(cls, model: VQAModel) -> bool:
@@ -134,6 +138,8 @@ class Rollout(Method):
     """
 
     name: ClassVar[str] = "rollout"
+    unit: ClassVar[str] = "share of attention, through the layers"
+    signed: ClassVar[bool] = False
 
     @classmethod
     def fits(cls, model: VQAModel) -> bool:

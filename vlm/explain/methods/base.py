@@ -10,6 +10,9 @@ from torch import Tensor
 from vlm.explain.case import Case, Cells
 from vlm.model import VQAModel
 
+LOST = "evidence lost without it"
+"""Unit of what is found by leaving a part out."""
+
 
 class Relevance(NamedTuple):
     """What a method found for B variants of a question; the first is the whole question.
@@ -32,6 +35,8 @@ class Method(ABC):
 
     Attributes:
         name: name on the command line and in reports.
+        unit: unit of the relevance, in words.
+        signed: whether relevance can be below 0 and speak against the answer.
 
     Example:
         >>> vqa = vlm.load("my_model")
@@ -42,6 +47,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    unit: ClassVar[str] = "relevance"
+    signed: ClassVar[bool] = True
 
     @classmethod
     def fits(cls, model: VQAModel) -> bool:

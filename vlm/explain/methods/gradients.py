@@ -34,6 +34,7 @@ class GradCAM(Method):
     """
 
     name: ClassVar[str] = "grad_cam"
+    unit: ClassVar[str] = "gradient x token"
 
     def relevance(self, case: Case, kept: Tensor) -> Relevance:
         model, rows = case.model, len(kept)
@@ -88,6 +89,7 @@ class IntegratedGradients(Method):
     """
 
     name: ClassVar[str] = "integrated_gradients"
+    unit: ClassVar[str] = "evidence owed to it"
 
     def __init__(self, steps: int = 16, refine: int = 4) -> None:
         check_positive(steps=steps, refine=refine)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlm.core.validation import check_positive
 from vlm.explain.case import Case, Cells
-from vlm.explain.methods.base import Method, Relevance
+from vlm.explain.methods.base import LOST, Method, Relevance
 
 
 class Occlusion(Method):
@@ -33,6 +33,7 @@ class Occlusion(Method):
     """
 
     name: ClassVar[str] = "occlusion"
+    unit: ClassVar[str] = LOST
 
     def __init__(self, refine: int = 1) -> None:
         check_positive(refine=refine)
