@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-TAKES_CONFIG = ("cache", "check-data", "compare", "shard", "tune")
+TAKES_CONFIG = ("browse", "cache", "check-data", "compare", "shard", "tune")
 """Commands whose first argument is a configuration."""
 _PACKAGE = Path(__file__).parents[1]
 

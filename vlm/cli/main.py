@@ -57,6 +57,11 @@ COMMANDS = {
         "score a file of answers",
         "vlm evaluate answers.csv -c configs/easy_vqa.yaml",
     ),
+    "browse": Command(
+        "browse:browse_command",
+        "look through a data set and its errors",
+        "vlm browse configs/easy_vqa.yaml --predictions FILE",
+    ),
     "submit": Command(
         "submit:submit",
         "write a file for a test server",
