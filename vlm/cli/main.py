@@ -76,6 +76,9 @@ COMMANDS = {
     "report": Command(
         "report:report_command", "report how far answers can be trusted", "vlm report RUN"
     ),
+    "doctor": Command(
+        "doctor:doctor_command", "say what is installed and what would go wrong", "vlm doctor"
+    ),
     "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "serve": Command(
         "serve:serve_command", "answer other programs over HTTP", "vlm serve RUN --port 8000"

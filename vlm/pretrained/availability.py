@@ -145,6 +145,11 @@ def check_hub(name: str, from_scratch: bool = False) -> None:
         raise FetchError(f"{name}: the model could not be loaded; {advice}")
 
 
+def hub_obstacle() -> str | None:
+    """Why the hub cannot be asked; None if it answers."""
+    return _obstacle()
+
+
 def _not_here(obstacle: str, from_scratch: bool = False, cache: object = None) -> str:
     constants = hub_constants()
     more = ", or build from scratch with pretrained=False." if from_scratch else "."
