@@ -99,9 +99,8 @@ def test_the_hub_is_asked_only_on_request(
     )
     report(capsys)
     assert asked == []
-    assert "No model can be fetched from the hub: it is asleep." in report(
-        capsys, "--online", code=1
-    )
+    said = report(capsys, "--online", code=1)
+    assert "No model can be fetched from the hub: it is asleep." in said
     monkeypatch.setattr("vlm.pretrained.availability._obstacle", lambda: None)
     assert "hub           answers" in report(capsys, "--online")
 

@@ -91,11 +91,10 @@ def versions() -> Iterator[Finding]:
 
 def machine() -> Iterator[Finding]:
     """Cores, threads, memory and accelerators."""
+    limited = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
     import torch
 
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     threads = torch.get_num_threads()
     yield Finding("cores", f"{cores} that this process may use")
     yield Finding(
