@@ -76,6 +76,9 @@ COMMANDS = {
     "report": Command(
         "report:report_command", "report how far answers can be trusted", "vlm report RUN"
     ),
+    "completion": Command(
+        "completion:completion", "complete commands and options in a shell", "vlm completion bash"
+    ),
     "doctor": Command(
         "doctor:doctor_command", "say what is installed and what would go wrong", "vlm doctor"
     ),

@@ -8,12 +8,14 @@ import re
 import textwrap
 from argparse import Action, ArgumentParser
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pkgutil import resolve_name
 from typing import Any, Literal, get_args, get_origin
 
 from vlm.cli.commands.list_parts import public_classes
 from vlm.cli.help import FOLDER
+from vlm.cli.main import COMMANDS
 from vlm.cli.training_cli import VQACLI
 from vlm.fusion import Merge
 
@@ -117,6 +119,7 @@ def _index(found: dict[str, ArgumentParser]) -> dict[str, Any]:
         if (base := _part(action)) is not None
     }
     return {
+        "commands": {name: _flags(name) for name in COMMANDS if name not in USAGE},
         "options": shared,
         "further": further,
         "parts": {name: base.__name__ for name, base in bases.items()},
@@ -131,6 +134,14 @@ def _index(found: dict[str, ArgumentParser]) -> dict[str, Any]:
             base.__name__: public_classes(base) for base in dict.fromkeys([*bases.values(), Merge])
         },
     }
+
+
+def _flags(command: str) -> list[str]:
+    """The options of a command that is no training, as its help names them."""
+    printed = StringIO()
+    with redirect_stdout(printed), suppress(SystemExit):
+        COMMANDS[command].load()(["--help"])
+    return sorted(set(re.findall(r"(?<=[\s\[])--[a-z][a-z-]*", printed.getvalue())))
 
 
 def _part(action: Action) -> type | None:
