@@ -17,10 +17,10 @@ examples:
 Then open a new shell. The script holds all names, so that completing starts no Python; write it
 again after an update of vlm.
 """
-# An option's value stands after a = of its own: bash divides words there.
+# An option's value stands after a = of its own in bash, which divides words there, not in zsh.
 SCRIPT = """\
 _vlm() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} option= words=
+  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} option= words= prefix=
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "{commands} --help --version" -- "$current"))
     return
@@ -31,7 +31,10 @@ _vlm() {{
   elif [ "$COMP_CWORD" -eq 2 ]; then
     case ${{COMP_WORDS[1]}} in {takes_config}) option=-c ;; esac
   fi
-  case $current in -*) option= ;; esac
+  case $current in
+    --*=*) option=${{current%%=*}} prefix=${{current%%=*}}= current=${{current#*=}} ;;
+    -*) option= ;;
+  esac
   case $option in
     "") case ${{COMP_WORDS[1]}} in
 {options}
@@ -41,7 +44,7 @@ _vlm() {{
   esac
   case $option$current in
     "") COMPREPLY=() ;;
-    *) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
+    *) COMPREPLY=($(compgen -P "$prefix" -W "$words" -- "$current")) ;;
   esac
   case ${{COMPREPLY[0]}} in *=) compopt -o nospace 2>/dev/null ;; esac
 }}
