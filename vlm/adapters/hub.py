@@ -16,6 +16,7 @@ from vlm.checkpoint.file import check_weights, write_checkpoint
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import stored_options
+from vlm.core.validation import did_you_mean, nearest
 from vlm.model import VQAModel
 from vlm.pretrained.availability import hub_access, nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
@@ -41,15 +42,22 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
         revision: a branch, tag or commit on the hub; its main branch if None.
 
     Raises:
-        OSError: the model is unavailable; says where it was looked for and what to do.
+        OSError: the model is unavailable, or the name of a bundled one is misspelt; says where it
+            was looked for and what to do.
         ValueError: a revision of what is not on the hub.
     """
     name = str(path).removeprefix(HUB)
     if name == str(path) or Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"revision: got {revision!r} for {path}; expected a model hf:NAME.")
-        if name == str(path) in bundled_models() and not Path(name).exists():
-            return BUNDLED / name
+        if name == str(path) and not Path(name).exists() and Path(name).name == name:
+            if name in bundled_models():
+                return BUNDLED / name
+            if near := nearest(name, bundled_models()):
+                raise FileNotFoundError(
+                    f"{name}: there is no such folder, and no model of this name comes with vlm."
+                    f"{did_you_mean(near)}"
+                )
         return Path(name)
     with hub_access(name):
         folder = _download(name, (CONFIG,), revision).parent

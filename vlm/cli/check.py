@@ -19,6 +19,9 @@ from vlm.core.validation import did_you_mean, nearest
 
 INDEX = Path(__file__).parent / "help/options.json"
 YAML = (".yaml", ".yml", ".json")
+TABLES = ("dataset.path", "dataset.validation", "dataset.test")
+TABLE_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz")
+"""Of what can be a file alone: a name without them may be a data set of a hub's."""
 NULL = "tag:yaml.org,2002:null"
 MOVED = (
     "The data set has a group of its own: `dataset: {class_path: vlm.datasets.EasyVQA, init_args: "
@@ -28,8 +31,9 @@ MOVED = (
 
 
 def check_names(command: str, arguments: Sequence[str]) -> None:
-    """Raise ConfigError for the first mistake that the names of a training command's arguments
-    show."""
+    """Raise ConfigError for the first mistake that the names of a training command's arguments, or
+    of files in them, show."""
+    check_files(arguments)
     options = Options(command)
     unknown = []
     for option, value in _pairs(arguments):
@@ -43,6 +47,17 @@ def check_names(command: str, arguments: Sequence[str]) -> None:
     if unknown:
         name = unknown[0].removeprefix("--").partition("=")[0]
         raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}.{options.hint(name)}")
+
+
+def check_files(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a table of questions on the command line that is not there."""
+    for option, value in _pairs(arguments):
+        if option not in TABLES or not value or Path(value).suffix not in TABLE_SUFFIXES:
+            continue
+        path = Path(value).expanduser()
+        if not path.exists():
+            near = nearest(path.name, (file.name for file in path.parent.glob("*")))
+            raise ConfigError(f"{option}: {value}: there is no such file.{did_you_mean(near)}")
 
 
 def refusal(error: ConfigError | str, arguments: Sequence[str]) -> str:

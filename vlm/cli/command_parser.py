@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from typing import NoReturn
+
+from vlm.core.validation import did_you_mean, nearest
 
 HUB = "hf:"
 """What stands before the name of a model on the hub; `vlm.adapters.hub` needs torch to say so."""
 
 
-def command_parser(command: str, description: str, epilog: str) -> ArgumentParser:
+class CommandParser(ArgumentParser):
+    """A parser that names the option that was probably meant in the place of an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (?:.* )?(--[^ =]+)", message)
+        if unknown:
+            known = re.findall(r"--[\w.-]+", self.format_usage())
+            message += f".{did_you_mean(nearest(unknown[1], known))}"
+        super().error(message)
+
+
+def command_parser(command: str, description: str, epilog: str) -> CommandParser:
     """A parser that shows its texts as they are, and that refuses shortened options."""
-    return ArgumentParser(
+    return CommandParser(
         prog=f"vlm {command}",
         description=description,
         epilog=epilog,

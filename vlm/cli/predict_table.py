@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import check_files
 from vlm.cli.command_parser import (
     add_checkpoint,
     add_device,
@@ -13,6 +14,7 @@ from vlm.cli.command_parser import (
     check_device,
     command_parser,
 )
+from vlm.core.errors import ConfigError
 
 OPTIONS = {"--dataset.path", "--dataset.images", "--output", "--batch", "--device", "--trust"}
 
@@ -47,6 +49,10 @@ def answer_table(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if given.batch < 1:
         parser.error(f"--batch: got {given.batch}; expected a positive number.")
+    try:
+        check_files([f"--dataset.path={given.path}"])
+    except ConfigError as error:
+        sys.exit(f"vlm predict: {error}")
     from rich.console import Console
     from rich.progress import Progress
 

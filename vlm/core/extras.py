@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 EXTRAS = {
     "train": """
         easy_vqa filelock fsspec jsonargparse lightning lightning_utilities matplotlib pyarrow
@@ -19,10 +21,20 @@ EXTRAS = {
 """The packages of each extra, as they are imported."""
 
 
+def missing_from(extra: str) -> str | None:
+    """The sentence about the first package of an extra that is not installed; None if all are."""
+    missing = (name for name in EXTRAS[extra].split() if find_spec(name) is None)
+    return next((_sentence(name, extra) for name in missing), None)
+
+
 def missing_extra(error: ModuleNotFoundError) -> str | None:
     """The sentence that names the extra and its command; None for a module of no extra."""
     name = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if name in packages.split():
-            return f"{name} is not installed; run `pip install 'vlm-vqa[{extra}]'`."
+            return _sentence(name, extra)
     return None
+
+
+def _sentence(name: str, extra: str) -> str:
+    return f"{name} is not installed; run `pip install 'vlm-vqa[{extra}]'`."

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from vlm.core.calibration import ABOUT
+from vlm.core.extras import missing_from
 from vlm.core.version import __version__
 from vlm.export.graphs import TracedGraph, head_kind, trace_graphs
 from vlm.export.manifest import (
@@ -75,6 +76,8 @@ def export(
         raise ExportError(
             f"graphs: got {graphs!r}; expected one of {', '.join(get_args(GraphFormat))}."
         )
+    if graphs == "onnx" and (missing := missing_from("export")):
+        raise ExportError(missing)
     if graphs == "torch" and calibration is not None:
         raise ExportError("calibration: got images for torch's format; 8 bits need graphs='onnx'.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -181,13 +184,6 @@ _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'")
 
 
 def _write_onnx(graph: TracedGraph, path: Path) -> None:
-    try:
-        import onnxruntime  # noqa: F401  reads the graphs in what follows
-        import onnxscript  # noqa: F401  torch needs it, and says so only with a traceback
-    except ImportError as error:
-        raise ExportError(
-            f"{error.name} is not installed; run `pip install 'vlm-vqa[export]'`."
-        ) from error
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the optimiser's, of what it leaves as it is
     try:

@@ -10,7 +10,7 @@ from vlm.cli.command_parser import add_device, add_trust, check_device, command_
 
 EXAMPLES = """\
 example:
-  vlm calibrate runs/easy_vqa/RUN
+  vlm calibrate RUN
 
 Answers the validation questions again, and writes the result into the run's best checkpoint.
 `vlm fit` calibrates at its end, so you need this only for older runs or changed data. Other

@@ -35,7 +35,7 @@ def demo(arguments: Sequence[str]) -> None:
     parser = command_parser(
         "demo",
         "Ask trained models about images in the browser; two or more are compared.",
-        "examples:\n  vlm demo runs/easy_vqa/RUN\n  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
+        "examples:\n  vlm demo RUN\n  vlm demo hf:dandelin/vilt-b32-finetuned-vqa",
     )
     parser.add_argument(
         "checkpoint",

@@ -33,7 +33,7 @@ def explain_command(arguments: Sequence[str]) -> None:
     parser = command_parser(
         "explain",
         "Show which words and which parts of the image an answer rests on.",
-        'example:\n  vlm explain runs/easy_vqa/RUN photo.png "What color is the shape?"',
+        'example:\n  vlm explain RUN photo.png "What color is the shape?"',
     )
     add_checkpoint(parser)
     parser.add_argument("image", help="an image file")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+from vlm.core.extras import missing_from
 
 CALIBRATION_IMAGES = 128
 EXAMPLES = """\
 examples:
-  vlm export runs/easy_vqa/RUN my_export
-  vlm export runs/easy_vqa/RUN small_export --int8
+  vlm export RUN my_export
+  vlm export RUN small_export --int8
   vlm export shared_model my_export -c configs/own_data.yaml --dataset.path questions.jsonl
 
 The export is compared with the model on the validation split. Other options set its data, as for
@@ -46,6 +47,8 @@ def export_command(arguments: Sequence[str]) -> None:
         )
     if given.int8 and given.format != "onnx":
         parser.error("--int8: got --format torch; 8 bits need --format onnx.")
+    if given.format == "onnx" and (missing := missing_from("export")):
+        sys.exit(f"vlm export: {missing}")
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.export.exported import Exported

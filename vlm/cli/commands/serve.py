@@ -8,7 +8,6 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from vlm.cli.command_parser import (
@@ -20,12 +19,12 @@ from vlm.cli.command_parser import (
     check_host_names,
     command_parser,
 )
-from vlm.core.extras import EXTRAS
+from vlm.core.extras import missing_from
 
 KEYS = "VLM_SERVE_KEYS"
 EXAMPLE = f"""\
 example:
-  vlm serve runs/easy_vqa/RUN
+  vlm serve RUN
   curl -F image=@photo.png -F question="what color is it?" http://127.0.0.1:8000/answer
 
 Set keys with {KEYS}=KEY[,KEY...]. If you set none and others can reach --host, a key is
@@ -71,8 +70,8 @@ def serve_command(arguments: Sequence[str]) -> None:
             parser.error(f"--{option}: got {value}; expected a positive number.")
     check_host_names(parser, "--allow-host", given.allow_host)
     check_host_names(parser, "--allow-image-host", given.allow_image_host)
-    if missing := [name for name in EXTRAS["serve"].split() if find_spec(name) is None]:
-        sys.exit(f"vlm serve: {missing[0]} is not installed; run `pip install 'vlm-vqa[serve]'`.")
+    if missing := missing_from("serve"):
+        sys.exit(f"vlm serve: {missing}")
     keys = tuple(filter(None, map(str.strip, os.environ.get(KEYS, "").split(","))))
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("vlm").setLevel(logging.INFO)

@@ -50,8 +50,8 @@ RUN is the folder of a run, or of a model made by `vlm share` or hf:NAME on the 
 data set.
 
 examples:
-  vlm {command} runs/easy_vqa/RUN
-  vlm {command} runs/easy_vqa/RUN --dataset.root=FOLDER     the same questions in another folder
+  vlm {command} RUN
+  vlm {command} RUN --dataset.root=FOLDER     the same questions in another folder
   vlm {command} SHARED -c configs/easy_vqa.yaml             data from a configuration
   vlm {command} -c CONFIG --ckpt_path=CHECKPOINT            a checkpoint other than the best
 """
