@@ -11,6 +11,7 @@ import pytest
 from checked_files import check, cut, only, rows_with_ids
 from custom_files import write_photos, write_rows
 
+from vlm.core.validation import counted
 from vlm.data import VQADataModule
 from vlm.data.check.check import check_data
 from vlm.data.check.report import write_check
@@ -259,14 +260,18 @@ def test_unreadable_lines_and_files(rows: list[dict[str, Any]], tmp_path: Path) 
     assert set(found.splits) == {"train", "validation"}
 
 
-@pytest.mark.parametrize("content", ["", "{\n", '{"image": "a", "question": "?", "answer": "b"}\n'])
+ROW = '{"image": "%s", "question": "?", "answer": "b"}\n'
+
+
+@pytest.mark.parametrize("content", ["", "{\n", ROW % "a", ROW % "a" + ROW % "b"])
 def test_files_with_nothing_to_learn_from(content: str, tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").write_text(content)
     found = check_data(VQADataModule(CustomDataset(str(tmp_path / "my.jsonl"))))
     said = only(found, "unreadable line" if content == "{\n" else "unreadable data")
     if content != "{\n":  # otherwise no rows are left
-        count = len(content.splitlines())
-        assert f"my.jsonl: different images or groups: got {count};" in said
+        images = counted(len(content.splitlines()), "image")
+        assert f"my.jsonl: got questions about {images} (or groups of images); " in said
+        assert "at least 3" in said
     write_check(found, tmp_path / "out")
 
 

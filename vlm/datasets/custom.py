@@ -140,7 +140,8 @@ class CustomDataset(Dataset):
     @cached_property
     def _cut(self) -> tuple[pa.Table, pa.Table]:
         """A file that came alone, without and with the images held out for the test."""
-        return split_by_image(self._table("train"), self.validation_share, TEST_SEED)
+        # One image each for training, validation and the test.
+        return split_by_image(self._table("train"), self.validation_share, TEST_SEED, least=3)
 
     def _table(self, split: Split) -> pa.Table:
         table = self._file(split)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from vlm.core.clean_text import clean_text
 from vlm.core.pairs import CONTRADICTION
-from vlm.core.validation import mistake_in
+from vlm.core.validation import counted, mistake_in
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError, note_image, report
 
@@ -136,8 +136,8 @@ def _checked(
     numbers: array[int],
 ) -> Iterator[dict[str, Any]]:
     """The rows without a mistake; the others are reported."""
-    for counted, raw in enumerate(rows, start=1):
-        number = raw.get("number", counted)
+    for place, raw in enumerate(rows, start=1):
+        number = raw.get("number", place)
         row = _gated(raw)
         mistakes = list(_mistakes(row))
         where = partial(_where, row.get("place"), row.get("id"), number, source, columns)
@@ -314,22 +314,31 @@ def check_share(validation_share: float) -> None:
         )
 
 
-def split_by_image(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
+def split_by_image(
+    table: pa.Table, share: float, seed: int, least: int = 2
+) -> tuple[pa.Table, pa.Table]:
     """Cut a table in two by image: none is in both parts, and `share` of them go to the second.
 
     Images of one group (`group`: a patient, a scene, a video) stay together too.
 
+    Args:
+        table: questions.
+        share: of the images, in (0, 1).
+        seed: of the choice.
+        least: how many images or groups there have to be, one for each part of the whole.
+
     Raises:
         ValueError: a share that is not in (0, 1).
-        DataError: fewer than two images or groups.
+        TooFewError: fewer images or groups than `least`.
     """
     check_share(share)
     groups = split_groups(table)
     count = int(groups.max(initial=-1)) + 1
-    if count < 2:
+    if count < least:
         raise TooFewError(
-            f"{source_of(table) or 'data'}: different images or groups: got {count}; expected at "
-            f"least two, to hold one out for validation."
+            f"{source_of(table) or 'data'}: got questions about {counted(count, 'image')} (or "
+            f"groups of images); expected at least {least}, since the images are divided into "
+            f"{least} parts, such as training and validation, that share none."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
