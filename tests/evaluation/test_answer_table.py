@@ -216,6 +216,7 @@ def test_tables_that_cannot_be(run: Path, tmp_path: Path) -> None:
 
     assert "the column 'prediction'" in said("image,question,prediction\na.png,what?,x\n")
     assert "question" in said("image,query\na.png,what?\n")
+    assert {file.name for file in tmp_path.iterdir()} == {"in.csv"}
     with pytest.raises(SystemExit, match=r"nosuch\.csv: there is no such file"):
         main(["predict", str(run), f"--dataset.path={tmp_path / 'nosuch.csv'}"])
     with pytest.raises(ValueError, match=r"expected a \.csv or \.jsonl file"):

@@ -152,12 +152,12 @@ class AnswerTable:
         # questions, where later rows may lack one.
         ours = chain(islice(records, 1), islice(records, max(0, done - 1), None))
         rows = islice(read(ours), min(1, done), None)
-        with self.part.open("ab") as file:
-            while batch := list(islice(rows, self.batch)):
-                said = self._batch(batch, source)
+        while batch := list(islice(rows, self.batch)):
+            said = self._batch(batch, source)
+            with self.part.open("ab") as file:  # only now: what fails at once leaves no file
                 file.writelines(f"{json.dumps(one)}\n".encode() for one in said)
                 sync(file)
-                yield said
+            yield said
 
     def _batch(self, rows: list[dict[str, Any]], source: EmbeddedImages) -> list[Said]:
         good = [row for row in rows if not row["mistakes"]]
