@@ -9,6 +9,7 @@ import pytest
 
 import vlm
 from vlm.adapters.hub import BUNDLED, bundled_models
+from vlm.asking import NO_ANSWER
 from vlm.cli.main import main
 from vlm.datasets import Dataset, EasyVQA, Scenes
 
@@ -39,6 +40,12 @@ def test_a_question_is_answered_right_after_installation(
     example = str(BUNDLED / "scenes/example.png")
     main(["ask", "scenes", example, "Is the gray object left of the brown object?"])
     assert re.search(r"9\d\.\d\d %  yes", capsys.readouterr().out)
+    # README's example of a question that is too hard.
+    hard = "What shape is the object closest to the pink object?"
+    with pytest.raises(SystemExit) as ended:
+        main(["ask", "scenes", example, hard, "--max-risk", "5%"])
+    assert ended.value.code == NO_ANSWER
+    assert capsys.readouterr().out.startswith("I don't know: the risk is above the accepted one")
     # What lies here under that name comes first.
     (tmp_path / "scenes").mkdir()
     with pytest.raises(SystemExit, match="scenes"):

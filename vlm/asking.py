@@ -23,6 +23,8 @@ ImageLike = Source
 
 UNKNOWN = "I don't know"
 """The answer where the probability is below the threshold."""
+ABOVE_RISK = "the risk is above the accepted one"
+"""Why there is no answer then."""
 NO_ANSWER = 3
 """Exit code of commands that give no answer: the model can only guess, or the risk is too high; 1
 is a user's mistake, 2 a wrong argument."""
@@ -76,16 +78,19 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %" if probability >= 0.001 else "< 0.1 %"
 
 
-def print_answer(answer: Answer) -> None:
-    """Print answers with their probabilities, and warnings to standard error."""
+def print_answer(answer: Answer, calibration: Calibration | None) -> None:
+    """Print answers with their probabilities; to standard error warnings, and what the
+    probabilities are worth."""
     if answer.is_guess:
         print("No answer: this question is beyond the model. Its guesses:")
     elif answer.abstains:
-        print(f"{answer.text}: the risk is above the accepted one. Less certain answers:")
+        print(f"{answer.text}: {ABOVE_RISK}. Less certain answers:")
     for text, probability in answer.top:
         print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    known = "not calibrated; run `vlm calibrate`" if calibration is None else calibration.about
+    print(known, file=sys.stderr)
 
 
 class ReadsQuestions(Protocol):
@@ -253,8 +258,8 @@ class Asking(ABC):
             return 0.0
         if self.calibration is None:
             raise ValueError(
-                f"max_risk: got {max_risk!r}, but this model has no thresholds; calibrate it with "
-                f"`vlm calibrate RUN`, or leave max_risk out."
+                f"max_risk: got {max_risk!r}, but this model has no threshold for it (it is not "
+                f"calibrated). Run `vlm calibrate RUN`, or leave max_risk out."
             )
         return self.calibration.least(max_risk)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from vlm.asking import NO_ANSWER, print_answer
-from vlm.cli.command_parser import share
+from vlm.cli.command_parser import CommandParser, share
 from vlm.export.exported import Exported
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the likeliest answers with their probabilities; exit code 3 if the model can only
     guess or the risk is too high, 1 after a mistake."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="vlm-answer", description="Answer a question about an image.", allow_abbrev=False
     )
     parser.add_argument("folder", help="a folder written by `vlm export`")
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         answer = model.answer(given.image, given.question, given.top, given.choices, given.max_risk)
     except ValueError as error:
         sys.exit(f"vlm-answer: {error}")
-    print_answer(answer)
+    print_answer(answer, model.calibration)
     if answer.is_guess or answer.abstains:
         sys.exit(NO_ANSWER)
 

@@ -104,6 +104,9 @@ def test_the_command(exported: Path, data: Path, site: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     best = Exported(exported).answer(image, "what color is it?")
     assert ended.stdout.splitlines()[0].endswith(best.text)
+    known = Exported(exported).calibration
+    assert known is not None
+    assert ended.stderr.splitlines()[-1] == known.about
     ended = without_torch(site, "-m", "vlm_runtime", exported, image, "wherefore quixotic?")
     assert ended.returncode == 3
     assert ended.stdout.startswith("No answer")
@@ -129,7 +132,7 @@ def test_the_command_does_not_know_above_the_risk(
         assert ended.stdout.startswith("I don't know: the risk") is bool(code)
     ended = without_torch(site, "-m", "vlm_runtime", exported, image, question, "--max-risk", "0.1")
     assert ended.returncode == 1
-    assert "vlm-answer: max_risk: got 0.1, and no threshold" in ended.stderr
+    assert "vlm-answer: max_risk: got 0.1, but this model has no threshold" in ended.stderr
 
 
 def test_photos_of_all_kinds_and_sizes_become_the_same_pixels() -> None:

@@ -116,10 +116,9 @@ class Calibration:
         if not held:
             known = [f"{t.risk:g}" for t in self.thresholds if t.probability is not None]
             why = f" ({below[-1].why})" if below else ""
-            expected = f"one of {', '.join(known)}" if known else "none, since it has no threshold"
+            remedy = f"; expected one of {', '.join(known)}." if known else ". Leave max_risk out."
             raise ValueError(
-                f"max_risk: got {max_risk:g}, and no threshold of this model is certified for "
-                f"it{why}; expected {expected}."
+                f"max_risk: got {max_risk:g}, but this model has no threshold for it{why}{remedy}"
             )
         return max(held)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlm.asking import percent
+from vlm.asking import ABOVE_RISK, percent
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case
@@ -281,7 +281,7 @@ def doubts(answer: Answer) -> list[str]:
     if answer.is_guess:  # its warnings say so, and its probability means nothing
         return []
     if answer.abstains:
-        return ["The risk is above the one accepted; below are the answers it thought of."]
+        return [f"{ABOVE_RISK.capitalize()}. Less certain answers are below."]
     if answer.probability < UNSURE:
         return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
     if len(answer.top) > 1 and answer.top[1][1] > 0.8 * answer.probability:

@@ -39,7 +39,7 @@ class Metrics:
         )
         self.abstentions = Counter(
             "vlm_abstentions",
-            "Questions without an answer: beyond the model, or the risk too high.",
+            "Questions without an answer: beyond the model, or the risk above the accepted one.",
             registry=own,
         )
         self.confidence = Histogram(

@@ -16,12 +16,12 @@ from vlm.cli.command_parser import (
 )
 
 EXAMPLE = """\
-example:
-  vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?"
-  vlm ask runs/easy_vqa/RUN photo.png "What color is the shape?" --max-risk 5%
+examples:
+  vlm ask RUN photo.png "What color is the shape?"
+  vlm ask scenes photo.png "What shape is the object closest to the red object?" --max-risk 5%
 
-Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above
---max-risk.
+Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above the
+accepted one (--max-risk).
 """
 
 
@@ -61,8 +61,6 @@ def ask(arguments: Sequence[str]) -> None:
         )
     except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
-    print_answer(answer)
-    known = vqa.calibration
-    print(known.about if known else "not calibrated; run `vlm calibrate`", file=sys.stderr)
+    print_answer(answer, vqa.calibration)
     if answer.is_guess or answer.abstains:
         sys.exit(NO_ANSWER)
