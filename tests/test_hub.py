@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hub_server import Hub, hub_server
 
 import vlm
 from vlm.checkpoint.checkpoint import CheckpointError
-from vlm.checkpoint.publishing import model_card
+from vlm.checkpoint.publishing import RunRecord, model_card
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS
 from vlm.cli.main import main
 from vlm.core.calibration import Calibration
@@ -100,8 +101,8 @@ def test_the_card_says_whether_probabilities_are_calibrated(shared: Path) -> Non
     vqa = vlm.load(shared)
     calibration = {"method": "platt", "scale": 2.0, "questions": 1884, "thresholds": []}
     about = {key: value for key, value in vqa.about.items() if key != "calibration"}
-    assert "not calibrated" in model_card(vqa.model, about, None, "my_model")
-    text = model_card(vqa.model, about | {"calibration": calibration}, None, "my_model")
+    assert "not calibrated" in model_card(vqa.model, about, RunRecord(), "my_model", "")
+    text = model_card(vqa.model, about | {"calibration": calibration}, RunRecord(), "my_model", "")
     assert "calibrated on 1,884 validation questions (platt)" in text
     assert "not calibrated" not in text
 
@@ -114,14 +115,14 @@ def test_a_model_without_a_test_says_so(shared: Path, tmp_path: Path) -> None:
 def test_the_card_is_true_of_other_models_too(shared: Path, tmp_path: Path) -> None:
     vqa = vlm.load(shared)
     about = {**vqa.about, "calibration": asdict(Calibration("temperature", 2.0, questions=1500))}
-    card = model_card(vqa.model, about, None, "hf:me/colors")
+    card = model_card(vqa.model, about, RunRecord(), "hf:me/colors", "")
     assert "were calibrated on 1,500 validation questions (temperature)" in card
     assert "not calibrated" not in card
     assert "runs no code" in card
     other = untrained()
     held = Held(str(tmp_path / "hold"))
     strange = VQAModel(held, other.text_encoder, other.fusion, other.head)
-    card = model_card(strange, about, None, "hf:me/colors")
+    card = model_card(strange, about, RunRecord(), "hf:me/colors", "")
     assert 'vlm.load("hf:me/colors", trust=True)' in card
     assert "vlm ask --trust hf:me/colors" in card
     assert "runs no code" not in card
@@ -129,6 +130,33 @@ def test_the_card_is_true_of_other_models_too(shared: Path, tmp_path: Path) -> N
     card = (tmp_path / "again/README.md").read_text()
     assert f"Not by vlm: it was converted from `{tmp_path / 'vilt'}`" in card
     assert "vlm fit" not in card
+
+
+def test_the_card_has_the_command_and_the_trust_report(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = copy / "config.yaml"
+    command = "vlm fit -c configs/easy_vqa.yaml --dataset.root=/home/me/data -c 'a: {b: ~/x/y.z}'"
+    assert settings.read_text().startswith("# vlm fit ")
+    settings.write_text(f"# {command}\n" + settings.read_text().partition("\n")[2])
+    main(["report", str(copy), "--only", "calibration", "selective"])
+    main(["share", str(copy), str(tmp_path / "shared")])
+    card = (tmp_path / "shared/README.md").read_text()
+    public = "vlm fit -c configs/easy_vqa.yaml --dataset.root=data -c 'a: {b: y.z}'"
+    assert f"```bash\n{public}\n```" in card
+    report = json.loads((copy / "report/report.json").read_text())
+    rows = report["sections"]["calibration"]["table"]
+    assert f"### Calibration\n\n| {' | '.join(rows[0])} |\n| --- |" in card
+    assert f"| {' | '.join(rows[1])} |" in card
+    assert "certified for risk" in card
+    report["about"]["digest"] = "another"
+    (copy / "report/report.json").write_text(json.dumps(report))
+    main(["share", str(copy), str(tmp_path / "again")])
+    assert "report is of another state" in (tmp_path / "again/README.md").read_text()
+    (copy / "report/report.json").write_text('{"about": 1}')
+    with pytest.raises(SystemExit, match=r"report\.json: not a report of vlm"):
+        main(["share", str(copy), str(tmp_path / "third")])
 
 
 def test_a_revision_is_that_of_the_hub(hub: Hub, shared: Path, data: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlm.checkpoint.file import CheckpointError
 from vlm.core.calibration import Calibration
@@ -15,7 +16,7 @@ from vlm.core.validation import shorten
 from vlm.core.version import __version__
 from vlm.model import VQAModel
 
-CARD, RESULTS = "README.md", "test.json"
+CARD, RESULTS, REPORT, SETTINGS = "README.md", "test.json", "report/report.json", "config.yaml"
 HEAD = """\
 ---
 library_name: vlm
@@ -42,18 +43,37 @@ FACTS = (
     *("model.optimizer", "model.schedule"),
 )
 """Of what a checkpoint keeps about its training: no path of a machine, and what a reader asks."""
+WORST_GROUPS = 5
+"""That the card shows of the trust report's."""
+_FOLDERS = re.compile(r"(?<![\w./:\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\",\]}/\\]+[\\/])*")
+"""The folders of an absolute path, which name users of a machine; its last part may be public."""
+
+
+class RunRecord(NamedTuple):
+    """What a run's folder says of its model, apart from the checkpoint.
+
+    Attributes:
+        results: the content of `test.json`; None without a test.
+        report: the content of the trust report's JSON; None without one.
+        command: the command that trained it, without folders of a machine; "" if it is not known.
+    """
+
+    results: Mapping[str, Any] | None = None
+    report: Mapping[str, Any] | None = None
+    command: str = ""
 
 
 def model_card(
-    model: VQAModel, about: Mapping[str, Any], results: Mapping[str, Any] | None, load: str
+    model: VQAModel, about: Mapping[str, Any], record: RunRecord, load: str, digest: str
 ) -> str:
     """The card of a model, in Markdown.
 
     Args:
         model: the model.
         about: which run made it, on what.
-        results: the content of the run's `test.json`; None without a test.
+        record: what the run's folder has besides.
         load: what `vlm.load` takes.
+        digest: the model's (`VQA.digest`); a trust report of another state is not shown.
     """
     name = load.rpartition("/")[2].removeprefix("hf:")
     vocabulary = model.head.vocabulary
@@ -81,8 +101,9 @@ def model_card(
         "`is_guess` marks a question that is beyond the model and should get no answer.",
     )
     sections = (
-        ("Results", [*_results(results)]),
-        ("Training", [*_training(about)]),
+        ("Results", [*_results(record.results)]),
+        ("Trust", [*_trust(record.report, digest)]),
+        ("Training", [*_training(about, record.command)]),
         ("Limits", [f"- {limit}" for limit in limits]),
     )
     text = "".join(f"\n## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections)
@@ -94,8 +115,8 @@ def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
         yield "Not measured: the run has no test report."
         return
     yield (
-        "Accuracy on the test split in %, with two baselines: the most frequent training answer, "
-        "and the most frequent one to the same question."
+        "Accuracy on the test split in % (`vlm test`), with two baselines: the most frequent "
+        "training answer, and the most frequent one to the same question."
     )
     yield ""
     yield "| questions | number | accuracy | 95 % interval | majority | question only |"
@@ -112,6 +133,33 @@ def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
     yield f"Intervals are over {results['results'][0]['over']}."
 
 
+def _trust(report: Mapping[str, Any] | None, digest: str) -> Iterator[str]:
+    if not report:
+        yield "Not measured: the run has no trust report (`vlm report RUN`)."
+        return
+    about = report["about"]
+    if about["digest"] != digest:
+        yield "Not measured: the run's trust report is of another state of the model."
+        return
+    yield (
+        f"`vlm report` of vlm {about['vlm']} on {about['questions']:,} {about['split']} questions "
+        f"about {about['images']:,} images, with {about['calibration']}. Intervals are 95 %, over "
+        f"images. docs/trust.md of vlm explains each measure."
+    )
+    for name, section in report["sections"].items():
+        # The accuracy stands above, and a comparison is about two models.
+        if name in ("accuracy", "against") or not section["table"]:
+            continue
+        yield f"\n### {section['title']}\n"
+        heads, *rows = section["table"]
+        rows = rows[:WORST_GROUPS] if name == "groups" else rows
+        yield from map(_row, (heads, ["---"] * len(heads), *rows))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
 def _is_ours(model: VQAModel) -> bool:
     """Whether all parts are vlm's own."""
     try:
@@ -121,12 +169,14 @@ def _is_ours(model: VQAModel) -> bool:
     return True
 
 
-def _training(about: Mapping[str, Any]) -> Iterator[str]:
+def _training(about: Mapping[str, Any], command: str) -> Iterator[str]:
     training = about.get("training") or {}
     if "torch" not in about:  # of an adapter
         yield f"Not by vlm: it was converted from `{about.get('run', 'an unknown model')}`."
         return
     yield f"`vlm fit` of vlm {about.get('vlm', __version__)} with torch {about['torch']}:"
+    if command:
+        yield f"\n```bash\n{command}\n```"
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -139,25 +189,40 @@ def _training(about: Mapping[str, Any]) -> Iterator[str]:
                 value = f"{value.get('class_path')}({arguments})"
             yield f"| {key} | `{value}` |"
     if about.get("seconds"):
-        yield f"| seconds | {about['seconds']:,.0f} |"
+        yield f"| seconds of training up to this checkpoint | {about['seconds']:,.0f} |"
 
 
-def read_results(run: str | Path) -> dict[str, Any] | None:
-    """The test report of a run's folder; None if there is none.
+def read_record(run: str | Path) -> RunRecord:
+    """What a run's folder says of its model; nothing where it is no run's.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: a file of it is damaged.
     """
-    path = Path(run) / RESULTS
+    results = _read(Path(run) / RESULTS, lambda found: [r["accuracy"] for r in found["results"]])
+    report = _read(
+        Path(run) / REPORT,
+        lambda found: [
+            [found["about"][name] for name in ("digest", "questions", "split", "images", "vlm")],
+            found["about"]["calibration"],
+            [(section["title"], [*map(_row, section["table"])])
+             for section in found["sections"].values()],
+        ],
+    )  # fmt: skip
+    settings = Path(run) / SETTINGS
+    first = settings.read_text(encoding="utf-8").partition("\n")[0] if settings.is_file() else ""
+    command = first.removeprefix("# ") if first.startswith("# vlm ") else ""
+    return RunRecord(results, report, _FOLDERS.sub("", command))
+
+
+def _read(path: Path, use: Callable[[Any], object]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if not all("accuracy" in row for row in results["results"]):
-            raise ValueError("rows without accuracy")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a test report ({shorten(str(error))}).") from error
-    return dict(results)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        use(found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a report of vlm ({shorten(repr(error))}).") from error
+    return dict(found)
 
 
 def upload(folder: Path, name: str, private: bool = False) -> str:

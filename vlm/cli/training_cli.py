@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,7 @@ class VQACLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         check_names(args[0], args[1:])
         self.checkpoint: Checkpoint | None = None
+        self._command = shlex.join(["vlm", *args])
         start_swaps_from_defaults()
         silence()
         with handlers_kept():
@@ -201,6 +203,7 @@ class VQACLI(LightningCLI):
                 self.run_folder,
                 config,
                 self.checkpoint,
+                self._command,
             )
             return
         if self.trainer.is_global_zero:  # or fail before the evaluation

@@ -146,8 +146,10 @@ def train(
     folder: Path,
     config: dict[str, Any],
     checkpoint: Checkpoint | None = None,
+    command: str = "",
 ) -> tuple[Path, dict[str, float]]:
-    """Train in a run's folder, after all that can be checked is.
+    """Train in a run's folder, after all that can be checked is. `command` stands in its
+    configuration.
 
     Returns:
         The folder that all processes agreed on, and the test's figures by name.
@@ -171,7 +173,7 @@ def train(
     with training_in(folder) if trainer.is_global_zero else nullcontext():
         dry: Any = trainer.fast_dev_run  # type: ignore[attr-defined]  # set later
         if trainer.is_global_zero and not dry:
-            write_config(folder, config)
+            write_config(folder, config, command)
         if checkpoint is not None:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):

@@ -117,11 +117,13 @@ def checkpoint_in(path: str | Path, name: str) -> Path:
     return Path(path) / CHECKPOINTS / name if Path(path).is_dir() else Path(path)
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write a run's configuration, unless the run has one already, being continued."""
+def write_config(folder: Path, config: Mapping[str, Any], command: str = "") -> None:
+    """Write a run's configuration below the command that began it, unless the run has one already,
+    being continued."""
     path = folder / "config.yaml"
     if not path.is_file():
-        path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        first = f"# {command}\n" if command and "\n" not in command else ""
+        path.write_text(first + yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
 
 
 def folder_of_checkpoint(path: Path) -> Path | None:

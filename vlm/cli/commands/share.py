@@ -12,8 +12,8 @@ from vlm.cli.command_parser import HUB, add_checkpoint, add_trust, command_parse
 
 EXAMPLE = """\
 examples:
-  vlm share runs/easy_vqa/RUN shapes-model
-  vlm share runs/easy_vqa/RUN hf:me/shapes-model     after `hf auth login`
+  vlm share RUN shapes-model
+  vlm share RUN hf:me/shapes-model     after `hf auth login`
 """
 
 
@@ -33,13 +33,14 @@ def share(arguments: Sequence[str]) -> None:
     if given.private and not given.folder.startswith(HUB):
         parser.error(f"--private: got a folder, {given.folder}; expected hf:USER/NAME.")
     # Here and not above: `--help` and a mistake need not wait for torch.
-    from vlm.checkpoint.publishing import CARD, model_card, read_results, upload
+    from vlm.checkpoint.publishing import CARD, model_card, read_record, upload
     from vlm.checkpoint.sharing import WEIGHTS
     from vlm.inference import load
 
     try:
         vqa = load(given.checkpoint, trust=given.trust)
-        card = model_card(vqa.model, vqa.about, read_results(given.checkpoint), given.folder)
+        record = read_record(given.checkpoint)
+        card = model_card(vqa.model, vqa.about, record, given.folder, vqa.digest)
         with tempfile.TemporaryDirectory() as temporary:
             hub = given.folder.startswith(HUB)
             folder = vqa.save(Path(temporary, "model") if hub else given.folder)
