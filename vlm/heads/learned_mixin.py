@@ -50,10 +50,11 @@ class LearnedMixin(Classification):
     the text encoder's `pooled`, trained along with the rest by the head's own loss, and neither
     reaches the other: b gets no gradient from the ensemble, the text encoder none from b. To b,
     `smoothing` is added: a b of 0 for what cannot be meant (red for "how many") would leave it to
-    chance what p says of it. With the loss "bce" the formula is that of each answer's yes and no,
-    and the entropy is their mean over answers. In both cases the logits of the ensemble are those
-    of p plus g log b, or of each answer g (log b - log(1 - b)). The loss of an evaluation is that
-    of p.
+    chance what p says of it. The authors' code learns it, from the value that is the default here,
+    and only for "bce"; here it stays as it is. With the loss "bce" the formula is that of each
+    answer's yes and no, and the entropy is their mean over answers. In both cases the logits of the
+    ensemble are those of p plus g log b, or of each answer g (log b - log(1 - b)). The loss of an
+    evaluation is that of p.
 
     Args:
         in_dim: width of the joint features.
