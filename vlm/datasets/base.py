@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 
 from vlm.core.part import Configured
+from vlm.datasets.presence import Presence
 from vlm.datasets.table import DataError, check_share, split_by_image, stream
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.heads.vocabulary import AnswerVocabulary, count_answers
@@ -59,6 +60,8 @@ class Dataset(Configured, ABC):
     """Whether it is an error, not a warning, if a question is both trained on and scored."""
     watched: ClassVar[str | None] = None
     """An answer whose probability is kept for every question, for `summarize_watched`."""
+    unanswerable: str | None = None
+    """The answer to a question that has no other one, such as "unanswerable"."""
     image_source: ImageSource | None = None
     """Where images come from if a table's `image` is no path."""
 
@@ -134,6 +137,14 @@ class Dataset(Configured, ABC):
             probabilities: probability of the answer `watched` for each question, in [0, 1].
         """
         return {}
+
+    def presence(self, split: Split) -> Presence | None:
+        """What is known to be in the images of a split; None where nothing is.
+
+        Raises:
+            DataError: a file that says it is malformed.
+        """
+        return None
 
     def table(self, split: Split) -> pa.Table:
         """Questions of a split; reads it when it is first asked for.

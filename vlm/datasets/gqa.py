@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from vlm.datasets.base import Split
 from vlm.datasets.official import OfficialDataset
+from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.readers.json_file import read_json
 from vlm.datasets.readers.official import Rows, each_record, fields, json_file, records_table
 from vlm.datasets.sources import is_there
@@ -116,6 +117,28 @@ class GQA(OfficialDataset):
         path = self.root / f"questions1.2/{part}_{self.test_questions}_questions.json"
         choices = self.root / f"eval/{part}_choices.json"
         return _read_with_facts(path, self.root / "images", choices)
+
+    def presence(self, split: Split) -> Presence | None:
+        """The objects of the scene graphs, which training and validation have (sceneGraphs.zip of
+        the site, in `sceneGraphs/`)."""
+        part = {"train": "train", "validation": "val"}.get(split)
+        path = self.root / f"sceneGraphs/{part}_sceneGraphs.json"
+        if part is None or not is_there(path):
+            return None
+        graphs = read_json(path)
+
+        def objects(image: str) -> dict[Name, Boxes]:
+            graph = graphs.get(key := Path(image).stem)
+            width, height, listed = fields(graph, path, key, width=int, height=int, objects=dict)
+            found: dict[Name, list[tuple[float, float, float, float]]] = {}
+            for each in listed.values():
+                name, *box = fields(each, path, key, name=str, x=int, y=int, w=int, h=int)
+                x, y, w, h = box
+                corners = (x / width, y / height, (x + w) / width, (y + h) / height)
+                found.setdefault((name,), []).append(corners)
+            return dict(found)
+
+        return Presence("Is there a {} in the image?", "yes", "no", objects)
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]

@@ -40,6 +40,7 @@ class TDIUC(OfficialDatasetWithImages):
     """
 
     types = "question_type"
+    unanswerable = "doesnotapply"
     get = "TDIUC: https://kushalkafle.com/projects/tdiuc.html."
     parts: ClassVar = {"train": "train2014", "test": "val2014"}
     image_folder = "Images"

@@ -44,7 +44,7 @@ class VizWiz(OfficialDatasetWithImages):
         ['id', 'image', 'question', 'answers']
     """
 
-    watched = UNANSWERABLE
+    watched = unanswerable = UNANSWERABLE
 
     cited = "https://vizwiz.org/tasks-and-datasets/vqa/"
     get = f"VizWiz: annotations and images from {cited}."

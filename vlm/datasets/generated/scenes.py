@@ -14,9 +14,19 @@ from vlm.core.validation import check_positive, did_you_mean, nearest
 from vlm.datasets.base import Split
 from vlm.datasets.generated.base import GeneratedDataset, Picture
 from vlm.datasets.generated.drawing import Draws, Thing, described, draw, places, scatter
-from vlm.datasets.generated.questions import SHAPES, TEMPLATES, Asked, Scene, asked
+from vlm.datasets.generated.questions import (
+    NOT_THERE,
+    SHAPES,
+    TEMPLATES,
+    YES_NO,
+    Asked,
+    Scene,
+    asked,
+)
 from vlm.datasets.generated.wordings import LANGUAGES, rows
+from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.vocabulary import VocabularyRules
+from vlm.image.detections import read_npz
 
 SIZE, RADIUS = 64, 5
 COLORS = {
@@ -33,6 +43,7 @@ KEPT: Shapes = {
 }
 
 ABILITIES = tuple(dict.fromkeys(template.ability for template in TEMPLATES))
+EXIST = next(n for n, template in enumerate(TEMPLATES) if template.ability == "exist")
 COUNTS, LONGER_COUNTS = (1, 2, 3), (2, 3, 5)
 """Numbers of objects per shape, assigned to the shapes at random."""
 Part = Literal["standard", "compositional", "longer", "priors", "absent"]
@@ -127,6 +138,8 @@ class Scenes(GeneratedDataset):
         self.part, self.scenes, self.clutter = part, scenes, clutter
         self.language, self.pairs = LANGUAGES[language], pairs
         self.abilities = None if abilities is None else list(abilities)
+        if part == "absent":
+            self.unanswerable = self.language.translated(NOT_THERE)
 
     def read(self, split: Split) -> pa.Table | None:
         table = super().read(split)
@@ -134,6 +147,22 @@ class Scenes(GeneratedDataset):
             return table
         forms = [each.text for each in TEMPLATES if each.ability in self.abilities]
         return table.filter(pc.field("question_type").isin(forms))
+
+    def presence(self, split: Split) -> Presence:
+        """ "Is there a circle that is red?", of each object."""
+        words = self.language.translated
+        yes, no = map(words, YES_NO)
+        return Presence(self.language.wordings[EXIST].text, yes, no, self._objects)
+
+    def _objects(self, image: str) -> dict[Name, Boxes]:
+        regions = read_npz(Path(image).with_suffix(".npz"))
+        words = self.language.translated
+        found: dict[Name, Boxes] = {}
+        for features, box in zip(regions.features, regions.boxes.tolist(), strict=True):
+            colors, shapes = features[: len(COLORS)], features[len(COLORS) :][: len(SHAPES)]
+            color, shape = [*COLORS][colors.argmax()], SHAPES[shapes.argmax()]
+            found[words(shape), words(color)] = [tuple(box)]
+        return found
 
     def pictures(self, split: Split) -> Iterator[Picture] | None:
         parts = {"train": 1, "validation": 9, "test": 4}
