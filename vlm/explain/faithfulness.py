@@ -54,8 +54,9 @@ def patch_faithfulness(case: Case, explanation: Explanation) -> Faithfulness:
     cells = case.places(_boxes(case, explanation))  # (P, *place)
 
     def evidence(gone: Tensor) -> Tensor:
-        hidden = torch.stack([cells[row].any(0) for row in gone])
-        return case.evidence(hidden=hidden)[:, 0]
+        # Cells may overlap: how many of those that are gone lie on each place.
+        count = gone.to(cells.device, torch.float32) @ cells.flatten(1).float()
+        return case.evidence(hidden=(count > 0).unflatten(1, cells.shape[1:]))[:, 0]
 
     return _faithfulness(evidence, explanation.patches)
 
@@ -82,10 +83,10 @@ def _faithfulness(evidence: Callable[[Tensor], Tensor], relevance: np.ndarray) -
     ranks = np.argsort(np.argsort(-relevance, kind="stable"))  # 0 for the most relevant
     counts = sorted({round(parts * k / STEPS) for k in range(STEPS + 1)})
     tops = [min(ceil(parts * share), parts) for share in SHARES]
-    numbers = np.array([*counts, *tops])[:, None]
-    top = torch.from_numpy(ranks < numbers)  # (K, N)
+    numbers, place = np.unique([*counts, *tops], return_inverse=True)
+    top = torch.from_numpy(ranks < numbers[:, None])  # (K, N), each number once
     found = evidence(torch.cat((top, ~top))).cpu().numpy()
-    without, alone = found[: len(top)], found[len(top) :]
+    without, alone = found[: len(top)][place], found[len(top) :][place]
     curve = len(counts)
     shares = np.array(counts) / max(parts, 1)
     deletion, insertion = without[:curve], alone[:curve]
