@@ -89,6 +89,12 @@ def _jpeg(images: Tensor, quality: float) -> Tensor:
     return torch.stack(found)
 
 
+def _crop(images: Tensor, share: float) -> Tensor:
+    height, width = images.shape[-2:]
+    middle = F.center_crop(images, [max(1, round(share * side)) for side in (height, width)])
+    return F.resize(middle, [height, width])
+
+
 CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]] = {
     "gaussian noise": (_noise, (0.04, 0.08, 0.12, 0.18, 0.26)),
     "gaussian blur": (_blur, (0.005, 0.01, 0.015, 0.02, 0.03)),
@@ -97,32 +103,46 @@ CORRUPTIONS: dict[str, tuple[Callable[[Tensor, float], Tensor], Sequence[float]]
     "brightness": (F.adjust_brightness, (1.2, 1.4, 1.6, 1.8, 2.0)),
     "contrast": (F.adjust_contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
     "saturation": (F.adjust_saturation, (0.5, 0.25, 0.0, 5.0, 20.0)),
+    "crop": (_crop, (0.95, 0.9, 0.85, 0.8, 0.7)),
 }
 """Kinds of ImageNet-C (Hendrycks & Dietterich 2019) that torchvision has, with a strength for each
 severity: noise in shares of full scale, blur in shares of the width, the size left, the quality of
-JPEG, factors."""
+JPEG, factors; and a crop, of which the share of each side is left."""
 
 
-class Corrupted:
-    """Images of the model's input size, corrupted.
+class Changed:
+    """Images of the model's input size, changed.
 
     Args:
         images: the images as they are.
-        kind: one of `CORRUPTIONS`.
-        severity: 1 to 5.
+        change: from images (U, 3, H, W) uint8 to such images.
 
     Raises:
-        ValueError: the images are features of regions, which cannot be corrupted.
+        ValueError: the images are features of regions, which have no pixels.
     """
 
-    def __init__(self, images: Images, kind: str, severity: int) -> None:
-        self.images = images
-        self.change, strengths = CORRUPTIONS[kind]
-        self.strength = strengths[severity - 1]
+    def __init__(self, images: Images, change: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.change = images, change
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
-        """The corrupted images (U, 3, H, W)."""
+        """The changed images (U, 3, H, W)."""
         found = self.images.read(paths, questions)
         if isinstance(found, Features):
-            raise ValueError("images: got features of regions; expected images to corrupt.")
-        return self.change(found, self.strength)
+            raise ValueError("images: got features of regions; expected images to change.")
+        return self.change(found)
+
+
+def corrupted(images: Images, kind: str, severity: int) -> Changed:
+    """The images with one of `CORRUPTIONS`, of a severity from 1 to 5."""
+    change, strengths = CORRUPTIONS[kind]
+    return Changed(images, lambda found: change(found, strengths[severity - 1]))
+
+
+SIDES = (("left", "right"), ("links", "rechts"), ("izquierda", "derecha"))
+"""Words that a mirror exchanges, in the languages of Scenes."""
+
+
+def mirrored_text(text: str) -> str:
+    """A question or an answer about the mirrored image."""
+    other = {a: b for pair in SIDES for a, b in (pair, pair[::-1])}
+    return re.sub(rf"\b({'|'.join(other)})\b", lambda found: other[found[0]], text)

@@ -12,7 +12,7 @@ from vlm.core.files import whole_file
 from vlm.core.version import __version__
 from vlm.datasets.table import digest_of
 from vlm.evaluation.render import Section, new_figure, to_png, write_sections
-from vlm.trust import sections, stress
+from vlm.trust import absence, objects, sections, stress
 from vlm.trust.sections import Found
 from vlm.trust.subject import Subject, Unavailable
 
@@ -22,14 +22,17 @@ FILE = "report.json"
 SECTIONS: dict[str, tuple[str, Callable[[Subject], Found]]] = {
     "accuracy": ("Accuracy", sections.accuracy),
     "groups": ("Accuracy by group, worst first", sections.groups),
+    "unanswerable": ("Questions without an answer", absence.unanswerable),
     "calibration": ("Calibration", sections.calibration),
     "selective": ("Selective answering", sections.selective_answering),
     "sets": ("Prediction sets", sections.prediction_sets),
     "consistency": ("Consistency", stress.consistency),
     "corruptions": ("Image corruptions", stress.corruptions),
-    "language": ("Language bias", stress.language_bias),
-    "distribution": ("Questions about the wrong image", stress.off_distribution),
-    "grounding": ("Faithfulness of explanations", stress.grounding),
+    "language": ("Language bias", absence.language_bias),
+    "distribution": ("Questions about the wrong image", absence.off_distribution),
+    "hallucination": ("Objects that are not there", objects.hallucination),
+    "grounding": ("Faithfulness of explanations", objects.grounding),
+    "forgetting": ("What fine-tuning kept", absence.forgetting),
 }
 """Title and function of each section by its name, in the order of the report."""
 AGAINST = "against"
@@ -159,11 +162,16 @@ def _plots(name: str, numbers: Any) -> list[tuple[str, str, bytes]]:
     if name == "calibration" and numbers:
         states = numbers["bins"]
         figure, axes = new_figure(4.2 * len(states), 4, len(states))
-        for axis, (state, (_, probability, accuracy)) in zip(axes, states.items(), strict=True):
+        for axis, (state, bins) in zip(axes, states.items(), strict=True):
+            questions, probability, accuracy = bins
+            shares = [count / sum(questions) for count in questions]
+            axis.bar(probability, shares, 0.03, color="lightgray", label="share of the questions")
             axis.plot([0, 1], [0, 1], "--", color="tab:gray", linewidth=1)
+            axis.legend(loc="upper left")
             axis.plot(probability, accuracy, "o-", markersize=4)
             axis.set(xlabel=f"probability, {state}", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-        return [("reliability.png", "Accuracy by probability", to_png(figure))]
+        what = "Accuracy by probability, and how many questions have it"
+        return [("reliability.png", what, to_png(figure))]
     if name == "selective" and numbers:
         figure, [axis] = new_figure(6, 3.6)
         curve = numbers["curve"]

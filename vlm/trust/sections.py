@@ -61,24 +61,45 @@ def groups(subject: Subject) -> Found:
         "answer type": subject.results.keys("answer_type"),
         "answer": _frequency(subject),
     }
+    if subject.vqa is not None:
+        unknown = subject.vqa.model.text_encoder.tokenizer.unknown
+        questions = subject.results.table["question"].to_pylist()
+        keys["words"] = ["some unknown" if unknown(text) else "all known" for text in questions]
     scores, images = subject.scores, np.asarray(subject.images)
-    rows = []
+    try:
+        p: Floats | None = subject.probability
+    except Unavailable:
+        p = None
+    rows: list[dict[str, Any]] = []
     for kind, values in keys.items():
         for value, n in Counter(values).items():
             chosen = np.array([v == value for v in values])
             if n < LEAST or chosen.all():
                 continue
-            interval = bootstrap_interval(scores[chosen], images[chosen].tolist())
-            row = {"group": f"{kind}: {value}", "questions": n}
-            rows.append(row | {"accuracy": float(scores[chosen].mean())} | interval._asdict())
-    rows.sort(key=lambda row: float(row["accuracy"]))  # type: ignore[arg-type]
+            of_group, about = scores[chosen], images[chosen].tolist()
+            interval = bootstrap_interval(of_group, about)
+            row = {"group": f"{kind}: {value}", "questions": n, "accuracy": of_group.mean()}
+            row |= interval._asdict()
+            if p is not None:
+                row["gap"] = estimate((p[chosen] - of_group)[None], about)._asdict()
+                row["augrc"] = selective.augrc(of_group, p[chosen])
+            rows.append(row)
+    rows.sort(key=lambda row: row["accuracy"])
     table = [["group", "n", "accuracy %", "95 % interval"]]
+    if p is not None:
+        table[0] += ["mean probability, minus accuracy", "95 % interval", "AUGRC, x 100"]
     for row in rows:
-        cells = [percent(row["accuracy"]), between((row["low"], row["high"]))]  # type: ignore[arg-type]
-        table.append([str(row["group"]), f"{row['questions']:,}", *cells])
+        cells = [percent(row["accuracy"]), between((row["low"], row["high"]))]
+        if p is not None:
+            gap = row["gap"]
+            cells += [percent(gap["mean"]), between((gap["low"], gap["high"]))]
+            cells.append(percent(row["augrc"], 3))
+        table.append([row["group"], f"{row['questions']:,}", *cells])
     text = [
         "Head, middle and tail each hold about a third of the training answers, from the most "
-        f"frequent to the rarest. Groups of fewer than {LEAST} questions are omitted."
+        f"frequent to the rarest. Groups of fewer than {LEAST} questions are omitted. The worst of "
+        "many groups is partly bad luck: look at its interval. A mean probability above the "
+        "accuracy means that the model is too sure of the group."
     ]
     if rows and rows[0]["accuracy"] == rows[-1]["accuracy"]:
         text.insert(0, "All groups have the same accuracy.")
@@ -158,10 +179,10 @@ def selective_answering(subject: Subject) -> Found:
     else:
         text.append(
             f"Certified thresholds come from {certified.certified_on:,} validation questions about "
-            f"{certified.images:,} images. The chance that a threshold exceeds its risk is at most "
-            f"{100 * certified.delta:g} %, whichever epoch was chosen, for questions about images "
-            "drawn from the same source, where each image counts once. The table shows the "
-            f"coverage and risk that they realise on the {split} split."
+            f"{certified.images:,} images. For each threshold by itself, the chance that it "
+            f"exceeds its risk is at most {100 * certified.delta:g} %, whichever epoch was chosen, "
+            "for questions about images drawn from the same source, where each image counts once. "
+            f"The table shows the coverage and risk that they realise on the {split} split."
         )
         for t in certified.thresholds:
             name = f"certified for risk {100 * t.risk:g} %"
@@ -169,7 +190,9 @@ def selective_answering(subject: Subject) -> Found:
                 table.append([name, n, t.why, "", "", "calibration part"])
                 continue
             for measure, of, value, bounds in _realised(subject, t.probability):
-                cells = [f"{name}: {measure}, %", f"{of:,}", percent(value), between(bounds)]
+                everything = not t.probability and measure == "coverage"
+                cells = [f"{name}: {measure}, %", f"{of:,}", percent(value)]
+                cells.append("" if everything else between(bounds))
                 table.append([*cells, _least(t.probability), "calibration part"])
                 key = f"certified_{t.risk:g}"
                 numbers.setdefault(key, {"threshold": t.probability})[measure] = value
@@ -224,7 +247,8 @@ def prediction_sets(subject: Subject) -> Found:
         f"{100 * known.set_threshold:.2f} %. This threshold comes from the calibration part, so "
         "that 90 % of the sets contain the right answer (the one that most annotators gave), "
         "overall but not in every group. Sets may be empty. Where images have several questions, "
-        "the share approaches 90 % as the number of images grows."
+        "the share approaches 90 % as the number of images grows. The share also varies with the "
+        "calibration images, which the intervals do not show."
     ]
     if known.set_threshold == 0:
         text.append(

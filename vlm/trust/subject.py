@@ -57,17 +57,18 @@ class Subject:
 
     @classmethod
     def of_model(
-        cls, path: Path, data: VQADataModule, split: Split, device: str, trust: bool
+        cls, name: str, data: VQADataModule, split: Split, device: str, trust: bool
     ) -> Subject:
-        """A run, its checkpoint, or a shared model.
+        """A run, its checkpoint, a shared model, or what else `vlm.load` names.
 
         Raises:
-            CheckpointError: it cannot be loaded.
+            OSError: there is no such model.
+            ValueError: it cannot be loaded.
             DataError: the split has no answers.
         """
         data.dataset.check_answers(split)
-        vqa = load(path, device, trust)
-        return cls(str(path), vqa.digest, data, split, vqa)
+        vqa = load(name, device, trust)
+        return cls(name, vqa.digest, data, split, vqa)
 
     @classmethod
     def of_predictions(cls, path: Path, data: VQADataModule, split: Split) -> Subject:

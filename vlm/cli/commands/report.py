@@ -15,6 +15,8 @@ examples:
   vlm report RUN --only accuracy calibration selective
   vlm report RUN --against OTHER_RUN
   vlm report SHARED -c configs/easy_vqa.yaml
+  vlm report hf:dandelin/vilt-b32-finetuned-vqa -c configs/easy_vqa.yaml --split validation \\
+    --dataset=configs/datasets/vqa_v2.yaml --dataset.root=/data/vqa_v2
   vlm report --predictions answers.csv -c configs/easy_vqa.yaml
 
 Writes report.html (one file that includes its plots), report.md and report.json. Finished sections
@@ -27,27 +29,43 @@ def report_command(arguments: Sequence[str]) -> None:
     """Run the command; exits with code 1 if the model or the answers cannot be read."""
     parser = command_parser("report", "Report how far you can trust a model's answers.", EXAMPLES)
     add = parser.add_argument
-    add("model", nargs="?", type=Path, help="a run's folder, a checkpoint or a shared model")
+    add(
+        "model",
+        nargs="?",
+        help="a run's folder, a checkpoint, a shared model, hf:NAME of a model on the hub, or "
+        "scenes or easy_vqa, which come with vlm",
+    )
     add("--predictions", type=Path, metavar="FILE", help="report on a file of answers instead")
     add(
         "-c", "--config", type=Path, help="`vlm fit` configuration of the data (default: the run's)"
     )
     add("--split", choices=("validation", "test"), default="test", help="default: test")
     add("--only", nargs="+", default=[], metavar="SECTION", help="measure only these sections")
-    add("--against", type=Path, metavar="OTHER", help="model or file of answers to compare with")
-    add("--output", type=Path, help="folder to write the report to (default: RUN/report)")
+    add("--against", metavar="OTHER", help="model or file of answers to compare with")
+    add(
+        "--output",
+        type=Path,
+        help="folder to write the report to (default: RUN/report, or NAME_report here for a model "
+        "that is no folder)",
+    )
     add_device(parser)
     add_trust(parser)
     given, options = parser.parse_known_args(arguments)
     if (given.model is None) == (given.predictions is None):
         parser.error("expected either a model or --predictions")
-    named: Path = given.model or given.predictions
+    named = Path(given.model or given.predictions)
+    if given.config is None and not (named / "config.yaml").is_file():
+        parser.error(
+            f"-c: got no configuration, and there is no {named / 'config.yaml'}; name one of the "
+            "data, as `-c easy_vqa`"
+        )
     config = given.config or named / "config.yaml"
     if not config.is_file():
-        parser.error(f"-c: got no configuration, and there is no {config}; name one of the data")
+        parser.error(f"-c: got {config}; expected a configuration, and there is no such file")
     # Here and not above: `--help` and a mistake need not wait for torch.
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from vlm.adapters.hub import HUB, bundled_models
     from vlm.cli.data_only import read_data
     from vlm.trust.report import SECTIONS, measure, write_report
     from vlm.trust.subject import Subject
@@ -55,22 +73,29 @@ def report_command(arguments: Sequence[str]) -> None:
     if wrong := [name for name in given.only if name not in SECTIONS]:
         parser.error(f"--only: got {wrong[0]!r}; expected some of {', '.join(SECTIONS)}")
     data = read_data("report", config, options).datamodule
-    beside = named if named.is_dir() else named.parent
-    folder = given.output or beside / ("report" if given.model else f"{named.stem}_report")
+    folder = given.output or _folder(named, given.model is not None)
 
-    def subject(path: Path, answers: bool) -> Subject:
+    def is_model(name: str) -> bool:
+        path = Path(name)
+        return (
+            name.startswith(HUB)
+            or path.is_dir()
+            or path.suffix == ".ckpt"
+            or (name in bundled_models() and not path.exists())
+        )
+
+    def subject(name: str, answers: bool) -> Subject:
         if answers:
-            return Subject.of_predictions(path, data, given.split)
-        return Subject.of_model(path, data, given.split, given.device, given.trust)
+            return Subject.of_predictions(Path(name), data, given.split)
+        return Subject.of_model(name, data, given.split, given.device, given.trust)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
         check_device(given.device)
-        own = subject(named, given.model is None)
+        own = subject(given.model or str(given.predictions), given.model is None)
         other = None
         if given.against is not None:
-            is_model = given.against.is_dir() or given.against.suffix == ".ckpt"
-            other = subject(given.against, not is_model)
+            other = subject(given.against, not is_model(given.against))
         with Progress(*columns, TextColumn("{task.completed:,} questions")) as progress:
 
             def begin(title: str) -> None:
@@ -89,3 +114,12 @@ def report_command(arguments: Sequence[str]) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"vlm report: {error}")
     print(f"Report: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.json').name}")
+
+
+def _folder(named: Path, is_model: bool) -> Path:
+    """Where a report is written: in the run's folder, beside a file, or here."""
+    if not named.exists():  # a model of the hub, or one that comes with vlm
+        return Path(f"{named.name}_report")
+    if is_model:
+        return (named if named.is_dir() else named.parent) / "report"
+    return named.with_name(f"{named.stem}_report")
