@@ -190,6 +190,17 @@ def test_mistakes_in_the_command(run: Path, data: Path, capsys: pytest.CaptureFi
         assert match in capsys.readouterr().err
 
 
+def test_a_file_that_is_not_there(run: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        SystemExit, match=r"--against: got nothing\.csv; expected a model"
+    ):
+        report(data, tmp_path, str(run), "--against=nothing.csv")
+    with pytest.raises(SystemExit, match=r"--predictions: got nothing\.csv; expected a file of"):
+        report(data, tmp_path, "--predictions=nothing.csv", "-c", CONFIG)
+    with pytest.raises(SystemExit, match="nothing: there is no such file"):
+        report(data, tmp_path, "nothing", "-c", CONFIG)
+
+
 def test_a_model_without_images_has_no_report(run: Path, data: Path, tmp_path: Path) -> None:
     blind = "--data.control=question_only"
     for command in (["report", f"--output={tmp_path}"], ["calibrate"]):

@@ -90,7 +90,7 @@ def grounding(subject: Subject) -> Found:
     numbers: dict[str, Any] = {}
     for name, values in losses.items():
         gap = estimate(np.array([values]), images)
-        cells = [f"{gap.mean:.3f}", f"{gap.low:.3f} - {gap.high:.3f}"]
+        cells = [f"{gap.mean:.3f}", f"{gap.low:.3f} to {gap.high:.3f}"]
         shown.append([f"{name}, better than a random order by, evidence", f"{len(rows):,}", *cells])
         numbers[name] = gap._asdict()
     text = [

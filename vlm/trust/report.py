@@ -116,9 +116,10 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
                 else "The questions of this report are the same ones, which flatters calibration, "
                 "thresholds and sets; only the test split shows how good they are."
             ),
-            "Intervals are 95 %, over images with all their questions, for this one trained model; "
-            "another seed may differ by more. n counts questions. docs/trust.md explains each "
-            "measure.",
+            "Intervals are 95 %, by bootstrap over images with all their questions, or by Clopper "
+            "and Pearson where every image has the same score. They hold for this one trained "
+            "model; another seed may differ by more. n counts questions. docs/trust.md explains "
+            "each measure.",
         ],
         code=command,
     )

@@ -32,7 +32,7 @@ def percent(value: float, digits: int = 2) -> str:
 def between(interval: Interval | tuple[float, float], digits: int = 2) -> str:
     """An interval of shares, in percent."""
     low, high = interval[0], interval[1]
-    return f"{percent(low, digits)} - {percent(high, digits)}" if low == low else NOT_MEASURABLE
+    return f"{percent(low, digits)} to {percent(high, digits)}" if low == low else NOT_MEASURABLE
 
 
 def accuracy(subject: Subject) -> Found:
@@ -83,17 +83,24 @@ def groups(subject: Subject) -> Found:
             if p is not None:
                 row["gap"] = estimate((p[chosen] - of_group)[None], about)._asdict()
                 row["augrc"] = selective.augrc(of_group, p[chosen])
+
+                def area(sampled: Any, s: Floats = of_group, q: Floats = p[chosen]) -> float:
+                    return selective.augrc(s[sampled], q[sampled])
+
+                low, high, _ = image_bootstrap(area, about, 200)
+                row |= {"augrc_low": low, "augrc_high": high}
             rows.append(row)
     rows.sort(key=lambda row: row["accuracy"])
     table = [["group", "n", "accuracy %", "95 % interval"]]
     if p is not None:
-        table[0] += ["mean probability, minus accuracy", "95 % interval", "AUGRC, x 100"]
+        table[0] += ["mean probability, minus accuracy", "95 % interval"]
+        table[0] += ["AUGRC, x 100", "95 % interval"]
     for row in rows:
         cells = [percent(row["accuracy"]), between((row["low"], row["high"]))]
         if p is not None:
             gap = row["gap"]
             cells += [percent(gap["mean"]), between((gap["low"], gap["high"]))]
-            cells.append(percent(row["augrc"], 3))
+            cells += [percent(row["augrc"], 3), between((row["augrc_low"], row["augrc_high"]), 3)]
         table.append([row["group"], f"{row['questions']:,}", *cells])
     text = [
         "Head, middle and tail each hold about a third of the training answers, from the most "

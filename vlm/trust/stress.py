@@ -42,14 +42,14 @@ def consistency(subject: Subject) -> Found:
         rows.append(row | interval._asdict() | {"accuracy": accuracies, "both": both})
         cells = [percent(float(flips.mean())), between(interval), *map(percent, accuracies)]
         shown.append([name, f"{len(flips):,}", *cells, percent(both)])
-    text = ["Both right is the mean of the lower of the two scores."]
+    text = []
     if reworded:
         text.append(
             f"{int(subject.sample.sum()):,} questions, a sample of whole images, are asked again "
             "with changes that do not alter the meaning for a reader. n counts the questions whose "
-            "text changes. Each typo is one mistake inside a word of four letters or more. With "
-            'the mirrored image, "left" and "right" (also in German and Spanish) are exchanged in '
-            "questions and answers."
+            "text changes. Each typo is one mistake inside a word of four letters or more. All of "
+            'them are asked about the mirrored image too, with "left" and "right" (also in German '
+            "and Spanish) exchanged in questions and answers."
         )
     if paired:
         text.append(
@@ -58,6 +58,7 @@ def consistency(subject: Subject) -> Found:
             "one: the answer should change in 100 %, and where it does not, the model contradicts "
             "itself."
         )
+    text.append("Both right is the mean of the lower of the two scores.")
     return {"text": text, "table": shown, "numbers": rows}
 
 

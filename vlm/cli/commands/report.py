@@ -86,6 +86,13 @@ def report_command(arguments: Sequence[str]) -> None:
 
     def subject(name: str, answers: bool) -> Subject:
         if answers:
+            if not Path(name).is_file():
+                option = "--predictions" if name == str(given.predictions) else "--against"
+                other = "" if option == "--predictions" else "a model or "
+                raise ValueError(
+                    f"{option}: got {name}; expected {other}a file of answers, and there is no "
+                    "such file."
+                )
             return Subject.of_predictions(Path(name), data, given.split)
         return Subject.of_model(name, data, given.split, given.device, given.trust)
 
