@@ -11,6 +11,7 @@ from vlm.image import (
     ImageEncoder,
     OpenClipImageEncoder,
     RegionFeatures,
+    SideBySide,
     StridedConvNet,
     TimmEncoder,
     TorchvisionEncoder,
@@ -61,6 +62,12 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
     OpenClipImageEncoder: [
         lambda: OpenClipImageEncoder(config=clip_config(layers=2, patch_size=8)),
         lambda: OpenClipImageEncoder(config=clip_config(layers=[1, 1, 1, 1]), pool="max"),
+    ],
+    SideBySide: [
+        lambda: SideBySide([ConvNet(24, (5, 7)), ConvNet(12, (3, 4), positions="none")]),
+        lambda: SideBySide(
+            [ConvNet(24, (5, 7, 11)), ConvNet(20, (5, 7))], fit="pad", pool="max", positions="none"
+        ),
     ],
     RegionFeatures: [
         lambda: RegionFeatures(dim=13),

@@ -6,6 +6,7 @@ from vlm.image.load import ImageError, load_image
 from vlm.image.open_clip import OpenClipImageEncoder
 from vlm.image.positions import Positions
 from vlm.image.regions import RegionFeatures
+from vlm.image.side_by_side import SideBySide
 from vlm.image.timm import TimmEncoder
 from vlm.image.torchvision import TorchvisionEncoder
 from vlm.image.transform import ImageTransform
@@ -19,6 +20,7 @@ __all__ = [
     "PixelEncoder",
     "Positions",
     "RegionFeatures",
+    "SideBySide",
     "StridedConvNet",
     "TimmEncoder",
     "TorchvisionEncoder",
