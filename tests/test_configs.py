@@ -16,7 +16,7 @@ from conftest import ROOT
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vlm.cli.training_cli import VQACLI
-from vlm.datasets import Dataset
+from vlm.datasets import Dataset, Mixture
 from vlm.datasets.generated.base import GeneratedDataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -184,7 +184,8 @@ def test_every_data_set_builds_and_says_where_it_is_from(path: Path) -> None:
     data = parser.instantiate_classes(parsed).dataset
     assert type(data).__name__ == class_of(path)
     if not isinstance(data, GeneratedDataset):
-        missing = rf"{data.root}/.*there is no such file.*https?://"
+        first = next(iter(data.datasets.values())) if isinstance(data, Mixture) else data
+        missing = rf"{first.root}/.*there is no such file.*https?://"
         with pytest.raises(FileNotFoundError, match=missing):
             data.read("train")
     comment = re.match(r"(?:#.*\n)+", path.read_text(encoding="utf-8"))

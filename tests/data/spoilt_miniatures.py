@@ -16,6 +16,7 @@ import test_set_nlvr as nlvr
 import test_set_path_vqa as path_vqa
 import test_set_slake as slake
 import test_set_visual7w as visual7w
+import test_set_visual_genome as visual_genome
 import test_set_vqa_rad as vqa_rad
 import vqa_miniature as vqa
 from custom_files import write_rows
@@ -63,6 +64,14 @@ def pairs(path: Path) -> None:
     """Spoils two questions about one image of Visual7W."""
     content = json.loads(path.read_text())
     found = content["images"][0]["qa_pairs"]
+    found[0]["answer"] = found[-1]["answer"] = WRONG
+    path.write_text(json.dumps(content))
+
+
+def genome_pairs(path: Path) -> None:
+    """Spoils two questions about one image of Visual Genome."""
+    content = json.loads(path.read_text())
+    found = content[0]["qas"]
     found[0]["answer"] = found[-1]["answer"] = WRONG
     path.write_text(json.dumps(content))
 
@@ -119,6 +128,10 @@ def write_clevr(root: Path) -> None:
 
 def write_visual7w(root: Path) -> None:
     visual7w.save(root, train=list(map(visual7w.pair, range(5))), val=[visual7w.pair(7)])
+
+
+def write_visual_genome(root: Path) -> None:
+    visual_genome.save(root, list(map(visual_genome.pair, range(1, 5))))
 
 
 def write_slake(root: Path) -> None:
@@ -194,6 +207,9 @@ MINIATURES = {
         write_clevr, "CLEVR", "questions/CLEVR_train_questions.json", field("program", "questions")
     ),
     "visual7w": Miniature(write_visual7w, "Visual7W", "dataset_v7w_telling.json", pairs),
+    "visual_genome": Miniature(
+        write_visual_genome, "VisualGenome", "question_answers.json", genome_pairs
+    ),
     "slake": Miniature(write_slake, "SLAKE", "train.json", field("answer")),
     "vqa_rad": Miniature(write_vqa_rad, "VQARAD", vqa_rad.RAD_FILE, field("answer")),
     "path_vqa": Miniature(

@@ -222,10 +222,10 @@ def test_floors_of_picking() -> None:
              for i, (q, a, c) in enumerate(test)), "test",
         ),
     ]  # fmt: skip
-    floors = compute_floors(*tables, None, choose=True)
+    floors = compute_floors(EasyVQA(), *tables, None, choose=True)
     assert list(floors.majority) == [0, 1, 1]
     assert list(floors.question_only) == [1, 0, 1]
     assert list(floors.ceiling) == [1, 1, 1]
-    free = compute_floors(*tables, None)
+    free = compute_floors(EasyVQA(), *tables, None)
     assert list(free.majority) == [0, 1, 0]
     assert list(free.ceiling) == [1, 1, 1], "free text can say what the annotators said"

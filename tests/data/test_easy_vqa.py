@@ -16,7 +16,8 @@ from vlm.text import count_words
 
 
 def test_numbers_of_the_package() -> None:
-    train, test = EasyVQA().read("train"), EasyVQA().read("test")
+    data = EasyVQA()
+    train, test = data.read("train"), data.read("test")
     assert (len(train), len(test)) == (38_575, 9_673)
     for table, images in ((train, 4_000), (test, 1_000)):
         paths = set(table["image"].to_pylist())
@@ -30,7 +31,7 @@ def test_numbers_of_the_package() -> None:
 
     answers = count_answers(train["answers"].to_pylist())
     assert len(answers) == 13
-    floors = compute_floors(train, test, answers)
+    floors = compute_floors(data, train, test, answers)
     mean = {
         name: 100 * sum(getattr(floors, name)) / len(test)
         for name in ("majority", "question_only", "ceiling")
@@ -42,7 +43,7 @@ def test_numbers_of_the_package() -> None:
     assert {len(row) for row in floors[:3]} == {len(test)}
 
     # Without "yes" in the vocabulary, the ceiling is the share of the other answers.
-    less = compute_floors(train, test, [answer for answer in answers if answer != "yes"])
+    less = compute_floors(data, train, test, [answer for answer in answers if answer != "yes"])
     yes = sum(given == ["yes"] for given in test["answers"].to_pylist())
     assert less.unanswerable == yes
     assert sum(less.ceiling) == len(test) - yes

@@ -134,7 +134,7 @@ def test_tdiuc_reports_types_and_their_means(tmp_path: Path) -> None:
     data = TDIUC(write_tdiuc(tmp_path))
     answers = ["red", "2", "doesnotapply", "blue", "2", "doesnotapply"]
     results = scored(data, "test", answers)
-    floors = compute_floors(data.table("train"), data.table("test"), ["red"], data.score)
+    floors = compute_floors(data, data.table("train"), data.table("test"), ["red"])
     report = Report(results, "test", floors)
     rows = report.rows
     assert {row["type"]: row["accuracy"] for row in rows} == {
@@ -165,11 +165,11 @@ def test_vizwiz_scores_its_own_way_and_finds_the_unanswerable(tmp_path: Path) ->
     assert results.summary() == {"unanswerable_f1": pytest.approx(2 / 3)}
     assert set(results.types()) == {"other", "unanswerable", "yes/no"}
     splits = data.table("train"), data.table("validation")
-    floors = compute_floors(*splits, ["soup"], data.score)
+    floors = compute_floors(data, *splits, ["soup"])
     assert floors.ceiling == pytest.approx([1, 0, 0.6])
     assert floors.unanswerable == 1
     # Floors and ceiling use the set's own score; VQA accuracy would give "the yes" 0.
-    floors = compute_floors(*splits, ["soup", "the yes"], data.score)
+    floors = compute_floors(data, *splits, ["soup", "the yes"])
     assert floors.ceiling == pytest.approx([1, 1, 0.6])
 
 

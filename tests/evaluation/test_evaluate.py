@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,8 @@ from conftest import ROOT
 
 import vlm
 from vlm.cli.main import main
-from vlm.datasets import EasyVQA
+from vlm.datasets import Dataset, EasyVQA
+from vlm.datasets.base import Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import question_table
 
@@ -124,7 +125,7 @@ def test_the_file_itself_is_never_overwritten(data: Path, tmp_path: Path) -> Non
     assert path.read_text() == before
 
 
-def few(answers: list[str]) -> Any:
+def few(answers: list[str]) -> Dataset:
     """Make a data set of two training and three test questions that share the same choices."""
 
     def asked(split: str, given: list[str]) -> pa.Table:
@@ -135,15 +136,17 @@ def few(answers: list[str]) -> Any:
         ]
         return question_table(rows, split)
 
-    tables = {"train": asked("train", ["rain", "rain", "snow"]), "test": asked("test", answers)}
-    return SimpleNamespace(
-        table=tables.__getitem__,
-        check_answers=lambda split: None,
-        score=lambda answer, given: float(answer in given),
-        types="answer_type",
-        summarize=lambda *_: {},
-        summarize_watched=lambda _, found: {"sum": sum(found)},
-    )
+    test = asked("test", answers)
+    tables = {"train": asked("train", ["rain", "rain", "snow"]), "validation": test, "test": test}
+
+    class Few(Dataset):
+        def read(self, split: Split) -> pa.Table | None:
+            return tables.get(split)
+
+        def summarize_watched(self, table: pa.Table, found: Sequence[float]) -> dict[str, float]:
+            return {"sum": sum(found)}
+
+    return Few()
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

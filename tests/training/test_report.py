@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from rich.console import Console
 
+from vlm.datasets.base import Dataset, Split
 from vlm.evaluation.report import TYPES_SHOWN, Report
 from vlm.evaluation.results import Prediction, Results
 from vlm.metrics import accuracy_by
@@ -25,11 +25,15 @@ def report(types: list[str | None], column: str = "answer_type") -> Report:
             "answers": [["a"]] * len(types),
         }
     )
-    data: Any = SimpleNamespace(
-        types=column, score=lambda answer, given: float(answer in given), summarize=lambda *_: {}
-    )
+
+    class Typed(Dataset):
+        types: ClassVar[Any] = column
+
+        def read(self, split: Split) -> None:
+            return None
+
     given = {key: Prediction("a" if number % 2 else "b") for number, key in enumerate(ids)}
-    return Report(Results(table, given, data), "test")
+    return Report(Results(table, given, Typed()), "test")
 
 
 def shown(report: Report) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from math import ceil, prod
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -25,8 +26,9 @@ from vlm.data.images.sources import ImageOptions, OpenImages
 from vlm.data.images.store import Images, ImageStore
 from vlm.data.images.unreadable import check_alike, without_unreadable
 from vlm.data.loader import ResumableLoader, make_loader
-from vlm.data.sampler import ImageGroupSampler
+from vlm.data.sampler import ImageGroupSampler, Mixing
 from vlm.datasets.base import Dataset, Split
+from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.table import DataError, image_groups
 from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
@@ -267,8 +269,20 @@ class VQADataModule(Configured, LightningDataModule):
             source = self.open_images.shards
             if source is not None and source.streamed:
                 shards = source.shards_of(table["image"].unique())
+        groups, mixing = image_groups(table), None
+        if training and isinstance(self.dataset, Mixture) and self.dataset.has_shares:
+            if shards is not None:
+                raise DataError(
+                    "dataset.weights and dataset.temperature: got one of them with data.images."
+                    "shards that are streamed; expected shards in a folder, or neither of them."
+                )
+            names = list(self.dataset.datasets)
+            of = np.array([names.index(name) for name in table[SET].to_pylist()])
+            # An image that two sets share is one image in each.
+            pairs, groups = np.unique(groups * len(names) + of, return_inverse=True)
+            mixing = Mixing(pairs % len(names), self.dataset.shares)
         return ImageGroupSampler(
-            image_groups(table),
+            groups,
             self.images_per_batch,
             self.questions_per_image if training else None,
             seed=self.seed if training and not self.overfits else None,
@@ -277,4 +291,5 @@ class VQADataModule(Configured, LightningDataModule):
             accumulate=trainer.accumulate_grad_batches if training else 1,
             limit=trainer.limit_train_batches if training else 1.0,
             shards=shards,
+            mixing=mixing,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil, inf
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from vlm.core.validation import check_positive
+from vlm.datasets.errors import DataError
 
 SHARDS_MIXED = 8
 """Shards of which an epoch has the images at a time."""
@@ -27,6 +28,18 @@ class BatchRows(NamedTuple):
 
     rows: np.ndarray
     total: float
+
+
+class Mixing(NamedTuple):
+    """How the sets of a mixture share an epoch.
+
+    Attributes:
+        sets: (G,) the number of each image's set.
+        shares: numbers of units of the sets -> their shares of an epoch, with the sum 1.
+    """
+
+    sets: np.ndarray
+    shares: Callable[[np.ndarray], np.ndarray]
 
 
 class ImageGroupSampler(DistributedSampler[BatchRows]):
@@ -48,6 +61,12 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         shards: (G,) the number of each image's shard, where shards are fetched one after the
             other: the order then comes to each once an epoch, and mixes the images of
             `SHARDS_MIXED`. None where any image is as near as any other.
+        mixing: shares of several sets in an epoch; None takes every unit once. With it questions
+            stay in the same units over the epochs, and those of a set come equally often, to within
+            one time.
+
+    Raises:
+        DataError: a set with less than one unit in an epoch.
 
     Attributes:
         epoch: epoch of the order.
@@ -65,6 +84,7 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         accumulate: int = 1,
         limit: int | float = 1.0,
         shards: np.ndarray | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         check_positive(images_per_batch=images_per_batch, accumulate=accumulate)
         if questions_per_image is not None:
@@ -75,7 +95,13 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         self.epoch = self.start = 0
         counts = np.bincount(groups)
         per_unit = questions_per_image or int(counts.max(initial=1))
-        self.units = int(np.ceil(counts / per_unit).sum())
+        units = np.ceil(counts / per_unit).astype(np.int64)
+        self.units = int(units.sum())
+        self._sets = self._quotas = None
+        if mixing is not None and seed is not None:
+            self._sets = mixing.sets
+            of_each = np.bincount(mixing.sets, weights=units).astype(np.int64)
+            self._quotas = quotas(mixing.shares(of_each), self.units)
         self.batches = ceil(self.units / (images_per_batch * world))
         self.taken = int(self.batches * limit) if isinstance(limit, float) else limit
 
@@ -112,7 +138,8 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
         """Questions in an order where a unit's stand together, and where each unit starts."""
         if self.seed is not None:
-            within = np.random.default_rng((self.seed, self.epoch, 0)).random(len(self.groups))
+            epoch = self.epoch if self._sets is None else 0
+            within = np.random.default_rng((self.seed, epoch, 0)).random(len(self.groups))
         else:
             within = np.arange(len(self.groups), dtype=np.float64)
         order = np.lexsort((within, self.groups))
@@ -129,8 +156,48 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
         if self.seed is None:
             return np.arange(self.units)
         random = np.random.default_rng((self.seed, self.epoch, 1))
+        if self._sets is not None:
+            return random.permutation(self._chosen(self._sets[images]))
         if self.shards is None:
             return random.permutation(self.units)
         # From its shard's turn on, a unit waits for up to `SHARDS_MIXED` turns.
         turns = random.permutation(int(self.shards.max(initial=-1)) + 1)
         return np.argsort(turns[self.shards[images]] + SHARDS_MIXED * random.random(self.units))
+
+    def _chosen(self, sets: np.ndarray) -> np.ndarray:
+        """The units of this epoch, by the set of each.
+
+        A set's units are an endless sequence of permutations of all of them, of which each epoch
+        takes the next part.
+        """
+        chosen = []
+        assert self._quotas is not None
+        for number, quota in enumerate(self._quotas.tolist()):
+            mine = np.flatnonzero(sets == number)
+            start = self.epoch * quota
+            passes = range(start // len(mine), (start + quota - 1) // len(mine) + 1)
+            units = np.concatenate(
+                [np.random.default_rng((self.seed, i, 2, number)).permutation(mine) for i in passes]
+            )
+            start -= passes[0] * len(mine)
+            chosen.append(units[start : start + quota])
+        return np.concatenate(chosen)
+
+
+def quotas(shares: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers with the sum `total` in these shares, by largest remainders.
+
+    Raises:
+        DataError: one of them is 0.
+    """
+    exact = shares * total
+    whole = np.floor(exact).astype(np.int64)
+    most = np.argsort(whole - exact, kind="stable")
+    whole[most[: total - int(whole.sum())]] += 1
+    if not whole.all():
+        raise DataError(
+            f"dataset.weights: got shares that give a set less than one of the {total:,} images of "
+            f"an epoch ({', '.join(f'{share:.3g}' for share in shares)}); expected more for it, or "
+            "leave it out."
+        )
+    return whole

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlm.datasets.generated.sqoop import SQOOPLite
     from vlm.datasets.gqa import GQA
     from vlm.datasets.gqa_ood import GQAOOD
+    from vlm.datasets.mixture import Mixture
     from vlm.datasets.nlvr import NLVR
     from vlm.datasets.ok_vqa import AOKVQA, OKVQA
     from vlm.datasets.path_vqa import PathVQA
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from vlm.datasets.tdiuc import TDIUC
     from vlm.datasets.text_vqa import TextVQA
     from vlm.datasets.visual7w import Visual7W
+    from vlm.datasets.visual_genome import VisualGenome
     from vlm.datasets.vizwiz import VizWiz
     from vlm.datasets.vqa import VQACP, VQAv1, VQAv2
     from vlm.datasets.vqa_rad import VQARAD
@@ -47,6 +49,7 @@ __all__ = [
     "CustomDataset",
     "Dataset",
     "EasyVQA",
+    "Mixture",
     "PathVQA",
     "SQOOPLite",
     "Scenes",
@@ -55,6 +58,7 @@ __all__ = [
     "VQAv1",
     "VQAv2",
     "Visual7W",
+    "VisualGenome",
     "VizWiz",
 ]
 
@@ -76,6 +80,7 @@ __getattr__, __dir__ = lazy_names(
         "CustomDataset": "custom",
         "Dataset": "base",
         "EasyVQA": "easy_vqa",
+        "Mixture": "mixture",
         "PathVQA": "path_vqa",
         "SHAPES": "generated.shapes",
         "SQOOPLite": "generated.sqoop",
@@ -85,6 +90,7 @@ __getattr__, __dir__ = lazy_names(
         "VQAv1": "vqa",
         "VQAv2": "vqa",
         "Visual7W": "visual7w",
+        "VisualGenome": "visual_genome",
         "VizWiz": "vizwiz",
     },
 )

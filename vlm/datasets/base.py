@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
 from statistics import fmean
 from typing import Any, ClassVar, Literal, get_args
 
@@ -21,6 +22,8 @@ from vlm.text.words import count_words
 Split = Literal["train", "validation", "test", "predict"]
 ImageSource = Callable[[str], str | bytes]
 """From a table's `image` to a path, or to the content of an image file."""
+Score = Callable[[str, Sequence[str]], float]
+"""Accuracy of one answer, as `Dataset.score`."""
 
 
 class Dataset(Configured, ABC):
@@ -52,7 +55,7 @@ class Dataset(Configured, ABC):
         (8, 2, ['yes', 'no'])
     """
 
-    types: ClassVar[Literal["answer_type", "question_type"]] = "answer_type"
+    types: ClassVar[Literal["answer_type", "question_type", "set"]] = "answer_type"
     """The column of the questions that the report has a line for each value of."""
     shared_images: bool = False
     """Whether the set's own splits have images in common; else that is a mistake."""
@@ -107,6 +110,17 @@ class Dataset(Configured, ABC):
             answers: what the annotators wrote, at least one.
         """
         return vqa_accuracy(prediction, answers)
+
+    def scoring(self, table: pa.Table) -> Iterator[Score]:
+        """The metric of each question of a table, for ever or as often as it has rows: `score`,
+        unless the questions come from several sets (`vlm.datasets.Mixture`)."""
+        return repeat(self.score)
+
+    def scores(self, table: pa.Table, predictions: Sequence[str]) -> list[float]:
+        """Accuracy in [0, 1] of an answer to each question of a table, all with answers."""
+        rows = zip(predictions, stream(table, "answers"), strict=True)
+        pairs = zip(self.scoring(table), rows, strict=False)  # the first may have no end
+        return [score(answer, given) for score, (answer, (given,)) in pairs]
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
@@ -210,15 +224,19 @@ class Dataset(Configured, ABC):
     def answers(self) -> list[str]:
         """The answer vocabulary (`VocabularyRules`)."""
         rules = self.vocabulary
-        tables = [self.table("train")]
-        if rules.answers_from == "train+val":
-            tables.append(self.table("validation"))
         return count_answers(
-            (given for table in tables for (given,) in stream(table, "answers")),
+            (given for table in self.answer_tables() for (given,) in stream(table, "answers")),
             rules.min_answer_count,
             rules.max_answers,
             rules.normalize_answers,
         )
+
+    def answer_tables(self) -> list[pa.Table]:
+        """The questions whose answers enter the vocabulary."""
+        splits: list[Split] = ["train"]
+        if self.vocabulary.answers_from == "train+val":
+            splits.append("validation")
+        return [self.table(split) for split in splits]
 
     def describe_answers(self) -> dict[str, Any]:
         """What a checkpoint keeps about the answer vocabulary, beside the answers themselves.
@@ -232,7 +250,8 @@ class Dataset(Configured, ABC):
         """
         self.check_answers("validation")
         vocabulary, rules = AnswerVocabulary(self.answers), self.vocabulary
-        known = stream(self.table("validation"), "answers")
+        table = self.table("validation")
+        known = zip(self.scoring(table), stream(table, "answers"), strict=False)
         return {
             "size": len(vocabulary),
             "hash": vocabulary.hash,
@@ -240,5 +259,5 @@ class Dataset(Configured, ABC):
             "min_count": rules.min_answer_count,
             "max_size": rules.max_answers,
             "normalized": rules.normalize_answers,
-            "validation_ceiling": fmean(vocabulary.best_score(n, self.score) for (n,) in known),
+            "validation_ceiling": fmean(vocabulary.best_score(n, score) for score, (n,) in known),
         }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
+from vlm.datasets.base import Dataset
 from vlm.datasets.table import stream
 from vlm.heads.vocabulary import AnswerVocabulary
-from vlm.metrics import vqa_accuracy
 
 
 class Floors(NamedTuple):
@@ -30,63 +31,81 @@ class Floors(NamedTuple):
     ceiling: array[float]
     unanswerable: int
 
+    def of(self, rows: np.ndarray) -> Floors:
+        """Those of the questions where the mask `rows` (Q,) is true."""
+        parts = (np.asarray(values)[rows] for values in self[:3])
+        majority, question_only, ceiling = (array("d", part.tobytes()) for part in parts)
+        return Floors(majority, question_only, ceiling, sum(best == 0 for best in ceiling))
+
 
 def compute_floors(
+    dataset: Dataset,
     train: pa.Table,
     table: pa.Table,
     answers: Sequence[str] | None,
-    score: Callable[[str, Sequence[str]], float] = vqa_accuracy,
     choose: bool = False,
 ) -> Floors:
-    """Floors and ceiling of a split.
+    """Floors and ceiling of a split; of a mixture's question, those of its own set.
 
     With `choose` all of them pick from the question's choices: the one that was the answer most
     often in training (the first on a tie), the most often to this very question, the best.
 
     Args:
+        dataset: scores the answers.
         train: questions the model was trained on.
         table: questions of the split, with answers.
         answers: the model's vocabulary; None for one that can give any text, whose best is the
             best of the annotators' own answers.
-        score: scores an answer against the annotators' (`Dataset.score`).
         choose: whether the model picks from each question's choices.
     """
-    overall: Counter[str] = Counter()
-    by_question: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    sets = _sets(table)
+    overall: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    by_question: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     # Of the questions that are asked here alone: training has many more.
     asked_here = {question for (question,) in stream(table, "question")}
-    for question, given in stream(train, "question", "answers"):
-        overall.update(given)
+    for (question, given), which in zip(
+        stream(train, "question", "answers"), _sets(train), strict=True
+    ):
+        overall[which].update(given)
         if question in asked_here:
-            by_question[question].update(given)
-    majority = overall.most_common(1)[0][0]
-    best = {question: counts.most_common(1)[0][0] for question, counts in by_question.items()}
-    ceiling = best_scores(table, answers, score, choose)
-    floors = Floors(array("d"), array("d"), ceiling, sum(best == 0 for best in ceiling))
-    for question, given, choices in stream(table, "question", "answers", "choices"):
+            by_question[which, question].update(given)
+    majority = {which: counts.most_common(1)[0][0] for which, counts in overall.items()}
+    best = {key: counts.most_common(1)[0][0] for key, counts in by_question.items()}
+    frequent: list[str] = []
+    asked: list[str] = []
+    for (question, choices), which in zip(stream(table, "question", "choices"), sets, strict=True):
         if choose:
-            to_this = by_question.get(question, Counter())
-            frequent = max(choices, key=lambda choice: overall[choice])
-            asked = max(choices, key=lambda choice: (to_this[choice], overall[choice]))
+            ever, to_this = overall[which], by_question.get((which, question), Counter())
+            counts = {choice: (to_this[choice], ever[choice]) for choice in choices}
+            frequent.append(max(choices, key=ever.__getitem__))
+            asked.append(max(choices, key=counts.__getitem__))
         else:
-            frequent, asked = majority, best.get(question, majority)
-        floors.majority.append(score(frequent, given))
-        floors.question_only.append(score(asked, given))
-    return floors
+            frequent.append(majority[which])
+            asked.append(best.get((which, question), majority[which]))
+    ceiling = best_scores(dataset, table, answers, choose)
+    return Floors(
+        array("d", dataset.scores(table, frequent)),
+        array("d", dataset.scores(table, asked)),
+        ceiling,
+        sum(score == 0 for score in ceiling),
+    )
 
 
 def best_scores(
-    table: pa.Table,
-    answers: Sequence[str] | None,
-    score: Callable[[str, Sequence[str]], float],
-    choose: bool,
+    dataset: Dataset, table: pa.Table, answers: Sequence[str] | None, choose: bool
 ) -> array[float]:
     """Of each question, the accuracy of the best answer that can be given; see `compute_floors`."""
     vocabulary = None if answers is None else AnswerVocabulary(answers)
     scores = array("d")
-    for given, choices in stream(table, "answers", "choices"):
+    rows = stream(table, "answers", "choices")
+    for score, (given, choices) in zip(dataset.scoring(table), rows, strict=False):
         if choose or vocabulary is None:
             scores.append(max(score(text, given) for text in (choices if choose else given)))
         else:
             scores.append(vocabulary.best_score(given, score))
     return scores
+
+
+def _sets(table: pa.Table) -> list[str]:
+    """The set of each question, where they come from several (`vlm.datasets.Mixture`)."""
+    return table["set"].to_pylist() if "set" in table.column_names else [""] * len(table)

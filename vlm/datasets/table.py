@@ -97,7 +97,8 @@ def question_table(
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """The questions of several files, one after the other."""
     sources = dict.fromkeys(source_of(table) or "?" for table in tables)
-    return pa.concat_tables(tables).replace_schema_metadata({_SOURCE: " and ".join(sources)})
+    whole = pa.concat_tables(tables, promote_options="default")  # a set may have columns of its own
+    return whole.replace_schema_metadata({_SOURCE: " and ".join(sources)})
 
 
 def source_of(table: pa.Table) -> str | None:

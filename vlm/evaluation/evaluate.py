@@ -57,7 +57,7 @@ def evaluate(
         takes_choices=read.choices,
     )
     baselines = compute_floors(
-        dataset.table("train"), read.table, None, dataset.score, choose=read.choices
+        dataset, dataset.table("train"), read.table, None, choose=read.choices
     )
     about = {
         "predictions": str(source),

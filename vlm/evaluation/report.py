@@ -39,6 +39,7 @@ class Report:
     Attributes:
         rows: accuracy, its 95 % interval, baselines and ceiling, overall and by the type that the
             data set reports by; shares in [0, 1].
+        sets: of a mixture, the report of each set that has questions in the split.
 
     Raises:
         ValueError: the split has no answers to score by.
@@ -59,10 +60,16 @@ class Report:
         self.results, self.split, self.baselines = results, split, baselines
         self.answers, self.about = answers, about
         self.rows = self._rows(results.dataset.types, [None, *results.types()])
+        self.sets = {name: self._of_set(name, part) for name, part in results.by_set().items()}
 
     def __repr__(self) -> str:
         questions = counted(len(self.results.scores), "question")
         return f"Report({self.split!r}, {questions}, accuracy {self.accuracy:.4f})"
+
+    def _of_set(self, name: str, results: Results) -> Report:
+        rows = np.asarray(self.results.keys(self.results.dataset.types), dtype=object) == name
+        floors = self.baselines and self.baselines.of(rows)
+        return Report(results, f"{self.split}: {name}", floors, self.answers)
 
     @property
     def accuracy(self) -> float:
@@ -87,7 +94,8 @@ class Report:
             types, or if `rows` has them.
         """
         results = self.results
-        types = {} if results.dataset.types == "question_type" else results.types("question_type")
+        shown_already = results.dataset.types == "question_type" or self.sets
+        types = {} if shown_already else results.types("question_type")
         names = sorted(types, key=lambda name: -types[name].questions)
         shown, rest = names[:TYPES_SHOWN], names[TYPES_SHOWN:]
         questions = counted(sum(types[name].questions for name in rest), "question")
@@ -137,6 +145,9 @@ class Report:
             console.print(more)
         for name, value in self.summary.items():
             console.print(f"{name.replace('_', ' ')}: {value:.4f}")
+        for report in self.sets.values():
+            console.print()
+            report.print(console)
 
     def __str__(self) -> str:
         # Names of types are the data set's, and no markup.
@@ -159,8 +170,15 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write `<split>.json` (the rows, the data set's further figures, the accuracy by question
-        type, and precision, recall and F1 per answer) and `<split>_predictions.jsonl`
-        (`Results.write`)."""
+        type, and precision, recall and F1 per answer; of a mixture the same of each set under
+        `sets`) and `<split>_predictions.jsonl` (`Results.write`)."""
+        content = {"about": self.about} | self._content()
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / f"{self.split}.json").write_text(text, encoding="utf-8")
+        self.results.write(folder / f"{self.split}_predictions.jsonl")
+
+    def _content(self) -> dict[str, Any]:
         references = self.results.table["answers"].to_pylist()
         most = [max(given, key=given.count) for given in references]
         answers = {a: row._asdict() for a, row in per_answer(self.results.answers, most).items()}
@@ -168,7 +186,6 @@ class Report:
         for row in answers.values():
             row |= {name: None for name, value in row.items() if value != value}
         content = {
-            "about": self.about,
             "results": self.rows,
             "summary": self.summary,
             "question_types": {
@@ -176,10 +193,8 @@ class Report:
             },
             "answers": answers,
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / f"{self.split}.json").write_text(text, encoding="utf-8")
-        self.results.write(folder / f"{self.split}_predictions.jsonl")
+        sets = {name: report._content() for name, report in self.sets.items()}
+        return content | ({"sets": sets} if sets else {})
 
 
 def plot_curves(metrics: Path, target: Path) -> None:

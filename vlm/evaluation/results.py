@@ -9,8 +9,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlm.datasets.base import Dataset
+from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.table import image_groups
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 
@@ -71,10 +73,7 @@ class Results:
         self.predictions = {key: predictions[key] for key in table["id"].to_pylist()}
         self.scores: list[float] = []
         if table["answers"].null_count == 0:
-            self.scores = [
-                dataset.score(answer, given)
-                for answer, given in zip(self.answers, table["answers"].to_pylist(), strict=True)
-            ]
+            self.scores = dataset.scores(table, self.answers)
 
     @property
     def answers(self) -> list[str]:
@@ -103,6 +102,18 @@ class Results:
         """The type of each question in a column; `NO_TYPE` for one that has none."""
         return [NO_TYPE if key is None else key for key in self.table[column].to_pylist()]
 
+    def by_set(self) -> dict[str, Results]:
+        """The results of each set of a mixture, with the set's own metric; of others none."""
+        if not isinstance(self.dataset, Mixture):
+            return {}
+        found = {}
+        for name, dataset in self.dataset.datasets.items():
+            table = self.table.filter(pc.equal(self.table[SET], name))
+            if len(table):
+                how = self.writes_text, self.takes_choices
+                found[name] = Results(table, self.predictions, dataset, *how)
+        return found
+
     def summary(self) -> dict[str, float]:
         """The accuracies of a `MultiTask`'s heads, exact match and ANLS of written answers, and the
         data set's further figures (`Dataset.summarize`); none without known answers."""
@@ -124,11 +135,9 @@ class Results:
         predictions = list(self.predictions.values())
         if not self.scores or not predictions[0].by_head:
             return {}
-        given = self.table["answers"].to_pylist()
         return {
             f"{name}_accuracy": fmean(
-                self.dataset.score(prediction.by_head[name], answers)
-                for prediction, answers in zip(predictions, given, strict=True)
+                self.dataset.scores(self.table, [given.by_head[name] for given in predictions])
             )
             for name in predictions[0].by_head
         }

@@ -116,13 +116,13 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
     scores: dict[str, list[float]] = {"torch": [], "export": []}
     for part in _parts(table, data.images_per_batch):
         own, theirs = _both(model, exported, part, files)
-        for mine, other, given in zip(own, theirs, part["answers"].to_pylist(), strict=True):
+        for mine, other in zip(own, theirs, strict=True):
             equal += mine.answer == other.answer
             if mine.answer == other.answer or len(mine.logits) > 1:
                 difference = np.abs(np.subtract(mine.logits, other.logits)).max()
                 largest = max(largest, float(difference))
-            for name, said in (("torch", mine), ("export", other)):
-                scores[name].append(data.dataset.score(said.answer, given))
+        for name, said in (("torch", own), ("export", theirs)):
+            scores[name] += data.dataset.scores(part, [one.answer for one in said])
     # Parts have the table's rows in the order of their images.
     order = np.argsort(image_groups(table), kind="stable")
     clusters = image_groups(table)[order].tolist()

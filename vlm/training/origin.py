@@ -19,10 +19,12 @@ from vlm.core.compat import averaging_settings
 from vlm.core.part import Configured, factory_class
 from vlm.core.version import __version__
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.mixture import Mixture
 from vlm.datasets.table import digest_of
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 
 DATASET = ("seed", "vocabulary")
+MIXTURE = ("weights", "temperature")
 DATA = ("questions_per_image", "seed", "control")
 COUNTS_OR_SHARES = ("limit_train_batches", "limit_val_batches", "val_check_interval")
 TRAINER = (
@@ -63,6 +65,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
     """What a training depends on beside its model: a run is continued with the same only.
     Arguments are those of `origin`."""
     table = data.table("train")
+    arguments = DATASET + (MIXTURE if isinstance(data.dataset, Mixture) else ())
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # set later
     monitors = [c.monitor for c in callbacks if isinstance(c, RunCheckpoint)]
     return {
@@ -71,7 +74,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         "model.schedule": plain(task.schedule),
         "model.tuning": plain(task.tuning),
         "dataset": _public_path(type(data.dataset)),
-        **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in DATASET},
+        **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in arguments},
         **{f"data.{name}": plain(getattr(data, name)) for name in DATA},
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
         "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",

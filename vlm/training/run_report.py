@@ -100,10 +100,10 @@ class RunReport(Callback):
         results, data = pl_module.evaluation.results, pl_module.data
         head = answering(pl_module.model.head)
         floors = compute_floors(
+            data.dataset,
             data.table("train"),
             results.table,
             None if head.vocabulary is None else head.vocabulary.answers,
-            data.dataset.score,
             head.takes_choices,
         )
         report = Report(results, split, floors, describe_answers(pl_module), pl_module.about)

@@ -256,9 +256,12 @@ class VQATask(LightningModule):
         results = self.evaluation.finish(partial=trainer.sanity_checking or not all_batches)
         scores = {"accuracy": results.accuracy, "loss": self.evaluation.loss}
         scores |= results.heads()
-        if stage == "test":
+        if stage == "test" or self.data.dataset.types == "set":
             scores |= {f"accuracy/{name}": row.mean for name, row in results.types().items()}
+        if stage == "test":
             scores |= results.summary()
+            for name, part in results.by_set().items():
+                scores |= {f"{figure}/{name}": value for figure, value in part.summary().items()}
         # Computed on the gathered answers, so every process has the same numbers already.
         self.log_dict(
             {f"{stage}_{name}": value for name, value in scores.items()},

@@ -194,8 +194,7 @@ def _plain(found: Calibration) -> dict[str, Any]:
 
 
 def _scores(dataset: Dataset, table: pa.Table, asked: Asked) -> Floats:
-    given = table["answers"].to_pylist()
-    return np.array([dataset.score(*pair) for pair in zip(asked.answers, given, strict=True)])
+    return np.array(dataset.scores(table, asked.answers))
 
 
 def _widened(batch: Floats, width: int) -> Floats:

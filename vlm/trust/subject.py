@@ -162,8 +162,8 @@ class Subject:
         if self.vqa is not None and (found := self.vqa.model.head.vocabulary) is not None:
             answers = found.answers
         table, choose = self.results.table, self.results.takes_choices
-        score = self.data.dataset.score
-        return compute_floors(self.data.table("train"), table, answers, score, choose)
+        train = self.data.table("train")
+        return compute_floors(self.data.dataset, train, table, answers, choose)
 
     @cached_property
     def calibration_part(self) -> tuple[Floats, Floats]:
@@ -178,9 +178,7 @@ class Subject:
 
     def scored(self, table: pa.Table, asked: Asked) -> Floats:
         """(Q,) accuracy of answers to a table's questions."""
-        given = table["answers"].to_pylist()
-        score = self.data.dataset.score
-        return np.array([score(*pair) for pair in zip(asked.answers, given, strict=True)])
+        return np.array(self.data.dataset.scores(table, asked.answers))
 
     @cached_property
     def sample(self) -> np.ndarray:

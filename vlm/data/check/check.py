@@ -210,11 +210,11 @@ class _Check:
         for split, summary in self.found.splits.items():
             if not 0 < summary.answered == summary.questions or (choose and split in wrong_choices):
                 continue
-            table, score = self.tables[split], self.dataset.score
+            table = self.tables[split]
             if split == "train":  # whose floors would be those of answers it was made from
-                scores = {"ceiling": best_scores(table, answers, score, choose)}
+                scores = {"ceiling": best_scores(self.dataset, table, answers, choose)}
             else:
-                floors = compute_floors(train, table, answers, score, choose)
+                floors = compute_floors(self.dataset, train, table, answers, choose)
                 scores = {
                     "majority": floors.majority,
                     "question_only": floors.question_only,

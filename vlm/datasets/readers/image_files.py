@@ -55,11 +55,15 @@ class EmbeddedImages:
             self._keys[digest] = f"{source}, image {len(self._ends) - 1}"
         return self._keys[digest]
 
+    def __contains__(self, image: str) -> bool:
+        """Whether it is a key, and no path."""
+        return image.rpartition(", image ")[0] in self._sources
+
     def __call__(self, image: str) -> bytes | str:
         """The content of a key; what is no key is a path, and comes back as it is."""
-        source, _, number = image.rpartition(", image ")
-        if self._path is None or source not in self._sources:
+        if self._path is None or image not in self:
             return image
+        number = image.rpartition(", image ")[2]
         start, end = self._ends[int(number) - 1], self._ends[int(number)]
         with self._path.open("rb") as file:
             file.seek(start)

@@ -84,6 +84,7 @@ _EXPECTED: dict[type | UnionType, str] = {
     dict: "an object",
     str | int: "a text or a whole number",
     str | None: "a text or null",
+    int | None: "a whole number or null",
 }
 
 
