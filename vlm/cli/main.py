@@ -41,6 +41,9 @@ COMMANDS = {
     ),
     "test": Command("training:test", "score a model on the test split", "vlm test RUN"),
     "predict": Command("training:predict", "write answers to a file", "vlm predict RUN"),
+    "download": Command(
+        "download:download", "get a data set from its authors", "vlm download text_vqa --to data/"
+    ),
     "check-data": Command(
         "check_data:check",
         "list mistakes in a data set",

@@ -33,7 +33,10 @@ class CLEVR(OfficialDataset):
     """
 
     cited = "https://cs.stanford.edu/people/jcjohns/clevr/"
-    get = f"Get CLEVR_v1.0.zip from {cited} and unpack it; `root` is its folder CLEVR_v1.0."
+    get = (
+        f"Get CLEVR_v1.0.zip from {cited} and unpack it; `root` is its folder CLEVR_v1.0. "
+        "`vlm download clevr --to data/` does both."
+    )
     # The site gives 14,988 questions for test, a misprint: there are ten for an image.
     sizes: ClassVar = {"train": 699_989, "val": 149_991}
 

@@ -80,6 +80,7 @@ class GQA(OfficialDataset):
         ['id', 'image', 'question', 'answers']
     """
 
+    get = GET
     parts: ClassVar = {"validation": "val", "test": "testdev"}
 
     def __init__(

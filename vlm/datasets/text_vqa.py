@@ -34,7 +34,9 @@ class TextVQA(OfficialDatasetWithImages):
     """
 
     cited = "https://textvqa.org/dataset"
-    get = f"TextVQA: questions and images from {cited}."
+    get = (
+        f"TextVQA: questions and images from {cited}; `vlm download text_vqa --to data/` gets them."
+    )
     sizes: ClassVar = {"train": 34_602, "val": 5_000, "test": 5_734}
 
     def read_part(self, part: str) -> pa.Table:

@@ -77,7 +77,10 @@ class VQAv2(_VQA):
 
     prefix = "v2_"
     cited = "https://visualqa.org/download.html"
-    get = f"VQA v2: questions and annotations from {cited}, {COCO_IMAGES}"
+    get = (
+        f"VQA v2: questions and annotations from {cited}, {COCO_IMAGES} "
+        "`vlm download vqa_v2 --to data/` gets them."
+    )
     sizes: ClassVar = {"train2014": 443_757, "val2014": 214_354, "test2015": 447_793}
 
 
@@ -99,7 +102,10 @@ class VQAv1(_VQA):
 
     prefix = ""
     cited = "https://visualqa.org/vqa_v1_download.html"
-    get = f"VQA v1: questions and annotations from {cited}, {COCO_IMAGES}"
+    get = (
+        f"VQA v1: questions and annotations from {cited}, {COCO_IMAGES} "
+        "`vlm download vqa_v1 --to data/` gets them."
+    )
     sizes: ClassVar = {"train2014": 248_349, "val2014": 121_512, "test2015": 244_302}
 
 

@@ -1,0 +1,1 @@
+"""Downloads: files whose content is known, fetched whole or not at all."""

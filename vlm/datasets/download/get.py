@@ -1,0 +1,63 @@
+"""Get a known data set: what is missing of it, and what is there already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from vlm.core.files import write_whole
+from vlm.datasets.download.fetch import check_space, fetch
+from vlm.datasets.download.known import File
+from vlm.datasets.download.unpack import is_archive, unpack
+
+DONE = "downloaded.json"
+"""In a set's folder: the digests of the files that were fetched and, if archives, unpacked."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes that are there, and its size, None where unknown."""
+
+
+def missing(files: Sequence[File], folder: Path) -> list[File]:
+    """The files that are not there yet."""
+    done = _done(folder)
+    return [file for file in files if done.get(file.url) != file.sha256]
+
+
+def get(
+    files: Sequence[File], folder: Path, progress: Progress = lambda name, done, total: None
+) -> None:
+    """Fetch what is missing, and unpack archives; an archive is removed once it is unpacked.
+
+    Raises:
+        DownloadError: a file that cannot be had (`fetch`, `unpack`); what came before is kept.
+        OSError: a file cannot be written.
+    """
+    rest = missing(files, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Of all of them at the start, not of the last one after hours.
+    check_space(folder, sum(file.size or 0 for file in rest), "the download")
+    for file in rest:
+        name = file_name(file)
+        target = folder / name
+        fetch(file.url, target, file.sha256, file.size, lambda *n, name=name: progress(name, *n))
+        if is_archive(name):
+            unpack(target, folder, file.strip)
+        write_whole(folder / DONE, json.dumps(_done(folder) | {file.url: file.sha256}).encode())
+        if is_archive(name):
+            target.unlink()
+        target.with_name(f"{name}.lock").unlink(missing_ok=True)
+
+
+def file_name(file: File) -> str:
+    """The last part of its address."""
+    return PurePosixPath(urlsplit(file.url).path).name
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    try:
+        done = json.loads((folder / DONE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return done if isinstance(done, dict) else {}
