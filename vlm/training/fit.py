@@ -24,6 +24,7 @@ from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST
 from vlm.training.fault_tolerance.signals import handlers_kept
 from vlm.training.finetuning.plan import check_plan
+from vlm.training.large_models import checkpoint_gradients, compile_parts, find_batch_size
 from vlm.training.origin import facts, plain
 from vlm.training.resume_checks import fact_differences, part_differences, refuse
 from vlm.training.run_dir import (
@@ -163,6 +164,10 @@ def train(
     # First: a run is continued with the questions that are left.
     for split in ("train", "validation"):
         data.skip_unreadable(split)
+    checkpoint_gradients(task.model, run.gradient_checkpointing or ())
+    if run.find_batch_size:
+        _set_batch_size(task, data, trainer, config, checkpoint)
+    compile_parts(task.model, run.compile or ())
     if checkpoint is not None:  # before the images are read, which may take long
         refuse(checkpoint.path, part_differences(checkpoint.model, task.model), "model")
         stored = checkpoint.about.get("training", {})
@@ -192,6 +197,23 @@ def train(
             return folder, {}
         (figures,) = trainer.test(task, datamodule=data, ckpt_path=path and str(path))
         return folder, {name.removeprefix("test_"): value for name, value in figures.items()}
+
+
+def _set_batch_size(
+    task: VQATask,
+    data: VQADataModule,
+    trainer: Trainer,
+    config: dict[str, Any],
+    checkpoint: Checkpoint | None,
+) -> None:
+    """Train with the largest batches that fit; a continued run with those it had."""
+    if checkpoint is None:
+        size = find_batch_size(task, data, trainer)
+    else:
+        of_all = checkpoint.about.get("training", {}).get("data.images_per_batch x processes", 0)
+        size = of_all // trainer.world_size or data.images_per_batch
+    print(f"data.images_per_batch: {size}, the largest that fits (run.find_batch_size).")
+    data.images_per_batch = config["data"]["images_per_batch"] = size
 
 
 def _calibrate(path: Path, data: VQADataModule, device: torch.device) -> None:

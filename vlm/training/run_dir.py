@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vlm.checkpoint.file import CheckpointError, newest_whole
 from vlm.core.errors import ConfigError
+from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import LAST
 
 CHECKPOINTS = "checkpoints"
@@ -39,6 +40,12 @@ class RunOptions:
         matmul_precision: precision of float32 matrix products on a GPU, for the whole process;
             "high" takes TensorFloat-32, which is faster. None leaves torch's setting as it is.
         stall_minutes: stop if no batch finishes for this many minutes; None never stops.
+        gradient_checkpointing: parts (image_encoder, text_encoder, fusion, head) whose activations
+            are computed again in the backward pass, which takes less memory and more time.
+        compile: parts that `torch.compile` compiles in the first steps.
+        find_batch_size: double data.images_per_batch until memory is full, and train with the
+            largest size that fits; it replaces what the configuration says.
+        profile: measure some steps by part, for a table at the end and a trace in the run's folder.
     """
 
     folder: str = "runs"
@@ -50,6 +57,10 @@ class RunOptions:
     checkpoint_minutes: float | None = None
     matmul_precision: Literal["highest", "high", "medium"] | None = None
     stall_minutes: float | None = 30
+    gradient_checkpointing: list[str] | None = None
+    compile: list[str] | None = None
+    find_batch_size: bool = False
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.monitor not in MONITORED:
@@ -61,6 +72,12 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"run.{name}: got {value}; expected a positive number or null.")
+        for name in ("gradient_checkpointing", "compile"):
+            for part in getattr(self, name) or ():
+                if part not in PARTS:
+                    raise ValueError(
+                        f"run.{name}: got {part!r}; expected parts, of {', '.join(PARTS)}."
+                    )
 
 
 def new_folder(run: RunOptions, subcommand: str) -> Path:

@@ -26,6 +26,7 @@ from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 from vlm.training.fault_tolerance.watchdog import Watchdog
 from vlm.training.run_dir import CHECKPOINTS, RunOptions
 from vlm.training.run_report import RunReport
+from vlm.training.step_profile import StepProfile
 from vlm.training.task import VQATask
 from vlm.training.trainer_options import check_callbacks, check_options, trainer_options
 
@@ -69,6 +70,8 @@ def make_trainer(
         resumes=run.resume is not None,
     )
     callbacks: list[Callback] = [*as_list(config.callbacks), RunReport(folder), checkpoints]
+    if fits and run.profile:
+        callbacks.append(StepProfile(folder))
     if run.stall_minutes is not None:
         callbacks.append(Watchdog(run.stall_minutes))
     bars = any(isinstance(callback, ProgressBar) for callback in callbacks)

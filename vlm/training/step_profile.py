@@ -1,0 +1,152 @@
+"""The time of a step by part, as a table, and a trace of some steps."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import profile, record_function
+
+from vlm.evaluation.report import CONSOLE_WIDTH
+from vlm.model import PARTS
+
+WARM_UP, MEASURED, TRACED = 5, 20, 3
+"""Steps that come first, that are measured, and that the trace has."""
+STEP = ("loader", *PARTS, "backward", "optimizer")
+"""The rows of the table; what is left is "other", such as the loss."""
+
+
+class StepProfile(Callback):
+    """Measures where the time of training steps goes.
+
+    The device is waited for at the bounds of each part, so the parts' times are theirs, and their
+    sum is more than an unobserved step takes, in which they overlap.
+
+    Args:
+        folder: for `step_times.json` (seconds of a step by part) and `trace.json`, which Perfetto
+            (https://ui.perfetto.dev) and chrome://tracing show.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.times: defaultdict[str, float] = defaultdict(float)
+        self.steps = 0
+        self._seen = 0
+        self._mark = 0.0
+        self._started: dict[str, float] = {}
+        self._labels: dict[str, record_function] = {}
+        self._trace: profile | None = None
+        self._hooks: list[Any] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._device = trainer.strategy.root_device
+        for name in PARTS:
+            part = getattr(pl_module.model, name)
+            self._hooks.append(part.register_forward_pre_hook(self._hook(self._start, name)))
+            self._hooks.append(part.register_forward_hook(self._hook(self._stop, name)))
+        self._mark = self._now()
+
+    @staticmethod
+    def _hook(function: Any, name: str) -> Any:
+        # A compiled part is compiled between its hooks, not with them.
+        @torch.compiler.disable
+        def hook(*_: Any) -> None:
+            function(name)
+
+        return hook
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._add("loader", self._now() - self._mark)
+        if self._seen == WARM_UP + MEASURED and trainer.is_global_zero:
+            self._trace = profile()
+            self._trace.start()
+
+    def on_before_backward(self, *_: Any) -> None:
+        self._start("backward")
+
+    def on_after_backward(self, *_: Any) -> None:
+        self._stop("backward")
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self._start("optimizer")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if "optimizer" in self._started:  # not where gradients are accumulated
+            self._stop("optimizer")
+        now = self._now()
+        self._add("step", now - self._mark)
+        self._mark = now
+        self.steps += self._measuring
+        self._seen += 1
+        if self._seen == WARM_UP + MEASURED + TRACED:
+            self._end_trace()
+
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        self._end_trace()
+        for hook in self._hooks:
+            hook.remove()
+        if not trainer.is_global_zero:
+            return
+        console = Console(width=CONSOLE_WIDTH)
+        if not self.steps:
+            console.print(f"No profile: it begins after {WARM_UP} steps, and there were no more.")
+            return
+        seconds = self.seconds()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"steps": self.steps, "seconds": seconds}, indent=1) + "\n"
+        (self.folder / "step_times.json").write_text(content)
+        table = Table(title=f"Time of a step (mean of {self.steps})")
+        table.add_column("part")
+        table.add_column("ms", justify="right")
+        table.add_column("share %", justify="right")
+        for name, value in seconds.items():
+            share = 100 * value / seconds["step"]
+            table.add_row(name.replace("_", " "), f"{1e3 * value:.2f}", f"{share:.1f}")
+        console.print(table)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of a step, by part and in all."""
+        found = {name: self.times[name] / self.steps for name in STEP}
+        whole = self.times["step"] / self.steps
+        return found | {"other": max(0.0, whole - sum(found.values())), "step": whole}
+
+    @property
+    def _measuring(self) -> bool:
+        return WARM_UP <= self._seen < WARM_UP + MEASURED
+
+    def _add(self, name: str, seconds: float) -> None:
+        if self._measuring:
+            self.times[name] += seconds
+
+    def _start(self, name: str) -> None:
+        if self._trace is not None:
+            self._labels[name] = record_function(name)
+            self._labels[name].__enter__()
+        self._started[name] = self._now()
+
+    def _stop(self, name: str) -> None:
+        begun = self._started.pop(name, None)
+        # The model is called in validation too, which is no part of a step.
+        if begun is not None:
+            self._add(name, self._now() - begun)
+        if (label := self._labels.pop(name, None)) is not None:
+            label.__exit__(None, None, None)
+
+    def _now(self) -> float:
+        if self._device.type != "cpu" and (self._measuring or not self._seen):
+            torch.get_device_module(self._device).synchronize()
+        return perf_counter()
+
+    def _end_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.stop()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._trace.export_chrome_trace(str(self.folder / "trace.json"))
+            self._trace = None
