@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features
 from vlm.core.host import HostCopy
-from vlm.core.validation import check_weight
+from vlm.core.validation import check_weight, did_you_mean, nearest
 from vlm.fusion.perceptron import perceptron
 from vlm.heads import losses
 from vlm.heads.base import AnswerHead, Ranked
@@ -20,6 +21,7 @@ from vlm.heads.vocabulary import AnswerVocabulary
 
 LOSSES: dict[str, losses.Loss] = {
     "bce": losses.soft_bce,
+    "focal": losses.focal,
     "kl": losses.kl_divergence,
     "ce": losses.cross_entropy,
     "sampled_ce": losses.sampled_cross_entropy,
@@ -74,12 +76,12 @@ class Classification(VocabularyHead):
             given, which the command line does.
         hidden_dims: widths of the hidden layers; none makes it a linear classifier.
         dropout: share dropped after each hidden layer in training, in [0, 1).
-        loss: "bce" against soft scores, "kl" against the annotators' shares, "ce" with the most
-            frequent answer, "sampled_ce" with one drawn from the shares in training and the most
-            frequent in evaluation (`vlm.heads.losses`); or a function of (logits (Q, A),
-            `AnswerCounts`) that returns a value for each question (Q,). `config` keeps only the
-            path of a function, such as "my_losses.focal": a head that is built from that answers,
-            and has no loss.
+        loss: "bce" against soft scores, "focal" the same with less weight on what is easy, "kl"
+            against the annotators' shares, "ce" with the most frequent answer, "sampled_ce" with
+            one drawn from the shares in training and the most frequent in evaluation
+            (`vlm.heads.losses`); or a function of (logits (Q, A), `AnswerCounts`) that returns a
+            value for each question (Q,). `config` keeps only the path of a function, such as
+            "my_losses.hinge": a head that is built from that answers, and has no loss.
         consistency: weight, at least 0, of the disagreement between questions whose answers follow
             from one another (`Batch.pairs`), which is added to the loss in training: for each pair
             the symmetric KL divergence of its two predictions (`vlm.heads.losses.disagreement`). Of
@@ -87,10 +89,16 @@ class Classification(VocabularyHead):
             p(no) of the other.
         opposites: what "yes" and "no" are called in the vocabulary; None where no questions
             contradict one another.
+        label_smoothing: share in [0, 1) of doubt in the targets of training, not of evaluation
+            (`vlm.heads.losses.smoothed`).
+        class_weights: weight of some answers' terms in the loss of training, by answer, such as
+            {"yes": 0.5}; 1 for the others. `vlm.heads.losses.balanced_weights` makes them.
+        gamma: exponent of the loss "focal": 0, or 1 and more, below which gradients have no bound.
 
     Raises:
         ValueError: a width that is not positive, no answers or one twice, an unknown loss, a
-            negative weight, opposites that the vocabulary lacks.
+            negative weight, opposites or weighted answers that the vocabulary lacks, smoothing or
+            weights beside a loss of your own.
 
     Example:
         >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
@@ -102,6 +110,7 @@ class Classification(VocabularyHead):
     """
 
     exchanged: Tensor | None
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -109,13 +118,32 @@ class Classification(VocabularyHead):
         answers: Sequence[str] = (),
         hidden_dims: Sequence[int] = (128,),
         dropout: float = 0.0,
-        loss: Literal["bce", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
+        loss: Literal["bce", "focal", "kl", "ce", "sampled_ce"] | losses.Loss = "bce",
         consistency: float = 0.0,
         opposites: tuple[str, str] | None = ("yes", "no"),
+        label_smoothing: float = 0.0,
+        class_weights: dict[str, float] | None = None,
+        gamma: float = 2.0,
     ) -> None:
         super().__init__(in_dim, answers)
-        self.independent = loss == "bce"
+        self.independent = loss in ("bce", "focal")
         self.train_loss = _function(loss)
+        if not isinstance(gamma, (int, float)) or not (gamma == 0 or 1 <= gamma < math.inf):
+            raise ValueError(f"gamma: got {gamma!r}; expected 0, or 1 and more.")
+        if loss == "focal":
+            self.train_loss = partial(losses.focal, gamma=gamma)
+        if not isinstance(label_smoothing, (int, float)) or not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing: got {label_smoothing!r}; expected a share in [0, 1)."
+            )
+        if (label_smoothing or class_weights) and loss not in LOSSES:
+            raise ValueError(
+                "label_smoothing and class_weights: got some beside the loss "
+                f"{loss!r:.80}; expected a loss of {', '.join(LOSSES)}, or neither."
+            )
+        self.label_smoothing = label_smoothing
+        weights = None if class_weights is None else self._weights(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         if callable(loss):
             self.arguments["loss"] = losses.path_of(loss)
         # A validation loss must not depend on a draw: checkpoints are chosen by it.
@@ -125,6 +153,18 @@ class Classification(VocabularyHead):
         self.consistency, self.takes_pairs = consistency, consistency > 0
         exchanged = self._exchanged(opposites) if self.takes_pairs else None
         self.register_buffer("exchanged", exchanged, persistent=False)
+
+    def _weights(self, class_weights: Mapping[str, float]) -> Tensor:
+        """The weight (A,) of each answer."""
+        answers = self.vocabulary.answers
+        if unknown := [answer for answer in class_weights if answer not in self.vocabulary]:
+            raise ValueError(
+                f"class_weights: got a weight for {unknown[0]!r}, which the vocabulary of "
+                f"{len(answers):,} answers lacks ({len(unknown):,} of {len(class_weights):,} "
+                f"weights).{did_you_mean(nearest(unknown[0], answers))}"
+            )
+        check_weight(**{f"class_weights[{name}]": w for name, w in class_weights.items()})
+        return torch.tensor([float(class_weights.get(answer, 1)) for answer in answers])
 
     def _exchanged(self, opposites: tuple[str, str] | None) -> Tensor | None:
         """The number of each answer, with yes and no exchanged."""
@@ -155,8 +195,13 @@ class Classification(VocabularyHead):
 
     def values(self, output: Tensor, targets: losses.AnswerCounts) -> Tensor:
         """The loss of each question, (Q,), without that of pairs."""
-        per_question = self.train_loss if self.training else self.evaluation_loss
-        values = per_question(output, targets)
+        per_question: Any = self.train_loss if self.training else self.evaluation_loss
+        options: dict[str, Any] = {}
+        if self.training and self.label_smoothing:
+            options["smoothing"] = self.label_smoothing
+        if self.training and self.class_weights is not None:
+            options["weights"] = self.class_weights
+        values: Tensor = per_question(output, targets, **options)
         if values.shape != output.shape[:1]:
             raise ValueError(
                 f"loss: got shape {tuple(values.shape)} from {self.arguments['loss']}; expected "

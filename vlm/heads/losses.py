@@ -7,7 +7,7 @@ computed in float32 at least, whatever the logits' type: in bf16 a loss of 7.75 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -61,27 +61,146 @@ def shares(target: AnswerCounts) -> Tensor:
     return wide(target.counts) / target.annotators[:, None].clamp(min=1)
 
 
-def soft_bce(logits: Tensor, target: AnswerCounts) -> Tensor:
-    """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6)."""
-    logits = wide(logits)
-    scores = soft_scores(target).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, scores, reduction="none").sum(-1)
+def smoothed(target: Tensor, smoothing: float, outcomes: int) -> Tensor:
+    """(1 - e) q + e / K: a target with a share e of doubt (Szegedy et al. 2016, arXiv 1512.00567,
+    section 7).
+
+    Args:
+        target: probabilities q.
+        smoothing: e in [0, 1).
+        outcomes: K, over which the doubt is spread: the answers of one distribution; 2, yes and no,
+            where each answer has a probability of its own.
+    """
+    return target if not smoothing else (1 - smoothing) * target + smoothing / outcomes
 
 
-def kl_divergence(logits: Tensor, target: AnswerCounts) -> Tensor:
-    """KL divergence from the annotators' shares to the prediction (arXiv 1708.01471, section 4.2).
+def soft_bce(
+    logits: Tensor, target: AnswerCounts, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6).
 
-    Shares of answers outside the vocabulary are left out of the sum.
+    Args:
+        logits, target: of Q questions.
+        smoothing: share of doubt in each score (`smoothed`), in [0, 1).
+        weights: (A,) weight of each answer's term; 1 if left out.
+    """
+    return focal(logits, target, 0.0, smoothing, weights)
+
+
+def focal(
+    logits: Tensor,
+    target: AnswerCounts,
+    gamma: float = 2.0,
+    smoothing: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Focal loss against the soft scores, summed over answers: |s - p|^gamma times binary
+    cross-entropy.
+
+    That is Lin et al. (2017, arXiv 1708.02002, eq. 4) where a score s is 0 or 1, and its form for
+    soft scores of Li et al. (2020, arXiv 2006.04388, eq. 2), which is least at p = s. So the many
+    answers that are surely wrong weigh little beside the few that are hard.
+
+    Args:
+        logits, target: of Q questions.
+        gamma: 0, which is `soft_bce`, or at least 1.
+        smoothing, weights: as for `soft_bce`.
     """
     logits = wide(logits)
-    said = shares(target).to(logits.dtype)
-    return F.kl_div(logits.log_softmax(-1), said, reduction="none").sum(-1)
+    scores = smoothed(soft_scores(target).to(logits.dtype), smoothing, 2)
+    terms = F.binary_cross_entropy_with_logits(logits, scores, weights, reduction="none")
+    if gamma:
+        terms = terms * (scores - logits.sigmoid()).abs() ** gamma
+    return terms.sum(-1)
 
 
-def cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
-    """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary."""
-    loss = F.cross_entropy(wide(logits), target.counts.argmax(-1), reduction="none")
+def kl_divergence(
+    logits: Tensor, target: AnswerCounts, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """KL divergence from the annotators' shares to the prediction (arXiv 1708.01471, section 4.2).
+
+    Shares of answers outside the vocabulary are left out of the sum, and a question with none
+    inside it counts 0.
+
+    Args:
+        logits, target: of Q questions.
+        smoothing: share of doubt in the shares (`smoothed`), in [0, 1).
+        weights: (A,) weight of each answer's term; 1 if left out.
+    """
+    logits = wide(logits)
+    said = smoothed(shares(target).to(logits.dtype), smoothing, logits.shape[-1])
+    terms = F.kl_div(logits.log_softmax(-1), said, reduction="none")
+    return (terms if weights is None else terms * weights).sum(-1) * target.counts.any(-1)
+
+
+def cross_entropy(
+    logits: Tensor, target: AnswerCounts, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary.
+
+    Args:
+        logits, target: of Q questions.
+        smoothing: share of doubt in the answer (`smoothed`), in [0, 1).
+        weights: (A,) weight of each answer's term; 1 if left out.
+    """
+    return _against(logits, target.counts.argmax(-1), target, smoothing, weights)
+
+
+def _against(
+    logits: Tensor,
+    answer: Tensor,
+    target: AnswerCounts,
+    smoothing: float,
+    weights: Tensor | None,
+) -> Tensor:
+    loss = F.cross_entropy(
+        wide(logits), answer, weights, label_smoothing=smoothing, reduction="none"
+    )
     return loss * target.counts.any(-1)
+
+
+def balanced_weights(counts: Mapping[str, int]) -> dict[str, float]:
+    """Weights with which all answers count alike in sum: n / (A n_a) for one given n_a times of n.
+
+    Args:
+        counts: how many training questions have each of A answers.
+
+    Raises:
+        ValueError: an answer that no question has.
+
+    Example:
+        >>> balanced_weights({"yes": 3, "no": 1})
+        {'yes': 0.6666666666666666, 'no': 2.0}
+    """
+    for answer, count in counts.items():
+        if count < 1:
+            raise ValueError(f"counts: got {count} of {answer!r}; expected 1 or more.")
+    total = sum(counts.values())
+    return {answer: total / (len(counts) * count) for answer, count in counts.items()}
+
+
+def distillation(logits: Tensor, teacher: Tensor, temperature: float, independent: bool) -> Tensor:
+    """T^2 KL(teacher || student) of predictions softened by a temperature, for each question (Q,).
+
+    Hinton et al. (2015, arXiv 1503.02531, section 2): both sides' logits are divided by T, and T^2
+    keeps the size of the gradients whatever T is.
+
+    Args:
+        logits: (Q, A) of the student.
+        teacher: (Q, A) of the teacher, for the same answers.
+        temperature: T > 0.
+        independent: each answer has a probability of its own, and their divergences are added;
+            else the answers share one distribution.
+    """
+    student, teacher = wide(logits) / temperature, wide(teacher) / temperature
+    if independent:
+        p = teacher.sigmoid()
+        certain = F.binary_cross_entropy_with_logits(teacher, p, reduction="none")
+        terms = F.binary_cross_entropy_with_logits(student, p, reduction="none") - certain
+    else:
+        known = teacher.log_softmax(-1)
+        terms = F.kl_div(student.log_softmax(-1), known, log_target=True, reduction="none")
+    return temperature**2 * terms.sum(-1)
 
 
 def entropy(logits: Tensor, independent: bool) -> Tensor:
@@ -115,12 +234,15 @@ def disagreement(first: Tensor, second: Tensor, independent: bool) -> Tensor:
     return ((p - q) * (z - other)).sum(-1)
 
 
-def sampled_cross_entropy(logits: Tensor, target: AnswerCounts) -> Tensor:
+def sampled_cross_entropy(
+    logits: Tensor, target: AnswerCounts, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy with an answer drawn from the annotators' shares (arXiv 1610.04325, section 5).
 
     Drawn anew at each call from torch's generator; 0 for a question with none in the vocabulary.
+    The arguments are those of `cross_entropy`.
     """
     known = target.counts.any(-1)
-    weights = torch.where(known[:, None], wide(target.counts), 1)
-    drawn = torch.multinomial(weights, 1).squeeze(-1)
-    return F.cross_entropy(wide(logits), drawn, reduction="none") * known
+    likely = torch.where(known[:, None], wide(target.counts), 1)
+    drawn = torch.multinomial(likely, 1).squeeze(-1)
+    return _against(logits, drawn, target, smoothing, weights)
