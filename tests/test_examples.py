@@ -22,6 +22,7 @@ from vlm.text import BagOfWords
 PACKAGES = [
     "vlm",
     "vlm.adapters",
+    "vlm.data.augmentation",
     "vlm.explain",
     "vlm.fusion",
     "vlm.fusion.merges",

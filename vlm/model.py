@@ -100,12 +100,25 @@ class VQAModel(nn.Module):
     def _fused(self, batch: Batch, text: Features, image: Features | Kept | None) -> Features:
         if image is None:
             image = self.image_encoder(batch.images)
-        return self.fusion(image, text, image_index=batch.image_index)
+        index = batch.image_index
+        if batch.no_image is not None:
+            if isinstance(image, Kept):
+                raise ValueError(
+                    "batch.no_image: got questions without an image, and images that are prepared "
+                    "already; expected images or their features."
+                )
+            # One more row, of nothing, for all of them: so each image is still prepared once.
+            last = image.tokens.shape[0]
+            rows = torch.arange(last + 1, device=index.device)
+            image = image.take(rows.clamp(max=last - 1)).without(rows == last)
+            index = torch.where(batch.no_image, last, index)
+        return self.fusion(image, text, image_index=index)
 
     def read(self, batch: Batch) -> Features:
         """The text encoder's features of Q questions, of which equal ones are encoded once."""
         text = self.text_encoder(batch.words, batch.words_mask)
-        return text if batch.text_index is None else text.take(batch.text_index)
+        text = text if batch.text_index is None else text.take(batch.text_index)
+        return text if batch.no_question is None else text.without(batch.no_question)
 
     def forward(self, batch: Batch, image: Features | Kept | None = None) -> Any:
         """The head's output for Q questions; its `loss`, `decode` and `evidence` read it.

@@ -13,6 +13,14 @@ from vlm.checkpoint.checkpoint import read_checkpoint
 from vlm.cli.training_cli import VQACLI
 
 EMA = callback("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.9)
+AUGMENTED = [
+    "--data.augment.images=[RandAugment,Erasing]",
+    "--data.augment.allow=[color]",
+    "--data.augment.questions=[DroppedWords,Typos]",
+    "--data.augment.mirror.probability=0.5",
+    "--data.augment.no_image=0.2",
+    "--data.augment.no_question=0.2",
+]
 STAGED = [
     "--model.tuning.image_encoder.from_epoch=1",
     "--model.tuning.image_encoder.layers_per_epoch=1",
@@ -29,6 +37,11 @@ MISHAPS = {
     "with workers": (
         {"hook": "on_train_batch_start", "step": 8},
         ["--data.workers=2"],
+    ),
+    "with augmentation": ({"hook": "on_train_batch_start", "step": 8}, AUGMENTED),
+    "with augmentation and workers": (
+        {"hook": "on_train_batch_start", "step": 8},
+        [*AUGMENTED, "--data.workers=2"],
     ),
     "with accumulated gradients": (
         {"hook": "on_before_optimizer_step", "step": 4},
@@ -89,10 +102,10 @@ def test_its_time_is_that_of_all_its_parts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_process_comes_to_the_same(workers: int, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--data.workers=2"], [*AUGMENTED, "--data.workers=2"]])
+def test_a_killed_process_comes_to_the_same(more: list[str], data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of an epoch leaves no chance to save; the same command resumes."""
-    told = [f"--data.workers={workers}", "--run.checkpoint_steps=2"]
+    told = [*more, "--run.checkpoint_steps=2"]
     strike = callback(
         "Strike", what="SIGKILL", hook="on_before_optimizer_step", step=7, once=tmp_path / "struck"
     )

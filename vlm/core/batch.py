@@ -31,6 +31,11 @@ class Batch(NamedTuple):
         pairs: questions whose answers follow from one another; None where the head reads none.
         question: the text encoder's features of the Q questions, for a head that reads them
             (`AnswerHead.reads_question`), which `VQAModel` adds.
+        teacher: the same questions as a teacher reads them (`vlm.training.Distillation`).
+        no_image: (Q,) bool, True = asked without an image, whatever `image_index` says; None where
+            each question has one.
+        no_question: (Q,) bool, True = the image's question is left out, whatever `words` says; None
+            where each is there.
     """
 
     images: Tensor | Features
@@ -44,6 +49,9 @@ class Batch(NamedTuple):
     text_index: Tensor | None = None
     pairs: Pairs | None = None
     question: Features | None = None
+    no_image: Tensor | None = None
+    no_question: Tensor | None = None
+    teacher: Batch | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, wraps
 from operator import attrgetter
 from pkgutil import resolve_name
@@ -26,6 +26,7 @@ SUPPORTED = {
     "lightning": ">=2.6.6,<2.7",
     "starlette": ">=1.0,<2",
     "torch": ">=2.14,<3",
+    "torchvision": ">=0.29,<0.30",
 }
 """The versions of each library whose private parts are known, as in `pyproject.toml`."""
 CHECKS: dict[str, Callable[..., Any]] = {}
@@ -222,6 +223,27 @@ def saves_pieces(strategy: Any) -> bool:
     """Whether a `ModelParallelStrategy` writes a checkpoint in pieces."""
     _sharded_checkpoints()
     return bool(strategy._save_distributed_checkpoint)
+
+
+# torchvision
+
+
+@reaches_into("torchvision")
+def _operations(policy: Any = None) -> dict[str, Any]:
+    if policy is None:
+        from torchvision.transforms.v2 import TrivialAugmentWide
+
+        policy = TrivialAugmentWide
+    found: dict[str, Any] = policy._AUGMENTATION_SPACE
+    if "_AUGMENTATION_SPACE" not in policy.forward.__code__.co_names:
+        raise AttributeError("forward does not read _AUGMENTATION_SPACE")
+    return found
+
+
+def leave_operations_out(policy: Any, names: Collection[str]) -> None:
+    """Let an automatic augmentation of torchvision draw none of the operations with these names."""
+    operations = _operations(policy)
+    policy._AUGMENTATION_SPACE = {k: v for k, v in operations.items() if k not in names}
 
 
 # Gradio and its server

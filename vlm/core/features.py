@@ -68,6 +68,12 @@ class Features(NamedTuple):
         boxes = None if self.boxes is None else self.boxes[index]
         return Features(self.tokens[index], self.mask[index], self.pooled[index], boxes)
 
+    def without(self, rows: Tensor) -> Features:
+        """These features with nothing in the rows where `rows` (B,) bool is True."""
+        mask = self.mask & ~rows[:, None]
+        tokens = self.tokens.masked_fill(rows[:, None, None], 0)
+        return Features(tokens, mask, self.pooled.masked_fill(rows[:, None], 0), self.boxes)
+
     def zero_padding(self) -> Features:
         """These features with zeros in the padding, so that junk there (NaN too) cannot spread."""
         if _known_all(self.mask):

@@ -21,6 +21,13 @@ def check_weight(**weights: float) -> None:
             raise ValueError(f"{name}: got {weight!r}; expected a number of at least 0.")
 
 
+def check_probability(**shares: float) -> None:
+    """Raise ValueError unless each is a number above 0 and at most 1, by name."""
+    for name, share in shares.items():
+        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
+            raise ValueError(f"{name}: got {share!r}; expected a share above 0 and at most 1.")
+
+
 def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:
     """Raise ValueError unless `dim` splits into `parts` equal pieces."""
     check_positive(**{name: dim, parts_name: parts})

@@ -6,18 +6,32 @@ import os
 import tempfile
 import weakref
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from torch.utils.data import Dataset
 
 from vlm.core.batch import Batch
 from vlm.core.pairs import pairs_among
+from vlm.data.augmentation.options import Augmenter
 from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import BatchRows
 from vlm.data.table_rows import TableRows
 from vlm.datasets.arrow import map_arrow, write_arrow
+from vlm.datasets.table import image_groups
 from vlm.processor import Processor
+
+
+class TeacherInput(NamedTuple):
+    """How a teacher reads the questions of a training.
+
+    Attributes:
+        processor: its own.
+        images: its images; None if they are those of the model that learns.
+    """
+
+    processor: Processor
+    images: Images | None
 
 
 class VQADataset(Dataset[Batch]):
@@ -25,6 +39,7 @@ class VQADataset(Dataset[Batch]):
 
     Loader workers share one table: forks have it from their parent, others map it from a temporary
     file that goes with this object. If `targets`, batches have those of answers that are known.
+    `augment` changes them at random, for training, and `teacher` adds its own batches of them.
     """
 
     def __init__(
@@ -33,8 +48,11 @@ class VQADataset(Dataset[Batch]):
         processor: Processor,
         images: Images | None = None,
         targets: bool = True,
+        augment: Augmenter | None = None,
+        teacher: TeacherInput | None = None,
     ) -> None:
-        self.processor, self.targets = processor, targets
+        self.processor, self.targets, self.augment = processor, targets, augment
+        self.teacher = teacher
         # Without a store the processor's transform is one of images; its type allows regions too.
         self.images: Images = images or ImageStore(processor.transform)  # type: ignore[arg-type]
         self._file: str | None = None
@@ -45,6 +63,7 @@ class VQADataset(Dataset[Batch]):
         columns += ["choices"] if self.processor.takes_choices else []
         columns += ["pair", "relation"] if self.processor.takes_pairs else []
         self.table, self._rows = table, TableRows(table, columns)
+        self._groups = None if self.augment is None else image_groups(table)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -55,15 +74,40 @@ class VQADataset(Dataset[Batch]):
         image_index = [unique.setdefault(path, len(unique)) for path in paths]
         first = dict(zip(reversed(paths), reversed(ids), strict=True))
         choices = more.pop(0) if self.processor.takes_choices else None
+        different, asked = list(unique), [first[path] for path in unique]
+        images = self.images.read(different, asked)
+        theirs = None
+        if self.teacher is not None and self.teacher.images is not None:
+            theirs = self.teacher.images.read(different, asked)
+        no_image = no_question = None
+        if self.augment is not None:
+            assert self._groups is not None
+            of_image = dict(zip(image_index, self._groups[index.rows].tolist(), strict=True))
+            numbers = [of_image[row] for row in range(len(unique))]
+            images, mirrored = self.augment.images(images, numbers, index.epoch)
+            if theirs is not None:
+                theirs, _ = self.augment.images(theirs, numbers, index.epoch)
+            turned = [mirrored[row] for row in image_index]
+            questions = [
+                self.augment.question(question, id_, index.epoch, turn)
+                for question, id_, turn in zip(questions, ids, turned, strict=True)
+            ]
+            answers = [*map(self.augment.texts, answers, turned)]
+            choices = choices and [*map(self.augment.texts, choices, turned)]
+            no_image, no_question = self.augment.missing(ids, index.epoch)
         batch = self.processor.batch(
-            self.images.read(list(unique), [first[path] for path in unique]),
+            images,
             image_index,
             questions,
             answers if self.targets and None not in answers else None,
             ids,
             index.total,
             choices,
-        )
+        )._replace(no_image=no_image, no_question=no_question)
+        if self.teacher is not None:
+            seen = images if theirs is None else theirs
+            taught = self.teacher.processor.batch(seen, image_index, questions, ids=ids)
+            batch = batch._replace(teacher=taught._replace(ids=[]))
         return batch._replace(pairs=pairs_among(ids, *more)) if more else batch
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,7 +116,7 @@ class VQADataset(Dataset[Batch]):
             weakref.finalize(self, _remove, self._file, os.getpid())
             with os.fdopen(handle, "wb") as file:
                 write_arrow(file, self.table.to_batches(), self.table.schema)
-        return self.__dict__ | {"table": None, "_rows": None}
+        return self.__dict__ | {"table": None, "_rows": None, "_groups": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         assert state["_file"] is not None

@@ -16,6 +16,7 @@ from vlm.core.batch import Batch
 from vlm.core.part import Configured
 from vlm.core.validation import check_positive, counted
 from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
+from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import VQADataset
 from vlm.data.compatibility import check_compatible
 from vlm.data.features.cache import FeatureCache
@@ -31,6 +32,7 @@ from vlm.datasets.base import Dataset, Split
 from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.table import DataError, image_groups
 from vlm.image.base import ImageEncoder
+from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
 
 SPLITS: dict[str, tuple[Split, ...]] = {
@@ -54,7 +56,8 @@ class VQADataModule(Configured, LightningDataModule):
             for all, 1 for the usual independent sampling.
         workers: loader processes; 0 loads in the training process.
         images: where images are read from, and how they are kept.
-        seed: seed of the training order and of the shuffling by `control`.
+        augment: random changes of the training images and questions (`vlm.data.augmentation`).
+        seed: seed of the training order, of what `augment` draws and of the shuffling by `control`.
         control: remove images or questions from every split, to see how well a model does without
             them (`vlm.data.ablations`). Vocabularies stay those of the full data.
 
@@ -81,11 +84,16 @@ class VQADataModule(Configured, LightningDataModule):
         questions_per_image: int | None = None,
         workers: int = 0,
         images: ImageOptions = ImageOptions(),  # noqa: B008  frozen, so it is shared safely
+        augment: Augment = Augment(),  # noqa: B008  frozen
         seed: int = 0,
         control: Control | None = None,
     ) -> None:
         super().__init__()
-        for name, value, kind in (("dataset", dataset, Dataset), ("images", images, ImageOptions)):
+        for name, value, kind in (
+            ("dataset", dataset, Dataset),
+            ("images", images, ImageOptions),
+            ("augment", augment, Augment),
+        ):
             if not isinstance(value, kind):
                 raise TypeError(
                     f"{name}: got {value!r:.80}; expected a {kind.__module__}.{kind.__name__}."
@@ -99,7 +107,13 @@ class VQADataModule(Configured, LightningDataModule):
             check_positive(questions_per_image=questions_per_image)
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"workers: got {workers}; expected 0 or more loader processes.")
-        self.dataset = dataset
+        if augment.of_images and images.features is not None:
+            raise ValueError(
+                f"{augment.of_images} and data.images.features: got both; expected one, for kept "
+                "features are those of images as they are. Without the features, each epoch "
+                "encodes the images anew."
+            )
+        self.dataset, self.augment = dataset, augment
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
         self.workers, self.images, self.seed, self.control = workers, images, seed, control
         self._readable: dict[Split, pa.Table] = {}
@@ -109,18 +123,18 @@ class VQADataModule(Configured, LightningDataModule):
 
     @property
     def words(self) -> list[str]:
-        """Words of the training questions."""
-        return self.dataset.words
+        """Words of the training questions, and those that a mirror adds."""
+        return self.augment.completed(self.dataset.words)
 
     @property
     def words_with_choices(self) -> list[str]:
-        """Words of the training questions and of their choices."""
-        return self.dataset.words_with_choices
+        """Words of the training questions and of their choices, and those that a mirror adds."""
+        return self.augment.completed(self.dataset.words_with_choices)
 
     @property
     def answers(self) -> list[str]:
-        """The answer vocabulary."""
-        return self.dataset.answers
+        """The answer vocabulary, and answers that a mirror adds."""
+        return self.augment.completed(self.dataset.answers)
 
     def has(self, split: Split) -> bool:
         """Whether the set has this split; validation may be a part of train."""
@@ -176,6 +190,10 @@ class VQADataModule(Configured, LightningDataModule):
         transform = self.model.processor.transform
         if stage == "fit" and self.images.features is not None:
             check_frozen(self.images.features, task.layers, trainer.strategy)
+        if stage == "fit" and self.augment.any:
+            vocabulary = self.model.head.vocabulary
+            answers = () if vocabulary is None else vocabulary.answers
+            self.augment.check(self.dataset, answers, isinstance(transform, RegionTransform))
         if stage == "fit" and trainer.overfit_batches:
             # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0
@@ -243,12 +261,25 @@ class VQADataModule(Configured, LightningDataModule):
         scored = split != "predict"  # or targets are not needed
         processor = self.model.processor if scored else self.model.asking_processor
         return make_loader(
-            VQADataset(seen, processor, images, targets=scored),
+            VQADataset(
+                seen,
+                processor,
+                images,
+                scored,
+                self._augmenter(split),
+            ),
             sampler,
             self.workers,
             resumable=split == "train",
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
+
+    def _augmenter(self, split: Split) -> Augmenter | None:
+        """The changes of a split; those of what `control` takes away are left out."""
+        if split != "train" or not self.augment.any:
+            return None
+        there = self.control != "question_only", self.control != "image_only"
+        return Augmenter(self.augment.within(*there), self.seed)
 
     def _images(self, split: Split) -> Images:
         """What the model sees of a split's images, after `control`."""

@@ -24,10 +24,12 @@ class BatchRows(NamedTuple):
         total: number of questions in the global batch, over all processes and all batches whose
             gradients are accumulated; infinite for rows of another process, which add nothing
             here.
+        epoch: epoch of the training, on which augmentations depend.
     """
 
     rows: np.ndarray
     total: float
+    epoch: int = 0
 
 
 class Mixing(NamedTuple):
@@ -131,9 +133,8 @@ class ImageGroupSampler(DistributedSampler[BatchRows]):
             # nothing in training, and an evaluation counts each id once.
             if not len(mine):
                 mine, total = chosen[-1:], inf
-            yield BatchRows(
-                np.concatenate([order[starts[unit] : ends[unit]] for unit in mine]), total
-            )
+            rows = np.concatenate([order[starts[unit] : ends[unit]] for unit in mine])
+            yield BatchRows(rows, total, self.epoch)
 
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
         """Questions in an order where a unit's stand together, and where each unit starts."""

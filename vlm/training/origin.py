@@ -25,7 +25,7 @@ from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 
 DATASET = ("seed", "vocabulary")
 MIXTURE = ("weights", "temperature")
-DATA = ("questions_per_image", "seed", "control")
+DATA = ("questions_per_image", "augment", "seed", "control")
 COUNTS_OR_SHARES = ("limit_train_batches", "limit_val_batches", "val_check_interval")
 TRAINER = (
     "max_epochs",
@@ -51,7 +51,10 @@ def origin(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
     """
     vocabulary = task.model.head.vocabulary
     return {
-        "vocabulary": None if vocabulary is None else data.dataset.describe_answers(),
+        "vocabulary": None
+        if vocabulary is None
+        # A mirror may have added answers to those of the data set.
+        else data.dataset.describe_answers() | {"size": len(vocabulary), "hash": vocabulary.hash},
         "run": str(trainer.default_root_dir),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "vlm": __version__,

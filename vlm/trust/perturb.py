@@ -13,51 +13,21 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from vlm.core.features import Features
+from vlm.data.augmentation.typos import TYPOS, Typo, with_typo
 from vlm.data.images.store import Images
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEIGHBOURS = {
-    key: [row[i] for i in (at - 1, at + 1) if 0 <= i < len(row)]
-    for row in _ROWS
-    for at, key in enumerate(row)
-}
 
 
-def _swap(word: str, at: int, rng: random.Random) -> str:
-    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-
-
-def _neighbour(word: str, at: int, rng: random.Random) -> str:
-    near = _NEIGHBOURS.get(word[at].lower(), [word[at]])
-    return word[:at] + rng.choice(near) + word[at + 1 :]
-
-
-def _omission(word: str, at: int, rng: random.Random) -> str:
-    return word[:at] + word[at + 1 :]
-
-
-def _typo(change: Callable[[str, int, random.Random], str]) -> Callable[[str], str]:
-    """One mistake inside a word of four letters or more, always the same for one question."""
-
-    def changed(question: str) -> str:
-        rng = random.Random(question)
-        words = list(re.finditer(r"[a-zA-Z]{4,}", question))
-        if not words:
-            return question
-        word = rng.choice(words)
-        at = rng.randrange(1, len(word[0]) - 2)  # not the first letter, nor the last
-        return question[: word.start()] + change(word[0], at, rng) + question[word.end() :]
-
-    return changed
+def _typo(typo: Typo) -> Callable[[str], str]:
+    """One mistake, always the same for one question."""
+    return lambda question: with_typo(question, typo, random.Random(question))
 
 
 WORDINGS: dict[str, Callable[[str], str]] = {
     "upper case": str.upper,
     "no punctuation": lambda question: re.sub(r"[^\w\s]", "", question),
-    "letters swapped": _typo(_swap),
-    "neighbouring key": _typo(_neighbour),
-    "letter left out": _typo(_omission),
+    **{name: _typo(typo) for name, typo in TYPOS.items()},
 }
 """Changes that leave the right answer as it is, by name."""
 

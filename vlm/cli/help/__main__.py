@@ -181,7 +181,8 @@ def _help(command: str, parser: ArgumentParser) -> str:
 
     group("run: where results go", list(below("run")) if fits else ["run.folder", "run.name"])
     group("dataset: questions, answers and metric", ["dataset"])
-    group("data: batches and images", list(below("data", "data.images", "data.images.shards")))
+    batches = ["data", "data.images", "data.images.shards", *["data.augment"] * fits]
+    group("data: batches and images", list(below(*batches)))
     group("model: parts, optimiser and schedule", list(below("model")))
     rows += ["\n", *(_classes(name, base) for name, a in actions.items() if (base := _part(a)))]
     if fits:
