@@ -17,7 +17,7 @@ from vlm.core.part import Configured
 from vlm.core.validation import check_positive, counted
 from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
 from vlm.data.augmentation.options import Augment, Augmenter
-from vlm.data.batches import VQADataset
+from vlm.data.batches import TeacherInput, VQADataset
 from vlm.data.compatibility import check_compatible
 from vlm.data.features.cache import FeatureCache
 from vlm.data.features.frozen import BlankFeatures, check_cacheable, check_frozen
@@ -34,6 +34,7 @@ from vlm.datasets.table import DataError, image_groups
 from vlm.image.base import ImageEncoder
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
+from vlm.processor import Processor
 
 SPLITS: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "validation"),
@@ -118,6 +119,7 @@ class VQADataModule(Configured, LightningDataModule):
         self.workers, self.images, self.seed, self.control = workers, images, seed, control
         self._readable: dict[Split, pa.Table] = {}
         self._stores: dict[Split, Images] = {}
+        self._teacher: TeacherInput | None = None
         self._train: ResumableLoader | None = None
         self._place: dict[str, Any] = {}
 
@@ -198,6 +200,8 @@ class VQADataModule(Configured, LightningDataModule):
             # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0
         processes = LocalProcesses(trainer.num_devices, trainer.strategy.barrier)
+        if stage == "fit" and task.teacher is not None:
+            self._teacher = self._input_of(task.teacher.processor, processes)
         for split in SPLITS[stage]:
             check_compatible(self.dataset, split, self.model)
             if self.control == "question_only":
@@ -209,6 +213,21 @@ class VQADataModule(Configured, LightningDataModule):
                 self._stores[split] = self.open_images.filled(
                     transform, self.table(split), split, processes
                 )
+
+    def _input_of(self, processor: Processor, processes: LocalProcesses) -> TeacherInput:
+        """How a teacher reads the training questions.
+
+        Raises:
+            DataError: it reads regions where there are images, or the other way around.
+        """
+        transform = processor.transform
+        if transform == self.model.processor.transform and self.images.features is None:
+            return TeacherInput(processor, None)
+        if self.control == "question_only":
+            return TeacherInput(processor, BlankImages(transform))
+        table = self.table("train")
+        store = self.open_images.filled(transform, table, "train", processes)
+        return TeacherInput(processor, store)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         self._train = cast(ResumableLoader, self._loader("train"))
@@ -267,6 +286,7 @@ class VQADataModule(Configured, LightningDataModule):
                 images,
                 scored,
                 self._augmenter(split),
+                self._teacher if split == "train" else None,
             ),
             sampler,
             self.workers,

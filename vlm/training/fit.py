@@ -248,7 +248,10 @@ def run_config(
             continue
     try:
         parts = {name: plain(getattr(task.model, name)) for name in PARTS}
-        model = {name: plain(getattr(task, name)) for name in ("optimizer", "schedule", "tuning")}
+        model = {
+            name: plain(getattr(task, name))
+            for name in ("optimizer", "schedule", "tuning", "distillation")
+        }
         dataset = plain(data.dataset)
         batches = {n: plain(value) for n, value in data.arguments.items() if n != "dataset"}
     except ValueError as error:

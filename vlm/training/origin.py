@@ -76,6 +76,8 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         "model.optimizer": plain(task.optimizer),
         "model.schedule": plain(task.schedule),
         "model.tuning": plain(task.tuning),
+        "model.distillation": plain(task.distillation),
+        "the teacher": None if task.teacher is None else f"digest {task.teacher.digest[:10]}",
         "dataset": _public_path(type(data.dataset)),
         **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in arguments},
         **{f"data.{name}": plain(getattr(data, name)) for name in DATA},

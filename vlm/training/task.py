@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Self, cast
 
 import numpy as np
@@ -30,6 +31,7 @@ from vlm.image.base import ImageEncoder
 from vlm.model import VQAModel
 from vlm.text.base import TextEncoder
 from vlm.training.clipping import check_clipping, clip_unscaled
+from vlm.training.distillation import Distillation, Teacher
 from vlm.training.finetuning.groups import make_optimizer
 from vlm.training.finetuning.plan import (
     Tuning,
@@ -64,6 +66,7 @@ class VQATask(LightningModule):
         schedule: makes the learning-rate schedule from (optimizer, total steps, steps of an epoch),
             or None.
         tuning: what is trained of each part, from when and how fast.
+        distillation: teacher whose predictions are learned too; None for none.
         seed: seed of dropout and all other random draws in training. Each batch gets its own, made
             of this, the epoch, the batch's number and the process, so a resumed run draws the same
             again. Initial weights come from torch's own generator (`torch.manual_seed`).
@@ -91,12 +94,14 @@ class VQATask(LightningModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: ScheduleCallable | None = WarmupCosine,
         tuning: Tuning = Tuning(),  # noqa: B008  frozen
+        distillation: Distillation | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = VQAModel(image_encoder, text_encoder, fusion, head)
         prepare(self.model, tuning)
         self.optimizer, self.schedule, self.tuning = optimizer, schedule, tuning
+        self.distillation = distillation
         self.layers = plan(self.model, tuning)
         self._entered = 0
         self.train()
@@ -109,6 +114,13 @@ class VQATask(LightningModule):
     def __repr__(self) -> str:
         return f"VQATask({self.model})"
 
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The teacher of `distillation`, loaded when it is first asked for."""
+        if self.distillation is None:
+            return None
+        return Teacher(self.distillation, self.model.head)
+
     @property
     def data(self) -> VQADataModule:
         """The data that the trainer was given."""
@@ -120,6 +132,8 @@ class VQATask(LightningModule):
             # A run that is continued has its own weights.
             if self.tuning.init_from and self.trainer.ckpt_path is None:
                 init_from(self.model, self.tuning.init_from, self.tuning.init_parts)
+            if self.teacher is not None and self.trainer.is_global_zero:
+                print(self.teacher)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # FSDP2's strategy alone gives one
@@ -154,6 +168,8 @@ class VQATask(LightningModule):
 
     def on_train_start(self) -> None:
         self._enter(self.current_epoch)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def on_after_backward(self) -> None:
         # DDP would never again average the gradients of a parameter that once needed none, so all
@@ -174,7 +190,7 @@ class VQATask(LightningModule):
         # `batch.total` counts the questions of all processes and accumulated batches. Gradients of
         # processes are averaged and those of accumulated batches too, so that is undone.
         accumulate = trainer.accumulate_grad_batches
-        loss = self.model.head.loss(output, batch) * trainer.world_size * accumulate
+        loss = self._loss(output, batch) * trainer.world_size * accumulate
         self._step = loss.detach(), output
         # Logging costs as much as a small step, so only the mean of each interval is logged. The
         # last step of an epoch may have fewer batches, each with a larger share of its questions.
@@ -194,6 +210,13 @@ class VQATask(LightningModule):
                 row = {"train_loss": mean.item(), "epoch": self.current_epoch}
                 logger.log_metrics(row, self.global_step)
         return loss
+
+    def _loss(self, output: Any, batch: Batch) -> Tensor:
+        """The head's own loss, with its share of the teacher's where there is one."""
+        loss = self.model.head.loss(output, batch)
+        if self.teacher is None:
+            return loss
+        return torch.lerp(loss, self.teacher.loss(output, batch), self.teacher.distillation.weight)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._step = None  # where no callback has taken it
