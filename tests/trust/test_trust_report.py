@@ -191,9 +191,7 @@ def test_mistakes_in_the_command(run: Path, data: Path, capsys: pytest.CaptureFi
 
 
 def test_a_file_that_is_not_there(run: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        SystemExit, match=r"--against: got nothing\.csv; expected a model"
-    ):
+    with pytest.raises(SystemExit, match=r"--against: got nothing\.csv; expected a model"):
         report(data, tmp_path, str(run), "--against=nothing.csv")
     with pytest.raises(SystemExit, match=r"--predictions: got nothing\.csv; expected a file of"):
         report(data, tmp_path, "--predictions=nothing.csv", "-c", CONFIG)

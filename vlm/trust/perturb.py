@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from vlm.core.features import Features
+from vlm.data.augmentation.meaning import EXCHANGED, exchange
 from vlm.data.augmentation.typos import TYPOS, Typo, with_typo
 from vlm.data.images.store import Images
 
@@ -108,11 +109,10 @@ def corrupted(images: Images, kind: str, severity: int) -> Changed:
     return Changed(images, lambda found: change(found, strengths[severity - 1]))
 
 
-SIDES = (("left", "right"), ("links", "rechts"), ("izquierda", "derecha"))
-"""Words that a mirror exchanges, in the languages of Scenes."""
+SIDES = {word: other for words in EXCHANGED.values() for word, other in words.items()}
+"""Left and right in every language that is known, each word with its opposite."""
 
 
 def mirrored_text(text: str) -> str:
     """A question or an answer about the mirrored image."""
-    other = {a: b for pair in SIDES for a, b in (pair, pair[::-1])}
-    return re.sub(rf"\b({'|'.join(other)})\b", lambda found: other[found[0]], text)
+    return exchange(text, SIDES)
