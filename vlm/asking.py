@@ -129,11 +129,14 @@ class Asking(ABC):
         seen_type: what `see` returns.
         transform: brings an image to the model's input.
         calibration: what its probabilities are worth; None for a model that was not calibrated.
+        ranks_choices: whether it answers from a question's choices where there are some, and else
+            in free text.
     """
 
     seen_type: ClassVar[type]
     transform: Any
     calibration: Calibration | None = None
+    ranks_choices: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -212,7 +215,7 @@ class Asking(ABC):
             question: one question, or several; with one image all are about it.
             top_k: how many answers to rank.
             choices: candidates, for a multiple-choice model: two texts or more; for several
-                questions, a list for each.
+                questions, a list for each, which may be empty where the model `ranks_choices`.
             max_risk: share of wrong answers that is accepted among those given, in (0, 1), such as
                 0.05; less certain answers become "I don't know". None answers everything.
 
@@ -243,7 +246,10 @@ class Asking(ABC):
         questions = [
             checked_question(text, number) for number, text in enumerate(questions, start=1)
         ]
-        texts = None if choices is None else checked_choices(choices, single, len(questions))
+        count = len(questions)
+        texts = None
+        if choices is not None:
+            texts = checked_choices(choices, single, count, self.ranks_choices)
         answers = self._answer(given, questions, top_k, texts) if questions else []
         answers = [answer.within(least) for answer in answers]
         return answers[0] if single else answers
@@ -331,8 +337,11 @@ def checked_question(text: object, number: int) -> str:
     return cleaned
 
 
-def checked_choices(choices: Any, single: bool, questions: int) -> list[list[str]]:
-    """A list of choices for each question; a ValueError for any but two or more different texts."""
+def checked_choices(
+    choices: Any, single: bool, questions: int, optional: bool = False
+) -> list[list[str]]:
+    """A list of choices for each question; a ValueError for any but two or more different texts, or
+    none where they are `optional`."""
     lists = [choices] if single else choices
     wanted = "a list of texts" if single else "such a list for each question"
     if (
@@ -352,7 +361,7 @@ def checked_choices(choices: Any, single: bool, questions: int) -> list[list[str
             texts = [clean_text(text) if isinstance(text, str) else text for text in given]
         except ValueError as error:
             raise ValueError(f"choices of question {number}: {error}.") from error
-        if mistake := mistake_in(texts):
+        if (texts or not optional) and (mistake := mistake_in(texts)):
             raise ValueError(f"choices of question {number}: {mistake}")
         checked.append(texts)
     return checked

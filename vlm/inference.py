@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.adapters.hub import is_adapted, locate, read_adapted
+from vlm.adapters.folder import read_image_text_to_text
+from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.asking import Answer, Asking, choice_warnings, opened, question_warnings
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
@@ -94,8 +96,8 @@ def load(
     trust: bool = False,
     revision: str | None = None,
 ) -> VQA:
-    """Load a model whose parts and weights are there: anything that `vlm.load`, whose arguments and
-    errors these are, loads but an export."""
+    """Load a model of vlm's parts: what `vlm.load`, whose arguments and errors these are, loads
+    but an export, or an image-text-to-text model of the hub."""
     found = locate(path, revision)
     if is_adapted(found):
         model, about = read_adapted(found)
@@ -103,6 +105,24 @@ def load(
         checkpoint = read_shared(found, trust) if is_shared(found) else read_checkpoint(found)
         model, about = load_model(checkpoint, trust), checkpoint.about
     return VQA(model.to(device), about)
+
+
+def load_any(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    trust: bool = False,
+    revision: str | None = None,
+    prompt: str | None = None,
+) -> VQA | ImageTextToText:
+    """Load anything that `vlm.load`, whose arguments and errors these are, loads but an export."""
+    found = locate(path, revision)
+    if is_whole(found):
+        return read_image_text_to_text(found, name_of(found), device, prompt)
+    if prompt is not None:
+        raise ValueError(
+            f"prompt: got {prompt!r:.80}, but {path} reads the question alone; leave it out."
+        )
+    return load(found, device, trust)
 
 
 class VQA(Asking):

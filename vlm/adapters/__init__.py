@@ -1,8 +1,8 @@
-"""Trained models of other libraries as parts of vlm.
-
-Whatever works with a `VQA` works with them: answers, explanations, checkpoints and reports.
+"""Trained models of other libraries: ViLT and BLIP as parts of vlm, so that whatever works with a
+`VQA` works with them, and image-text-to-text models of transformers as they are.
 """
 
 from vlm.adapters.hub import convert
+from vlm.adapters.image_text_to_text import ImageTextToText
 
-__all__ = ["convert"]
+__all__ = ["ImageTextToText", "convert"]

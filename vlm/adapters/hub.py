@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vlm.adapters.folder import PATTERNS, is_image_text_to_text, own_code
 from vlm.checkpoint.checkpoint import KEY, PREFIX, Checkpoint, describe
 from vlm.checkpoint.file import check_weights, write_checkpoint
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
@@ -59,10 +60,17 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
                     f"{did_you_mean(near)}"
                 )
         return Path(name)
+    from huggingface_hub import snapshot_download
+
     with hub_access(name):
         folder = _download(name, (CONFIG,), revision).parent
-        for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
-            _download(name, files, folder.name)
+        if is_whole(folder):
+            snapshot_download(
+                name, revision=folder.name, allow_patterns=list(PATTERNS), ignore_patterns="*/*"
+            )
+        else:
+            for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
+                _download(name, files, folder.name)
     return folder
 
 
@@ -75,6 +83,39 @@ def is_adapted(folder: str | Path) -> bool:
     """Whether this is the folder of somebody else's model, as transformers writes it."""
     path = Path(folder) / CONFIG
     return path.is_file() and "architectures" in read_json(file_inside(path.parent, CONFIG))
+
+
+def is_whole(folder: str | Path) -> bool:
+    """Whether this is the folder of a model that is asked as it is, by transformers' own classes.
+
+    Raises:
+        ValueError: somebody else's model of any other kind than ViLT and BLIP for VQA.
+    """
+    if not is_adapted(folder):
+        return False
+    config = read_json(file_inside(Path(folder), CONFIG))
+    if (kind := architecture(config)) in LOADERS:
+        return False
+    if not is_image_text_to_text(config):
+        raise ValueError(
+            f"{name_of(folder)}: the model is {kind:.80}; expected one of {', '.join(LOADERS)}, "
+            f"such as dandelin/vilt-b32-finetuned-vqa, or an image-text-to-text model of "
+            f"transformers, such as HuggingFaceTB/SmolVLM-256M-Instruct. {own_code(config)}".strip()
+        )
+    return True
+
+
+def architecture(config: Mapping[str, Any]) -> str:
+    """The name of the class that a `config.json` is of."""
+    return str((config.get("architectures") or ["an unknown kind"])[0])
+
+
+def name_of(folder: str | Path) -> str:
+    """In the hub's cache, the name of the model; else the folder."""
+    folder = Path(folder)
+    if folder.parent.name != "snapshots":
+        return str(folder)
+    return folder.parents[1].name.removeprefix("models--").replace("--", "/")
 
 
 def read_folder(folder: str | Path, trust: bool = False) -> Checkpoint:
@@ -95,17 +136,14 @@ def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:
         OSError: a file is not there.
         ValueError: a model of another kind, or one whose files are damaged.
     """
-    folder = Path(folder)
-    # In the hub's cache, the name of the model.
-    cached = folder.parent.name == "snapshots"
-    name = folder.parents[1].name.removeprefix("models--").replace("--", "/") if cached else folder
+    folder, name = Path(folder), name_of(folder)
     with hub_access(str(folder)):
         config = read_json(_found(folder, CONFIG))
-        kind = str((config.get("architectures") or ["an unknown kind"])[0])
-        if kind not in LOADERS:
+        kind = architecture(config)
+        if is_whole(folder):
             raise ValueError(
-                f"{name}: the model is {kind:.80}; expected one of {', '.join(LOADERS)}, such as "
-                f"dandelin/vilt-b32-finetuned-vqa or Salesforce/blip-vqa-base."
+                f"{name}: {kind:.80} is asked as it is, by `vlm ask`, `demo`, `serve`, `predict`, "
+                f"`report` and `explain`; expected parts of vlm, or ViLT or BLIP for VQA."
             )
         files = Files(*(_found(folder, *names) for names in FILES))
     weights = read_weights(str(files.weights))
@@ -117,7 +155,7 @@ def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise ValueError(f"{name}: cannot build this model ({error!r:.500}).") from error
-    return model, {"run": str(name), "data": str(name)}
+    return model, {"run": name, "data": name}
 
 
 def convert(name: str | Path, path: str | Path) -> None:

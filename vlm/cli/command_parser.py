@@ -51,6 +51,16 @@ def add_trust(parser: ArgumentParser) -> None:
     )
 
 
+def add_prompt(parser: ArgumentParser) -> None:
+    """Add what an image-text-to-text model of the hub reads."""
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="for an image-text-to-text model: what it reads, with {question} in it (default: ask "
+        "for a word or phrase)",
+    )
+
+
 def add_device(parser: ArgumentParser) -> None:
     """Add where models run; `check_device` says whether the machine has it."""
     parser.add_argument("--device", default="cpu", help="where the model runs (default cpu)")

@@ -10,13 +10,15 @@ from vlm.cli.check import check_files
 from vlm.cli.command_parser import (
     add_checkpoint,
     add_device,
+    add_prompt,
     add_trust,
     check_device,
     command_parser,
 )
 from vlm.core.errors import ConfigError
 
-OPTIONS = {"--dataset.path", "--dataset.images", "--output", "--batch", "--device", "--trust"}
+OPTIONS = {"--dataset.path", "--dataset.images", "--output", "--batch", "--device", "--prompt"}
+OPTIONS |= {"--trust"}
 
 
 def is_table(arguments: Sequence[str]) -> bool:
@@ -45,6 +47,7 @@ def answer_table(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, help=".csv or .jsonl file (default TABLE_answers)")
     parser.add_argument("--batch", type=int, default=64, help="rows per batch (default 64)")
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     if given.batch < 1:
@@ -62,7 +65,7 @@ def answer_table(arguments: Sequence[str]) -> None:
 
     try:
         check_device(given.device)
-        vqa = load(given.checkpoint, given.device, given.trust)
+        vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
         table = AnswerTable(vqa, given.path, given.output, given.images, given.batch)
         with table.alone():
             if done := table.done():

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlm.adapters.image_text_to_text import ImageTextToText, SeenImage
 from vlm.asking import ABOVE_RISK, percent
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
-from vlm.explain.explainer import explain_case
+from vlm.explain.explainer import explain_case, explained
+from vlm.explain.whole_case import WholeCase
 from vlm.heads.base import AnswerKind
+from vlm.heads.generation.head import CUT
 from vlm.heads.multi_task import answering
 from vlm.image.rgb import WhiteLevel
 from vlm.inference import VQA, Answer, Seen
@@ -85,7 +88,7 @@ class Look:
     shown: Image.Image
     size: tuple[int, int]
     notes: tuple[str, ...]
-    seen: dict[str, Seen]
+    seen: dict[str, Seen | SeenImage]
 
 
 class Asker:
@@ -99,7 +102,7 @@ class Asker:
 
     def __init__(
         self,
-        models: Mapping[str, VQA],
+        models: Mapping[str, VQA | ImageTextToText],
         read: Callable[[bytes, WhiteLevel], UploadedImage] = read_upload,
     ) -> None:
         if not models:
@@ -113,7 +116,7 @@ class Asker:
     @property
     def methods(self) -> list[str]:
         """The explanations that fit at least one of the models, the best to begin with first."""
-        fitting = {name for vqa in self.models.values() for name in methods_for(vqa.model)}
+        fitting = {name for vqa in self.models.values() for name in methods_for(explained(vqa))}
         large = any(parameters(vqa) > SMALL for vqa in self.models.values())
         names = [name for name in METHODS if name in fitting]
         return sorted(names, key=lambda name: not (large and name == "grad_cam"))
@@ -132,6 +135,14 @@ class Asker:
     def kind(self, name: str) -> AnswerKind:
         """How a model answers: from its vocabulary, from given choices, or in free text."""
         return self.models[name].kind
+
+    def takes_choices(self, name: str) -> bool:
+        """Whether a model reads choices if there are some."""
+        return self.kind(name) == "choices" or self.models[name].ranks_choices
+
+    def _choices_of(self, name: str, choices: Sequence[str]) -> list[str] | None:
+        needs = self.kind(name) == "choices"
+        return list(choices) if needs or (choices and self.takes_choices(name)) else None
 
     def look(self, content: bytes, names: Sequence[str]) -> Look:
         """Encode an image with each model, so that questions about it are answered at once.
@@ -194,12 +205,12 @@ class Asker:
         choices: Sequence[str],
         max_risk: float | None,
     ) -> Reply:
-        given = choices if self.kind(name) == "choices" else None
+        given = self._choices_of(name, choices)
         start = perf_counter()
         answer = self.models[name].answer(look.seen[name], question, TOP, given, max_risk)
         milliseconds = 1000 * (perf_counter() - start)
         notes = (*answer.warnings, *doubts(answer), *look.notes)
-        return Reply(name, answer, self._scale(name), notes, milliseconds)
+        return Reply(name, answer, self._scale(name, given is not None), notes, milliseconds)
 
     def explain(
         self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
@@ -217,17 +228,21 @@ class Asker:
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
         # Of a model that abstains, the answer that it would have given.
-        name, text, kind = reply.model, reply.answer.top[0][0], self.kind(reply.model)
-        given = list(choices) if kind == "choices" else None
+        name, text = reply.model, reply.answer.top[0][0]
+        vqa, given = self.models[name], self._choices_of(name, choices)
         try:
-            if answering(self.models[name].model.head).truncated_at(text):
+            whole = isinstance(vqa, ImageTextToText)
+            if text.endswith(CUT) if whole else answering(vqa.model.head).truncated_at(text):
                 raise ValueError("the answer never ended.")
             with self._turn():
                 start = perf_counter()
                 look = self._look(content, [name])
-                model, images = self.models[name].model, look.seen[name].images
-                known = self.models[name].calibration
-                case = Case(model, images, look.size, question, text, given, known)
+                seen: Any = look.seen[name]
+                if isinstance(vqa, ImageTextToText):
+                    case: Case = WholeCase(vqa, seen.image, question, text, given)
+                else:
+                    known = vqa.calibration
+                    case = Case(vqa.model, seen.images, look.size, question, text, given, known)
                 found = explain_case(case, METHODS[method](), start=start)
             numbers = (found.evidence, found.patches, found.word_relevance, found.word_patch)
             if not all(np.isfinite(values).all() for values in numbers if values is not None):
@@ -250,7 +265,8 @@ class Asker:
     def _check(self, question: str, names: Sequence[str], choices: Sequence[str]) -> None:
         check_question(question)
         self._check_names(names)
-        if any(self.kind(name) == "choices" for name in names):
+        chooses = any(self.kind(name) == "choices" for name in names)
+        if chooses or (choices and any(map(self.takes_choices, names))):
             check_choices(choices)
 
     def _check_names(self, names: Sequence[str]) -> None:
@@ -261,16 +277,18 @@ class Asker:
                 f"models: got {names!r:.200}; expected some of {', '.join(self.models)}, each once."
             )
 
-    def _scale(self, name: str) -> str:
-        head, kind = answering(self.models[name].model.head), self.kind(name)
-        if kind == "choices":
+    def _scale(self, name: str, chosen: bool) -> str:
+        vqa, kind = self.models[name], self.kind(name)
+        head = answering(vqa.model.head) if isinstance(vqa, VQA) else None
+        if chosen:
             meaning = "Shares among the choices."
         elif kind == "text":
             meaning = "The probability of writing exactly this."
         elif getattr(head, "independent", False):
             meaning = "Each answer has a probability of its own; they need not add up to 100 %."
         else:
-            meaning = f"Shares among all {len(head.vocabulary or ()):,} answers of the model."
+            count = len((head and head.vocabulary) or ())
+            meaning = f"Shares among all {count:,} answers of the model."
         if known := self.models[name].calibration:
             return f"{meaning} {known.about.capitalize()}."
         return f"{meaning} Not calibrated: 90 % does not mean right nine times in ten."
@@ -298,6 +316,6 @@ def agreement(replies: Sequence[Reply]) -> bool | None:
     return len(texts) == 1 if len(replies) > 1 else None
 
 
-def parameters(vqa: VQA) -> int:
+def parameters(vqa: VQA | ImageTextToText) -> int:
     """The number of a model's parameters."""
     return sum(parameter.numel() for parameter in vqa.model.parameters())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.demo import ASSETS
 from vlm.inference import VQA
 
@@ -48,13 +49,13 @@ with (ASSETS / "examples.tsv").open(encoding="utf-8", newline="") as _table:
     EXAMPLES = tuple(Example(**row) for row in csv.DictReader(_table, delimiter="\t"))
 
 
-def world_of(vqa: VQA) -> str:
+def world_of(vqa: VQA | ImageTextToText) -> str:
     """The kind of image that a model was trained on, according to its checkpoint."""
     data = str(vqa.about.get("data", "")).rpartition(".")[2]
     return {"EasyVQA": "shapes", "Scenes": "scenes"}.get(data, "photos")
 
 
-def examples_for(models: Iterable[VQA]) -> list[Example]:
+def examples_for(models: Iterable[VQA | ImageTextToText]) -> list[Example]:
     """The images of the models' worlds whose packages are installed."""
     worlds = {world_of(vqa) for vqa in models}
     return [e for e in EXAMPLES if e.world in worlds and e.path is not None]

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.demo import ASSETS, view
 from vlm.demo.api import QUEUE, add_api, content_of
 from vlm.demo.asker import NO_REASONS, Asker
@@ -67,7 +68,7 @@ def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
                     label="Choices, one a line",
                     placeholder="a cat\na dog",
                     lines=3,
-                    visible="choices" in map(asker.kind, names),
+                    visible=any(map(asker.takes_choices, names)),
                     elem_id="choices",
                 )
                 models = gr.Dropdown(
@@ -214,5 +215,7 @@ def _first_look(asker: Asker, examples: Sequence[Example], names: list[str]) -> 
     if "choices" in map(asker.kind, names):
         return question, view.hint("Write what to choose from, then ask.")
     asker.ask(content, question, names)  # the first time takes longer
-    *_, html = _answers(asker, content, question, [], asker.methods[0], names)
+    slow = any(isinstance(vqa, ImageTextToText) for vqa in asker.models.values())
+    method = NO_REASONS if slow else asker.methods[0]
+    *_, html = _answers(asker, content, question, [], method, names)
     return question, html

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.version import __version__
 from vlm.inference import VQA
 
@@ -32,7 +33,7 @@ Ask about images. Made with `vlm demo --space`; the page and its limits are thos
 """
 
 
-def write_space(models: Mapping[str, VQA], folder: Path) -> None:
+def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> None:
     """Write a Space with these models, by the names that the page shows.
 
     Args:
@@ -44,11 +45,14 @@ def write_space(models: Mapping[str, VQA], folder: Path) -> None:
     """
     import gradio
 
+    parts = {title: vqa for title, vqa in models.items() if isinstance(vqa, VQA)}
+    if others := sorted(set(models) - set(parts)):
+        raise ValueError(f"--space: {others[0]} is asked as it is; expected parts of vlm.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--space: {folder} is not empty; expected a new or empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"model-{number}" for number in range(1, len(models) + 1)]
-    for name, vqa in zip(names, models.values(), strict=True):
+    for name, vqa in zip(names, parts.values(), strict=True):
         vqa.save(folder / name)
     listed = ", ".join(f'"{name}"' for name in names)
     title = ", ".join(models)

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.demo import ASSETS
 from vlm.demo.asker import Look, Reply, agreement, parameters, percent
 from vlm.demo.examples import Example
@@ -21,7 +22,7 @@ from vlm.inference import VQA
 THUMBNAIL = 160
 
 
-def head(models: Mapping[str, VQA]) -> str:
+def head(models: Mapping[str, VQA | ImageTextToText]) -> str:
     """The title, with the parts and the size of each model."""
     return str(_TEMPLATES.head(models))
 

@@ -178,7 +178,7 @@ class AnswerTable:
         different = dict.fromkeys(row["image"] for row in rows)
         images = self.vqa.see([source(image) for image in different])
         seen = dict(zip(different, images, strict=True))
-        chooses = self.vqa.kind == "choices"
+        chooses = self.vqa.kind == "choices" or self.vqa.ranks_choices
         answers = self.vqa.answer(
             [seen[row["image"]] for row in rows],
             [row["question"] for row in rows],

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vlm.asking import question_warnings
 from vlm.core.batch import Batch
 from vlm.core.calibration import Calibration
 from vlm.core.choices import Choices, make_choices
@@ -62,7 +63,10 @@ class Case:
     Attributes:
         ids: (L,) int64, the question's tokens.
         tokens: their texts.
+        per_word: whether a map for each word is worth its time.
     """
+
+    per_word = True
 
     def __init__(
         self,
@@ -103,6 +107,11 @@ class Case:
         with torch.inference_mode():
             output = self.model(self._batch)
             return decode(self.model.head, output, count, self.calibration)[0]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt the answer, one sentence each."""
+        return question_warnings(self.model.text_encoder.tokenizer, self.question)
 
     def _moved(self, value: Any) -> Any:
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)

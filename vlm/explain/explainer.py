@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vlm.asking import question_warnings
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.calibration import Calibration
 from vlm.core.validation import mistake_in
 from vlm.explain.case import Case
@@ -17,6 +17,7 @@ from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion
 from vlm.explain.methods.base import LOST
 from vlm.explain.spans import token_spans
+from vlm.explain.whole_case import WholeCase
 from vlm.image.load import load_image
 from vlm.image.transform import ImageTransform
 from vlm.inference import VQA
@@ -24,7 +25,7 @@ from vlm.model import VQAModel
 
 
 def explain(
-    vqa: VQA,
+    vqa: VQA | ImageTextToText,
     image: Any,
     question: str,
     method: Method | None = None,
@@ -35,7 +36,8 @@ def explain(
     """Which words and which parts of the image an answer rests on.
 
     Args:
-        vqa: a trained model.
+        vqa: a trained model. Of one that is asked as it is, only `Occlusion` tells anything, of
+            the log-likelihood of the answer, and there is no map for each word.
         image: an image as for `VQA.answer`.
         question: one question about it.
         method: explanation method; None is `Occlusion()`, which fits every model.
@@ -50,12 +52,18 @@ def explain(
         ImageError: an image that cannot be read.
     """
     start = perf_counter()
-    case = make_case(vqa.model, image, question, answer, choices, vqa.calibration)
+    known = vqa.calibration if isinstance(vqa, VQA) else None
+    case = make_case(explained(vqa), image, question, answer, choices, known)
     return explain_case(case, method or Occlusion(), per_word, start)
 
 
+def explained(vqa: VQA | ImageTextToText) -> VQAModel | ImageTextToText:
+    """What `make_case` and `methods_for` take of a loaded model."""
+    return vqa.model if isinstance(vqa, VQA) else vqa
+
+
 def make_case(
-    model: VQAModel,
+    model: VQAModel | ImageTextToText,
     image: Any,
     question: str,
     answer: str | None = None,
@@ -69,6 +77,8 @@ def make_case(
         raise ValueError(f"choices: got {choices!r}; expected a list of texts.")
     if choices is not None and (mistake := mistake_in(choices)):
         raise ValueError(f"choices: {mistake}")
+    if isinstance(model, ImageTextToText):
+        return WholeCase(model, load_image(image), question, answer, choices)
     transform: Any = model.image_encoder.transform
     size = (1, 1)
     if isinstance(transform, ImageTransform):
@@ -87,6 +97,7 @@ def explain_case(
     """
     start = perf_counter() if start is None else start
     variants = case.without_each_word()
+    per_word = per_word and case.per_word
     found = method.relevance(case, variants if per_word else variants[:1])
     evidence = case.evidence(kept=variants)[0]  # (1 + L,)
     words = evidence[0] - evidence[1:] if found.words is None else found.words
@@ -112,13 +123,15 @@ def explain_case(
         signed=method.signed,
         word_unit=LOST if found.words is None else method.unit,
         words_signed=found.words is None or method.signed,
-        warnings=question_warnings(case.model.text_encoder.tokenizer, case.question),
+        warnings=case.warnings,
         seconds=perf_counter() - start,
     )
 
 
-def methods_for(model: VQAModel) -> list[str]:
+def methods_for(model: VQAModel | ImageTextToText) -> list[str]:
     """The names of the methods that fit a model, as in `METHODS`."""
+    if isinstance(model, ImageTextToText):
+        return [Occlusion.name]
     return [name for name, method in METHODS.items() if method.fits(model)]
 
 

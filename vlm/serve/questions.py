@@ -9,10 +9,8 @@ from typing import Any
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from vlm.asking import Answer
-from vlm.export.exported import Exported
+from vlm.asking import Answer, Asking
 from vlm.image.regions import RegionTransform
-from vlm.inference import VQA
 
 MAX_QUESTION = 500
 """Characters; a page cannot be trusted to keep to it."""
@@ -20,7 +18,7 @@ MAX_CHOICES = 20
 MAX_CHOICE = 200
 
 
-def check_question(question: object) -> None:
+def check_question(question: object, most: int = MAX_QUESTION) -> None:
     """Refuse a question that is empty or too long.
 
     Raises:
@@ -30,10 +28,9 @@ def check_question(question: object) -> None:
         raise ValueError(f"question: got {question!r:.80}; expected a text.")
     if not question or not question.strip():
         raise ValueError("The question is empty; type one about the image.")
-    if len(question) > MAX_QUESTION:
+    if len(question) > most:
         raise ValueError(
-            f"The question has {len(question):,} characters; at most {MAX_QUESTION} are read. "
-            f"Shorten it."
+            f"The question has {len(question):,} characters; at most {most:,} are read. Shorten it."
         )
 
 
@@ -73,7 +70,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
     }
 
 
-def check_reads_images(vqa: VQA | Exported, name: str = "model") -> None:
+def check_reads_images(vqa: Asking, name: str = "model") -> None:
     """Refuse a model that strangers cannot ask, since it reads prepared features.
 
     Raises:

@@ -14,16 +14,16 @@ from typing import Any
 
 from PIL import Image
 
-from vlm.asking import Answer
-from vlm.export.exported import Exported, SeenExport
+from vlm.asking import Answer, Asking
 from vlm.image.rgb import WhiteLevel
-from vlm.inference import VQA, Seen
 from vlm.serve.batcher import Batcher
 from vlm.serve.metrics import Metrics
 from vlm.serve.questions import check_choices, check_question, check_reads_images, time_limit
 from vlm.serve.reader import UploadedImage, digest_of
 
 TOP = 5
+MAX_PROMPT = 8000
+"""Characters of a question: benchmarks put instructions, hints and options into it."""
 CACHE_BYTES = 256_000_000
 """Of encoded images; the least recently used go first."""
 
@@ -46,7 +46,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _Encoded:
-    seen: Seen | SeenExport
+    seen: Any
     notes: tuple[str, ...]
 
 
@@ -76,7 +76,7 @@ class Service:
 
     def __init__(
         self,
-        vqa: VQA | Exported,
+        vqa: Asking,
         read: Callable[[bytes, WhiteLevel], UploadedImage],
         batch: int = 16,
         waiting: int = 256,
@@ -118,9 +118,11 @@ class Service:
         Raises:
             ValueError: a question or choices that are missing, too long, or not for this model.
         """
-        check_question(question)
+        check_question(question, MAX_PROMPT)
         if self.vqa.kind == "choices":
             check_choices(choices or ())
+        elif choices and self.vqa.ranks_choices:
+            check_choices(choices)
         elif choices:
             raise ValueError(
                 f"choices: got {len(choices)}, but this model does not choose; leave them out."
@@ -207,7 +209,7 @@ class Service:
                 [found[item.digest].seen for item in items],
                 [item.question for item in items],
                 TOP,
-                choices if self.vqa.kind == "choices" else None,
+                choices if self.vqa.kind == "choices" or self.vqa.ranks_choices else None,
             )
         return [
             Reply(answer, found[item.digest].notes)

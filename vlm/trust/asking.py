@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.calibration import Calibration
 from vlm.core.finite import check_finite
 from vlm.data.batches import VQADataset
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
 from vlm.data.sampler import ImageGroupSampler
+from vlm.data.table_rows import TableRows
 from vlm.datasets.base import Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import image_groups
@@ -125,8 +128,42 @@ def ask(
     )
 
 
-def images_of(data: VQADataModule, split: Split, model: VQAModel) -> Images:
-    """The images of a split, as a model reads them; none is kept in memory.
+def ask_whole(
+    vqa: ImageTextToText,
+    table: pa.Table,
+    images: Images,
+    choose: bool,
+    advance: Callable[[int], object] = lambda questions: None,
+    images_per_batch: int = 16,
+) -> Asked:
+    """The same of a model that is asked as it is, which ranks nothing but what it wrote or the
+    choices.
+
+    Args:
+        vqa: model to ask.
+        table: questions.
+        images: where their images come from (`images_of`).
+        choose: whether to answer from each question's choices.
+        advance, images_per_batch: as for `ask`.
+    """
+    columns = ["id", "image", "question", *(["choices"] if choose else [])]
+    rows_of = TableRows(table, columns)
+    answers, probability = [""] * len(table), np.zeros(len(table))
+    for index in ImageGroupSampler(image_groups(table), images_per_batch, seed=None):
+        ids, paths, questions, *choices = rows_of.take(index.rows)
+        first = dict(zip(reversed(paths), reversed(ids), strict=True))
+        read = images.read(list(first), list(first.values()))
+        opened = dict(zip(first, read, strict=True))
+        given: Any = choices[0] if choose else None
+        found = vqa.answer([opened[path] for path in paths], questions, 1, given)
+        for row, answer in zip(index.rows.tolist(), found, strict=True):
+            answers[row], probability[row] = answer.text, answer.probability
+        advance(len(found))
+    return Asked(answers, probability, probability, None, None, [], np.arange(len(table)))
+
+
+def images_of(data: VQADataModule, split: Split, transform: Any) -> Images:
+    """The images of a split, as a model's `transform` reads them; none is kept in memory.
 
     Raises:
         DataError: images or regions that are missing, or of the wrong kind; or a control, whose
@@ -137,7 +174,7 @@ def images_of(data: VQADataModule, split: Split, model: VQAModel) -> Images:
             f"data.control: got {data.control}; expected null: only a model that sees images and "
             f"questions as they are can be calibrated and reported. `vlm test` scores this one."
         )
-    store = data.open_images.store(model.image_encoder.transform)
+    store = data.open_images.store(transform)
     data.open_images.check(data.table(split)["image"].unique())
     return store
 

@@ -13,7 +13,7 @@ from vlm.data.images.store import ImageStore, open_image
 from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.table import image_groups, question_table
 from vlm.evaluation.significance import estimate
-from vlm.explain.explainer import explain_case, make_case
+from vlm.explain.explainer import explain_case, explained, make_case
 from vlm.explain.faithfulness import patch_faithfulness
 from vlm.explain.methods import Occlusion
 from vlm.metrics import bootstrap_interval, per_answer
@@ -68,7 +68,7 @@ def hallucination(subject: Subject) -> Found:
 
 def grounding(subject: Subject) -> Found:
     """Whether explanations name what the answers rest on, compared with random ones."""
-    store, model = subject.images_store, subject.model.model
+    store, model = subject.images_store, explained(subject.model)
     if not isinstance(store, ImageStore):
         raise Unavailable("needs images, and this model reads features of regions")
     table = subject.results.table
@@ -126,7 +126,7 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         Unavailable: there are no boxes, or the model sees none of the objects.
     """
     known, objects = _objects(subject, EXPLAINED)
-    store, model = subject.images_store, subject.model.model
+    store, model = subject.images_store, explained(subject.model)
     if not isinstance(store, ImageStore):
         raise Unavailable("needs images, and this model reads features of regions")
     rng = np.random.default_rng(0)
@@ -139,10 +139,10 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         subject.advance(1)
         if case.answer != known.yes:
             continue
-        explained = explain_case(case, Occlusion(), per_word=False)
-        size, boxes = np.array(explained.image_size), np.array(found[name])
-        middles = (explained.boxes[:, :2] + explained.boxes[:, 2:]) / 2 / size
-        hits.append(_inside(np.array([explained.peak]) / size, boxes)[0])
+        why = explain_case(case, Occlusion(), per_word=False)
+        size, boxes = np.array(why.image_size), np.array(found[name])
+        middles = (why.boxes[:, :2] + why.boxes[:, 2:]) / 2 / size
+        hits.append(_inside(np.array([why.peak]) / size, boxes)[0])
         chance.append(_inside(middles, boxes).mean())
     if not hits:
         raise Unavailable(f'needs an object that the model sees, and it never says "{known.yes}"')
@@ -164,8 +164,8 @@ def _objects(
     known = subject.data.dataset.presence(subject.split)
     if known is None:
         raise Unavailable(f"needs the objects of the {subject.split} images, which nothing lists")
-    vocabulary = subject.model.model.head.vocabulary
-    if vocabulary is not None and not {known.yes, known.no} <= set(vocabulary.answers):
+    vocabulary = subject.vocabulary
+    if vocabulary is not None and not {known.yes, known.no} <= set(vocabulary):
         raise Unavailable(f'needs a model that can answer "{known.yes}" and "{known.no}"')
     images = subject.results.table["image"].unique().to_pylist()
     order = np.random.default_rng(0).permutation(len(images))[:most]

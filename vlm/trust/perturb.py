@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from typing import Any
 
 import torch
 from PIL import Image
@@ -95,9 +96,12 @@ class Changed:
     def __init__(self, images: Images, change: Callable[[Tensor], Tensor]) -> None:
         self.images, self.change = images, change
 
-    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
-        """The changed images (U, 3, H, W)."""
-        found = self.images.read(paths, questions)
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Any:
+        """The changed images (U, 3, H, W), or a list of them."""
+        found: Any = self.images.read(paths, questions)
+        if isinstance(found, list):  # PIL images of any size
+            changed = [self.change(F.pil_to_tensor(image)[None])[0] for image in found]
+            return [F.to_pil_image(image) for image in changed]
         if isinstance(found, Features):
             raise ValueError("images: got features of regions; expected images to change.")
         return self.change(found)

@@ -133,8 +133,8 @@ def corruptions(subject: Subject) -> Found:
         shown.append([kind, f"{len(table):,}", *cells, f"{relative:.3f}"])
     text = [
         f"Accuracy on a sample of {len(table):,} questions, {percent(clean)} % on clean images. "
-        "Images are corrupted at the model's input size. A crop may cut off what a question is "
-        "about. Mean / clean is the mean accuracy over the severities, divided by the accuracy on "
-        "clean images. Brackets show 95 % intervals."
+        "Images are corrupted in the size in which the model gets them. A crop may cut off what a "
+        "question is about. Mean / clean is the mean accuracy over the severities, divided by the "
+        "accuracy on clean images. Brackets show 95 % intervals."
     ]
     return {"text": text, "table": shown, "numbers": numbers}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.files import sha256
 from vlm.data.ablations import controlled
 from vlm.data.datamodule import VQADataModule
@@ -20,8 +21,8 @@ from vlm.datasets.table import image_sample, with_rows
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.multi_task import answering
-from vlm.inference import VQA, load
-from vlm.trust.asking import Asked, ask, images_of
+from vlm.inference import VQA, load_any
+from vlm.trust.asking import Asked, ask, ask_whole, images_of
 from vlm.trust.calibrate import parts
 from vlm.trust.selective import Floats
 
@@ -51,13 +52,19 @@ class Subject:
     digest: str
     data: VQADataModule
     split: Split
-    vqa: VQA | None = None
+    vqa: VQA | ImageTextToText | None = None
     given: Results | None = None
     advance: Callable[[int], object] = field(default=lambda questions: None)
 
     @classmethod
     def of_model(
-        cls, name: str, data: VQADataModule, split: Split, device: str, trust: bool
+        cls,
+        name: str,
+        data: VQADataModule,
+        split: Split,
+        device: str,
+        trust: bool,
+        prompt: str | None = None,
     ) -> Subject:
         """A run, its checkpoint, a shared model, or what else `vlm.load` names.
 
@@ -67,7 +74,7 @@ class Subject:
             DataError: the split has no answers.
         """
         data.dataset.check_answers(split)
-        vqa = load(name, device, trust)
+        vqa = load_any(name, device, trust, prompt=prompt)
         return cls(name, vqa.digest, data, split, vqa)
 
     @classmethod
@@ -84,7 +91,7 @@ class Subject:
         return cls(str(path), sha256(path), data, split, given=results)
 
     @property
-    def model(self) -> VQA:
+    def model(self) -> VQA | ImageTextToText:
         """The model.
 
         Raises:
@@ -97,14 +104,23 @@ class Subject:
     @cached_property
     def images_store(self) -> Images:
         """Where the model's images come from."""
-        return images_of(self.data, self.split, self.model.model)
+        return images_of(self.data, self.split, self.model.transform)
 
     def ask(self, table: pa.Table, images: Images | None = None) -> Asked:
         """Ask the model; without `images`, about those of the split."""
         vqa = self.model
         store = images or self.images_store
         size = self.data.images_per_batch
+        if isinstance(vqa, ImageTextToText):
+            return ask_whole(vqa, table, store, self.takes_choices, self.advance, size)
         return ask(vqa.model, table, store, vqa.calibration, False, self.advance, size)
+
+    @cached_property
+    def takes_choices(self) -> bool:
+        """Whether the model answers from each question's choices."""
+        if isinstance(self.model, ImageTextToText):
+            return self.data.table(self.split)["choices"].null_count == 0
+        return self.model.kind == "choices"
 
     @cached_property
     def asked(self) -> Asked:
@@ -128,8 +144,10 @@ class Subject:
             key: Prediction(answer, p, calibrated=known)
             for key, (answer, p) in zip(table["id"].to_pylist(), pairs, strict=True)
         }
-        head = answering(self.model.model.head)
-        return Results(table, predictions, self.data.dataset, head.writes_text, head.takes_choices)
+        writes = self.model.kind == "text" and not self.takes_choices
+        if isinstance(self.model, VQA):  # one that writes may rank choices by what it would write
+            writes = answering(self.model.model.head).writes_text
+        return Results(table, predictions, self.data.dataset, writes, self.takes_choices)
 
     @property
     def scores(self) -> Floats:
@@ -155,15 +173,18 @@ class Subject:
             )
         return np.array(found, dtype=np.float64)
 
+    @property
+    def vocabulary(self) -> Sequence[str] | None:
+        """All answers that the model can give; None if it writes them or picks from choices."""
+        found = self.vqa.model.head.vocabulary if isinstance(self.vqa, VQA) else None
+        return None if found is None else found.answers
+
     @cached_property
     def floors(self) -> Floors:
         """Floors and ceiling of the split."""
-        answers = None
-        if self.vqa is not None and (found := self.vqa.model.head.vocabulary) is not None:
-            answers = found.answers
         table, choose = self.results.table, self.results.takes_choices
         train = self.data.table("train")
-        return compute_floors(self.data.dataset, train, table, answers, choose)
+        return compute_floors(self.data.dataset, train, table, self.vocabulary, choose)
 
     @cached_property
     def calibration_part(self) -> tuple[Floats, Floats]:
@@ -173,7 +194,7 @@ class Subject:
             Unavailable: a file of answers, which has none.
         """
         part = parts(self.data.table("validation"))[1]
-        asked = self.ask(part, images_of(self.data, "validation", self.model.model))
+        asked = self.ask(part, images_of(self.data, "validation", self.model.transform))
         return self.scored(part, asked), asked.probability
 
     def scored(self, table: pa.Table, asked: Asked) -> Floats:

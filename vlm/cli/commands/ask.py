@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from vlm.cli.command_parser import (
     add_checkpoint,
     add_device,
+    add_prompt,
     add_trust,
     check_device,
     command_parser,
@@ -43,6 +44,7 @@ def ask(arguments: Sequence[str]) -> None:
         "5%% or 0.05",
     )
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
@@ -55,7 +57,7 @@ def ask(arguments: Sequence[str]) -> None:
     gc.enable()
     try:
         check_device(given.device)
-        vqa = load(given.checkpoint, given.device, given.trust)
+        vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
         answer = vqa.answer(
             given.image, given.question, given.top, given.choices, max_risk=given.max_risk
         )

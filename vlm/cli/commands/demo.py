@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vlm.cli.command_parser import (
     HUB,
     add_device,
+    add_prompt,
     add_trust,
     check_device,
     check_host_names,
@@ -22,6 +23,7 @@ from vlm.cli.command_parser import (
 from vlm.pretrained.availability import check_hub
 
 if TYPE_CHECKING:
+    from vlm.adapters.image_text_to_text import ImageTextToText
     from vlm.inference import VQA
 
 RUNS = Path("runs")
@@ -70,6 +72,7 @@ def demo(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, help="default: the first free port from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     if given.port is not None and not 0 <= given.port < 2**16:
@@ -99,7 +102,8 @@ def demo(arguments: Sequence[str]) -> None:
         from vlm.serve.reader import Reader
 
         reader = Reader()  # it starts while the models load
-        models = load_models(given.checkpoint or own_models(), given.device, given.trust)
+        names = given.checkpoint or own_models()
+        models = load_models(names, given.device, given.trust, given.prompt)
         # Gradio makes a folder for uploads; ours are in memory, so it is removed before the first.
         with tempfile.TemporaryDirectory(prefix="vlm-demo-") as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder
@@ -142,21 +146,25 @@ def own_models() -> list[str]:
     return [str(max(found, key=lambda path: path.stat().st_mtime).parents[1])]
 
 
-def load_models(names: Sequence[str], device: str = "cpu", trust: bool = False) -> dict[str, VQA]:
+def load_models(
+    names: Sequence[str], device: str = "cpu", trust: bool = False, prompt: str | None = None
+) -> dict[str, VQA | ImageTextToText]:
     """Models, of checkpoints, run folders or the hub (after `hf:`), by the names that the demo
-    shows.
+    shows. Only image-text-to-text models read the `prompt`.
 
     Raises:
         CheckpointError: a checkpoint that cannot be read.
         OSError: a model of the hub that is not to be had.
         ValueError: a model of the hub of another kind.
     """
-    from vlm.inference import load
+    from vlm.inference import VQA, load_any
 
-    models: dict[str, VQA] = {}
+    models: dict[str, VQA | ImageTextToText] = {}
     for name in names:
-        vqa = load(name, device, trust)
-        label = name.removeprefix(HUB) if name.startswith(HUB) else _label(vqa)
+        vqa = load_any(name, device, trust, prompt=prompt)
+        label = name.removeprefix(HUB)
+        if not name.startswith(HUB):
+            label = _label(vqa) if isinstance(vqa, VQA) else Path(name).name
         if label in models:
             label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
         while label in models:

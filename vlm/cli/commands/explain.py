@@ -12,6 +12,7 @@ from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.command_parser import (
     add_checkpoint,
     add_device,
+    add_prompt,
     add_trust,
     check_device,
     command_parser,
@@ -19,13 +20,14 @@ from vlm.cli.command_parser import (
 from vlm.explain.agreement import agreement
 from vlm.explain.case import Case
 from vlm.explain.drawing import draw, headline
-from vlm.explain.explainer import explain_case, make_case, methods_for
+from vlm.explain.explainer import explain_case, explained, make_case, methods_for
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Occlusion
 from vlm.explain.page import to_html
 from vlm.image.load import ImageError
 from vlm.image.regions import RegionTransform
-from vlm.inference import load
+from vlm.inference import VQA, load_any
+from vlm.model import VQAModel
 
 
 def explain_command(arguments: Sequence[str]) -> None:
@@ -53,18 +55,26 @@ def explain_command(arguments: Sequence[str]) -> None:
         help="output path without extension (default %(default)s)",
     )
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     output = re.sub(r"\.(png|html|json)$", "", str(given.output))  # all are written
     png, page, text = (Path(f"{output}.{ending}") for ending in ("png", "html", "json"))
     try:
         check_device(given.device)
-        vqa = load(given.checkpoint, given.device, given.trust)
-        model, asked = vqa.model, (given.image, given.question, given.answer, given.choices)
-        case = make_case(model, *asked, vqa.calibration)
+        vqa = load_any(given.checkpoint, given.device, given.trust, prompt=given.prompt)
+        model = explained(vqa)
+        if not isinstance(model, VQAModel) and given.method != Occlusion.name:
+            raise ValueError(f"--method: got {given.method}; expected occlusion for this model.")
+        known = vqa.calibration if isinstance(vqa, VQA) else None
+        asked = given.image, given.question, given.answer, given.choices
+        case = make_case(model, *asked, known)
         png.parent.mkdir(parents=True, exist_ok=True)  # before what may take minutes
-        found = _all(case) if given.all_methods else [explain_case(case, METHODS[given.method]())]
-        photo = None if isinstance(model.image_encoder.transform, RegionTransform) else given.image
+        if given.all_methods:
+            found = _all(case, methods_for(model))
+        else:
+            found = [explain_case(case, METHODS[given.method]())]
+        photo = None if isinstance(vqa.transform, RegionTransform) else given.image
         draw(found, photo).save(png)
         page.write_text(to_html(found, photo), encoding="utf-8")
         plain = [explanation.as_dict() for explanation in found]
@@ -84,10 +94,10 @@ def explain_command(arguments: Sequence[str]) -> None:
     print(f"\n{png}\n{page}\n{text}")
 
 
-def _all(case: Case) -> list[Explanation]:
+def _all(case: Case, names: Sequence[str]) -> list[Explanation]:
     """By every method that fits the model; one that fails on it is left out with a note."""
     found = []
-    for name in methods_for(case.model):
+    for name in names:
         try:
             found.append(explain_case(case, METHODS[name]()))
         except ValueError as error:

@@ -7,7 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
+from vlm.cli.command_parser import (
+    add_device,
+    add_prompt,
+    add_trust,
+    check_device,
+    command_parser,
+)
 
 EXAMPLES = """\
 examples:
@@ -49,6 +55,7 @@ def report_command(arguments: Sequence[str]) -> None:
         "that is no folder)",
     )
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given, options = parser.parse_known_args(arguments)
     if (given.model is None) == (given.predictions is None):
@@ -94,7 +101,8 @@ def report_command(arguments: Sequence[str]) -> None:
                     "such file."
                 )
             return Subject.of_predictions(Path(name), data, given.split)
-        return Subject.of_model(name, data, given.split, given.device, given.trust)
+        options = (given.device, given.trust, given.prompt)
+        return Subject.of_model(name, data, given.split, *options)
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:

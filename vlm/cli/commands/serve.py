@@ -14,6 +14,7 @@ from vlm.cli.command_parser import (
     HUB,
     add_checkpoint,
     add_device,
+    add_prompt,
     add_trust,
     check_device,
     check_host_names,
@@ -61,6 +62,7 @@ def serve_command(arguments: Sequence[str]) -> None:
         "--threads", type=int, default=1, help="threads of the model on a CPU (default 1)"
     )
     add_device(parser)
+    add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
     if not 0 <= given.port < 2**16:
@@ -91,7 +93,7 @@ def serve_command(arguments: Sequence[str]) -> None:
             torch.set_num_threads(given.threads)
             reader = Reader()  # it starts while the model loads
             try:
-                vqa = load(given.checkpoint, given.device, given.trust)
+                vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
                 service = Service(vqa, reader, given.batch, given.waiting, given.seconds)
                 service.warm_up()
                 if not keys and not is_loopback(given.host):
