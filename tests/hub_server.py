@@ -19,6 +19,7 @@ class Hub:
     Attributes:
         commits: of each repository, the files of each commit, the newest last.
         asked: method and path of each request.
+        gated: repositories whose licence was not accepted.
     """
 
     token = "hf_of_the_tests"
@@ -27,6 +28,7 @@ class Hub:
         self.address = address
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.gated: set[str] = set()
 
     def commit(self, name: str, files: dict[str, bytes]) -> str:
         """Add files to what a repository has; the new commit."""
@@ -78,11 +80,16 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append((self.command, path))
+        if path.startswith("/api/models/"):
+            self.list_files(path.removeprefix("/api/models/"))
+            return
         name, _, rest = path.strip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
         commits = self.hub.commits.get(name, {})
         commit = list(commits)[-1] if revision == "main" and commits else revision
-        if commit not in commits:
+        if name in self.hub.gated:
+            self.reply(401, {"error": "Gated"}, **{"X-Error-Code": "GatedRepo"})
+        elif commit not in commits:
             code = "RepoNotFound" if name not in self.hub.commits else "RevisionNotFound"
             self.reply(404, {"error": "Not found"}, **{"X-Error-Code": code})
         elif file not in commits[commit]:
@@ -95,6 +102,20 @@ class _Handler(BaseHTTPRequestHandler):
             content = commits[commit][file]
             etag = f'"{hashlib.sha256(content).hexdigest()}"'
             self.reply(200, content, **{"ETag": etag, "X-Repo-Commit": commit})
+
+    def list_files(self, path: str) -> None:
+        name, _, rest = path.partition("/revision/" if "/revision/" in path else "/tree/")
+        commit = rest.partition("/")[0]
+        files = self.hub.commits[name][commit]
+        if "/tree/" in path:
+            found = [
+                {"type": "file", "path": file, "size": len(content), "oid": "0" * 40}
+                for file, content in files.items()
+            ]
+            self.reply(200, found)
+        else:
+            siblings = [{"rfilename": file} for file in files]
+            self.reply(200, {"id": name, "modelId": name, "sha": commit, "siblings": siblings})
 
     def reply(self, status: int, content: Any, **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -148,7 +148,7 @@ def test_beams_rank_several_texts(folders: Folders) -> None:
     assert answer.top[0][1] > answer.top[1][1]
     greedy = loaded(folders("llava")).answer(IMAGES[0], QUESTIONS[0])
     assert answer.probability >= greedy.probability
-    model, tokenizer, inputs = theirs(folders("llava"), "llava", IMAGES[0], QUESTIONS[0])
+    model, _, inputs = theirs(folders("llava"), "llava", IMAGES[0], QUESTIONS[0])
     made = model.generate(
         **inputs, max_new_tokens=TOKENS, do_sample=False, temperature=None, top_p=None,
         num_beams=3, num_return_sequences=3, length_penalty=0.0,
@@ -206,7 +206,7 @@ def test_several_weight_files_are_read(folders: Folders, tmp_path: Path) -> None
 
 def test_a_template_without_a_place_for_the_image(tmp_path: Path) -> None:
     folder = vlm_folder(tmp_path / "llava", "llava", CHAT.replace("SLOT", ""))
-    with pytest.raises(ValueError, match="chat template: writes .*without the image token"):
+    with pytest.raises(ValueError, match=r"chat template: writes .*without the image token"):
         vlm.load(folder)
 
 
@@ -241,7 +241,7 @@ def test_a_tokenizer_without_a_padding_token(folders: Folders, tmp_path: Path) -
 
 def test_control_tokens_in_a_question_or_choice_are_refused(folders: Folders) -> None:
     vqa = loaded(folders("llava"))
-    with pytest.raises(ValueError, match="question: got 'is <image> red', with .*'<image>'"):
+    with pytest.raises(ValueError, match=r"question: got 'is <image> red', with .*'<image>'"):
         vqa.answer(IMAGES[0], "is <image> red")
     with pytest.raises(ValueError, match="answer: got 'red</s>'"):
         vqa.answer(IMAGES[0], "is it", choices=["red</s>", "blue"])
@@ -266,7 +266,7 @@ def test_weights_that_are_pickles_or_of_another_model(folders: Folders, tmp_path
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 3
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="weights do not fit its config.json"):
+    with pytest.raises(ValueError, match=r"weights do not fit its config\.json"):
         vlm.load(tmp_path)
     config["text_config"]["vocab_size"] = 10**9
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -113,7 +113,14 @@ def hub_access(
             yield
     except OSError as error:
         reason = _reason(error)
-        if local:
+        from huggingface_hub.errors import GatedRepoError
+
+        if isinstance(error, GatedRepoError):
+            looked = (
+                f"its licence wants a login: accept it at {constants.ENDPOINT}/{name}, then run "
+                f"`hf auth login` or set HF_TOKEN."
+            )
+        elif local:
             looked = f"looked in this folder, and got: {reason}. Check the files in it."
         elif obstacle:
             looked = _not_here(obstacle, from_scratch, cache)

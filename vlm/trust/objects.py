@@ -16,6 +16,7 @@ from vlm.evaluation.significance import estimate
 from vlm.explain.explainer import explain_case, explained, make_case
 from vlm.explain.faithfulness import patch_faithfulness
 from vlm.explain.methods import Occlusion
+from vlm.heads.generation.head import CUT
 from vlm.metrics import bootstrap_interval, per_answer
 from vlm.trust.sections import Found, between, percent
 from vlm.trust.subject import Subject, Unavailable
@@ -74,6 +75,11 @@ def grounding(subject: Subject) -> Found:
     table = subject.results.table
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(table))[:EXPLAINED])
+    answers = subject.results.answers
+    if subject.results.writes_text:  # an answer that was cut has no explanation
+        rows = np.array([row for row in rows if not answers[row].endswith(CUT)], dtype=int)
+    if not len(rows):
+        raise Unavailable("needs answers that end, and all of these were cut")
     losses: dict[str, list[float]] = {"deletion": [], "insertion": []}
     for row in table.take(rows).to_pylist():
         image = open_image(row["image"], store.source)
@@ -94,8 +100,8 @@ def grounding(subject: Subject) -> Found:
         shown.append([f"{name}, better than a random order by, evidence", f"{len(rows):,}", *cells])
         numbers[name] = gap._asdict()
     text = [
-        f"Occlusion explains the answers to {len(rows):,} questions (seed 0). Then the image's "
-        "cells are hidden (deletion) or revealed (insertion) in the order of their relevance, and "
+        f"Occlusion explains the answers to {len(rows):,} questions (seed 0; answers that never "
+        "ended are left out). Then the image's cells are hidden (deletion) or revealed (insertion) in the order of their relevance, and "
         "in a random order. Evidence is the head's logit or log-likelihood, averaged over the "
         "curve. A value above 0 means that the explanation names what the answer rests on."
     ]
