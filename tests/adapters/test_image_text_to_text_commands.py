@@ -154,7 +154,7 @@ def test_report(folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.M
     )
     sections = json.loads((tmp_path / "report" / "report.json").read_text())["sections"]
     assert sections["accuracy"]["numbers"][0]["questions"] == 2
-    assert [row["wording"] for row in sections["consistency"]["numbers"]][0] == "upper case"
+    assert sections["consistency"]["numbers"][0]["wording"] == "upper case"
     assert sections["corruptions"]["numbers"]["jpeg"].keys() == {"5"}
     assert "all of these were cut" in sections["grounding"]["text"][0]
 

@@ -17,6 +17,7 @@ from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError, is_collecting
 from vlm.datasets.readers.annotations import merged
 from vlm.datasets.readers.columns import meant, unused_columns
+from vlm.datasets.readers.conversations import COLUMN, from_conversations
 from vlm.datasets.readers.huggingface import is_data_set, read_data_set, splits_of
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import file_format, read_records
@@ -48,7 +49,8 @@ class CustomDataset(Dataset):
     Columns: `image` (a path, or the content of an image file) and `question`; `answer` or
     `answers`; `id` (the row's number if there is none), `type`, `answer_type`, `choices`, `group`,
     `pair` and `relation` may be left out; other columns are not read. docs/own_data.md shows the
-    forms.
+    forms. Or conversations as LLaVA's files have them (docs/conversations.md), of which the first
+    question and its answer are read.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
@@ -63,6 +65,7 @@ class CustomDataset(Dataset):
         columns: our name of a column -> the file's, where they differ.
         allow_shared_questions: whether training may share questions about an image with validation
             or the test; otherwise these are refused.
+        dialogue: whether to read every turn of conversations, each with all that was said before.
         merge_answers: whether to read answers and choices in lower case and without a final full
             stop, which merges those that differ in nothing else.
         validation_share, vocabulary, seed: as for `Dataset`.
@@ -85,6 +88,7 @@ class CustomDataset(Dataset):
         columns: dict[str, str] | None = None,
         allow_shared_questions: bool = False,
         merge_answers: bool = False,
+        dialogue: bool = False,
         validation_share: float = 0.1,
         vocabulary: VocabularyRules = VocabularyRules(),
         seed: int = 0,
@@ -96,7 +100,7 @@ class CustomDataset(Dataset):
             raise TypeError(
                 f"columns: got {columns!r:.80}; expected a dict, our names -> the file's."
             )
-        self.merge_answers = merge_answers
+        self.merge_answers, self.dialogue = merge_answers, dialogue
         self.mapped = columns or {}
         for name in self.mapped:
             if name not in COLUMNS:
@@ -165,9 +169,10 @@ class CustomDataset(Dataset):
             with_answers=split != "test",
         )
         expected = set(self.names.values())
+        there = expected | {COLUMN}
         try:
-            records = read_data_set(path, part, expected) if part else read_records(path, expected)
-            read = rows(records)
+            records = read_data_set(path, part, there) if part else read_records(path, there)
+            read = rows(from_conversations(records, self.dialogue))
             if self.merge_answers:
                 read = map(_with_merged_answers, read)
             table = question_table(read, path, self.names)

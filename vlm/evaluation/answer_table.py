@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from vlm.asking import Asking
 from vlm.core.files import locked, sync, whole_file
 from vlm.datasets.errors import DataError
+from vlm.datasets.readers.conversations import COLUMN, from_conversations
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import Record, file_format, read_records
 from vlm.datasets.readers.rows import COLUMNS, CustomRows
@@ -81,10 +82,10 @@ class AnswerTable:
         self.part = self.output.with_name(f"{self.output.name}.{self._digest()[:8]}{PARTS}")
 
     def _records(self) -> Iterator[Record]:
-        names = set(COLUMNS)
+        names = {*COLUMNS, COLUMN}
         if file_format(str(self.path)) == "parquet" and self.path.is_file():
             names |= set(pq.read_schema(self.path).names)
-        return read_records(str(self.path), names)
+        return from_conversations(read_records(str(self.path), names))
 
     def _checked(self) -> Iterator[Record]:
         for record in self._records():
