@@ -100,6 +100,8 @@ REFUSED = {
     "risk": ({"image": IMAGE, "question": "a", "max_risk": 0.1}, 422, "no threshold"),
     "no risk": ({"image": IMAGE, "question": "a", "max_risk": 2}, 422, "max_risk: got 2"),
     "base64": ({"image": "data:image/png;base64,???", "question": "a"}, 400, "not base64"),
+    "percent": ({"image": "data:image/png,AAAA", "question": "a"}, 400, "not base64"),
+    "type": ({"image": "data:text/plain;base64,AAAA", "question": "a"}, 400, "URL of text/plain"),
     "no png": ({"image": "data:image/png;base64,JVBERi0xLjc=", "question": "a"}, 422, "PDF"),
     "nothing": ({"image": "data:image/png;base64,", "question": "a"}, 422, "empty (0 bytes)"),
     "bomb": ({"image": data_url(bomb()), "question": "a"}, 422, "too large"),

@@ -216,12 +216,20 @@ def from_data_url(url: str) -> bytes:
     """The content of a data: URL.
 
     Raises:
-        HTTPException: it is not base64, or holds too much.
+        HTTPException: it is not base64, is of another type than an image, or holds too much.
     """
+    head, _, body = url.partition(",")
+    kind = head.removeprefix("data:").partition(";")[0]
+    # Clients that do not know the type leave it out, or call it a stream of octets.
+    if kind and not kind.lower().startswith(("image/", "application/octet-stream")):
+        raise HTTPException(400, f"image: got a data: URL of {kind:.40}; expected image/...")
+    no_base64 = HTTPException(400, "image: the data: URL is not base64.")
+    if not head.endswith(";base64"):
+        raise no_base64
     try:
-        content = base64.b64decode(url.partition(",")[2], validate=True)
+        content = base64.b64decode(body, validate=True)
     except ValueError:
-        raise HTTPException(400, "image: the data: URL is not base64.") from None
+        raise no_base64 from None
     if len(content) > MAX_BYTES:
         raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
     return content
