@@ -7,7 +7,9 @@ cache helps. Two servers, with batches and without, have core 1 with their reade
 turn, so that other work on the machine meets both; the clients, coroutines of this process, have
 core 0. A row: batches, clients, questions/s, median and 99th percentile of the latency, peak memory
 of server and reader (pages that they share counted twice), and their CPU time for a question. The
-ratios below are medians over rounds, with their range.
+ratios below are medians over rounds, with their range. The last table is the server's own account
+(`/metrics`) of where a question's time on the clock goes: its share of a batch in the model, and
+its way through the other stages.
 """
 
 from __future__ import annotations
@@ -137,6 +139,14 @@ class Server:
         """Seconds of CPU time so far, its reader's too."""
         return sum(map(cpu_seconds, self.pids))
 
+    def totals(self) -> dict[str, float]:
+        """What its histograms have summed up and counted, by name and stage."""
+        page = httpx.get(f"http://localhost:{self.port}/metrics").text
+        found = re.findall(
+            r'^(vlm_\w+_(?:sum|count))(?:{stage="(\w+)"})? (\S+)$', page, re.MULTILINE
+        )
+        return {f"{name} {stage}": float(value) for name, stage, value in found}
+
     def end(self) -> None:
         """Terminate it."""
         self.process.terminate()
@@ -145,8 +155,9 @@ class Server:
 
 def compare(
     servers: dict[str, Server], clients: int, requests: Requests, seconds: float, rounds: int
-) -> None:
-    """Two rows of the table, and their ratios."""
+) -> list[str]:
+    """Print two rows of the table, and their ratios; give the rows of the profile."""
+    before = {name: server.totals() for name, server in servers.items()}
     found: dict[str, list[Load]] = {name: [] for name in servers}
     for server in servers.values():
         for pid in server.pids:
@@ -175,6 +186,26 @@ def compare(
             f"({ratios[0]:.2f} - {ratios[-1]:.2f}) -->",
             flush=True,
         )
+    return [
+        f"| {name} | {clients} | {profile(before[name], server.totals())} |"
+        for name, server in servers.items()
+    ]
+
+
+def profile(before: dict[str, float], after: dict[str, float]) -> str:
+    """Questions of a batch, then milliseconds of a question by stage."""
+
+    def rise(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    sizes, seconds = "vlm_batch_questions", "vlm_stage_seconds"
+    cells = [rise(f"{sizes}_sum ") / rise(f"{sizes}_count ")]
+    cells.append(1000 * rise(f"{seconds}_sum model") / rise(f"{sizes}_sum "))
+    cells += [
+        1000 * rise(f"{seconds}_sum {stage}") / rise(f"{seconds}_count {stage}")
+        for stage in ("receive", "read", "queue", "total")
+    ]
+    return " | ".join(f"{cell:.2f}" for cell in cells)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -206,8 +237,13 @@ def main() -> None:
     try:
         print("| batches | clients | questions/s | p50 ms | p99 ms | peak MiB | CPU ms |")
         print("|---|---|---|---|---|---|---|")
+        profiles: list[str] = []
         for clients in given.clients:
-            compare(servers, clients, requests, given.seconds, given.rounds)
+            profiles += compare(servers, clients, requests, given.seconds, given.rounds)
+        stages = "questions a batch | model ms | receive | read | queue | total"
+        print(f"\n| batches | clients | {stages} |")
+        print("|---|---|---|---|---|---|---|---|")
+        print("\n".join(profiles))
     finally:
         for server in servers.values():
             server.end()
