@@ -101,9 +101,10 @@ def grounding(subject: Subject) -> Found:
         numbers[name] = gap._asdict()
     text = [
         f"Occlusion explains the answers to {len(rows):,} questions (seed 0; answers that never "
-        "ended are left out). Then the image's cells are hidden (deletion) or revealed (insertion) in the order of their relevance, and "
-        "in a random order. Evidence is the head's logit or log-likelihood, averaged over the "
-        "curve. A value above 0 means that the explanation names what the answer rests on."
+        "ended are left out). Then the image's cells are hidden (deletion) or revealed "
+        "(insertion) in the order of their relevance, and in a random order. Evidence is the "
+        "head's logit or log-likelihood, averaged over the curve. A value above 0 means that the "
+        "explanation names what the answer rests on."
     ]
     try:
         pointed, numbers["pointing"] = point(subject)
