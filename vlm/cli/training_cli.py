@@ -47,6 +47,7 @@ from vlm.training.run_dir import (
 )
 from vlm.training.silence import silence
 from vlm.training.task import VQATask
+from vlm.training.trackers import with_defaults
 from vlm.training.trainer import DEFAULTS, make_trainer
 
 # jsonargparse finds the short names of classes that are imported.
@@ -151,6 +152,7 @@ class VQACLI(LightningCLI):
             self.run_folder = new_folder(self._run, str(self.subcommand))
             path = checkpoint_in(path, BEST) if path and not shared else path
         config.ckpt_path = str(path) if path else None
+        config.trainer.logger = with_defaults(config.trainer.logger, self._run, self.run_folder)
         if path:
             self.checkpoint = read_folder(path) if shared else read_checkpoint(path)
             if not shared:

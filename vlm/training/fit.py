@@ -37,6 +37,7 @@ from vlm.training.run_dir import (
 from vlm.training.run_lock import training_in
 from vlm.training.silence import silence
 from vlm.training.task import VQATask
+from vlm.training.trackers import send_config
 from vlm.training.trainer import DEFAULTS, make_trainer
 from vlm.training.trainer_options import check_test_limit
 from vlm.trust.calibrate import calibrate
@@ -179,6 +180,7 @@ def train(
         dry: Any = trainer.fast_dev_run  # type: ignore[attr-defined]  # set later
         if trainer.is_global_zero and not dry:
             write_config(folder, config, command)
+            send_config(trainer.loggers, config)
         if checkpoint is not None:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):

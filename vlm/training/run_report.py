@@ -16,6 +16,7 @@ from vlm.datasets.vocabulary import vocabulary_in_words
 from vlm.evaluation.report import CONSOLE_WIDTH, Report, plot_curves
 from vlm.heads.multi_task import answering
 from vlm.training.finetuning.summary import parts_table
+from vlm.training.trackers import send_report
 
 
 class RunReport(Callback):
@@ -109,6 +110,7 @@ class RunReport(Callback):
         report = Report(results, split, floors, describe_answers(pl_module), pl_module.about)
         report.print(self.console)
         report.write(self.folder)
+        send_report(trainer.loggers, report)
         self._name_folder()
 
     def _name_folder(self) -> None:

@@ -85,6 +85,9 @@ def make_trainer(
     if logger in (None, True):
         place: dict[str, Any] = {"save_dir": folder, "name": "", "version": ""}
         logger = [CSVLogger(**place), TensorBoardLogger(**place)]
+    elif logger is not False and not any(isinstance(one, CSVLogger) for one in as_list(logger)):
+        # Curves and continued runs read its file.
+        logger = [CSVLogger(save_dir=folder, name="", version=""), *as_list(logger)]
     ours = {
         "default_root_dir": str(folder),
         "callbacks": callbacks,
