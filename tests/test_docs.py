@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import runpy
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +26,13 @@ def test_every_public_subpackage_has_a_reference_page() -> None:
     packages = {name for name in vlm.__all__ if isinstance(getattr(vlm, name), ModuleType)}
     listed = (DOCS / "reference/index.md").read_text().split("```{toctree}")[1].split()
     assert packages <= {page.stem for page in (DOCS / "reference").glob("*.md")} & set(listed)
+
+
+def test_the_plot_of_fusions_shows_every_one_of_the_report() -> None:
+    drawn = runpy.run_path(str(DOCS / "images/make.py"))["read_report"]()
+    assert len({fusion.name for fusion in drawn}) == 30
+    assert all(fusion.low <= fusion.accuracy <= fusion.high for fusion in drawn)
+    assert (drawn[0].name, drawn[0].milliseconds) == ("product", 18.9)
 
 
 def test_every_merge_and_fusion_is_documented() -> None:
