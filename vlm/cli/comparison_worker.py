@@ -25,9 +25,8 @@ def main(*paths: Path) -> None:
 
 
 def _measure(plan: Path, path: Path) -> None:
-    from rich.console import Console
-
     from vlm.cli.comparison_base import builder_of
+    from vlm.core.terminal import new_console
     from vlm.studies.comparison.cost import measure
     from vlm.studies.comparison.plan import read_plan
     from vlm.studies.comparison.search import read_tuned
@@ -36,7 +35,7 @@ def _measure(plan: Path, path: Path) -> None:
     tuned = {} if builder.plan.search is None else read_tuned(path.parent)
     variants = builder.variants(tuned)
     fusions = [variant for variant in variants if variant.control is None]
-    measure(builder, fusions, path, Console(highlight=False))
+    measure(builder, fusions, path, new_console())
 
 
 def _train(folder: Path) -> None:

@@ -56,9 +56,7 @@ def answer_table(arguments: Sequence[str]) -> None:
         check_files([f"--dataset.path={given.path}"])
     except ConfigError as error:
         sys.exit(f"vlm predict: {error}")
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from vlm.core.terminal import new_progress
     from vlm.core.validation import counted
     from vlm.evaluation.answer_table import AnswerTable
     from vlm.export.load import load
@@ -70,7 +68,7 @@ def answer_table(arguments: Sequence[str]) -> None:
         with table.alone():
             if done := table.done():
                 print(f"Continuing after {counted(done, 'row')}.", flush=True)
-            with Progress(console=Console(stderr=True)) as bar:
+            with new_progress() as bar:
                 task = bar.add_task("Answering", total=table.rows, completed=done)
                 for batch in table.answers():
                     bar.advance(task, len(batch))

@@ -5,35 +5,63 @@ rich leaves colours out where `NO_COLOR` is set or the output is no terminal.
 
 from __future__ import annotations
 
-from rich import box
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+T = TypeVar("T")
+WIDTH = 110
+"""Columns of tables that are read in a file too, whatever the terminal's width."""
 
 
-def console(stderr: bool = False, width: int | None = None) -> Console:
+def new_console(stderr: bool = False, width: int | None = None) -> Console:
     """A console that prints texts as they are: names and answers are other people's."""
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
-def new_table(*texts: str, numbers: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """A table without rows: columns of texts, then columns of numbers."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in texts:
-        table.add_column(name, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def new_table(*columns: str, numbers: Sequence[str] = (), title: str = "", note: str = "") -> Table:
+    """A table without rows.
+
+    Args:
+        columns: headings; what stands in the first is never cut, since it is to be copied.
+        numbers: which of them are of numbers.
+        title: heading of the table.
+        note: what to know when reading it, below the table.
+    """
+    return Table(
+        *(
+            Column(name, no_wrap=not place, justify="right" if name in numbers else "left")
+            for place, name in enumerate(columns)
+        ),
+        title=title or None,
+        title_justify="left",
+        caption=note or None,
+        caption_justify="left",
+    )
 
 
-def progress_bar(on: Console | None = None) -> Progress:
-    """A bar with the time left, on standard error: gone at the end, and nothing where standard
-    error is no terminal."""
+def new_progress(console: Console | None = None) -> Progress:
+    """A bar with the time left: gone at the end, and none where the console is no terminal.
+
+    Args:
+        console: where it stands; None is standard error, which keeps the output for results.
+    """
+    console = console or new_console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=on or console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """The items, under a bar of `new_progress`."""
+    with new_progress() as progress:
+        yield from progress.track(items, description=description)

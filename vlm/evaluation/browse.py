@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vlm.core.files import write_whole
-from vlm.core.terminal import progress_bar
+from vlm.core.terminal import track
 from vlm.core.validation import check_positive, counted
 from vlm.datasets.base import Dataset, ImageSource, Split
 from vlm.datasets.errors import DataError
@@ -147,25 +147,24 @@ def _row(
 
 
 def _thumbnails(
-    names: Sequence[str] | dict[str, int], source: ImageSource | None
+    names: Iterable[str], source: ImageSource | None
 ) -> tuple[list[str | None], list[str]]:
     """A small copy of each image as a data: URL, or None; and what is wrong with those."""
     found: list[str | None] = []
     broken: list[str] = []
-    with progress_bar() as progress:
-        for name in progress.track(names, description="Reading images"):
-            try:
-                image = load_image(source(name) if source else name, enough=(SIDE, SIDE))
-            except ImageError as error:
-                found.append(None)
-                broken.append(str(error))
-                continue
-            image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-            buffer = BytesIO()
-            # Small drawings lose their colours in JPEG, photos weigh too much in PNG.
-            kind = "png" if max(image.size) < 128 else "jpeg"
-            image.convert("RGB").save(buffer, kind, quality=80, optimize=True)
-            found.append(_url(buffer.getvalue(), kind))
+    for name in track(list(names), "Reading images"):
+        try:
+            image = load_image(source(name) if source else name, enough=(SIDE, SIDE))
+        except ImageError as error:
+            found.append(None)
+            broken.append(str(error))
+            continue
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        buffer = BytesIO()
+        # Small drawings lose their colours in JPEG, photos weigh too much in PNG.
+        kind = "png" if max(image.size) < 128 else "jpeg"
+        image.convert("RGB").save(buffer, kind, quality=80, optimize=True)
+        found.append(_url(buffer.getvalue(), kind))
     return found, broken
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
+from vlm.core.terminal import WIDTH, new_table
 from vlm.core.validation import counted
 from vlm.datasets.baselines import Floors
 from vlm.evaluation.results import Results
 from vlm.metrics import Interval, bootstrap_interval, per_answer
 
-CONSOLE_WIDTH = 110
 BASELINES = ("majority", "question_only", "ceiling")
 TYPES_SHOWN = 20
 """Most of the data's own types of questions that the table shows, by frequency."""
@@ -121,14 +120,13 @@ class Report:
     def print(self, console: Console) -> None:
         """Show the rows as a table, with those by the data's own type last, and the data set's
         other figures below."""
-        table = Table(
-            title=f"Accuracy on {self.split}", caption=self._caption(), caption_justify="left"
-        )
-        table.add_column("questions about", no_wrap=True)
         headings = ["number", "accuracy %", "95 % interval"]
         baselines = BASELINES if self.baselines else ()
-        for heading in headings + [name.replace("_", " ") + " %" for name in baselines]:
-            table.add_column(heading, justify="right")
+        headings += [name.replace("_", " ") + " %" for name in baselines]
+        title = f"Accuracy on {self.split}"
+        table = new_table(
+            "questions about", *headings, numbers=headings, title=title, note=self._caption()
+        )
         types, more = self.type_rows()
         for number, row in enumerate([*self.rows, *types]):
             if number == len(self.rows):
@@ -151,7 +149,7 @@ class Report:
 
     def __str__(self) -> str:
         # Names of types are the data set's, and no markup.
-        console = Console(file=StringIO(), width=CONSOLE_WIDTH, markup=False, emoji=False)
+        console = Console(file=StringIO(), width=WIDTH, markup=False, emoji=False)
         self.print(console)
         return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 

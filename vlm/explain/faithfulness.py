@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from vlm.explain.case import Case
@@ -116,7 +115,12 @@ def randomised(vqa: VQA, seed: int = 0) -> VQA:
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two maps in [-1, 1], equal values sharing their rank; NaN
     where one of them is the same all over."""
-    a, b = rankdata(first), rankdata(second)
+    a, b = _ranks(first), _ranks(second)
     if a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((counts.cumsum() - (counts - 1) / 2)[places])

@@ -8,12 +8,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.console import Console
 
+from vlm.core.terminal import WIDTH, new_console
 from vlm.core.validation import counted
 from vlm.datasets.baselines import compute_floors
 from vlm.datasets.vocabulary import vocabulary_in_words
-from vlm.evaluation.report import CONSOLE_WIDTH, Report, plot_curves
+from vlm.evaluation.report import Report, plot_curves
 from vlm.heads.multi_task import answering
 from vlm.training.finetuning.summary import parts_table
 from vlm.training.trackers import send_report
@@ -24,7 +24,7 @@ class RunReport(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.console = Console(width=CONSOLE_WIDTH)
+        self.console = new_console(width=WIDTH)
         self._started: float | None = None
         self._before = 0.0
         self._named = False

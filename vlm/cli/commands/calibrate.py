@@ -29,17 +29,16 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     if not config.is_file():
         parser.error(f"run: got {given.run}; expected a run's folder, with {config.name}")
     # Here and not above: `--help` and a mistake need not wait for torch.
-    from rich.progress import Progress
-
     from vlm.cli.data_only import read_data
     from vlm.core.errors import ConfigError
+    from vlm.core.terminal import new_progress
     from vlm.training.run_lock import training_in
     from vlm.trust.calibrate import MOST, calibrate
 
     data = read_data("calibrate", config, options).datamodule
     try:
         check_device(given.device)
-        with training_in(given.run), Progress(transient=True) as progress:
+        with training_in(given.run), new_progress() as progress:
             # The selection part is asked twice, to fit the map and with it; the other once.
             total = min(1.5 * len(data.table("validation")), 3 * MOST)
             bar = progress.add_task("Answering", total=total)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from vlm.cli.check import check_files
 from vlm.cli.command_parser import add_config, command_parser
 from vlm.core.errors import ConfigError
@@ -46,6 +44,7 @@ def check(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.cli.part_config import answer_kind, as_plain, picks, words_in_order
+    from vlm.core.terminal import new_console
     from vlm.data.check.check import check_data
     from vlm.data.check.report import print_check, write_check
 
@@ -55,7 +54,7 @@ def check(arguments: Sequence[str]) -> None:
     found = check_data(
         cli.datamodule, given.limit, given.images, answer_kind(head), picks(head), in_order
     )
-    console = Console(highlight=False, markup=False, emoji=False)  # answers are not ours
+    console = new_console()
     print_check(found, console)
     run = cli.config.fit.run
     output = given.output or Path(run.folder) / run.name / "check-data"

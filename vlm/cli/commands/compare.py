@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rich.console import Console
-from rich.table import Table
-
 from vlm.cli.command_parser import command_parser
 from vlm.core.files import locked
+from vlm.core.terminal import new_console, new_table
 from vlm.studies.comparison.plan import Plan, PlanError, read_plan
 
 if TYPE_CHECKING:
@@ -88,7 +86,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     """Returns whether a run failed."""
-    console = Console(highlight=False)
+    console = new_console()
     # Here and not above: a mistake in the plan and `--help` need not wait for torch.
     from vlm.cli.comparison_base import builder_of, shares_of
     from vlm.studies.comparison.cost import read_costs
@@ -125,7 +123,8 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
     variants = builder.variants(values)
     # Seed by seed, so that an early look at the runs compares all.
     runs = [plan_run(v.name, v.config, seed, output) for seed in plan.seeds for v in variants]
-    table = Table("", "fusion + head", "whole model", "solved for", "finished")
+    sizes = ("fusion + head", "whole model")
+    table = new_table("", *sizes, "solved for", "finished", numbers=(*sizes, "finished"))
     for variant in variants:
         own = [run for run in runs if run.name == variant.name]
         table.add_row(

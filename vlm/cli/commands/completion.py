@@ -20,7 +20,8 @@ again after an update of vlm.
 # An option's value stands after a = of its own in bash, which divides words there, not in zsh.
 SCRIPT = """\
 _vlm() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} option= words= prefix=
+  local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+  local option= words= prefix=
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "{commands} --help --version" -- "$current"))
     return

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from vlm.cli.command_parser import command_parser
 
 EXAMPLES = """\
@@ -40,8 +38,8 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     given, options = parser.parse_known_args(arguments)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
+    from vlm.core.terminal import WIDTH, new_console
     from vlm.evaluation.evaluate import evaluate
-    from vlm.evaluation.report import CONSOLE_WIDTH
 
     data = read_data("evaluate", given.config, options).datamodule
     output = given.output or given.predictions.with_name(f"{given.predictions.stem}_scored")
@@ -49,7 +47,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
         report = evaluate(given.predictions, data.dataset, given.split, given.partial, output)
     except (ValueError, OSError) as error:
         sys.exit(f"vlm evaluate: {error}")
-    console = Console(width=CONSOLE_WIDTH, highlight=False, markup=False, emoji=False)
+    console = new_console(width=WIDTH)
     about = report.about
     console.print(
         f"{about['predictions']}: {about['matched']}; {about['answered']:,} of "

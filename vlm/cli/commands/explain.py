@@ -17,6 +17,7 @@ from vlm.cli.command_parser import (
     check_device,
     command_parser,
 )
+from vlm.core.terminal import track
 from vlm.explain.agreement import agreement
 from vlm.explain.case import Case
 from vlm.explain.drawing import draw, headline
@@ -97,7 +98,7 @@ def explain_command(arguments: Sequence[str]) -> None:
 def _all(case: Case, names: Sequence[str]) -> list[Explanation]:
     """By every method that fits the model; one that fails on it is left out with a note."""
     found = []
-    for name in names:
+    for name in track(names, "Explaining"):
         try:
             found.append(explain_case(case, METHODS[name]()))
         except ValueError as error:

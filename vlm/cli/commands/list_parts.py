@@ -9,10 +9,8 @@ from importlib import import_module
 from pkgutil import resolve_name
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from vlm.cli.command_parser import command_parser
+from vlm.core.terminal import new_console, new_table
 from vlm.core.validation import did_you_mean, nearest
 
 MODULES = ("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
@@ -82,10 +80,9 @@ def list_command(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("kind", nargs="?", choices=tuple(KINDS), help="default: all kinds")
     given = parser.parse_args(arguments)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = new_console()
     for kind in KINDS if given.kind is None else [given.kind]:
-        names = Column(kind, no_wrap=True)  # to be copied; the other columns make room
-        table = Table(names, "", "paper", title_justify="left", box=None, pad_edge=False)
+        table = new_table(kind, "", "paper")
         for part in list_parts(kind):
             table.add_row(*part)
         console.print(table, "")

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import Progress
-
 from vlm.cli.command_parser import add_config, command_parser
+from vlm.core.terminal import new_progress
 from vlm.core.validation import counted
 
 HELP = """\
@@ -54,7 +53,7 @@ def shard(arguments: Sequence[str]) -> None:
         images = images_of(
             data.dataset, lambda reason: print(f"Left out: {reason}", file=sys.stderr)
         )
-        with Progress(transient=True) as progress:
+        with new_progress() as progress:
             task = progress.add_task("Writing images", total=len(images))
             written = write_shards(
                 images,

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from vlm.cli.command_parser import command_parser
 from vlm.core.files import locked, write_whole
+from vlm.core.terminal import new_console, new_table
 from vlm.studies.comparison.plan import Plan, PlanError, check_free
 from vlm.studies.comparison.search_space import Range, Search, read_range
 
@@ -101,7 +100,7 @@ def _value(text: str) -> Any:
 
 
 def _tune(config: Path, search: Search, output: Path, jobs: int | None) -> None:
-    console = Console(highlight=False)
+    console = new_console()
     # Here and not above: a mistake and `--help` need not wait for torch.
     from vlm.cli.comparison_base import builder_of, shares_of
     from vlm.studies.comparison.search import tune, with_settings
@@ -135,7 +134,9 @@ def _tune(config: Path, search: Search, output: Path, jobs: int | None) -> None:
     made = with_settings(builder.base.config, best.values)
     made.pop("config", None)
     write_whole(output / "best.yaml", yaml.safe_dump(made, sort_keys=False).encode())
-    table = Table(*search.space, "validation %", "ended")
+    table = new_table(
+        *search.space, "validation %", "ended", numbers=(*search.space, "validation %")
+    )
     for row in sorted(best.history, key=lambda row: -(row["score"] or 0)):
         values = [
             f"{row['values'].get(name, ''):.4g}"

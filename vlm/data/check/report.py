@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
+from vlm.core.terminal import new_table
 from vlm.core.validation import counted
 from vlm.data.check.result import DataCheck, SplitSummary
 from vlm.datasets.errors import Problems
@@ -46,11 +46,8 @@ def print_check(check: DataCheck, console: Console) -> None:
 
 
 def _print_splits(check: DataCheck, console: Console) -> None:
-    table = Table()
-    table.add_column("")
+    table = new_table("", *check.splits, numbers=list(check.splits))
     rows = [_figures(summary) for summary in check.splits.values()]
-    for split in check.splits:
-        table.add_column(split, justify="right")
     for name in rows[0]:
         table.add_row(name, *(row[name] for row in rows))
     console.print(table)

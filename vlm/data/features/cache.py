@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vlm.core.features import Features
 from vlm.core.files import PART, locked, sha256, write_whole
 from vlm.core.host import HostCopy
+from vlm.core.terminal import new_progress
 from vlm.core.validation import counted
 from vlm.data.features.digests import Digests
 from vlm.data.features.frozen import describe, encode, encoder_digest
@@ -84,7 +84,7 @@ class FeatureCache:
         def compute(image: str) -> bytes:
             return hashlib.sha256(files.content(image)).digest()
 
-        with Progress(transient=True) as bar:
+        with new_progress() as bar:
             task = bar.add_task(f"Looking at {name} images", total=len(images))
 
             def progress(done: int) -> None:
@@ -130,7 +130,7 @@ class FeatureCache:
         per_segment = max(1, SEGMENT_BYTES // each)
         rows: list[Features] = []
         digests: list[bytes] = []
-        with Progress(transient=True) as bar, ThreadPoolExecutor() as readers:
+        with new_progress() as bar, ThreadPoolExecutor() as readers:
             task = bar.add_task(f"Encoding {name} images", total=len(missing))
             for keys, encoded in self._encoded(self._read(missing, files, at_once, readers)):
                 rows.append(encoded)

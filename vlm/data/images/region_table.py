@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import Progress
 
 from vlm.core.files import whole_file
+from vlm.core.terminal import new_progress
 from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.image.detections import Regions, checked
@@ -154,7 +154,7 @@ def _index(path: Path) -> _Index:
 def _scan(path: Path, size: int) -> _Index:
     ids: list[str] = []
     starts, start, dim = array("q"), 0, 0
-    with path.open("rb") as file, Progress(transient=True) as progress:
+    with path.open("rb") as file, new_progress() as progress:
         task = progress.add_task(f"Indexing {path.name}", total=size)
         while content := file.readline(MAX_LINE):
             try:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from rich.progress import Progress
-
 from vlm.core.features import Features
+from vlm.core.terminal import new_progress
 from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.data.images.region_table import RegionTable
 from vlm.datasets.errors import DataError
@@ -152,7 +151,7 @@ class RegionStore:
         """
         first = dict(zip(paths, questions, strict=True))
         self._kept = {}
-        with Progress(transient=True) as progress:
+        with new_progress() as progress:
             shown = progress.track(first.items(), description=f"Reading {name} regions")
             for path, question in shown:
                 self._kept[path] = self._read(path, question)

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor
 
 from vlm.core.features import Features
+from vlm.core.terminal import new_progress
 from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.datasets.base import ImageSource
 from vlm.image.load import ImageError, WhiteLevel, load_image
@@ -55,7 +55,7 @@ class ImageStore:
         self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
         # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
         # the next progress bar.
-        with Progress(transient=True) as progress:
+        with new_progress() as progress:
             shown = progress.track(first.items(), description=f"Decoding {name} images")
             for row, (path, question) in enumerate(shown):
                 self._cache[row] = self._read(path, question)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_warn
-from rich.progress import Progress
 
+from vlm.core.terminal import new_progress
 from vlm.data.images.sources import OpenImages
 from vlm.datasets.errors import DataError
 from vlm.datasets.table import image_groups, stream, with_rows
@@ -40,7 +40,7 @@ def unreadable(
     chosen[rows] = True
     content = zip(stream(table, "image", "place", "id"), chosen, strict=True)
     expected = (row for row, take in content if take)
-    with Progress(transient=True) as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
+    with new_progress() as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
         task = progress.add_task(f"Reading {name} images", total=len(rows))
         while chunk := list(islice(expected, READ_AT_ONCE)):
             errors = readers.map(read, (image for image, _, _ in chunk))

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
@@ -25,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features
+from vlm.core.terminal import new_progress
 from vlm.data.batches import VQADataset
 from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.table import image_groups
@@ -78,7 +78,7 @@ def measure(
         return read_costs(path)
     counts: dict[str, dict[str, Any]] = {}
     times: defaultdict[str, list[list[float]]] = defaultdict(list)
-    with Progress(console=console, transient=True) as progress:
+    with new_progress(console) as progress:
         task = progress.add_task("measuring cost", total=(ROUNDS + 1) * len(variants))
         for variant in variants:
             try:

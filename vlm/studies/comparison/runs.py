@@ -13,12 +13,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from vlm.core.version import __version__
 
@@ -194,9 +202,13 @@ def train(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+    # Runs take minutes or hours: the time left is estimated from all that have ended.
+    with Progress(
+        *columns, console=console, refresh_per_second=2, speed_estimate_period=inf
+    ) as progress:
         total = progress.add_task("all runs", total=work.total, completed=work.ended, state="")
         console.print(f"{work.ended} of {work.total} runs are finished already.", highlight=False)
         try:

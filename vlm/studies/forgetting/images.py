@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
+from vlm.core.terminal import track
 from vlm.core.validation import counted
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import open_image
@@ -111,7 +111,7 @@ class ImageMeasure:
         encoder.eval()
         grams, logits = [], []
         batches = split(self.images.names, self.batch_size)
-        for names in track(batches, f"Images: {name}", transient=True):
+        for names in track(batches, f"Images: {name}"):
             images = self.images.load(names, encoder.transform).to(encoder.mean.device)
             # Every cell and channel is a feature of the image, as in the paper.
             grams.append(layer_grams(encoder, self.layers, partial(encoder.look, images))[0])

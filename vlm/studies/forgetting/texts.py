@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vlm.core.features import masked_mean
+from vlm.core.terminal import track
 from vlm.core.validation import counted
 from vlm.datasets.errors import DataError
 from vlm.studies.forgetting.cka import LEAST
@@ -139,14 +139,14 @@ class TextMeasure:
         encoder.eval()
         grams, sentences, words = [], [], []
         batches = split(self.sentences.texts, self.batch_size)
-        for texts in track(batches, f"Sentences: {name}", transient=True):
+        for texts in track(batches, f"Sentences: {name}"):
             ids, mask = _inputs(encoder, texts)
             run, rows = partial(encoder, ids, mask), partial(_mean_word, mask=mask)
             found, features = layer_grams(encoder, self.layers, run, rows)
             grams.append(found)
             sentences.append(features.pooled.float().cpu())
         batches = split(self.words, self.batch_size)
-        for texts in track(batches, f"Words: {name}", transient=True):
+        for texts in track(batches, f"Words: {name}"):
             with torch.inference_mode():
                 words.append(encoder(*_inputs(encoder, texts)).pooled.float().cpu())
         return grams, torch.cat(sentences), torch.cat(words)

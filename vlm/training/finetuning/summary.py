@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Column, Table
+from rich.table import Table
 
+from vlm.core.terminal import new_table
 from vlm.model import PARTS
 from vlm.training.finetuning.plan import Layer
 
@@ -18,16 +19,11 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
         epochs: of the training; None or -1 if steps end it.
         precision: of the trainer.
     """
-    table = Table(
-        "part",
-        "class",
-        Column("parameters", justify="right"),
-        Column("trained", justify="right"),
-        *("when", "learning rate", "precision", "LoRA"),
+    table = new_table(
+        *("part", "class", "parameters", "trained", "when", "learning rate", "precision", "LoRA"),
+        numbers=("parameters", "trained"),
         title="What is trained",
-        title_justify="left",
-        caption="Learning rates are those that the schedule multiplies.",
-        caption_justify="left",
+        note="Learning rates are those that the schedule multiplies.",
     )
     cached = task.data.images.features is not None
     peak = _peak_rates(task)
