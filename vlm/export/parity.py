@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from vlm.asking import Asking
+from vlm.core.terminal import track
 from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import OpenImages
@@ -30,6 +31,7 @@ from vlm.metrics import Interval, bootstrap_interval
 
 TIMED = 50
 """Images that latency is the median of."""
+HEADINGS = ("accuracy %", "95 % interval", "new image and question ms", "next question ms")
 
 
 @dataclass(frozen=True)
@@ -76,24 +78,36 @@ class Parity:
     def table(self, about: dict[str, Any]) -> str:
         """The report in Markdown."""
         lines = [
+            *self.findings(about),
+            "",
+            f"| {' | '.join(('', *HEADINGS))} |",
+            f"|---|{len(HEADINGS) * '---:|'}",
+            *(f"| {' | '.join(row)} |" for row in self.rows()),
+        ]
+        return "\n".join([*lines, "", self.note, ""])
+
+    def findings(self, about: dict[str, Any]) -> list[str]:
+        """What was exported, and how alike both answer."""
+        return [
             f"{', '.join(about['parts'].values())}: {about['graph_format']}, {about['precision']}, "
             f"{self.megabytes:.2f} MB.",
             "",
             f"- Equal answers: {self.equal:,} of {self.questions:,} validation questions.",
             f"- Largest difference: {self.largest_difference:.2g}.",
-            "",
-            "| | accuracy % | 95 % interval | new image and question ms | next question ms |",
-            "|---|---:|---:|---:|---:|",
         ]
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Model and export with their figures under `HEADINGS`."""
         for name in self.accuracy:
-            accuracy, (low, high, _) = 100 * self.accuracy[name], self.interval[name]
-            first, second = self.milliseconds[name].values()
-            lines.append(
-                f"| {name} | {accuracy:.2f} | {100 * low:.2f} - {100 * high:.2f} | {first:.2f} | "
-                f"{second:.2f} |"
-            )
-        caption = f"Medians over {TIMED} images at most, {self.threads} thread(s), one at a time."
-        return "\n".join([*lines, "", caption, ""])
+            low, high, _ = self.interval[name]
+            figures = [100 * self.accuracy[name], *self.milliseconds[name].values()]
+            accuracy, first, second = (f"{figure:.2f}" for figure in figures)
+            yield name, accuracy, f"{100 * low:.2f} - {100 * high:.2f}", first, second
+
+    @property
+    def note(self) -> str:
+        """How it was timed."""
+        return f"Medians over {TIMED} images at most, {self.threads} thread(s), one at a time."
 
 
 @torch.inference_mode()
@@ -114,7 +128,9 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
     table, files = data.table("validation"), data.open_images
     equal, largest = 0, 0.0
     scores: dict[str, list[float]] = {"torch": [], "export": []}
-    for part in _parts(table, data.images_per_batch):
+    batches = list(ImageGroupSampler(image_groups(table), data.images_per_batch))
+    for batch in track(batches, "Comparing model and export"):
+        part = table.take(batch.rows)
         own, theirs = _both(model, exported, part, files)
         for mine, other in zip(own, theirs, strict=True):
             equal += mine.answer == other.answer
@@ -142,11 +158,6 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
 class _Said:
     answer: str
     logits: list[float]
-
-
-def _parts(table: pa.Table, images: int) -> Iterator[pa.Table]:
-    for rows in ImageGroupSampler(image_groups(table), images):
-        yield table.take(rows.rows)
 
 
 def _both(

@@ -51,8 +51,9 @@ def export_command(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm export: {missing}")
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
+    from vlm.core.terminal import WIDTH, new_console, new_table
     from vlm.export.exported import Exported
-    from vlm.export.parity import measure_parity
+    from vlm.export.parity import HEADINGS, measure_parity
     from vlm.export.write import export
     from vlm.inference import load
 
@@ -69,7 +70,11 @@ def export_command(arguments: Sequence[str]) -> None:
         parity.write(exported)
     except (ValueError, OSError) as error:
         sys.exit(f"vlm export: {error}")
-    print(parity.table(exported.about))
+    print("\n".join(parity.findings(exported.about)))
+    table = new_table("", *HEADINGS, numbers=HEADINGS, note=parity.note)
+    for row in parity.rows():
+        table.add_row(*row)
+    new_console(width=WIDTH).print(table)
     print(
         f"Export: {given.folder}. Ask it: vlm ask {given.folder} IMAGE QUESTION; without torch, by "
         f"the package vlm-vqa-runtime: vlm-answer {given.folder} IMAGE QUESTION"
