@@ -85,6 +85,12 @@ def test_attention_has_no_sign_and_no_colour_of_one() -> None:
     assert [row.means for row in scales(seen)] == ["where it looks"]
 
 
+def test_the_middle_of_narrow_cells_stays_free(found: Explanation) -> None:
+    lines = overlay(found, (50, 500))  # cells of 10 x 167 pixels
+    row, column = divmod(PATCH, COLUMNS)
+    assert lines.getpixel((10 * column + 5, 167 * row + 80))[3] == 0  # type: ignore[index]  # RGBA
+
+
 def test_regions_that_overlap_are_drawn(found: Explanation) -> None:
     boxes = np.array([[0, 0, 0.5, 1], [0.25, 0, 1, 1]], np.float32)
     regions = changed(
@@ -136,6 +142,7 @@ def test_the_headline_has_the_calibrated_probability(found: Explanation) -> None
 def test_a_question_beyond_the_model_is_drawn_with_its_doubts(found: Explanation) -> None:
     why = explain(known_vqa(TimesFusion()), known_image(), "Why?", per_word=False)
     assert "unknown to the model" in why.warnings[0]
+    assert headline(why) == f"No answer: the question is beyond the model (its guess: {why.answer})"
     assert draw(why, known_image()).height > draw(changed(why, warnings=[]), known_image()).height
     assert "unknown to the model" in to_html(why, known_image())
 

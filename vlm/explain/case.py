@@ -113,6 +113,11 @@ class Case:
         """Reasons to doubt the answer, one sentence each."""
         return question_warnings(self.model.text_encoder.tokenizer, self.question)
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether the question is beyond the model's words."""
+        return self.model.text_encoder.tokenizer.misses(self.question)
+
     def _moved(self, value: Any) -> Any:
         return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), value)
 

@@ -73,11 +73,13 @@ def overlay(
     strength = shares(cell_values(explanation, word))
     boxes = _boxes(explanation, size)
     longer = max(size)
+    # Of narrow cells too the middle stays free.
+    widest = max(int((boxes[:, 2:] - boxes[:, :2]).min(initial=longer)) // 4, 1)
     drawn = np.zeros((size[1], size[0], 4), np.uint8)
     drawn[_hairlines(boxes, explanation.grid, size)] = GRID
     contours = np.zeros((size[1], size[0]), bool)
     for level, share in zip(LEVELS, WIDTHS, strict=True):
-        width = max(round(share * longer), 1)
+        width = min(max(round(share * longer), 1), widest)
         for sign in (1, -1):
             inside = _union(boxes[sign * strength >= level], size)
             line = _line(inside, width, sign, longer)

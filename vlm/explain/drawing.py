@@ -70,7 +70,7 @@ def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -
     several = [explanations] if isinstance(explanations, Explanation) else list(explanations)
     first = several[0]
     shown = picture(first, image)
-    width = max(shown.width, 300)
+    width = max(shown.width, 420)
     panels = [_below([_text(["the image"], width, 16, INK), shown], width, 8)]
     panels += [_panel(each, heat_map(each, image), width) for each in several]
     columns = min(len(panels), COLUMNS)
@@ -88,7 +88,9 @@ def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -
 
 
 def headline(explanation: Explanation) -> str:
-    """The answer with its probability."""
+    """The answer with its probability, or that the model has none."""
+    if explanation.is_guess:
+        return f"No answer: the question is beyond the model (its guess: {explanation.answer})"
     if explanation.probability is None:
         return f"{explanation.answer} (not among the answers that the model ranks)"
     known = "calibrated" if explanation.calibrated else "not calibrated"

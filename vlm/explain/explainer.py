@@ -124,6 +124,7 @@ def explain_case(
         word_unit=LOST if found.words is None else method.unit,
         words_signed=found.words is None or method.signed,
         warnings=case.warnings,
+        is_guess=case.is_guess,
         seconds=perf_counter() - start,
     )
 

@@ -41,6 +41,8 @@ class Explanation:
         word_unit: unit of the words' relevance.
         words_signed: whether words can.
         warnings: reasons to doubt the answer, one sentence each.
+        is_guess: whether the question is beyond the model (`vlm.text.Tokenizer.misses`), so that
+            the answer means nothing.
         seconds: duration of the explanation.
 
     Example:
@@ -68,6 +70,7 @@ class Explanation:
     word_unit: str
     words_signed: bool
     warnings: list[str]
+    is_guess: bool
     seconds: float
 
     @property

@@ -66,6 +66,10 @@ class WholeCase(Case):
     def warnings(self) -> list[str]:
         return []
 
+    @property
+    def is_guess(self) -> bool:
+        return False
+
     def cells(self, refine: int = 1) -> Cells:
         height, width = self.place
         rows, columns = (
