@@ -30,6 +30,13 @@ class Agreement(NamedTuple):
         cells: how many cells these are.
         same_peak: how many methods name the cell that most of them name as the strongest.
         sentence: the same in plain words.
+
+    Example:
+        >>> vqa = vlm.load("my_model")
+        >>> maps = [vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
+        ...         for method in (vlm.explain.Occlusion(), vlm.explain.GradCAM())]
+        >>> vlm.explain.agreement(maps).sentence.startswith("The methods ")
+        True
     """
 
     methods: list[str]
