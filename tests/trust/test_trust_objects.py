@@ -141,12 +141,17 @@ def test_a_model_that_comes_with_vlm_sees_objects_and_points_at_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(objects, "EXPLAINED", 8)
-    only = ["--only", "hallucination", "grounding", "unanswerable", "forgetting"]
+    only = ["--only", "hallucination", "grounding", "unanswerable", "forgetting", "consistency"]
     main(["report", "scenes", "-c", SCENES, "--dataset.scenes=36", *only])
     content = json.loads((tmp_path / "scenes_report/report.json").read_text())
     sections = content["sections"]
     assert sections["hallucination"]["numbers"]["random"]["accuracy"] > 0.7
+    wordings = {row["wording"]: row for row in sections["consistency"]["numbers"]}
+    for name, questions in (("no side named", 243), ("left and right exchanged", 54)):
+        row = wordings[f"mirrored image, {name}"]
+        assert row["questions"] == questions
+        assert row["accuracy"][1] > 0.5
     pointing = sections["grounding"]["numbers"]["pointing"]
-    assert pointing["hits"] > 0.5 > pointing["chance"]
+    assert pointing["best"] >= pointing["hits"] > 0.5 > pointing["chance"]
     assert "no answer, and this split has none" in sections["unanswerable"]["text"][0]
     assert "vlm forgetting RUN" in sections["forgetting"]["text"][0]

@@ -53,6 +53,8 @@ def test_a_run_gets_every_section(run: Path, whole: Path) -> None:
     assert (found["low"], found["high"]) == pytest.approx((tested["low"], tested["high"]))
     accuracies = [row["accuracy"] for row in content["sections"]["groups"]["numbers"]]
     assert accuracies == sorted(accuracies)
+    wordings = {row["wording"]: row for row in content["sections"]["consistency"]["numbers"]}
+    assert wordings["mirrored image, no side named"]["flips"] == 0  # images of one colour
     page = (whole / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "<img alt" in page

@@ -83,16 +83,24 @@ def _reworded(subject: Subject) -> Iterator[Rewording]:
         after = subject.scored(table, asked)[changed]
         yield name, flips, right[changed], after, images[changed]
     if isinstance(subject.images_store, ImageStore):
-        other = with_column(table, "question", pa.array(map(mirrored_text, questions), pa.string()))
-        expected = [[*map(mirrored_text, given)] for given in table["answers"].to_pylist()]
-        other = with_column(other, "answers", pa.array(expected, pa.list_(pa.string())))
-        if subject.results.takes_choices:
-            choices = [[*map(mirrored_text, given)] for given in table["choices"].to_pylist()]
-            other = with_column(other, "choices", pa.array(choices, pa.list_(pa.string())))
+        other = table
+        for name in ("answers", *(["choices"] if subject.results.takes_choices else [])):
+            texts = [[*map(mirrored_text, given)] for given in table[name].to_pylist()]
+            other = with_column(other, name, pa.array(texts, pa.list_(pa.string())))
+        mirrored = pa.array(map(mirrored_text, questions), pa.string())
+        other = with_column(other, "question", mirrored)
+        columns = ["question", "answers"]
+        pairs = zip(*(t.select(columns).to_pylist() for t in (table, other)), strict=True)
+        named = np.array([one != changed for one, changed in pairs])
         asked = subject.ask(other, Changed(subject.images_store, lambda found: found.flip(-1)))
         same = np.array([*map(mirrored_text, asked.answers)], dtype=object)
-        flips = (same != before).astype(float)
-        yield "mirrored image", flips, right, subject.scored(other, asked), images
+        flips, after = (same != before).astype(float), subject.scored(other, asked)
+        for name, rows in (
+            ("mirrored image, no side named", ~named),
+            ("mirrored image, left and right exchanged", named),
+        ):
+            if rows.any():
+                yield name, flips[rows], right[rows], after[rows], images[rows]
 
 
 def _paired(subject: Subject) -> Iterator[Rewording]:
