@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -13,9 +15,12 @@ from conftest import ROOT
 from hub_folders import vilt_folder
 
 from vlm.cli.main import main
+from vlm.data.images.store import ImageStore
 from vlm.datasets import Scenes
+from vlm.datasets.table import image_groups
 from vlm.trust import absence
 from vlm.trust.perturb import Changed, mirrored_text
+from vlm.trust.stress import consistency
 
 EASY = str(ROOT / "configs/easy_vqa.yaml")
 SCENES = str(ROOT / "configs/scenes.yaml")
@@ -112,6 +117,41 @@ def test_a_mirror_exchanges_left_and_right() -> None:
 
     found = Changed(Store(), lambda images: images.flip(-1)).read([], [])
     assert found[0, 0, 0].tolist() == [2, 1, 0]
+
+
+def test_who_sees_the_mirrored_image_is_right_about_it() -> None:
+    """The model answers what is right of the questions and images that it is given."""
+    table = Scenes(scenes=36, abilities=["position"]).table("test")
+    mirrored: list[bool] = []
+
+    def ask(asked: pa.Table, images: Any = None) -> Any:
+        mirrored.append(images is not None)
+        answers = [answer for (answer,) in asked["answers"].to_pylist()]
+        assert all(a in c for a, c in zip(answers, asked["choices"].to_pylist(), strict=True))
+        return SimpleNamespace(answers=answers)
+
+    subject: Any = SimpleNamespace(
+        vqa=True,
+        sampled=table,
+        sample=np.ones(36, bool),
+        scores=np.ones(36),
+        images=image_groups(table).tolist(),
+        images_store=ImageStore.__new__(ImageStore),
+        results=SimpleNamespace(answers=ask(table).answers, takes_choices=True, table=table),
+        ask=ask,
+        scored=lambda asked, found: np.array(
+            [a in b for a, b in zip(found.answers, asked["answers"].to_pylist(), strict=True)],
+            float,
+        ),
+    )
+    rows = consistency(subject)["numbers"]
+    assert [row["wording"] for row in rows][-2:] == [
+        "mirrored image, no side named",
+        "mirrored image, left and right exchanged",
+    ]
+    assert [row["questions"] for row in rows][-2:] == [18, 18]
+    assert all(row["flips"] == 0 and row["both"] == 1 for row in rows)
+    assert mirrored == [False] * (len(rows) - 1) + [True]
 
 
 def test_what_fine_tuning_kept_is_read_from_its_results(

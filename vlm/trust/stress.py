@@ -48,8 +48,9 @@ def consistency(subject: Subject) -> Found:
             f"{int(subject.sample.sum()):,} questions, a sample of whole images, are asked again "
             "with changes that do not alter the meaning for a reader. n counts the questions whose "
             "text changes. Each typo is one mistake inside a word of four letters or more. All of "
-            'them are asked about the mirrored image too, with "left" and "right" (also in German '
-            "and Spanish) exchanged in questions and answers."
+            "them are asked about the mirrored image too; left and right (also in German and "
+            "Spanish) are exchanged where a question or an answer names them, which may make "
+            "questions of a kind that training never has."
         )
     if paired:
         text.append(
