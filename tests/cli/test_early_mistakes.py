@@ -17,13 +17,17 @@ QUESTION = ["photo.png", "what color is it?"]
 TOLD = {
     "ask": (
         ["ask", "scenes", *QUESTION, "--chioces", "a", "b"],
-        "unrecognized arguments: --chioces a b. Did you mean --choices?",
+        "unrecognized arguments: --chioces a b. Did you mean choices?",
     ),
     "far": (["ask", "scenes", *QUESTION, "--zzz"], "unrecognized arguments: --zzz.\n"),
-    "serve": (["serve", "scenes", "--prot=1"], "--prot=1. Did you mean --port?"),
+    "serve": (["serve", "scenes", "--prot=1"], "--prot=1. Did you mean port?"),
     "check-data": (
         ["check-data", "own_data", "--dataset.path={folder}/my.jsnol.jsonl"],
         "my.jsnol.jsonl: there is no such file. Did you mean my.jsonl?",
+    ),
+    "report": (
+        ["report", "scenes", "-c", "easy_vqa", "--onyl=accuracy"],
+        "unrecognized arguments: --onyl=accuracy. Did you mean only?",
     ),
     "fit": (
         ["fit", "-c", "own_data", "--dataset.path", "{folder}/nosuch.csv"],

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
+from vlm.cli.command_parser import CommandParser
 from vlm.core.errors import ConfigError
 from vlm.core.validation import did_you_mean, nearest
 
@@ -30,9 +32,9 @@ MOVED = (
 )
 
 
-def check_names(command: str, arguments: Sequence[str]) -> None:
+def check_names(command: str, arguments: Sequence[str], own: Sequence[str] = ()) -> None:
     """Raise ConfigError for the first mistake that the names of a training command's arguments, or
-    of files in them, show."""
+    of files in them, show. `own` are further options that may have been meant."""
     check_files(arguments)
     options = Options(command)
     unknown = []
@@ -46,7 +48,18 @@ def check_names(command: str, arguments: Sequence[str]) -> None:
             options.check_value(option, value)
     if unknown:
         name = unknown[0].removeprefix("--").partition("=")[0]
-        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}.{options.hint(name)}")
+        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}.{options.hint(name, own)}")
+
+
+def parse_with_data(parser: CommandParser, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """A command's own arguments, and the options of `vlm fit` that set its data; a mistake in their
+    names ends the process with 2."""
+    given, options = parser.parse_known_args(arguments)
+    try:
+        check_names("fit", options, parser.own())
+    except ConfigError as error:
+        parser.error(str(error))
+    return given, options
 
 
 def check_files(arguments: Sequence[str]) -> None:
@@ -92,11 +105,11 @@ class Options:
                 return False
         return bool(name)
 
-    def hint(self, name: str) -> str:
+    def hint(self, name: str, own: Sequence[str] = ()) -> str:
         """A sentence with the option that was probably meant; empty where none is near."""
         if re.match(r"data\.(class_path|init_args)\b", name):
             return f" {MOVED}"
-        return did_you_mean(nearest(name, [*self.names, *self._of_datasets]))
+        return did_you_mean(nearest(name, [*own, *self.names, *self._of_datasets]))
 
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""

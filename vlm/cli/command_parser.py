@@ -16,11 +16,14 @@ class CommandParser(ArgumentParser):
     """A parser that names the option that was probably meant in the place of an unknown one."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (?:.* )?(--[^ =]+)", message)
-        if unknown:
-            known = re.findall(r"--[\w.-]+", self.format_usage())
-            message += f".{did_you_mean(nearest(unknown[1], known))}"
+        unknown = re.match(r"unrecognized arguments: .*?--([^ =]+)", message)
+        if unknown and not message.endswith((".", "?")):  # `check_names` has said what was meant
+            message += f".{did_you_mean(nearest(unknown[1], self.own()))}"
         super().error(message)
+
+    def own(self) -> list[str]:
+        """Its options, without their dashes."""
+        return re.findall(r"--([\w.-]+)", self.format_usage())
 
 
 def command_parser(command: str, description: str, epilog: str) -> CommandParser:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_config, command_parser
 
 HELP = "Write one page to look through a data set and the answers to its questions."
@@ -44,7 +45,7 @@ def browse_command(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("browse.html"), help="(default: browse.html)"
     )
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.evaluation.browse import browse

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_config, command_parser
 from vlm.core.errors import ConfigError
 
@@ -35,7 +36,7 @@ def cache(arguments: Sequence[str]) -> None:
     """Run the command; mistakes in the data end in one line and exit code 1."""
     parser = command_parser("cache", HELP, EXAMPLES)
     add_config(parser)
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import config_checked
     from vlm.cli.training_cli import Untrained

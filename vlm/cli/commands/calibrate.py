@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
 
 EXAMPLES = """\
@@ -24,7 +25,7 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     parser.add_argument("run", type=Path, help="a run's folder")
     add_device(parser)
     add_trust(parser)
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     config = given.run / "config.yaml"
     if not config.is_file():
         parser.error(f"run: got {given.run}; expected a run's folder, with {config.name}")

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm.cli.check import check_files
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_config, command_parser
-from vlm.core.errors import ConfigError
 
 HELP = "Read all questions and images of a configuration, and list every mistake."
 EXAMPLES = """\
@@ -34,13 +33,9 @@ def check(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output", type=Path, help="folder for the plot (RUN.FOLDER/RUN.NAME/check-data)"
     )
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     if given.limit < 1:
         parser.error(f"--limit: got {given.limit}; expected 1 or more")
-    try:
-        check_files(options)
-    except ConfigError as error:
-        parser.error(str(error))
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.cli.part_config import answer_kind, as_plain, picks, words_in_order

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import command_parser
 
 EXAMPLES = """\
@@ -35,7 +36,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output", type=Path, help="folder for the results (default: PREDICTIONS_scored)"
     )
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.core.terminal import WIDTH, new_console

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
 from vlm.core.extras import missing_from
 
@@ -39,7 +40,7 @@ def export_command(arguments: Sequence[str]) -> None:
         "-c", "--config", help="configuration of the data (default: the run's own config.yaml)"
     )
     add_trust(parser)
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     config = given.config or Path(given.checkpoint) / "config.yaml"
     if not Path(config).is_file():
         parser.error(

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import (
     add_device,
     add_prompt,
@@ -57,7 +58,7 @@ def report_command(arguments: Sequence[str]) -> None:
     add_device(parser)
     add_prompt(parser)
     add_trust(parser)
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     if (given.model is None) == (given.predictions is None):
         parser.error("expected either a model or --predictions")
     named = Path(given.model or given.predictions)

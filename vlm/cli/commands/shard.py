@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_config, command_parser
 from vlm.core.terminal import new_progress
 from vlm.core.validation import counted
@@ -34,7 +35,7 @@ def shard(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--shard-mb", type=int, default=256, help="a shard's size in megabytes (default 256)"
     )
-    given, options = parser.parse_known_args(arguments)
+    given, options = parse_with_data(parser, arguments)
     if given.shard_mb < 1:
         parser.error(f"--shard-mb: got {given.shard_mb}; expected 1 or more")
     # Here and not above: `--help` and a mistake need not wait for torch.
