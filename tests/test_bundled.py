@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import vlm
-from vlm.adapters.hub import BUNDLED, bundled_models
 from vlm.asking import NO_ANSWER
 from vlm.cli.main import main
+from vlm.core.bundled import BUNDLED, bundled_models
 from vlm.datasets import Dataset, EasyVQA, Scenes
 
 SETS: dict[str, type[Dataset]] = {"scenes": Scenes, "easy_vqa": EasyVQA}

@@ -29,6 +29,7 @@ TOLD = {
         ["report", "scenes", "-c", "easy_vqa", "--onyl=accuracy"],
         "unrecognized arguments: --onyl=accuracy. Did you mean only?",
     ),
+    "test": (["test", "easy_vga", "-c", "easy_vqa"], "easy_vga: there is no such folder, and no"),
     "fit": (
         ["fit", "-c", "own_data", "--dataset.path", "{folder}/nosuch.csv"],
         "dataset.path: {folder}/nosuch.csv: there is no such file.",

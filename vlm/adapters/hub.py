@@ -15,9 +15,9 @@ from vlm.adapters.folder import PATTERNS, is_image_text_to_text, own_code
 from vlm.checkpoint.checkpoint import KEY, PREFIX, Checkpoint, describe
 from vlm.checkpoint.file import check_weights, write_checkpoint
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
+from vlm.core.bundled import bundled_folder
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import stored_options
-from vlm.core.validation import did_you_mean, nearest
 from vlm.model import VQAModel
 from vlm.pretrained.availability import hub_access, nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
@@ -28,8 +28,6 @@ from vlm.text.subword import SubwordTokenizer
 
 HUB = "hf:"
 """What stands before a name on the hub, where a path could stand too."""
-BUNDLED = Path(__file__).parents[1] / "bundled"
-"""Folders of the shared models that come with vlm."""
 
 
 def locate(path: str | Path, revision: str | None = None) -> Path:
@@ -51,15 +49,8 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     if name == str(path) or Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"revision: got {revision!r} for {path}; expected a model hf:NAME.")
-        if name == str(path) and not Path(name).exists() and Path(name).name == name:
-            if name in bundled_models():
-                return BUNDLED / name
-            if near := nearest(name, bundled_models()):
-                raise FileNotFoundError(
-                    f"{name}: there is no such folder, and no model of this name comes with vlm."
-                    f"{did_you_mean(near)}"
-                )
-        return Path(name)
+        found = bundled_folder(name) if name == str(path) else None
+        return found or Path(name)
     from huggingface_hub import snapshot_download
 
     with hub_access(name):
@@ -72,11 +63,6 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
             for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
                 _download(name, files, folder.name)
     return folder
-
-
-def bundled_models() -> list[str]:
-    """The names of the models that come with vlm, the best to begin with first."""
-    return sorted((path.name for path in BUNDLED.iterdir()), reverse=True)
 
 
 def is_adapted(folder: str | Path) -> bool:

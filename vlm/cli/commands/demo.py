@@ -137,8 +137,8 @@ def demo(arguments: Sequence[str]) -> None:
 def own_models() -> list[str]:
     """The folder of the run under `runs/` whose checkpoint is the newest; the bundled models if
     there is none."""
-    from vlm.adapters.hub import bundled_models
     from vlm.checkpoint.checkpoint import BEST
+    from vlm.core.bundled import bundled_models
 
     found = [path for path in RUNS.glob(f"*/*/{BEST}") if path.is_file()]
     if not found:

@@ -73,8 +73,9 @@ def report_command(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch.
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from vlm.adapters.hub import HUB, bundled_models
+    from vlm.adapters.hub import HUB
     from vlm.cli.data_only import read_data
+    from vlm.core.bundled import bundled_models
     from vlm.trust.report import SECTIONS, measure, write_report
     from vlm.trust.subject import Subject
 

@@ -11,6 +11,7 @@ from vlm.cli.check import check_names, refusal
 from vlm.cli.command_parser import HUB
 from vlm.cli.help import read_help
 from vlm.cli.predict_table import answer_table, is_table
+from vlm.core.bundled import bundled_folder
 from vlm.core.errors import ConfigError
 
 CONFIG, SHARED_CONFIG = "config.yaml", "config.json"
@@ -51,16 +52,16 @@ def predict(arguments: Sequence[str]) -> None:
 
 
 def located(given: str) -> Path:
-    """A path as it is, or the folder of a model that is fetched from the hub.
+    """A path as it is, or the folder of a model that comes with vlm or is fetched from the hub.
 
     Raises:
         ConfigError: it cannot be had.
     """
-    if not given.startswith(HUB):
-        return Path(given)
-    from vlm.adapters.hub import locate
-
     try:
+        if not given.startswith(HUB):
+            return bundled_folder(given) or Path(given)
+        from vlm.adapters.hub import locate
+
         return locate(given)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
