@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, overload
 
@@ -122,6 +122,27 @@ def question_warnings(tokenizer: ReadsQuestions, question: str) -> list[str]:
     return warnings
 
 
+def missing_warnings(
+    no_image: bool, no_question: bool, trained: Mapping[str, Any] | None
+) -> list[str]:
+    """What an answer is worth that lacks a side.
+
+    Args:
+        no_image, no_question: what is missing.
+        trained: the model's `data.augment`, which says whether it learned to do without.
+    """
+    for missing, there, side, other in (
+        (no_image, "no_image", "image", "question"),
+        (no_question, "no_question", "question", "image"),
+    ):
+        if missing:
+            learned = bool((trained or {}).get(there))
+            how = "" if learned else f", and the model never learned to do without an {side}"
+            how = how.replace("an question", "a question")
+            return [f"No {side} was given: the answer is from the {other} alone{how}."]
+    return []
+
+
 class Asking(ABC):
     """Answers questions about images: what a model and an export of it have in common.
 
@@ -131,9 +152,11 @@ class Asking(ABC):
         calibration: what its probabilities are worth; None for a model that was not calibrated.
         ranks_choices: whether it answers from a question's choices where there are some, and else
             in free text.
+        answers_one_side: whether it answers without an image, or without a question.
     """
 
     seen_type: ClassVar[type]
+    answers_one_side: ClassVar[bool] = False
     transform: Any
     calibration: Calibration | None = None
     ranks_choices: ClassVar[bool] = False
@@ -173,18 +196,18 @@ class Asking(ABC):
     def _answer(
         self,
         given: list[Any],
-        questions: list[str],
+        questions: list[str | None],
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
-        """The answers to checked questions."""
+        """The answers to checked questions; None stands for a side that is missing."""
 
     # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
     def answer(  # type: ignore[overload-overlap]
         self,
-        image: ImageLike | Any,
-        question: str,
+        image: ImageLike | Any | None,
+        question: str | None,
         top_k: int = 5,
         choices: Sequence[str] | None = None,
         max_risk: float | None = None,
@@ -192,8 +215,8 @@ class Asking(ABC):
     @overload
     def answer(
         self,
-        image: ImageLike | Any | Sequence[ImageLike],
-        question: Sequence[str],
+        image: ImageLike | Any | Sequence[ImageLike | None] | None,
+        question: Sequence[str | None],
         top_k: int = 5,
         choices: Sequence[Sequence[str]] | None = None,
         max_risk: float | None = None,
@@ -201,8 +224,8 @@ class Asking(ABC):
 
     def answer(
         self,
-        image: ImageLike | Any | Sequence[ImageLike],
-        question: str | Sequence[str],
+        image: ImageLike | Any | Sequence[ImageLike | None] | None,
+        question: str | Sequence[str | None] | None,
         top_k: int = 5,
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
         max_risk: float | None = None,
@@ -211,8 +234,10 @@ class Asking(ABC):
 
         Args:
             image: one image, or one for each question; also from `see`. A model of region features
-                takes the paths of their .npz files.
-            question: one question, or several; with one image all are about it.
+                takes the paths of their .npz files. None where there is none: the answer is then
+                from the question alone, and its warnings say so.
+            question: one question, or several; with one image all are about it. None where there is
+                none: the answer is then from the image alone.
             top_k: how many answers to rank.
             choices: candidates, for a multiple-choice model: two texts or more; for several
                 questions, a list for each, which may be empty where the model `ranks_choices`.
@@ -230,10 +255,10 @@ class Asking(ABC):
         """
         check_positive(top_k=top_k)
         least = self.least(max_risk)
-        single = isinstance(question, str)
-        if not isinstance(question, Sequence) or isinstance(question, bytes):
+        single = question is None or isinstance(question, str)
+        if (not single and not isinstance(question, Sequence)) or isinstance(question, bytes):
             raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
-        questions = [question] if isinstance(question, str) else list(question)
+        questions = [question] if single else list(question)  # type: ignore[arg-type]
         several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
         given = list(image) if several else [image]  # type: ignore[arg-type]
         if len(given) not in (1, len(questions)) or (single and several):
@@ -244,8 +269,10 @@ class Asking(ABC):
         if several and len({isinstance(item, self.seen_type) for item in given}) > 1:
             raise ValueError("image: got images from `see` among others; expected one kind.")
         questions = [
-            checked_question(text, number) for number, text in enumerate(questions, start=1)
+            None if text is None else checked_question(text, number)
+            for number, text in enumerate(questions, start=1)
         ]
+        self._check_sides(given, questions)
         count = len(questions)
         texts = None
         if choices is not None:
@@ -253,6 +280,22 @@ class Asking(ABC):
         answers = self._answer(given, questions, top_k, texts) if questions else []
         answers = [answer.within(least) for answer in answers]
         return answers[0] if single else answers
+
+    def _check_sides(self, given: list[Any], questions: list[str | None]) -> None:
+        """Raise ValueError for a question of which nothing is there, or that a model cannot take
+        with one side alone."""
+        images = given * len(questions) if len(given) == 1 else given
+        for number, (image, text) in enumerate(zip(images, questions, strict=True), start=1):
+            if image is None and text is None:
+                raise ValueError(
+                    f"image and question {number}: got neither; expected at least one of them."
+                )
+            if (image is None or text is None) and not self.answers_one_side:
+                side = "image" if image is None else "question"
+                raise ValueError(
+                    f"{side} {number}: got None, and an exported model needs both sides; give the "
+                    f"{side}, or load the model that was exported."
+                )
 
     def least(self, max_risk: float | None) -> float:
         """The lowest probability at which an answer is given.
@@ -308,10 +351,15 @@ def choice_warnings(
     return warnings
 
 
-def opened(transform: Any, images: Sequence[Any]) -> list[Any]:
-    """What `transform.open` makes of each image; an error names which of several."""
+def opened(transform: Any, images: Sequence[Any], may_miss: bool = False) -> list[Any]:
+    """What `transform.open` makes of each image, and if they `may_miss`, a blank for None; an error
+    names which of several."""
     made = []
     for index, image in enumerate(images):
+        if image is None and may_miss:  # what stands there is masked
+            blank = transform.blank(1)
+            made.append(blank if isinstance(blank, tuple) else blank[0])
+            continue
         try:
             made.append(transform.open(image))
         except (ImageError, TypeError) as error:

@@ -17,7 +17,14 @@ from torch import Tensor
 from vlm.adapters.folder import read_image_text_to_text
 from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted
 from vlm.adapters.image_text_to_text import ImageTextToText
-from vlm.asking import Answer, Asking, choice_warnings, opened, question_warnings
+from vlm.asking import (
+    Answer,
+    Asking,
+    choice_warnings,
+    missing_warnings,
+    opened,
+    question_warnings,
+)
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
 from vlm.core.calibration import ABOUT, Calibration
@@ -30,6 +37,9 @@ from vlm.heads.multi_task import answering
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
 from vlm.model import VQAModel
+
+PLACEHOLDER = "unknown"
+"""What the tokenizer gets where there is no question; the features are masked."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,7 @@ class VQA(Asking):
     """
 
     seen_type = Seen
+    answers_one_side = True
 
     def __init__(self, model: VQAModel, about: dict[str, Any] | None = None) -> None:
         self.model, self.about = model.eval(), about or {}
@@ -187,7 +198,7 @@ class VQA(Asking):
     def _answer(
         self,
         given: list[Any],
-        questions: list[str],
+        questions: list[str | None],
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
@@ -200,8 +211,19 @@ class VQA(Asking):
             rows = {key: row for row, key in enumerate(different)}
             index = [rows[id(given[i])] for i in index]
             seen = Seen.join(list(different.values()))
-        images = transform.stack(opened(transform, given)) if seen is None else seen.images
-        batch = processor.batch(images, index, questions, choices=choices).to(self._device)
+        images = (
+            transform.stack(opened(transform, given, may_miss=True))
+            if seen is None
+            else seen.images
+        )
+        texts = [PLACEHOLDER if text is None else text for text in questions]
+        batch = processor.batch(images, index, texts, choices=choices)
+        no_image = [given[0 if len(given) == 1 else row] is None for row in range(len(questions))]
+        no_question = [text is None for text in questions]
+        batch = batch._replace(
+            no_image=torch.tensor(no_image) if any(no_image) else None,
+            no_question=torch.tensor(no_question) if any(no_question) else None,
+        ).to(self._device)
         output = self.model(batch, None if seen is None else seen.kept)
         _check_finite(value.isnan().any() for value in tree_flatten(output)[0] if _is_float(value))
         ranked = decode(self.model.head, output, top_k, self.calibration)
@@ -209,15 +231,20 @@ class VQA(Asking):
         candidates = choices or [[] for _ in questions]
         tokenizer, in_order = processor.tokenizer, self.model.text_encoder.in_order
         head = answering(self.model.head)
+        trained = self.about.get("training", {}).get("data.augment")
+        sides = list(zip(no_image, no_question, strict=True))
         warnings = [
             (
-                *question_warnings(tokenizer, question),
+                *missing_warnings(*missing, trained),
+                *([] if question is None else question_warnings(tokenizer, question)),
                 *choice_warnings(tokenizer, texts, in_order, head.choice_ids),
                 *self._cut(best),
             )
-            for best, question, texts in zip(ranked, questions, candidates, strict=True)
+            for best, question, texts, missing in zip(
+                ranked, questions, candidates, sides, strict=True
+            )
         ]
-        guesses = map(tokenizer.misses, questions)
+        guesses = (text is not None and tokenizer.misses(text) for text in questions)
         known = self.calibration is not None
         return [
             Answer(*r[0], r, w, g, known) for r, w, g in zip(ranked, warnings, guesses, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features
@@ -55,6 +55,8 @@ class VQAModel(nn.Module):
         ):
             _check_width(f"fusion.{argument}", getattr(fusion, argument), fusion, wanted, source)
         _check_width("head.in_dim", head.in_dim, head, fusion.out_dim, fusion)
+        if head.image_dim is not None:
+            _check_width("head.image_dim", head.image_dim, head, image_encoder.dim, image_encoder)
         if head.text_dim is not None:
             _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
         self.image_encoder = image_encoder
@@ -95,9 +97,11 @@ class VQAModel(nn.Module):
             image: the image encoder's features of the U images, if they are known already, or what
                 `fusion.keep` made of them.
         """
-        return self._fused(batch, self.read(batch), image)
+        seen, index = self._seen(batch, image)
+        return self.fusion(seen, self.read(batch), image_index=index)
 
-    def _fused(self, batch: Batch, text: Features, image: Features | Kept | None) -> Features:
+    def _seen(self, batch: Batch, image: Features | Kept | None) -> tuple[Features | Kept, Tensor]:
+        """The images, and the row of them that each question is about."""
         if image is None:
             image = self.image_encoder(batch.images)
         index = batch.image_index
@@ -112,7 +116,7 @@ class VQAModel(nn.Module):
             rows = torch.arange(last + 1, device=index.device)
             image = image.take(rows.clamp(max=last - 1)).without(rows == last)
             index = torch.where(batch.no_image, last, index)
-        return self.fusion(image, text, image_index=index)
+        return image, index
 
     def read(self, batch: Batch) -> Features:
         """The text encoder's features of Q questions, of which equal ones are encoded once."""
@@ -128,9 +132,12 @@ class VQAModel(nn.Module):
             image: as for `fuse`.
         """
         text = self.read(batch)
-        fused, batch = self._fused(batch, text, image), self.with_choices(batch)
+        seen, index = self._seen(batch, image)
+        fused, batch = self.fusion(seen, text, image_index=index), self.with_choices(batch)
         if self.head.reads_question:
             batch = batch._replace(question=text)
+        if self.head.reads_image and isinstance(seen, Features):
+            batch = batch._replace(image=seen.pooled[index])
         return self.head(fused, batch)
 
     if TYPE_CHECKING:

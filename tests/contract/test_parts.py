@@ -19,6 +19,7 @@ import vlm.text
 from vlm.fusion import GMU, MCB, Fusion, Merge, Product
 from vlm.heads import (
     AnswerHead,
+    AuxiliaryClassification,
     Classification,
     Generation,
     LearnedMixin,
@@ -45,6 +46,13 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
         lambda: Classification(13, ("mauve", *ANSWERS), hidden_dims=(), loss="kl"),
         lambda: Classification(13, ANSWERS, hidden_dims=(17, 19), dropout=0.3, loss="ce"),
         lambda: Classification(13, ANSWERS, consistency=0.5, opposites=("yes", "no")),
+        lambda: Classification(
+            13, ANSWERS, loss="focal", label_smoothing=0.1, class_weights={"yes": 0.5}
+        ),
+    ],
+    AuxiliaryClassification: [
+        lambda: AuxiliaryClassification(13, 9, 11, ANSWERS, hidden_dims=(17,)),
+        lambda: AuxiliaryClassification(13, 9, 11, ANSWERS, hidden_dims=(), loss="ce"),
     ],
     LearnedMixin: [
         lambda: LearnedMixin(13, 11, ANSWERS, hidden_dims=(17,)),
@@ -74,7 +82,9 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
             {
                 "classify": partial(Classification, hidden_dims=(17,), loss="ce"),
                 "soft": partial(LearnedMixin, loss="bce"),
+                "sides": AuxiliaryClassification,
             },
+            image_dim=9,
             text_dim=11,
             answers=ANSWERS,
         ),

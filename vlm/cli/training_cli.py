@@ -95,6 +95,7 @@ class VQACLI(LightningCLI):
         for source, part, argument, value in (
             ("model.image_encoder", "fusion", "image_dim", lambda encoder: encoder.dim),
             ("model.text_encoder", "fusion", "text_dim", lambda encoder: encoder.dim),
+            ("model.image_encoder", "head", "image_dim", lambda encoder: encoder.dim),
             ("model.text_encoder", "head", "text_dim", lambda encoder: encoder.dim),
             ("model.fusion", "head", "in_dim", lambda fusion: fusion.out_dim),
             ("data", "text_encoder", "words", self._words),

@@ -31,6 +31,8 @@ class Batch(NamedTuple):
         pairs: questions whose answers follow from one another; None where the head reads none.
         question: the text encoder's features of the Q questions, for a head that reads them
             (`AnswerHead.reads_question`), which `VQAModel` adds.
+        image: (Q, D) the image encoder's `pooled` of each question's image, for a head that reads
+            it (`AnswerHead.reads_image`), which `VQAModel` adds.
         teacher: the same questions as a teacher reads them (`vlm.training.Distillation`).
         no_image: (Q,) bool, True = asked without an image, whatever `image_index` says; None where
             each question has one.
@@ -52,6 +54,7 @@ class Batch(NamedTuple):
     no_image: Tensor | None = None
     no_question: Tensor | None = None
     teacher: Batch | None = None
+    image: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""

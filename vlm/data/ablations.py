@@ -14,9 +14,10 @@ from vlm.datasets.table import image_groups, with_column
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
 
-Control = Literal["question_only", "image_only", "image_shuffled"]
+Control = Literal["question_only", "image_only", "image_shuffled", "no_image", "no_question"]
 """question_only: every image is the same grey. image_only: every question is the same word.
-image_shuffled: each image's questions are asked about another image of the split."""
+image_shuffled: each image's questions are asked about another image of the split. no_image,
+no_question: that side is left out, and the fusion gets an empty mask in its place."""
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
 SAME_QUESTION = "unknown"

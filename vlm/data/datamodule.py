@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from math import ceil, prod
 from typing import Any, cast
@@ -296,10 +297,12 @@ class VQADataModule(Configured, LightningDataModule):
 
     def _augmenter(self, split: Split) -> Augmenter | None:
         """The changes of a split; those of what `control` takes away are left out."""
-        if split != "train" or not self.augment.any:
-            return None
-        there = self.control != "question_only", self.control != "image_only"
-        return Augmenter(self.augment.within(*there), self.seed)
+        augment = self.augment if split == "train" else Augment()
+        augment = augment.within(self.control != "question_only", self.control != "image_only")
+        if self.control in ("no_image", "no_question"):
+            missing = {"no_image": 0.0, "no_question": 0.0, self.control: 1.0}
+            augment = replace(augment, **missing)  # type: ignore[arg-type]  # both are shares
+        return Augmenter(augment, self.seed) if augment.any else None
 
     def _images(self, split: Split) -> Images:
         """What the model sees of a split's images, after `control`."""

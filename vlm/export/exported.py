@@ -169,7 +169,7 @@ class Exported(Asking):
         ]
 
     @broken_off
-    def _answer(
+    def _answer(  # type: ignore[override]  # no side is missing: `answers_one_side` is False
         self,
         given: list[Any],
         questions: list[str],

@@ -1,5 +1,6 @@
 """Answer heads: joint features in, scored answers out."""
 
+from vlm.heads.auxiliary import AuxiliaryClassification
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.classification import Classification
 from vlm.heads.generation import (
@@ -21,6 +22,7 @@ __all__ = [
     "AnswerHead",
     "AnswerTokenizer",
     "AnswerVocabulary",
+    "AuxiliaryClassification",
     "ByteTokenizer",
     "ChoiceScores",
     "Classification",

@@ -25,9 +25,9 @@ the candidates, None where the head takes none."""
 AnswerKind = Literal["vocabulary", "choices", "text"]
 """How a head answers: from its vocabulary, from the question's choices, or in free text."""
 
-LINKED = ("text_dim", "answers")
+LINKED = ("image_dim", "text_dim", "answers")
 """Arguments of heads that the rest of the model gives, beside `in_dim`, which comes first: the
-width of the text encoder, and the training questions' answers. The command line and `MultiTask`
+widths of both encoders, and the training questions' answers. The command line and `MultiTask`
 fill them in. Their defaults are values that the head refuses."""
 
 
@@ -56,6 +56,8 @@ class AnswerHead(Part, ABC):
         writes_text: whether its answers are written by a decoder, token by token.
         takes_pairs: whether its loss reads `Batch.pairs`.
         reads_question: whether its training reads `Batch.question`.
+        reads_image: whether its training reads `Batch.image`.
+        image_dim: width of the encoded image that it reads; None where it reads none.
         text_dim: width of the encoded choices, or of the encoded question, that it reads; None
             where it reads neither, or texts alone.
 
@@ -74,6 +76,8 @@ class AnswerHead(Part, ABC):
     writes_text: bool = False
     takes_pairs: bool = False
     reads_question: bool = False
+    reads_image: bool = False
+    image_dim: int | None = None
     text_dim: int | None = None
 
     def __init__(self, in_dim: int) -> None:

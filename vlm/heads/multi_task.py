@@ -35,7 +35,7 @@ class MultiTask(AnswerHead):
         heads: what makes each from `in_dim`, by a name of your own.
         answers_by: name of the head whose answers count; None for the first.
         weights: weight of each loss, by name; 1 for those left out.
-        text_dim: width of the text encoder, for heads that take it.
+        image_dim, text_dim: widths of the encoders, for heads that take them.
         answers: the vocabulary, for heads that take it.
 
     Raises:
@@ -57,11 +57,12 @@ class MultiTask(AnswerHead):
         weights: dict[str, float] | None = None,
         text_dim: int = 0,
         answers: Sequence[str] = (),
+        image_dim: int = 0,
     ) -> None:
         super().__init__(in_dim)
         weights = weights or {}
         _check_names(heads, answers_by, weights)
-        linked = {"text_dim": text_dim, "answers": answers}
+        linked = {"image_dim": image_dim, "text_dim": text_dim, "answers": answers}
         self.heads = nn.ModuleDict(
             {name: _made(factory, in_dim, linked) for name, factory in heads.items()}
         )
@@ -73,6 +74,9 @@ class MultiTask(AnswerHead):
         self.takes_choices = any(head.takes_choices for _, head in self._heads())
         self.takes_pairs = any(head.takes_pairs for _, head in self._heads())
         self.reads_question = any(head.reads_question for _, head in self._heads())
+        self.reads_image = any(head.reads_image for _, head in self._heads())
+        seen = {head.image_dim for _, head in self._heads()} - {None}
+        self.image_dim = seen.pop() if seen else None
         widths = {head.text_dim for _, head in self._heads()} - {None}
         self.text_dim = widths.pop() if widths else None
         encoders = {name: head.encode_targets for name, head in self._heads()}

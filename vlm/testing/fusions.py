@@ -200,6 +200,12 @@ def check_empty_rows(fusion: Fusion, image: Features, text: Features) -> None:
         check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
         with promise(fusion, "record_attention works", mode), record_attention(fusion):
             check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
+        for given, one in {
+            "no row with a patch": (emptied(image, [*range(ROWS)]), text),
+            "no row with a word": (image, emptied(text, [*range(ROWS)])),
+        }.items():
+            check_finite_gradients(fusion, one, given)
+            check_features(fusion, fusion(*one), ROWS, fusion.out_dim)
     fusion.eval()
     expected = fusion(image, text)  # only now: running averages have moved in training mode
     with promise(fusion, "an empty row leaves the others as they were", given):

@@ -69,6 +69,7 @@ class _Check:
         # What stands for the text encoder: each answer has its own vector.
         self.vectors = torch.randn(len(answers), head.text_dim or 1)
         self.question = some_features(head.text_dim or 1, COUNTS, TOKENS)
+        self.image = torch.randn(ROWS, head.image_dim or 1)
         self.whole = self.batch(range(ROWS))
         with promise(head, "it has an output, evidence and answers for each question"):
             self.evidence = self.evidence_of(self.fused, self.whole)
@@ -117,6 +118,7 @@ class _Check:
             total=total,
             choices=choices,
             question=self.question.take(torch.tensor([*rows], dtype=torch.long)),
+            image=self.image[torch.tensor([*rows], dtype=torch.long)],
         )
 
     def evidence_of(self, fused: Features, batch: Batch) -> Tensor:

@@ -45,7 +45,7 @@ from vlm.trust.calibrate import calibrate
 LINKED = {
     "text_encoder": ("words",),
     "fusion": ("image_dim", "text_dim"),
-    "head": ("in_dim", "text_dim", "answers"),
+    "head": ("in_dim", "image_dim", "text_dim", "answers"),
 }
 """Arguments of the parts that the command line takes from the data and from other parts."""
 

@@ -20,6 +20,7 @@ EXAMPLE = """\
 examples:
   vlm ask RUN photo.png "What color is the shape?"
   vlm ask scenes photo.png "What shape is the object closest to the red object?" --max-risk 5%
+  vlm ask RUN - "What color is the shape?"      the question alone
 
 Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above the
 accepted one (--max-risk).
@@ -30,8 +31,8 @@ def ask(arguments: Sequence[str]) -> None:
     """Print the most likely answers with their probabilities."""
     parser = command_parser("ask", "Answer a question about an image.", EXAMPLE)
     add_checkpoint(parser, exports=True)
-    parser.add_argument("image", help="an image file")
-    parser.add_argument("question")
+    parser.add_argument("image", help="an image file, or - for none")
+    parser.add_argument("question", help="what is asked, or - for nothing")
     parser.add_argument(
         "--choices", nargs="+", metavar="CHOICE", help="answers to choose from (multiple choice)"
     )
@@ -58,9 +59,8 @@ def ask(arguments: Sequence[str]) -> None:
     try:
         check_device(given.device)
         vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
-        answer = vqa.answer(
-            given.image, given.question, given.top, given.choices, max_risk=given.max_risk
-        )
+        image, question = (None if side == "-" else side for side in (given.image, given.question))
+        answer = vqa.answer(image, question, given.top, given.choices, max_risk=given.max_risk)
     except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
     print_answer(answer, vqa.calibration)
