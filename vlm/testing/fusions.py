@@ -123,6 +123,7 @@ def check_fusion(fusion: Fusion) -> None:
     check_compiled(fusion, (image, text))
     check_functional(fusion, (image, text))
     check_errors(fusion, image, text)
+    check_one_side(fusion, image, text)
 
 
 def some_features(dim: int, counts: tuple[int, ...], room: int, boxes: bool = False) -> Features:
@@ -200,16 +201,25 @@ def check_empty_rows(fusion: Fusion, image: Features, text: Features) -> None:
         check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
         with promise(fusion, "record_attention works", mode), record_attention(fusion):
             check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
-        for given, one in {
-            "no row with a patch": (emptied(image, [*range(ROWS)]), text),
-            "no row with a word": (image, emptied(text, [*range(ROWS)])),
-        }.items():
-            check_finite_gradients(fusion, one, given)
-            check_features(fusion, fusion(*one), ROWS, fusion.out_dim)
     fusion.eval()
     expected = fusion(image, text)  # only now: running averages have moved in training mode
     with promise(fusion, "an empty row leaves the others as they were", given):
         require_same(take(fusion(*inputs), [3, 4]), take(expected, [3, 4]))
+
+
+def check_one_side(fusion: Fusion, image: Features, text: Features) -> None:
+    """Batches of which no row has a patch, or none a word."""
+    none = [*range(ROWS)]
+    for training in (False, True):
+        fusion.train(training)
+        for given, inputs in {
+            "no row with a patch": (emptied(image, none), text),
+            "no row with a word": (image, emptied(text, none)),
+        }.items():
+            mode = f"{given}, {'training' if training else 'evaluation'} mode"
+            check_finite_gradients(fusion, inputs, mode)
+            check_features(fusion, fusion(*inputs), ROWS, fusion.out_dim)
+    fusion.eval()
 
 
 def check_plain_tensors(fusion: Fusion, image: Features, text: Features) -> None:
