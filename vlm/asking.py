@@ -89,8 +89,8 @@ def print_answer(answer: Answer, calibration: Calibration | None) -> None:
         print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    known = "not calibrated; run `vlm calibrate`" if calibration is None else calibration.about
-    print(known, file=sys.stderr)
+    unknown = "not calibrated; `vlm calibrate RUN` calibrates a run"
+    print(calibration.about if calibration else unknown, file=sys.stderr)
 
 
 class ReadsQuestions(Protocol):

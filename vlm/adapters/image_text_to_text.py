@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,7 +152,7 @@ class ImageTextToText(Asking):
         digest = hashlib.sha256("\n".join(map(str, settings + made_of)).encode())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         for value in self.model.state_dict().values():
-            digest.update(value.detach().cpu().float().numpy().tobytes())
+            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def encode(self, images: Sequence[Any]) -> list[SeenImage]:
@@ -287,25 +288,28 @@ class ImageTextToText(Asking):
         limit = math.inf if self._limit is None else self._limit - room
         lengths = inputs["attention_mask"].sum(1).tolist()
         for row, length in enumerate(lengths):
-            words = questions[row].split()
-            kept = len(words)
-            while length > limit:
-                kept -= 1
-                if kept < 1:
-                    raise ValueError(
-                        f"image: fills the model's context of {self._limit:,} tokens, of which the "
-                        f"answer needs {room}. Scale the image down, or use another model."
-                    )
-                shorter = [" ".join(words[:kept])]
-                length = int(self._read([images[row]], shorter)["attention_mask"].sum())
-            if kept < len(words):
-                questions = [*questions[:row], " ".join(words[:kept]), *questions[row + 1 :]]
-                notes[row] = (
-                    f"Only the first {kept} of {len(words)} words of the question were read: the "
-                    f"model's context has {self._limit:,} tokens.",
+            if length <= limit:
+                continue
+            image, words = images[row], questions[row].split()
+            kept = bisect_right(
+                range(1, len(words) + 1), limit, key=lambda n: self._length(image, words[:n])
+            )
+            if not kept:
+                raise ValueError(
+                    f"image: fills the model's context of {self._limit:,} tokens, of which the "
+                    f"answer needs {room}. Scale the image down, or use another model."
                 )
+            questions = [*questions[:row], " ".join(words[:kept]), *questions[row + 1 :]]
+            notes[row] = (
+                f"Only the first {kept} of {len(words)} words of the question were read: the "
+                f"model's context has {self._limit:,} tokens.",
+            )
         inputs = self._read(images, questions) if any(notes) else inputs
         return inputs.to(self.model.device, self.model.dtype), notes
+
+    def _length(self, image: Image.Image, words: list[str]) -> int:
+        """Tokens of a prompt with its image."""
+        return int(self._read([image], [" ".join(words)])["attention_mask"].sum())
 
     def _read(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Any:
         """The processor's output for a batch."""
