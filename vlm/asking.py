@@ -293,8 +293,8 @@ class Asking(ABC):
             if (image is None or text is None) and not self.answers_one_side:
                 side = "image" if image is None else "question"
                 raise ValueError(
-                    f"{side} {number}: got None, and an exported model needs both sides; give the "
-                    f"{side}, or load the model that was exported."
+                    f"{side} {number}: got None, and this model needs both sides; give the "
+                    f"{side}. A run or a shared model answers from one side, too."
                 )
 
     def least(self, max_risk: float | None) -> float:

@@ -160,7 +160,7 @@ class ImageTextToText(Asking):
 
     @broken_off
     @torch.inference_mode()
-    def _answer(
+    def _answer(  # type: ignore[override]  # no side is missing: `answers_one_side` is False
         self,
         given: list[Any],
         questions: list[str],

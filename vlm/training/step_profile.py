@@ -10,11 +10,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from rich.console import Console
-from rich.table import Table
 from torch.profiler import profile, record_function
 
-from vlm.evaluation.report import CONSOLE_WIDTH
+from vlm.core.terminal import WIDTH, new_console, new_table
 from vlm.model import PARTS
 
 WARM_UP, MEASURED, TRACED = 5, 20, 3
@@ -94,7 +92,7 @@ class StepProfile(Callback):
             hook.remove()
         if not trainer.is_global_zero:
             return
-        console = Console(width=CONSOLE_WIDTH)
+        console = new_console(width=WIDTH)
         if not self.steps:
             console.print(f"No profile: it begins after {WARM_UP} steps, and there were no more.")
             return
@@ -102,10 +100,9 @@ class StepProfile(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"steps": self.steps, "seconds": seconds}, indent=1) + "\n"
         (self.folder / "step_times.json").write_text(content)
-        table = Table(title=f"Time of a step (mean of {self.steps})")
-        table.add_column("part")
-        table.add_column("ms", justify="right")
-        table.add_column("share %", justify="right")
+        numbers = ("ms", "share %")
+        title = f"Time of a step (mean of {self.steps})"
+        table = new_table("part", *numbers, numbers=numbers, title=title)
         for name, value in seconds.items():
             share = 100 * value / seconds["step"]
             table.add_row(name.replace("_", " "), f"{1e3 * value:.2f}", f"{share:.1f}")
