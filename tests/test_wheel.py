@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True)
+    (made,) = folder.glob("vlm_vqa-*.whl")
+    return made
+
+
 @pytest.mark.slow
-def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True
-    )
-    (wheel,) = tmp_path.glob("vlm_vqa-*.whl")
+def test_wheel(wheel: Path, tmp_path: Path, run: Path, data: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"vlm"}
@@ -56,56 +64,114 @@ def test_wheel(tmp_path: Path, run: Path, data: Path) -> None:
     assert "class_path: vlm.datasets.EasyVQA" in printed
 
 
+HUGE = ("torch", "torchvision", "triton", "nvidia", "cuda")
+"""What begins so comes from this environment: from PyPI it would be gigabytes for each test."""
+
+
+@pytest.fixture(scope="module")
+def torch_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with torch, and with what no index should be asked for."""
+    folder = tmp_path_factory.mktemp("torch")
+    for found in distributions():
+        if re.split("[-_]", found.metadata["Name"].lower())[0] in HUGE:
+            for name in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                if not (folder / name).exists():
+                    (folder / name).symlink_to(str(found.locate_file(name)))
+    return folder
+
+
+class Environment:
+    """A new environment with the wheel, some of its extras, and what these ask for."""
+
+    def __init__(self, folder: Path, wheel: Path, extras: str, torch_alone: Path) -> None:
+        self.folder = folder
+        subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+        packages = next((folder / "venv").glob("lib/python*/site-packages"))
+        # On the path, and not in the environment: pip leaves it as it is.
+        (packages / "torch_alone.pth").write_text(f"{torch_alone}\n")
+        pip = [folder / "venv/bin/pip", "install", "--quiet", "--only-binary=:all:"]
+        subprocess.run([*pip, f"{wheel}{extras}"], check=True)
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        """Run a command of the environment in a folder of its own; what it said."""
+        name, *rest = map(str, arguments)
+        command = [self.folder / "venv/bin" / name, *rest]
+        ended = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    def serves(self, *arguments: object) -> None:
+        """Start a command that serves a page at `/`, fetch it, and end the command."""
+        command = [self.folder / "venv/bin/vlm", *map(str, arguments)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            found = next(filter(None, (re.search(r"http://[\w.:]+", line) for line in lines)))
+            try:
+                page = "/health" if arguments[0] == "serve" else "/"
+                assert urlopen(found.group() + page).status == 200
+            finally:
+                process.terminate()
+        assert process.returncode == 0
+
+
+ASKED = (
+    ROOT / "vlm/bundled/scenes/example.png",
+    "Is the gray object left of the brown object?",
+)
+
+
 @pytest.mark.slow
-def test_the_base_alone_brings_fusions(tmp_path: Path) -> None:
-    """A new environment with the wheel and, but for torch, what its base asks for."""
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT]
-    subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("vlm_vqa-*.whl")
-    requires = [
-        line.removeprefix("Requires-Dist: ")
-        for line in zipfile.ZipFile(wheel).read(metadata(wheel)).decode().splitlines()
-        if line.startswith("Requires-Dist: ") and "extra ==" not in line
-    ]
-    assert len(requires) == 6
-    environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    pip = [environment / "bin/pip", "install", "--quiet"]
-    subprocess.run([*pip, *(line for line in requires if not line.startswith("torch"))], check=True)
-    subprocess.run([*pip, "--no-deps", wheel], check=True)
-    # torch, which takes gigabytes, from here, with what it imports itself
-    packages = next(environment.glob("lib/python*/site-packages"))
-    code = "import torch; print(torch.__path__[0])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    installed = Path(found.stdout.strip()).parent
-    needed = (
-        "torch",
-        "torchgen",
-        "functorch",
-        "sympy",
-        "mpmath",
-        "networkx",
-        "jinja2",
-        "markupsafe",
-        "filelock",
-        "fsspec",
-        "typing_extensions.py",
-    )
-    for name in needed:
-        (packages / name).symlink_to(installed / name)
+def test_the_base_alone_brings_fusions_and_answers(
+    wheel: Path, torch_alone: Path, tmp_path: Path
+) -> None:
+    run = Environment(tmp_path, wheel, "", torch_alone)
     code = (
         "import torch, vlm\n"
         "fusion = vlm.fusion.CrossAttention(image_dim=8, text_dim=4)\n"
         "print(fusion(torch.randn(2, 5, 8), torch.randn(2, 3, 4)).tokens.shape[1])"
     )
-    command = [environment / "bin/python", "-c", code]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "8"
-    command = [environment / "bin/vlm", "fit", "-c", "easy_vqa"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert "pip install 'vlm-vqa[train]'" in ended.stderr
+    assert run("python", "-c", code).strip() == "8"
+    assert "%  yes" in run("vlm", "ask", "scenes", *ASKED)
+    for extra, command in {
+        "train": ("fit", "-c", "easy_vqa"),
+        "serve": ("serve", "scenes"),
+        "demo": ("demo", "scenes"),
+        "export": ("export", "scenes", "folder", "-c", ROOT / "configs/scenes.yaml"),
+    }.items():
+        assert f"pip install 'vlm-vqa[{extra}]'" in run("vlm", *command, code=1)
 
 
-def metadata(wheel: Path) -> str:
-    return next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".dist-info/METADATA"))
+@pytest.mark.slow
+def test_the_training_extras_do_what_readme_says(
+    wheel: Path, torch_alone: Path, tmp_path: Path
+) -> None:
+    run = Environment(tmp_path, wheel, "[train,export]", torch_alone)
+    run("vlm", "init", "project")
+    shape = ("images/0.png", "what color is the square?")
+    run.folder = tmp_path / "project"  # whose fusion is found there
+    (run.folder / "venv").symlink_to(tmp_path / "venv")
+    vlm = ("python", "-m", "vlm")
+    assert "0 errors" in run(*vlm, "check-data", "config.yaml")
+    said = run(*vlm, "fit", "-c", "config.yaml", "--trainer.max_epochs=2")
+    made = re.search(r"Run folder: (\S+)", said)
+    assert made is not None
+    assert "%" in run(*vlm, "ask", made[1], *shape, "--trust")
+    run(*vlm, "share", made[1], "shared", "--trust")
+    run(*vlm, "export", made[1], "exported", "--trust")
+    assert "%" in run("vlm", "ask", "exported", *shape)
+    run("vlm", "predict", "exported", "--dataset.path=questions.jsonl", "--dataset.images=images")
+
+
+@pytest.mark.slow
+def test_further_extras_do_what_readme_says(wheel: Path, torch_alone: Path, tmp_path: Path) -> None:
+    Environment(tmp_path / "serve", wheel, "[serve]", torch_alone).serves(
+        "serve", "scenes", "--port=0"
+    )
+    demo = Environment(tmp_path / "demo", wheel, "[demo]", torch_alone)
+    demo.serves("demo", "scenes", "--port=0")
+    encoders = Environment(tmp_path / "encoders", wheel, "[encoders]", torch_alone)
+    build = "import vlm; print(vlm.image.TimmEncoder('resnet18', pretrained=False).dim)"
+    assert encoders("python", "-c", build).strip() == "512"
