@@ -30,6 +30,7 @@ def test_its_accuracy_is_that_of_its_card(name: str) -> None:
     card = (BUNDLED / name / "README.md").read_text()
     (published,) = re.findall(r"\| overall \| [\d,]+ \| ([\d.]+) ", card)
     assert abs(100 * right / len(rows) - float(published)) < 2
+    assert vlm.load(name).about["results"][0]["accuracy"] == pytest.approx(float(published) / 100)
     assert all(answer.calibrated for answer in answers)
 
 

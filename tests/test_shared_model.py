@@ -73,7 +73,11 @@ def test_the_command_shares_a_run(
     assert config["vocabularies"] == {"tokens": 12, "answers": 5}
     # The shared model does not reveal folder names of this machine.
     assert str(run.parent) not in json.dumps(config)
-    assert vlm.load(tmp_path / "shared").about["run"] == run.name
+    about = vlm.load(tmp_path / "shared").about
+    assert about["run"] == run.name
+    tested = json.loads((run / "test.json").read_text())["results"]
+    kept = [(row["type"], row["accuracy"]) for row in about["results"]]
+    assert kept == [(row["type"], row["accuracy"]) for row in tested]
     with pytest.raises(SystemExit, match=r"vlm share: .*not empty; expected a new"):
         main(["share", str(run), str(tmp_path / "shared")])
     main(["share", "--trust", str(run), str(tmp_path / "trusted")])

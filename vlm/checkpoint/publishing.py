@@ -110,6 +110,13 @@ def model_card(
     return parts + text
 
 
+def published(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of a test report, what a shared model keeps in its `about` under "results": a row for all
+    questions, then one for each type, with accuracy and interval in [0, 1]."""
+    names = ("type", "questions", "accuracy", "low", "high", "majority")
+    return [{name: row.get(name) for name in names} for row in results["results"]]
+
+
 def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
     if not results:
         yield "Not measured: the run has no test report."

@@ -20,7 +20,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The two files of a shared model."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
-_ABOUT = ("calibration", "created", "data", "seconds", "torch", "vlm", "vocabulary")
+_ABOUT = ("calibration", "created", "data", "results", "seconds", "torch", "vlm", "vocabulary")
 # Of these a folder must have all; the others are for people.
 _NEEDED = {"about": dict, "format": int, "model": dict, "weights": dict}
 

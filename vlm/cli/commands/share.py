@@ -33,7 +33,7 @@ def share(arguments: Sequence[str]) -> None:
     if given.private and not given.folder.startswith(HUB):
         parser.error(f"--private: got a folder, {given.folder}; expected hf:USER/NAME.")
     # Here and not above: `--help` and a mistake need not wait for torch.
-    from vlm.checkpoint.publishing import CARD, model_card, read_record, upload
+    from vlm.checkpoint.publishing import CARD, model_card, published, read_record, upload
     from vlm.checkpoint.sharing import WEIGHTS
     from vlm.inference import load
 
@@ -41,6 +41,8 @@ def share(arguments: Sequence[str]) -> None:
         vqa = load(given.checkpoint, trust=given.trust)
         record = read_record(given.checkpoint)
         card = model_card(vqa.model, vqa.about, record, given.folder, vqa.digest)
+        if record.results is not None:
+            vqa.about |= {"results": published(record.results)}
         with tempfile.TemporaryDirectory() as temporary:
             hub = given.folder.startswith(HUB)
             folder = vqa.save(Path(temporary, "model") if hub else given.folder)
