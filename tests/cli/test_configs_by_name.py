@@ -13,6 +13,7 @@ from conftest import ROOT
 
 from vlm.cli.configs import configs_folder, with_configs
 from vlm.cli.main import main
+from vlm.core import extras
 from vlm.core.extras import EXTRAS, missing_extra
 
 CONFIGS = ROOT / "configs"
@@ -70,9 +71,7 @@ def test_every_import_from_outside_is_the_base_s_or_an_extra_s() -> None:
 
 @pytest.mark.parametrize("name", EXTRAS["serve"].split())
 def test_serve_names_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlm.cli.commands import serve
-
-    monkeypatch.setattr(serve, "find_spec", lambda asked: None if asked == name else serve)
+    monkeypatch.setattr(extras, "find_spec", lambda asked: None if asked == name else extras)
     with pytest.raises(SystemExit, match=rf"{name} is not installed; run .*vlm-vqa\[serve\]"):
         main(["serve", "any"])
 
