@@ -25,7 +25,10 @@ from vlm.datasets.readers.rows import COLUMNS, CustomRows
 ADDED = ("prediction", "probability", "warnings", "error")
 """Columns beside the table's own. Of a question beyond the model, the first two are empty."""
 PARTS = ".part"
+Row = Mapping[str, Any]
+"""With a `question` and, for models that choose, `choices`."""
 Said = dict[str, Any]
+"""What is added to a row."""
 
 
 class AnswerTable:
@@ -166,10 +169,10 @@ class AnswerTable:
             found = iter(self._together(good, source))
         except (ValueError, TypeError, OSError) as error:
             if len(rows) > 1:  # each by itself, so that a mistake is its row's alone
-                return [said for row in rows for said in self._batch([row], source)]
-            return [_said(error=str(error))]
+                return [one for row in rows for one in self._batch([row], source)]
+            return [addition(error=str(error))]
         return [
-            _said(error=" ".join(text for _, _, text in row["mistakes"]))
+            addition(error=" ".join(text for _, _, text in row["mistakes"]))
             if row["mistakes"]
             else next(found)
             for row in rows
@@ -179,19 +182,7 @@ class AnswerTable:
         different = dict.fromkeys(row["image"] for row in rows)
         images = self.vqa.see([source(image) for image in different])
         seen = dict(zip(different, images, strict=True))
-        chooses = self.vqa.kind == "choices" or self.vqa.ranks_choices
-        answers = self.vqa.answer(
-            [seen[row["image"]] for row in rows],
-            [row["question"] for row in rows],
-            top_k=1,
-            choices=[row["choices"] or [] for row in rows] if chooses else None,
-        )
-        return [
-            _said(warnings=" ".join(answer.warnings))
-            if answer.is_guess
-            else _said(answer.text, answer.probability, " ".join(answer.warnings))
-            for answer in answers
-        ]
+        return answer_rows(self.vqa, [seen[row["image"]] for row in rows], rows)
 
     def write(self) -> int:
         """Write `output` once all rows are answered, and remove what was kept until then.
@@ -203,7 +194,7 @@ class AnswerTable:
             file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
             pairs = zip(self._records(), map(json.loads, said), strict=True)
             if self.output.suffix == ".csv":
-                said_again = _write_csv(file, [*self.columns, *ADDED], pairs)
+                said_again = write_csv(file, [*self.columns, *ADDED], pairs)
             else:
                 said_again = _write_lines(file, pairs)
             errors = sum(bool(added["error"]) for added in said_again)
@@ -212,18 +203,37 @@ class AnswerTable:
         return errors
 
 
-def _said(
+def answer_rows(vqa: Asking, seen: Sequence[Any], rows: Sequence[Row]) -> list[Said]:
+    """What a model says to rows, each about the image from `see` of the same place."""
+    chooses = vqa.kind == "choices" or vqa.ranks_choices
+    answers = vqa.answer(
+        seen,
+        [row["question"] for row in rows],
+        top_k=1,
+        choices=[row["choices"] or [] for row in rows] if chooses else None,
+    )
+    return [
+        addition(warnings=" ".join(answer.warnings))
+        if answer.is_guess
+        else addition(answer.text, answer.probability, " ".join(answer.warnings))
+        for answer in answers
+    ]
+
+
+def addition(
     prediction: str | None = None,
     probability: float | None = None,
     warnings: str = "",
     error: str = "",
 ) -> Said:
+    """What is added to a row, by column."""
     return dict(zip(ADDED, (prediction, probability, warnings, error), strict=True))
 
 
-def _write_csv(
+def write_csv(
     file: TextIO, columns: Sequence[str], pairs: Iterable[tuple[Record, Said]]
 ) -> Iterator[Said]:
+    """Write records with what was added to them; this is yielded again."""
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for record, added in pairs:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vlm.core.validation import counted
 from vlm.datasets.errors import DataError, report
-from vlm.datasets.readers.json_file import decoded, read_lines
+from vlm.datasets.readers.json_file import MemoryFile, decoded, read_lines
 
 DELIMITERS = ",;\t|"
 _SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*', re.IGNORECASE)
@@ -19,7 +19,7 @@ _SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*', re.IGNORECASE)
 
 
 def read_csv(
-    path: Path, columns: Set[str], delimiter: str
+    path: Path | MemoryFile, columns: Set[str], delimiter: str
 ) -> Iterator[tuple[int, list[str], dict[str, str]]]:
     """For each row, its first line (counted from 1), the columns' names, and its cells.
 
@@ -94,7 +94,7 @@ def _delimiter(header: str, columns: Set[str], usual: str) -> str:
     return max(DELIMITERS, key=fits)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path | MemoryFile) -> Iterator[str]:
     for number, start, line in read_lines(path):
         text = decoded(line, path, number, start)
         if "\r" in text.rstrip("\r\n"):  # of an old Mac, or in a cell

@@ -10,8 +10,9 @@ import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from vlm.datasets.errors import DataError, report
 from vlm.datasets.sources import note
@@ -36,6 +37,17 @@ NO_TEXT = {
     b"%PDF": ("a PDF file", "Write it as CSV."),
 }
 """The first bytes of files that are not text of ours -> what they are, and the remedy."""
+
+
+class MemoryFile(NamedTuple):
+    """The content of a file that is not on the disk, and the name it has in messages. It is never
+    unpacked."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None = None) -> Any:
@@ -86,7 +98,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             )
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
+def read_lines(path: str | Path | MemoryFile) -> Iterator[tuple[int, int, bytes]]:
     """Each line's number, counted from 1, the byte it starts at, and its content.
 
     Raises:
@@ -103,7 +115,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, int, bytes]]:
             report("unreadable file", _cut_short(path, number + 1, start, error))
 
 
-def decoded(line: bytes, path: str | Path, number: int, start: int) -> str:
+def decoded(line: bytes, path: str | Path | MemoryFile, number: int, start: int) -> str:
     """The text of line `number`, which starts at byte `start`, or a DataError that names both."""
     try:
         return line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -120,8 +132,11 @@ def check_is_text(path: str | Path) -> None:
     _open(path).close()
 
 
-def _open(path: str | Path) -> IO[bytes]:
-    """The unpacked text, in UTF-8."""
+def _opener(path: str | Path | MemoryFile) -> Callable[[], Any]:
+    """Opens the unpacked text, each time from its beginning."""
+    if isinstance(path, MemoryFile):
+        content = path.content
+        return lambda: io.BufferedReader(io.BytesIO(content))
     path = Path(path)
     note(path)
     if path.is_dir():
@@ -131,8 +146,13 @@ def _open(path: str | Path) -> IO[bytes]:
         raise FileNotFoundError(f"{path}: there is no such file.{link}")
     with path.open("rb") as plain:
         packed = plain.read(2) == b"\x1f\x8b"  # whatever its name: browsers unpack
-    opened: Any = gzip.open if packed else open
-    file: Any = opened(path, "rb")
+    return partial(gzip.open if packed else open, path, "rb")
+
+
+def _open(path: str | Path | MemoryFile) -> IO[bytes]:
+    """The unpacked text, in UTF-8."""
+    opened = _opener(path)
+    file: Any = opened()
     try:
         head = file.peek(64)[:64]
         marked = head.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
@@ -140,7 +160,7 @@ def _open(path: str | Path) -> IO[bytes]:
             with file:
                 return io.BytesIO(file.read().decode("utf-16").encode())
     except (EOFError, OSError, zlib.error, UnicodeDecodeError):
-        return opened(path, "rb")  # its reader reports where it ends
+        return opened()  # its reader reports where it ends
     what = next((found for begin, found in NO_TEXT.items() if head.startswith(begin)), None)
     if what is None and b"\0" in head:
         what = "not text, or not UTF-8", "Save it as UTF-8."
@@ -187,7 +207,7 @@ def _parse(
         raise DataError(f"{path}, line {line}, byte {start}: nested too deeply.") from None
 
 
-def _cut_short(path: str | Path, line: int, byte: int, error: Exception) -> str:
+def _cut_short(path: str | Path | MemoryFile, line: int, byte: int, error: Exception) -> str:
     return (
         f"{path}, line {line}, byte {byte} of the unpacked text: the file cannot be read on "
         f"({error}). If it was cut short, get it again."
