@@ -13,8 +13,10 @@ from PIL import Image
 
 import vlm
 from vlm.demo import view
-from vlm.demo.asker import IMAGES_KEPT, Asker, agreement, doubts
+from vlm.demo.asker import IMAGES_KEPT, Asker
 from vlm.demo.examples import EXAMPLES, examples_for, world_of
+from vlm.demo.facts import facts_of, kinds_of
+from vlm.demo.reply import agreement, differing, doubts
 from vlm.explain import METHODS
 from vlm.inference import VQA, Answer
 from vlm.serve.questions import MAX_QUESTION
@@ -141,7 +143,10 @@ def test_doubts_are_said() -> None:
 
 def test_unknown_words_are_said(asker: Asker) -> None:
     reply = asker.ask(IMAGE, "what quixotic color is it?", ["vocabulary"])[0]
-    assert "'quixotic' is unknown" in reply.notes[0]
+    assert "'quixotic' is unknown" in reply.warnings[0]
+    assert (reply.standing, reply.headline) == ("not sure", "Not sure")
+    assert "'quixotic' is unknown" in reply.as_dict()["notes"][0]
+    assert reply.as_dict()["sure"] is False
 
 
 @pytest.mark.parametrize("question", ["wie spät ist es jetzt?", "क्या यह लाल है?", "???"])
@@ -154,11 +159,10 @@ def test_a_question_beyond_the_models_has_no_answer(asker: Asker, question: str)
         assert said["guess"] == reply.answer.text
         assert any("The answer is a guess." in note for note in said["notes"])
         assert asker.explain(IMAGE, question, reply, "occlusion", CHOICES) is reply
-    html = view.results(replies, asker.look(IMAGE, list(asker.models)), waiting=True)
-    assert html.count("No answer: this question is beyond the model") == 3
+    html = view.results(replies)
+    assert html.count("This question is beyond the model") == 3
     assert "vlm-answer" not in html
     assert "%" not in html.replace("100%", "")
-    assert "Looking for the reasons" not in html
     assert asker.ask(IMAGE, QUESTION, ["text"])[0].as_dict()["guess"] is None
 
 
@@ -175,8 +179,8 @@ def test_no_text_of_others_becomes_html() -> None:
     asker = Asker({evil: vqa})
     replies = asker.ask(IMAGE, f"what {evil} it?", [evil], [evil, "red"])
     explained = [asker.explain(IMAGE, f"what {evil} it?", r, "occlusion", [evil]) for r in replies]
-    html = view.results(explained, asker.look(IMAGE, [evil]), waiting=False)
-    html += view.failure(evil) + view.hint(evil)
+    html = view.results(explained) + "".join(view.reasons(r, None) for r in explained)
+    html += view.facts(evil, vqa) + view.failure(evil) + view.hint(evil)
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
 
@@ -192,9 +196,9 @@ def test_the_gallery_has_images_of_the_model_s_world(run: Path) -> None:
     assert {e.world for e in photos} == {"photos"}
     assert len(photos) >= 5
     assert all(e.licence and e.shows for e in EXAMPLES)
-    html = view.gallery(shapes)
-    assert "site-packages" not in html
-    assert html.count("<button") == len(shapes)
+    assert "site-packages" not in "".join(
+        view.example(e, kind, "x") for kind in kinds_of(trained) for e in kind.examples
+    )
 
 
 def test_a_seen_image_gives_the_same_answers(run: Path, data: Path) -> None:
@@ -217,3 +221,52 @@ def test_each_model_reads_a_dark_image_by_its_own_white_level() -> None:
     look = asker.look(file_of(Image.fromarray(dark), "PNG"), ["plain", "deep"])
     levels = [look.seen[name].images.flatten()[0].item() for name in ("plain", "deep")]
     assert levels == [3000 * 255 // 65535, 3000 * 255 // 4095]
+
+
+def test_going_back_to_a_method_computes_nothing(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = asker.ask(IMAGE, QUESTION, ["vocabulary"])[0]
+    first = asker.explain(IMAGE, QUESTION, reply, "grad_cam").explanation
+    asker.explain(IMAGE, QUESTION, reply, "occlusion")
+    monkeypatch.setattr("vlm.demo.asker.explain_case", None)
+    assert asker.explain(IMAGE, QUESTION, reply, "grad_cam").explanation is first
+    with pytest.raises(TypeError):
+        asker.explain(IMAGE, "is it red?", reply, "grad_cam")
+
+
+def test_what_a_model_can_be_asked() -> None:
+    scenes = vlm.load("scenes")
+    facts = " ".join(facts_of(scenes))
+    assert "95.3 % of 29,700 test questions correctly" in facts
+    assert "six colored circles" in facts
+    assert "calibrated on 6,600" in facts
+    kinds = {kind.name: kind for kind in kinds_of(scenes)}
+    assert kinds["furthest"].accuracy == 0.6917
+    assert len(kinds) == 12
+    for kind in kinds.values():  # each question can be asked: no word of it is unknown
+        for example in kind.examples:
+            answer = scenes.answer(example.path, example.question)
+            assert answer.warnings == (), example.question
+        assert kind.examples, kind.name
+    facts = " ".join(facts_of(VQA(untrained("text"))))
+    assert "does not say what it was trained on" in facts
+    assert "Its accuracy is not known" in facts
+    assert "not calibrated" in facts
+    with pytest.raises(ValueError, match="results: got"):
+        facts_of(VQA(untrained(), {"results": [{"type": "overall", "accuracy": "high"}]}))
+
+
+def test_an_example_of_another_world_is_no_headline() -> None:
+    asker = Asker({name: vlm.load(name) for name in ("scenes", "easy_vqa")})
+    shape = next(e for e in EXAMPLES if e.question == "Is there a circle?").read()
+    of_scenes, of_shapes = asker.ask(shape, "Is there a circle that is red?", list(asker.models))
+    assert (of_scenes.standing, of_shapes.standing) == ("not sure", "not sure")
+    assert "of another kind" in of_scenes.warnings[0]
+    assert asker.ask(shape, "Is there a circle?", ["easy_vqa"])[0].standing == "answer"
+
+
+def test_words_that_differ_are_marked() -> None:
+    assert differing("a red car", ["a red bus", "a red car"]) == [
+        ("a", False), ("red", False), ("car", True),
+    ]  # fmt: skip

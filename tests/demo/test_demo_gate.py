@@ -19,6 +19,7 @@ from gradio_routes import KEPT, judged
 from PIL import Image
 
 from vlm.demo.gate import MAX_TEXT, NOT_YOURS
+from vlm.demo.uploads import VISITOR_UPLOADS
 from vlm.serve.requests import MAX_PARTS
 
 QUESTION = "what color is it?"
@@ -250,6 +251,12 @@ def test_a_bad_body_gets_a_sentence(visitor: httpx.Client, body: bytes) -> None:
         assert answer.json()["detail"].endswith(".")
 
 
+def test_several_files_of_one_form(visitor: httpx.Client) -> None:
+    files = [("files", (f"{n}.png", b"%d" % n)) for n in range(3)]
+    names = visitor.post("/gradio_api/upload", files=files).json()
+    assert [visitor.get(f"/gradio_api/file={name}").content for name in names] == [b"0", b"1", b"2"]
+
+
 @pytest.mark.usefixtures("opened")
 def test_what_is_no_form_is_no_upload(visitor: httpx.Client) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -259,7 +266,7 @@ def test_what_is_no_form_is_no_upload(visitor: httpx.Client) -> None:
         (form, b"content"),
         (form, b""),
         ({"Content-Type": "multipart/form-data"}, part + b"--x--\r\n"),
-        (form, part * 2 + b"--x--\r\n"),
+        (form, part * (VISITOR_UPLOADS + 1) + b"--x--\r\n"),
         (form, part * 5000 + b"--x--\r\n"),
         (form, b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n'),
         (form, b"--x\r\nContent-Disposition: form-data\r\n\r\ntext\r\n--x--\r\n"),

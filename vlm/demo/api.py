@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from starlette.exceptions import HTTPException
 
 from vlm.core.validation import counted
-from vlm.demo.asker import NO_REASONS, Asker, agreement
+from vlm.demo.asker import NO_REASONS, Asker
+from vlm.demo.reply import Reply, agreement
 from vlm.demo.uploads import Uploads
 
 IN_ORDER, BY_NAME = "/gradio_api/call/ask", "/gradio_api/call/v2/ask"
@@ -65,6 +67,15 @@ def content_of(payload: Any, uploads: Uploads) -> bytes | None:
     return content
 
 
+def answer_dict(question: str, replies: Sequence[Reply]) -> dict[str, Any]:
+    """The models' answers for JSON; see docs/demo.md."""
+    return {
+        "question": question,
+        "replies": [reply.as_dict() for reply in replies],
+        "agreement": agreement(replies),
+    }
+
+
 def add_api(asker: Asker, uploads: Uploads) -> None:
     """Add the endpoint to the page that is being built."""
 
@@ -96,11 +107,7 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
             replies = [asker.explain(content, question, r, method, given) for r in replies]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {
-            "question": question,
-            "replies": [reply.as_dict() for reply in replies],
-            "agreement": agreement(replies),
-        }
+        return answer_dict(question, replies)
 
     with gr.Row(visible=False):
         inputs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 
 from vlm.adapters.image_text_to_text import ImageTextToText, SeenImage
-from vlm.asking import ABOVE_RISK, percent
+from vlm.demo.examples import unlike
+from vlm.demo.reply import Reply, doubts
+from vlm.evaluation.answer_table import Row, Said, answer_rows
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
 from vlm.explain.explainer import explain_case, explained
@@ -23,10 +25,9 @@ from vlm.heads.base import AnswerKind
 from vlm.heads.generation.head import CUT
 from vlm.heads.multi_task import answering
 from vlm.image.rgb import WhiteLevel
-from vlm.inference import VQA, Answer, Seen
+from vlm.inference import VQA, Seen
 from vlm.serve.questions import (
     are_texts,
-    as_dict,
     check_choices,
     check_question,
     check_reads_images,
@@ -35,49 +36,17 @@ from vlm.serve.questions import (
 from vlm.serve.reader import UploadedImage, digest_of, read_upload
 
 IMAGES_KEPT = 16
+REASONS_KEPT = 64
+"""Explanations kept, so that going back to a method computes nothing."""
 SHOWN = 768
 """Longer side of the copy that the page shows, in pixels."""
 SECONDS = 60.0
 """Time limit for a question, and again for the reasons for each answer."""
 TOP = 5
-UNSURE = 0.5
-"""A best answer that is less likely is called a guess."""
 NO_REASONS = "none"
 """The method that finds no reasons."""
 SMALL = 5_000_000
 """Parameters up to which hiding parts of the image one by one is quick on a CPU."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer of one model.
-
-    Attributes:
-        model: its name in the demo.
-        answer: the answer, with the most likely ones.
-        scale: what the probabilities mean, a sentence or two.
-        notes: what to know before believing the answer, one sentence each.
-        milliseconds: time from question to answer in the model; the image was encoded before.
-        explanation: which words and places decided, if requested.
-    """
-
-    model: str
-    answer: Answer
-    scale: str
-    notes: tuple[str, ...]
-    milliseconds: float
-    explanation: Explanation | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The reply for JSON; see docs/demo.md."""
-        return {
-            "model": self.model,
-            **as_dict(self.answer),
-            "scale": self.scale,
-            "notes": list(self.notes),
-            "milliseconds": round(self.milliseconds, 3),
-            "explanation": None if self.explanation is None else self.explanation.as_dict(),
-        }
 
 
 @dataclass(frozen=True)
@@ -111,6 +80,7 @@ class Asker:
             check_reads_images(vqa, name)
         self.models, self._read = dict(models), read
         self._looks: OrderedDict[str, Look] = OrderedDict()
+        self._reasons: OrderedDict[Hashable, Explanation] = OrderedDict()
         self._lock = Lock()  # models answer in turn: threads would only slow each other down
 
     @property
@@ -194,13 +164,14 @@ class Asker:
         """
         self._check(question, names, choices)
         with self._turn():
-            look = self._look(content, names)
-            return [self._reply(name, look, question, choices, max_risk) for name in names]
+            look, digest = self._look(content, names), digest_of(content)
+            return [self._reply(name, look, digest, question, choices, max_risk) for name in names]
 
     def _reply(
         self,
         name: str,
         look: Look,
+        digest: str,
         question: str,
         choices: Sequence[str],
         max_risk: float | None,
@@ -209,14 +180,17 @@ class Asker:
         start = perf_counter()
         answer = self.models[name].answer(look.seen[name], question, TOP, given, max_risk)
         milliseconds = 1000 * (perf_counter() - start)
-        notes = (*answer.warnings, *doubts(answer), *look.notes)
-        return Reply(name, answer, self._scale(name, given is not None), notes, milliseconds)
+        warnings = (*answer.warnings, *unlike(self.models[name], digest))
+        notes = (*doubts(answer), *look.notes)
+        scale = self._scale(name, given is not None)
+        return Reply(name, answer, scale, warnings, notes, milliseconds)
 
     def explain(
         self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
     ) -> Reply:
         """The `reply` of `ask` with the reasons for its answer, or with a note that says why there
-        are none. A guess has no reasons. `method` is a name in `vlm.explain.METHODS`, or "none".
+        are none. A guess has no reasons; of a model that abstains, they are those of the answer
+        that it would have given. `method` is a name in `vlm.explain.METHODS`, or "none".
 
         Raises:
             ValueError: an unknown method.
@@ -227,29 +201,55 @@ class Asker:
             )
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
-        # Of a model that abstains, the answer that it would have given.
-        name, text = reply.model, reply.answer.top[0][0]
-        vqa, given = self.models[name], self._choices_of(name, choices)
+        name, given = reply.model, self._choices_of(reply.model, choices)
+        key = (digest_of(content), question, given and tuple(given), name, reply.best, method)
         try:
-            whole = isinstance(vqa, ImageTextToText)
-            if text.endswith(CUT) if whole else answering(vqa.model.head).truncated_at(text):
-                raise ValueError("the answer never ended.")
-            with self._turn():
-                start = perf_counter()
-                look = self._look(content, [name])
-                seen: Any = look.seen[name]
-                if isinstance(vqa, ImageTextToText):
-                    case: Case = WholeCase(vqa, seen.image, question, text, given)
-                else:
-                    known = vqa.calibration
-                    case = Case(vqa.model, seen.images, look.size, question, text, given, known)
-                found = explain_case(case, METHODS[method](), start=start)
-            numbers = (found.evidence, found.patches, found.word_relevance, found.word_patch)
-            if not all(np.isfinite(values).all() for values in numbers if values is not None):
-                raise ValueError("its output is not finite: the weights are damaged or too large.")
+            found = self._reasons.pop(key, None) or self._explain(
+                content, question, name, reply.best, method, given
+            )
         except ValueError as error:
             return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
+        self._reasons[key] = found
+        while len(self._reasons) > REASONS_KEPT:
+            self._reasons.popitem(last=False)
         return replace(reply, explanation=found)
+
+    def _explain(
+        self,
+        content: bytes,
+        question: str,
+        name: str,
+        answer: str,
+        method: str,
+        choices: Sequence[str] | None,
+    ) -> Explanation:
+        vqa = self.models[name]
+        whole = isinstance(vqa, ImageTextToText)
+        if answer.endswith(CUT) if whole else answering(vqa.model.head).truncated_at(answer):
+            raise ValueError("the answer never ended.")
+        with self._turn():
+            start = perf_counter()
+            look = self._look(content, [name])
+            seen: Any = look.seen[name]
+            if isinstance(vqa, ImageTextToText):
+                case: Case = WholeCase(vqa, seen.image, question, answer, choices)
+            else:
+                known = vqa.calibration
+                case = Case(vqa.model, seen.images, look.size, question, answer, choices, known)
+            found = explain_case(case, METHODS[method](), start=start)
+        numbers = (found.evidence, found.patches, found.word_relevance, found.word_patch)
+        if not all(np.isfinite(values).all() for values in numbers if values is not None):
+            raise ValueError("its output is not finite: the weights are damaged or too large.")
+        return found
+
+    def answer_rows(self, name: str, contents: Sequence[bytes], rows: Sequence[Row]) -> list[Said]:
+        """What a model says to rows of a table, each about the image file of the same place; with
+        the errors of `ask`."""
+        for row in rows:
+            self._check(row["question"], [name], row["choices"])
+        with self._turn():
+            seen = [self._look(content, [name]).seen[name] for content in contents]
+            return answer_rows(self.models[name], seen, rows)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -292,28 +292,6 @@ class Asker:
         if known := self.models[name].calibration:
             return f"{meaning} {known.about.capitalize()}."
         return f"{meaning} Not calibrated: 90 % does not mean right nine times in ten."
-
-
-def doubts(answer: Answer) -> list[str]:
-    """A note if the model is unsure."""
-    if answer.is_guess:  # its warnings say so, and its probability means nothing
-        return []
-    if answer.abstains:
-        return [f"{ABOVE_RISK.capitalize()}. Less certain answers are below."]
-    if answer.probability < UNSURE:
-        return [f"The model is unsure: it gives its best answer {percent(answer.probability)}."]
-    if len(answer.top) > 1 and answer.top[1][1] > 0.8 * answer.probability:
-        (first, p), (second, q) = answer.top[:2]
-        return [f"A close call: {first!r} {percent(p)}, {second!r} {percent(q)}."]
-    return []
-
-
-def agreement(replies: Sequence[Reply]) -> bool | None:
-    """Whether two or more models agree; None for one model, or if one gives no answer."""
-    if any(reply.answer.is_guess or reply.answer.abstains for reply in replies):
-        return None
-    texts = {reply.answer.text.strip().lower() for reply in replies}
-    return len(texts) == 1 if len(replies) > 1 else None
 
 
 def parameters(vqa: VQA | ImageTextToText) -> int:

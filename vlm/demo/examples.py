@@ -1,26 +1,36 @@
-"""Images to begin with: easy-VQA's own, and photos that Python packages contain."""
+"""Questions to begin with, about easy-VQA's images, vlm's own, and photos in Python packages."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.demo import ASSETS
 from vlm.inference import VQA
+from vlm.serve.reader import digest_of
+
+WORLDS = {"EasyVQA": "shapes", "Scenes": "scenes"}
+"""The kind of image in a data set; all others hold photos."""
+WORDS = {
+    "shapes": "drawings of one colored shape",
+    "scenes": "drawings of six colored circles, squares and triangles",
+}
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image in a package, with a question that suits it.
+    """A question that suits an image in a package.
 
     Attributes:
         shows: what is in the image, for those who cannot see it.
         licence: licence of the image, with its source.
         world: the kind of image, "shapes", "scenes" or "photos".
+        kind: the question's type in the data set of that world; empty for photos.
     """
 
     package: str
@@ -29,6 +39,7 @@ class Example:
     question: str
     licence: str
     world: str
+    kind: str
 
     @property
     def path(self) -> Path | None:
@@ -49,13 +60,32 @@ with (ASSETS / "examples.tsv").open(encoding="utf-8", newline="") as _table:
     EXAMPLES = tuple(Example(**row) for row in csv.DictReader(_table, delimiter="\t"))
 
 
+def data_of(vqa: VQA | ImageTextToText) -> str:
+    """The class name of the data set that a model was trained on; empty if it is not known."""
+    return str(vqa.about.get("data") or "").rpartition(".")[2]
+
+
 def world_of(vqa: VQA | ImageTextToText) -> str:
     """The kind of image that a model was trained on, according to its checkpoint."""
-    data = str(vqa.about.get("data", "")).rpartition(".")[2]
-    return {"EasyVQA": "shapes", "Scenes": "scenes"}.get(data, "photos")
+    return WORLDS.get(data_of(vqa), "photos")
 
 
 def examples_for(models: Iterable[VQA | ImageTextToText]) -> list[Example]:
-    """The images of the models' worlds whose packages are installed."""
-    worlds = {world_of(vqa) for vqa in models}
-    return [e for e in EXAMPLES if e.world in worlds and e.path is not None]
+    """The questions of the models' worlds, in their order, whose images are installed."""
+    worlds = dict.fromkeys(world_of(vqa) for vqa in models)
+    return [e for world in worlds for e in EXAMPLES if e.world == world and e.path is not None]
+
+
+@cache
+def worlds_of_images() -> dict[str, str]:
+    """The world of each example, by the digest of its content."""
+    return {digest_of(e.read()): e.world for e in EXAMPLES if e.path is not None}
+
+
+def unlike(vqa: VQA | ImageTextToText, digest: str) -> list[str]:
+    """A warning about an image, given by the digest of its content, that is an example of another
+    kind than the model was trained on. Nothing is known about other images."""
+    shown = worlds_of_images().get(digest)
+    if data_of(vqa) not in WORLDS or shown in (None, world_of(vqa)):
+        return []
+    return [f"It was trained on {WORDS[world_of(vqa)]}, and this image is of another kind."]

@@ -160,6 +160,8 @@ class Gate:
         sent = parse_json(body, checked)
         if isinstance(sent.get("session_hash"), str):
             sent["session_hash"] = _bound(sent["session_hash"], known)
+        if isinstance(sent.get("event_data"), dict):  # what was chosen, and not its value too
+            sent["event_data"] = {"index": sent["event_data"].get("index")}
         try:
             text = json.dumps(sent, allow_nan=False).encode()
         except (ValueError, RecursionError):

@@ -1,19 +1,22 @@
-"""The page, in Gradio."""
+"""The page, in Gradio: ask about one image, or answer a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from vlm.adapters.image_text_to_text import ImageTextToText
-from vlm.demo import ASSETS, view
+from vlm.demo import view
 from vlm.demo.api import QUEUE, add_api, content_of
-from vlm.demo.asker import NO_REASONS, Asker
+from vlm.demo.asker import Asker
 from vlm.demo.examples import Example, examples_for
-from vlm.demo.uploads import Uploads
+from vlm.demo.facts import kinds_of
+from vlm.demo.reasons import Asked, Reasons
+from vlm.demo.table_tab import add_table_tab
+from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
 from vlm.serve.questions import MAX_QUESTION
 from vlm.serve.reader import digest_of
 
@@ -21,201 +24,274 @@ SIDE_BY_SIDE = 2
 WAITING = 32
 """Questions that may wait; one more is refused."""
 EMPTY = "Choose an image, then ask about it."
-REFUSED, PICKED = "refused", "picked"
-
-METHOD_LABELS = {
-    "occlusion": "Occlusion: hide each part",
-    "integrated_gradients": "Integrated gradients",
-    "grad_cam": "Grad-CAM",
-    "attention": "Attention",
-    "rollout": "Attention rollout",
-    "attention_gradient": "Attention x gradient",
-    NO_REASONS: "None",
+PRIVATE: dict[str, Any] = {
+    "concurrency_id": QUEUE,
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+    "preprocess": False,  # Gradio's would decode any image, and write it to disk
+    "postprocess": False,
+    "show_progress": "hidden",
 }
+"""Of every event of the page."""
+REFUSED, PICKED = "refused", "picked"
+REVEAL = """() => document.querySelector("#result").scrollIntoView({block: "nearest", behavior:
+matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
+"""On a phone the answer may be below what is seen."""
 
 
 def build_page(asker: Asker, uploads: Uploads) -> gr.Blocks:
     """The page for an asker's models; the examples' images become uploads."""
-    names = list(asker.models)
-    examples = examples_for(asker.models.values())
-    first_question, first_result = _first_look(asker, examples, names[:SIDE_BY_SIDE])
-    images = [_shown(example, uploads) for example in examples]
-    html = partial(gr.HTML, apply_default_css=False)
     with gr.Blocks(title="vlm: ask about images") as page:
-        html(view.head(asker.models))
-        with gr.Row():
-            with gr.Column(scale=4, min_width=320):
-                image = gr.Image(
-                    label="Image",
-                    sources=["upload", "clipboard", "webcam"],
-                    format="png",
-                    height=300,
-                    elem_id="image",
-                    buttons=[],
-                )
-                # Not as an argument: Gradio would write the image to disk.
-                image.value = images[0] if images else None
-                question = gr.Textbox(
-                    value=first_question,
-                    label="Question",
-                    placeholder="What would you like to know about the image?",
-                    max_length=MAX_QUESTION,
-                    max_lines=3,
-                    submit_btn=False,
-                    elem_id="question",
-                )
-                choices = gr.Textbox(
-                    label="Choices, one a line",
-                    placeholder="a cat\na dog",
-                    lines=3,
-                    visible=any(map(asker.takes_choices, names)),
-                    elem_id="choices",
-                )
-                models = gr.Dropdown(
-                    names,
-                    value=names[:SIDE_BY_SIDE],
-                    multiselect=True,
-                    max_choices=SIDE_BY_SIDE,
-                    label="Models, up to two side by side",
-                    visible=len(names) > SIDE_BY_SIDE,
-                    elem_id="models",
-                )
-                least = asker.least_risk
-                risk = gr.Slider(
-                    100 * (least or 0.01),
-                    100,
-                    value=100,
-                    step=1,
-                    label="Accepted risk, % of answers that may be wrong (100: answer all)",
-                    visible=least is not None,
-                    elem_id="risk",
-                )
-                method = gr.Dropdown(
-                    [(METHOD_LABELS.get(m, m), m) for m in (*asker.methods, NO_REASONS)],
-                    value=asker.methods[0],
-                    label="Reasons found by",
-                    filterable=False,
-                    elem_id="method",
-                )
-                ask = gr.Button("Ask", variant="primary", elem_id="ask")
-                if examples:
-                    html('<h2 class="vlm-title">Or start from one of these</h2>')
-                    gallery = html(
-                        view.gallery(examples),
-                        js_on_load=(ASSETS / "gallery.js").read_text(encoding="utf-8"),
-                        elem_id="gallery",
-                    )
-            with gr.Column(scale=7, min_width=320):
-                result = html(
-                    first_result,
-                    js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
-                    elem_id="result",
-                )
-
-        # Digest of the image that the result is about, or how the image came: so that a change of
-        # the image does not replace the answer to a question about it.
-        about = gr.State(None)
-
-        def on_ask(sent: Any, *given: Any) -> Iterator[tuple[str, str | None]]:
-            content = content_of(sent, uploads)
-            text, listed, how, who, percent = given
-            lines = listed.splitlines() if isinstance(listed, str) else []
-            lines = [line.strip() for line in lines if line.strip()]
-            accepted = percent / 100 if isinstance(percent, (int, float)) else None
-            accepted = None if accepted == 1 else accepted
-            for shown in _answers(asker, content, text, lines, how, who, accepted):
-                yield shown, None if content is None else digest_of(content)
-
-        def on_image(sent: Any, who: Any, last: str | None) -> tuple[Any, Any, str | None]:
-            content = content_of(sent, uploads)
-            if content is None:
-                # An image that cannot be read was removed below; its error stays.
-                return gr.skip() if last == REFUSED else view.hint(EMPTY), gr.skip(), None
-            if last in (PICKED, digest_of(content)):
-                return gr.skip(), gr.skip(), digest_of(content)
-            try:
-                asker.look(content, who)
-            except ValueError as error:
-                return view.failure(str(error)), None, REFUSED
-            ready = "The image is ready: ask a question about it."
-            return view.hint(ready), gr.skip(), digest_of(content)
-
-        def on_pick(event: gr.EventData) -> tuple[dict[str, str], str, str]:
-            # The number comes from the browser, where anything can be sent.
-            index = event._data.get("index") if isinstance(event._data, dict) else None
-            if not isinstance(index, int) or not 0 <= index < len(examples):
-                raise gr.Error("There is no such example.", print_exception=False)
-            return images[index], examples[index].question, PICKED
-
-        private: dict[str, Any] = {
-            "concurrency_id": QUEUE,
-            "concurrency_limit": 1,
-            "api_visibility": "private",
-            "preprocess": False,  # Gradio's would decode any image, and write it to disk
-            "show_progress": "minimal",
-        }
-        answer = {"fn": on_ask, "outputs": [result, about], **private}
-        answer["inputs"] = [image, question, choices, method, models, risk]
-        # A question that is asked while the last one runs is asked after it.
-        gr.on([ask.click, question.submit], trigger_mode="always_last", **answer)
-        # Of Gradio's events for images, only this one has the new value whatever happened.
-        image.change(on_image, [image, models, about], [result, image, about], **private)
-        if examples:
-            gallery.select(
-                on_pick,
-                None,
-                [image, question, about],
-                api_visibility="private",
-                concurrency_limit=None,
-                postprocess=False,
-            ).then(**answer)
+        gr.HTML(view.head(), apply_default_css=False)
+        with gr.Tabs():
+            with gr.Tab("Ask"):
+                _AskTab(asker, uploads)
+            with gr.Tab("Ask many questions"):
+                add_table_tab(asker, uploads)
         add_api(asker, uploads)
     page.queue(max_size=WAITING, default_concurrency_limit=1)
     return page
 
 
-def _answers(
-    asker: Asker,
-    content: bytes | None,
-    question: str,
-    choices: list[str],
-    method: str,
-    names: list[str],
-    max_risk: float | None = None,
-) -> Iterator[str]:
-    """The answers at once, and then again with their reasons."""
-    try:
+class _AskTab:
+    """One image, its answers, and why; below, what can be asked, and the images of this visit."""
+
+    def __init__(self, asker: Asker, uploads: Uploads) -> None:
+        self.asker, self.uploads = asker, uploads
+        names = list(asker.models)
+        examples = examples_for(asker.models.values())
+        self.examples = examples
+        self.images = [_shown(example, uploads) for example in examples]
+        first = self._first(names)
+        self.asked = gr.State(first)
+        # Digest of the image that the result is about, or how the image came: so that a change of
+        # the image does not replace the answer to a question about it.
+        self.about = gr.State(None)
+        self.mine = gr.State([])
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self._add_question(names, first)
+            with gr.Column(scale=7, min_width=300):
+                self.result = gr.HTML(
+                    view.hint(EMPTY) if first is None else view.results(first.replies),
+                    apply_default_css=False,
+                    min_height=250,
+                    elem_id="result",
+                )
+                least = asker.least_risk
+                self.risk = gr.Slider(
+                    100 * (least or 0.01),
+                    100,
+                    value=100,
+                    step=1,
+                    label="How many of 100 answers may be wrong?",
+                    info='Below 100, a model that is not certain enough says "I don\'t know".',
+                    visible=least is not None,
+                    buttons=[],
+                    elem_id="risk",
+                )
+                sides = min(len(names), SIDE_BY_SIDE)
+                self.reasons = Reasons(asker, uploads, sides, first)
+        with gr.Tabs():
+            with gr.Tab("What can I ask?"):
+                picks = [self._add_facts(name) for name in names]
+                if examples:
+                    gr.HTML(view.licences(examples), apply_default_css=False)
+            with gr.Tab("My images"):
+                self.gallery = gr.Gallery(
+                    label="Images of this visit, with their last answers",
+                    show_label=False,
+                    columns=3,
+                    fit_columns=False,
+                    height="auto",
+                    object_fit="contain",
+                    allow_preview=False,
+                    interactive=False,
+                    buttons=[],
+                    elem_id="mine",
+                )
+        self._connect(picks)
+
+    def _add_question(self, names: list[str], first: Asked | None) -> None:
+        self.image = gr.Image(
+            show_label=False,
+            sources=["upload", "clipboard", "webcam"],
+            format="png",
+            height=240,
+            elem_id="image",
+            alt_text="The image that is asked about",
+            buttons=[],
+        )
+        # Not as an argument: Gradio would write the image to disk.
+        self.image.value = self.images[0] if self.images else None
+        self.question = gr.Textbox(
+            value=first.question if first else "",
+            label="Question",
+            placeholder="What would you like to know about the image?",
+            max_length=MAX_QUESTION,
+            max_lines=3,
+            submit_btn=False,
+            elem_id="question",
+        )
+        self.choices = gr.Textbox(
+            label="Choices, one a line",
+            placeholder="a cat\na dog",
+            lines=3,
+            visible=any(map(self.asker.takes_choices, names)),
+            elem_id="choices",
+        )
+        self.models = gr.Dropdown(
+            names,
+            value=[reply.model for reply in first.replies] if first else names[:SIDE_BY_SIDE],
+            multiselect=True,
+            max_choices=SIDE_BY_SIDE,
+            label="Models, up to two side by side",
+            visible=len(names) > 1,
+            elem_id="models",
+        )
+        self.ask = gr.Button("Ask", variant="primary", elem_id="ask")
+
+    def _add_facts(self, name: str) -> tuple[gr.Dataset, list[int], str]:
+        """What can be asked of a model, with examples that ask it; the examples' numbers."""
+        vqa = self.asker.models[name]
+        gr.HTML(view.facts(name, vqa), apply_default_css=False)
+        kinds = [(kind, example) for kind in kinds_of(vqa) for example in kind.examples]
+        samples = []
+        for kind, example in kinds:
+            shown = self.uploads.show(view.thumbnail(example))
+            samples.append([view.example(example, kind, f"gradio_api/file={shown}")])
+        dataset = gr.Dataset(
+            label=f"Ask {name} one of these",
+            components=[gr.HTML(visible=False)],
+            samples=samples,
+            type="index",
+            samples_per_page=len(samples) + 1,
+            visible=bool(samples),
+            elem_classes="vlm-examples",
+        )
+        return dataset, [self.examples.index(example) for _, example in kinds], name
+
+    def _connect(self, picks: Sequence[tuple[gr.Dataset, list[int], str]]) -> None:
+        shown = [self.image, self.question, self.choices, self.models, self.risk, self.mine]
+        made = [self.result, self.about, self.asked, self.mine, self.gallery]
+
+        def then_answer(event: Any) -> None:
+            inputs = [self.asked, self.reasons.method, self.reasons.opacity]
+            event.then(None, js=REVEAL).then(
+                self.reasons.explain, inputs, self.reasons.outputs, **PRIVATE
+            )
+
+        # A question that is asked while the last one runs is asked after it.
+        asking = [self.ask.click, self.question.submit, self.risk.change]
+        then_answer(gr.on(asking, self.on_ask, shown, made, trigger_mode="always_last", **PRIVATE))
+        # Of Gradio's events for images, only this one has the new value whatever happened.
+        self.image.change(
+            self.on_image,
+            [self.image, self.models, self.about, self.mine],
+            [self.result, self.image, self.about, self.mine, self.gallery],
+            **PRIVATE,
+        )
+        picked = [self.image, self.question, self.models, self.about]
+        for dataset, numbers, name in picks:
+            pick = partial(self.on_pick, numbers, name)
+            then_answer(
+                dataset.click(pick, dataset, picked, **PRIVATE).then(
+                    self.on_ask, shown, made, **PRIVATE
+                )
+            )
+        then_answer(
+            self.gallery.select(self.on_mine, self.mine, [self.image, self.about], **PRIVATE).then(
+                self.on_ask, shown, made, **PRIVATE
+            )
+        )
+        self.reasons.connect(self.asked, PRIVATE)
+
+    def on_ask(
+        self, sent: Any, question: str, listed: Any, names: list[str], percent: Any, mine: Any
+    ) -> tuple[Any, ...]:
+        content = content_of(sent, self.uploads)
+        lines = listed.splitlines() if isinstance(listed, str) else []
+        lines = [line.strip() for line in lines if line.strip()]
+        accepted = percent / 100 if isinstance(percent, (int, float)) else None
+        accepted = None if accepted == 1 else accepted
+        try:
+            if content is None:
+                raise ValueError("There is no image yet: upload one, or pick an example below.")
+            replies = self.asker.ask(content, question, names, lines, accepted)
+        except ValueError as error:
+            digest = None if content is None else digest_of(content)
+            return view.failure(str(error)), digest, gr.skip(), gr.skip(), gr.skip()
+        image = _file(sent["path"])
+        said = ", ".join(dict.fromkeys(reply.headline for reply in replies))
+        mine = _with(mine, image["path"], f"{question} {said}")
+        asked = Asked(image, question, lines, replies)
+        return view.results(replies), digest_of(content), asked, mine, _entries(mine)
+
+    def on_image(self, sent: Any, who: Any, last: str | None, mine: Any) -> tuple[Any, ...]:
+        content = content_of(sent, self.uploads)
+        kept = (gr.skip(), gr.skip())
         if content is None:
-            raise ValueError("There is no image yet: upload one, or pick an example below.")
-        replies = asker.ask(content, question, names, choices, max_risk)
-        look = asker.look(content, names)
-        yield view.results(replies, look, waiting=method != NO_REASONS)
-        if method != NO_REASONS:
-            explained = [asker.explain(content, question, r, method, choices) for r in replies]
-            yield view.results(explained, look, waiting=False)
-    except ValueError as error:
-        yield view.failure(str(error))
+            # An image that cannot be read was removed below; its error stays.
+            hint = gr.skip() if last == REFUSED else view.hint(EMPTY)
+            return hint, gr.skip(), None, *kept
+        if last in (PICKED, digest_of(content)):
+            return gr.skip(), gr.skip(), digest_of(content), *kept
+        try:
+            self.asker.look(content, who)
+        except ValueError as error:
+            return view.failure(str(error)), None, REFUSED, *kept
+        mine = _with(mine, sent["path"], "not asked yet")
+        ready = view.hint("The image is ready: ask a question about it.")
+        return ready, gr.skip(), digest_of(content), mine, _entries(mine)
+
+    def on_pick(self, numbers: list[int], name: str, index: Any) -> tuple[Any, ...]:
+        # The number comes from the browser, where anything can be sent.
+        if not isinstance(index, int) or not 0 <= index < len(numbers):
+            raise gr.Error("There is no such example.", print_exception=False)
+        number = numbers[index]
+        names = [name, *(other for other in self._fitting(number) if other != name)]
+        question = self.examples[number].question
+        return self.images[number], question, names[:SIDE_BY_SIDE], PICKED
+
+    def on_mine(self, mine: Any, event: gr.EventData) -> tuple[Any, str]:
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if not isinstance(index, int) or not 0 <= index < len(mine):
+            raise gr.Error("There is no such image.", print_exception=False)
+        return _file(mine[index][0]), PICKED
+
+    def _fitting(self, number: int) -> list[str]:
+        """The models that an example suits."""
+        models = self.asker.models.items()
+        return [name for name, vqa in models if self.examples[number] in examples_for([vqa])]
+
+    def _first(self, names: list[str]) -> Asked | None:
+        """A question about the first example, so that the page opens with an answer; none for
+        models that would take seconds or minutes for it."""
+        slow = any(isinstance(self.asker.models[name], ImageTextToText) for name in names)
+        if slow or not self.examples or "choices" in map(self.asker.kind, names):
+            return None
+        example, content = self.examples[0], self.examples[0].read()
+        asked = self._fitting(0)[:SIDE_BY_SIDE]
+        self.asker.ask(content, example.question, asked)  # the first time takes longer
+        replies = self.asker.ask(content, example.question, asked)
+        return Asked(self.images[0], example.question, [], replies)
 
 
-def _shown(example: Example, uploads: Uploads) -> dict[str, str]:
+def _shown(example: Example, uploads: Uploads) -> view.File:
     """An example as the value of Gradio's image, with a name that every visitor may use."""
-    name = uploads.show(example.read())
-    return {
-        "path": name,
-        "url": f"gradio_api/file={name}",
-        "orig_name": example.file.rpartition("/")[2],
-    }
+    return _file(uploads.show(example.read()), example.file.rpartition("/")[2])
 
 
-def _first_look(asker: Asker, examples: Sequence[Example], names: list[str]) -> tuple[str, str]:
-    """A question about the first example with its answer, so that the page opens with one."""
-    if not examples:
-        return "", view.hint(EMPTY)
-    content, question = examples[0].read(), examples[0].question
-    if "choices" in map(asker.kind, names):
-        return question, view.hint("Write what to choose from, then ask.")
-    asker.ask(content, question, names)  # the first time takes longer
-    slow = any(isinstance(vqa, ImageTextToText) for vqa in asker.models.values())
-    method = NO_REASONS if slow else asker.methods[0]
-    *_, html = _answers(asker, content, question, [], method, names)
-    return question, html
+def _file(name: str, original: str = "image") -> view.File:
+    """An upload as the value of Gradio's image."""
+    return {"path": name, "url": f"gradio_api/file={name}", "orig_name": original}
+
+
+def _with(mine: Any, name: str, caption: str) -> list[tuple[str, str]]:
+    """The images of a visit, with another one or with another caption."""
+    return list((dict(mine) | {name: caption}).items())[-VISITOR_UPLOADS:]
+
+
+def _entries(mine: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """They as the value of Gradio's gallery."""
+    return [{"image": _file(name), "caption": caption} for name, caption in mine]

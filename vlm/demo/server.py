@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from vlm.core.compat import limit_sessions
 from vlm.demo import ASSETS
 from vlm.demo.gate import Gate
-from vlm.demo.uploads import Uploads
+from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
 from vlm.serve.reader import MAX_BYTES
 from vlm.serve.requests import Hosts, read_form
 
@@ -48,16 +48,31 @@ def application(
     system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     # Fonts of the system: the themes' own come from another server.
     theme = gr.themes.Soft(
-        primary_hue="teal", neutral_hue="slate", font=system, font_mono=["monospace"]
+        primary_hue="teal",
+        neutral_hue="slate",
+        spacing_size="sm",
+        font=system,
+        font_mono=["monospace"],
     ).set(
         # The theme's own are too pale to read.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover_dark="*primary_800",
-        block_label_text_color="*primary_800",
-        block_title_text_color="*primary_800",
-        color_accent="*primary_600",
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
+        block_title_background_fill="none",
+        block_title_text_color="*neutral_800",
+        block_title_text_color_dark="*neutral_100",
+        block_label_text_color="*neutral_800",
+        block_label_text_color_dark="*neutral_100",
+        block_label_background_fill="*neutral_50",
+        block_label_background_fill_dark="*neutral_700",
+        color_accent="*primary_700",
     )
     gr.mount_gradio_app(
         app,
@@ -65,7 +80,7 @@ def application(
         path="",
         show_error=False,
         max_file_size=MAX_BYTES,
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
@@ -80,15 +95,19 @@ def application(
 
 async def _upload(request: Request) -> Response:
     try:
-        form = await read_form(request)
-        (file,) = (value for value in form.getlist("files") if isinstance(value, UploadFile))
-        content = await file.read()
+        form = await read_form(request, VISITOR_UPLOADS)
+        files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
+        contents = [await file.read() for file in files]
+        if not contents:
+            raise ValueError
     except (MultiPartException, ValueError, KeyError):
-        return JSONResponse({"detail": "Expected a form with one file in `files`."}, 400)
-    if len(content) > MAX_BYTES:
-        sentence = f"The file exceeds {MAX_BYTES // 10**6} MB; scale the image down first."
+        sentence = f"Expected a form with one file in `files`, or up to {VISITOR_UPLOADS}."
+        return JSONResponse({"detail": sentence}, 400)
+    if any(len(content) > MAX_BYTES for content in contents):
+        sentence = f"A file exceeds {MAX_BYTES // 10**6} MB; scale the image down first."
         return JSONResponse({"detail": sentence}, 413)
-    return JSONResponse([request.app.state.uploads.add(content, request.scope["visitor"])])
+    uploads, visitor = request.app.state.uploads, request.scope["visitor"]
+    return JSONResponse([uploads.add(content, visitor) for content in contents])
 
 
 async def _file(request: Request) -> Response:

@@ -1,36 +1,43 @@
-"""What the page shows, as HTML from `assets/templates.html`, which escapes every value."""
+"""What the page shows beside Gradio's components: HTML from `assets/templates.html`, which escapes
+every value, and images as data: URLs."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment
 from PIL import Image
 
 from vlm.adapters.image_text_to_text import ImageTextToText
+from vlm.asking import percent
 from vlm.demo import ASSETS
-from vlm.demo.asker import Look, Reply, agreement, parameters, percent
+from vlm.demo.asker import parameters
 from vlm.demo.examples import Example
-from vlm.explain import Explanation
+from vlm.demo.facts import Kind, facts_of
+from vlm.demo.reply import Reply, agreement, differing
 from vlm.image.load import load_image
 from vlm.inference import VQA
 
 THUMBNAIL = 160
+SHOWN_ANSWERS = 3
+
+File = dict[str, str]
+"""A file as Gradio's components have it."""
 
 
-def head(models: Mapping[str, VQA | ImageTextToText]) -> str:
-    """The title, with the parts and the size of each model."""
-    return str(_TEMPLATES.head(models))
+def head() -> str:
+    """The title."""
+    return str(_TEMPLATES.head())
 
 
-def results(replies: Sequence[Reply], look: Look, waiting: bool) -> str:
-    """The answers side by side; `waiting` while their reasons are computed."""
-    source = data_url(look.shown)
-    return str(_TEMPLATES.results(replies, agreement(replies), look, source, waiting))
+def results(replies: Sequence[Reply]) -> str:
+    """The answers side by side."""
+    texts = [reply.best for reply in replies]
+    return str(_TEMPLATES.results(replies, agreement(replies), texts))
 
 
 def failure(message: str) -> str:
@@ -43,33 +50,52 @@ def hint(message: str) -> str:
     return str(_TEMPLATES.hint(message))
 
 
-def gallery(examples: Sequence[Example]) -> str:
-    """A button with an image for each example."""
-    return str(
-        _TEMPLATES.gallery([(example, data_url(_thumbnail(example))) for example in examples])
-    )
+def reasons(reply: Reply, word: int | None) -> str:
+    """What a map shows: of a word of the question, or of all of it."""
+    return str(_TEMPLATES.reasons(reply, word))
 
 
-def map_data(found: Explanation) -> dict[str, Any]:
-    """What the page draws: boxes in shares of the image, relevances scaled to [-1, 1]."""
-    width, height = found.image_size
-    boxes = found.boxes / np.array([width, height, width, height], np.float32)
-    return {
-        "boxes": np.round(boxes, 4).tolist(),
-        "grid": found.grid,
-        "all": _scaled(found.patches),
-        "words": [] if found.word_patch is None else _scaled(found.word_patch),
-        "texts": list(found.words),
-    }
+def facts(name: str, vqa: VQA | ImageTextToText) -> str:
+    """What is known about a model."""
+    return str(_TEMPLATES.facts(name, vqa, facts_of(vqa)))
 
 
-def data_url(image: Image.Image) -> str:
-    """The image inside the page: no file of the server is named."""
+def example(of: Example, kind: Kind, thumbnail: str) -> str:
+    """An example to choose, with its image at the address `thumbnail`."""
+    return str(_TEMPLATES.example(of, kind, thumbnail))
+
+
+def licences(examples: Sequence[Example]) -> str:
+    """Where the images come from."""
+    return str(_TEMPLATES.licences(examples))
+
+
+def thumbnail(of: Example) -> bytes:
+    """A small copy of an example's image, as PNG."""
+    assert of.path is not None
+    copy = load_image(of.path)
+    copy.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = BytesIO()
-    # Small drawings lose their colours in JPEG, photos weigh too much in PNG.
-    kind = "PNG" if max(image.size) <= 128 else "JPEG"
-    image.save(buffer, kind, quality=88)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    copy.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_file(image: Image.Image, name: str) -> File:
+    """An image inside the page: no file of the server is named."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return inline(buffer.getvalue(), f"{name}.png", "image/png")
+
+
+def json_file(content: Any, name: str) -> File:
+    """JSON to download."""
+    return inline(json.dumps(content, indent=1).encode(), f"{name}.json", "application/json")
+
+
+def inline(content: bytes, name: str, kind: str) -> File:
+    """A file inside the page, for Gradio's components without their postprocessing."""
+    url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return {"path": name, "url": url, "orig_name": name}
 
 
 def duration(milliseconds: float) -> str:
@@ -83,34 +109,15 @@ def duration(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
 
 
-def _thumbnail(example: Example) -> Image.Image:
-    assert example.path is not None
-    copy = load_image(example.path)
-    copy.thumbnail((THUMBNAIL, THUMBNAIL))
-    return copy
-
-
-def _scaled(values: np.ndarray) -> Any:
-    strongest = float(np.abs(values).max(initial=0)) or 1.0
-    return np.round(values / strongest, 3).tolist()
-
-
-def _weight(share: float) -> str:
-    if abs(share) < 0.02:
-        return "does not matter"
-    return f"{'speaks for' if share > 0 else 'speaks against'} the answer, {abs(share):.0%}"
-
-
 _environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 _environment.filters |= {
     "percent": percent,
     "duration": duration,
-    "map_data": map_data,
-    "scaled": _scaled,
-    "weight": _weight,
+    "differing": differing,
     "class_name": lambda part: type(part).__name__,
     "parameters": parameters,
 }
+_environment.globals["shown_answers"] = SHOWN_ANSWERS
 _TEMPLATES: Any = _environment.from_string(
     (ASSETS / "templates.html").read_text(encoding="utf-8")
 ).module

@@ -131,13 +131,13 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def read_form(request: Request) -> FormData:
-    """A form whose body was received, with at most one file; nothing is written to disk.
+async def read_form(request: Request, files: int = 1) -> FormData:
+    """A form whose body was received, with at most so many files; nothing is written to disk.
 
     Raises:
         MultiPartException, KeyError: not a form, or one of more files or fields.
     """
-    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=64)
+    parser = MultiPartParser(request.headers, request.stream(), max_files=files, max_fields=64)
     keep_in_memory(parser, MAX_BODY)
     return await parser.parse()
 

@@ -157,13 +157,18 @@ def load_models(
         OSError: a model of the hub that is not to be had.
         ValueError: a model of the hub of another kind.
     """
+    from vlm.checkpoint.publishing import published, read_record
+    from vlm.core.bundled import bundled_models
     from vlm.inference import VQA, load_any
 
     models: dict[str, VQA | ImageTextToText] = {}
     for name in names:
         vqa = load_any(name, device, trust, prompt=prompt)
+        if results := read_record(name).results:
+            vqa.about["results"] = published(results)
+        named = name.startswith(HUB) or (name in bundled_models() and not Path(name).exists())
         label = name.removeprefix(HUB)
-        if not name.startswith(HUB):
+        if not named:
             label = _label(vqa) if isinstance(vqa, VQA) else Path(name).name
         if label in models:
             label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"

@@ -1,4 +1,0 @@
-element.addEventListener("click", (event) => {
-  const button = event.target.closest(".vlm-pick");
-  if (button) trigger("select", { index: Number(button.dataset.index) });
-});

@@ -1,0 +1,195 @@
+"""Many questions at once: a table and images in, the table with answers out, all in memory."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import PurePosixPath
+from time import monotonic
+from typing import NamedTuple
+
+from vlm.asking import percent
+from vlm.core.validation import counted
+from vlm.datasets.readers.columns import missing_columns
+from vlm.datasets.readers.csv_file import read_csv
+from vlm.datasets.readers.json_file import MemoryFile
+from vlm.datasets.readers.records import Record
+from vlm.datasets.readers.rows import COLUMNS
+from vlm.demo.asker import Asker
+from vlm.evaluation.answer_table import ADDED, Said, addition, write_csv
+from vlm.serve.reader import MAX_BYTES
+
+MAX_ROWS = 1000
+MAX_FILES = 1000
+MAX_UNPACKED = 10 * MAX_BYTES
+"""Limits of one table, and of the files in its archive."""
+SECONDS = 600.0
+"""Time limit for a table; the rows after it get an error."""
+SHOWN = 10
+"""Rows that the page shows."""
+TOGETHER = 16
+"""Rows that a model answers in one turn: other visitors' questions come between."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Other methods can ask for gigabytes of memory."""
+
+
+class Answered(NamedTuple):
+    """A table with a model's answers.
+
+    Attributes:
+        content: the CSV file.
+        rows: the number of its rows.
+        errors: how many of them have an error instead of an answer.
+        head: of the first of them, image, question, answer, probability and what was noted.
+    """
+
+    content: bytes
+    rows: int
+    errors: int
+    head: list[list[str]]
+
+
+def unpack(files: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Images by name, of image files and of those in zip archives.
+
+    Raises:
+        ValueError: an archive that cannot be read or holds too much, or two files of one name.
+    """
+    found: dict[str, bytes] = {}
+    for name, content in _all_files(files):
+        if name in found:
+            raise ValueError(f"images: got two files named {name!r}; expected each name once.")
+        found[name] = content
+        if len(found) > MAX_FILES or sum(map(len, found.values())) > MAX_UNPACKED:
+            raise ValueError(
+                f"images: got more than {MAX_FILES:,} files or {MAX_UNPACKED // 10**6} MB; use "
+                f"`vlm predict` for as many."
+            )
+    return found
+
+
+def _all_files(files: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, bytes]]:
+    for name, content in files:
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            yield name, content
+            continue
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for entry in archive.infolist():
+                    if entry.is_dir():
+                        continue
+                    if entry.compress_type not in METHODS:
+                        raise ValueError("packed by an unusual method; pack it as plain zip")
+                    with archive.open(entry) as opened:
+                        unpacked = opened.read(MAX_BYTES + 1)
+                    yield entry.filename, unpacked
+        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+            raise ValueError(f"images: {name!r} cannot be unpacked ({error}).") from None
+
+
+def answer_table(
+    asker: Asker,
+    name: str,
+    table: MemoryFile,
+    images: Mapping[str, bytes],
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Answered:
+    """The table with the columns that `vlm predict` adds. What is wrong with a row is its error.
+
+    Args:
+        asker: has the model.
+        name: of the model.
+        table: CSV with the columns `image`, a file's name, and `question`; for models that choose,
+            also `choices`, divided by "|".
+        images: files by name.
+        progress: called with the numbers of rows answered and of all rows.
+
+    Raises:
+        DataError: a table that cannot be read.
+        ValueError: one without its columns, with none or too many rows, or one of `ADDED`.
+    """
+    rows = read_csv(table, set(COLUMNS), ",")
+    records = [
+        Record(number, f"{table}, line {line}", names, values)
+        for number, (line, names, values) in enumerate(islice(rows, MAX_ROWS + 1), start=1)
+    ]
+    if not 0 < len(records) <= MAX_ROWS:
+        raise ValueError(f"{table}: got {_number(len(records))}; expected 1 to {MAX_ROWS:,}.")
+    columns = records[0].columns
+    if missing := [column for column in ("image", "question") if column not in columns]:
+        known = {column: column for column in COLUMNS}
+        raise ValueError(f"{table}: {missing_columns(missing, columns, known, set())}")
+    if taken := [column for column in ADDED if column in columns]:
+        raise ValueError(f"{table}: got the column {taken[0]!r}, which is added; rename it.")
+    find = _Finder(images)
+    said: list[Said] = []
+    end = monotonic() + SECONDS
+    for start in range(0, len(records), TOGETHER):
+        progress(start, len(records))
+        batch = records[start : start + TOGETHER]
+        late = monotonic() > end
+        said += [_LATE for _ in batch] if late else _batch(asker, name, batch, find)
+    file = io.StringIO()
+    pairs = zip(records, said, strict=True)
+    errors = sum(bool(one["error"]) for one in write_csv(file, [*columns, *ADDED], pairs))
+    head = [_short(*pair) for pair in islice(zip(records, said, strict=True), SHOWN)]
+    return Answered(file.getvalue().encode("utf-8-sig"), len(records), errors, head)
+
+
+def _short(record: Record, said: Said) -> list[str]:
+    known = said["probability"]
+    return [
+        record.values["image"],
+        record.values["question"],
+        said["prediction"] or "",
+        "" if known is None else percent(known),
+        said["error"] or said["warnings"],
+    ]
+
+
+def _number(rows: int) -> str:
+    return f"more than {MAX_ROWS:,} rows" if rows > MAX_ROWS else counted(rows, "row")
+
+
+_LATE = addition(error=f"Not answered: the table took longer than {SECONDS:g} s.")
+
+
+def _batch(asker: Asker, name: str, records: list[Record], find: _Finder) -> list[Said]:
+    """What the model says to some rows; if one fails, each by itself, so that a mistake is its
+    row's alone."""
+    try:
+        contents = [find(record.values["image"]) for record in records]
+        rows = [
+            {
+                "question": record.values["question"],
+                "choices": record.values.get("choices", "").split("|"),
+            }
+            for record in records
+        ]
+        return asker.answer_rows(name, contents, rows)
+    except (ValueError, OSError) as error:
+        if len(records) > 1:
+            return [said for record in records for said in _batch(asker, name, [record], find)]
+        return [addition(error=str(error))]
+
+
+class _Finder:
+    """Finds images by their name, or by the end of it: archives often have a folder around."""
+
+    def __init__(self, images: Mapping[str, bytes]) -> None:
+        self.images = images
+        self.short: dict[str, list[str]] = {}
+        for name in images:
+            self.short.setdefault(PurePosixPath(name).name, []).append(name)
+
+    def __call__(self, name: str) -> bytes:
+        name = name.strip()
+        if name in self.images:
+            return self.images[name]
+        there = self.short.get(PurePosixPath(name.replace("\\", "/")).name, [])
+        if len(there) != 1:
+            found = "none of the images" if not there else f"{len(there)} images"
+            raise ValueError(f"image: got {name!r:.80}, the name of {found} that were sent.")
+        return self.images[there[0]]
