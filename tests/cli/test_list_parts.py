@@ -26,6 +26,7 @@ def test_each_kind_lists_the_public_classes_of_its_base() -> None:
     assert {"vlm.image.ConvNet", "vlm.text.BagOfWords"} <= set(encoders)
     assert not {"vlm.image.ImageEncoder", "vlm.image.PixelEncoder"} & set(encoders)
     assert [part.name for part in vlm.list_parts("heads")] == [
+        "vlm.heads.AuxiliaryClassification",
         "vlm.heads.Classification",
         "vlm.heads.Generation",
         "vlm.heads.LearnedMixin",

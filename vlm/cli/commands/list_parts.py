@@ -13,13 +13,24 @@ from vlm.cli.command_parser import command_parser
 from vlm.core.terminal import new_console, new_table
 from vlm.core.validation import did_you_mean, nearest
 
-MODULES = ("vlm.datasets", "vlm.fusion", "vlm.heads", "vlm.image", "vlm.text")
+MODULES = (
+    "vlm.data.augmentation",
+    "vlm.datasets",
+    "vlm.fusion",
+    "vlm.heads",
+    "vlm.image",
+    "vlm.text",
+)
 KINDS = {
     "fusions": ("vlm.fusion.Fusion",),
     "merges": ("vlm.fusion.Merge",),
     "encoders": ("vlm.image.ImageEncoder", "vlm.text.TextEncoder"),
     "heads": ("vlm.heads.AnswerHead",),
     "datasets": ("vlm.datasets.Dataset",),
+    "augmentations": (
+        "vlm.data.augmentation.ImageAugmentation",
+        "vlm.data.augmentation.QuestionAugmentation",
+    ),
 }
 """Kinds of parts, with the base classes of each."""
 
@@ -37,14 +48,14 @@ def list_parts(kind: str | None = None) -> list[Part]:
     """The public parts of vlm.
 
     Args:
-        kind: fusions, merges, encoders, heads or datasets; every kind if None.
+        kind: fusions, merges, encoders, heads, datasets or augmentations; every kind if None.
 
     Raises:
         ValueError: another kind.
 
     Example:
         >>> [part.name for part in list_parts("heads")][:2]
-        ['vlm.heads.Classification', 'vlm.heads.Generation']
+        ['vlm.heads.AuxiliaryClassification', 'vlm.heads.Classification']
     """
     if kind is not None and kind not in KINDS:
         near = did_you_mean(nearest(kind, KINDS))

@@ -17,6 +17,7 @@ from vlm.cli.commands.list_parts import public_classes
 from vlm.cli.help import FOLDER
 from vlm.cli.main import COMMANDS
 from vlm.cli.training_cli import VQACLI
+from vlm.core.part import Configured
 from vlm.fusion import Merge
 
 WIDTH, COLUMN = 100, 46
@@ -68,7 +69,7 @@ arguments follow its name: --model.fusion.out_dim=64. A part that replaces anoth
 own defaults.
 """
 MORE = """
-Parts and their papers:          vlm list [fusions|merges|encoders|heads|datasets]
+Parts and their papers:          vlm list [fusions|merges|encoders|heads|datasets|augmentations]
 Arguments of a part:             vlm {command} --model.fusion.help=vlm.fusion.CrossAttention
 All options, with full texts:    vlm {command} --help-all
 """
@@ -148,7 +149,8 @@ def _part(action: Action) -> type | None:
     """The class of ours whose subclasses an option takes."""
     hint = getattr(action, "_typehint", None)
     for option in (hint, *get_args(hint)):
-        if inspect.isclass(option) and public_classes(option):
+        is_part = inspect.isclass(option) and issubclass(option, Configured)
+        if is_part and public_classes(option):
             return option
     return None
 
