@@ -25,6 +25,8 @@ UNKNOWN = "I don't know"
 """The answer where the probability is below the threshold."""
 ABOVE_RISK = "the risk is above the accepted one"
 """Why there is no answer then."""
+MISSING = "-"
+"""What stands on the command line and in tables for no image, or for no question."""
 NO_ANSWER = 3
 """Exit code of commands that give no answer: the model can only guess, or the risk is too high; 1
 is a user's mistake, 2 a wrong argument."""

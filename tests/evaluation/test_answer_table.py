@@ -64,6 +64,24 @@ def test_answers_stand_beside_the_table_s_columns(run: Path, table: Path) -> Non
     assert left(table.parent) == []
 
 
+def test_a_dash_stands_for_a_missing_side(run: Path, data: Path, tmp_path: Path) -> None:
+    image = str(data / "test/images/0.png")
+    sides = [(image, QUESTIONS[0]), ("-", QUESTIONS[0]), (image, "-"), ("-", "-")]
+    lines = [json.dumps({"image": one, "question": other}) for one, other in sides]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    with pytest.raises(SystemExit, match="1 row without an answer"):
+        main(["predict", str(run), f"--dataset.path={tmp_path / 'in.jsonl'}"])
+    said = (tmp_path / "in_answers.jsonl").read_text().splitlines()
+    whole, no_image, no_question, nothing = map(json.loads, said)
+    vqa = vlm.load(run)
+    assert whole["prediction"] == vqa.answer(image, QUESTIONS[0]).text
+    assert no_image["prediction"] == vqa.answer(None, QUESTIONS[0]).text
+    assert no_image["warnings"].startswith("No image was given: ")
+    assert no_question["prediction"] == vqa.answer(image, None).text
+    assert no_question["warnings"].startswith("No question was given: ")
+    assert (nothing["prediction"], nothing["error"][:28]) == (None, "image and question 1: got ne")
+
+
 def test_any_table_and_a_shared_model(run: Path, data: Path, tmp_path: Path) -> None:
     shared = vlm.load(run).save(tmp_path / "shared")
     content = [(data / f"test/images/{n}.png").read_bytes() for n in range(3)]

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 import pyarrow.parquet as pq
 
-from vlm.asking import Asking
+from vlm.asking import MISSING, Answer, Asking
 from vlm.core.files import locked, sync, whole_file
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.conversations import COLUMN, from_conversations
@@ -40,7 +40,8 @@ class AnswerTable:
 
     Args:
         vqa: the model, or an export of one.
-        path: table as `vlm.datasets.CustomDataset` reads it, without answers if need be.
+        path: table as `vlm.datasets.CustomDataset` reads it, without answers if need be; "-" stands
+            for no image, or for no question.
         output: file to write, .csv or .jsonl; None for one beside the table.
         images: folder that the paths of images start from; None for that of the table.
         batch: rows of a batch.
@@ -179,10 +180,12 @@ class AnswerTable:
         ]
 
     def _together(self, rows: list[dict[str, Any]], source: EmbeddedImages) -> list[Said]:
-        different = dict.fromkeys(row["image"] for row in rows)
+        different = dict.fromkeys(
+            row["image"] for row in rows if Path(row["image"]).name != MISSING
+        )
         images = self.vqa.see([source(image) for image in different])
         seen = dict(zip(different, images, strict=True))
-        return answer_rows(self.vqa, [seen[row["image"]] for row in rows], rows)
+        return answer_rows(self.vqa, [seen.get(row["image"]) for row in rows], rows)
 
     def write(self) -> int:
         """Write `output` once all rows are answered, and remove what was kept until then.
@@ -204,19 +207,24 @@ class AnswerTable:
 
 
 def answer_rows(vqa: Asking, seen: Sequence[Any], rows: Sequence[Row]) -> list[Said]:
-    """What a model says to rows, each about the image from `see` of the same place."""
-    chooses = vqa.kind == "choices" or vqa.ranks_choices
-    answers = vqa.answer(
-        seen,
-        [row["question"] for row in rows],
-        top_k=1,
-        choices=[row["choices"] or [] for row in rows] if chooses else None,
-    )
+    """What a model says to rows, each about the image from `see` of the same place, or None."""
+    found: dict[int, Answer] = {}
+    for lacking in (False, True):  # images and no images do not mix
+        numbers = [number for number, image in enumerate(seen) if (image is None) == lacking]
+        chosen = [rows[number] for number in numbers]
+        chooses = vqa.kind == "choices" or vqa.ranks_choices
+        answers = vqa.answer(
+            [seen[number] for number in numbers],
+            [None if row["question"] == MISSING else row["question"] for row in chosen],
+            top_k=1,
+            choices=[row["choices"] or [] for row in chosen] if chooses else None,
+        )
+        found.update(zip(numbers, answers, strict=True))
     return [
         addition(warnings=" ".join(answer.warnings))
         if answer.is_guess
         else addition(answer.text, answer.probability, " ".join(answer.warnings))
-        for answer in answers
+        for _, answer in sorted(found.items())
     ]
 
 

@@ -51,7 +51,7 @@ def ask(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
-    from vlm.asking import NO_ANSWER, print_answer
+    from vlm.asking import MISSING, NO_ANSWER, print_answer
     from vlm.export.load import load
 
     gc.freeze()
@@ -59,7 +59,9 @@ def ask(arguments: Sequence[str]) -> None:
     try:
         check_device(given.device)
         vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
-        image, question = (None if side == "-" else side for side in (given.image, given.question))
+        image, question = (
+            None if side == MISSING else side for side in (given.image, given.question)
+        )
         answer = vqa.answer(image, question, given.top, given.choices, max_risk=given.max_risk)
     except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
