@@ -148,6 +148,8 @@ def test_a_training_too_short_for_a_profile_says_so(
     assert "No profile: it begins after 5 steps" in capsys.readouterr().out
 
 
+# torch looks at gradients of what the parts hand on, and keeps its own warning about that quiet.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.slow
 def test_compiled_parts_train_as_others_do(data: Path, tmp_path: Path) -> None:
     options = [
