@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append((self.command, path))
-        if path.startswith("/api/models/"):
+        if path.startswith("/api/models/") and ("/revision/" in path or "/tree/" in path):
             self.list_files(path.removeprefix("/api/models/"))
             return
         name, _, rest = path.strip("/").partition("/resolve/")
@@ -106,8 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
     def list_files(self, path: str) -> None:
         name, _, rest = path.partition("/revision/" if "/revision/" in path else "/tree/")
         commit = rest.partition("/")[0]
-        files = self.hub.commits[name][commit]
-        if "/tree/" in path:
+        files = self.hub.commits.get(name, {}).get(commit)
+        if files is None:
+            self.reply(404, {"error": "Not found"}, **{"X-Error-Code": "RepoNotFound"})
+        elif "/tree/" in path:
             found = [
                 {"type": "file", "path": file, "size": len(content), "oid": "0" * 40}
                 for file, content in files.items()

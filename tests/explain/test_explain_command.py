@@ -89,7 +89,7 @@ def test_a_method_that_proves_not_to_fit_is_left_out(
         return encode(self, images, mask)[0], encode(self, images, mask)[1]
 
     monkeypatch.setattr(type(vqa.model.image_encoder), "encode", apart)
-    monkeypatch.setattr("vlm.cli.commands.explain.load", lambda *_, **__: vqa)
+    monkeypatch.setattr("vlm.cli.commands.explain.load_any", lambda *_, **__: vqa)
     asked = ["run", str(data / "test/images/0.png"), QUESTION]
     main(["explain", *asked, "--all-methods", "--output", str(tmp_path / "why")])
     found = json.loads((tmp_path / "why.json").read_text())

@@ -93,7 +93,7 @@ REFUSED = {
     "no question": ({"image": IMAGE}, 422, "question: got none"),
     "empty question": ({"image": IMAGE, "question": " "}, 422, "question is empty"),
     "number": ({"image": IMAGE, "question": 3}, 422, "question: got 3"),
-    "long": ({"image": IMAGE, "question": "x" * 501}, 422, "501 characters"),
+    "long": ({"image": IMAGE, "question": "x" * 8001}, 422, "8,001 characters"),
     "unknown": ({"image": IMAGE, "question": "a", "k": 1}, 422, "k: unknown"),
     "two images": ({"image": [IMAGE] * 2, "question": "a"}, 422, "image: got ["),
     "choices": ({"image": IMAGE, "question": "a", "choices": ["a", "b"]}, 422, "does not choose"),
