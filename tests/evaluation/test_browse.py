@@ -68,7 +68,7 @@ def page_file(custom: CustomDataset, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("browse")
     rows = custom.table("test").to_pylist()
     first = write_predictions(folder / "a.jsonl", rows, ["red", "yes", "green", "no", "red", "yes"])
-    second = write_predictions(folder / "b.jsonl", rows, ["red", "no", "red", "no"])
+    second = write_predictions(folder / "b.jsonl", rows, ["red", "no", "red", "no", "red", "yes"])
     (folder / "maps").mkdir()
     Image.new("RGBA", (30, 20)).save(folder / "maps/c1.png")
     said = browse(
@@ -93,6 +93,8 @@ def test_the_page_holds_each_image_once_and_strangers_texts_inert(page_file: Pat
     assert [row["id"] for row in rows if row["map"]] == ["c1"]
     text = page_file.read_text()
     assert text.count("<script") == 2, "a question ended the script"
+    (inside,) = re.findall(r'<script id="content"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert not set("<>&\u2028") & set(inside)
     assert not re.search(r"https?:", text)
 
 
@@ -171,7 +173,7 @@ def shown(page: Page) -> list[str]:
         ({"#result": "no prediction"}, "c3 y3"),
         ({"#file": "b.jsonl", "#result": "wrong"}, "y0 y1"),
         ({"#pair": "answers differ"}, "y0 c1"),
-        ({"#pair": "answers agree"}, "c0 y1"),
+        ({"#pair": "answers agree"}, "c0 y1 c2 y2"),
         ({"#pair": "only these are right"}, "y0"),
         ({"#file": "b.jsonl", "#pair": "only the others are right"}, "y0"),
         ({"#pair": "all are wrong"}, "y1"),
