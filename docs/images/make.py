@@ -1,6 +1,6 @@
 """Draw the images of the README and of docs/choosing_a_fusion.md: `python docs/images/make.py`.
 
-`answers.png` asks the two models that come with vlm. `fusions.png` reads its figures from
+`answers.png` is what `vlm explain scenes` draws. `fusions.png` reads its figures from
 `docs/compare/easy_vqa/report.md`, which `vlm compare` wrote. `demo.png` is a screenshot by
 `tests/demo/screenshot.py`.
 """
@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import easy_vqa
 import matplotlib
 
 matplotlib.use("agg")
@@ -23,28 +22,12 @@ from vlm.explain import draw, explain
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "compare/easy_vqa/report.md"
 SCENE = Path(vlm.__file__).parent / "bundled/scenes/example.png"
-SHAPE = Path(easy_vqa.__file__).parent / "data/test/images/14.png"
-ASKED = (
-    ("scenes", SCENE, "Is the gray object left of the brown object?"),
-    ("easy_vqa", SHAPE, "what shape is in the image?"),
-)
 
 
-def draw_answers() -> None:
-    """Each model's image and question, its answer, and what the answer rests on."""
-    figure, rows = plt.subplots(len(ASKED), 2, figsize=(8, 7), width_ratios=(3, 4))
-    for (name, image, question), (left, right) in zip(ASKED, rows, strict=True):
-        vqa = vlm.load(name)
-        answer = vqa.answer(image, question)
-        left.imshow(plt.imread(image), interpolation="nearest")
-        left.set_title(question, fontsize=11)
-        right.imshow(draw(explain(vqa, image, question), image))
-        sure = f"{100 * answer.probability:.1f} %" if answer.probability < 0.999 else "> 99.9 %"
-        right.set_title(f"{name}: {answer.text} ({sure})", fontsize=11)
-        for axes in (left, right):
-            axes.axis("off")
-    figure.tight_layout()
-    figure.savefig(HERE / "answers.png", dpi=110)
+def draw_answer() -> None:
+    """What `vlm explain scenes` writes for the README's question."""
+    why = explain(vlm.load("scenes"), SCENE, "Is the gray object left of the brown object?")
+    draw(why, SCENE).save(HERE / "answers.png", optimize=True)
 
 
 # Labels that would lie on each other, in points from the place of the others.
@@ -109,5 +92,5 @@ def draw_fusions() -> None:
 
 
 if __name__ == "__main__":
-    draw_answers()
+    draw_answer()
     draw_fusions()
