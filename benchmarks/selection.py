@@ -222,8 +222,8 @@ def confidences(
             ("and question, joint vector, MLP", with_all, 64),
         ):
             select = learnt(features, hidden, train, scale)
-            found[f"learnt on {which}: {name}"] = select(outputs)
-    found["learnt on the other parts: and question, joint vector, MLP"] = unseen(
+            found[f"learned on {which}: {name}"] = select(outputs)
+    found["learned on the other parts: and question, joint vector, MLP"] = unseen(
         validation, test, scale
     )
     return outputs.scores, found, p
