@@ -144,7 +144,7 @@ def test_regions_may_be_missing_too() -> None:
 def test_an_export_needs_both(tmp_path: Path, photo: str) -> None:
     exported = load(export(vlm.VQA(model()), tmp_path / "export", graphs="torch"), trust=True)
     for image, question, side in ((None, ASKED[0], "image"), (photo, None, "question")):
-        with pytest.raises(ValueError, match=f"{side} 1: got None, and an exported model"):
+        with pytest.raises(ValueError, match=f"{side} 1: got None, and this model needs both"):
             exported.answer(image, question)
 
 
