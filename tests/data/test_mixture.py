@@ -184,7 +184,7 @@ def taken(shares: tuple[float, float], **options: Any) -> ImageGroupSampler:
 
 def images(sampler: ImageGroupSampler, epoch: int) -> list[int]:
     sampler.set_epoch(epoch)
-    return [int(i) for rows, _ in sampler for i in GROUPS[rows][::3]]
+    return [int(i) for rows, *_ in sampler for i in GROUPS[rows][::3]]
 
 
 def test_an_epoch_has_the_shares_and_every_image_its_turn() -> None:
@@ -206,7 +206,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert images(taken((0.3, 0.7), seed=3), 5) != images(taken((0.3, 0.7), seed=3), 6)
     resumed = taken((0.3, 0.7), seed=3)
     resumed.epoch, resumed.start = 5, 7
-    rest = [int(i) for rows, _ in resumed for i in GROUPS[rows][::3]]
+    rest = [int(i) for rows, *_ in resumed for i in GROUPS[rows][::3]]
     assert rest == images(taken((0.3, 0.7), seed=3), 5)[28:]
 
 
@@ -226,7 +226,7 @@ def test_single_questions_come_equally_often_too() -> None:
     counts: Counter[int] = Counter()
     for epoch in range(9):
         sampler.set_epoch(epoch)
-        counts.update(int(row) for rows, _ in sampler for row in rows)
+        counts.update(int(row) for rows, *_ in sampler for row in rows)
     assert {counts[row] for row in range(270)} == {5}
 
 
