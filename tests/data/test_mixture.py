@@ -125,6 +125,13 @@ def test_a_set_without_questions_is_named(sets: dict[str, Dataset], tmp_path: Pa
     save(tmp_path)
     with pytest.raises(ValueError, match=r"datasets\.b: VisualGenome has no training questions"):
         Mixture({"a": sets["mine"], "b": VisualGenome(tmp_path)}).table("train")
+    (tmp_path / "one").mkdir()
+    write_rows(tmp_path / "one/my.jsonl", write_photos(tmp_path / "one", images=4)[:1])
+    one = CustomDataset(
+        tmp_path / "one/my.jsonl", test=tmp_path / "one/my.jsonl", images=tmp_path / "one/photos"
+    )
+    with pytest.raises(ValueError, match=r"datasets\.a: all of its images were held out"):
+        Mixture({"a": sets["mine"], "b": one}, validation_share=0.99).table("train")
     with pytest.raises(TypeError, match=r"datasets\.b: got 3"):
         Mixture({"a": sets["mine"], "b": 3})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match=r"datasets\.b: .* that is no mixture"):

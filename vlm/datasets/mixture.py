@@ -172,6 +172,12 @@ class Mixture(Dataset):
                 validation.append(self._named(name, held_out))
         if whole:
             first, second = split_by_image(joined(whole), self.validation_share, self.seed)
+            if lost := set(second[SET].to_pylist()) - set(first[SET].to_pylist()):
+                raise DataError(
+                    f"datasets.{min(lost)}: all of its images were held out for validation; "
+                    "expected one at least to train on. Choose another `seed` or a smaller "
+                    "`validation_share`."
+                )
             train, validation = [*train, first], [*validation, second]
         return joined(train), joined(validation)
 
