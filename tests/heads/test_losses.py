@@ -275,6 +275,8 @@ def test_the_head_smooths_and_weighs_in_training_alone() -> None:
     assert_close(head.eval().loss(logits, batch), cross_entropy(logits, target).mean())
     again = Classification(**head.arguments)
     assert_close(again.loss(logits, batch), trained)
+    narrow = again.to(torch.bfloat16).loss(logits.bfloat16(), batch)
+    assert_close(narrow, trained, rtol=0.02, atol=0.02)
     assert not head.state_dict().keys() - {"layers.0.weight", "layers.0.bias"}
 
 

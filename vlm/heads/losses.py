@@ -153,9 +153,9 @@ def _against(
     smoothing: float,
     weights: Tensor | None,
 ) -> Tensor:
-    loss = F.cross_entropy(
-        wide(logits), answer, weights, label_smoothing=smoothing, reduction="none"
-    )
+    logits = wide(logits)
+    weights = None if weights is None else weights.to(logits.dtype)
+    loss = F.cross_entropy(logits, answer, weights, label_smoothing=smoothing, reduction="none")
     return loss * target.counts.any(-1)
 
 
