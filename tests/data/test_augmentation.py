@@ -258,9 +258,11 @@ def test_a_control_takes_away_the_changes_of_its_side(tmp_path: Path) -> None:
         assert (made.augment.questions is None) == (questions is None)
 
 
-def check(folder: Path, more: tuple[tuple[str, str], ...] = (), **augment: Any) -> None:
+def check(
+    folder: Path, more: tuple[tuple[str, str], ...] = (), writes: bool = False, **augment: Any
+) -> None:
     data = vlm.VQADataModule(Sides(str(folder), more), augment=Augment(**augment))
-    data.augment.check(data.dataset, data.answers, reads_regions=False)
+    data.augment.check(data.dataset, None if writes else data.answers, reads_regions=False)
 
 
 COLORED = (("what color is it?", "white"),)
@@ -281,11 +283,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.parametrize("writes", [False, True])
 @pytest.mark.parametrize("name", MISTAKES)
-def test_what_contradicts_the_answers_is_refused(name: str, tmp_path: Path) -> None:
+def test_what_contradicts_the_answers_is_refused(name: str, writes: bool, tmp_path: Path) -> None:
     arguments, said = MISTAKES[name]
     with pytest.raises(DataError, match=said):
-        check(tmp_path, **arguments)
+        check(tmp_path, writes=writes, **arguments)
 
 
 def test_what_is_asked_for_or_harmless_is_allowed(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ class VQADataModule(Configured, LightningDataModule):
             check_frozen(self.images.features, task.layers, trainer.strategy)
         if stage == "fit" and self.augment.any:
             vocabulary = self.model.head.vocabulary
-            answers = () if vocabulary is None else vocabulary.answers
+            answers = None if vocabulary is None else vocabulary.answers
             self.augment.check(self.dataset, answers, isinstance(transform, RegionTransform))
         if stage == "fit" and trainer.overfit_batches:
             # Lightning has set its limits by now, and would also replace our sampler with its own.

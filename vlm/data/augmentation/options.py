@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -20,6 +20,7 @@ from vlm.data.augmentation.mirror import Mirror
 from vlm.data.augmentation.questions import QuestionAugmentation
 from vlm.datasets.base import Dataset
 from vlm.datasets.errors import DataError
+from vlm.datasets.table import stream
 from vlm.text.words import split_words
 
 T = TypeVar("T", bound=Configured)
@@ -99,12 +100,12 @@ class Augment:
             return "data.augment.images"
         return None if self.mirror is None else "data.augment.mirror"
 
-    def check(self, dataset: Dataset, answers: Sequence[str], reads_regions: bool) -> None:
+    def check(self, dataset: Dataset, answers: Sequence[str] | None, reads_regions: bool) -> None:
         """Check that what is asked and answered stays true.
 
         Args:
             dataset: its training questions are meant.
-            answers: the head's vocabulary; empty where it has none.
+            answers: the head's vocabulary; None where it has none, and may say any answer.
             reads_regions: whether the image encoder reads features of regions, not images.
 
         Raises:
@@ -119,13 +120,17 @@ class Augment:
         if not self.of_images:
             return
         words = dict.fromkeys(dataset.words_with_choices)
-        words |= dict.fromkeys(word for text in answers for word in split_words(text))
+        said: Iterable[str] = answers or ()
+        if answers is None:
+            given = stream(dataset.table("train"), "answers")
+            said = {text for (texts,) in given for text in texts}
+        words |= dict.fromkeys(word for text in said for word in split_words(text))
         for each in _listed(self.images):
             for meaning in set(each.changes) - set(self.allow or ()):
                 if found := speaks_of(meaning, words):
                     raise DataError(_contradicted(each, meaning, found))
         if self.mirror is not None:
-            self.mirror.check(words, answers)
+            self.mirror.check(words, answers or ())
 
     def completed(self, texts: list[str]) -> list[str]:
         """Words or answers of the data with those that a mirror adds."""
