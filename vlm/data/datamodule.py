@@ -201,8 +201,6 @@ class VQADataModule(Configured, LightningDataModule):
             # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0
         processes = LocalProcesses(trainer.num_devices, trainer.strategy.barrier)
-        if stage == "fit" and task.teacher is not None:
-            self._teacher = self._input_of(task.teacher.processor, processes)
         for split in SPLITS[stage]:
             check_compatible(self.dataset, split, self.model)
             if self.control == "question_only":
@@ -214,6 +212,8 @@ class VQADataModule(Configured, LightningDataModule):
                 self._stores[split] = self.open_images.filled(
                     transform, self.table(split), split, processes
                 )
+        if stage == "fit" and task.teacher is not None:  # without what was unreadable
+            self._teacher = self._input_of(task.teacher.processor, processes)
 
     def _input_of(self, processor: Processor, processes: LocalProcesses) -> TeacherInput:
         """How a teacher reads the training questions.
