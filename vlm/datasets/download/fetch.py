@@ -155,7 +155,7 @@ def _receive(
         with build_opener(_NoDowngrade).open(
             Request(url, headers=headers), timeout=TIMEOUT_SECONDS
         ) as response:
-            total = _total(response, have)
+            total = _total(response)
             if response.status != HTTPStatus.PARTIAL_CONTENT:
                 have = 0
             elif have != _start(response) or (begun and total != begun.size):
@@ -204,7 +204,7 @@ def _copy(
         raise _Cut(f"the connection ended at {have:,} of {total:,} bytes")
 
 
-def _total(response: Any, have: int) -> int | None:
+def _total(response: Any) -> int | None:
     """The size of the whole file, as far as the server names it."""
     if response.status == HTTPStatus.PARTIAL_CONTENT:
         found = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
