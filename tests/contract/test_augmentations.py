@@ -103,7 +103,6 @@ def test_a_question_stays_one_and_depends_on_its_random_numbers_alone(
             seen.append([augment(question, rng) for _ in range(20)])
         assert seen[0] == seen[1]
         assert all(text.strip() for text in seen[0])
-    assert len(set(seen[0])) >= 1
     assert make()(NAMES[0], random.Random(0)) != NAMES[0]
 
 
