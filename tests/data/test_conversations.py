@@ -60,6 +60,14 @@ def test_with_dialogue_later_turns_carry_what_was_said(tmp_path: Path) -> None:
     assert found[1]["answers"] == ["red"]
 
 
+def test_the_image_may_have_another_name(tmp_path: Path) -> None:
+    named = [{"file": record["image"], **record} for record in GOOD]
+    for record in named:
+        del record["image"]
+    found = rows(written(tmp_path, named), columns={"image": "file"})
+    assert [Path(row["image"]).name for row in found] == ["0.png", "1.png", "2.png", "3.png"]
+
+
 BAD = {
     "entry 2: conversations: got 1 turns; expected an even number": conversation("What?"),
     "entry 2: conversations: got None": {"image": "0.png", "conversations": None},

@@ -52,11 +52,13 @@ def from_conversations(records: Iterable[Record], dialogue: bool = False) -> Ite
         for turn in range(0, len(turns) if dialogue else 2, 2):
             number += 1
             values = {
+                "image": None,
+                **record.values,  # the image, under the name that the file has for it
                 "id": f"{key}/{turn // 2 + 1}" if dialogue else key,
-                "image": record.values.get("image"),
                 "question": "\n".join(turns[: turn + 1]),
                 "answer": turns[turn + 1],
             }
+            del values[COLUMN]
             place = f"{record.place}, {COLUMN}[{turn}]"
             yield Record(number, place, values.keys(), values)
 
