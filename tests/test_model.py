@@ -27,6 +27,7 @@ from vlm.image import (
     ImageEncoder,
     OpenClipImageEncoder,
     PixelEncoder,
+    SideBySide,
     StridedConvNet,
     TimmEncoder,
     TorchvisionEncoder,
@@ -53,6 +54,7 @@ IMAGES: dict[str, Callable[[], ImageEncoder]] = {
     "TimmEncoder": lambda: TimmEncoder("vit_tiny_patch16_224", model_args=VIT),
     "TorchvisionEncoder": lambda: TorchvisionEncoder("squeezenet1_1", image_size=48),
     "OpenClipImageEncoder": lambda: OpenClipImageEncoder(config=clip_config(patch_size=16)),
+    "SideBySide": lambda: SideBySide([ConvNet(16, (5, 7)), ConvNet(32, (5, 7))]),
 }
 TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
     "BagOfWords": lambda _: BagOfWords(WORDS, dim=13, hidden_dim=17),
@@ -81,7 +83,13 @@ FUSIONS |= {
     if not any(name.startswith(cls.__name__) for name in FUSIONS)
 }
 # These encoders are paired with every encoder of the other side, but with one fusion only.
-LARGER = {"StridedConvNet", "TorchvisionEncoder", "OpenClipImageEncoder", "OpenClipTextEncoder"}
+LARGER = {
+    "SideBySide",
+    "StridedConvNet",
+    "TorchvisionEncoder",
+    "OpenClipImageEncoder",
+    "OpenClipTextEncoder",
+}
 GRID = [c for c in product(IMAGES, TEXTS, FUSIONS) if LARGER.isdisjoint(c) or c[2] == FUSION]
 
 

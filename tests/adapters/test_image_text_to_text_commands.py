@@ -136,7 +136,7 @@ def test_explain(folder: Path, tmp_path: Path) -> None:
 
 
 def test_report(folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm.trust.stress.EXPLAINED", 1)
+    monkeypatch.setattr("vlm.trust.objects.EXPLAINED", 1)
     monkeypatch.setattr("vlm.trust.stress.SEVERITIES", (5,))
     data = ["--dataset=vlm.datasets.CustomDataset", f"--dataset.path={table}"]
     output = ["--output", str(tmp_path / "report")]

@@ -20,7 +20,7 @@ TOLD = {
         "unrecognized arguments: --chioces a b. Did you mean choices?",
     ),
     "far": (["ask", "scenes", *QUESTION, "--zzz"], "unrecognized arguments: --zzz.\n"),
-    "serve": (["serve", "scenes", "--prot=1"], "--prot=1. Did you mean port?"),
+    "serve": (["serve", "scenes", "--poort=1"], "--poort=1. Did you mean port?"),
     "check-data": (
         ["check-data", "own_data", "--dataset.path={folder}/my.jsnol.jsonl"],
         "my.jsnol.jsonl: there is no such file. Did you mean my.jsonl?",

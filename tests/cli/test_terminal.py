@@ -13,7 +13,7 @@ import vlm
 from vlm.core.terminal import new_console, new_progress, new_table, track
 
 SOURCES = Path(vlm.__file__).parent
-BAR = re.compile(r"\bProgress\(")
+BAR = re.compile(r"(?<!gr\.)\bProgress\(")
 
 
 def terminal(width: int = 60) -> Console:

@@ -65,6 +65,7 @@ def test_the_first_two_commands(there: Path, capsys: pytest.CaptureFixture[str])
 def test_the_other_commands_parse(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rest = [c for c in commands()[2:] if c[:2] == ["vlm", "fit"]]
     assert len(rest) == 2
+    (there / "my.csv").touch()
     for command in rest:
         with pytest.raises(SystemExit) as stopped:
             main([*command[1:], "--print_config"])

@@ -146,7 +146,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     one = write_npz(tmp_path / "a.npz", *detect(1))
     for given, message in {
         str(tmp_path / "no"): "there is no such folder or file",
-        str(one): "expected the folder it lies in",
+        str(one): "expected the folder that contains it",
         str(tmp_path / "empty.tsv"): "the file is empty",
     }.items():
         with pytest.raises(DataError, match=message):

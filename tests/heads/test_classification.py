@@ -132,7 +132,7 @@ def test_decode_gives_probabilities_in_order(loss: str) -> None:
     ]
     for row, values in zip(rows, scores.tolist(), strict=True):
         top = sorted(values, reverse=True)[:3]
-        if loss == "bce":
+        if head.independent:
             wanted = [1 / (1 + math.exp(-v)) for v in top]
         else:
             wanted = [math.exp(v) / sum(map(math.exp, values)) for v in top]

@@ -75,11 +75,10 @@ def subject(answer: Any) -> Any:
         rows = table.to_pylist()
         return SimpleNamespace(answers=[answer(row["image"], row["question"]) for row in rows])
 
-    head = SimpleNamespace(vocabulary=None)
     return SimpleNamespace(
+        vocabulary=None,
         data=SimpleNamespace(dataset=data),
         split="test",
-        model=SimpleNamespace(model=SimpleNamespace(head=head)),
         results=SimpleNamespace(table=data.table("test")),
         ask=ask,
     )
@@ -122,7 +121,7 @@ def test_popular_and_adversarial_objects_are_the_frequent_ones() -> None:
 
 def test_without_objects_or_a_yes_nothing_is_measured() -> None:
     of_words = subject(lambda image, question: "red")
-    of_words.model.model.head.vocabulary = SimpleNamespace(answers=["red", "yes"])
+    of_words.vocabulary = ["red", "yes"]
     with pytest.raises(Unavailable, match='that can answer "yes" and "no"'):
         objects.hallucination(of_words)
     of_words.data.dataset = SimpleNamespace(presence=lambda split: None)

@@ -89,9 +89,10 @@ class ImageTextToText(Asking):
             that cannot end an answer, or an encoder-decoder.
 
     Example:
-        vqa = vlm.load("hf:HuggingFaceTB/SmolVLM-256M-Instruct")
-        print(vqa.answer("photo.png", "What color is it?").text)
-        print(vqa.answer("photo.png", "What color is it?", choices=["red", "blue"]).top)
+        >>> name = "hf:HuggingFaceTB/SmolVLM-256M-Instruct"
+        >>> vqa = vlm.load(name)  # doctest: +SKIP
+        >>> vqa.answer("photo.png", "What color is it?").text  # doctest: +SKIP
+        >>> vqa.answer("photo.png", "What color?", choices=["red", "blue"]).top  # doctest: +SKIP
     """
 
     seen_type = SeenImage

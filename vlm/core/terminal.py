@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 
 T = TypeVar("T")
@@ -43,17 +50,18 @@ def new_table(*columns: str, numbers: Sequence[str] = (), title: str = "", note:
     )
 
 
-def new_progress(console: Console | None = None) -> Progress:
+def new_progress(console: Console | None = None, of_bytes: bool = False) -> Progress:
     """A bar with the time left: gone at the end, and none where the console is no terminal.
 
     Args:
         console: where it stands; None is standard error, which keeps the output for results.
+        of_bytes: whether bytes are counted, which the bar shows in place of a share.
     """
     console = console or new_console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TaskProgressColumn(),
+        DownloadColumn() if of_bytes else TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,

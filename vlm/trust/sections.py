@@ -11,6 +11,7 @@ import numpy as np
 from vlm.datasets.table import stream
 from vlm.evaluation.report import Report
 from vlm.evaluation.significance import estimate
+from vlm.inference import VQA
 from vlm.metrics import Interval, bootstrap_interval
 from vlm.trust import calibration_error, selective
 from vlm.trust.asking import most_given
@@ -61,7 +62,7 @@ def groups(subject: Subject) -> Found:
         "answer type": subject.results.keys("answer_type"),
         "answer": _frequency(subject),
     }
-    if subject.vqa is not None:
+    if isinstance(subject.vqa, VQA):
         unknown = subject.vqa.model.text_encoder.tokenizer.unknown
         questions = subject.results.table["question"].to_pylist()
         keys["words"] = ["some unknown" if unknown(text) else "all known" for text in questions]

@@ -107,17 +107,9 @@ class _Bar:
     """A progress bar for each file."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TransferSpeedColumn,
-        )
+        from vlm.core.terminal import new_progress
 
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-        )
+        self._progress = new_progress(of_bytes=True)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> _Bar:
