@@ -15,7 +15,15 @@ import vlm
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
 from vlm.core.errors import ConfigError
-from vlm.heads import AnswerHead, Classification, LearnedMixin, MultipleChoice, MultiTask
+from vlm.heads import (
+    AnswerHead,
+    AuxiliaryClassification,
+    Classification,
+    LearnedMixin,
+    MultipleChoice,
+    MultiTask,
+)
+from vlm.heads.auxiliary import Sides
 from vlm.heads.losses import distillation
 from vlm.training import Distillation
 from vlm.training.distillation import Teacher
@@ -23,15 +31,12 @@ from vlm.training.distillation import Teacher
 WORDS = ["what", "color", "is", "it"]
 
 
-def model(
-    head: AnswerHead | None = None, answers: tuple[str, ...] = ("red", "blue", "green")
-) -> vlm.VQAModel:
+def model() -> vlm.VQAModel:
     torch.manual_seed(3)
     image, text = vlm.image.ConvNet(image_size=16), vlm.text.BagOfWords(WORDS)
     fusion = vlm.fusion.Pooled(image.dim, text.dim)
-    return vlm.VQAModel(
-        image, text, fusion, Classification(fusion.out_dim, ("red", "blue", "green"))
-    )
+    head = Classification(fusion.out_dim, ("red", "blue", "green"))
+    return vlm.VQAModel(image, text, fusion, head)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,15 @@ def test_a_head_among_several_learns(saved: str) -> None:
     batch = asked(teacher.vqa.model)
     loss = teacher.loss({"answer": torch.zeros(2, 2)}, batch._replace(teacher=batch))
     assert loss > 0
+
+
+def test_a_head_with_auxiliary_classifiers_learns_by_its_joint_answers(saved: str) -> None:
+    head = AuxiliaryClassification(128, 64, 64, ["red", "blue"])
+    teacher = Teacher(Distillation(saved), head)
+    batch = asked(teacher.vqa.model)
+    batch = batch._replace(teacher=batch)
+    logits, others = torch.randn(2, 2), torch.randn(2, 2)
+    assert teacher.loss(Sides(logits, others, others), batch).equal(teacher.loss(logits, batch))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch import Tensor
 from vlm.core.batch import Batch
 from vlm.core.errors import ConfigError
 from vlm.core.validation import check_probability, counted
+from vlm.heads.auxiliary import Sides
 from vlm.heads.base import AnswerHead
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.learned_mixin import LearnedMixin
@@ -30,8 +31,9 @@ class Distillation:
     The loss becomes (1 - weight) times the head's own plus weight times
     `vlm.heads.losses.distillation` from the teacher. Both need a vocabulary of answers; those that
     both know are compared, by their text. The teacher sees the same augmented image and question,
-    through its own transform and tokenizer, and never one that is left out. It is frozen and no
-    part of the checkpoint.
+    through its own transform and tokenizer, and both sides also where `no_image` or `no_question`
+    leaves one out. Where its images are of another size, a crop or an erased rectangle may lie
+    elsewhere in them. It is frozen and no part of the checkpoint.
 
     Args:
         teacher: a run, checkpoint or shared model, as for `vlm.load`.
@@ -151,7 +153,8 @@ def _vocabulary(head: AnswerHead, whose: str) -> Sequence[str]:
 
 
 def _logits(head: AnswerHead, output: Any) -> Tensor:
-    logits: Tensor = output[head.answers_by] if isinstance(head, MultiTask) else output
+    own: Any = output[head.answers_by] if isinstance(head, MultiTask) else output
+    logits: Tensor = own.logits if isinstance(own, Sides) else own
     return logits
 
 
