@@ -102,7 +102,11 @@ def test_its_time_is_that_of_all_its_parts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--data.workers=2"], [*AUGMENTED, "--data.workers=2"]])
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--data.workers=2"], [*AUGMENTED, "--data.workers=2"]],
+    ids=["alone", "with loaders", "with augmentation"],
+)
 def test_a_killed_process_comes_to_the_same(more: list[str], data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of an epoch leaves no chance to save; the same command resumes."""
     told = [*more, "--run.checkpoint_steps=2"]
