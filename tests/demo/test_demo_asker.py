@@ -20,6 +20,7 @@ from vlm.demo.reply import agreement, differing, doubts
 from vlm.explain import METHODS
 from vlm.inference import VQA, Answer
 from vlm.serve.questions import MAX_QUESTION
+from vlm.text import BagOfWords
 
 IMAGE = file_of(Image.new("RGB", (40, 20), (200, 30, 30)))
 QUESTION = "what color is it?"
@@ -183,6 +184,16 @@ def test_no_text_of_others_becomes_html() -> None:
     html += view.facts(evil, vqa) + view.failure(evil) + view.hint(evil)
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;" in html
+
+
+def test_a_model_of_one_s_own_data_is_only_asked_what_it_can_read() -> None:
+    own = VQA(untrained())
+    own.about["data"] = "vlm.datasets.custom.CustomDataset"
+    assert examples_for([own]) == []
+    assert {e.world for e in examples_for([own, vlm.load("scenes")])} == {"scenes"}
+    own.model.text_encoder.tokenizer = BagOfWords(["is", "it", "day", "or", "night"]).tokenizer
+    assert [e.question for e in examples_for([own])] == ["Is it day or night?"]
+    assert any("its maker's own" in fact for fact in facts_of(own))
 
 
 def test_the_gallery_has_images_of_the_model_s_world(run: Path) -> None:

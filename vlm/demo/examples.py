@@ -16,6 +16,8 @@ from vlm.serve.reader import digest_of
 
 WORLDS = {"EasyVQA": "shapes", "Scenes": "scenes"}
 """The kind of image in a data set; all others hold photos."""
+ANYTHING = {"CustomDataset", "Mixture"}
+"""Data sets that may hold any images: their models are only asked what they can read."""
 WORDS = {
     "shapes": "drawings of one colored shape",
     "scenes": "drawings of six colored circles, squares and triangles",
@@ -71,9 +73,24 @@ def world_of(vqa: VQA | ImageTextToText) -> str:
 
 
 def examples_for(models: Iterable[VQA | ImageTextToText]) -> list[Example]:
-    """The questions of the models' worlds, in their order, whose images are installed."""
+    """The questions that suit one of the models and whose images are installed, world by world."""
+    models = list(models)
     worlds = dict.fromkeys(world_of(vqa) for vqa in models)
-    return [e for world in worlds for e in EXAMPLES if e.world == world and e.path is not None]
+    return [
+        example
+        for world in worlds
+        for example in EXAMPLES
+        if example.world == world and example.path is not None
+        if any(_suits(example, vqa) for vqa in models)
+    ]
+
+
+def _suits(example: Example, vqa: VQA | ImageTextToText) -> bool:
+    if example.world != world_of(vqa):
+        return False
+    if data_of(vqa) not in ANYTHING or isinstance(vqa, ImageTextToText):
+        return True
+    return not vqa.model.text_encoder.tokenizer.unknown(example.question)
 
 
 @cache

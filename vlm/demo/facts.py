@@ -69,6 +69,8 @@ def facts_of(vqa: VQA | ImageTextToText) -> list[str]:
     facts = []
     if world:
         facts.append(f"It was trained on {world} (the data set {data}).")
+    elif data == "CustomDataset":
+        facts.append("It was trained on a data set of its maker's own.")
     elif data:
         facts.append(f"It was trained on the data set {data}.")
     else:
