@@ -83,6 +83,7 @@ def test_sets_that_are_got_by_hand_and_none(capsys: pytest.CaptureFixture[str]) 
     assert "https://cs.stanford.edu/people/dorarad/gqa/" in capsys.readouterr().out
     assert ended("scenes") == 1
     assert "needs no download" in capsys.readouterr().out
+    assert "extra `train`" in str(ended("easy_vqa"))
     assert ended("vqa") == 2
     assert "there is no data set 'vqa'" in capsys.readouterr().err
     assert ended("../easy_vqa") == 2

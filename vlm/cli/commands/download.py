@@ -43,6 +43,8 @@ def download(arguments: Sequence[str]) -> None:
     from vlm.datasets.download.get import get, missing
     from vlm.datasets.download.known import KNOWN
 
+    if given.name == "easy_vqa":  # its folder is that of a package, so it has no file there
+        sys.exit("easy_vqa: needs no download of its own: it comes with the extra `train`.")
     config = _config(given.name)
     if config is None:
         names = sorted(path.stem for path in (configs_folder() / "datasets").glob("*.yaml"))
