@@ -57,7 +57,7 @@ def test_missing_extras_have_the_command(
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "captum" else name)
     printed = report(capsys)
     assert "missing captum: `pip install 'vlm-vqa[explain]'`" in printed
-    assert "there, for vlm tune" in printed
+    assert "installed, for vlm tune" in printed
 
 
 def test_each_extra_has_a_purpose() -> None:

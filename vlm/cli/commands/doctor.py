@@ -166,7 +166,7 @@ def extras() -> Iterator[Finding]:
     """What is installed of each extra, and the command that installs the others."""
     for extra, packages in EXTRAS.items():
         missing = [name for name in packages.split() if find_spec(name) is None]
-        text = f"there, for {PURPOSES[extra]}"
+        text = f"installed, for {PURPOSES[extra]}"
         if missing:
             command = f"pip install 'vlm-vqa[{extra}]'"
             text = f"missing {', '.join(missing)}: `{command}`, for {PURPOSES[extra]}"
