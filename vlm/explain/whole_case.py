@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.clean_text import clean_text
@@ -60,7 +59,8 @@ class WholeCase(Case):
         self.ids = torch.arange(len(self.tokens))
         copy = image.copy()
         copy.thumbnail((LARGEST, LARGEST))
-        self.images: Any = F.pil_to_tensor(copy)[None]
+        # Without torchvision, which is in an extra.
+        self.images: Any = torch.from_numpy(np.array(copy)).permute(2, 0, 1)[None]
 
     @property
     def warnings(self) -> list[str]:
@@ -90,6 +90,6 @@ class WholeCase(Case):
         questions = [" ".join(words[row.numpy()]) for row in kept]
         found = []
         for row in hidden:  # one after the other: together they would fill memory
-            image = F.to_pil_image(self.hide(row[None])[0])
+            image = Image.fromarray(self.hide(row[None])[0].permute(1, 2, 0).numpy())
             found.append(self.vqa.log_likelihood([image] * len(questions), questions, self.answer))
         return torch.stack(found).cpu()

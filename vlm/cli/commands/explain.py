@@ -17,7 +17,6 @@ from vlm.cli.command_parser import (
     check_device,
     command_parser,
 )
-from vlm.core.terminal import track
 from vlm.explain.agreement import agreement
 from vlm.explain.case import Case
 from vlm.explain.drawing import draw, headline
@@ -97,6 +96,8 @@ def explain_command(arguments: Sequence[str]) -> None:
 
 def _all(case: Case, names: Sequence[str]) -> list[Explanation]:
     """By every method that fits the model; one that fails on it is left out with a note."""
+    from vlm.core.terminal import track  # of an extra, and one method alone needs no bar
+
     found = []
     for name in track(names, "Explaining"):
         try:
