@@ -12,8 +12,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-import pyarrow.parquet as pq
-
 from vlm.asking import MISSING, Answer, Asking
 from vlm.core.files import locked, sync, whole_file
 from vlm.datasets.errors import DataError
@@ -88,6 +86,8 @@ class AnswerTable:
     def _records(self) -> Iterator[Record]:
         names = {*COLUMNS, COLUMN}
         if file_format(str(self.path)) == "parquet" and self.path.is_file():
+            import pyarrow.parquet as pq
+
             names |= set(pq.read_schema(self.path).names)
         return from_conversations(read_records(str(self.path), names))
 

@@ -6,15 +6,15 @@ import json
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlm.datasets.errors import DataError, report
 from vlm.datasets.readers.csv_file import read_csv
 from vlm.datasets.readers.json_file import check_is_text, read_json, read_json_lines, read_lines
 from vlm.datasets.sources import note
+
+if TYPE_CHECKING:  # in an extra that the demo, whose tables are CSV, does without
+    import pyarrow as pa
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -152,6 +152,9 @@ def _rows_of(content: Any, columns: Set[str]) -> list[Any] | None:
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     note(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -180,6 +183,8 @@ def arrow_records(
 def _without_times(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch | pa.Table:
     """Times as text, since Python's own types lack nanoseconds, and short floats as the shortest
     equal decimal."""
+    import pyarrow as pa
+
     for place, field in enumerate(batch.schema):
         if pa.types.is_temporal(field.type):
             batch = batch.set_column(place, field.name, batch[field.name].cast(pa.string()))
