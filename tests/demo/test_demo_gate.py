@@ -19,7 +19,7 @@ from gradio_routes import KEPT, judged
 from PIL import Image
 
 from vlm.demo.gate import MAX_TEXT, NOT_YOURS
-from vlm.demo.uploads import VISITOR_UPLOADS
+from vlm.demo.uploads import AT_ONCE
 from vlm.serve.requests import MAX_PARTS
 
 QUESTION = "what color is it?"
@@ -266,7 +266,7 @@ def test_what_is_no_form_is_no_upload(visitor: httpx.Client) -> None:
         (form, b"content"),
         (form, b""),
         ({"Content-Type": "multipart/form-data"}, part + b"--x--\r\n"),
-        (form, part * (VISITOR_UPLOADS + 1) + b"--x--\r\n"),
+        (form, part * (AT_ONCE + 1) + b"--x--\r\n"),
         (form, part * 5000 + b"--x--\r\n"),
         (form, b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n'),
         (form, b"--x\r\nContent-Disposition: form-data\r\n\r\ntext\r\n--x--\r\n"),

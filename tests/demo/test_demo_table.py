@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from typing import Any
 
 import pytest
 from conftest import ROOT
 from demo_server import untrained
 
 import vlm
+from vlm.asking import Answer
 from vlm.datasets.readers.json_file import MemoryFile
 from vlm.demo import table as module
 from vlm.demo.asker import Asker
@@ -18,6 +20,7 @@ from vlm.demo.table import answer_table, unpack
 from vlm.inference import VQA
 
 IMAGE = (ROOT / "vlm/bundled/scenes/example.png").read_bytes()
+WRITTEN = ("=HYPERLINK(1)", "-5", "@x")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,27 @@ def test_choices_come_with_their_rows(asker: Asker) -> None:
     assert "got 1" in second["error"]
 
 
+def test_choices_are_optional_for_models_that_write() -> None:
+    """An empty cell is no list of one empty choice."""
+    asked: list[list[list[str]]] = []
+
+    class Writes(VQA):
+        ranks_choices = True
+
+        def answer(self, image: Any, question: Any, top_k: Any = 5, choices: Any = None) -> Any:
+            asked.append(choices)
+            return [Answer(text, 0.5, [(text, 0.5)]) for text in WRITTEN[: len(question)]]
+
+    asker = Asker({"writes": Writes(vlm.load("scenes").model)})
+    lines = ["image,question,choices", "a.png,is it?,", "a.png,is it?,red| blue", "a.png,is it?,"]
+    table = MemoryFile("in.csv", "\n".join(lines).encode())
+    rows = rows_of(answer_table(asker, "writes", table, {"a.png": IMAGE}).content)
+    assert [row["error"] for row in rows] == ["", "", ""]
+    assert asked[0] == [[], ["red", "blue"], []]
+    # What a model reads in an image must not run in a spreadsheet.
+    assert [row["prediction"] for row in rows] == ["'=HYPERLINK(1)", "-5", "'@x"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -87,6 +111,8 @@ def test_choices_come_with_their_rows(asker: Asker) -> None:
         (b"image,question" + b"\na,b" * 1001, "more than 1,000 rows"),
         (b"picture,question\na,b", "image"),
         (b"image,question,error\na,b,c", "'error'"),
+        (b"x," * 1_000_000 + b"\na,b", "1,000,000 columns"),
+        (b'image,question\na,"' + b"b" * 5_000_000 + b'"', "5.0 MB"),
         (b"\x1f\x8b\x08\x00", "not text"),
         (b"PK\3\4", "a zip archive"),
     ],
@@ -103,6 +129,27 @@ def test_a_table_that_takes_too_long(asker: Asker, monkeypatch: pytest.MonkeyPat
     assert answer_table(asker, "scenes", table, {"a.png": IMAGE}).errors == 1
 
 
+def test_rows_that_fail_are_not_tried_again_after_the_end(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each could hold the models for as long as a question may take."""
+    tried: list[int] = []
+    now = iter(range(100))
+
+    def answers(name: str, contents: Any, rows: Any) -> Any:
+        tried.append(len(rows))
+        raise ValueError("It took longer than 60 s.")
+
+    monkeypatch.setattr(module, "monotonic", lambda: next(now))
+    monkeypatch.setattr(module, "SECONDS", 3)
+    monkeypatch.setattr(asker, "answer_rows", answers)
+    table = MemoryFile("in.csv", b"image,question" + b"\na.png,Is it red?" * 16)
+    found = answer_table(asker, "scenes", table, {"a.png": IMAGE})
+    assert tried == [16, 1, 1]
+    errors = [row["error"] for row in rows_of(found.content)]
+    assert len([error for error in errors if error.startswith("Not answered")]) == 14
+
+
 def test_archives_are_unpacked_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unpack([("a.zip", packed(**{"x/1.png": b"1"})), ("2.png", b"2")]) == {
         "x/1.png": b"1", "2.png": b"2",
@@ -111,6 +158,13 @@ def test_archives_are_unpacked_within_limits(monkeypatch: pytest.MonkeyPatch) ->
         unpack([("a.zip", packed(**{"1": b"1"})), ("1", b"2")])
     with pytest.raises(ValueError, match="unusual method"):
         unpack([("a.zip", packed(zipfile.ZIP_LZMA, a=b"1"))])
+    damaged = bytearray(packed(a=bytes(range(256)) * 9))
+    damaged[40:60] = bytes(byte ^ 0x5A for byte in damaged[40:60])  # the deflated content
+    with pytest.raises(ValueError, match=r"'a\.zip' cannot be unpacked"):
+        unpack([("a.zip", bytes(damaged))])
+    # Listing 100,000 folders takes seconds.
+    with pytest.raises(ValueError, match="more than 2,000 files and folders"):
+        unpack([("a.zip", packed(**{f"{n}/": b"" for n in range(2001)}))])
     broken = packed(a=bytes(1000)).replace(b"PK\1\2", b"PK\1\3")
     with pytest.raises(ValueError, match=r"'a\.zip' cannot be unpacked"):
         unpack([("a.zip", broken)])

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from vlm.core.compat import limit_sessions
 from vlm.demo import ASSETS
 from vlm.demo.gate import Gate
-from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
+from vlm.demo.uploads import AT_ONCE, Uploads
 from vlm.serve.reader import MAX_BYTES
 from vlm.serve.requests import Hosts, read_form
 
@@ -95,13 +95,13 @@ def application(
 
 async def _upload(request: Request) -> Response:
     try:
-        form = await read_form(request, VISITOR_UPLOADS)
+        form = await read_form(request, AT_ONCE)
         files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
         contents = [await file.read() for file in files]
         if not contents:
             raise ValueError
     except (MultiPartException, ValueError, KeyError):
-        sentence = f"Expected a form with one file in `files`, or up to {VISITOR_UPLOADS}."
+        sentence = f"Expected a form with one file in `files`, or up to {AT_ONCE}."
         return JSONResponse({"detail": sentence}, 400)
     if any(len(content) > MAX_BYTES for content in contents):
         sentence = f"A file exceeds {MAX_BYTES // 10**6} MB; scale the image down first."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import PurePosixPath
@@ -22,6 +24,8 @@ from vlm.evaluation.answer_table import ADDED, Said, addition, write_csv
 from vlm.serve.reader import MAX_BYTES
 
 MAX_ROWS = 1000
+MAX_COLUMNS = 100
+MAX_TABLE = 5_000_000
 MAX_FILES = 1000
 MAX_UNPACKED = 10 * MAX_BYTES
 """Limits of one table, and of the files in its archive."""
@@ -33,6 +37,9 @@ TOGETHER = 16
 """Rows that a model answers in one turn: other visitors' questions come between."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Other methods can ask for gigabytes of memory."""
+UNREADABLE = (zipfile.BadZipFile, zlib.error, RuntimeError)
+"""What zipfile raises for an archive that is damaged or has a password, besides errors of files."""
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 
 
 class Answered(NamedTuple):
@@ -75,6 +82,12 @@ def _all_files(files: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, bytes]
         if not zipfile.is_zipfile(io.BytesIO(content)):
             yield name, content
             continue
+        # Before the entries are listed, which takes seconds for 10 MB of them: folders count too.
+        if content.count(b"PK\1\2") > 2 * MAX_FILES:
+            raise ValueError(
+                f"images: {name!r} has more than {2 * MAX_FILES:,} files and folders; use `vlm "
+                f"predict` for as many."
+            )
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for entry in archive.infolist():
@@ -85,7 +98,7 @@ def _all_files(files: Iterable[tuple[str, bytes]]) -> Iterable[tuple[str, bytes]
                     with archive.open(entry) as opened:
                         unpacked = opened.read(MAX_BYTES + 1)
                     yield entry.filename, unpacked
-        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+        except (*UNREADABLE, OSError, EOFError, ValueError) as error:
             raise ValueError(f"images: {name!r} cannot be unpacked ({error}).") from None
 
 
@@ -108,13 +121,10 @@ def answer_table(
 
     Raises:
         DataError: a table that cannot be read.
-        ValueError: one without its columns, with none or too many rows, or one of `ADDED`.
+        ValueError: one without its columns, with none or too many rows, too many columns or bytes,
+            or one of `ADDED`.
     """
-    rows = read_csv(table, set(COLUMNS), ",")
-    records = [
-        Record(number, f"{table}, line {line}", names, values)
-        for number, (line, names, values) in enumerate(islice(rows, MAX_ROWS + 1), start=1)
-    ]
+    records = list(_records(table))
     if not 0 < len(records) <= MAX_ROWS:
         raise ValueError(f"{table}: got {_number(len(records))}; expected 1 to {MAX_ROWS:,}.")
     columns = records[0].columns
@@ -128,14 +138,36 @@ def answer_table(
     end = monotonic() + SECONDS
     for start in range(0, len(records), TOGETHER):
         progress(start, len(records))
-        batch = records[start : start + TOGETHER]
-        late = monotonic() > end
-        said += [_LATE for _ in batch] if late else _batch(asker, name, batch, find)
+        said += _batch(asker, name, records[start : start + TOGETHER], find, end)
     file = io.StringIO()
-    pairs = zip(records, said, strict=True)
+    plain = [{**one, "prediction": _as_text(one["prediction"])} for one in said]
+    pairs = list(zip(records, plain, strict=True))
     errors = sum(bool(one["error"]) for one in write_csv(file, [*columns, *ADDED], pairs))
-    head = [_short(*pair) for pair in islice(zip(records, said, strict=True), SHOWN)]
+    head = [_short(*pair) for pair in pairs[:SHOWN]]
     return Answered(file.getvalue().encode("utf-8-sig"), len(records), errors, head)
+
+
+def _records(table: MemoryFile) -> Iterable[Record]:
+    """The rows of a table, and at most one more than there may be."""
+    if len(table.content) > MAX_TABLE:
+        raise ValueError(
+            f"{table}: got {len(table.content) / 1e6:,.1f} MB; expected at most "
+            f"{MAX_TABLE // 10**6} MB. Leave out columns that are not needed."
+        )
+    rows = islice(read_csv(table, set(COLUMNS), ","), MAX_ROWS + 1)
+    for number, (line, names, values) in enumerate(rows, start=1):
+        if len(names) > MAX_COLUMNS:  # searching many for the likely ones takes minutes
+            raise ValueError(
+                f"{table}: got {len(names):,} columns; expected at most {MAX_COLUMNS}."
+            )
+        yield Record(number, f"{table}, line {line}", names, values)
+
+
+def _as_text(prediction: str | None) -> str | None:
+    """An answer that no spreadsheet takes for a formula: a model may write what an image says."""
+    if prediction is None or not prediction.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return prediction
+    return prediction if _NUMBER.fullmatch(prediction) else f"'{prediction}"
 
 
 def _short(record: Record, said: Said) -> list[str]:
@@ -156,23 +188,30 @@ def _number(rows: int) -> str:
 _LATE = addition(error=f"Not answered: the table took longer than {SECONDS:g} s.")
 
 
-def _batch(asker: Asker, name: str, records: list[Record], find: _Finder) -> list[Said]:
+def _batch(asker: Asker, name: str, records: list[Record], find: _Finder, end: float) -> list[Said]:
     """What the model says to some rows; if one fails, each by itself, so that a mistake is its
-    row's alone."""
+    row's alone. After the `end`, no more are answered."""
+    if monotonic() > end:
+        return [_LATE for _ in records]
     try:
         contents = [find(record.values["image"]) for record in records]
         rows = [
             {
                 "question": record.values["question"],
-                "choices": record.values.get("choices", "").split("|"),
+                "choices": _choices(record.values.get("choices", "")),
             }
             for record in records
         ]
         return asker.answer_rows(name, contents, rows)
     except (ValueError, OSError) as error:
         if len(records) > 1:
-            return [said for record in records for said in _batch(asker, name, [record], find)]
+            return [one for record in records for one in _batch(asker, name, [record], find, end)]
         return [addition(error=str(error))]
+
+
+def _choices(cell: str) -> list[str]:
+    """Choices divided by "|"; none of an empty cell, which a model that writes needs."""
+    return [choice.strip() for choice in cell.split("|")] if cell.strip() else []
 
 
 class _Finder:

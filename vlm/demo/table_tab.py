@@ -13,13 +13,13 @@ from vlm.demo import view
 from vlm.demo.api import content_of
 from vlm.demo.asker import Asker
 from vlm.demo.table import MAX_ROWS, answer_table, unpack
-from vlm.demo.uploads import Uploads
+from vlm.demo.uploads import AT_ONCE, Uploads
 from vlm.evaluation.answer_table import ADDED
 
 HELP = f"""Send a **CSV file** whose columns `image` and `question` hold a file's name and a
-question, and the **images** themselves, as files or as a zip archive. You get the table back with
-the columns {", ".join(f"`{name}`" for name in ADDED)}. Up to {MAX_ROWS:,} rows; `vlm predict` on
-the command line has no limit."""
+question, and the **images** themselves, as up to {AT_ONCE} files or as a zip archive. You get the
+table back with the columns {", ".join(f"`{name}`" for name in ADDED)}. Up to {MAX_ROWS:,} rows;
+`vlm predict` on the command line has no limit."""
 
 HEADERS = ["image", "question", "answer", "probability", "note"]
 PROGRESS = gr.Progress()
@@ -71,9 +71,13 @@ def add_table_tab(asker: Asker, uploads: Uploads) -> None:
                 raise ValueError("table: got none; expected a CSV file.")
             if name not in names:
                 raise ValueError(f"model: got {name!r:.80}; expected one of {', '.join(names)}.")
+            sent_images = sent_images or []
+            # The list comes from the browser, where anything can be sent.
+            if not isinstance(sent_images, list) or len(sent_images) > AT_ONCE:
+                raise ValueError(f"images: expected at most {AT_ONCE} files, or zip archives.")
             files = [
                 (_name_of(each, number), content_of(each, uploads) or b"")
-                for number, each in enumerate(sent_images or ())
+                for number, each in enumerate(sent_images)
             ]
             found = answer_table(
                 asker,
@@ -83,7 +87,8 @@ def add_table_tab(asker: Asker, uploads: Uploads) -> None:
                 lambda done, of: bar((done, of), desc="Answering", unit="rows"),
             )
         except (ValueError, OSError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            # Some messages list what a table has, which may be megabytes.
+            raise gr.Error(f"{error!s:.1000}", print_exception=False) from error
         errors = f", {found.errors:,} of them with an error" if found.errors else ""
         file = view.inline(found.content, "answers.csv", "text/csv")
         rows = {"headers": HEADERS, "data": found.head, "metadata": None}

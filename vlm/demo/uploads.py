@@ -13,6 +13,8 @@ from vlm.serve.reader import MAX_BYTES, digest_of
 
 KEPT_SECONDS = 3600
 VISITOR_UPLOADS = 32
+AT_ONCE = VISITOR_UPLOADS - 1
+"""Files of one upload, so that the table that they belong to stays."""
 VISITOR_BYTES = 10 * MAX_BYTES
 ALL_BYTES = 40 * MAX_BYTES
 """Limits: the least recently used go first. The images of all waiting questions fit in."""
