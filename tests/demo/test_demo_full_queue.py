@@ -109,7 +109,8 @@ def test_the_page_says_so_too(busy: Busy, browser: Any) -> None:
         page.get_by_text("This application is currently busy. Please try again.").first.wait_for()
         watched.shot("full-queue")
     watched.ask(QUESTION)
-    page.wait_for_selector(f".vlm-card:first-child .vlm-answer:text-is('{answer}')")
+    # The model was trained briefly, so that its best answer may be in small print.
+    page.wait_for_selector(f".vlm-card:first-child :text-matches('^[“]?{answer}[”]?$')")
     page.close()
     assert watched.left == []
     # The browser itself logs the refusal.
