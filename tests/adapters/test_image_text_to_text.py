@@ -256,6 +256,23 @@ def test_a_model_with_code_of_its_own(folders: Folders, tmp_path: Path) -> None:
         vlm.load(tmp_path, trust=True)
 
 
+@pytest.mark.parametrize("kind", [["llava"], {}, 3, None])
+def test_a_config_of_any_json(tmp_path: Path, kind: object) -> None:
+    for config in ({"architectures": ["Own"], "model_type": kind}, {"architectures": kind}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="expected one of"):
+            vlm.load(tmp_path)
+
+
+@pytest.mark.parametrize("listed", [["model.safetensors"], {}, None, 3])
+def test_an_index_without_files(folders: Folders, tmp_path: Path, listed: object) -> None:
+    (tmp_path / "config.json").write_bytes((folders("llava") / "config.json").read_bytes())
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(ValueError, match="expected a weight_map of files"):
+        vlm.load(tmp_path)
+
+
 def test_weights_that_are_pickles_or_of_another_model(folders: Folders, tmp_path: Path) -> None:
     for path in folders("llava").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

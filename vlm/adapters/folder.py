@@ -26,7 +26,7 @@ def is_image_text_to_text(config: dict[str, Any]) -> bool:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES,
     )
 
-    return config.get("model_type") in NAMES
+    return str(config.get("model_type")) in NAMES
 
 
 def read_image_text_to_text(
@@ -90,7 +90,10 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
 
     files = [WEIGHTS]
     if not file_inside(folder, WEIGHTS).is_file() and file_inside(folder, INDEX).is_file():
-        files = sorted(set(map(str, read_json(folder / INDEX).get("weight_map", {}).values())))
+        listed = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise ValueError(f"{name}: {INDEX}: got {listed!r:.80}; expected a weight_map of files.")
+        files = sorted(set(map(str, listed.values())))
     weights: dict[str, Tensor] = {}
     for file in files:
         path = file_inside(folder, file)

@@ -93,7 +93,8 @@ def is_whole(folder: str | Path) -> bool:
 
 def architecture(config: Mapping[str, Any]) -> str:
     """The name of the class that a `config.json` is of."""
-    return str((config.get("architectures") or ["an unknown kind"])[0])
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else "an unknown kind"
 
 
 def name_of(folder: str | Path) -> str:
