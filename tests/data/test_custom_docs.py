@@ -71,7 +71,7 @@ def test_the_other_commands_parse(there: Path, capsys: pytest.CaptureFixture[str
             main([*command[1:], "--print_config"])
         assert stopped.value.code == 0
         printed = capsys.readouterr().out
-        for value in ("label", "resnet50"):
+        for value in ("answer: label", "resnet50"):
             assert (value in " ".join(command)) == (value in printed)
 
 

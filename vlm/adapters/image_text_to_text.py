@@ -24,6 +24,7 @@ from vlm.core.validation import check_positive
 from vlm.heads.base import AnswerKind
 from vlm.heads.generation.head import CUT
 from vlm.image.load import Source, WhiteLevel, load_image
+from vlm.image.transform import GREY
 
 QUESTION = "{question}"
 PROMPT = f"{QUESTION}\nAnswer the question using a single word or phrase."
@@ -31,6 +32,8 @@ PROMPT = f"{QUESTION}\nAnswer the question using a single word or phrase."
 PROMPTS = {"paligemma": f"answer en {QUESTION}"}
 """Prompts of models that were trained with another one, by `model_type` (PaliGemma: Beyer et al.
 2024, arXiv 2407.07726)."""
+GREY_SIZE = 224
+"""Sides of an image that shows nothing, in pixels."""
 ROWS_AT_ONCE = 8
 """Images with a prompt that go through the model together: one can be thousands of tokens."""
 
@@ -52,6 +55,10 @@ class OriginalImage:
     def stack(self, items: Sequence[Image.Image]) -> list[Image.Image]:
         """One batch, of images of any sizes."""
         return list(items)
+
+    def blank(self, count: int) -> list[Image.Image]:
+        """Images that are the same grey all over."""
+        return [Image.new("RGB", (GREY_SIZE, GREY_SIZE), (GREY, GREY, GREY))] * count
 
 
 @dataclass(frozen=True)
