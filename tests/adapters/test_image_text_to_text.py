@@ -269,7 +269,7 @@ def test_an_index_without_files(folders: Folders, tmp_path: Path, listed: object
     (tmp_path / "config.json").write_bytes((folders("llava") / "config.json").read_bytes())
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": listed}))
-    with pytest.raises(ValueError, match="expected a weight_map of files"):
+    with pytest.raises(ValueError, match=r"weight_map: got .*; expected files"):
         vlm.load(tmp_path)
 
 

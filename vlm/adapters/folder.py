@@ -92,9 +92,7 @@ def _weights(folder: Path, name: str) -> dict[str, Tensor]:
     if not file_inside(folder, WEIGHTS).is_file() and file_inside(folder, INDEX).is_file():
         listed = read_json(folder / INDEX).get("weight_map")
         if not isinstance(listed, dict) or not listed:
-            raise ValueError(
-                f"{name}: {INDEX}: got {listed!r:.80}; expected a weight_map of files."
-            )
+            raise ValueError(f"{name}: {INDEX}: weight_map: got {listed!r:.80}; expected files.")
         files = sorted(set(map(str, listed.values())))
     weights: dict[str, Tensor] = {}
     for file in files:
