@@ -24,6 +24,7 @@ SIDE_BY_SIDE = 2
 WAITING = 32
 """Questions that may wait; one more is refused."""
 EMPTY = "Choose an image, then ask about it."
+READY = "The image is ready: ask a question about it."
 PRIVATE: dict[str, Any] = {
     "concurrency_id": QUEUE,
     "concurrency_limit": 1,
@@ -73,7 +74,9 @@ class _AskTab:
                 self._add_question(names, first)
             with gr.Column(scale=7, min_width=300):
                 self.result = gr.HTML(
-                    view.hint(EMPTY) if first is None else view.results(first.replies),
+                    view.results(first.replies)
+                    if first
+                    else view.hint(READY if examples else EMPTY),
                     apply_default_css=False,
                     min_height=250,
                     elem_id="result",
@@ -125,7 +128,7 @@ class _AskTab:
         # Not as an argument: Gradio would write the image to disk.
         self.image.value = self.images[0] if self.images else None
         self.question = gr.Textbox(
-            value=first.question if first else "",
+            value=self.examples[0].question if self.examples else "",
             label="Question",
             placeholder="What would you like to know about the image?",
             max_length=MAX_QUESTION,
@@ -241,8 +244,7 @@ class _AskTab:
         except ValueError as error:
             return view.failure(str(error)), None, REFUSED, *kept
         mine = _with(mine, sent["path"], "not asked yet")
-        ready = view.hint("The image is ready: ask a question about it.")
-        return ready, gr.skip(), digest_of(content), mine, _entries(mine)
+        return view.hint(READY), gr.skip(), digest_of(content), mine, _entries(mine)
 
     def on_pick(self, numbers: list[int], name: str, index: Any) -> tuple[Any, ...]:
         # The number comes from the browser, where anything can be sent.
