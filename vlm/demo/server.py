@@ -58,6 +58,8 @@ def application(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
+        checkbox_border_color="*neutral_500",
+        input_border_color="*neutral_400",
         block_info_text_color_dark="*neutral_300",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
