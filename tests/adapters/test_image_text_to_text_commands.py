@@ -157,6 +157,9 @@ def test_report(folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.M
     assert sections["consistency"]["numbers"][0]["wording"] == "upper case"
     assert sections["corruptions"]["numbers"]["jpeg"].keys() == {"5"}
     assert "all of these were cut" in sections["grounding"]["text"][0]
+    assert "with a grey image" in sections["language"]["numbers"]
+    broken = [name for name, section in sections.items() if "Error" in str(section["text"])]
+    assert broken == []
 
     for row in (rows := list(map(json.loads, table.read_text().splitlines()))):
         row["choices"] = ["red", "blue"]

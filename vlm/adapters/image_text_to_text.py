@@ -32,8 +32,8 @@ PROMPT = f"{QUESTION}\nAnswer the question using a single word or phrase."
 PROMPTS = {"paligemma": f"answer en {QUESTION}"}
 """Prompts of models that were trained with another one, by `model_type` (PaliGemma: Beyer et al.
 2024, arXiv 2407.07726)."""
-GREY_SIZE = 224
-"""Sides of an image that shows nothing, in pixels."""
+BLANK = 336
+"""Pixels of a side of an image that shows nothing."""
 ROWS_AT_ONCE = 8
 """Images with a prompt that go through the model together: one can be thousands of tokens."""
 
@@ -52,13 +52,13 @@ class OriginalImage:
         """An image in any form that `load_image` takes."""
         return load_image(source)
 
+    def blank(self, count: int) -> list[Image.Image]:
+        """Images that are the same grey all over."""
+        return [Image.new("RGB", (BLANK, BLANK), (GREY, GREY, GREY))] * count
+
     def stack(self, items: Sequence[Image.Image]) -> list[Image.Image]:
         """One batch, of images of any sizes."""
         return list(items)
-
-    def blank(self, count: int) -> list[Image.Image]:
-        """Images that are the same grey all over."""
-        return [Image.new("RGB", (GREY_SIZE, GREY_SIZE), (GREY, GREY, GREY))] * count
 
 
 @dataclass(frozen=True)

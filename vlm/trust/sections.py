@@ -62,7 +62,7 @@ def groups(subject: Subject) -> Found:
         "answer type": subject.results.keys("answer_type"),
         "answer": _frequency(subject),
     }
-    if isinstance(subject.vqa, VQA):
+    if isinstance(subject.vqa, VQA):  # others read any word
         unknown = subject.vqa.model.text_encoder.tokenizer.unknown
         questions = subject.results.table["question"].to_pylist()
         keys["words"] = ["some unknown" if unknown(text) else "all known" for text in questions]
