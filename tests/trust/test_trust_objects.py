@@ -15,6 +15,7 @@ from PIL import Image
 
 from vlm.cli.main import main
 from vlm.datasets import GQA, Scenes
+from vlm.datasets.presence import Presence
 from vlm.trust import objects
 from vlm.trust.subject import Unavailable
 
@@ -153,3 +154,16 @@ def test_a_model_that_comes_with_vlm_sees_objects_and_points_at_them(
     assert pointing["best"] >= pointing["hits"] > 0.5 > pointing["chance"]
     assert "no answer, and this split has none" in sections["unanswerable"]["text"][0]
     assert "vlm forgetting RUN" in sections["forgetting"]["text"][0]
+
+
+def test_yes_and_no_of_models_that_write() -> None:
+    known = Presence("Is there a {}?", "yes", "no", lambda image: {})
+    said = ["Yes", "yes.", " No.", "no", "nothing", "yes, two"]
+    assert [objects._word(known, one) for one in said] == [
+        "yes",
+        "yes",
+        "no",
+        "no",
+        "nothing",
+        "yes, two",
+    ]

@@ -36,7 +36,7 @@ def hallucination(subject: Subject) -> Found:
     known, objects = _objects(subject)
     table = question_table(_questions(known, objects), "object presence")
     asked = subject.ask(table)
-    answers = np.array(asked.answers, dtype=object)
+    answers = np.array([_word(known, answer) for answer in asked.answers], dtype=object)
     expected = np.array([given for (given,) in table["answers"].to_pylist()], dtype=object)
     kinds = np.array(table["answer_type"].to_pylist(), dtype=object)
     right, images = (answers == expected).astype(float), image_groups(table)
@@ -144,7 +144,7 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         question = known.question.format(*name)
         case = make_case(model, open_image(image, store.source), question, choices=choices)
         subject.advance(1)
-        if case.answer != known.yes:
+        if _word(known, case.answer) != known.yes:
             continue
         why = explain_case(case, Occlusion(), per_word=False)
         size, boxes = np.array(why.image_size), np.array(found[name])
@@ -182,6 +182,12 @@ def _objects(
     order = np.random.default_rng(0).permutation(len(images))[:most]
     found = {images[place]: known.objects(images[place]) for place in np.sort(order)}
     return known, {image: names for image, names in found.items() if names}
+
+
+def _word(known: Presence, answer: str) -> str:
+    """The yes or no of an answer, whatever its case and full stop: models that write differ."""
+    plain = answer.strip().removesuffix(".").lower()
+    return next((word for word in (known.yes, known.no) if word.lower() == plain), answer)
 
 
 def _questions(known: Presence, objects: Mapping[str, Mapping[Name, Boxes]]) -> Any:
