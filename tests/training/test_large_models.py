@@ -99,6 +99,19 @@ def test_the_largest_batch_that_fits_is_found(
     assert again.datamodule.images_per_batch == 4, "a continued run keeps its batches"
 
 
+def test_no_batch_fits(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: VQAModel, batch: Any, image: Any = None) -> Any:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(VQAModel, "forward", full)
+    with pytest.raises(ConfigError, match="memory is too small for a single image"):
+        VQACLI(fit(data, tmp_path, "--run.find_batch_size=true"))
+
+
 def test_a_search_changes_no_weights(data: Path, tmp_path: Path) -> None:
     """All images fit at once, so the search ends at half of what it did not try."""
     plain = VQACLI(fit(data, tmp_path / "a", "--trainer.max_epochs=1", "--data.images_per_batch=8"))

@@ -82,7 +82,7 @@ def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int
         trainer: trainer that will train it; gives the device and the precision.
 
     Raises:
-        ConfigError: several processes, which would not agree.
+        ConfigError: several processes, which would not agree, or memory for no image at all.
     """
     if trainer.world_size > 1:
         raise ConfigError(
@@ -105,14 +105,23 @@ def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
         }
-        size = Tuner(Trainer(**options)).scale_batch_size(
-            task,
-            datamodule=trial,
-            batch_arg_name="images_per_batch",
-            init_val=data.images_per_batch,
-            steps_per_trial=TRIAL_STEPS,
-            max_val=images,
-        )
+        try:
+            size = Tuner(Trainer(**options)).scale_batch_size(
+                task,
+                datamodule=trial,
+                batch_arg_name="images_per_batch",
+                init_val=data.images_per_batch,
+                steps_per_trial=TRIAL_STEPS,
+                max_val=images,
+            )
+        except ValueError as error:
+            if trial.images_per_batch:
+                raise
+            raise ConfigError(
+                "run.find_batch_size: memory is too small for a single image with its questions. "
+                "Set data.questions_per_image, run.gradient_checkpointing or trainer.precision, or "
+                "take a smaller model."
+            ) from error
     assert size is not None
     # What reaches the limit was not tried; half of it was.
     return size if size < images or size == data.images_per_batch else max(1, size // 2)
