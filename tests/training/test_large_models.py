@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from vlm.model import VQAModel
 from vlm.training import step_profile
 from vlm.training.large_models import checkpoint_gradients
 from vlm.training.run_dir import RunOptions
+from vlm.training.step_profile import StepProfile
+from vlm.training.task import VQATask
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -139,6 +143,24 @@ def test_a_step_is_measured_by_part(
     monkeypatch.setattr(step_profile, "WARM_UP", 2)
     monkeypatch.setattr(step_profile, "MEASURED", 6)
     monkeypatch.setattr(step_profile, "TRACED", 2)
+    added: Counter[str] = Counter()
+    add, begin = StepProfile._add, VQATask.on_validation_epoch_start
+
+    def counted(self: StepProfile, name: str, seconds: float) -> None:
+        added[name] += 1
+        add(self, name, seconds)
+
+    clock = count()  # ticks when it is looked at
+
+    def slowly(self: VQATask) -> None:
+        for _ in range(1000):
+            next(clock)
+        begin(self)
+
+    monkeypatch.setattr(step_profile, "perf_counter", lambda: float(next(clock)))
+
+    monkeypatch.setattr(StepProfile, "_add", counted)
+    monkeypatch.setattr(VQATask, "on_validation_epoch_start", slowly)
     cli = VQACLI(fit(data, tmp_path, "--run.profile=true"))
     printed = capsys.readouterr().out
     assert "Time of a step (mean of 6)" in printed
@@ -146,7 +168,9 @@ def test_a_step_is_measured_by_part(
         assert row in printed
     times = json.loads((cli.run_folder / "step_times.json").read_text())["seconds"]
     assert all(value > 0 for value in times.values())
+    assert len(set(added.values())) == 1, "once a step; validation is none"
     whole = times.pop("step")
+    assert whole < 100, "validation is no part of a step"
     assert sum(times.values()) == pytest.approx(whole)
     events = json.loads((cli.run_folder / "trace.json").read_text())["traceEvents"]
     names = {event["name"] for event in events}

@@ -37,6 +37,7 @@ class StepProfile(Callback):
         self.times: defaultdict[str, float] = defaultdict(float)
         self.steps = 0
         self._seen = 0
+        self._in_step = False
         self._mark = 0.0
         self._started: dict[str, float] = {}
         self._labels: dict[str, record_function] = {}
@@ -51,16 +52,24 @@ class StepProfile(Callback):
             self._hooks.append(part.register_forward_hook(self._hook(self._stop, name)))
         self._mark = self._now()
 
-    @staticmethod
-    def _hook(function: Any, name: str) -> Any:
+    def _hook(self, function: Any, name: str) -> Any:
         # A compiled part is compiled between its hooks, not with them.
         @torch.compiler.disable
         def hook(*_: Any) -> None:
-            function(name)
+            if self._in_step:  # the model is called in validation too
+                function(name)
 
         return hook
 
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._mark = self._now()
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._mark = self._now()  # validation is no part of a step
+
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._in_step = True
         self._add("loader", self._now() - self._mark)
         if self._seen == WARM_UP + MEASURED and trainer.is_global_zero:
             self._trace = profile()
@@ -78,6 +87,7 @@ class StepProfile(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if "optimizer" in self._started:  # not where gradients are accumulated
             self._stop("optimizer")
+        self._in_step = False
         now = self._now()
         self._add("step", now - self._mark)
         self._mark = now
@@ -129,15 +139,12 @@ class StepProfile(Callback):
         self._started[name] = self._now()
 
     def _stop(self, name: str) -> None:
-        begun = self._started.pop(name, None)
-        # The model is called in validation too, which is no part of a step.
-        if begun is not None:
-            self._add(name, self._now() - begun)
+        self._add(name, self._now() - self._started.pop(name))
         if (label := self._labels.pop(name, None)) is not None:
             label.__exit__(None, None, None)
 
     def _now(self) -> float:
-        if self._device.type != "cpu" and (self._measuring or not self._seen):
+        if self._device.type != "cpu" and self._seen < WARM_UP + MEASURED:
             torch.get_device_module(self._device).synchronize()
         return perf_counter()
 
