@@ -54,6 +54,11 @@ def test_questions_have_their_images_and_plain_answers(tmp_path: Path) -> None:
     assert data.has("validation"), "cut from its images"
 
 
+def test_a_blank_question_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"image 1, pair 2.*question"):
+        VisualGenome(save(tmp_path, [pair(5), pair(7, question=" ")])).read("train")
+
+
 def test_an_answer_counts_without_case_and_full_stop() -> None:
     data = VisualGenome("anywhere")
     assert data.score("Blue.", ["blue"]) == 1

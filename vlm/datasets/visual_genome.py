@@ -102,7 +102,7 @@ class VisualGenome(OfficialDatasetWithImages):
                     "image": file,
                     "question": question,
                     "answers": [merged(answer.strip())],
-                    "question_type": question.split(maxsplit=1)[0].lower() if question else None,
+                    "question_type": next(iter(question.lower().split()), None),
                 }
 
         records = json_records(path, "images", _without_objects)
