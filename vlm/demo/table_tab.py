@@ -22,6 +22,8 @@ table back with the columns {", ".join(f"`{name}`" for name in ADDED)}. Up to {M
 `vlm predict` on the command line has no limit."""
 
 HEADERS = ["image", "question", "answer", "probability", "note"]
+WIDTHS = ["140px", "250px", "110px", "110px", "560px"]
+"""Of the columns, in pixels: a phone scrolls, where shares of its width would break words."""
 PROGRESS = gr.Progress()
 """Gradio looks for it among a function's defaults."""
 
@@ -39,7 +41,7 @@ def add_table_tab(asker: Asker, uploads: Uploads) -> None:
     with gr.Row():
         table = gr.File(label="Table (CSV)", file_types=[".csv"], height=160, elem_id="table")
         images = gr.File(
-            label="Images, or a zip archive of them",
+            label="Images, or a zip file",
             file_count="multiple",
             file_types=["image", ".zip"],
             height=160,
@@ -55,7 +57,7 @@ def add_table_tab(asker: Asker, uploads: Uploads) -> None:
         head = gr.Dataframe(
             label="The first rows",
             headers=HEADERS,
-            column_widths=["18%", "30%", "14%", "14%", "24%"],
+            column_widths=WIDTHS,
             interactive=False,
             visible=False,
             buttons=[],
