@@ -22,7 +22,7 @@ table back with the columns {", ".join(f"`{name}`" for name in ADDED)}. Up to {M
 `vlm predict` on the command line has no limit."""
 
 HEADERS = ["image", "question", "answer", "probability", "note"]
-WIDTHS = ["140px", "250px", "110px", "110px", "560px"]
+WIDTHS: list[str | int] = ["140px", "250px", "110px", "110px", "560px"]
 """Of the columns, in pixels: a phone scrolls, where shares of its width would break words."""
 PROGRESS = gr.Progress()
 """Gradio looks for it among a function's defaults."""
