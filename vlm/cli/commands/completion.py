@@ -12,7 +12,7 @@ from vlm.cli.configs import TAKES_CONFIG, configs_folder
 EXAMPLES = """\
 examples:
   vlm completion bash > ~/.local/share/bash-completion/completions/vlm
-  vlm completion zsh >> ~/.zshrc
+  vlm completion zsh > ~/.vlm_completion.zsh   # and in ~/.zshrc: source ~/.vlm_completion.zsh
 
 Then open a new shell. The script holds all names, so that completing starts no Python; write it
 again after an update of vlm.
