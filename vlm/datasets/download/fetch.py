@@ -171,6 +171,7 @@ def _receive(
             with part.open("ab" if have else "wb") as file:
                 _copy(response, file, have, total, progress)
     except HTTPError as error:
+        error.close()  # it is the answer too, and holds the connection
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             _drop(part)
         if error.code in _GONE:
