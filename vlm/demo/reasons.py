@@ -77,7 +77,7 @@ class Reasons:
                         gr.HighlightedText(
                             label="Words that speak for and against the answer",
                             show_label=False,
-                            color_map=_COLORS[True],
+                            color_map=_COLORS,
                             show_inline_category=False,
                             show_legend=True,
                             buttons=[],
@@ -249,12 +249,10 @@ def _said(reply: Reply) -> Any:
     if found is None:
         return None
     shares = found.word_relevance / (np.abs(found.word_relevance).max(initial=0) or 1.0)
-    signed = found.words_signed
-    words = [
-        {"token": f"{word} ", "class_or_confidence": _class(float(share), signed)}
+    return [
+        {"token": f"{word} ", "class_or_confidence": _class(float(share), found.words_signed)}
         for word, share in zip(found.words, shares, strict=True)
     ]
-    return gr.update(value=words, color_map=_COLORS[signed])
 
 
 def _class(share: float, signed: bool) -> str | None:
@@ -269,6 +267,7 @@ def _color(share: float, signed: bool) -> str:
 
 
 _COLORS = {
-    signed: {str(_class(share, signed)): _color(share, signed) for share in several}
+    str(_class(share, signed)): _color(share, signed)
     for signed, several in ((True, (0.5, 0.2, -0.2, -0.5)), (False, (0.5, 0.2)))
+    for share in several
 }
