@@ -139,19 +139,9 @@ def test_report(folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vlm.trust.objects.EXPLAINED", 1)
     monkeypatch.setattr("vlm.trust.stress.SEVERITIES", (5,))
     data = ["--dataset=vlm.datasets.CustomDataset", f"--dataset.path={table}"]
+    asked = ["report", str(folder), "-c", "configs/own_data.yaml", *data, "--split", "validation"]
     output = ["--output", str(tmp_path / "report")]
-    main(
-        [
-            "report",
-            str(folder),
-            "-c",
-            "configs/own_data.yaml",
-            *data,
-            "--split",
-            "validation",
-            *output,
-        ]
-    )
+    main([*asked, *output])
     sections = json.loads((tmp_path / "report" / "report.json").read_text())["sections"]
     assert sections["accuracy"]["numbers"][0]["questions"] == 2
     assert sections["consistency"]["numbers"][0]["wording"] == "upper case"
@@ -165,18 +155,7 @@ def test_report(folder: Path, table: Path, tmp_path: Path, monkeypatch: pytest.M
         row["choices"] = ["red", "blue"]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = ["--output", str(tmp_path / "chosen"), "--only", "accuracy", "grounding"]
-    main(
-        [
-            "report",
-            str(folder),
-            "-c",
-            "configs/own_data.yaml",
-            *data,
-            "--split",
-            "validation",
-            *output,
-        ]
-    )
+    main([*asked, *output])
     sections = json.loads((tmp_path / "chosen" / "report.json").read_text())["sections"]
     assert sections["accuracy"]["numbers"][0]["majority"] == 1
     assert "answers to 1 questions" in sections["grounding"]["text"][0]

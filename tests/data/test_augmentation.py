@@ -206,7 +206,8 @@ def test_batches_workers_and_order_change_no_draw(table: pa.Table) -> None:
 
 
 def zip_images(batch: Batch) -> list[tuple[str, Tensor]]:
-    return [(name, batch.images[row]) for name, row in zip(batch.ids, batch.image_index.tolist())]  # noqa: B905
+    rows = batch.image_index.tolist()
+    return [(name, batch.images[row]) for name, row in zip(batch.ids, rows, strict=True)]
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
