@@ -48,7 +48,14 @@ DATA_SETS: dict[str, tuple[str, dict[str, list[str]]]] = {
         "daquar",
         {
             "CNN": ["image/efficientnet_lite0.yaml"],
-            "ViT": ["TimmEncoder", "name=vit_tiny_patch16_224", "image_size=112", "fit=squash"],
+            "ViT": [
+                "TimmEncoder",
+                "name=vit_tiny_patch16_224",
+                "pretrained=false",
+                "positions=auto",
+                "image_size=112",
+                "fit=squash",
+            ],
         },
     ),
 }
