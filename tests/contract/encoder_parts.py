@@ -82,12 +82,14 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
         lambda folder: BagOfWords(WORDS, dim=13, hidden_dim=17),
         lambda folder: BagOfWords((), 13, 17, 0.3, tokenizer=WordTokenizer(WORDS, max_length=11)),
         lambda folder: BagOfWords((), 3, 17, tokenizer=VectorTokenizer(word_vectors(folder))),
+        lambda folder: BagOfWords(WORDS, dim=13, hidden_dim=17, standardize=True),
     ],
     Recurrent: [
         lambda folder: Recurrent(WORDS, dim=13, embedding_dim=11),
         lambda folder: Recurrent(
             WORDS, 14, "lstm", embedding_dim=11, num_layers=2, bidirectional=True, dropout=0.3
         ),
+        lambda folder: Recurrent(WORDS, dim=13, embedding_dim=11, standardize=True),
     ],
     Transformer: [
         lambda folder: Transformer(

@@ -47,9 +47,10 @@ def test_fusions(name: str, tmp_path: Path) -> None:
     [
         partial(vlm.text.Recurrent, WORDS, dim=12, embedding_dim=7, bidirectional=True),
         partial(vlm.text.Recurrent, WORDS, dim=12, embedding_dim=7, cell="lstm"),
+        partial(vlm.text.Recurrent, WORDS, dim=12, embedding_dim=7, standardize=True),
         partial(vlm.text.Transformer, WORDS, dim=12),
     ],
-    ids=["gru", "lstm", "transformer"],
+    ids=["gru", "lstm", "standardized", "transformer"],
 )
 def test_text_encoders(text: partial[vlm.text.TextEncoder], tmp_path: Path) -> None:
     check(make_vqa(text=text()), tmp_path / "new")

@@ -23,6 +23,7 @@ class BagOfWords(TextEncoder):
         hidden_dim: hidden width of the MLP.
         dropout: share of the word vectors' entries dropped in training, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
+        standardize: standardise words and `pooled` over the batch, see `Standardize`.
 
     Example:
         >>> encoder = vlm.text.BagOfWords(words=["what", "color", "is", "it"], dim=64)
@@ -40,9 +41,10 @@ class BagOfWords(TextEncoder):
         hidden_dim: int = 64,
         dropout: float = 0.0,
         tokenizer: Tokenizer | None = None,
+        standardize: bool = False,
     ) -> None:
         tokenizer = tokenizer or WordTokenizer(words)
-        super().__init__(dim, tokenizer)
+        super().__init__(dim, tokenizer, standardize)
         self.embedding = tokenizer.embedding(dim)
         self.dropout = nn.Dropout(dropout)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, dim))

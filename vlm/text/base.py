@@ -11,6 +11,7 @@ from torch import Tensor
 from vlm.core.features import Features
 from vlm.core.layers import numbered_layers
 from vlm.core.part import Part
+from vlm.text.standardize import Standardize
 from vlm.text.tokenizer import Tokenizer
 
 
@@ -24,6 +25,7 @@ class TextEncoder(Part, ABC):
         dim: width of the tokens.
         tokenizer: makes the ids this encoder was built for.
         in_order: whether the order of the words changes anything.
+        standardize: standardises tokens and `pooled`; None leaves them as they are.
 
     Example:
         >>> class Words(vlm.text.TextEncoder):
@@ -39,10 +41,12 @@ class TextEncoder(Part, ABC):
     """
 
     in_order: ClassVar[bool] = True
+    standardize: Standardize | None
 
-    def __init__(self, dim: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, dim: int, tokenizer: Tokenizer, standardize: bool = False) -> None:
         super().__init__()
         self.dim, self.tokenizer = dim, tokenizer
+        self.standardize = Standardize(dim) if standardize else None
 
     def layer_names(self) -> list[list[str]]:
         return numbered_layers(self)
@@ -69,7 +73,8 @@ class TextEncoder(Part, ABC):
         # Whatever id stands in the padding, it must be one that the embedding has.
         ids = ids.masked_fill(~mask, self.tokenizer.pad_id)
         tokens, pooled = self.encode(ids, mask)
-        return Features(tokens, mask, pooled)
+        features = Features(tokens, mask, pooled)
+        return features if self.standardize is None else self.standardize(features)
 
     if TYPE_CHECKING:
         __call__ = forward

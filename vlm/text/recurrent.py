@@ -27,6 +27,7 @@ class Recurrent(TextEncoder):
         bidirectional: read from both ends.
         dropout: share dropped in training from the word vectors and between layers, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
+        standardize: standardise words and `pooled` over the batch, see `Standardize`.
 
     Raises:
         ValueError: a size that is not positive, an odd `dim` with `bidirectional`.
@@ -48,6 +49,7 @@ class Recurrent(TextEncoder):
         bidirectional: bool = False,
         dropout: float = 0.0,
         tokenizer: Tokenizer | None = None,
+        standardize: bool = False,
     ) -> None:
         if cell not in ("gru", "lstm"):
             raise ValueError(f"cell: got {cell!r}; expected 'gru' or 'lstm'.")
@@ -59,7 +61,7 @@ class Recurrent(TextEncoder):
         if bidirectional and dim % 2:
             raise ValueError(f"dim: got {dim}; expected an even number, half for each direction.")
         tokenizer = tokenizer or WordTokenizer(words)
-        super().__init__(dim, tokenizer)
+        super().__init__(dim, tokenizer, standardize)
         self.embedding = tokenizer.embedding(embedding_dim)
         self.dropout = nn.Dropout(dropout)
         directions = 2 if bidirectional else 1

@@ -25,6 +25,7 @@ class Transformer(TextEncoder):
         dropout: share dropped in training from attention weights and branches, in [0, 1).
         max_length: words that have a position; the tokenizer cuts longer questions.
         tokenizer: another tokenizer, for subwords; `words` is not used then.
+        standardize: standardise words and `pooled` over the batch, see `Standardize`.
 
     Raises:
         ValueError: a size that is not positive, heads that do not divide `dim`, or a tokenizer
@@ -47,6 +48,7 @@ class Transformer(TextEncoder):
         dropout: float = 0.0,
         max_length: int = 64,
         tokenizer: Tokenizer | None = None,
+        standardize: bool = False,
     ) -> None:
         if min(dim, num_layers, num_heads, feedforward_dim, max_length) < 1 or dim % num_heads:
             raise ValueError(
@@ -62,7 +64,7 @@ class Transformer(TextEncoder):
                 f"tokenizer: got max_length={tokenizer.max_length}, with {max_length} positions "
                 f"here; lower the tokenizer's max_length or raise this one."
             )
-        super().__init__(dim, tokenizer)
+        super().__init__(dim, tokenizer, standardize)
         config = BertConfig(
             vocab_size=tokenizer.vocab_size,
             hidden_size=dim,

@@ -1,0 +1,77 @@
+"""Standardised words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vlm.core.features import Features
+from vlm.text import BagOfWords, Recurrent
+from vlm.text.standardize import Standardize
+
+WORDS = ["what", "shape", "is", "the", "red", "blue", "object"]
+MASK = torch.arange(7) < torch.tensor([[7], [3], [5], [1]])
+
+
+def words() -> Features:
+    """Words that share most of what they hold; junk in the padding."""
+    tokens = 5 + 0.1 * torch.randn(4, 7, 3)
+    return Features(tokens.masked_fill(~MASK[..., None], 1e6), MASK, 5 + 0.1 * torch.randn(4, 3))
+
+
+def test_training_takes_away_what_the_batch_has_in_common() -> None:
+    features = words()
+    standardize = Standardize(3)
+    tokens, mask, pooled, _ = standardize(features)
+    for before, after in ((features.tokens[MASK], tokens[MASK]), (features.pooled, pooled)):
+        spread, mean = torch.var_mean(before, 0, correction=0)
+        torch.testing.assert_close(after, (before - mean) / (spread + 1e-5).sqrt())
+    assert mask is features.mask
+    assert not tokens[~MASK].any()
+
+
+def test_later_the_running_averages_decide() -> None:
+    standardize = Standardize(2)
+    features = Features(torch.tensor([[[1.0, 7.0], [3.0, 9.0]]]), pooled=torch.ones(1, 2))
+    before = standardize(features)  # trains on two words, and on one question: it has no variance
+    torch.testing.assert_close(before.pooled, torch.ones(1, 2))
+    standardize.eval()
+    # The mean of two words is (2, 8) and their variance 2, of which a tenth is taken.
+    expected = torch.tensor([(1 - 0.2), (7 - 0.8)]) / (0.9 + 0.1 * 2) ** 0.5
+    torch.testing.assert_close(standardize(features).tokens[0, 0], expected, rtol=1e-4, atol=0)
+
+
+def test_an_empty_question_gives_zeros_and_leaves_the_others() -> None:
+    encoder = Recurrent(WORDS, dim=6, standardize=True)
+    ids, mask = encoder.tokenizer(["what shape is the red object", "", "the blue object"])
+    with_empty = encoder(ids, mask)
+    assert not with_empty.pooled[1].any()
+    assert not with_empty.tokens[1].any()
+    without = encoder(ids[[0, 2]], mask[[0, 2]])
+    torch.testing.assert_close(without.pooled, with_empty.pooled[[0, 2]])
+    torch.testing.assert_close(without.tokens, with_empty.tokens[[0, 2]])
+
+
+@pytest.mark.parametrize("make", [BagOfWords, Recurrent])
+def test_the_word_that_differs_is_most_of_what_is_left(make: type) -> None:
+    torch.manual_seed(0)
+    ids, mask = make(WORDS).tokenizer([f"what shape is the {c} object" for c in ("red", "blue")])
+
+    def likeness(standardize: bool) -> float:
+        torch.manual_seed(0)
+        first, second = make(WORDS, dim=32, standardize=standardize)(ids, mask).pooled
+        return torch.cosine_similarity(first, second, 0).item()
+
+    assert likeness(standardize=False) > 0.5
+    assert likeness(standardize=True) < -0.99
+
+
+def test_synchronized_batch_normalization_takes_its_place() -> None:
+    encoder = BagOfWords(WORDS, dim=6, standardize=True)
+    batch = encoder.tokenizer(["the red object", "is the blue"])
+    encoder(*batch)
+    expected = encoder.eval()(*batch)
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+    assert any(isinstance(part, nn.SyncBatchNorm) for part in synchronized.modules())
+    torch.testing.assert_close(synchronized(*batch).tokens, expected.tokens)
