@@ -13,7 +13,7 @@ from torch import nn
 from vlm.core.layers import numbered_layers
 from vlm.core.lora import LoRA
 from vlm.core.part import Part
-from vlm.fusion import Pooled, QFormer
+from vlm.fusion import MCAN, Pooled, QFormer
 from vlm.heads import Classification
 from vlm.image import ConvNet, OpenClipImageEncoder, RegionFeatures, TimmEncoder, TorchvisionEncoder
 from vlm.image.positions import PREFIX
@@ -181,6 +181,14 @@ def test_layers_join_from_the_output_to_the_input() -> None:
     assert starts(layers, "fusion") == [0]
     assert scales(layers, "head") == [1.0]
     assert layers[0].names[0] == "image_encoder.stages.0.0.weight"
+
+
+def test_a_fusion_brings_a_factor_unless_another_is_asked_for() -> None:
+    made = model()
+    made.fusion = MCAN(made.image_encoder.dim, made.text_encoder.dim, dim=8, num_heads=2)
+    assert scales(plan(made, Tuning()), "fusion") == [MCAN.lr_factor] == [0.3]
+    assert scales(plan(made, Tuning()), "head") == [1.0]
+    assert scales(plan(made, Tuning(fusion=PartTuning(lr_scale=1))), "fusion") == [1.0]
 
 
 def test_nothing_of_a_frozen_part_is_planned() -> None:

@@ -44,6 +44,8 @@ class BAN(Fusion):
         (Features(2 x 7 x 48, 7 real), torch.Size([2, 48]))
     """
 
+    lr_factor = 0.3
+
     def __init__(
         self,
         image_dim: int,

@@ -120,6 +120,9 @@ class Fusion(Part, ABC):
         out_dim: width of the output.
         patches_first: True for a class whose tokens are patches, then words.
         needs_boxes: True for a fusion that requires `image.boxes`.
+        lr_factor: its learning rate as a multiple of that of the encoders, where nothing else is
+            said (`vlm.training.PartTuning.lr_scale`). Deep attention learns only at rates at which
+            convolutions from scratch are slow (docs/choosing_a_fusion.md).
 
     Example:
         >>> class Gated(vlm.fusion.Fusion):
@@ -139,6 +142,7 @@ class Fusion(Part, ABC):
 
     patches_first: ClassVar[bool] = False
     needs_boxes: bool = False
+    lr_factor: ClassVar[float] = 1.0
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -35,6 +35,8 @@ class MFBCoAttention(Fusion):
         (Features(2 x 1 x 48, 1 real), torch.Size([2, 48]))
     """
 
+    lr_factor = 0.3
+
     def __init__(
         self,
         image_dim: int,

@@ -32,6 +32,8 @@ class ParallelCoAttention(Fusion):
         (Features(2 x 56 x 48, 56 real), torch.Size([2, 48]))
     """
 
+    lr_factor = 0.3
+
     def __init__(
         self,
         image_dim: int,

@@ -49,6 +49,8 @@ class QFormer(Fusion):
         (Features(2 x 15 x 48, 15 real), torch.Size([2, 48]))
     """
 
+    lr_factor = 0.3
+
     def __init__(
         self,
         image_dim: int,

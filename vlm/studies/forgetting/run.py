@@ -60,7 +60,7 @@ class FineTuned:
             words.append(f"from epoch {start}")
         if (layers := tuning.get("layers_per_epoch")) is not None:
             words.append(f"{counted(layers, 'more layer')} an epoch")
-        if (scale := tuning.get("lr_scale", 1)) != 1:
+        if (scale := tuning.get("lr_scale") or 1) != 1:
             words.append(f"learning rate x {scale:g}")
         if (decay := tuning.get("layer_decay", 1)) != 1:
             words.append(f"layer decay {decay:g}")

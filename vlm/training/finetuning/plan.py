@@ -26,7 +26,8 @@ class PartTuning:
         from_epoch: first epoch in which the part is trained; it is frozen before.
         layers_per_epoch: layers to unfreeze per epoch, from the last layer down, starting in
             `from_epoch`. None unfreezes all at once.
-        lr_scale: learning rate of the part as a multiple of the optimiser's.
+        lr_scale: learning rate of the part as a multiple of the optimiser's; None is the part's own
+            (`vlm.fusion.Fusion.lr_factor`), and 1 for all parts but fusions.
         layer_decay: ratio of each layer's learning rate to that of the layer above, in (0, 1].
         keep_statistics: keep batch normalisation statistics fixed while the part is trained. Those
             of a few images of one kind would replace what the part learned on many
@@ -45,7 +46,7 @@ class PartTuning:
     frozen: bool = False
     from_epoch: int = 0
     layers_per_epoch: int | None = None
-    lr_scale: float = 1.0
+    lr_scale: float | None = None
     layer_decay: float = 1.0
     keep_statistics: bool = False
     lora: LoRA | None = None
@@ -64,7 +65,7 @@ class PartTuning:
                 f"layers_per_epoch: got {self.layers_per_epoch}; expected a positive integer or "
                 f"null."
             )
-        if not 0 < self.lr_scale < float("inf"):
+        if self.lr_scale is not None and not 0 < self.lr_scale < float("inf"):
             raise ValueError(
                 f"lr_scale: got {self.lr_scale}; expected a positive number. `frozen` "
                 f"trains nothing."
@@ -165,6 +166,7 @@ def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
     layers = []
     for part in PARTS:
         how, module = tuning.of(part), getattr(model, part)
+        scale = how.lr_scale if how.lr_scale is not None else getattr(module, "lr_factor", 1.0)
         found = module.layer_names()
         if len(found) < 2 and (how.layer_decay != 1 or how.layers_per_epoch is not None):
             raise ValueError(
@@ -180,7 +182,7 @@ def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
                         part,
                         [f"{part}.{name}" for name in trained],
                         how.from_epoch + later,
-                        how.lr_scale * how.layer_decay**below,
+                        scale * how.layer_decay**below,
                     )
                 )
     return layers
