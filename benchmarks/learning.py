@@ -1,0 +1,133 @@
+"""Which fusions learn, each swapped into one configuration with one option.
+
+    python benchmarks/learning.py easy_vqa --out runs/learning/easy_vqa.json
+    python benchmarks/learning.py scenes --out runs/learning/scenes.json --fusions MCAN --seeds 0
+
+Trains `configs/any_fusion.yaml` with each fusion at its defaults: on easy-VQA for 12 epochs, or on
+the questions of Scenes about one object's shape for 16. What is finished is read from the file, so
+the command can be stopped and given again. Beside the file lies a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import vlm.fusion
+from vlm.cli.training_cli import VQACLI
+from vlm.core.files import write_whole
+from vlm.fusion import Fusion, Merge
+
+# The three that read pooled vectors alone.
+POOLED = ("Pooled", "DeepSets", "ModalityAttention")
+MERGES = [
+    name
+    for name in vlm.fusion.__all__
+    if isinstance(made := getattr(vlm.fusion, name), type) and issubclass(made, Merge)
+    if made is not Merge
+]
+TOKENS = [
+    name
+    for name in vlm.fusion.__all__
+    if isinstance(made := getattr(vlm.fusion, name), type) and issubclass(made, Fusion)
+    if made is not Fusion and name not in POOLED
+]
+SETTINGS = {
+    "easy_vqa": [],
+    "scenes": [
+        "--dataset=Scenes",
+        "--dataset.abilities=[attribute]",
+        "--trainer.max_epochs=16",
+    ],
+    "positions": [
+        "--dataset=Scenes",
+        "--dataset.abilities=[attribute,position]",
+        "--trainer.max_epochs=20",
+    ],
+}
+FUSIONS = {
+    "easy_vqa": [*MERGES, *POOLED[1:], *TOKENS],
+    "scenes": TOKENS,
+    "positions": TOKENS,
+}
+
+
+def measured(data: str, fusion: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Train once; test accuracy in %, and validation accuracy in % after each epoch."""
+    merge = [f"--model.fusion.merge={fusion}"] if fusion in MERGES else []
+    cli = VQACLI(
+        [
+            "fit",
+            "--config=configs/any_fusion.yaml",
+            *SETTINGS[data],
+            f"--model.fusion={'Pooled' if merge else fusion}",
+            *merge,
+            f"--seed_everything={seed}",
+            f"--data.seed={seed}",
+            f"--run.folder={given.out.parent}",
+            f"--run.name={data}",
+            "--run.resume=auto",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            *given.option,
+        ]
+    )
+    run = Path(cli.run_folder)
+    rows = json.loads((run / "test.json").read_text())["results"]
+    with (run / "metrics.csv").open(newline="") as lines:
+        curve = [row["val_accuracy"] for row in csv.DictReader(lines) if row.get("val_accuracy")]
+    return {
+        "test": {row["type"]: 100 * row["accuracy"] for row in rows},
+        "validation": [round(100 * float(value), 2) for value in curve],
+        "factor": cli.model.model.fusion.lr_factor,
+        "parameters": sum(each.numel() for each in cli.model.model.fusion.parameters()),
+        "run": str(run),
+    }
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """One line for each fusion, the best first."""
+    abilities = [*next(iter(next(iter(results.values())).values()))["test"]]
+    heads = ["fusion", "parameters", "factor", *abilities, "seeds", "validation after each epoch"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 2) + "---|"]
+
+    def mean(seeds: dict[str, Any], ability: str) -> float:
+        return statistics.mean(each["test"][ability] for each in seeds.values())
+
+    for fusion, seeds in sorted(results.items(), key=lambda row: -mean(row[1], abilities[0])):
+        first = next(iter(seeds.values()))
+        curve = ", ".join(f"{value:.1f}" for value in first["validation"])
+        cells = [f"{mean(seeds, ability):.2f}" for ability in abilities]
+        cells = [f"`{fusion}`", f"{first['parameters']:,}", f"{first['factor']:g}", *cells]
+        lines.append(f"| {' | '.join([*cells, str(len(seeds)), curve])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("data", choices=SETTINGS)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("--fusions", nargs="+", choices=[*MERGES, *POOLED[1:], *TOKENS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--option", action="append", default=[], help="one more of `vlm fit`'s")
+    given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    for seed in given.seeds:
+        for fusion in given.fusions or FUSIONS[given.data]:
+            seeds = results.setdefault(fusion, {})
+            if str(seed) not in seeds:
+                seeds[str(seed)] = measured(given.data, fusion, seed, given)
+                write_whole(given.out, json.dumps(results, indent=1).encode())
+                write_whole(given.out.with_suffix(".md"), table(results).encode())
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
