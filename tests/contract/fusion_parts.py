@@ -34,6 +34,7 @@ from vlm.fusion import (
     Mutan,
     ObjectCounter,
     ParallelCoAttention,
+    PixelShuffle,
     Pooled,
     Product,
     Projector,
@@ -188,6 +189,11 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
     Projector: [
         lambda: Projector(13, 11, out_dim=17),
         lambda: Projector(13, 11, out_dim=17, num_layers=1),
+        lambda: Projector(13, 11, out_dim=17, bias=False),
+    ],
+    PixelShuffle: [
+        lambda: PixelShuffle(13, 11, out_dim=17, columns=5),
+        lambda: PixelShuffle(13, 11, out_dim=17, factor=3, columns=6),
     ],
     FiLM: [lambda: FiLM(13, 11, out_dim=17, num_layers=3)],
     RelationNetwork: [

@@ -42,6 +42,7 @@ from vlm.fusion.modality import DeepSets, ModalityAttention
 from vlm.fusion.murel import MuRel
 from vlm.fusion.parallel_co_attention import ParallelCoAttention
 from vlm.fusion.perceiver import GatedCrossAttention, PerceiverResampler
+from vlm.fusion.pixel_shuffle import PixelShuffle
 from vlm.fusion.pooled import Pooled
 from vlm.fusion.projector import Projector
 from vlm.fusion.qformer import QFormer
@@ -82,6 +83,7 @@ __all__ = [
     "ObjectCounter",
     "ParallelCoAttention",
     "PerceiverResampler",
+    "PixelShuffle",
     "Pooled",
     "Product",
     "Projector",

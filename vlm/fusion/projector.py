@@ -27,6 +27,7 @@ class Projector(Fusion):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the hidden layers and of the result.
         num_layers: number of linear layers that the patches go through.
+        bias: whether the layers of the patches have biases.
 
     Example:
         >>> fusion = vlm.fusion.Projector(image_dim=64, text_dim=32, out_dim=48)
@@ -38,13 +39,18 @@ class Projector(Fusion):
     patches_first: ClassVar[bool] = True
 
     def __init__(
-        self, image_dim: int, text_dim: int, out_dim: int = 256, num_layers: int = 2
+        self,
+        image_dim: int,
+        text_dim: int,
+        out_dim: int = 256,
+        num_layers: int = 2,
+        bias: bool = True,
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(num_layers=num_layers)
-        parts: list[nn.Module] = [nn.Linear(image_dim, out_dim)]
+        parts: list[nn.Module] = [nn.Linear(image_dim, out_dim, bias)]
         for _ in range(num_layers - 1):
-            parts += [nn.GELU(), nn.Linear(out_dim, out_dim)]
+            parts += [nn.GELU(), nn.Linear(out_dim, out_dim, bias)]
         self.image_projection = nn.Sequential(*parts)
         self.text_projection = nn.Linear(text_dim, out_dim)
 
