@@ -12,10 +12,12 @@ from vlm.core.features import Features
 from vlm.core.part import build, check_parts
 from vlm.fusion.base import Fusion, Kept
 from vlm.heads.base import AnswerHead
+from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
+from vlm.text.prompt import Prompt
 
 _BASES: dict[str, type] = {
     "image_encoder": ImageEncoder,
@@ -30,7 +32,8 @@ class VQAModel(nn.Module):
     """Image encoder, text encoder, fusion and head, trained end to end.
 
     Raises:
-        ValueError: widths of neighbouring parts differ.
+        ValueError: widths of neighbouring parts differ, or a language model that reads the
+            questions' tokens without `vlm.text.Prompt`, which makes them, or that without it.
 
     Example:
         >>> image, text = vlm.image.ConvNet(), vlm.text.BagOfWords(["what", "color", "is", "it"])
@@ -59,6 +62,7 @@ class VQAModel(nn.Module):
             _check_width("head.image_dim", head.image_dim, head, image_encoder.dim, image_encoder)
         if head.text_dim is not None:
             _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
+        _check_prompt(text_encoder, fusion, head)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.fusion = fusion
@@ -181,3 +185,21 @@ def _check_width(name: str, got: int, part: nn.Module, wanted: int, source: nn.M
             f"{name}: {type(part).__name__} was built for width {got}, and "
             f"{type(source).__name__} gives {wanted}. Build it with {wanted}."
         )
+
+
+def _check_prompt(text_encoder: TextEncoder, fusion: Fusion, head: AnswerHead) -> None:
+    """Refuse parts of which one has the questions' tokens, and another does not read them."""
+    given = isinstance(text_encoder, Prompt)
+    if not given and not head.reads_prompt:
+        return
+    if not (given and head.reads_prompt and fusion.patches_first):
+        parts = (type(part).__name__ for part in (text_encoder, fusion, head))
+        raise ValueError(
+            f"text_encoder, fusion, head: got {', '.join(parts)}; expected vlm.text.Prompt, "
+            f"a connector (vlm.fusion.Projector, vlm.fusion.PixelShuffle) and a head with "
+            f"vlm.heads.LanguageModel, or none of them. A prompt's tokens mean nothing to "
+            f"other parts."
+        )
+    for decoder in head.modules():
+        if isinstance(decoder, LanguageModel):
+            decoder.check_tokenizer(text_encoder.tokenizer)

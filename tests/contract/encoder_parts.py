@@ -21,6 +21,8 @@ from vlm.text import (
     ClipTokenizer,
     HuggingFaceEncoder,
     OpenClipTextEncoder,
+    Prompt,
+    PromptTokenizer,
     Recurrent,
     TextEncoder,
     Transformer,
@@ -96,6 +98,11 @@ TEXT_ENCODERS: dict[type, list[Callable[[Path], TextEncoder]]] = {
             WORDS, dim=6, num_layers=2, num_heads=3, feedforward_dim=17, dropout=0.3, max_length=19
         )
     ],
+    Prompt: [
+        lambda _: Prompt(
+            tokenizer=PromptTokenizer(pieces(), "<image> {question} what", max_length=9)
+        )
+    ],
     HuggingFaceEncoder: [
         lambda folder: HuggingFaceEncoder(name=str(tiny_bert(folder))),
         lambda folder: HuggingFaceEncoder(name=str(tiny_t5(folder)), pretrained=False),
@@ -158,3 +165,12 @@ def tiny_t5(folder: Path) -> Path:
         folder
     )
     return folder
+
+
+def pieces() -> str:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: i for i, word in enumerate(["[UNK]", *WORDS, "?"])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made.to_str()

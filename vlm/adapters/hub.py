@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm.adapters.folder import PATTERNS, is_image_text_to_text, own_code
+from vlm.adapters.language_models import CLASSES, read_connected, write_parts
 from vlm.checkpoint.checkpoint import KEY, PREFIX, Checkpoint, describe
 from vlm.checkpoint.file import check_weights, write_checkpoint
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
@@ -146,17 +147,30 @@ def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:
 
 
 def convert(name: str | Path, path: str | Path) -> None:
-    """Convert a ViLT or BLIP model to a checkpoint, whose copy needs neither hub nor transformers'
-    files.
+    """Convert a model of the hub to a checkpoint, whose copy needs neither hub nor transformers'
+    files: ViLT, BLIP, LLaVA or SmolVLM (Idefics3).
+
+    Of the last two, a `.yaml` file beside it has the parts and where they start from: with it,
+    `vlm fit` tunes the model, and `convert_back` gives it its own format again.
 
     Args:
         name: a folder with such a model, or `hf:` and its name on the hub.
         path: the `.ckpt` file to write.
+
+    Raises:
+        OSError: a file is not there.
+        ValueError: a model of another kind, or one whose files are damaged.
     """
-    model, about = read_adapted(locate(name))
+    folder, path = locate(name), Path(path)
+    if architecture(read_json(file_inside(folder, CONFIG))) in CLASSES:
+        model, parts = read_connected(folder, name_of(folder))
+        about = {"run": name_of(folder), "data": name_of(folder)}
+        write_parts(parts, path, path.with_suffix(".yaml"))
+    else:
+        model, about = read_adapted(folder)
     weights = {PREFIX + key: value for key, value in model.state_dict().items()}
     content = {KEY: describe(model, about), "state_dict": weights, "global_step": 0}
-    write_checkpoint(content, Path(path))
+    write_checkpoint(content, path)
 
 
 class Files(NamedTuple):

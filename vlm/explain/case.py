@@ -230,16 +230,18 @@ class Case:
         text: Features,
         mask: Tensor,
         image_index: Tensor | None = None,
+        ids: Tensor | None = None,
     ) -> Tensor:
-        """Evidence (Q,) for the answer, given the encoders' features of Q questions."""
+        """Evidence (Q,) for the answer, given the encoders' features of Q questions, and for a
+        head that reads them the `ids` of their words."""
         rows = len(mask)
         tokenizer = self.model.text_encoder.tokenizer
         choices: Choices | None = None
         if self.choices is not None:
             choices = self._moved(make_choices([self.choices] * rows, tokenizer))
         index = torch.arange(rows, device=self.device)
-        empty = mask.new_zeros(mask.shape, dtype=torch.long)
-        batch = Batch(self.images, index, empty, mask, None, [""] * rows, rows, choices)
+        words = mask.new_zeros(mask.shape, dtype=torch.long) if ids is None else ids
+        batch = Batch(self.images, index, words, mask, None, [""] * rows, rows, choices)
         fused = self.model.fusion(image, text, image_index=image_index)
         output = self.model.head(fused, self.model.with_choices(batch))
         return self.model.head.evidence(output, [self.answer] * rows)
@@ -268,7 +270,7 @@ class Case:
         found = []
         for part in pairs.split(PAIRS_AT_ONCE):
             a, b = part // len(kept), part % len(kept)
-            found.append(self.evidence_of(image, text.take(b), mask[b], a))
+            found.append(self.evidence_of(image, text.take(b), mask[b], a, ids[b]))
         return torch.cat(found).view(len(hidden), len(kept)).float()
 
     # Gradients.

@@ -9,6 +9,7 @@ from vlm.heads.generation import (
     ByteTokenizer,
     Generation,
     HuggingFaceDecoder,
+    LanguageModel,
     SubwordAnswers,
     TransformerDecoder,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Classification",
     "Generation",
     "HuggingFaceDecoder",
+    "LanguageModel",
     "LearnedMixin",
     "MultiTask",
     "MultipleChoice",

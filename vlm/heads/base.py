@@ -54,6 +54,7 @@ class AnswerHead(Part, ABC):
         vocabulary: the answers it can give; None where these are not known beforehand.
         takes_choices: whether it answers from `Batch.choices`.
         writes_text: whether its answers are written by a decoder, token by token.
+        reads_prompt: whether it reads the questions' own tokens, as `vlm.text.Prompt` makes them.
         takes_pairs: whether its loss reads `Batch.pairs`.
         reads_question: whether its training reads `Batch.question`.
         reads_image: whether its training reads `Batch.image`.
@@ -74,6 +75,7 @@ class AnswerHead(Part, ABC):
     vocabulary: AnswerVocabulary | None = None
     takes_choices: bool = False
     writes_text: bool = False
+    reads_prompt: bool = False
     takes_pairs: bool = False
     reads_question: bool = False
     reads_image: bool = False

@@ -6,6 +6,7 @@ from vlm.text.base import TextEncoder
 from vlm.text.clip_tokenizer import ClipTokenizer
 from vlm.text.huggingface import HuggingFaceEncoder
 from vlm.text.open_clip import OpenClipTextEncoder
+from vlm.text.prompt import Prompt, PromptTokenizer
 from vlm.text.recurrent import Recurrent
 from vlm.text.subword import SubwordTokenizer
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
@@ -18,6 +19,8 @@ __all__ = [
     "ClipTokenizer",
     "HuggingFaceEncoder",
     "OpenClipTextEncoder",
+    "Prompt",
+    "PromptTokenizer",
     "Recurrent",
     "SubwordTokenizer",
     "TextEncoder",

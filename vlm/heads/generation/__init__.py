@@ -2,6 +2,7 @@
 
 from vlm.heads.generation.decoder import AnswerDecoder, TransformerDecoder
 from vlm.heads.generation.head import Generation
+from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.generation.pretrained_decoder import HuggingFaceDecoder
 from vlm.heads.generation.tokenizer import AnswerTokenizer, ByteTokenizer, SubwordAnswers
 
@@ -11,6 +12,7 @@ __all__ = [
     "ByteTokenizer",
     "Generation",
     "HuggingFaceDecoder",
+    "LanguageModel",
     "SubwordAnswers",
     "TransformerDecoder",
 ]

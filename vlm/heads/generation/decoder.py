@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,22 @@ class Memory(NamedTuple):
         tokens: (Q, N, D) float.
         mask: (Q, N) bool, True = a real token; each row has one at least.
         choices: the texts of each question among which to decide, or None to write freely.
+        prompt: (Q, L) int64, the questions' prompts, where the decoder reads them.
+        prompt_mask: (Q, L) bool, True = a real token of a prompt.
     """
 
     tokens: Tensor
     mask: Tensor
     choices: list[list[str]] | None = None
+    prompt: Tensor | None = None
+    prompt_mask: Tensor | None = None
+
+    def rows(self, rows: slice) -> Memory:
+        """That of some questions, without their choices."""
+        prompt, mask = self.prompt, self.prompt_mask
+        if prompt is not None and mask is not None:
+            prompt, mask = prompt[rows], mask[rows]
+        return Memory(self.tokens[rows], self.mask[rows], None, prompt, mask)
 
 
 class DecoderState(ABC):
@@ -47,6 +58,7 @@ class AnswerDecoder(Part, ABC):
         memory_dim: width of the memory.
         tokenizer: between answers and ids.
         max_length: most tokens of an answer, its end included.
+        reads_prompt: whether it reads the questions itself, which `vlm.text.Prompt` gives.
 
     Example:
         >>> decoder = vlm.heads.TransformerDecoder(memory_dim=64, dim=32)
@@ -55,6 +67,8 @@ class AnswerDecoder(Part, ABC):
         >>> decoder.max_length
         32
     """
+
+    reads_prompt: ClassVar[bool] = False
 
     def __init__(self, memory_dim: int, tokenizer: AnswerTokenizer, max_length: int) -> None:
         super().__init__()

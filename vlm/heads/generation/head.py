@@ -35,7 +35,8 @@ class Generation(AnswerHead):
     The memory it reads is the pooled joint vector, then the joint tokens: so whatever a fusion has
     learnt is in reach (all its parameters get a gradient), and a question with nothing real still
     has one token. A pooled fusion's only token stands there twice, which attention to it does not
-    notice.
+    notice. A `LanguageModel` reads the question itself, in its own prompt, and of the joint tokens
+    those of the image alone; it has them where the prompt says.
 
     The loss is the negative log-likelihood of one answer and its end, summed over its tokens, given
     those before (teacher forcing). A probability is that of the text and its end; texts that were
@@ -44,7 +45,7 @@ class Generation(AnswerHead):
     Args:
         in_dim: width of the joint features.
         decoder: makes the decoder from the width of the memory: `TransformerDecoder`,
-            `HuggingFaceDecoder`, or a partial of one.
+            `HuggingFaceDecoder`, `LanguageModel`, or a partial of one.
         train_on: which of several annotators' answers to learn: the "most_frequent" (the first on a
             tie), or one "sampled" from them anew each time. Evaluation's loss takes the former.
         beams: texts written side by side; 1 is greedy decoding. `decode` gives as many at most.
@@ -104,6 +105,7 @@ class Generation(AnswerHead):
         # The decoder may have edited its arguments, so that it is rebuilt without a network.
         arguments = {k: v for k, v in self.decoder.arguments.items() if k != "memory_dim"}
         self.arguments["decoder"] = partial(type(self.decoder), **arguments)
+        self.reads_prompt = self.decoder.reads_prompt
         self.sampled, self.takes_choices = train_on == "sampled", choose
         self.beams, self.min_length, self.length_penalty = beams, min_length, length_penalty
         self.encoder = AnswerEncoder(self.decoder.tokenizer, self.decoder.max_length, self.sampled)
@@ -115,8 +117,16 @@ class Generation(AnswerHead):
         Raises:
             ValueError: with `choose`, the batch has no choices.
         """
-        tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
         choices = required_choices(batch).texts if self.takes_choices else None
+        if self.reads_prompt:
+            ids, mask = batch.words, batch.words_mask
+            if batch.text_index is not None:
+                ids, mask = ids[batch.text_index], mask[batch.text_index]
+            if batch.no_question is not None:
+                mask = mask & ~batch.no_question[:, None]
+            image = fused.tokens.shape[1] - ids.shape[1]  # words come after
+            return Memory(fused.tokens[:, :image], fused.mask[:, :image], choices, ids, mask)
+        tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
         return Memory(tokens, F.pad(fused.mask, (1, 0), value=True), choices)
 
     if TYPE_CHECKING:
@@ -192,7 +202,7 @@ class Generation(AnswerHead):
             ranked
             for start in range(0, len(candidates), step)
             for ranked in self._rank(
-                Memory(output.tokens[start : start + step], output.mask[start : start + step]),
+                output.rows(slice(start, start + step)),
                 candidates[start : start + step],
                 most,
             )

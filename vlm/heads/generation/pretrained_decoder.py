@@ -68,7 +68,7 @@ class HuggingFaceDecoder(AnswerDecoder):
         tokenizer: AnswerTokenizer | None = None,
         max_length: int = 32,
     ) -> None:
-        model = _load(name, pretrained) if config is None else _random(config_of(config))
+        model = load_model(name, pretrained) if config is None else random_model(config_of(config))
         always_mask(model)
         if tokenizer is None:
             if config is not None:
@@ -102,16 +102,8 @@ class HuggingFaceDecoder(AnswerDecoder):
         self.arguments.update(pretrained=False, config=plain, tokenizer=tokenizer)
 
     def start(self, memory: Memory) -> PretrainedState:
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        # Padding takes no positions, but to leave it out means to wait for the device.
-        if self.state is Prefix and room and memory.mask.shape[1] + self.max_length > room:
-            longest = int(memory.mask.sum(1).max())
-            if longest + self.max_length > room:
-                raise ValueError(
-                    f"decoder: got {longest} joint tokens and answers of up to {self.max_length}; "
-                    f"expected {room} in all, the positions of this model. Take a fusion with "
-                    f"fewer tokens, or a lower max_length."
-                )
+        if self.state is Prefix:
+            check_room(self.model, memory.mask, self.max_length, "joint tokens")
         tokens = self.projection(memory.tokens.masked_fill(~memory.mask[..., None], 0))
         return self.state(self.model, Memory(tokens, memory.mask))
 
@@ -119,6 +111,24 @@ class HuggingFaceDecoder(AnswerDecoder):
         assert isinstance(state, PretrainedState)
         # Some models have more outputs than tokens, to fill up a power of two.
         return state.logits(ids)[..., : self.tokenizer.vocab_size]
+
+
+def check_room(model: Any, mask: Tensor, answer: int, tokens: str) -> None:
+    """Refuse more tokens before an answer, (Q, N) bool, than a model has positions for.
+
+    Raises:
+        ValueError: says how many there are, and how many fit.
+    """
+    room = getattr(model.config, "max_position_embeddings", None)
+    # Padding takes no positions, but to leave it out means to wait for the device.
+    if room and mask.shape[1] + answer > room:
+        longest = int(mask.sum(1).max())
+        if longest + answer > room:
+            raise ValueError(
+                f"decoder: got {longest} {tokens} and answers of up to {answer}; expected {room} "
+                f"in all, the positions of this model. Take a fusion with fewer tokens, or a "
+                f"lower max_length."
+            )
 
 
 class PretrainedState(DecoderState, ABC):
@@ -133,7 +143,7 @@ class PretrainedState(DecoderState, ABC):
         questions = len(self.memory.mask)
         if len(ids) != questions:
             rows = torch.arange(questions, device=ids.device)
-            self._take(rows.repeat_interleave(len(ids) // questions))
+            self.spread(rows.repeat_interleave(len(ids) // questions))
         output = self.run(ids)
         self.cache = output.past_key_values
         return output.logits[:, -ids.shape[1] :]
@@ -141,6 +151,10 @@ class PretrainedState(DecoderState, ABC):
     @abstractmethod
     def run(self, ids: Tensor) -> Any:
         """The model's output, with its cache, for one text a row of the memory."""
+
+    def spread(self, rows: Tensor) -> None:
+        """Go on with several texts for each question, of which nothing is written."""
+        self._take(rows)
 
     def reorder(self, rows: Tensor) -> None:
         self.cache.reorder_cache(rows)
@@ -171,22 +185,45 @@ class Prefix(PretrainedState):
 
     Padding stands in front, and positions count real tokens alone: so it changes nothing, whether
     the model numbers its positions or takes their distances.
+
+    Args:
+        model: causal language model.
+        memory: what it reads, in its width.
+        begins: whether the text's first token, which begins it, is read too.
     """
 
-    def __init__(self, model: Any, memory: Memory) -> None:
+    def __init__(self, model: Any, memory: Memory, begins: bool = True) -> None:
         order = memory.mask.int().argsort(dim=1, stable=True)
         tokens = memory.tokens.gather(1, order[..., None].expand_as(memory.tokens))
         super().__init__(model, Memory(tokens, memory.mask.gather(1, order)))
+        self.unread: Tensor | None = tokens
+        self.begins = begins
         options = inspect.signature(model.forward).parameters
         self.numbered = "position_ids" in options
         self.shortens = "logits_to_keep" in options
 
     def run(self, ids: Tensor) -> Any:
-        embeddings = self.model.get_input_embeddings()(ids)
-        mask = F.pad(self.memory.mask, (0, ids.shape[1]), value=True)
-        if self.cache is None:
-            embeddings = torch.cat((self.memory.tokens, embeddings), 1)
+        new = ids if self.unread is None or self.begins else ids[:, 1:]
+        mask = F.pad(self.memory.mask, (0, new.shape[1]), value=True)
         self.memory = self.memory._replace(mask=mask)
+        embeddings = self.model.get_input_embeddings()(new)
+        if self.unread is not None:
+            embeddings = torch.cat((self.unread, embeddings), 1)
+            self.unread = None
+        # Logits of the memory are not asked for, and a vocabulary is large.
+        return self._read(embeddings, mask, ids.shape[1])
+
+    def spread(self, rows: Tensor) -> None:
+        """The memory is read once for all texts of a question, but for its last token."""
+        assert self.unread is not None
+        if self.unread.shape[1] > 1:
+            ahead = self._read(self.unread[:, :-1], self.memory.mask[:, :-1], 1)
+            self.cache = ahead.past_key_values
+            self.cache.reorder_cache(rows)
+        self.unread = self.unread[rows, -1:]
+        super().spread(rows)
+
+    def _read(self, embeddings: Tensor, mask: Tensor, kept: int) -> Any:
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -embeddings.shape[1] :]
         return self.model(
             inputs_embeds=embeddings,
@@ -194,24 +231,25 @@ class Prefix(PretrainedState):
             past_key_values=self.cache,
             use_cache=True,
             **({"position_ids": positions} if self.numbered else {}),
-            # Those of the memory are not asked for, and a vocabulary is large.
-            **({"logits_to_keep": ids.shape[1]} if self.shortens else {}),
+            **({"logits_to_keep": kept} if self.shortens else {}),
         )
 
 
-def _load(name: str, pretrained: bool) -> Any:
+def load_model(name: str, pretrained: bool) -> Any:
     check_hub(name)  # before the import, which takes seconds
     from transformers import AutoConfig
 
     with hub_access(name):
         config = AutoConfig.from_pretrained(name)
+        if not pretrained:
+            config = config.get_text_config()  # of a model for images too
         check_kind(config.model_type, DECODERS)
         if pretrained:
             return _kind(config).from_pretrained(name, dtype=torch.float32)
-    return _random(config)
+    return random_model(config)
 
 
-def _random(config: Any) -> Any:
+def random_model(config: Any) -> Any:
     return _kind(config).from_config(config, dtype=torch.float32)
 
 

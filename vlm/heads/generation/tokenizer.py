@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from json import loads
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vlm.core.part import Configured
 from vlm.core.safe_config import nothing
@@ -80,6 +80,8 @@ class SubwordAnswers(AnswerTokenizer):
         begin: the token before an answer, such as "[CLS]"; None takes the one that `name` has for
             the start of a text, or else `end`.
         end: the token after it, such as "[SEP]" or "</s>"; None takes the one that `name` has.
+        after: text that an answer stands after, since pieces depend on what is before them.
+        space: what is written between that text and an answer.
 
     Raises:
         ValueError: both or neither of `name` and `json`, no `end` to be had, a token that is not in
@@ -102,6 +104,8 @@ class SubwordAnswers(AnswerTokenizer):
         json: str | None = None,
         begin: str | None = None,
         end: str | None = None,
+        after: str = "",
+        space: str = "",
     ) -> None:
         if (name is None) == (json is None):
             raise ValueError(
@@ -124,6 +128,8 @@ class SubwordAnswers(AnswerTokenizer):
         self.begin, self.end = self._id("begin", begin), self._id("end", end)
         unknown = loads(json)["model"].get("unk_token")
         self._unknown = None if unknown is None else self._backend.token_to_id(unknown)
+        self._after, self._space = after, space
+        self._before = self._pieces(after).ids
 
     def _id(self, argument: str, token: str) -> int:
         found = self._backend.token_to_id(token)
@@ -138,16 +144,24 @@ class SubwordAnswers(AnswerTokenizer):
         """The text of the token with this id."""
         return str(self._backend.id_to_token(number))
 
+    def _pieces(self, text: str) -> Any:
+        return self._backend.encode(text, add_special_tokens=False)
+
     def encode(self, answer: str) -> Sequence[int]:
-        encoding = self._backend.encode(answer, add_special_tokens=False)
+        encoding = self._pieces(self._space + answer)
         if self._unknown is not None and self._unknown in encoding.ids:
             start, end = encoding.offsets[encoding.ids.index(self._unknown)]
+            piece = (self._space + answer)[start:end]
             raise ValueError(
-                f"answers: got {answer!r}, of which {answer[start:end]!r} is not in the decoder's "
+                f"answers: got {answer!r}, of which {piece!r} is not in the decoder's "
                 f"vocabulary of {self.vocab_size:,} pieces; expected text that it can write. "
                 f"ByteTokenizer writes any."
             )
-        return encoding.ids
+        if self._before:
+            whole = self._pieces(self._after + self._space + answer).ids
+            if whole[: len(self._before)] == self._before:
+                return list(whole[len(self._before) :])
+        return list(encoding.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._backend.decode(list(ids), skip_special_tokens=True).strip()

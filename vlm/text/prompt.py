@@ -1,0 +1,164 @@
+"""Questions in the prompt of a language model, which reads their tokens itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from json import loads
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vlm.core.features import masked_mean
+from vlm.core.safe_config import nothing
+from vlm.pretrained.chat import PROMPT, QUESTION, check_slots, read_chat
+from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
+from vlm.text.base import TextEncoder
+from vlm.text.pieces import unknown_id, unknown_pieces
+from vlm.text.tokenizer import Tokenizer, check_max_length
+
+
+class PromptTokenizer(Tokenizer):
+    """A question in a prompt, with one place for the image.
+
+    A question that is too long loses its last pieces; the rest of the prompt stays.
+
+    Args:
+        json: the text of a `tokenizer.json`. It needs no padding token, since padding is masked.
+        prompt: all that the model reads before its answer, with {question} and `image_token` in it.
+        image_token: the token in whose place the image's own tokens come. It marks that place
+            only, and is added to a tokenizer without it.
+        max_length: longer prompts are cut to so many tokens. The image counts as one.
+
+    Raises:
+        ValueError: not one place for the image and one for the question, or no room for a
+            question; on use, a question with one of the model's control tokens.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> words = ["[UNK]", "is", "it", "red", "Answer", ":"]
+        >>> model = models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")
+        >>> pieces = Tokenizer(model)
+        >>> pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = vlm.text.PromptTokenizer(pieces.to_str(), "<image> {question} Answer:")
+        >>> tokenizer.tokens("is it red")
+        ['<image>', 'is', 'it', 'red', 'Answer', ':']
+    """
+
+    stored: ClassVar = {"json": tokenizer}
+    pad_id = 0
+
+    def __init__(
+        self, json: str, prompt: str, image_token: str = "<image>", max_length: int = 128
+    ) -> None:
+        check_slots("prompt", prompt, image_token)
+        self._backend = read_tokenizer(json, "json")
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._backend.add_special_tokens([image_token])
+        self.image_id = int(self._backend.token_to_id(image_token) or 0)
+        self.prompt, self.image_token, self.max_length = prompt, image_token, max_length
+        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+        self._unknown = unknown_id(self._backend)
+        added = loads(self._backend.to_str())["added_tokens"]
+        self._controls = [token["content"] for token in added if token["special"]]
+        self._cached = lru_cache(maxsize=1 << 16)(self._encode)
+        check_max_length(max_length, len(self._encode("")[0]))
+
+    def _encode(self, question: str) -> tuple[tuple[int, ...], int]:
+        """Ids of the prompt, and the number of those that come after the question."""
+        for token in self._controls:
+            if token in question:
+                raise ValueError(
+                    f"question: got {question!r:.80}, with the model's control token {token!r}; "
+                    f"expected plain text."
+                )
+        encoding = self._backend.encode(
+            self.prompt.replace(QUESTION, question), add_special_tokens=False
+        )
+        end = self.prompt.index(QUESTION) + len(question)
+        return tuple(encoding.ids), sum(start >= end for start, _ in encoding.offsets)
+
+    def ids(self, question: str) -> Sequence[int]:
+        ids, after = self._cached(question)
+        over = len(ids) - self.max_length
+        return ids if over <= 0 else ids[: self.max_length - after] + ids[len(ids) - after :]
+
+    def length(self, question: str) -> int:
+        return len(self._cached(question)[0])
+
+    def unknown(self, question: str) -> list[str]:
+        return unknown_pieces(self._backend, question, self._unknown)
+
+    def tokens(self, question: str) -> list[str]:
+        return [self._backend.id_to_token(i) or "" for i in self.ids(question)]
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, int]]:
+        arguments = self.arguments
+        return PromptTokenizer, (
+            arguments["json"], self.prompt, self.image_token, self.max_length,
+        )  # fmt: skip
+
+
+class Prompt(TextEncoder):
+    """A question in the chat template of a language model, for `vlm.heads.LanguageModel`.
+
+    The language model looks the tokens up in its own table, so there is nothing to learn here: the
+    features are 1 for each token, and a connector such as `Projector` brings the image alone to the
+    model.
+
+    After construction `arguments` holds the tokenizer and the prompt as plain data: it is rebuilt
+    without hub, cache or folder.
+
+    Args:
+        words: the words of the training questions, which every text encoder is given first. They
+            are not read.
+        name: a language model of the Hugging Face hub, or a local folder. Not read if `tokenizer`
+            is given.
+        prompt: the user's turn, with {image} and {question} in it. The model's own chat template
+            goes around it.
+        max_length: longer prompts are cut to so many tokens, at the question's end. The image
+            counts as one.
+        tokenizer: the tokenizer itself in place of name, prompt and length.
+
+    Raises:
+        ValueError: a prompt or a template without one place for the image, or what
+            `PromptTokenizer` refuses.
+        OSError: the tokenizer is neither in the cache nor available.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> model = models.WordLevel({"[UNK]": 0, "red": 1}, unk_token="[UNK]")
+        >>> pieces = Tokenizer(model)
+        >>> pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        >>> tokenizer = vlm.text.PromptTokenizer(pieces.to_str(), "<image> {question}")
+        >>> encoder = vlm.text.Prompt(tokenizer=tokenizer)
+        >>> encoder(*encoder.tokenizer(["is it red", "red"]))
+        Features(2 x 4 x 1, 2-4 real)
+    """
+
+    tokenizer: PromptTokenizer
+    stored: ClassVar = {"name": nothing}
+    one: Tensor
+
+    def __init__(
+        self,
+        words: Sequence[str] = (),
+        name: str | None = None,
+        prompt: str = PROMPT,
+        max_length: int = 128,
+        tokenizer: PromptTokenizer | None = None,
+    ) -> None:
+        if (name is None) == (tokenizer is None):
+            raise ValueError(f"name, tokenizer: got {name!r} and {tokenizer!r:.80}; give one.")
+        if tokenizer is None:
+            chat = read_chat(str(name), prompt)
+            tokenizer = PromptTokenizer(chat.json, chat.prompt, chat.image_token, max_length)
+        super().__init__(1, tokenizer)
+        self.register_buffer("one", torch.ones(1), persistent=False)
+        self.arguments.update(words=(), name=None, tokenizer=tokenizer)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.one.expand(*ids.shape, 1) * mask[..., None]
+        return tokens, masked_mean(tokens, mask)
