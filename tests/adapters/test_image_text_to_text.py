@@ -297,7 +297,7 @@ def test_weights_that_are_pickles_or_of_another_model(folders: Folders, tmp_path
 
 def test_parts_of_vlm_are_asked_for_where_they_are_needed(folders: Folders, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is asked as it is"):
-        vlm.adapters.convert(folders("llava"), tmp_path / "llava.ckpt")
+        vlm.adapters.convert(folders("qwen2_vl"), tmp_path / "qwen.ckpt")
     with pytest.raises(ValueError, match="prompt: got 'Q: "):
         vlm.load("easy_vqa", prompt="Q: {question}")
     with pytest.raises(CheckpointError, match="there is no such file"):
