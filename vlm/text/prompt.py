@@ -67,7 +67,7 @@ class PromptTokenizer(Tokenizer):
         check_max_length(max_length, len(self._encode("")[0]))
 
     def _encode(self, question: str) -> tuple[tuple[int, ...], int]:
-        """Ids of the prompt, and the number of those that come after the question."""
+        """Ids of the prompt, and the number of those with something after the question."""
         for token in self._controls:
             if token in question:
                 raise ValueError(
@@ -78,7 +78,7 @@ class PromptTokenizer(Tokenizer):
             self.prompt.replace(QUESTION, question), add_special_tokens=False
         )
         end = self.prompt.index(QUESTION) + len(question)
-        return tuple(encoding.ids), sum(start >= end for start, _ in encoding.offsets)
+        return tuple(encoding.ids), sum(stop > end for _, stop in encoding.offsets)
 
     def ids(self, question: str) -> Sequence[int]:
         ids, after = self._cached(question)
