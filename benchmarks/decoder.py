@@ -63,12 +63,8 @@ TARGETS = {1: 1.05, 5: 0.5}
 def parts(sizes: str) -> tuple[VQAModel, Any]:
     """Our model and transformers', with the same random weights."""
     vision, text = SIZES[sizes]
-    words = [
-        "<unk>",
-        "</s>",
-        "<image>",
-        *"user : answer with a word or short phrase . assistant".split(),
-    ]
+    words = ["<unk>", "</s>", "<image>", "user", ":", "answer", "with", "a", "word", "or"]
+    words += ["short", "phrase", ".", "assistant"]
     words += [f"w{number}" for number in range(1000)]
     pieces = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
