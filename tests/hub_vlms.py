@@ -1,4 +1,5 @@
-"""Tiny random image-text-to-text models of seven architectures, in the layout of the hub."""
+"""Tiny random image-text-to-text models of eight architectures, and a language model, in the layout
+of the hub."""
 
 from __future__ import annotations
 
@@ -231,4 +232,26 @@ def vlm_folder(folder: Path, kind: str, chat: str | None = CHAT, **tokens: Any) 
     folder.mkdir()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+STRING = CHAT.replace(
+    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}SLOT{% else %} "
+    "{{ part['text'] }}{% endif %}{% endfor %}",
+    " {{ turn['content'] }}",
+)
+"""The template of a language model that knows no images."""
+
+
+def language_model_folder(folder: Path, chat: str | None = STRING, **tokens: Any) -> Path:
+    """Save a tiny language model that knows no images, with or without a chat template."""
+    made = tokenizer(**tokens)
+    made.chat_template = chat
+    made.save_pretrained(folder)
+    text = TEXT | {"vocab_size": len(made), "bos_token_id": 1, "eos_token_id": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**text))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
     return folder

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from hub_vlms import language_model_folder
 from region_miniature import detect, write_npz
 from vqa_miniature import write_mscoco
 
@@ -21,6 +22,7 @@ RECIPES = sorted((ROOT / "configs/recipes").glob("*.yaml"))
 PEAKS = {
     "butd": {0.002},
     "ban": {0.002},
+    "llava": {0.0002, 0.001},
     "mcan": {0.0001},
     "murel": {0.0006},
     "vilt": {0.0001, 0.001},
@@ -55,9 +57,21 @@ def glove(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def here(path: Path, coco: Path, regions: Path, glove: Path) -> list[str]:
+def here(path: Path, coco: Path, regions: Path, glove: Path, folder: Path) -> list[str]:
     """Arguments that replace unavailable data and weights with what is at hand."""
     told = [f"--dataset.root={coco}", "--data.workers=0", "--dataset.vocabulary.min_answer_count=1"]
+    if path.stem == "llava":
+        name = language_model_folder(folder / "llm")
+        sizes = "{img_size: 28, depth: 2, embed_dim: 24, num_heads: 2}"
+        return [
+            *told,
+            "--model.image_encoder.init_args.pretrained=false",
+            f"--model.image_encoder.init_args.model_args={sizes}",
+            f"--model.text_encoder.init_args.name={name}",
+            f"--model.head.init_args.decoder.init_args.name={name}",
+            "--model.fusion.init_args.out_dim=24",
+            "--model.tuning.head.from_epoch=0",  # one batch has no second epoch
+        ]
     if path.stem != "vilt":
         vectors = "--model.text_encoder.tokenizer.init_args.vectors"
         return [*told, f"--data.images.regions={regions}", f"{vectors}={glove}"]
@@ -84,7 +98,7 @@ def test_it_trains_on_a_batch(
         [
             "fit",
             f"-c={path}",
-            *here(path, coco, regions, glove),
+            *here(path, coco, regions, glove, tmp_path),
             "--data.images_per_batch=4",
             "--trainer.fast_dev_run=1",
             "--trainer.enable_progress_bar=false",
@@ -98,7 +112,7 @@ def test_it_trains_on_a_batch(
     assert {round(g.get("initial_lr", g["lr"]), 9) for g in groups} == PEAKS[path.stem]
 
 
-def test_there_are_the_five() -> None:
+def test_there_are_the_six() -> None:
     assert [path.stem for path in RECIPES] == sorted(PEAKS)
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from hub_vlms import CHAT, TEXT, tokenizer
+from hub_vlms import CHAT, STRING, TEXT, language_model_folder
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import vlm
 from vlm.fusion import MCAN, PixelShuffle, Projector
@@ -23,31 +22,12 @@ from vlm.text import BagOfWords, Prompt
 
 QUESTIONS = ["what color is the cat", "is it", "what a dog answers the question"]
 PROMPT = "{image} {question}"
-STRING = CHAT.replace(
-    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}SLOT{% else %} "
-    "{{ part['text'] }}{% endif %}{% endfor %}",
-    " {{ turn['content'] }}",
-)
-"""The template of a language model that knows no images."""
-
-
-def folder_of(folder: Path, chat: str | None = STRING, **tokens: Any) -> Path:
-    made = tokenizer(**tokens)
-    made.chat_template = chat
-    made.save_pretrained(folder)
-    text = TEXT | {"vocab_size": len(made), "bos_token_id": 1, "eos_token_id": 2}
-    model = LlamaForCausalLM(LlamaConfig(**text))
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    return folder_of(tmp_path_factory.mktemp("hub") / "model")
+    return language_model_folder(tmp_path_factory.mktemp("hub") / "model")
 
 
 def model_of(folder: Path, *, choose: bool = False, **options: Any) -> VQAModel:
@@ -149,7 +129,7 @@ def test_every_parameter_learns(folder: Path) -> None:
 
 
 def test_it_is_rebuilt_without_its_folder(tmp_path: Path) -> None:
-    made = model_of(folder_of(tmp_path / "model"))
+    made = model_of(language_model_folder(tmp_path / "model"))
     for file in (tmp_path / "model").iterdir():
         file.unlink()
     again = VQAModel.from_config(made.config).eval()
@@ -160,7 +140,7 @@ def test_it_is_rebuilt_without_its_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chat", [STRING, CHAT.replace("SLOT", "<image>"), None])
 def test_the_prompt_is_the_template_of_the_model(chat: str | None, tmp_path: Path) -> None:
-    found = read_chat(str(folder_of(tmp_path / "model", chat)), "{image}\n{question}?")
+    found = read_chat(str(language_model_folder(tmp_path / "model", chat)), "{image}\n{question}?")
     if chat is None:
         assert found[1:] == ("<image>\n{question}?", "<image>", "", "</s>")
         return
@@ -173,7 +153,7 @@ def test_the_prompt_is_the_template_of_the_model(chat: str | None, tmp_path: Pat
 def test_a_tokenizer_without_a_padding_token_does(folder: Path, tmp_path: Path) -> None:
     """Padding is masked, so no token is needed for it."""
     torch.manual_seed(0)
-    bare = folder_of(tmp_path / "model", pad_token=None)
+    bare = language_model_folder(tmp_path / "model", pad_token=None)
     texts = []
     for path in (folder, bare):
         torch.manual_seed(2)
@@ -196,7 +176,7 @@ def test_a_prompt_has_one_place_for_the_image(
     prompt: str, chat: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Prompt(name=str(folder_of(tmp_path / "model", chat)), prompt=prompt)
+        Prompt(name=str(language_model_folder(tmp_path / "model", chat)), prompt=prompt)
 
 
 def test_a_question_cannot_hold_another_image(folder: Path) -> None:
@@ -246,7 +226,9 @@ def test_parts_that_do_not_read_prompts_are_refused(folder: Path, tmp_path: Path
     ):
         with pytest.raises(ValueError, match=r"text_encoder, fusion, head: got .*expected vlm\."):
             VQAModel(image, text, fusion, answers)
-    path = folder_of(tmp_path / "model", extra_special_tokens={"image_token": "<start>"})
+    path = language_model_folder(
+        tmp_path / "model", extra_special_tokens={"image_token": "<start>"}
+    )
     foreign = Prompt(name=str(path))
     with pytest.raises(ValueError, match=r"text_encoder: got a prompt of .* the same `name`"):
         VQAModel(image, foreign, Projector(image.dim, 1, 24), head)
