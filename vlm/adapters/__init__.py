@@ -3,8 +3,8 @@ whatever works with a `VQA` works with them, and image-text-to-text models of tr
 are.
 """
 
-from vlm.adapters.hub import convert
+from vlm.adapters.hub import convert, convert_back
 from vlm.adapters.image_text_to_text import ImageTextToText
-from vlm.adapters.language_models import VisionTower, convert_back
+from vlm.adapters.language_models import VisionTower
 
 __all__ = ["ImageTextToText", "VisionTower", "convert", "convert_back"]

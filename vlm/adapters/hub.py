@@ -12,8 +12,15 @@ import torch
 from torch import Tensor
 
 from vlm.adapters.folder import PATTERNS, is_image_text_to_text, own_code
-from vlm.adapters.language_models import CLASSES, read_connected, write_parts
-from vlm.checkpoint.checkpoint import KEY, PREFIX, Checkpoint, describe
+from vlm.adapters.language_models import CLASSES, read_connected, write_back, write_parts
+from vlm.checkpoint.checkpoint import (
+    KEY,
+    PREFIX,
+    Checkpoint,
+    describe,
+    load_model,
+    read_checkpoint,
+)
 from vlm.checkpoint.file import check_weights, write_checkpoint
 from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
 from vlm.core.bundled import bundled_folder
@@ -171,6 +178,23 @@ def convert(name: str | Path, path: str | Path) -> None:
     weights = {PREFIX + key: value for key, value in model.state_dict().items()}
     content = {KEY: describe(model, about), "state_dict": weights, "global_step": 0}
     write_checkpoint(content, path)
+
+
+def convert_back(run: str | Path, source: str | Path, folder: str | Path) -> None:
+    """Write a LLaVA or SmolVLM model that was converted, and perhaps tuned, in the format of its
+    original.
+
+    Args:
+        run: checkpoint or run folder; LoRA is added to its weights.
+        source: the original, a folder or `hf:` and its name on the hub. Its other files are copied.
+        folder: a new or empty folder, which transformers reads.
+
+    Raises:
+        OSError: the original is not available.
+        ValueError: a model of other parts or sizes than the original, or a folder that is not
+            empty.
+    """
+    write_back(load_model(read_checkpoint(run)), locate(source), Path(folder))
 
 
 class Files(NamedTuple):

@@ -16,7 +16,6 @@ import yaml
 from torch import Tensor
 
 from vlm.adapters.folder import INDEX, PATTERNS, read_image_text_to_text
-from vlm.checkpoint.checkpoint import CheckpointError, load_model, read_checkpoint
 from vlm.checkpoint.sharing import file_inside
 from vlm.core.safe_config import model_of
 from vlm.fusion import Fusion, PixelShuffle, Projector
@@ -161,29 +160,21 @@ def write_parts(parts: Mapping[str, Any], checkpoint: Path, path: Path) -> None:
     path.write_text(yaml.safe_dump({"model": model}, sort_keys=False), encoding="utf-8")
 
 
-def convert_back(run: str | Path, source: str | Path, folder: str | Path) -> None:
-    """Write a model that was converted, and perhaps tuned, in the format of its original.
-
-    Args:
-        run: checkpoint or run folder; LoRA is added to its weights.
-        source: the folder of the original, whose other files are copied.
-        folder: a new or empty folder, which transformers reads.
+def write_back(model: VQAModel, source: Path, folder: Path) -> None:
+    """Write a model that was converted from `source` in its format, with its other files.
 
     Raises:
-        ValueError: a model of other parts or sizes than the original, or a folder that is not
-            empty.
+        ValueError: a model of other parts or sizes, or a folder that is not empty.
     """
-    source, folder = Path(source), Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: not empty; expected a new or empty folder.")
-    model = load_model(read_checkpoint(run))
     theirs = read_image_text_to_text(source, str(source)).model
     state, names = theirs.state_dict(), _names(model)
     with torch.no_grad():
         for own, value in model.state_dict().items():
             their = _renamed(own, names)
             if their is not None and (their not in state or state[their].shape != value.shape):
-                raise CheckpointError(f"{run}: {own} does not fit {source}; expected its model.")
+                raise ValueError(f"{own} does not fit {source}; expected the model it was made of.")
             if their is not None:
                 state[their].copy_(value)
     theirs.save_pretrained(folder)
