@@ -27,7 +27,7 @@ from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
 from vlm.model import VQAModel
 
-KINDS = ("llava", "idefics3")
+KINDS = ("llava", "idefics3", "smolvlm")
 QUESTIONS = ["what color is the cat", "is it", "what a dog answers the question"]
 ANSWERS = ["red", "green dog", "no"]
 Folders = Callable[[str], Path]
@@ -41,6 +41,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words", reason="pip install num2words, for SmolVLM's processor")
     return str(request.param)
 
 
@@ -63,7 +65,7 @@ def inputs(kind: str, model: VQAModel, batch: Batch, row: int) -> dict[str, torc
     count = model.fusion(model.image_encoder(batch.images), torch.zeros(3, 1, 1)).tokens.shape[1]
     ids = [*ids[:place], *[image_id] * (count - 1), *ids[place + 1 :]]
     pixels = model.image_encoder.normalised(batch.images[row : row + 1])[0]
-    pixels = pixels[:, None] if kind == "idefics3" else pixels
+    pixels = pixels if kind == "llava" else pixels[:, None]
     made = torch.tensor([ids])
     return {"input_ids": made, "attention_mask": torch.ones_like(made), "pixel_values": pixels}
 

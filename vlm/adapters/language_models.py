@@ -63,6 +63,13 @@ class VisionTower(PixelEncoder):
         mean, std: of the colour channels on the scale 0 to 1.
         interpolation: filter of the resizing.
         fit: how an image comes to the input's size; see `ImageTransform`.
+
+    Example:
+        >>> config = {"model_type": "siglip_vision_model", "image_size": 64, "patch_size": 16}
+        >>> config |= {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+        >>> encoder = vlm.adapters.VisionTower(config | {"num_hidden_layers": 1})
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 16 x 32, 16 real, boxes)
     """
 
     stored: ClassVar = {"config": model_of(TOWERS)}
@@ -79,6 +86,7 @@ class VisionTower(PixelEncoder):
         from transformers import AutoModel
 
         made = config_of(config)
+        made.vision_use_head = False  # SigLIP's pooling, which nothing here reads
         side = made.image_size // made.patch_size
         transform = ImageTransform((made.image_size,) * 2, interpolation, fit)
         super().__init__(made.hidden_size, (side, side), transform, tuple(mean), tuple(std))
