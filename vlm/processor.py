@@ -12,7 +12,7 @@ from torch import Tensor
 from vlm.core.batch import Batch
 from vlm.core.choices import make_choices
 from vlm.core.clean_text import are_clean, clean_text
-from vlm.core.features import Features
+from vlm.core.features import Seen
 from vlm.core.padding import distinct
 from vlm.heads.base import TargetEncoder
 from vlm.image.regions import RegionTransform
@@ -40,7 +40,7 @@ class Processor(NamedTuple):
 
     def batch(
         self,
-        images: Tensor | Features,
+        images: Seen,
         image_index: Sequence[int] | Tensor,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]] | None = None,

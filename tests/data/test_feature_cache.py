@@ -112,7 +112,7 @@ def test_features_of_other_weights_are_not_used(
     found = store(tmp_path / "features", images, encoder)
     said = capsys.readouterr().out
     assert "has features of other weights or another preprocessing (1 encoder)" in said
-    assert "Encoding 13 images once: 0.0 MB in" in said
+    assert "Encoding 13 images once: 0.1 MB in" in said
     assert_equal(found.read(images, ["q"] * 14), direct(encoder, images))
 
 

@@ -206,6 +206,63 @@ def failed(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) 
     return said
 
 
+TWO = """
+class_path: vlm.image.SideBySide
+init_args:
+  along: tokens
+  dim: 11
+  encoders:
+  - {class_path: vlm.image.ConvNet, init_args: {image_size: 32, widths: [5, 7]}}
+  - {class_path: vlm.image.ConvNet, init_args: {image_size: 64, widths: [3, 4, 6], dropout: 0.2}}
+"""
+
+
+def fit_two(photos: Path, folder: Path, tuning: str, *more: str) -> list[str]:
+    (folder / "two.yaml").write_text(TWO)
+    arguments = [argument for argument in fit(photos, folder, *more) if argument != FROZEN]
+    return [
+        *arguments,
+        f"--model.image_encoder={folder / 'two.yaml'}",
+        f"--model.tuning.encoders={tuning}",
+    ]
+
+
+def test_of_two_encoders_the_frozen_one_is_cached(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is trained on images in the same run, whose numbers are those without the cache."""
+    counts: Counter[int] = Counter()
+    encode = ConvNet.encode
+
+    def counting(self: ConvNet, images: torch.Tensor, mask: torch.Tensor) -> Any:
+        counts[self.dim] += len(images)
+        return encode(self, images, mask)
+
+    monkeypatch.setattr(ConvNet, "encode", counting)
+    runs, tuning = [], "[{frozen: true}, {lr_scale: 0.5}]"
+    for name in ("plain", "cached"):
+        (folder := tmp_path / name).mkdir()
+        more = [f"--data.images.features={tmp_path / 'f'}"] if name == "cached" else []
+        counts.clear()
+        runs.append(VQACLI(fit_two(photos, folder, tuning, *more)).run_folder)
+    assert_same_metrics(*runs)
+    assert counts[12] == 24, "the frozen one sees each image once"
+    assert counts[13] > 3 * 12, "the other in each epoch"
+    blind = VQACLI(
+        fit_two(photos, tmp_path, tuning, f"--data.images.features={tmp_path / 'f'}",
+                "--data.control=question_only")
+    )  # fmt: skip
+    assert any("test_loss" in row for row in metrics(blind.run_folder))
+
+
+def test_two_encoders_that_are_both_trained_are_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = f"--data.images.features={tmp_path / 'f'}"
+    told = fit_two(photos, tmp_path, "[{from_epoch: 1}, {}]", option)
+    assert "the image encoder is trained" in failed(capsys, told, 1)
+
+
 @pytest.mark.parametrize("trained", ["frozen=false", "from_epoch=2"])
 def test_an_encoder_that_is_trained_is_refused(
     trained: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from vlm.core.part import build
-from vlm.image import ConvNet, RegionFeatures, SideBySide
+from vlm.core.features import Several
+from vlm.image import ConvNet, RegionFeatures, SideBySide, grid_boxes
 from vlm.model import VQAModel
-from vlm.training.finetuning.plan import set_modes
 
 
 def pair(**arguments: object) -> SideBySide:
@@ -21,7 +21,7 @@ def pair(**arguments: object) -> SideBySide:
 
 
 def alone(part: SideBySide, place: int) -> ConvNet:
-    encoder = copy.deepcopy(part.encoders[place])
+    encoder = copy.deepcopy(part.arguments["encoders"][place])
     assert isinstance(encoder, ConvNet)
     return encoder
 
@@ -50,22 +50,11 @@ def test_padding_reaches_each_encoder_as_zeros() -> None:
     images[:, 3, :, :16], images[:, 3, :, 16:] = 1, 0
     found = both(images)
     assert found.mask[0].view(4, 4).tolist() == [[True, True, False, False]] * 4
-    second = both.encoders[1]
+    second = both.arguments["encoders"][1]
     assert isinstance(second, ConvNet)
     colours = ((images[:, :3] - 0.5) / 0.5) * images[:, 3:]
     expected, _ = second.encode(colours, found.mask)
     torch.testing.assert_close(found.tokens[..., 8:], expected)
-
-
-def test_a_frozen_encoder_stays_frozen_when_it_is_rebuilt() -> None:
-    both = pair(frozen=[True, False])
-    again = build(both.config)
-    for part in (both, again):
-        assert not any(p.requires_grad for p in part.encoders[0].parameters())
-        assert all(p.requires_grad for p in part.encoders[1].parameters())
-    trained = {p for p in both.parameters() if p.requires_grad}
-    set_modes(both.train(), trained)
-    assert [encoder.training for encoder in both.encoders] == [False, True]
 
 
 def test_layers_are_counted_from_the_outputs() -> None:
@@ -73,7 +62,7 @@ def test_layers_are_counted_from_the_outputs() -> None:
     layers = both.layer_names()
     names = [name for layer in layers for name in layer]
     assert sorted(names) == sorted(name for name, _ in both.named_parameters())
-    firsts = [{name.split(".")[1] for name in layer if "encoders" in name} for layer in layers]
+    firsts = [{name.split(".")[1] for name in layer if "views" in name} for layer in layers]
     assert firsts[0] == {"1"}
     assert firsts[-1] == {"0", "1"}
 
@@ -92,13 +81,81 @@ def test_a_model_with_two_encoders_comes_back_from_its_configuration() -> None:
     torch.testing.assert_close(again.image_encoder(images).tokens, image(images).tokens)
 
 
+def along_tokens(**arguments: object) -> SideBySide:
+    torch.manual_seed(0)
+    encoders = [ConvNet(16, (3, 5)), ConvNet(32, (4, 6))]  # 4 x 4 and 8 x 8
+    given = {"positions": "none", "along": "tokens", "dim": 9} | arguments
+    return SideBySide(encoders, **given).eval()  # type: ignore[arg-type]
+
+
+def test_along_tokens_each_encoder_keeps_its_own_grid() -> None:
+    both, images = along_tokens(), torch.rand(2, 3, 32, 32)
+    assert both.marks is not None
+    found = both(images)
+    second = alone(both, 1)(images).tokens @ both.projections[1].weight.T + both.marks[1]
+    torch.testing.assert_close(found.tokens[:, 16:], second)
+    boxes = torch.cat((grid_boxes(4, 4), grid_boxes(8, 8)))
+    torch.testing.assert_close(found.boxes, boxes.expand(2, -1, -1))
+    shares = [found.tokens[:, :16].mean(1), found.tokens[:, 16:].mean(1)]
+    torch.testing.assert_close(found.pooled, (shares[0] + shares[1]) / 2)
+
+
+def test_along_tokens_the_share_of_an_encoder_stays_behind_positions() -> None:
+    both, images = along_tokens(positions="sine"), torch.rand(2, 3, 32, 32)
+    assert both.positions is not None
+    nn.init.normal_(both.positions.outer.weight)
+    found = both(images)
+    shares = [found.tokens[:, :16].mean(1), found.tokens[:, 16:].mean(1)]
+    torch.testing.assert_close(found.pooled, (shares[0] + shares[1]) / 2)
+
+
+def test_along_tokens_each_encoder_masks_its_own_cells() -> None:
+    both, images = along_tokens(fit="pad"), torch.rand(1, 4, 32, 32)
+    images[:, 3, :, :12], images[:, 3, :, 12:] = 1, 0
+    mask = both(images).mask[0]
+    assert mask[:16].view(4, 4).tolist() == [[True, True, False, False]] * 4
+    assert mask[16:].view(8, 8).tolist() == [[True] * 3 + [False] * 5] * 8
+
+
+@pytest.mark.parametrize("along", ["channels", "tokens"])
+def test_features_of_one_encoder_may_be_known(along: str) -> None:
+    both = along_tokens(along=along, dim=None)
+    images = torch.rand(2, 3, 32, 32)
+    first, second = (view.look(images) for view in both.parts().values())
+    expected = both(images)
+    for known in ((first, None), (None, second), (first, second)):
+        seen = None if None not in known else images
+        for found, wanted in zip(both(Several(seen, known)), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+def test_features_that_fit_no_encoder_are_refused() -> None:
+    both, images = along_tokens(), torch.rand(2, 3, 32, 32)
+    first = both.parts()["views.0"].look(images)
+    with pytest.raises(ValueError, match=r"features of 1 encoders; expected one entry .* of 2"):
+        both(Several(images, (first,)))
+    with pytest.raises(ValueError, match=r"features of shape \(2, 16, 8\); expected \(B, 64, 10\)"):
+        both(Several(images, (None, first)))
+    with pytest.raises(ValueError, match="neither images nor features"):
+        both(Several(None, (first, None)))
+
+
+def test_along_tokens_what_has_no_weights_is_trained_in_a_frozen_part() -> None:
+    both = along_tokens(positions="sine").requires_grad_(False)
+    both.train_new()
+    trained = {n.partition(".")[0] for n, p in both.named_parameters() if p.requires_grad}
+    assert trained == {"positions", "projections", "marks"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "got"),
     [
         ({"encoders": [ConvNet(16)]}, r"encoders: got 1;"),
         ({"encoders": [ConvNet(16), RegionFeatures(dim=4)]}, r"encoders: got RegionFeatures"),
-        ({"encoders": [ConvNet(16), ConvNet(32)], "frozen": [True]}, r"frozen: got 1 values for 2"),
         ({"encoders": [ConvNet(16), ConvNet(32)], "pool": "min"}, r"pool: got 'min'"),
+        ({"encoders": [ConvNet(16), ConvNet(32)], "along": "time"}, r"along: got 'time'"),
+        ({"encoders": [ConvNet(16), ConvNet(32)], "dim": 8}, r"dim: got 8 along channels"),
+        ({"encoders": [ConvNet(16)] * 2, "along": "tokens", "dim": 0}, r"dim: got 0"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], got: str) -> None:

@@ -15,7 +15,14 @@ from vlm.core.lora import LoRA
 from vlm.core.part import Part
 from vlm.fusion import MCAN, Pooled, QFormer
 from vlm.heads import Classification
-from vlm.image import ConvNet, OpenClipImageEncoder, RegionFeatures, TimmEncoder, TorchvisionEncoder
+from vlm.image import (
+    ConvNet,
+    OpenClipImageEncoder,
+    RegionFeatures,
+    SideBySide,
+    TimmEncoder,
+    TorchvisionEncoder,
+)
 from vlm.image.positions import PREFIX
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, OpenClipTextEncoder, Recurrent, Transformer
@@ -25,6 +32,7 @@ from vlm.training.finetuning.plan import (
     PartTuning,
     Tuning,
     check_plan,
+    keep_statistics,
     plan,
     prepare,
     set_modes,
@@ -279,7 +287,51 @@ def test_only_what_is_trained_is_in_training_mode() -> None:
     assert not encoder.dropout.training
 
 
+def two() -> SideBySide:
+    return SideBySide([ConvNet(8, (3, 5, 7)), ConvNet(16, (4, 6))], along="tokens", dim=9)
+
+
+def test_each_encoder_of_several_has_its_own_tuning() -> None:
+    made = model(two())
+    tuning = Tuning(encoders=[PartTuning(frozen=True), PartTuning(from_epoch=2, layer_decay=0.5)])
+    prepare(made, tuning)
+    layers = [layer for layer in plan(made, tuning) if layer.part == "image_encoder"]
+    assert [layer.start for layer in layers] == [2, 2, 0]
+    assert [layer.lr_scale for layer in layers] == [0.5, 1, 1]
+    second, rest = {*chain(*(each.names for each in layers[:2]))}, {*layers[2].names}
+    assert second == {n for n, _ in made.named_parameters() if ".views.1." in n}
+    assert {name.split(".")[1] for name in rest} == {"positions", "projections", "marks"}
+
+
+def test_a_frozen_encoder_of_several_is_in_evaluation_mode() -> None:
+    made = model(two())
+    tuning = Tuning(encoders=[PartTuning(frozen=True), PartTuning(keep_statistics=True)])
+    prepare(made, tuning)
+    set_modes(made.train(), {p for p in made.parameters() if p.requires_grad})
+    keep_statistics(made, tuning)
+    first, second = made.image_encoder.encoders().values()
+    assert not any(module.training for module in first.modules())
+    normal = [m.training for m in second.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert second.training
+    assert not any(normal)
+
+
 MISTAKES = {
+    "encoders: got tuning of each encoder beside image_encoder": lambda: Tuning(
+        image_encoder=PartTuning(lr_scale=0.1), encoders=[PartTuning()] * 2
+    ),
+    "encoders: got lora for one": lambda: Tuning(encoders=[PartTuning(lora=LoRA())]),
+    "encoders: got 1 for SideBySide, which has 2": lambda: prepare(
+        model(two()), Tuning(encoders=[PartTuning()])
+    ),
+    "encoders: got 2 for ConvNet, which has 0": lambda: prepare(
+        model(), Tuning(encoders=[PartTuning()] * 2)
+    ),
+    "encoders.1.from_epoch: got 3 with trainer.max_epochs=3": lambda: check_plan(
+        [Layer("fusion", ["a"], 0, 1.0)],
+        Tuning(encoders=[PartTuning(), PartTuning(from_epoch=3)]),
+        3,
+    ),
     "layer_decay: got 1.5": lambda: PartTuning(layer_decay=1.5),
     "layer_decay: got 0": lambda: PartTuning(layer_decay=0),
     "lr_scale: got 0": lambda: PartTuning(lr_scale=0),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vlm.core.choices import Choices
 from vlm.core.compat import tree_map_only
-from vlm.core.features import Features
+from vlm.core.features import Features, Seen
 from vlm.core.pairs import Pairs
 
 
@@ -17,7 +17,8 @@ class Batch(NamedTuple):
     """Questions with the images they are about; equal ones stand there once, and are encoded once.
 
     Attributes:
-        images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions.
+        images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions, or that
+            were kept of the images; of several encoders, `Several`.
         image_index: (Q,) int64 in [0, U), the image of each question.
         words: (T, L) int64 token ids of the T different questions, padded at the end.
         words_mask: (T, L) bool, True = a real token.
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
             where each is there.
     """
 
-    images: Tensor | Features
+    images: Seen
     image_index: Tensor
     words: Tensor
     words_mask: Tensor

@@ -41,7 +41,7 @@ class Features(NamedTuple):
         pooled: (B, D) float, one vector for the whole, made from the tokens; left out, the mean of
             the real ones.
         boxes: (B, N, 4) float in [0, 1] or None: x0, y0, x1, y1 of each token in the model's
-            input image. None for words.
+            input image; where an encoder keeps any aspect, in the image itself. None for words.
 
     Example:
         >>> words = torch.randn(2, 7, 512)
@@ -79,6 +79,23 @@ class Features(NamedTuple):
         if _known_all(self.mask):
             return self
         return self._replace(tokens=torch.where(self.mask[..., None], self.tokens, 0))
+
+
+class Several(NamedTuple):
+    """What the encoders of a `vlm.image.SideBySide` are given, if features of some are known.
+
+    Attributes:
+        images: as its `transform` makes them, for the others; None if there are no others.
+        known: for each encoder its features of the images, as it makes them; None for those that
+            see the images.
+    """
+
+    images: Tensor | None
+    known: tuple[Features | None, ...]
+
+
+Seen = Tensor | Features | Several
+"""What an image encoder is given of a batch's images: pixels, regions, or features kept of them."""
 
 
 def _new(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import ceil, prod
@@ -21,7 +21,12 @@ from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import TeacherInput, VQADataset
 from vlm.data.compatibility import check_compatible
 from vlm.data.features.cache import FeatureCache
-from vlm.data.features.frozen import BlankFeatures, check_cacheable, check_frozen
+from vlm.data.features.frozen import (
+    BlankFeatures,
+    check_cacheable,
+    check_frozen,
+    kept_images,
+)
 from vlm.data.features.store import FeatureStore
 from vlm.data.images.memory import LocalProcesses, check_batch
 from vlm.data.images.sources import ImageOptions, OpenImages
@@ -32,7 +37,7 @@ from vlm.data.sampler import ImageGroupSampler, Mixing
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.table import DataError, image_groups
-from vlm.image.base import ImageEncoder
+from vlm.image.base import ImageEncoder, PixelEncoder
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
 from vlm.processor import Processor
@@ -170,12 +175,15 @@ class VQADataModule(Configured, LightningDataModule):
             table = self.dataset.table(split)
             self._readable[split] = without_unreadable(table, self.open_images, split, at_most)
 
-    def encoded_images(self, split: Split, encoder: ImageEncoder) -> FeatureStore:
+    def encoded_images(
+        self, split: Split, encoder: ImageEncoder, layers: Sequence[Any] = ()
+    ) -> Images:
         """The features of a split's images (`images.features`), made where they are missing.
 
         Args:
             split: split of the images.
-            encoder: frozen.
+            encoder: frozen; of several in one, those of which `layers` train nothing.
+            layers: what is trained (`vlm.training.VQATask.layers`).
 
         Raises:
             DataError: no folder for them, an encoder of regions, or no space.
@@ -183,8 +191,13 @@ class VQADataModule(Configured, LightningDataModule):
         """
         folder, encoder = check_cacheable(self.images.features, encoder)
         images = self.table(split)["image"].unique().to_pylist()
-        cache = FeatureCache(folder, encoder, self.alive)
-        return cache.store(images, self.open_images, split, self.images.features_batch)
+
+        def keep(part: PixelEncoder) -> FeatureStore:
+            cache = FeatureCache(folder, part, self.alive)
+            return cache.store(images, self.open_images, split, self.images.features_batch)
+
+        transform = encoder.transform
+        return kept_images(encoder, layers, keep, lambda: self.open_images.store(transform))
 
     def setup(self, stage: str) -> None:
         trainer: Any = self.trainer
@@ -192,7 +205,8 @@ class VQADataModule(Configured, LightningDataModule):
         self.model = task.model
         transform = self.model.processor.transform
         if stage == "fit" and self.images.features is not None:
-            check_frozen(self.images.features, task.layers, trainer.strategy)
+            encoder = self.model.image_encoder
+            check_frozen(self.images.features, encoder, task.layers, trainer.strategy)
         if stage == "fit" and self.augment.any:
             vocabulary = self.model.head.vocabulary
             answers = None if vocabulary is None else vocabulary.answers
@@ -309,10 +323,13 @@ class VQADataModule(Configured, LightningDataModule):
         if self.images.features is None:
             return self._stores[split]
         # Now, and not in `setup`: by now the model has the weights of its checkpoint.
-        encoder = self.model.image_encoder
+        trainer: Any = self.trainer
+        encoder, layers = self.model.image_encoder, trainer.lightning_module.layers
         if self.control == "question_only":
-            return BlankFeatures(check_cacheable(self.images.features, encoder)[1])
-        return self.encoded_images(split, encoder)
+            _, encoder = check_cacheable(self.images.features, encoder)
+            blank = BlankImages(encoder.transform)
+            return kept_images(encoder, layers, BlankFeatures, lambda: blank)
+        return self.encoded_images(split, encoder, layers)
 
     def _sampler(self, split: Split, table: pa.Table) -> ImageGroupSampler:
         """Training is shuffled and may be limited; the other splits come in their order."""

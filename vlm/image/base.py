@@ -61,6 +61,9 @@ class PixelEncoder(ImageEncoder):
     made from the real tokens and has their width. A cell that holds nothing of the image, but the
     borders of a transform that pads, is masked.
 
+    An encoder whose tokens are no grid also defines `look` and `length`; its `grid` are then the
+    cells in which an explanation speaks of the input.
+
     Attributes:
         grid: (rows, columns) of the tokens.
         mean, std: (3, 1, 1) of the colour channels on the scale 0 to 1.
@@ -93,6 +96,16 @@ class PixelEncoder(ImageEncoder):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
+    @property
+    def length(self) -> int:
+        """How many tokens an image has, with the masked ones."""
+        return self.grid[0] * self.grid[1]
+
+    def parts(self) -> dict[str, PixelEncoder]:
+        """Encoders inside it whose features the feature cache keeps each by itself, by their names
+        in it; {} if it keeps those of the whole."""
+        return {}
+
     @abstractmethod
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images -> tokens and their summary.
@@ -116,16 +129,23 @@ class PixelEncoder(ImageEncoder):
             ValueError: another shape or number type.
         """
         if isinstance(images, Features):
-            cells = self.grid[0] * self.grid[1]
-            if images.tokens.shape[1:] != (cells, self.dim):
-                raise ValueError(
-                    f"images: got features of shape {tuple(images.tokens.shape)}; expected "
-                    f"(B, {cells}, {self.dim}), which this encoder made, or images. Use the "
-                    f"encoder's own `transform`."
-                )
+            self.check(images)
         else:
             images = self.look(images)
         return images if self.positions is None else self.positions(images)
+
+    def check(self, features: Features) -> None:
+        """Refuse features that this encoder cannot have made.
+
+        Raises:
+            ValueError: another number of tokens, or another width.
+        """
+        if features.tokens.shape[1:] != (self.length, self.dim):
+            raise ValueError(
+                f"images: got features of shape {tuple(features.tokens.shape)}; expected "
+                f"(B, {self.length}, {self.dim}), which this encoder made, or images. Use the "
+                f"encoder's own `transform`."
+            )
 
     def look(self, images: Tensor) -> Features:
         """What the network makes of images, before positions enter.

@@ -10,112 +10,237 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vlm.core.features import Features, Several
+from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_pool, rows_of, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
-from vlm.image.transform import Fit, ImageTransform
+from vlm.image.transform import Fit, ImageTransform, Interpolation
+
+
+class View(PixelEncoder):
+    """One encoder of several: it sees the input of all of them, at its own size.
+
+    Its features are those that the feature cache keeps of this encoder. The arguments after the
+    first are those of the shared `ImageTransform`.
+    """
+
+    def __init__(
+        self,
+        encoder: PixelEncoder,
+        size: Sequence[int],
+        interpolation: Interpolation,
+        fit: Fit,
+        white_level: WhiteLevel,
+    ) -> None:
+        height, width = size
+        super().__init__(
+            encoder.dim,
+            encoder.grid,
+            ImageTransform((height, width), interpolation, fit, 1.0, white_level),
+            tuple(encoder.mean.flatten().tolist()),
+            tuple(encoder.std.flatten().tolist()),
+        )
+        self.encoder = encoder
+        # Of the encoder itself: it may have edited its arguments, to be rebuilt offline.
+        self.arguments["encoder"] = encoder
+
+    def layer_names(self) -> list[list[str]]:
+        return [[f"encoder.{name}" for name in names] for names in self.encoder.layer_names()]
+
+    def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.encoder.transform.size
+        if images.shape[2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return self.encoder.encode(images, mask)
 
 
 class SideBySide(PixelEncoder):
-    """Several image encoders, whose tokens for the same place are concatenated.
+    """Several image encoders, whose tokens are concatenated.
 
     For example a network that knows objects beside one that knows words (DINOv2 and SigLIP as in
     Prismatic, arXiv 2402.07865, section 4.2), or a small CNN from scratch beside a frozen ViT.
-    Each encoder sees the whole input at its own size. The tokens lie on the finest of the grids;
-    those of a coarser grid are repeated.
+    Each encoder sees the whole input at its own size. Along "channels", the tokens for the same
+    place become one token, on the finest of the grids; those of a coarser grid are repeated. Along
+    "tokens", each encoder keeps its own grid: its tokens come to one width by a linear map, and a
+    learned vector says whose they are. That map and vector are trained even if the encoder is
+    frozen, since no weights come with them. `model.tuning.encoders` says for each encoder how it is
+    trained, and the feature cache keeps the features of those that are frozen.
 
     Args:
         encoders: two or more. Of their own transforms only the size counts, and their own
             positions are not used.
-        frozen: for each encoder, whether it is never trained; None trains all of them.
-            `model.tuning.image_encoder` applies to those that are left.
+        along: what is concatenated, "channels" or "tokens".
+        dim: width of the tokens along "tokens"; None is that of the widest encoder. Along
+            "channels" it is the sum of all widths.
         fit: how an image comes to the input, which is as large as the largest of the encoders'.
             See `ImageTransform`.
-        pool: `pooled` is the "mean" or the "max" of the tokens.
+        pool: `pooled` is the "mean" or the "max" of the tokens. Along "tokens", each encoder has
+            the same share of the mean, however many tokens it has.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how tokens come to know their places, see `vlm.image.Positions`.
 
     Raises:
-        ValueError: fewer than two encoders, one that does not read pixels, inputs of different
-            aspects, or `frozen` of another length.
+        ValueError: fewer than two encoders, one that does not read whole images of one size,
+            inputs of different aspects, or `dim` along "channels".
 
     Example:
         >>> coarse, fine = vlm.image.ConvNet(32), vlm.image.ConvNet(64, widths=(8, 16, 16))
-        >>> encoder = vlm.image.SideBySide([coarse, fine], frozen=[True, False])
+        >>> encoder = vlm.image.SideBySide([coarse, fine])
         >>> encoder(torch.rand(2, 3, 64, 64))
         Features(2 x 64 x 184, 64 real, boxes)
+        >>> encoder = vlm.image.SideBySide([coarse, fine], along="tokens", dim=96)
+        >>> encoder(torch.rand(2, 3, 64, 64))
+        Features(2 x 68 x 96, 68 real, boxes)
     """
 
     def __init__(
         self,
         encoders: Sequence[PixelEncoder],
-        frozen: Sequence[bool] | None = None,
+        along: Literal["channels", "tokens"] = "channels",
+        dim: int | None = None,
         fit: Fit = "squash",
         pool: Literal["mean", "max"] = "mean",
         white_level: WhiteLevel = None,
         positions: PositionKind = "sine",
     ) -> None:
         check_pool(pool)
-        _check(encoders, frozen)
+        _check(encoders, along, dim)
+        widths = [encoder.dim for encoder in encoders]
         transforms = [encoder.transform for encoder in encoders]
         size = max(transform.size for transform in transforms)
         super().__init__(
-            dim=sum(encoder.dim for encoder in encoders),
+            dim=sum(widths) if along == "channels" else dim or max(widths),
             grid=max((encoder.grid for encoder in encoders), key=lambda g: g[0] * g[1]),
             transform=ImageTransform(size, transforms[0].interpolation, fit, 1.0, white_level),
             mean=(0.0, 0.0, 0.0),  # each encoder has its own
             std=(1.0, 1.0, 1.0),
         )
-        self.encoders, self.pool = nn.ModuleList(encoders), pool
-        for encoder, never in zip(encoders, frozen or [False] * len(encoders), strict=True):
+        seen = [*size], transforms[0].interpolation, fit, white_level
+        self.views = nn.ModuleList(View(encoder, *seen) for encoder in encoders)
+        self.along, self.pool = along, pool
+        for encoder in encoders:
             encoder.positions = None
-            if never:
-                encoder.requires_grad_(False)
         # Of the encoders themselves: one may have edited its arguments, to be rebuilt offline.
         self.arguments["encoders"] = list(encoders)
-        self.positions = make_positions(positions, self.dim, pool, self.grid)
+        self.projections = nn.ModuleList()
+        self.marks: nn.Parameter | None = None
+        if along == "tokens":
+            self.projections.extend(nn.Linear(width, self.dim, bias=False) for width in widths)
+            self.marks = nn.Parameter(torch.randn(len(encoders), self.dim) * 0.02)
+        places = self.grid if along == "channels" else (self.length, 1)
+        self.positions = make_positions(positions, self.dim, pool, places)
+
+    @property
+    def length(self) -> int:
+        if self.along == "channels":
+            return super().length
+        return sum(view.length for view in self.parts().values())
+
+    def encoders(self) -> dict[str, PixelEncoder]:
+        """The encoders as they were given, by their names in this module."""
+        return {f"{name}.encoder": v.encoder for name, v in self.parts().items()}
+
+    def parts(self) -> dict[str, View]:  # type: ignore[override]  # nothing writes to it
+        return {f"views.{n}": v for n, v in enumerate(self.views) if isinstance(v, View)}
+
+    def train_new(self) -> None:
+        super().train_new()
+        self.projections.requires_grad_(True)
+        if self.marks is not None:
+            self.marks.requires_grad_(True)
 
     def layer_names(self) -> list[list[str]]:
         """The encoders' layers side by side, counted from their outputs."""
         stacks = []
-        for place, encoder in enumerate(self.encoders):
-            assert isinstance(encoder, PixelEncoder)
-            layers = encoder.layer_names()
-            stacks.append([[f"encoders.{place}.{name}" for name in names] for names in layers])
+        for place, view in self.parts().items():
+            stacks.append([[f"{place}.{n}" for n in names] for names in view.layer_names()])
         beside = zip_longest(*(stack[::-1] for stack in stacks), fillvalue=[])
         layers = [[name for names in found for name in names] for found in beside][::-1]
-        layers[-1] += [name for name, _ in self.named_parameters() if name.startswith(PREFIX)]
+        own = (PREFIX, "projections.", "marks")
+        layers[-1] += [name for name, _ in self.named_parameters() if name.startswith(own)]
         return layers
 
-    def normalised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Colours in [0, 1] and, as a fourth channel, 1 inside the image: each encoder has its own
-        normalisation."""
-        colours, mask = super().normalised(images)
-        inside = images[:, 3:] > 0.5 if images.shape[1] == 4 else torch.ones_like(colours[:, :1])
-        return torch.cat((colours, inside.to(colours.dtype)), 1), mask
+    def forward(self, images: Tensor | Features | Several) -> Features:
+        """As every `PixelEncoder`, and of `Several`: features that some encoders made before.
+
+        Raises:
+            ValueError: also features of another encoder, or of another number of them.
+        """
+        if isinstance(images, Several):
+            images = self._together(self._seen(images))
+        features = super().forward(images)
+        if self.along == "channels":
+            return features
+        return features._replace(pooled=self._summary(features.tokens, features.mask))
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        maps = []
-        for encoder in self.encoders:
-            assert isinstance(encoder, PixelEncoder)
-            size, grid = encoder.transform.size, encoder.grid
-            colours = (_resized(images[:, :3], size) - encoder.mean) / encoder.std
-            inside = F.adaptive_max_pool2d(images[:, 3:], size)  # any pixel counts
-            cells = F.adaptive_max_pool2d(images[:, 3:], grid).flatten(1) > 0
-            tokens, _ = encoder.encode(colours * (inside > 0), cells)
-            maps.append(F.adaptive_avg_pool2d(tokens.mT.unflatten(2, grid), self.grid))
-        tokens = rows_of(torch.cat(maps, 1))
-        return tokens, summary(tokens, mask, self.pool)
+        raise NotImplementedError("SideBySide: each encoder has its own normalisation; use `look`.")
+
+    def look(self, images: Tensor) -> Features:
+        return self._together([view.look(images) for view in self.parts().values()])
+
+    def _seen(self, given: Several) -> list[Features]:
+        views = list(self.parts().values())
+        if len(given.known) != len(views):
+            raise ValueError(
+                f"images: got features of {len(given.known)} encoders; expected one entry for each "
+                f"of {len(views)}."
+            )
+        found = []
+        for view, features in zip(views, given.known, strict=True):
+            if features is not None:
+                view.check(features)
+            elif given.images is not None:
+                features = view.look(given.images)
+            else:
+                raise ValueError(
+                    "images: got neither images nor features for an encoder; expected one of them."
+                )
+            found.append(features)
+        return found
+
+    def _together(self, seen: Sequence[Features]) -> Features:
+        """What the encoders made of the same images -> one `Features`."""
+        if self.along == "channels":
+            maps = []
+            for view, features in zip(self.parts().values(), seen, strict=True):
+                tokens = features.tokens.mT.unflatten(2, view.grid)
+                maps.append(F.adaptive_avg_pool2d(tokens, self.grid))
+            of_finest = max(seen, key=lambda features: features.mask.shape[1])
+            tokens, (mask, boxes) = rows_of(torch.cat(maps, 1)), (of_finest.mask, of_finest.boxes)
+            return Features(tokens, mask, summary(tokens, mask, self.pool), boxes)
+        assert self.marks is not None
+        brought = [
+            project(features.tokens) + mark
+            for project, mark, features in zip(self.projections, self.marks, seen, strict=True)
+        ]
+        tokens, mask = torch.cat(brought, 1), torch.cat([features.mask for features in seen], 1)
+        found = [features.boxes for features in seen if features.boxes is not None]
+        return Features(tokens, mask, self._summary(tokens, mask), torch.cat(found, 1))
+
+    def _summary(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Along "tokens": (B, N, D), (B, N) -> (B, D)."""
+        if self.pool == "max":
+            return summary(tokens, mask, "max")
+        lengths = [view.length for view in self.parts().values()]
+        of_each = zip(tokens.split(lengths, 1), mask.split(lengths, 1), strict=True)
+        return torch.stack([summary(*part, "mean") for part in of_each]).mean(0)
 
 
-def _check(encoders: Sequence[PixelEncoder], frozen: Sequence[bool] | None) -> None:
+def _check(encoders: Sequence[PixelEncoder], along: str, dim: int | None) -> None:
     if len(encoders) < 2:
         raise ValueError(f"encoders: got {len(encoders)}; expected two or more.")
     for encoder in encoders:
         if not isinstance(encoder, PixelEncoder):
             raise ValueError(
                 f"encoders: got {type(encoder).__name__}; expected encoders that read pixels."
+            )
+        if type(encoder.transform) is not ImageTransform:
+            raise ValueError(
+                f"encoders: got {type(encoder).__name__}, whose input depends on the aspect of the "
+                f"image; expected encoders whose images have one size."
             )
     aspects = {e.transform.size[0] / e.transform.size[1] for e in encoders}
     if len(aspects) > 1:
@@ -124,13 +249,12 @@ def _check(encoders: Sequence[PixelEncoder], frozen: Sequence[bool] | None) -> N
             f"encoders: got inputs of {sizes} pixels; expected one aspect, since all see the same "
             f"image. Set their image_size."
         )
-    if frozen is not None and len(frozen) != len(encoders):
-        raise ValueError(
-            f"frozen: got {len(frozen)} values for {len(encoders)} encoders; expected one for each."
-        )
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if images.shape[2:] == size:
-        return images
-    return F.interpolate(images, size, mode="bilinear", antialias=True)
+    if along not in ("channels", "tokens"):
+        raise ValueError(f"along: got {along!r}; expected 'channels' or 'tokens'.")
+    if dim is not None:
+        check_positive(dim=dim)
+        if along == "channels":
+            raise ValueError(
+                f"dim: got {dim} along channels, where the width is the sum of the encoders'; "
+                f"leave it out, or set along='tokens'."
+            )

@@ -50,6 +50,8 @@ def cache(arguments: Sequence[str]) -> None:
 
 
 def _fill(cli: VQACLI) -> None:
+    import pyarrow.compute as pc
+
     from vlm.checkpoint.checkpoint import load_weights
     from vlm.datasets.base import Split
     from vlm.training.finetuning.warm_start import init_from
@@ -67,5 +69,6 @@ def _fill(cli: VQACLI) -> None:
     for split in get_args(Split):
         if data.has(split):
             data.skip_unreadable(split)
-            images += len(data.encoded_images(split, encoder))
+            data.encoded_images(split, encoder, task.layers)
+            images += pc.count_distinct(data.table(split)["image"]).as_py()
     print(f"{data.images.features}: has the features of all images of the splits ({images:,}).")

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vlm.core.features import Features
+from vlm.core.features import Seen, Several
 from vlm.core.part import Configured
 from vlm.data.augmentation.images import ImageAugmentation
 from vlm.data.augmentation.meaning import MEANINGS, Meaning, speaks_of
@@ -154,13 +154,12 @@ class Augmenter:
     augment: Augment
     seed: int
 
-    def images(
-        self, images: Tensor | Features, numbers: Sequence[int], epoch: int
-    ) -> tuple[Tensor | Features, list[bool]]:
+    def images(self, images: Seen, numbers: Sequence[int], epoch: int) -> tuple[Seen, list[bool]]:
         """Change a batch's images.
 
         Args:
-            images: (U, 3 or 4, H, W) uint8, or features of U images' regions.
+            images: (U, 3 or 4, H, W) uint8, or features of U images' regions; nothing changes
+                features that are kept of images (`VQADataModule`).
             numbers: U, each image's own in the table.
             epoch: epoch of the training.
 
@@ -177,7 +176,7 @@ class Augmenter:
                     ]
                 )
         mirror = self.augment.mirror
-        if mirror is None:
+        if mirror is None or isinstance(images, Several):
             return images, [False] * len(numbers)
         chosen = [self._rng(epoch, "mirror", n).random() < mirror.probability for n in numbers]
         return mirror.images(images, chosen), chosen

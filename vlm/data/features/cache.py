@@ -78,7 +78,7 @@ class FeatureCache:
                 f"data.images.features: {self.folder} could not be written ({error}). Finished "
                 "files stay; the next start continues from there."
             ) from None
-        return FeatureStore(images, [places[digest] for digest in digests], self.encoder.grid)
+        return FeatureStore(images, [places[digest] for digest in digests])
 
     def _digests(self, images: Sequence[str], files: OpenImages, name: str) -> list[bytes]:
         def compute(image: str) -> bytes:
@@ -123,8 +123,8 @@ class FeatureCache:
         missing = {digest: image for digest, image in images.items() if digest not in known}
         if not missing:  # another process had the lock and made them
             return
-        cells, dim = self.encoder.grid[0] * self.encoder.grid[1], self.encoder.dim
-        each = 4 * dim * (cells + 1) + cells + 32
+        tokens, dim = self.encoder.length, self.encoder.dim
+        each = 4 * dim * (tokens + 1) + (16 + 1) * tokens + 32  # boxes and mask, the digest
         self._announce(len(missing), each * len(missing))
         write_whole(self.folder / ABOUT, json.dumps(describe(self.encoder), indent=1).encode())
         per_segment = max(1, SEGMENT_BYTES // each)
@@ -158,14 +158,9 @@ class FeatureCache:
     def _write(self, digests: list[bytes], rows: list[Features]) -> None:
         """A file of some images' features, which is whole as soon as it has its name."""
         numbers = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8)
-        content = save(
-            {
-                "digests": numbers.view(-1, 32),
-                "tokens": torch.cat([row.tokens for row in rows]).contiguous(),
-                "mask": torch.cat([row.mask for row in rows]).contiguous(),
-                "pooled": torch.cat([row.pooled for row in rows]).contiguous(),
-            }
-        )
+        found = zip(Features._fields, zip(*rows, strict=True), strict=True)
+        parts = {name: torch.cat(values).contiguous() for name, values in found}
+        content = save(parts | {"digests": numbers.view(-1, 32)})
         write_whole(self.folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}", content)
 
     def _announce(self, count: int, size: int) -> None:

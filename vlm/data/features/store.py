@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vlm.core.features import Features
-from vlm.image.base import grid_boxes
 
 
 class FeatureStore:
@@ -21,13 +20,11 @@ class FeatureStore:
 
     The features are in memory-mapped files: memory holds what is in use, once for all processes.
     What a process keeps beside is 16 bytes an image. `places` are file and row of the features of
-    each of the images (`vlm.data.features.cache`), `grid` the rows and columns of the tokens.
+    each of the images (`vlm.data.features.cache`).
     """
 
-    def __init__(
-        self, images: Sequence[str], places: Sequence[tuple[Path, int]], grid: tuple[int, int]
-    ) -> None:
-        self.files, self.grid = sorted({path for path, _ in places}), grid
+    def __init__(self, images: Sequence[str], places: Sequence[tuple[Path, int]]) -> None:
+        self.files = sorted({path for path, _ in places})
         numbers = {path: number for number, path in enumerate(self.files)}
         # Arrays and no dict: what a forked loader worker looks up in a dict, it copies.
         rows = np.array([(numbers[path], row) for path, row in places], np.int32).reshape(-1, 2)
@@ -47,12 +44,8 @@ class FeatureStore:
         found = np.searchsorted(self._hashes, hashes)
         assert np.array_equal(self._hashes[found], hashes)
         rows = [(self._content(number), row) for number, row in self._rows[found].tolist()]
-        return Features(
-            torch.stack([content["tokens"][row] for content, row in rows]),
-            torch.stack([content["mask"][row] for content, row in rows]),
-            torch.stack([content["pooled"][row] for content, row in rows]),
-            grid_boxes(*self.grid).expand(len(paths), -1, -1),
-        )
+        parts = Features._fields
+        return Features(*(torch.stack([file[p][row] for file, row in rows]) for p in parts))
 
     def _content(self, number: int) -> dict[str, Tensor]:
         if number not in self._mapped:

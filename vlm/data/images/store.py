@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vlm.core.features import Features
+from vlm.core.features import Seen
 from vlm.core.terminal import new_progress
 from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.datasets.base import ImageSource
@@ -21,7 +21,7 @@ from vlm.image.transform import ImageTransform
 class Images(Protocol):
     """Paths in, images of a batch out."""
 
-    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor | Features:
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Seen:
         """The images at different paths; `questions` are ids of one about each, for an error."""
 
 

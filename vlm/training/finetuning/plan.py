@@ -10,7 +10,9 @@ from torch import nn
 
 from vlm.core.compat import batch_norm
 from vlm.core.lora import LoRA, add_lora
+from vlm.core.part import Part
 from vlm.image.base import ImageEncoder
+from vlm.image.side_by_side import SideBySide
 from vlm.model import PARTS, VQAModel
 
 
@@ -82,12 +84,16 @@ class Tuning:
 
     Args:
         image_encoder, text_encoder, fusion, head: tuning of each part.
+        encoders: tuning of each encoder in a `vlm.image.SideBySide`, in the place of
+            `image_encoder`; what lies beside them is trained from the start. None for one tuning of
+            all.
         init_from: checkpoint or run folder whose weights the parts start from. Nothing else is
             taken from it; `--ckpt_path` continues a run.
         init_parts: parts that start from `init_from`; None for all.
 
     Raises:
-        ValueError: `init_parts` with another name, or without `init_from`.
+        ValueError: `init_parts` with another name, or without `init_from`; both `encoders` and
+            `image_encoder`; LoRA of one of the `encoders`.
 
     Example:
         >>> frozen = vlm.training.PartTuning(frozen=True)
@@ -99,6 +105,7 @@ class Tuning:
     text_encoder: PartTuning = field(default_factory=PartTuning)
     fusion: PartTuning = field(default_factory=PartTuning)
     head: PartTuning = field(default_factory=PartTuning)
+    encoders: Sequence[PartTuning] | None = None
     init_from: str | None = None
     init_parts: Sequence[str] | None = None
 
@@ -108,6 +115,16 @@ class Tuning:
             raise ValueError(f"init_parts: got {wrong}; expected some of {', '.join(PARTS)}.")
         if self.init_parts and not self.init_from:
             raise ValueError("init_parts: got parts without init_from; expected both.")
+        if self.encoders is not None and self.image_encoder != PartTuning():
+            raise ValueError(
+                "encoders: got tuning of each encoder beside image_encoder, which is that of all; "
+                "expected one of them."
+            )
+        if any(how.lora is not None for how in self.encoders or ()):
+            raise ValueError(
+                "encoders: got lora for one of them; expected LoRA of all or of none. Set "
+                "image_encoder.lora, whose `layers` may name some."
+            )
 
     def of(self, part: str) -> PartTuning:
         """The settings of a part by its name."""
@@ -131,23 +148,74 @@ class Layer(NamedTuple):
     lr_scale: float
 
 
+class _Unit(NamedTuple):
+    """What one `PartTuning` is about.
+
+    Attributes:
+        part: name of the part.
+        setting: its name in `Tuning`.
+        how: the tuning.
+        module: a part of the model, or an encoder inside one.
+        layers: names of the parameters of each layer, in the model.
+    """
+
+    part: str
+    setting: str
+    how: PartTuning
+    module: Part
+    layers: list[list[str]]
+
+
+def _units(model: VQAModel, tuning: Tuning) -> list[_Unit]:
+    """All that is tuned, part by part, from the input to the output.
+
+    Raises:
+        ValueError: tuning of each encoder, and the image encoder has not as many.
+    """
+    units = []
+    for part in PARTS:
+        module, how = getattr(model, part), tuning.of(part)
+        own = _named(module, f"{part}.")
+        if part == "image_encoder" and tuning.encoders is not None:
+            inner = module.encoders() if isinstance(module, SideBySide) else {}
+            if len(inner) != len(tuning.encoders):
+                raise ValueError(
+                    f"model.tuning.encoders: got {len(tuning.encoders)} for "
+                    f"{type(module).__name__}, which has {len(inner)} encoders inside; expected "
+                    f"one for each encoder of a SideBySide."
+                )
+            for number, (name, each) in enumerate(inner.items()):
+                prefix, setting = f"{part}.{name}.", f"encoders.{number}"
+                how_each, layers = tuning.encoders[number], _named(each, prefix)
+                units.append(_Unit(part, setting, how_each, each, layers))
+                own = [[n for n in names if not n.startswith(prefix)] for names in own]
+            own = [[name for names in own for name in names]]
+        units.append(_Unit(part, part, how, module, own))
+    return units
+
+
+def _named(module: Part, prefix: str) -> list[list[str]]:
+    return [[prefix + name for name in names] for names in module.layer_names()]
+
+
 def prepare(model: VQAModel, tuning: Tuning) -> None:
     """Add LoRA and freeze what is never trained, in place.
 
     Raises:
-        ValueError: LoRA in a part without layers for it, or no statistics to keep.
+        ValueError: LoRA in a part without layers for it, no statistics to keep, or tuning of each
+            encoder, and the image encoder has not as many.
         ImportError: LoRA without peft.
     """
-    for name in PARTS:
-        part, how = getattr(model, name), tuning.of(name)
+    for unit in _units(model, tuning):
+        part, how, setting = unit.module, unit.how, f"model.tuning.{unit.setting}"
         if how.lora is not None:
             try:
                 add_lora(part, how.lora)
             except ValueError as error:
-                raise ValueError(f"model.tuning.{name}.{error}") from None
+                raise ValueError(f"{setting}.{error}") from None
         if how.keep_statistics and not _normalisations(part):
             raise ValueError(
-                f"model.tuning.{name}.keep_statistics: got true, but {type(part).__name__} has no "
+                f"{setting}.keep_statistics: got true, but {type(part).__name__} has no "
                 "batch normalisation; leave it out."
             )
         if how.frozen:
@@ -164,27 +232,20 @@ def plan(model: VQAModel, tuning: Tuning) -> list[Layer]:
         ValueError: an order of layers is asked for, and the part has none.
     """
     layers = []
-    for part in PARTS:
-        how, module = tuning.of(part), getattr(model, part)
-        scale = how.lr_scale if how.lr_scale is not None else getattr(module, "lr_factor", 1.0)
-        found = module.layer_names()
+    for unit in _units(model, tuning):
+        how, found = unit.how, unit.layers
+        scale = how.lr_scale if how.lr_scale is not None else getattr(unit.module, "lr_factor", 1.0)
         if len(found) < 2 and (how.layer_decay != 1 or how.layers_per_epoch is not None):
             raise ValueError(
-                f"model.tuning.{part}: got layer_decay or layers_per_epoch, but "
-                f"{type(module).__name__} has no stack of layers; leave both out."
+                f"model.tuning.{unit.setting}: got layer_decay or layers_per_epoch, but "
+                f"{type(unit.module).__name__} has no stack of layers; leave both out."
             )
         for below, names in zip(reversed(range(len(found))), found, strict=True):
-            trained = [name for name in names if module.get_parameter(name).requires_grad]
+            trained = [name for name in names if model.get_parameter(name).requires_grad]
             later = 0 if how.layers_per_epoch is None else below // how.layers_per_epoch
             if trained:
-                layers.append(
-                    Layer(
-                        part,
-                        [f"{part}.{name}" for name in trained],
-                        how.from_epoch + later,
-                        scale * how.layer_decay**below,
-                    )
-                )
+                lr_scale = scale * how.layer_decay**below
+                layers.append(Layer(unit.part, trained, how.from_epoch + later, lr_scale))
     return layers
 
 
@@ -203,11 +264,14 @@ def check_plan(layers: list[Layer], tuning: Tuning, max_epochs: int | None) -> N
         )
     if max_epochs is None or max_epochs < 0:
         return
-    for part in PARTS:
-        if (epoch := tuning.of(part).from_epoch) >= max_epochs:
+    settings = {part: tuning.of(part) for part in PARTS}
+    settings |= {f"encoders.{number}": how for number, how in enumerate(tuning.encoders or ())}
+    for setting, how in settings.items():
+        if (epoch := how.from_epoch) >= max_epochs:
             raise ValueError(
-                f"model.tuning.{part}.from_epoch: got {epoch} with trainer.max_epochs={max_epochs},"
-                f" so it would never be trained; expected less, or frozen=true."
+                f"model.tuning.{setting}.from_epoch: got {epoch} with "
+                f"trainer.max_epochs={max_epochs}, so it would never be trained; expected less, "
+                f"or frozen=true."
             )
 
 
@@ -231,9 +295,9 @@ def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
 def keep_statistics(model: VQAModel, tuning: Tuning) -> None:
     """Put the batch normalisations whose statistics stay into evaluation mode; their gains and
     biases are trained all the same."""
-    for name in PARTS:
-        if tuning.of(name).keep_statistics:
-            for module in _normalisations(getattr(model, name)):
+    for unit in _units(model, tuning):
+        if unit.how.keep_statistics:
+            for module in _normalisations(unit.module):
                 module.eval()
 
 
