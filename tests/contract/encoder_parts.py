@@ -9,10 +9,12 @@ from typing import Any
 from vlm.image import (
     ConvNet,
     ImageEncoder,
+    NaFlexEncoder,
     OpenClipImageEncoder,
     RegionFeatures,
     SideBySide,
     StridedConvNet,
+    Tiles,
     TimmEncoder,
     TorchvisionEncoder,
 )
@@ -30,6 +32,7 @@ from vlm.text import (
     WordTokenizer,
 )
 
+NAFLEX = {"patch_size": 5, "embed_dim": 14, "depth": 2, "num_heads": 2}
 WORDS = ["what", "colour", "is", "the", "circle"]
 
 
@@ -69,6 +72,21 @@ IMAGE_ENCODERS: dict[type, list[Callable[[], ImageEncoder]]] = {
         lambda: SideBySide([ConvNet(24, (5, 7)), ConvNet(12, (3, 4), positions="none")]),
         lambda: SideBySide(
             [ConvNet(24, (5, 7, 11)), ConvNet(20, (5, 7))], fit="pad", pool="max", positions="none"
+        ),
+        lambda: SideBySide([ConvNet(24, (5, 7)), ConvNet(12, (3, 4))], along="tokens", dim=9),
+        lambda: SideBySide(
+            [ConvNet(24, (5, 7, 11)), ConvNet(20, (5, 7))], along="tokens", fit="pad"
+        ),
+    ],
+    Tiles: [
+        lambda: Tiles(ConvNet(8, (5, 7)), tiles=4),
+        lambda: Tiles(ConvNet(12, (3, 4)), 2, pool="max", positions="none"),
+    ],
+    NaFlexEncoder: [
+        lambda: NaFlexEncoder(tokens=13, model_args=NAFLEX),
+        lambda: NaFlexEncoder("naflexvit_base_patch16_map", False, 16, NAFLEX, "max"),
+        lambda: NaFlexEncoder(
+            "naflexvit_so150m2_patch16_reg1_gap", tokens=9, model_args=NAFLEX, positions="sine"
         ),
     ],
     RegionFeatures: [

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +21,7 @@ from vlm.fusion import Fusion
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.losses import soft_bce
 from vlm.image.base import PixelEncoder
-from vlm.image.transform import ImageTransform
+from vlm.image.canvas import CanvasTransform
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer
 
@@ -31,7 +29,7 @@ _CONFIG = model_of(["vilt"])
 
 
 @dataclass(frozen=True)
-class ViltTransform(ImageTransform):
+class ViltTransform(CanvasTransform):
     """Shorter side to `shorter` pixels, longer one at most 1333 / 800 times that, both rounded down
     to whole patches; laid into the upper left corner of a square, the rest of which is padding.
 
@@ -58,19 +56,6 @@ class ViltTransform(ImageTransform):
             sides = [side * longer / max(sides) for side in sides]
         width, height = (max(int(side + 0.5) // self.patch, 1) * self.patch for side in sides)
         return width, height
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        width, height = self.fitted(image.size)
-        padded = torch.zeros(self.shape, dtype=torch.uint8)
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        padded[:3, :height, :width] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-        padded[3, :height, :width] = 255
-        return padded
-
-    def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
-        width, height = self.fitted(image_size)
-        right, lower = image_size[0] * self.size[1] / width, image_size[1] * self.size[0] / height
-        return 0.0, 0.0, right, lower
 
 
 class ViltPatches(PixelEncoder):

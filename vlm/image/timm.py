@@ -34,7 +34,7 @@ _OURS = {
 }
 
 
-def _options(model_args: Any) -> None:
+def timm_options(model_args: Any) -> None:
     """Allow the model's own options only: timm may fetch or open what its other options name."""
     from timm.models import build_model_with_cfg, create_model
 
@@ -84,7 +84,7 @@ class TimmEncoder(PixelEncoder):
     """
 
     model: Any
-    stored: ClassVar = {"name": word, "pretrained": nothing, "model_args": _options}
+    stored: ClassVar = {"name": word, "pretrained": nothing, "model_args": timm_options}
 
     def __init__(
         self,
@@ -98,8 +98,6 @@ class TimmEncoder(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "auto",
     ) -> None:
-        from timm.data import resolve_model_data_config
-
         check_pool(pool)
         model_args = dict(model_args or {})
         if image_size is not None and model_args.setdefault("img_size", image_size) != image_size:
@@ -107,9 +105,7 @@ class TimmEncoder(PixelEncoder):
                 f"image_size: got {image_size}, but img_size={model_args['img_size']} in "
                 f"model_args; give one of the two."
             )
-        with foreign_options("model_args", model_args, name, _OURS):
-            model = _create(name, pretrained, model_args)
-        data = resolve_model_data_config(model)
+        model, data = timm_model(name, pretrained, model_args)
         size = model_args.get("img_size") or data["input_size"][1:]
         height, width = (size, size) if isinstance(size, int) else size
 
@@ -134,20 +130,13 @@ class TimmEncoder(PixelEncoder):
         )
         self.model, self.pool, self.stages = model.train(), pool, stages
         self.positions = make_positions(positions, self.dim, pool, grid, model)
-        recipe = model.pretrained_cfg
-        if recipe.get("tag"):
-            self.arguments["name"] = f"{recipe['architecture']}.{recipe['tag']}"
-        kept = {k: v for k, v in model_args.items() if k not in _WHERE_WEIGHTS_COME_FROM}
-        self.arguments.update(pretrained=False, model_args=kept)
+        self.arguments.update(timm_recipe(model, model_args))
 
     def layer_names(self) -> list[list[str]]:
         """As timm itself groups them, block by block."""
         if not hasattr(self.model, "group_matcher"):
             return super().layer_names()
-        from timm.models import group_parameters
-
-        found = group_parameters(self.model, self.model.group_matcher())
-        layers = [[f"model.{name}" for name in found[number]] for number in sorted(found)]
+        layers = timm_layers(self.model)
         layers[-1] += [n for n, _ in self.named_parameters() if n.startswith(PREFIX)]
         return layers
 
@@ -157,6 +146,35 @@ class TimmEncoder(PixelEncoder):
         else:
             tokens = rows_of(_together(self.model, images, self.stages))
         return tokens, summary(tokens, mask, self.pool)
+
+
+def timm_model(
+    name: str, pretrained: bool | str, model_args: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """A model without its classifier, and how timm prepares images for it."""
+    from timm.data import resolve_model_data_config
+
+    with foreign_options("model_args", model_args, name, _OURS):
+        model = _create(name, pretrained, model_args)
+    return model, resolve_model_data_config(model)
+
+
+def timm_recipe(model: Any, model_args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments from which an encoder is rebuilt offline: the exact weights' name, and none of
+    their sources."""
+    kept = {k: v for k, v in model_args.items() if k not in _WHERE_WEIGHTS_COME_FROM}
+    recipe = model.pretrained_cfg
+    tag = recipe.get("tag")
+    name = {"name": f"{recipe['architecture']}.{tag}"} if tag else {}
+    return {"pretrained": False, "model_args": kept, **name}
+
+
+def timm_layers(model: Any) -> list[list[str]]:
+    """Names of the parameters of an encoder's `model`, block by block as timm groups them."""
+    from timm.models import group_parameters
+
+    found = group_parameters(model, model.group_matcher())
+    return [[f"model.{name}" for name in found[number]] for number in sorted(found)]
 
 
 def timm_classifier(

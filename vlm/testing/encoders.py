@@ -27,6 +27,7 @@ from vlm.testing.promises import (
 
 if TYPE_CHECKING:
     from vlm.image.base import ImageEncoder, PixelEncoder
+    from vlm.image.canvas import CanvasTransform
     from vlm.text.base import TextEncoder
 
 ROWS = 5
@@ -37,7 +38,8 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
     """Check that an image encoder keeps the promises of `vlm.image.ImageEncoder`.
 
     uint8 and float images agree; the form of tokens, mask and boxes; the borders of a transform
-    that pads are masked and change nothing; batch order and batch size change nothing; gradients
+    that pads are masked and change nothing; of a transform that keeps any aspect, boxes are in the
+    whole image and cover it; batch order and batch size change nothing; gradients
     from `pooled` alone and from `tokens` alone (in training mode); number types, copies and
     checkpoints, bf16, `torch.compile` and `torch.export`, errors.
     Of an encoder of regions: padding and junk in it change nothing.
@@ -55,13 +57,20 @@ def check_image_encoder(encoder: ImageEncoder) -> None:
 
 
 def check_images(encoder: PixelEncoder) -> None:
+    from vlm.image.canvas import CanvasTransform
+
     channels, height, width = encoder.transform.shape
     images = torch.randint(256, (ROWS, channels, height, width), dtype=torch.uint8)
     images[:, 3:] = 255  # all of it photo
-    check_grid(encoder, images)
-    if channels == 4:
+    if isinstance(encoder.transform, CanvasTransform):
+        images = photos(encoder.transform)
+        check_aspects(encoder, images)
+    elif encoder.length == encoder.grid[0] * encoder.grid[1]:
+        check_grid(encoder, images)
+    if channels == 4 and not isinstance(encoder.transform, CanvasTransform):
         images[1, 3, :, width // 2 + 1 :] = 0
         images[2, 3, : height // 2] = 0
+    if channels == 4:
         check_borders(encoder, images)
     with promise(encoder, "uint8 in [0, 255] and float in [0, 1] give the same"):
         require_same(encoder(images / 255), encoder(images))
@@ -87,12 +96,17 @@ def check_images(encoder: PixelEncoder) -> None:
 
 def check_borders(encoder: PixelEncoder, images: torch.Tensor) -> None:
     """Of a transform that pads: the fourth channel is 0 in the borders, which nothing reads."""
+    from vlm.image.canvas import CanvasTransform
+
     expected = encoder(images)
     rows, columns = encoder.grid
     with promise(encoder, "cells that hold nothing of the photo are masked, and no others"):
         cells = torch.nn.functional.adaptive_max_pool2d(images[:, 3].float(), (rows, columns))
         require(
-            expected.mask.equal(cells.flatten(1) > 0), f"{expected.mask.sum(1).tolist()} are real."
+            isinstance(encoder.transform, CanvasTransform)
+            or encoder.length != rows * columns
+            or expected.mask.equal(cells.flatten(1) > 0),
+            f"{expected.mask.sum(1).tolist()} are real.",
         )
         require(not expected.mask.all(), "None is masked.")
     check_features(encoder, expected, ROWS, encoder.dim)
@@ -103,6 +117,40 @@ def check_borders(encoder: PixelEncoder, images: torch.Tensor) -> None:
         largest = torch.where(expected.mask[..., None], expected.tokens, -torch.inf).amax(1)
         inside = (expected.pooled <= largest + 1e-5).all()
         require(bool(inside), "pooled is larger than every real token.")
+
+
+def photos(transform: CanvasTransform) -> torch.Tensor:
+    """Photos of several aspects and sizes, as the transform makes them."""
+    from PIL import Image
+
+    sizes = ((97, 61), (40, 160), (300, 31), (64, 64), (5, 9))[:ROWS]
+    noise = [torch.randint(256, (h, w, 3), dtype=torch.uint8).numpy() for w, h in sizes]
+    return transform.stack([transform(Image.fromarray(each)) for each in noise])
+
+
+def check_aspects(encoder: PixelEncoder, images: torch.Tensor) -> None:
+    """Of a transform that keeps any aspect."""
+    output = encoder(images)
+    check_features(encoder, output, ROWS, encoder.dim)
+    with promise(encoder, "there are `length` tokens, of which each image has one at least"):
+        expected = (ROWS, encoder.length, encoder.dim)
+        require(
+            output.tokens.shape == expected, f"Shape {tuple(output.tokens.shape)}, not {expected}."
+        )
+        require(bool(output.mask.any(1).all()), f"{output.mask.sum(1).tolist()} are real.")
+    with promise(encoder, "boxes are in the whole image, and together they cover it"):
+        if output.boxes is None:
+            raise AssertionError("There are none.")
+        low, high = output.boxes[output.mask].split(2, 1)
+        require(bool((low >= 0).all() and (low < high).all() and (high <= 1).all()), "They do not.")
+        for boxes, mask in zip(output.boxes, output.mask, strict=True):
+            low, high = boxes[mask].split(2, 1)
+            at = torch.rand(99, 1, 2)
+            covered = ((low <= at) & (at <= high)).all(2).any(1)
+            require(bool(covered.all()), f"{int((~covered).sum())} of 99 points are in none.")
+    with promise(encoder, "a photo that is mirrored has the mirrored places"):
+        flipped = encoder(images.flip(-1))
+        require(flipped.mask.sum(1).equal(output.mask.sum(1)), "It has another number of tokens.")
 
 
 def check_regions(encoder: ImageEncoder) -> None:
