@@ -24,6 +24,7 @@ from vlm.heads.base import Ranked
 from vlm.heads.calibration import decode
 from vlm.heads.multi_task import answering
 from vlm.image.base import PixelEncoder, grid_boxes
+from vlm.image.canvas import CanvasTransform
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
 
@@ -142,6 +143,31 @@ class Case:
             min(n * refine, side) for n, side in zip(encoder.grid, self.place, strict=True)
         )
         return Cells(grid_boxes(rows, columns, self.device), (rows, columns))
+
+    def on_cells(self, values: Tensor) -> Tensor:
+        """Values (..., N) of the encoder's tokens -> (..., P) of `cells()`; where tokens are no
+        cells, the value of each is divided over the cells that its box covers."""
+        return values if self._shares is None else values @ self._shares.to(values.dtype)
+
+    @cached_property
+    def _shares(self) -> Tensor | None:
+        """(N, P): the share of each token that lies in each cell; None if tokens are cells."""
+        if isinstance(self.images, Features):
+            return None
+        with torch.no_grad():
+            boxes, cells = self.model.image_encoder(self.images).boxes, self.cells().boxes
+        assert boxes is not None
+        boxes = boxes[0]
+        if boxes.shape == cells.shape and torch.allclose(boxes, cells):
+            return None
+        if isinstance(self.model.image_encoder.transform, CanvasTransform):
+            inside = self.images[0, 3] > 0  # what the boxes are in
+            size = [inside.any(axis).float().mean() for axis in (0, 1)]
+            boxes = boxes * torch.stack(size).repeat(2)
+        low = torch.maximum(boxes[:, None, :2], cells[:, :2])
+        high = torch.minimum(boxes[:, None, 2:], cells[:, 2:])
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-9)
+        return (high - low).clamp(min=0).prod(2) / area[:, None]
 
     def places(self, boxes: Tensor) -> Tensor:
         """Which places lie in each box of the input: (P, 4) -> (P, *place) bool.

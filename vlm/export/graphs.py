@@ -154,6 +154,11 @@ def head_kind(model: VQAModel) -> AnswerKind:
             f"image_encoder: {type(encoder).__name__} reads features of regions, whose detector is "
             f"no part of the model; expected an encoder of images."
         )
+    if type(encoder.transform) is not ImageTransform:
+        raise ExportError(
+            f"image_encoder: {type(encoder).__name__} prepares each image by its aspect, which the "
+            f"runtime cannot; expected an encoder whose images have one size."
+        )
     kinds = [kind for base, kind in KINDS.items() if isinstance(head, base)]
     if not kinds:
         raise ExportError(

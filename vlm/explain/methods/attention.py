@@ -201,11 +201,11 @@ def _summed(
             patches = patches + mean.sum(1) / counts
     if not patches.any():  # patches look at words, and nothing looks at patches
         patches = patches + each.mean(0)
-    cells = case.cells()
+    cells, patches = case.cells(), case.on_cells(patches.float())
     if not any_words:
-        return Relevance(cells, patches.float())
-    reached = bool(of_words.any())  # else nothing looks at words
-    return Relevance(cells, patches.float(), of_words.float() if reached else None, each.float())
+        return Relevance(cells, patches)
+    reached, each = bool(of_words.any()), case.on_cells(each.float())  # else nothing looks at words
+    return Relevance(cells, patches, of_words.float() if reached else None, each)
 
 
 def _no_attention(model: VQAModel) -> str:

@@ -88,4 +88,9 @@ def _read(case: Case, relevance: Tensor, first: int, words: int, patches: Tensor
         answer = real.mean(0)
     of_patches = answer[None, first + words :]
     reached = bool(relevance[:, of_words].any())  # else nothing looks at words
-    return Relevance(case.cells(), of_patches, answer[of_words] if reached else None, each)
+    return Relevance(
+        case.cells(),
+        case.on_cells(of_patches),
+        answer[of_words] if reached else None,
+        case.on_cells(each),
+    )

@@ -66,7 +66,7 @@ class GradCAM(Method):
         words = torch.zeros(len(case.ids), device=case.device)
         if of_vectors is not None:  # a fusion that reads no words
             words = (of_vectors * vectors.detach()).sum(-1)[0, : len(case.ids)]
-        return Relevance(case.cells(), patches.float(), words.float())
+        return Relevance(case.cells(), case.on_cells(patches.float()), words.float())
 
 
 class IntegratedGradients(Method):
