@@ -38,8 +38,8 @@ IMAGES = 32
 """Images whose tokens are counted and whose encoding is timed."""
 
 
-def part(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"class_path": f"vlm.image.{name}", "init_args": arguments}
+def part(kind: str, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"vlm.image.{kind}", "init_args": arguments}
 
 
 def conv(size: int, *widths: int) -> dict[str, Any]:

@@ -34,7 +34,15 @@ from vlm.fusion import (
     trace_attention,
 )
 from vlm.heads import AnswerHead, Classification, Generation, MultipleChoice, TransformerDecoder
-from vlm.image import ConvNet, ImageEncoder, RegionFeatures, TimmEncoder
+from vlm.image import (
+    ConvNet,
+    ImageEncoder,
+    NaFlexEncoder,
+    RegionFeatures,
+    SideBySide,
+    Tiles,
+    TimmEncoder,
+)
 from vlm.inference import VQA
 from vlm.model import VQAModel
 from vlm.text import BagOfWords, Recurrent, TextEncoder, Transformer
@@ -72,6 +80,11 @@ IMAGES = {
         image_size=32,
         model_args={"patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 3},
     ),
+    "tiles": lambda: Tiles(ConvNet(8, widths=(5, 7)), tiles=3),
+    "naflex": lambda: NaFlexEncoder(
+        tokens=9, model_args={"patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 3}
+    ),
+    "two": lambda: SideBySide([ConvNet(16, (5, 7)), ConvNet(8, (5, 7))], along="tokens"),
 }
 TEXTS = {
     "bag": lambda: BagOfWords(WORDS, dim=11, hidden_dim=7),
@@ -149,6 +162,9 @@ PARTS = [
     ("glimpse", "cnn", "gru", "choices"),
     ("pooled", "vit", "bag", "choices"),
     ("glimpse", "vit", "bert", "classes"),
+    ("glimpse", "tiles", "bag", "classes"),
+    ("cross", "naflex", "bag", "classes"),
+    ("single", "two", "bag", "classes"),
 ]
 
 
@@ -158,6 +174,24 @@ def test_every_encoder_and_head(parts: tuple[str, str, str, str]) -> None:
     given = {"choices": ["red", "blue"]} if parts[3] == "choices" else {}
     for name in methods_for(vqa.model):
         check(vqa, name, answer="red", **given)
+
+
+@pytest.mark.parametrize("image", ["tiles", "naflex", "two"])
+def test_tokens_that_are_no_cells_are_divided_over_the_cells_of_their_boxes(image: str) -> None:
+    case = make_case(made("pooled", image).model, photo(), QUESTION)
+    encoder = case.model.image_encoder
+    found = encoder(case.images)
+    ones = found.mask[0].float()
+    rows, columns = encoder.grid
+    on_cells = case.on_cells(ones).view(rows, columns)
+    torch.testing.assert_close(on_cells.sum(), ones.sum())
+    width, height = (41, 29) if image == "two" else encoder.transform.fitted((41, 29))
+    full = (41, 29) if image == "two" else encoder.transform.size[::-1]
+    y = torch.arange(rows) >= height / full[1] * rows
+    x = torch.arange(columns) >= width / full[0] * columns
+    assert not on_cells[y].any()
+    assert not on_cells[:, x].any()
+    assert (on_cells[~y][:, ~x] > 0).all()
 
 
 def test_region_features(tmp_path) -> None:

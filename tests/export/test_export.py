@@ -19,7 +19,7 @@ from vlm.export.manifest import read_manifest, write_manifest
 from vlm.export.pixels import PixelTransform
 from vlm.fusion import Fusion, Pooled
 from vlm.heads import Generation
-from vlm.image import ImageError, RegionFeatures
+from vlm.image import ConvNet, ImageError, RegionFeatures, Tiles
 from vlm.text import BagOfWords, WordTokenizer
 
 
@@ -178,6 +178,8 @@ def test_what_cannot_be_exported_is_said(vqa: vlm.VQA, tmp_path: Path) -> None:
     odd.tokenizer = OddTokenizer(["is"])
     refused(make_vqa(text=odd), new, "OddTokenizer cannot be written as JSON")
     refused(make_vqa(image=RegionFeatures(8)), new, "RegionFeatures reads features of regions")
+    tiles = Tiles(ConvNet(16, (5, 7)))
+    refused(make_vqa(image=tiles), new, "Tiles prepares each image by its aspect")
     beams = partial(Generation, beams=2)
     beams.takes = ()  # type: ignore[attr-defined]  # for make_vqa
     refused(make_vqa(head=beams), new, "got beams=2; expected beams=1")

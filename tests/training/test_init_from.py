@@ -97,6 +97,14 @@ def test_what_does_not_fit_is_listed(run: Path, data: Path, tmp_path: Path) -> N
         )
 
 
+def test_one_encoder_is_not_the_beginning_of_two(run: Path, data: Path, tmp_path: Path) -> None:
+    two = "{class_path: vlm.image.SideBySide, init_args: {encoders: [%s, %s]}}"
+    told = f"--model.image_encoder={two % (('{class_path: vlm.image.ConvNet}',) * 2)}"
+    found = "image_encoder: vlm.image.ConvNet there, vlm.image.SideBySide here"
+    with pytest.raises(CheckpointError, match=found):
+        begun(data, tmp_path, told, f"--model.tuning.init_from={run}")
+
+
 def test_answers_in_another_order_are_refused(run: Path) -> None:
     """The weights would fit, but every answer would mean another."""
     model = load_model(read_checkpoint(run))
