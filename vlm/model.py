@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlm.core.batch import Batch
 from vlm.core.features import Features
 from vlm.core.part import build, check_parts
+from vlm.core.together import together
 from vlm.fusion.base import Fusion, Kept
 from vlm.heads.base import AnswerHead
 from vlm.heads.generation.language_model import LanguageModel
@@ -101,14 +102,17 @@ class VQAModel(nn.Module):
             image: the image encoder's features of the U images, if they are known already, or what
                 `fusion.keep` made of them.
         """
-        seen, index = self._seen(batch, image)
-        return self.fusion(seen, self.read(batch), image_index=index)
+        seen, index, lists = self._seen(batch, image)
+        return self.fusion(seen, self.read(batch), image_index=index, image_lists=lists)
 
-    def _seen(self, batch: Batch, image: Features | Kept | None) -> tuple[Features | Kept, Tensor]:
-        """The images, and the row of them that each question is about."""
+    def _seen(
+        self, batch: Batch, image: Features | Kept | None
+    ) -> tuple[Features | Kept, Tensor, Tensor | None]:
+        """The images, the row of them (or of their lists) that each question is about, and the
+        lists."""
         if image is None:
             image = self.image_encoder(batch.images)
-        index = batch.image_index
+        index, lists = batch.image_index, batch.image_lists
         if batch.no_image is not None:
             if isinstance(image, Kept):
                 raise ValueError(
@@ -116,11 +120,15 @@ class VQAModel(nn.Module):
                     "already; expected images or their features."
                 )
             # One more row, of nothing, for all of them: so each image is still prepared once.
+            if lists is not None:
+                last = len(lists)
+                lists = torch.cat((lists, torch.full_like(lists[:1], -1)))
+                return image, torch.where(batch.no_image, last, index), lists
             last = image.tokens.shape[0]
             rows = torch.arange(last + 1, device=index.device)
             image = image.take(rows.clamp(max=last - 1)).without(rows == last)
             index = torch.where(batch.no_image, last, index)
-        return image, index
+        return image, index, lists
 
     def read(self, batch: Batch) -> Features:
         """The text encoder's features of Q questions, of which equal ones are encoded once."""
@@ -136,12 +144,14 @@ class VQAModel(nn.Module):
             image: as for `fuse`.
         """
         text = self.read(batch)
-        seen, index = self._seen(batch, image)
-        fused, batch = self.fusion(seen, text, image_index=index), self.with_choices(batch)
+        seen, index, lists = self._seen(batch, image)
+        fused = self.fusion(seen, text, image_index=index, image_lists=lists)
+        batch = self.with_choices(batch)
         if self.head.reads_question:
             batch = batch._replace(question=text)
         if self.head.reads_image and isinstance(seen, Features):
-            batch = batch._replace(image=seen.pooled[index])
+            pooled = seen.pooled if lists is None else together(seen, lists).pooled
+            batch = batch._replace(image=pooled[index])
         return self.head(fused, batch)
 
     if TYPE_CHECKING:

@@ -47,6 +47,7 @@ class Processor(NamedTuple):
         ids: Sequence[str] | None = None,
         total: float | None = None,
         choices: Sequence[Sequence[str]] | None = None,
+        image_lists: Tensor | None = None,
     ) -> Batch:
         """Put questions about U transformed images together; see `Batch`.
 
@@ -80,6 +81,7 @@ class Processor(NamedTuple):
             total=total or len(questions),
             choices=candidates,
             text_index=text_index,
+            image_lists=image_lists,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
+from vlm.core.together import together
 from vlm.fusion import CrossModalAttention, Fusion, RecordsAttention
 from vlm.testing import check_fusion
 
@@ -198,6 +199,16 @@ class NothingRecorded(Attending):
         return Silent(dim)
 
 
+class Unnumbered(GoodFusion):
+    def _together(self, image: Features, lists: Tensor | None) -> Features:
+        return image if lists is None else together(image, lists)
+
+
+class FirstImageAlone(GoodFusion):
+    def _together(self, image: Features, lists: Tensor | None) -> Features:
+        return super()._together(image, None if lists is None else lists[:, :1])
+
+
 class UncheckedBatch(GoodFusion):
     def forward(self, image: Any, text: Any, *masks: Any, **named_masks: Any) -> Features:
         if isinstance(text, Tensor) and text.ndim == 3 and len(text) == 4:
@@ -233,6 +244,8 @@ class MaskBesideIsIgnored(GoodFusion):
         (DiffersRecording, "recording attention leaves the result as it is"),
         (NothingRecorded, "No map was recorded"),
         (MaskBesideIsIgnored, "a mask beside tokens counts as their own"),
+        (Unnumbered, "the order of the images counts"),
+        (FirstImageAlone, "each number gets a gradient"),
         (UncheckedBatch, "wrong input raises ValueError .*fewer questions than images"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (U, 3, H, W) uint8, the unique images; or `Features` of U images' regions, or that
             were kept of the images; of several encoders, `Several`.
-        image_index: (Q,) int64 in [0, U), the image of each question.
+        image_index: (Q,) int64 in [0, U), the image of each question; in [0, E) with `image_lists`.
         words: (T, L) int64 token ids of the T different questions, padded at the end.
         words_mask: (T, L) bool, True = a real token.
         targets: what the head's loss compares with, or None where answers are not known.
@@ -34,6 +34,8 @@ class Batch(NamedTuple):
             (`AnswerHead.reads_question`), which `VQAModel` adds.
         image: (Q, D) the image encoder's `pooled` of each question's image, for a head that reads
             it (`AnswerHead.reads_image`), which `VQAModel` adds.
+        image_lists: (E, K) int64, the rows of `images` of E different lists of images in their
+            order, -1 after their end; None where each question is about one image.
         teacher: the same questions as a teacher reads them (`vlm.training.Distillation`).
         no_image: (Q,) bool, True = asked without an image, whatever `image_index` says; None where
             each question has one.
@@ -56,6 +58,7 @@ class Batch(NamedTuple):
     no_question: Tensor | None = None
     teacher: Batch | None = None
     image: Tensor | None = None
+    image_lists: Tensor | None = None
 
     def to(self, device: str | torch.device) -> Batch:
         """The batch with its tensors on another device."""

@@ -21,7 +21,7 @@ from vlm.core.lora import LoRA, add_lora
 from vlm.core.safe_config import Check, check_config, is_ours
 from vlm.core.validation import did_you_mean, nearest, shorten
 
-KEYS = ("class_path", "init_args", "factory", "lora")
+KEYS = ("class_path", "init_args", "factory", "lora", "max_images")
 """What a stored configuration of a part may have."""
 
 
@@ -153,9 +153,12 @@ def _copied(value: Any) -> Any:
 def _describe(value: Any) -> Any:
     if isinstance(value, Configured):
         arguments = {name: _describe(item) for name, item in value.arguments.items()}
-        config = {"class_path": _path(value.made_as), "init_args": arguments}
-        lora = getattr(value, "lora", None)
-        return config if lora is None else config | {"lora": asdict(lora)}
+        config: dict[str, Any] = {"class_path": _path(value.made_as), "init_args": arguments}
+        if (lora := getattr(value, "lora", None)) is not None:
+            config["lora"] = asdict(lora)
+        if (most := getattr(value, "max_images", 1)) > 1:
+            config["max_images"] = most
+        return config
     if isinstance(value, type):
         return {"class_path": _path(value), "factory": True}
     if isinstance(value, partial):
@@ -253,7 +256,8 @@ def build(config: dict[str, Any], trust: bool = False) -> Any:
     """Make an object from its `config`.
 
     Args:
-        config: `class_path`, `init_args`, for a factory `factory: true`, and `lora` if it has it.
+        config: `class_path`, `init_args`, for a factory `factory: true`, and `lora` and
+            `max_images` if it has them.
         trust: also import classes from outside `vlm`. A configuration that names a class runs
             that class's code: say True only for files of your own.
 
@@ -282,6 +286,10 @@ def _rebuild(value: Any) -> Any:
         made = cls(**arguments)
     except TypeError as error:
         raise ValueError(_unfit(value, error)) from error
+    if "max_images" in value:
+        if not hasattr(made, "take_images"):
+            raise ValueError(f"{value['class_path']}: got max_images, which only fusions have.")
+        made.take_images(value["max_images"])
     if "lora" in value:
         add_lora(made, LoRA.from_config(value["lora"]))
     return made

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm.core.compat import tree_leaves, tree_map_only
 from vlm.core.features import Features, FeaturesLike, as_features
 from vlm.core.part import Part
+from vlm.core.together import together
 from vlm.core.validation import check_positive
 from vlm.fusion.attention import is_watched
 
@@ -95,7 +96,7 @@ class Kept:
     Attributes:
         fusion: the fusion, which alone can read them.
         prepared: what its `prepare` made of them.
-        images: their number.
+        images: their number; lists of images count as one each.
         device: where they are.
     """
 
@@ -115,6 +116,9 @@ class Fusion(Part, ABC):
     Several questions may share an image. What a fusion makes of images alone stands in `prepare`,
     which runs once for each image; its tensors are then gathered to the questions for `fuse`.
 
+    A question may be about several images (`take_images`): then `prepare` and `fuse` get the tokens
+    of all of them as those of one image.
+
     Attributes:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the output.
@@ -123,6 +127,9 @@ class Fusion(Part, ABC):
         lr_factor: its learning rate as a multiple of that of the encoders, where nothing else is
             said (`vlm.training.PartTuning.lr_scale`). Deep attention learns only at rates at which
             convolutions from scratch are slow (docs/choosing_a_fusion.md).
+        max_images: the most images of a question.
+        image_numbers: (2, max_images, image_dim), the learned gain and shift of the n-th image of a
+            question; None where each question has one image.
 
     Example:
         >>> class Gated(vlm.fusion.Fusion):
@@ -143,11 +150,40 @@ class Fusion(Part, ABC):
     patches_first: ClassVar[bool] = False
     needs_boxes: bool = False
     lr_factor: ClassVar[float] = 1.0
+    max_images: int = 1
+    image_numbers: nn.Parameter | None
 
     def __init__(self, image_dim: int, text_dim: int, out_dim: int) -> None:
         super().__init__()
         check_positive(image_dim=image_dim, text_dim=text_dim, out_dim=out_dim)
         self.image_dim, self.text_dim, self.out_dim = image_dim, text_dim, out_dim
+        self.register_parameter("image_numbers", None)
+
+    def take_images(self, most: int) -> None:
+        """Take up to `most` images for a question, in place; their numbers change nothing at first.
+
+        Each token x of the n-th image becomes x * (1 + gain_n) + shift_n, and so does `pooled`,
+        which is then averaged over the images: a gain, and not only a shift, since a fusion that
+        reads `pooled` alone would otherwise not see their order. Both are zero at first.
+
+        Raises:
+            ValueError: `most` is not a whole number above 1.
+
+        Example:
+            >>> fusion = vlm.fusion.CrossAttention(image_dim=64, text_dim=32)
+            >>> fusion.take_images(2)
+            >>> images, questions = torch.randn(3, 49, 64), torch.randn(2, 7, 32)
+            >>> fusion(images, questions, image_lists=torch.tensor([[0, 1], [2, -1]]))
+            Features(2 x 105 x 128, 56-105 real)
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or most < 2:
+            raise ValueError(f"max_images: got {most!r:.80}; expected a whole number above 1.")
+        self.max_images = most
+        self.image_numbers = nn.Parameter(torch.zeros(2, most, self.image_dim))
+
+    def train_new(self) -> None:
+        if self.image_numbers is not None:
+            self.image_numbers.requires_grad_(True)
 
     def prepare(self, image: Features) -> Any:
         """What the fusion makes of images before the questions are known.
@@ -165,11 +201,16 @@ class Fusion(Part, ABC):
     def fuse(self, prepared: Any, text: Features) -> Features:
         """The operator itself, on what `prepare` made of the image of each question."""
 
-    def keep(self, image: FeaturesLike, image_mask: Tensor | None = None) -> Kept:
+    def keep(
+        self,
+        image: FeaturesLike,
+        image_mask: Tensor | None = None,
+        image_lists: Tensor | None = None,
+    ) -> Kept:
         """Prepare images once, for any number of later calls with questions about them.
 
         Args:
-            image, image_mask: as for `forward`.
+            image, image_mask, image_lists: as for `forward`.
 
         Returns:
             What `forward` takes as its `image`.
@@ -183,7 +224,22 @@ class Fusion(Part, ABC):
             >>> fusion(kept, torch.randn(3, 7, 32), image_index=torch.zeros(3, dtype=torch.long))
             Features(3 x 56 x 128, 56 real)
         """
-        return self._kept(self._checked(image, "image", self.image_dim, image_mask))
+        image = self._checked(image, "image", self.image_dim, image_mask)
+        return self._kept(self._together(image, image_lists))
+
+    def _together(self, image: Features, lists: Tensor | None) -> Features:
+        """Lists of images as one image each; of a fusion that takes several, a single image too."""
+        if lists is None and self.image_numbers is None:
+            return image
+        if lists is None:
+            lists = torch.arange(len(image.tokens), device=image.tokens.device)[:, None]
+        if lists.dtype != torch.int64 or lists.ndim != 2 or lists.shape[1] > self.max_images:
+            raise ValueError(
+                f"image_lists: got {lists.dtype} of shape {tuple(lists.shape)}; expected "
+                f"torch.int64 of shape (E, K), with K at most {self.max_images}, the most images "
+                f"of a question that this {type(self).__name__} takes (`take_images`)."
+            )
+        return together(image, lists, self.image_numbers)
 
     def _kept(self, features: Features) -> Kept:
         if self.needs_boxes and features.boxes is None:
@@ -210,6 +266,7 @@ class Fusion(Part, ABC):
         image_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
         image_index: Tensor | None = None,
+        image_lists: Tensor | None = None,
     ) -> Features:
         """Check what is given, then fuse.
 
@@ -224,6 +281,8 @@ class Fusion(Part, ABC):
             text_mask: (B, L) of question tokens without a mask, such as an `attention_mask`.
             image_index: (B,) int64, the row of `image` that each question is about; left out,
                 there is one row for each question.
+            image_lists: (E, K) int64, rows of `image` that are seen together, in their order, and
+                -1 after their end; `image_index` then names a row of it. Not with what `keep` made.
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
@@ -241,15 +300,21 @@ class Fusion(Part, ABC):
                 f"expected torch.int64 of shape ({questions},), an image row for each question."
             )
         if isinstance(image, Kept):
-            if image.fusion is not self or image_mask is not None:
+            beside = [
+                name
+                for name, given in (("image_mask", image_mask), ("image_lists", image_lists))
+                if given is not None
+            ]
+            if image.fusion is not self or beside:
                 raise ValueError(
                     f"image: got images that {type(image.fusion).__name__} keeps"
-                    f"{'' if image_mask is None else ', beside an image_mask'}; expected images "
-                    f"from `keep` of this fusion, which holds their mask."
+                    f"{', beside an '.join(['', *beside])}; expected images from `keep` of this "
+                    f"fusion, which holds their mask and their lists."
                 )
             kept = image
         else:
             image = self._checked(image, "image", self.image_dim, image_mask)
+            image = self._together(image, image_lists)
             if image_index is not None and is_watched():  # a map has a row for each question
                 image, image_index = image.take(image_index), None
             kept = self._kept(image)

@@ -33,6 +33,7 @@ from vlm.testing.promises import (
     require_same,
     take,
 )
+from vlm.testing.several import check_several_images
 
 ROWS, WORDS, PATCHES = 5, 7, 11
 WORD_COUNTS, PATCH_COUNTS = (7, 3, 1, 5, 2), (11, 4, 6, 1, 9)
@@ -97,9 +98,9 @@ def check_fusion(fusion: Fusion) -> None:
 
     Junk in the padding, more padding, batch order and batch size change nothing; empty
     questions and images give finite values; gradients (also against finite differences), the
-    form of the joint tokens, plain tensors and masks, images that questions share, recorded
-    attention, copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors. Equality is
-    demanded in evaluation mode.
+    form of the joint tokens, plain tensors and masks, images that questions share, several images
+    of a question, recorded attention, copies and checkpoints, bf16, `torch.compile` and
+    `torch.export`, errors. Equality is demanded in evaluation mode.
 
     Raises:
         AssertionError: a promise is broken; the message names it.
@@ -116,6 +117,7 @@ def check_fusion(fusion: Fusion) -> None:
     check_double(fusion, (differentiable(image), differentiable(text)))
     check_plain_tensors(fusion, image, text)
     check_shared_images(fusion, image, text)
+    check_several_images(fusion, image, text)
     check_attention(fusion, image, text)
     check_copies(fusion, (image, text))
     check_bf16(fusion, (image, text))
