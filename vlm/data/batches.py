@@ -6,9 +6,12 @@ import os
 import tempfile
 import weakref
 from contextlib import suppress
+from itertools import count
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from vlm.core.batch import Batch
@@ -18,6 +21,7 @@ from vlm.data.images.store import Images, ImageStore
 from vlm.data.sampler import BatchRows
 from vlm.data.table_rows import TableRows
 from vlm.datasets.arrow import map_arrow, write_arrow
+from vlm.datasets.several import different_images, images_of, most_images
 from vlm.datasets.table import image_groups
 from vlm.processor import Processor
 
@@ -64,6 +68,11 @@ class VQADataset(Dataset[Batch]):
         columns += ["pair", "relation"] if self.processor.takes_pairs else []
         self.table, self._rows = table, TableRows(table, columns)
         self._groups = None if self.augment is None else image_groups(table)
+        self._several = most_images(table["image"]) > 1
+        self._numbers: dict[str, int] = {}  # of each image, where lists have other numbers
+        if self._several and self.augment is not None:
+            names = different_images(table["image"]).to_pylist()
+            self._numbers = dict(zip(names, count(), strict=False))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,19 +84,26 @@ class VQADataset(Dataset[Batch]):
         first = dict(zip(reversed(paths), reversed(ids), strict=True))
         choices = more.pop(0) if self.processor.takes_choices else None
         different, asked = list(unique), [first[path] for path in unique]
+        lists = None
+        if self._several:
+            different, asked, lists = _single(different, asked)
         images = self.images.read(different, asked)
         theirs = None
         if self.teacher is not None and self.teacher.images is not None:
             theirs = self.teacher.images.read(different, asked)
         no_image = no_question = None
         if self.augment is not None:
-            assert self._groups is not None
-            of_image = dict(zip(image_index, self._groups[index.rows].tolist(), strict=True))
-            numbers = [of_image[row] for row in range(len(unique))]
+            if self._numbers:
+                numbers = [self._numbers[image] for image in different]
+            else:
+                assert self._groups is not None
+                of_image = dict(zip(image_index, self._groups[index.rows].tolist(), strict=True))
+                numbers = [of_image[row] for row in range(len(unique))]
             images, mirrored = self.augment.images(images, numbers, index.epoch)
             if theirs is not None:
                 theirs, _ = self.augment.images(theirs, numbers, index.epoch)
-            turned = [mirrored[row] for row in image_index]
+            # Lists of images are not mirrored (`Augment.check`).
+            turned = [lists is None and mirrored[row] for row in image_index]
             questions = [
                 self.augment.question(question, id_, index.epoch, turn)
                 for question, id_, turn in zip(questions, ids, turned, strict=True)
@@ -103,10 +119,13 @@ class VQADataset(Dataset[Batch]):
             ids,
             index.total,
             choices,
+            lists,
         )._replace(no_image=no_image, no_question=no_question)
         if self.teacher is not None:
             seen = images if theirs is None else theirs
-            taught = self.teacher.processor.batch(seen, image_index, questions, ids=ids)
+            taught = self.teacher.processor.batch(
+                seen, image_index, questions, ids=ids, image_lists=lists
+            )
             batch = batch._replace(teacher=taught._replace(ids=[]))
         return batch._replace(pairs=pairs_among(ids, *more)) if more else batch
 
@@ -116,12 +135,27 @@ class VQADataset(Dataset[Batch]):
             weakref.finalize(self, _remove, self._file, os.getpid())
             with os.fdopen(handle, "wb") as file:
                 write_arrow(file, self.table.to_batches(), self.table.schema)
-        return self.__dict__ | {"table": None, "_rows": None, "_groups": None}
+        return self.__dict__ | {"table": None, "_rows": None, "_groups": None, "_numbers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         assert state["_file"] is not None
         self.__dict__ = state | {"_file": None}
         self._hold(map_arrow(state["_file"]))
+
+
+def _single(lists: list[str], ids: list[str]) -> tuple[list[str], list[str], Tensor | None]:
+    """The different images of some lists, the id of a question about each, and the lists as rows of
+    them (E, K), with -1 after their end; None if each is one image."""
+    rows: dict[str, int] = {}
+    asked: list[str] = []
+    found = []
+    for names, id_ in zip(map(images_of, lists), ids, strict=True):
+        found.append([rows.setdefault(name, len(rows)) for name in names])
+        asked += [id_] * (len(rows) - len(asked))
+    most = max(map(len, found), default=1)
+    if most == 1:
+        return list(rows), asked, None
+    return list(rows), asked, torch.tensor([row + [-1] * (most - len(row)) for row in found])
 
 
 def _remove(path: str, owner: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import nn
 
 from vlm.data.shared_questions import check_shared
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import SEPARATOR, most_images
 from vlm.datasets.table import source_of, stream
 from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import answering
@@ -23,6 +26,7 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
 
     Raises:
         DataError: questions without answers or choices, questions both trained on and scored,
+            questions with more images than the model takes,
             no pairs for a head that learns from them, or texts that the model cannot write.
     """
     if split != "predict":
@@ -30,6 +34,7 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
     if split in ("validation", "test"):
         check_shared(dataset, split)
     table = dataset.table(split)
+    check_images(model, table, split)
     head = answering(model.head) if split == "predict" else model.head
     if head.takes_choices:
         check_choices(table, split)
@@ -40,6 +45,26 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
             "or leave `consistency` at 0."
         )
     check_written(head, table, split)
+
+
+def check_images(model: VQAModel, table: pa.Table, split: str) -> None:
+    """Check that no question has more images than a model takes.
+
+    Raises:
+        DataError: naming the first question that has.
+    """
+    most, taken = most_images(table["image"]), model.fusion.max_images
+    if most <= taken:
+        return
+    counts = pc.count_substring(table["image"], SEPARATOR).to_numpy()
+    row = int(np.argmax(counts >= taken))
+    place, number = (table[name][row].as_py() for name in ("place", "id"))
+    raise DataError(
+        f"{place or source_of(table) or split}, column 'image' (id {number!r:.80}): got "
+        f"{counts[row] + 1} images; expected at most {taken}, as many as the model takes for a "
+        f"question. Train one on questions with {most} images (in Python: "
+        f"VQATask(..., max_images={most}))."
+    )
 
 
 def choice_mistakes(table: pa.Table) -> Iterator[tuple[int, str, str]]:

@@ -19,7 +19,7 @@ from vlm.core.validation import check_positive, counted
 from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
 from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import TeacherInput, VQADataset
-from vlm.data.compatibility import check_compatible
+from vlm.data.compatibility import check_compatible, check_images
 from vlm.data.features.cache import FeatureCache
 from vlm.data.features.frozen import (
     BlankFeatures,
@@ -36,6 +36,7 @@ from vlm.data.loader import ResumableLoader, make_loader
 from vlm.data.sampler import ImageGroupSampler, Mixing
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.mixture import SET, Mixture
+from vlm.datasets.several import different_images, first_images, most_images
 from vlm.datasets.table import DataError, image_groups
 from vlm.image.base import ImageEncoder, PixelEncoder
 from vlm.image.regions import RegionTransform
@@ -54,7 +55,8 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 class VQADataModule(Configured, LightningDataModule):
     """A data set's questions in batches, for a trainer.
 
-    Batches hold all questions of `images_per_batch` images, so that each is encoded once.
+    Batches hold all questions of `images_per_batch` images, so that each is encoded once. Where a
+    question is about several, a list of images counts as one.
 
     Args:
         dataset: the questions, with their vocabulary and metric.
@@ -144,6 +146,11 @@ class VQADataModule(Configured, LightningDataModule):
         """The answer vocabulary, and answers that a mirror adds."""
         return self.augment.completed(self.dataset.answers)
 
+    @property
+    def max_images(self) -> int:
+        """The most images of a training question."""
+        return most_images(self.table("train")["image"])
+
     def has(self, split: Split) -> bool:
         """Whether the set has this split; validation may be a part of train."""
         return self.dataset.has(split)
@@ -190,7 +197,7 @@ class VQADataModule(Configured, LightningDataModule):
             ImageError: an image that cannot be read.
         """
         folder, encoder = check_cacheable(self.images.features, encoder)
-        images = self.table(split)["image"].unique().to_pylist()
+        images = different_images(self.table(split)["image"]).to_pylist()
 
         def keep(part: PixelEncoder) -> FeatureStore:
             cache = FeatureCache(folder, part, self.alive)
@@ -227,6 +234,7 @@ class VQADataModule(Configured, LightningDataModule):
                     transform, self.table(split), split, processes
                 )
         if stage == "fit" and task.teacher is not None:  # without what was unreadable
+            check_images(task.teacher.vqa.model, self.table("train"), "train")
             self._teacher = self._input_of(task.teacher.processor, processes)
 
     def _input_of(self, processor: Processor, processes: LocalProcesses) -> TeacherInput:
@@ -291,6 +299,7 @@ class VQADataModule(Configured, LightningDataModule):
         if isinstance(images, ImageStore):
             there = int(sampler.groups.max(initial=-1)) + 1
             most = min(self.images_per_batch, there, ceil(sampler.units / trainer.world_size))
+            most *= most_images(seen["image"])
             check_batch(most, prod(images.transform.shape))
         scored = split != "predict"  # or targets are not needed
         processor = self.model.processor if scored else self.model.asking_processor
@@ -339,7 +348,7 @@ class VQADataModule(Configured, LightningDataModule):
         if training and self.control != "question_only":
             source = self.open_images.shards
             if source is not None and source.streamed:
-                shards = source.shards_of(table["image"].unique())
+                shards = source.shards_of(first_images(table["image"].unique()))
         groups, mixing = image_groups(table), None
         if training and isinstance(self.dataset, Mixture) and self.dataset.has_shares:
             if shards is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import as_one, images_of
 from vlm.datasets.table import source_of
 
 
@@ -61,12 +63,19 @@ def check_shared(dataset: Dataset, split: Split) -> None:
 
 
 def _files(table: pa.Table) -> dict[str, str]:
-    """The file of each different image, by its name in the table."""
-    images = table["image"].unique().to_pylist()
-    folders = {folder: os.path.realpath(folder) for folder in set(map(os.path.dirname, images))}
+    """The file of each different image, or the files of a list, by its name in the table."""
+    names = table["image"].unique().to_pylist()
+    lists = {name: images_of(name) for name in names}
+    every = chain.from_iterable(lists.values())
+    folders = {folder: os.path.realpath(folder) for folder in set(map(os.path.dirname, every))}
     return {
-        image: os.path.join(folders[os.path.dirname(image)], os.path.basename(image))
-        for image in images
+        name: as_one(
+            [
+                os.path.join(folders[os.path.dirname(image)], os.path.basename(image))
+                for image in images
+            ]
+        )
+        for name, images in lists.items()
     }
 
 

@@ -46,11 +46,11 @@ class _Source(NamedTuple):
 class CustomDataset(Dataset):
     """Your questions about your images, from a file and without code.
 
-    Columns: `image` (a path, or the content of an image file) and `question`; `answer` or
-    `answers`; `id` (the row's number if there is none), `type`, `answer_type`, `choices`, `group`,
-    `pair` and `relation` may be left out; other columns are not read. docs/own_data.md shows the
-    forms. Or conversations as LLaVA's files have them (docs/conversations.md), of which the first
-    question and its answer are read.
+    Columns: `image` (a path, the content of an image file, or a list of several) and `question`;
+    `answer` or `answers`; `id` (the row's number if there is none), `type`, `answer_type`,
+    `choices`, `group`, `pair` and `relation` may be left out; other columns are not read.
+    docs/own_data.md shows the forms. Or conversations as LLaVA's files have them
+    (docs/conversations.md), of which the first question and its answer are read.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
@@ -172,7 +172,7 @@ class CustomDataset(Dataset):
         there = expected | {COLUMN}
         try:
             records = read_data_set(path, part, there) if part else read_records(path, there)
-            read = rows(from_conversations(records, self.dialogue))
+            read = rows(from_conversations(records, self.dialogue, self.names["image"]))
             if self.merge_answers:
                 read = map(_with_merged_answers, read)
             table = question_table(read, path, self.names)

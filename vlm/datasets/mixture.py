@@ -17,6 +17,7 @@ from vlm.core.validation import counted
 from vlm.datasets.base import Dataset, ImageSource, Score, Split
 from vlm.datasets.errors import DataError, is_collecting
 from vlm.datasets.readers.image_files import EmbeddedImages
+from vlm.datasets.several import as_one, images_of
 from vlm.datasets.table import joined, split_by_image, stream, with_column, with_rows
 from vlm.datasets.vocabulary import VocabularyRules
 from vlm.metrics import accuracy_by
@@ -217,8 +218,10 @@ class Mixture(Dataset):
             table = with_column(table, column, joint)
         source = self.datasets[name].image_source
         if source is not None:
-            images = table["image"].to_pylist()
-            marked = [f"{name}{_MARK}{i}" if _is_key(source, i) else i for i in images]
+            marked = [
+                as_one([f"{name}{_MARK}{i}" if _is_key(source, i) else i for i in images_of(image)])
+                for image in table["image"].to_pylist()
+            ]
             table = with_column(table, "image", pa.array(marked, pa.string()))
         return table.append_column(pa.field(SET, pa.string()), pa.array([name] * len(table)))
 

@@ -22,11 +22,13 @@ from vlm.core.pairs import CONTRADICTION
 from vlm.core.validation import counted, mistake_in
 from vlm.datasets.arrow import map_arrow, write_arrow
 from vlm.datasets.errors import DataError, note_image, report
+from vlm.datasets.several import as_one, images_of, most_images, shown
 
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),  # a path, or a key of the image store
+        # A path, or a key of the image store; or several in one text (`vlm.datasets.several`).
+        pa.field("image", pa.string(), nullable=False),
         pa.field("question", pa.string(), nullable=False),
         pa.field("answers", pa.list_(pa.string())),  # one per annotator; null where unknown
         pa.field("answer_type", pa.string()),
@@ -65,10 +67,10 @@ def question_table(
 
     Args:
         rows: one dict per question with the columns of `SCHEMA`; id, image and question must be
-            there. A `place` names file and line; without it errors say which question of the
-            source it is: its `number` there, where a reader leaves rows out, or else how many came
-            before. `mistakes` are (column, kind, message) of values that the reader itself could
-            not use and left out.
+            there; `image` may be a list of several. A `place` names file and line; without it
+            errors say which question of the source it is: its `number` there, where a reader leaves
+            rows out, or else how many came before. `mistakes` are (column, kind, message) of values
+            that the reader itself could not use and left out.
         source: file or data set, for the errors.
         columns: what the file calls our columns, to name them in errors.
 
@@ -145,7 +147,8 @@ def _checked(
         for name, kind, message in mistakes:
             report(kind, f"{where(name)}: {message}")
         if mistakes and "image" not in {name for name, _, _ in mistakes}:
-            note_image(row["image"], where("image"))
+            for image in images_of(row["image"]):
+                note_image(image, where("image"))
         if not mistakes:
             hashes.append(hash(row["id"]))
             numbers.append(number)
@@ -162,12 +165,25 @@ def _gated(row: dict[str, Any]) -> dict[str, Any]:
                 text = clean_text(value)
                 if name == "question":  # others are names: a file's may have anything in it
                     gated[name] = text
+            elif name == "image" and isinstance(value, (list, tuple)):
+                gated[name] = _listed(value)
             elif name in ("answers", "choices") and _are_texts(value) and value:
                 gated[name] = [clean_text(text) for text in value]
         except ValueError as error:
             mistakes.append((name, f"wrong {name}", f"{error}."))
             gated[name] = None
     return gated | {"mistakes": mistakes}
+
+
+def _listed(images: Sequence[Any]) -> str:
+    """Several images as one text."""
+    if not images:
+        raise ValueError("got an empty list; expected an image, or several")
+    for number, image in enumerate(images, start=1):
+        if not image or not isinstance(image, str):
+            raise ValueError(f"got {image!r:.80} as image {number} of {len(images)}; expected text")
+        clean_text(image)
+    return as_one(images)
 
 
 def _mistakes(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -260,7 +276,7 @@ def _unpaired(table: pa.Table) -> Iterator[tuple[int, str]]:
         elif place == row:
             yield row, "which is its own id"
         elif table["image"][row] != table["image"][place]:
-            yield row, f"a question about {table['image'][place].as_py()}"
+            yield row, f"a question about {shown(table['image'][place].as_py())}"
 
 
 def digest_of(table: pa.Table) -> str:
@@ -289,7 +305,7 @@ def with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
 
 
 def image_groups(table: pa.Table) -> np.ndarray:
-    """A number (Q,) for each question, equal for questions about one image."""
+    """A number (Q,) for each question, equal for questions about one image, or one list of them."""
     return table["image"].dictionary_encode().combine_chunks().indices.to_numpy()
 
 
@@ -304,7 +320,28 @@ def split_groups(table: pa.Table) -> np.ndarray:
         )
         parts.append(pc.coalesce(*named).dictionary_encode())
     kind = pa.dictionary(pa.int32(), pa.string())
-    return pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks().indices.to_numpy()
+    groups = pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks()
+    if most_images(table["image"]) == 1:
+        return groups.indices.to_numpy()
+    joined = _connected(groups.dictionary.to_pylist())[groups.indices.to_numpy()]
+    return np.unique(joined, return_inverse=True)[1]
+
+
+def _connected(names: Sequence[str]) -> np.ndarray:
+    """A number for each name of `split_groups`, equal where lists of images share one, also through
+    other lists."""
+    parents, first = list(range(len(names))), dict[str, int]()
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return number
+
+    for number, name in enumerate(names):
+        for image in images_of(name[1:]) if name.startswith("i") else ():
+            parents[root(number)] = root(first.setdefault(image, number))
+    return np.array([root(number) for number in range(len(names))])
 
 
 def check_share(validation_share: float) -> None:
@@ -338,8 +375,9 @@ def split_by_image(
     if count < least:
         raise TooFewError(
             f"{source_of(table) or 'data'}: got questions about {counted(count, 'image')} (or "
-            f"groups of images); expected at least {least}, since the images are divided into "
-            f"{least} parts, such as training and validation, that share none."
+            f"groups of images, or of lists that share images); expected at least {least}, since "
+            f"the images are divided into {least} parts, such as training and validation, that "
+            f"share none."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)

@@ -20,6 +20,7 @@ from vlm.data.augmentation.mirror import Mirror
 from vlm.data.augmentation.questions import QuestionAugmentation
 from vlm.datasets.base import Dataset
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import most_images
 from vlm.datasets.table import stream
 from vlm.text.words import split_words
 
@@ -109,7 +110,8 @@ class Augment:
             reads_regions: whether the image encoder reads features of regions, not images.
 
         Raises:
-            DataError: an augmentation of images that contradicts the texts, or for regions.
+            DataError: an augmentation of images that contradicts the texts, or for regions; a
+                mirror of several images of a question.
         """
         if self.images and reads_regions:
             raise DataError(
@@ -119,6 +121,11 @@ class Augment:
             )
         if not self.of_images:
             return
+        if self.mirror is not None and most_images(dataset.table("train")["image"]) > 1:
+            raise DataError(
+                "data.augment.mirror: got a mirror, and questions about several images, of which "
+                "one may be the left and one the right; expected no mirror. Leave it out."
+            )
         words = dict.fromkeys(dataset.words_with_choices)
         said: Iterable[str] = answers or ()
         if answers is None:

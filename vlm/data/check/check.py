@@ -21,6 +21,7 @@ from vlm.data.shared_questions import shared_rows
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import best_scores, compute_floors
 from vlm.datasets.errors import DataError, Problems, collecting
+from vlm.datasets.several import images_of
 from vlm.datasets.table import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -96,9 +97,12 @@ class _Check:
     def _summarize(self, split: Split) -> None:
         table = self.tables[split]
         summary = self.found.splits[split] = SplitSummary(len(table))
-        images, questions = array("q"), array("q")
-        for image, question, answers in stream(table, "image", "question", "answers"):
-            images.append(hash(image))
+        images, rows, questions = array("q"), array("q"), array("q")
+        content = stream(table, "image", "question", "answers")
+        for row, (listed, question, answers) in enumerate(content):
+            for image in images_of(listed):
+                images.append(hash(image))
+                rows.append(row)
             questions.append(hash(question))
             summary.words[len(split_words(question))] += 1
             if answers is not None:
@@ -106,7 +110,8 @@ class _Check:
                 summary.answers.update(answers)
         summary.different = len(np.unique(np.asarray(questions, np.int64)))
         del questions  # before more is made of the images
-        self.first[split] = np.unique(np.asarray(images, np.int64), return_index=True)
+        hashes, first = np.unique(np.asarray(images, np.int64), return_index=True)
+        self.first[split] = hashes, np.asarray(rows, np.int64)[first]
         summary.images = len(self.first[split][0])
         if summary.words[0]:
             self._note(
@@ -263,10 +268,13 @@ class _Check:
         kind, about = f"{column} in two splits", " about the same image" * (column == "question")
         for first, second in zip(there[: self.limit], here[: self.limit], strict=True):
             row, found = self._row(one, int(first)), self._row(other, int(second))
+            value = found[column]
+            if column == "image":  # of several the one that both have
+                value = next(i for i in images_of(value) if i in images_of(row["image"]))
             problems.add(
                 kind,
-                f"{self._where(other, column, found)}: {found[column]!r:.200}{about} is in {one} "
-                f"too ({self._where(one, column, row)}).",
+                f"{self._where(other, column, found)}: {value!r:.200}{about} is in {one} too "
+                f"({self._where(one, column, row)}).",
             )
         problems.add_unsaid(kind, max(0, len(here) - self.limit))
 
@@ -296,7 +304,8 @@ class _Check:
                 self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
         # Also the images of rows that are left out for something else, so that one check finds all.
         noted = self.found.errors.images
-        left = pa.table({"image": [*noted], "place": [*noted.values()], "id": [*noted]})
+        columns = {"image": [*noted], "place": [*noted.values()], "id": [*noted]}
+        left = pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()})
         new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))
         for row, reason in unreadable(files, left, new, "other"):
             self.found.errors.add(f"{reason.kind} image", f"{row['place']}: {reason}")

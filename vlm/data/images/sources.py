@@ -16,7 +16,9 @@ from vlm.data.images.store import ImageStore, open_image
 from vlm.data.shards.source import ShardImages, Shards
 from vlm.datasets.base import ImageSource
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import different_images, images_of
 from vlm.datasets.sources import state
+from vlm.datasets.table import stream
 from vlm.image.load import ImageError, load_image
 from vlm.image.regions import RegionTransform
 from vlm.image.transform import ImageTransform
@@ -147,9 +149,15 @@ class OpenImages:
             ImageError: one that is kept in memory cannot be read.
         """
         store = self.store(transform)
-        self.check(table["image"].unique())
+        self.check(different_images(table["image"]))
         if self.options.in_memory and self.options.features is None:
-            store.cache(table["image"].to_pylist(), table["id"].to_pylist(), split, processes)
+            pairs = [
+                (image, number)
+                for images, number in stream(table, "image", "id")
+                for image in images_of(images)
+            ]
+            paths, questions = [image for image, _ in pairs], [number for _, number in pairs]
+            store.cache(paths, questions, split, processes)
         return store
 
     def content(self, image: str) -> bytes:

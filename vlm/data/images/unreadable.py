@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from vlm.core.terminal import new_progress
 from vlm.data.images.sources import OpenImages
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import different_images, images_of, most_images
 from vlm.datasets.table import image_groups, stream, with_rows
 from vlm.image.load import ImageError
 
@@ -27,7 +28,8 @@ READ_AT_ONCE = 256
 def unreadable(
     files: OpenImages, table: pa.Table, rows: np.ndarray, name: str
 ) -> Iterator[tuple[dict[str, Any], ImageError]]:
-    """Read the images of some rows of questions, and give the row of each broken one, and why."""
+    """Read the images of some rows of questions, and give the row of each broken one, and why; of a
+    row with several, `image` is the broken one."""
 
     def read(image: str) -> ImageError | None:
         try:
@@ -39,7 +41,16 @@ def unreadable(
     chosen = np.zeros(len(table), bool)
     chosen[rows] = True
     content = zip(stream(table, "image", "place", "id"), chosen, strict=True)
-    expected = (row for row, take in content if take)
+    expected: Iterator[tuple[str, str | None, str]] = (
+        (image, place, number)
+        for (images, place, number), take in content
+        for image in (images_of(images) if take else ())
+    )
+    if most_images(table["image"]) > 1:  # lists may share images, and each is read once
+        first: dict[str, tuple[str, str | None, str]] = {}
+        for one in expected:
+            first.setdefault(one[0], one)
+        expected = iter(first.values())
     with new_progress() as progress, ThreadPoolExecutor(os.cpu_count()) as readers:
         task = progress.add_task(f"Reading {name} images", total=len(rows))
         while chunk := list(islice(expected, READ_AT_ONCE)):
@@ -66,10 +77,13 @@ def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: 
             f"data.images.skip_unreadable: got {at_most}, but more {split} images than that "
             f"cannot be read. `vlm check-data` lists them all. The first: {reason}"
         )
-    images = pa.array([row["image"] for row, _ in broken])
-    whole = pc.invert(pc.is_in(table["image"], value_set=images)).to_numpy()
+    images = {row["image"] for row, _ in broken}
+    names = table["image"].unique()
+    lists = [name for name in names.to_pylist() if not images.isdisjoint(images_of(name))]
+    whole = pc.invert(pc.is_in(table["image"], value_set=pa.array(lists))).to_numpy()
+    every = different_images(table["image"])
     rank_zero_warn(
-        f"Left out {len(broken):,} of {len(first):,} {split} images as unreadable, with "
+        f"Left out {len(broken):,} of {len(every):,} {split} images as unreadable, with "
         f"{int((~whole).sum()):,} of {len(table):,} questions. The first: {reason}"
     )
     return with_rows(table, whole)

@@ -18,6 +18,7 @@ from vlm.data.shards.index import members, write_index
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.official import MissingFile
+from vlm.datasets.several import different_images
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
 _SHARD = re.compile(r"shard-(\d+)\.tar")
@@ -37,7 +38,7 @@ def images_of(dataset: Dataset, left_out: Callable[[str], None] = lambda reason:
     for split in SPLITS:
         try:
             if dataset.has(split):
-                found.append(dataset.table(split)["image"].unique())
+                found.append(different_images(dataset.table(split)["image"]))
         except MissingFile as error:
             if split == "train":
                 raise

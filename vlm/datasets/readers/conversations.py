@@ -16,7 +16,9 @@ SPEAKERS = ("human", "gpt")
 KIND = "malformed conversation"
 
 
-def from_conversations(records: Iterable[Record], dialogue: bool = False) -> Iterator[Record]:
+def from_conversations(
+    records: Iterable[Record], dialogue: bool = False, images: str = "image"
+) -> Iterator[Record]:
     """Conversations (Liu et al. 2023, arXiv 2304.08485) as rows with a question and an answer;
     other rows as they are.
 
@@ -28,6 +30,7 @@ def from_conversations(records: Iterable[Record], dialogue: bool = False) -> Ite
         records: rows of a file, which are conversations if the first has a column of that name.
         dialogue: read every turn and not only the first: the question is then all that was said
             before it, a line each, and the turn itself.
+        images: the file's name of the column `image`, which may be a list of several.
 
     Raises:
         DataError: a turn that is not as above; names file, record and turn.
@@ -43,7 +46,7 @@ def from_conversations(records: Iterable[Record], dialogue: bool = False) -> Ite
     number = 0
     for record in records:
         try:
-            turns = _turns(record)
+            turns = _turns(record, images)
         except DataError as error:
             report(KIND, str(error))
             continue
@@ -63,8 +66,8 @@ def from_conversations(records: Iterable[Record], dialogue: bool = False) -> Ite
             yield Record(number, place, values.keys(), values)
 
 
-def _turns(record: Record) -> list[str]:
-    """The texts of a conversation, of human and gpt in turn, without the image's token."""
+def _turns(record: Record, column: str) -> list[str]:
+    """The texts of a conversation, of human and gpt in turn, without the images' tokens."""
     given = record.values.get(COLUMN)
     if not isinstance(given, list) or len(given) < 2 or len(given) % 2:
         found = f"{len(given)} turns" if isinstance(given, list) else repr(given)
@@ -85,9 +88,12 @@ def _turns(record: Record) -> list[str]:
         turns.append(text.replace(IMAGE, "").strip())
         if not turns[-1]:
             raise DataError(f"{record.place}: {COLUMN}[{number}]: got {text!r}; expected a text.")
-    if images > 1:
+    listed = record.values.get(column)
+    most = max(1, len(listed)) if isinstance(listed, list) else 1
+    if images > most:
         raise DataError(
-            f"{record.place}: {COLUMN}: got {images} of {IMAGE}; expected one image at most."
+            f"{record.place}: {COLUMN}: got {images} of {IMAGE}; expected {most} at most, as many "
+            f"as the row has images."
         )
     return turns
 

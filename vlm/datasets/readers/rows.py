@@ -115,7 +115,7 @@ class CustomRows:
     def _row(self, record: Record, answers: str) -> dict[str, Any]:
         convert: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
             ("id", "id", _label),
-            ("image", "image", self._image),
+            ("image", "image", self._images),
             ("question", "question", _question),
             ("answers", answers, self._answers),
             ("answer_type", "answer_type", _label),
@@ -183,6 +183,27 @@ class CustomRows:
             return value
         return cell_content(value) if self.text else content_of(value)
 
+    def _images(self, value: Any) -> str | list[str] | None:
+        """An image, or several in a list."""
+        if isinstance(value, str) and value.startswith("["):
+            value = content_of(value)
+        if not isinstance(value, list):
+            return self._image(value)
+        if not value:
+            raise ValueError("got an empty list; expected an image, or several")
+        images = []
+        for number, one in enumerate(value, start=1):
+            try:
+                image = self._image(one)
+            except DataError:
+                raise
+            except ValueError as error:
+                raise ValueError(f"image {number} of {len(value)}: {error}") from None
+            if image is None:
+                raise ValueError(f"image {number} of {len(value)} is missing; add or remove it")
+            images.append(image)
+        return images
+
     def _image(self, value: Any) -> str | None:
         """A path from here, or the key of a kept image."""
         if isinstance(value, str) and value.startswith("{"):
@@ -199,7 +220,9 @@ class CustomRows:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError(f"got {value!r:.80}; expected the path of an image, or its bytes")
+            raise ValueError(
+                f"got {value!r:.80}; expected the path of an image, its bytes, or a list"
+            )
         clean_text(value)  # which a path must pass, and need not resemble
         if not (value := value.strip()):
             return None
