@@ -103,6 +103,9 @@ class VQACLI(LightningCLI):
         ):
             target = f"model.{part}.init_args.{argument}"
             parser.link_arguments(source, target, compute_fn=value, apply_on="instantiate")
+        parser.link_arguments(
+            "data", "model.max_images", compute_fn=self._max_images, apply_on="instantiate"
+        )
         add_dataset(parser)  # last, or the image encoder would be made before the text encoder
 
     def _words(self, data: VQADataModule) -> list[str]:
@@ -115,6 +118,11 @@ class VQACLI(LightningCLI):
             return self.checkpoint.answers
         # The data set may well have no vocabulary, where the head needs none.
         return data.answers if takes(self._head(), "answers") else []
+
+    def _max_images(self, data: VQADataModule) -> int:
+        if self.checkpoint:
+            return int(self.checkpoint.model["fusion"].get("max_images", 1))
+        return data.max_images
 
     def _head(self) -> Any:
         return as_plain(self.config[self.subcommand].model.head)

@@ -21,6 +21,7 @@ from vlm.checkpoint.checkpoint import KEY, PREFIX, describe, load_weights
 from vlm.core.batch import Batch
 from vlm.core.calibration import Calibration
 from vlm.core.errors import ConfigError
+from vlm.core.validation import check_positive
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Split
 from vlm.evaluation.evaluation import Evaluation
@@ -70,6 +71,8 @@ class VQATask(LightningModule):
         seed: seed of dropout and all other random draws in training. Each batch gets its own, made
             of this, the epoch, the batch's number and the process, so a resumed run draws the same
             again. Initial weights come from torch's own generator (`torch.manual_seed`).
+        max_images: the most images of a question (`VQADataModule.max_images`); with more than 1,
+            the fusion learns which image a token belongs to.
 
     Attributes:
         layers: what is trained, as `tuning` says.
@@ -96,8 +99,12 @@ class VQATask(LightningModule):
         tuning: Tuning = Tuning(),  # noqa: B008  frozen
         distillation: Distillation | None = None,
         seed: int = 0,
+        max_images: int = 1,
     ) -> None:
         super().__init__()
+        check_positive(max_images=max_images)
+        if max_images > 1:
+            fusion.take_images(max_images)
         self.model = VQAModel(image_encoder, text_encoder, fusion, head)
         prepare(self.model, tuning)
         self.optimizer, self.schedule, self.tuning = optimizer, schedule, tuning

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import (
 )
 
 from vlm.core.errors import ConfigError
+from vlm.datasets.several import shown
 from vlm.evaluation.report import Report
 from vlm.training.run_dir import RunOptions
 
@@ -121,6 +122,7 @@ def _samples(report: Report) -> list[tuple[Any, ...]]:
     chosen = np.linspace(0, len(results.scores) - 1, count).astype(int)
     table = results.table.take(chosen)
     columns = [table[name].to_pylist() for name in _COLUMNS[:4]]
+    columns[1] = list(map(shown, columns[1]))
     columns[3] = [" | ".join(given) for given in columns[3]]
     said = [[values[row] for row in chosen] for values in (results.answers, results.scores)]
     return list(zip(*columns, *said, strict=True))

@@ -145,6 +145,8 @@ class Builder:
     def model_of(self, fusion: dict[str, Any]) -> VQAModel:
         """Build a model from copies of the base's encoders, this fusion and a matching head."""
         made = self._fusion(fusion)
+        if self.model.fusion.max_images > 1:
+            made.take_images(self.model.fusion.max_images)
         encoders = copy.deepcopy((self.model.image_encoder, self.model.text_encoder))
         return VQAModel(*encoders, made, self._head(made))
 

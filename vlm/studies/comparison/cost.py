@@ -179,7 +179,12 @@ class Bench:
             text = step.model.read(self.batch)
         image, text = _leaves(image), _leaves(text)
         with count_flops() as fusion, step.context():
-            fused = step.model.fusion(image, text, image_index=self.batch.image_index)
+            fused = step.model.fusion(
+                image,
+                text,
+                image_index=self.batch.image_index,
+                image_lists=self.batch.image_lists,
+            )
             fused.pooled.float().sum().backward()
         del image, text
         step()  # creates the optimiser's state

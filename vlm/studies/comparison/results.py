@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm.datasets.several import as_one
 from vlm.evaluation.significance import Difference, Estimate, Scores, accuracy, against_best
 from vlm.studies.comparison.build import Variant
 from vlm.studies.comparison.cost import Cost
@@ -134,6 +135,7 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
         with (run.results / "test_predictions.jsonl").open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
         ids, images, types = ([row[key] for row in rows] for key in ("id", "image", "answer_type"))
+        images = [as_one(i) if isinstance(i, list) else i for i in images]
         found = Questions(ids, np.array(images, dtype=object), types)
         questions = questions or found
         if found.ids != questions.ids:

@@ -17,6 +17,7 @@ from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import open_image
 from vlm.datasets.base import ImageSource
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import different_images
 from vlm.image.base import PixelEncoder
 from vlm.image.transform import ImageTransform
 from vlm.studies.forgetting.cka import LEAST
@@ -64,7 +65,7 @@ def test_images(data: VQADataModule, most: int) -> Images:
     name = type(data.dataset).__name__
     if not data.has("test") or data.images.regions is not None:
         raise DataError(f"{name} has no test images here; name a folder with --photos.")
-    images = sorted(data.table("test")["image"].unique().to_pylist())
+    images = sorted(different_images(data.table("test")["image"]).to_pylist())
     return _some(images, most, f"of the test split of {name}", data.open_images.source)
 
 
