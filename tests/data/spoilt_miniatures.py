@@ -13,6 +13,7 @@ import test_set_coco_qa as coco_qa
 import test_set_daquar as daquar
 import test_set_gqa as gqa
 import test_set_nlvr as nlvr
+import test_set_nlvr2 as nlvr2
 import test_set_path_vqa as path_vqa
 import test_set_slake as slake
 import test_set_visual7w as visual7w
@@ -232,6 +233,12 @@ MINIATURES = {
         lambda root: nlvr.save(root, "train", nlvr.EXAMPLES),
         "NLVR",
         "train/train.json",
+        line_field("sentence"),
+    ),
+    "nlvr2": Miniature(
+        lambda root: nlvr2.save(root, "train", nlvr2.examples("train")),
+        "NLVR2",
+        "data/train.json",
         line_field("sentence"),
     ),
     "easy_vqa": Miniature(write_easy_vqa, "EasyVQA", "train/questions.json", triples),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vlm.datasets.gqa_ood import GQAOOD
     from vlm.datasets.mixture import Mixture
     from vlm.datasets.nlvr import NLVR
+    from vlm.datasets.nlvr2 import NLVR2
     from vlm.datasets.ok_vqa import AOKVQA, OKVQA
     from vlm.datasets.path_vqa import PathVQA
     from vlm.datasets.slake import SLAKE
@@ -40,6 +41,7 @@ __all__ = [
     "GQA",
     "GQAOOD",
     "NLVR",
+    "NLVR2",
     "OKVQA",
     "SHAPES",
     "SLAKE",
@@ -72,6 +74,7 @@ __getattr__, __dir__ = lazy_names(
         "GQA": "gqa",
         "GQAOOD": "gqa_ood",
         "NLVR": "nlvr",
+        "NLVR2": "nlvr2",
         "OKVQA": "ok_vqa",
         "SLAKE": "slake",
         "TDIUC": "tdiuc",
