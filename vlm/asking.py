@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, overload
 
 from vlm.core.calibration import Calibration
 from vlm.core.clean_text import clean_text
-from vlm.core.validation import check_positive, counted, mistake_in
+from vlm.core.validation import check_positive, counted, mistake_in, shorten
 from vlm.image.load import ImageError, Source
 
 ImageLike = Source
@@ -155,6 +155,7 @@ class Asking(ABC):
         ranks_choices: whether it answers from a question's choices where there are some, and else
             in free text.
         answers_one_side: whether it answers without an image, or without a question.
+        max_images: the most images of a question; None for any number.
     """
 
     seen_type: ClassVar[type]
@@ -162,6 +163,7 @@ class Asking(ABC):
     transform: Any
     calibration: Calibration | None = None
     ranks_choices: ClassVar[bool] = False
+    max_images: int | None = 1
 
     @property
     @abstractmethod
@@ -176,23 +178,28 @@ class Asking(ABC):
     @overload
     def see(self, image: ImageLike) -> Any: ...
     @overload
-    def see(self, image: Sequence[ImageLike]) -> list[Any]: ...
+    def see(self, image: Sequence[ImageLike | Sequence[ImageLike]]) -> list[Any]: ...
 
-    def see(self, image: ImageLike | Sequence[ImageLike]) -> Any:
-        """Encode an image once, for any number of questions; or several, in one batch.
+    def see(self, image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]]) -> Any:
+        """Encode an image once, for any number of questions; or several, in one batch. A list
+        inside the list is the images of one question.
 
         Raises:
             ImageError: an image that cannot be read.
             TypeError: something that is not an image; both name it in a list, as `image[3]`.
+            ValueError: more images for a question than the model takes, or an empty list.
         """
-        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        several = is_list(image)
         given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
+        for index, one in enumerate(given):
+            given[index] = self._checked_images(one, index)
         seen = self.encode(opened(self.transform, given))
         return seen if several else seen[0]
 
     @abstractmethod
     def encode(self, images: Sequence[Any]) -> list[Any]:
-        """`see` for images that `transform.open` has brought to the model's input."""
+        """`see` for images that `transform.open` has brought to the model's input; a list among
+        them is the images of one question."""
 
     @abstractmethod
     def _answer(
@@ -202,13 +209,14 @@ class Asking(ABC):
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
-        """The answers to checked questions; None stands for a side that is missing."""
+        """The answers to checked questions; None stands for a side that is missing, a list for the
+        images of one question."""
 
     # To the type checker a string is a sequence of strings too; the first signature is meant.
     @overload
     def answer(  # type: ignore[overload-overlap]
         self,
-        image: ImageLike | Any | None,
+        image: ImageLike | Any | Sequence[ImageLike] | None,
         question: str | None,
         top_k: int = 5,
         choices: Sequence[str] | None = None,
@@ -217,7 +225,7 @@ class Asking(ABC):
     @overload
     def answer(
         self,
-        image: ImageLike | Any | Sequence[ImageLike | None] | None,
+        image: ImageLike | Any | Sequence[ImageLike | Sequence[ImageLike] | None] | None,
         question: Sequence[str | None],
         top_k: int = 5,
         choices: Sequence[Sequence[str]] | None = None,
@@ -226,7 +234,7 @@ class Asking(ABC):
 
     def answer(
         self,
-        image: ImageLike | Any | Sequence[ImageLike | None] | None,
+        image: ImageLike | Any | Sequence[ImageLike | Sequence[ImageLike] | None] | None,
         question: str | Sequence[str | None] | None,
         top_k: int = 5,
         choices: Sequence[str] | Sequence[Sequence[str]] | None = None,
@@ -235,9 +243,11 @@ class Asking(ABC):
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: one image, or one for each question; also from `see`. A model of region features
-                takes the paths of their .npz files. None where there is none: the answer is then
-                from the question alone, and its warnings say so.
+            image: with one question its image, or a list of its images in their order; with several
+                questions one image, or one for each question, where a list inside the list is the
+                images of one question. Also from `see`. A model of region features takes the paths
+                of their .npz files. None where there is none: the answer is then from the question
+                alone, and its warnings say so.
             question: one question, or several; with one image all are about it. None where there is
                 none: the answer is then from the image alone.
             top_k: how many answers to rank.
@@ -248,7 +258,8 @@ class Asking(ABC):
 
         Raises:
             ValueError: an empty question, a `top_k` that is not positive, several images that are
-                not one for each question; choices that are fewer than two, empty or repeat; none
+                not one for each question, an empty list, or more images of a question than the
+                model takes; choices that are fewer than two, empty or repeat; none
                 for a model that picks from choices, or some for another; a `max_risk` that no
                 threshold is certified for, or a model without thresholds.
             ImageError: an image that cannot be read.
@@ -261,9 +272,11 @@ class Asking(ABC):
         if (not single and not isinstance(question, Sequence)) or isinstance(question, bytes):
             raise ValueError(f"question: got {question!r:.80}; expected a text or a list of texts.")
         questions = [question] if single else list(question)  # type: ignore[arg-type]
-        several = isinstance(image, Sequence) and not isinstance(image, (str, bytes))
+        several = is_list(image) and not single
         given = list(image) if several else [image]  # type: ignore[arg-type]
-        if len(given) not in (1, len(questions)) or (single and several):
+        for index, one in enumerate(given):
+            given[index] = self._checked_images(one, index if several else None)
+        if len(given) not in (1, len(questions)):
             raise ValueError(
                 f"image: got {counted(len(given), 'image')} for "
                 f"{counted(len(questions), 'question')}; expected one, or one for each question."
@@ -282,6 +295,32 @@ class Asking(ABC):
         answers = self._answer(given, questions, top_k, texts) if questions else []
         answers = [answer.within(least) for answer in answers]
         return answers[0] if single else answers
+
+    def _checked_images(self, image: Any, index: int | None) -> Any:
+        """An image, or the list of several of one question, which the model takes; `index` is the
+        place in a list."""
+        if not is_list(image):
+            return image
+        images, name = list(image), "image" if index is None else f"image[{index}]"
+        if not images:
+            raise ValueError(f"{name}: got an empty list; expected an image, or None for none.")
+        for place, one in enumerate(images):
+            if one is None or is_list(one) or isinstance(one, self.seen_type):
+                got = "an image from `see`" if isinstance(one, self.seen_type) else shorten(one)
+                raise ValueError(
+                    f"{name}[{place}]: got {got} among the images of a question; expected an image "
+                    f"(`see([[a, b]])` encodes two as those of one question)."
+                )
+        if len(images) == 1:
+            return images[0]
+        if self.max_images is not None and len(images) > self.max_images:
+            most = "one" if self.max_images == 1 else f"at most {self.max_images}"
+            raise ValueError(
+                f"{name}: got {counted(len(images), 'image')} for a question; expected {most}, as "
+                f"the model was trained with. For several images, train on questions with lists of "
+                f"images (docs/own_data.md)."
+            )
+        return images
 
     def _check_sides(self, given: list[Any], questions: list[str | None]) -> None:
         """Raise ValueError for a question of which nothing is there, or that a model cannot take
@@ -353,11 +392,24 @@ def choice_warnings(
     return warnings
 
 
-def opened(transform: Any, images: Sequence[Any], may_miss: bool = False) -> list[Any]:
+def is_list(image: Any) -> bool:
+    """Whether this is a list of images, and no image."""
+    return isinstance(image, Sequence) and not isinstance(
+        image, (str, bytes, bytearray, memoryview)
+    )
+
+
+def opened(
+    transform: Any, images: Sequence[Any], may_miss: bool = False, name: str = "image"
+) -> list[Any]:
     """What `transform.open` makes of each image, and if they `may_miss`, a blank for None; an error
-    names which of several."""
-    made = []
+    names which of several. Lists stay lists."""
+    made: list[Any] = []
     for index, image in enumerate(images):
+        if is_list(image):
+            inside = name if len(images) == 1 else f"{name}[{index}]"
+            made.append(opened(transform, image, name=inside))
+            continue
         if image is None and may_miss:  # what stands there is masked
             blank = transform.blank(1)
             made.append(blank if isinstance(blank, tuple) else blank[0])
@@ -367,7 +419,7 @@ def opened(transform: Any, images: Sequence[Any], may_miss: bool = False) -> lis
         except (ImageError, TypeError) as error:
             if len(images) == 1:
                 raise
-            mistake = f"image[{index}]: {str(error).removeprefix('image: ')}"
+            mistake = f"{name}[{index}]: {str(error).removeprefix('image: ')}"
             if isinstance(error, ImageError):
                 raise ImageError(mistake, error.kind) from error
             raise TypeError(mistake) from error

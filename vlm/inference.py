@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,7 +48,8 @@ class Seen:
     """An image that was encoded and prepared: questions about it need neither again.
 
     Attributes:
-        images: (1, ...) the model's input, as its transform makes it.
+        images: (1, ...) the model's input, as its transform makes it; of several images of a
+            question (K, ...).
         kept: what the image encoder and the fusion made of it.
     """
 
@@ -56,7 +58,7 @@ class Seen:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors, each with a row for every image."""
+        """All tensors; those of `kept` with a row for every image or list of images."""
         return [
             leaf for leaf in tree_flatten((self.images, self.kept.prepared))[0] if leaf is not None
         ]
@@ -66,31 +68,30 @@ class Seen:
         """Bytes that it takes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
-    def split(self) -> list[Seen]:
-        """Each of several images by itself, in memory of its own."""
+    def split(self, lists: Sequence[Sequence[int]]) -> list[Seen]:
+        """Each of several images by itself, in memory of its own; `lists` are the rows of
+        `images` of each."""
 
-        def row(number: int) -> Seen:
-            one = (self.images, self.kept.prepared)
-            images, prepared = tree_map_only(Tensor, lambda t: t[number : number + 1].clone(), one)
+        def part(number: int, rows: Sequence[int]) -> Seen:
+            images = tree_map_only(Tensor, lambda t: t[list(rows)], self.images)
+            prepared = tree_map_only(
+                Tensor, lambda t: t[number : number + 1].clone(), self.kept.prepared
+            )
             return Seen(images, replace(self.kept, prepared=prepared, images=1))
 
-        return [row(number) for number in range(self.kept.images)]
+        return [part(number, rows) for number, rows in enumerate(lists)]
+
+    @property
+    def shapes(self) -> tuple[torch.Size, ...]:
+        """Of the tensors without their rows: those with the same ones are joined."""
+        return tuple(tensor.shape[1:] for tensor in self.tensors)
 
     @staticmethod
     def join(seen: Sequence[Seen]) -> Seen:
-        """Several images as one batch, in their order.
-
-        Raises:
-            ValueError: images with different numbers of regions.
-        """
+        """Several images with the same `shapes` as one batch, in their order."""
         first = seen[0]
         if len(seen) == 1:
             return first
-        if len({tuple(t.shape[1:] for t in one.tensors) for one in seen}) > 1:
-            raise ValueError(
-                "image: got images from `see` with different numbers of regions; ask about each "
-                "by itself, or give their files."
-            )
         columns = zip(*(one.tensors for one in seen), strict=True)
         joined = iter([torch.cat(column) for column in columns])
         images, prepared = tree_map_only(
@@ -161,6 +162,7 @@ class VQA(Asking):
         self.model, self.about = model.eval(), about or {}
         self.transform: ImageTransform | RegionTransform = model.image_encoder.transform
         self.calibration = Calibration.of(self.about)
+        self.max_images = model.fusion.max_images
 
     def __repr__(self) -> str:
         return f"VQA({self.model}, on {self._device})"
@@ -189,9 +191,13 @@ class VQA(Asking):
             return []
         transform: Any = self.transform
         device = self._device
-        batch = tree_map_only(Tensor, lambda tensor: tensor.to(device), transform.stack(images))
-        seen = Seen(batch, self.model.fusion.keep(self.model.image_encoder(batch)))
-        return seen.split() if len(images) > 1 else [seen]
+        single, lists = _rows(images)
+        batch = tree_map_only(Tensor, lambda tensor: tensor.to(device), transform.stack(single))
+        index = _padded(lists)
+        index = None if index is None else index.to(device)
+        kept = self.model.fusion.keep(self.model.image_encoder(batch), image_lists=index)
+        seen = Seen(batch, kept)
+        return seen.split(lists) if len(images) > 1 else [seen]
 
     @broken_off
     @torch.inference_mode()
@@ -202,6 +208,8 @@ class VQA(Asking):
         top_k: int,
         choices: list[list[str]] | None,
     ) -> list[Answer]:
+        if isinstance(given[0], Seen) and len({seen.shapes for seen in given}) > 1:
+            return self._answer_by_shape(given, questions, top_k, choices)
         processor = self.model.asking_processor
         transform: Any = processor.transform
         index = [0] * len(questions) if len(given) == 1 else list(range(len(questions)))
@@ -211,13 +219,14 @@ class VQA(Asking):
             rows = {key: row for row, key in enumerate(different)}
             index = [rows[id(given[i])] for i in index]
             seen = Seen.join(list(different.values()))
-        images = (
-            transform.stack(opened(transform, given, may_miss=True))
-            if seen is None
-            else seen.images
-        )
+        lists = None
+        if seen is None:
+            single, rows_of = _rows(opened(transform, given, may_miss=True))
+            images, lists = transform.stack(single), _padded(rows_of)
+        else:
+            images = seen.images
         texts = [PLACEHOLDER if text is None else text for text in questions]
-        batch = processor.batch(images, index, texts, choices=choices)
+        batch = processor.batch(images, index, texts, choices=choices, image_lists=lists)
         no_image = [given[0 if len(given) == 1 else row] is None for row in range(len(questions))]
         no_question = [text is None for text in questions]
         batch = batch._replace(
@@ -250,6 +259,26 @@ class VQA(Asking):
             Answer(*r[0], r, w, g, known) for r, w, g in zip(ranked, warnings, guesses, strict=True)
         ]
 
+    def _answer_by_shape(
+        self,
+        given: list[Any],
+        questions: list[str | None],
+        top_k: int,
+        choices: list[list[str]] | None,
+    ) -> list[Answer]:
+        """`_answer` about images from `see` that cannot be one batch: they have different numbers
+        of regions, or are lists of different lengths."""
+        alike: defaultdict[Any, list[int]] = defaultdict(list)
+        for row, seen in enumerate(given):
+            alike[seen.shapes].append(row)
+        found: dict[int, Answer] = {}
+        for rows in alike.values():
+            asked = [questions[row] for row in rows]
+            lists = None if choices is None else [choices[row] for row in rows]
+            answers = self._answer([given[row] for row in rows], asked, top_k, lists)
+            found.update(zip(rows, answers, strict=True))
+        return [found[row] for row in range(len(questions))]
+
     def _cut(self, ranked: Ranked) -> list[str]:
         tokens = answering(self.model.head).truncated_at(ranked[0][0])
         return [f"The answer never ended: it was cut at {tokens} tokens."] if tokens else []
@@ -265,6 +294,25 @@ class VQA(Asking):
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def _rows(images: Sequence[Any]) -> tuple[list[Any], list[list[int]]]:
+    """The single images of some images and lists of images, and the rows of each among them."""
+    single: list[Any] = []
+    rows = []
+    for image in images:
+        own = list(image) if isinstance(image, list) else [image]
+        rows.append(list(range(len(single), len(single) + len(own))))
+        single += own
+    return single, rows
+
+
+def _padded(lists: Sequence[Sequence[int]]) -> Tensor | None:
+    """Lists of rows as `Batch.image_lists`; None if each has one."""
+    most = max(map(len, lists))
+    if most == 1:
+        return None
+    return torch.tensor([[*rows, *[-1] * (most - len(rows))] for rows in lists])
 
 
 def _is_float(value: Any) -> bool:

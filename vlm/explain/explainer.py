@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from vlm.adapters.image_text_to_text import ImageTextToText
+from vlm.asking import is_list
 from vlm.core.calibration import Calibration
-from vlm.core.validation import mistake_in
+from vlm.core.validation import counted, mistake_in
 from vlm.explain.case import Case
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Method, Occlusion
@@ -47,8 +48,8 @@ def explain(
             method once more for every word, except where attention has a map for each.
 
     Raises:
-        ValueError: an empty question, an answer that the head cannot give, or a method that does
-            not fit the model.
+        ValueError: several images, an empty question, an answer that the head cannot give, or a
+            method that does not fit the model.
         ImageError: an image that cannot be read.
     """
     start = perf_counter()
@@ -77,6 +78,11 @@ def make_case(
         raise ValueError(f"choices: got {choices!r}; expected a list of texts.")
     if choices is not None and (mistake := mistake_in(choices)):
         raise ValueError(f"choices: {mistake}")
+    if is_list(image):
+        raise ValueError(
+            f"image: got a list of {counted(len(image), 'image')}; expected one image. Answers "
+            f"about several are not explained, since a map is of one image."
+        )
     if isinstance(model, ImageTextToText):
         return WholeCase(model, load_image(image), question, answer, choices)
     transform: Any = model.image_encoder.transform

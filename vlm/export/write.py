@@ -82,6 +82,11 @@ def export(
         raise ExportError("calibration: got images for torch's format; 8 bits need graphs='onnx'.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder}: not empty; expected a new or empty folder.")
+    if (most := model.model.fusion.max_images) > 1:
+        raise ExportError(
+            f"model: got one for questions about up to {most} images; expected one for "
+            f"questions about one, which is all that an export answers."
+        )
     stored = _stored(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)

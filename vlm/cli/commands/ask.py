@@ -1,10 +1,11 @@
-"""`vlm ask`: answer one question about one image."""
+"""`vlm ask`: answer one question about an image, or about several."""
 
 from __future__ import annotations
 
 import gc
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vlm.cli.command_parser import (
     add_checkpoint,
@@ -20,6 +21,7 @@ EXAMPLE = """\
 examples:
   vlm ask RUN photo.png "What color is the shape?"
   vlm ask scenes photo.png "What shape is the object closest to the red object?" --max-risk 5%
+  vlm ask RUN left.png right.png "Which image shows a circle?"
   vlm ask RUN - "What color is the shape?"      the question alone
 
 Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above the
@@ -31,7 +33,9 @@ def ask(arguments: Sequence[str]) -> None:
     """Print the most likely answers with their probabilities."""
     parser = command_parser("ask", "Answer a question about an image.", EXAMPLE)
     add_checkpoint(parser, exports=True)
-    parser.add_argument("image", help="an image file, or - for none")
+    parser.add_argument(
+        "image", nargs="+", help="an image file, or several in their order, or - for none"
+    )
     parser.add_argument("question", help="what is asked, or - for nothing")
     parser.add_argument(
         "--choices", nargs="+", metavar="CHOICE", help="answers to choose from (multiple choice)"
@@ -48,6 +52,8 @@ def ask(arguments: Sequence[str]) -> None:
     add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
+    if len(given.image) > 1 and (wrong := [i for i in given.image if not Path(i).is_file()]):
+        parser.error(f"{wrong[0]}: there is no such image file. Write the question in quotes.")
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
@@ -59,9 +65,8 @@ def ask(arguments: Sequence[str]) -> None:
     try:
         check_device(given.device)
         vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
-        image, question = (
-            None if side == MISSING else side for side in (given.image, given.question)
-        )
+        image = None if given.image == [MISSING] else given.image
+        question = None if given.question == MISSING else given.question
         answer = vqa.answer(image, question, given.top, given.choices, max_risk=given.max_risk)
     except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
