@@ -180,12 +180,13 @@ class AnswerTable:
         ]
 
     def _together(self, rows: list[dict[str, Any]], source: EmbeddedImages) -> list[Said]:
-        different = dict.fromkeys(
-            row["image"] for row in rows if Path(row["image"]).name != MISSING
-        )
-        images = self.vqa.see([source(image) for image in different])
+        given = [row["image"] for row in rows]
+        keys = [tuple(one) if isinstance(one, list) else (one,) for one in given]
+        different = dict.fromkeys(key for key in keys if Path(key[0]).name != MISSING)
+        contents: list[list[Any]] = [[source(image) for image in key] for key in different]
+        images = self.vqa.see(contents)
         seen = dict(zip(different, images, strict=True))
-        return answer_rows(self.vqa, [seen.get(row["image"]) for row in rows], rows)
+        return answer_rows(self.vqa, [seen.get(key) for key in keys], rows)
 
     def write(self) -> int:
         """Write `output` once all rows are answered, and remove what was kept until then.

@@ -19,6 +19,7 @@ from vlm.core.terminal import track
 from vlm.core.validation import check_positive, counted
 from vlm.datasets.base import Dataset, ImageSource, Split
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import different_images, images_of
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.results import Prediction
 from vlm.image.load import ImageError, load_image
@@ -93,7 +94,8 @@ def browse(
         )
         chosen = np.random.default_rng(seed).choice(len(table), limit, replace=False)
         table = table.take(np.sort(chosen))
-    numbers = {name: row for row, name in enumerate(table["image"].unique().to_pylist())}
+    names = different_images(table["image"]).to_pylist()
+    numbers = {name: row for row, name in enumerate(names)}
     images, broken = _thumbnails(numbers, source or dataset.image_source)
     if broken:
         said.append(f"{counted(len(broken), 'image')} cannot be read; the first: {broken[0]}")
@@ -133,10 +135,13 @@ def _row(
         score = None if given is None else round(dataset.score(said.answer, given), 4)
         share = None if said.probability is None else round(said.probability, 4)
         found.append([said.answer, share, score])
+    images = [numbers[name] for name in images_of(row["image"])]
     drawn = None if maps is None else Path(maps) / f"{quote(row['id'], safe=' ')}.png"
+    if len(images) > 1:  # a map is of one
+        drawn = None
     return {
         "id": row["id"],
-        "image": numbers[row["image"]],
+        "images": images,
         "question": row["question"],
         "types": [row["answer_type"], row["question_type"]],
         "answers": None if given is None else Counter(given).most_common(),

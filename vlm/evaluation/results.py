@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from vlm.datasets.base import Dataset
 from vlm.datasets.mixture import SET, Mixture
+from vlm.datasets.several import as_data
 from vlm.datasets.table import image_groups
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 
@@ -152,6 +153,7 @@ class Results:
             for number, row in enumerate(self.table.to_pylist()):
                 prediction = self.predictions[row["id"]]
                 line = {name: row[name] for name in ("id", "image", "question", "answer_type")}
+                line["image"] = as_data(row["image"])
                 line["answer"] = prediction.answer
                 if prediction.probability is not None:
                     line["probability"] = round(prediction.probability, 6)

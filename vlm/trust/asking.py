@@ -22,6 +22,8 @@ from vlm.data.sampler import ImageGroupSampler
 from vlm.data.table_rows import TableRows
 from vlm.datasets.base import Split
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import different_images
+from vlm.datasets.several import images_of as image_names
 from vlm.datasets.table import image_groups
 from vlm.heads.calibration import answer_scores, decode, method_for, probabilities
 from vlm.model import VQAModel
@@ -151,11 +153,13 @@ def ask_whole(
     answers, probability = [""] * len(table), np.zeros(len(table))
     for index in ImageGroupSampler(image_groups(table), images_per_batch, seed=None):
         ids, paths, questions, *choices = rows_of.take(index.rows)
-        first = dict(zip(reversed(paths), reversed(ids), strict=True))
+        pairs = zip(reversed(paths), reversed(ids), strict=True)
+        first = {image: id_ for listed, id_ in pairs for image in image_names(listed)}
         read = images.read(list(first), list(first.values()))
         opened = dict(zip(first, read, strict=True))
         given: Any = choices[0] if choose else None
-        found = vqa.answer([opened[path] for path in paths], questions, 1, given)
+        shown = [[opened[image] for image in image_names(listed)] for listed in paths]
+        found = vqa.answer(shown, questions, 1, given)
         for row, answer in zip(index.rows.tolist(), found, strict=True):
             answers[row], probability[row] = answer.text, answer.probability
         advance(len(found))
@@ -175,7 +179,7 @@ def images_of(data: VQADataModule, split: Split, transform: Any) -> Images:
             f"questions as they are can be calibrated and reported. `vlm test` scores this one."
         )
     store = data.open_images.store(transform)
-    data.open_images.check(data.table(split)["image"].unique())
+    data.open_images.check(different_images(data.table(split)["image"]))
     return store
 
 

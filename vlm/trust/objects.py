@@ -11,6 +11,7 @@ import numpy as np
 
 from vlm.data.images.store import ImageStore, open_image
 from vlm.datasets.presence import Boxes, Name, Presence
+from vlm.datasets.several import most_images
 from vlm.datasets.table import image_groups, question_table
 from vlm.evaluation.significance import estimate
 from vlm.explain.explainer import explain_case, explained, make_case
@@ -73,6 +74,8 @@ def grounding(subject: Subject) -> Found:
     if not isinstance(store, ImageStore):
         raise Unavailable("needs images, and this model reads features of regions")
     table = subject.results.table
+    if most_images(table["image"]) > 1:
+        raise Unavailable("needs questions about one image each, as explanations do")
     rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(table))[:EXPLAINED])
     answers = subject.results.answers

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlm.data.images.store import ImageStore
+from vlm.datasets.several import most_images
 from vlm.datasets.table import CONTRADICTION, RELATIONS, image_groups, with_column
 from vlm.metrics import bootstrap_interval
 from vlm.trust.perturb import (
@@ -83,7 +84,8 @@ def _reworded(subject: Subject) -> Iterator[Rewording]:
         flips = (np.array(asked.answers, dtype=object) != before)[changed].astype(float)
         after = subject.scored(table, asked)[changed]
         yield name, flips, right[changed], after, images[changed]
-    if isinstance(subject.images_store, ImageStore):
+    # A mirror would leave the left one of several images where it is.
+    if isinstance(subject.images_store, ImageStore) and most_images(table["image"]) == 1:
         other = table
         for name in ("answers", *(["choices"] if subject.results.takes_choices else [])):
             texts = [[*map(mirrored_text, given)] for given in table[name].to_pylist()]
