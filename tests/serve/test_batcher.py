@@ -81,7 +81,7 @@ def test_one_bad_question_spoils_no_other_s_answer() -> None:
     service = Service(vqa, read_upload)
 
     async def ask(number: int, question: str) -> str:
-        return (await service.answer(picture(number), question)).answer.text
+        return (await service.answer([picture(number)], question)).answer.text
 
     async def main() -> list[object]:
         asked = [ask(1, QUESTION), ask(2, "\ud800"), ask(1, "is it red?"), ask(3, QUESTION)]
@@ -117,10 +117,10 @@ def test_images_that_wait_are_small_and_counted() -> None:
     service = Service(VQA(untrained()), read, waiting=2)
 
     async def main() -> None:
-        tasks = [asyncio.create_task(service.answer(picture(n), QUESTION)) for n in range(2)]
+        tasks = [asyncio.create_task(service.answer([picture(n)], QUESTION)) for n in range(2)]
         await asyncio.to_thread(reading.wait, 10)
         with pytest.raises(FullError):
-            await service.answer(picture(9), QUESTION)
+            await service.answer([picture(9)], QUESTION)
         go.set()
         while len(service.batcher) < 2:
             await asyncio.sleep(0.001)
@@ -150,7 +150,7 @@ def test_a_batch_that_took_too_long_is_not_tried_again() -> None:
     encoder.register_forward_pre_hook(slow)
 
     async def main() -> list[object]:
-        asked = [service.answer(picture(n), QUESTION) for n in range(3)]
+        asked = [service.answer([picture(n)], QUESTION) for n in range(3)]
         tasks = [asyncio.create_task(one) for one in asked]
         while len(service.batcher) < 3:
             await asyncio.sleep(0.001)
@@ -171,7 +171,7 @@ def test_an_answer_below_the_threshold_is_an_abstention() -> None:
 
     async def main() -> list[Answer]:
         worker = asyncio.create_task(service.batcher.work())
-        asked = [await service.answer(picture(1), QUESTION, least=least) for least in (0.0, 1.0)]
+        asked = [await service.answer([picture(1)], QUESTION, least=least) for least in (0.0, 1.0)]
         worker.cancel()
         return [reply.answer for reply in asked]
 
@@ -194,7 +194,7 @@ def test_the_cache_forgets_the_least_recently_used(monkeypatch: pytest.MonkeyPat
     async def main() -> None:
         worker = asyncio.create_task(service.batcher.work())
         for number in (1, 2, 1, 3, 1, 2):
-            await service.answer(picture(number), QUESTION)
+            await service.answer([picture(number)], QUESTION)
         worker.cancel()
 
     asyncio.run(main())

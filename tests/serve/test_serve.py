@@ -95,7 +95,12 @@ REFUSED = {
     "number": ({"image": IMAGE, "question": 3}, 422, "question: got 3"),
     "long": ({"image": IMAGE, "question": "x" * 8001}, 422, "8,001 characters"),
     "unknown": ({"image": IMAGE, "question": "a", "k": 1}, 422, "k: unknown"),
-    "two images": ({"image": [IMAGE] * 2, "question": "a"}, 422, "image: got ["),
+    "two images": (
+        {"image": [IMAGE] * 2, "question": "a"},
+        422,
+        "got 2 for a question; this model",
+    ),
+    "empty list": ({"image": [], "question": "a"}, 422, "image: got none"),
     "choices": ({"image": IMAGE, "question": "a", "choices": ["a", "b"]}, 422, "does not choose"),
     "risk": ({"image": IMAGE, "question": "a", "max_risk": 0.1}, 422, "no threshold"),
     "no risk": ({"image": IMAGE, "question": "a", "max_risk": 2}, 422, "max_risk: got 2"),
@@ -136,8 +141,8 @@ def test_bodies_that_are_no_question(server: Server) -> None:
     assert post(json.dumps(body).encode()) == (413, "image: at most 10 MB are read.")
     files = [("image", ("a.png", picture(1))), ("image", ("b.png", picture(2)))]
     two = server.client.post("/answer", files=files, data={"question": QUESTION})
-    assert two.status_code == 400
-    assert "Several images are not supported" in two.json()["detail"]
+    assert two.status_code == 422
+    assert "image: got 2 for a question; this model takes one" in two.json()["detail"]
 
 
 def test_a_key_is_needed_and_the_host_is_checked(server: Server) -> None:

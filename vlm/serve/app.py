@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import Any
@@ -25,7 +25,7 @@ from vlm.core.rust_panic import AnswerError
 from vlm.core.version import __version__
 from vlm.serve.batcher import FullError
 from vlm.serve.openai import PREFIX, add_openai, as_openai
-from vlm.serve.questions import as_dict
+from vlm.serve.questions import MAX_IMAGES, as_dict
 from vlm.serve.requests import Bodies, Hosts, image_content, read_form, read_json, replayed
 from vlm.serve.schema import Given, Said, mistake, required_body
 from vlm.serve.service import Reply, Service
@@ -168,15 +168,15 @@ def application(
     async def refuse(request: Request, error: HTTPException) -> Response:
         return refusal(request.scope, error)
 
-    async def ask(given: Given, content: bytes | None = None) -> Reply:
-        """The reply to a question about the content of a file, or else the image that it names; or
+    async def ask(given: Given, contents: Sequence[bytes] = ()) -> Reply:
+        """The reply to a question about the content of files, or else the images that it names; or
         the status that says why there is none."""
+        named = [given.image or ""] if not isinstance(given.image, list) else given.image
         try:
             least = service.vqa.least(given.max_risk)
-            service.check(given.question, given.choices)
-            if content is None:
-                content = await image_content(given.image or "", image_hosts)
-            return await service.answer(content, given.question, given.choices, least)
+            service.check(given.question, given.choices, len(contents or named))
+            contents = contents or [await image_content(url, image_hosts) for url in named]
+            return await service.answer(contents, given.question, given.choices, least)
         except FullError as full:
             raise HTTPException(429, str(full), {"Retry-After": str(full.seconds)}) from None
         except TimeoutError:
@@ -189,8 +189,8 @@ def application(
     async def answer(request: Request) -> Response:
         """Answer a question about an image: JSON with a data: URL, or a form with a file."""
         start = perf_counter()
-        given, content = await _given(request)
-        reply = await ask(given, content)
+        given, contents = await _given(request)
+        reply = await ask(given, contents)
         return JSONResponse(
             {
                 **as_dict(reply.answer),
@@ -222,29 +222,32 @@ def application(
     return app
 
 
-async def _given(request: Request) -> tuple[Given, bytes | None]:
-    """What a request asks, and the content of its image's file where it is a form."""
-    content = None
+async def _given(request: Request) -> tuple[Given, list[bytes]]:
+    """What a request asks, and the content of its images' files where it is a form."""
+    contents: list[bytes] = []
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         try:
-            form = await read_form(request)
+            form = await read_form(request, MAX_IMAGES)
         except (MultiPartException, KeyError) as error:
             raise HTTPException(
                 400,
-                f"The form cannot be read ({error}); expected one file `image`, and `question`. "
-                f"Several images are not supported.",
+                f"The form cannot be read ({error}); expected one file `image`, or up to "
+                f"{MAX_IMAGES}, and `question`.",
             ) from None
         values: dict[str, Any] = {key: form[key] for key in form if key != "choices"}
         if texts := form.getlist("choices"):
             values["choices"] = texts
-        if isinstance(values.get("image"), UploadFile):
-            content = await values.pop("image").read()
+        files = form.getlist("image")
+        if files and all(isinstance(file, UploadFile) for file in files):
+            values.pop("image")
+            contents = [await file.read() for file in files]  # type: ignore[union-attr]  # as seen
+        await form.close()
     else:
         values = await read_json(request)
     try:
         given = Given.model_validate(values)
     except ValidationError as error:
         raise HTTPException(422, mistake(error)) from None
-    if content is None and given.image is None:
+    if not contents and not given.image:
         raise HTTPException(422, "image: got none; expected a file or a data: URL.")
-    return given, content
+    return given, contents

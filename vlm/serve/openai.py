@@ -1,4 +1,4 @@
-"""Chat completions as OpenAI's clients ask for them: one image, one question, one answer."""
+"""Chat completions as OpenAI's clients ask for them: one question about images, one answer."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def add_openai(app: FastAPI, name: str, ask: Callable[[Given], Awaitable[Reply]]
         try:
             chat = Chat.model_validate(await read_json(request))
             _check_model(chat.model, name)
-            question, url, warnings = _question(chat)
+            question, urls, warnings = _question(chat)
             given = Given(
-                question=question, image=url, choices=chat.choices, max_risk=chat.max_risk
+                question=question, image=urls, choices=chat.choices, max_risk=chat.max_risk
             )
         except ValidationError as error:
             raise HTTPException(400, mistake(error)) from None
@@ -107,8 +107,8 @@ def _check_model(asked: str, name: str) -> None:
         raise HTTPException(404, f"model: got {asked[:80]!r}; expected {name!r}.")
 
 
-def _question(chat: Chat) -> tuple[str, str, list[str]]:
-    """The question, the image's address, and warnings about what is not read."""
+def _question(chat: Chat) -> tuple[str, list[str], list[str]]:
+    """The question, the images' addresses, and warnings about what is not read."""
     if chat.n not in (None, 1):
         raise HTTPException(400, f"n: got {chat.n}; expected 1, since the answer is not drawn.")
     if unknown := sorted(set(chat.model_extra or ()) - SAMPLING):
@@ -124,15 +124,11 @@ def _question(chat: Chat) -> tuple[str, str, list[str]]:
     parts = [Part(type="text", text=content)] if isinstance(content, str) else content
     given = [part.image_url for part in parts if part.type == "image_url"]
     urls = [image.url if isinstance(image, ImageURL) else image or "" for image in given]
-    if len(urls) != 1:
-        raise HTTPException(
-            400,
-            f"messages: got {counted(len(urls), 'image')}; expected one image_url. Several images "
-            f"are not supported.",
-        )
+    if not urls:
+        raise HTTPException(400, "messages: got no image; expected an image_url.")
     question = "\n".join(part.text for part in parts if part.type == "text").strip()
     ignored = len(turns) < len(chat.messages)
-    return question, urls[0], ["The system message was not read."] * ignored
+    return question, urls, ["The system message was not read."] * ignored
 
 
 def _completion(

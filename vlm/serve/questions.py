@@ -16,6 +16,8 @@ MAX_QUESTION = 500
 """Characters; a page cannot be trusted to keep to it."""
 MAX_CHOICES = 20
 MAX_CHOICE = 200
+MAX_IMAGES = 16
+"""Of a question, for models that set no limit themselves."""
 
 
 def check_question(question: object, most: int = MAX_QUESTION) -> None:
@@ -49,6 +51,18 @@ def check_choices(choices: Sequence[str]) -> None:
         )
     if (longest := max(map(len, choices))) > MAX_CHOICE:
         raise ValueError(f"A choice has {longest:,} characters; at most {MAX_CHOICE} are read.")
+
+
+def check_images(vqa: Asking, count: int) -> None:
+    """Refuse more images for a question than a model takes, before they are read.
+
+    Raises:
+        ValueError: with how many it takes.
+    """
+    most = MAX_IMAGES if vqa.max_images is None else vqa.max_images
+    if not 1 <= count <= most:
+        expected = "one" if most == 1 else f"1 to {most}"
+        raise ValueError(f"image: got {count} for a question; this model takes {expected}.")
 
 
 def are_texts(values: object) -> bool:

@@ -8,12 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class Given(BaseModel):
-    """A question about an image."""
+    """A question about an image, or about several."""
 
     model_config = ConfigDict(extra="forbid")
 
     question: str
-    image: str | None = Field(None, description="a data: URL; in a form, the file itself")
+    image: str | list[str] | None = Field(
+        None, description="a data: URL, or several; in a form, the files themselves"
+    )
     choices: list[str] | None = Field(None, description="candidates, for a multiple-choice model")
     max_risk: float | None = Field(
         None, ge=0, le=1, description="share of wrong answers to accept among those given"

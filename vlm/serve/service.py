@@ -18,7 +18,13 @@ from vlm.asking import Answer, Asking
 from vlm.image.rgb import WhiteLevel
 from vlm.serve.batcher import Batcher
 from vlm.serve.metrics import Metrics
-from vlm.serve.questions import check_choices, check_question, check_reads_images, time_limit
+from vlm.serve.questions import (
+    check_choices,
+    check_images,
+    check_question,
+    check_reads_images,
+    time_limit,
+)
 from vlm.serve.reader import UploadedImage, digest_of
 
 TOP = 5
@@ -38,7 +44,8 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image as the model's input: what waits is small, however large the image was."""
+    """An image as the model's input, or a list of several of one question: what waits is small,
+    however large the images were."""
 
     pixels: Any
     notes: tuple[str, ...]
@@ -100,7 +107,7 @@ class Service:
         """
         buffer = BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, "PNG")
-        seen = self.vqa.encode([self._open(buffer.getvalue()).pixels])
+        seen = self.vqa.encode([self._open([buffer.getvalue()]).pixels])
         choices = ["yes", "no"] if self.vqa.kind == "choices" else None
         self.vqa.answer(seen[0], "What is it?", choices=choices)
 
@@ -112,13 +119,15 @@ class Service:
         """
         self.batcher.check(self._to_read)
 
-    def check(self, question: object, choices: Sequence[str] | None) -> None:
-        """Refuse what the model cannot answer, before its image is read.
+    def check(self, question: object, choices: Sequence[str] | None, images: int = 1) -> None:
+        """Refuse what the model cannot answer, before its images are read.
 
         Raises:
-            ValueError: a question or choices that are missing, too long, or not for this model.
+            ValueError: a question or choices that are missing, too long, or not for this model, or
+                more images than it takes.
         """
         check_question(question, MAX_PROMPT)
+        check_images(self.vqa, images)
         if self.vqa.kind == "choices":
             check_choices(choices or ())
         elif choices and self.vqa.ranks_choices:
@@ -130,15 +139,15 @@ class Service:
 
     async def answer(
         self,
-        content: bytes,
+        contents: Sequence[bytes],
         question: str,
         choices: list[str] | None = None,
         least: float = 0.0,
     ) -> Reply:
-        """The answer to a question that was checked, about an image file's content.
+        """The answer to a question that was checked, about the content of image files.
 
         Args:
-            content: of the image's file.
+            contents: of the files of its image or images, in their order.
             question, choices: as `check` accepts them.
             least: the lowest probability at which an answer is given.
 
@@ -149,7 +158,7 @@ class Service:
         """
         self.check_room()
         async with asyncio.timeout(self.seconds):
-            digest = digest_of(content)
+            digest = " ".join(map(digest_of, contents))
             image: _Opened | _Encoded | None = self._known(digest)
             self.metrics.images.labels("file" if image is None else "cache").inc()
             if image is None:
@@ -157,7 +166,7 @@ class Service:
                 self._to_read += 1
                 try:
                     with self.metrics.stage("read"):
-                        read = loop.run_in_executor(self._reading, self._read, content, digest)
+                        read = loop.run_in_executor(self._reading, self._read, contents, digest)
                         image = await read
                 finally:
                     self._to_read -= 1
@@ -170,14 +179,16 @@ class Service:
             self.metrics.confidence.observe(reply.answer.probability)
         return reply
 
-    def _read(self, content: bytes, digest: str) -> _Opened | _Encoded:
+    def _read(self, contents: Sequence[bytes], digest: str) -> _Opened | _Encoded:
         # Several clients may have sent the same image at once.
-        return self._known(digest) or self._open(content)
+        return self._known(digest) or self._open(contents)
 
-    def _open(self, content: bytes) -> _Opened:
+    def _open(self, contents: Sequence[bytes]) -> _Opened:
         transform: Any = self.vqa.transform
-        read = self._read_file(content, transform.white_level)
-        return _Opened(transform.open(read.image), read.notes)
+        read = [self._read_file(content, transform.white_level) for content in contents]
+        opened = [transform.open(one.image) for one in read]
+        notes = dict.fromkeys(note for one in read for note in one.notes)
+        return _Opened(opened if len(opened) > 1 else opened[0], tuple(notes))
 
     def _answer(self, items: list[_Question]) -> list[Reply | Exception]:
         """Answers in one batch; one by one if that fails, so that each gets its own error."""
