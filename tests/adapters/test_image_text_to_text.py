@@ -89,6 +89,22 @@ def test_answers_and_probabilities_are_transformers_own(kind: str, folders: Fold
         assert answer.top == [(answer.text, answer.probability)]
 
 
+def test_several_images_are_one_question_s(kind: str, folders: Folders) -> None:
+    vqa = loaded(folders(kind))
+    given: list[Any] = [IMAGES[0], IMAGES[1:], IMAGES[:2]]
+    together = vqa.answer(given, QUESTIONS)
+    seen = vqa.answer(vqa.see(given), QUESTIONS)
+    for image, question, answer, other in zip(given, QUESTIONS, together, seen, strict=True):
+        alone = vqa.answer(image, question)
+        for one in (answer, other):
+            assert one.text == alone.text
+            assert one.probability == pytest.approx(alone.probability, rel=1e-3)
+    places = vqa._asked("what?", images=2).count(vqa.processor.image_token)
+    assert places == 2
+    ranked = vqa.answer(IMAGES[:2], QUESTIONS[0], choices=CHOICES[0])
+    assert {text for text, _ in ranked.top} == set(CHOICES[0])
+
+
 def test_no_answer_depends_on_its_batch(kind: str, folders: Folders) -> None:
     vqa = loaded(folders(kind))
     together = vqa.answer(IMAGES, QUESTIONS)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlm.asking import Answer, Asking, opened
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_positive, counted
 from vlm.heads.base import AnswerKind
 from vlm.heads.generation.head import CUT
 from vlm.image.load import Source, WhiteLevel, load_image
@@ -34,6 +34,8 @@ PROMPTS = {"paligemma": f"answer en {QUESTION}"}
 2024, arXiv 2407.07726)."""
 BLANK = 336
 """Pixels of a side of an image that shows nothing."""
+Images = list[Image.Image]
+"""Those of one question, in their order."""
 ROWS_AT_ONCE = 8
 """Images with a prompt that go through the model together: one can be thousands of tokens."""
 
@@ -63,14 +65,15 @@ class OriginalImage:
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image that was opened; the model reads it anew with each question."""
+    """An image that was opened, or several of one question; the model reads them anew with each
+    question."""
 
-    image: Image.Image
+    image: Image.Image | list[Image.Image]
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes."""
-        return 3 * self.image.width * self.image.height
+        return sum(3 * image.width * image.height for image in _several(self.image))
 
 
 class ImageTextToText(Asking):
@@ -104,6 +107,7 @@ class ImageTextToText(Asking):
 
     seen_type = SeenImage
     ranks_choices = True
+    max_images = None  # whatever the chat template has places for
 
     def __init__(
         self,
@@ -176,23 +180,26 @@ class ImageTextToText(Asking):
         choices: list[list[str]] | None,
     ) -> list[Answer]:
         seen = isinstance(given[0], SeenImage)
-        images = [item.image for item in given] if seen else opened(self.transform, given)
+        found = [item.image for item in given] if seen else opened(self.transform, given)
+        images = list(map(_several, found))
+        for number in sorted(set(map(len, images)) - {1}):
+            self._check_slot(number)
         images = images * len(questions) if len(images) == 1 else images
         lists = choices or [[] for _ in questions]
         answers: dict[int, Answer] = {}
-        free = [row for row, texts in enumerate(lists) if not texts]
+        free = [row for row, candidates in enumerate(lists) if not candidates]
         for part in (free[i : i + ROWS_AT_ONCE] for i in range(0, len(free), ROWS_AT_ONCE)):
-            made = self._write([images[row] for row in part], [questions[row] for row in part])
-            answers |= dict(zip(part, made, strict=True))
-        for row, texts in enumerate(lists):
-            if texts:
-                answers[row] = self._choose(images[row], questions[row], texts)
-        found = [answers[row] for row in range(len(questions))]
-        if not all(math.isfinite(answer.probability) for answer in found):
+            texts = self._write([images[row] for row in part], [questions[row] for row in part])
+            answers |= dict(zip(part, texts, strict=True))
+        for row, candidates in enumerate(lists):
+            if candidates:
+                answers[row] = self._choose(images[row], questions[row], candidates)
+        made = [answers[row] for row in range(len(questions))]
+        if not all(math.isfinite(answer.probability) for answer in made):
             raise AnswerError("the model's answer is not finite. Use another model.")
-        return [Answer(a.text, a.probability, a.top[:top_k], a.warnings) for a in found]
+        return [Answer(a.text, a.probability, a.top[:top_k], a.warnings) for a in made]
 
-    def _write(self, images: list[Image.Image], questions: list[str]) -> list[Answer]:
+    def _write(self, images: list[Images], questions: list[str]) -> list[Answer]:
         """The likeliest texts of a batch."""
         inputs, cut = self._inputs(images, questions, self.max_tokens)
         beams: dict[str, Any] = {}
@@ -215,9 +222,9 @@ class ImageTextToText(Asking):
             answers.append(Answer(*top[0], top, notes))
         return answers
 
-    def _choose(self, image: Image.Image, question: str, choices: list[str]) -> Answer:
+    def _choose(self, images: Images, question: str, choices: list[str]) -> Answer:
         """The choices of one question by likelihood."""
-        log_p, cut = self._score([image] * len(choices), [question] * len(choices), choices)
+        log_p, cut = self._score([images] * len(choices), [question] * len(choices), choices)
         shares = log_p.softmax(0).tolist()
         top = sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
         return Answer(*top[0], top, tuple(cut))
@@ -231,10 +238,12 @@ class ImageTextToText(Asking):
         Raises:
             ValueError: an answer with a control token, or a context that is too long.
         """
-        return self._score(list(images), list(questions), [answer] * len(images))[0]
+        return self._score([[image] for image in images], list(questions), [answer] * len(images))[
+            0
+        ]
 
     def _score(
-        self, images: list[Image.Image], questions: list[str], answers: list[str]
+        self, images: list[Images], questions: list[str], answers: list[str]
     ) -> tuple[Tensor, list[str]]:
         """Log-likelihoods (Q,), and what to know of the first question."""
         ids = [self._ids(answer) for answer in answers]
@@ -281,7 +290,7 @@ class ImageTextToText(Asking):
     # What the model reads.
 
     def _inputs(
-        self, images: list[Image.Image], questions: list[str], room: int
+        self, images: list[Images], questions: list[str], room: int
     ) -> tuple[Any, list[tuple[str, ...]]]:
         """The processor's output for a batch, and what was cut of each question so that the
         context has `room` for an answer.
@@ -298,9 +307,9 @@ class ImageTextToText(Asking):
         for row, length in enumerate(lengths):
             if length <= limit:
                 continue
-            image, words = images[row], questions[row].split()
+            own, words = images[row], questions[row].split()
             kept = bisect_right(
-                range(1, len(words) + 1), limit, key=lambda n: self._length(image, words[:n])
+                range(1, len(words) + 1), limit, key=lambda n: self._length(own, words[:n])
             )
             if not kept:
                 raise ValueError(
@@ -315,18 +324,19 @@ class ImageTextToText(Asking):
         inputs = self._read(images, questions) if any(notes) else inputs
         return inputs.to(self.model.device, self.model.dtype), notes
 
-    def _length(self, image: Image.Image, words: list[str]) -> int:
-        """Tokens of a prompt with its image."""
-        return int(self._read([image], [" ".join(words)])["attention_mask"].sum())
+    def _length(self, images: Images, words: list[str]) -> int:
+        """Tokens of a prompt with its images."""
+        return int(self._read([images], [" ".join(words)])["attention_mask"].sum())
 
-    def _read(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Any:
+    def _read(self, images: Sequence[Images], questions: Sequence[str]) -> Any:
         """The processor's output for a batch."""
         if not self._has_template:
-            texts = [self._asked(question) for question in questions]
-            inputs = self.processor(images=list(images), text=texts, padding=True)
+            pairs = zip(questions, images, strict=True)
+            texts = [self._asked(question, images=len(own)) for question, own in pairs]
+            inputs = self.processor(images=list(map(list, images)), text=texts, padding=True)
             inputs.pop("labels", None)  # of PaliGemma, for training
             return inputs.convert_to_tensors("pt")
-        chats = [_chat(image, self._prompt(q)) for image, q in zip(images, questions, strict=True)]
+        chats = [_chat(own, self._prompt(q)) for own, q in zip(images, questions, strict=True)]
         return self.processor.apply_chat_template(
             chats,
             add_generation_prompt=True,
@@ -338,12 +348,12 @@ class ImageTextToText(Asking):
     def _prompt(self, question: str) -> str:
         return self.prompt.replace(QUESTION, question)
 
-    def _asked(self, question: str, answer: str | None = None) -> str:
-        """The text of a prompt before the image is put in, or of a prompt and its answer."""
+    def _asked(self, question: str, answer: str | None = None, images: int = 1) -> str:
+        """The text of a prompt before the images are put in, or of a prompt and its answer."""
         if not self._has_template:
             slot = getattr(self.processor, "image_token", "")
-            return f"{slot}{self._prompt(question)}{answer or ''}"
-        chat = _chat(None, self._prompt(question))
+            return f"{slot * images}{self._prompt(question)}{answer or ''}"
+        chat = _chat([None] * images, self._prompt(question))
         if answer is not None:
             said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
             chat.append(said)
@@ -373,12 +383,13 @@ class ImageTextToText(Asking):
                 f"plain text."
             )
 
-    def _check_slot(self) -> None:
-        slot, asked = getattr(self.processor, "image_token", ""), self._asked("what?")
-        if slot not in asked:
+    def _check_slot(self, images: int = 1) -> None:
+        slot = getattr(self.processor, "image_token", "")
+        asked = self._asked("what?", images=images)
+        if (found := asked.count(slot) if slot else images) < images:
             raise ValueError(
-                f"chat template: writes {asked!r:.200}, without the image token {slot!r}; expected "
-                f"a place for the image."
+                f"chat template: writes {asked!r:.200}, with {counted(found, 'image token')} "
+                f"{slot!r}; expected a place for {counted(images, 'image')}."
             )
 
 
@@ -395,6 +406,13 @@ class Dictate:
         return forced
 
 
-def _chat(image: Any, prompt: str) -> list[dict[str, Any]]:
-    shown = {"type": "image"} if image is None else {"type": "image", "image": image}
-    return [{"role": "user", "content": [shown, {"type": "text", "text": prompt}]}]
+def _several(image: Image.Image | list[Image.Image]) -> Images:
+    return image if isinstance(image, list) else [image]
+
+
+def _chat(images: Sequence[Any], prompt: str) -> list[dict[str, Any]]:
+    shown: list[dict[str, Any]] = [
+        {"type": "image"} if image is None else {"type": "image", "image": image}
+        for image in images
+    ]
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
