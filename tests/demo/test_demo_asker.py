@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from demo_server import file_of, untrained
 from PIL import Image
 
@@ -281,3 +282,28 @@ def test_words_that_differ_are_marked() -> None:
     assert differing("a red car", ["a red bus", "a red car"]) == [
         ("a", False), ("red", False), ("car", True),
     ]  # fmt: skip
+
+
+def test_several_images_are_asked_about_together() -> None:
+    torch.manual_seed(0)
+    model = untrained()
+    model.fusion.take_images(2)
+    assert model.fusion.image_numbers is not None
+    torch.nn.init.normal_(model.fusion.image_numbers)
+    vqa = VQA(model)
+    asker = Asker({"it": vqa})
+    blue = Image.new("RGB", (20, 40), (0, 0, 200))
+    (reply,) = asker.ask(IMAGE, QUESTION, ["it"], others=[file_of(blue)])
+    red = Image.new("RGB", (40, 20), (200, 30, 30))
+    assert reply.answer == vqa.answer([red, blue], QUESTION)
+    assert reply.answer != vqa.answer(red, QUESTION)
+    shown = asker.look(IMAGE, ["it"], [file_of(blue)]).shown
+    assert shown.size == (60, 40), "side by side"
+    assert shown.getpixel((50, 30)) == (0, 0, 200)
+    explained = asker.explain(IMAGE, QUESTION, reply, "occlusion", others=[file_of(blue)])
+    assert explained.explanation is None
+    assert "a map is of one image" in explained.notes[-1]
+    with pytest.raises(ValueError, match="got 3 for a question; this model takes 1 to 2"):
+        asker.ask(IMAGE, QUESTION, ["it"], others=[IMAGE, IMAGE])
+    with pytest.raises(ValueError, match="got 2 for a question; this model takes one"):
+        Asker({"one": VQA(untrained())}).ask(IMAGE, QUESTION, ["one"], others=[IMAGE])

@@ -80,7 +80,7 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
     """Add the endpoint to the page that is being built."""
 
     def ask(
-        image: dict[str, Any],
+        image: dict[str, Any] | list[dict[str, Any]],
         question: str,
         choices: list[str] | None = None,
         method: str = NO_REASONS,
@@ -90,7 +90,8 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
         """Ask the models about an image.
 
         Args:
-            image: an image file, uploaded or as a data: URL; addresses are not fetched.
+            image: an image file, uploaded or as a data: URL, or a list of several; addresses are
+                not fetched.
             question: text of at most 500 characters.
             choices: a list of texts, for models that choose.
             method: how to find the reasons for each answer; "none" for none.
@@ -98,13 +99,16 @@ def add_api(asker: Asker, uploads: Uploads) -> None:
             max_risk: share of wrong answers accepted, such as 0.05, above which a model answers
                 "I don't know"; null to answer everything.
         """
-        content, given = content_of(image, uploads), choices or []
+        sent = image if isinstance(image, list) else [image]
+        contents, given = [content_of(one, uploads) for one in sent], choices or []
         try:
-            if content is None:
+            found = [content for content in contents if content is not None]
+            if not found or len(found) < len(contents):
                 raise ValueError("image: got none; expected an image file.")
+            content, *others = found
             names = list(asker.models) if models is None else models
-            replies = asker.ask(content, question, names, given, max_risk)
-            replies = [asker.explain(content, question, r, method, given) for r in replies]
+            replies = asker.ask(content, question, names, given, max_risk, others)
+            replies = [asker.explain(content, question, r, method, given, others) for r in replies]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return answer_dict(question, replies)

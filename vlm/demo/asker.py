@@ -29,6 +29,7 @@ from vlm.inference import VQA, Seen
 from vlm.serve.questions import (
     are_texts,
     check_choices,
+    check_images,
     check_question,
     check_reads_images,
     time_limit,
@@ -52,7 +53,8 @@ SMALL = 5_000_000
 @dataclass(frozen=True)
 class Look:
     """An image that the models have encoded: a copy to draw on, the size (width, height) of the
-    original, notes about the file, and what each asked model made of it."""
+    original, notes about the file, and what each asked model made of it. Of several images of a
+    question the copies are side by side, and the size is the first one's."""
 
     shown: Image.Image
     size: tuple[int, int]
@@ -114,36 +116,42 @@ class Asker:
         needs = self.kind(name) == "choices"
         return list(choices) if needs or (choices and self.takes_choices(name)) else None
 
-    def look(self, content: bytes, names: Sequence[str]) -> Look:
-        """Encode an image with each model, so that questions about it are answered at once.
+    def look(self, content: bytes, names: Sequence[str], others: Sequence[bytes] = ()) -> Look:
+        """Encode an image with each model, so that questions about it are answered at once;
+        `others` are further images of the same question.
 
         Raises:
             ImageError: a file that cannot be read; see `read_upload`.
-            ValueError: an unknown model.
+            ValueError: an unknown model, or more images than a model takes.
         """
         self._check_names(names)
         with self._turn():
-            return self._look(content, names)
+            return self._look([content, *others], names)
 
-    def _look(self, content: bytes, names: Sequence[str]) -> Look:
-        key = digest_of(content)
+    def _look(self, contents: Sequence[bytes], names: Sequence[str]) -> Look:
+        for name in names:
+            check_images(self.models[name], len(contents))
+        key = " ".join(map(digest_of, contents))
         look = self._looks.get(key)
         levels: dict[str, WhiteLevel] = {}
         for name in names:
             if look is None or name not in look.seen:
                 transform: Any = self.models[name].transform
                 levels[name] = transform.white_level
-        images = {level: self._read(content, level) for level in dict.fromkeys(levels.values())}
+        images = {
+            level: [self._read(content, level) for content in contents]
+            for level in dict.fromkeys(levels.values())
+        }
         if look is None:
             first = images[levels[names[0]]]
-            shown = first.image.copy()
-            shown.thumbnail((SHOWN, SHOWN))
-            self._looks[key] = look = Look(shown, first.image.size, first.notes, {})
+            notes = dict.fromkeys(note for one in first for note in one.notes)
+            shown = _beside([one.image for one in first])
+            self._looks[key] = look = Look(shown, first[0].image.size, tuple(notes), {})
             if len(self._looks) > IMAGES_KEPT:
                 self._looks.popitem(last=False)
         self._looks.move_to_end(key)
         for name, level in levels.items():
-            look.seen[name] = self.models[name].see(images[level].image)
+            look.seen[name] = self.models[name].see([[one.image for one in images[level]]])[0]
         return look
 
     def ask(
@@ -153,18 +161,19 @@ class Asker:
         names: Sequence[str],
         choices: Sequence[str] = (),
         max_risk: float | None = None,
+        others: Sequence[bytes] = (),
     ) -> list[Reply]:
-        """One reply of each model to a question about an image file's content; only models that
-        choose see the choices.
+        """One reply of each model to a question about an image file's content, and about `others`
+        after it; only models that choose see the choices.
 
         Raises:
             ImageError: a file that cannot be read.
-            ValueError: a question or choices that are missing or too long, an unknown model, or a
-                `max_risk` that a model has no threshold for.
+            ValueError: a question or choices that are missing or too long, an unknown model, more
+                images than a model takes, or a `max_risk` that a model has no threshold for.
         """
         self._check(question, names, choices)
         with self._turn():
-            look, digest = self._look(content, names), digest_of(content)
+            look, digest = self._look([content, *others], names), digest_of(content)
             return [self._reply(name, look, digest, question, choices, max_risk) for name in names]
 
     def _reply(
@@ -186,7 +195,13 @@ class Asker:
         return Reply(name, answer, scale, warnings, notes, milliseconds)
 
     def explain(
-        self, content: bytes, question: str, reply: Reply, method: str, choices: Sequence[str] = ()
+        self,
+        content: bytes,
+        question: str,
+        reply: Reply,
+        method: str,
+        choices: Sequence[str] = (),
+        others: Sequence[bytes] = (),
     ) -> Reply:
         """The `reply` of `ask` with the reasons for its answer, or with a note that says why there
         are none. A guess has no reasons; of a model that abstains, they are those of the answer
@@ -201,6 +216,9 @@ class Asker:
             )
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
+        if others:
+            why = "No reasons: a map is of one image, and this question is about several."
+            return replace(reply, notes=(*reply.notes, why))
         name, given = reply.model, self._choices_of(reply.model, choices)
         key = (digest_of(content), question, given and tuple(given), name, reply.best, method)
         try:
@@ -229,7 +247,7 @@ class Asker:
             raise ValueError("the answer never ended.")
         with self._turn():
             start = perf_counter()
-            look = self._look(content, [name])
+            look = self._look([content], [name])
             seen: Any = look.seen[name]
             if isinstance(vqa, ImageTextToText):
                 case: Case = WholeCase(vqa, seen.image, question, answer, choices)
@@ -248,7 +266,7 @@ class Asker:
         for row in rows:
             self._check(row["question"], [name], row["choices"])
         with self._turn():
-            seen = [self._look(content, [name]).seen[name] for content in contents]
+            seen = [self._look([content], [name]).seen[name] for content in contents]
             return answer_rows(self.models[name], seen, rows)
 
     @contextmanager
@@ -292,6 +310,22 @@ class Asker:
         if known := self.models[name].calibration:
             return f"{meaning} {known.about.capitalize()}."
         return f"{meaning} Not calibrated: 90 % does not mean right nine times in ten."
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    """A copy of an image to draw on; of several, in a row."""
+    copies = []
+    for image in images:
+        copies.append(image.copy())
+        copies[-1].thumbnail((SHOWN // len(images), SHOWN))
+    if len(copies) == 1:
+        return copies[0]
+    size = sum(copy.width for copy in copies), max(copy.height for copy in copies)
+    row, left = Image.new("RGB", size, "white"), 0
+    for copy in copies:
+        row.paste(copy, (left, 0))
+        left += copy.width
+    return row
 
 
 def parameters(vqa: VQA | ImageTextToText) -> int:

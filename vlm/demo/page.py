@@ -127,6 +127,15 @@ class _AskTab:
         )
         # Not as an argument: Gradio would write the image to disk.
         self.image.value = self.images[0] if self.images else None
+        several = any(vqa.max_images != 1 for vqa in self.asker.models.values())
+        self.others = gr.File(
+            label="Further images of the question, in their order",
+            file_count="multiple",
+            file_types=["image"],
+            height=100,
+            visible=several,
+            elem_id="others",
+        )
         self.question = gr.Textbox(
             value=self.examples[0].question if self.examples else "",
             label="Question",
@@ -175,7 +184,15 @@ class _AskTab:
         return dataset, [self.examples.index(example) for _, example in kinds], name
 
     def _connect(self, picks: Sequence[tuple[gr.Dataset, list[int], str]]) -> None:
-        shown = [self.image, self.question, self.choices, self.models, self.risk, self.mine]
+        shown = [
+            self.image,
+            self.others,
+            self.question,
+            self.choices,
+            self.models,
+            self.risk,
+            self.mine,
+        ]
         made = [self.result, self.about, self.asked, self.mine, self.gallery]
 
         def then_answer(event: Any) -> None:
@@ -194,7 +211,7 @@ class _AskTab:
             [self.result, self.image, self.about, self.mine, self.gallery],
             **PRIVATE,
         )
-        picked = [self.image, self.question, self.models, self.about]
+        picked = [self.image, self.others, self.question, self.models, self.about]
         for dataset, numbers, name in picks:
             pick = partial(self.on_pick, numbers, name)
             then_answer(
@@ -203,16 +220,26 @@ class _AskTab:
                 )
             )
         then_answer(
-            self.gallery.select(self.on_mine, self.mine, [self.image, self.about], **PRIVATE).then(
-                self.on_ask, shown, made, **PRIVATE
-            )
+            self.gallery.select(
+                self.on_mine, self.mine, [self.image, self.others, self.about], **PRIVATE
+            ).then(self.on_ask, shown, made, **PRIVATE)
         )
         self.reasons.connect(self.asked, PRIVATE)
 
     def on_ask(
-        self, sent: Any, question: str, listed: Any, names: list[str], percent: Any, mine: Any
+        self,
+        sent: Any,
+        more: Any,
+        question: str,
+        listed: Any,
+        names: list[str],
+        percent: Any,
+        mine: Any,
     ) -> tuple[Any, ...]:
         content = content_of(sent, self.uploads)
+        more = more if isinstance(more, list) else []
+        found = [content_of(one, self.uploads) for one in more]
+        others = [one for one in found if one is not None]
         lines = listed.splitlines() if isinstance(listed, str) else []
         lines = [line.strip() for line in lines if line.strip()]
         accepted = percent / 100 if isinstance(percent, (int, float)) else None
@@ -220,14 +247,14 @@ class _AskTab:
         try:
             if content is None:
                 raise ValueError("There is no image yet: upload one, or pick an example below.")
-            replies = self.asker.ask(content, question, names, lines, accepted)
+            replies = self.asker.ask(content, question, names, lines, accepted, others)
         except ValueError as error:
             digest = None if content is None else digest_of(content)
             return view.failure(str(error)), digest, gr.skip(), gr.skip(), gr.skip()
         image = _file(sent["path"])
         said = ", ".join(dict.fromkeys(reply.headline for reply in replies))
         mine = _with(mine, image["path"], f"{question} {said}")
-        asked = Asked(image, question, lines, replies)
+        asked = Asked(image, question, lines, replies, [_file(one["path"]) for one in more])
         return view.results(replies), digest_of(content), asked, mine, _entries(mine)
 
     def on_image(self, sent: Any, who: Any, last: str | None, mine: Any) -> tuple[Any, ...]:
@@ -253,13 +280,13 @@ class _AskTab:
         number = numbers[index]
         names = [name, *(other for other in self._fitting(number) if other != name)]
         question = self.examples[number].question
-        return self.images[number], question, names[:SIDE_BY_SIDE], PICKED
+        return self.images[number], None, question, names[:SIDE_BY_SIDE], PICKED
 
-    def on_mine(self, mine: Any, event: gr.EventData) -> tuple[Any, str]:
+    def on_mine(self, mine: Any, event: gr.EventData) -> tuple[Any, None, str]:
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(mine):
             raise gr.Error("There is no such image.", print_exception=False)
-        return _file(mine[index][0]), PICKED
+        return _file(mine[index][0]), None, PICKED
 
     def _fitting(self, number: int) -> list[str]:
         """The models that an example suits."""

@@ -45,12 +45,14 @@ class Asked(NamedTuple):
         question: as it was asked.
         choices: for models that choose.
         replies: one of each model that was asked.
+        others: further images of the question, in their order.
     """
 
     image: view.File
     question: str
     choices: list[str]
     replies: list[Reply]
+    others: Sequence[view.File] = ()
 
 
 class Reasons:
@@ -170,11 +172,10 @@ class Reasons:
         return choose
 
     def _explained(self, asked: Asked, method: str) -> list[Reply]:
-        content = content_of(asked.image, self.uploads)
-        assert content is not None
+        content, *others = self._contents(asked)
         try:
             return [
-                self.asker.explain(content, asked.question, reply, method, asked.choices)
+                self.asker.explain(content, asked.question, reply, method, asked.choices, others)
                 for reply in asked.replies
             ]
         except ValueError as error:
@@ -199,10 +200,13 @@ class Reasons:
         return [*map(made, replies), *[None] * (self.sides - len(replies))]
 
     def _image(self, asked: Asked, replies: Sequence[Reply]) -> Image.Image:
-        content = content_of(asked.image, self.uploads)
-        assert content is not None
+        content, *others = self._contents(asked)
         names = [reply.model for reply in replies]
-        return self.asker.look(content, names).shown.convert("RGB")
+        return self.asker.look(content, names, others).shown.convert("RGB")
+
+    def _contents(self, asked: Asked) -> list[bytes]:
+        found = [content_of(sent, self.uploads) for sent in (asked.image, *asked.others)]
+        return [content for content in found if content is not None]
 
     def _files(self, asked: Asked, replies: Sequence[Reply]) -> list[view.File]:
         image = self._image(asked, replies)
