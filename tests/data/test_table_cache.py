@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -13,7 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from conftest import ROOT
+from rich.console import Console
 
+from vlm.core import terminal
 from vlm.core.files import cache_folder
 from vlm.datasets import GQA, Dataset
 from vlm.datasets.errors import Problems, collecting
@@ -60,6 +63,19 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "train.txt").write_text("who\nwhat\nwhere\n")
     (tmp_path / "test.txt").write_text("why\n")
     return tmp_path
+
+
+def test_reading_is_shown_and_mapping_is_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(terminal, "_stderr", lambda: console)
+    Lines(root).read("train")
+    assert "Reading train questions (Lines)" in console.file.getvalue()
+    console.file = io.StringIO()
+    Lines(root).read("train")
+    assert console.file.getvalue() == ""
+    with collecting(Problems(1)):
+        Lines(root).read("train")
+    assert "Reading train questions (Lines)" in console.file.getvalue()
 
 
 def asked(data: Dataset, split: str = "train") -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
 from statistics import fmean
@@ -116,7 +116,7 @@ class Dataset(Configured, ABC):
         unless the questions come from several sets (`vlm.datasets.Mixture`)."""
         return repeat(self.score)
 
-    def scores(self, table: pa.Table, predictions: Sequence[str]) -> list[float]:
+    def scores(self, table: pa.Table, predictions: Iterable[str]) -> list[float]:
         """Accuracy in [0, 1] of an answer to each question of a table, all with answers."""
         rows = zip(predictions, stream(table, "answers"), strict=True)
         pairs = zip(self.scoring(table), rows, strict=False)  # the first may have no end

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlm.core.terminal import track
 from vlm.datasets.base import Dataset
 from vlm.datasets.table import stream
 from vlm.heads.vocabulary import AnswerVocabulary
@@ -63,9 +64,8 @@ def compute_floors(
     by_question: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     # Of the questions that are asked here alone: training has many more.
     asked_here = {question for (question,) in stream(table, "question")}
-    for (question, given), which in zip(
-        stream(train, "question", "answers"), _sets(train), strict=True
-    ):
+    known = zip(stream(train, "question", "answers"), _sets(train), strict=True)
+    for (question, given), which in track(known, "Counting training answers", len(train)):
         overall[which].update(given)
         if question in asked_here:
             by_question[which, question].update(given)
@@ -84,8 +84,8 @@ def compute_floors(
             asked.append(best.get((which, question), majority[which]))
     ceiling = best_scores(dataset, table, answers, choose)
     return Floors(
-        array("d", dataset.scores(table, frequent)),
-        array("d", dataset.scores(table, asked)),
+        array("d", dataset.scores(table, track(frequent, "Scoring the majority answer"))),
+        array("d", dataset.scores(table, track(asked, "Scoring the question-only answer"))),
         ceiling,
         sum(score == 0 for score in ceiling),
     )
@@ -98,7 +98,9 @@ def best_scores(
     vocabulary = None if answers is None else AnswerVocabulary(answers)
     scores = array("d")
     rows = stream(table, "answers", "choices")
-    for score, (given, choices) in zip(dataset.scoring(table), rows, strict=False):
+    for score, (given, choices) in zip(
+        dataset.scoring(table), track(rows, "Computing the ceiling", len(table)), strict=False
+    ):
         if choose or vocabulary is None:
             scores.append(max(score(text, given) for text in (choices if choose else given)))
         else:

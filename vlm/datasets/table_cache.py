@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from vlm.core.files import cache_folder, whole_file
+from vlm.core.terminal import working
 from vlm.core.version import __version__
 from vlm.datasets.arrow import in_pieces, map_arrow, write_arrow
 from vlm.datasets.base import Dataset
@@ -43,13 +44,16 @@ def cached(read: Read[Module, Part]) -> Read[Module, Part]:
 
     @functools.wraps(read)
     def read_or_map(self: Module, split: Part) -> pa.Table | None:
+        what = f"Reading {split} questions ({type(self).__name__})"
         if is_collecting():
-            return read(self, split)
+            with working(what):
+                return read(self, split)
         expected = _description(self, read, split)
         path = cache_folder() / "tables" / f"{_name(expected)}.arrow"
         table = _map(path, expected)
         if table is None:
-            table, sources = _read(lambda: read(self, split))
+            with working(what):
+                table, sources = _read(lambda: read(self, split))
             if table is not None and sources:
                 _keep(table, path, expected | {"sources": sources})
                 kept = _map(path, expected)

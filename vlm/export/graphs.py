@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 
 from vlm.core.compat import tree_flatten, tree_unflatten
 from vlm.core.features import Features, masked_softmax
+from vlm.core.terminal import working
 from vlm.export.manifest import ExportError
 from vlm.heads.base import AnswerKind
 from vlm.heads.classification import VocabularyHead
@@ -242,7 +243,10 @@ def _trace(
     variadic = isinstance(module, (Answer, Step))
     shapes: Any = (tuple(open_axes),) if variadic else tuple(open_axes)
     try:
-        program = torch.export.export(module.eval(), example, dynamic_shapes=shapes, strict=False)
+        with working(f"Tracing the {name} graph"):
+            program = torch.export.export(
+                module.eval(), example, dynamic_shapes=shapes, strict=False
+            )
     except Exception as error:  # parts, strangers' too, raise anything here
         parts = ", ".join(type(part).__name__ for part in module.children())
         raise ExportError(

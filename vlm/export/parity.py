@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from vlm.asking import Asking
-from vlm.core.terminal import track
+from vlm.core.terminal import track, working
 from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import OpenImages
@@ -146,10 +146,11 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
     accuracy = {name: math.fsum(values) / len(values) for name, values in scores.items()}
     rows, threads = _first_rows(table), torch.get_num_threads()
     timed = Exported(exported.folder, threads, trust=True)
-    milliseconds = {
-        "torch": _milliseconds(model, rows, files),
-        "export": _milliseconds(timed, rows, files),
-    }
+    with working("Timing model and export"):
+        milliseconds = {
+            "torch": _milliseconds(model, rows, files),
+            "export": _milliseconds(timed, rows, files),
+        }
     size = sum(p.stat().st_size for p in exported.folder.iterdir() if p.stem != "parity")
     return Parity(len(table), equal, largest, accuracy, interval, milliseconds, threads, size / 1e6)
 

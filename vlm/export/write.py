@@ -16,6 +16,7 @@ import torch
 
 from vlm.core.calibration import ABOUT
 from vlm.core.extras import missing_from
+from vlm.core.terminal import working
 from vlm.core.version import __version__
 from vlm.export.graphs import TracedGraph, head_kind, trace_graphs
 from vlm.export.manifest import (
@@ -95,17 +96,8 @@ def export(
             write_json(folder / name, value)
         for graph in trace_graphs(model.model):
             path = folder / f"{graph.name}.{'onnx' if graphs == 'onnx' else 'pt2'}"
-            if graphs == "torch":
-                with warnings.catch_warnings():
-                    # Of tensors that share memory, such as an embedding that is the output layer.
-                    warnings.filterwarnings("ignore", "No complete tensor found")
-                    torch.export.save(graph.program, path)
-            else:
-                _write_onnx(graph, path)
-                if calibration is not None and graph.name == "image":
-                    quantize_static(path, calibration)
-                elif calibration is not None:
-                    quantize_dynamic(path)
+            with working(f"Writing the {graph.name} graph"):
+                _write(graph, path, graphs, calibration)
             files = {"file": path.name, "inputs": graph.inputs, "outputs": graph.outputs}
             about["graphs"][graph.name] = files
         about |= {"graph_format": graphs, "torch": torch.__version__}
@@ -123,6 +115,22 @@ def export(
             ) from error
         raise
     return folder
+
+
+def _write(
+    graph: TracedGraph, path: Path, graphs: GraphFormat, calibration: Sequence[np.ndarray] | None
+) -> None:
+    if graphs == "torch":
+        with warnings.catch_warnings():
+            # Of tensors that share memory, such as an embedding that is the output layer.
+            warnings.filterwarnings("ignore", "No complete tensor found")
+            torch.export.save(graph.program, path)
+        return
+    _write_onnx(graph, path)
+    if calibration is not None and graph.name == "image":
+        quantize_static(path, calibration)
+    elif calibration is not None:
+        quantize_dynamic(path)
 
 
 def _stored(vqa: VQA) -> dict[str, Any]:

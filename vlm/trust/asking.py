@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from torch import Tensor
 from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.calibration import Calibration
 from vlm.core.finite import check_finite
+from vlm.core.terminal import track
+from vlm.core.validation import counted
 from vlm.data.batches import VQADataset
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
-from vlm.data.sampler import ImageGroupSampler
+from vlm.data.sampler import BatchRows, ImageGroupSampler
 from vlm.data.table_rows import TableRows
 from vlm.datasets.base import Split
 from vlm.datasets.errors import DataError
@@ -65,7 +67,6 @@ def ask(
     images: Images,
     calibration: Calibration | None = None,
     inputs: bool = False,
-    advance: Callable[[int], object] = lambda questions: None,
     images_per_batch: int = 16,
 ) -> Asked:
     """Ask a model in evaluation mode, image by image.
@@ -76,7 +77,6 @@ def ask(
         images: where their images come from (`images_of`).
         calibration: the model's own.
         inputs: keep what a calibration is fitted to.
-        advance: called with the number of questions of each batch.
         images_per_batch: images in a batch, each with all its questions.
 
     Raises:
@@ -91,7 +91,7 @@ def ask(
     raw, probability, of_right, sizes = np.zeros((4, len(table)))
     least = None if calibration is None else calibration.set_threshold
     kept, order = [], []
-    for index in ImageGroupSampler(image_groups(table), images_per_batch, seed=None):
+    for index in _batches(table, images_per_batch):
         rows = index.rows
         order.append(rows)
         batch = data[index].to(device)
@@ -102,7 +102,6 @@ def ask(
         best = decode(model.head, output, 1, calibration) if calibration else own
         for row, ranked in zip(rows.tolist(), best, strict=True):
             answers[row], probability[row] = ranked[0]
-        advance(len(rows))
         if writes and not inputs:  # to write again would take as long as the first time
             continue
         head, scores, names = answer_scores(model.head, output)
@@ -135,7 +134,6 @@ def ask_whole(
     table: pa.Table,
     images: Images,
     choose: bool,
-    advance: Callable[[int], object] = lambda questions: None,
     images_per_batch: int = 16,
 ) -> Asked:
     """The same of a model that is asked as it is, which ranks nothing but what it wrote or the
@@ -146,12 +144,12 @@ def ask_whole(
         table: questions.
         images: where their images come from (`images_of`).
         choose: whether to answer from each question's choices.
-        advance, images_per_batch: as for `ask`.
+        images_per_batch: as for `ask`.
     """
     columns = ["id", "image", "question", *(["choices"] if choose else [])]
     rows_of = TableRows(table, columns)
     answers, probability = [""] * len(table), np.zeros(len(table))
-    for index in ImageGroupSampler(image_groups(table), images_per_batch, seed=None):
+    for index in _batches(table, images_per_batch):
         ids, paths, questions, *choices = rows_of.take(index.rows)
         pairs = zip(reversed(paths), reversed(ids), strict=True)
         first = {image: id_ for listed, id_ in pairs for image in image_names(listed)}
@@ -162,8 +160,12 @@ def ask_whole(
         found = vqa.answer(shown, questions, 1, given)
         for row, answer in zip(index.rows.tolist(), found, strict=True):
             answers[row], probability[row] = answer.text, answer.probability
-        advance(len(found))
     return Asked(answers, probability, probability, None, None, [], np.arange(len(table)))
+
+
+def _batches(table: pa.Table, images_per_batch: int) -> Iterator[BatchRows]:
+    batches = list(ImageGroupSampler(image_groups(table), images_per_batch, seed=None))
+    return track(batches, f"Asking {counted(len(table), 'question')}")
 
 
 def images_of(data: VQADataModule, split: Split, transform: Any) -> Images:

@@ -140,16 +140,14 @@ def calibrate(
     data: VQADataModule,
     device: torch.device | str = "cpu",
     trust: bool = False,
-    advance: Callable[[int], object] = lambda questions: None,
 ) -> Calibration:
-    """Calibrate the model of a checkpoint, and write what was learnt into the checkpoint.
+    """Calibrate the model of a checkpoint, and write what was learned into the checkpoint.
 
     Args:
         path: checkpoint, or a run's folder (its best one).
         data: data that it was trained on.
         device: device to run it on.
         trust: also import parts from outside vlm, which runs their code.
-        advance: called with the number of questions of each batch.
 
     Raises:
         CheckpointError: a checkpoint that cannot be read or written.
@@ -167,7 +165,7 @@ def calibrate(
         data.dataset,
         data.table("validation"),
         lambda table, known, inputs: ask(
-            model, table, images, known, inputs, advance, data.images_per_batch
+            model, table, images, known, inputs, data.images_per_batch
         ),
         _candidates(checkpoint.about.get("training", {})),
     )

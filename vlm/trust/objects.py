@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm.core.terminal import track
 from vlm.data.images.store import ImageStore, open_image
 from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.several import most_images
@@ -84,7 +85,7 @@ def grounding(subject: Subject) -> Found:
     if not len(rows):
         raise Unavailable("needs answers that end, and all of these were cut")
     losses: dict[str, list[float]] = {"deletion": [], "insertion": []}
-    for row in table.take(rows).to_pylist():
+    for row in track(table.take(rows).to_pylist(), "Explaining answers"):
         image = open_image(row["image"], store.source)
         choices = row["choices"] if subject.results.takes_choices else None
         case = make_case(model, image, row["question"], choices=choices)
@@ -93,7 +94,6 @@ def grounding(subject: Subject) -> Found:
         chance = patch_faithfulness(case, replace(found, patches=rng.permutation(found.patches)))
         losses["deletion"].append(chance.deletion_area - own.deletion_area)
         losses["insertion"].append(own.insertion_area - chance.insertion_area)
-        subject.advance(1)
     images = np.asarray(subject.images)[rows].tolist()
     shown = [["measure", "n", "value", "95 % interval"]]
     numbers: dict[str, Any] = {}
@@ -141,12 +141,11 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         raise Unavailable("needs images, and this model reads features of regions")
     rng = np.random.default_rng(0)
     hits, chance, best = [], [], []
-    for image, found in objects.items():
+    for image, found in track(objects.items(), "Explaining where objects are"):
         name = sorted(found)[int(rng.integers(len(found)))]
         choices = [known.yes, known.no] if subject.results.takes_choices else None
         question = known.question.format(*name)
         case = make_case(model, open_image(image, store.source), question, choices=choices)
-        subject.advance(1)
         if _word(known, case.answer) != known.yes:
             continue
         why = explain_case(case, Occlusion(), per_word=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.core.files import whole_file
+from vlm.core.terminal import working
 from vlm.core.version import __version__
 from vlm.datasets.table import digest_of
 from vlm.evaluation.render import Section, new_figure, to_png, write_sections
@@ -43,7 +44,6 @@ def measure(
     folder: Path,
     only: Sequence[str] = (),
     against: Subject | None = None,
-    begin: Callable[[str], object] = lambda section: None,
 ) -> dict[str, Any]:
     """Measure the sections, and keep each in `report.json` as soon as it is finished.
 
@@ -54,7 +54,6 @@ def measure(
         folder: folder of the report.
         only: names in `SECTIONS`; all without any.
         against: a second subject, for paired differences.
-        begin: called with the title of each section that is begun.
 
     Returns:
         The content of `report.json`.
@@ -74,10 +73,10 @@ def measure(
         todo.append(
             (AGAINST, f"Against {against.name}", lambda: sections.compare(subject, against))
         )
-    for name, title, function in todo:
-        begin(title)
+    for number, (name, title, function) in enumerate(todo, start=1):
         try:
-            found = function()
+            with working(f"{title} (section {number} of {len(todo)})"):
+                found = function()
         except Unavailable as reason:
             found = {"text": [f"Not measured: it {reason}."], "table": [], "numbers": {}}
         content["sections"][name] = _plain({"title": title, **found})

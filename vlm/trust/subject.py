@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -45,7 +45,6 @@ class Subject:
         split: split of the questions.
         vqa: the model; None for answers from a file.
         given: the answers from a file; None for a model.
-        advance: called with the number of questions of each batch that is asked.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Subject:
     split: Split
     vqa: VQA | ImageTextToText | None = None
     given: Results | None = None
-    advance: Callable[[int], object] = field(default=lambda questions: None)
 
     @classmethod
     def of_model(
@@ -112,8 +110,8 @@ class Subject:
         store = images or self.images_store
         size = self.data.images_per_batch
         if isinstance(vqa, ImageTextToText):
-            return ask_whole(vqa, table, store, self.takes_choices, self.advance, size)
-        return ask(vqa.model, table, store, vqa.calibration, False, self.advance, size)
+            return ask_whole(vqa, table, store, self.takes_choices, size)
+        return ask(vqa.model, table, store, vqa.calibration, False, size)
 
     @cached_property
     def takes_choices(self) -> bool:

@@ -32,24 +32,14 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.core.errors import ConfigError
-    from vlm.core.terminal import new_progress
     from vlm.training.run_lock import training_in
-    from vlm.trust.calibrate import MOST, calibrate
+    from vlm.trust.calibrate import calibrate
 
     data = read_data("calibrate", config, options).datamodule
     try:
         check_device(given.device)
-        with training_in(given.run), new_progress() as progress:
-            # The selection part is asked twice, to fit the map and with it; the other once.
-            total = min(1.5 * len(data.table("validation")), 3 * MOST)
-            bar = progress.add_task("Answering", total=total)
-            found = calibrate(
-                given.run,
-                data,
-                given.device,
-                given.trust,
-                lambda questions: progress.advance(bar, questions),
-            )
+        with training_in(given.run):
+            found = calibrate(given.run, data, given.device, given.trust)
     except (ConfigError, OSError, ValueError) as error:
         sys.exit(f"vlm calibrate: {error}")
     print(f"{given.run}: {found.about}.")

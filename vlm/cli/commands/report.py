@@ -71,8 +71,6 @@ def report_command(arguments: Sequence[str]) -> None:
     if not config.is_file():
         parser.error(f"-c: got {config}; expected a configuration, and there is no such file")
     # Here and not above: `--help` and a mistake need not wait for torch.
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from vlm.adapters.hub import HUB
     from vlm.cli.data_only import read_data
     from vlm.core.bundled import bundled_models
@@ -106,27 +104,13 @@ def report_command(arguments: Sequence[str]) -> None:
         options = (given.device, given.trust, given.prompt)
         return Subject.of_model(name, data, given.split, *options)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
         check_device(given.device)
         own = subject(given.model or str(given.predictions), given.model is None)
         other = None
         if given.against is not None:
             other = subject(given.against, not is_model(given.against))
-        with Progress(*columns, TextColumn("{task.completed:,} questions")) as progress:
-
-            def begin(title: str) -> None:
-                if progress.tasks:
-                    progress.update(progress.tasks[-1].id, total=progress.tasks[-1].completed)
-                progress.add_task(title, total=None)
-
-            def advance(questions: int) -> None:
-                progress.advance(progress.tasks[-1].id, questions)
-
-            own.advance = advance
-            if other is not None:
-                other.advance = advance
-            content = measure(own, folder, given.only, other, begin)
+        content = measure(own, folder, given.only, other)
         path = write_report(content, folder, shlex.join(["vlm", "report", *arguments]))
     except (OSError, ValueError) as error:
         sys.exit(f"vlm report: {error}")

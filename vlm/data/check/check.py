@@ -11,6 +11,7 @@ from itertools import combinations, islice
 import numpy as np
 import pyarrow as pa
 
+from vlm.core.terminal import track, working
 from vlm.core.validation import counted, shorten
 from vlm.data.check.duplicates import alike_answers, confused_questions
 from vlm.data.check.result import DataCheck, SplitSummary
@@ -74,9 +75,10 @@ class _Check:
         if in_order is not None and len(self.tables.get("train", ())):
             self._confused_questions(in_order)
         self._floors(self._wrong_choices() if choices else set())
-        self._shared("image", not self.dataset.shared_images)
-        self._shared("group", True)
-        self._shared_questions()
+        with working("Comparing the splits"):
+            self._shared("image", not self.dataset.shared_images)
+            self._shared("group", True)
+            self._shared_questions()
         if images:
             self._read_images()
         return self.found
@@ -99,7 +101,8 @@ class _Check:
         summary = self.found.splits[split] = SplitSummary(len(table))
         images, rows, questions = array("q"), array("q"), array("q")
         content = stream(table, "image", "question", "answers")
-        for row, (listed, question, answers) in enumerate(content):
+        counted = track(content, f"Counting {split} questions", len(table))
+        for row, (listed, question, answers) in enumerate(counted):
             for image in images_of(listed):
                 images.append(hash(image))
                 rows.append(row)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import regex
 
+from vlm.core.terminal import track
 from vlm.datasets.readers.annotations import merged
 from vlm.datasets.table import stream
 
@@ -32,7 +33,10 @@ def confused_questions(
     Memory grows by 16 bytes for each row. `read` maps a question to what the model reads.
     """
     pairs = stream(table, "image", "question")
-    seen = np.fromiter((hash((image, read(q))) for image, q in pairs), np.int64, len(table))
+    hashed = (
+        hash((image, read(q))) for image, q in track(pairs, "Comparing questions", len(table))
+    )
+    seen = np.fromiter(hashed, np.int64, len(table))
     ordered = np.sort(seen)
     rows = np.flatnonzero(np.isin(seen, ordered[1:][ordered[1:] == ordered[:-1]]))
     chosen = table.select(["question", "answers"]).take(rows)

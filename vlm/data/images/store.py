@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlm.core.features import Seen
-from vlm.core.terminal import new_progress
+from vlm.core.terminal import track
 from vlm.data.images.memory import ALONE, LocalProcesses, check_kept
 from vlm.datasets.base import ImageSource
 from vlm.image.load import ImageError, WhiteLevel, load_image
@@ -53,13 +53,10 @@ class ImageStore:
         first = dict(zip(paths, questions, strict=True))
         check_kept(len(first), prod(self.transform.shape), name, processes)
         self._cache = torch.empty(len(first), *self.transform.shape, dtype=torch.uint8)
-        # Closed on an error too: rich's thread and its lock would outlive it otherwise, and hang
-        # the next progress bar.
-        with new_progress() as progress:
-            shown = progress.track(first.items(), description=f"Decoding {name} images")
-            for row, (path, question) in enumerate(shown):
-                self._cache[row] = self._read(path, question)
-                self._rows[path] = row
+        shown = f"Decoding {name} images"
+        for row, (path, question) in enumerate(track(first.items(), shown)):
+            self._cache[row] = self._read(path, question)
+            self._rows[path] = row
 
     def read(self, paths: Sequence[str], questions: Sequence[str]) -> Tensor:
         """Images (U, *transform.shape) uint8.
