@@ -16,11 +16,14 @@ from conftest import ROOT, write_data
 from custom_files import write_photos, write_rows
 from test_set_visual_genome import pair, save
 
+import vlm
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
+from vlm.data.images.sources import ImageOptions
 from vlm.data.sampler import ImageGroupSampler, Mixing, quotas
 from vlm.datasets import DAQUAR, CustomDataset, Dataset, EasyVQA, Mixture, VisualGenome
 from vlm.datasets.baselines import compute_floors
+from vlm.datasets.errors import DataError
 from vlm.datasets.mixture import SET
 from vlm.evaluation.report import Report
 from vlm.evaluation.results import Prediction, Results
@@ -136,6 +139,22 @@ def test_a_set_without_questions_is_named(sets: dict[str, Dataset], tmp_path: Pa
         Mixture({"a": sets["mine"], "b": 3})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match=r"datasets\.b: .* that is no mixture"):
         Mixture({"a": sets["mine"], "b": Mixture(sets)})
+
+
+def test_a_set_without_an_image_that_can_be_read_is_named(
+    sets: dict[str, Dataset], tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=2))
+    for path in (tmp_path / "photos").iterdir():
+        path.write_text("no image")
+    lost = CustomDataset(tmp_path / "my.jsonl", images=tmp_path / "photos")
+    mixed = Mixture({"shapes": sets["shapes"], "lost": lost}, weights={"shapes": 1, "lost": 1})
+    data = vlm.VQADataModule(mixed, images=ImageOptions(skip_unreadable=9))
+    with (
+        pytest.warns(UserWarning, match="Left out"),
+        pytest.raises(DataError, match=r"datasets\.lost: .*skip_unreadable left out all"),
+    ):
+        data.skip_unreadable("train")
 
 
 def test_each_set_has_its_metric_floors_and_report(tmp_path: Path) -> None:

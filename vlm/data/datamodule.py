@@ -175,12 +175,15 @@ class VQADataModule(Configured, LightningDataModule):
         """Leave questions out whose images cannot be read, as far as `images` allows it; once.
 
         Raises:
-            DataError: more images than that.
+            DataError: more images than that, or all training images of one of a mixture's sets.
         """
         at_most = self.images.skip_unreadable
         if at_most and split in SPLITS["fit"] and split not in self._readable:
             table = self.dataset.table(split)
-            self._readable[split] = without_unreadable(table, self.open_images, split, at_most)
+            left = without_unreadable(table, self.open_images, split, at_most)
+            if split == "train" and isinstance(self.dataset, Mixture):
+                self.dataset.check_sets(left)
+            self._readable[split] = left
 
     def encoded_images(
         self, split: Split, encoder: ImageEncoder, layers: Sequence[Any] = ()

@@ -136,6 +136,23 @@ class Mixture(Dataset):
         means = accuracy_by(scores, table[SET].to_pylist()).values()
         return {"mean_over_sets": math.fsum(mean.mean for mean in means) / len(means)}
 
+    def check_sets(self, train: pa.Table) -> None:
+        """Check that each set still has training questions.
+
+        Args:
+            train: the training questions whose images can be read.
+
+        Raises:
+            DataError: one has none.
+        """
+        left = train[SET].unique().to_pylist()
+        if lost := [name for name in self.datasets if name not in left]:
+            raise DataError(
+                f"datasets.{lost[0]}: data.images.skip_unreadable left out all of its training "
+                "images; expected one at least that can be read. `vlm check-data` lists what is "
+                "wrong with them. Correct them, or leave this set out of the mixture."
+            )
+
     def shares(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
         """The share of each set in an epoch, in [0, 1] and with the sum 1.
 
