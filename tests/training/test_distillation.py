@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,38 @@ def test_a_taught_run_is_continued_bit_for_bit_and_keeps_no_teacher(
     states = [outcome(folder)["state_dict"] for folder in (whole, plain)]
     assert states[0].keys() == states[1].keys()
     assert any(not states[0][name].equal(states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("side", ["no_image", "no_question"])
+def test_a_teacher_sees_no_side_that_a_control_takes_away(
+    side: str, teacher: str, data: Path, tmp_path: Path
+) -> None:
+    short = [
+        f"--model.distillation.teacher={teacher}",
+        "--trainer.max_epochs=1",
+        "--run.test=false",
+    ]
+    for option, sees in ((f"--data.control={side}", False), (f"--data.augment.{side}=0.9", True)):
+        cli = VQACLI(fit(data, tmp_path, *short, option))
+        for batch in cli.trainer.train_dataloader:  # type: ignore[union-attr]
+            assert getattr(batch, side).any()
+            missing = getattr(batch.teacher, side)
+            assert missing is None if sees else missing.equal(getattr(batch, side))
+
+
+def test_a_teacher_does_not_read_what_was_left_out_as_unreadable(
+    teacher: str, data: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    for number in range(3):
+        (broken / f"train/images/{number}.png").write_text("no image")
+    told = [f"--model.distillation.teacher={teacher}", "--data.images.skip_unreadable=3"]
+    with pytest.warns(UserWarning, match="as unreadable"):
+        cli = VQACLI(fit(broken, tmp_path, *told, "--trainer.max_epochs=1", "--run.test=false"))
+    taught = [batch.teacher for batch in cli.trainer.train_dataloader]  # type: ignore[union-attr]
+    assert sum(len(batch.image_index) for batch in taught) == len(cli.datamodule.table("train"))
+    assert {tuple(batch.images.shape[1:]) for batch in taught} == {(3, 32, 32)}
 
 
 def test_another_teacher_is_no_continuation(

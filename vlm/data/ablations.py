@@ -19,6 +19,8 @@ Control = Literal["question_only", "image_only", "image_shuffled", "no_image", "
 image_shuffled: each image's questions are asked about another image of the split. no_image,
 no_question: that side is left out, and the fusion gets an empty mask in its place."""
 CONTROLS: tuple[Control, ...] = get_args(Control)
+SIDES: tuple[Control, ...] = ("no_image", "no_question")
+"""Those that leave a side out."""
 
 SAME_QUESTION = "unknown"
 """One word, known or not, and not an empty question: a fusion that looks at the image through

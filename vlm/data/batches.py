@@ -32,10 +32,13 @@ class TeacherInput(NamedTuple):
     Attributes:
         processor: its own.
         images: its images; None if they are those of the model that learns.
+        controlled: whether it too goes without the sides that the batch leaves out: those of
+            `data.control`, but not those of `data.augment`.
     """
 
     processor: Processor
     images: Images | None
+    controlled: bool = False
 
 
 class VQADataset(Dataset[Batch]):
@@ -126,6 +129,8 @@ class VQADataset(Dataset[Batch]):
             taught = self.teacher.processor.batch(
                 seen, image_index, questions, ids=ids, image_lists=lists
             )
+            if self.teacher.controlled:
+                taught = taught._replace(no_image=no_image, no_question=no_question)
             batch = batch._replace(teacher=taught._replace(ids=[]))
         return batch._replace(pairs=pairs_among(ids, *more)) if more else batch
 

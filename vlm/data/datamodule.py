@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
 from vlm.core.validation import check_positive, counted
-from vlm.data.ablations import CONTROLS, BlankImages, Control, controlled
+from vlm.data.ablations import CONTROLS, SIDES, BlankImages, Control, controlled
 from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import TeacherInput, VQADataset
 from vlm.data.compatibility import check_compatible, check_images
@@ -247,13 +247,14 @@ class VQADataModule(Configured, LightningDataModule):
             DataError: it reads regions where there are images, or the other way around.
         """
         transform = processor.transform
+        controlled = self.control in SIDES
         if transform == self.model.processor.transform and self.images.features is None:
-            return TeacherInput(processor, None)
+            return TeacherInput(processor, None, controlled)
         if self.control == "question_only":
             return TeacherInput(processor, BlankImages(transform))
         table = self.table("train")
         store = self.open_images.filled(transform, table, "train", processes)
-        return TeacherInput(processor, store)
+        return TeacherInput(processor, store, controlled)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         self._train = cast(ResumableLoader, self._loader("train"))
@@ -325,8 +326,8 @@ class VQADataModule(Configured, LightningDataModule):
         """The changes of a split; those of what `control` takes away are left out."""
         augment = self.augment if split == "train" else Augment()
         augment = augment.within(self.control != "question_only", self.control != "image_only")
-        if self.control in ("no_image", "no_question"):
-            missing = {"no_image": 0.0, "no_question": 0.0, self.control: 1.0}
+        if self.control in SIDES:
+            missing = dict.fromkeys(SIDES, 0.0) | {self.control: 1.0}
             augment = replace(augment, **missing)  # type: ignore[arg-type]  # both are shares
         return Augmenter(augment, self.seed) if augment.any else None
 

@@ -31,9 +31,9 @@ class Distillation:
     The loss becomes (1 - weight) times the head's own plus weight times
     `vlm.heads.losses.distillation` from the teacher. Both need a vocabulary of answers; those that
     both know are compared, by their text. The teacher sees the same augmented image and question,
-    through its own transform and tokenizer, and both sides also where `no_image` or `no_question`
-    leaves one out. Where its images are of another size, a crop or an erased rectangle may lie
-    elsewhere in them. It is frozen and no part of the checkpoint.
+    through its own transform and tokenizer, and both sides where `data.augment` leaves one out, but
+    not what `data.control` takes away. Where its images are of another size, a crop or an erased
+    rectangle may lie elsewhere in them. It is frozen and no part of the checkpoint.
 
     Args:
         teacher: a run, checkpoint or shared model, as for `vlm.load`.
