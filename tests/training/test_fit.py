@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -131,3 +132,21 @@ def test_a_checkpoint_has_its_run(tmp_path: Path) -> None:
     trained = run(write_data(tmp_path / "data"), tmp_path / "runs", max_epochs=1)
     assert trained.checkpoint is not None
     assert read_checkpoint(trained.checkpoint).about["run"] == str(trained.folder)
+
+
+def test_few_steps_are_said_and_lightning_s_own_notes_are_not(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    run(data, tmp_path, log_every_n_steps=50, max_epochs=2, test=True)
+    steps = re.search(
+        r"Few steps: an epoch has (\d+), the training (\d+)\.", capsys.readouterr().out
+    )
+    assert steps is not None
+    assert int(steps[2]) == 2 * int(steps[1])
+    assert not [str(one.message) for one in recwarn if "logging interval" in str(one.message)]
+    for note in ("`Trainer.fit` stopped", "Restoring states"):
+        assert note not in caplog.text

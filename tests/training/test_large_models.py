@@ -95,12 +95,15 @@ def test_the_largest_batch_that_fits_is_found(
 
         patch.setattr(VQAModel, "forward", limited)
         cli = VQACLI(arguments)
-    assert "data.images_per_batch: 4, the largest that fits" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "images_per_batch: 4 (run.find_batch_size: 8 need more memory than there is)" in said.out
+    assert "atch size" not in said.out.replace("batch_size", "") + said.err, "Lightning's account"
     config = yaml.safe_load((cli.run_folder / "config.yaml").read_text())
     assert config["data"]["images_per_batch"] == 4
     assert cli.trainer.global_step == 3, "9 images in batches of 4"
     again = VQACLI([*arguments, f"--ckpt_path={cli.run_folder}", "--trainer.max_epochs=1"])
     assert again.datamodule.images_per_batch == 4, "a continued run keeps its batches"
+    assert "images_per_batch: 4 (run.find_batch_size: that of the run" in capsys.readouterr().out
 
 
 def test_no_batch_fits(
@@ -116,7 +119,9 @@ def test_no_batch_fits(
         VQACLI(fit(data, tmp_path, "--run.find_batch_size=true"))
 
 
-def test_a_search_changes_no_weights(data: Path, tmp_path: Path) -> None:
+def test_a_search_changes_no_weights(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All images fit at once, so the search ends at half of what it did not try."""
     plain = VQACLI(fit(data, tmp_path / "a", "--trainer.max_epochs=1", "--data.images_per_batch=8"))
     found = VQACLI(
@@ -126,6 +131,9 @@ def test_a_search_changes_no_weights(data: Path, tmp_path: Path) -> None:
         )
     )  # fmt: skip
     assert found.datamodule.images_per_batch == 8
+    assert (
+        "8 (run.find_batch_size: no more were tried, since there are 9" in capsys.readouterr().out
+    )
     for (name, first), second in zip(
         plain.model.model.state_dict().items(),
         found.model.model.state_dict().values(),
@@ -178,11 +186,20 @@ def test_a_step_is_measured_by_part(
     assert not cli.model.model.head._forward_hooks, "hooks are taken off"
 
 
-def test_a_training_too_short_for_a_profile_says_so(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(5, "no profile, and no trace"), (6, "no trace:"), (25, "no trace:"), (26, "")],
+)
+def test_a_training_too_short_for_a_profile_says_so_at_its_start(
+    steps: int, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    VQACLI(fit(data, tmp_path, "--run.profile=true", "--trainer.max_steps=2"))
-    assert "No profile: it begins after 5 steps" in capsys.readouterr().out
+    limits = [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
+    cli = VQACLI(fit(data, tmp_path, "--run.profile=true", *limits))
+    start = capsys.readouterr().out.partition("Trained ")[0]
+    assert ("run.profile: there will be " in start) == bool(said)
+    assert said in start
+    assert (cli.run_folder / "step_times.json").exists() == (steps > 5)
+    assert (cli.run_folder / "trace.json").exists() == (steps > 25)
 
 
 # torch looks at gradients of what the parts hand on, and keeps its own warning about that quiet.

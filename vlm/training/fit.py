@@ -210,11 +210,12 @@ def _set_batch_size(
 ) -> None:
     """Train with the largest batches that fit; a continued run with those it had."""
     if checkpoint is None:
-        size = find_batch_size(task, data, trainer)
+        size, why = find_batch_size(task, data, trainer)
     else:
         of_all = checkpoint.about.get("training", {}).get("data.images_per_batch x processes", 0)
         size = of_all // trainer.world_size or data.images_per_batch
-    print(f"data.images_per_batch: {size}, the largest that fits (run.find_batch_size).")
+        why = "that of the run that is continued"
+    print(f"data.images_per_batch: {size} (run.find_batch_size: {why}).")
     data.images_per_batch = config["data"]["images_per_batch"] = size
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.compute as pc
@@ -12,6 +14,8 @@ from lightning.pytorch.tuner import Tuner
 from torch import nn
 
 from vlm.core.errors import ConfigError
+from vlm.core.terminal import working
+from vlm.core.validation import counted
 from vlm.data.datamodule import VQADataModule
 from vlm.model import VQAModel
 from vlm.training.task import VQATask
@@ -71,7 +75,7 @@ def compile_parts(model: VQAModel, parts: Sequence[str]) -> None:
         getattr(model, name).compile(dynamic=True)
 
 
-def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int:
+def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> tuple[int, str]:
     """The largest `images_per_batch` that fits in memory, found by doubling that of `data`.
 
     Lightning's Tuner tries each size for a few steps. The weights are what they were afterwards.
@@ -80,6 +84,9 @@ def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int
         task: task to train.
         data: its data; not changed.
         trainer: trainer that will train it; gives the device and the precision.
+
+    Returns:
+        The size, and in words why it is no larger.
 
     Raises:
         ConfigError: several processes, which would not agree, or memory for no image at all.
@@ -92,7 +99,11 @@ def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int
     trial = VQADataModule(**data.arguments)
     device = trainer.strategy.root_device
     images = pc.count_distinct(data.table("train")["image"]).as_py()
-    with tempfile.TemporaryDirectory(prefix="vlm-batch-size-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="vlm-batch-size-") as folder,
+        working("Trying batch sizes"),
+        _quiet(),
+    ):
         options: dict[str, Any] = {
             "accelerator": device.type,
             "devices": 1 if device.index is None else [device.index],
@@ -124,4 +135,19 @@ def find_batch_size(task: VQATask, data: VQADataModule, trainer: Trainer) -> int
             ) from error
     assert size is not None
     # What reaches the limit was not tried; half of it was.
-    return size if size < images or size == data.images_per_batch else max(1, size // 2)
+    if size >= images and size != data.images_per_batch:
+        size = max(1, size // 2)
+    if 2 * size < images:
+        return size, f"{2 * size} need more memory than there is"
+    return size, f"no more were tried, since there are {counted(images, 'training image')}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's account of each trial, which names a size that is not the one in use."""
+    level = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(level)

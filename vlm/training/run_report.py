@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from vlm.evaluation.report import Report, plot_curves
 from vlm.heads.multi_task import answering
 from vlm.training.finetuning.summary import parts_table
 from vlm.training.trackers import send_report
+
+FEW_STEPS = 20
+"""An epoch with fewer steps trains little, and is mostly validation and saving."""
 
 
 class RunReport(Callback):
@@ -46,6 +50,14 @@ class RunReport(Callback):
                 f"with their questions, on {trainer.strategy.root_device.type}.",
                 soft_wrap=True,
             )
+            steps = math.ceil(trainer.num_training_batches / accumulated)
+            if steps < FEW_STEPS:
+                self.console.print(
+                    f"Few steps: an epoch has {steps:,}, the training "
+                    f"{trainer.estimated_stepping_batches:,}. For more, lower "
+                    "data.images_per_batch or raise trainer.max_epochs.",
+                    soft_wrap=True,
+                )
             epochs, precision = trainer.max_epochs, str(trainer.precision)
             self.console.print(parts_table(pl_module, epochs, precision))
 

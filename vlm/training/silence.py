@@ -17,6 +17,8 @@ SILENCED = (
     ".*sync_dist=True.*",
     # A continued run goes on in its folder (`continue_metrics`).
     ".*Previous log files in this directory.*",
+    # `train_loss` is logged at the end of an epoch too; `RunReport` says what few steps mean.
+    ".*is smaller than the logging interval.*",
 )
 
 
@@ -27,6 +29,13 @@ def silence() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
 
 
+OLD_NEWS = (
+    "Tip:",  # an advertisement
+    "PU available:",  # `RunReport` names a training's device,
+    "`Trainer.fit` stopped:",  # and how long it was
+    "Restoring states",  # another line says when they are restored
+)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    # `RunReport` names a training's device; tips are advertisements.
-    return not any(text in record.getMessage() for text in ("Tip:", "PU available:"))
+    return not any(text in record.getMessage() for text in OLD_NEWS)

@@ -45,6 +45,16 @@ class StepProfile(Callback):
         self._hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        left *= trainer.accumulate_grad_batches
+        if left <= WARM_UP + MEASURED and trainer.is_global_zero:
+            missing = "trace" if left > WARM_UP else "profile, and no trace"
+            new_console(width=WIDTH).print(
+                f"run.profile: there will be no {missing}: the times are those after {WARM_UP} "
+                f"batches, the trace begins after {WARM_UP + MEASURED}, and {left:,} are left to "
+                "train. Set trainer.max_epochs higher, or data.images_per_batch lower.",
+                soft_wrap=True,
+            )
         self._device = trainer.strategy.root_device
         for name in PARTS:
             part = getattr(pl_module.model, name)
@@ -102,10 +112,9 @@ class StepProfile(Callback):
             hook.remove()
         if not trainer.is_global_zero:
             return
-        console = new_console(width=WIDTH)
         if not self.steps:
-            console.print(f"No profile: it begins after {WARM_UP} steps, and there were no more.")
             return
+        console = new_console(width=WIDTH)
         seconds = self.seconds()
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"steps": self.steps, "seconds": seconds}, indent=1) + "\n"
