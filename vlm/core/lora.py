@@ -24,6 +24,10 @@ class LoRA:
 
     Raises:
         ValueError: a number out of range.
+
+    Example:
+        >>> how = vlm.training.PartTuning(lora=vlm.training.LoRA(rank=4, alpha=8))
+        >>> tuning = vlm.training.Tuning(image_encoder=how)
     """
 
     rank: int = 8
