@@ -7,7 +7,7 @@ the bundled model, a hard mixture of equal parts: plain questions, their paraphr
 strokes that are no objects, corrupted images, and questions about objects that are not there, to
 which these models have no right answer. Each selector ranks the same answers, and its AUGRC (x 100,
 low is good) and coverage at 5 and 10 % risk are compared with those of the largest calibrated
-probability, with intervals by bootstrap over images. Learnt selectors see the selection part of
+probability, with intervals by bootstrap over images. Learned selectors see the selection part of
 validation alone: plain, of the same mixture, or, for each part, of the mixture without that part,
 which says what they are worth on a kind of question that nobody thought of. An ensemble of the
 seeds is also compared by its own answers.
@@ -165,7 +165,7 @@ def with_all(outputs: Outputs, scale: float) -> Tensor:
     return torch.cat([with_question(outputs, scale), outputs.joint], 1)
 
 
-def learnt(
+def learned(
     features: Callable[[Outputs, float], Tensor], hidden: int | None, train: Outputs, scale: float
 ) -> Callable[[Outputs], Floats]:
     """A selector trained to say whether the answer is right: logistic, or with a hidden layer."""
@@ -221,7 +221,7 @@ def confidences(
             ("and question, logistic", with_question, None),
             ("and question, joint vector, MLP", with_all, 64),
         ):
-            select = learnt(features, hidden, train, scale)
+            select = learned(features, hidden, train, scale)
             found[f"learned on {which}: {name}"] = select(outputs)
     found["learned on the other parts: and question, joint vector, MLP"] = unseen(
         validation, test, scale
@@ -234,7 +234,7 @@ def unseen(validation: dict[str, Outputs], test: dict[str, Outputs], scale: floa
     corruption count as one, and plain questions are always seen."""
     groups = {name: "corruptions" if name in CORRUPTIONS else name for name in test}
     selectors = {
-        group: learnt(
+        group: learned(
             with_all,
             64,
             joined([o for name, o in validation.items() if name == PLAIN or groups[name] != group]),

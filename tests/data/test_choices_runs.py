@@ -197,7 +197,7 @@ def test_the_accuracy_of_each_head_is_reported(tasks: Path) -> None:
     for name in ("classify", "choose"):
         right = [row["by_head"][name] == row["answers"][0] for row in predictions]
         assert summary[f"{name}_accuracy"] == pytest.approx(sum(right) / len(right))
-        assert sum(right) > 18, "each of them has learnt"
+        assert sum(right) > 18, "each of them has learned"
     assert all(row["answer"] == row["by_head"]["classify"] for row in predictions)
     metrics = (tasks / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"val_choose_accuracy", "val_classify_accuracy", "test_choose_accuracy"} <= set(metrics)

@@ -19,7 +19,7 @@ from vlm.text import Recurrent
 
 
 class PatchesReadWords(Fusion):
-    """Patches attend to words, then learnt queries to patches, which rollout cannot follow."""
+    """Patches attend to words, then learned queries to patches, which rollout cannot follow."""
 
     def __init__(self, image_dim: int, text_dim: int) -> None:
         super().__init__(image_dim, text_dim, 6)

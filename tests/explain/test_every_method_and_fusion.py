@@ -101,7 +101,7 @@ HEADS = {
 }
 
 
-# Patches attend to each other, or learnt queries to patches, before any word is read.
+# Patches attend to each other, or learned queries to patches, before any word is read.
 MAY_BE_ZERO = {
     ("MuRel", "attention", "both"),
     ("GatedCrossAttention", "attention", "both"),

@@ -122,7 +122,7 @@ def test_the_loss_is_minus_the_evidence_of_the_most_frequent_answer() -> None:
     assert_close(head.loss(output, ask(head)), -evidence.mean())
 
 
-def test_sampled_answers_are_learnt_as_often_as_they_were_given() -> None:
+def test_sampled_answers_are_learned_as_often_as_they_were_given() -> None:
     head = make(train_on="sampled")
     output = head(fused(), ask(head))
     batch = ask(head, [["a", "b", "b", "b"]] * 5)

@@ -146,7 +146,7 @@ def test_a_head_is_calibrated_and_answers_the_same(name: str, table: pa.Table) -
     assert (found.set_threshold is None) is (method == "length")
     plain, calibrated = ask(model, table, images), ask(model, table, images, found)
     assert calibrated.answers == plain.answers
-    # Random weights are right of some answers at best: what is learnt is how rarely.
+    # Random weights are right of some answers at best: what is learned is how rarely.
     scores = [EasyVQA(Path("none")).score(*x) for x in zip(plain.answers, right, strict=True)]
     assert calibrated.probability.mean() == pytest.approx(np.mean(scores), abs=0.25)
     assert calibrated.raw.tolist() == plain.raw.tolist()

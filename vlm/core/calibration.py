@@ -1,4 +1,4 @@
-"""What a model's own probabilities are worth, learnt from questions that it was not trained on."""
+"""What a model's own probabilities are worth, learned from questions that it was not trained on."""
 
 from __future__ import annotations
 

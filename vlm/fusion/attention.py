@@ -289,7 +289,7 @@ class CrossModalAttention(Attention, RecordsAttention):
 
 
 class QueryAttention(Attention, RecordsAttention):
-    """Attention of learnt queries, which stand for no word, to patches.
+    """Attention of learned queries, which stand for no word, to patches.
 
     `record_attention` sees (B, heads * queries, patches): each head of each query is a glimpse.
 

@@ -25,7 +25,7 @@ class ObjectCounter(Part):
         count = sqrt(sum_ij E_ij s_i s_j + sum_i s_i f1(a_i^2))
         result_k = f8(mean_i |f6(a_i) - 1/2| + mean_ij |f7(D_ij) - 1/2|) max(0, 1 - |count - k|)
 
-    f1 to f8 are learnt, piecewise linear, increasing from 0 at 0 to 1 at 1, and straight at first.
+    f1 to f8 are learned, piecewise linear, increasing from 0 at 0 to 1 at 1, and straight at first.
     Where all weights and overlaps are 0 or 1 the count is exact. The sum is clipped at `objects`.
 
     (B, P) logits of attention, (B, P, 4) boxes, (B, P) bool mask -> (B, objects + 1), the
@@ -33,7 +33,7 @@ class ObjectCounter(Part):
 
     Args:
         objects: number of patches to look at, those with the highest logits; no more are counted.
-        pieces: number of pieces of each learnt function.
+        pieces: number of pieces of each learned function.
 
     Example:
         >>> counter = vlm.fusion.ObjectCounter(objects=10)
@@ -78,7 +78,7 @@ class ObjectCounter(Part):
 
 
 class PiecewiseLinear(nn.Module):
-    """A learnt increasing function of [0, 1] onto [0, 1], linear in each of its equal pieces.
+    """A learned increasing function of [0, 1] onto [0, 1], linear in each of its equal pieces.
 
     f(x) = sum_i max(0, 1 - |d x - i|) (w_1 + ... + w_i) / (w_1 + ... + w_d), where w are the sizes
     of the d parameters; all alike at first, so f(x) = x.

@@ -24,7 +24,7 @@ class MAC(Fusion):
     Hudson and Manning 2018 (arXiv 1803.03067, section 3.2), without the optional self-attention
     and gate of the write unit, and with the ELU of the authors' code in the read unit. All steps
     share their weights but for Q_i. One dropout mask of the memory serves all steps (section A.2).
-    c_0 and m_0 are learnt. An empty question or image attends to nothing.
+    c_0 and m_0 are learned. An empty question or image attends to nothing.
 
     `record_attention` shows a map of patches for each step.
 

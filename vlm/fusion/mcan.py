@@ -173,7 +173,7 @@ def feedforward(dim: int, hidden_dim: int, dropout: float) -> PostNormFeedForwar
 
 
 class AttentionalReduction(nn.Module):
-    """Tokens to one vector by learnt attention: (B, N, dim), (B, N) bool -> (B, out_dim).
+    """Tokens to one vector by learned attention: (B, N, dim), (B, N) bool -> (B, out_dim).
 
         a_g = softmax over the tokens of MLP_g(x),  y = W [sum_n a_1n x_n; ...] + b
 

@@ -101,7 +101,7 @@ class PerceiverResampler(nn.Module):
 
     Args:
         dim: width of patches and latents.
-        latents: number of learnt latents.
+        latents: number of learned latents.
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         dropout: share dropped from attention weights and residual branches in training.

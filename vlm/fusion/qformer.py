@@ -1,4 +1,4 @@
-"""Learnt queries that gather from the image what the question asks for."""
+"""Learned queries that gather from the image what the question asks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlm.fusion.initialize import xavier_uniform
 class QFormer(Fusion):
     """The Q-Former of BLIP-2 (arXiv 2301.12597, section 3.1), asked as in InstructBLIP.
 
-    Learnt queries and the words share self-attention; in every `cross_every`-th layer, the first
+    Learned queries and the words share self-attention; in every `cross_every`-th layer, the first
     included, the queries then attend to the patches; queries and words have feed-forward networks
     of their own, 4 * out_dim wide. Layers are post-normalised, as in BERT. The words see the image
     only through the queries.
@@ -36,7 +36,7 @@ class QFormer(Fusion):
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the layers and of the result.
-        queries: number of learnt queries; 32 in the paper.
+        queries: number of learned queries; 32 in the paper.
         num_layers: number of layers; 12 in the paper.
         num_heads: attention heads; divides `out_dim`.
         cross_every: one layer in so many attends to the patches; 2 in the paper.

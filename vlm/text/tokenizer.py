@@ -1,4 +1,4 @@
-"""From questions to token ids: one interface over learnt words and pretrained subwords."""
+"""From questions to token ids: one interface over learned words and pretrained subwords."""
 
 from __future__ import annotations
 

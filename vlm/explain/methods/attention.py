@@ -73,7 +73,7 @@ class AttentionGradient(Method):
     over the fusion's layers, R being the relevance of words and patches to each other, at first
     the identity (`vlm.explain.methods.flow`). Self-attention within words and patches takes part;
     the encoders' own layers do not. Where attention is no sequence of layers between words
-    and patches (glimpses, bilinear maps, learnt queries), A is summed over all maps, and the
+    and patches (glimpses, bilinear maps, learned queries), A is summed over all maps, and the
     gradient is that of the scores before the softmax: one map's weights sum to one whatever they
     are, so a gradient of them that is below 0 everywhere would leave nothing.
 
@@ -186,7 +186,7 @@ def _summed(
     of_words = torch.zeros_like(each[:, 0])
     any_words = False
     for weight, found in zip(weights, maps, strict=True):
-        if found.weights.ndim == 3 and weight.ndim == 4:  # of learnt queries, to patches and more
+        if found.weights.ndim == 3 and weight.ndim == 4:  # of learned queries, to patches and more
             weight = weight[..., : patches.shape[1]].flatten(1, 2)
         mean = weight.mean(1)  # (B, L, P) or (B, P)
         if mean.ndim == 2:

@@ -70,7 +70,7 @@ def _ends(
     else:
         ends = (of_words, of_words) if weights.shape[2] == words else (of_patches, of_patches)
     sizes = tuple(end.stop - end.start for end in ends)
-    # Learnt queries attend too.
+    # Learned queries attend too.
     return ends if tuple(weights.shape[2:]) == sizes else None
 
 

@@ -96,7 +96,7 @@ DecoderFactory = Callable[[int], AnswerDecoder]
 class TransformerDecoder(AnswerDecoder):
     """A small decoder from scratch: pre-normalised layers of masked self-attention,
     cross-attention to the memory and a feed-forward network (Vaswani et al. 2017, arXiv 1706.03762;
-    the order of GPT-2), with learnt positions. The embedding is the output layer too.
+    the order of GPT-2), with learned positions. The embedding is the output layer too.
 
     Args:
         memory_dim: width of what it reads.

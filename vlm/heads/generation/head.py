@@ -33,7 +33,7 @@ class Generation(AnswerHead):
     """A decoder writes the answer while it reads the joint tokens.
 
     The memory it reads is the pooled joint vector, then the joint tokens: so whatever a fusion has
-    learnt is in reach (all its parameters get a gradient), and a question with nothing real still
+    learned is in reach (all its parameters get a gradient), and a question with nothing real still
     has one token. A pooled fusion's only token stands there twice, which attention to it does not
     notice. A `LanguageModel` reads the question itself, in its own prompt, and of the joint tokens
     those of the image alone; it has them where the prompt says.
@@ -223,7 +223,7 @@ class Generation(AnswerHead):
         return ranked
 
     def check_answers(self, answers: Iterable[Sequence[str] | None], cut: bool = False) -> None:
-        """Check beforehand that answers can be learnt or judged; see `AnswerEncoder.check`."""
+        """Check beforehand that answers can be learned or judged; see `AnswerEncoder.check`."""
         self.encoder.check(answers, "annotators' answers", cut)
 
     def check_choices(self, choices: Iterable[Sequence[str] | None]) -> None:

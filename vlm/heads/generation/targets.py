@@ -33,7 +33,7 @@ class AnswerEncoder:
     """Annotators' answers in, `AnswerTexts` out.
 
     Of an answer that is longer than the decoder can write, the beginning is kept, without an end:
-    it can be judged that far, and nothing is learnt about where to stop.
+    it can be judged that far, and nothing is learned about where to stop.
 
     With `all_answers` all of a question's answers are kept, else the most frequent (the first on a
     tie).
