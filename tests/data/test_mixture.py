@@ -144,7 +144,7 @@ def test_a_set_without_questions_is_named(sets: dict[str, Dataset], tmp_path: Pa
 def test_a_set_without_an_image_that_can_be_read_is_named(
     sets: dict[str, Dataset], tmp_path: Path
 ) -> None:
-    write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=2))
+    write_rows(tmp_path / "my.jsonl", write_photos(tmp_path, images=8))
     for path in (tmp_path / "photos").iterdir():
         path.write_text("no image")
     lost = CustomDataset(tmp_path / "my.jsonl", images=tmp_path / "photos")
