@@ -21,6 +21,7 @@ from PIL import Image
 from test_demo_page import Watched
 from test_demo_server import QUESTION, asked, data_url, put, taken, truth
 
+from vlm.cli.command_parser import model_name
 from vlm.model import VQAModel
 
 QUEUE = 32
@@ -33,11 +34,12 @@ class Busy:
     Args:
         address: of the demo.
         hold: while this file exists, the second model encodes no image.
-        known: images with the answers that the trained model gives.
+        name: of the trained model.
+        known: images with the answers that it gives.
     """
 
-    def __init__(self, address: str, hold: Path, known: list[tuple[Path, str]]) -> None:
-        self.address, self.hold, self.known = address, hold, known
+    def __init__(self, address: str, hold: Path, name: str, known: list[tuple[Path, str]]) -> None:
+        self.address, self.hold, self.name, self.known = address, hold, name, known
 
     @contextmanager
     def full(self) -> Iterator[None]:
@@ -47,14 +49,14 @@ class Busy:
         met.unlink(missing_ok=True)
         self.hold.touch()
         try:
-            first = put(self.address, unseen(), QUESTION, None, "none", ["CrossAttention"], None)
+            first = put(self.address, unseen(), QUESTION, None, "none", ["held"], None)
             deadline = time.monotonic() + 60
             while not met.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert met.exists()
             waiting = list(islice(cycle(self.known), QUEUE))
             events = [
-                put(self.address, data_url(path), QUESTION, None, "none", ["Product"], None)
+                put(self.address, data_url(path), QUESTION, None, "none", [self.name], None)
                 for path, _ in waiting
             ]
             yield
@@ -80,7 +82,7 @@ def busy(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bus
     hold, other = folder / "hold", untrained()
     model = VQAModel(Held(str(hold)), other.text_encoder, other.fusion, other.head).eval()
     address = start((run, write_model(model, folder / "held.ckpt", "held")), "--trust")
-    return Busy(address, hold, truth(run, data))
+    return Busy(address, hold, model_name(str(run)), truth(run, data))
 
 
 def test_one_more_is_told_to_come_back_and_those_in_it_are_answered(busy: Busy) -> None:

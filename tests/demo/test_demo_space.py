@@ -24,12 +24,16 @@ def test_the_space_s_app_serves_its_models(
     card = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
     assert (card["sdk"], card["app_file"]) == ("gradio", "app.py")
     assert (folder / "requirements.txt").read_text().startswith("vlm-vqa[demo]==")
-    assert vlm.load(folder / "model-1").model.config == vlm.load(run).model.config
+    first = f"{run.parent.name}-{run.name}"  # the page's name, without what is a path
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [first, "other"]
+    assert vlm.load(folder / first).model.config == vlm.load(run).model.config
     with pytest.raises(SystemExit, match="is not empty"):
         main(["demo", str(run), f"--space={folder}"])
     # Its app, on another port than 7860 and with the models' full paths.
     app = (folder / "app.py").read_text().replace(', "--port=7860"', ", *sys.argv[1:]")
-    app = app.replace('"model-', f'"{folder}/model-').replace("import os", "import os, sys")
+    for name in (first, "other"):
+        app = app.replace(f'"{name}"', f'"{folder / name}"')
+    app = app.replace("import os", "import os, sys")
     (tmp_path / "app.py").write_text(app)
     monkeypatch.setenv("SPACE_HOST", "me-colors.hf.space")
     address = start((), program=(tmp_path / "app.py",))

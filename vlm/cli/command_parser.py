@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from pathlib import Path
 from typing import NoReturn
 
 from vlm.core.validation import did_you_mean, nearest
@@ -45,6 +46,25 @@ def add_checkpoint(parser: ArgumentParser, exports: bool = False) -> None:
         f"{' or `vlm export`' if exports else ''}, hf:NAME of a model on the hub, or scenes or "
         "easy_vqa, which come with vlm",
     )
+
+
+def model_name(checkpoint: str) -> str:
+    """What the demo and the server call a model.
+
+    Args:
+        checkpoint: as the command got it.
+
+    Returns:
+        Of a run or its checkpoint "NAME/TIME", the last two folders; of a model of the hub, or one
+        that comes with vlm, its name there; of another folder or file its own, without the ending.
+    """
+    path = Path(checkpoint).resolve()
+    if checkpoint.startswith(HUB) or not path.exists():
+        return checkpoint.removeprefix(HUB)
+    run = path.parents[1] if path.parent.name == "checkpoints" else path
+    if (run / "checkpoints").is_dir():
+        return f"{run.parent.name}/{run.name}"
+    return path.stem if path.is_file() else path.name
 
 
 def add_trust(parser: ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> No
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--space: {folder} is not empty; expected a new or empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"model-{number}" for number in range(1, len(models) + 1)]
+    # The page calls a model as its folder. A name is no option and no path.
+    names = [re.sub(r"\W+", "-", title).strip("-") for title in parts]
     for name, vqa in zip(names, parts.values(), strict=True):
         vqa.save(folder / name)
     listed = ", ".join(f'"{name}"' for name in names)

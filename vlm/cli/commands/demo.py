@@ -19,6 +19,7 @@ from vlm.cli.command_parser import (
     check_device,
     check_host_names,
     command_parser,
+    model_name,
 )
 from vlm.pretrained.availability import check_hub
 
@@ -158,29 +159,15 @@ def load_models(
         ValueError: a model of the hub of another kind.
     """
     from vlm.checkpoint.publishing import published, read_record
-    from vlm.core.bundled import bundled_models
-    from vlm.inference import VQA, load_any
+    from vlm.inference import load_any
 
     models: dict[str, VQA | ImageTextToText] = {}
     for name in names:
         vqa = load_any(name, device, trust, prompt=prompt)
         if results := read_record(name).results:
             vqa.about["results"] = published(results)
-        named = name.startswith(HUB) or (name in bundled_models() and not Path(name).exists())
-        label = name.removeprefix(HUB)
-        if not named:
-            label = _label(vqa) if isinstance(vqa, VQA) else Path(name).name
-        if label in models:
-            label += f", {Path(str(vqa.about.get('run') or name)).parent.name}"
+        label = model_name(name)
         while label in models:
             label += " (again)"
         models[label] = vqa
     return models
-
-
-def _label(vqa: VQA) -> str:
-    """The name of a model's fusion; of `Pooled`, which says too little, that of its merge."""
-    from vlm.fusion import Pooled
-
-    fusion = vqa.model.fusion
-    return type(fusion.merge if isinstance(fusion, Pooled) else fusion).__name__

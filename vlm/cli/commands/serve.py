@@ -8,10 +8,8 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from vlm.cli.command_parser import (
-    HUB,
     add_checkpoint,
     add_device,
     add_prompt,
@@ -19,6 +17,7 @@ from vlm.cli.command_parser import (
     check_device,
     check_host_names,
     command_parser,
+    model_name,
 )
 from vlm.core.extras import missing_from
 
@@ -50,7 +49,10 @@ def serve_command(arguments: Sequence[str]) -> None:
         parser.add_argument(
             option, action="append", default=[], metavar="NAME", help=f"{use}; may be repeated"
         )
-    parser.add_argument("--name", help="model name for OpenAI's clients (default its folder's)")
+    parser.add_argument(
+        "--name",
+        help="model name for OpenAI's clients (default: NAME/TIME of a run, or its folder's)",
+    )
     parser.add_argument("--batch", type=int, default=16, help="maximum batch size (default 16)")
     parser.add_argument(
         "--waiting", type=int, default=256, help="maximum queue length (default 256)"
@@ -100,8 +102,7 @@ def serve_command(arguments: Sequence[str]) -> None:
                     keys = (secrets.token_urlsafe(24),)
                     print(f"Clients need this key: {keys[0]} (set {KEYS} to choose).", flush=True)
                 hosts = Hosts(given.host, connection.getsockname()[1], tuple(given.allow_host))
-                hub = given.checkpoint.startswith(HUB) and given.checkpoint.removeprefix(HUB)
-                name = given.name or hub or Path(given.checkpoint).resolve().name
+                name = given.name or model_name(given.checkpoint)
                 fetched = tuple(map(str.lower, given.allow_image_host))
                 app = application(service, name, hosts, keys, fetched)
                 serve(app, connection, "server", math.ceil(given.seconds))
