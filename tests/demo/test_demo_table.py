@@ -63,13 +63,14 @@ def test_each_row_has_its_answer_or_its_error(asker: Asker) -> None:
     assert "guess" in rows[23]["warnings"]
     assert (found.rows, found.errors) == (24, 3)
     assert done == [(0, 24), (16, 24)]
-    assert found.head[1] == [
-        "a.png",
-        "What shape is the pink object?",
-        "circle",
-        found.head[1][3],
-        "",
+    assert [row[:2] for row in found.head[:3]] == [
+        ["b.png", "What?"],
+        ["a.png", ""],
+        ["/etc/passwd", "Is it red?"],
     ]
+    assert all(row[4] for row in found.head[:3])
+    pink = ["a.png", "What shape is the pink object?", "circle", found.head[4][3], ""]
+    assert found.head[4] == pink, "then the others in their order"
 
 
 def test_choices_come_with_their_rows(asker: Asker) -> None:

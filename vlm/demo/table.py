@@ -49,7 +49,8 @@ class Answered(NamedTuple):
         content: the CSV file.
         rows: the number of its rows.
         errors: how many of them have an error instead of an answer.
-        head: of the first of them, image, question, answer, probability and what was noted.
+        head: of some of them, those with an error first: image, question, answer, probability and
+            what was noted.
     """
 
     content: bytes
@@ -143,7 +144,8 @@ def answer_table(
     plain = [{**one, "prediction": _as_text(one["prediction"])} for one in said]
     pairs = list(zip(records, plain, strict=True))
     errors = sum(bool(one["error"]) for one in write_csv(file, [*columns, *ADDED], pairs))
-    head = [_short(*pair) for pair in pairs[:SHOWN]]
+    worst = sorted(pairs, key=lambda pair: not pair[1]["error"])
+    head = [_short(*pair) for pair in worst[:SHOWN]]
     return Answered(file.getvalue().encode("utf-8-sig"), len(records), errors, head)
 
 

@@ -55,7 +55,7 @@ def add_table_tab(asker: Asker, uploads: Uploads) -> None:
         said = gr.Markdown("No table yet.", min_height=60)
         download = gr.DownloadButton("Download the answers (CSV)", interactive=False)
         head = gr.Dataframe(
-            label="The first rows",
+            label="Some rows, those with an error first",
             headers=HEADERS,
             column_widths=WIDTHS,
             interactive=False,
