@@ -188,6 +188,25 @@ def test_words_opacity_and_method_change_the_map(bundled_page: Watched) -> None:
             assert content.startswith(b"\x89PNG")
 
 
+def test_no_heading_is_that_of_the_last_answer(bundled_page: Watched) -> None:
+    """Each change of the page is watched: the answer beside the heading of its reasons."""
+    page = bundled_page.page
+    page.evaluate(
+        """() => { window.seen = new Set(); new MutationObserver(() => {
+        const text = (place) => document.querySelector(place)?.innerText ?? "";
+        window.seen.add(text(".vlm-answer") + " | " + text(".vlm-why") + " | "
+            + text("#reasons .vlm-fine"));
+        }).observe(document.body, {subtree: true, childList: true, characterData: true}); }"""
+    )
+    bundled_page.ask("How many circles are there?")
+    page.wait_for_selector(".vlm-answer:text-is('3')")
+    page.wait_for_selector("#reasons[aria-busy=false]")
+    page.wait_for_selector(".vlm-fine:has-text('The places and words that decided')")
+    seen = [each.split(" | ") for each in page.evaluate("() => [...window.seen]")]
+    assert {why for answer, why, _ in seen if answer == "3"} == {"scenes: why “3”?"}
+    assert "Finding out ..." in {about for *_, about in seen}
+
+
 def test_an_example_of_a_kind_of_question_asks_at_once(bundled_page: Watched) -> None:
     page = bundled_page.page
     page.click(".vlm-examples button:has-text('How many circles are there?')")
@@ -313,14 +332,21 @@ def test_choices_and_free_text_have_their_own_input(browser: Any, folder: Path) 
     watched = Watched(browser, start(tuple(paths)))
     page = watched.page
     page.wait_for_selector("#result .vlm-hint")
+    page.wait_for_selector(".vlm-facts >> nth=0")
+    hidden = page.locator("#reasons, #opacity, #method, #download-image, #map-0, .vlm-why")
+    assert not hidden.locator("visible=true").count(), "there is no answer whose reasons they are"
     page.click("#ask")
     page.wait_for_selector("#result .vlm-error:has-text('one a line')")
+    assert not hidden.locator("visible=true").count()
     page.fill("#choices textarea", "red\ngreen\n\nblue")
     page.click("#ask")
     page.wait_for_selector(".vlm-card >> nth=1")
     chosen, written = watched.answers()
     assert re.search("red|green|blue", chosen)
     assert re.search(r"[“\n]o", written)
+    page.wait_for_selector("#map-1 img")
+    assert page.locator("#method").is_visible()
+    assert page.locator("#reasons[aria-busy=false], #result[aria-busy=false]").count() == 2
     assert "Its accuracy is not known" in page.locator(".vlm-facts").first.inner_text()
     watched.shot("choices")
     page.close()
@@ -349,6 +375,9 @@ def test_a_table_is_answered(bundled_page: Watched, tmp_path: Path, archive: boo
     page.wait_for_selector(f"#images :text('{files[0].stem}')")
     page.click("#answer-table")
     page.wait_for_selector("text=Answered 3 rows, 1 of them with an error")
+    page.get_by_role("gridcell", name="no.png").wait_for()
+    shown = page.locator("#answered [role=grid]").inner_text()
+    assert shown.index("no.png") < shown.index("a.png"), "the rows with an error come first"
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the answers").click()
     assert download.value.suggested_filename == "answers.csv"

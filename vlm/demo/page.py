@@ -14,7 +14,7 @@ from vlm.demo.api import QUEUE, add_api, content_of
 from vlm.demo.asker import Asker
 from vlm.demo.examples import Example, examples_for
 from vlm.demo.facts import kinds_of
-from vlm.demo.reasons import Asked, Reasons
+from vlm.demo.reasons import EXPLAINED, Asked, Reasons
 from vlm.demo.table_tab import add_table_tab
 from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
 from vlm.serve.questions import MAX_QUESTION
@@ -35,8 +35,15 @@ PRIVATE: dict[str, Any] = {
 }
 """Of every event of the page."""
 REFUSED, PICKED = "refused", "picked"
-REVEAL = """() => document.querySelector("#result").scrollIntoView({block: "nearest", behavior:
-matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"})"""
+ASKING = """() => document.querySelectorAll("#result, #reasons").forEach(
+    (part) => part.setAttribute("aria-busy", "true"))"""
+"""The last answer is grey until the next is there."""
+REVEAL = """() => {
+    const result = document.querySelector("#result");
+    result.setAttribute("aria-busy", "false");
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    result.scrollIntoView({block: "nearest", behavior: still ? "auto" : "smooth"});
+}"""
 """On a phone the answer may be below what is seen."""
 
 
@@ -80,6 +87,7 @@ class _AskTab:
                     apply_default_css=False,
                     min_height=250,
                     elem_id="result",
+                    elem_classes=[] if first else ["vlm-unasked"],  # see page.css
                 )
                 least = asker.least_risk
                 self.risk = gr.Slider(
@@ -194,15 +202,17 @@ class _AskTab:
             self.mine,
         ]
         made = [self.result, self.about, self.asked, self.mine, self.gallery]
+        made += self.reasons.announced
 
         def then_answer(event: Any) -> None:
             inputs = [self.asked, self.reasons.method, self.reasons.opacity]
             event.then(None, js=REVEAL).then(
                 self.reasons.explain, inputs, self.reasons.outputs, **PRIVATE
-            )
+            ).then(None, js=EXPLAINED)
 
         # A question that is asked while the last one runs is asked after it.
         asking = [self.ask.click, self.question.submit, self.risk.change]
+        gr.on([*asking, *(dataset.click for dataset, *_ in picks), self.gallery.select], js=ASKING)
         then_answer(gr.on(asking, self.on_ask, shown, made, trigger_mode="always_last", **PRIVATE))
         # Of Gradio's events for images, only this one has the new value whatever happened.
         self.image.change(
@@ -250,12 +260,14 @@ class _AskTab:
             replies = self.asker.ask(content, question, names, lines, accepted, others)
         except ValueError as error:
             digest = None if content is None else digest_of(content)
-            return view.failure(str(error)), digest, gr.skip(), gr.skip(), gr.skip()
+            kept = [gr.skip()] * (3 + len(self.reasons.announced))
+            return view.failure(str(error)), digest, *kept
         image = _file(sent["path"])
         said = ", ".join(dict.fromkeys(reply.headline for reply in replies))
         mine = _with(mine, image["path"], f"{question} {said}")
         asked = Asked(image, question, lines, replies, [_file(one["path"]) for one in more])
-        return view.results(replies), digest_of(content), asked, mine, _entries(mine)
+        shown = view.results(replies), digest_of(content), asked, mine, _entries(mine)
+        return *shown, *self.reasons.announce(replies)
 
     def on_image(self, sent: Any, who: Any, last: str | None, mine: Any) -> tuple[Any, ...]:
         content = content_of(sent, self.uploads)

@@ -33,6 +33,10 @@ HEIGHT = 320
 SIDE = 512
 """Pixels of a map's longer side."""
 
+EXPLAINING = """() => document.querySelector("#reasons")?.setAttribute("aria-busy", "true")"""
+EXPLAINED = """() => document.querySelector("#reasons")?.setAttribute("aria-busy", "false")"""
+"""The reasons are grey until the next ones are there, which may take seconds."""
+
 Words = list[int | None]
 """The word that each model's map is of; None for the whole question."""
 
@@ -69,73 +73,88 @@ class Reasons:
         self.asker, self.uploads, self.sides = asker, uploads, sides
         self.words = gr.State([None] * sides)
         self.columns, self.captions, self.texts, self.maps = [], [], [], []
-        with gr.Row():
-            for side in range(sides):
-                with gr.Column(
-                    min_width=240, visible=first is None or side < len(first.replies)
-                ) as column:
-                    self.captions.append(gr.HTML(apply_default_css=False, min_height=70))
-                    self.texts.append(
-                        gr.HighlightedText(
-                            label="Words that speak for and against the answer",
-                            show_label=False,
-                            color_map=_COLORS,
-                            show_inline_category=False,
-                            show_legend=True,
-                            buttons=[],
-                            elem_id=f"words-{side}",
+        # Without an answer there is nothing to show.
+        with gr.Column(visible=first is not None, elem_id="reasons") as self.area:
+            with gr.Row():
+                for side in range(sides):
+                    with gr.Column(
+                        min_width=240, visible=first is None or side < len(first.replies)
+                    ) as column:
+                        self.captions.append(gr.HTML(apply_default_css=False, min_height=70))
+                        self.texts.append(
+                            gr.HighlightedText(
+                                label="Words that speak for and against the answer",
+                                show_label=False,
+                                color_map=_COLORS,
+                                show_inline_category=False,
+                                show_legend=True,
+                                buttons=[],
+                                elem_id=f"words-{side}",
+                            )
                         )
-                    )
-                    self.maps.append(
-                        gr.Image(
-                            show_label=False,
-                            height=HEIGHT,
-                            interactive=False,
-                            buttons=["fullscreen"],
-                            alt_text="The image, with the places that decided in color",
-                            elem_id=f"map-{side}",
+                        self.maps.append(
+                            gr.Image(
+                                show_label=False,
+                                height=HEIGHT,
+                                interactive=False,
+                                buttons=["fullscreen"],
+                                alt_text="The image, with the places that decided in color",
+                                elem_id=f"map-{side}",
+                            )
                         )
-                    )
-                self.columns.append(column)
-        self.opacity = gr.Slider(
-            0, 100, value=100, step=5, label="Strength of the map over the image, %",
-            buttons=[], elem_id="opacity",
-        )  # fmt: skip
-        self.method = gr.Radio(
-            [(LABELS.get(m, m), m) for m in (*asker.methods, NO_REASONS)],
-            value=asker.methods[0],
-            label="How the reasons are found",
-            elem_id="method",
-        )
-        with gr.Row():
-            self.downloads = [
-                gr.DownloadButton("Download the image", size="md", elem_id="download-image"),
-                gr.DownloadButton("Download as JSON", size="md", elem_id="download-json"),
-            ]
+                    self.columns.append(column)
+            self.opacity = gr.Slider(
+                0, 100, value=100, step=5, label="Strength of the map over the image, %",
+                buttons=[], elem_id="opacity",
+            )  # fmt: skip
+            self.method = gr.Radio(
+                [(LABELS.get(m, m), m) for m in (*asker.methods, NO_REASONS)],
+                value=asker.methods[0],
+                label="How the reasons are found",
+                elem_id="method",
+            )
+            with gr.Row():
+                self.downloads = [
+                    gr.DownloadButton("Download the image", size="md", elem_id="download-image"),
+                    gr.DownloadButton("Download as JSON", size="md", elem_id="download-json"),
+                ]
 
         if first is not None:
             made = self.explain(first, self.method.value, self.opacity.value)
             # Not as arguments: Gradio would write the images to disk.
-            for component, value in list(zip(self.outputs, made, strict=True))[sides:]:
+            for component, value in list(zip(self.outputs, made, strict=True))[1 + sides :]:
                 component.value = value
 
     @property
     def outputs(self) -> list[Any]:
         """What `explain` fills."""
-        maps = [*self.columns, *self.captions, *self.texts, *self.maps]
-        return [*maps, *self.downloads, self.words]
+        return [*self.announced, *self.texts, *self.maps, *self.downloads, self.words]
+
+    @property
+    def announced(self) -> list[Any]:
+        """What `announce` fills."""
+        return [self.area, *self.columns, *self.captions]
 
     def connect(self, asked: gr.State, events: dict[str, Any]) -> None:
         """Redraw when a control is used, without asking again; `asked` holds an `Asked`."""
         shared: dict[str, Any] = {"trigger_mode": "always_last", **events}
         inputs = [asked, self.method, self.opacity]
-        self.method.change(self.explain, inputs, self.outputs, **shared)
+        self.method.change(None, js=EXPLAINING)
+        self.method.change(self.explain, inputs, self.outputs, **shared).then(None, js=EXPLAINED)
         drawn = [*self.captions, *self.maps]
         self.opacity.change(self.redraw, [*inputs, self.words], drawn, **shared)
         for side, words in enumerate(self.texts):
             words.select(self._chooser(side), [self.words, asked], self.words, **shared).then(
                 self.redraw, [*inputs, self.words], drawn, **events
             )
+
+    def announce(self, replies: Sequence[Reply]) -> list[Any]:
+        """A place for each reply, with a heading until `explain` is done."""
+        return [
+            gr.update(visible=True),
+            *(gr.update(visible=side < len(replies)) for side in range(self.sides)),
+            *self._each(replies, view.reasons_to_come),
+        ]
 
     def explain(self, asked: Asked | None, method: str, opacity: float) -> list[Any]:
         """Everything anew, of the whole question."""
@@ -145,7 +164,7 @@ class Reasons:
         words: Words = [None] * self.sides
         captions, maps = self._drawn(asked, replies, opacity, words)
         return [
-            *(gr.update(visible=side < len(replies)) for side in range(self.sides)),
+            *self.announce(replies)[: -self.sides],
             *captions,
             *self._each(replies, _said),
             *maps,

@@ -55,6 +55,11 @@ def reasons(reply: Reply, word: int | None) -> str:
     return str(_TEMPLATES.reasons(reply, word))
 
 
+def reasons_to_come(reply: Reply) -> str:
+    """The same while the map is being made."""
+    return str(_TEMPLATES.reasons_to_come(reply))
+
+
 def facts(name: str, vqa: VQA | ImageTextToText) -> str:
     """What is known about a model."""
     return str(_TEMPLATES.facts(name, vqa, facts_of(vqa)))
