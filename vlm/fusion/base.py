@@ -286,9 +286,9 @@ class Fusion(Part, ABC):
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
-                beside features that have one, boxes that are needed and missing, or images that
-                another fusion keeps.
-            TypeError: `prepare` gave something without a row for each image.
+                beside features that have one, boxes that are needed and missing, images that
+                another fusion keeps, or a result that is not of width `out_dim`.
+            TypeError: `prepare` gave something without a row for each image, or `fuse` no features.
         """
         text = self._checked(text, "text", self.text_dim, text_mask)
         questions, device = text.tokens.shape[0], text.tokens.device
@@ -329,12 +329,27 @@ class Fusion(Part, ABC):
                     f"image and text: got batches of {kept.images} and {questions}; expected one "
                     f"image row for each question. Give `image_index` for shared images."
                 )
-            return self.fuse(kept.prepared, text)
+            return self._fused(kept.prepared, text)
         gathered = tree_map_only(Tensor, lambda rows: rows[image_index], kept.prepared)
-        return self.fuse(gathered, text)
+        return self._fused(gathered, text)
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def _fused(self, prepared: Any, text: Features) -> Features:
+        fused: Any = self.fuse(prepared, text)
+        name = f"{type(self).__name__}.fuse"
+        if not isinstance(fused, Features):
+            raise TypeError(
+                f"{name}: returned {type(fused).__name__}; expected vlm.Features. A joint vector "
+                "(B, out_dim) becomes some by `vlm.Features(vector[:, None])`."
+            )
+        if (width := fused.pooled.shape[-1]) != self.out_dim:
+            raise ValueError(
+                f"{name}: returned a pooled vector of width {width}; expected {self.out_dim}, the "
+                "out_dim that `super().__init__` got."
+            )
+        return fused
 
     def _checked(self, value: FeaturesLike, name: str, dim: int, mask: Tensor | None) -> Features:
         features = as_features(value, name, mask)
