@@ -22,6 +22,39 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int 
     return said
 
 
+OWN = """
+from vlm.fusion import Fusion
+
+class Forward(Fusion):
+    def forward(self, image, text):
+        return image
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (True, r"Forward is abstract\. It lacks fuse\.$"),
+        (False, r"No module named '\w+'\. \w+ is in this folder: `python -m vlm` finds"),
+    ],
+)
+def test_a_class_of_one_s_own_that_cannot_be_used(
+    found: bool,
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = f"own_{found}".lower()
+    (tmp_path / f"{module}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    if found:
+        monkeypatch.syspath_prepend(tmp_path)
+    line = refused([*small_run(data, tmp_path), f"--model.fusion={module}.Forward"], capsys)
+    assert re.search(said, line), line
+
+
 MISTAKES = {
     "--run.monitor=accuracy": "run.monitor: got 'accuracy'; expected .* val_accuracy or val_loss",
     "--model.text_encoder=configs/text/gruu.yaml": "configs/text/gruu.yaml: there is no such file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 
 from vlm.core.validation import did_you_mean, nearest
@@ -29,7 +30,19 @@ def explain(message: str) -> str:
     if "Did you mean" in message:  # a part has a parser of its own, which said it
         return _shorten(message)
     near = _nearest(message)
-    return f"{_shorten(message)}.{did_you_mean(near)}" if near else _shorten(message)
+    remedy = did_you_mean(near) if near else _own_class(message)
+    return f"{_shorten(message)}.{remedy}" if remedy else _shorten(message)
+
+
+def _own_class(message: str) -> str:
+    """What to do about a class of the user's own."""
+    if found := re.search(r"an instantiatable class, but ([\w.]+)\.(\w+) is abstract", message):
+        made: Any = getattr(importlib.import_module(found[1]), found[2])
+        return f" It lacks {', '.join(sorted(made.__abstractmethods__))}."
+    found = re.search(r"No module named '(\w+)'", message)
+    if found and any(Path(name).exists() for name in (found[1], f"{found[1]}.py")):
+        return f" {found[1]} is in this folder: `python -m vlm` finds it there, and `vlm` does not."
+    return ""
 
 
 def _shorten(message: str) -> str:
