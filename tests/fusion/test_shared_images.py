@@ -54,3 +54,19 @@ def test_what_is_prepared_has_a_row_for_each_image(prepared: Any) -> None:
 
     with pytest.raises(TypeError, match=r"Mistaken\.prepare: returned .*expected tensors with 2"):
         Mistaken(8, 6, 6)(IMAGES, QUESTIONS[:2])
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "said"),
+    [
+        (torch.zeros(2, 10), TypeError, r"Mistaken\.fuse: returned Tensor; expected vlm\.Features"),
+        (Features(torch.zeros(2, 1, 9)), ValueError, r"pooled vector of width 9; expected 10, the"),
+    ],
+)
+def test_what_a_fusion_returns_has_its_width(made: Any, error: type[Exception], said: str) -> None:
+    class Mistaken(Fusion):
+        def fuse(self, image: Any, text: Features) -> Features:
+            return made  # type: ignore[no-any-return]
+
+    with pytest.raises(error, match=said):
+        Mistaken(8, 6, 10)(IMAGES, QUESTIONS[:2])
