@@ -75,6 +75,8 @@ class CoAttention(RecordsAttention):
         super().__init__()
         check_positive(dim=dim, hidden_dim=hidden_dim)
         self.affinity = nn.Linear(dim, dim, bias=False)  # W_b
+        # PyTorch's weights saturate the tanh of the affinities (docs/log.md, 2026-12-01).
+        nn.init.uniform_(self.affinity.weight, -0.1 / dim**0.5, 0.1 / dim**0.5)
         self.patches_hidden = nn.Linear(dim, hidden_dim, bias=False)  # W_v
         self.words_hidden = nn.Linear(dim, hidden_dim, bias=False)  # W_q
         self.patches_score = nn.Linear(hidden_dim, 1, bias=False)  # w_hv
