@@ -12,6 +12,7 @@ from vlm.core.features import Features, masked_mean
 from vlm.core.validation import check_positive
 from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
+from vlm.fusion.initialize import xavier_uniform
 
 
 class GatedCrossAttention(Fusion):
@@ -71,6 +72,7 @@ class GatedCrossAttention(Fusion):
             GatedLayer(out_dim, num_heads, dropout, first_gate) for _ in range(num_layers)
         )
         self.pool = nn.Sequential(nn.LayerNorm(out_dim), nn.Linear(out_dim, out_dim))
+        xavier_uniform(self)
 
     def prepare(self, image: Features) -> tuple[list[Context], Tensor]:
         patches = self.image_projection(image.zero_padding().tokens)  # (B, P, D)
