@@ -43,9 +43,10 @@ SETTINGS = {
         "--dataset.abilities=[attribute]",
         "--trainer.max_epochs=16",
     ],
+    # Where the object lies in the image, and left of which other.
     "positions": [
         "--dataset=Scenes",
-        "--dataset.abilities=[attribute,position]",
+        "--dataset.abilities=[attribute,position,left of]",
         "--trainer.max_epochs=20",
     ],
 }
@@ -81,28 +82,33 @@ def measured(data: str, fusion: str, seed: int, given: argparse.Namespace) -> di
     with (run / "metrics.csv").open(newline="") as lines:
         curve = [row["val_accuracy"] for row in csv.DictReader(lines) if row.get("val_accuracy")]
     return {
-        "test": {row["type"]: 100 * row["accuracy"] for row in rows},
+        "test": {
+            row["type"]: [round(100 * row[name], 2) for name in ("accuracy", "low", "high")]
+            for row in rows
+        },
         "validation": [round(100 * float(value), 2) for value in curve],
         "factor": cli.model.model.fusion.lr_factor,
         "parameters": sum(each.numel() for each in cli.model.model.fusion.parameters()),
-        "run": str(run),
     }
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """One line for each fusion, the best first."""
+    """One line for each fusion, the best first; of one seed with the interval over questions."""
     abilities = [*next(iter(next(iter(results.values())).values()))["test"]]
     heads = ["fusion", "parameters", "factor", *abilities, "seeds", "validation after each epoch"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 2) + "---|"]
 
     def mean(seeds: dict[str, Any], ability: str) -> float:
-        return statistics.mean(each["test"][ability] for each in seeds.values())
+        return statistics.mean(each["test"][ability][0] for each in seeds.values())
 
     for fusion, seeds in sorted(results.items(), key=lambda row: -mean(row[1], abilities[0])):
         first = next(iter(seeds.values()))
         curve = ", ".join(f"{value:.1f}" for value in first["validation"])
-        cells = [f"{mean(seeds, ability):.2f}" for ability in abilities]
-        cells = [f"`{fusion}`", f"{first['parameters']:,}", f"{first['factor']:g}", *cells]
+        cells = [f"`{fusion}`", f"{first['parameters']:,}", f"{first['factor']:g}"]
+        for ability in abilities:
+            _, low, high = first["test"][ability]
+            interval = f" ({low:.2f} - {high:.2f})" if len(seeds) == 1 else ""
+            cells.append(f"{mean(seeds, ability):.2f}{interval}")
         lines.append(f"| {' | '.join([*cells, str(len(seeds)), curve])} |")
     return "\n".join(lines) + "\n"
 
