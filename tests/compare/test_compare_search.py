@@ -181,6 +181,10 @@ def test_no_setting_that_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"there is no setting model\.rate"):
         with_settings(CONFIG, {"model.rate": 1})
     assert with_settings(CONFIG, {"model.lr": 2})["model"] == {"lr": 2, "depth": 1}
+    part = {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}}}
+    changed = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 2}}
+    for name in ("optimizer.lr", "optimizer.init_args.lr"):  # as `vlm fit` takes both
+        assert with_settings(part, {name: 2}) == {"optimizer": changed}
     assert CONFIG["model"]["lr"] == 0.1
 
 

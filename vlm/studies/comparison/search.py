@@ -284,7 +284,8 @@ def scores_of(run: Run) -> list[float]:
 
 
 def with_settings(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with some settings changed, each by its dotted name.
+    """A configuration with some settings changed, each by its dotted name, in which `init_args` may
+    be left out, as on the command line of `vlm fit`.
 
     Raises:
         ValueError: a setting that the configuration does not have.
@@ -294,8 +295,15 @@ def with_settings(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[
         *above, last = name.split(".")
         place: Any = changed
         for key in above:
+            place = _with_key(place, key)
             place = place.get(key) if isinstance(place, dict) else None
+        place = _with_key(place, last)
         if not isinstance(place, dict) or last not in place:
             raise ValueError(f"there is no setting {name}")
         place[last] = value
     return changed
+
+
+def _with_key(place: Any, key: str) -> Any:
+    """What has the key: a part's arguments, where the part itself has it not."""
+    return place.get("init_args") if isinstance(place, dict) and key not in place else place
