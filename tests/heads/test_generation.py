@@ -167,8 +167,13 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
         total = sum(math.exp(score) for score in scores.values())
         for text, share in found:
             assert share == pytest.approx(math.exp(scores[text]) / total, rel=1e-3)
-    monkeypatch.setattr("vlm.heads.generation.head.ROWS_AT_ONCE", 4)
-    assert texts(head.rank(output, candidates)) == texts(ranked)
+    read: list[int] = []
+    head.decoder.register_forward_pre_hook(lambda _, given: read.append(len(given[0])))
+    for rows in (4, 2):  # of which a question may have more
+        monkeypatch.setattr("vlm.heads.generation.head.ROWS_AT_ONCE", rows)
+        assert texts(head.rank(output, candidates)) == texts(ranked)
+        assert max(read) <= rows
+        read.clear()
     with pytest.raises(ValueError, match=r"candidates: got lists of \[1, 0, 1, 1, 1\] for 5"):
         head.rank(output, [["a"], [], ["a"], ["a"], ["a"]])
 

@@ -215,7 +215,9 @@ class Generation(AnswerHead):
             text for given in candidates for text in [*given, *[given[0]] * (most - len(given))]
         ]
         ids, mask = self._candidates(filled, memory.mask.device)
-        scores = self._log_likelihood(memory, ids, mask).view(-1, most).cpu()
+        parts = zip(ids.split(ROWS_AT_ONCE), mask.split(ROWS_AT_ONCE), strict=True)
+        scores = torch.cat([self._log_likelihood(memory, *part) for part in parts])
+        scores = scores.view(-1, most).cpu()
         ranked = []
         for given, row in zip(candidates, scores, strict=True):
             shares = row[: len(given)].softmax(0).tolist()
