@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +13,12 @@ from vlm.core.features import Features
 from vlm.core.part import build, check_parts
 from vlm.core.together import together
 from vlm.fusion.base import Fusion, Kept
+from vlm.fusion.pixel_shuffle import PixelShuffle
 from vlm.heads.base import AnswerHead
 from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.multi_task import answering
-from vlm.image.base import ImageEncoder
+from vlm.image.base import ImageEncoder, PixelEncoder
+from vlm.image.tiles import Tiles
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
 from vlm.text.prompt import Prompt
@@ -33,8 +36,9 @@ class VQAModel(nn.Module):
     """Image encoder, text encoder, fusion and head, trained end to end.
 
     Raises:
-        ValueError: widths of neighbouring parts differ, or a language model that reads the
-            questions' tokens without `vlm.text.Prompt`, which makes them, or that without it.
+        ValueError: widths of neighbouring parts differ, a language model that reads the questions'
+            tokens without `vlm.text.Prompt`, which makes them, or that without it, or a
+            `PixelShuffle` whose rows are not those of the image encoder's grid.
 
     Example:
         >>> image, text = vlm.image.ConvNet(), vlm.text.BagOfWords(["what", "color", "is", "it"])
@@ -64,6 +68,8 @@ class VQAModel(nn.Module):
         if head.text_dim is not None:
             _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
         _check_prompt(text_encoder, fusion, head)
+        if isinstance(fusion, PixelShuffle):
+            _check_grid(image_encoder, fusion)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.fusion = fusion
@@ -194,6 +200,31 @@ def _check_width(name: str, got: int, part: nn.Module, wanted: int, source: nn.M
         raise ValueError(
             f"{name}: {type(part).__name__} was built for width {got}, and "
             f"{type(source).__name__} gives {wanted}. Build it with {wanted}."
+        )
+
+
+def _check_grid(image_encoder: ImageEncoder, fusion: PixelShuffle) -> None:
+    """Refuse patches of which the fusion would join some that are no neighbours."""
+    name = type(image_encoder).__name__
+    if (
+        not isinstance(image_encoder, PixelEncoder)
+        or isinstance(image_encoder, Tiles)  # perhaps as many as cells, but in another order
+        or image_encoder.length != prod(image_encoder.grid)
+    ):
+        raise ValueError(
+            f"image_encoder: got {name}, whose tokens are no grid; expected one whose tokens are "
+            f"the rows of a grid, since PixelShuffle joins neighbours. Take vlm.fusion.Projector."
+        )
+    rows, columns = image_encoder.grid
+    if (fusion.columns or isqrt(rows * columns)) != columns:
+        raise ValueError(
+            f"fusion.columns: got {fusion.columns} for the {rows} x {columns} patches of {name}; "
+            f"expected {columns}."
+        )
+    if fusion.max_images > 1 and rows % fusion.factor:
+        raise ValueError(
+            f"fusion.factor: got {fusion.factor} for several images of {rows} rows of patches; "
+            f"expected a divisor of {rows}, so that no token is of two images."
         )
 
 

@@ -242,5 +242,5 @@ def test_the_written_configuration_names_the_parts(folders: Folders, tmp_path: P
     assert config["tuning"] == {"init_from": str(tmp_path / "theirs.ckpt")}
     assert config["fusion"] == {
         "class_path": "vlm.fusion.PixelShuffle",
-        "init_args": {"out_dim": 24, "factor": 2},
+        "init_args": {"out_dim": 24, "factor": 2, "columns": 2},
     }

@@ -7,6 +7,10 @@ import torch
 
 from vlm.core.features import Features
 from vlm.fusion import PixelShuffle
+from vlm.heads import Classification
+from vlm.image import ConvNet, ImageEncoder, NaFlexEncoder, Tiles
+from vlm.model import VQAModel
+from vlm.text import BagOfWords
 
 
 def test_by_hand() -> None:
@@ -53,3 +57,39 @@ def test_errors() -> None:
         PixelShuffle(13, 11, columns=-1)
     with pytest.raises(ValueError, match=r"image: got 8 patches, .* expected `columns`"):
         PixelShuffle(13, 11)(torch.randn(1, 8, 13), torch.randn(1, 2, 11))
+
+
+def test_no_token_is_of_two_images() -> None:
+    """Four images of 2 x 2 patches are as many patches as one of 4 x 4."""
+    fusion, images = PixelShuffle(3, 5, out_dim=7, columns=2), torch.randn(4, 4, 3)
+    each = fusion.prepare(Features(images)).tokens
+    fusion.take_images(4)
+    fused = fusion(images, torch.randn(1, 2, 5), image_lists=torch.tensor([[2, 0, 1, 3]]))
+    torch.testing.assert_close(fused.tokens[0, :4], each[[2, 0, 1, 3], 0])
+    with pytest.raises(ValueError, match=r"columns: got None for up to 4 images of a question"):
+        PixelShuffle(3, 5).take_images(4)
+
+
+def model_of(encoder: ImageEncoder, images: int = 1, **options: int) -> VQAModel:
+    words, fusion = BagOfWords(["is"], 5), PixelShuffle(encoder.dim, 5, out_dim=7, **options)
+    if images > 1:
+        fusion.take_images(images)
+    return VQAModel(encoder, words, fusion, Classification(7, ["yes", "no"]))
+
+
+def test_an_encoder_s_tokens_must_be_the_rows_of_a_grid() -> None:
+    """Though they may be as many as a square has: 9 x 4 of eight tiles, 64 of any aspect."""
+    small = {"patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    encoders = Tiles(ConvNet(32), tiles=8), NaFlexEncoder(tokens=64, model_args=small)
+    for encoder in encoders:
+        with pytest.raises(
+            ValueError, match=r"whose tokens are no grid; .* vlm\.fusion\.Projector"
+        ):
+            model_of(encoder)
+    square = ConvNet(32)
+    rows, columns = square.grid
+    model_of(square, images=2, columns=columns)
+    with pytest.raises(ValueError, match=rf"fusion.columns: got 3 for .*; expected {columns}\."):
+        model_of(square, columns=3)
+    with pytest.raises(ValueError, match=rf"factor: got 3 for several .* a divisor of {rows}"):
+        model_of(square, images=2, columns=columns, factor=3)

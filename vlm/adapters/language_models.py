@@ -138,7 +138,9 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
     tower: dict[str, Any] = {
         "config": stored_config(vision),
         "layer": layer,
+        columns = vision.image_size // vision.patch_size
         "mean": list(images.image_mean),
+        connector |= {"columns": columns}  # without which it takes one image alone
         "std": list(images.image_std),
         "interpolation": FILTERS.get(int(images.resample), "bicubic"),
         "fit": "crop" if getattr(images, "do_center_crop", False) else "squash",

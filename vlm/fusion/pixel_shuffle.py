@@ -30,7 +30,8 @@ class PixelShuffle(Projector):
         columns: patches in a row of the grid; None for a square grid.
 
     Raises:
-        ValueError: on use, no `columns` and a number of patches that is no square.
+        ValueError: several images without `columns`; on use, no `columns` and a number of patches
+            that is no square.
 
     Example:
         >>> fusion = vlm.fusion.PixelShuffle(image_dim=64, text_dim=32, out_dim=48, factor=2)
@@ -49,6 +50,14 @@ class PixelShuffle(Projector):
         check_positive(image_dim=image_dim, factor=factor, columns=columns or 1)
         super().__init__(image_dim * factor**2, text_dim, out_dim, num_layers=1, bias=False)
         self.image_dim, self.factor, self.columns = image_dim, factor, columns
+
+    def take_images(self, most: int) -> None:
+        if self.columns is None:  # four square images would pass for a larger one
+            raise ValueError(
+                f"columns: got None for up to {most} images of a question, which come one below "
+                f"the other; expected the patches in a row of an image."
+            )
+        super().take_images(most)
 
     def prepare(self, image: Features) -> Features:
         number, side = image.tokens.shape[1], self.factor
