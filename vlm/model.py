@@ -231,7 +231,7 @@ def _check_grid(image_encoder: ImageEncoder, fusion: PixelShuffle) -> None:
 def _check_prompt(text_encoder: TextEncoder, fusion: Fusion, head: AnswerHead) -> None:
     """Refuse parts of which one has the questions' tokens, and another does not read them."""
     given = isinstance(text_encoder, Prompt)
-    if not given and not head.reads_prompt:
+    if not given and not any(getattr(part, "reads_prompt", False) for part in head.modules()):
         return
     if not (given and head.reads_prompt and fusion.patches_first):
         parts = (type(part).__name__ for part in (text_encoder, fusion, head))

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import vlm
 from vlm.fusion import MCAN, PixelShuffle, Projector
-from vlm.heads import Classification, Generation, LanguageModel
+from vlm.heads import Classification, Generation, LanguageModel, MultiTask
 from vlm.image import ConvNet
 from vlm.model import VQAModel
 from vlm.pretrained.chat import read_chat
@@ -221,7 +221,11 @@ def test_parts_that_do_not_read_prompts_are_refused(folder: Path, tmp_path: Path
     other = Classification(24, ["yes", "no"])
     for text, fusion, answers in (
         (words, Projector(image.dim, words.dim, 24), head),
+    writes = partial(Generation, decoder=partial(LanguageModel, name=str(folder)))
+    mixed = MultiTask(24, {"write": writes, "choose": Classification}, answers=["yes", "no"])
         (prompt, Projector(image.dim, 1, 24), other),
+        (words, Projector(image.dim, words.dim, 24), mixed),
+        (prompt, Projector(image.dim, 1, 24), mixed),
         (prompt, MCAN(image.dim, 1, 24, dim=8, num_heads=2), head),
     ):
         with pytest.raises(ValueError, match=r"text_encoder, fusion, head: got .*expected vlm\."):

@@ -73,7 +73,7 @@ class MultiTask(AnswerHead):
         self.vocabulary = self.answering.vocabulary
         self.takes_choices = any(head.takes_choices for _, head in self._heads())
         self.takes_pairs = any(head.takes_pairs for _, head in self._heads())
-        self.reads_prompt = any(head.reads_prompt for _, head in self._heads())
+        self.reads_prompt = all(head.reads_prompt for _, head in self._heads())
         self.reads_question = any(head.reads_question for _, head in self._heads())
         self.reads_image = any(head.reads_image for _, head in self._heads())
         seen = {head.image_dim for _, head in self._heads()} - {None}
