@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -219,13 +221,13 @@ def test_parts_that_do_not_read_prompts_are_refused(folder: Path, tmp_path: Path
     image, prompt, words = ConvNet(24, (5, 7)), Prompt(name=str(folder)), BagOfWords(["is"], 24)
     head = Generation(24, partial(LanguageModel, name=str(folder)))
     other = Classification(24, ["yes", "no"])
-    for text, fusion, answers in (
-        (words, Projector(image.dim, words.dim, 24), head),
     writes = partial(Generation, decoder=partial(LanguageModel, name=str(folder)))
     mixed = MultiTask(24, {"write": writes, "choose": Classification}, answers=["yes", "no"])
-        (prompt, Projector(image.dim, 1, 24), other),
+    for text, fusion, answers in (
         (words, Projector(image.dim, words.dim, 24), mixed),
         (prompt, Projector(image.dim, 1, 24), mixed),
+        (words, Projector(image.dim, words.dim, 24), head),
+        (prompt, Projector(image.dim, 1, 24), other),
         (prompt, MCAN(image.dim, 1, 24, dim=8, num_heads=2), head),
     ):
         with pytest.raises(ValueError, match=r"text_encoder, fusion, head: got .*expected vlm\."):
@@ -249,3 +251,19 @@ def test_wrong_arguments(folder: Path) -> None:
     small = config | {"vocab_size": 30}
     with pytest.raises(ValueError, match=r"tokenizer: got 257 ids .* which has 30"):
         LanguageModel(24, config=small, tokenizer=vlm.heads.ByteTokenizer(), image_id=29)
+
+
+def test_code_of_a_model_does_not_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if somebody at a terminal says so when transformers asks."""
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    own = {"auto_map": {"AutoConfig": "own.Config", "AutoTokenizer": [None, "own.Tokens"]}}
+    shutil.copytree(folder, tmp_path / "model")
+    for name, more in (("config", {"model_type": "own"}), ("tokenizer_config", {})):
+        path = tmp_path / f"model/{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | own | more))
+    (tmp_path / "model/own.py").write_text("raise SystemExit('ran')")
+    for make in (Prompt, partial(LanguageModel, 24)):
+        with pytest.raises(ValueError, match="custom code"):
+            make(name=str(tmp_path / "model"))

@@ -75,7 +75,7 @@ def read_chat(name: str, prompt: str = PROMPT) -> Chat:
     if end is None:
         raise ValueError(f"{name}: its tokenizer names no token for the end of an answer.")
     with hub_access(name):
-        kind = AutoConfig.from_pretrained(name).model_type
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
     asked = asked.replace(image_token, IMAGES.get(kind, "{}").format(image_token))
     return Chat(backend.to_str(), asked, image_token, space, end)
 

@@ -33,7 +33,8 @@ def hub_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     with hub_access(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        # Left out, transformers asks at a terminal whether to run a model's own code.
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ValueError(f"name: {name!r} has no `tokenizer.json`; choose a model that has one.")
     return tokenizer

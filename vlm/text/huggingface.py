@@ -108,7 +108,7 @@ def _load(name: str, pretrained: bool) -> Any:
     from transformers import AutoConfig, AutoModel
 
     with hub_access(name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         check_kind(config.model_type, ENCODERS)
         if not pretrained:
             return _encoder(AutoModel.from_config, config)

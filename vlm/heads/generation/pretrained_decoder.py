@@ -240,7 +240,7 @@ def load_model(name: str, pretrained: bool) -> Any:
     from transformers import AutoConfig
 
     with hub_access(name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if not pretrained:
             config = config.get_text_config()  # of a model for images too
         check_kind(config.model_type, DECODERS)
