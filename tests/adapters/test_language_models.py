@@ -244,3 +244,5 @@ def test_the_written_configuration_names_the_parts(folders: Folders, tmp_path: P
         "class_path": "vlm.fusion.PixelShuffle",
         "init_args": {"out_dim": 24, "factor": 2, "columns": 2},
     }
+    with pytest.raises(ValueError, match=r"theirs\.yaml: exists; expected a new file"):
+        convert(folders("idefics3"), tmp_path / "theirs.ckpt")

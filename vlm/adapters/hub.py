@@ -166,18 +166,26 @@ def convert(name: str | Path, path: str | Path) -> None:
 
     Raises:
         OSError: a file is not there.
-        ValueError: a model of another kind, or one whose files are damaged.
+        ValueError: a model of another kind, one whose files are damaged, or a `.yaml` file that is
+            there already.
     """
     folder, path = locate(name), Path(path)
+    beside = path.with_suffix(".yaml")
+    parts: dict[str, Any] = {}
     if architecture(read_json(file_inside(folder, CONFIG))) in CLASSES:
+        if beside.exists():
+            raise ValueError(
+                f"{beside}: exists; expected a new file. Move it, or take another path."
+            )
         model, parts = read_connected(folder, name_of(folder))
         about = {"run": name_of(folder), "data": name_of(folder)}
-        write_parts(parts, path, path.with_suffix(".yaml"))
     else:
         model, about = read_adapted(folder)
     weights = {PREFIX + key: value for key, value in model.state_dict().items()}
     content = {KEY: describe(model, about), "state_dict": weights, "global_step": 0}
     write_checkpoint(content, path)
+    if parts:
+        write_parts(parts, path, beside)
 
 
 def convert_back(run: str | Path, source: str | Path, folder: str | Path) -> None:
