@@ -128,6 +128,19 @@ def test_answers_are_cut_where_the_chat_template_puts_them(kind: str, folders: F
 
 
 def test_five_questions_about_an_image_encode_it_once(kind: str, folders: Folders) -> None:
+def test_the_prompt_is_the_processor_s_for_an_image_in_one_piece(
+    kind: str, folders: Folders
+) -> None:
+    model, _ = read_connected(folders(kind), kind)
+    tokenizer, whole = model.text_encoder.tokenizer, vlm.load(folders(kind))
+    whole.processor.image_processor.do_image_splitting = False
+    for question in QUESTIONS:
+        ids = whole._read([[Image.new("RGB", (28, 28))]], [question])["input_ids"][0].tolist()
+        place, last = ids.index(tokenizer.image_id), ids[::-1].index(tokenizer.image_id)
+        once = [*ids[: place + 1], *ids[len(ids) - last :]]
+        assert list(tokenizer.ids(question)) == once
+
+
     model, _ = read_connected(folders(kind), kind)
     images = torch.randint(256, (2, 3, 28, 28), dtype=torch.uint8)
     shared = model.processor.batch(images, [0, 0, 0, 1, 1], [*QUESTIONS, *QUESTIONS[:2]])
