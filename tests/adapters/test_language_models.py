@@ -16,6 +16,7 @@ import yaml
 from conftest import ROOT
 from hub_vlms import vlm_folder
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
@@ -127,7 +128,6 @@ def test_answers_are_cut_where_the_chat_template_puts_them(kind: str, folders: F
     assert model.head.decoder.tokenizer.end in whole.ends
 
 
-def test_five_questions_about_an_image_encode_it_once(kind: str, folders: Folders) -> None:
 def test_the_prompt_is_the_processor_s_for_an_image_in_one_piece(
     kind: str, folders: Folders
 ) -> None:
@@ -141,6 +141,7 @@ def test_the_prompt_is_the_processor_s_for_an_image_in_one_piece(
         assert list(tokenizer.ids(question)) == once
 
 
+def test_five_questions_about_an_image_encode_it_once(kind: str, folders: Folders) -> None:
     model, _ = read_connected(folders(kind), kind)
     images = torch.randint(256, (2, 3, 28, 28), dtype=torch.uint8)
     shared = model.processor.batch(images, [0, 0, 0, 1, 1], [*QUESTIONS, *QUESTIONS[:2]])
@@ -247,6 +248,63 @@ def test_a_model_with_another_connector_is_refused(folders: Folders, tmp_path: P
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"got the feature layer -1 and \('gelu', 'full'\)"):
         convert(tmp_path / "other", tmp_path / "other.ckpt")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("idefics3", {"text_config": {"tie_word_embeddings": True}}),  # the whole is not tied
+        ("llava", {"vision_feature_layer": -2}),
+    ],
+)
+def test_what_the_whole_configuration_says(
+    kind: str, more: dict[str, Any], folders: Folders, tmp_path: Path
+) -> None:
+    shutil.copytree(folders(kind), tmp_path / "other")
+    path = tmp_path / "other/config.json"
+    config = json.loads(path.read_text())
+    for key, value in more.items():
+        config[key] = config[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(config))
+    model, _ = read_connected(tmp_path / "other", kind)
+    theirs, batch, head = original(tmp_path / "other"), batch_of(model), model.head
+    decoder = head.decoder.model
+    assert decoder.lm_head.weight is not decoder.get_input_embeddings().weight
+    given = inputs(kind, model, batch, 0)
+    logits = head.decoder(torch.zeros(3, 1).long(), head.decoder.start(model(batch)))
+    assert_close(logits[0, 0], theirs(**given).logits[0, -1], rtol=0, atol=1e-4)
+
+
+def test_tied_weights_go_both_ways_and_others_are_refused(folders: Folders, tmp_path: Path) -> None:
+    source = tmp_path / "other"
+    shutil.copytree(folders("idefics3"), source)
+    path = source / "config.json"
+    config = json.loads(path.read_text()) | {"tie_word_embeddings": True}
+    path.write_text(json.dumps(config))
+    # transformers, too, believes the weights: it reads them and ties none.
+    with pytest.raises(ValueError, match=r"than a weight that config\.json ties it to"):
+        convert(source, tmp_path / "other.ckpt")
+    weights = load_file(source / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    convert(source, tmp_path / "tied.ckpt")
+    decoder = vlm.load(tmp_path / "tied.ckpt").model.head.decoder.model
+    assert decoder.lm_head.weight is decoder.get_input_embeddings().weight
+    convert_back(tmp_path / "tied.ckpt", source, tmp_path / "back")
+    before = original(source).state_dict()
+    for name, value in original(tmp_path / "back").state_dict().items():
+        assert value.equal(before[name])
+
+
+def test_another_image_encoder_is_refused(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint could not be loaded."""
+    monkeypatch.setattr("vlm.adapters.language_models.TOWERS", ("siglip_vision_model",))
+    with pytest.raises(ValueError, match=r"llava.*: got the model_type 'clip_vision_model'"):
+        convert(folders("llava"), tmp_path / "other.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_written_configuration_names_the_parts(folders: Folders, tmp_path: Path) -> None:

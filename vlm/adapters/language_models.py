@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vlm.adapters.folder import INDEX, PATTERNS, read_image_text_to_text
 from vlm.checkpoint.sharing import file_inside
-from vlm.core.safe_config import model_of
+from vlm.core.safe_config import check_kind, model_of
 from vlm.fusion import Fusion, PixelShuffle, Projector
 from vlm.heads.generation.head import Generation
 from vlm.heads.generation.language_model import LanguageModel
@@ -120,6 +120,10 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
     theirs, images = vqa.model, vqa.processor.image_processor
     config = theirs.config
     vision, text = config.vision_config, config.get_text_config()
+    try:
+        check_kind(vision.model_type, TOWERS)
+    except ValueError as error:
+        raise ValueError(f"{name}: image encoder: {error}") from error
     layer, out_dim = None, text.hidden_size
     connector: dict[str, Any] = {"out_dim": out_dim}
     kind: type[Fusion] = Projector
@@ -134,13 +138,13 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
             )
         connector |= {"num_layers": 2, "bias": config.multimodal_projector_bias}
     else:
+        columns = vision.image_size // vision.patch_size
         kind, connector = PixelShuffle, connector | {"factor": config.scale_factor}
+        connector |= {"columns": columns}  # without which it takes one image alone
     tower: dict[str, Any] = {
         "config": stored_config(vision),
         "layer": layer,
-        columns = vision.image_size // vision.patch_size
         "mean": list(images.image_mean),
-        connector |= {"columns": columns}  # without which it takes one image alone
         "std": list(images.image_std),
         "interpolation": FILTERS.get(int(images.resample), "bicubic"),
         "fit": "crop" if getattr(images, "do_center_crop", False) else "squash",
@@ -150,10 +154,8 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
     head = Generation(out_dim, partial(LanguageModel, **decoder))
     model = VQAModel(encoder, prompt, kind(encoder.dim, prompt.dim, **connector), head)
     state, names = theirs.state_dict(), _names(model)
-    with torch.no_grad():
-        for own, value in model.state_dict().items():
-            if (their := _renamed(own, names)) is not None:
-                value.copy_(state[their])
+    own = {_renamed(key, names): value for key, value in model.state_dict().items()}
+    _copy({key: state[key] for key in own if key is not None}, own, name)
     return model.eval(), {
         "image_encoder": _part("vlm.adapters.VisionTower", tower),
         "text_encoder": _part("vlm.text.Prompt", {"name": str(folder)}),
@@ -180,18 +182,31 @@ def write_back(model: VQAModel, source: Path, folder: Path) -> None:
         raise ValueError(f"{folder}: not empty; expected a new or empty folder.")
     theirs = read_image_text_to_text(source, str(source)).model
     state, names = theirs.state_dict(), _names(model)
-    with torch.no_grad():
-        for own, value in model.state_dict().items():
-            their = _renamed(own, names)
-            if their is not None and (their not in state or state[their].shape != value.shape):
-                raise ValueError(f"{own} does not fit {source}; expected the model it was made of.")
-            if their is not None:
-                state[their].copy_(value)
+    weights = {}
+    for own, value in model.state_dict().items():
+        if (their := _renamed(own, names)) is None:
+            continue
+        if their not in state or state[their].shape != value.shape:
+            raise ValueError(f"{own} does not fit {source}; expected the model it was made of.")
+        weights[their] = value
+    _copy(weights, state, str(source))
     theirs.save_pretrained(folder)
     for pattern in PATTERNS:
         for file in source.glob(pattern):
             if file.suffix != ".safetensors" and file.name != INDEX:
                 shutil.copy(file_inside(source, file.name), folder / file.name)
+
+
+def _copy(weights: Mapping[str, Tensor], into: Mapping[Any, Tensor], name: str) -> None:
+    with torch.no_grad():
+        for key, value in weights.items():
+            into[key].copy_(value)
+    for key, value in weights.items():
+        if not into[key].equal(value):
+            raise ValueError(
+                f"{name}: {key}: got other values than a weight that config.json ties it to; "
+                f"expected the same, or tie_word_embeddings: false. Correct config.json."
+            )
 
 
 def _names(model: VQAModel) -> dict[str, str]:

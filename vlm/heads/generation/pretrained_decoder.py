@@ -242,7 +242,9 @@ def load_model(name: str, pretrained: bool) -> Any:
     with hub_access(name):
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if not pretrained:
-            config = config.get_text_config()  # of a model for images too
+            whole, config = config, config.get_text_config()  # of a model for images too
+            # The output layer is the whole's, and so is the word on whether it is tied.
+            config.tie_word_embeddings = getattr(whole, "tie_word_embeddings", False)
         check_kind(config.model_type, DECODERS)
         if pretrained:
             return _kind(config).from_pretrained(name, dtype=torch.float32)
