@@ -13,7 +13,7 @@ from torch import nn
 from vlm.core.layers import numbered_layers
 from vlm.core.lora import LoRA
 from vlm.core.part import Part
-from vlm.fusion import MCAN, Pooled, QFormer
+from vlm.fusion import BAN, MCAN, Pooled, QFormer
 from vlm.heads import Classification
 from vlm.image import (
     ConvNet,
@@ -264,6 +264,20 @@ def test_a_frozen_encoder_s_positions_are_trained_without_its_dropout() -> None:
     set_modes(made, {parameter for parameter in made.parameters() if parameter.requires_grad})
     assert not made.image_encoder.dropout.training
     assert made.fusion.training
+
+
+def test_a_frozen_fusion_s_image_numbers_are_trained_without_its_dropout() -> None:
+    made = model()
+    made.fusion = BAN(made.image_encoder.dim, 11, out_dim=6, dropout=0.5)
+    made.fusion.take_images(2)
+    tuning = Tuning(fusion=PartTuning(frozen=True))
+    prepare(made, tuning)
+    names = [n for layer in plan(made, tuning) for n in layer.names if n.startswith("fusion.")]
+    assert names == ["fusion.image_numbers"]
+    made.train()
+    set_modes(made, {parameter for parameter in made.parameters() if parameter.requires_grad})
+    assert not made.fusion.dropout.training
+    assert made.image_encoder.training
 
 
 def test_lora_leaves_positions_trained() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from vlm.core.compat import batch_norm
 from vlm.core.lora import LoRA, add_lora
 from vlm.core.part import Part
+from vlm.fusion.base import Fusion
 from vlm.image.base import ImageEncoder
 from vlm.image.side_by_side import SideBySide
 from vlm.model import PARTS, VQAModel
@@ -22,9 +23,10 @@ class PartTuning:
     input to its output; epochs from 0.
 
     Args:
-        frozen: train nothing in the part, except for an image encoder's `positions`, which no
-            pretrained weights come with. It stays in evaluation mode during training: without
-            dropout, and with fixed batch normalisation statistics.
+        frozen: train nothing in the part, except for what no weights come with: an image encoder's
+            `positions`, what a `SideBySide` has beside its encoders, and a fusion's
+            `image_numbers`. It stays in evaluation mode during training: without dropout, and with
+            fixed batch normalisation statistics.
         from_epoch: first epoch in which the part is trained; it is frozen before.
         layers_per_epoch: layers to unfreeze per epoch, from the last layer down, starting in
             `from_epoch`. None unfreezes all at once.
@@ -282,9 +284,11 @@ def set_modes(module: nn.Module, trained: set[nn.Parameter]) -> None:
     is as what it lies in.
     """
     parameters = set(module.parameters())
+    # What a frozen part trains acts alike in both modes, and must not keep its dropout on.
     if isinstance(module, ImageEncoder) and module.positions is not None:
-        # They act alike in both modes, and must not keep a frozen encoder's dropout on.
         parameters -= set(module.positions.parameters())
+    if isinstance(module, Fusion) and module.image_numbers is not None:
+        parameters.discard(module.image_numbers)
     if parameters and not parameters & trained:
         module.eval()
         return
