@@ -167,8 +167,9 @@ class VQAModel(nn.Module):
         """The batch with its choices encoded, each different text once, if the head reads them."""
         if batch.choices is None or self.head.text_dim is None:
             return batch
-        features = self.text_encoder(batch.choices.words, batch.choices.words_mask)
-        return batch._replace(choices=batch.choices._replace(features=features))
+        choices = batch.choices
+        features = self.text_encoder(choices.words, choices.words_mask, questions=False)
+        return batch._replace(choices=choices._replace(features=features))
 
     @property
     def config(self) -> dict[str, Any]:

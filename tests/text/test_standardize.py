@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 from vlm.core.features import Features
+from vlm.fusion import Pooled
+from vlm.heads import MultipleChoice
+from vlm.image import ConvNet
+from vlm.model import VQAModel
 from vlm.text import BagOfWords, Recurrent
 from vlm.text.standardize import Standardize
 
@@ -51,6 +55,24 @@ def test_an_empty_question_gives_zeros_and_leaves_the_others() -> None:
     without = encoder(ids[[0, 2]], mask[[0, 2]])
     torch.testing.assert_close(without.pooled, with_empty.pooled[[0, 2]])
     torch.testing.assert_close(without.tokens, with_empty.tokens[[0, 2]])
+
+
+def test_choices_change_no_averages_and_are_the_same_in_both_modes() -> None:
+    image, text = ConvNet(8, (3, 5)), BagOfWords(WORDS, dim=6, standardize=True)
+    fusion = Pooled(image.dim, text.dim)
+    model = VQAModel(image, text, fusion, MultipleChoice(fusion.out_dim, text.dim))
+    lists = [["red", "blue"], ["the red object", "blue"]]
+    questions = ["what shape is the red object", "is the object blue"]
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    batch = model.processor.batch(images, [0, 1], questions, choices=lists)
+    text(batch.words, batch.words_mask)
+    before = {name: value.clone() for name, value in text.state_dict().items()}
+    trained = model.with_choices(batch).choices
+    torch.testing.assert_close(text.state_dict(), before, rtol=0, atol=0)
+    later = model.eval().with_choices(batch).choices
+    assert trained is not None
+    assert later is not None
+    torch.testing.assert_close(trained.features, later.features)
 
 
 @pytest.mark.parametrize("make", [BagOfWords, Recurrent])

@@ -55,12 +55,13 @@ class TextEncoder(Part, ABC):
     def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Ids (B, L), mask (B, L) bool -> tokens (B, L, dim), pooled (B, dim)."""
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Features:
+    def forward(self, ids: Tensor, mask: Tensor, questions: bool = True) -> Features:
         """Encode what `tokenizer` made.
 
         Args:
             ids: (B, L) int64.
             mask: (B, L) bool, True = a real token; a row may have none (an empty question).
+            questions: whether these are questions, and not choices (see `Standardize`).
 
         Raises:
             ValueError: shapes or types that do not fit.
@@ -74,7 +75,7 @@ class TextEncoder(Part, ABC):
         ids = ids.masked_fill(~mask, self.tokenizer.pad_id)
         tokens, pooled = self.encode(ids, mask)
         features = Features(tokens, mask, pooled)
-        return features if self.standardize is None else self.standardize(features)
+        return features if self.standardize is None else self.standardize(features, questions)
 
     if TYPE_CHECKING:
         __call__ = forward

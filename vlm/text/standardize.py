@@ -17,6 +17,9 @@ class Standardize(nn.Module):
     match a word with a patch stay at chance for epochs (docs/choosing_a_fusion.md). Layer
     normalisation does not help: it takes nothing away that questions have in common.
 
+    Texts that are no questions, such as choices, are brought by the running averages of the
+    questions in training too: with averages of their own, these would be of neither afterwards.
+
     Args:
         dim: width of the tokens.
 
@@ -32,17 +35,19 @@ class Standardize(nn.Module):
         self.tokens = nn.BatchNorm1d(dim, affine=False)
         self.pooled = nn.BatchNorm1d(dim, affine=False)
 
-    def forward(self, features: Features) -> Features:
-        """Features (B, L, dim) -> the same; zeros in the padding, and for an empty question."""
+    def forward(self, features: Features, questions: bool = True) -> Features:
+        """Features (B, L, dim), of `questions` or of other texts -> the same; zeros in the padding,
+        and for an empty question."""
         tokens, mask, pooled, boxes = features
-        tokens = _standard(self.tokens, tokens, mask)
-        return Features(tokens, mask, _standard(self.pooled, pooled, mask.any(1)), boxes)
+        tokens = _standard(self.tokens, tokens, mask, questions)
+        pooled = _standard(self.pooled, pooled, mask.any(1), questions)
+        return Features(tokens, mask, pooled, boxes)
 
 
-def _standard(norm: nn.BatchNorm1d, x: Tensor, real: Tensor) -> Tensor:
+def _standard(norm: nn.BatchNorm1d, x: Tensor, real: Tensor, learn: bool) -> Tensor:
     """The real rows of x (..., D), standardised; zeros elsewhere."""
     real = real[..., None]
-    if norm.training:
+    if norm.training and learn:
         rows = x[real.squeeze(-1)]
         # One row has no variance. Synchronised, every process has to take part.
         if rows.shape[0] > 1 or isinstance(norm, nn.SyncBatchNorm):
