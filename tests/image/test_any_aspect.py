@@ -175,6 +175,10 @@ def test_boxes_are_in_the_image() -> None:
         (lambda: Tiles(ConvNet(16), tiles=0), "tiles: got 0"),
         (lambda: Tiles(RegionFeatures(4)), "encoder: got RegionFeatures"),  # type: ignore[arg-type]
         (lambda: Tiles(Tiles(ConvNet(16))), "encoder: got Tiles"),
+        (
+            lambda: Tiles(SideBySide([ConvNet(16)] * 2)),
+            "encoder: got SideBySide, which has encoders",
+        ),
         (lambda: SideBySide([ConvNet(16), Tiles(ConvNet(16))]), "encoders: got Tiles, whose input"),
     ],
 )

@@ -152,6 +152,10 @@ def test_along_tokens_what_has_no_weights_is_trained_in_a_frozen_part() -> None:
     [
         ({"encoders": [ConvNet(16)]}, r"encoders: got 1;"),
         ({"encoders": [ConvNet(16), RegionFeatures(dim=4)]}, r"encoders: got RegionFeatures"),
+        (
+            {"encoders": [pair(), ConvNet(32)]},
+            r"encoders: got SideBySide, which has encoders inside",
+        ),
         ({"encoders": [ConvNet(16), ConvNet(32)], "pool": "min"}, r"pool: got 'min'"),
         ({"encoders": [ConvNet(16), ConvNet(32)], "along": "time"}, r"along: got 'time'"),
         ({"encoders": [ConvNet(16), ConvNet(32)], "dim": 8}, r"dim: got 8 along channels"),

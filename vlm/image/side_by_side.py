@@ -82,8 +82,8 @@ class SideBySide(PixelEncoder):
         positions: how tokens come to know their places, see `vlm.image.Positions`.
 
     Raises:
-        ValueError: fewer than two encoders, one that does not read whole images of one size,
-            inputs of different aspects, or `dim` along "channels".
+        ValueError: fewer than two encoders, one that does not read whole images of one size or is
+            itself of several, inputs of different aspects, or `dim` along "channels".
 
     Example:
         >>> coarse, fine = vlm.image.ConvNet(32), vlm.image.ConvNet(64, widths=(8, 16, 16))
@@ -241,6 +241,11 @@ def _check(encoders: Sequence[PixelEncoder], along: str, dim: int | None) -> Non
             raise ValueError(
                 f"encoders: got {type(encoder).__name__}, whose input depends on the aspect of the "
                 f"image; expected encoders whose images have one size."
+            )
+        if encoder.parts():
+            raise ValueError(
+                f"encoders: got {type(encoder).__name__}, which has encoders inside; expected "
+                f"these themselves, in one list."
             )
     aspects = {e.transform.size[0] / e.transform.size[1] for e in encoders}
     if len(aspects) > 1:

@@ -81,7 +81,8 @@ class Tiles(PixelEncoder):
             `vlm.image.Positions`.
 
     Raises:
-        ValueError: fewer than one tile, or an encoder that does not read images of one size.
+        ValueError: fewer than one tile, or an encoder that does not read images of one size or has
+            encoders inside.
 
     Example:
         >>> from PIL import Image
@@ -107,6 +108,10 @@ class Tiles(PixelEncoder):
             raise ValueError(
                 f"encoder: got {type(encoder).__name__}; expected an encoder whose images have one "
                 f"size."
+            )
+        if encoder.parts():
+            raise ValueError(
+                f"encoder: got {type(encoder).__name__}, which has encoders inside; expected one."
             )
         side = min(tiles, max(3, isqrt(tiles)))
         height, width = encoder.transform.size
