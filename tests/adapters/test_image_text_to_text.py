@@ -229,7 +229,7 @@ def test_a_template_without_a_place_for_the_image(tmp_path: Path) -> None:
 def test_of_a_question_that_is_too_long_the_end_is_cut_and_said(folders: Folders) -> None:
     vqa = loaded(folders("llava"))
     short = " ".join(["cat"] * 20)
-    inputs = vqa._read([IMAGES[0]], [short])["input_ids"].shape[1]
+    inputs = vqa._read([[IMAGES[0]]], [short])["input_ids"].shape[1]
     vqa._limit = inputs + TOKENS
     assert vqa.answer(IMAGES[0], short).warnings == vqa.answer(IMAGES[0], "cat").warnings
     longer = f"{short} dog dog dog"

@@ -386,10 +386,15 @@ class ImageTextToText(Asking):
     def _check_slot(self, images: int = 1) -> None:
         slot = getattr(self.processor, "image_token", "")
         asked = self._asked("what?", images=images)
-        if (found := asked.count(slot) if slot else images) < images:
+        if slot not in asked:
             raise ValueError(
-                f"chat template: writes {asked!r:.200}, with {counted(found, 'image token')} "
-                f"{slot!r}; expected a place for {counted(images, 'image')}."
+                f"chat template: writes {asked!r:.200}, without the image token {slot!r}; expected "
+                f"a place for the image."
+            )
+        if slot and (found := asked.count(slot)) < images:
+            raise ValueError(
+                f"image: got {counted(images, 'image')} for a question, and the model's chat "
+                f"template has places for {found}; expected no more."
             )
 
 

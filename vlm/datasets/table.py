@@ -375,9 +375,8 @@ def split_by_image(
     if count < least:
         raise TooFewError(
             f"{source_of(table) or 'data'}: got questions about {counted(count, 'image')} (or "
-            f"groups of images, or of lists that share images); expected at least {least}, since "
-            f"the images are divided into {least} parts, such as training and validation, that "
-            f"share none."
+            f"groups of images); expected at least {least}, since the images are divided into "
+            f"{least} parts, such as training and validation, that share none."
         )
     chosen = np.zeros(count, dtype=bool)
     order = np.random.default_rng(seed).permutation(count)
