@@ -139,7 +139,7 @@ def make_batch(model: VQAModel) -> Batch:
 def test_every_public_encoder_is_in_the_grid() -> None:
     for package, role, table in (
         (vlm.image, PixelEncoder, IMAGES),  # regions: tests/image/test_regions.py
-        (vlm.text, TextEncoder, TEXTS),
+        (vlm.text, TextEncoder, [*TEXTS, "Prompt"]),  # tests/heads/test_language_model.py
         (vlm.fusion, Fusion, FUSIONS),
     ):
         names = {name.partition("-")[0] for name in table}
