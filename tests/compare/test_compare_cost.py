@@ -140,31 +140,33 @@ def test_memory_by_hand() -> None:
     assert 2 * weights + 2 * rows <= found <= 2 * weights + 4 * rows
 
 
+SMALL = {"class_path": "vlm.image.ConvNet", "init_args": {"widths": [3, 5, 7, 9]}}
+TWO = {"class_path": "vlm.image.SideBySide", "init_args": {"encoders": [SMALL, SMALL]}}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "cached"),
+    [
+        ({"model.tuning.image_encoder.frozen": True}, ""),
+        (
+            {"model.image_encoder": TWO, "model.tuning.encoders": [{"frozen": True}, {}]},
+            "views.0",
+        ),
+    ],
+)
 def test_of_an_encoder_whose_features_are_cached_nothing_is_counted(
-    data: Path, tmp_path: Path
+    tuning: dict[str, Any], cached: str, data: Path, tmp_path: Path
 ) -> None:
     flops = {}
     for name, more in {
-        "frozen": {},
+        "plain": {},
         "cached": {"data.images.features": str(tmp_path / "features")},
     }.items():
-        plan = {
-            "base": str(ROOT / "configs/easy_vqa.yaml"),
-            "fusions": {"product": FUSIONS["product"]},
-            "overrides": {
-                "dataset.root": str(data),
-                "data.images_per_batch": 3,
-                "data.images.in_memory": False,
-                "model.tuning.image_encoder.frozen": True,
-                **more,
-            },
-            "controls": [],
-        }
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-        builder = builder_of(read_plan(tmp_path / f"{name}.yaml"))
-        [variant] = builder.variants()
+        builder = build(data, tmp_path, **{"data.images.in_memory": False}, **tuning, **more)
+        variant = builder.variants()[0]
         flops[name] = Bench(builder).counts(builder.model_of(variant.fusion))["flops"]
-    with count_flops() as encoder, torch.no_grad():
-        builder.model.image_encoder.look(torch.zeros(3, 3, 64, 64))  # positions enter later
+    encoder = builder.model.image_encoder.get_submodule(cached)
+    with count_flops() as frozen, torch.no_grad():
+        encoder.look(torch.zeros(3, 3, 64, 64))  # positions enter later
     # A frozen layer only runs forward.
-    assert flops["frozen"] - flops["cached"] == encoder.get_total_flops() > 0
+    assert flops["plain"] - flops["cached"] == frozen.get_total_flops() > 0

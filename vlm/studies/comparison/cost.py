@@ -23,9 +23,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from vlm.core.batch import Batch
-from vlm.core.features import Features
+from vlm.core.features import Features, Seen
 from vlm.core.terminal import new_progress
 from vlm.data.batches import VQADataset
+from vlm.data.features.frozen import kept_images
 from vlm.data.sampler import ImageGroupSampler
 from vlm.datasets.table import image_groups
 from vlm.image.base import PixelEncoder
@@ -106,7 +107,7 @@ def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cos
     medians = [1000 * statistics.median(steps) for steps in rounds]
     return Cost(
         questions=len(bench.batch.ids),
-        images=len(bench.batch.image_index.unique()),
+        images=bench.images,
         ms=1000 * statistics.median(second for steps in rounds for second in steps),
         ms_low=min(medians),
         ms_high=max(medians),
@@ -131,6 +132,15 @@ class Step(NamedTuple):
         self.optimizer.step()
 
 
+class _Given(NamedTuple):
+    """The images of the one batch, or features of them."""
+
+    images: Any
+
+    def read(self, paths: Sequence[str], questions: Sequence[str]) -> Seen:
+        return self.images
+
+
 class Bench:
     """The first batch of training questions, on the base's device and in its precision."""
 
@@ -148,12 +158,19 @@ class Bench:
         processor = builder.model.processor
         images = builder.data.open_images.store(processor.transform)
         batch = VQADataset(table, processor, images)[next(iter(sampler))]
+        lists = batch.image_lists
+        seen_rows = batch.image_index if lists is None else lists[lists >= 0]
+        self.images = len(seen_rows.unique())
         self.batch: Batch = move_data_to_device(batch, self.device)
         encoder = builder.model.image_encoder
         if builder.data.images.features is not None and isinstance(encoder, PixelEncoder):
             encoder.to(self.device).eval()  # as in the runs
             with torch.no_grad(), self.precision.forward_context():
-                self.batch = self.batch._replace(images=encoder.look(self.batch.images))
+                seen, layers = _Given(self.batch.images), builder.base.task.layers
+                kept = kept_images(
+                    encoder, layers, lambda part: _Given(part.look(seen.images)), lambda: seen
+                )
+                self.batch = self.batch._replace(images=kept.read([], []))
 
     @property
     def device_name(self) -> str:
