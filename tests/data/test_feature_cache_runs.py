@@ -19,6 +19,7 @@ from torch import Tensor
 import vlm
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
+from vlm.data.images.store import ImageStore
 from vlm.image import ConvNet
 from vlm.training.fault_tolerance.watchdog import Watchdog
 
@@ -238,16 +239,26 @@ def test_of_two_encoders_the_frozen_one_is_cached(
         counts[self.dim] += len(images)
         return encode(self, images, mask)
 
+    opened: Counter[str] = Counter()
+    read = ImageStore._read
+
+    def noting(self: ImageStore, path: str, question: str) -> Tensor:
+        opened[path] += 1
+        return read(self, path, question)
+
     monkeypatch.setattr(ConvNet, "encode", counting)
+    monkeypatch.setattr(ImageStore, "_read", noting)
     runs, tuning = [], "[{frozen: true}, {lr_scale: 0.5}]"
     for name in ("plain", "cached"):
         (folder := tmp_path / name).mkdir()
         more = [f"--data.images.features={tmp_path / 'f'}"] if name == "cached" else []
         counts.clear()
+        opened.clear()
         runs.append(VQACLI(fit_two(photos, folder, tuning, *more)).run_folder)
     assert_same_metrics(*runs)
     assert counts[12] == 24, "the frozen one sees each image once"
     assert counts[13] > 3 * 12, "the other in each epoch"
+    assert set(opened.values()) == {1}, "its images stay in memory (`in_memory`)"
     blind = VQACLI(
         fit_two(photos, tmp_path, tuning, f"--data.images.features={tmp_path / 'f'}",
                 "--data.control=question_only")

@@ -26,6 +26,7 @@ from vlm.data.features.frozen import (
     check_cacheable,
     check_frozen,
     kept_images,
+    sees_images,
 )
 from vlm.data.features.store import FeatureStore
 from vlm.data.images.memory import LocalProcesses, check_batch
@@ -207,7 +208,11 @@ class VQADataModule(Configured, LightningDataModule):
             return cache.store(images, self.open_images, split, self.images.features_batch)
 
         transform = encoder.transform
-        return kept_images(encoder, layers, keep, lambda: self.open_images.store(transform))
+
+        def see() -> Images:
+            return self._stores.get(split) or self.open_images.store(transform)
+
+        return kept_images(encoder, layers, keep, see)
 
     def setup(self, stage: str) -> None:
         trainer: Any = self.trainer
@@ -225,6 +230,7 @@ class VQADataModule(Configured, LightningDataModule):
             # Lightning has set its limits by now, and would also replace our sampler with its own.
             self.overfits, trainer.overfit_batches = True, 0.0
         processes = LocalProcesses(trainer.num_devices, trainer.strategy.barrier)
+        seen = self.images.features is None or sees_images(self.model.image_encoder, task.layers)
         for split in SPLITS[stage]:
             check_compatible(self.dataset, split, self.model)
             if self.control == "question_only":
@@ -234,7 +240,7 @@ class VQADataModule(Configured, LightningDataModule):
                 if split in self._readable:
                     check_alike(self.table(split), split, trainer.strategy)
                 self._stores[split] = self.open_images.filled(
-                    transform, self.table(split), split, processes
+                    transform, self.table(split), split, processes, seen
                 )
         if stage == "fit" and task.teacher is not None:  # without what was unreadable
             check_images(task.teacher.vqa.model, self.table("train"), "train")

@@ -80,6 +80,12 @@ def frozen_parts(encoder: ImageEncoder, layers: Sequence[Any]) -> list[str]:
     return [""] if all(name.startswith(new) for name in trained) else []
 
 
+def sees_images(encoder: ImageEncoder, layers: Sequence[Any]) -> bool:
+    """Whether an encoder whose frozen parts' features are kept has others, which see the images."""
+    parts = encoder.parts() if isinstance(encoder, PixelEncoder) else {}
+    return 0 < len(frozen_parts(encoder, layers)) < len(parts)
+
+
 def _any_in(names: Sequence[str], prefix: str) -> bool:
     return any(name.startswith(prefix) for name in names)
 

@@ -40,7 +40,8 @@ class ImageOptions:
             own files (`vlm.data.shards.source`).
         features: folder that caches a frozen image encoder's features: each image is encoded once,
             when first needed; later epochs and runs read its features from here
-            (`vlm.data.features.cache`). They are memory-mapped, so `in_memory` adds nothing.
+            (`vlm.data.features.cache`). They are memory-mapped; `in_memory` is about images that a
+            model still sees.
         features_batch: images that are encoded together for `features`.
         skip_unreadable: the most unreadable images to leave out of training, and of validation,
             with their questions; all images are read at the start to find them. With 0 the first is
@@ -141,8 +142,10 @@ class OpenImages:
         table: pa.Table,
         split: str,
         processes: LocalProcesses,
+        seen: bool = True,
     ) -> ImageStore | RegionStore:
-        """`store` of a split's images, which are all there, and in memory if the options say so.
+        """`store` of a split's images, which are all there, and in memory if the options say so and
+        they are `seen`, which they are not where all features are kept.
 
         Raises:
             DataError: as `store` and `check`; images that memory cannot hold.
@@ -150,7 +153,7 @@ class OpenImages:
         """
         store = self.store(transform)
         self.check(different_images(table["image"]))
-        if self.options.in_memory and self.options.features is None:
+        if self.options.in_memory and seen:
             pairs = [
                 (image, number)
                 for images, number in stream(table, "image", "id")
