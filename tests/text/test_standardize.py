@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from vlm.core.features import Features
 from vlm.fusion import Pooled
@@ -87,13 +86,3 @@ def test_the_word_that_differs_is_most_of_what_is_left(make: type) -> None:
 
     assert likeness(standardize=False) > 0.5
     assert likeness(standardize=True) < -0.99
-
-
-def test_synchronized_batch_normalization_takes_its_place() -> None:
-    encoder = BagOfWords(WORDS, dim=6, standardize=True)
-    batch = encoder.tokenizer(["the red object", "is the blue"])
-    encoder(*batch)
-    expected = encoder.eval()(*batch)
-    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-    assert any(isinstance(part, nn.SyncBatchNorm) for part in synchronized.modules())
-    torch.testing.assert_close(synchronized(*batch).tokens, expected.tokens)

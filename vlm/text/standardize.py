@@ -32,27 +32,45 @@ class Standardize(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.tokens = nn.BatchNorm1d(dim, affine=False)
-        self.pooled = nn.BatchNorm1d(dim, affine=False)
+        self.tokens = _Standard(dim)
+        self.pooled = _Standard(dim)
 
     def forward(self, features: Features, questions: bool = True) -> Features:
         """Features (B, L, dim), of `questions` or of other texts -> the same; zeros in the padding,
         and for an empty question."""
         tokens, mask, pooled, boxes = features
-        tokens = _standard(self.tokens, tokens, mask, questions)
-        pooled = _standard(self.pooled, pooled, mask.any(1), questions)
-        return Features(tokens, mask, pooled, boxes)
+        tokens = self.tokens(tokens, mask, questions)
+        return Features(tokens, mask, self.pooled(pooled, mask.any(1), questions), boxes)
 
 
-def _standard(norm: nn.BatchNorm1d, x: Tensor, real: Tensor, learn: bool) -> Tensor:
-    """The real rows of x (..., D), standardised; zeros elsewhere."""
-    real = real[..., None]
-    if norm.training and learn:
-        rows = x[real.squeeze(-1)]
-        # One row has no variance. Synchronised, every process has to take part.
-        if rows.shape[0] > 1 or isinstance(norm, nn.SyncBatchNorm):
-            return torch.zeros_like(x).masked_scatter(real, norm(rows).to(x.dtype))
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    return torch.where(real, (x - mean) * (variance + norm.eps).rsqrt(), 0).to(x.dtype)
+class _Standard(nn.Module):
+    """The real rows of (..., D), standardised; zeros elsewhere.
+
+    Not an `nn.BatchNorm1d`, which knows no padding: to leave it out, a GPU would have to wait until
+    the number of rows is known. Each process standardises its own questions.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("variance", torch.ones(dim))
+
+    def forward(self, x: Tensor, real: Tensor, learn: bool) -> Tensor:
+        real = real[..., None]
+        mean, variance = self.mean, self.variance
+        if self.training and learn:
+            rows, kept = x.float().flatten(0, -2), real.flatten(0, -2)  # (N, D), (N, 1)
+            count = kept.sum()
+            several = count > 1  # one row has no variance
+            own = torch.where(kept, rows, 0).sum(0) / count.clamp(min=1)
+            spread = torch.where(kept, rows - own, 0).square().sum(0) / count.clamp(min=1)
+            with torch.no_grad():
+                weight = self.momentum * several
+                mean.lerp_(own, weight)
+                variance.lerp_(spread * count / (count - 1).clamp(min=1), weight)
+            mean, variance = torch.where(several, own, mean), torch.where(several, spread, variance)
+        return torch.where(real, (x - mean) * (variance + self.eps).rsqrt(), 0).to(x.dtype)
