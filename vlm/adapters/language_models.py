@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import yaml
 from torch import Tensor
 
 from vlm.adapters.folder import INDEX, PATTERNS, read_image_text_to_text
@@ -168,6 +167,8 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
 
 def write_parts(parts: Mapping[str, Any], checkpoint: Path, path: Path) -> None:
     """Write the configuration with which `vlm fit` tunes a converted model."""
+    import yaml
+
     model = {**parts, "tuning": {"init_from": str(checkpoint)}}
     path.write_text(yaml.safe_dump({"model": model}, sort_keys=False), encoding="utf-8")
 

@@ -19,7 +19,6 @@ from torch.export import Dim, ExportedProgram
 
 from vlm.core.compat import tree_flatten, tree_unflatten
 from vlm.core.features import Features, masked_softmax
-from vlm.core.terminal import working
 from vlm.export.manifest import ExportError
 from vlm.heads.base import AnswerKind
 from vlm.heads.classification import VocabularyHead
@@ -238,6 +237,8 @@ def _trace(
     outputs: list[str],
     open_axes: list[dict[int, Any]],
 ) -> TracedGraph:
+    from vlm.core.terminal import working
+
     # Copies: a view would be traced as one, and what comes from another graph is none.
     example = tuple(v.clone(memory_format=torch.contiguous_format) for v in given.values())
     variadic = isinstance(module, (Answer, Step))

@@ -16,7 +16,6 @@ import torch
 
 from vlm.core.calibration import ABOUT
 from vlm.core.extras import missing_from
-from vlm.core.terminal import working
 from vlm.core.version import __version__
 from vlm.export.graphs import TracedGraph, head_kind, trace_graphs
 from vlm.export.manifest import (
@@ -89,6 +88,8 @@ def export(
             f"questions about one, which is all that an export answers."
         )
     stored = _stored(model)
+    from vlm.core.terminal import working
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         about = {**stored.pop("about"), "graphs": {}}
