@@ -232,7 +232,6 @@ class MaskBesideIsIgnored(GoodFusion):
         (NaNOnEmpty, "given rows without a word, a patch, or both, evaluation mode.*NaN"),
         (EmptySpreads, "an empty row leaves the others as they were.*pooled"),
         (TokensOnly, "gradient from `pooled` alone.*last.weight, last.bias"),
-        (WrongWidth, r"of one width. pooled: shape \(5, 16\), not \(5, 17\)"),
         (FloatMask, "result.mask: got dtype torch.float32"),
         (SwappedMask, "masks concatenated, no boxes. The mask is another"),
         (WithBoxes, "masks concatenated, no boxes. There are boxes"),
@@ -253,6 +252,13 @@ class MaskBesideIsIgnored(GoodFusion):
 def test_broken_fusion(broken: type[Fusion], message: str) -> None:
     with pytest.raises(AssertionError, match=f"(?s){message}"):
         check_fusion(broken(13, 11))
+
+
+def test_a_wrong_width_is_refused_by_the_fusion_itself() -> None:
+    with pytest.raises(
+        ValueError, match="WrongWidth.fuse: .* of width 16; expected 17, the out_dim"
+    ):
+        check_fusion(WrongWidth(13, 11))
 
 
 @pytest.mark.parametrize("good", [GoodFusion, Attending])

@@ -39,6 +39,8 @@ def module(data: Path, control: Any, seed: int = 0, **arguments: Any) -> VQAData
     task.teacher = None
     task.model = torch.nn.Module()
     task.model.processor = processor
+    task.model.fusion = torch.nn.Module()
+    task.model.fusion.max_images = 1
     task.model.head = Classification(3, answers=["yes", "no"])
     made.trainer = SimpleNamespace(
         lightning_module=task,

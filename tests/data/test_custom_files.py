@@ -193,7 +193,7 @@ GOOD = {"image": "a.png", "question": "what?", "answer": "x"}
         ({"question": "\ud83d"}, "question", "not valid Unicode"),
         ({"image": None}, "image", "image is missing or empty"),
         ({"image": " "}, "image", "image is missing or empty"),
-        ({"image": 3}, "image", "got 3; expected the path of an image, or its bytes"),
+        ({"image": 3}, "image", "got 3; expected the path of an image, its bytes, or a list"),
         ({"image": "https://a.b/c.png"}, "image", "got the address 'https://a.b/c.png'; .*downl"),
         ({"image": "s3://a/c.png"}, "image", "got the address"),
         ({"image": {"bytes": "no base64!"}}, "image", "expected an image in base64"),

@@ -98,7 +98,7 @@ def test_a_disk_that_is_too_small(
 ) -> None:
     free = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(DataError, match=r"13 images take 0\.0 MB, and .* has 0\.0 MB left"):
+    with pytest.raises(DataError, match=r"13 images take 0\.1 MB, and .* has 0\.0 MB left"):
         store(tmp_path / "features", images, Counting())
 
 

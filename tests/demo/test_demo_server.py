@@ -156,7 +156,7 @@ GIVEN = [{"url": "data:image/png;base64,"}, QUESTION, None, "none", None, None]
     [
         ("image", 3, "handle_file"),
         ("image", "photo.png", "handle_file"),
-        ("image", [{}], "handle_file"),
+        ("image", {}, "handle_file"),
         ("image", True, "handle_file"),
         ("question", 3, "text"),
         ("question", [QUESTION], "text"),

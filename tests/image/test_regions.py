@@ -146,6 +146,7 @@ FUSIONS: dict[str, Any] = {
     "MuRel": partial(MuRel, out_dim=19),
 }
 FUSIONS |= {c.__name__: c for c in public(vlm.fusion, Fusion) if c.__name__ not in FUSIONS}
+FUSIONS.pop("PixelShuffle")  # joins the cells of a grid, and regions have none
 QUESTIONS = ["what colour is the circle", "is it", "what", "circle the"]
 INDEX = [2, 0, 1, 2]
 

@@ -201,6 +201,7 @@ def block_attention(golden: Golden) -> Converted:
         copy_linear(fusion.perceptron[0], parameters, "linear0")
         copy_linear(fusion.perceptron[2], parameters, "linear1")
     fusion.merge = First(fusion.merge.x_dim, fusion.merge.y_dim, fusion.merge.x_dim)
+    fusion.out_dim = fusion.merge.x_dim
 
     def run(inputs: Tensors) -> Tensors:
         with record_attention(fusion) as maps:
