@@ -256,7 +256,7 @@ def test_broken_fusion(broken: type[Fusion], message: str) -> None:
 
 def test_a_wrong_width_is_refused_by_the_fusion_itself() -> None:
     with pytest.raises(
-        ValueError, match="WrongWidth.fuse: .* of width 16; expected 17, the out_dim"
+        ValueError, match=r"WrongWidth\.fuse: .* of width 16; expected 17, the out_dim"
     ):
         check_fusion(WrongWidth(13, 11))
 
