@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import runpy
 from pathlib import Path
 from types import ModuleType
@@ -28,11 +29,20 @@ def test_every_public_subpackage_has_a_reference_page() -> None:
     assert packages <= {page.stem for page in (DOCS / "reference").glob("*.md")} & set(listed)
 
 
-def test_the_plot_of_fusions_shows_every_one_of_the_report() -> None:
-    drawn = runpy.run_path(str(DOCS / "images/make.py"))["read_report"]()
-    assert len({fusion.name for fusion in drawn}) == 30
-    assert all(fusion.low <= fusion.accuracy <= fusion.high for fusion in drawn)
-    assert (drawn[0].name, drawn[0].milliseconds) == ("product", 18.9)
+def test_pages_and_plot_have_the_figures_of_the_fusions_that_learn() -> None:
+    results = json.loads((DOCS / "benchmarks/learning/scenes.json").read_text())
+    assert runpy.run_path(str(DOCS / "images/make.py"))["NAMED"].keys() <= results.keys()
+    for page in ("choosing_a_fusion.md", "benchmarks/learning.md"):
+        text = (DOCS / page).read_text()
+        for fusion, seeds in results.items():
+            accuracy, low, high = seeds["0"]["test"]["attribute"]
+            (line,) = [
+                line
+                for line in text.splitlines()
+                if line.startswith(f"| `{fusion}` | {seeds['0']['parameters']:,} |")
+                and f"{accuracy:.2f} ({low:.2f} - {high:.2f})" in line
+            ]
+            assert low <= accuracy <= high, line
 
 
 def test_every_merge_and_fusion_is_documented() -> None:
