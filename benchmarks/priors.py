@@ -23,14 +23,15 @@ from rich.table import Table
 from vlm.cli.training_cli import VQACLI
 from vlm.core.files import write_whole
 
-POOLED = ["--model.fusion=vlm.fusion.Pooled", "--model.optimizer.init_args.lr=0.003"]
+POOLED = ["--model.fusion=vlm.fusion.Pooled"]
 LMH = ["--model.head=LearnedMixin"]
 MODELS = {
     "product": POOLED,
     "product + LMH": [*POOLED, *LMH],
     "4 glimpses": [],
     "4 glimpses + LMH": LMH,
-    "FiLM": ["--model.fusion=vlm.fusion.FiLM", "--model.optimizer.init_args.lr=0.002"],
+    "FiLM": ["--model.fusion=vlm.fusion.FiLM"],
+    "FiLM + LMH": ["--model.fusion=vlm.fusion.FiLM", *LMH],
 }
 PARTS = ("priors", "standard")
 
