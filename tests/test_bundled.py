@@ -28,9 +28,11 @@ def test_its_accuracy_is_that_of_its_card(name: str) -> None:
     answers = vqa.answer([row["image"] for row in rows], [row["question"] for row in rows])
     right = sum(a.text == row["answers"][0] for a, row in zip(answers, rows, strict=True))
     card = (BUNDLED / name / "README.md").read_text()
-    (published,) = re.findall(r"\| overall \| [\d,]+ \| ([\d.]+) ", card)
+    published = re.findall(r"\| overall \| [\d,]+ \| ([\d.]+) ", card)[0]
     assert abs(100 * right / len(rows) - float(published)) < 2
-    assert vlm.load(name).about["results"][0]["accuracy"] == pytest.approx(float(published) / 100)
+    assert vlm.load(name).about["results"][0]["accuracy"] == pytest.approx(
+        float(published) / 100, abs=5e-5
+    )
     assert all(answer.calibrated for answer in answers)
 
 
@@ -40,7 +42,7 @@ def test_a_question_is_answered_right_after_installation(
     monkeypatch.chdir(tmp_path)
     example = str(BUNDLED / "scenes/example.png")
     main(["ask", "scenes", example, "Is the gray object left of the brown object?"])
-    assert re.search(r"9\d\.\d\d %  yes", capsys.readouterr().out)
+    assert re.search(r"(9\d|100)\.\d\d %  yes", capsys.readouterr().out)
     # README's example of a question that is too hard.
     hard = "What shape is the object closest to the pink object?"
     with pytest.raises(SystemExit) as ended:
