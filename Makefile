@@ -89,7 +89,7 @@ lock: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell -D - README.md CONTRIBUTING.md SECURITY.md docs demos
+	$(BIN)/codespell -D - README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs configs demos
 	$(BIN)/mypy
 
 # The site, in build/docs. A warning is an error: a broken link, a page that no list names, a docstring
