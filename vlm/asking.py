@@ -37,16 +37,16 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the most likely answer, or "I don't know" where it abstains.
+        text: the most likely answer, or "I don't know" if the model abstains.
         probability: probability in [0, 1] of the most likely answer.
         top: the most likely answers with their probabilities, best first.
         warnings: reasons to doubt the answer, one sentence each.
-        is_guess: whether the question is beyond the model (`Tokenizer.misses`). Then show no
+        is_guess: whether the question is beyond the model (`Tokenizer.misses`). If so, show no
             answer: `text` and `probability` mean nothing.
-        calibrated: whether the probabilities were calibrated (`vlm calibrate`), so that of answers
-            given 80 % some 80 % are right; else they are as the head gives them.
-        abstains: whether the probability is below the threshold that keeps the `max_risk` asked
-            for; `top` has the answers all the same.
+        calibrated: whether the probabilities were calibrated (`vlm calibrate`), so that about 80 %
+            of the answers with a probability of 80 % are right; otherwise they are the head's own.
+        abstains: whether the probability is below the threshold for the requested `max_risk`; `top`
+            has the answers in any case.
 
     Example:
         >>> answer = vlm.load("my_model").answer("photo.png", "what color is it?", top_k=2)
@@ -63,7 +63,7 @@ class Answer:
     abstains: bool = False
 
     def within(self, least: float) -> Answer:
-        """This answer, or "I don't know" in its place if it is less probable than `least`."""
+        """This answer, or "I don't know" instead if it is less probable than `least`."""
         if self.is_guess or self.probability >= least:
             return self
         return replace(self, text=UNKNOWN, abstains=True)
@@ -151,7 +151,7 @@ class Asking(ABC):
     Attributes:
         seen_type: what `see` returns.
         transform: brings an image to the model's input.
-        calibration: what its probabilities are worth; None for a model that was not calibrated.
+        calibration: how the model's probabilities were calibrated; None for a model that was not.
         ranks_choices: whether it answers from a question's choices where there are some, and else
             in free text.
         answers_one_side: whether it answers without an image, or without a question.

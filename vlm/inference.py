@@ -141,10 +141,10 @@ class VQA(Asking):
 
     Args:
         model: model in evaluation mode.
-        about: which run made it.
+        about: facts about the run that made the model.
 
     Attributes:
-        calibration: what its probabilities are worth; None for a model that was not calibrated.
+        calibration: how the model's probabilities were calibrated; None for a model that was not.
 
     Example:
         >>> vqa = vlm.load("my_model")
@@ -168,7 +168,7 @@ class VQA(Asking):
         return f"VQA({self.model}, on {self._device})"
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model for others, who load it with `vlm.load(folder)`: see `write_shared`.
+        """Write the model to a folder that others load with `vlm.load(folder)`; see `write_shared`.
 
         Args:
             folder: new or empty.

@@ -36,8 +36,8 @@ class VQAModel(nn.Module):
     """Image encoder, text encoder, fusion and head, trained end to end.
 
     Raises:
-        ValueError: widths of neighbouring parts differ, a language model that reads the questions'
-            tokens without `vlm.text.Prompt`, which makes them, or that without it, or a
+        ValueError: widths of neighbouring parts that differ, a language model without
+            `vlm.text.Prompt`, which makes its tokens, or a `Prompt` without a language model, or a
             `PixelShuffle` whose rows are not those of the image encoder's grid.
 
     Example:
@@ -84,7 +84,7 @@ class VQAModel(nn.Module):
 
     @property
     def processor(self) -> Processor:
-        """What turns images, questions and answers into this model's batches."""
+        """The processor that turns images, questions and answers into this model's batches."""
         return Processor(
             self.image_encoder.transform,
             self.text_encoder.tokenizer,
@@ -95,8 +95,8 @@ class VQAModel(nn.Module):
 
     @property
     def asking_processor(self) -> Processor:
-        """The same for questions that are only asked: of several heads one answers, and choices
-        that it takes none of would change nothing, nor do pairs."""
+        """The processor for questions that are only asked: without pairs, and with choices only if
+        the head that answers takes them."""
         answers = answering(self.head)
         return self.processor._replace(takes_choices=answers.takes_choices, takes_pairs=False)
 
@@ -105,8 +105,8 @@ class VQAModel(nn.Module):
 
         Args:
             batch: the questions.
-            image: the image encoder's features of the U images, if they are known already, or what
-                `fusion.keep` made of them.
+            image: the image encoder's features of the U images, if they are known already, or the
+                result of `fusion.keep` for them.
         """
         seen, index, lists = self._seen(batch, image)
         return self.fusion(seen, self.read(batch), image_index=index, image_lists=lists)
@@ -137,7 +137,7 @@ class VQAModel(nn.Module):
         return image, index, lists
 
     def read(self, batch: Batch) -> Features:
-        """The text encoder's features of Q questions, of which equal ones are encoded once."""
+        """The text encoder's features of Q questions; equal questions are encoded once."""
         text = self.text_encoder(batch.words, batch.words_mask)
         text = text if batch.text_index is None else text.take(batch.text_index)
         return text if batch.no_question is None else text.without(batch.no_question)
@@ -147,7 +147,7 @@ class VQAModel(nn.Module):
 
         Args:
             batch: the questions.
-            image: as for `fuse`.
+            image: known features of the images, as for `fuse`.
         """
         text = self.read(batch)
         seen, index, lists = self._seen(batch, image)

@@ -154,20 +154,21 @@ def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:
 
 
 def convert(name: str | Path, path: str | Path) -> None:
-    """Convert a model of the hub to a checkpoint, whose copy needs neither hub nor transformers'
-    files: ViLT, BLIP, LLaVA or SmolVLM (Idefics3).
+    """Convert a model of the hub (ViLT, BLIP, LLaVA or SmolVLM) to a checkpoint, which needs
+    neither the hub nor transformers' files.
 
-    Of the last two, a `.yaml` file beside it has the parts and where they start from: with it,
-    `vlm fit` tunes the model, and `convert_back` gives it its own format again.
+    For LLaVA and SmolVLM (Idefics3), a `.yaml` file beside the checkpoint names the parts and their
+    first weights. With this file, `vlm fit` tunes the model, and `convert_back` then writes it in
+    its original format.
 
     Args:
-        name: a folder with such a model, or `hf:` and its name on the hub.
+        name: a folder with such a model, or `hf:` and the model's name on the hub.
         path: the `.ckpt` file to write.
 
     Raises:
         OSError: a file is not there.
-        ValueError: a model of another kind, one whose files are damaged, or a `.yaml` file that is
-            there already.
+        ValueError: a model of another kind, a model with damaged files, or a `.yaml` file that
+            already exists.
     """
     folder, path = locate(name), Path(path)
     beside = path.with_suffix(".yaml")
@@ -189,12 +190,12 @@ def convert(name: str | Path, path: str | Path) -> None:
 
 
 def convert_back(run: str | Path, source: str | Path, folder: str | Path) -> None:
-    """Write a LLaVA or SmolVLM model that was converted, and perhaps tuned, in the format of its
-    original.
+    """Write a converted LLaVA or SmolVLM model in its original format, also after tuning.
 
     Args:
-        run: checkpoint or run folder; LoRA is added to its weights.
-        source: the original, a folder or `hf:` and its name on the hub. Its other files are copied.
+        run: checkpoint or run folder of the model; LoRA is added to its weights.
+        source: the original model, a folder or `hf:` and its name on the hub. Its other files are
+            copied.
         folder: a new or empty folder, which transformers reads.
 
     Raises:

@@ -79,20 +79,21 @@ class SeenImage:
 class ImageTextToText(Asking):
     """A model of transformers' `AutoModelForImageTextToText` that answers questions about images.
 
-    It writes the likeliest answer in free text, or ranks the choices that a question comes with. A
-    probability is that of the answer's tokens and of its end, given image and prompt; those of
-    choices are normalised over the choices. Batches are padded on the left, and change no answer.
+    It writes the likeliest answer in free text, or ranks the choices of a question. The probability
+    of an answer is that of its tokens and its end, given image and prompt; probabilities of choices
+    are normalised over the choices. Batches are padded on the left; batching changes no answer.
 
     Args:
-        model: model; its `generation_config` is replaced by a copy that does not sample.
-        processor: its processor. If neither it nor its tokenizer has a chat template, it is called
-            with an image token and the prompt.
-        prompt: what the model reads, with {question} in it; None for one that asks for a word or
-            phrase.
-        max_tokens: most tokens of an answer.
-        beams: texts written side by side. 1 is greedy decoding, with one answer to rank; more rank
-            as many at most, by likelihood.
-        about: where the model is from.
+        model: transformers model; its `generation_config` is replaced by a copy that does not
+            sample.
+        processor: processor of the model. If neither it nor its tokenizer has a chat template, it
+            is called with an image token and the prompt.
+        prompt: text that the model reads, with {question} in it; None for a prompt that asks for a
+            word or phrase.
+        max_tokens: largest number of tokens of an answer.
+        beams: number of texts written in parallel. 1 is greedy decoding with one answer; with more,
+            the ranking has up to this many answers, by likelihood.
+        about: facts about the origin of the model.
 
     Raises:
         ValueError: a prompt without {question}, a template without a place for an image, a model

@@ -56,12 +56,13 @@ class VisionTower(PixelEncoder):
     """The vision transformer of an image-text-to-text model; `pooled` is the mean of the patches.
 
     Args:
-        config: the `to_dict()` of its configuration in transformers.
-        layer: which of its hidden states are the tokens, -1 the last layer's; None for its output,
-            which is normalised. The first token of CLIP, the class token, is left out.
-        mean, std: of the colour channels on the scale 0 to 1.
-        interpolation: filter of the resizing.
-        fit: how an image comes to the input's size; see `ImageTransform`.
+        config: configuration of the model in transformers, as `to_dict()` gives it.
+        layer: index of the hidden state that gives the tokens, -1 for the last layer; None for the
+            model's output, which is normalised. The first token of CLIP, the class token, is left
+            out.
+        mean, std: mean and standard deviation of the colour channels, on the scale 0 to 1.
+        interpolation: filter for the resizing.
+        fit: how an image is brought to the input's size; see `ImageTransform`.
 
     Example:
         >>> config = {"model_type": "siglip_vision_model", "image_size": 64, "patch_size": 16}

@@ -32,16 +32,16 @@ _POOLED: Any = _Default.POOLED
 class Features(NamedTuple):
     """What an encoder or a fusion returns.
 
-    A `NamedTuple`, so that Lightning's device transfer, `torch.utils._pytree` and `torch.export`
-    see through it.
+    It is a `NamedTuple`, so Lightning's device transfer, `torch.utils._pytree` and `torch.export`
+    can look into it.
 
     Attributes:
         tokens: (B, N, D) float: patches or grid cells of an image, words of a question.
-        mask: (B, N) bool, True = a real token; left out, all are.
-        pooled: (B, D) float, one vector for the whole, made from the tokens; left out, the mean of
-            the real ones.
-        boxes: (B, N, 4) float in [0, 1] or None: x0, y0, x1, y1 of each token in the model's
-            input image; where an encoder keeps any aspect, in the image itself. None for words.
+        mask: (B, N) bool, True for a real token; without it, all tokens are real.
+        pooled: (B, D) float, one vector for all tokens, made from them; without it, the mean of the
+            real tokens.
+        boxes: (B, N, 4) float in [0, 1] or None: x0, y0, x1, y1 of each token in the model's input
+            image, or in the image itself if the encoder keeps its aspect ratio. None for words.
 
     Example:
         >>> words = torch.randn(2, 7, 512)

@@ -18,7 +18,7 @@ class LoRA:
     Args:
         rank: number of rows of A.
         alpha: weight of the correction, before its division by the rank.
-        dropout: share of the correction's input dropped in training, in [0, 1).
+        dropout: fraction of the correction's input dropped in training, in [0, 1).
         layers: names of linear or convolution layers, or their endings ("qkv", "mlp.fc1"). None
             takes the linear layers of attention and all convolutions without groups.
 

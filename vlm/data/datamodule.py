@@ -56,16 +56,16 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 class VQADataModule(Configured, LightningDataModule):
     """A data set's questions in batches, for a trainer.
 
-    Batches hold all questions of `images_per_batch` images, so that each is encoded once. Where a
-    question is about several, a list of images counts as one.
+    Batches hold all questions of `images_per_batch` images, so each image is encoded once. If a
+    question is about several images, its list counts as one image.
 
     Args:
-        dataset: the questions, with their vocabulary and metric.
+        dataset: data set with the questions, their vocabulary and their metric.
         images_per_batch: images per batch in each process.
-        questions_per_image: in training, the most questions about one image to take together; None
+        questions_per_image: largest number of questions about one image in a training batch; None
             for all, 1 for the usual independent sampling.
-        workers: loader processes; 0 loads in the training process.
-        images: where images are read from, and how they are kept.
+        workers: number of loader processes; 0 loads in the training process.
+        images: options for where images are read from and how they are kept.
         augment: random changes of the training images and questions (`vlm.data.augmentation`).
         seed: seed of the training order, of what `augment` draws and of the shuffling by `control`.
         control: remove images or questions from every split, to see how well a model does without
@@ -149,11 +149,11 @@ class VQADataModule(Configured, LightningDataModule):
 
     @property
     def max_images(self) -> int:
-        """The most images of a training question."""
+        """The largest number of images of a training question."""
         return most_images(self.table("train")["image"])
 
     def has(self, split: Split) -> bool:
-        """Whether the set has this split; validation may be a part of train."""
+        """Whether the set has this split; validation may be split off from train."""
         return self.dataset.has(split)
 
     def table(self, split: Split) -> pa.Table:
@@ -192,9 +192,10 @@ class VQADataModule(Configured, LightningDataModule):
         """The features of a split's images (`images.features`), made where they are missing.
 
         Args:
-            split: split of the images.
-            encoder: frozen; of several in one, those of which `layers` train nothing.
-            layers: what is trained (`vlm.training.VQATask.layers`).
+            split: split whose images are encoded.
+            encoder: frozen image encoder; of several in one, only those in which `layers` trains
+                nothing are used.
+            layers: plan of what is trained (`vlm.training.VQATask.layers`).
 
         Raises:
             DataError: no folder for them, an encoder of regions, or no space.

@@ -27,17 +27,17 @@ Score = Callable[[str, Sequence[str]], float]
 
 
 class Dataset(Configured, ABC):
-    """Base of the data sets: a subclass says how a split is read, and how an answer is scored.
+    """Base of the data sets: a subclass defines how a split is read, and how an answer is scored.
 
-    The set's official metric comes with it: `score` judges one answer (the official VQA accuracy
-    unless overridden) and is what floors, ceiling, reports and checkpoints go by; `summarize` adds
-    what the set's evaluator reports beyond the mean; `types` names the column that means are
-    reported by.
+    A data set includes its official metric. `score` judges one answer (by the official VQA accuracy
+    unless overridden); floors, ceiling, reports and the choice of checkpoints use it. `summarize`
+    adds what the set's evaluator reports beyond the mean. `types` names the column by whose values
+    means are reported.
 
     Args:
         validation_share: share of the training images held out if the set has no validation split,
             in (0, 1).
-        vocabulary: which words and answers enter the vocabularies.
+        vocabulary: rules for the words and answers that enter the vocabularies.
         seed: seed of the choice of held-out images.
 
     Example:
@@ -86,13 +86,13 @@ class Dataset(Configured, ABC):
 
     @abstractmethod
     def read(self, split: Split) -> pa.Table | None:
-        """Questions of a split (`vlm.datasets.table.SCHEMA`); None where the set has no such.
+        """Questions of a split (`vlm.datasets.table.SCHEMA`); None if the set has no such split.
 
-        The schema's metadata may say what the file calls our columns, for `vlm check-data`.
+        The schema's metadata may name the file's own columns, for `vlm check-data`.
         """
 
     def check_images(self) -> None:
-        """Check that the images' folder is there; called where images are read from it.
+        """Check that the images' folder exists; called before images are read from it.
 
         Raises:
             DataError: it is not.
@@ -101,18 +101,18 @@ class Dataset(Configured, ABC):
     def score(self, prediction: str, answers: Sequence[str]) -> float:
         """Accuracy of one answer, in [0, 1], by the set's official metric.
 
-        Override it with a pure function of `vlm.metrics` where that is not VQA accuracy. With one
-        annotator VQA accuracy is agreement to the letter, so a set with single answers and simple
-        accuracy needs nothing of its own.
+        Override it with a pure function of `vlm.metrics` if the metric is not VQA accuracy. With
+        one annotator, VQA accuracy is exact agreement, so a set with single answers and simple
+        accuracy need not override it.
 
         Args:
-            prediction: the answer given.
-            answers: what the annotators wrote, at least one.
+            prediction: the model's answer.
+            answers: the annotators' answers, at least one.
         """
         return vqa_accuracy(prediction, answers)
 
     def scoring(self, table: pa.Table) -> Iterator[Score]:
-        """The metric of each question of a table, for ever or as often as it has rows: `score`,
+        """An iterator with the metric of each question of a table, which may be endless: `score`,
         unless the questions come from several sets (`vlm.datasets.Mixture`)."""
         return repeat(self.score)
 
@@ -125,13 +125,13 @@ class Dataset(Configured, ABC):
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
     ) -> dict[str, float]:
-        """What the set's official metric reports beyond the mean and the means by type.
+        """Figures that the set's official metric reports beyond the mean and the means by type.
 
         Args:
             table: the scored questions (`vlm.datasets.table.SCHEMA`), all with answers; after a
-                limited run these are some of the split's.
+                limited run, only some of the split's.
             predictions: the answer given to each.
-            scores: `score` of each.
+            scores: `score` of each answer.
 
         Returns:
             Figures by name (`lower_case`; the log, the report and `test.json` use it), shares in
@@ -142,26 +142,26 @@ class Dataset(Configured, ABC):
     def summarize_watched(
         self, table: pa.Table, probabilities: Sequence[float]
     ) -> dict[str, float]:
-        """What the set's official metric reports of the probability of `watched`.
+        """Figures that the set's official metric reports on the probability of `watched`.
 
         Called only for a model that has this answer in its vocabulary.
 
         Args:
-            table: as for `summarize`.
+            table: the scored questions, as for `summarize`.
             probabilities: probability of the answer `watched` for each question, in [0, 1].
         """
         return {}
 
     def presence(self, split: Split) -> Presence | None:
-        """What is known to be in the images of a split; None where nothing is.
+        """The objects that are known to be in the images of a split; None if nothing is known.
 
         Raises:
-            DataError: a file that says it is malformed.
+            DataError: a malformed file of objects.
         """
         return None
 
     def table(self, split: Split) -> pa.Table:
-        """Questions of a split; reads it when it is first asked for.
+        """Questions of a split, which is read at the first call.
 
         Raises:
             FileNotFoundError: a file of the data set is missing.
@@ -185,7 +185,7 @@ class Dataset(Configured, ABC):
         return self._tables[split]
 
     def has(self, split: Split) -> bool:
-        """Whether the set has this split; validation may be a part of train."""
+        """Whether the set has this split; validation may be split off from train."""
         return split == "validation" or self._read_once(split) is not None
 
     def _read_once(self, split: Split) -> pa.Table | None:
@@ -194,7 +194,7 @@ class Dataset(Configured, ABC):
         return self._official[split]
 
     def check_answers(self, split: Split) -> None:
-        """Check that a split can be learned from and scored.
+        """Check that a model can be trained and scored on a split.
 
         Raises:
             DataError: questions without answers, with their number and the remedy.
@@ -239,11 +239,11 @@ class Dataset(Configured, ABC):
         return [self.table(split) for split in splits]
 
     def describe_answers(self) -> dict[str, Any]:
-        """What a checkpoint keeps about the answer vocabulary, beside the answers themselves.
+        """Facts about the answer vocabulary that a checkpoint keeps, in addition to the answers.
 
         Returns:
-            size, hash, the split that it is from, the rules, and its ceiling: the best mean score
-            in [0, 1] that it can earn on validation.
+            Its size, hash, source split and rules, and its ceiling: the best mean score in [0, 1]
+            that it can reach on validation.
 
         Raises:
             DataError: validation has no answers.

@@ -18,13 +18,14 @@ from vlm.datasets.table_cache import cached
 class CLEVR(OfficialDataset):
     """CLEVR v1.0: `train`, `val`, and the official test questions, which have no answers.
 
-    The report's lines are the paper's kinds of question (its figure 4): exist, count, compare
-    integer, query attribute, compare attribute. `test.json` and `validation.json` have the last
-    function of the program too, such as `query_color` or `less_than`.
+    The report has a line for each kind of question in the paper's figure 4: exist, count, compare
+    integer, query attribute, compare attribute. `test.json` and `validation.json` also have the
+    last function of the program, such as `query_color` or `less_than`.
 
     Args:
         root: the folder CLEVR_v1.0 with `questions/` and `images/`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.CLEVR(root="clevr")

@@ -21,15 +21,16 @@ _FILES = ("questions.txt", "answers.txt", "img_ids.txt", "types.txt")
 
 
 class COCOQA(OfficialDatasetWithImages):
-    """COCO-QA: `train` and `test`; validation is cut from the training images.
+    """COCO-QA: `train` and `test`; validation is split off from the training images.
 
-    The report's lines are the four types: object, number, color, location. WUPS is given at
-    0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
+    The report has a line for each of the four types: object, number, color, location. It gives WUPS
+    at 0.9 and 0 if WordNet is installed (`vlm.metrics.wordnet`).
 
     Args:
         root: folder with `train/` and `test/`, each with questions, answers, image ids and types.
-        images: folder with COCO's `train2014/` and `val2014/`; None for `root`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        images: folder with COCO's `train2014/` and `val2014/`; None if they are in `root`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.COCOQA(root="coco_qa")

@@ -46,32 +46,35 @@ class _Source(NamedTuple):
 class CustomDataset(Dataset):
     """Your questions about your images, from a file and without code.
 
-    Columns: `image` (a path, the content of an image file, or a list of several) and `question`;
-    `answer` or `answers`; `id` (the row's number if there is none), `type`, `answer_type`,
-    `choices`, `group`, `pair` and `relation` may be left out; other columns are not read.
-    docs/own_data.md shows the forms. Or conversations as LLaVA's files have them
-    (docs/conversations.md), of which the first question and its answer are read.
+    The columns are `image` (a path, the content of an image file, or a list of several),
+    `question`, and `answer` or `answers`. Optional columns are `id` (by default the row's number),
+    `type`, `answer_type`, `choices`, `group`, `pair` and `relation`. Other columns are not read.
+    docs/own_data.md shows the forms. LLaVA's files of conversations work too
+    (docs/conversations.md): by default, their first question and its answer are read.
 
     Args:
         path: a .jsonl, .json, .csv or .tsv file (each also .gz) or a .parquet file; or a folder or
-            hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), whose
-            own splits train, validation (val, valid, dev) and test are taken; a single split is
-            divided like a file, whatever its name.
-        validation: a further file; without it `validation_share` of the images is held out.
-        test: a further file; it needs no answers for `predict`. Where there is neither `validation`
-            nor `test`, `validation_share` of the images is held out, the same for every seed, and
-            then as large a share of the others for validation.
-        images: folder that the paths of images start from; None for that of their file.
-        columns: our name of a column -> the file's, where they differ.
+            hub name of Hugging Face `datasets` ("owner/name", "owner/name:configuration"), with its
+            own splits train, validation (val, valid, dev) and test; a single split is divided like
+            a file, whatever its name.
+        validation: file of the validation split; without it, `validation_share` of the images is
+            held out.
+        test: file of the test split; it needs no answers for `predict`. Without `validation` and
+            `test`, `validation_share` of the images is held out for the test, the same for every
+            seed, and then an equal share of the others for validation.
+        images: folder from which the paths of images start; None for the folder of their file.
+        columns: map from vlm's name of a column to the file's name, if they differ.
         allow_shared_questions: whether training may share questions about an image with validation
-            or the test; otherwise these are refused.
-        dialogue: whether to read every turn of conversations, each with all that was said before.
+            or the test; otherwise vlm refuses them.
+        dialogue: whether to read every turn of a conversation, each with the dialogue before it,
+            instead of only the first.
         merge_answers: whether to read answers and choices in lower case and without a final full
             stop, which merges those that differ in nothing else.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Raises:
-        ValueError: `columns` names none of ours.
+        ValueError: a name in `columns` that vlm does not have.
 
     Example:
         >>> data = vlm.datasets.CustomDataset("my.jsonl", images="photos")
@@ -117,10 +120,10 @@ class CustomDataset(Dataset):
         self.image_source: EmbeddedImages = EmbeddedImages()
 
     def read(self, split: Split) -> pa.Table | None:
-        """As for every data set.
+        """Questions of a split, as for every data set.
 
         Raises:
-            DataError: naming file, line and column.
+            DataError: a mistake in the data, with file, line and column.
         """
         if set(self._sources) == {"train"} and split in ("train", "test"):
             return self._cut[split == "test"]

@@ -29,14 +29,15 @@ _COLOR = re.compile(
 
 
 class DAQUAR(OfficialDataset):
-    """DAQUAR, full or with 37 object classes; validation is cut from the training images.
+    """DAQUAR, full or with 37 object classes; validation is split off from the training images.
 
-    An answer may be several objects, which the set's measure takes for a set; so here they are one
-    answer in alphabetical order ("chair, table"), and a prediction is right if it names the same
-    ones in any order. The report has a line for each kind of answer (number, color, object), and
-    for questions with one answer and with several: SAN (arXiv 1511.02274, section 4.1) is scored on
-    those with one, 5,076 of 5,673. The words that name an image at a question's end are taken off.
-    WUPS, the paper's measure, is given at 0.9 and 0 where WordNet is there (`vlm.metrics.wordnet`).
+    An answer may be several objects, whose order does not count in the paper's measure. Here they
+    are one answer in alphabetical order ("chair, table"), and a prediction is right if it names the
+    same objects in any order. The report has a line for each kind of answer (number, color,
+    object), and for questions with one answer and with several: SAN (arXiv 1511.02274, section 4.1)
+    is scored on those with one, 5,076 of 5,673. The words at a question's end that name the image
+    are removed. WUPS, the paper's measure, is given at 0.9 and 0 if WordNet is installed
+    (`vlm.metrics.wordnet`).
 
     The full set has 6,795 + 5,673 questions, the reduced one 3,876 + 297, in the files of the site;
     the paper counts 6,794 + 5,674, so no size is checked.
@@ -46,8 +47,9 @@ class DAQUAR(OfficialDataset):
             `train.jsonl` and `test.jsonl` (`train_reduced37.jsonl`, ...), each line an object with
             `question_id`, `image` (a path in the folder), `question` and `answers`, the list of the
             answer's objects.
-        part: all classes, or 37.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        part: whether to use all classes, or 37.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.DAQUAR(root="daquar")

@@ -25,13 +25,14 @@ ANSWERS = sorted([*COLORS, *SHAPES, "no", "yes"])
 
 
 class EasyVQA(Dataset):
-    """easy-VQA (`vlm.datasets.easy_vqa`), with a validation part cut from its training images.
+    """easy-VQA (`vlm.datasets.easy_vqa`), with validation split off from its training images.
 
     No size is checked: pip checks the package, and a folder in its layout may have any size.
 
     Args:
-        root: folder of the data; None takes the installed package `easy-vqa`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the data; None for the installed package `easy-vqa`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.EasyVQA()

@@ -56,23 +56,23 @@ _FACTS = pa.schema(
 class GQA(OfficialDataset):
     """GQA: `train`, `val`, and `testdev` as the test split.
 
-    The report's lines are structural types (verify, query, choose, logical, compare), and
-    `test.json` has the semantic ones (object, attribute, category, relation, scene) too. Beside
-    them stand the evaluator's figures, all over the balanced questions: accuracy on binary and on
-    open questions; distribution (lower is better); consistency, with `test_questions: all`, since
-    entailed questions are not in the balanced part; validity and plausibility, where the
-    evaluator's `val_choices.json` and `testdev_choices.json` (eval.zip of the site) are in
-    `eval/`. Grounding, which needs attention maps, is left out. No size is checked: the site and
-    the paper give none by split.
+    The report has a line for each structural type (verify, query, choose, logical, compare), and
+    `test.json` also has the semantic types (object, attribute, category, relation, scene). Both
+    have the evaluator's figures over the balanced questions: accuracy on binary and on open
+    questions; distribution (lower is better); consistency, with `test_questions: all`, because the
+    entailed questions are not among the balanced ones; validity and plausibility, if the
+    evaluator's `val_choices.json` and `testdev_choices.json` (eval.zip of the site) are in `eval/`.
+    Grounding, which needs attention maps, is left out. No size is checked: the site and the paper
+    give none by split.
 
     Args:
-        root: folder with `questions1.2/` and `images/`, as the site's archives unpack.
-        train_questions: the balanced ones, or all, some fifteen times as many.
-        test_questions: questions of validation and test; `all` takes the balanced ones and the
-            rest.
+        root: folder with `questions1.2/` and `images/`, as in the site's archives.
+        train_questions: train on the balanced questions, or on all, about fifteen times as many.
+        test_questions: questions of validation and test: the balanced ones, or all.
         predict_split: split whose questions `predict` answers; all but testdev come without
             answers, for the evaluation server.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.GQA(root="gqa")
@@ -120,8 +120,8 @@ class GQA(OfficialDataset):
         return _read_with_facts(path, self.root / "images", choices)
 
     def presence(self, split: Split) -> Presence | None:
-        """The objects of the scene graphs, which training and validation have (sceneGraphs.zip of
-        the site, in `sceneGraphs/`)."""
+        """The objects of the scene graphs of training and validation (sceneGraphs.zip of the site,
+        in `sceneGraphs/`)."""
         part = {"train": "train", "validation": "val"}.get(split)
         path = self.root / f"sceneGraphs/{part}_sceneGraphs.json"
         if part is None or not is_there(path):

@@ -24,15 +24,16 @@ from vlm.datasets.vocabulary import VocabularyRules
 class GQAOOD(OfficialDataset):
     """GQA-OOD: trained on GQA's balanced questions, validated and tested on its rare answers.
 
-    With `part: all` the report's lines are `head` and `tail`, so one run gives acc-all, acc-head
-    and acc-tail; `delta` is the paper's (acc-head - acc-tail) / acc-tail. `test.json` has the
-    structural types. No size is checked: the repository gives none.
+    With `part: all` the report has a line for `head` and one for `tail`, so one run gives acc-all,
+    acc-head and acc-tail; `delta` is the paper's (acc-head - acc-tail) / acc-tail. `test.json` has
+    the structural types. No size is checked: the repository gives none.
 
     Args:
         root: GQA's folder (see `GQA`), with the repository's files in `gqa_ood/`.
         part: answers that are rare in their group of questions (`tail`), the others (`head`), or
             both (`all`, whose file is these two together).
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.GQAOOD(root="gqa_ood", part="tail")

@@ -109,7 +109,7 @@ class Mixture(Dataset):
         self.image_source = _Sources(sources) if sources else None
 
     def read(self, split: Split) -> pa.Table | None:
-        """As for every data set.
+        """Questions of a split, as for every data set.
 
         Raises:
             DataError: a set without training questions.

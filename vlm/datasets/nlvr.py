@@ -24,15 +24,16 @@ PERMUTATIONS = 6
 class NLVR(OfficialDataset):
     """NLVR: `train`, `dev`, and the public test split.
 
-    Each example has six images, so it is six questions, named as the evaluator names them
+    Each example has six images, so it becomes six questions with the evaluator's names
     (`dev-1572-0-3`). The choices are true and false. Accuracy is the evaluator's `precision`;
     `consistency` is the share of presentations (the first number of an identifier: up to four
-    examples with one sentence) of which every answer is right. No size is checked: the paper and
+    examples with one sentence) for which all answers are right. No size is checked: the paper and
     the site give the 92,244 pairs of all splits, the unreleased one included.
 
     Args:
         root: folder with `train/train.json`, `train/images/`, and so on for `dev` and `test`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.NLVR(root="nlvr")

@@ -24,14 +24,15 @@ class NLVR2(OfficialDataset):
     image, in this order.
 
     The choices are true and false. Accuracy is the evaluator's `precision`; `consistency` is the
-    share of sentences of which every pair is answered right. The identifier of an example,
+    share of sentences for which the answers to all pairs are right. The identifier of an example,
     `split-set-pair-sentence`, names its images `split-set-pair-img0.png` and `-img1.png`; those of
     `train` are in the example's `directory`. No size is checked.
 
     Args:
         root: folder with `data/train.json`, `data/dev.json` and `data/test1.json`, and with
             `images/train/0/` and so on, `images/dev/` and `images/test1/`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.NLVR2(root="nlvr2")

@@ -20,7 +20,8 @@ class OfficialDataset(Dataset):
 
     Args:
         root: folder of the set.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
     """
 
     get: ClassVar[str]
@@ -60,9 +61,10 @@ class OfficialDatasetWithImages(OfficialDataset):
     """Base of those whose images may lie in another folder than the questions.
 
     Args:
-        root: folder of questions and annotations.
-        images: folder of the image folders; None where they are in `root`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the files of questions and annotations.
+        images: folder that contains the image folders; None if they are in `root`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
     """
 
     image_folder: ClassVar[str] = ""

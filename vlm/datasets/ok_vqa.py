@@ -29,15 +29,16 @@ class OKVQA(OfficialDatasetWithImages):
         mscoco_{train2014,val2014}_annotations.json
         train2014/COCO_train2014_000000000009.jpg, and so on for val2014
 
-    Its authors test on the questions about val2014; a validation part is cut from the training
-    images. Ten answers a question, each of five annotators' answers twice, already stemmed by the
-    authors (`answer`; `raw_answer` is not read). Metric: VQA accuracy, by knowledge category
+    Its authors test on the questions about val2014; validation is split off from the training
+    images. Each question has ten answers: those of five annotators, each twice, already stemmed by
+    the authors (`answer`; `raw_answer` is not read). Metric: VQA accuracy, by knowledge category
     (question types "one" to "ten" and "other").
 
     Args:
-        root: folder of questions and annotations.
-        images: folder of the image folders; None where they are in `root`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the files of questions and annotations.
+        images: folder that contains the image folders; None if they are in `root`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.OKVQA(root="ok_vqa")
@@ -65,16 +66,17 @@ class AOKVQA(OfficialDatasetWithImages):
         train2017/000000299207.jpg, and so on for val2017 and test2017
 
     Metric (the authors' `evaluation/eval_predictions.py`): for direct answers, how many of ten
-    annotators gave the very answer, three being enough (`direct_answer_accuracy`), over the
-    questions not marked `difficult_direct_answer`; those are left out of validation and said. For
-    multiple choice, the share of questions answered with the right choice. The test part has no
+    annotators gave exactly this answer, where three are enough (`direct_answer_accuracy`).
+    Validation leaves out the questions marked `difficult_direct_answer`, and logs their number. For
+    multiple choice, the share of questions answered with the right choice. The test split has no
     published answers. No size is checked: the repository gives about 25,000 for all splits.
 
     Args:
-        root: folder of the three files.
-        images: folder of the image folders; None where they are in `root`.
-        task: which of the two answers is learned and scored. The choices are read for both.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the three files.
+        images: folder that contains the image folders; None if they are in `root`.
+        task: which of the two answers is learned and scored. The choices are read for both tasks.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.AOKVQA(root="a_okvqa")

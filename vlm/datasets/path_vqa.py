@@ -33,7 +33,8 @@ class PathVQA(OfficialDataset):
 
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.PathVQA(root="path_vqa")

@@ -22,16 +22,16 @@ _log = logging.getLogger(__name__)
 class SLAKE(OfficialDataset):
     """SLAKE 1.0: `train`, `validate` and `test`, in one language or both.
 
-    The report's lines are closed and open questions; `test.json` has the content types (organ,
-    modality, abnormality, ...). Questions that need the knowledge graph are read as the others are.
-    A Chinese question has no spaces, so a tokenizer of words makes it one word; take a pretrained
-    text encoder with subwords. No size is checked: the published counts were not compared with the
-    files, which hold both languages.
+    The report has lines for closed and open questions; `test.json` has the content types (organ,
+    modality, abnormality, ...). Questions that need the knowledge graph are read like the others. A
+    Chinese question has no spaces, so use a pretrained text encoder with subwords. No size is
+    checked: the published counts were not compared with the files, which hold both languages.
 
     Args:
         root: folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
         language: English, Chinese, or both.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.SLAKE(root="slake")

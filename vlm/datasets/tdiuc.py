@@ -23,15 +23,17 @@ class TDIUC(OfficialDatasetWithImages):
         Annotations/mscoco_{train2014,val2014}_annotations.json
         Images/train2014/COCO_train2014_000000000009.jpg, and so on for val2014
 
-    Its authors test on val2014; a validation part is cut from the training images. One answer a
-    question, the file's first, as in the authors' script. Metric: simple accuracy by question type
-    and its arithmetic and harmonic mean over the types, plain and normalised by answer
-    (`vlm.metrics.mean_per_type`). No size is checked: the paper gives the sum of both parts alone.
+    Its authors test on val2014; validation is split off from the training images. Each question has
+    one answer, the first in the file, as in the authors' script. Metric: simple accuracy by
+    question type and its arithmetic and harmonic mean over the types, plain and normalised by
+    answer (`vlm.metrics.mean_per_type`). No size is checked: the paper gives only the sum of both
+    splits.
 
     Args:
         root: the folder TDIUC.
-        images: folder of the image folders; None for `root/Images`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        images: folder that contains the image folders; None for `root/Images`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.TDIUC(root="tdiuc")

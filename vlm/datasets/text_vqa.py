@@ -23,9 +23,10 @@ class TextVQA(OfficialDatasetWithImages):
     answers; `vlm submit` writes the file for EvalAI.
 
     Args:
-        root: folder of the three files.
-        images: folder of the image folders; None where they are in `root`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the three files.
+        images: folder that contains the image folders; None if they are in `root`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.TextVQA(root="text_vqa")

@@ -27,7 +27,8 @@ class Visual7W(OfficialDataset):
 
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.Visual7W(root="visual7w")

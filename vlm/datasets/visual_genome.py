@@ -47,7 +47,8 @@ class VisualGenome(OfficialDatasetWithImages):
         coco_questions: files of questions in VQA's format: only the images that they ask about are
             read. Name those that are trained on, or the images of validation questions would be
             trained on.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VisualGenome(root="visual_genome")

@@ -35,8 +35,9 @@ class VizWiz(OfficialDatasetWithImages):
 
     Args:
         root: folder of the set.
-        images: folder of the image folders; None where they are in `root`.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        images: folder that contains the image folders; None if they are in `root`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VizWiz(root="vizwiz")

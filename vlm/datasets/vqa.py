@@ -112,22 +112,23 @@ class VQAv1(_VQA):
 class VQACP(OfficialDatasetWithImages):
     """VQA-CP (Agrawal et al., "Don't Just Assume; Look and Answer", CVPR 2018).
 
-    VQA's training and validation questions, split anew so that the answers to a type of question
-    are distributed otherwise in test than in training. From
+    VQA's training and validation questions, split again so that the answers to a type of question
+    have another distribution in test than in training. From
     https://computing.ece.vt.edu/~aish/vqacp/; its files in `root`:
 
         vqacp_v2_{train,test}_{questions,annotations}.json, or vqacp_v1_...
         train2014/COCO_train2014_000000000009.jpg, and so on for val2014
 
-    There is no official validation part; one is cut from the training images, so its answers are
-    distributed as in training. Metric: VQA accuracy, by answer type. No size is checked: the paper
-    gives rounded ones.
+    There is no official validation split; one is split off from the training images, so its answers
+    are distributed as in training. Metric: VQA accuracy, by answer type. No size is checked: the
+    paper gives rounded numbers.
 
     Args:
-        root: folder of questions and annotations.
-        images: folder of the image folders; None where they are in `root`.
+        root: folder with the files of questions and annotations.
+        images: folder that contains the image folders; None if they are in `root`.
         version: version of VQA-CP.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VQACP(root="vqa_cp")

@@ -18,17 +18,20 @@ IMAGES = "VQA_RAD Image Folder"
 
 
 class VQARAD(OfficialDataset):
-    """VQA-RAD: the questions marked as test, and the others; validation is cut from these.
+    """VQA-RAD: the questions marked as test, and the others; validation is split off from the
+    others.
 
-    The official test questions are about images that training knows too, so a score says nothing
-    about new patients. Validation is cut by case (`image_case_url`). The report's lines are closed
-    and open questions, `test.json` has the question types. Answers are in lower case: the file
-    writes "Yes" and "yes". Its rephrased forms (`question_rephrase`, `question_frame`), which some
-    count as questions, are not read. No size is checked: the paper's 3,515 counts them.
+    The official test questions are about images that also occur in training, so a score says
+    nothing about new patients. Validation is split off by case (`image_case_url`). The report has
+    lines for closed and open questions, and `test.json` has the question types. Answers are read in
+    lower case, because the file has both "Yes" and "yes". The rephrased forms (`question_rephrase`,
+    `question_frame`), which some count as questions, are not read. No size is checked: the paper's
+    3,515 includes them.
 
     Args:
-        root: folder with the JSON file and the image folder, under the names they have there.
-        validation_share, vocabulary, seed: as for `Dataset`.
+        root: folder with the JSON file and the image folder, under their original names.
+        validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
+            `Dataset`.
 
     Example:
         >>> data = vlm.datasets.VQARAD(root="vqa_rad")

@@ -131,7 +131,7 @@ def attend(
         query: (..., N, d).
         key, value: (..., M, d) and (..., M, dv).
         allowed: bool, broadcastable to (..., N, M), True = attend; None for all.
-        dropout: share of the weights dropped; give 0 in evaluation mode.
+        dropout: fraction of the weights dropped; give 0 in evaluation mode.
         weights: also return the weights, computed explicitly.
 
     Returns:
@@ -163,7 +163,7 @@ class Attention(nn.Module):
         query_dim: width of the queries and of the result.
         context_dim: width of what is attended to.
         num_heads: number of heads; divides `query_dim`.
-        dropout: share of the attention weights dropped in training, in [0, 1).
+        dropout: fraction of the attention weights dropped in training, in [0, 1).
 
     Attributes:
         trace: None, or the list that `trace_attention` collects in.

@@ -32,7 +32,7 @@ class BAN(Fusion):
         out_dim: width of the words inside and of the result; the rank of the pooling.
         glimpses: number of attention maps, G, and of residual steps.
         rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).
-        dropout: share dropped from the patches and from what a glimpse adds, in training.
+        dropout: fraction dropped from the patches and from what a glimpse adds, in training.
         counter: counts the objects that each glimpse looks at, a patch by the word that looks at it
             most; its relu(linear_g(counts)) is added to every word with the glimpse. The image must
             have boxes then.

@@ -27,7 +27,7 @@ class DFAF(Fusion):
         out_dim: width of the layers and of the result.
         num_layers: number of pairs of flows.
         num_heads: attention heads; divides `out_dim`.
-        dropout: share dropped from attention weights and before the layers' outputs in training.
+        dropout: fraction dropped from attention weights and before the layers' outputs in training.
 
     Example:
         >>> fusion = vlm.fusion.DFAF(image_dim=64, text_dim=32, out_dim=48)

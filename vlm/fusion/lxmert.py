@@ -35,7 +35,7 @@ class LXMERT(Fusion):
         num_layers: number of layers.
         num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: fraction dropped from attention weights and residual branches in training.
 
     Example:
         >>> fusion = vlm.fusion.LXMERT(image_dim=64, text_dim=32, out_dim=48)

@@ -32,7 +32,7 @@ class MAC(Fusion):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of control, memory, knowledge and the result; 512 in the paper.
         steps: number T of cells; 12 in the paper for CLEVR.
-        dropout: share of the memory dropped in training, in [0, 1); 0.15 in the paper.
+        dropout: fraction of the memory dropped in training, in [0, 1); 0.15 in the paper.
 
     Example:
         >>> fusion = vlm.fusion.MAC(image_dim=64, text_dim=32, out_dim=48, steps=4)

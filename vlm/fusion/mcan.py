@@ -38,7 +38,7 @@ class MCAN(Fusion):
         num_heads: attention heads; divides `dim`.
         cascade: "encoder_decoder": every SGA layer is guided by the last SA layer. "stacking":
             each by the SA layer of its own depth.
-        dropout: share dropped in training from attention weights, hidden layers and residual
+        dropout: fraction dropped in training from attention weights, hidden layers and residual
             branches.
 
     Example:
@@ -185,7 +185,7 @@ class AttentionalReduction(nn.Module):
         out_dim: width of the result.
         hidden_dim: hidden width of the MLP.
         glimpses: number of weighted sums.
-        dropout: share of the hidden layer dropped in training, in [0, 1).
+        dropout: fraction of the hidden layer dropped in training, in [0, 1).
 
     Example:
         >>> reduction = vlm.fusion.AttentionalReduction(dim=64, out_dim=48, hidden_dim=32)

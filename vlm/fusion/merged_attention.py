@@ -31,7 +31,7 @@ class MergedAttention(Fusion):
         num_layers: number of layers.
         num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: fraction dropped from attention weights and residual branches in training.
 
     Example:
         >>> fusion = vlm.fusion.MergedAttention(image_dim=64, text_dim=32, out_dim=48)

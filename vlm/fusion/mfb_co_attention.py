@@ -26,7 +26,7 @@ class MFBCoAttention(Fusion):
         factor: size of the groups that are summed, K.
         order: length of the chain of the last merge: 1 = MFB, 2 = MFH.
         glimpses: number of attention maps over the words, and of those over the patches.
-        dropout: share of the bilinear products dropped in training, in [0, 1).
+        dropout: fraction of the bilinear products dropped in training, in [0, 1).
 
     Example:
         >>> fusion = vlm.fusion.MFBCoAttention(image_dim=64, text_dim=32, out_dim=48, hidden_dim=16)

@@ -71,7 +71,7 @@ class DeepSets(Fusion):
         pooling: over the two elements, feature by feature. "sum" makes a weighted mean of
             weighted elements.
         attention_dim: hidden width of the attention; None for no attention.
-        dropout: share dropped after each hidden layer in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer in training, in [0, 1).
 
     Example:
         >>> fusion = vlm.fusion.DeepSets(image_dim=64, text_dim=32, out_dim=48)

@@ -23,7 +23,7 @@ class ParallelCoAttention(Fusion):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of words and patches inside and of the result.
         hidden_dim: width in which words and patches are scored, k in the paper.
-        dropout: share of the attended sum dropped in training, in [0, 1).
+        dropout: fraction of the attended sum dropped in training, in [0, 1).
 
     Example:
         >>> fusion = vlm.fusion.ParallelCoAttention(64, 32, out_dim=48, hidden_dim=32)

@@ -38,7 +38,7 @@ class GatedCrossAttention(Fusion):
         resampler_layers: layers of the resampler; 6 in the paper.
         num_layers: gated layers.
         num_heads: attention heads, of resampler and gated layers; divides `out_dim`.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: fraction dropped from attention weights and residual branches in training.
         first_gate: alpha and beta before training; 0 in the paper, where training starts from the
             question alone: the gates get a gradient at once, the image from the second step on.
 
@@ -106,7 +106,7 @@ class PerceiverResampler(nn.Module):
         latents: number of learned latents.
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: fraction dropped from attention weights and residual branches in training.
 
     Example:
         >>> resampler = vlm.fusion.PerceiverResampler(dim=64, latents=8, num_layers=1)

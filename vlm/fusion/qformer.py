@@ -40,7 +40,7 @@ class QFormer(Fusion):
         num_layers: number of layers; 12 in the paper.
         num_heads: attention heads; divides `out_dim`.
         cross_every: one layer in so many attends to the patches; 2 in the paper.
-        dropout: share dropped from attention weights and residual branches in training.
+        dropout: fraction dropped from attention weights and residual branches in training.
 
     Example:
         >>> fusion = vlm.fusion.QFormer(image_dim=64, text_dim=32, out_dim=48, queries=8)

@@ -29,7 +29,7 @@ class RelationNetwork(Fusion):
         out_dim: width of the result.
         pair_dims: widths of g's layers; four of 256 in the paper.
         hidden_dims: widths of f's hidden layers; two of 256 in the paper.
-        dropout: share dropped after each hidden layer of f in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer of f in training, in [0, 1).
 
     Example:
         >>> fusion = vlm.fusion.RelationNetwork(image_dim=64, text_dim=32, out_dim=48)

@@ -30,7 +30,7 @@ class SingleStream(Fusion):
         num_layers: number of blocks.
         num_heads: attention heads; divides `out_dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped in training from attention weights, hidden layers and residual
+        dropout: fraction dropped in training from attention weights, hidden layers and residual
             branches.
 
     Example:

@@ -75,7 +75,7 @@ class Classification(VocabularyHead):
         answers: the vocabulary (`vlm.heads.count_answers` of the training questions); it must be
             given, which the command line does.
         hidden_dims: widths of the hidden layers; none makes it a linear classifier.
-        dropout: share dropped after each hidden layer in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer in training, in [0, 1).
         loss: "bce" against soft scores, "focal" the same with less weight on what is easy, "kl"
             against the annotators' shares, "ce" with the most frequent answer, "sampled_ce" with
             one drawn from the shares in training and the most frequent in evaluation

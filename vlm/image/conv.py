@@ -29,7 +29,7 @@ class ConvNet(PixelEncoder):
     Args:
         image_size: height and width of the input in pixels; a multiple of 2 ** stages.
         widths: channels of each stage, the first at half the input's resolution.
-        dropout: share of the pooled and token channels dropped in training, in [0, 1).
+        dropout: fraction of the pooled and token channels dropped in training, in [0, 1).
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how tokens come to know their places, see `vlm.image.Positions`.
 

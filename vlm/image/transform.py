@@ -33,7 +33,7 @@ class ImageTransform:
 
     Args:
         size: (height, width) of the result in pixels.
-        interpolation: filter of the resizing.
+        interpolation: filter for the resizing.
         fit: "squash" resizes both sides; "crop" keeps the aspect and takes the middle; "pad" keeps
             the aspect and the whole image, in the middle of empty borders, and a fourth channel
             says where the image is.

@@ -18,8 +18,8 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
     Composed and decomposed accents are equal (Unicode NFC).
 
     Args:
-        prediction: the answer given.
-        answers: what the annotators wrote, at least one.
+        prediction: the model's answer.
+        answers: the annotators' answers, at least one.
 
     Raises:
         ValueError: no answers.
@@ -37,8 +37,8 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESH
     count, as in the evaluation of that challenge; inner space does. Accents are compared composed.
 
     Args:
-        prediction: the answer given.
-        answers: what the annotators wrote, at least one.
+        prediction: the model's answer.
+        answers: the annotators' answers, at least one.
         threshold: in (0, 1]; 0.5 in the paper.
 
     Raises:

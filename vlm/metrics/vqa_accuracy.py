@@ -111,7 +111,7 @@ def direct_answer_accuracy(prediction: str, answers: Sequence[str]) -> float:
     in turn, so three of ten give 1 where VQA accuracy gives 0.9.
 
     Args:
-        prediction: the answer given.
+        prediction: the model's answer.
         answers: what the annotators wrote.
     """
     return min(1.0, sum(answer == prediction for answer in answers) / 3)
@@ -124,8 +124,8 @@ def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
     of `vqa_accuracy`: an annotator's "two" or "t-shirt" is never matched, whoever agrees.
 
     Args:
-        prediction: the answer given.
-        answers: what the annotators wrote, at least one.
+        prediction: the model's answer.
+        answers: the annotators' answers, at least one.
 
     Raises:
         ValueError: no answers.

@@ -21,7 +21,7 @@ class BagOfWords(TextEncoder):
         words: the known words (`vlm.text.count_words` of the training questions).
         dim: width of word vectors and result.
         hidden_dim: hidden width of the MLP.
-        dropout: share of the word vectors' entries dropped in training, in [0, 1).
+        dropout: fraction of the word vectors' entries dropped in training, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
         standardize: standardise words and `pooled` over the batch, see `Standardize`.
 

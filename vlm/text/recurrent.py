@@ -25,7 +25,7 @@ class Recurrent(TextEncoder):
         embedding_dim: width of the word vectors.
         num_layers: number of layers.
         bidirectional: read from both ends.
-        dropout: share dropped in training from the word vectors and between layers, in [0, 1).
+        dropout: fraction dropped in training from the word vectors and between layers, in [0, 1).
         tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
         standardize: standardise words and `pooled` over the batch, see `Standardize`.
 

@@ -22,7 +22,7 @@ class Transformer(TextEncoder):
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped in training from attention weights and branches, in [0, 1).
+        dropout: fraction dropped in training from attention weights and branches, in [0, 1).
         max_length: words that have a position; the tokenizer cuts longer questions.
         tokenizer: another tokenizer, for subwords; `words` is not used then.
         standardize: standardise words and `pooled` over the batch, see `Standardize`.

@@ -55,9 +55,9 @@ class Run:
 
     Args:
         folder: folder of the run's files.
-        test: figures of the test, by name: accuracies are shares in [0, 1].
-        task: as the training left it.
-        trainer: trainer that trained it.
+        test: figures of the test, by name; accuracies are in [0, 1].
+        task: the trained task, as the training left it.
+        trainer: Lightning trainer that trained the task.
 
     Example:
         >>> run = vlm.fit(task, data, name="first")  # doctest: +SKIP

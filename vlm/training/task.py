@@ -59,24 +59,25 @@ class VQATask(LightningModule):
     """Trains a model made of four parts, end to end.
 
     Args:
-        image_encoder: images in, patches out.
-        text_encoder: questions in, words out.
-        fusion: image and question features in, joint features out.
-        head: joint features in, answers out.
-        optimizer: makes the optimiser from the trainable parameters.
-        schedule: makes the learning-rate schedule from (optimizer, total steps, steps of an epoch),
-            or None.
-        tuning: what is trained of each part, from when and how fast.
-        distillation: teacher whose predictions are learned too; None for none.
-        seed: seed of dropout and all other random draws in training. Each batch gets its own, made
-            of this, the epoch, the batch's number and the process, so a resumed run draws the same
-            again. Initial weights come from torch's own generator (`torch.manual_seed`).
-        max_images: the most images of a question (`VQADataModule.max_images`); with more than 1,
-            the fusion learns which image a token belongs to.
+        image_encoder: part that turns images into patches.
+        text_encoder: part that turns questions into words.
+        fusion: part that turns image and question features into joint features.
+        head: part that turns joint features into answers.
+        optimizer: function that makes the optimiser from the trainable parameters.
+        schedule: function that makes the learning-rate schedule from (optimizer, total steps, steps
+            of an epoch), or None.
+        tuning: settings for each part: what is trained, from when and how fast.
+        distillation: teacher whose predictions the model also learns; None for no teacher.
+        seed: seed of dropout and all other random draws in training. Each batch has its own seed,
+            made from this one, the epoch, the batch's number and the process, so a resumed run
+            draws the same numbers again. Initial weights come from torch's own generator
+            (`torch.manual_seed`).
+        max_images: largest number of images of a question (`VQADataModule.max_images`); with more
+            than 1, the fusion learns which image a token belongs to.
 
     Attributes:
-        layers: what is trained, as `tuning` says.
-        about: what a checkpoint keeps about the run.
+        layers: plan of what is trained, made from `tuning`.
+        about: facts about the run that its checkpoints keep.
         evaluation: the answers of the last validation, test or prediction.
 
     Example:
@@ -229,7 +230,7 @@ class VQATask(LightningModule):
         self._step = None  # where no callback has taken it
 
     def take_step(self) -> tuple[Tensor, Any]:
-        """The loss and the head's output of the batch that ends; they are kept no longer."""
+        """Return the loss and the head's output of the batch that ends, and forget them."""
         assert self._step is not None
         step, self._step = self._step, None
         return step

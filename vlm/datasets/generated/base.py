@@ -53,9 +53,9 @@ class GeneratedDataset(Dataset):
     again.
 
     Args:
-        root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
+        root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
         validation_share: share of the training images held out if the set has no validation split.
-        vocabulary: which words and answers enter the vocabularies.
+        vocabulary: rules for the words and answers that enter the vocabularies.
         seed: seed of pictures, questions and held-out images; digests are published for 0.
     """
 

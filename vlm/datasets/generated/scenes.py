@@ -68,7 +68,7 @@ class Scenes(GeneratedDataset):
     No size is checked: what is generated has a digest.
 
     Args:
-        root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
+        root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
         part: "longer" has pictures of ten objects in test, and no questions of count and same
             as; in "compositional", training and validation show each colour with two of the three
             shapes, and test asks about the third; in training the words alone are then worth 50 %
@@ -79,8 +79,8 @@ class Scenes(GeneratedDataset):
             also asked where no object is red, and then the answer is "not there", one more choice
             as likely as the others. Their `answer_type` is "not there".
         scenes: training pictures.
-        validation_share: not used, for validation is generated.
-        vocabulary: which words and answers enter the vocabularies.
+        validation_share: not used, because validation is generated.
+        vocabulary: rules for the words and answers that enter the vocabularies.
         seed: seed of pictures and questions; digests are published for 0.
         abilities: which abilities to ask about; None for all. The images are the same.
         language: "en", "de" or "es", of questions and answers; the rest is the same.

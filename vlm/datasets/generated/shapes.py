@@ -28,19 +28,20 @@ Cells = dict[tuple[int, int], tuple[str, str]]
 class SHAPES(GeneratedDataset):
     """SHAPES: is something that is red above a circle? No question of test occurs in training.
 
-    13,568 training questions of 212 forms, 1,024 for validation and test each, of 16 forms, each
-    about a picture of 30 x 30 with up to nine shapes. Questions stay in the set's language:
-    "is red above circle" is its `(is red (above circle))`, whether a red object lies in the cell
-    next above a circle's. Their order matters, so a bag of words does not do. Validation and test
-    are the official pictures. Those of the large training part are drawn anew, by its questions and
-    answers and in the others' style. The report's lines are the number of relations, 0 to 2.
-    No size is checked: what is generated has a digest.
+    There are 13,568 training questions of 212 forms, and 1,024 questions of 16 forms each for
+    validation and test. Each is about an image of 30 x 30 pixels with up to nine shapes. Questions
+    keep the set's language: "is red above circle" is its `(is red (above circle))` and asks whether
+    a red object lies in the cell directly above that of a circle. The order of words matters, so a
+    bag of words is not enough. Validation and test use the official images. The images of the large
+    training split are generated from its questions and answers, in the style of the others. The
+    report has a line for each number of relations, 0 to 2. No size is checked: generated content
+    has a digest.
 
     Args:
-        root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
-        validation_share: not used, for the set has a validation part.
-        vocabulary: which words and answers enter the vocabularies.
-        seed: seed of the training pictures; digests are published for 0.
+        root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
+        validation_share: not used, because the set has a validation split.
+        vocabulary: rules for the words and answers that enter the vocabularies.
+        seed: seed of the training images; digests are published for 0.
 
     Example:
         >>> data = vlm.datasets.SHAPES()

@@ -48,11 +48,11 @@ class SQOOPLite(GeneratedDataset):
     is checked: what is generated has a digest.
 
     Args:
-        root: folder to generate into; None for one of its own in the cache (`VLM_CACHE`).
+        root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
         partners: letters on the right of a relation for each on its left, in training and
             validation.
-        validation_share: not used, for validation is generated.
-        vocabulary: which words and answers enter the vocabularies.
+        validation_share: not used, because validation is generated.
+        vocabulary: rules for the words and answers that enter the vocabularies.
         seed: seed of pictures and questions; digests are published for 0.
 
     Example:

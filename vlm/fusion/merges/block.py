@@ -35,7 +35,7 @@ class BlockTucker(Merge):
         chunks: number of chunks, at most H; see `chunk_sizes`.
         normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
             its sign by itself and teaches nothing: take chunks of several, or "after_cat".
-        dropout: share of both projections dropped in training, in [0, 1).
+        dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.BlockTucker(x_dim=64, y_dim=32, out_dim=48, hidden_dim=32, chunks=4)
@@ -88,7 +88,7 @@ class Block(Merge):
         shared: x and y pass through the same weights; their widths must be equal.
         normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
             its sign by itself and teaches nothing: take chunks of several, or "after_cat".
-        dropout: share of both projections dropped in training, in [0, 1).
+        dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.Block(x_dim=64, y_dim=32, out_dim=48, hidden_dim=32, chunks=4)

@@ -25,7 +25,7 @@ class MCB(Merge):
         sketch_dim: width D of the sketches.
         output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
-        dropout: share of the normalised features dropped in training, in [0, 1).
+        dropout: fraction of the normalised features dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.MCB(x_dim=64, y_dim=32, out_dim=48, sketch_dim=512)

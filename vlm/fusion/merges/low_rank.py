@@ -30,7 +30,7 @@ class MLB(Merge):
         input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
-        dropout: share of both factors dropped in training, in [0, 1).
+        dropout: fraction of both factors dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.MLB(x_dim=64, y_dim=32, out_dim=48)
@@ -86,7 +86,7 @@ class MFB(Merge):
         input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation, as in the paper.
-        dropout: share of the product dropped before the sum in training, in [0, 1).
+        dropout: fraction of the product dropped before the sum in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.MFB(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
@@ -138,7 +138,7 @@ class MFH(Merge):
         input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
         normalize: each block's signed square root and L2 normalisation, as in the paper.
-        dropout: share of each product dropped before the sum in training, in [0, 1).
+        dropout: fraction of each product dropped before the sum in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.MFH(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)

@@ -28,7 +28,7 @@ class Sum(Merge):
         input_activation: activation a of both terms.
         output_activation: activation o after the last projection.
         normalize: n is the signed square root and L2 normalisation instead of the identity.
-        dropout: share of both terms dropped in training, in [0, 1).
+        dropout: fraction of both terms dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.Sum(x_dim=64, y_dim=32, out_dim=48)
@@ -78,7 +78,7 @@ class Product(Merge):
         out_dim: width of both projections and of the result.
         activation: activation a of both factors. The default is linear: the product is nonlinear
             already, and saturating factors train less reliably (docs/log.md).
-        dropout: share of the result dropped in training, in [0, 1).
+        dropout: fraction of the result dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.Product(x_dim=64, y_dim=32, out_dim=48)
@@ -116,7 +116,7 @@ class ConcatMLP(Merge):
         out_dim: width of the result, which is linear.
         hidden_dims: widths of the hidden layers.
         activation: activation after each hidden layer.
-        dropout: share dropped after each hidden layer in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.ConcatMLP(x_dim=64, y_dim=32, out_dim=48, hidden_dims=[64])
@@ -167,7 +167,7 @@ class LateFusion(Merge):
         x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dims: widths of each perceptron's hidden layers.
-        dropout: share dropped after each hidden layer in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.LateFusion(x_dim=64, y_dim=32, out_dim=48)

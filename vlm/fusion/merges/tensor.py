@@ -34,7 +34,7 @@ class TensorFusion(Merge):
         out_dim: width of the result, which is linear.
         hidden_dim: width H of both projections.
         hidden_dims: widths of the perceptron's hidden layers.
-        dropout: share dropped after each hidden layer in training, in [0, 1).
+        dropout: fraction dropped after each hidden layer in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.TensorFusion(x_dim=64, y_dim=32, out_dim=48)

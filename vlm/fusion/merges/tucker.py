@@ -23,7 +23,7 @@ class Tucker(Merge):
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the core's result.
         normalize: signed square root and L2 normalisation before the last projection.
-        dropout: share of both projections dropped in training, in [0, 1).
+        dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.Tucker(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)
@@ -73,7 +73,7 @@ class Mutan(Merge):
         rank: number R of summed products.
         shared: x and y pass through the same weights; their widths must be equal.
         normalize: signed square root and L2 normalisation before the last projection.
-        dropout: share of both projections dropped in training, in [0, 1).
+        dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
         >>> merge = vlm.fusion.Mutan(x_dim=64, y_dim=32, out_dim=48, hidden_dim=16)

@@ -104,7 +104,7 @@ class TransformerDecoder(AnswerDecoder):
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
-        dropout: share dropped in training from attention weights, hidden layers and branches.
+        dropout: fraction dropped in training from attention weights, hidden layers and branches.
         max_length: most tokens of an answer, its end included.
         tokenizer: tokenizer of the answers; None for their bytes.
 
