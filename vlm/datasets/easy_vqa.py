@@ -51,7 +51,8 @@ class EasyVQA(Dataset):
         self.root = None if root is None else as_path("root", root)
 
     def read(self, split: Split) -> pa.Table | None:
-        """`answer_type` is yes/no, shape or color; the choices are the set's 13 answers.
+        """Questions of a split: `answer_type` is yes/no, shape or color; the choices are the set's
+        13 answers.
 
         Raises:
             FileNotFoundError: the package is not installed, or `root` has no such file.

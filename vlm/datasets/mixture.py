@@ -32,36 +32,39 @@ _MARK = "|"
 class Mixture(Dataset):
     """Several data sets in one training: one vocabulary over all, a report for each.
 
-    Ids get the name of their set ("genome/986"), so those of two sets cannot clash. Each answer is
-    scored by the metric of its set; the accuracy over all questions is their mean, and
-    `mean_over_sets` the mean of the sets' accuracies. The report has a line for each set and below
-    it the set's own report, and each set has floors of its own.
+    Ids begin with the name of their set ("genome/986"), so ids of two sets cannot clash. Each
+    answer is scored by the metric of its set. The overall accuracy is the mean over all questions,
+    and `mean_over_sets` is the mean of the sets' accuracies. The report has a line for each set,
+    and below it the set's own report with its own floors.
 
-    Without `weights` and `temperature` an epoch has every question once. With them it is as long,
-    and of its images (each with at most `questions_per_image` of its questions) every set has a
-    share. A set with a share above its size comes several times, one with a share below takes turns
-    over the epochs: over a training, questions of a set come equally often, to within one time. The
-    order is a function of seed and epoch.
+    Without `weights` and `temperature`, an epoch has every question once. With them, an epoch is as
+    long, and each set contributes a fixed share of its images (each with at most
+    `questions_per_image` of its questions). If the share is larger than the set, its images come
+    several times in an epoch; if it is smaller, the next epoch continues with the next part. Over a
+    training, the questions of a set come equally often, to within one time. The order is a function
+    of seed and epoch.
 
-    Of the sets' own arguments `vocabulary` and `validation_share` count for nothing here: the
-    mixture's count. The images of all sets without a validation split are divided together, so that
-    an image that two sets share is on one side.
+    The mixture's `vocabulary` and `validation_share` replace those of the sets. The images of all
+    sets without a validation split are divided together, so an image that two sets share is on one
+    side.
 
     Args:
-        datasets: name -> data set, two or more; names are letters, digits, `_` and `-`.
-        weights: name -> weight of each set, above 0; its share is its part of their sum.
-        temperature: T, above 0; a set of n images has the share n^(1/T), over the sum of these (T5,
-            arXiv 1910.10683, section 3.5.2). At 1 every question comes once an epoch, and the
-            higher it is, the more equal are the shares.
-        auxiliary: names of sets that are only trained on, in full: they are in no other split and
-            add nothing to the answer vocabulary. Their questions without an answer in it are left
-            out, with a warning, as BAN and MCAN do with Visual Genome.
-        validation_share, seed: as for `Dataset`, for the sets that have no validation split.
-        vocabulary: as for `Dataset`, over all sets but the auxiliary ones.
+        datasets: two or more data sets by their names, which have letters, digits, `_` and `-`.
+        weights: weight of each set by its name, above 0; its share is its weight divided by their
+            sum.
+        temperature: T, above 0; a set of n images has the share n^(1/T), divided by the sum over
+            all sets (T5, arXiv 1910.10683, section 3.5.2). At 1, every question comes once per
+            epoch; higher values make the shares more equal.
+        auxiliary: names of sets that are used only for training, and in full: they are in no other
+            split and add nothing to the answer vocabulary. Their questions without an answer in the
+            vocabulary are left out, with a warning, as in BAN and MCAN with Visual Genome.
+        validation_share, seed: held-out share and seed, as for `Dataset`, for the sets that have no
+            validation split.
+        vocabulary: vocabulary rules, as for `Dataset`, over all sets except the auxiliary ones.
 
     Raises:
-        ValueError: fewer than two sets, a name that is none, weights that are not those of all sets
-            or not positive, weights and temperature together, or auxiliary sets alone.
+        ValueError: fewer than two sets, an invalid name, weights that are not positive or not one
+            for each set, weights and temperature together, or only auxiliary sets.
 
     Example:
         >>> shapes = vlm.datasets.EasyVQA()
@@ -143,7 +146,7 @@ class Mixture(Dataset):
             train: the training questions whose images can be read.
 
         Raises:
-            DataError: one has none.
+            DataError: a set without training questions.
         """
         left = train[SET].unique().to_pylist()
         if lost := [name for name in self.datasets if name not in left]:
@@ -157,8 +160,8 @@ class Mixture(Dataset):
         """The share of each set in an epoch, in [0, 1] and with the sum 1.
 
         Args:
-            units: of each set, in order, its images, each with at most `questions_per_image` of its
-                questions.
+            units: for each set, in order, its images, each with at most `questions_per_image` of
+                its questions.
         """
         if self.weights is not None:
             raw = np.array([self.weights[name] for name in self.datasets], np.float64)
@@ -168,7 +171,7 @@ class Mixture(Dataset):
 
     @property
     def has_shares(self) -> bool:
-        """Whether an epoch takes other shares than every question once."""
+        """Whether `weights` or `temperature` set the shares of an epoch."""
         return self.weights is not None or self.temperature is not None
 
     def answer_tables(self) -> list[pa.Table]:

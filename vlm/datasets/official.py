@@ -19,7 +19,7 @@ class OfficialDataset(Dataset):
     """Base of the data sets in a folder: a subclass says what its splits are and how one is read.
 
     Args:
-        root: folder of the set.
+        root: folder of the data set.
         validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
             `Dataset`.
     """

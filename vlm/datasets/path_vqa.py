@@ -27,9 +27,9 @@ _YES_NO = ("yes", "no")
 class PathVQA(OfficialDataset):
     """PathVQA: `train`, `validation` and `test`, from the Parquet files on Hugging Face.
 
-    The report's lines are yes/no and open questions. The authors' own archive keeps questions in
-    pickles, which can run any code when they are opened, so these are not read. No size is checked:
-    the paper counts the questions before identical ones were taken out.
+    The report has lines for yes/no and open questions. The authors' own archive keeps questions in
+    pickles, which can run any code when they are opened, so vlm does not read them. No size is
+    checked: the paper counts the questions before duplicates were removed.
 
     Args:
         root: folder with `data/train-00000-of-00007-*.parquet`, and so on.

@@ -11,16 +11,16 @@ from vlm.datasets.readers.official import Rows, fields, json_file, json_records,
 
 
 class TextVQA(OfficialDatasetWithImages):
-    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages: ten answers a question.
+    """TextVQA v0.5.1 (Singh et al., CVPR 2019) on OpenImages: ten answers per question.
 
     From https://textvqa.org/dataset; its files in `root`, plain or with `.gz`:
 
         TextVQA_0.5.1_{train,val,test}.json
         train_images/<image id>.jpg (training and validation), test_images/<image id>.jpg
 
-    Its OCR tokens are not read: the model answers from its vocabulary alone. Metric: VQA accuracy.
-    The test server normalises a little otherwise ("'s" and commas). The test part has no published
-    answers; `vlm submit` writes the file for EvalAI.
+    Its OCR tokens are not read: the model answers only from its vocabulary. Metric: VQA accuracy.
+    The test server normalises slightly differently ("'s" and commas). The test split has no
+    published answers; `vlm submit` writes the file for EvalAI.
 
     Args:
         root: folder with the three files.

@@ -17,13 +17,13 @@ from vlm.datasets.table_cache import cached
 
 
 class Visual7W(OfficialDataset):
-    """Visual7W telling: `train`, `val` and `test`, four choices each.
+    """Visual7W telling: `train`, `val` and `test`, with four choices per question.
 
-    The wrong choices are the set's own; with the right one they stand in alphabetical order, so
-    that no place gives the answer away. The report's lines are the kinds: what, where, when, who,
-    why, how. An answer is right if it is the right one in lower case, as in the set's toolkit: with
-    a head that chooses, this is its multiple-choice accuracy; with one that does not, its
-    open-ended accuracy for one guess.
+    The wrong choices are the set's own. They and the right one are in alphabetical order, so no
+    place gives the answer away. The report has a line for each kind of question: what, where, when,
+    who, why, how. An answer is right if it equals the right one in lower case, as in the set's
+    toolkit: for a head that chooses, this is the multiple-choice accuracy; for others, the
+    open-ended accuracy of one guess.
 
     Args:
         root: folder with `dataset_v7w_telling.json` and `images/v7w_*.jpg`.

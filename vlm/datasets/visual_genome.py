@@ -31,22 +31,22 @@ class VisualGenome(OfficialDatasetWithImages):
         question_answers.json and image_data.json, as they unpack, plain or with `.gz`
         VG_100K/1.jpg and VG_100K_2/2.jpg, and so on
 
-    The set has no splits: validation is cut from its images, and there is no test. Answers are read
-    in lower case and without a full stop ("Blue." is "blue"), so that they can be those of VQA v2.
-    Metric: accuracy of the answer in that form. The report has a line for the question's first
-    word. No size is checked: the site names none of this version.
+    The set has no splits: validation is split off from its images, and there is no test. Answers
+    are read in lower case and without a full stop ("Blue." is "blue"), so they can match those of
+    VQA v2. Metric: accuracy of the answer in that form. The report has a line for each first word
+    of a question. No size is checked: the site names none for this version.
 
-    Half of the images are COCO's too. With `coco_questions` these alone are read, under COCO's
-    names, so that region features of COCO serve both sets. That is how BAN (arXiv 1805.07932) and
-    MCAN (arXiv 1906.10770) add it to VQA v2: as an auxiliary set of a `Mixture`.
+    Half of the images are also in COCO. With `coco_questions`, only these are read, under COCO's
+    names, so region features of COCO serve both sets. BAN (arXiv 1805.07932) and MCAN (arXiv
+    1906.10770) add the set to VQA v2 in this way; use it as an auxiliary set of a `Mixture`.
 
     Args:
-        root: folder of the two files.
-        images: folder of `VG_100K` and `VG_100K_2`, or with `coco_questions` of COCO's
-            `train2014` and `val2014`; None where they are in `root`.
-        coco_questions: files of questions in VQA's format: only the images that they ask about are
-            read. Name those that are trained on, or the images of validation questions would be
-            trained on.
+        root: folder with the two files.
+        images: folder with `VG_100K` and `VG_100K_2`, or, with `coco_questions`, with COCO's
+            `train2014` and `val2014`; None if they are in `root`.
+        coco_questions: files of questions in VQA's format; only the images that they ask about are
+            read. Name only files of training questions, or the model would train on validation
+            images.
         validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
             `Dataset`.
 

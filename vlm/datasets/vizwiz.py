@@ -18,7 +18,7 @@ UNANSWERABLE = "unanswerable"
 
 
 class VizWiz(OfficialDatasetWithImages):
-    """VizWiz-VQA (Gurari et al., CVPR 2018): one question an image, ten answers.
+    """VizWiz-VQA (Gurari et al., CVPR 2018): one question per image, with ten answers.
 
     From https://vizwiz.org/tasks-and-datasets/vqa/; its files in `root`, plain or with `.gz`:
 
@@ -28,13 +28,12 @@ class VizWiz(OfficialDatasetWithImages):
     The image's file name is the question's id. Answer types are other, yes/no, number and
     unanswerable; the question type says "answerable" or "unanswerable" by the set's own mark.
     Metric: accuracy as its evaluator computes it (`vlm.metrics.vizwiz_accuracy`), by answer type,
-    and how well the unanswerable questions are found, which its evaluator takes as the positives:
-    the F1 of the answer "unanswerable" and, where the model's vocabulary has that answer, the
-    average precision of ranking by its probability. The test part has no published answers;
-    `vlm submit` writes the file for its server.
+    and two figures for finding the unanswerable questions: the F1 of the answer "unanswerable" and,
+    if the model's vocabulary has that answer, the average precision of ranking by its probability.
+    The test split has no published answers; `vlm submit` writes the file for its server.
 
     Args:
-        root: folder of the set.
+        root: folder of the data set.
         images: folder that contains the image folders; None if they are in `root`.
         validation_share, vocabulary, seed: held-out share, vocabulary rules and seed, as for
             `Dataset`.

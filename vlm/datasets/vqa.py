@@ -56,7 +56,7 @@ class _VQA(OfficialDatasetWithImages):
 
 
 class VQAv2(_VQA):
-    """VQA v2 (Goyal et al., "Making the V in VQA Matter", CVPR 2017): ten answers a question.
+    """VQA v2 (Goyal et al., "Making the V in VQA Matter", CVPR 2017): ten answers per question.
 
     From https://visualqa.org/download.html; its files in `root` as they unpack, plain or with
     `.gz`:

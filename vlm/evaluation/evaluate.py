@@ -21,21 +21,22 @@ def evaluate(
     """Score a file of answers as `vlm test` scores a model's.
 
     Args:
-        predictions: the file, in one of the formats of `read_predictions`.
+        predictions: file of answers, in one of the formats of `read_predictions`.
         dataset: data set whose questions are answered; its metric scores the answers.
         split: split of the data set.
-        partial: score the questions that have an answer, if others have none.
+        partial: whether to score only the questions that have an answer, if others have none.
         output: folder for `<split>.json` and `<split>_predictions.jsonl`; None writes nothing.
 
     Returns:
-        The report. Its ceiling is the best that the annotators' own answers can reach, since the
-        file does not say which answers its author's model can give.
+        The report. Its ceiling is the best that the annotators' own answers can reach, because the
+        file does not say which answers its model can give.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DataError: the split has no answers, or the file does not fit its questions; names file,
-            line, value and remedy.
-        ValueError: `output` holds the file itself under the name of one that would be written.
+        FileNotFoundError: a file that does not exist.
+        DataError: a split without answers, or a file that does not fit its questions; the error
+            names file, line, value and remedy.
+        ValueError: an `output` folder that contains the file of answers itself, under a name that
+            would be overwritten.
 
     Example:
         >>> dataset = vlm.datasets.EasyVQA()

@@ -76,7 +76,7 @@ def read_predictions(
         partial: whether questions may lack an answer; they are then left out of the table.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file that does not exist.
         DataError: another format; an id that is missing, unknown or repeated; an answer that is no
             text; a probability outside [0, 1]; without `partial`, a question without an answer.
     """

@@ -20,16 +20,15 @@ method are left out: on a plain ground they are most, and all methods agree on t
 
 
 class Agreement(NamedTuple):
-    """How alike the maps of several methods are.
+    """The agreement between the maps of several methods.
 
     Attributes:
-        methods: the M methods' names.
-        correlations: (M, M) rank correlation in [-1, 1] over the cells that matter to any of them,
-            with their signs, or without where one of both has none; NaN for a map that is the same
-            all over.
-        cells: how many cells these are.
-        same_peak: how many methods name the cell that most of them name as the strongest.
-        sentence: the same in plain words.
+        methods: names of the M methods.
+        correlations: (M, M) rank correlation in [-1, 1] over the cells that matter to any method,
+            with signs if both maps have them; NaN for a map with equal values everywhere.
+        cells: number of these cells.
+        same_peak: number of methods that agree on the strongest cell.
+        sentence: summary of the agreement in words.
 
     Example:
         >>> vqa = vlm.load("my_model")
@@ -49,7 +48,8 @@ class Agreement(NamedTuple):
 def agreement(explanations: Sequence[Explanation]) -> Agreement:
     """Compare the maps of at least two methods for one answer.
 
-    They are compared on the coarsest map's cells: of a finer one, what lies in a cell is summed.
+    The maps are compared on the cells of the coarsest one: the values of a finer map in each cell
+    are summed.
 
     Raises:
         ValueError: fewer than two.

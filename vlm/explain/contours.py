@@ -31,7 +31,7 @@ def cell_values(explanation: Explanation, word: int | None = None) -> np.ndarray
     """(P,) of the whole map, or of what is owed to one word.
 
     Raises:
-        ValueError: a word that is not there, or an explanation made without `word_patch`.
+        ValueError: a word that does not exist, or an explanation without `word_patch`.
     """
     if word is None:
         return explanation.patches
@@ -47,22 +47,22 @@ def cell_values(explanation: Explanation, word: int | None = None) -> np.ndarray
 def overlay(
     explanation: Explanation, size: tuple[int, int], word: int | None = None
 ) -> Image.Image:
-    """The map to lay over the image: the cells' grid, and contours along their edges.
+    """Draw a map to lay over the image: the cells' grid, and contours along their edges.
 
     A line surrounds the cells that reach a quarter, a half or three quarters of the strongest one;
-    the stronger, the thicker. What speaks for the answer is orange and solid, what speaks against
-    it blue and dashed. The map of a method that has no sign is purple.
+    stronger lines are thicker. Evidence for the answer is orange and solid, and evidence against it
+    is blue and dashed. The map of a method without a sign is purple.
 
     Args:
         explanation: explanation to draw.
         size: (width, height) of the drawing in pixels, with the image's proportions.
-        word: draw only what is owed to this token of `words`; None draws the whole map.
+        word: index of the token in `words` whose share of the map is drawn; None for the whole map.
 
     Returns:
         An RGBA image of this size, transparent between the lines.
 
     Raises:
-        ValueError: a word that is not there, or an explanation made without `word_patch`.
+        ValueError: a word that does not exist, or an explanation without `word_patch`.
 
     Example:
         >>> vqa = vlm.load("my_model")

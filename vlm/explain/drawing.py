@@ -43,16 +43,16 @@ def picture(explanation: Explanation, image: Any = None) -> Image.Image:
 def heat_map(explanation: Explanation, image: Any = None, word: int | None = None) -> Image.Image:
     """The image under contours around the cells that matter, as `vlm.explain.overlay` draws them.
 
-    Cells are outlined as they are, without smoothing: nothing finer was found. The image keeps its
-    colours.
+    Cells are outlined without smoothing, because the method found nothing finer. The image keeps
+    its colours.
 
     Args:
         explanation: explanation to draw.
-        image: as for `explain`; None (region features) draws on grey.
-        word: draw only what is owed to this token of `words`; None draws the whole map.
+        image: the explained image, as for `explain`; None (region features) draws on grey.
+        word: index of the token in `words` whose share of the map is drawn; None for the whole map.
 
     Raises:
-        ValueError: a word that is not there, or an explanation made without `word_patch`.
+        ValueError: a word that does not exist, or an explanation without `word_patch`.
     """
     drawn = picture(explanation, image)
     lines = overlay(explanation, drawn.size, word)
@@ -64,8 +64,8 @@ def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -
     """The image beside the map of each explanation, with its words, their scales and a legend.
 
     Args:
-        explanations: one, or several of one answer by different methods.
-        image: as for `explain`; None (region features) draws on grey.
+        explanations: one explanation, or several of one answer by different methods.
+        image: the explained image, as for `explain`; None (region features) draws on grey.
     """
     several = [explanations] if isinstance(explanations, Explanation) else list(explanations)
     first = several[0]

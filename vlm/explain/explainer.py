@@ -34,18 +34,18 @@ def explain(
     choices: Sequence[str] | None = None,
     per_word: bool = True,
 ) -> Explanation:
-    """Which words and which parts of the image an answer rests on.
+    """Explain which words and which parts of the image an answer rests on.
 
     Args:
-        vqa: a trained model. Of one that is asked as it is, only `Occlusion` tells anything, of
-            the log-likelihood of the answer, and there is no map for each word.
-        image: an image as for `VQA.answer`.
+        vqa: a trained model. For an image-text-to-text model only `Occlusion` works, on the
+            log-likelihood of the answer, and without a map for each word.
+        image: an image in any form that `VQA.answer` takes.
         question: one question about it.
-        method: explanation method; None is `Occlusion()`, which fits every model.
-        answer: the answer to explain, for example another than the model's; None explains its own.
+        method: explanation method; None for `Occlusion()`, which fits every model.
+        answer: the answer to explain; None for the model's own.
         choices: choices of a multiple-choice question.
-        per_word: also find each word's share of the map: what disappears without the word. Runs the
-            method once more for every word, except where attention has a map for each.
+        per_word: whether to find each word's share of the map, which disappears without the word.
+            This runs the method once more for every word, unless attention has a map for each.
 
     Raises:
         ValueError: several images, an empty question, an answer that the head cannot give, or a

@@ -12,11 +12,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """How much each word and each cell of the image spoke for one answer.
+    """The relevance of each word and of each cell of the image for one answer.
 
-    Relevances are signed where the method can tell: above 0 speaks for the answer, below 0 against
-    it. Their unit is the method's own, so compare them within one explanation. Shapes: L words, P
-    cells.
+    If the method gives signs, relevance above 0 is evidence for the answer, and below 0 against it.
+    Each method has its own unit, so compare relevances only within one explanation. Shapes: L
+    words, P cells.
 
     Attributes:
         question: as it was asked.
@@ -24,26 +24,27 @@ class Explanation:
         probability: probability in [0, 1] of this answer; None for an answer that the model does
             not rank, such as a free text other than its best ones.
         calibrated: whether the probability was calibrated (`vlm calibrate`).
-        evidence: the head's evidence for it, a logit or a log-likelihood.
-        words: the L tokens of the question as the model reads them.
-        spans: where each stands in `question`, (start, end); None for a token that is not in it.
-        word_relevance: (L,) float32, in `word_unit`.
+        evidence: the head's evidence for the answer, a logit or a log-likelihood.
+        words: the L tokens of the question, as the model reads them.
+        spans: place of each token in `question`, (start, end); None for a token that is not in it.
+        word_relevance: (L,) float32, relevance of each word in `word_unit`.
         boxes: (P, 4) float32: x0, y0, x1, y1 of each cell in the photo's pixels. Cells of a model
-            that pads may lie outside the photo. For region features, whose photo is not at hand,
-            in shares of it.
-        grid: (rows, columns) of the cells, row by row; None for regions.
+            that pads may lie outside the photo. For region features, whose photo is unknown, from 0
+            to 1.
+        grid: (rows, columns) of the cells, which are in row order; None for regions.
         patches: (P,) float32, the relevance of each cell, in `unit`.
-        word_patch: (L, P) float32: each word's part of the cells' relevance; None if not requested.
+        word_patch: (L, P) float32, each word's share of the cells' relevance; None if not
+            requested.
         image_size: (width, height) of the photo in pixels; (1, 1) for region features.
-        method: the method's name.
+        method: name of the method.
         unit: unit of the cells' relevance, in words.
-        signed: whether cells can speak against the answer; else the map says where, not which way.
+        signed: whether cells can be evidence against the answer; otherwise the map has no sign.
         word_unit: unit of the words' relevance.
-        words_signed: whether words can.
+        words_signed: whether words can be evidence against the answer.
         warnings: reasons to doubt the answer, one sentence each.
-        is_guess: whether the question is beyond the model (`vlm.text.Tokenizer.misses`), so that
-            the answer means nothing.
-        seconds: duration of the explanation.
+        is_guess: whether the question is beyond the model (`vlm.text.Tokenizer.misses`), so the
+            answer means nothing.
+        seconds: time that the explanation took.
 
     Example:
         >>> found = vlm.explain.explain(vlm.load("my_model"), "photo.png", "what color is it?")
@@ -75,18 +76,18 @@ class Explanation:
 
     @property
     def peak(self) -> tuple[float, float]:
-        """(x, y) in the photo: the middle of the cell that matters most, for or against."""
+        """(x, y) in the photo: the middle of the most relevant cell, for or against the answer."""
         x0, y0, x1, y1 = self.boxes[np.abs(self.patches).argmax()].tolist()
         return (x0 + x1) / 2, (y0 + y1) / 2
 
     def words_at(self, x: float, y: float) -> np.ndarray | None:
-        """(L,): each word's share in what matters at a point of the photo; None outside of it.
+        """(L,): each word's share of the relevance at a point of the photo; None outside the photo.
 
         Args:
             x, y: position in the photo's pixels.
 
         Raises:
-            ValueError: the explanation was made without `word_patch`.
+            ValueError: an explanation without `word_patch`.
         """
         if self.word_patch is None:
             raise ValueError(

@@ -19,11 +19,11 @@ TEMPLATE = Path(__file__).parent / "assets/page.html"
 
 
 def to_html(explanations: Explanation | Sequence[Explanation], image: Any = None) -> str:
-    """What `draw` draws, as a page that needs no other file and no network.
+    """The drawing of `draw` as an HTML page that needs no other file and no network.
 
     Args:
-        explanations: one, or several of one answer by different methods.
-        image: as for `explain`; None (region features) draws on grey.
+        explanations: one explanation, or several of one answer by different methods.
+        image: the explained image, as for `explain`; None (region features) draws on grey.
 
     Example:
         >>> vqa = vlm.load("my_model")

@@ -38,26 +38,27 @@ class SeenExport:
 
 
 class Exported(Asking):
-    """A model that `vlm export` wrote; it is asked as `vlm.load` models are.
+    """A model that `vlm export` wrote; you ask it like the models of `vlm.load`.
 
-    Every file is checked against the digests in `manifest.json` first, which find damage and no
-    forger. An ONNX export runs no code of its author's; a torch export may, since
+    vlm first checks every file against the digests in `manifest.json`. They detect damage, but not
+    a forger. An ONNX export runs no code of its author; a torch export may, because
     `torch.export.load` unpickles.
 
     Args:
-        folder: the folder that was written.
-        threads: of the computation; None for onnxruntime's choice. A torch export has torch's.
-        trust: also load a torch export.
+        folder: folder of the export.
+        threads: number of threads of the computation; None lets onnxruntime choose. A torch export
+            uses torch's.
+        trust: whether to load a torch export too, which may run its author's code.
 
     Attributes:
-        about: what stands in `manifest.json`.
-        tokenizer: reads questions.
-        transform: reads images.
+        about: contents of `manifest.json`.
+        tokenizer: tokenizer of the questions.
+        transform: transform that reads the images.
 
     Raises:
-        ExportError: no export, one of another version, a file that was changed or has another
-            content than `vlm export` writes, a torch export without `trust`, or a graph that this
-            onnxruntime cannot read.
+        ExportError: a folder that is no export or one of another version, a file that was changed
+            or that `vlm export` cannot have written, a torch export without `trust`, or a graph
+            that this onnxruntime cannot read.
 
     Example:
         exported = Exported(export(vlm.load("my_model"), "my_export"))
@@ -108,7 +109,8 @@ class Exported(Asking):
         return f"Exported({self.folder}, {self.about['precision']} {self.about['graph_format']})"
 
     def prepare(self, images: np.ndarray) -> Arrays:
-        """Transformed images (U, C, H, W) uint8 -> what the fusion reads of them, U rows each."""
+        """Transformed images (U, C, H, W) uint8 -> the prepared tensors that the fusion reads, with
+        U rows each."""
         return self._graphs["image"]({"images": images})
 
     def read(self, words: np.ndarray, mask: np.ndarray) -> Arrays:
@@ -119,8 +121,8 @@ class Exported(Asking):
     def output(
         self, prepared: Arrays, text: Arrays, choices: Sequence[Sequence[str]] | None = None
     ) -> Arrays:
-        """The last graph for Q questions, of which `prepared` and `text` have a row each: logits
-        and probabilities (Q, A), or what the decoder reads."""
+        """The output of the last graph for Q questions, with a row of `prepared` and `text` for
+        each: logits and probabilities (Q, A), or the decoder's input."""
         given = {**prepared, **text}
         if choices is not None and self.kind == "choices":
             texts = sorted({candidate for candidates in choices for candidate in candidates})
@@ -138,8 +140,8 @@ class Exported(Asking):
     def ranked(
         self, output: Arrays, choices: Sequence[Sequence[str]] | None = None
     ) -> list[list[tuple[str, float]]]:
-        """All answers of each question with their probabilities, calibrated if the model was, best
-        first; of a decoder one."""
+        """All answers to each question with their probabilities, best first; a decoder gives one.
+        The probabilities are calibrated if the model was."""
         known = self.calibration
         if self.kind == "text":
             written = write_answers(self._graphs["step"], output, self.about["decoder"])

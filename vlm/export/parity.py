@@ -36,20 +36,20 @@ HEADINGS = ("accuracy %", "95 % interval", "new image and question ms", "next qu
 
 @dataclass(frozen=True)
 class Parity:
-    """An export beside its model.
+    """The comparison of an export with its model.
 
     Attributes:
         questions: number of validation questions.
-        equal: to how many both give one answer.
-        largest_difference: the largest difference between two logits of one answer or choice; for
-            a decoder, between the logarithms of the probabilities of answers that are equal,
-            calibrated if the model is.
-        accuracy, interval: by the data set's metric, of "torch" and of "export": the mean in
-            [0, 1], and its 95 % interval.
-        milliseconds: by the same names, median of a new image and its question ("first"), and of
-            another question about it ("second").
-        threads: of both.
-        megabytes: size of the export.
+        equal: number of questions to which both give the same answer.
+        largest_difference: the largest difference between the two logits of an answer or choice;
+            for a decoder, between the logarithms of the probabilities of equal answers, calibrated
+            if the model is.
+        accuracy, interval: mean score in [0, 1] by the data set's metric and its 95 % interval,
+            under the names "torch" and "export".
+        milliseconds: median time under the same names, of a new image with its question ("first")
+            and of another question about it ("second").
+        threads: number of threads of both.
+        megabytes: size of the export in MB.
 
     Example:
         model, data = vlm.load(run), vlm.VQADataModule(vlm.datasets.EasyVQA())
@@ -87,7 +87,7 @@ class Parity:
         return "\n".join([*lines, "", self.note, ""])
 
     def findings(self, about: dict[str, Any]) -> list[str]:
-        """What was exported, and how alike both answer."""
+        """Sentences on what was exported and how often both answers agree."""
         return [
             f"{', '.join(about['parts'].values())}: {about['graph_format']}, {about['precision']}, "
             f"{self.megabytes:.2f} MB.",
@@ -106,7 +106,7 @@ class Parity:
 
     @property
     def note(self) -> str:
-        """How it was timed."""
+        """A note on how the times were measured."""
         return f"Medians over {TIMED} images at most, {self.threads} thread(s), one at a time."
 
 

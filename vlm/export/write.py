@@ -48,16 +48,16 @@ def export(
 ) -> Path:
     """Write a model as graphs that need neither vlm nor, as ONNX, torch.
 
-    Batches, words, choices and written answers are of any length in the graphs. Nothing falls back
-    to another exporter: what cannot be exported is an error.
+    The graphs take batches, questions, choices and written answers of any length. There is no
+    fallback to another exporter: a part that cannot be exported is an error.
 
     Args:
-        model: model in full precision, on the CPU.
+        model: model to export, in full precision and on the CPU.
         folder: new or empty.
-        graphs: "onnx" (opset 20), or "torch" for programs of `torch.export`.
-        calibration: images (C, H, W) uint8 as `transform` makes them, from the validation split;
-            with them the graphs compute in 8 bits: the image's with ranges of activations that
-            were measured on these, the others' with ranges found as they run. ONNX only.
+        graphs: format, "onnx" (opset 20) or "torch" for programs of `torch.export`.
+        calibration: images (C, H, W) uint8 as `transform` makes them, from the validation split.
+            With them, the graphs compute in 8 bits: the image graph with ranges of activations
+            measured on these images, the other graphs with ranges found at run time. Only for ONNX.
 
     Returns:
         The folder: a graph in each file, `tokenizer.json`, `transform.json`, `answers.json` and
@@ -66,7 +66,7 @@ def export(
     Raises:
         ExportError: a part that cannot be exported, with the operator that has no ONNX form; a
             tokenizer that cannot be written as JSON; a folder that is not empty or cannot be
-            written. Then nothing is left behind.
+            written. After an error, no file is left.
 
     Example:
         folder = export(vlm.load("my_model"), "my_export")

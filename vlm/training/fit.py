@@ -99,8 +99,8 @@ def fit(
     ckpt_path: str | Path | None = None,
     **options: Any,
 ) -> Run:
-    """Train a task, as `vlm fit` does: in a folder of its own, with checkpoints, logs and a report,
-    and with a test of the best checkpoint at the end.
+    """Train a task as `vlm fit` does: in its own folder, with checkpoints, logs and a report, and
+    with a test of the best checkpoint at the end.
 
     Args:
         task: task to train.

@@ -80,7 +80,7 @@ class Subject:
         """Anybody's answers, in a format of `read_predictions`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: a file that does not exist.
             DataError: it does not fit the questions, or the split has no answers.
         """
         data.dataset.check_answers(split)

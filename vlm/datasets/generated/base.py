@@ -56,7 +56,7 @@ class GeneratedDataset(Dataset):
         root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
         validation_share: share of the training images held out if the set has no validation split.
         vocabulary: rules for the words and answers that enter the vocabularies.
-        seed: seed of pictures, questions and held-out images; digests are published for 0.
+        seed: seed of images, questions and held-out images; digests are published for 0.
     """
 
     def __init__(

@@ -52,43 +52,43 @@ COUNTED = ("count", "same as")
 
 
 class Scenes(GeneratedDataset):
-    """Scenes of objects with different colours, and questions that take one ability each.
+    """Scenes of objects with different colours, and questions that test one ability each.
 
-    Abilities (`answer_type`, the report's lines): attribute, exist, count, compare, position, left
-    of, above, closest, furthest, same as, two-hop, logic; 33 questions a picture. Given the picture
-    alone or the words alone, a question's possible answers (its `choices`) are equally likely: the
-    floors are 33 % on attribute, count, same as and two-hop, 50 % on the others. In `compare`,
-    `left of` and `above` the order of the words decides, so a bag of words stays at the floor; in
-    `closest`, `furthest` and the "or" of `logic` it decides some questions. Where few questions
-    have the drawn answer, one may be repeated (4 % of all, 7 % with "priors"). Pictures are 64 x
-    64, with six circles, squares and triangles of ten colours. Validation has a ninth of the
-    training pictures, test a quarter. A picture's `.npz` holds each object's box and colour, shape
-    and place. `question_type` is the English form of the question, whatever its language and
-    wording.
-    No size is checked: what is generated has a digest.
+    The abilities (`answer_type`, the lines of the report) are attribute, exist, count, compare,
+    position, left of, above, closest, furthest, same as, two-hop and logic; each image has 33
+    questions. From the image alone or the words alone, the possible answers (`choices`) of a
+    question are equally likely: the floors are 33 % on attribute, count, same as and two-hop, and
+    50 % on the others. In `compare`, `left of` and `above` the order of the words decides, so a bag
+    of words stays at the floor; in `closest`, `furthest` and the "or" of `logic` it decides some
+    questions. If few questions have the drawn answer, one may be repeated (4 % of all, 7 % with
+    "priors"). Images have 64 x 64 pixels, with six circles, squares and triangles of ten colours.
+    Validation has a ninth as many images as training, and test a quarter. The `.npz` file of an
+    image holds the box, colour, shape and place of each object. `question_type` is the English form
+    of the question, whatever its language and wording. No size is checked: what is generated has a
+    digest.
 
     Args:
         root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
-        part: "longer" has pictures of ten objects in test, and no questions of count and same
-            as; in "compositional", training and validation show each colour with two of the three
-            shapes, and test asks about the third; in training the words alone are then worth 50 %
-            of the questions about a shape, and what they taught 0 % in test. In "priors" one answer
-            to each form of question has a share of 80 % in training and validation, and another one
-            in test (after VQA-CP, arXiv 1712.00377): the words alone are worth 80 %, and in test
-            20 %, or 10 % of three answers. In "absent" the questions about "the red object" are
-            also asked where no object is red, and then the answer is "not there", one more choice
-            as likely as the others. Their `answer_type` is "not there".
-        scenes: training pictures.
+        part: variant of the set. "longer" has images of ten objects in test, and no questions of
+            count and same as. In "compositional", training and validation show each colour with two
+            of the three shapes, and test asks about the third; guessing from the words then gets 50
+            % of the questions about a shape right in training, and 0 % in test. In "priors", one
+            answer to each form of question has a share of 80 % in training and validation, and
+            another one in test (after VQA-CP, arXiv 1712.00377); guessing from the words gets 80 %
+            right, and in test 20 %, or 10 % if there are three answers. "absent" also asks about
+            "the red object" if no object is red; the answer is then "not there", a further choice
+            that is as likely as the others, and so is the `answer_type`.
+        scenes: number of training images.
         validation_share: not used, because validation is generated.
         vocabulary: rules for the words and answers that enter the vocabularies.
-        seed: seed of pictures and questions; digests are published for 0.
-        abilities: which abilities to ask about; None for all. The images are the same.
-        language: "en", "de" or "es", of questions and answers; the rest is the same.
-        pairs: whether each question is followed by its other wordings: a paraphrase, and where
-            there is one, another question with the same answer and one with the opposite answer.
-            `relation` says which, and `pair` is the id of the question itself.
-        clutter: strokes in each picture that are no objects, 3 to 5 pixels long and in any of the
-            colours; 0 for none. Questions and objects are the same.
+        seed: seed of images and questions; digests are published for 0.
+        abilities: abilities to ask about; None for all. The images are the same in any case.
+        language: language of questions and answers, "en", "de" or "es"; the rest is the same.
+        pairs: whether other wordings follow each question: a paraphrase and, if possible, another
+            question with the same answer and one with the opposite answer. `relation` names the
+            kind, and `pair` is the id of the original question.
+        clutter: number of strokes in each image that are no objects, 3 to 5 pixels long and in any
+            of the colours; 0 for none. Questions and objects are the same.
 
     Example:
         >>> data = vlm.datasets.Scenes(scenes=36)

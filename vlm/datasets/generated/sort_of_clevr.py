@@ -25,26 +25,27 @@ COLORS = {
 
 
 class SortOfCLEVR(GeneratedDataset):
-    """Sort-of-CLEVR: 75 x 75 pictures, each with ten unary and ten relational questions.
+    """Sort-of-CLEVR: images of 75 x 75 pixels, each with ten unary and ten relational questions.
 
-    9,800 training and 200 test pictures of circles and squares in six colours, one of each. Unary:
-    an object's shape, and whether it is on the left or at the top. Relational: the shape of the
-    object closest to one or furthest from it, and how many objects have its shape (itself too). The
-    paper codes questions as bits, here they are sentences; which ten of a kind are asked is drawn.
-    Answers are not balanced, as in the paper. The report's lines are the two kinds. No size is
-    checked: what is generated has a digest.
+    There are 9,800 training and 200 test images of circles and squares in six colours, one object
+    of each colour. Unary questions ask for an object's shape, and whether it is on the left or at
+    the top. Relational questions ask for the shape of the object closest to one or furthest from
+    it, and how many objects have its shape (including itself). The paper encodes questions as bits;
+    here they are sentences, and the ten questions of each kind are drawn at random. Answers are not
+    balanced, as in the paper. The report has a line for each of the two kinds. No size is checked:
+    generated content has a digest.
 
-    **From states.** The paper also gives the network a list of objects instead of pixels. These
-    stand in `.npz` files, a token an object: colour (6), shape (2), place (2). So
-    `--dataset.root=FOLDER --data.images.regions=FOLDER` with `vlm.image.RegionFeatures` of
+    **From states.** The paper also gives the network a list of objects instead of pixels. These are
+    in `.npz` files, with a token for each object: colour (6), shape (2), place (2). To use them,
+    set `--dataset.root=FOLDER --data.images.regions=FOLDER` with `vlm.image.RegionFeatures` of
     `dim: 10`.
 
     Args:
         root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
-        objects: objects of a training picture, 4 to 6; a test picture always has six.
+        objects: number of objects in a training image, 4 to 6; a test image always has six.
         validation_share: share of the training images held out if the set has no validation split.
         vocabulary: rules for the words and answers that enter the vocabularies.
-        seed: seed of pictures, questions and held-out images; digests are published for 0.
+        seed: seed of images, questions and held-out images; digests are published for 0.
 
     Example:
         >>> vlm.datasets.SortOfCLEVR().read("test").num_rows

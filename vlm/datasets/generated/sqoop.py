@@ -40,20 +40,20 @@ SEEN = 4
 class SQOOPLite(GeneratedDataset):
     """SQOOP-lite: "Is the A left of the Z?", with a share of the pairs of letters in training.
 
-    Pictures of 64 x 64 with three of ten letters. A picture has two questions about two letters
-    that are both in it, one along each axis; yes and no are as likely. Training asks for each
-    letter on the left of a relation about `partners` letters on its right; test asks about five
-    others, the same for all values of `partners`. With `partners: 9`, all of them, no pair of the
-    test is new: that is what there is to reach. The report's lines are the four relations. No size
-    is checked: what is generated has a digest.
+    Images have 64 x 64 pixels and three of ten letters. Each has two questions about two letters
+    that are both in it, one along each axis; yes and no are equally likely. For each letter on the
+    left of a relation, training asks about `partners` letters on its right; test asks about five
+    others, the same for all values of `partners`. With `partners: 9`, no pair of the test is new,
+    so this is the best that can be reached. The report has a line for each of the four relations.
+    No size is checked: generated content has a digest.
 
     Args:
         root: folder for the generated files; None for a folder in the cache (`VLM_CACHE`).
-        partners: letters on the right of a relation for each on its left, in training and
-            validation.
+        partners: number of letters on the right of a relation for each letter on its left, in
+            training and validation.
         validation_share: not used, because validation is generated.
         vocabulary: rules for the words and answers that enter the vocabularies.
-        seed: seed of pictures and questions; digests are published for 0.
+        seed: seed of images and questions; digests are published for 0.
 
     Example:
         >>> vlm.datasets.SQOOPLite(partners=1).read("test").num_rows

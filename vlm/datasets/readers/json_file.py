@@ -57,7 +57,7 @@ def read_json(path: str | Path, shrink: Callable[[dict[str, Any]], Any] | None =
     large file of small objects takes many times its size in memory otherwise.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file that does not exist.
         DataError: naming file, line and byte (of the unpacked text).
     """
     chunks: list[bytes] = []
@@ -76,7 +76,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each line's number, counted from 1, and its object; lines of white space are passed over.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file that does not exist.
         DataError: naming file, line and byte (of the unpacked text).
     """
     for number, start, line in read_lines(path):
@@ -102,7 +102,7 @@ def read_lines(path: str | Path | MemoryFile) -> Iterator[tuple[int, int, bytes]
     """Each line's number, counted from 1, the byte it starts at, and its content.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file that does not exist.
         DataError: the file cannot be read to its end.
     """
     number, start = 0, 0

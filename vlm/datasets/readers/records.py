@@ -54,7 +54,7 @@ def read_records(path: str, columns: Set[str], format: str | None = None) -> Ite
         format: jsonl, json, csv, tsv or parquet; None for the one that the ending names.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file that does not exist.
         DataError: a file of another format, or one that cannot be read.
     """
     format = format or file_format(path)

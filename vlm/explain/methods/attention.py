@@ -40,9 +40,9 @@ class Map(NamedTuple):
 class Attention(Method):
     """Where the fusion looks: the mean of its attention over heads or glimpses and layers.
 
-    Raw weights say where a model looks, and not that the answer rests on it (Jain and Wallace
-    2019, arXiv 1902.10186); they have no sign. Where no word has a map of its own, a word's share
-    of the map is what changes without it, and its relevance the evidence lost without it.
+    Raw weights show where a model looks, but not that the answer rests on it (Jain and Wallace
+    2019, arXiv 1902.10186); they have no sign. If words have no maps of their own, a word's share
+    of the map is the change without the word, and its relevance is the evidence lost without it.
 
     Example:
         >>> vqa, method = vlm.load("my_model"), vlm.explain.Attention()
@@ -70,12 +70,12 @@ class AttentionGradient(Method):
 
         A = mean over heads of (d evidence / d attention * attention)^+,   R <- R + A R
 
-    over the fusion's layers, R being the relevance of words and patches to each other, at first
-    the identity (`vlm.explain.methods.flow`). Self-attention within words and patches takes part;
-    the encoders' own layers do not. Where attention is no sequence of layers between words
-    and patches (glimpses, bilinear maps, learned queries), A is summed over all maps, and the
-    gradient is that of the scores before the softmax: one map's weights sum to one whatever they
-    are, so a gradient of them that is below 0 everywhere would leave nothing.
+    over the fusion's layers. R is the relevance of words and patches to each other, at first the
+    identity (`vlm.explain.methods.flow`). Self-attention within words and within patches is
+    included; the encoders' own layers are not. If attention is no sequence of layers between words
+    and patches (glimpses, bilinear maps, learned queries), A is summed over all maps, with the
+    gradient of the scores before the softmax: the weights of a map always sum to one, so a gradient
+    of the weights that is below 0 everywhere would leave nothing.
 
     Example:
         >>> vqa, method = vlm.load("my_model"), vlm.explain.AttentionGradient()

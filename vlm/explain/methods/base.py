@@ -31,12 +31,12 @@ class Relevance(NamedTuple):
 
 
 class Method(ABC):
-    """A way to find what an answer rests on.
+    """Base of the methods that find what an answer rests on.
 
     Attributes:
         name: name on the command line and in reports.
         unit: unit of the relevance, in words.
-        signed: whether relevance can be below 0 and speak against the answer.
+        signed: whether relevance can be below 0, as evidence against the answer.
 
     Example:
         >>> vqa = vlm.load("my_model")
@@ -61,9 +61,9 @@ class Method(ABC):
 
         Args:
             case: image, question and answer.
-            kept: (B, L) bool, the words left in each variant of the question; the first row is all
-                True. Variants are independent of each other.
+            kept: (B, L) bool, the words that remain in each variant of the question; the first row
+                is all True. Variants are independent of each other.
 
         Raises:
-            ValueError: the method does not fit the model; names one that does.
+            ValueError: a method that does not fit the model; the error names one that does.
         """

@@ -22,9 +22,8 @@ class GradCAM(Method):
         relevance_p = sum_d w_d token_pd
         w_d = mean over the patches of d evidence / d token_pd
 
-    The paper cuts off what is below 0; here it stays, as what speaks against the answer.
-
-    A word's relevance is gradient x input: its embedding times the evidence's gradient, summed.
+    The paper sets negative values to 0; here they remain, as evidence against the answer. A word's
+    relevance is gradient x input: its embedding times the evidence's gradient, summed.
 
     Example:
         >>> vqa, method = vlm.load("my_model"), vlm.explain.GradCAM()
@@ -72,14 +71,14 @@ class GradCAM(Method):
 class IntegratedGradients(Method):
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of pixels and words.
 
-    The path leads from an image that shows nothing (the photo's median colour; zeros for regions)
-    and a question of zero vectors to the input. The attributions of all pixels and words sum up to
-    the difference in evidence between both ends; those of a cell's pixels are summed. Computed by
-    Captum.
+    The path leads from an empty image (the photo's median colour; zeros for regions) and a question
+    of zero vectors to the input. The attributions of all pixels and words add up to the difference
+    in evidence between both ends; the attributions of a cell's pixels are summed. Captum computes
+    them.
 
     Args:
-        steps: points of the path.
-        refine: each of the encoder's cells is divided into `refine` x `refine`.
+        steps: number of points on the path.
+        refine: number of parts into which each side of the encoder's cells is divided.
 
     Example:
         >>> vqa, method = vlm.load("my_model"), vlm.explain.IntegratedGradients(steps=4)

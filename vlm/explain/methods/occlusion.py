@@ -16,14 +16,15 @@ class Occlusion(Method):
     """Evidence lost when a window of the image is painted over, or a word is left out.
 
     The model-free reference (Zeiler and Fergus 2014, arXiv 1311.2901; for words, Li et al. 2016,
-    arXiv 1612.08220): it needs nothing of the model but its answers. The window is as large as
-    one of the encoder's cells and is centred on each cell of the explanation; it is filled with the
-    photo's median colour. A region is left out.
+    arXiv 1612.08220): it needs only the model's answers. The window is as large as one of the
+    encoder's cells, is centred on each cell of the explanation, and is filled with the photo's
+    median colour. A region is left out.
 
         relevance(cell) = evidence(image, question) - evidence(image without cell, question)
 
     Args:
-        refine: each of the encoder's cells is looked at in `refine` x `refine` places.
+        refine: number of places along each side of the encoder's cells at which the window is
+            centred.
 
     Example:
         >>> vqa, method = vlm.load("my_model"), vlm.explain.Occlusion()
