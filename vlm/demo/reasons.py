@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
     Attributes:
         image: the image as Gradio's component has it.
-        question: as it was asked.
+        question: the question, as it was asked.
         choices: for models that choose.
         replies: one of each model that was asked.
         others: further images of the question, in their order.

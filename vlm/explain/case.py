@@ -56,7 +56,7 @@ class Case:
         model: model in evaluation mode.
         images: (1, C, H, W) uint8 or `Features` of regions, as the encoder's transform makes them.
         image_size: (width, height) of the photo; (1, 1) for region features.
-        question: as it was asked.
+        question: the question, as it was asked.
         answer: answer to explain; None for the model's own.
         choices: choices of a multiple-choice question.
         calibration: what the model's probabilities are worth; None leaves them as they are.

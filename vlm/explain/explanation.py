@@ -19,7 +19,7 @@ class Explanation:
     words, P cells.
 
     Attributes:
-        question: as it was asked.
+        question: the question, as it was asked.
         answer: answer that is explained.
         probability: probability in [0, 1] of this answer; None for an answer that the model does
             not rank, such as a free text other than its best ones.

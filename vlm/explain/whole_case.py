@@ -28,7 +28,7 @@ class WholeCase(Case):
     Args:
         vqa: the model.
         image: the photo.
-        question: as it was asked.
+        question: the question, as it was asked.
         answer: answer to explain; None for the model's own.
         choices: choices that the model's own answer is picked from.
     """

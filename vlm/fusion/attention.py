@@ -161,7 +161,7 @@ class Attention(nn.Module):
 
     Args:
         query_dim: width of the queries and of the result.
-        context_dim: width of what is attended to.
+        context_dim: width of the context.
         num_heads: number of heads; divides `query_dim`.
         dropout: fraction of the attention weights dropped in training, in [0, 1).
 
@@ -194,19 +194,19 @@ class Attention(nn.Module):
     def attend(
         self, query: Tensor, context: Tensor | Context, mask: Tensor, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """The result, and the weights (B, H, N, M) if they are asked for.
+        """The result, and the weights (B, H, N, M) if they are requested.
 
         Args:
             query: (B, N, query_dim).
-            context: (B, M, context_dim), or what `keys_and_values` made of it.
+            context: (B, M, context_dim), or the result of `keys_and_values` for it.
             mask: (B, M) bool, True = a real token of the context.
-            weights: also return the weights.
+            weights: whether to return the weights too.
         """
         key, value = self.keys_and_values(context) if isinstance(context, Tensor) else context
         return self.read(query, key, value, mask[:, None, None, :], weights)
 
     def keys_and_values(self, context: Tensor) -> Context:
-        """What is read of a context; a decoder keeps it between its steps."""
+        """The keys and values of a context; a decoder keeps them between its steps."""
         both = self.key_value(context).unflatten(-1, (2, self.num_heads, -1))  # (B, M, 2, H, d)
         key, value = both.permute(2, 0, 3, 1, 4)
         return key, value
@@ -250,9 +250,9 @@ class CrossModalAttention(Attention, RecordsAttention):
     """Attention between words and patches, which `record_attention` can see.
 
     Args:
-        query_dim, context_dim, num_heads, dropout: as for `Attention`.
-        words_last: the context is the words and the queries are patches, so the recorded weights
-            are turned to (words, patches).
+        query_dim, context_dim, num_heads, dropout: widths, heads and dropout, as for `Attention`.
+        words_last: whether the context is the words and the queries are patches; the recorded
+            weights are then transposed to (words, patches).
 
     Example:
         >>> attention = vlm.fusion.CrossModalAttention(query_dim=48, context_dim=64, num_heads=4)

@@ -20,8 +20,8 @@ Prepared = tuple[Tensor, list[Tensor], Tensor, Tensor | None]
 class BAN(Fusion):
     """Bilinear attention network (Kim et al. 2018, arXiv 1805.07932, section 3).
 
-    G attention maps over all pairs of a word and a patch are computed once; then each glimpse
-    adds what its map brings together to every word:
+    G attention maps over all pairs of a word and a patch are computed once. Then each glimpse adds
+    the pairs that its map joins to every word:
 
         words <- words + P_g sum_tn A_gtn (relu(Q_g word_t) * relu(V_g patch_n))
 
@@ -29,13 +29,13 @@ class BAN(Fusion):
 
     Args:
         image_dim, text_dim: widths of the inputs.
-        out_dim: width of the words inside and of the result; the rank of the pooling.
+        out_dim: width of the words in the layers and of the result; the rank of the pooling.
         glimpses: number of attention maps, G, and of residual steps.
         rank_factor: rank of the attention maps in units of `out_dim` (3 in the paper).
-        dropout: fraction dropped from the patches and from what a glimpse adds, in training.
-        counter: counts the objects that each glimpse looks at, a patch by the word that looks at it
-            most; its relu(linear_g(counts)) is added to every word with the glimpse. The image must
-            have boxes then.
+        dropout: fraction dropped in training from the patches and from the output of each glimpse.
+        counter: `ObjectCounter` that counts the objects of each glimpse; a patch has the highest
+            logit over the words. relu(linear_g(counts)) is added to every word with the glimpse.
+            The image must then have boxes; None for no counting.
 
     Example:
         >>> fusion = vlm.fusion.BAN(image_dim=64, text_dim=32, out_dim=48, glimpses=2)

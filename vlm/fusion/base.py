@@ -19,11 +19,11 @@ from vlm.fusion.attention import is_watched
 
 
 class Merge(Part, ABC):
-    """Two vectors in, one out: (..., x_dim), (..., y_dim) -> (..., out_dim).
+    """Base of the merges, two vectors in, one out: (..., x_dim), (..., y_dim) -> (..., out_dim).
 
-    Leading dimensions broadcast, so one question merges with every patch without being copied.
-    Inside a fusion x is the image and y the question: what `prepare` makes of x is made once for
-    all questions about an image, and `merge` reads it.
+    Leading dimensions broadcast, so one question merges with every patch without being copied. In a
+    fusion, x is the image and y the question: `prepare` runs once on x for all questions about an
+    image, and `merge` reads its result.
 
     Attributes:
         x_dim, y_dim: widths of the inputs.
@@ -49,7 +49,7 @@ class Merge(Part, ABC):
         self.x_dim, self.y_dim, self.out_dim = x_dim, y_dim, out_dim
 
     def prepare(self, x: Tensor) -> Any:
-        """What can be made of x (..., x_dim) before y is known; x itself, if not overridden.
+        """Compute everything that depends only on x (..., x_dim); by default, x itself.
 
         Returns:
             A tensor, or a list or tuple of tensors, with the leading dimensions of x.
@@ -58,13 +58,14 @@ class Merge(Part, ABC):
 
     @abstractmethod
     def merge(self, x: Any, y: Tensor) -> Tensor:
-        """What `prepare` made of x (..., x_dim), and y (..., y_dim) -> (..., out_dim)."""
+        """The result of `prepare` for x (..., x_dim), and y (..., y_dim) -> (..., out_dim)."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Check the widths, then merge.
 
         Raises:
-            ValueError: the last dimension of x or y is not the width this was built for.
+            ValueError: a last dimension of x or y other than the width for which the merge was
+                built.
         """
         for name, value, dim in (("x", x, self.x_dim), ("y", y, self.y_dim)):
             if value.shape[-1] != dim:
@@ -107,16 +108,15 @@ class Kept:
 
 
 class Fusion(Part, ABC):
-    """Image features and question features in, joint features out.
+    """Base of the fusions: image features and question features in, joint features out.
 
-    `pooled` (B, out_dim) of the result is what a classifier reads; `tokens` are words, then
-    patches where the fusion keeps them (`patches_first`: patches, then words), with the masks
-    concatenated. Junk in the padding, the order of the batch and its size never change a row.
+    A classifier reads `pooled` (B, out_dim) of the result. `tokens` are words, then patches if the
+    fusion keeps them (with `patches_first`: patches, then words), with the masks concatenated.
+    Values in the padding, the order of the batch and its size never change a row.
 
-    Several questions may share an image. What a fusion makes of images alone stands in `prepare`,
-    which runs once for each image; its tensors are then gathered to the questions for `fuse`.
-
-    A question may be about several images (`take_images`): then `prepare` and `fuse` get the tokens
+    Several questions may share an image. A fusion puts all work on images alone into `prepare`,
+    which runs once for each image; its tensors are then gathered to the questions for `fuse`. A
+    question may be about several images (`take_images`): `prepare` and `fuse` then get the tokens
     of all of them as those of one image.
 
     Attributes:
@@ -124,12 +124,12 @@ class Fusion(Part, ABC):
         out_dim: width of the output.
         patches_first: True for a class whose tokens are patches, then words.
         needs_boxes: True for a fusion that requires `image.boxes`.
-        lr_factor: its learning rate as a multiple of that of the encoders, where nothing else is
-            said (`vlm.training.PartTuning.lr_scale`). Deep attention learns only at rates at which
+        lr_factor: learning rate of the fusion as a multiple of that of the encoders, unless
+            `vlm.training.PartTuning.lr_scale` sets it. Deep attention learns only at rates at which
             convolutions from scratch are slow (docs/choosing_a_fusion.md).
-        max_images: the most images of a question.
+        max_images: largest number of images of a question.
         image_numbers: (2, max_images, image_dim), the learned gain and shift of the n-th image of a
-            question; None where each question has one image.
+            question; None if each question has one image.
 
     Example:
         >>> class Gated(vlm.fusion.Fusion):
@@ -160,11 +160,12 @@ class Fusion(Part, ABC):
         self.register_parameter("image_numbers", None)
 
     def take_images(self, most: int) -> None:
-        """Take up to `most` images for a question, in place; their numbers change nothing at first.
+        """Let the fusion take up to `most` images for a question, in place; at first, the number of
+        an image changes nothing.
 
         Each token x of the n-th image becomes x * (1 + gain_n) + shift_n, and so does `pooled`,
-        which is then averaged over the images: a gain, and not only a shift, since a fusion that
-        reads `pooled` alone would otherwise not see their order. Both are zero at first.
+        which is then averaged over the images. Without the gain, a fusion that reads only `pooled`
+        would not see their order. Gain and shift are zero at first.
 
         Raises:
             ValueError: `most` is not a whole number above 1.
@@ -186,11 +187,12 @@ class Fusion(Part, ABC):
             self.image_numbers.requires_grad_(True)
 
     def prepare(self, image: Features) -> Any:
-        """What the fusion makes of images before the questions are known.
+        """Compute everything that the fusion needs of the images and that does not depend on the
+        questions.
 
-        The features themselves, if not overridden. Dropout in here is drawn once for an image,
+        By default, these are the features themselves. Dropout in here is drawn once for an image,
         whatever the number of its questions. Wrappers that replace a module's `forward`, such as
-        FSDP2's, go around the whole fusion, whose layers are read in parts here.
+        FSDP2's, must wrap the whole fusion, because `prepare` reads its layers in parts.
 
         Returns:
             A tensor, or tensors in tuples, lists or `Features`, with one row for each image.
@@ -199,7 +201,7 @@ class Fusion(Part, ABC):
 
     @abstractmethod
     def fuse(self, prepared: Any, text: Features) -> Features:
-        """The operator itself, on what `prepare` made of the image of each question."""
+        """The operator itself, on the result of `prepare` for the image of each question."""
 
     def keep(
         self,
@@ -210,10 +212,10 @@ class Fusion(Part, ABC):
         """Prepare images once, for any number of later calls with questions about them.
 
         Args:
-            image, image_mask, image_lists: as for `forward`.
+            image, image_mask, image_lists: images with their masks and lists, as for `forward`.
 
         Returns:
-            What `forward` takes as its `image`.
+            Prepared images, which `forward` takes as its `image`.
 
         Raises:
             ValueError: as `forward` does.
@@ -268,27 +270,29 @@ class Fusion(Part, ABC):
         image_index: Tensor | None = None,
         image_lists: Tensor | None = None,
     ) -> Features:
-        """Check what is given, then fuse.
+        """Check the arguments, then fuse.
 
         Args:
-            image: features; or a tensor of pooled vectors (B, D) or of tokens (B, N, D), a pair
-                `(tokens, mask)`, or an output of transformers, of which `last_hidden_state` is
-                read. Without a pooled vector, that is the mean of the real tokens. Or what `keep`
-                made of any of these.
-            text: features of the questions, in any of these forms.
-            image_mask: (B, N) of image tokens without a mask: bool, or integers, where True or 1
-                is a real token. Left out, all are real.
-            text_mask: (B, L) of question tokens without a mask, such as an `attention_mask`.
-            image_index: (B,) int64, the row of `image` that each question is about; left out,
-                there is one row for each question.
-            image_lists: (E, K) int64, rows of `image` that are seen together, in their order, and
-                -1 after their end; `image_index` then names a row of it. Not with what `keep` made.
+            image: features, a tensor of pooled vectors (B, D) or of tokens (B, N, D), a pair
+                `(tokens, mask)`, an output of transformers with a `last_hidden_state`, or the
+                result of `keep` for any of these. Without a pooled vector, it is the mean of the
+                real tokens.
+            text: features of the questions, in any of these forms except that of `keep`.
+            image_mask: (B, N) mask for image tokens that have none: bool or integers, True or 1 for
+                a real token. Without it, all are real.
+            text_mask: (B, L) mask for question tokens that have none, such as an `attention_mask`.
+            image_index: (B,) int64, the row of `image` that each question is about; without it,
+                `image` has one row for each question.
+            image_lists: (E, K) int64, rows of `image` that are seen together, in order, with -1
+                after their end; `image_index` then refers to rows of `image_lists`. Not possible
+                with images of `keep`.
 
         Raises:
             ValueError: widths, batch sizes, devices, masks or dimensions that do not fit, a mask
-                beside features that have one, boxes that are needed and missing, images that
-                another fusion keeps, or a result that is not of width `out_dim`.
-            TypeError: `prepare` gave something without a row for each image, or `fuse` no features.
+                for features that already have one, missing boxes, images that another fusion
+                prepared, or a result of another width than `out_dim`.
+            TypeError: a `prepare` whose result has no row for each image, or a `fuse` that returns
+                no features.
         """
         text = self._checked(text, "text", self.text_dim, text_mask)
         questions, device = text.tokens.shape[0], text.tokens.device

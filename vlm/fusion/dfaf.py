@@ -17,10 +17,10 @@ from vlm.fusion.base import Fusion
 class DFAF(Fusion):
     """Dynamic fusion with intra- and inter-modality attention flow (Gao et al. 2019).
 
-    arXiv 1812.05252, section 3. Each layer lets words and patches read each other (`InterFlow`),
-    then themselves, gated by the mean of the other side (`IntraFlow`). `pooled` is the product of
-    the mean word and the mean patch, which the paper's classifier reads; `tokens` are words, then
-    patches.
+    arXiv 1812.05252, section 3. In each layer, words and patches attend to each other
+    (`InterFlow`), then to themselves, gated by the mean of the other side (`IntraFlow`). `pooled`
+    is the product of the mean word and the mean patch, which the paper's classifier reads; `tokens`
+    are words, then patches.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -29,9 +29,9 @@ class FiLM(Fusion):
             x = h + ReLU((1 + dgamma_n) * BatchNorm(C_n h + c_n) + beta_n)
         tokens = D [x, place] + d;  pooled = max over the patches of tokens
 
-    `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate
-    maps. Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1; one of the
-    paper's is 3 x 3, but tokens need not lie on a grid, and the image encoder has looked at
+    `place` is the centre of each token's box, from -1 to 1 in x and y: the paper's coordinate maps.
+    Tokens without boxes all lie in the middle. Both maps of a block are 1 x 1. One of the paper's
+    is 3 x 3, but tokens need not lie on a grid, and the image encoder has already combined
     neighbours. `tokens` are the patches. Weights are initialised as in the authors' code
     (`he_uniform`), biases with zeros.
 

@@ -19,7 +19,8 @@ TANH_PERCEPTRON = partial(ConcatMLP, hidden_dims=(256,), activation="tanh")
 
 
 class GlimpseAttention(Fusion):
-    """A merge scores every patch against the question; what it attends to is merged again.
+    """A merge scores every patch against the question, and another merges the attended patches with
+    it.
 
         scores = score(patch_n, question)              (B, P, G)
         glimpse_g = sum_n softmax_n(scores)_g patch_n
@@ -32,12 +33,14 @@ class GlimpseAttention(Fusion):
 
     Args:
         image_dim, text_dim: widths of the inputs.
-        score: makes the scoring merge. Its out_dim is set to `glimpses`, unless `mlp_dim` is given.
-        merge: makes the last merge, from (glimpses * image_dim, text_dim).
+        score: class or partial that makes the scoring merge. Its out_dim is set to `glimpses`,
+            unless `mlp_dim` is given.
+        merge: class or partial that makes the last merge, from (glimpses * image_dim, text_dim).
         glimpses: number G of attention maps.
-        mlp_dim: width of a hidden layer between the score's own out_dim and the glimpses.
-        counter: counts the objects that the first glimpse looks at; adds relu(linear(counts)) to
-            `pooled`. The image must have boxes then.
+        mlp_dim: width of a hidden layer between the score's own out_dim and the glimpses; None for
+            no such layer.
+        counter: `ObjectCounter` that counts the objects of the first glimpse; relu(linear(counts))
+            is added to `pooled`. The image must then have boxes; None for no counting.
 
     Example:
         >>> fusion = vlm.fusion.GlimpseAttention(image_dim=64, text_dim=32, glimpses=2)

@@ -21,17 +21,17 @@ class MAC(Fusion):
         write:    m_i = W [r_i, m_(i-1)]
         pooled = ELU(O [q, m_T])
 
-    Hudson and Manning 2018 (arXiv 1803.03067, section 3.2), without the optional self-attention
-    and gate of the write unit, and with the ELU of the authors' code in the read unit. All steps
-    share their weights but for Q_i. One dropout mask of the memory serves all steps (section A.2).
-    c_0 and m_0 are learned. An empty question or image attends to nothing.
+    Hudson and Manning 2018 (arXiv 1803.03067, section 3.2), without the optional self-attention and
+    gate of the write unit, and with the ELU of the authors' code in the read unit. All steps share
+    their weights, except Q_i, and one dropout mask of the memory (section A.2). c_0 and m_0 are
+    learned. An empty question or image attends to nothing.
 
-    `record_attention` shows a map of patches for each step.
+    `record_attention` gives a map of patches for each step.
 
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of control, memory, knowledge and the result; 512 in the paper.
-        steps: number T of cells; 12 in the paper for CLEVR.
+        steps: number T of cells, one for each step; 12 in the paper for CLEVR.
         dropout: fraction of the memory dropped in training, in [0, 1); 0.15 in the paper.
 
     Example:

@@ -26,8 +26,8 @@ class MCAN(Fusion):
 
         pooled = LayerNorm(reduce(words) + reduce(patches))                       (section 4.3)
 
-    `tokens` are the words and patches as the reductions project them: what each would give if
-    it had all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, num_layers=6,
+    `tokens` are the words and patches as the reductions project them: the result of each if it had
+    all the attention. The paper's sizes for VQA v2 are out_dim=1024, dim=512, num_layers=6,
     num_heads=8, dropout=0.1; the defaults are for small models.
 
     Args:
@@ -173,7 +173,7 @@ def feedforward(dim: int, hidden_dim: int, dropout: float) -> PostNormFeedForwar
 
 
 class AttentionalReduction(nn.Module):
-    """Tokens to one vector by learned attention: (B, N, dim), (B, N) bool -> (B, out_dim).
+    """Reduce tokens to one vector by learned attention: (B, N, dim), (B, N) bool -> (B, out_dim).
 
         a_g = softmax over the tokens of MLP_g(x),  y = W [sum_n a_1n x_n; ...] + b
 
@@ -216,7 +216,7 @@ class AttentionalReduction(nn.Module):
         return self.merge((shares @ tokens).flatten(1)), shares
 
     def each(self, tokens: Tensor) -> Tensor:
-        """What each token alone would give: (B, N, dim) -> (B, N, out_dim)."""
+        """The result of each token alone: (B, N, dim) -> (B, N, out_dim)."""
         dim = tokens.shape[-1]
         weight = self.merge.weight.unflatten(1, (-1, dim)).sum(1)  # (out_dim, dim)
         return F.linear(tokens, weight, self.merge.bias)

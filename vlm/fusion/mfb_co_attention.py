@@ -23,8 +23,8 @@ class MFBCoAttention(Fusion):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width of the bilinear features after their sum, and of the layers that score.
-        factor: size of the groups that are summed, K.
-        order: length of the chain of the last merge: 1 = MFB, 2 = MFH.
+        factor: size K of the groups that are summed.
+        order: number of blocks in the last merge: 1 for MFB, 2 for MFH.
         glimpses: number of attention maps over the words, and of those over the patches.
         dropout: fraction of the bilinear products dropped in training, in [0, 1).
 

@@ -66,10 +66,10 @@ class DeepSets(Fusion):
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the result, which is linear.
-        element_dim: width of the space that both vectors are brought to.
+        element_dim: width to which both vectors are projected.
         hidden_dims: widths of the hidden layers of the perceptron, each followed by a ReLU.
-        pooling: over the two elements, feature by feature. "sum" makes a weighted mean of
-            weighted elements.
+        pooling: how the two elements are combined, feature by feature. With weighted elements,
+            "sum" gives a weighted mean.
         attention_dim: hidden width of the attention; None for no attention.
         dropout: fraction dropped after each hidden layer in training, in [0, 1).
 

@@ -19,28 +19,29 @@ class GatedCrossAttention(Fusion):
     """Flamingo's conditioning of words on an image (arXiv 2204.14198, sections 2.1 and 2.2).
 
     A `PerceiverResampler` turns any number of patches into a few latents; in each layer the words
-    attend to them, and what they see enters through gates:
+    attend to them, and the result enters through gates:
 
         words = words + tanh(alpha) Attention(LayerNorm(words) -> latents)
         words = words + tanh(beta) FFN(LayerNorm(words))
         pooled = W LayerNorm(mean(words)) + b
 
-    Flamingo's gates start closed, alpha = beta = 0, so its frozen language model starts
-    unchanged. With a text encoder that is trained too, closed gates slow learning (docs/log.md,
-    2026-11-30), so `first_gate` defaults to 1. Here the text encoder stands for the language model,
-    so none of its layers comes between two of these. Words whose image has no real patch stay as if
-    the gate alpha were closed. `tokens` are the words.
+    Flamingo's gates start closed, alpha = beta = 0, so its frozen language model starts unchanged.
+    With a text encoder that is trained too, closed gates slow learning (docs/log.md, 2026-11-30),
+    so `first_gate` defaults to 1. Here the text encoder replaces the language model, so none of its
+    layers comes between two gated layers. Words whose image has no real patch stay as if the gate
+    alpha were closed. `tokens` are the words.
 
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the latents, the layers and the result.
         latents: number of latents; 64 in the paper.
-        resampler_layers: layers of the resampler; 6 in the paper.
-        num_layers: gated layers.
+        resampler_layers: number of layers of the resampler; 6 in the paper.
+        num_layers: number of gated layers.
         num_heads: attention heads, of resampler and gated layers; divides `out_dim`.
         dropout: fraction dropped from attention weights and residual branches in training.
-        first_gate: alpha and beta before training; 0 in the paper, where training starts from the
-            question alone: the gates get a gradient at once, the image from the second step on.
+        first_gate: value of alpha and beta before training. With 0, as in the paper, training
+            starts from the question alone: the gates get a gradient at once, and the image from the
+            second step on.
 
     Example:
         >>> fusion = vlm.fusion.GatedCrossAttention(64, 32, out_dim=48, latents=8)

@@ -33,8 +33,9 @@ class BlockTucker(Merge):
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the chunks together.
         chunks: number of chunks, at most H; see `chunk_sizes`.
-        normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
-            its sign by itself and teaches nothing: take chunks of several, or "after_cat".
+        normalize: whether to normalise each chunk separately, or their concatenation. A chunk of
+            one channel, normalised separately, becomes its sign and has no gradient: take chunks of
+            several channels, or "after_cat".
         dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
@@ -85,9 +86,10 @@ class Block(Merge):
         hidden_dim: width H of both projections and of the chunks together.
         chunks: number of chunks, at most H; see `chunk_sizes`.
         rank: number R of summed products in each chunk.
-        shared: x and y pass through the same weights; their widths must be equal.
-        normalize: each chunk by itself, or their concatenation. A chunk of one channel becomes
-            its sign by itself and teaches nothing: take chunks of several, or "after_cat".
+        shared: whether x and y pass through the same weights; their widths must then be equal.
+        normalize: whether to normalise each chunk separately, or their concatenation. A chunk of
+            one channel, normalised separately, becomes its sign and has no gradient: take chunks of
+            several channels, or "after_cat".
         dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:

@@ -13,9 +13,10 @@ from vlm.fusion.merges.elementwise import Activation, activation_module, power_n
 class MCB(Merge):
     """Compact bilinear pooling: o(O n(sketch(x) (*) sketch(y))), (*) a circular convolution.
 
-    The convolution of two count sketches is a count sketch of the outer product (Fukui et al.
-    2016, arXiv 1606.01847, algorithm 1); it is computed in the Fourier domain. The sketches are
-    random and fixed; they are kept with the weights. Fourier transforms run in float32 at least.
+    The convolution of two count sketches is a count sketch of the outer product (Fukui et al. 2016,
+    arXiv 1606.01847, algorithm 1); it is computed in the Fourier domain. The sketches are random
+    and fixed, and are stored with the weights. Fourier transforms run in float32 or higher
+    precision.
 
     Parameters: (D + 1) out_dim with D = sketch_dim. The authors' D is 16,000.
 
@@ -24,7 +25,8 @@ class MCB(Merge):
         out_dim: width of the result.
         sketch_dim: width D of the sketches.
         output_activation: activation o after the last projection.
-        normalize: n is the signed square root and L2 normalisation, as in the paper.
+        normalize: whether n is the signed square root and L2 normalisation, as in the paper, or the
+            identity.
         dropout: fraction of the normalised features dropped in training, in [0, 1).
 
     Example:

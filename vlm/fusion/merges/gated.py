@@ -11,8 +11,8 @@ from vlm.fusion.base import Merge
 class GMU(Merge):
     """Gated multimodal unit: z tanh(W x) + (1 - z) tanh(V y), z = sigmoid(G [x, y]).
 
-    The gate z chooses for each feature of the result how much comes from x (Arevalo et al. 2017,
-    arXiv 1702.01992, the bimodal case). Without biases, as in the paper.
+    For each feature of the result, the gate z sets how much comes from x (Arevalo et al. 2017,
+    arXiv 1702.01992, the bimodal case). There are no biases, as in the paper.
 
     Parameters: 2 (x_dim + y_dim) out_dim.
 

@@ -29,7 +29,7 @@ class MLB(Merge):
         hidden_dim: rank H of the bilinear map.
         input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
-        normalize: n is the signed square root and L2 normalisation instead of the identity.
+        normalize: whether n is the signed square root and L2 normalisation, or the identity.
         dropout: fraction of both factors dropped in training, in [0, 1).
 
     Example:
@@ -82,10 +82,10 @@ class MFB(Merge):
         x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H after the sum.
-        factor: K, the size of a group.
-        input_activation: activation a of both factors.
+        factor: K, the size of a group. input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
-        normalize: n is the signed square root and L2 normalisation, as in the paper.
+        normalize: whether n is the signed square root and L2 normalisation, as in the paper, or the
+            identity.
         dropout: fraction of the product dropped before the sum in training, in [0, 1).
 
     Example:
@@ -137,7 +137,8 @@ class MFH(Merge):
         order: number p of blocks; 1 is MFB.
         input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
-        normalize: each block's signed square root and L2 normalisation, as in the paper.
+        normalize: whether each block has a signed square root and L2 normalisation, as in the
+            paper.
         dropout: fraction of each product dropped before the sum in training, in [0, 1).
 
     Example:

@@ -27,7 +27,7 @@ class Sum(Merge):
         hidden_dim: width H of both projections.
         input_activation: activation a of both terms.
         output_activation: activation o after the last projection.
-        normalize: n is the signed square root and L2 normalisation instead of the identity.
+        normalize: whether n is the signed square root and L2 normalisation, or the identity.
         dropout: fraction of both terms dropped in training, in [0, 1).
 
     Example:
@@ -159,8 +159,8 @@ class ConcatMLP(Merge):
 class LateFusion(Merge):
     """Mean of two perceptrons, one for each side: (MLP_x(x) + MLP_y(y)) / 2.
 
-    Under a linear head it averages the decisions of two experts, of which one has seen the image
-    alone and one the question alone. So it cannot learn what depends on both, and is the baseline
+    Under a linear head it averages the decisions of two experts: one sees only the image, and one
+    only the question. So it cannot learn answers that depend on both together, and is the baseline
     that shows whether a data set needs fusion at all. `data.control` trains with one side alone.
 
     Args:

@@ -22,7 +22,8 @@ class Tucker(Merge):
         x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the core's result.
-        normalize: signed square root and L2 normalisation before the last projection.
+        normalize: whether to apply a signed square root and L2 normalisation before the last
+            projection.
         dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
@@ -71,8 +72,9 @@ class Mutan(Merge):
         out_dim: width of the result.
         hidden_dim: width H of both projections and of the core's result.
         rank: number R of summed products.
-        shared: x and y pass through the same weights; their widths must be equal.
-        normalize: signed square root and L2 normalisation before the last projection.
+        shared: whether x and y pass through the same weights; their widths must then be equal.
+        normalize: whether to apply a signed square root and L2 normalisation before the last
+            projection.
         dropout: fraction of both projections dropped in training, in [0, 1).
 
     Example:
