@@ -60,11 +60,11 @@ def is_watched() -> bool:
 
 
 class RecordsAttention(nn.Module):
-    """Base of modules that can show where they look.
+    """Base of modules whose attention can be recorded.
 
     Attributes:
-        recorder: None, or a list that `forward` appends its weights to. `record_attention`
-            sets it, for its thread; nothing is computed or kept otherwise.
+        recorder: list to which `forward` appends its weights, or None. `record_attention` sets it,
+            for its thread; otherwise no weights are computed or kept.
 
     Example:
         >>> fusion = vlm.fusion.CrossAttention(image_dim=64, text_dim=32, num_heads=4)
@@ -130,9 +130,10 @@ def attend(
     Args:
         query: (..., N, d).
         key, value: (..., M, d) and (..., M, dv).
-        allowed: bool, broadcastable to (..., N, M), True = attend; None for all.
+        allowed: bool, broadcastable to (..., N, M), True where a query may attend; None for
+            everywhere.
         dropout: fraction of the weights dropped; give 0 in evaluation mode.
-        weights: also return the weights, computed explicitly.
+        weights: whether to return the weights too, which are then computed explicitly.
 
     Returns:
         The mixed values (..., N, dv), and the weights (..., N, M) or None.
@@ -166,7 +167,7 @@ class Attention(nn.Module):
         dropout: fraction of the attention weights dropped in training, in [0, 1).
 
     Attributes:
-        trace: None, or the list that `trace_attention` collects in.
+        trace: list in which `trace_attention` collects, or None.
 
     Example:
         >>> attention = vlm.fusion.Attention(query_dim=48, context_dim=64, num_heads=4)
@@ -289,7 +290,7 @@ class CrossModalAttention(Attention, RecordsAttention):
 
 
 class QueryAttention(Attention, RecordsAttention):
-    """Attention of learned queries, which stand for no word, to patches.
+    """Attention of learned queries, which belong to no word, to patches.
 
     `record_attention` sees (B, heads * queries, patches): each head of each query is a glimpse.
 

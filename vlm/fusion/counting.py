@@ -10,13 +10,13 @@ from vlm.core.validation import check_positive
 
 
 class ObjectCounter(Part):
-    """Attention weights and boxes in, a count out (Zhang, Hare, Prügel-Bennett 2018, "Learning to
-    count objects in natural images for visual question answering", arXiv 1802.05766).
+    """Counts objects from attention weights and boxes (Zhang, Hare, Prügel-Bennett 2018, "Learning
+    to count objects in natural images for visual question answering", arXiv 1802.05766).
 
     Soft attention cannot count: a weighted mean of two equal cats is one cat. Here the attended
     boxes are the corners of a graph with all edges, a_i a_j. Edges between boxes of the same object
-    go (intra-object); boxes that are alike in all their edges share one object's weight
-    (inter-object); what is left of n objects are n^2 edges:
+    are removed (intra-object), and boxes with similar edges share one object's weight
+    (inter-object). For n objects, n^2 edges remain:
 
         A = a a^T,  D_ij = 1 - IoU(box_i, box_j)
         E = f1(A) * f2(D)
@@ -26,13 +26,14 @@ class ObjectCounter(Part):
         result_k = f8(mean_i |f6(a_i) - 1/2| + mean_ij |f7(D_ij) - 1/2|) max(0, 1 - |count - k|)
 
     f1 to f8 are learned, piecewise linear, increasing from 0 at 0 to 1 at 1, and straight at first.
-    Where all weights and overlaps are 0 or 1 the count is exact. The sum is clipped at `objects`.
+    If all weights and overlaps are 0 or 1, the count is exact. The sum is clipped at `objects`.
 
     (B, P) logits of attention, (B, P, 4) boxes, (B, P) bool mask -> (B, objects + 1), the
-    confidence in each count from 0 to `objects`. A row with nothing real counts 0.
+    confidence in each count from 0 to `objects`. A row without real patches counts 0.
 
     Args:
-        objects: number of patches to look at, those with the highest logits; no more are counted.
+        objects: number of patches to use, those with the highest logits; this is also the largest
+            count.
         pieces: number of pieces of each learned function.
 
     Example:

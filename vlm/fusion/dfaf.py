@@ -151,7 +151,7 @@ class Flow(RecordsAttention):
     """Attention from one side to the other, without weights of its own; `words_last`: to words.
 
     Attributes:
-        trace: None, or the list that `trace_attention` collects in.
+        trace: list in which `trace_attention` collects, or None.
     """
 
     trace = TRACE

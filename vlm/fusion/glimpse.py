@@ -105,9 +105,9 @@ class StackedAttention(Fusion):
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of v, u and the result.
-        hops: number of looks.
-        score: makes the merge of each look; its out_dim is set to 1. None is the paper's
-            perceptron, a `ConcatMLP` with one hidden layer of 256 and tanh.
+        hops: number of looks at the image.
+        score: class or partial that makes the merge of each look; its out_dim is set to 1. None for
+            the paper's perceptron, a `ConcatMLP` with one hidden layer of 256 and tanh.
 
     Example:
         >>> fusion = vlm.fusion.StackedAttention(image_dim=64, text_dim=32, out_dim=48, hops=2)

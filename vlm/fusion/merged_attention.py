@@ -14,16 +14,16 @@ from vlm.fusion.transformer import AddNorm, JointAttention, JointEmbedding, Post
 class MergedAttention(Fusion):
     """METER's merged attention (Dou et al. 2021, arXiv 2111.02387).
 
-    Words and patches are projected to one width, told apart by a modality embedding and put in one
+    Words and patches are projected to one width, marked by a modality embedding and put in one
     sequence, which passes through post-normalised layers of self-attention and feed-forward
-    networks: the same weights for both modalities. METER joins the two pooled vectors:
+    networks with the same weights for both modalities. METER joins the two pooled vectors:
 
         pooled = tanh(W [mean(words); mean(patches)] + b)
 
-    METER pools the class tokens or, for images without one, the mean patch; encoders here give no
-    class tokens. The layers are BERT's, in METER of BERT-base's sizes: out_dim=768, num_heads=12,
-    feedforward_dim=3072, dropout=0.1; the defaults are for small models.
-    `SingleStream` is the pre-norm relative with a class token, meant to do all the encoding.
+    METER pools the class tokens or, for images without one, the mean patch; vlm's encoders give no
+    class tokens. The layers are BERT's. METER uses the sizes of BERT-base: out_dim=768,
+    num_heads=12, feedforward_dim=3072, dropout=0.1; the defaults are for small models.
+    `SingleStream` is a pre-norm relative with a class token, which does all the encoding.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -23,13 +23,13 @@ POOLINGS: dict[str, Callable[..., Tensor]] = {
 
 
 class ModalityAttention(Fusion):
-    """A weighted sum of both pooled vectors, with weights read off the two together.
+    """A weighted sum of both pooled vectors, with weights computed from both.
 
         w = softmax(W [image, text] + c)               # one weight for each modality
         pooled = w_1 (A image + a) + w_2 (B text + b)
 
-    The attention fusion of TorchMultimodal (`AttentionFusionModule`), for two modalities. The
-    weights are not among the maps of `record_attention`, which show patches.
+    This is TorchMultimodal's attention fusion (`AttentionFusionModule`), for two modalities.
+    `record_attention` does not record its weights, because they are not about patches.
 
     Args:
         image_dim, text_dim: widths of the inputs.

@@ -28,24 +28,24 @@ class MuRel(Fusion):
         m_i <- m_i + s_i + e_i                                                  # `steps` times
         pooled = last_merge(max_i m_i, question)
 
-    m_i are the regions (patches) and b_i their boxes (Cadene et al. 2019, arXiv 1902.09487,
-    section 3). The four merges have weights of their own. `tokens` are the regions. Time and memory
-    grow with the square of their number: meant for tens of regions rather than hundreds.
-
-    `record_attention` shows, as one glimpse, the share of the pooled features that each region won.
+    m_i are the regions (patches) and b_i their boxes (Cadene et al. 2019, arXiv 1902.09487, section
+    3). Each of the four merges has its own weights. `tokens` are the regions. Time and memory grow
+    with the square of their number, so use it for tens of regions rather than hundreds.
+    `record_attention` gives, as one glimpse, the share of the pooled features for which each region
+    has the maximum.
 
     Args:
         image_dim, text_dim: widths of the inputs.
-        out_dim: width of the regions inside and of the result; regions of another width are
-            projected to it first.
+        out_dim: width of the regions in the steps and of the result; regions of another width are
+            first projected to it.
         steps: number of repetitions.
-        merge: joins a region and the question: a class or a partial of one. Its `out_dim` is set
-            here.
-        pairwise_merge: joins two regions, and their boxes, likewise. Where the image has no boxes,
-            each region counts as the whole image (0, 0, 1, 1).
-        aggregation: how to combine the regions j that region i is paired with.
-        last_merge: joins all regions and the question at the end, likewise; None for one like
-            `merge`.
+        merge: class or partial that makes the merge of a region and the question. Its `out_dim` is
+            set here.
+        pairwise_merge: class or partial that makes the merges of two regions and of their boxes. If
+            the image has no boxes, each region counts as the whole image (0, 0, 1, 1).
+        aggregation: how to combine all regions j that are paired with region i.
+        last_merge: class or partial that makes the last merge, of all regions and the question;
+            None for one like `merge`.
 
     Example:
         >>> from functools import partial

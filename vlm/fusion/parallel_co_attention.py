@@ -14,14 +14,14 @@ from vlm.fusion.base import Fusion
 class ParallelCoAttention(Fusion):
     """Parallel co-attention of HieCoAtt (Lu et al. 2016, arXiv 1606.00061, section 3.3).
 
-    Words Q and patches V are projected to `out_dim`; the affinity of each word to each patch
-    lets either side weigh the other (`CoAttention`), and `pooled` is one level of the paper's
-    equation 7, tanh(W (q + v)), of the attended word q and patch v. `tokens` are the projected
-    words, then patches.
+    Words Q and patches V are projected to `out_dim`. With the affinity of each word to each patch,
+    each side weighs the other (`CoAttention`). `pooled` is one level of the paper's equation 7,
+    tanh(W (q + v)), of the attended word q and patch v. `tokens` are the projected words, then
+    patches.
 
     Args:
         image_dim, text_dim: widths of the inputs.
-        out_dim: width of words and patches inside and of the result.
+        out_dim: width of the projected words and patches and of the result.
         hidden_dim: width in which words and patches are scored, k in the paper.
         dropout: fraction of the attended sum dropped in training, in [0, 1).
 

@@ -99,8 +99,8 @@ class PerceiverResampler(nn.Module):
         latents = latents + Attention(query -> context)
         latents = latents + FFN(LayerNorm(latents))
 
-    and a LayerNorm at the end. FFN is 4 * dim wide with a squared ReLU (table 5 of the paper). An
-    image without a real patch gives the latents' own transformation.
+    and a LayerNorm at the end. FFN is 4 * dim wide with a squared ReLU (table 5 of the paper). For
+    an image without a real patch, the result depends only on the latents.
 
     Args:
         dim: width of patches and latents.

@@ -26,12 +26,12 @@ class PixelShuffle(Projector):
     Args:
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
-        factor: patches along a side of a square.
-        columns: patches in a row of the grid; None for a square grid.
+        factor: number of patches along a side of a square.
+        columns: number of patches in a row of the grid; None for a square grid.
 
     Raises:
-        ValueError: several images without `columns`; on use, no `columns` and a number of patches
-            that is no square.
+        ValueError: several images without `columns`; at use, no `columns` and a number of patches
+            that is not a square number.
 
     Example:
         >>> fusion = vlm.fusion.PixelShuffle(image_dim=64, text_dim=32, out_dim=48, factor=2)

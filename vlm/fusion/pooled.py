@@ -17,7 +17,7 @@ class Pooled(Fusion):
 
     Args:
         image_dim, text_dim: widths of the inputs.
-        merge: makes the merge from (image_dim, text_dim): a class or a partial of one.
+        merge: class or partial that makes the merge from (image_dim, text_dim).
 
     Example:
         >>> from functools import partial

@@ -29,9 +29,9 @@ class QFormer(Fusion):
         queries = LayerNorm(queries + FFN_q(queries));  words = LayerNorm(words + FFN_w(words))
         pooled = (W mean(words) + a) * (V max(queries) + b)
 
-    `tokens` are words, then queries: these stand for the patches, which are not kept. `pooled`
-    follows BLIP-2's contrastive loss, which multiplies a vector of the text with each query and
-    takes the highest; here the products are not summed up, and each channel has its own maximum.
+    `tokens` are words, then queries; the queries replace the patches. `pooled` follows BLIP-2's
+    contrastive loss, which multiplies a vector of the text with each query and takes the highest
+    value; here the products are not summed, and each channel has its own maximum.
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -39,7 +39,7 @@ class QFormer(Fusion):
         queries: number of learned queries; 32 in the paper.
         num_layers: number of layers; 12 in the paper.
         num_heads: attention heads; divides `out_dim`.
-        cross_every: one layer in so many attends to the patches; 2 in the paper.
+        cross_every: every n-th layer, from the first, attends to the patches; 2 in the paper.
         dropout: fraction dropped from attention weights and residual branches in training.
 
     Example:
@@ -100,7 +100,7 @@ class QFormer(Fusion):
         contexts: list[Context],
         patches_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The layers alone; `mask` (B, L + Q) is that of words and queries."""
+        """The result of the layers alone; `mask` (B, L + Q) is that of words and queries."""
         words = self.norm(words)
         queries = self.norm(queries).expand(words.shape[0], -1, -1)  # (B, Q, D)
         left = iter(contexts)

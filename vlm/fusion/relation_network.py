@@ -20,9 +20,10 @@ class RelationNetwork(Fusion):
         pooled = f(sum_ij g([o_i, o_j, question]))              # i = j included
 
     o_i is a token with its place, the centre of its box from -1 to 1 (Santoro et al. 2017, arXiv
-    1706.01427, equation 1 and section 4). g ends in a ReLU, f is linear at its end. The first layer
-    of g on [o_i, o_j, question] is a sum of three, so that no pair is ever concatenated. Time and
-    memory grow with the square of the number of tokens: meant for tens rather than hundreds.
+    1706.01427, equation 1 and section 4). g ends with a ReLU, and f with a linear layer. The first
+    layer of g on [o_i, o_j, question] is a sum of three terms, so no pair is ever concatenated.
+    Time and memory grow with the square of the number of tokens, so use it for tens of tokens
+    rather than hundreds.
 
     Args:
         image_dim, text_dim: widths of the inputs.

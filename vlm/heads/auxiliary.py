@@ -32,19 +32,19 @@ class Sides(NamedTuple):
 class AuxiliaryClassification(Classification):
     """A classifier whose encoders each learn to answer without the other.
 
-    In training two more classifiers, one on the image encoder's `pooled` and one on the text
-    encoder's, have the same loss, and their mean is added to it, `auxiliary` times. So no encoder
-    is left behind where the other is enough to learn from; AutoGluon's multimodal predictor (Tang
-    et al. 2024, arXiv 2404.16233) has such losses. Answers come from the joint features alone. With
-    `data.augment.no_image` and `no_question` the joint features learn to do without a side too; a
-    question that lacks a side adds nothing to the loss of that side.
+    In training, two more classifiers, one on the image encoder's `pooled` and one on the text
+    encoder's, have the same loss. The mean of their losses, times `auxiliary`, is added to the
+    head's. So both encoders learn, even if one of them is enough to learn the answers; AutoGluon's
+    multimodal predictor (Tang et al. 2024, arXiv 2404.16233) has such losses. Answers come only
+    from the joint features. With `data.augment.no_image` and `no_question`, the joint features also
+    learn to answer without a side; a question that lacks a side adds nothing to the loss of that
+    side.
 
     Args:
         in_dim: width of the joint features.
-        image_dim, text_dim: widths of the encoders; they must be given, which the command line
-            does.
-        answers, hidden_dims, dropout, loss: as for `Classification`; the two classifiers have the
-            same hidden layers.
+        image_dim, text_dim: widths of the encoders; required, but the command line fills them in.
+        answers, hidden_dims, dropout, loss: vocabulary, layers and loss, as for `Classification`;
+            the two classifiers have the same hidden layers.
         auxiliary: weight of the mean of the two further losses, at least 0.
 
     Raises:

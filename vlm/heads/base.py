@@ -42,25 +42,26 @@ def required_choices(batch: Batch) -> Choices:
 
 
 class AnswerHead(Part, ABC):
-    """Joint features in, answers out.
+    """Base of the heads: joint features in, answers out.
 
-    `forward` gives what the other methods need, each kind of head its own: scores of a vocabulary,
-    scores of the candidates, the tokens that a decoder reads.
+    `forward` returns the output that the other methods need. Each kind of head has its own: scores
+    of a vocabulary, scores of the candidates, or the tokens that a decoder reads.
 
     Attributes:
         in_dim: width of the joint features.
-        encode_targets: turns the annotators' answers of Q questions into `Batch.targets`. It
-            travels to loader workers, so it holds no weights.
-        vocabulary: the answers it can give; None where these are not known beforehand.
-        takes_choices: whether it answers from `Batch.choices`.
-        writes_text: whether its answers are written by a decoder, token by token.
-        reads_prompt: whether it reads the questions' own tokens, as `vlm.text.Prompt` makes them.
-        takes_pairs: whether its loss reads `Batch.pairs`.
-        reads_question: whether its training reads `Batch.question`.
-        reads_image: whether its training reads `Batch.image`.
-        image_dim: width of the encoded image that it reads; None where it reads none.
-        text_dim: width of the encoded choices, or of the encoded question, that it reads; None
-            where it reads neither, or texts alone.
+        encode_targets: function that turns the annotators' answers of Q questions into
+            `Batch.targets`. It is sent to loader workers, so it has no weights.
+        vocabulary: the answers that the head can give; None if they are not known beforehand.
+        takes_choices: whether the head answers from `Batch.choices`.
+        writes_text: whether a decoder writes the answers, token by token.
+        reads_prompt: whether the head reads the questions' own tokens, as `vlm.text.Prompt` makes
+            them.
+        takes_pairs: whether the loss reads `Batch.pairs`.
+        reads_question: whether the training reads `Batch.question`.
+        reads_image: whether the training reads `Batch.image`.
+        image_dim: width of the encoded image that the head reads; None if it reads none.
+        text_dim: width of the encoded choices, or of the encoded question, that the head reads;
+            None if it reads neither, or only texts.
 
     Example:
         >>> head = vlm.heads.Classification(in_dim=64, answers=["yes", "no", "red"])
@@ -104,21 +105,21 @@ class AnswerHead(Part, ABC):
 
     @abstractmethod
     def evidence(self, output: Any, answers: Sequence[str]) -> Tensor:
-        """How much speaks for an answer of each question, (Q,), with gradient.
+        """The evidence for an answer to each question, (Q,), with gradient.
 
-        A logit or a log-likelihood: what explanations follow back to words and patches, and what
-        candidates are ranked by.
+        It is a logit or a log-likelihood. Explanations trace it back to words and patches, and
+        candidates are ranked by it.
 
         Args:
             output: output of `forward`.
-            answers: one for each of the Q questions.
+            answers: one answer for each of the Q questions.
 
         Raises:
             ValueError: an answer that this head cannot give.
         """
 
     def truncated_at(self, answer: str) -> int | None:
-        """The number of tokens after which a written answer was cut; None for one that ended."""
+        """The number of tokens after which a written answer was cut; None if the answer ended."""
         return None
 
     def choice_ids(self, choice: str) -> list[int] | None:

@@ -72,28 +72,29 @@ class Classification(VocabularyHead):
 
     Args:
         in_dim: width of the joint features.
-        answers: the vocabulary (`vlm.heads.count_answers` of the training questions); it must be
-            given, which the command line does.
-        hidden_dims: widths of the hidden layers; none makes it a linear classifier.
+        answers: the vocabulary (`vlm.heads.count_answers` of the training questions); required, but
+            the command line fills it in.
+        hidden_dims: widths of the hidden layers; without any, the classifier is linear.
         dropout: fraction dropped after each hidden layer in training, in [0, 1).
-        loss: "bce" against soft scores, "focal" the same with less weight on what is easy, "kl"
-            against the annotators' shares, "ce" with the most frequent answer, "sampled_ce" with
-            one drawn from the shares in training and the most frequent in evaluation
+        loss: "bce" against soft scores, "focal" the same with less weight on easy answers, "kl"
+            against the annotators' shares, "ce" with the most frequent answer, "sampled_ce" with an
+            answer drawn from the shares in training and the most frequent one in evaluation
             (`vlm.heads.losses`); or a function of (logits (Q, A), `AnswerCounts`) that returns a
             value for each question (Q,). `config` keeps only the path of a function, such as
-            "my_losses.hinge": a head that is built from that answers, and has no loss.
+            "my_losses.hinge": a head that is built from this path can answer, but has no loss.
         consistency: weight, at least 0, of the disagreement between questions whose answers follow
-            from one another (`Batch.pairs`), which is added to the loss in training: for each pair
-            the symmetric KL divergence of its two predictions (`vlm.heads.losses.disagreement`). Of
-            a contradiction, yes and no of one are exchanged, so that it is 0 where p(yes) of one is
-            p(no) of the other.
-        opposites: what "yes" and "no" are called in the vocabulary; None where no questions
-            contradict one another.
-        label_smoothing: share in [0, 1) of doubt in the targets of training, not of evaluation
-            (`vlm.heads.losses.smoothed`).
-        class_weights: weight of some answers' terms in the loss of training, by answer, such as
-            {"yes": 0.5}; 1 for the others. `vlm.heads.losses.balanced_weights` makes them.
-        gamma: exponent of the loss "focal": 0, or 1 and more, below which gradients have no bound.
+            from one another (`Batch.pairs`). In training, the symmetric KL divergence of the two
+            predictions of each pair (`vlm.heads.losses.disagreement`) is added to the loss. For a
+            contradiction, yes and no of one question are exchanged, so the divergence is 0 if
+            p(yes) of one is p(no) of the other.
+        opposites: the words for "yes" and "no" in the vocabulary; None if no questions contradict
+            one another.
+        label_smoothing: share in [0, 1) of each target that is spread over the answers in training,
+            but not in evaluation (`vlm.heads.losses.smoothed`).
+        class_weights: weights of the terms of some answers in the training loss, such as {"yes":
+            0.5}; 1 for all others. `vlm.heads.losses.balanced_weights` computes them.
+        gamma: exponent of the loss "focal": 0, or at least 1, because between them gradients have
+            no bound.
 
     Raises:
         ValueError: a width that is not positive, no answers or one twice, an unknown loss, a
@@ -194,7 +195,7 @@ class Classification(VocabularyHead):
         return (values.sum() + self.consistency_loss(output, batch)) / batch.total
 
     def values(self, output: Tensor, targets: losses.AnswerCounts) -> Tensor:
-        """The loss of each question, (Q,), without that of pairs."""
+        """The loss of each question, (Q,), without the loss of pairs."""
         per_question: Any = self.train_loss if self.training else self.evaluation_loss
         options: dict[str, Any] = {}
         if self.training and self.label_smoothing:
@@ -210,8 +211,8 @@ class Classification(VocabularyHead):
         return values
 
     def consistency_loss(self, output: Tensor, batch: Batch) -> Tensor | float:
-        """The weighted sum of how much the two predictions of each pair disagree; 0 in evaluation,
-        where a weight that is being chosen must not change the measure."""
+        """The weighted sum of the disagreement between the two predictions of each pair; 0 in
+        evaluation, so losses with different weights remain comparable."""
         pairs = batch.pairs
         if pairs is None or not (self.training and self.takes_pairs):
             return 0.0

@@ -40,30 +40,29 @@ class LearnedMixin(Classification):
 
         softmax(log p + g log b),   g = softplus(w . joint + c)
 
-    So where b is right already, p has little to learn; what is left to p is what contradicts the
-    prior. A g of 0 would make p learn the prior itself, so the entropy of softmax(g log b) is added
-    to the loss, `entropy` times. Answers come from p alone, for which no question features are
-    needed. Use it where the prior of the answers changes between training and use; where it does
-    not, the prior helps, and `Classification` is better.
+    If b is already right, p has little to learn, so p learns mainly what contradicts the prior.
+    With g = 0, p would learn the prior itself, so the entropy of softmax(g log b), times `entropy`,
+    is added to the loss. Answers come only from p, which needs no question features. Use it if the
+    prior of the answers changes between training and use; otherwise the prior helps, and
+    `Classification` is better.
 
-    In the paper b is trained beforehand, from the type of the question. Here it is a perceptron on
-    the text encoder's `pooled`, trained along with the rest by the head's own loss, and neither
-    reaches the other: b gets no gradient from the ensemble, the text encoder none from b. To b,
-    `smoothing` is added: a b of 0 for what cannot be meant (red for "how many") would leave it to
-    chance what p says of it. The authors' code learns it, from the value that is the default here,
-    and only for "bce"; here it stays as it is. With the loss "bce" the formula is that of each
-    answer's yes and no, and the entropy is their mean over answers. In both cases the logits of the
-    ensemble are those of p plus g log b, or of each answer g (log b - log(1 - b)). The loss of an
-    evaluation is that of p.
+    In the paper, b is trained beforehand, from the type of the question. Here it is a perceptron on
+    the text encoder's `pooled`, trained together with the rest by the head's own loss: b gets no
+    gradient from the ensemble, and the text encoder none from b. `smoothing` is added to b. Without
+    it, b would be 0 for impossible answers (red for "how many"), and p would learn nothing about
+    them. The authors' code learns this value, starting from the default here, and only for "bce";
+    here it is fixed. With the loss "bce" the formula applies to yes and no of each answer, and the
+    entropy is the mean over answers. The logits of the ensemble are those of p plus g log b or,
+    with "bce", plus g (log b - log(1 - b)) for each answer. The loss of an evaluation is that of p.
 
     Args:
         in_dim: width of the joint features.
-        text_dim: width of the text encoder; it must be given, which the command line does.
-        answers, hidden_dims, dropout, loss, consistency, opposites: as for `Classification`; the
-            branch has the same hidden layers.
-        entropy: weight of the entropy, at least 0; 0 is the paper's learned-mixin without it.
-        smoothing: what is added to each probability of the branch, and with "bce" to that of its
-            contrary; positive.
+        text_dim: width of the text encoder; required, but the command line fills it in.
+        answers, hidden_dims, dropout, loss, consistency, opposites: vocabulary, layers and loss, as
+            for `Classification`; the branch has the same hidden layers.
+        entropy: weight of the entropy, at least 0; 0 for the paper's learned-mixin without entropy.
+        smoothing: positive value added to each probability of the branch and, with "bce", to the
+            probability of its opposite.
 
     Raises:
         ValueError: as for `Classification`, a negative weight, or no smoothing.
@@ -100,7 +99,7 @@ class LearnedMixin(Classification):
         self.gate = nn.Linear(in_dim, 1)
 
     def forward(self, fused: Features, batch: Batch) -> Tensor | Mixture:  # type: ignore[override]  # the mixture in training alone
-        """Logits (Q, A); in training what the loss reads beside them.
+        """Logits (Q, A); in training, with the other values that the loss reads.
 
         Raises:
             ValueError: in training, a batch without the encoded questions.

@@ -20,21 +20,21 @@ HeadFactory = Callable[[int], AnswerHead]
 
 
 class MultiTask(AnswerHead):
-    """Heads that read the same joint features: the loss is the weighted sum of theirs.
+    """Several heads on the same joint features: the loss is the weighted sum of their losses.
 
-    One of them answers; the others are trained beside it, and reports have the accuracy of each.
+    One of them answers; the others are trained with it, and reports have the accuracy of each.
 
         MultiTask(128, {"classify": Classification, "choose": MultipleChoice}, text_dim=64,
                   answers=["yes", "no"])
 
-    Its output is a dict of theirs, as are its targets. A head that takes choices is left out where
-    a batch has none, unless it is the one that answers.
+    Its output and its targets are dicts of those of the heads. If a batch has no choices, a head
+    that takes choices is left out, unless it is the one that answers.
 
     Args:
         in_dim: width of the joint features.
-        heads: what makes each from `in_dim`, by a name of your own.
+        heads: classes or partials that make each head from `in_dim`, by names that you choose.
         answers_by: name of the head whose answers count; None for the first.
-        weights: weight of each loss, by name; 1 for those left out.
+        weights: weight of each head's loss, by name; 1 for heads that are not named.
         image_dim, text_dim: widths of the encoders, for heads that take them.
         answers: the vocabulary, for heads that take it.
 
@@ -117,7 +117,7 @@ class MultiTask(AnswerHead):
         return {n: head.decode(output[n], top_k) for n, head in self._heads() if n in output}
 
     def evidence(self, output: dict[str, Any], answers: Sequence[str]) -> Tensor:
-        """That of the head that `answers_by` names."""
+        """The evidence of the head that `answers_by` names."""
         return self.answering.evidence(output[self.answers_by], answers)
 
 

@@ -21,7 +21,7 @@ class ChoiceScores(NamedTuple):
     """Output of `MultipleChoice`.
 
     Attributes:
-        logits: (Q, N) float, one per candidate; anything in the padding.
+        logits: (Q, N) float, one per candidate; values in the padding mean nothing.
         mask: (Q, N) bool, True = a real candidate.
         texts: the candidates of each question.
 
@@ -40,19 +40,20 @@ class ChoiceScores(NamedTuple):
 class MultipleChoice(AnswerHead):
     """Picks one of each question's candidates: softmax over s_n = w . merge(joint, choice_n).
 
-    The candidates pass through the model's text encoder, each different text of a batch once, and
-    any merge joins a candidate's pooled vector with the joint vector: a perceptron on both, as in
-    Jabri et al. 2016 (arXiv 1606.08390; they score each candidate by itself, without a softmax), or
-    MCB, as Fukui et al. 2016 (arXiv 1606.01847) encode answers. Questions may have different
-    numbers of candidates. Their order changes no score.
+    The candidates pass through the model's text encoder, each different text of a batch once. Any
+    merge can combine a candidate's pooled vector with the joint vector: a perceptron on both, as in
+    Jabri et al. 2016 (arXiv 1606.08390; they score each candidate separately, without a softmax),
+    or MCB, as Fukui et al. 2016 (arXiv 1606.01847) encode answers. Questions may have different
+    numbers of candidates. The order of candidates changes no score.
 
-    The loss is the cross-entropy with the shares of the annotators who gave each candidate; for
-    one annotator, -log p(right candidate). An answer is a candidate if they agree to the letter.
+    The loss is the cross-entropy with the shares of the annotators who gave each candidate; for one
+    annotator, -log p(right candidate). An answer is a candidate only if both texts are exactly
+    equal.
 
     Args:
         in_dim: width of the joint features.
-        text_dim: width of the text encoder; it must be given, which the command line does.
-        merge: makes the interaction from (in_dim, text_dim): a class or a partial of one.
+        text_dim: width of the text encoder; required, but the command line fills it in.
+        merge: class or partial that makes the merge from (in_dim, text_dim).
 
     Raises:
         ValueError: a width that is not positive.
@@ -97,7 +98,7 @@ class MultipleChoice(AnswerHead):
         return -(batch.targets.to(logits.dtype) * log_shares).sum() / batch.total
 
     def decode(self, output: ChoiceScores, top_k: int) -> list[Ranked]:
-        """The likeliest candidates; the first of those with one score."""
+        """The likeliest candidates; among equal scores, the first."""
         shares = masked_softmax(output.logits.float(), output.mask).tolist()
         return [
             sorted(zip(texts, row[: len(texts)], strict=True), key=lambda pair: -pair[1])[:top_k]
@@ -105,7 +106,7 @@ class MultipleChoice(AnswerHead):
         ]
 
     def evidence(self, output: ChoiceScores, answers: Sequence[str]) -> Tensor:
-        """The logits of the candidates that read so."""
+        """The logits of the candidates with these texts."""
         columns = []
         for texts, answer in zip(output.texts, answers, strict=True):
             if answer not in texts:

@@ -26,15 +26,15 @@ def count_answers(
     BUTD (Anderson et al., CVPR 2018; its `compute_softscore.py`), which gives 3,129 on VQA v2.
 
     Args:
-        answers: per question, what its annotators said, None if that is unknown; the most frequent
-            one counts (the first on a tie), as VQA v2's `multiple_choice_answer`.
-        min_count: fewest questions that an answer must have.
-        max_size: most answers to keep; None for all.
-        normalize: count, and give, that answer as the official evaluator writes it
+        answers: for each question, its annotators' answers, or None if they are unknown; the most
+            frequent one counts (the first on a tie), like VQA v2's `multiple_choice_answer`.
+        min_count: smallest number of questions with an answer for the vocabulary to keep it.
+        max_size: largest number of answers to keep; None for all.
+        normalize: whether to count and return that answer as the official evaluator writes it
             (`normalize_answer`).
 
     Raises:
-        ValueError: no answer is left.
+        ValueError: rules that leave no answer.
     """
     most = (Counter(given).most_common(1)[0][0] for given in answers if given)
     counts = Counter(map(normalize_answer, most) if normalize else most)
@@ -86,14 +86,14 @@ class AnswerVocabulary:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name these answers in this order."""
+        """Twelve hexadecimal digits that identify these answers in this order."""
         return hashlib.sha256("\n".join(self.answers).encode()).hexdigest()[:12]
 
     def indices(self, answers: Sequence[str]) -> list[int]:
         """The output of each answer.
 
         Raises:
-            ValueError: one that is not in the vocabulary.
+            ValueError: an answer that is not in the vocabulary.
         """
         for answer in answers:
             if answer not in self._ids:
@@ -108,9 +108,9 @@ class AnswerVocabulary:
     ) -> AnswerCounts:
         """Count, for each question, how many annotators gave each answer of the vocabulary.
 
-        Annotators are compared to the letter, as the literature does (BUTD, ViLT, METER), also
-        where the vocabulary is normalised; on 8,977 questions of VQA v2 that loses 0.2 % of them.
-        A classifier takes no choices; they are there for `AnswerHead.encode_targets`.
+        Annotators' answers are compared exactly, as in the literature (BUTD, ViLT, METER), even if
+        the vocabulary is normalised; on 8,977 questions of VQA v2 this loses 0.2 % of them.
+        `choices` exists only for the signature of `AnswerHead.encode_targets`.
         """
         known = [
             row * len(self) + self._ids[answer]
@@ -130,7 +130,8 @@ class AnswerVocabulary:
 
         Args:
             answers: what the annotators wrote.
-            score: of an answer; 0 for one whose normal form is no annotator's.
+            score: function that scores an answer; it must give 0 for an answer whose normal form no
+                annotator wrote.
         """
         forms = {normalize_answer(answer) for answer in answers}
         alike = (answer for form in forms for answer in self._alike.get(form, ()))

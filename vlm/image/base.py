@@ -17,13 +17,15 @@ from vlm.image.transform import ImageTransform
 
 
 class ImageEncoder(Part, ABC):
-    """Images in, or what was extracted from them; `Features` with boxes out.
+    """Base of the image encoders: images, or features extracted from them, in; `Features` with
+    boxes out.
 
     Attributes:
         dim: width of the tokens.
-        transform: brings any image to this encoder's input. Its `open` reads one, its
-            `stack` makes a batch of them.
-        positions: mixes tokens with their places; None if the encoder knows them, or shall not.
+        transform: transform of any image to this encoder's input. Its `open` reads one image, and
+            its `stack` makes a batch.
+        positions: module that mixes positions into the tokens; None if the encoder has positions of
+            its own, or none.
 
     Example:
         >>> class Colours(vlm.image.ImageEncoder):

@@ -18,20 +18,20 @@ from vlm.image.transform import ImageTransform
 
 
 class ConvNet(PixelEncoder):
-    """Convolutions that halve the image stage by stage; every scale reaches the tokens.
+    """A convolutional network that halves the image in each stage; every scale reaches the tokens.
 
-    Each stage's output is max-pooled to the last grid and all are concatenated (progressive
-    aggregation): fine edges and whole shapes stand side by side in each token. What is
-    concatenated is normalised once more, without a ReLU behind it: tokens that differ little from
-    their mean would give attention nothing to choose by (docs/log.md, 2026-11-30). `pooled` is the
-    maximum over the grid, since an object counts wherever it lies.
+    Each stage's output is max-pooled to the last grid, and all are concatenated (progressive
+    aggregation), so each token has both fine edges and whole shapes. The concatenation is
+    normalised once more, without a ReLU after it, because attention cannot choose among tokens that
+    differ little from their mean (docs/log.md, 2026-11-30). `pooled` is the maximum over the grid,
+    so an object counts wherever it lies.
 
     Args:
         image_size: height and width of the input in pixels; a multiple of 2 ** stages.
-        widths: channels of each stage, the first at half the input's resolution.
+        widths: number of channels of each stage; the first stage is at half the input's resolution.
         dropout: fraction of the pooled and token channels dropped in training, in [0, 1).
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`.
 
     Example:
         >>> encoder = vlm.image.ConvNet(image_size=64)
@@ -97,10 +97,10 @@ class StridedConvNet(PixelEncoder):
 
     Args:
         image_size: height and width of the input in pixels.
-        widths: channels of each layer.
+        widths: number of channels of each layer.
         kernel_size: height and width of the kernels.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`.
 
     Raises:
         ValueError: no layer, or an image that is too small for them.

@@ -78,8 +78,8 @@ class NaFlexEncoder(PixelEncoder):
             from scratch is `{"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}`.
         pool: `pooled` is the "mean" or the "max" of the tokens.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "none"
-            if the model has positions of its own, as all of them have.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
+            "none" if the model has positions of its own, as all NaFlex models have.
 
     Raises:
         ValueError: a model that is no NaFlex transformer, a budget below 1, an unknown name or tag,

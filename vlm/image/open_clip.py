@@ -42,8 +42,8 @@ class OpenClipImageEncoder(PixelEncoder):
             -1 is the last.
         config: the configuration itself; `name` is not read then.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
-            if the model has no positions of its own, and "none" if it has.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
+            "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, stages the model has not.

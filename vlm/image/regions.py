@@ -88,8 +88,8 @@ class RegionFeatures(ImageEncoder):
 
     Args:
         dim: width of the features.
-        positions: how tokens come to know their boxes, see `vlm.image.Positions`; "learned" needs a
-            grid.
+        positions: how the boxes are mixed into the tokens; see `vlm.image.Positions`. "learned"
+            needs a grid, so it cannot be used.
 
     Example:
         >>> encoder = vlm.image.RegionFeatures(dim=2048)

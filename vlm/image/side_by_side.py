@@ -79,7 +79,7 @@ class SideBySide(PixelEncoder):
         pool: `pooled` is the "mean" or the "max" of the tokens. Along "tokens", each encoder has
             the same share of the mean, however many tokens it has.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`.
 
     Raises:
         ValueError: fewer than two encoders, one that does not read whole images of one size or is

@@ -77,7 +77,7 @@ class Tiles(PixelEncoder):
         tiles: most tiles of an image. A side has 3 at most, or the root of `tiles` if that is more.
         pool: `pooled` is the "mean" or the "max" of the tokens.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places in the whole image, see
+        positions: how positions in the whole image are mixed into the tokens; see
             `vlm.image.Positions`.
 
     Raises:

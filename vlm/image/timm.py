@@ -69,8 +69,8 @@ class TimmEncoder(PixelEncoder):
             token, on the grid of the last one named: the scales of a convolutional network or the
             layers of a transformer, -1 the last. None is the output of `forward_features`.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
-            if the model has no positions of its own, and "none" if it has.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
+            "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages

@@ -49,8 +49,8 @@ class TorchvisionEncoder(PixelEncoder):
         stages: which maps to put side by side in each token, on the grid of the last one named:
             the model's maps of different sizes, -1 the last; the layers of a transformer.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
-        positions: how tokens come to know their places, see `vlm.image.Positions`; "auto" is "sine"
-            if the model has no positions of its own, and "none" if it has.
+        positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
+            "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name, weights that do not fit, stages that the model has not.

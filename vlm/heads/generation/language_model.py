@@ -27,23 +27,23 @@ from vlm.text.tokenizer import Tokenizer
 class LanguageModel(AnswerDecoder):
     """A causal language model answers in its own chat template.
 
-    It reads the prompt that `vlm.text.Prompt` of the same model writes, with the tokens that a
-    connector (`vlm.fusion.Projector`, `vlm.fusion.PixelShuffle`) made of the image in the place of
-    the image token (Liu et al. 2023, arXiv 2304.08485, section 4). Answers are cut into pieces as
-    they are in the template. Weights are held in float32.
+    It reads the prompt of `vlm.text.Prompt` with the same model. The image tokens from a connector
+    (`vlm.fusion.Projector`, `vlm.fusion.PixelShuffle`) replace the image token of the prompt (Liu
+    et al. 2023, arXiv 2304.08485, section 4). Answers are tokenised as in the template. Weights are
+    kept in float32.
 
-    After construction `arguments` holds the model's configuration and its tokenizer as plain
-    data: it is rebuilt without hub, cache or folder.
+    After construction, `arguments` holds the model's configuration and its tokenizer as plain data,
+    so vlm rebuilds it without hub, cache or folder.
 
     Args:
         memory_dim: width of the connector's tokens, which must be the model's own.
         name: a model of the Hugging Face hub, or a local folder. Not read if `config` is given.
-        pretrained: load the weights; otherwise only configuration and tokenizer.
+        pretrained: whether to load the weights, or only the configuration and the tokenizer.
         config: the configuration itself instead of a name, with its `model_type`; needs `tokenizer`
-            and `image_id`, and the weights are random.
-        tokenizer: another tokenizer of answers than that of `name`.
-        image_id: id of the image token; None for that of `name`.
-        max_length: most tokens of an answer, its end included.
+            and `image_id`, and the weights are then random.
+        tokenizer: tokenizer of answers to use instead of that of `name`.
+        image_id: id of the image token; None for the id of `name`.
+        max_length: largest number of tokens of an answer, including its end.
 
     Raises:
         ValueError: a connector of another width, a config without model_type, an encoder-decoder,
@@ -124,7 +124,7 @@ class LanguageModel(AnswerDecoder):
         """Refuse prompts whose ids mean something else here.
 
         Raises:
-            ValueError: another image token, or another number of ids.
+            ValueError: a tokenizer with another image token, or with another number of ids.
         """
         own = self.tokenizer.arguments.get("json")
         assert isinstance(prompts, PromptTokenizer)

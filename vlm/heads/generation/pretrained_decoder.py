@@ -22,22 +22,22 @@ from vlm.pretrained.pruning import config_of, prune, stored_config
 class HuggingFaceDecoder(AnswerDecoder):
     """A pretrained language model with its own word pieces writes the answer.
 
-    A causal model (GPT-2, Llama) reads the memory as embeddings before the text; of a model with
-    encoder and decoder (T5, BART) the decoder reads it in place of the encoder's output, and the
-    encoder is removed. A layer brings the memory to the model's width. Weights are held in float32.
+    A causal model (GPT-2, Llama) reads the memory as embeddings before the text. In a model with
+    encoder and decoder (T5, BART), the decoder reads it instead of the encoder's output, and the
+    encoder is removed. A layer maps the memory to the model's width. Weights are kept in float32.
 
-    After construction `arguments` holds the model's configuration and its tokenizer as plain
-    data: it is rebuilt without hub, cache or folder.
+    After construction, `arguments` holds the model's configuration and its tokenizer as plain data,
+    so vlm rebuilds it without hub, cache or folder.
 
     Args:
-        memory_dim: width of what it reads.
+        memory_dim: width of the memory.
         name: a model of the Hugging Face hub, or a local folder. Not read if `config` is given.
-        pretrained: load the weights; otherwise only configuration and tokenizer.
+        pretrained: whether to load the weights, or only the configuration and the tokenizer.
         config: the configuration itself instead of a name, with its `model_type`; needs a
-            `tokenizer`, and the weights are random.
-        tokenizer: another tokenizer than the one stored under `name`.
-        max_length: most tokens of an answer, its end included. A causal model's positions must
-            suffice for the memory too.
+            `tokenizer`, and the weights are then random.
+        tokenizer: tokenizer to use instead of the one stored under `name`.
+        max_length: largest number of tokens of an answer, including its end. A causal model's
+            positions must suffice for the memory too.
 
     Raises:
         ValueError: a config without model_type, a tokenizer that does not fit the model, or a

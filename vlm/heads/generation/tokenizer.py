@@ -14,12 +14,12 @@ from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 
 
 class AnswerTokenizer(Configured, ABC):
-    """Answers in, ids out, and the way back.
+    """Base of the answer tokenizers, from answers to ids and back.
 
     Attributes:
-        vocab_size: number of ids, those before and after an answer included.
-        begin: the id before an answer.
-        end: the id after it; may be the same.
+        vocab_size: number of ids, including those before and after an answer.
+        begin: id before an answer.
+        end: id after an answer; may be the same as `begin`.
 
     Example:
         >>> tokenizer = vlm.heads.ByteTokenizer()
@@ -38,18 +38,18 @@ class AnswerTokenizer(Configured, ABC):
         """Ids of an answer, without those before and after it.
 
         Raises:
-            ValueError: a text that these ids cannot write.
+            ValueError: a text that cannot be written with these ids.
         """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; any ids have one."""
+        """The text of any ids."""
 
 
 class ByteTokenizer(AnswerTokenizer):
     """The bytes of UTF-8: writes any text and needs no vocabulary.
 
-    Ids 0 to 255 are the bytes; 256 stands before and after an answer.
+    Ids 0 to 255 are the bytes; 256 is the id before and after an answer.
 
     Example:
         >>> tokenizer = vlm.heads.ByteTokenizer()
@@ -65,27 +65,27 @@ class ByteTokenizer(AnswerTokenizer):
         return list(answer.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Bytes that are no UTF-8, such as half a letter, become U+FFFD."""
+        """The text of ids; bytes that are not UTF-8, such as half a letter, become U+FFFD."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
 
 
 class SubwordAnswers(AnswerTokenizer):
     """The word pieces of a pretrained model.
 
-    After construction `arguments` holds the whole tokenizer as JSON in place of its name.
+    After construction, `arguments` holds the whole tokenizer as JSON instead of its name.
 
     Args:
         name: a model of the Hugging Face hub, or a local folder.
         json: the text of a `tokenizer.json` instead.
-        begin: the token before an answer, such as "[CLS]"; None takes the one that `name` has for
-            the start of a text, or else `end`.
-        end: the token after it, such as "[SEP]" or "</s>"; None takes the one that `name` has.
-        after: text that an answer stands after, since pieces depend on what is before them.
-        space: what is written between that text and an answer.
+        begin: token before an answer, such as "[CLS]"; None for the token with which texts of
+            `name` start, or else `end`.
+        end: token after an answer, such as "[SEP]" or "</s>"; None for that of `name`.
+        after: text before an answer, because the pieces depend on it.
+        space: text between `after` and an answer.
 
     Raises:
-        ValueError: both or neither of `name` and `json`, no `end` to be had, a token that is not in
-            the vocabulary, or a tokenizer that makes too much of a text.
+        ValueError: both or neither of `name` and `json`, no `end`, a token that is not in the
+            vocabulary, or a tokenizer that makes a text too long.
         OSError: the tokenizer is neither in the cache nor available.
 
     Example:
