@@ -57,14 +57,14 @@ class ImageEncoder(Part, ABC):
 
 
 class PixelEncoder(ImageEncoder):
-    """Images in, patches or grid cells out: (B, 3, H, W) -> `Features`.
+    """Base of the encoders that turn images into patches or grid cells: (B, 3, H, W) -> `Features`.
 
-    Tokens are the cells of a grid, row by row, without class tokens or registers; `pooled` is
-    made from the real tokens and has their width. A cell that holds nothing of the image, but the
-    borders of a transform that pads, is masked.
+    Tokens are the cells of a grid, row by row, without class tokens or registers. `pooled` is made
+    from the real tokens and has their width. Cells that hold only the borders of a transform that
+    pads are masked.
 
-    An encoder whose tokens are no grid also defines `look` and `length`; its `grid` are then the
-    cells in which an explanation speaks of the input.
+    An encoder whose tokens are not a grid also defines `look` and `length`; explanations then use
+    its `grid` as their cells.
 
     Attributes:
         grid: (rows, columns) of the tokens.
@@ -100,12 +100,12 @@ class PixelEncoder(ImageEncoder):
 
     @property
     def length(self) -> int:
-        """How many tokens an image has, with the masked ones."""
+        """The number of tokens of an image, including masked ones."""
         return self.grid[0] * self.grid[1]
 
     def parts(self) -> dict[str, PixelEncoder]:
-        """Encoders inside it whose features the feature cache keeps each by itself, by their names
-        in it; {} if it keeps those of the whole."""
+        """The inner encoders whose features the feature cache stores separately, by their names; {}
+        if it stores the features of the whole encoder."""
         return {}
 
     @abstractmethod
@@ -114,7 +114,7 @@ class PixelEncoder(ImageEncoder):
 
         Args:
             images: (B, 3, H, W), zeros in the padding.
-            mask: (B, P) bool, True = a cell with something of the image; P = rows * columns.
+            mask: (B, P) bool, True for a cell with a part of the image; P = rows * columns.
 
         Returns:
             Tokens (B, P, dim), pooled (B, dim).
@@ -137,10 +137,10 @@ class PixelEncoder(ImageEncoder):
         return images if self.positions is None else self.positions(images)
 
     def check(self, features: Features) -> None:
-        """Refuse features that this encoder cannot have made.
+        """Check that this encoder can have made some features.
 
         Raises:
-            ValueError: another number of tokens, or another width.
+            ValueError: features with another number of tokens, or of another width.
         """
         if features.tokens.shape[1:] != (self.length, self.dim):
             raise ValueError(
@@ -150,7 +150,7 @@ class PixelEncoder(ImageEncoder):
             )
 
     def look(self, images: Tensor) -> Features:
-        """What the network makes of images, before positions enter.
+        """The network's features of images, before positions are mixed in.
 
         Raises:
             ValueError: as `forward` does.
@@ -161,7 +161,7 @@ class PixelEncoder(ImageEncoder):
         return Features(tokens, mask, pooled, boxes)
 
     def normalised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images as `transform` makes them -> what `encode` takes.
+        """The images of `transform`, normalised for `encode`.
 
         Raises:
             ValueError: as `forward` does.

@@ -88,7 +88,7 @@ class ConvNet(PixelEncoder):
 
 
 class StridedConvNet(PixelEncoder):
-    """Convolutions of stride 2; tokens are the cells of the last map.
+    """A network of convolutions of stride 2; tokens are the cells of the last map.
 
     The network of relation networks (Santoro et al. 2017, arXiv 1706.01427, supplement: four layers
     of 24 kernels of 3 x 3, on 75 pixels) and, with four layers of 128 kernels of 4 x 4 on 224
@@ -103,7 +103,7 @@ class StridedConvNet(PixelEncoder):
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`.
 
     Raises:
-        ValueError: no layer, or an image that is too small for them.
+        ValueError: no layers, or an image that is too small for them.
 
     Example:
         >>> encoder = vlm.image.StridedConvNet(image_size=75)

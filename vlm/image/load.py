@@ -55,23 +55,24 @@ def load_image(
 ) -> Image.Image:
     """An upright RGB image from a path, a file, its content, a PIL image, or an array.
 
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency is laid on white, and
-    an animation gives its first frame. Colour profiles are not applied. Damaged or oversized
-    metadata is ignored; a file with incomplete pixels is refused.
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, transparency becomes white, and an
+    animation gives its first frame. Colour profiles are not applied. Damaged or oversized metadata
+    is ignored; a file with incomplete pixels is refused.
 
     Args:
         source: a path; bytes; an open binary file, which is read from its start; a PIL image; or
             an array: (H, W), or (H, W, C) or (C, H, W) with C = 1, 3 or 4, uint8 or uint16, or
             float in [0, 1]. If both orders fit, the channels of a numpy array are last and those
             of a tensor first.
-        white_level: the white value of a grey image of 16 bits or floats; larger values are white
-            too. "max" is each image's own maximum; None is 65,535, or 1 for floats.
-        enough: (width, height) in pixels. A JPEG is decoded at a half, a quarter or an eighth of
-            its size, the smallest that is no smaller than this; None decodes all pixels.
+        white_level: white value of a grey image of 16 bits or floats; larger values are white too.
+            "max" for the image's own maximum; None for 65,535, or 1 for floats.
+        enough: sufficient (width, height) in pixels. A JPEG is decoded at a half, a quarter or an
+            eighth of its size, whichever is the smallest that is no smaller than this; None decodes
+            all pixels.
 
     Raises:
-        ImageError: missing, empty, corrupt or too large, a file of none of `FORMATS`, or an array
-            of another kind.
+        ImageError: an image that is missing, empty, corrupt or too large, a file in none of
+            `FORMATS`, or an array of another kind.
         TypeError: something else.
     """
     loaded = read_image(source, white_level, enough=enough)

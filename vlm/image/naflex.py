@@ -62,28 +62,30 @@ class BudgetTransform(CanvasTransform):
 
 
 class NaFlexEncoder(PixelEncoder):
-    """A NaFlex vision transformer of timm: any aspect, and as many patches as a budget allows.
+    """A NaFlex vision transformer of timm: any aspect ratio, and as many patches as a budget
+    allows.
 
     NaViT (Dehghani et al. 2023, arXiv 2307.06304) with FlexiViT's resized positions, as in SigLIP 2
-    (arXiv 2502.14786, section 2.4.2). The image keeps its aspect, so that nothing is squashed or
-    cut, and the cost is bounded. timm embeds the patches, brings the positions to the image's own
-    grid and masks what is left of the budget. The positions are sampled from the trained ones
-    (`pos_embed_use_grid_sample`), which is a program that can be compiled and exported.
+    (arXiv 2502.14786, section 2.4.2). The image keeps its aspect ratio, so nothing is squashed or
+    cut, and the cost is bounded. timm embeds the patches, resizes the positions to the image's own
+    grid and masks the rest of the budget. The positions are sampled from the trained ones
+    (`pos_embed_use_grid_sample`), so the model can be compiled and exported.
 
     Args:
         name: a name of `timm.list_models("naflexvit*")`, with or without the tag of its weights.
-        pretrained: as for `TimmEncoder`.
-        tokens: most patches of an image, which is the number of tokens with the masked ones.
+        pretrained: weights to load, as for `TimmEncoder`.
+        tokens: largest number of patches of an image; also the number of tokens, including masked
+            ones.
         model_args: further arguments of `timm.create_model`, plain data: a small transformer
             from scratch is `{"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3}`.
-        pool: `pooled` is the "mean" or the "max" of the tokens.
+        pool: whether `pooled` is the "mean" or the "max" of the tokens.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
             "none" if the model has positions of its own, as all NaFlex models have.
 
     Raises:
-        ValueError: a model that is no NaFlex transformer, a budget below 1, an unknown name or tag,
-            or weights that do not fit.
+        ValueError: a model that is not a NaFlex transformer, a budget below 1, an unknown name or
+            tag, or weights that do not fit.
         OSError: the weights are neither in the cache nor available.
 
     Example:

@@ -24,8 +24,8 @@ class OpenClipImageEncoder(PixelEncoder):
     """The image tower of a CLIP (arXiv 2103.00020) of open_clip, by name.
 
     Tokens are the patches or grid cells before the tower's own pooling and its projection to the
-    space of words; `pooled` is their mean or maximum. `OpenClipTextEncoder` of the same name and
-    `pretrained` gets its tower from the same load.
+    space of words; `pooled` is their mean or maximum. The model is loaded once together with an
+    `OpenClipTextEncoder` of the same name and `pretrained`.
 
     After construction `arguments` holds the tower's configuration as plain data and says
     `pretrained=False`: a rebuilt encoder gets its weights from the checkpoint.
@@ -33,20 +33,21 @@ class OpenClipImageEncoder(PixelEncoder):
     Args:
         name: a model of `open_clip.list_models()`, `hf-hub:OWNER/NAME`, or a local folder with
             `open_clip_config.json`.
-        pretrained: one of the tags that open_clip has for the name, or a file; True for the
-            weights of a repository or a folder.
-        image_size: height and width of the input in pixels; the model's own if None.
-        fit: see `ImageTransform`; None is the model's own way.
-        pool: "mean" of the tokens, or "max".
-        stages: which layers to put side by side in each token, on the grid of the last one named;
-            -1 is the last.
-        config: the configuration itself; `name` is not read then.
+        pretrained: a tag that open_clip has for the name, or a file; True for the weights of a
+            repository or a folder.
+        image_size: height and width of the input in pixels; None for the model's own.
+        fit: how an image is brought to the input's size, see `ImageTransform`; None for the model's
+            own way.
+        pool: whether `pooled` is the "mean" or the "max" of the tokens.
+        stages: layers to concatenate in each token, on the grid of the last one in the list; -1 is
+            the last layer.
+        config: the configuration itself instead of `name`.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
             "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
-        ValueError: an unknown name or tag, weights that do not fit, stages the model has not.
+        ValueError: an unknown name or tag, weights that do not fit, or stages that the model lacks.
         OSError: the weights are neither in the cache nor available.
 
     Example:

@@ -20,27 +20,27 @@ _NAMES = ("pos_embed", "positional", "relative_position", "rel_pos", "rope")
 
 
 class Positions(nn.Module):
-    """Mixes each token with its place, by a small network that starts as the identity:
+    """Mixes the place of each token into it, with a small network that starts as the identity:
 
         x <- x + (W2 ReLU(W1 [x, place] + b1) + b2) / sqrt(H)        # W2 and b2 are zeros at first
 
     H is the network's hidden width. Without the division, Adam's first steps change all tokens so
-    much that training sometimes fails, even where no question is about places (docs/log.md,
+    much that training sometimes fails, even if no question is about places (docs/log.md,
     2026-11-30).
 
-    A sum alone would not do: a fusion that pools over the tokens keeps *that* something is red and
-    *that* something is on the left, but not that the red object is on the left. Behind a nonlinear
-    layer a channel can hold the two together.
+    A sum alone is not enough: a fusion that pools over the tokens would keep *that* something is
+    red and *that* something is on the left, but not that the red object is on the left. After a
+    nonlinear layer, a channel can hold both together.
 
     Args:
         dim: width of the tokens.
-        kind: what `place` is. "sine": sine and cosine of 2^k c pi / 2, k = 0 - 3, of each number c
-            of a box, its centre (-1 to 1) and size (0 to 2; as NeRF, arXiv 2003.08934, equation
+        kind: content of `place`. "sine": sine and cosine of 2^k c pi / 2, k = 0 - 3, of each number
+            c of a box, its centre (-1 to 1) and size (0 to 2; as NeRF, arXiv 2003.08934, equation
             4); "coordinates": these four numbers (as CoordConv, arXiv 1807.03247, which has the
             centres); "learned": a vector for each cell of the grid (as ViT, arXiv 2010.11929).
-        pool: how the tokens are summarised, "mean" or "max".
+        pool: how `pooled` is made from the tokens, "mean" or "max".
         grid: rows and columns of the tokens; None for regions.
-        hidden_dim: width of the network inside.
+        hidden_dim: hidden width of the network.
 
     Raises:
         ValueError: an unknown kind, or learned positions without a grid.

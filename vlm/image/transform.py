@@ -34,15 +34,15 @@ class ImageTransform:
     Args:
         size: (height, width) of the result in pixels.
         interpolation: filter for the resizing.
-        fit: "squash" resizes both sides; "crop" keeps the aspect and takes the middle; "pad" keeps
-            the aspect and the whole image, in the middle of empty borders, and a fourth channel
-            says where the image is.
-        crop_share: with "crop", the share of the resized shorter side that is kept, in (0, 1].
-        white_level: the white value of a grey image of 16 bits or floats, above 0: 4095 for 12
-            bits; "max" is each image's own maximum; None is 65,535, or 1 for floats.
+        fit: "squash" resizes both sides; "crop" keeps the aspect ratio and takes the middle; "pad"
+            keeps the aspect ratio and the whole image, centred in empty borders, and a fourth
+            channel marks the image.
+        crop_share: share of the resized shorter side that "crop" keeps, in (0, 1].
+        white_level: white value of grey images of 16 bits or floats, above 0, such as 4095 for 12
+            bits; "max" for each image's own maximum; None for 65,535, or 1 for floats.
 
     Raises:
-        ValueError: a size, filter, fit, share or level that does not exist.
+        ValueError: an invalid size, filter, fit, share or level.
 
     Example:
         >>> from PIL import Image
@@ -86,7 +86,7 @@ class ImageTransform:
 
     @property
     def enough(self) -> tuple[int, int]:
-        """(width, height) that no resized image is larger than, whichever way it is turned."""
+        """The largest (width, height) of a resized image, in any orientation."""
         side = math.ceil(max(self.size) / self.crop_share)
         return side, side
 
@@ -126,11 +126,11 @@ class ImageTransform:
         return F.interpolate(batch, size, mode=self.interpolation, antialias=True)[0, :3]
 
     def open(self, source: Source) -> Tensor:
-        """The same of an image in any form that `load_image` takes."""
+        """The transformed image, from any form that `load_image` takes."""
         return self(load_image(source, self.white_level))
 
     def stack(self, items: Sequence[Tensor]) -> Tensor:
-        """One batch: `(U, *shape)`."""
+        """Stack transformed images to a batch `(U, *shape)`."""
         return torch.stack(list(items)) if items else self.blank(0)
 
     def blank(self, count: int) -> Tensor:
@@ -140,7 +140,7 @@ class ImageTransform:
         return images
 
     def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
-        """Where the model's input lies in the image: x0, y0, x1, y1 in the image's pixels.
+        """The box of the model's input in the image: x0, y0, x1, y1 in the image's pixels.
 
         With "pad" the input is larger than the image, and so is the box.
 

@@ -32,9 +32,9 @@ class OpenClipTextEncoder(TextEncoder):
     """The text tower of a CLIP (arXiv 2103.00020) of open_clip, by name, with its own tokenizer.
 
     Tokens are the words before the tower's own pooling and its projection to the space of images;
-    `pooled` is their mean. `OpenClipImageEncoder` of the same name and `pretrained` gets its tower
-    from the same load. Towers that look both ways (SigLIP) also read their padding, up to the
-    length they were trained with; it is put there whatever the batch.
+    `pooled` is their mean. The model is loaded once together with an `OpenClipImageEncoder` of the
+    same name and `pretrained`. Towers with attention in both directions (SigLIP) also read their
+    padding, up to the length with which they were trained; vlm always pads to this length.
 
     After construction `arguments` holds the tower's configuration and its tokenizer as plain data:
     `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
@@ -44,8 +44,8 @@ class OpenClipTextEncoder(TextEncoder):
             has its own subwords and does not read them.
         name: a model of `open_clip.list_models()`, `hf-hub:OWNER/NAME`, or a local folder with
             `open_clip_config.json`.
-        pretrained: one of the tags that open_clip has for the name, or a file; True for the
-            weights of a repository or a folder.
+        pretrained: a tag that open_clip has for the name, or a file; True for the weights of a
+            repository or a folder.
         config: the configuration itself instead of a name; needs a `tokenizer`, and the weights
             are random.
         tokenizer: another tokenizer than the model's own.
