@@ -46,7 +46,7 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     Args:
         path: a path; the name of a bundled model, "easy_vqa" or "scenes", unless there is such a
             path; `hf:` and the name of a model on the hub, or `hf:` and a folder.
-        revision: a branch, tag or commit on the hub; its main branch if None.
+        revision: a branch, tag or commit on the hub; None for the main branch.
 
     Raises:
         OSError: the model is unavailable, or the name of a bundled one is misspelt; says where it

@@ -55,7 +55,7 @@ class OriginalImage:
         return load_image(source)
 
     def blank(self, count: int) -> list[Image.Image]:
-        """Images that are the same grey all over."""
+        """A batch of uniformly grey images."""
         return [Image.new("RGB", (BLANK, BLANK), (GREY, GREY, GREY))] * count
 
     def stack(self, items: Sequence[Image.Image]) -> list[Image.Image]:

@@ -21,21 +21,22 @@ scripts and join emoji, and tags, which spell flags, stay."""
 
 
 def clean_text(text: object) -> str:
-    """The text in the one form in which questions, choices, answers and words are compared.
+    """Convert a text to the form in which questions, choices, answers and words are compared.
 
     Accents are composed (Unicode NFC), control characters and all kinds of spaces become spaces,
     and invisible characters are removed. Not NFKC, which would change visible text: "x²" into "x2",
     "½" into "1⁄2". Case and punctuation stay.
 
     Every question, choice and answer passes through here: when a data set is read, when a batch is
-    made, when a model is asked and when it answers. The tokenizer counts and cuts what is too long.
+    made, when a model is asked and when it answers. The tokenizer truncates and counts texts that
+    are too long.
 
     >>> clean_text("is it\\0red?"), clean_text("cafe\\u0301") == "caf\\u00e9"
     ('is it red?', True)
 
     Raises:
-        ValueError: no text, or half of a surrogate pair, which no file can hold; as the rest of a
-            sentence that begins with whose text it is.
+        ValueError: no text, or half of a surrogate pair, which no file can hold. The message
+            continues a sentence that begins with the owner of the text.
     """
     if not isinstance(text, str):
         raise ValueError(f"got {shorten(text)}; expected text")

@@ -267,10 +267,10 @@ def _checked(value: Features, name: str) -> Features:
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real.
+    """Mean of the real tokens: (B, N, D), (B, N) -> (B, D). Zeros for rows without a real token.
 
     Args:
-        tokens: (B, N, D) float. What stands in the padding, NaN too, changes nothing.
+        tokens: (B, N, D) float. Values in the padding, even NaN, change nothing.
         mask: (B, N) bool, True = a real token.
 
     Example:
@@ -286,10 +286,11 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros where nothing is real.
+    """Maximum over the real tokens: (B, N, D), (B, N) -> (B, D). Zeros for rows without a real
+    token.
 
     Args:
-        tokens: (B, N, D) float. What stands in the padding, NaN too, changes nothing.
+        tokens: (B, N, D) float. Values in the padding, even NaN, change nothing.
         mask: (B, N) bool, True = a real token.
 
     Example:
@@ -308,9 +309,9 @@ def masked_softmax(logits: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the real entries along `dim`; zeros in the padding and in empty rows.
 
     Args:
-        logits: any shape.
+        logits: scores of any shape.
         mask: bool, broadcastable to `logits`.
-        dim: the axis that sums to one.
+        dim: axis along which the result sums to one.
 
     Example:
         >>> masked_softmax(torch.zeros(1, 3), torch.tensor([[True, True, False]]))

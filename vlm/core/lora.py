@@ -12,11 +12,11 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A, of which A
-    and B are trained, B from zero. The rest of the part stays as it is.
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A, where A and B
+    are trained and B starts at zero. The rest of the part stays as it is.
 
     Args:
-        rank: number of rows of A.
+        rank: rank of the correction, the number of rows of A.
         alpha: weight of the correction, before its division by the rank.
         dropout: fraction of the correction's input dropped in training, in [0, 1).
         layers: names of linear or convolution layers, or their endings ("qkv", "mlp.fc1"). None

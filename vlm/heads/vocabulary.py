@@ -129,7 +129,7 @@ class AnswerVocabulary:
         """The best accuracy in [0, 1] that this vocabulary can earn on one question.
 
         Args:
-            answers: what the annotators wrote.
+            answers: the annotators' answers.
             score: function that scores an answer; it must give 0 for an answer whose normal form no
                 annotator wrote.
         """

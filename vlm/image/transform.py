@@ -134,7 +134,7 @@ class ImageTransform:
         return torch.stack(list(items)) if items else self.blank(0)
 
     def blank(self, count: int) -> Tensor:
-        """Images that are the same grey all over."""
+        """A batch of uniformly grey images."""
         images = torch.full((count, *self.shape), GREY, dtype=torch.uint8)
         images[:, 3:] = 255
         return images

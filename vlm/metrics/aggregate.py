@@ -17,11 +17,11 @@ _DRAWN_AT_ONCE: Final = 2**21
 
 
 class Mean(NamedTuple):
-    """A mean and over how many questions it goes.
+    """A mean and its number of questions.
 
     Attributes:
         mean: mean score, in [0, 1].
-        questions: how many, at least 1.
+        questions: number of questions, at least 1.
 
     Example:
         >>> means = vlm.metrics.accuracy_by([1, 0, 1], ["color", "color", "count"])
@@ -34,13 +34,13 @@ class Mean(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A confidence interval, and over what repetition it holds.
+    """A confidence interval, and the repetition for which it holds.
 
     Attributes:
         low: lower end, in the unit of the scores.
         high: upper end.
-        over: what varies, such as "questions, clustered by image" or "3 seeds". An interval over
-            questions says nothing about another seed, and the other way round.
+        over: the source of variation, such as "questions, clustered by image" or "3 seeds". An
+            interval over questions says nothing about other seeds, and vice versa.
 
     Example:
         >>> interval = vlm.metrics.seed_interval([0.60, 0.62, 0.61])
@@ -57,14 +57,14 @@ def accuracy_by(scores: Sequence[float], keys: Sequence[_Key]) -> dict[_Key, Mea
     """Mean score and number of questions for each key, such as an answer or question type.
 
     Args:
-        scores: one per question, in [0, 1].
+        scores: score of each question, in [0, 1].
         keys: the key of each question.
 
     Returns:
-        By key, in the order of first appearance. Empty for no questions.
+        The means by key, in the order of first appearance. Empty without questions.
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: arguments of different lengths.
     """
     _check_aligned(scores=scores, keys=keys)
     groups: dict[_Key, list[float]] = {}
@@ -81,29 +81,32 @@ def bootstrap_interval(
     seed: int = 0,
     unit: str = "image",
 ) -> Interval:
-    """Interval for the mean score, had other questions been drawn from the same source.
+    """Interval for the mean score on other questions from the same source.
 
-    The percentile bootstrap. With `clusters` whole clusters are drawn, each with all its questions,
-    and the mean is the ratio of the drawn scores to the drawn questions: questions about one image
-    are not independent, and treating them so makes the interval too narrow.
+    This is the percentile bootstrap. With `clusters`, whole clusters are drawn, each with all its
+    questions, and the mean is the sum of the drawn scores divided by the number of drawn questions.
+    Questions about one image are not independent, and treating them as independent makes the
+    interval too narrow.
 
-    Where all clusters have the same mean c (every question right, say) every resample gives c, and
-    the bootstrap would claim certainty. Then, with m clusters, the share of clusters unlike these
-    is at most q = 1 - (alpha/2)^(1/m) by Clopper and Pearson's exact bound, and the interval is
-    where the mean can be with that share at 0 or at 1: [c(1-q), c(1-q) + q]. For c = 1 that is the
-    exact [(alpha/2)^(1/m), 1]. It takes clusters to be of similar size.
+    If all clusters have the same mean c (for example, every question is right), every resample
+    gives c, and the bootstrap would claim certainty. In that case, with m clusters, the share of
+    clusters unlike these is at most q = 1 - (alpha/2)^(1/m) by Clopper and Pearson's exact bound.
+    If such clusters score between 0 and 1, the mean lies in [c(1-q), c(1-q) + q]. For c = 1 that is
+    the exact [(alpha/2)^(1/m), 1]. This assumes clusters of similar size.
 
     Args:
-        scores: (Q,) one per question, in [0, 1].
-        clusters: the cluster of each question, such as its image id; None: each is its own.
+        scores: (Q,) score of each question, in [0, 1].
+        clusters: cluster of each question, such as its image id; None makes each question a
+            cluster.
         level: confidence, in (0, 1).
-        resamples: bootstrap samples, at least 1; below some 1000 the ends are rough.
+        resamples: number of bootstrap samples, at least 1; with fewer than about 1000 the ends are
+            rough.
         seed: seed of the resampling; the same seed gives the same interval.
-        unit: what a cluster is, for `Interval.over`.
+        unit: name of a cluster, for `Interval.over`.
 
     Raises:
-        ValueError: `scores` is empty, not one-dimensional or outside [0, 1], `clusters` differs in
-            length, or `level` or `resamples` is out of range.
+        ValueError: `scores` that are empty, not one-dimensional or outside [0, 1], `clusters` of
+            another length, or a `level` or `resamples` out of range.
     """
     values = _unit_scores(scores)
     alpha = 1 - _checked_level(level)
@@ -124,11 +127,11 @@ def bootstrap_interval(
 def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Interval for the mean over training seeds, by Student's t.
 
-    Takes the values to be independent and about normal. Equal values give an interval of no width,
-    which says that these seeds agree and not that all would.
+    This assumes independent and about normally distributed values. Equal values give an interval of
+    width 0, which says that these seeds agree, but not that all seeds would.
 
     Args:
-        values: the same measurement once per seed, in any unit, at least two.
+        values: the same measurement for each of two or more seeds, in any unit.
         level: confidence, in (0, 1).
 
     Raises:

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 def gqa_consistency(
     right: Mapping[str, bool], entailed: Mapping[str, Sequence[str]]
 ) -> float | None:
-    """Of the questions whose answer follows from one that was right, the share that is right too.
+    """GQA's consistency: how often the answers that follow from a right answer are right too.
 
-    Each question that was answered rightly gives the share of right answers among those it
-    entails, itself left out; the result is the mean over these questions.
+    Each rightly answered question gives the share of right answers among the questions that it
+    entails, without itself; the result is the mean over these questions.
 
     Args:
         right: whether each question was answered rightly, by id.
@@ -38,15 +38,16 @@ def gqa_consistency(
 def gqa_distribution(
     groups: Iterable[str | None], answers: Iterable[str], predictions: Iterable[str]
 ) -> float | None:
-    """How far the given answers' frequencies are from the right ones; lower is better.
+    """GQA's distribution: the distance between the frequencies of given and right answers.
 
-    The chi-square statistic of each group of questions, averaged with the groups' sizes as weights
-    and divided by 100 as the evaluator does. Answers that are never right in a group do not enter.
+    It is the chi-square statistic of each group of questions, averaged with the groups' sizes as
+    weights and divided by 100, as in the evaluator; lower is better. Answers that are never right
+    in a group do not count.
 
     Args:
-        groups: the global group of each question; None stays out.
-        answers: the right answer to each.
-        predictions: the answer given to each.
+        groups: global group of each question; questions with None are left out.
+        answers: right answer to each question.
+        predictions: the model's answer to each question.
 
     Returns:
         A number of 0 or more; None without groups.

@@ -13,10 +13,11 @@ class MeanPerType(NamedTuple):
 
     Attributes:
         arithmetic_mean_per_type: arithmetic mean of the types' accuracies.
-        harmonic_mean_per_type: low if one type is; 0 if one type is 0.
-        normalized_arithmetic_mean_per_type: with a type's accuracy taken as the mean over its
-            different answers, so that a frequent answer counts no more than a rare one.
-        normalized_harmonic_mean_per_type: the harmonic mean of these.
+        harmonic_mean_per_type: harmonic mean of the types' accuracies; low if one type is low, and
+            0 if one is 0.
+        normalized_arithmetic_mean_per_type: arithmetic mean, if a type's accuracy is the mean over
+            its different answers, so a frequent answer counts no more than a rare one.
+        normalized_harmonic_mean_per_type: harmonic mean of the same accuracies.
 
     Example:
         >>> types, answers = ["color", "color", "count"], ["red", "blue", "2"]
@@ -36,7 +37,7 @@ def mean_per_type(
 ) -> MeanPerType:
     """Mean accuracy over types (Kafle and Kanan, ICCV 2017).
 
-    Equal to the authors' script but for the 1e-10 percent that it adds to every type against a
+    Equal to the authors' script, except that the script adds 1e-10 percent to every type to avoid a
     division by zero.
 
     Args:

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 
 class PrecisionRecall(NamedTuple):
-    """How well one answer is found.
+    """Precision and recall of one answer.
 
     Attributes:
-        precision: fraction of its predictions that were right, in [0, 1]; nan if it never was
-            predicted.
-        recall: fraction of its references that were found, in [0, 1]; nan if it never was the
-            reference.
-        f1: 2 right / (predicted + support), in [0, 1]. Where precision and recall both exist it is
-            their harmonic mean. Never nan: an answer that was always missed has 0, so that a mean
-            over answers counts it.
-        support: number of questions whose reference it is.
+        precision: fraction of the answer's predictions that were right, in [0, 1]; nan if it was
+            never predicted.
+        recall: fraction of the answer's references that were found, in [0, 1]; nan if it was never
+            the reference.
+        f1: 2 right / (predicted + support), in [0, 1]. If precision and recall both exist, it is
+            their harmonic mean. Never nan: an answer that was always missed has 0, so a mean over
+            answers counts it.
+        support: number of questions whose reference is the answer.
 
     Example:
         >>> red = vlm.metrics.per_answer(["red", "red", "blue"], ["red", "blue", "blue"])["red"]
@@ -36,15 +36,16 @@ class PrecisionRecall(NamedTuple):
 def per_answer(predictions: Sequence[str], references: Sequence[str]) -> dict[str, PrecisionRecall]:
     """Precision, recall, F1 and support of every answer on either side.
 
-    Strings are compared as they are: apply `normalize_answer` to both sides first if spelling
-    should not count. `references` holds one answer per question, for VQA v2 usually
+    Strings are compared exactly: apply `normalize_answer` to both sides first if spelling should
+    not count. `references` holds one answer per question, for VQA v2 usually
     `multiple_choice_answer`.
 
     Returns:
-        By answer, the best supported first, equal support in alphabetical order.
+        The figures by answer, those with the most support first, and equal support in alphabetical
+        order.
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: arguments of different lengths.
         TypeError: either is a single string.
     """
     for name, given in (("predictions", predictions), ("references", references)):

@@ -13,7 +13,7 @@ ANLS_THRESHOLD: Final = 0.5
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 if the prediction is what an annotator wrote, but for outer space, else 0.0.
+    """1.0 if the prediction equals an annotator's answer, apart from outer spaces, otherwise 0.0.
 
     Composed and decomposed accents are equal (Unicode NFC).
 
@@ -29,20 +29,21 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = ANLS_THRESHOLD) -> float:
-    """Normalised Levenshtein similarity with the nearest answer, 0.0 where that is too far.
+    """Normalised Levenshtein similarity to the nearest answer, or 0.0 if that is too far.
 
-    Of the distance over the length of the longer text, NL, it is 1 - NL if NL < threshold and else
-    0; the best over the annotators counts. The mean over questions is the ANLS of Biten et al.
-    2019, "Scene text visual question answering" (arXiv 1905.13648). Case and outer space do not
-    count, as in the evaluation of that challenge; inner space does. Accents are compared composed.
+    Let NL be the distance divided by the length of the longer text. The similarity is 1 - NL if NL
+    < threshold, and otherwise 0; the best over the annotators counts. The mean over questions is
+    the ANLS of Biten et al. 2019, "Scene text visual question answering" (arXiv 1905.13648). Case
+    and outer spaces do not count, as in the evaluation of that challenge, but inner spaces do.
+    Accents are compared in composed form.
 
     Args:
         prediction: the model's answer.
         answers: the annotators' answers, at least one.
-        threshold: in (0, 1]; 0.5 in the paper.
+        threshold: value of NL from which an answer scores 0, in (0, 1]; 0.5 in the paper.
 
     Raises:
-        ValueError: no answers, or a threshold out of its range.
+        ValueError: no answers, or a threshold out of range.
     """
     _check(answers)
     if not 0 < threshold <= 1:

@@ -24,16 +24,16 @@ _PARTS: Final = 3 * math.lcm(*range(1, 17))
 class MeanScore(Metric):
     """The mean of a score over all questions and for each type, in [0, 1].
 
-    A distributed sampler that repeats questions to even out the processes has them counted twice.
+    If a distributed sampler repeats questions to even out the processes, these count twice.
 
     Args:
-        score: (prediction, what the annotators wrote) -> a score in [0, 1].
+        score: function of (prediction, annotators' answers) that returns a score in [0, 1].
         types: all answer or question types to report, in the order of the report. They are fixed
             here so that every process holds the same state, whichever types it saw.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: a type is given twice or is called "overall".
+        ValueError: a type that is given twice or is called "overall".
 
     Example:
         >>> metric = MeanScore(lambda prediction, answers: float(prediction in answers))
@@ -76,16 +76,17 @@ class MeanScore(Metric):
         answers: Sequence[Sequence[str]],
         types: Sequence[str] | None = None,
     ) -> None:
-        """Count a batch of Q questions. On an error nothing of the batch is counted.
+        """Count a batch of Q questions. After an error, nothing of the batch is counted.
 
         Args:
-            predictions: Q answers given.
-            answers: Q lists of what the annotators wrote.
-            types: the type of each question; needed if and only if the metric was made with types.
+            predictions: the model's answers to Q questions.
+            answers: Q lists of the annotators' answers.
+            types: the type of each question; required if and only if the metric was made with
+                types.
 
         Raises:
-            ValueError: lengths differ, a type is unknown, or types are missing.
-            TypeError, ValueError: as the score.
+            ValueError: lengths that differ, an unknown type, or missing types.
+            TypeError, ValueError: errors of the score.
         """
         self._check(predictions, answers, types)
         sums, counts = [0] * len(self.names), [0] * len(self.names)
@@ -98,7 +99,8 @@ class MeanScore(Metric):
         self.counts += torch.tensor(counts, device=self.counts.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalar tensors in [0, 1] for "overall" and each type; nan where no question came."""
+        """Scalar tensors in [0, 1] for "overall" and each type; nan for a type without
+        questions."""
         return {
             name: torch.tensor(parts / (count * _PARTS) if count else math.nan, device=self.device)
             for name, parts, count in zip(
@@ -139,18 +141,17 @@ class MeanScore(Metric):
 class VQAAccuracy(MeanScore):
     """Mean VQA accuracy (`vqa_accuracy`) over all questions and for each type, in [0, 1].
 
-    What the official evaluator does beyond that is left out: no percent, no rounding to two
-    decimals, no per-question table, no check that every question of a split was answered, and no
-    editing of the annotations (the evaluator's second run on the same objects can score
-    differently; this one cannot).
+    Unlike the official evaluator, this metric has no percent, no rounding to two decimals, no
+    per-question table, no check that every question of a split was answered, and does not edit the
+    annotations (so a second run on the same objects gives the same score).
 
     Args:
-        types: as `MeanScore`.
+        types: answer or question types to report, as for `MeanScore`.
         rules: year of the official evaluator, "2021" or "2016".
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: as `MeanScore`, or `rules` is unknown.
+        ValueError: an error of `MeanScore`, or unknown `rules`.
 
     Example:
         >>> metric = VQAAccuracy()
@@ -169,7 +170,7 @@ class ExactMatch(MeanScore):
     """Share of the questions whose answer an annotator wrote (`exact_match`), in [0, 1].
 
     Args:
-        types: as `MeanScore`.
+        types: answer or question types to report, as for `MeanScore`.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
@@ -187,8 +188,8 @@ class ANLS(MeanScore):
     """Average normalised Levenshtein similarity (`anls`; Biten et al. 2019), in [0, 1].
 
     Args:
-        threshold: share of wrong letters from which an answer scores 0, in (0, 1].
-        types: as `MeanScore`.
+        threshold: share of wrong letters at which an answer scores 0, in (0, 1].
+        types: answer or question types to report, as for `MeanScore`.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:

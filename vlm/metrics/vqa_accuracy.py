@@ -58,22 +58,22 @@ _CONTRACTIONS: Final = {
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], rules: Rules = "2021") -> float:
-    """How far the annotators agree with `prediction`, by the official rules.
+    """Accuracy of `prediction` by the official rules, from the annotators who agree with it.
 
-    Under "2021", if the annotators differ after stripping, all sides go through `normalize_answer`;
-    if they are unanimous none does, so "2" is wrong where all ten wrote "two". Under "2016" the
-    prediction is always normalised, while the annotators only lose their punctuation, and that only
-    if they differ: an annotator's "Dog", "two" or "the cat" is never matched.
+    Under "2021", if the annotators differ after stripping, `normalize_answer` is applied to all
+    sides. If they are unanimous it is not, so "2" is wrong if all ten wrote "two". Under "2016" the
+    prediction is always normalised, while only the punctuation of the annotators' answers is
+    removed, and only if they differ: an annotator's "Dog", "two" or "the cat" never matches.
 
-    As in the evaluator, composed and decomposed accents differ. vlm composes whatever it reads;
-    pass answers of other programs through `vlm.text.clean_text` first.
+    As in the evaluator, composed and decomposed accents differ. vlm composes all text that it
+    reads; pass answers of other programs through `vlm.text.clean_text` first.
 
-    A single answer is plain agreement, 1.0 or 0.0 (the leave-one-out formula would leave nobody to
-    agree with). One annotator is unanimous: under "2021" nothing but stripping is applied.
+    With a single answer, accuracy is plain agreement, 1.0 or 0.0 (the leave-one-out formula would
+    leave nobody to agree with). One annotator is unanimous: under "2021" only stripping is applied.
 
     Args:
-        prediction: the answer given, as decoded; it may be empty.
-        answers: what the annotators wrote, raw, at least one (VQA v2 has ten).
+        prediction: the model's answer, as decoded; it may be empty.
+        answers: the annotators' raw answers, at least one (VQA v2 has ten).
         rules: year of the evaluator, "2021" or "2016".
 
     Returns:
@@ -105,20 +105,22 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], rules: Rules = "2021")
 
 
 def direct_answer_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """A-OKVQA: min(1, annotators who gave this very answer / 3); nothing is normalised.
+    """A-OKVQA's accuracy: min(1, annotators who gave exactly this answer / 3), without
+    normalisation.
 
     Source: `evaluation/eval_predictions.py` of github.com/allenai/aokvqa. No annotator is left out
-    in turn, so three of ten give 1 where VQA accuracy gives 0.9.
+    in turn, so three of ten give 1, while VQA accuracy gives 0.9.
 
     Args:
         prediction: the model's answer.
-        answers: what the annotators wrote.
+        answers: the annotators' answers.
     """
     return min(1.0, sum(answer == prediction for answer in answers) / 3)
 
 
 def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """VizWiz: VQA accuracy with the prediction normalised and the annotators as they wrote.
+    """VizWiz's accuracy: VQA accuracy with a normalised prediction and unchanged annotators'
+    answers.
 
     Source: the evaluator of https://vizwiz.org/tasks-and-datasets/vqa/. It differs from both years
     of `vqa_accuracy`: an annotator's "two" or "t-shirt" is never matched, whoever agrees.
@@ -134,10 +136,11 @@ def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def soft_score(count: int, total: int) -> float:
-    """Score of an answer that `count` of `total` annotators gave, leaving one out in turn.
+    """Score of an answer that `count` of `total` annotators gave, leaving out one annotator in
+    turn.
 
-    The mean over the annotators of min(1, matches among the others / 3). Of ten annotators 0, 1, 2,
-    3 and 4 or more give 0, 0.3, 0.6, 0.9 and 1. A lone annotator's answer scores 1.
+    It is the mean over the annotators of min(1, matches among the others / 3). Of ten annotators 0,
+    1, 2, 3 and 4 or more give 0, 0.3, 0.6, 0.9 and 1. A lone annotator's answer scores 1.
 
     Returns:
         A fraction in [0, 1].
@@ -158,11 +161,11 @@ def soft_score(count: int, total: int) -> float:
 
 
 def normalize_answer(text: str) -> str:
-    """`text` as the official evaluator compares it, by its full normalisation.
+    """Normalise `text` as the official evaluator does before it compares answers.
 
-    In order: line ends, tabs and outer space go; punctuation goes or becomes a space; lower case;
-    number words up to ten become digits; articles go; missing apostrophes come back. The oddities
-    are the evaluator's, such as "somebody'd" to "somebodyd".
+    In this order: remove line ends, tabs and outer spaces; remove punctuation or replace it by a
+    space; convert to lower case; replace number words up to ten by digits; remove articles; restore
+    missing apostrophes. The oddities are the evaluator's, such as "somebody'd" to "somebodyd".
 
     Raises:
         TypeError: `text` is not a string.

@@ -24,16 +24,16 @@ _FAR = 0.1
 def wups(
     prediction: Sequence[str], answer: Sequence[str], similarity: Similarity, threshold: float
 ) -> float:
-    """WUPS of one answer, both sides being sets of objects.
+    """WUPS of one answer, where both sides are sets of objects.
 
-    The smaller of two products: over the objects of one side, the similarity of each to the
-    nearest one of the other side.
+    It is the smaller of two products, one for each side: the product over its objects of the
+    similarity to the nearest object of the other side.
 
     Args:
-        prediction: the objects that were named.
-        answer: the right ones.
-        similarity: of two words.
-        threshold: similarities below it count a tenth; 0.9 and 0 are usual.
+        prediction: objects that the model named.
+        answer: the right objects.
+        similarity: function that returns the similarity of two words.
+        threshold: similarity below which only a tenth of it counts; 0.9 and 0 are usual.
 
     Returns:
         A score in [0, 1].
@@ -57,8 +57,8 @@ def mean_wups(predictions: Sequence[str], answers: Sequence[str]) -> dict[str, f
     """WUPS at 0.9 and 0 over a split; empty, with a line in the log, without WordNet.
 
     Args:
-        predictions: the answer given to each question, objects separated by commas.
-        answers: the right ones.
+        predictions: the model's answer to each question, objects separated by commas.
+        answers: the right answers, in the same form.
     """
     wordnet = installed_wordnet()
     if wordnet is None:

@@ -12,18 +12,19 @@ from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
 
 class BagOfWords(TextEncoder):
-    """The words of a question in no order: b + MLP(b), where b is the mean of the word vectors.
+    """The words of a question without their order: b + MLP(b), where b is the mean of the word
+    vectors.
 
-    Each token is its word's vector plus MLP(b), so its mean is `pooled`: a word in the
-    light of the others.
+    Each token is its word's vector plus MLP(b), so it depends on the other words too, and the mean
+    of the tokens is `pooled`.
 
     Args:
-        words: the known words (`vlm.text.count_words` of the training questions).
-        dim: width of word vectors and result.
+        words: words that the encoder knows (`vlm.text.count_words` of the training questions).
+        dim: width of the word vectors and of the result.
         hidden_dim: hidden width of the MLP.
         dropout: fraction of the word vectors' entries dropped in training, in [0, 1).
-        tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
-        standardize: standardise words and `pooled` over the batch, see `Standardize`.
+        tokenizer: tokenizer to use instead of `words`, for subwords or with word vectors.
+        standardize: whether to standardise words and `pooled` over the batch, see `Standardize`.
 
     Example:
         >>> encoder = vlm.text.BagOfWords(words=["what", "color", "is", "it"], dim=64)

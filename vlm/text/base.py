@@ -16,16 +16,16 @@ from vlm.text.tokenizer import Tokenizer
 
 
 class TextEncoder(Part, ABC):
-    """Token ids in, words out: (B, L), (B, L) -> `Features` with `boxes=None`.
+    """Base of the text encoders: token ids (B, L) and mask (B, L) in, `Features` of words out.
 
-    Every parameter reaches both `tokens` and `pooled`, so that none stays untrained, whichever
-    of the two a fusion reads. Padding is at the end.
+    Every parameter affects both `tokens` and `pooled`, so all are trained, whichever of the two a
+    fusion reads. Padding is at the end.
 
     Attributes:
         dim: width of the tokens.
-        tokenizer: makes the ids this encoder was built for.
-        in_order: whether the order of the words changes anything.
-        standardize: standardises tokens and `pooled`; None leaves them as they are.
+        tokenizer: tokenizer that makes the ids for this encoder.
+        in_order: whether the order of the words matters.
+        standardize: module that standardises tokens and `pooled`, or None.
 
     Example:
         >>> class Words(vlm.text.TextEncoder):
@@ -56,12 +56,12 @@ class TextEncoder(Part, ABC):
         """Ids (B, L), mask (B, L) bool -> tokens (B, L, dim), pooled (B, dim)."""
 
     def forward(self, ids: Tensor, mask: Tensor, questions: bool = True) -> Features:
-        """Encode what `tokenizer` made.
+        """Encode the ids of `tokenizer`.
 
         Args:
             ids: (B, L) int64.
-            mask: (B, L) bool, True = a real token; a row may have none (an empty question).
-            questions: whether these are questions, and not choices (see `Standardize`).
+            mask: (B, L) bool, True for a real token; a row may have none (an empty question).
+            questions: whether the texts are questions rather than choices (see `Standardize`).
 
         Raises:
             ValueError: shapes or types that do not fit.

@@ -10,17 +10,18 @@ from vlm.text.tokenizer import Tokenizer, check_max_length
 
 
 class ClipTokenizer(Tokenizer):
-    """Byte pairs as CLIP (arXiv 2103.00020) was trained with, from open_clip: nothing is unknown.
+    """CLIP's byte pairs (arXiv 2103.00020), from open_clip, which can encode any text.
 
-    Every question stands between `<start_of_text>` and `<end_of_text>`; one that is too long loses
-    its last pieces and keeps both.
+    Every question is between `<start_of_text>` and `<end_of_text>`. A question that is too long
+    loses its last pieces and keeps both.
 
     Args:
-        max_length: longer questions are cut to so many tokens, these two included.
-        clean: "lower" folds case; "canonicalize" takes punctuation away too; "whitespace" neither.
+        max_length: number of tokens, including these two, to which longer questions are truncated.
+        clean: preprocessing of the text: "lower" lowers the case, "canonicalize" also removes
+            punctuation, "whitespace" does neither.
 
     Raises:
-        ValueError: no room beside the two, or another `clean`.
+        ValueError: a `max_length` without room for a question, or an unknown `clean`.
 
     Example:
         >>> tokenizer = vlm.text.ClipTokenizer(max_length=16)

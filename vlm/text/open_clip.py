@@ -36,19 +36,19 @@ class OpenClipTextEncoder(TextEncoder):
     same name and `pretrained`. Towers with attention in both directions (SigLIP) also read their
     padding, up to the length with which they were trained; vlm always pads to this length.
 
-    After construction `arguments` holds the tower's configuration and its tokenizer as plain data:
-    `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
+    After construction, `arguments` holds the tower's configuration and its tokenizer as plain data,
+    so `vlm.core.part.build(encoder.config)` needs neither hub nor cache nor folder.
 
     Args:
-        words: the words of the training questions, which every text encoder is given first. CLIP
-            has its own subwords and does not read them.
+        words: words of the training questions, the first argument of every text encoder. Not used,
+            because CLIP has its own subwords.
         name: a model of `open_clip.list_models()`, `hf-hub:OWNER/NAME`, or a local folder with
             `open_clip_config.json`.
         pretrained: a tag that open_clip has for the name, or a file; True for the weights of a
             repository or a folder.
-        config: the configuration itself instead of a name; needs a `tokenizer`, and the weights
-            are random.
-        tokenizer: another tokenizer than the model's own.
+        config: the configuration itself instead of a name; needs a `tokenizer`, and the weights are
+            then random.
+        tokenizer: tokenizer to use instead of the model's own.
 
     Raises:
         ValueError: an unknown name or tag, weights or a tokenizer that do not fit.

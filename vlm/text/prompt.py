@@ -26,14 +26,15 @@ class PromptTokenizer(Tokenizer):
 
     Args:
         json: the text of a `tokenizer.json`. It needs no padding token, since padding is masked.
-        prompt: all that the model reads before its answer, with {question} and `image_token` in it.
-        image_token: the token in whose place the image's own tokens come. It marks that place
-            only, and is added to a tokenizer without it.
-        max_length: longer prompts are cut to so many tokens. The image counts as one.
+        prompt: everything that the model reads before its answer, with {question} and `image_token`
+            in it.
+        image_token: the token that the image's own tokens replace. It only marks this place, and is
+            added to a tokenizer that lacks it.
+        max_length: number of tokens to which longer prompts are truncated. The image counts as one.
 
     Raises:
-        ValueError: not one place for the image and one for the question, or no room for a
-            question; on use, a question with one of the model's control tokens.
+        ValueError: a prompt without exactly one place for the image and one for the question, or no
+            room for a question; at use, a question with one of the model's control tokens.
 
     Example:
         >>> from tokenizers import Tokenizer, models, pre_tokenizers
@@ -104,27 +105,25 @@ class PromptTokenizer(Tokenizer):
 class Prompt(TextEncoder):
     """A question in the chat template of a language model, for `vlm.heads.LanguageModel`.
 
-    The language model looks the tokens up in its own table, so there is nothing to learn here: the
-    features are 1 for each token, and a connector such as `Projector` brings the image alone to the
-    model.
+    The language model embeds the tokens itself, so this part has no weights: the features are 1 for
+    each token, and a connector such as `Projector` maps only the image to the model.
 
-    After construction `arguments` holds the tokenizer and the prompt as plain data: it is rebuilt
-    without hub, cache or folder.
+    After construction, `arguments` holds the tokenizer and the prompt as plain data, so vlm
+    rebuilds it without hub, cache or folder.
 
     Args:
-        words: the words of the training questions, which every text encoder is given first. They
-            are not read.
+        words: words of the training questions, the first argument of every text encoder. Not used.
         name: a language model of the Hugging Face hub, or a local folder. Not read if `tokenizer`
             is given.
-        prompt: the user's turn, with {image} and {question} in it. The model's own chat template
-            goes around it.
-        max_length: longer prompts are cut to so many tokens, at the question's end. The image
-            counts as one.
-        tokenizer: the tokenizer itself in place of name, prompt and length.
+        prompt: the user's turn, with {image} and {question} in it, which the model's own chat
+            template encloses.
+        max_length: number of tokens to which longer prompts are truncated, at the question's end.
+            The image counts as one.
+        tokenizer: the tokenizer itself, instead of name, prompt and length.
 
     Raises:
-        ValueError: a prompt or a template without one place for the image, or what
-            `PromptTokenizer` refuses.
+        ValueError: a prompt or a template without exactly one place for the image, or an argument
+            that `PromptTokenizer` refuses.
         OSError: the tokenizer is neither in the cache nor available.
 
     Example:

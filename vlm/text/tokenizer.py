@@ -28,12 +28,12 @@ def check_max_length(max_length: int, special: int = 0) -> None:
 
 
 class Tokenizer(Configured, ABC):
-    """Questions in, padded token ids out.
+    """Base of the tokenizers, from questions to padded token ids.
 
     Attributes:
-        vocab_size: number of ids, padding and unknown included.
-        max_length: longer questions are cut to so many tokens.
-        vectors: (vocab_size, D) pretrained vectors of the ids, if it was made from such.
+        vocab_size: number of ids, including those of padding and unknown words.
+        max_length: number of tokens to which longer questions are truncated.
+        vectors: (vocab_size, D) pretrained vectors of the ids; None without such vectors.
 
     Example:
         >>> tokenizer = vlm.text.WordTokenizer(["what", "color", "is", "it"])
@@ -57,7 +57,7 @@ class Tokenizer(Configured, ABC):
 
     @property
     def cut(self) -> int:
-        """How many questions were cut so far, in this process and its loader workers."""
+        """The number of questions truncated so far, in this process and its loader workers."""
         return int(self._cut)
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Tokenizer(Configured, ABC):
 
     @abstractmethod
     def length(self, question: str) -> int:
-        """How many ids it would have if nothing were cut."""
+        """The number of ids of a question before truncation."""
 
     @abstractmethod
     def unknown(self, question: str) -> list[str]:
@@ -106,7 +106,8 @@ class Tokenizer(Configured, ABC):
             )
 
     def embedding(self, dim: int) -> nn.Embedding:
-        """A table of trainable vectors for the ids: the pretrained ones if there are, or random.
+        """A table of trainable vectors for the ids: the pretrained ones if there are any, otherwise
+        random ones.
 
         Raises:
             ValueError: pretrained vectors of another width.
@@ -126,8 +127,8 @@ class WordTokenizer(Tokenizer):
     """One id per word. Id 0 is padding, id 1 any unknown word, then `words` in their order.
 
     Args:
-        words: the known words, the most frequent first, as `count_words` gives them.
-        max_length: longer questions are cut to so many words.
+        words: words that the tokenizer knows, the most frequent first, as from `count_words`.
+        max_length: number of words to which longer questions are truncated.
 
     Raises:
         ValueError: a word that occurs twice.

@@ -17,19 +17,19 @@ class Transformer(TextEncoder):
     """A BERT (arXiv 1810.04805) with random weights; `pooled` is the mean of its words.
 
     Args:
-        words: the known words (`vlm.text.count_words` of the training questions).
+        words: words that the encoder knows (`vlm.text.count_words` of the training questions).
         dim: width of the layers and of the result.
         num_layers: number of layers.
         num_heads: attention heads; divides `dim`.
         feedforward_dim: hidden width of the feed-forward networks.
         dropout: fraction dropped in training from attention weights and branches, in [0, 1).
-        max_length: words that have a position; the tokenizer cuts longer questions.
-        tokenizer: another tokenizer, for subwords; `words` is not used then.
-        standardize: standardise words and `pooled` over the batch, see `Standardize`.
+        max_length: number of positions; the tokenizer truncates longer questions.
+        tokenizer: tokenizer to use instead of `words`, for subwords.
+        standardize: whether to standardise words and `pooled` over the batch, see `Standardize`.
 
     Raises:
-        ValueError: a size that is not positive, heads that do not divide `dim`, or a tokenizer
-            that leaves longer questions than there are positions.
+        ValueError: a size that is not positive, heads that do not divide `dim`, or a tokenizer that
+            allows longer questions than there are positions.
 
     Example:
         >>> encoder = vlm.text.Transformer(words=["what", "color", "is", "it"], dim=64)

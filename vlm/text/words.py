@@ -68,7 +68,7 @@ def count_words(questions: Iterable[str], min_count: int = 1) -> list[str]:
 
     Args:
         questions: the training questions.
-        min_count: rarer words are left out and become unknown.
+        min_count: smallest number of occurrences; rarer words are unknown.
     """
     split = lru_cache(maxsize=1 << 16)(split_words)  # choices repeat from question to question
     counts = Counter(word for question in questions for word in split(question))

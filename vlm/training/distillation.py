@@ -26,19 +26,19 @@ from vlm.processor import Processor
 
 @dataclass(frozen=True)
 class Distillation:
-    """A teacher, whose predictions a training learns beside the answers.
+    """A teacher, whose predictions the model learns in addition to the answers.
 
     The loss becomes (1 - weight) times the head's own plus weight times
-    `vlm.heads.losses.distillation` from the teacher. Both need a vocabulary of answers; those that
-    both know are compared, by their text. The teacher sees the same augmented image and question,
-    through its own transform and tokenizer, and both sides where `data.augment` leaves one out, but
-    not what `data.control` takes away. Where its images are of another size, a crop or an erased
-    rectangle may lie elsewhere in them. It is frozen and no part of the checkpoint.
+    `vlm.heads.losses.distillation` from the teacher. Both models need a vocabulary of answers; the
+    answers that both know are compared, by their text. The teacher sees the same augmented image
+    and question, through its own transform and tokenizer. It gets both sides even if `data.augment`
+    leaves one out, but not what `data.control` removes. If its images have another size, a crop or
+    an erased rectangle may lie elsewhere in them. The teacher is frozen and not in the checkpoint.
 
     Args:
-        teacher: a run, checkpoint or shared model, as for `vlm.load`.
+        teacher: run, checkpoint or shared model of the teacher, as for `vlm.load`.
         weight: share of the teacher in the loss, in (0, 1].
-        temperature: by which both predictions are softened, positive; 1 compares them as they are.
+        temperature: positive number that softens both predictions; 1 does not change them.
 
     Raises:
         ValueError: a weight or temperature out of range.

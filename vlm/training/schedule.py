@@ -57,7 +57,7 @@ class Falling(LambdaLR, ABC):
 
 
 class WarmupCosine(Falling):
-    """Linear warm-up, then half a cosine down.
+    """Linear warm-up, then a decay along half a cosine.
 
     Example:
         >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
@@ -72,7 +72,7 @@ class WarmupCosine(Falling):
 
 
 class WarmupLinear(Falling):
-    """Linear warm-up, then a straight line down.
+    """Linear warm-up, then a linear decay.
 
     Example:
         >>> optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
@@ -91,7 +91,8 @@ class WarmupSteps(LambdaLR):
     optimiser.
 
     Args:
-        optimizer, total_steps, epoch_steps, warmup: as for `Falling`.
+        optimizer, total_steps, epoch_steps, warmup: optimiser, lengths and warm-up, as for
+            `Falling`.
         milestones: times in ascending order at which the learning rate is multiplied by `factor`;
             none keeps it constant.
         factor: multiplier of the learning rate at a milestone, in (0, 1].

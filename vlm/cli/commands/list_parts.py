@@ -48,7 +48,8 @@ def list_parts(kind: str | None = None) -> list[Part]:
     """The public parts of vlm.
 
     Args:
-        kind: fusions, merges, encoders, heads, datasets or augmentations; every kind if None.
+        kind: kind of part: fusions, merges, encoders, heads, datasets or augmentations; None for
+            every kind.
 
     Raises:
         ValueError: another kind.

@@ -19,24 +19,25 @@ from vlm.model import PARTS, VQAModel
 
 @dataclass(frozen=True)
 class PartTuning:
-    """How one part is trained. Layers are counted by the part itself (`Part.layer_names`), from its
-    input to its output; epochs from 0.
+    """How one part is trained. The part defines its layers (`Part.layer_names`), from its input to
+    its output; epochs are counted from 0.
 
     Args:
-        frozen: train nothing in the part, except for what no weights come with: an image encoder's
-            `positions`, what a `SideBySide` has beside its encoders, and a fusion's
-            `image_numbers`. It stays in evaluation mode during training: without dropout, and with
-            fixed batch normalisation statistics.
+        frozen: whether to train nothing in the part, except weights that are never pretrained: an
+            image encoder's `positions`, the parameters of a `SideBySide` outside its encoders, and
+            a fusion's `image_numbers`. A frozen part stays in evaluation mode during training,
+            without dropout and with fixed batch normalisation statistics.
         from_epoch: first epoch in which the part is trained; it is frozen before.
-        layers_per_epoch: layers to unfreeze per epoch, from the last layer down, starting in
-            `from_epoch`. None unfreezes all at once.
-        lr_scale: learning rate of the part as a multiple of the optimiser's; None is the part's own
-            (`vlm.fusion.Fusion.lr_factor`), and 1 for all parts but fusions.
+        layers_per_epoch: number of layers to unfreeze per epoch, from the last layer down, starting
+            in `from_epoch`. None unfreezes all at once.
+        lr_scale: learning rate of the part as a multiple of the optimiser's; None for the part's
+            own, which is `lr_factor` for fusions and 1 for all other parts.
         layer_decay: ratio of each layer's learning rate to that of the layer above, in (0, 1].
-        keep_statistics: keep batch normalisation statistics fixed while the part is trained. Those
-            of a few images of one kind would replace what the part learned on many
+        keep_statistics: whether to keep batch normalisation statistics fixed while the part is
+            trained. Otherwise, statistics of a few images of one kind replace those of many
             (docs/forgetting.md).
-        lora: train low-rank corrections of the layers instead of the layers.
+        lora: settings for training low-rank corrections of the layers instead of the layers
+            themselves; None for no LoRA.
 
     Raises:
         ValueError: a number out of range, or `frozen` with another setting.
@@ -85,17 +86,17 @@ class Tuning:
     """How the parts are trained, and which of them start from another run's weights.
 
     Args:
-        image_encoder, text_encoder, fusion, head: tuning of each part.
-        encoders: tuning of each encoder in a `vlm.image.SideBySide`, in the place of
-            `image_encoder`; what lies beside them is trained from the start. None for one tuning of
-            all.
-        init_from: checkpoint or run folder whose weights the parts start from. Nothing else is
-            taken from it; `--ckpt_path` continues a run.
+        image_encoder, text_encoder, fusion, head: settings for each part.
+        encoders: settings for each encoder in a `vlm.image.SideBySide`, instead of `image_encoder`;
+            the parameters outside the encoders are trained from the start. None to use
+            `image_encoder` for all.
+        init_from: checkpoint or run folder from whose weights the parts start. vlm takes nothing
+            else from it; to continue a run, use `--ckpt_path`.
         init_parts: parts that start from `init_from`; None for all.
 
     Raises:
-        ValueError: `init_parts` with another name, or without `init_from`; both `encoders` and
-            `image_encoder`; LoRA of one of the `encoders`.
+        ValueError: an unknown name in `init_parts`, or `init_parts` without `init_from`; both
+            `encoders` and `image_encoder`; LoRA for one of the `encoders`.
 
     Example:
         >>> frozen = vlm.training.PartTuning(frozen=True)
