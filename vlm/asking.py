@@ -146,16 +146,16 @@ def missing_warnings(
 
 
 class Asking(ABC):
-    """Answers questions about images: what a model and an export of it have in common.
+    """Base of a model and of an export, which both answer questions about images.
 
     Attributes:
-        seen_type: what `see` returns.
-        transform: brings an image to the model's input.
+        seen_type: type of the result of `see`.
+        transform: transform of an image to the model's input.
         calibration: how the model's probabilities were calibrated; None for a model that was not.
-        ranks_choices: whether it answers from a question's choices where there are some, and else
-            in free text.
-        answers_one_side: whether it answers without an image, or without a question.
-        max_images: the most images of a question; None for any number.
+        ranks_choices: whether the model answers from a question's choices if there are any, and
+            otherwise in free text.
+        answers_one_side: whether the model answers without an image, or without a question.
+        max_images: largest number of images of a question; None for any number.
     """
 
     seen_type: ClassVar[type]
@@ -168,7 +168,7 @@ class Asking(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """How it answers: from its "vocabulary", from given "choices", or in free "text"."""
+        """The kind of answers: from a "vocabulary", from given "choices", or in free "text"."""
 
     @property
     @abstractmethod
@@ -181,12 +181,13 @@ class Asking(ABC):
     def see(self, image: Sequence[ImageLike | Sequence[ImageLike]]) -> list[Any]: ...
 
     def see(self, image: ImageLike | Sequence[ImageLike | Sequence[ImageLike]]) -> Any:
-        """Encode an image once, for any number of questions; or several, in one batch. A list
-        inside the list is the images of one question.
+        """Encode an image once, for any number of questions, or several images in one batch. An
+        inner list has the images of one question.
 
         Raises:
             ImageError: an image that cannot be read.
-            TypeError: something that is not an image; both name it in a list, as `image[3]`.
+            TypeError: an argument that is not an image; both errors name its place in a list, such
+                as `image[3]`.
             ValueError: more images for a question than the model takes, or an empty list.
         """
         several = is_list(image)
@@ -243,28 +244,29 @@ class Asking(ABC):
         """Answer one question, or several in one batch; batching changes no answer.
 
         Args:
-            image: with one question its image, or a list of its images in their order; with several
-                questions one image, or one for each question, where a list inside the list is the
-                images of one question. Also from `see`. A model of region features takes the paths
-                of their .npz files. None where there is none: the answer is then from the question
-                alone, and its warnings say so.
-            question: one question, or several; with one image all are about it. None where there is
-                none: the answer is then from the image alone.
-            top_k: how many answers to rank.
-            choices: candidates, for a multiple-choice model: two texts or more; for several
-                questions, a list for each, which may be empty where the model `ranks_choices`.
-            max_risk: share of wrong answers that is accepted among those given, in (0, 1), such as
-                0.05; less certain answers become "I don't know". None answers everything.
+            image: for one question, its image, or a list of its images in order; for several
+                questions, one image for all or a list with one for each, where an inner list has
+                the images of one question. Images from `see` work too. A model of region features
+                takes the paths of their .npz files. None for no image: the answer is then from the
+                question alone, and its warnings say so.
+            question: one question, or several; with one image, all are about it. None for no
+                question: the answer is then from the image alone.
+            top_k: number of answers to rank.
+            choices: two or more candidates, for a multiple-choice model; for several questions, a
+                list for each, which may be empty if the model `ranks_choices`.
+            max_risk: accepted share of wrong answers among the given ones, in (0, 1), such as 0.05;
+                less certain answers become "I don't know". None answers everything.
 
         Raises:
             ValueError: an empty question, a `top_k` that is not positive, several images that are
                 not one for each question, an empty list, or more images of a question than the
-                model takes; choices that are fewer than two, empty or repeat; none
-                for a model that picks from choices, or some for another; a `max_risk` that no
-                threshold is certified for, or a model without thresholds.
+                model takes; fewer than two choices, empty or repeated ones; no choices for a model
+                that picks from them, or choices for another model; a `max_risk` without a certified
+                threshold, or a model without thresholds.
             ImageError: an image that cannot be read.
-            TypeError: something that is not an image; both name it in a list, as `image[3]`.
-            AnswerError: the model's answer is not finite, or its tokenizer fails.
+            TypeError: an argument that is not an image; both errors name its place in a list, such
+                as `image[3]`.
+            AnswerError: an answer of the model that is not finite, or a tokenizer that fails.
         """
         check_positive(top_k=top_k)
         least = self.least(max_risk)

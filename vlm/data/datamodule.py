@@ -67,9 +67,10 @@ class VQADataModule(Configured, LightningDataModule):
         workers: number of loader processes; 0 loads in the training process.
         images: options for where images are read from and how they are kept.
         augment: random changes of the training images and questions (`vlm.data.augmentation`).
-        seed: seed of the training order, of what `augment` draws and of the shuffling by `control`.
-        control: remove images or questions from every split, to see how well a model does without
-            them (`vlm.data.ablations`). Vocabularies stay those of the full data.
+        seed: seed of the training order, of the draws of `augment` and of the shuffling by
+            `control`.
+        control: what to remove from every split, images or questions, to see how well a model does
+            without it (`vlm.data.ablations`). Vocabularies stay those of the full data.
 
     Attributes:
         model: model whose processor makes the batches; `setup` takes it from the trainer.

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 
 class AnswerCounts(NamedTuple):
-    """What the annotators said.
+    """The annotators' answers, counted.
 
     Attributes:
-        counts: (Q, A) float: annotators who gave the answer.
-        annotators: (Q,) float: annotators asked, those with other answers included.
+        counts: (Q, A) float, number of annotators who gave each answer.
+        annotators: (Q,) float, number of all annotators, including those with other answers.
     """
 
     counts: Tensor
@@ -68,8 +68,8 @@ def smoothed(target: Tensor, smoothing: float, outcomes: int) -> Tensor:
     Args:
         target: probabilities q.
         smoothing: e in [0, 1).
-        outcomes: K, over which the doubt is spread: the answers of one distribution; 2, yes and no,
-            where each answer has a probability of its own.
+        outcomes: number K of outcomes over which the doubt is spread: the answers of one
+            distribution, or 2 (yes and no) if each answer has its own probability.
     """
     return target if not smoothing else (1 - smoothing) * target + smoothing / outcomes
 
@@ -80,9 +80,9 @@ def soft_bce(
     """Binary cross-entropy against the soft scores, summed over answers (1708.02711, eq. 6).
 
     Args:
-        logits, target: of Q questions.
+        logits, target: logits and targets of Q questions.
         smoothing: share of doubt in each score (`smoothed`), in [0, 1).
-        weights: (A,) weight of each answer's term; 1 if left out.
+        weights: (A,) weight of each answer's term; None for 1.
     """
     return focal(logits, target, 0.0, smoothing, weights)
 
@@ -97,14 +97,15 @@ def focal(
     """Focal loss against the soft scores, summed over answers: |s - p|^gamma times binary
     cross-entropy.
 
-    That is Lin et al. (2017, arXiv 1708.02002, eq. 4) where a score s is 0 or 1, and its form for
-    soft scores of Li et al. (2020, arXiv 2006.04388, eq. 2), which is least at p = s. So the many
-    answers that are surely wrong weigh little beside the few that are hard.
+    This is the loss of Lin et al. (2017, arXiv 1708.02002, eq. 4) if a score s is 0 or 1, and
+    otherwise its form for soft scores by Li et al. (2020, arXiv 2006.04388, eq. 2), with the
+    minimum at p = s. So the many answers that are clearly wrong weigh little compared with the few
+    that are hard.
 
     Args:
-        logits, target: of Q questions.
+        logits, target: logits and targets of Q questions.
         gamma: 0, which is `soft_bce`, or at least 1.
-        smoothing, weights: as for `soft_bce`.
+        smoothing, weights: smoothing and weights, as for `soft_bce`.
     """
     logits = wide(logits)
     scores = smoothed(soft_scores(target).to(logits.dtype), smoothing, 2)
@@ -123,9 +124,9 @@ def kl_divergence(
     inside it counts 0.
 
     Args:
-        logits, target: of Q questions.
+        logits, target: logits and targets of Q questions.
         smoothing: share of doubt in the shares (`smoothed`), in [0, 1).
-        weights: (A,) weight of each answer's term; 1 if left out.
+        weights: (A,) weight of each answer's term; None for 1.
     """
     logits = wide(logits)
     said = smoothed(shares(target).to(logits.dtype), smoothing, logits.shape[-1])
@@ -139,9 +140,9 @@ def cross_entropy(
     """Cross-entropy with the most frequent answer; 0 for a question with none in the vocabulary.
 
     Args:
-        logits, target: of Q questions.
+        logits, target: logits and targets of Q questions.
         smoothing: share of doubt in the answer (`smoothed`), in [0, 1).
-        weights: (A,) weight of each answer's term; 1 if left out.
+        weights: (A,) weight of each answer's term; None for 1.
     """
     return _against(logits, target.counts.argmax(-1), target, smoothing, weights)
 
@@ -160,10 +161,10 @@ def _against(
 
 
 def balanced_weights(counts: Mapping[str, int]) -> dict[str, float]:
-    """Weights with which all answers count alike in sum: n / (A n_a) for one given n_a times of n.
+    """Weights that give all answers the same total: n / (A n_a) for an answer given n_a of n times.
 
     Args:
-        counts: how many training questions have each of A answers.
+        counts: number of training questions with each of A answers.
 
     Raises:
         ValueError: an answer that no question has.
@@ -189,8 +190,8 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float, independen
         logits: (Q, A) of the student.
         teacher: (Q, A) of the teacher, for the same answers.
         temperature: T > 0.
-        independent: each answer has a probability of its own, and their divergences are added;
-            else the answers share one distribution.
+        independent: whether each answer has its own probability, so their divergences are added, or
+            the answers share one distribution.
     """
     student, teacher = wide(logits) / temperature, wide(teacher) / temperature
     if independent:
@@ -208,8 +209,8 @@ def entropy(logits: Tensor, independent: bool) -> Tensor:
 
     Args:
         logits: (Q, A).
-        independent: each answer has a probability of its own, and the mean of their entropies is
-            taken; else the answers share one distribution.
+        independent: whether each answer has its own probability, so the result is the mean of their
+            entropies, or the answers share one distribution.
     """
     z = wide(logits)
     if independent:
@@ -226,7 +227,7 @@ def disagreement(first: Tensor, second: Tensor, independent: bool) -> Tensor:
 
     Args:
         first, second: logits (P, A) of p and q.
-        independent: each answer has a probability of its own; else the answers share one
+        independent: whether each answer has its own probability, or the answers share one
             distribution.
     """
     z, other = wide(first), wide(second)

@@ -37,15 +37,15 @@ ROWS = 5
 def check_image_encoder(encoder: ImageEncoder) -> None:
     """Check that an image encoder keeps the promises of `vlm.image.ImageEncoder`.
 
-    uint8 and float images agree; the form of tokens, mask and boxes; the borders of a transform
-    that pads are masked and change nothing; of a transform that keeps any aspect, boxes are in the
-    whole image and cover it; batch order and batch size change nothing; gradients
-    from `pooled` alone and from `tokens` alone (in training mode); number types, copies and
-    checkpoints, bf16, `torch.compile` and `torch.export`, errors.
-    Of an encoder of regions: padding and junk in it change nothing.
+    It checks that uint8 and float images agree; that the borders of a transform that pads are
+    masked and change nothing; that, if a transform keeps any aspect ratio, boxes refer to the whole
+    image and cover it; and that batch order and batch size change nothing. It also checks the form
+    of tokens, mask and boxes, gradients from `pooled` alone and from `tokens` alone (in training
+    mode), number types, copies and checkpoints, bf16, `torch.compile`, `torch.export`, and errors.
+    For an encoder of regions, it checks that padding and junk in it change nothing.
 
     Raises:
-        AssertionError: a promise is broken; the message names it.
+        AssertionError: a broken promise, which the message names.
     """
     from vlm.image.base import PixelEncoder  # not above: fusions are checked without Pillow
 
@@ -214,13 +214,13 @@ def check_grid(encoder: PixelEncoder, images: torch.Tensor) -> None:
 def check_text_encoder(encoder: TextEncoder) -> None:
     """Check that a text encoder keeps the promises of `vlm.text.TextEncoder`.
 
-    Padding, junk ids in it, batch order and batch size change nothing; empty questions are
-    finite; gradients from `pooled` alone and from `tokens` alone; the tokenizer's ids, unknown
-    words, cutting and pickling; copies and checkpoints, bf16, `torch.compile` and
-    `torch.export`, errors.
+    It checks that padding, junk ids in it, batch order and batch size change nothing, and that
+    empty questions give finite values. It also checks gradients from `pooled` alone and from
+    `tokens` alone, the tokenizer's ids, unknown words, truncation and pickling, copies and
+    checkpoints, bf16, `torch.compile`, `torch.export`, and errors.
 
     Raises:
-        AssertionError: a promise is broken; the message names it.
+        AssertionError: a broken promise, which the message names.
     """
     encoder = prepared(encoder)
     length = min(7, encoder.tokenizer.max_length - 2)

@@ -44,11 +44,11 @@ WORD_COUNTS, PATCH_COUNTS = (7, 3, 1, 5, 2), (11, 4, 6, 1, 9)
 def check_merge(merge: Merge) -> None:
     """Check that a merge keeps the promises of `vlm.fusion.Merge`.
 
-    Shapes and broadcasting, batch order and batch size, gradients (also against finite
-    differences), copies and checkpoints, bf16, `torch.compile` and `torch.export`, errors.
+    It checks shapes and broadcasting, batch order and batch size, gradients (also against finite
+    differences), copies and checkpoints, bf16, `torch.compile`, `torch.export`, and errors.
 
     Raises:
-        AssertionError: a promise is broken; the message names it.
+        AssertionError: a broken promise, which the message names.
     """
     merge = prepared(merge)
     x, y = torch.randn(ROWS, merge.x_dim), torch.randn(ROWS, merge.y_dim)
@@ -96,14 +96,14 @@ def check_broadcasting(merge: Merge, given: str, x: Tensor, y: Tensor) -> None:
 def check_fusion(fusion: Fusion) -> None:
     """Check that a fusion keeps the promises of `vlm.fusion.Fusion`.
 
-    Junk in the padding, more padding, batch order and batch size change nothing; empty
-    questions and images give finite values; gradients (also against finite differences), the
-    form of the joint tokens, plain tensors and masks, images that questions share, several images
-    of a question, recorded attention, copies and checkpoints, bf16, `torch.compile` and
-    `torch.export`, errors. Equality is demanded in evaluation mode.
+    It checks that junk in the padding, more padding, batch order and batch size change nothing, and
+    that empty questions and images give finite values. It also checks gradients (also against
+    finite differences), the form of the joint tokens, plain tensors and masks, images that
+    questions share, several images of a question, recorded attention, copies and checkpoints, bf16,
+    `torch.compile`, `torch.export`, and errors. Equality is required in evaluation mode.
 
     Raises:
-        AssertionError: a promise is broken; the message names it.
+        AssertionError: a broken promise, which the message names.
     """
     fusion = prepared(fusion)
     image = some_features(fusion.image_dim, PATCH_COUNTS, PATCHES, boxes=True)

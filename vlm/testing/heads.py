@@ -43,19 +43,19 @@ CANDIDATES = (0, 1, 2, 3), (2, 0), (1, 3, 0), (3, 2), (0, 2, 3)
 def check_head(head: AnswerHead, answers: tuple[str, str, str, str]) -> None:
     """Check that a head keeps the promises of `vlm.heads.AnswerHead`.
 
-    Junk in the padding of joint tokens and choices, more padding, batch order and batch size change
-    neither evidence nor answers, nor does the order of choices; the loss is a sum over questions
-    divided by `Batch.total` and reaches every parameter; ranked answers have probabilities in
-    order; a batch of no questions has no answers; targets pickle; copies and checkpoints, bf16,
-    errors. What `forward` returns is the head's own business: it is compared through `evidence` and
-    `decode`. Equality is demanded in evaluation mode.
+    It checks that junk in the padding of joint tokens and choices, more padding, batch order, batch
+    size and the order of choices change neither evidence nor answers; that the loss is a sum over
+    questions divided by `Batch.total` and reaches every parameter; that ranked answers have
+    probabilities in order; that a batch without questions has no answers; that targets can be
+    pickled; copies and checkpoints, bf16, and errors. Heads may return anything from `forward`: the
+    check compares `evidence` and `decode`. Equality is required in evaluation mode.
 
     Args:
-        head: any.
-        answers: four that it can give, all different.
+        head: any head.
+        answers: four different answers that the head can give.
 
     Raises:
-        AssertionError: a promise is broken; the message names it.
+        AssertionError: a broken promise, which the message names.
     """
     _Check(prepared(head), answers).run()
 

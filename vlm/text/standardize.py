@@ -9,16 +9,16 @@ from vlm.core.features import Features
 
 
 class Standardize(nn.Module):
-    """Tokens and `pooled` with mean 0 and variance 1 in each channel: over the real words and the
-    questions of a batch in training, by running averages afterwards.
+    """Standardises tokens and `pooled` to mean 0 and variance 1 in each channel: in training over
+    the real words and the questions of a batch, and afterwards by running averages.
 
     It is batch normalisation (arXiv 1502.03167) without gain and bias. Questions share most of
-    their words, so most of what a fusion sees is the same in all of them, and fusions that have to
-    match a word with a patch stay at chance for epochs (docs/choosing_a_fusion.md). Layer
-    normalisation does not help: it takes nothing away that questions have in common.
+    their words, so most of their features are the same, and fusions that must match a word with a
+    patch stay at chance for epochs (docs/choosing_a_fusion.md). Layer normalisation does not help,
+    because it does not remove what questions have in common.
 
-    Texts that are no questions, such as choices, are brought by the running averages of the
-    questions in training too: with averages of their own, these would be of neither afterwards.
+    Other texts, such as choices, are always standardised by the running averages of the questions,
+    also in training. Otherwise, the averages would fit neither questions nor choices.
 
     Args:
         dim: width of the tokens.

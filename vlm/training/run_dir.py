@@ -27,25 +27,28 @@ MONITORED = ("val_accuracy", "val_loss")
 
 @dataclass
 class RunOptions:
-    """Where a run's files go, how it is saved and how it ends.
+    """Options for a run's files, checkpoints and end.
 
     Args:
         folder: parent folder of the runs; each run gets its own, named after the run and the time.
         name: name of the runs of this configuration.
-        monitor: metric that picks the best checkpoint, by its lowest (a loss) or highest value.
-        test: test the best checkpoint after `fit`.
+        monitor: metric that chooses the best checkpoint, by its lowest value for a loss and
+            otherwise by its highest.
+        test: whether to test the best checkpoint after `fit`.
         resume: "auto" continues the run of exactly this configuration, or starts one.
         checkpoint_steps: optimiser steps between additional checkpoints.
         checkpoint_minutes: minutes between additional checkpoints.
         matmul_precision: precision of float32 matrix products on a GPU, for the whole process;
-            "high" takes TensorFloat-32, which is faster. None leaves torch's setting as it is.
-        stall_minutes: stop if no batch finishes for this many minutes; None never stops.
+            "high" uses TensorFloat-32, which is faster. None keeps torch's setting.
+        stall_minutes: number of minutes without a finished batch after which the run stops; None
+            never stops it.
         gradient_checkpointing: parts (image_encoder, text_encoder, fusion, head) whose activations
             are computed again in the backward pass, which takes less memory and more time.
         compile: parts that `torch.compile` compiles in the first steps.
-        find_batch_size: double data.images_per_batch until memory is full, and train with the
-            largest size that fits; it replaces what the configuration says.
-        profile: measure some steps by part, for a table at the end and a trace in the run's folder.
+        find_batch_size: whether to double data.images_per_batch until memory is full, and to train
+            with the largest size that fits instead of the configured one.
+        profile: whether to measure some steps by part, for a table at the end and a trace in the
+            run's folder.
     """
 
     folder: str = "runs"

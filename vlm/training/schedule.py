@@ -19,12 +19,12 @@ Unit = Literal["share", "steps", "epochs"]
 
 
 class Falling(LambdaLR, ABC):
-    """Linear warm-up, then down along a curve; stepped after every step of the optimiser.
+    """Linear warm-up, then a decay along a curve; stepped after every step of the optimiser.
 
     Args:
         optimizer: optimiser whose learning rate is the peak.
-        total_steps: optimiser steps of the whole training.
-        epoch_steps: optimiser steps of an epoch.
+        total_steps: number of optimiser steps of the whole training.
+        epoch_steps: number of optimiser steps of an epoch.
         warmup: length of the warm-up.
         final: learning rate at the end as a share of the peak, in [0, 1].
         unit: unit of `warmup`.

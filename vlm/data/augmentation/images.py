@@ -23,11 +23,11 @@ COLOR_OPERATIONS = (
 
 
 class ImageAugmentation(Configured, ABC):
-    """Changes an image at random, in training alone, but not what is said about it.
+    """Base of the random changes of training images that keep their questions and answers true.
 
     Attributes:
-        changes: what it does change, of "color" and "direction". `Augment` refuses it for data
-            whose questions or answers speak of that.
+        changes: which of "color" and "direction" the augmentation changes. `Augment` refuses it for
+            data whose questions or answers mention these.
 
     Example:
         >>> class Darker(vlm.data.augmentation.ImageAugmentation):
@@ -72,18 +72,18 @@ class _Policy(ImageAugmentation):
 
 
 class RandAugment(_Policy):
-    """Some operations of one strength, drawn for each image (Cubuk et al., arXiv 1909.13719).
+    """Several operations of one strength, drawn for each image (Cubuk et al., arXiv 1909.13719).
 
     `torchvision.transforms.v2.RandAugment`: shears and translations to both axes, rotation by at
     most 30 degrees, brightness, color, contrast, sharpness, posterize, solarize, equalize. Color
-    inversion and cutout are not among them, the two that ViLT left out too (arXiv 2102.03334,
-    section 4.1), which took two operations of magnitude 9.
+    inversion and cutout are left out, as in ViLT (arXiv 2102.03334, section 4.1), which uses two
+    operations of magnitude 9.
 
     Args:
-        operations: how many operations one after the other, at least 1.
-        magnitude: strength of each, 0 to 30; at 9 a rotation turns by 9 degrees.
-        colors: False leaves out the operations that change colors, all but the geometric ones and
-            sharpness.
+        operations: number of operations, one after the other, at least 1.
+        magnitude: strength of each operation, 0 to 30; at 9, a rotation is by 9 degrees.
+        colors: whether to use the operations that change colors, which are all except the geometric
+            ones and sharpness.
 
     Example:
         >>> augment = vlm.data.augmentation.RandAugment(colors=False)
@@ -109,12 +109,12 @@ class TrivialAugment(_Policy):
     """One operation of any strength, drawn for each image (Müller & Hutter, arXiv 2103.10158).
 
     `torchvision.transforms.v2.TrivialAugmentWide`: the operations of `RandAugment`, each up to a
-    strength at which little is left of the image; so there is no strength to choose.
+    strength at which little is left of the image, so you need not choose a strength.
 
     Args:
-        colors: False leaves out the operations that change colors.
-        rotations: False leaves out rotations, here of up to 135 degrees, after which left may be
-            right and above below.
+        colors: whether to use the operations that change colors.
+        rotations: whether to use rotations, here of up to 135 degrees, after which left may be
+            right and above may be below.
 
     Example:
         >>> vlm.data.augmentation.TrivialAugment().changes
@@ -136,13 +136,13 @@ class TrivialAugment(_Policy):
 
 
 class Crop(ImageAugmentation):
-    """A part of the image in the place of the whole.
+    """A part of the image instead of the whole.
 
-    `torchvision.transforms.v2.RandomResizedCrop`. What is cut off may have been asked about, so the
-    default keeps most of the image; for classification 0.08 is usual.
+    `torchvision.transforms.v2.RandomResizedCrop`. A question may be about the part that is cut off,
+    so the default keeps most of the image; for classification 0.08 is usual.
 
     Args:
-        smallest: least share of the image's area that is kept, in (0, 1].
+        smallest: smallest share of the image's area that is kept, in (0, 1].
         stretch: largest factor between the shape of the part and that of the image, at least 1.
 
     Example:
@@ -173,11 +173,11 @@ class Crop(ImageAugmentation):
 class Erasing(ImageAugmentation):
     """A grey rectangle over a part of the image (Zhong et al., arXiv 1708.04896).
 
-    `torchvision.transforms.v2.RandomErasing`. It may hide what is asked about.
+    `torchvision.transforms.v2.RandomErasing`. The rectangle may hide the object of a question.
 
     Args:
-        probability: share of the images that get one, in (0, 1].
-        largest: largest share of the image that it covers, in [0.02, 1).
+        probability: share of the images that get a rectangle, in (0, 1].
+        largest: largest share of the image that the rectangle covers, in [0.02, 1).
 
     Example:
         >>> erase = vlm.data.augmentation.Erasing(probability=1.0)

@@ -17,11 +17,11 @@ from vlm.datasets.errors import DataError
 
 @dataclass(frozen=True)
 class Mirror:
-    """Mirrors images, and with each all its questions, choices and answers.
+    """Mirrors images, and with each image all its questions, choices and answers.
 
-    Pixels are turned left to right, boxes of regions move to the other side. In texts "left" and
-    "right" are exchanged wherever they stand, "How many are left?" included. Writing in an image
-    becomes unreadable, so leave mirrors out where that is asked about (TextVQA).
+    Pixels are mirrored left to right, and boxes of regions move to the other side. In texts, "left"
+    and "right" are exchanged wherever they occur, even in "How many are left?". Text in a mirrored
+    image is unreadable, so do not mirror if questions ask about such text (TextVQA).
 
     Args:
         probability: share of the images that are mirrored in an epoch, in (0, 1].
@@ -29,7 +29,7 @@ class Mirror:
             its opposite, such as {"gauche": "droite", "droite": "gauche"}.
 
     Raises:
-        ValueError: a probability outside (0, 1], an unknown language, words that are not each
+        ValueError: a probability outside (0, 1], an unknown language, or words that are not each
             other's opposites.
 
     Example:

@@ -31,23 +31,24 @@ T = TypeVar("T", bound=Configured)
 class Augment:
     """Random changes of the training data; evaluation sees the data as they are.
 
-    What is drawn depends on the data's seed, the epoch, and the image or question alone: not on
-    batches, loader workers or processes, nor on where a training was continued. All questions about
-    an image see the same change of it.
+    A random change depends only on the data's seed, the epoch, and the image or question: not on
+    batches, loader workers, processes or interruptions. All questions about an image see the same
+    change.
 
     Args:
         images: changes of images at the model's input size, one after the other.
         questions: changes of questions, one after the other.
-        mirror: mirrored images, with left and right exchanged in texts; None for none.
+        mirror: settings for mirrored images, with left and right exchanged in texts; None for no
+            mirror.
         no_image: share of the questions, in [0, 1], that are asked without an image.
-        no_question: share of the images' questions, in [0, 1], whose text is left out; with
-            `no_image` at most 1, since a question never lacks both.
-        allow: what `images` may change although questions or answers speak of it: "color",
-            "direction".
+        no_question: share of the questions, in [0, 1], whose text is left out; together with
+            `no_image` at most 1, because a question never lacks both.
+        allow: properties that `images` may change even if questions or answers mention them:
+            "color", "direction".
 
     Raises:
-        TypeError: what is no augmentation.
-        ValueError: shares outside [0, 1], or something unknown to allow.
+        TypeError: an argument that is not an augmentation.
+        ValueError: a share outside [0, 1], or an unknown property in `allow`.
 
     Example:
         >>> from vlm.data.augmentation import Augment, DroppedWords, Mirror, RandAugment

@@ -23,7 +23,7 @@ answer: English, German and Spanish."""
 
 
 class QuestionAugmentation(Configured, ABC):
-    """Changes a question at random, in training alone, but not its answer.
+    """Base of the random changes of training questions that keep their answers true.
 
     Example:
         >>> class Shouted(vlm.data.augmentation.QuestionAugmentation):
@@ -45,11 +45,11 @@ class QuestionAugmentation(Configured, ABC):
 
 
 class Typos(QuestionAugmentation):
-    """A mistake inside a word of four letters or more: letters swapped, a neighbouring key, or a
-    letter left out, each as likely.
+    """A typing error inside a word of four letters or more: swapped letters, a neighbouring key or
+    a missing letter, all equally likely.
 
     Args:
-        probability: share of the questions that get one, in (0, 1].
+        probability: share of the questions that get an error, in (0, 1].
 
     Example:
         >>> import random
@@ -68,9 +68,9 @@ class Typos(QuestionAugmentation):
 
 
 class DroppedWords(QuestionAugmentation):
-    """Words left out, each by itself (Wei & Zou, "EDA", arXiv 1901.11196, section 2).
+    """Words left out independently of each other (Wei & Zou, "EDA", arXiv 1901.11196, section 2).
 
-    Names of colors and directions, negations and comparisons stay (`KEPT`), and one word at least.
+    Names of colors and directions, negations and comparisons stay (`KEPT`), and at least one word.
 
     Args:
         share: probability in (0, 1) of each other word to be left out.

@@ -29,23 +29,24 @@ class ImageOptions:
     """Options of every data set.
 
     Args:
-        in_memory: decode every image once at the start and keep it in memory.
-        fast_jpeg: decode a JPEG at a half, a quarter or an eighth of its size, the smallest that is
-            no smaller than the encoder's input. Takes two thirds of the time, and changes the
-            pixels by 1.5 of 255 on average (docs/benchmarks/images.md); images that are asked about
-            later are decoded in full.
-        regions: region features in place of images, for `vlm.image.RegionFeatures`: a folder of
-            .npz files or a bottom-up-attention TSV, or several (`vlm.data.images.regions`).
+        in_memory: whether to decode every image once at the start and keep it in memory.
+        fast_jpeg: whether to decode a JPEG at a half, a quarter or an eighth of its size, whichever
+            is the smallest that is no smaller than the encoder's input. This changes pixels by 1.5
+            of 255 on average and saves time (docs/benchmarks/images.md). Images of later questions
+            (`vlm ask`) are decoded in full.
+        regions: region features to use instead of images, for `vlm.image.RegionFeatures`: a folder
+            of .npz files or a bottom-up-attention TSV, or several (`vlm.data.images.regions`).
         shards: tar shards (`vlm shard`), in a folder or streamed, if the images are not in their
             own files (`vlm.data.shards.source`).
-        features: folder that caches a frozen image encoder's features: each image is encoded once,
-            when first needed; later epochs and runs read its features from here
-            (`vlm.data.features.cache`). They are memory-mapped; `in_memory` is about images that a
-            model still sees.
-        features_batch: images that are encoded together for `features`.
-        skip_unreadable: the most unreadable images to leave out of training, and of validation,
-            with their questions; all images are read at the start to find them. With 0 the first is
-            an error, as always in test and predict, which answer every question.
+        features: folder that caches a frozen image encoder's features (`vlm.data.features.cache`).
+            Each image is encoded once, when it is first needed; later epochs and runs read its
+            features from the folder. Features are memory-mapped; `in_memory` applies only to images
+            that the model still sees.
+        features_batch: number of images that are encoded together for `features`.
+        skip_unreadable: largest number of unreadable images to leave out of training, and of
+            validation, with their questions; all images are read at the start to find them. With 0,
+            the first unreadable image is an error, as always in test and predict, which answer
+            every question.
     """
 
     in_memory: bool = False
