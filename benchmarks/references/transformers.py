@@ -186,7 +186,7 @@ class QFormer(nn.Module):
         for layer in self.layers:
             words, queries = layer(words, queries, mask, image, image_mask)
         pooled = self.pool_text(mean(words, text_mask)) * self.pool_queries(queries.amax(1))
-        return pooled, torch.cat((words, queries), 1)
+        return pooled, torch.cat((queries, words), 1)
 
 
 class QFormerLayer(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,11 @@ class QFormer(Fusion):
         queries = LayerNorm(queries + FFN_q(queries));  words = LayerNorm(words + FFN_w(words))
         pooled = (W mean(words) + a) * (V max(queries) + b)
 
-    `tokens` are words, then queries; the queries replace the patches. `pooled` follows BLIP-2's
-    contrastive loss, which multiplies a vector of the text with each query and takes the highest
-    value; here the products are not summed, and each channel has its own maximum.
+    `tokens` are queries, then words, as BLIP-2's language model reads them; the queries replace the
+    patches. Under a `vlm.heads.LanguageModel`, which reads the question itself, the words say
+    nothing here, and the queries read the image alone. `pooled` follows BLIP-2's contrastive loss,
+    which multiplies a vector of the text with each query and takes the highest value; here the
+    products are not summed, and each channel has its own maximum.
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -49,6 +51,7 @@ class QFormer(Fusion):
         (Features(2 x 15 x 48, 15 real), torch.Size([2, 48]))
     """
 
+    patches_first: ClassVar[bool] = True
     lr_factor = 0.3
 
     def __init__(
@@ -90,7 +93,7 @@ class QFormer(Fusion):
         words, queries = self.encode(words, self.queries[None], mask, *prepared)
         question = self.words_pool(masked_mean(words, text.mask))  # (B, D)
         pooled = question * self.queries_pool(queries.amax(1))
-        return Features(torch.cat((words, queries), 1), mask, pooled)
+        return Features(torch.cat((queries, words), 1), mask.roll(len(self.queries), 1), pooled)
 
     def encode(
         self,
