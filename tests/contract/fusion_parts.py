@@ -40,6 +40,7 @@ from vlm.fusion import (
     Projector,
     QFormer,
     RelationNetwork,
+    Resampler,
     SingleStream,
     StackedAttention,
     Sum,
@@ -194,6 +195,10 @@ FUSIONS: dict[type, list[Callable[[], Fusion]]] = {
     PixelShuffle: [
         lambda: PixelShuffle(13, 11, out_dim=17, columns=5),
         lambda: PixelShuffle(13, 11, out_dim=17, factor=3, columns=6),
+    ],
+    Resampler: [
+        lambda: Resampler(13, 11, out_dim=6, latents=5, num_layers=1, num_heads=3),
+        lambda: Resampler(13, 11, out_dim=10, latents=3, num_heads=2, dropout=0.3),
     ],
     FiLM: [lambda: FiLM(13, 11, out_dim=17, num_layers=3)],
     RelationNetwork: [

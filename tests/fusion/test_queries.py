@@ -16,6 +16,7 @@ from vlm.fusion import (
     GatedCrossAttention,
     PerceiverResampler,
     QFormer,
+    Resampler,
     record_attention,
 )
 
@@ -138,6 +139,22 @@ def resample(ours: PerceiverResampler, patches: Tensor) -> Tensor:
 def feedforward(ours: nn.Sequential, x: Tensor) -> Tensor:
     before, first, _, second, _ = ours
     return second(first(norm(before, x)).clamp(min=0) ** 2)
+
+
+def test_resampler(inputs: tuple[Features, Features]) -> None:
+    """Latents that have read the patches, then words; an image of no patch gives no token."""
+    image, text = inputs
+    fusion = opened(Resampler(IMAGE_DIM, TEXT_DIM, DIM, 2, num_layers=2, num_heads=HEADS))
+    fused = fusion(image, text)
+    for row, (words_count, patches_count) in enumerate(zip(WORD_COUNTS, PATCH_COUNTS, strict=True)):
+        patches = fusion.image_projection(image.tokens[row, :patches_count])
+        latents = resample(fusion.resampler, patches)
+        words = fusion.text_projection(text.tokens[row, :words_count])
+        tokens, pooled = torch.cat((latents, words)), words.mean(0) * latents.amax(0)
+        torch.testing.assert_close(fused.tokens[row][fused.mask[row]], tokens, rtol=0, atol=1e-12)
+        torch.testing.assert_close(fused.pooled[row], pooled, rtol=0, atol=1e-12)
+    empty = fusion(image._replace(mask=torch.zeros_like(image.mask)), text)
+    assert empty.mask.sum(1).tolist() == list(WORD_COUNTS)
 
 
 def test_gated_cross_attention(inputs: tuple[Features, Features]) -> None:

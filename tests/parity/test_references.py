@@ -19,7 +19,7 @@ from test_parity import default_dtype, run
 from torch import Tensor, nn
 
 import vlm.fusion
-from vlm.fusion import Features, Fusion, Merge, MuRel, PixelShuffle
+from vlm.fusion import Features, Fusion, Merge, MuRel, PixelShuffle, Resampler
 
 
 def reference(
@@ -185,8 +185,8 @@ def test_every_public_fusion_and_merge_has_a_case() -> None:
     kinds = {part for part in public if isinstance(part, type) and issubclass(part, Fusion | Merge)}
     with torch.device("meta"):
         timed = {type(case.ours()) for case in CASES.values()}
-    # A pixel shuffle is the projector behind a reshape.
-    assert kinds - timed == {Fusion, Merge, PixelShuffle}
+    # A pixel shuffle is the projector behind a reshape; `GatedCrossAttention` has the resampler.
+    assert kinds - timed == {Fusion, Merge, PixelShuffle, Resampler}
 
 
 @pytest.mark.parametrize("name", list(CASES)[list(CASES).index("GMU") :])

@@ -47,6 +47,7 @@ from vlm.fusion.pooled import Pooled
 from vlm.fusion.projector import Projector
 from vlm.fusion.qformer import QFormer
 from vlm.fusion.relation_network import RelationNetwork
+from vlm.fusion.resampler import Resampler
 from vlm.fusion.single_stream import SingleStream
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "QueryAttention",
     "RecordsAttention",
     "RelationNetwork",
+    "Resampler",
     "SingleStream",
     "StackedAttention",
     "Sum",
