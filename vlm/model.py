@@ -19,6 +19,7 @@ from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.multi_task import answering
 from vlm.image.base import ImageEncoder, PixelEncoder
 from vlm.image.tiles import Tiles
+from vlm.pretrained.pruning import prune
 from vlm.processor import Processor
 from vlm.text.base import TextEncoder
 from vlm.text.prompt import Prompt
@@ -68,6 +69,8 @@ class VQAModel(nn.Module):
         if head.text_dim is not None:
             _check_width("head.text_dim", head.text_dim, head, text_encoder.dim, text_encoder)
         _check_prompt(text_encoder, fusion, head)
+        if isinstance(text_encoder, Prompt):
+            _freeze_unread(fusion)
         if isinstance(fusion, PixelShuffle):
             _check_grid(image_encoder, fusion)
         self.image_encoder = image_encoder
@@ -229,6 +232,15 @@ def _check_grid(image_encoder: ImageEncoder, fusion: PixelShuffle) -> None:
         )
 
 
+def _freeze_unread(fusion: Fusion) -> None:
+    """Freeze what only `pooled` depends on: a language model reads the tokens alone."""
+    was = fusion.training
+    fusion.eval()
+    image, text = torch.zeros(1, 1, fusion.image_dim), torch.zeros(1, 1, fusion.text_dim)
+    prune(fusion, lambda: fusion(image, text).tokens)
+    fusion.train(was)
+
+
 def _check_prompt(text_encoder: TextEncoder, fusion: Fusion, head: AnswerHead) -> None:
     """Refuse parts of which one has the questions' tokens, and another does not read them."""
     given = isinstance(text_encoder, Prompt)
@@ -237,10 +249,10 @@ def _check_prompt(text_encoder: TextEncoder, fusion: Fusion, head: AnswerHead) -
     if not (given and head.reads_prompt and fusion.patches_first):
         parts = (type(part).__name__ for part in (text_encoder, fusion, head))
         raise ValueError(
-            f"text_encoder, fusion, head: got {', '.join(parts)}; expected vlm.text.Prompt, "
-            f"a connector (vlm.fusion.Projector, vlm.fusion.PixelShuffle) and a head with "
-            f"vlm.heads.LanguageModel, or none of them. A prompt's tokens mean nothing to "
-            f"other parts."
+            f"text_encoder, fusion, head: got {', '.join(parts)}; expected vlm.text.Prompt, a "
+            f"connector (vlm.fusion.Projector, PixelShuffle, Resampler or QFormer) and a head with "
+            f"vlm.heads.LanguageModel, or none of them. A prompt's tokens mean nothing to other "
+            f"parts."
         )
     for decoder in head.modules():
         if isinstance(decoder, LanguageModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hub_vlms import CHAT, STRING, TEXT, language_model_folder
 from torch.testing import assert_close
 
 import vlm
-from vlm.fusion import MCAN, PixelShuffle, Projector
+from vlm.fusion import MCAN, Fusion, PixelShuffle, Projector, QFormer, Resampler
 from vlm.heads import Classification, Generation, LanguageModel, MultiTask
 from vlm.image import ConvNet
 from vlm.model import VQAModel
@@ -32,10 +33,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return language_model_folder(tmp_path_factory.mktemp("hub") / "model")
 
 
-def model_of(folder: Path, *, choose: bool = False, **options: Any) -> VQAModel:
+def model_of(
+    folder: Path,
+    *,
+    choose: bool = False,
+    connector: Callable[..., Fusion] = PixelShuffle,
+    **options: Any,
+) -> VQAModel:
     image = ConvNet(24, widths=(5, 7))
     prompt = Prompt(name=str(folder), prompt=PROMPT)
-    fusion = PixelShuffle(image.dim, prompt.dim, out_dim=24, factor=2)
+    fusion = connector(image.dim, prompt.dim, out_dim=24)
     decoder = partial(LanguageModel, name=str(folder), max_length=6, **options)
     return VQAModel(image, prompt, fusion, Generation(24, decoder, choose=choose)).eval()
 
@@ -122,12 +129,18 @@ def test_choices_of_the_data_are_ranked(folder: Path) -> None:
     assert [sum(p for _, p in row) for row in ranked] == pytest.approx([1, 1, 1])
 
 
-def test_every_parameter_learns(folder: Path) -> None:
-    model = model_of(folder).train()
+@pytest.mark.parametrize(
+    "connector",
+    [Projector, PixelShuffle, partial(Resampler, latents=3), partial(QFormer, queries=3)],
+    ids=["Projector", "PixelShuffle", "Resampler", "QFormer"],
+)
+def test_every_parameter_learns(connector: Callable[..., Fusion], folder: Path) -> None:
+    model = model_of(folder, connector=connector).train()
     batch = batch_of(model)
     model.head.loss(model(batch), batch).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+    assert model.image_encoder.stages[0][0].weight.grad.abs().max() > 0
 
 
 def test_it_is_rebuilt_without_its_folder(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ class LanguageModel(AnswerDecoder):
     """A causal language model answers in its own chat template.
 
     It reads the prompt of `vlm.text.Prompt` with the same model. The image tokens from a connector
-    (`vlm.fusion.Projector`, `vlm.fusion.PixelShuffle`) replace the image token of the prompt (Liu
-    et al. 2023, arXiv 2304.08485, section 4). Answers are tokenised as in the template. Weights are
-    kept in float32.
+    (`vlm.fusion.Projector`, `PixelShuffle`, `Resampler` or `QFormer`) replace the image token of
+    the prompt (Liu et al. 2023, arXiv 2304.08485, section 4). Answers are tokenised as in the
+    template. Weights are kept in float32.
 
     After construction, `arguments` holds the model's configuration and its tokenizer as plain data,
     so vlm rebuilds it without hub, cache or folder.
@@ -137,6 +137,10 @@ class LanguageModel(AnswerDecoder):
             )
 
     def start(self, memory: Memory) -> PretrainedState:
+        return Prefix(self.model, self.sequence(memory), begins=False)
+
+    def sequence(self, memory: Memory) -> Memory:
+        """What the model reads before the answer: the prompt, embedded, with the image in it."""
         ids, words = memory.prompt, memory.prompt_mask
         if ids is None or words is None:
             raise ValueError("memory.prompt: got None; expected the tokens of vlm.text.Prompt.")
@@ -153,7 +157,7 @@ class LanguageModel(AnswerDecoder):
         mask = torch.cat((words, memory.mask), 1).gather(1, order)
         check_room(self.model, mask, self.max_length, "tokens of prompt and image")
         tokens = tokens.gather(1, order[..., None].expand_as(tokens))
-        return Prefix(self.model, Memory(tokens, mask), begins=False)
+        return Memory(tokens, mask)
 
     def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
         assert isinstance(state, PretrainedState)
