@@ -1,6 +1,7 @@
 """A head that writes its answers, token by token."""
 
 from vlm.heads.generation.decoder import AnswerDecoder, TransformerDecoder
+from vlm.heads.generation.gated_language_model import GatedLanguageModel
 from vlm.heads.generation.head import Generation
 from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.generation.pretrained_decoder import HuggingFaceDecoder
@@ -10,6 +11,7 @@ __all__ = [
     "AnswerDecoder",
     "AnswerTokenizer",
     "ByteTokenizer",
+    "GatedLanguageModel",
     "Generation",
     "HuggingFaceDecoder",
     "LanguageModel",

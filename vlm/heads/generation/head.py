@@ -45,7 +45,7 @@ class Generation(AnswerHead):
     Args:
         in_dim: width of the joint features.
         decoder: class or partial that makes the decoder from the width of the memory:
-            `TransformerDecoder`, `HuggingFaceDecoder` or `LanguageModel`.
+            `TransformerDecoder`, `HuggingFaceDecoder`, `LanguageModel` or `GatedLanguageModel`.
         train_on: which of several annotators' answers to learn: the "most_frequent" (the first on a
             tie), or one "sampled" again each time. The loss of evaluation uses the most frequent.
         beams: number of texts written in parallel; 1 is greedy decoding. `decode` returns at most
@@ -112,6 +112,9 @@ class Generation(AnswerHead):
         self.beams, self.min_length, self.length_penalty = beams, min_length, length_penalty
         self.encoder = AnswerEncoder(self.decoder.tokenizer, self.decoder.max_length, self.sampled)
         self.encode_targets = self.encoder
+
+    def train_new(self) -> None:
+        self.decoder.train_new()
 
     def forward(self, fused: Features, batch: Batch) -> Memory:
         """The memory that the decoder reads.
