@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 from conftest import ROOT
 from hub_vlms import vlm_folder
@@ -20,12 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 import vlm
 from vlm.adapters import convert, convert_back
-from vlm.adapters.language_models import read_connected
+from vlm.adapters.language_models import TEXTS, read_connected
 from vlm.cli.training_cli import VQACLI
 from vlm.core.batch import Batch
+from vlm.core.safe_config import DECODERS
 from vlm.model import VQAModel
 
 KINDS = ("llava", "idefics3", "smolvlm")
@@ -297,14 +300,31 @@ def test_tied_weights_go_both_ways_and_others_are_refused(folders: Folders, tmp_
         assert value.equal(before[name])
 
 
-def test_another_image_encoder_is_refused(
-    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        ("TOWERS", r"image encoder: got 'clip_vision_model'; expected one of some, other\."),
+        ("TEXTS", r"text model: got 'llama'; expected one of some, other\. vlm\.load asks this"),
+    ],
+)
+def test_other_parts_are_refused(
+    kinds: str, message: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its checkpoint could not be loaded."""
-    monkeypatch.setattr("vlm.adapters.language_models.TOWERS", ("siglip_vision_model",))
-    with pytest.raises(ValueError, match=r"llava.*: got the model_type 'clip_vision_model'"):
+    """Their checkpoint could not be loaded, or their weights have other names."""
+    monkeypatch.setattr(f"vlm.adapters.language_models.{kinds}", ("some", "other"))
+    with pytest.raises(ValueError, match=message):
         convert(folders("llava"), tmp_path / "other.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+def test_text_models_are_those_with_the_names_of_llama() -> None:
+    """Their weights are `model.` and `lm_head.`; others would fit nothing that LLaVA stores."""
+    for kind in DECODERS:
+        if (name := MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)) is None:
+            continue
+        made: Any = getattr(transformers, name)
+        causal = not made.config_class().is_encoder_decoder
+        assert (causal and made.base_model_prefix == "model") == (kind in TEXTS), kind
 
 
 def test_the_written_configuration_names_the_parts(folders: Folders, tmp_path: Path) -> None:

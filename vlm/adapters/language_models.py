@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlm.adapters.folder import INDEX, PATTERNS, read_image_text_to_text
 from vlm.checkpoint.sharing import file_inside
-from vlm.core.safe_config import check_kind, model_of
+from vlm.core.safe_config import model_of
 from vlm.fusion import Fusion, PixelShuffle, Projector
 from vlm.heads.generation.head import Generation
 from vlm.heads.generation.language_model import LanguageModel
@@ -28,6 +28,11 @@ from vlm.pretrained.pruning import config_of, prune, stored_config
 from vlm.text.prompt import Prompt
 
 TOWERS = ("clip_vision_model", "idefics3_vision", "siglip_vision_model", "smolvlm_vision")
+TEXTS = (
+    "gemma", "gemma2", "gemma3_text", "granite", "helium", "llama", "mistral", "olmo", "olmo2",
+    "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2", "xglm",
+)  # fmt: skip
+"""Kinds of text models whose weights have the names of Llama's: `model.` and `lm_head.`."""
 FILTERS: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's filters by their numbers."""
 CLASSES = (
@@ -120,13 +125,18 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
     theirs, images = vqa.model, vqa.processor.image_processor
     config = theirs.config
     vision, text = config.vision_config, config.get_text_config()
-    try:
-        check_kind(vision.model_type, TOWERS)
-    except ValueError as error:
-        raise ValueError(f"{name}: image encoder: {error}") from error
+    for part, kind, kinds in (
+        ("image encoder", vision.model_type, TOWERS),
+        ("text model", text.model_type, TEXTS),
+    ):
+        if kind not in kinds:
+            raise ValueError(
+                f"{name}: {part}: got {kind!r}; expected one of {', '.join(kinds)}. vlm.load asks "
+                f"this model without converting it."
+            )
     layer, out_dim = None, text.hidden_size
     connector: dict[str, Any] = {"out_dim": out_dim}
-    kind: type[Fusion] = Projector
+    made: type[Fusion] = Projector
     if config.model_type == "llava":
         layer = config.vision_feature_layer
         expected = ("gelu", "default" if vision.model_type == "clip_vision_model" else "full")
@@ -139,7 +149,7 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
         connector |= {"num_layers": 2, "bias": config.multimodal_projector_bias}
     else:
         columns = vision.image_size // vision.patch_size
-        kind, connector = PixelShuffle, connector | {"factor": config.scale_factor}
+        made, connector = PixelShuffle, connector | {"factor": config.scale_factor}
         connector |= {"columns": columns}  # without which it takes one image alone
     tower: dict[str, Any] = {
         "config": stored_config(vision),
@@ -152,14 +162,14 @@ def read_connected(folder: Path, name: str) -> tuple[VQAModel, dict[str, Any]]:
     encoder, prompt = VisionTower(**tower), Prompt(name=str(folder))
     decoder: dict[str, Any] = {"name": str(folder), "pretrained": False, "max_length": 20}
     head = Generation(out_dim, partial(LanguageModel, **decoder))
-    model = VQAModel(encoder, prompt, kind(encoder.dim, prompt.dim, **connector), head)
+    model = VQAModel(encoder, prompt, made(encoder.dim, prompt.dim, **connector), head)
     state, names = theirs.state_dict(), _names(model)
     own = {_renamed(key, names): value for key, value in model.state_dict().items()}
     _copy({key: state[key] for key in own if key is not None}, own, name)
     return model.eval(), {
         "image_encoder": _part("vlm.adapters.VisionTower", tower),
         "text_encoder": _part("vlm.text.Prompt", {"name": str(folder)}),
-        "fusion": _part(f"vlm.fusion.{kind.__name__}", connector),
+        "fusion": _part(f"vlm.fusion.{made.__name__}", connector),
         "head": _part(
             "vlm.heads.Generation", {"decoder": _part("vlm.heads.LanguageModel", decoder)}
         ),
