@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vlm
 from vlm.adapters import ImageTextToText
-from vlm.adapters.image_text_to_text import PROMPT, PROMPTS
+from vlm.adapters.prompts import PROMPT, PROMPTS
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.explain import explain
 
@@ -99,7 +99,7 @@ def test_several_images_are_one_question_s(kind: str, folders: Folders) -> None:
         for one in (answer, other):
             assert one.text == alone.text
             assert one.probability == pytest.approx(alone.probability, rel=1e-3)
-    places = vqa._asked("what?", images=2).count(vqa.processor.image_token)
+    places = vqa.prompts.asked("what?", images=2).count(vqa.processor.image_token)
     assert places == 2
     ranked = vqa.answer(IMAGES[:2], QUESTIONS[0], choices=CHOICES[0])
     assert {text for text, _ in ranked.top} == set(CHOICES[0])
@@ -229,8 +229,8 @@ def test_a_template_without_a_place_for_the_image(tmp_path: Path) -> None:
 def test_of_a_question_that_is_too_long_the_end_is_cut_and_said(folders: Folders) -> None:
     vqa = loaded(folders("llava"))
     short = " ".join(["cat"] * 20)
-    inputs = vqa._read([[IMAGES[0]]], [short])["input_ids"].shape[1]
-    vqa._limit = inputs + TOKENS
+    inputs = vqa.prompts.read([[IMAGES[0]]], [short])["input_ids"].shape[1]
+    vqa.prompts.limit = inputs + TOKENS
     assert vqa.answer(IMAGES[0], short).warnings == vqa.answer(IMAGES[0], "cat").warnings
     longer = f"{short} dog dog dog"
     answers = vqa.answer([IMAGES[0]] * 2, [longer, "cat"])
@@ -240,7 +240,7 @@ def test_of_a_question_that_is_too_long_the_end_is_cut_and_said(folders: Folders
     )
     ranked = vqa.answer(IMAGES[0], f"{longer} {longer}", choices=["red", "blue"])
     assert "of 46 words" in ranked.warnings[0]
-    vqa._limit = 20
+    vqa.prompts.limit = 20
     with pytest.raises(ValueError, match="image: fills the model's context of 20 tokens"):
         vqa.answer(IMAGES[0], longer)
 

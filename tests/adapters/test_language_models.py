@@ -127,7 +127,7 @@ def test_answers_are_cut_where_the_chat_template_puts_them(kind: str, folders: F
     model, _ = read_connected(folders(kind), kind)
     whole = vlm.load(folders(kind))
     for answer in (*ANSWERS, "a cat", "2 or 3"):
-        assert model.head.decoder.tokenizer.encode(answer) == whole._ids(answer)
+        assert model.head.decoder.tokenizer.encode(answer) == whole.prompts.ids(answer)
     assert model.head.decoder.tokenizer.end in whole.ends
 
 
@@ -138,7 +138,8 @@ def test_the_prompt_is_the_processor_s_for_an_image_in_one_piece(
     tokenizer, whole = model.text_encoder.tokenizer, vlm.load(folders(kind))
     whole.processor.image_processor.do_image_splitting = False
     for question in QUESTIONS:
-        ids = whole._read([[Image.new("RGB", (28, 28))]], [question])["input_ids"][0].tolist()
+        read = whole.prompts.read([[Image.new("RGB", (28, 28))]], [question])
+        ids = read["input_ids"][0].tolist()
         place, last = ids.index(tokenizer.image_id), ids[::-1].index(tokenizer.image_id)
         once = [*ids[: place + 1], *ids[len(ids) - last :]]
         assert list(tokenizer.ids(question)) == once

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,24 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vlm.adapters.prompts import PROMPT, PROMPTS, QUESTION, Images, Prompts
 from vlm.asking import Answer, Asking, opened
 from vlm.core.rust_panic import AnswerError, broken_off
-from vlm.core.validation import check_positive, counted
+from vlm.core.validation import check_positive
 from vlm.heads.base import AnswerKind
 from vlm.heads.generation.head import CUT
 from vlm.image.load import Source, WhiteLevel, load_image
 from vlm.image.transform import GREY
 
-QUESTION = "{question}"
-PROMPT = f"{QUESTION}\nAnswer the question using a single word or phrase."
-"""The short-answer prompt of LLaVA-1.5 (Liu et al. 2024, arXiv 2310.03744)."""
-PROMPTS = {"paligemma": f"answer en {QUESTION}"}
-"""Prompts of models that were trained with another one, by `model_type` (PaliGemma: Beyer et al.
-2024, arXiv 2407.07726)."""
 BLANK = 336
 """Pixels of a side of an image that shows nothing."""
-Images = list[Image.Image]
-"""Those of one question, in their order."""
 ROWS_AT_ONCE = 8
 """Images with a prompt that go through the model together: one can be thousands of tokens."""
 
@@ -121,9 +113,6 @@ class ImageTextToText(Asking):
     ) -> None:
         check_positive(max_tokens=max_tokens, beams=beams)
         kind = model.config.model_type
-        self.prompt = PROMPTS.get(kind, PROMPT) if prompt is None else prompt
-        if QUESTION not in self.prompt:
-            raise ValueError(f"prompt: got {self.prompt!r:.200}; expected {QUESTION} in it.")
         if model.config.is_encoder_decoder:
             raise ValueError(f"{kind}: got an encoder-decoder; expected a decoder alone.")
         self.model, self.processor, self.about = model.eval(), processor, about or {}
@@ -144,12 +133,9 @@ class ImageTextToText(Asking):
             length_penalty=None, max_length=None, eos_token_id=self.ends,
             pad_token_id=tokens.pad_token_id,
         )  # fmt: skip
-        added = tokens.added_tokens_decoder.values()
-        self._controls = [token.content for token in added if token.special]
-        template = getattr(processor, "chat_template", None) or tokens.chat_template
-        self._has_template = template is not None
-        self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._check_slot()
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        given = PROMPTS.get(kind, PROMPT) if prompt is None else prompt
+        self.prompts = Prompts(processor, given, limit)
 
     def __repr__(self) -> str:
         return f"ImageTextToText({type(self.model).__name__}, on {self.model.device})"
@@ -160,7 +146,7 @@ class ImageTextToText(Asking):
 
     @cached_property
     def digest(self) -> str:
-        settings = (self.prompt, self.max_tokens, self.beams, self._asked(QUESTION))
+        settings = (self.prompts.prompt, self.max_tokens, self.beams, self.prompts.asked(QUESTION))
         made_of = (self.model.config, self.model.generation_config, self.processor)
         digest = hashlib.sha256("\n".join(map(str, settings + made_of)).encode())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
@@ -184,7 +170,7 @@ class ImageTextToText(Asking):
         found = [item.image for item in given] if seen else opened(self.transform, given)
         images = list(map(_several, found))
         for number in sorted(set(map(len, images)) - {1}):
-            self._check_slot(number)
+            self.prompts.check_slot(number)
         images = images * len(questions) if len(images) == 1 else images
         lists = choices or [[] for _ in questions]
         answers: dict[int, Answer] = {}
@@ -202,7 +188,7 @@ class ImageTextToText(Asking):
 
     def _write(self, images: list[Images], questions: list[str]) -> list[Answer]:
         """The likeliest texts of a batch."""
-        inputs, cut = self._inputs(images, questions, self.max_tokens)
+        inputs, cut = self.prompts.inputs(images, questions, self.max_tokens)
         beams: dict[str, Any] = {}
         if self.beams > 1:  # with a penalty of 0, a text's score is its log-likelihood
             beams = {"num_beams": self.beams, "num_return_sequences": self.beams}
@@ -247,12 +233,12 @@ class ImageTextToText(Asking):
         self, images: list[Images], questions: list[str], answers: list[str]
     ) -> tuple[Tensor, list[str]]:
         """Log-likelihoods (Q,), and what to know of the first question."""
-        ids = [self._ids(answer) for answer in answers]
+        ids = [self.prompts.ids(answer) for answer in answers]
         longest = max(map(len, ids)) + 1
         found, notes = [], []
         for start in range(0, len(ids), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
-            inputs, cut = self._inputs(images[part], questions[part], longest)
+            inputs, cut = self.prompts.inputs(images[part], questions[part], longest)
             dictated = torch.full((len(cut), longest), self.ends[0], device=self.model.device)
             for row, answer in enumerate(ids[part]):
                 dictated[row, : len(answer)] = torch.tensor(answer)
@@ -265,7 +251,7 @@ class ImageTextToText(Asking):
     def _generate(self, inputs: Any, max_tokens: int, **options: Any) -> Any:
         """transformers' own `generate`, without sampling."""
         return self.model.generate(
-            **inputs,
+            **inputs.to(self.model.device, self.model.dtype),
             max_new_tokens=max_tokens,
             output_logits=True,
             return_dict_in_generate=True,
@@ -288,116 +274,6 @@ class ImageTextToText(Asking):
     def _ended(self, written: Tensor) -> bool:
         return bool(torch.isin(written, torch.tensor(self.ends, device=written.device)).any())
 
-    # What the model reads.
-
-    def _inputs(
-        self, images: list[Images], questions: list[str], room: int
-    ) -> tuple[Any, list[tuple[str, ...]]]:
-        """The processor's output for a batch, and what was cut of each question so that the
-        context has `room` for an answer.
-
-        Raises:
-            ValueError: a question with a control token, or an image that leaves no room.
-        """
-        for question in questions:
-            self._check_text("question", question)
-        inputs = self._read(images, questions)
-        notes: list[tuple[str, ...]] = [() for _ in questions]
-        limit = math.inf if self._limit is None else self._limit - room
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        for row, length in enumerate(lengths):
-            if length <= limit:
-                continue
-            own, words = images[row], questions[row].split()
-            kept = bisect_right(
-                range(1, len(words) + 1), limit, key=lambda n: self._length(own, words[:n])
-            )
-            if not kept:
-                raise ValueError(
-                    f"image: fills the model's context of {self._limit:,} tokens, of which the "
-                    f"answer needs {room}. Scale the image down, or use another model."
-                )
-            questions = [*questions[:row], " ".join(words[:kept]), *questions[row + 1 :]]
-            notes[row] = (
-                f"Only the first {kept} of {len(words)} words of the question were read: the "
-                f"model's context has {self._limit:,} tokens.",
-            )
-        inputs = self._read(images, questions) if any(notes) else inputs
-        return inputs.to(self.model.device, self.model.dtype), notes
-
-    def _length(self, images: Images, words: list[str]) -> int:
-        """Tokens of a prompt with its images."""
-        return int(self._read([images], [" ".join(words)])["attention_mask"].sum())
-
-    def _read(self, images: Sequence[Images], questions: Sequence[str]) -> Any:
-        """The processor's output for a batch."""
-        if not self._has_template:
-            pairs = zip(questions, images, strict=True)
-            texts = [self._asked(question, images=len(own)) for question, own in pairs]
-            inputs = self.processor(images=list(map(list, images)), text=texts, padding=True)
-            inputs.pop("labels", None)  # of PaliGemma, for training
-            return inputs.convert_to_tensors("pt")
-        chats = [_chat(own, self._prompt(q)) for own, q in zip(images, questions, strict=True)]
-        return self.processor.apply_chat_template(
-            chats,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"padding": True, "return_tensors": "pt"},
-        )
-
-    def _prompt(self, question: str) -> str:
-        return self.prompt.replace(QUESTION, question)
-
-    def _asked(self, question: str, answer: str | None = None, images: int = 1) -> str:
-        """The text of a prompt before the images are put in, or of a prompt and its answer."""
-        if not self._has_template:
-            slot = getattr(self.processor, "image_token", "")
-            return f"{slot * images}{self._prompt(question)}{answer or ''}"
-        chat = _chat([None] * images, self._prompt(question))
-        if answer is not None:
-            said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-            chat.append(said)
-        made = self.processor.apply_chat_template(chat, add_generation_prompt=answer is None)
-        return str(made)
-
-    def _ids(self, answer: str) -> list[int]:
-        """The tokens of an answer where the template puts it, without its end."""
-        self._check_text("answer", answer)
-        asked, told = self._asked("what?"), self._asked("what?", answer)
-        # Some templates put a space between prompt and answer.
-        space, found, _ = told.removeprefix(asked).partition(answer)
-        before = space if told.startswith(asked) and found and not space.strip() else ""
-        first, whole = (
-            self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            for text in (asked, asked + before + answer)
-        )
-        if whole[: len(first)] == first:
-            return list(whole[len(first) :])
-        return list(self.tokenizer(before + answer, add_special_tokens=False)["input_ids"])
-
-    def _check_text(self, name: str, text: str) -> None:
-        """Refuse what the model would read as a control token, such as another image."""
-        if found := [token for token in self._controls if token in text]:
-            raise ValueError(
-                f"{name}: got {text!r:.80}, with the model's control token {found[0]!r}; expected "
-                f"plain text."
-            )
-
-    def _check_slot(self, images: int = 1) -> None:
-        slot = getattr(self.processor, "image_token", "")
-        asked = self._asked("what?", images=images)
-        if slot not in asked:
-            raise ValueError(
-                f"chat template: writes {asked!r:.200}, without the image token {slot!r}; expected "
-                f"a place for the image."
-            )
-        if slot and (found := asked.count(slot)) < images:
-            raise ValueError(
-                f"image: got {counted(images, 'image')} for a question, and the model's chat "
-                f"template has places for {found}; expected no more."
-            )
-
 
 class Dictate:
     """A logits processor: `generate` writes the given tokens (Q, T)."""
@@ -414,11 +290,3 @@ class Dictate:
 
 def _several(image: Image.Image | list[Image.Image]) -> Images:
     return image if isinstance(image, list) else [image]
-
-
-def _chat(images: Sequence[Any], prompt: str) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = [
-        {"type": "image"} if image is None else {"type": "image", "image": image}
-        for image in images
-    ]
-    return [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
