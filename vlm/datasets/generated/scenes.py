@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlm.core.validation import check_positive, did_you_mean, nearest
-from vlm.datasets.base import Split
+from vlm.datasets.base import Score, Split
 from vlm.datasets.generated.base import GeneratedDataset, Picture
 from vlm.datasets.generated.drawing import Draws, Thing, described, draw, places, scatter
+from vlm.datasets.generated.judge import shows
 from vlm.datasets.generated.questions import (
     NOT_THERE,
     SHAPES,
@@ -23,9 +26,12 @@ from vlm.datasets.generated.questions import (
     Scene,
     asked,
 )
+from vlm.datasets.generated.sentences import DRAW, row, sentence, things_of
 from vlm.datasets.generated.wordings import LANGUAGES, rows
 from vlm.datasets.presence import Boxes, Name, Presence
+from vlm.datasets.table import stream
 from vlm.datasets.vocabulary import VocabularyRules
+from vlm.image.as_text import is_picture, picture_of, picture_text
 from vlm.image.detections import read_npz
 
 SIZE, RADIUS = 64, 5
@@ -89,6 +95,12 @@ class Scenes(GeneratedDataset):
             kind, and `pair` is the id of the original question.
         clutter: number of strokes in each image that are no objects, 3 to 5 pixels long and in any
             of the colours; 0 for none. Questions and objects are the same.
+        drawings: number of sentences beside each image that ask for another one, such as "Draw a
+            red circle left of a blue square."; 0 for none. The image asked about does not matter
+            to them. Their `answer_type` is "draw", and their answer the text of an image
+            (`vlm.image.picture_text`). A drawn image is right if it shows the objects of the
+            sentence and nothing else, read from its pixels. No sentence is in two splits, nor
+            another one that means the same. Questions and objects are the same.
 
     Example:
         >>> data = vlm.datasets.Scenes(scenes=36)
@@ -97,7 +109,7 @@ class Scenes(GeneratedDataset):
     """
 
     revision: ClassVar = 3
-    variations: ClassVar = {"language": "en", "pairs": False, "clutter": 0}
+    variations: ClassVar = {"language": "en", "pairs": False, "clutter": 0, "drawings": 0}
 
     def __init__(
         self,
@@ -111,6 +123,7 @@ class Scenes(GeneratedDataset):
         language: Literal["en", "de", "es"] = "en",
         pairs: bool = False,
         clutter: int = 0,
+        drawings: int = 0,
     ) -> None:
         super().__init__(root, validation_share, vocabulary, seed)
         check_positive(scenes=scenes)
@@ -122,6 +135,13 @@ class Scenes(GeneratedDataset):
                 raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(known)}.")
         if not isinstance(clutter, int) or clutter < 0:
             raise ValueError(f"clutter: got {clutter!r}; expected a number of strokes, or 0.")
+        if not isinstance(drawings, int) or drawings < 0:
+            raise ValueError(f"drawings: got {drawings!r}; expected a number of sentences, or 0.")
+        if drawings and language != "en":
+            raise ValueError(
+                f"drawings: got {drawings} with language={language}; expected 0, or language=en, "
+                "in which the sentences are."
+            )
         if abilities is not None and not abilities:
             raise ValueError("abilities: got none; expected some, or null for all.")
         for ability in abilities or ():
@@ -135,7 +155,7 @@ class Scenes(GeneratedDataset):
                 f"abilities: got {', '.join(abilities)} with part=longer, whose test asks about "
                 "neither count nor same as; expected another ability too."
             )
-        self.part, self.scenes, self.clutter = part, scenes, clutter
+        self.part, self.scenes, self.clutter, self.drawings = part, scenes, clutter, drawings
         self.language, self.pairs = LANGUAGES[language], pairs
         self.abilities = None if abilities is None else list(abilities)
         if part == "absent":
@@ -146,7 +166,14 @@ class Scenes(GeneratedDataset):
         if table is None or self.abilities is None:
             return table
         forms = [each.text for each in TEMPLATES if each.ability in self.abilities]
-        return table.filter(pc.field("question_type").isin(forms))
+        asked = pc.field("question_type").isin(forms) | (pc.field("answer_type") == DRAW)
+        return table.filter(asked)
+
+    def scoring(self, table: pa.Table) -> Iterator[Score]:
+        if not self.drawings:
+            yield from super().scoring(table)
+        for kind, question in stream(table, "answer_type", "question"):
+            yield partial(_is_drawn, question) if kind == DRAW else self.score
 
     def presence(self, split: Split) -> Presence:
         """ "Is there a circle that is red?", of each object."""
@@ -178,7 +205,7 @@ class Scenes(GeneratedDataset):
             first = named = HELD_OUT if tested else KEPT
             others = KEPT
         name = f"{self.plain_edition} {split}"
-        draws, marks = Draws(name), Draws(f"{name} clutter")
+        draws, marks, pens = Draws(name), Draws(f"{name} clutter"), Draws(f"{name} {DRAW}")
         streams = {each: Draws(f"{name} {each}") for each in abilities}
         ask: dict[str, Any] = {"absent": self.part == "absent"}
         if self.part == "priors":
@@ -188,7 +215,12 @@ class Scenes(GeneratedDataset):
             pixels = draw(things, COLORS, SIZE)
             scatter(pixels, marks, self.clutter, things, [*COLORS.values()])
             known = described(things, [*COLORS], SHAPES, SIZE)
-            return Picture(pixels, rows(questions, self.language, self.pairs), known)
+            asked = rows(questions, self.language, self.pairs)
+            for _ in range(self.drawings):
+                said = sentence(pens, [*COLORS], split)
+                drawn = draw(things_of(pens, said, RADIUS, SIZE), COLORS, SIZE)
+                asked.append(row(said, picture_text(drawn)))
+            return Picture(pixels, asked, known)
 
         made = (
             picture(things, questions)
@@ -196,6 +228,11 @@ class Scenes(GeneratedDataset):
             if (questions := asked(Scene(things, named, SIZE), streams, **ask))
         )
         return islice(made, -(-self.scenes // parts[split]))
+
+
+def _is_drawn(sentence: str, prediction: str, answers: Sequence[str]) -> float:
+    """`Dataset.score` of a picture: any that shows the sentence is right."""
+    return float(is_picture(prediction) and shows(np.asarray(picture_of(prediction)), sentence))
 
 
 def _scenes(
