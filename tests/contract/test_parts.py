@@ -21,11 +21,14 @@ from vlm.heads import (
     AnswerHead,
     AuxiliaryClassification,
     Classification,
+    Drawing,
     Generation,
     LearnedMixin,
     MultipleChoice,
     MultiTask,
+    PictureCodes,
     TransformerDecoder,
+    WordsAndCodes,
 )
 from vlm.image import ImageEncoder
 from vlm.testing import (
@@ -66,6 +69,16 @@ HEADS: dict[type, list[Callable[[], AnswerHead]]] = {
         lambda: Generation(13, partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1)),
         lambda: Generation(
             13, partial(TransformerDecoder, dim=14, num_heads=2, num_layers=1), choose=True
+        ),
+    ],
+    Drawing: [
+        lambda: Drawing(
+            13,
+            11,
+            partial(
+                TransformerDecoder, dim=14, num_heads=2, num_layers=1, tokenizer=WordsAndCodes(6)
+            ),
+            PictureCodes(size=4, patch=2, codes=6, dim=3, hidden_dim=5),
         ),
     ],
     MultiTask: [

@@ -15,6 +15,7 @@ from vlm.datasets.base import Dataset
 from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.several import as_data
 from vlm.datasets.table import image_groups
+from vlm.image.as_text import is_picture
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 
 NO_TYPE = "(none)"
@@ -52,7 +53,7 @@ class Results:
         predictions: answers by question id, at least those of the table.
         dataset: says how an answer is scored.
         writes_text: whether answers are written freely, so that the summary has exact match and
-            ANLS too.
+            ANLS too, of those in words.
         takes_choices: whether answers are picked from each question's choices, so that the lines
             written have them.
 
@@ -125,8 +126,9 @@ class Results:
         if len(watched) == len(self.scores):
             own |= self.dataset.summarize_watched(self.table, watched)
         figures = self.heads()
-        if self.writes_text:
-            pairs = list(zip(self.answers, self.table["answers"].to_pylist(), strict=True))
+        rows = zip(self.answers, self.table["answers"].to_pylist(), strict=True)
+        pairs = [row for row in rows if not is_picture(row[1][0])]
+        if self.writes_text and pairs:
             figures["exact_match"] = fmean(exact_match(*pair) for pair in pairs)
             figures["anls"] = fmean(anls(*pair) for pair in pairs)
         return figures | own

@@ -268,6 +268,7 @@ class Case:
         index = torch.arange(rows, device=self.device)
         words = mask.new_zeros(mask.shape, dtype=torch.long) if ids is None else ids
         batch = Batch(self.images, index, words, mask, None, [""] * rows, rows, choices)
+        batch = batch._replace(question=text)
         fused = self.model.fusion(image, text, image_index=image_index)
         output = self.model.head(fused, self.model.with_choices(batch))
         return self.model.head.evidence(output, [self.answer] * rows)

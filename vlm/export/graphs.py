@@ -165,6 +165,11 @@ def head_kind(model: VQAModel) -> AnswerKind:
             f"head: got {type(head).__name__}; expected a head with a vocabulary, MultipleChoice, "
             f"or Generation."
         )
+    if head.draws:
+        raise ExportError(
+            f"head: got {type(head).__name__}, whose answers may be pictures; expected one that "
+            f"answers with words. Serve the model with `vlm serve RUN`."
+        )
     if isinstance(head, Generation):
         if not isinstance(head.decoder, TransformerDecoder):
             raise ExportError(

@@ -7,12 +7,15 @@ from vlm.heads.generation import (
     AnswerDecoder,
     AnswerTokenizer,
     ByteTokenizer,
+    Drawing,
     GatedLanguageModel,
     Generation,
     HuggingFaceDecoder,
     LanguageModel,
+    PictureCodes,
     SubwordAnswers,
     TransformerDecoder,
+    WordsAndCodes,
 )
 from vlm.heads.learned_mixin import LearnedMixin
 from vlm.heads.multi_task import MultiTask
@@ -28,6 +31,7 @@ __all__ = [
     "ByteTokenizer",
     "ChoiceScores",
     "Classification",
+    "Drawing",
     "GatedLanguageModel",
     "Generation",
     "HuggingFaceDecoder",
@@ -35,8 +39,10 @@ __all__ = [
     "LearnedMixin",
     "MultiTask",
     "MultipleChoice",
+    "PictureCodes",
     "Ranked",
     "SubwordAnswers",
     "TransformerDecoder",
+    "WordsAndCodes",
     "count_answers",
 ]

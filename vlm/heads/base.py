@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -54,10 +54,11 @@ class AnswerHead(Part, ABC):
         vocabulary: the answers that the head can give; None if they are not known beforehand.
         takes_choices: whether the head answers from `Batch.choices`.
         writes_text: whether a decoder writes the answers, token by token.
+        draws: whether an answer may be an image.
         reads_prompt: whether the head reads the questions' own tokens, as `vlm.text.Prompt` makes
             them.
         takes_pairs: whether the loss reads `Batch.pairs`.
-        reads_question: whether the training reads `Batch.question`.
+        reads_question: whether the head reads `Batch.question`, at least in training.
         reads_image: whether the training reads `Batch.image`.
         image_dim: width of the encoded image that the head reads; None if it reads none.
         text_dim: width of the encoded choices, or of the encoded question, that the head reads;
@@ -76,6 +77,7 @@ class AnswerHead(Part, ABC):
     vocabulary: AnswerVocabulary | None = None
     takes_choices: bool = False
     writes_text: bool = False
+    draws: bool = False
     reads_prompt: bool = False
     takes_pairs: bool = False
     reads_question: bool = False
@@ -87,6 +89,11 @@ class AnswerHead(Part, ABC):
         super().__init__()
         check_positive(in_dim=in_dim)
         self.in_dim = in_dim
+
+    def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
+        """Learn what is trained before the model is, from the training questions' different
+        answers; unless a class says otherwise, nothing. It is called at the start of each training,
+        also of one that is continued or begins with weights of another."""
 
     @abstractmethod
     def forward(self, fused: Features, batch: Batch) -> Any:

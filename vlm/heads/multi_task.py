@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,10 @@ class MultiTask(AnswerHead):
 
     def _heads(self) -> list[tuple[str, AnswerHead]]:
         return list(self.heads.items())  # type: ignore[arg-type]  # modules to torch
+
+    def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
+        for _, head in self._heads():
+            head.learn_first(answers)
 
     def forward(self, fused: Features, batch: Batch) -> dict[str, Any]:
         return {

@@ -174,6 +174,9 @@ class VQATask(LightningModule):
         for parameter in self._parameters_of(lambda start: start > epoch and alone):
             parameter.requires_grad_(False)
 
+    def on_fit_start(self) -> None:
+        self.model.head.learn_first(lambda: self.data.answers)
+
     def on_train_start(self) -> None:
         self._enter(self.current_epoch)
         if self.teacher is not None:

@@ -35,7 +35,7 @@ class Memory(NamedTuple):
     prompt: Tensor | None = None
     prompt_mask: Tensor | None = None
 
-    def rows(self, rows: slice) -> Memory:
+    def rows(self, rows: slice | Tensor) -> Memory:
         """That of some questions, without their choices."""
         prompt, mask = self.prompt, self.prompt_mask
         if prompt is not None and mask is not None:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from vlm.core.part import Configured
 from vlm.core.safe_config import nothing
+from vlm.core.validation import check_positive
+from vlm.image.as_text import is_picture
 from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 
@@ -67,6 +69,41 @@ class ByteTokenizer(AnswerTokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are not UTF-8, such as half a letter, become U+FFFD."""
         return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class WordsAndCodes(AnswerTokenizer):
+    """The ids of words, after them one that begins a picture, and after that its codes.
+
+    An answer that is a picture is encoded as the id that begins one: a `Drawing` head adds the
+    codes. `decode` leaves out what is no word.
+
+    Args:
+        codes: number of codes.
+        words: tokenizer of the words; None for their bytes.
+
+    Attributes:
+        picture: the id that begins a picture.
+        first_code: the id of the first code.
+
+    Example:
+        >>> tokenizer = vlm.heads.WordsAndCodes(codes=8)
+        >>> tokenizer.encode("red"), tokenizer.picture, tokenizer.vocab_size
+        ([114, 101, 100], 257, 266)
+    """
+
+    def __init__(self, codes: int = 2048, words: AnswerTokenizer | None = None) -> None:
+        check_positive(codes=codes)
+        self.codes, self.words = codes, words or ByteTokenizer()
+        self.begin, self.end = self.words.begin, self.words.end
+        self.picture = self.words.vocab_size
+        self.first_code = self.picture + 1
+        self.vocab_size = self.first_code + codes
+
+    def encode(self, answer: str) -> Sequence[int]:
+        return [self.picture] if is_picture(answer) else self.words.encode(answer)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.words.decode([i for i in ids if i < self.picture])
 
 
 class SubwordAnswers(AnswerTokenizer):
