@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, overload
 
+from PIL.Image import Image
+
 from vlm.core.calibration import Calibration
 from vlm.core.clean_text import clean_text
 from vlm.core.validation import check_positive, counted, mistake_in, shorten
+from vlm.image.as_text import in_words, is_picture, picture_of
 from vlm.image.load import ImageError, Source
 
 ImageLike = Source
@@ -37,7 +40,8 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the most likely answer, or "I don't know" if the model abstains.
+        text: the most likely answer, or "I don't know" if the model abstains; the data URL of a
+            PNG if the model drew an image.
         probability: probability in [0, 1] of the most likely answer.
         top: the most likely answers with their probabilities, best first.
         warnings: reasons to doubt the answer, one sentence each.
@@ -61,6 +65,11 @@ class Answer:
     is_guess: bool = False
     calibrated: bool = False
     abstains: bool = False
+
+    @property
+    def picture(self) -> Image | None:
+        """The picture that the model drew, in RGB; None for an answer in words."""
+        return picture_of(self.text) if is_picture(self.text) else None
 
     def within(self, least: float) -> Answer:
         """This answer, or "I don't know" instead if it is less probable than `least`."""
@@ -88,7 +97,8 @@ def print_answer(answer: Answer, calibration: Calibration | None) -> None:
     elif answer.abstains:
         print(f"{answer.text}: {ABOVE_RISK}. Less certain answers:")
     for text, probability in answer.top:
-        print(f"  {text}" if answer.is_guess else f"{100 * probability:6.2f} %  {text}")
+        said = in_words(text)
+        print(f"  {said}" if answer.is_guess else f"{100 * probability:6.2f} %  {said}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     unknown = "not calibrated; `vlm calibrate RUN` calibrates a run"
@@ -155,6 +165,7 @@ class Asking(ABC):
         ranks_choices: whether the model answers from a question's choices if there are any, and
             otherwise in free text.
         answers_one_side: whether the model answers without an image, or without a question.
+        draws: whether an answer may be an image.
         max_images: largest number of images of a question; None for any number.
     """
 
@@ -164,6 +175,7 @@ class Asking(ABC):
     calibration: Calibration | None = None
     ranks_choices: ClassVar[bool] = False
     max_images: int | None = 1
+    draws: bool = False
 
     @property
     @abstractmethod

@@ -163,6 +163,7 @@ class VQA(Asking):
         self.transform: ImageTransform | RegionTransform = model.image_encoder.transform
         self.calibration = Calibration.of(self.about)
         self.max_images = model.fusion.max_images
+        self.draws = answering(model.head).draws
 
     def __repr__(self) -> str:
         return f"VQA({self.model}, on {self._device})"

@@ -17,6 +17,7 @@ from vlm.demo.facts import kinds_of
 from vlm.demo.reasons import EXPLAINED, Asked, Reasons
 from vlm.demo.table_tab import add_table_tab
 from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
+from vlm.image.as_text import in_words
 from vlm.serve.questions import MAX_QUESTION
 from vlm.serve.reader import digest_of
 
@@ -263,7 +264,7 @@ class _AskTab:
             kept = [gr.skip()] * (3 + len(self.reasons.announced))
             return view.failure(str(error)), digest, *kept
         image = _file(sent["path"])
-        said = ", ".join(dict.fromkeys(reply.headline for reply in replies))
+        said = ", ".join(dict.fromkeys(in_words(reply.headline) for reply in replies))
         mine = _with(mine, image["path"], f"{question} {said}")
         asked = Asked(image, question, lines, replies, [_file(one["path"]) for one in more])
         shown = view.results(replies), digest_of(content), asked, mine, _entries(mine)

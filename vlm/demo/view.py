@@ -19,6 +19,7 @@ from vlm.demo.asker import parameters
 from vlm.demo.examples import Example
 from vlm.demo.facts import Kind, facts_of
 from vlm.demo.reply import Reply, agreement, differing
+from vlm.image.as_text import in_words, is_picture
 from vlm.image.load import load_image
 from vlm.inference import VQA
 
@@ -36,7 +37,7 @@ def head() -> str:
 
 def results(replies: Sequence[Reply]) -> str:
     """The answers side by side."""
-    texts = [reply.best for reply in replies]
+    texts = [in_words(reply.best) for reply in replies]
     return str(_TEMPLATES.results(replies, agreement(replies), texts))
 
 
@@ -121,7 +122,9 @@ _environment.filters |= {
     "differing": differing,
     "class_name": lambda part: type(part).__name__,
     "parameters": parameters,
+    "in_words": in_words,
 }
+_environment.tests["picture"] = is_picture
 _environment.globals["shown_answers"] = SHOWN_ANSWERS
 _TEMPLATES: Any = _environment.from_string(
     (ASSETS / "templates.html").read_text(encoding="utf-8")

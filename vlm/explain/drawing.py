@@ -22,6 +22,7 @@ from vlm.explain.contours import (
     swatch,
 )
 from vlm.explain.explanation import Explanation
+from vlm.image.as_text import in_words
 from vlm.image.load import load_image
 
 SIDE = 448
@@ -89,12 +90,13 @@ def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -
 
 def headline(explanation: Explanation) -> str:
     """The answer with its probability, or that the model has none."""
+    answer = in_words(explanation.answer)
     if explanation.is_guess:
-        return f"No answer: the question is beyond the model (its guess: {explanation.answer})"
+        return f"No answer: the question is beyond the model (its guess: {answer})"
     if explanation.probability is None:
-        return f"{explanation.answer} (not among the answers that the model ranks)"
+        return f"{answer} (not among the answers that the model ranks)"
     known = "calibrated" if explanation.calibrated else "not calibrated"
-    return f"{explanation.answer} ({percent(explanation.probability)}, {known})"
+    return f"{answer} ({percent(explanation.probability)}, {known})"
 
 
 class Scale(NamedTuple):

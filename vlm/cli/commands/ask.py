@@ -23,6 +23,7 @@ examples:
   vlm ask scenes photo.png "What shape is the object closest to the red object?" --max-risk 5%
   vlm ask RUN left.png right.png "Which image shows a circle?"
   vlm ask RUN - "What color is the shape?"      the question alone
+  vlm ask RUN photo.png "Draw a red circle left of a blue square." --output drawn.png
 
 Exits with code 3 if it gives no answer: the question is beyond the model, or the risk is above the
 accepted one (--max-risk).
@@ -48,6 +49,9 @@ def ask(arguments: Sequence[str]) -> None:
         help='say "I don\'t know" if more than this share of answers would be wrong, such as '
         "5%% or 0.05",
     )
+    parser.add_argument(
+        "--output", type=Path, metavar="PNG", help="write the picture that the model draws here"
+    )
     add_device(parser)
     add_prompt(parser)
     add_trust(parser)
@@ -65,11 +69,26 @@ def ask(arguments: Sequence[str]) -> None:
     try:
         check_device(given.device)
         vqa = load(given.checkpoint, given.device, given.trust, prompt=given.prompt)
+        if given.output is not None and not vqa.draws:
+            raise ValueError(
+                f"--output: got {given.output}, but {given.checkpoint} answers with words alone; "
+                f"leave it out, or take a model that draws (configs/scenes_draw.yaml)."
+            )
         image = None if given.image == [MISSING] else given.image
         question = None if given.question == MISSING else given.question
         answer = vqa.answer(image, question, given.top, given.choices, max_risk=given.max_risk)
+        picture = answer.picture
+        if given.output is not None and picture is not None:
+            picture.save(given.output, "PNG")
     except (OSError, ValueError) as error:
         sys.exit(f"vlm ask: {error}")
     print_answer(answer, vqa.calibration)
+    if picture is not None:
+        print(f"The picture: {given.output or 'not written; --output PNG writes it'}.")
+    elif given.output is not None:
+        sys.exit(
+            f"vlm ask: --output: got {given.output}, but the answer is in words; ask for a "
+            f'picture, such as "Draw a red circle."'
+        )
     if answer.is_guess or answer.abstains:
         sys.exit(NO_ANSWER)
