@@ -62,10 +62,10 @@ class PictureCodes(Part):
         patch: int = 16,
         codes: int = 2048,
         dim: int = 32,
-        hidden_dim: int = 128,
-        steps: int = 2000,
-        batch_size: int = 512,
-        lr: float = 2e-3,
+        hidden_dim: int = 256,
+        steps: int = 3000,
+        batch_size: int = 256,
+        lr: float = 3e-3,
     ) -> None:
         super().__init__()
         check_positive(size=size, codes=codes, dim=dim, hidden_dim=hidden_dim)
@@ -98,12 +98,12 @@ class PictureCodes(Part):
         return split.reshape(-1, self.length, 3 * patch**2)
 
     def _scaled(self, patches: Tensor) -> Tensor:
-        """uint8 -> [-1, 1]."""
-        return patches.to(self.codebook.dtype) / 127.5 - 1
+        """uint8 -> [0, 2]: black, the usual background, is zero."""
+        return patches.to(self.codebook.dtype) / 127.5
 
     def _picture(self, patches: Tensor) -> Tensor:
         side, patch = self.size // self.patch, self.patch
-        pixels = ((patches.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels = (patches.float() * 127.5).round().clamp(0, 255).to(torch.uint8)
         split = pixels.view(-1, side, side, patch, patch, 3).transpose(2, 3)
         return split.reshape(-1, self.size, self.size, 3)
 
@@ -114,8 +114,9 @@ class PictureCodes(Part):
 
     @torch.enable_grad()
     def learn(self, pictures: Tensor, seed: int = 0) -> Self:
-        """Train on pictures (P, H, W, 3) uint8; the same seed gives the same weights, and nothing
-        else is drawn from torch's random numbers.
+        """Train on pictures (P, H, W, 3) uint8. It happens on the CPU, so that all processes of a
+        training have the same weights; the same seed gives the same ones, and torch's own random
+        numbers are left alone.
 
         Raises:
             ValueError: pictures of another size, or none.
@@ -127,17 +128,18 @@ class PictureCodes(Part):
                 f"of {expected}, uint8."
             )
         device = self.codebook.device
+        self.to("cpu")
         draws = torch.Generator().manual_seed(seed)
         trained = [*_to_parameters(self.encoder, draws), *_to_parameters(self.decoder, draws)]
         optimizer = torch.optim.Adam(trained, self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        counts = torch.zeros(self.codes, device=device)  # none in use: all are drawn anew at first
+        counts = torch.zeros(self.codes)  # none in use: all are drawn anew at first
         sums = torch.zeros_like(self.codebook)
-        patches = self._split(pictures).flatten(0, 1)
-        patches = torch.from_numpy(np.unique(patches.numpy(), axis=0))
+        each = self._split(pictures).flatten(0, 1).numpy()
+        patches = torch.from_numpy(np.unique(each, axis=0))
         for step in range(self.steps):
             rows = torch.randint(len(patches), (self.batch_size,), generator=draws)
-            wanted = self._scaled(patches[rows].to(device))
+            wanted = self._scaled(patches[rows])
             vectors = self.encoder(wanted)
             if step < WARM_UP * self.steps:
                 loss = F.mse_loss(self.decoder(vectors), wanted)
@@ -152,7 +154,7 @@ class PictureCodes(Part):
             schedule.step()
         _to_buffers(self)
         self.learned.fill_(True)
-        return self
+        return self.to(device)
 
     def _follow(
         self, vectors: Tensor, counts: Tensor, sums: Tensor, draws: torch.Generator
@@ -160,8 +162,8 @@ class PictureCodes(Part):
         """Move the codebook towards the vectors (N, dim), and the running counts and sums too."""
         rare = (counts < RARE).nonzero().squeeze(1)
         if len(rare):
-            away = (vectors - self.codebook[self._nearest(vectors)]).square().sum(1).cpu() + 1e-9
-            rows = away.multinomial(len(rare), replacement=True, generator=draws).to(rare.device)
+            away = (vectors - self.codebook[self._nearest(vectors)]).square().sum(1) + 1e-9
+            rows = away.multinomial(len(rare), replacement=True, generator=draws)
             self.codebook[rare] = sums[rare] = vectors[rows]
             counts[rare] = 1.0
         nearest = self._nearest(vectors)
