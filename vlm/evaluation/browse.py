@@ -17,11 +17,12 @@ from PIL import Image
 from vlm.core.files import write_whole
 from vlm.core.terminal import track
 from vlm.core.validation import check_positive, counted
-from vlm.datasets.base import Dataset, ImageSource, Split
+from vlm.datasets.base import Dataset, ImageSource, Score, Split
 from vlm.datasets.errors import DataError
 from vlm.datasets.several import different_images, images_of
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.results import Prediction
+from vlm.image.as_text import in_words
 from vlm.image.load import ImageError, load_image
 
 TEMPLATE = Path(__file__).parent / "assets/browse.html"
@@ -110,7 +111,10 @@ def browse(
         "said": said,
         "files": _names([path for path, _ in files]),
         "images": images,
-        "rows": [_row(row, numbers, answers, dataset, maps) for row in rows],
+        "rows": [
+            _row(row, numbers, answers, score, maps)
+            for score, row in zip(dataset.scoring(table), rows, strict=False)
+        ],
     }
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{content}}", _inert(content))
     Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +126,7 @@ def _row(
     row: dict[str, Any],
     numbers: dict[str, int],
     answers: Sequence[dict[str, Prediction]],
-    dataset: Dataset,
+    score_of: Score,
     maps: str | Path | None,
 ) -> dict[str, Any]:
     given = row["answers"]
@@ -132,9 +136,9 @@ def _row(
         if said is None:
             found.append(None)
             continue
-        score = None if given is None else round(dataset.score(said.answer, given), 4)
+        score = None if given is None else round(score_of(said.answer, given), 4)
         share = None if said.probability is None else round(said.probability, 4)
-        found.append([said.answer, share, score])
+        found.append([in_words(said.answer), share, score])
     images = [numbers[name] for name in images_of(row["image"])]
     drawn = None if maps is None else Path(maps) / f"{quote(row['id'], safe=' ')}.png"
     if len(images) > 1:  # a map is of one
@@ -144,7 +148,7 @@ def _row(
         "images": images,
         "question": row["question"],
         "types": [row["answer_type"], row["question_type"]],
-        "answers": None if given is None else Counter(given).most_common(),
+        "answers": None if given is None else Counter(map(in_words, given)).most_common(),
         "choices": row["choices"],
         "said": found,
         "map": None if drawn is None or not drawn.is_file() else _url(drawn.read_bytes(), "png"),

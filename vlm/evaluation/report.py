@@ -18,6 +18,7 @@ from vlm.core.terminal import WIDTH, new_table
 from vlm.core.validation import counted
 from vlm.datasets.baselines import Floors
 from vlm.evaluation.results import Results
+from vlm.image.as_text import in_words
 from vlm.metrics import Interval, bootstrap_interval, per_answer
 
 BASELINES = ("majority", "question_only", "ceiling")
@@ -178,8 +179,9 @@ class Report:
 
     def _content(self) -> dict[str, Any]:
         references = self.results.table["answers"].to_pylist()
-        most = [max(given, key=given.count) for given in references]
-        answers = {a: row._asdict() for a, row in per_answer(self.results.answers, most).items()}
+        most = [in_words(max(given, key=given.count)) for given in references]
+        said = [in_words(answer) for answer in self.results.answers]
+        answers = {answer: row._asdict() for answer, row in per_answer(said, most).items()}
         # JSON has no NaN: an undefined precision is null.
         for row in answers.values():
             row |= {name: None for name, value in row.items() if value != value}

@@ -171,9 +171,11 @@ class Scenes(GeneratedDataset):
 
     def scoring(self, table: pa.Table) -> Iterator[Score]:
         if not self.drawings:
-            yield from super().scoring(table)
-        for kind, question in stream(table, "answer_type", "question"):
-            yield partial(_is_drawn, question) if kind == DRAW else self.score
+            return super().scoring(table)
+        return (
+            partial(_is_drawn, question) if kind == DRAW else self.score
+            for kind, question in stream(table, "answer_type", "question")
+        )
 
     def presence(self, split: Split) -> Presence:
         """ "Is there a circle that is red?", of each object."""
