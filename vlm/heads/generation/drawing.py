@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.batch import Batch
+from vlm.core.compat import tree_map_only
 from vlm.core.features import Features
 from vlm.core.validation import check_positive
 from vlm.heads.base import Ranked
@@ -53,9 +54,12 @@ class DrawingEncoder:
         first = [Counter(given).most_common(1)[0][0] for given in answers]
         drawn = [row for row, answer in enumerate(first) if is_picture(answer)]
         words = [row for row, answer in enumerate(first) if not is_picture(answer)]
-        rows = (torch.tensor(rows, dtype=torch.long) for rows in (words, drawn))
-        pictures = read_pictures([first[row] for row in drawn], self.size)
-        return DrawingTargets(self.texts(answers), *rows, pictures)
+        return DrawingTargets(
+            self.texts(answers),
+            torch.tensor(words, dtype=torch.long),
+            torch.tensor(drawn, dtype=torch.long),
+            read_pictures([first[row] for row in drawn], self.size),
+        )
 
 
 def read_pictures(texts: Sequence[str], size: int) -> Tensor:
@@ -175,10 +179,9 @@ class Drawing(Generation):
         codes."""
         each = [[answer] for answer in answers]
         self.encoder.check(each, "texts to judge")
-        targets = self.encode_targets(each)
-        moved = (tensor.to(output.mask.device) for tensor in targets[1:])
-        texts = AnswerTexts(*(tensor.to(output.mask.device) for tensor in targets.texts))
-        return self._each(output, DrawingTargets(texts, *moved))
+        targets = self.encode_targets(each, None)
+        moved = tree_map_only(Tensor, lambda tensor: tensor.to(output.mask.device), targets)
+        return self._each(output, moved)
 
     def _each(self, output: Memory, targets: DrawingTargets) -> Tensor:
         """The log-likelihood of each question's answer: (Q,) float32."""
