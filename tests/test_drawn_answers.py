@@ -38,8 +38,10 @@ def model(draws: bool, head: type = Drawing) -> vlm.VQA:
     )
     first = 257 if draws else ord("o")
     with torch.no_grad():
+        # Longer than the others, so that none of them fits better.
+        made.decoder.embedding.weight[first].mul_(10)
         made.decoder.norm.weight.zero_()
-        made.decoder.norm.bias.copy_(1e4 * made.decoder.embedding.weight[first])
+        made.decoder.norm.bias.copy_(1e3 * made.decoder.embedding.weight[first])
     return vlm.VQA(vlm.VQAModel(image, text, fusion, made))
 
 
