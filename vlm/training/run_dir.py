@@ -32,8 +32,7 @@ class RunOptions:
     Args:
         folder: parent folder of the runs; each run gets its own, named after the run and the time.
         name: name of the runs of this configuration.
-        monitor: metric that chooses the best checkpoint, by its lowest value for a loss and
-            otherwise by its highest.
+        monitor: metric that chooses the best checkpoint, by its lowest (a loss) or highest value.
         test: whether to test the best checkpoint after `fit`.
         resume: "auto" continues the run of exactly this configuration, or starts one.
         checkpoint_steps: optimiser steps between additional checkpoints.
@@ -47,8 +46,8 @@ class RunOptions:
         compile: parts that `torch.compile` compiles in the first steps.
         find_batch_size: whether to double data.images_per_batch until memory is full, and to train
             with the largest size that fits instead of the configured one.
-        profile: whether to measure some steps by part, for a table at the end and a trace in the
-            run's folder.
+        profile: whether to time some steps by part, for a table at the end and a trace in the run's
+            folder.
     """
 
     folder: str = "runs"

@@ -67,7 +67,7 @@ class VQATask(LightningModule):
         schedule: function that makes the learning-rate schedule from (optimizer, total steps, steps
             of an epoch), or None.
         tuning: settings for each part: what is trained, from when and how fast.
-        distillation: teacher whose predictions the model also learns; None for no teacher.
+        distillation: teacher whose predictions the model also learns, or None.
         seed: seed of dropout and all other random draws in training. Each batch has its own seed,
             made from this one, the epoch, the batch's number and the process, so a resumed run
             draws the same numbers again. Initial weights come from torch's own generator

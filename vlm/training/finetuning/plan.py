@@ -23,10 +23,10 @@ class PartTuning:
     its output; epochs are counted from 0.
 
     Args:
-        frozen: whether to train nothing in the part, except weights that are never pretrained: an
-            image encoder's `positions`, the parameters of a `SideBySide` outside its encoders, and
-            a fusion's `image_numbers`. A frozen part stays in evaluation mode during training,
-            without dropout and with fixed batch normalisation statistics.
+        frozen: whether to train nothing in the part. Weights that are never pretrained are trained
+            even so: an image encoder's `positions`, the parameters of a `SideBySide` outside its
+            encoders, and a fusion's `image_numbers`. A frozen part stays in evaluation mode during
+            training, without dropout and with fixed batch normalisation statistics.
         from_epoch: first epoch in which the part is trained; it is frozen before.
         layers_per_epoch: number of layers to unfreeze per epoch, from the last layer down, starting
             in `from_epoch`. None unfreezes all at once.
@@ -36,8 +36,7 @@ class PartTuning:
         keep_statistics: whether to keep batch normalisation statistics fixed while the part is
             trained. Otherwise, statistics of a few images of one kind replace those of many
             (docs/forgetting.md).
-        lora: settings for training low-rank corrections of the layers instead of the layers
-            themselves; None for no LoRA.
+        lora: settings for training low-rank corrections instead of the layers; None for no LoRA.
 
     Raises:
         ValueError: a number out of range, or `frozen` with another setting.
@@ -90,8 +89,8 @@ class Tuning:
         encoders: settings for each encoder in a `vlm.image.SideBySide`, instead of `image_encoder`;
             the parameters outside the encoders are trained from the start. None to use
             `image_encoder` for all.
-        init_from: checkpoint or run folder from whose weights the parts start. vlm takes nothing
-            else from it; to continue a run, use `--ckpt_path`.
+        init_from: checkpoint or run folder from whose weights the parts start. Nothing else is
+            taken from it; to continue a run, use `--ckpt_path`.
         init_parts: parts that start from `init_from`; None for all.
 
     Raises:
