@@ -14,9 +14,10 @@ DRAW = "draw"
 """`answer_type` of the questions that ask for a picture."""
 RELATIONS = {"left of": ("x", 1), "right of": ("x", -1), "above": ("y", 1), "below": ("y", -1)}
 """The axis that each is about, and the sign of the second thing's place less the first one's."""
-STEP, APART, FURTHER = 4, 4, 8
-"""In pixels: places are multiples of the first, so that few codes can describe all pictures; the
-others are the least between two things, and between their centres on the relation's axis."""
+STEP, APART, FURTHER = 4, 16, 8
+"""In pixels: places are multiples of the first, and the second is the least between two things, so
+that few codes of 16 x 16 pixels describe all pictures; the third is the least between two centres
+on the relation's axis."""
 Kind = tuple[str, str]
 """Colour and shape."""
 
@@ -74,8 +75,8 @@ def things_of(draws: Draws, asked: Sentence, radius: int, size: int) -> list[Thi
 
 def _fit(one: Thing, other: Thing, relation: str | None) -> bool:
     axis, sign = RELATIONS[relation or "above"]
-    away = max(abs(one.x - other.x), abs(one.y - other.y)) - 2 * one.radius
-    return away > APART and sign * (getattr(other, axis) - getattr(one, axis)) >= FURTHER
+    away = max(abs(one.x - other.x), abs(one.y - other.y)) - 2 * one.radius - 1
+    return away >= APART and sign * (getattr(other, axis) - getattr(one, axis)) >= FURTHER
 
 
 def row(asked: Sentence, picture: str) -> dict[str, Any]:
