@@ -88,11 +88,12 @@ class Drawing(Generation):
     is the data URL of its PNG (`vlm.image.picture_text`), in the data and from `decode`.
 
     The memory is that of `Generation` and the words of the question, since a fusion to one vector
-    forgets which colour is whose. Words are trained and written as `Generation` does; the loss of a
-    picture is the negative log-likelihood of its first token and its codes. `decode` compares the
-    first tokens: where that of a picture is the likeliest, its probability is the answer's, and the
-    codes are then drawn at random, the same ones each time for the same words of the question.
-    `learn_first` trains the codes on the pictures among the training questions' answers.
+    may forget which colour is whose. Words are trained and written as `Generation` does. The loss
+    of a picture is the mean negative log-likelihood of its first token and its codes; their sum
+    would outweigh the words. `decode` compares the first tokens: where that of a picture is the
+    likeliest, its probability is the answer's, and the codes are then drawn at random, the same
+    ones each time for the same words of the question. `learn_first` trains the codes on the
+    pictures among the training questions' answers.
 
     Args:
         in_dim: width of the joint features.
@@ -154,7 +155,7 @@ class Drawing(Generation):
             if not pictures:
                 raise ValueError(
                     "head: got Drawing, but no training question has a picture for its answer; "
-                    "expected some, such as those of Scenes(drawings=2), or the head Generation."
+                    "expected some, such as those of Scenes(drawings=4), or the head Generation."
                 )
             self.pictures.learn(read_pictures(pictures, self.pictures.size))
             print(f"Trained {self.pictures.codes:,} codes on {len(pictures):,} pictures.")
@@ -172,7 +173,10 @@ class Drawing(Generation):
         return Memory(tokens, mask, None, ids, known)
 
     def loss(self, output: Memory, batch: Batch) -> Tensor:
-        return -self._each(output, batch.targets).sum() / batch.total
+        each = self._each(output, batch.targets)
+        weights = torch.ones_like(each)
+        weights[batch.targets.drawn] = 1 / (1 + self.pictures.length)
+        return -(weights * each).sum() / batch.total
 
     def evidence(self, output: Memory, answers: Sequence[str]) -> Tensor:
         """The answers' log-likelihoods: of words with their end, of a picture's first token and
