@@ -54,12 +54,12 @@ def photo(tmp_path: Path) -> str:
 
 def test_an_answer_has_a_picture_or_none(photo: str) -> None:
     drawn = model(draws=True).answer(photo, SENTENCE)
-    assert drawn.picture is not None
-    assert (drawn.picture.size, drawn.picture.mode) == ((32, 32), "RGB")
+    assert drawn.drawing is not None
+    assert (drawn.drawing.size, drawn.drawing.mode) == ((32, 32), "RGB")
     assert drawn.top == [(drawn.text, drawn.probability)]
     assert is_picture(drawn.text)
     written = model(draws=False).answer(photo, SENTENCE)
-    assert (written.text, written.picture) == ("ooooo…", None)
+    assert (written.text, written.drawing) == ("ooooo…", None)
 
 
 def test_one_batch_may_have_both_kinds_of_question(photo: str) -> None:
@@ -80,7 +80,7 @@ def test_the_command_writes_the_picture(
     assert "100.00 %  a picture" in said
     assert str(drawn) in said
     assert "base64" not in said
-    picture = vlm.load(folder).answer(photo, SENTENCE).picture
+    picture = vlm.load(folder).answer(photo, SENTENCE).drawing
     assert picture is not None
     assert Image.open(drawn).tobytes() == picture.tobytes()
     main(["ask", folder, photo, SENTENCE])

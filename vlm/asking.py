@@ -67,8 +67,8 @@ class Answer:
     abstains: bool = False
 
     @property
-    def picture(self) -> Image | None:
-        """The picture that the model drew, in RGB; None for an answer in words."""
+    def drawing(self) -> Image | None:
+        """The image that the model drew, in RGB; None for an answer in words."""
         return picture_of(self.text) if is_picture(self.text) else None
 
     def within(self, least: float) -> Answer:

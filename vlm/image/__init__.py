@@ -1,5 +1,6 @@
 """Image encoders: images in, grids of tokens out; or regions of a detector."""
 
+from vlm.image.as_text import picture_text
 from vlm.image.base import ImageEncoder, PixelEncoder, grid_boxes
 from vlm.image.conv import ConvNet, StridedConvNet
 from vlm.image.load import ImageError, load_image
@@ -30,4 +31,5 @@ __all__ = [
     "TorchvisionEncoder",
     "grid_boxes",
     "load_image",
+    "picture_text",
 ]

@@ -16,7 +16,13 @@ PICTURE = "data:image/png;base64,"
 
 
 def picture_text(pixels: np.ndarray) -> str:
-    """The text of a picture (H, W, 3) uint8."""
+    """The text of a picture (H, W, 3) uint8, for data whose answers are pictures.
+
+    Example:
+        >>> import numpy as np
+        >>> vlm.image.picture_text(np.zeros((2, 2, 3), np.uint8))[:22]
+        'data:image/png;base64,'
+    """
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return PICTURE + b64encode(buffer.getvalue()).decode()

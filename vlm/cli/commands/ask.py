@@ -77,7 +77,7 @@ def ask(arguments: Sequence[str]) -> None:
         image = None if given.image == [MISSING] else given.image
         question = None if given.question == MISSING else given.question
         answer = vqa.answer(image, question, given.top, given.choices, max_risk=given.max_risk)
-        picture = answer.picture
+        picture = answer.drawing
         if given.output is not None and picture is not None:
             picture.save(given.output, "PNG")
     except (OSError, ValueError) as error:
