@@ -18,13 +18,11 @@ from torch import Tensor
 from vlm.adapters.folder import read_image_text_to_text
 from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted
 from vlm.adapters.image_text_to_text import ImageTextToText
+from vlm.answer_warnings import choice_warnings, missing_warnings, question_warnings
 from vlm.asking import (
     Answer,
     Asking,
-    choice_warnings,
-    missing_warnings,
     opened,
-    question_warnings,
 )
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
