@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,13 @@ def test_every_import_from_outside_is_the_base_s_or_an_extra_s() -> None:
     assert found == "lightning is not installed; run `pip install 'vlm-vqa[train]'`."
     found = missing_extra(ModuleNotFoundError(name="fastapi"))
     assert found == "fastapi is not installed; run `pip install 'vlm-vqa[serve]'`."
+
+
+def test_commands_quote_the_brackets_of_an_extra() -> None:
+    """In zsh, the shell of macOS, they are a pattern otherwise, and the command fails."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "vlm").rglob("*.py")]
+    unquoted = [page for page in pages if re.search(r"pip install [\w.-]+\[", page.read_text())]
+    assert not unquoted
 
 
 @pytest.mark.parametrize("name", EXTRAS["serve"].split())

@@ -78,7 +78,8 @@ def add_lora(part: Any, lora: LoRA) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ModuleNotFoundError as error:
         raise ImportError(
-            "lora: needs the package peft, which is not installed; pip install vlm-vqa[lora]."
+            "lora: needs the package peft, which is not installed; "
+            "run `pip install 'vlm-vqa[lora]'`."
         ) from error
     # peft would read a part's own `config` as one of transformers.
     inside = nn.ModuleDict({"part": part})

