@@ -94,7 +94,9 @@ def data_arguments(config: Path, data: Path, folder: Path) -> list[str]:
         (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
         return [f"--dataset.root={folder}", f"--data.images.features={folder / 'features'}"]
     if kind == "vlm.datasets.Scenes":
-        return [f"--dataset.root={folder}", "--dataset.scenes=9"]
+        made = [f"--dataset.root={folder}", "--dataset.scenes=9"]
+        draws = "vlm.heads.Drawing" in config.read_text()
+        return [*made, "--model.head.pictures.steps=3"] if draws else made
     return [f"--dataset.root={data}"]
 
 

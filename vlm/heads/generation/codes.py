@@ -63,7 +63,7 @@ class PictureCodes(Part):
         codes: int = 2048,
         dim: int = 32,
         hidden_dim: int = 256,
-        steps: int = 3000,
+        steps: int = 8000,
         batch_size: int = 256,
         lr: float = 3e-3,
     ) -> None:
