@@ -80,7 +80,7 @@ def main() -> None:
     vqa = vlm.load(given.run)
     head = vqa.model.head
     assert isinstance(head, Drawing)
-    table = vlm.datasets.Scenes(drawings=2).table("test").to_pylist()
+    table = vlm.datasets.Scenes(drawings=4).table("test").to_pylist()
     rows = {row["question"]: row for row in table if row["answer_type"] == "draw"}
     asked, images = [*rows], [row["image"] for row in rows.values()]
     true = [np.array(picture_of(row["answers"][0])) for row in rows.values()]
