@@ -1,6 +1,6 @@
 """Draw the images of the README and of docs/choosing_a_fusion.md: `python docs/images/make.py`.
 
-`answers.png` is what `vlm explain scenes` draws. `learning.png` reads
+`answers.png` is what `vlm explain scenes` draws. `learning.png` and `cost.png` read
 `docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `demo.png` is a
 screenshot by `tests/demo/screenshot.py`.
 """
@@ -14,8 +14,11 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import vlm
+from vlm.core.features import Features
 from vlm.explain import draw, explain
 
 HERE = Path(__file__).parent
@@ -64,6 +67,56 @@ def draw_learning() -> None:
     figure.savefig(HERE / "learning.png", dpi=110)
 
 
+IMAGES, QUESTIONS = 16, 4
+"""Of the batch whose operations are counted: as in training, four questions about each image."""
+
+
+def megaflops(fusion: str) -> float:
+    """Forward and backward of a fusion for one question, at the sizes of the trainings: 16 tokens
+    of width 144 and 8 words of width 128. A multiply-add counts as two."""
+    made = getattr(vlm.fusion, fusion)(144, 128)
+    image = Features(torch.randn(IMAGES, 16, 144, requires_grad=True))
+    text = Features(torch.randn(IMAGES * QUESTIONS, 8, 128, requires_grad=True))
+    index = torch.arange(IMAGES).repeat_interleave(QUESTIONS)
+    with FlopCounterMode(display=False) as counter:
+        fused = made(image, text, image_index=index)
+        (fused.pooled.sum() + fused.tokens.sum()).backward()
+    return counter.get_total_flops() / (IMAGES * QUESTIONS) / 1e6
+
+
+def draw_cost() -> None:
+    """How soon a fusion learns the shapes of Scenes, over what a question costs in it."""
+    results = json.loads(LEARNING.read_text(encoding="utf-8"))
+    figure, axes = plt.subplots(figsize=(8, 4.2))
+    drawn: list[tuple[float, int]] = []
+    for cost, fusion in sorted((megaflops(fusion), fusion) for fusion in results):
+        curve = next(iter(results[fusion].values()))["validation"]
+        epoch = next(number for number, found in enumerate(curve, start=1) if found >= 95)
+        axes.plot(cost, epoch, "o", color=NAMED.get(fusion, "#868e96"), ms=5)
+        crowded = any(epoch == other and cost < 1.5 * near for near, other in drawn)
+        axes.annotate(
+            fusion,
+            (cost, epoch),
+            (0, -11 if crowded else 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+        drawn.append((cost, epoch))
+    axes.set_xscale("log")
+    axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+    axes.minorticks_off()
+    axes.set(
+        ylim=(2, 13),
+        xlabel="million operations of the fusion for a question, forward and backward",
+        ylabel="first epoch with 95 % of validation",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(HERE / "cost.png", dpi=110)
+
+
 if __name__ == "__main__":
     draw_answer()
     draw_learning()
+    draw_cost()
