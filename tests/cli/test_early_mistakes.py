@@ -34,6 +34,7 @@ TOLD = {
         ["fit", "-c", "own_data", "--dataset.path", "{folder}/nosuch.csv"],
         "dataset.path: {folder}/nosuch.csv: there is no such file.",
     ),
+    "fit without -c": (["fit", "my.yaml"], "got 'my.yaml' without an option; expected `vlm fit -c"),
     "predict": (
         ["predict", "scenes", "--dataset.path", "{folder}/my.json"],
         "my.json: there is no such file. Did you mean my.jsonl?",

@@ -30,6 +30,9 @@ def _run(command: str, arguments: Sequence[str]) -> None:
     try:
         if command != "fit":
             arguments = with_run(command, arguments)
+        elif arguments and not arguments[0].startswith("-"):
+            name = arguments[0]
+            raise ConfigError(f"got {name!r} without an option; expected `vlm fit -c {name}`.")
         if "--help-all" not in arguments:
             check_names(command, arguments)
     except ConfigError as error:
