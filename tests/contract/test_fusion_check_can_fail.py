@@ -261,6 +261,11 @@ def test_a_wrong_width_is_refused_by_the_fusion_itself() -> None:
         check_fusion(WrongWidth(13, 11))
 
 
+def test_a_module_that_is_no_fusion_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"fusion: got Linear; expected .* vlm\.fusion\.Fusion"):
+        check_fusion(nn.Linear(13, 11))
+
+
 @pytest.mark.parametrize("good", [GoodFusion, Attending])
 def test_good_fusion(good: type[Fusion]) -> None:
     check_fusion(good(13, 11))

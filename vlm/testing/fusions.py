@@ -104,7 +104,13 @@ def check_fusion(fusion: Fusion) -> None:
 
     Raises:
         AssertionError: a broken promise, which the message names.
+        TypeError: no instance of a subclass of `vlm.fusion.Fusion`.
     """
+    if not isinstance(fusion, Fusion):
+        raise TypeError(
+            f"fusion: got {type(fusion).__name__}; expected an instance of a subclass of "
+            "vlm.fusion.Fusion, which defines `fuse(image, text)`."
+        )
     fusion = prepared(fusion)
     image = some_features(fusion.image_dim, PATCH_COUNTS, PATCHES, boxes=True)
     text = some_features(fusion.text_dim, WORD_COUNTS, WORDS)
