@@ -45,7 +45,8 @@ def seen(pixels: np.ndarray) -> list[Seen]:
     found = []
     for rows, columns in _connected(pixels.max(2) > BACKGROUND):
         if len(rows) >= SPECK:
-            inner = abs(rows - rows.mean()) + abs(columns - columns.mean()) <= 3
+            away = abs(rows - rows.mean()) + abs(columns - columns.mean())
+            inner = away <= max(3, away.min())  # a ring has nothing in its middle
             color = np.median(pixels[rows[inner], columns[inner]].astype(int), 0)
             name = min(PALETTE, key=lambda name: float(np.square(color - PALETTE[name]).sum()))
             found.append(Seen(name, _shape(rows, columns), columns.mean(), rows.mean()))
