@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm.data.augmentation import Mirror
 from vlm.datasets import Scenes
 from vlm.datasets.generated.judge import seen, shows
 from vlm.image.as_text import is_picture, picture_of, picture_text
@@ -94,6 +95,20 @@ def test_a_picture_is_right_if_it_shows_that_and_nothing_else(
     made: np.ndarray, right: bool
 ) -> None:
     assert shows(made, SENTENCE) == right
+
+
+def test_a_frame_is_a_thing_of_no_shape() -> None:
+    made = picture((5, 5, RED), side=22)
+    made[7:25, 7:25] = 0
+    assert [(thing.color, thing.shape) for thing in seen(made)] == [("red", "?")]
+
+
+def test_a_mirror_mirrors_what_is_drawn(scenes: Scenes) -> None:
+    mirror = Mirror()
+    for row in drawn(scenes, "test"):
+        made = mirror.text(row["answers"][0])
+        assert shows(np.asarray(picture_of(made)), mirror.text(row["question"]))
+        assert mirror.text(made) == row["answers"][0]
 
 
 def test_the_score_of_a_drawing_is_read_from_the_picture(scenes: Scenes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from vlm.core.features import Features
 from vlm.core.validation import check_probability
 from vlm.data.augmentation.meaning import EXCHANGED, Language, exchange
 from vlm.datasets.errors import DataError
+from vlm.image.as_text import is_picture, picture_of, picture_text
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Mirror:
         return EXCHANGED[self.words] if isinstance(self.words, str) else self.words
 
     def text(self, text: str) -> str:
-        """A question, choice or answer about the mirrored image."""
+        """A question, choice or answer about the mirrored image; a drawn answer is mirrored too."""
+        if is_picture(text):
+            return picture_text(np.asarray(picture_of(text))[:, ::-1])
         return exchange(text, self.opposite)
 
     def completed(self, texts: Sequence[str]) -> list[str]:
