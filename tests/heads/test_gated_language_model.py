@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import vlm
 from vlm.core.errors import ConfigError
 from vlm.fusion import Fusion, PixelShuffle, Projector, QFormer, Resampler
-from vlm.heads import ByteTokenizer, GatedLanguageModel, Generation, LanguageModel
+from vlm.heads import ByteTokenizer, GatedLanguageModel, Generation, LanguageModel, MultiTask
 from vlm.heads.generation.decoder import Memory
 from vlm.image import ConvNet
 from vlm.model import VQAModel
@@ -158,10 +158,15 @@ def test_the_image_learns_once_gates_are_open(folder: Path, connector: str) -> N
 
 
 def test_a_frozen_head_trains_its_new_layers_alone(folder: Path) -> None:
-    model = model_of(folder)
-    prepare(model, Tuning(head=PartTuning(frozen=True)))
-    trained = [name for name, p in model.head.named_parameters() if p.requires_grad]
-    assert trained == [n for n, _ in model.head.named_parameters() if ".gated." in n]
+    alone = model_of(folder)
+    write = partial(Generation, decoder=alone.head.arguments["decoder"])
+    head = MultiTask(24, {"write": write})
+    several = VQAModel(alone.image_encoder, alone.text_encoder, alone.fusion, head)
+    for model in (alone, several):
+        prepare(model, Tuning(head=PartTuning(frozen=True)))
+        trained = [name for name, p in model.head.named_parameters() if p.requires_grad]
+        assert trained == [n for n, _ in model.head.named_parameters() if ".gated." in n]
+        assert trained
 
 
 @torch.no_grad()

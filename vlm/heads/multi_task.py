@@ -91,6 +91,10 @@ class MultiTask(AnswerHead):
     def _heads(self) -> list[tuple[str, AnswerHead]]:
         return list(self.heads.items())  # type: ignore[arg-type]  # modules to torch
 
+    def train_new(self) -> None:
+        for _, head in self._heads():
+            head.train_new()
+
     def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
         for _, head in self._heads():
             head.learn_first(answers)
