@@ -38,7 +38,7 @@ from vlm.data.sampler import ImageGroupSampler, Mixing
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.several import different_images, first_images, most_images
-from vlm.datasets.table import DataError, image_groups
+from vlm.datasets.table import DataError, image_groups, stream
 from vlm.image.base import ImageEncoder, PixelEncoder
 from vlm.image.regions import RegionTransform
 from vlm.model import VQAModel
@@ -147,6 +147,13 @@ class VQADataModule(Configured, LightningDataModule):
     def answers(self) -> list[str]:
         """The answer vocabulary, and answers that a mirror adds."""
         return self.augment.completed(self.dataset.answers)
+
+    @property
+    def different_answers(self) -> list[str]:
+        """All different answers of the training questions, also those that no vocabulary has room
+        for, and answers that a mirror adds."""
+        lists = stream(self.table("train"), "answers")
+        return self.augment.completed(list(dict.fromkeys(a for (given,) in lists for a in given)))
 
     @property
     def max_images(self) -> int:

@@ -24,6 +24,7 @@ from vlm.core.errors import ConfigError
 from vlm.core.validation import check_positive
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Split
+from vlm.datasets.errors import DataError
 from vlm.evaluation.evaluation import Evaluation
 from vlm.evaluation.results import Prediction
 from vlm.fusion.base import Fusion
@@ -175,7 +176,10 @@ class VQATask(LightningModule):
             parameter.requires_grad_(False)
 
     def on_fit_start(self) -> None:
-        self.model.head.learn_first(lambda: self.data.answers)
+        try:
+            self.model.head.learn_first(lambda: self.data.different_answers)
+        except ValueError as error:
+            raise DataError(f"train: {error}") from error
 
     def on_train_start(self) -> None:
         self._enter(self.current_epoch)
