@@ -81,6 +81,12 @@ def test_the_same_seed_gives_the_same_codes_and_leaves_other_random_numbers(
     assert not torch.equal(one.codebook, other.codebook)
 
 
+def test_codes_of_any_precision_are_trained_in_float32() -> None:
+    made = [CODES(steps=5).to(dtype).learn(some_pictures()) for dtype in (torch.float, torch.half)]
+    assert [codes.codebook.dtype for codes in made] == [torch.float, torch.half]
+    assert torch.equal(made[1].codebook, made[0].codebook.half())
+
+
 def test_codes_are_trained_once(learned: Drawing) -> None:
     def never() -> list[str]:
         raise AssertionError("these codes are trained")
@@ -128,6 +134,27 @@ def test_what_is_drawn_depends_on_the_question_and_not_on_the_batch(learned: Dra
     alone = memory.rows(torch.tensor([0]))
     alone = alone._replace(prompt=words[:1, :2], prompt_mask=words[:1, :2] > 0)
     assert torch.equal(head._drawn(alone), drawn[:1])
+
+
+def test_a_question_that_is_left_out_says_nothing(learned: Drawing) -> None:
+    batch = ask(2, torch.tensor([[1, 2], [3, 4]]))
+    batch = batch._replace(no_question=torch.tensor([True, True]))
+    memory = learned(Features(torch.zeros(2, 3, 13), torch.ones(2, 3).bool()), batch)
+    one, other = learned._noise(memory)
+    assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_no_answer_is_empty(learned: Drawing) -> None:
+    """Where an answer's end is likeliest and a picture comes second, a picture is drawn."""
+    head = make()
+    table = head.decoder.embedding.weight.zero_()
+    table[head.tokenizer.end, 0], table[head.tokenizer.picture, 0] = 3.0, 2.0
+    head.decoder.norm.weight.zero_()
+    head.decoder.norm.bias.zero_()[0] = 1.0
+    fused = Features(torch.randn(1, 3, 13), torch.ones(1, 3).bool(), torch.randn(1, 13))
+    ((answer,),) = head.decode(head(fused, ask(1, torch.tensor([[1]]))), 1)
+    assert is_picture(answer[0])
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ class PictureCodes(Part):
                 f"pictures: got {tuple(pictures.shape)} of {pictures.dtype}; expected one or more "
                 f"of {expected}, uint8."
             )
-        device = self.codebook.device
-        self.to("cpu")
+        device, dtype = self.codebook.device, self.codebook.dtype
+        self.to("cpu", torch.float)  # running means in less are none
         draws = torch.Generator().manual_seed(seed)
         trained = [*_to_parameters(self.encoder, draws), *_to_parameters(self.decoder, draws)]
         optimizer = torch.optim.Adam(trained, self.lr)
@@ -154,7 +154,7 @@ class PictureCodes(Part):
             schedule.step()
         _to_buffers(self)
         self.learned.fill_(True)
-        return self.to(device)
+        return self.to(device, dtype)
 
     def _follow(
         self, vectors: Tensor, counts: Tensor, sums: Tensor, draws: torch.Generator

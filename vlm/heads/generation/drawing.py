@@ -20,7 +20,7 @@ from vlm.core.validation import check_positive
 from vlm.heads.base import Ranked
 from vlm.heads.generation.codes import PictureCodes
 from vlm.heads.generation.decoder import DecoderFactory, Memory, TransformerDecoder
-from vlm.heads.generation.head import Generation
+from vlm.heads.generation.head import Generation, asked
 from vlm.heads.generation.targets import AnswerEncoder, AnswerTexts
 from vlm.heads.generation.tokenizer import WordsAndCodes
 from vlm.image.as_text import is_picture, picture_of, picture_text
@@ -166,11 +166,8 @@ class Drawing(Generation):
         question = batch.question
         assert question is not None  # `reads_question`
         said = self.question(question.zero_padding().tokens)
-        ids, known = batch.words, batch.words_mask
-        if batch.text_index is not None:
-            ids, known = ids[batch.text_index], known[batch.text_index]
         tokens, mask = torch.cat((tokens, said), 1), torch.cat((mask, question.mask), 1)
-        return Memory(tokens, mask, None, ids, known)
+        return Memory(tokens, mask, None, *asked(batch))
 
     def loss(self, output: Memory, batch: Batch) -> Tensor:
         each = self._each(output, batch.targets)
@@ -210,6 +207,7 @@ class Drawing(Generation):
             return []
         begin = torch.full((count, 1), self.tokenizer.begin, device=output.mask.device)
         first = self.decoder(begin, self.decoder.start(output))[:, -1].float().softmax(-1)
+        first[:, self.tokenizer.end] = 0  # no answer is empty
         draws = (first.argmax(-1) == self.tokenizer.picture).tolist()
         chances = first[:, self.tokenizer.picture].tolist()
         rows = [[row for row in range(count) if draws[row] == kind] for kind in (False, True)]

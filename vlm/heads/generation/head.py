@@ -29,6 +29,16 @@ ROWS_AT_ONCE = 1024
 TrainOn = Literal["most_frequent", "sampled"]
 
 
+def asked(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Ids and mask (Q, L) of the questions' own tokens; one that is left out has none."""
+    ids, mask = batch.words, batch.words_mask
+    if batch.text_index is not None:
+        ids, mask = ids[batch.text_index], mask[batch.text_index]
+    if batch.no_question is not None:
+        mask = mask & ~batch.no_question[:, None]
+    return ids, mask
+
+
 class Generation(AnswerHead):
     """A decoder writes the answer while it reads the joint tokens.
 
@@ -124,11 +134,7 @@ class Generation(AnswerHead):
         """
         choices = required_choices(batch).texts if self.takes_choices else None
         if self.reads_prompt:
-            ids, mask = batch.words, batch.words_mask
-            if batch.text_index is not None:
-                ids, mask = ids[batch.text_index], mask[batch.text_index]
-            if batch.no_question is not None:
-                mask = mask & ~batch.no_question[:, None]
+            ids, mask = asked(batch)
             image = fused.tokens.shape[1] - ids.shape[1]  # words come after
             return Memory(fused.tokens[:, :image], fused.mask[:, :image], choices, ids, mask)
         tokens = torch.cat((fused.pooled[:, None], fused.tokens), 1)  # (Q, 1 + N, D)
