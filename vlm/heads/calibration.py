@@ -13,6 +13,7 @@ from vlm.core.calibration import Calibration
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.multi_task import MultiTask
+from vlm.image.as_text import in_words
 
 ALL = 1_000_000
 
@@ -58,7 +59,7 @@ def decode(
     if calibration.method == "length":
         return [
             [
-                (text, calibration.of_text(log_p, text))
+                (text, calibration.of_text(log_p, in_words(text)))
                 for text, log_p in zip(texts, row, strict=False)
             ][:top_k]
             for texts, row in zip(answers, scores.tolist(), strict=True)

@@ -28,6 +28,7 @@ from vlm.datasets.several import different_images
 from vlm.datasets.several import images_of as image_names
 from vlm.datasets.table import image_groups
 from vlm.heads.calibration import answer_scores, decode, method_for, probabilities
+from vlm.image.as_text import in_words
 from vlm.model import VQAModel
 from vlm.trust.selective import Floats
 
@@ -106,7 +107,7 @@ def ask(
             continue
         head, scores, names = answer_scores(model.head, output)
         if inputs:
-            lengths = [len(ranked[0][0]) for ranked in own]
+            lengths = [len(in_words(ranked[0][0])) for ranked in own]
             kept.append(_inputs(method_for(head), scores, lengths))
         if not writes:
             shares = probabilities(calibration or UNCHANGED, head, scores)
