@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 import vlm
 from vlm.cli.main import main
+from vlm.core.calibration import ABOUT, Calibration, Threshold
 from vlm.demo import view
 from vlm.demo.asker import Asker
 from vlm.export import export
@@ -100,6 +103,25 @@ def test_no_file_is_written_where_nothing_is_drawn(
     with pytest.raises(SystemExit, match=said):
         main(["ask", folder, photo, SENTENCE, "--output", str(drawn)])
     assert not drawn.exists()
+
+
+def test_a_picture_that_is_too_uncertain_exits_with_3(tmp_path: Path, photo: str) -> None:
+    vqa = model(draws=True)
+    threshold = Threshold(0.05, 1.0, 0.5)
+    vqa.about[ABOUT] = asdict(Calibration("length", 1.0, -5.0, thresholds=(threshold,)))
+    folder, drawn = str(vqa.save(tmp_path / "draws")), tmp_path / "drawn.png"
+    with pytest.raises(SystemExit) as stopped:
+        main(["ask", folder, photo, SENTENCE, "--output", str(drawn), "--max-risk", "5%"])
+    assert stopped.value.code == 3
+    assert not drawn.exists()
+
+
+def test_a_pictures_probability_does_not_depend_on_the_length_of_its_text(photo: str) -> None:
+    vqa = model(draws=True)
+    vqa.calibration = Calibration("length", 1.0, 0.0, -0.1)
+    (answer,) = vqa.answer(photo, [SENTENCE])
+    assert answer.picture is not None
+    assert answer.probability == pytest.approx(1 / (1 + math.exp(0.1 * len("a picture"))), abs=1e-3)
 
 
 def test_the_demo_shows_the_picture() -> None:

@@ -85,10 +85,10 @@ def ask(arguments: Sequence[str]) -> None:
     print_answer(answer, vqa.calibration)
     if picture is not None:
         print(f"The picture: {given.output or 'not written; --output PNG writes it'}.")
-    elif given.output is not None:
+    if answer.is_guess or answer.abstains:
+        sys.exit(NO_ANSWER)
+    if given.output is not None and picture is None:
         sys.exit(
             f"vlm ask: --output: got {given.output}, but the answer is in words; ask for a "
             f'picture, such as "Draw a red circle."'
         )
-    if answer.is_guess or answer.abstains:
-        sys.exit(NO_ANSWER)
