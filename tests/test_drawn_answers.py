@@ -120,7 +120,7 @@ def test_a_pictures_probability_does_not_depend_on_the_length_of_its_text(photo:
     vqa = model(draws=True)
     vqa.calibration = Calibration("length", 1.0, 0.0, -0.1)
     (answer,) = vqa.answer(photo, [SENTENCE])
-    assert answer.picture is not None
+    assert answer.drawing is not None
     assert answer.probability == pytest.approx(1 / (1 + math.exp(0.1 * len("a picture"))), abs=1e-3)
 
 

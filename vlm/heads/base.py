@@ -90,10 +90,18 @@ class AnswerHead(Part, ABC):
         check_positive(in_dim=in_dim)
         self.in_dim = in_dim
 
-    def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
-        """Learn what is trained before the model is, from the training questions' different
-        answers; unless a class says otherwise, nothing. It is called at the start of each training,
-        also of one that is continued or begins with weights of another."""
+    def learn_first(
+        self, answers: Callable[[], Iterable[str]], alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """Learn what is trained before the model is; unless a class says otherwise, nothing.
+
+        It is called at the start of each training, also of one that is continued or begins with
+        weights of another.
+
+        Args:
+            answers: returns the different answers to the training questions.
+            alive: is called during long work, so that the watchdog does not end the run.
+        """
 
     @abstractmethod
     def forward(self, fused: Features, batch: Batch) -> Any:

@@ -95,9 +95,11 @@ class MultiTask(AnswerHead):
         for _, head in self._heads():
             head.train_new()
 
-    def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
+    def learn_first(
+        self, answers: Callable[[], Iterable[str]], alive: Callable[[], None] = lambda: None
+    ) -> None:
         for _, head in self._heads():
-            head.learn_first(answers)
+            head.learn_first(answers, alive)
 
     def forward(self, fused: Features, batch: Batch) -> dict[str, Any]:
         return {

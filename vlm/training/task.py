@@ -177,7 +177,7 @@ class VQATask(LightningModule):
 
     def on_fit_start(self) -> None:
         try:
-            self.model.head.learn_first(lambda: self.data.different_answers)
+            self.model.head.learn_first(lambda: self.data.different_answers, self.data.alive)
         except ValueError as error:
             raise DataError(f"train: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Self
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.part import Part
+from vlm.core.terminal import track
 from vlm.core.validation import check_divides, check_positive
 
 DECAY, RARE = 0.99, 0.02
@@ -113,10 +115,12 @@ class PictureCodes(Part):
         return (vectors @ book.T - book.square().sum(1) / 2).argmax(-1)
 
     @torch.enable_grad()
-    def learn(self, pictures: Tensor, seed: int = 0) -> Self:
+    def learn(
+        self, pictures: Tensor, seed: int = 0, alive: Callable[[], None] = lambda: None
+    ) -> Self:
         """Train on pictures (P, H, W, 3) uint8. It happens on the CPU, so that all processes of a
         training have the same weights; the same seed gives the same ones, and torch's own random
-        numbers are left alone.
+        numbers are left alone. `alive` is called before each step.
 
         Raises:
             ValueError: pictures of another size, or none.
@@ -137,7 +141,9 @@ class PictureCodes(Part):
         sums = torch.zeros_like(self.codebook)
         each = self._split(pictures).flatten(0, 1).numpy()
         patches = torch.from_numpy(np.unique(each, axis=0))
-        for step in range(self.steps):
+        shown = f"Training {self.codes:,} codes of drawings"
+        for step in track(range(self.steps), shown):
+            alive()
             rows = torch.randint(len(patches), (self.batch_size,), generator=draws)
             wanted = self._scaled(patches[rows])
             vectors = self.encoder(wanted)

@@ -149,7 +149,9 @@ class Drawing(Generation):
         self.question = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, in_dim))
         self.encode_targets = DrawingEncoder(self.encoder, self.pictures.size)
 
-    def learn_first(self, answers: Callable[[], Iterable[str]]) -> None:
+    def learn_first(
+        self, answers: Callable[[], Iterable[str]], alive: Callable[[], None] = lambda: None
+    ) -> None:
         if not self.pictures.learned:
             pictures = [answer for answer in answers() if is_picture(answer)]
             if not pictures:
@@ -157,8 +159,7 @@ class Drawing(Generation):
                     "head: got Drawing, but no training question has a picture for its answer; "
                     "expected some, such as those of Scenes(drawings=4), or the head Generation."
                 )
-            self.pictures.learn(read_pictures(pictures, self.pictures.size))
-            print(f"Trained {self.pictures.codes:,} codes on {len(pictures):,} pictures.")
+            self.pictures.learn(read_pictures(pictures, self.pictures.size), alive=alive)
 
     def forward(self, fused: Features, batch: Batch) -> Memory:
         """What the decoder reads, with the question's words, by which codes are drawn."""
