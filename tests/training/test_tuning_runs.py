@@ -160,7 +160,7 @@ def test_lora_without_peft_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     from vlm.image import ConvNet
 
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"pip install vlm-vqa\[lora\]"):
+    with pytest.raises(ImportError, match=r"pip install 'vlm-vqa\[lora\]'"):
         add_lora(ConvNet(), LoRA())
 
 

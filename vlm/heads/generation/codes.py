@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.part import Part
-from vlm.core.terminal import track
 from vlm.core.validation import check_divides, check_positive
 
 DECAY, RARE = 0.99, 0.02
@@ -141,6 +140,8 @@ class PictureCodes(Part):
         sums = torch.zeros_like(self.codebook)
         each = self._split(pictures).flatten(0, 1).numpy()
         patches = torch.from_numpy(np.unique(each, axis=0))
+        from vlm.core.terminal import track  # rich: research code that draws needs no bar
+
         shown = f"Training {self.codes:,} codes of drawings"
         for step in track(range(self.steps), shown):
             alive()
