@@ -28,6 +28,7 @@ def test_each_kind_lists_the_public_classes_of_its_base() -> None:
     assert [part.name for part in vlm.list_parts("heads")] == [
         "vlm.heads.AuxiliaryClassification",
         "vlm.heads.Classification",
+        "vlm.heads.Drawing",
         "vlm.heads.Generation",
         "vlm.heads.LearnedMixin",
         "vlm.heads.MultiTask",

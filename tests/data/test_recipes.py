@@ -125,5 +125,5 @@ def test_it_opens_with_command_source_cost_and_differences(path: Path) -> None:
     assert "arXiv" in comment
     assert "Cost: not run here, unknown" in comment
     assert "What differs" in comment
-    assert all(len(line) <= 110 for line in comment.splitlines())
+    assert all(len(line) <= 128 for line in comment.splitlines())
     assert yaml.safe_load(path.read_text())["run"]["name"] == path.stem

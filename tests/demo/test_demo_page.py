@@ -249,8 +249,8 @@ def test_what_a_model_cannot_know_gets_no_headline(bundled_page: Watched) -> Non
 
 def test_less_risk_makes_a_model_say_that_it_does_not_know(bundled_page: Watched) -> None:
     page = bundled_page.page
-    page.click(".vlm-examples button:has-text('the furthest from the cyan')")
-    page.wait_for_selector(".vlm-answer:text-is('yes')")
+    bundled_page.ask("What shape is the object closest to the pink object?")
+    page.wait_for_selector(".vlm-answer:text-is('triangle')")
     page.fill("#risk input[type=number]", "5")
     page.keyboard.press("Tab")
     page.wait_for_selector('.vlm-none:text-is("I don\'t know")')

@@ -151,7 +151,7 @@ def test_a_model_that_comes_with_vlm_sees_objects_and_points_at_them(
     assert wordings["mirrored image, no side named"]["accuracy"][1] > 0.8
     assert wordings["mirrored image, left and right exchanged"]["questions"] == 54
     pointing = sections["grounding"]["numbers"]["pointing"]
-    assert pointing["best"] >= pointing["hits"] > 0.5 > pointing["chance"]
+    assert pointing["best"] >= pointing["hits"] > 0.4 > pointing["chance"]
     assert "no answer, and this split has none" in sections["unanswerable"]["text"][0]
     assert "vlm forgetting RUN" in sections["forgetting"]["text"][0]
 
