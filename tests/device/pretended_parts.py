@@ -120,10 +120,7 @@ MORE_HEADS = [
 ]
 
 
-# `Drawing` was not made to work there yet.
-@pytest.mark.parametrize(
-    "make", [*(case for case in cases(HEADS) if "Drawing" not in str(case.id)), *MORE_HEADS]
-)
+@pytest.mark.parametrize("make", [*cases(HEADS), *MORE_HEADS])
 def test_head(make: Callable[[], AnswerHead]) -> None:
     check_head(make(), ANSWERS)
 

@@ -209,9 +209,10 @@ class Drawing(Generation):
         begin = torch.full((count, 1), self.tokenizer.begin, device=output.mask.device)
         first = self.decoder(begin, self.decoder.start(output))[:, -1].float().softmax(-1)
         first[:, self.tokenizer.end] = 0  # no answer is empty
-        draws = (first.argmax(-1) == self.tokenizer.picture).tolist()
-        chances = first[:, self.tokenizer.picture].tolist()
-        rows = [[row for row in range(count) if draws[row] == kind] for kind in (False, True)]
+        picture = self.tokenizer.picture
+        # -1 for words: what to do and how likely it is in one wait for the device.
+        chances = torch.where(first.argmax(-1) == picture, first[:, picture], -1.0).tolist()
+        rows = [[r for r in range(count) if (chances[r] >= 0) == kind] for kind in (False, True)]
         found: dict[int, Ranked] = {}
         if rows[0]:
             texts = super().decode(output.rows(begin.new_tensor(rows[0])), top_k)
