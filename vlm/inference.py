@@ -18,7 +18,6 @@ from torch import Tensor
 from vlm.adapters.folder import read_image_text_to_text
 from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted
 from vlm.adapters.image_text_to_text import ImageTextToText
-from vlm.answer_warnings import choice_warnings, missing_warnings, question_warnings
 from vlm.asking import (
     Answer,
     Asking,
@@ -26,6 +25,7 @@ from vlm.asking import (
 )
 from vlm.checkpoint.checkpoint import load_model, read_checkpoint
 from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
+from vlm.core.answer_warnings import choice_warnings, missing_warnings, question_warnings
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.core.compat import tree_flatten, tree_map_only
 from vlm.core.rust_panic import AnswerError, broken_off

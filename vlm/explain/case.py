@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vlm.answer_warnings import question_warnings
+from vlm.core.answer_warnings import question_warnings
 from vlm.core.batch import Batch
 from vlm.core.calibration import Calibration
 from vlm.core.choices import Choices, make_choices

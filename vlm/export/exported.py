@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vlm.answer_warnings import choice_warnings, question_warnings
 from vlm.asking import Answer, Asking, opened
+from vlm.core.answer_warnings import choice_warnings, question_warnings
 from vlm.core.calibration import Calibration
 from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.export.graph_files import Arrays, open_graph
