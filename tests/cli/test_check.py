@@ -29,9 +29,9 @@ ACCEPTED = [
     "--trainer={max_epochs: 3}",
 ]
 REFUSED = {
-    "--trainer.max_epoch=3": "--trainer.max_epoch=3. Did you mean trainer.max_epochs?",
-    "--run.tests": "--run.tests. Did you mean run.test?",
-    "--model.tuning.fusion.frozn=true": "Did you mean model.tuning.fusion.frozen?",
+    "--trainer.max_epoch=3": "--trainer.max_epoch=3. Did you mean --trainer.max_epochs?",
+    "--run.tests": "--run.tests. Did you mean --run.test?",
+    "--model.tuning.fusion.frozn=true": "Did you mean --model.tuning.fusion.frozen?",
     "--model.fusion=vlm.fusion.McAN": "vlm.fusion.McAN. Did you mean vlm.fusion.MCAN?",
     "--model.fusion=vlm.image.ConvNet": "vlm.image.ConvNet does not .* Fusion",
     "--model.fusion=ConvNet": "ConvNet does not .* Fusion",

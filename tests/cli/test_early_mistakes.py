@@ -17,18 +17,19 @@ QUESTION = ["photo.png", "what color is it?"]
 TOLD = {
     "ask": (
         ["ask", "scenes", *QUESTION, "--chioces", "a", "b"],
-        "unrecognized arguments: --chioces a b. Did you mean choices?",
+        "unrecognized arguments: --chioces a b. Did you mean --choices?",
     ),
     "far": (["ask", "scenes", *QUESTION, "--zzz"], "unrecognized arguments: --zzz.\n"),
-    "serve": (["serve", "scenes", "--poort=1"], "--poort=1. Did you mean port?"),
+    "serve": (["serve", "scenes", "--poort=1"], "--poort=1. Did you mean --port?"),
     "check-data": (
         ["check-data", "own_data", "--dataset.path={folder}/my.jsnol.jsonl"],
         "my.jsnol.jsonl: there is no such file. Did you mean my.jsonl?",
     ),
     "report": (
         ["report", "scenes", "-c", "easy_vqa", "--onyl=accuracy"],
-        "unrecognized arguments: --onyl=accuracy. Did you mean only?",
+        "unrecognized arguments: --onyl=accuracy. Did you mean --only?",
     ),
+    "config": (["fit", "-c", "{folder}/mine.yml"], "mine.yml'. Did you mean mine.yaml?"),
     "test": (["test", "easy_vga", "-c", "easy_vqa"], "easy_vga: there is no such folder, and no"),
     "fit": (
         ["fit", "-c", "own_data", "--dataset.path", "{folder}/nosuch.csv"],
@@ -45,6 +46,7 @@ TOLD = {
 @pytest.mark.parametrize("name", TOLD)
 def test_told_without_torch(name: str, tmp_path: Path) -> None:
     (tmp_path / "my.jsonl").touch()
+    (tmp_path / "mine.yaml").touch()
     arguments, message = TOLD[name]
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
     command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]

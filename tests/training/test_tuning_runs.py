@@ -246,8 +246,8 @@ def test_the_table_at_the_start(
 
 MISTAKES = {
     IMAGE + "layer_decay=2": "layer_decay: got 2.0; expected a share above 0 and at most 1",
-    IMAGE + "frosen=true": "Did you mean model.tuning.image_encoder.frozen?",
-    "--model.tuning.image_encodr.frozen=true": "Did you mean model.tuning.image_encoder.frozen?",
+    IMAGE + "frosen=true": "Did you mean --model.tuning.image_encoder.frozen?",
+    "--model.tuning.image_encodr.frozen=true": "Did you mean --model.tuning.image_encoder.frozen?",
     TEXT + "lora.rank=2": "text_encoder.lora: BagOfWords has no layer that LoRA can correct",
     TEXT + "from_epoch=3": "text_encoder.from_epoch: got 3 with trainer.max_epochs=3",
     "--model.tuning.fusion.layer_decay=0.5": "Pooled has no stack of layers",

@@ -47,8 +47,8 @@ def check_names(command: str, arguments: Sequence[str], own: Sequence[str] = ())
         elif value is not None:
             options.check_value(option, value)
     if unknown:
-        name = unknown[0].removeprefix("--").partition("=")[0]
-        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}.{options.hint(name, own)}")
+        hint = options.hint(unknown[0].partition("=")[0], own)
+        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
 
 
 def parse_with_data(parser: CommandParser, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -69,8 +69,12 @@ def check_files(arguments: Sequence[str]) -> None:
             continue
         path = Path(value).expanduser()
         if not path.exists():
-            near = nearest(path.name, (file.name for file in path.parent.glob("*")))
-            raise ConfigError(f"{option}: {value}: there is no such file.{did_you_mean(near)}")
+            raise ConfigError(f"{option}: {value}: there is no such file.{_near_file(path)}")
+
+
+def _near_file(path: Path) -> str:
+    near = nearest(path.name, (file.name for file in path.parent.glob("*")))
+    return did_you_mean(near)
 
 
 def refusal(error: ConfigError | str, arguments: Sequence[str]) -> str:
@@ -106,10 +110,13 @@ class Options:
         return bool(name)
 
     def hint(self, name: str, own: Sequence[str] = ()) -> str:
-        """A sentence with the option that was probably meant; empty where none is near."""
-        if re.match(r"data\.(class_path|init_args)\b", name):
+        """A sentence with the option that was probably meant, with dashes if `name` has them; empty
+        where none is near."""
+        bare = name.removeprefix("--")
+        if re.match(r"data\.(class_path|init_args)\b", bare):
             return f" {MOVED}"
-        return did_you_mean(nearest(name, [*own, *self.names, *self._of_datasets]))
+        near = nearest(bare, [*own, *self.names, *self._of_datasets])
+        return did_you_mean(near and name.replace(bare, near))
 
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""
@@ -117,7 +124,9 @@ class Options:
         if path.is_file():
             self._check_file("", path)
         elif not isinstance(_compose(value), yaml.MappingNode):
-            raise ConfigError(f"config: File does not exist: {str(path.absolute())!r}")
+            raise ConfigError(
+                f"config: File does not exist: {str(path.absolute())!r}.{_near_file(path)}"
+            )
         else:
             self._check_keys("", _compose(value), Place())
 
@@ -176,7 +185,8 @@ class Options:
                 f"`{name}: {{...}}`, or a YAML file.{hint.get(name, '')}"
             )
         if not Path(path).is_file():
-            raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.")
+            near = _near_file(Path(path))
+            raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.{near}")
         self._check_file(name, Path(path))
 
     def _check_part(self, name: str, node: yaml.Node | None, place: Place) -> None:

@@ -19,7 +19,8 @@ class CommandParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: .*?--([^ =]+)", message)
         if unknown and not message.endswith((".", "?")):  # `check_names` has said what was meant
-            message += f".{did_you_mean(nearest(unknown[1], self.own()))}"
+            near = nearest(unknown[1], self.own())
+            message += f".{did_you_mean(near and f'--{near}')}"
         super().error(message)
 
     def own(self) -> list[str]:
