@@ -107,9 +107,21 @@ def test_the_card_says_whether_probabilities_are_calibrated(shared: Path) -> Non
     assert "not calibrated" not in text
 
 
-def test_a_model_without_a_test_says_so(shared: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_shared_again_keeps_its_results(shared: Path, tmp_path: Path) -> None:
     main(["share", str(shared), str(tmp_path / "shared")])
-    assert "Not measured" in (tmp_path / "shared/README.md").read_text()
+    first, second = (folder / "README.md" for folder in (shared, tmp_path / "shared"))
+    results, again = (
+        card.read_text().partition("## Results")[2].partition("## Trust")[0]
+        for card in (first, second)
+    )
+    assert "Intervals are over" in results
+    assert results == again
+
+
+def test_a_model_without_a_test_says_so(shared: Path) -> None:
+    vqa = vlm.load(shared)
+    about = {key: value for key, value in vqa.about.items() if key != "results"}
+    assert "no test report" in model_card(vqa.model, about, RunRecord(), "my_model", "")
 
 
 def test_the_card_is_true_of_other_models_too(shared: Path, tmp_path: Path) -> None:

@@ -265,8 +265,11 @@ def test_what_a_model_can_be_asked() -> None:
     assert "does not say what it was trained on" in facts
     assert "Its accuracy is not known" in facts
     assert "not calibrated" in facts
-    with pytest.raises(ValueError, match="results: got"):
-        facts_of(VQA(untrained(), {"results": [{"type": "overall", "accuracy": "high"}]}))
+    row = {"type": "overall", "questions": 3, "accuracy": 0.5}
+    assert "50.0 % of 3" in " ".join(facts_of(VQA(untrained(), {"results": [row]})))
+    for strange in ({"accuracy": "high"}, {"accuracy": None}, {"low": "no"}, {"high": 1.5}):
+        with pytest.raises(ValueError, match="results: got"):
+            facts_of(VQA(untrained(), {"results": [row | strange]}))
 
 
 def test_an_example_of_another_world_is_no_headline() -> None:

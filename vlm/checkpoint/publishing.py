@@ -43,6 +43,7 @@ FACTS = (
     *("model.optimizer", "model.schedule"),
 )
 """Of what a checkpoint keeps about its training: no path of a machine, and what a reader asks."""
+_SHARES = ("accuracy", "low", "high", "majority", "question_only")
 WORST_GROUPS = 5
 """That the card shows of the trust report's."""
 _FOLDERS = re.compile(r"(?<![\w./:\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s'\",\]}/\\]+[\\/])*")
@@ -90,6 +91,7 @@ def model_card(
         code=f"Loading it runs {'no code' if ours else 'the code of parts from outside vlm'}.",
     )
     known = Calibration.of(dict(about))
+    results = published(record.results) if record.results else published_in(about)
     limits = (
         f"The model {answers}, and reads {model.text_encoder.tokenizer.vocab_size:,} words or "
         "pieces of words.",
@@ -101,7 +103,7 @@ def model_card(
         "`is_guess` marks a question that is beyond the model and should get no answer.",
     )
     sections = (
-        ("Results", [*_results(record.results)]),
+        ("Results", [*_results(results)]),
         ("Trust", [*_trust(record.report, digest)]),
         ("Training", [*_training(about, record.command)]),
         ("Limits", [f"- {limit}" for limit in limits]),
@@ -112,13 +114,35 @@ def model_card(
 
 def published(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of a test report, what a shared model keeps in its `about` under "results": a row for all
-    questions, then one for each type, with accuracy and interval in [0, 1]."""
-    names = ("type", "questions", "accuracy", "low", "high", "majority")
+    questions, then one for each type, with accuracy, interval and baselines in [0, 1]."""
+    names = ("type", "questions", *_SHARES, "over")
     return [{name: row.get(name) for name in names} for row in results["results"]]
 
 
-def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
-    if not results:
+def published_in(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows that `published` made, as a model's `about` has them, which a stranger may have
+    written; none if it has none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    rows = about.get("results") or []
+    good = isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("type"), str)
+        and isinstance(row.get("questions"), int)
+        and row.get("accuracy") is not None
+        and all(isinstance(row.get(name, 0.0), float | int | None) for name in _SHARES)
+        and all(0 <= (row.get(name) or 0) <= 1 for name in _SHARES)
+        for row in rows
+    )
+    if not good:
+        raise ValueError(f"results: got {rows!r:.200}; expected what `vlm share` writes.")
+    return list(rows)
+
+
+def _results(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not rows:
         yield "Not measured: the run has no test report."
         return
     yield (
@@ -128,16 +152,16 @@ def _results(results: Mapping[str, Any] | None) -> Iterator[str]:
     yield ""
     yield "| questions | number | accuracy | 95 % interval | majority | question only |"
     yield "|---|---|---|---|---|---|"
-    for row in results["results"]:
-        names = ("accuracy", "low", "high", "majority", "question_only")
-        shares = (row.get(name) for name in names)
+    for row in rows:
+        shares = (row.get(name) for name in _SHARES)
         mean, low, high, *floors = ("-" if s is None else f"{100 * s:.2f}" for s in shares)
         yield (
             f"| {row['type']} | {row['questions']:,} | {mean} | {low} - {high} "
             f"| {floors[0]} | {floors[1]} |"
         )
-    yield ""
-    yield f"Intervals are over {results['results'][0]['over']}."
+    if rows[0].get("over"):
+        yield ""
+        yield f"Intervals are over {rows[0]['over']}."
 
 
 def _trust(report: Mapping[str, Any] | None, digest: str) -> Iterator[str]:

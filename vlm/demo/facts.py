@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vlm.adapters.image_text_to_text import ImageTextToText
+from vlm.checkpoint.publishing import published_in
 from vlm.demo.examples import WORDS, Example, data_of, examples_for, world_of
 from vlm.heads.multi_task import answering
 from vlm.inference import VQA
 
-RESULTS = "results"
-"""Where a checkpoint's `about` keeps the rows of its test report, of which the first is on all."""
 ANSWERS = 24
 """Answers that are listed."""
 
@@ -30,31 +29,10 @@ class Kind(NamedTuple):
     examples: list[Example]
 
 
-def results_of(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a checkpoint's test report, which a stranger may have written; none if it has
-    none.
-
-    Raises:
-        ValueError: anything else.
-    """
-    rows = about.get(RESULTS) or []
-    good = isinstance(rows, list) and all(
-        isinstance(row, dict)
-        and isinstance(row.get("type"), str)
-        and isinstance(row.get("questions"), int)
-        and isinstance(row.get("accuracy"), (int, float))
-        and 0 <= row["accuracy"] <= 1
-        for row in rows
-    )
-    if not good:
-        raise ValueError(f"{RESULTS}: got {rows!r:.200}; expected what `vlm share` writes.")
-    return list(rows)
-
-
 def kinds_of(vqa: VQA | ImageTextToText) -> list[Kind]:
     """The kinds of questions that a model was tested on, and those of its examples."""
     examples = examples_for([vqa])
-    tested = {row["type"]: float(row["accuracy"]) for row in results_of(vqa.about)[1:]}
+    tested = {row["type"]: float(row["accuracy"]) for row in published_in(vqa.about)[1:]}
     names = dict.fromkeys([*tested, *(example.kind for example in examples)])
     return [
         Kind(name, tested.get(name), [example for example in examples if example.kind == name])
@@ -64,7 +42,7 @@ def kinds_of(vqa: VQA | ImageTextToText) -> list[Kind]:
 
 def facts_of(vqa: VQA | ImageTextToText) -> list[str]:
     """What is known about a model, a sentence each, for people who want to ask it."""
-    known, data = results_of(vqa.about), data_of(vqa)
+    known, data = published_in(vqa.about), data_of(vqa)
     world = WORDS.get(world_of(vqa))
     facts = []
     if world:
