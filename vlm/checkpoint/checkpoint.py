@@ -108,8 +108,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         if not (path / BEST).is_file():
             raise CheckpointError(
-                f"{path}: this folder has no {BEST}; expected a run's folder or, to ask or test a "
-                f"model, one that `vlm share` wrote."
+                f"{path}: this folder has no {BEST}; expected a run's folder or, except to train "
+                f"further, one that `vlm share` wrote. A folder that `vlm export` wrote can only be "
+                f"asked: vlm ask, vlm predict, vlm serve."
             )
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
             raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
