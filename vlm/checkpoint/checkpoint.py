@@ -109,7 +109,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if not (path / BEST).is_file():
             raise CheckpointError(
                 f"{path}: this folder has no {BEST}; expected a run's folder or, except to train "
-                f"further, one that `vlm share` wrote. A folder that `vlm export` wrote can only be "
+                f"further, one that `vlm share` wrote. One that `vlm export` wrote can only be "
                 f"asked: vlm ask, vlm predict, vlm serve."
             )
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
