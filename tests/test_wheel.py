@@ -139,7 +139,7 @@ def test_the_base_alone_brings_fusions_and_answers(
         "train": ("fit", "-c", "easy_vqa"),
         "serve": ("serve", "scenes"),
         "demo": ("demo", "scenes"),
-        "export": ("export", "scenes", "folder", "-c", ROOT / "configs/scenes.yaml"),
+        "train,export": ("export", "scenes", "folder", "-c", ROOT / "configs/scenes.yaml"),
     }.items():
         assert f"pip install 'vlm-vqa[{extra}]'" in run("vlm", *command, code=1)
 

@@ -149,7 +149,7 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             COMMANDS[name].load()(with_configs(name, rest))
         except ModuleNotFoundError as error:
-            if (sentence := missing_extra(error)) is None:
+            if (sentence := missing_extra(error, name)) is None:
                 raise
             sys.exit(f"vlm {name}: {sentence}")
     else:

@@ -27,14 +27,16 @@ def missing_from(extra: str) -> str | None:
     return next((_sentence(name, extra) for name in missing), None)
 
 
-def missing_extra(error: ModuleNotFoundError) -> str | None:
-    """The sentence that names the extra and its command; None for a module of no extra."""
+def missing_extra(error: ModuleNotFoundError, command: str = "") -> str | None:
+    """The sentence that names the extra, and that of `command` if it is missing too; None for a
+    module of no extra."""
     name = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if name in packages.split():
-            return _sentence(name, extra)
+            own = [command] if command in EXTRAS and missing_from(command) else []
+            return _sentence(name, *dict.fromkeys((extra, *own)))
     return None
 
 
-def _sentence(name: str, extra: str) -> str:
-    return f"{name} is not installed; run `pip install 'vlm-vqa[{extra}]'`."
+def _sentence(name: str, *extras: str) -> str:
+    return f"{name} is not installed; run `pip install 'vlm-vqa[{','.join(extras)}]'`."
