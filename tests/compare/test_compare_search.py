@@ -163,6 +163,17 @@ def test_no_trial_is_given_up_after_its_last_epoch(tmp_path: Path) -> None:
     assert best.trials == {"complete": 3}
 
 
+def test_a_log_that_is_being_written_is_read_again_later(tmp_path: Path) -> None:
+    trials = search(tmp_path, trials=1)
+    (run,) = trials.runs()
+    log = run.folder / "made/metrics.csv"
+    log.parent.mkdir(parents=True)
+    rows = "epoch,val_accuracy,test_accuracy\n0,0.5,\n1,0.6,\n"
+    for content in (rows, "", rows + "2,0.7,\n"):  # Optuna warns of an epoch that it knows
+        log.write_text(content)
+        assert not trials.hopeless(run)
+
+
 def test_a_failing_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     trials = search(tmp_path)
     failures = train(trials, [{}], console(), worker(refused=3))

@@ -123,12 +123,14 @@ class Trials:
     def hopeless(self, run: Run) -> bool:
         """Whether Optuna gives the trial up, by its validation accuracy so far."""
         trial, scores = self._active[run.folder][0], scores_of(run)
-        for epoch in range(self._reported.get(run.folder, 0), len(scores)):
+        reported = self._reported.get(run.folder, 0)
+        for epoch in range(reported, len(scores)):
             trial.report(scores[epoch], epoch + 1)
             last = epoch + 1 == self.search.epochs  # of a trained trial nothing more is saved
             if not run.finished and not last and trial.should_prune():
                 self._pruned.add(run.folder)
-        self._reported[run.folder] = len(scores)
+        # The logger writes its file anew after each epoch, so one that is read meanwhile is short.
+        self._reported[run.folder] = max(reported, len(scores))
         return run.folder in self._pruned
 
     def end(self, run: Run) -> None:
