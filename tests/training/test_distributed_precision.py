@@ -35,9 +35,9 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
     told = [*TOLD, f"--trainer.accumulate_grad_batches={accumulate}"]
     # With larger steps, rounding errors would outweigh the difference being tested.
     told += (
-        ["--model.optimizer.lr=0.01"]
+        ["--model.optimizer.lr=0.003"]
         if accumulate == 1
-        else ["--model.optimizer.lr=0.1", "--trainer.gradient_clip_val=0.5"]
+        else ["--model.optimizer.lr=0.03", "--trainer.gradient_clip_val=0.5"]
     )
     whole, half = (f"--data.images_per_batch={4 // accumulate // parts}" for parts in (1, 2))
     together(
@@ -70,8 +70,10 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         for name in STRATEGIES:
             two = weights(tmp_path / precision / name)
             difference = ((two - one).norm() / (one - start).norm()).item()
-            # 0.055 was seen on a CPU without bf16; a gradient scaled by 2 gives more than 0.5.
-            assert difference < 0.1, (precision, name, difference)
+            # 0.106 was seen in 16-mixed: in each of two processes an image's gradients are twice as
+            # large before they are averaged, so that one more step of 30 overflowed and was
+            # skipped. A gradient scaled by 2 gives more than 0.5.
+            assert difference < 0.2, (precision, name, difference)
 
 
 def test_an_overflow_in_one_process_skips_the_step_of_all(tmp_path: Path) -> None:
