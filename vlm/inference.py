@@ -23,8 +23,8 @@ from vlm.asking import (
     Asking,
     opened,
 )
-from vlm.checkpoint.checkpoint import load_model, read_checkpoint
-from vlm.checkpoint.sharing import is_shared, read_shared, write_shared
+from vlm.checkpoint.checkpoint import load_model
+from vlm.checkpoint.sharing import read_stored, write_shared
 from vlm.core.answer_warnings import choice_warnings, missing_warnings, question_warnings
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.core.compat import tree_flatten, tree_map_only
@@ -111,7 +111,7 @@ def load(
     if is_adapted(found):
         model, about = read_adapted(found)
     else:
-        checkpoint = read_shared(found, trust) if is_shared(found) else read_checkpoint(found)
+        checkpoint = read_stored(found, trust)
         model, about = load_model(checkpoint, trust), checkpoint.about
     return VQA(model.to(device), about)
 

@@ -167,6 +167,10 @@ def test_a_run_from_a_run_began_where_that_one_did(
         assert found.source == f"the run {run}"
         for name, value in came_with(getattr(first, part)).items():
             assert torch.equal(found.weights[name], value), name
+    bundled = read_run(changed(run, tmp_path / "bundled", **{INIT_FROM: "scenes"}))
+    found = original(bundled, "image_encoder", model.image_encoder)
+    assert found is not None
+    assert found.source == "the model scenes"
     parts = {"model__tuning__init_parts": ["fusion", "head"]}
     third = read_run(changed(run, tmp_path / "third", **{INIT_FROM: str(run)}, **parts))
     assert original(third, "image_encoder", model.image_encoder) is None

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from mishaps import Mishap
 from training_runs import fit
 
+import vlm
 from vlm.checkpoint.checkpoint import CheckpointError, load_model, read_checkpoint
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
@@ -63,6 +64,17 @@ def test_chosen_parts_of_another_model(run: Path, data: Path, tmp_path: Path) ->
     for name, value in found.items():
         source = wanted if name.startswith(("image_encoder", "text_encoder")) else own
         assert torch.equal(value, source[name]), name
+
+
+def test_a_model_that_comes_with_vlm(data: Path, tmp_path: Path) -> None:
+    told = ["--model.tuning.init_from=scenes", "--model.tuning.init_parts=[image_encoder]"]
+    found = begun(data, tmp_path, *told).image_encoder.state_dict()
+    wanted = vlm.load("scenes").model.image_encoder.state_dict()
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value), name
+    with pytest.raises(FileNotFoundError, match=r"Did you mean scenes\?"):
+        begun(data, tmp_path, "--model.tuning.init_from=scnes")
 
 
 def test_lora_is_merged_and_put_on_top(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vlm.adapters.hub import locate
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
+from vlm.checkpoint.sharing import is_shared, read_shared
 from vlm.core.features import masked_mean
 from vlm.core.part import Part, build, check_parts
 from vlm.image.positions import PREFIX
@@ -77,8 +79,8 @@ def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> O
     """A run's encoder as first loaded; None if its weights began at random.
 
     For a run that started from another one (`model.tuning.init_from`) it is that run's original or,
-    if that began at random, the encoder that run ended with. `encoder` is the run's own, without
-    LoRA.
+    if that began at random, the encoder that run ended with; for one that started from a shared
+    model, that model's encoder. `encoder` is the run's own, without LoRA.
 
     Raises:
         CheckpointError: the weights' architecture differs from the checkpoint's.
@@ -100,6 +102,9 @@ def original(run: FineTuned, part: str, encoder: Part, trust: bool = False) -> O
 def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
     tuning = run.config["model"].get("tuning") or {}
     if (earlier := tuning.get("init_from")) and part in (tuning.get("init_parts") or PARTS):
+        if is_shared(folder := locate(earlier)):
+            model = load_model(read_shared(folder, trust), trust)
+            return Original(f"the model {earlier}", getattr(model, part))
         before = read_run(earlier)
         encoder = getattr(load_model(before.checkpoint, trust), part)
         return original(before, part, encoder, trust) or Original(f"the run {earlier}", encoder)

@@ -89,8 +89,9 @@ class Tuning:
         encoders: settings for each encoder in a `vlm.image.SideBySide`, instead of `image_encoder`;
             the parameters outside the encoders are trained from the start. None to use
             `image_encoder` for all.
-        init_from: checkpoint or run folder from whose weights the parts start. Nothing else is
-            taken from it; to continue a run, use `--ckpt_path`.
+        init_from: checkpoint, run folder or shared model (also "scenes", "easy_vqa" or hf:NAME)
+            from whose weights the parts start. Nothing else is taken from it; to continue a run,
+            use `--ckpt_path`.
         init_parts: parts that start from `init_from`; None for all.
 
     Raises:

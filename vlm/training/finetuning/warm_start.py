@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
+from vlm.adapters.hub import locate
 from vlm.checkpoint.checkpoint import (
     Checkpoint,
     CheckpointError,
     check_origin,
     load_weights,
-    read_checkpoint,
 )
+from vlm.checkpoint.sharing import read_stored
 from vlm.core.layers import plain_name
 from vlm.core.lora import merge_lora
 from vlm.core.part import build
@@ -29,14 +30,15 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
 
     Args:
         model: the new one, with or without LoRA.
-        path: path of a checkpoint or a run's folder.
+        path: path of a checkpoint, of a run's folder or of a shared model's, or the name of a
+            model that comes with vlm.
         parts: names of the parts; all if None.
 
     Raises:
         CheckpointError: no good checkpoint, or weights of a part that do not fit; nothing is
             changed then.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_stored(locate(path), trust=True)  # `check_origin` checks the classes
     chosen = {part: getattr(model, part) for part in parts or PARTS}
     stored = {part: checkpoint.model[part] for part in chosen}
     check_origin(checkpoint._replace(model=stored), model.config)
