@@ -350,7 +350,10 @@ def test_the_table_at_the_start_tells_the_precision_of_what_is_cached(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = [f"--data.images.features={tmp_path / 'features'}", "--trainer.precision=bf16-mixed"]
-    VQACLI(fit(photos, tmp_path, *told, "--trainer.max_epochs=1"))
+    told.append("--trainer.max_epochs=1")
+    VQACLI(fit(photos, tmp_path, *told, "--model.image_encoder.positions=none"))
     said = capsys.readouterr().out
     assert re.search("image encoder .*│ 32, cached", said)
     assert re.search("fusion .*│ bf16-mixed", said)
+    VQACLI(fit(photos, tmp_path, *told))  # positions are trained on what is cached
+    assert re.search("image encoder .*│ partly cached", capsys.readouterr().out)

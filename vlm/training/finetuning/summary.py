@@ -25,7 +25,6 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
         title="What is trained",
         note="Learning rates are those that the schedule multiplies.",
     )
-    cached = task.data.images.features is not None
     peak = _peak_rates(task)
     for part in PARTS:
         module = getattr(task.model, part)
@@ -38,10 +37,17 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
             f"{sum(task.model.get_parameter(name).numel() for name in names):,}",
             _when(layers, epochs),
             _range([peak[name] for name in names]),
-            "32, cached" if part == "image_encoder" and cached else precision,
+            _precision(part, trained=bool(layers), task=task, precision=precision),
             "-" if module.lora is None else f"rank {module.lora.rank}",
         )
     return table
+
+
+def _precision(part: str, trained: bool, task: Any, precision: str) -> str:
+    if part != "image_encoder" or task.data.images.features is None:
+        return precision
+    # Where the encoder is trained, only the frozen ones inside it are cached.
+    return "partly cached" if trained else "32, cached"
 
 
 def _peak_rates(task: Any) -> dict[str, float]:
