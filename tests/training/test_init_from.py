@@ -73,7 +73,7 @@ def test_a_model_that_comes_with_vlm(data: Path, tmp_path: Path) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert torch.equal(found[name], value), name
-    with pytest.raises(FileNotFoundError, match=r"Did you mean scenes\?"):
+    with pytest.raises(CheckpointError, match=r"init_from: scnes: .* Did you mean scenes\?"):
         begun(data, tmp_path, "--model.tuning.init_from=scnes")
 
 

@@ -38,7 +38,11 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
         CheckpointError: no good checkpoint, or weights of a part that do not fit; nothing is
             changed then.
     """
-    checkpoint = read_stored(locate(path), trust=True)  # `check_origin` checks the classes
+    try:
+        found = locate(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"model.tuning.init_from: {error}") from error
+    checkpoint = read_stored(found, trust=True)  # `check_origin` checks the classes
     chosen = {part: getattr(model, part) for part in parts or PARTS}
     stored = {part: checkpoint.model[part] for part in chosen}
     check_origin(checkpoint._replace(model=stored), model.config)
