@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pytest
 from rich.console import Console
 
 from vlm.datasets.base import Dataset, Split
@@ -79,3 +80,8 @@ def test_a_type_is_printed_as_it_is() -> None:
     said = str(report(["[bold]what", ":smile:", ":smile:", "[bold]what"]))
     assert "[bold]what" in said
     assert ":smile:" in said
+
+
+def test_the_text_is_written_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "overall" in str(report(["what", "where"]))

@@ -150,7 +150,10 @@ class Report:
 
     def __str__(self) -> str:
         # Names of types are the data set's, and no markup.
-        console = Console(file=StringIO(), width=WIDTH, markup=False, emoji=False)
+        # In a notebook, rich would show the text in place of writing it.
+        console = Console(
+            file=StringIO(), width=WIDTH, markup=False, emoji=False, force_jupyter=False
+        )
         self.print(console)
         return console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
