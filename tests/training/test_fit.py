@@ -148,5 +148,5 @@ def test_few_steps_are_said_and_lightning_s_own_notes_are_not(
     assert steps is not None
     assert int(steps[2]) == 2 * int(steps[1])
     assert not [str(one.message) for one in recwarn if "logging interval" in str(one.message)]
-    for note in ("`Trainer.fit` stopped", "Restoring states"):
+    for note in ("PU available:", "Tip:", "`Trainer.fit` stopped", "Restoring states"):
         assert note not in caplog.text

@@ -133,9 +133,9 @@ def fit(
     config = run_config(task, data, run, options)
     folder, path = choose_folder(run, lambda: config, ckpt_path)
     checkpoint = None if path is None else read_checkpoint(path)
-    trainer = make_trainer(run, folder, task, **options)
     with handlers_kept(), warnings.catch_warnings():
         silence()
+        trainer = make_trainer(run, folder, task, **options)
         folder, figures = train(trainer, task, data, run, folder, config, checkpoint)
     return Run(folder, figures, task, trainer)
 
