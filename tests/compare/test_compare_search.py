@@ -282,6 +282,10 @@ def test_settings_that_do_not_exist(data: Path, tmp_path: Path) -> None:
         PlanError, match=r"cross.search.num_layer: there is no .* Did you mean num_"
     ):
         builder.check_search()
+    wrong = {"class_path": "vlm.fusion.CrossAttn", "search": {"num_layers": [1, 2]}}
+    builder = builder_of(read_plan(plan(tmp_path, data, fusions={"cross": wrong})))
+    with pytest.raises(PlanError, match=r"fusions\.cross: .* Did you mean vlm\.fusion\.CrossAtt"):
+        builder.check_search()
     space = {"trials": 2, "space": {"model.optimizer.init_args.rate": [1, 2]}}
     builder = builder_of(read_plan(plan(tmp_path, data, search=space)))
     with pytest.raises(PlanError, match=r"there is no setting model\.optimizer\.init_args\.rate"):

@@ -116,14 +116,17 @@ class Builder:
             config["model"]["fusion"] = fusion
             return self._variant(name, None, config, widths)
         except (ValueError, TypeError) as error:
-            reason = self._explain(str(error))
-            raise PlanError(f"{self.plan.path}: fusions.{name}: {reason}") from error
+            raise self._refused(name, error) from error
+
+    def _refused(self, name: str, error: Exception) -> PlanError:
+        return PlanError(f"{self.plan.path}: fusions.{name}: {self._explain(str(error))}")
 
     def check_search(self) -> None:
         """Refuse ranges of settings that do not exist, before anything is trained.
 
         Raises:
-            PlanError: names the setting, and those that a fusion has.
+            PlanError: names the setting, and those that a fusion has; or a class or argument that
+                does not exist.
         """
         search = self.plan.search
         if search is None:
@@ -133,7 +136,10 @@ class Builder:
         except ValueError as error:
             raise PlanError(f"{self.plan.path}: search.space: {error}.") from error
         for name, entry in self.plan.fusions.items():
-            known = self._complete(entry.spec)["init_args"]
+            try:
+                known = self._complete(entry.spec)["init_args"]
+            except (ValueError, TypeError) as error:
+                raise self._refused(name, error) from error
             for key in entry.search:
                 if key.partition(".")[0] not in known:
                     raise PlanError(
