@@ -207,7 +207,12 @@ def train(
     )
     # Runs take minutes or hours: the time left is estimated from all that have ended.
     with Progress(
-        *columns, console=console, refresh_per_second=2, speed_estimate_period=inf
+        *columns,
+        console=console,
+        refresh_per_second=2,
+        speed_estimate_period=inf,
+        transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         total = progress.add_task("all runs", total=work.total, completed=work.ended, state="")
         console.print(f"{work.ended} of {work.total} runs are finished already.", highlight=False)
