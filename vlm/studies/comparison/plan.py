@@ -97,7 +97,7 @@ class _NoRepeats(yaml.SafeLoader):
 
 def _checked(path: Path, content: Any) -> Plan:
     if not isinstance(content, dict):
-        raise PlanError(f"got {content!r}; expected `base:`, `fusions:` and so on.")
+        raise PlanError(f"got {str(content)[:60]!r}; expected `base:`, `fusions:` and so on.")
     _known_keys("", content, Plan.__dataclass_fields__.keys() - {"path"})
     for key in ("base", "fusions"):
         if not content.get(key):
