@@ -65,6 +65,8 @@ MISTAKES = {
     "--model.fusion=vlm.fusion.Mutan": "a merge.*=vlm.fusion.Pooled .*merge=vlm.fusion.Mutan",
     "--model.fusion=Mutan": "a merge.*=vlm.fusion.Pooled .*merge=vlm.fusion.Mutan",
     "--model.image_encoder.width=3": "Did you mean widths?",
+    "--model.fusion=Qqqq": r"no class Qqqq\. `vlm list` names .* needs its module: my_file\.Qqqq",
+    "--model.fusion.layers=3": r"'layers' is not accepted; expected one of .*\bmerge",
     "--model.optimizer.lrr=1": r"model.optimizer: .*'lrr'.*\. Did you mean lr\?",
     "--model.optimizer=AdmW": "Did you mean AdamW?",
     "--model.optimizer.lr=-1": "model.optimizer: Invalid learning rate: -1.0",
@@ -103,6 +105,10 @@ def test_a_mistake_gets_one_line(
     told = [*small_run(data, tmp_path), "--trainer.fast_dev_run=1", argument]
     said = refused(told, capsys)
     assert re.search(message, said), said
+
+
+def test_a_training_without_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "A configuration sets them, such as `-c easy_vqa`" in refused(["fit"], capsys)
 
 
 def test_a_model_that_memory_cannot_hold(

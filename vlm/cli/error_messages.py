@@ -30,18 +30,24 @@ def explain(message: str) -> str:
     if "Did you mean" in message:  # a part has a parser of its own, which said it
         return _shorten(message)
     near = _nearest(message)
-    remedy = did_you_mean(near) if near else _own_class(message)
+    remedy = did_you_mean(near) if near else _remedy(message)
     return f"{_shorten(message)}.{remedy}" if remedy else _shorten(message)
 
 
-def _own_class(message: str) -> str:
-    """What to do about a class of the user's own."""
+def _remedy(message: str) -> str:
+    """What to do about a missing configuration, or a class that vlm does not know."""
+    if re.search(r"are required: \w+\.model\.", message):
+        return " A configuration sets them, such as `-c easy_vqa`."
     if found := re.search(r"an instantiatable class, but ([\w.]+)\.(\w+) is abstract", message):
         made: Any = getattr(importlib.import_module(found[1]), found[2])
         return f" It lacks {', '.join(sorted(made.__abstractmethods__))}."
     found = re.search(r"No module named '(\w+)'", message)
     if found and any(Path(name).exists() for name in (found[1], f"{found[1]}.py")):
         return f" {found[1]} is in this folder: `python -m vlm` finds it there, and `vlm` does not."
+    if found := re.search(r"Expected a dot import path string: (\w+)$", message, re.MULTILINE):
+        return (
+            f" `vlm list` names vlm's parts; a class of yours needs its module: my_file.{found[1]}."
+        )
     return ""
 
 
@@ -52,6 +58,7 @@ def _shorten(message: str) -> str:
     text = re.sub(
         r"Unexpected import path format: (\S+\.ya?ml)", r"\1: there is no such file.", text
     )
+    text = re.sub(r"Expected a dot import path string: (\S+)", r"there is no class \1", text)
     text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
     return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
 

@@ -41,11 +41,16 @@ class ConciseParser(LightningArgumentParser):
         found = re.search(r"^(?:Option '|unrecognized arguments: --)([\w.]+)", message)
         if found and (near := nearest(found[1], self._own_options())):
             message += f".{did_you_mean(near)}"
+        elif found and message.startswith("Option"):
+            message += f"; expected one of {', '.join(self._own_names())}"
         raise ConfigError(_without_false_loop(message, ex)) from ex
 
     def _own_options(self) -> list[str]:
-        names = [action.dest for action in self._actions if not action.dest.endswith("help")]
+        names = self._own_names()
         return names + [f"init_args.{name}" for name in names]
+
+    def _own_names(self) -> list[str]:
+        return [action.dest for action in self._actions if not action.dest.endswith("help")]
 
 
 def _without_false_loop(message: str, error: BaseException | None) -> str:
