@@ -180,11 +180,17 @@ def test_paired_differences(run: Path, data: Path, tmp_path: Path) -> None:
     assert same["sections"]["against"]["numbers"]["Brier score"]["value"] == 0
 
 
-def test_mistakes_in_the_command(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_in_the_command(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.json").touch()
     for arguments, match in (
         ([], "either a model or --predictions"),
         ([str(run), "--only", "magic"], "got 'magic'; expected some of accuracy"),
         ([str(data)], "got no configuration"),
+        (["runs/nosuch"], "runs/nosuch: there is no such file, folder or model"),
+        (["scense"], "Did you mean scenes?"),
+        ([str(tmp_path)], "this is an export, which can only be asked"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["report", *arguments])

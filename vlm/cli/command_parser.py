@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from pathlib import Path
 from typing import NoReturn
 
+from vlm.core.bundled import bundled_models
 from vlm.core.validation import did_you_mean, nearest
 
 HUB = "hf:"
@@ -46,6 +47,29 @@ def add_checkpoint(parser: ArgumentParser, exports: bool = False) -> None:
         help="a run's folder, a .ckpt file made by `vlm fit`, a folder made by `vlm share`"
         f"{' or `vlm export`' if exports else ''}, hf:NAME of a model on the hub, or scenes or "
         "easy_vqa, which come with vlm",
+    )
+
+
+def data_config(parser: ArgumentParser, model: str, given: str | Path | None) -> Path:
+    """The configuration of the data that a model is measured on: the one given, or a run's own.
+
+    A model or a configuration that is not there ends the process with 2, and so does an export.
+    """
+    path = Path(given or Path(model) / "config.yaml")
+    if path.is_file():
+        return path
+    if given is not None:
+        parser.error(f"-c: got {given}; expected a configuration, and there is no such file")
+    if (Path(model) / "manifest.json").is_file():
+        parser.error(
+            f"{model}: this is an export, which can only be asked (vlm ask, vlm predict, vlm "
+            "serve); name the run that it was made from"
+        )
+    if not (model.startswith(HUB) or model in bundled_models() or Path(model).exists()):
+        near = did_you_mean(nearest(model, bundled_models()))
+        parser.error(f"{model}: there is no such file, folder or model.{near}")
+    parser.error(
+        f"-c: got no configuration, and there is no {path}; name one of the data, as `-c easy_vqa`"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm.cli.check import parse_with_data
-from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser
+from vlm.cli.command_parser import add_checkpoint, add_trust, command_parser, data_config
 from vlm.core.extras import missing_from
 
 CALIBRATION_IMAGES = 128
@@ -41,11 +41,7 @@ def export_command(arguments: Sequence[str]) -> None:
     )
     add_trust(parser)
     given, options = parse_with_data(parser, arguments)
-    config = given.config or Path(given.checkpoint) / "config.yaml"
-    if not Path(config).is_file():
-        parser.error(
-            f"{config}: there is no such file; name a configuration of the model's data with -c."
-        )
+    config = data_config(parser, given.checkpoint, given.config)
     if given.int8 and given.format != "onnx":
         parser.error("--int8: got --format torch; 8 bits need --format onnx.")
     if given.format == "onnx" and (missing := missing_from("export")):

@@ -14,6 +14,7 @@ from vlm.cli.command_parser import (
     add_trust,
     check_device,
     command_parser,
+    data_config,
 )
 
 EXAMPLES = """\
@@ -62,14 +63,7 @@ def report_command(arguments: Sequence[str]) -> None:
     if (given.model is None) == (given.predictions is None):
         parser.error("expected either a model or --predictions")
     named = Path(given.model or given.predictions)
-    if given.config is None and not (named / "config.yaml").is_file():
-        parser.error(
-            f"-c: got no configuration, and there is no {named / 'config.yaml'}; name one of the "
-            "data, as `-c easy_vqa`"
-        )
-    config = given.config or named / "config.yaml"
-    if not config.is_file():
-        parser.error(f"-c: got {config}; expected a configuration, and there is no such file")
+    config = data_config(parser, str(given.model or given.predictions), given.config)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.adapters.hub import HUB
     from vlm.cli.data_only import read_data
