@@ -75,8 +75,8 @@ MISTAKES = {
     "value of a group": (["-c", "mine.yaml"], "trainer: 3\n", "trainer: got '3'"),
     "file of a part": (["-c", "mine.yaml"], "model: {fusion: a/b.yaml}\n", "a/b.yaml"),
     "class": (["-c", "mine.yaml"], "model: {fusion: vlm.fusion.McAN}\n", "mean vlm.fusion.MCAN?"),
-    "option": (["--trainer.max_epoch=3"], None, "mean trainer.max_epochs?"),
-    "option and value": (["--trainer.max_epoch", "3"], None, "mean trainer.max_epochs?"),
+    "option": (["--trainer.max_epoch=3"], None, "mean --trainer.max_epochs?"),
+    "option and value": (["--trainer.max_epoch", "3"], None, "mean --trainer.max_epochs?"),
     "inline": (["-c", "{traner: {max_epochs: 3}}"], None, "traner"),
 }
 
