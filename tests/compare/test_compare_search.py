@@ -315,6 +315,7 @@ def test_a_tuned_comparison(data: Path, tmp_path: Path) -> None:
     report = (output / "report.md").read_text()
     assert "Each fusion was tuned with as many trials" in report
     assert "## Tuning" in report
+    assert "2 epochs. Only fusion, seed and tuned settings differ." in report
     results = json.loads((output / "results.json").read_text())["lines"]["cross"]
     assert results["tuned"]["trials"] == {"complete": 2}
     assert results["solved"] in (0, 1)

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vlm.core.batch import Batch
 from vlm.core.features import Features, Seen
 from vlm.core.terminal import new_progress
+from vlm.core.validation import counted
 from vlm.data.batches import VQADataset
 from vlm.data.features.frozen import kept_images
 from vlm.data.sampler import ImageGroupSampler
@@ -177,7 +178,8 @@ class Bench:
         """The device's name; for a CPU with the number of threads, which affects its speed."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
+        threads = counted(torch.get_num_threads(), "thread")
+        return f"{self.device.type} ({platform.machine()}), {threads}"
 
     def _step(self, model: VQAModel) -> Step:
         self.precision.convert_module(model.to(self.device)).train()  # in place

@@ -18,6 +18,7 @@ from vlm.core.version import __version__
 from vlm.evaluation.render import Section, write_sections
 from vlm.evaluation.significance import Estimate
 from vlm.studies.comparison.cost import ROUNDS, STEPS, Cost
+from vlm.studies.comparison.plan import Plan
 from vlm.studies.comparison.results import Comparison, Outcome
 from vlm.studies.report.plots import plot_accuracy, plot_costs
 from vlm.studies.report.vocabularies import describe_vocabularies
@@ -71,9 +72,7 @@ def _question(comparison: Comparison) -> Section:
             f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
             f"{counted(trained, 'run')} finished.",
             f"Alike in all runs: {plan.base}; {names}; data "
-            f"{config['dataset']['class_path'].rpartition('.')[2]}; "
-            f"{config['trainer']['max_epochs']} epochs; "
-            f"{_optimizer(config['model']['optimizer'])}. Only the fusion and the seed differ.",
+            f"{config['dataset']['class_path'].rpartition('.')[2]}{_training(plan, config)}.",
             f"{counted(len(comparison.questions.ids), 'test question')} about "
             f"{counted(len(set(comparison.questions.images)), 'image')}. vlm {__version__}, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d')}. Command: vlm compare {plan.path}",
@@ -105,13 +104,25 @@ def _tuning(comparison: Comparison) -> Section:
         ends = ", ".join(f"{count} {end}" for end, count in best.trials.items())
         row = [by_name.get(setting, "") for setting in names]
         table.append([name, *row, f"{100 * best.score:.2f}", ends])
-    epochs = "the base's epochs" if search.epochs is None else counted(search.epochs, "epoch")
+    epochs = "all epochs" if search.epochs is None else counted(search.epochs, "epoch")
     text = (
         f"{search.trials} trials of {epochs} for each fusion, seed {search.seed}; Optuna chose the "
         f"values and gave up trials that fell behind. The values of the highest validation "
         f"accuracy are those of all seeds below. Every trial: tuned.json."
     )
     return Section("Tuning", [text], table)
+
+
+def _training(plan: Plan, config: Any) -> str:
+    """Epochs and optimiser, unless they are tuned, and what differs."""
+    tuned = () if plan.search is None else tuple(plan.search.space)
+    said = ""
+    if "trainer.max_epochs" not in tuned:
+        said += f"; {counted(config['trainer']['max_epochs'], 'epoch')}"
+    if not any(name.startswith("model.optimizer") for name in tuned):
+        said += f"; {_optimizer(config['model']['optimizer'])}"
+    differ = "the fusion and the seed" if plan.search is None else "fusion, seed and tuned settings"
+    return f"{said}. Only {differ} differ"
 
 
 def _optimizer(config: Any) -> str:
