@@ -165,7 +165,7 @@ def test_the_card_has_the_command_and_the_trust_report(
     report["about"]["digest"] = "another"
     (copy / "report/report.json").write_text(json.dumps(report))
     main(["share", str(copy), str(tmp_path / "again")])
-    assert "report is of another state" in (tmp_path / "again/README.md").read_text()
+    assert "changed since its trust report" in (tmp_path / "again/README.md").read_text()
     (copy / "report/report.json").write_text('{"about": 1}')
     with pytest.raises(SystemExit, match=r"report\.json: not a report of vlm"):
         main(["share", str(copy), str(tmp_path / "third")])

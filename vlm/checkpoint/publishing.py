@@ -12,7 +12,7 @@ from vlm.checkpoint.file import CheckpointError
 from vlm.core.calibration import Calibration
 from vlm.core.part import KEYS
 from vlm.core.safe_config import check_config
-from vlm.core.validation import shorten
+from vlm.core.validation import counted, shorten
 from vlm.core.version import __version__
 from vlm.model import VQAModel
 
@@ -170,12 +170,15 @@ def _trust(report: Mapping[str, Any] | None, digest: str) -> Iterator[str]:
         return
     about = report["about"]
     if about["digest"] != digest:
-        yield "Not measured: the run's trust report is of another state of the model."
+        yield (
+            "Not measured: the run has changed since its trust report, by a training or a "
+            "calibration (`vlm report RUN` makes a new one)."
+        )
         return
     yield (
         f"`vlm report` of vlm {about['vlm']} on {about['questions']:,} {about['split']} questions "
-        f"about {about['images']:,} images, with {about['calibration']}. Intervals are 95 %, over "
-        f"images. docs/trust.md of vlm explains each measure."
+        f"about {counted(about['images'], 'image')}, with {about['calibration']}. Intervals are "
+        f"95 %, over images. docs/trust.md of vlm explains each measure."
     )
     for name, section in report["sections"].items():
         # The accuracy stands above, and a comparison is about two models.
