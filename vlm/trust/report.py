@@ -10,6 +10,7 @@ from typing import Any
 
 from vlm.core.files import whole_file
 from vlm.core.terminal import working
+from vlm.core.validation import counted
 from vlm.core.version import __version__
 from vlm.datasets.table import digest_of
 from vlm.evaluation.render import Section, new_figure, to_png, write_sections
@@ -98,9 +99,8 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
         The path of report.html.
     """
     about = content["about"]
-    questions = (
-        f"{about['questions']:,} {about['split']} questions about {about['images']:,} images"
-    )
+    images = counted(about["images"], "image")
+    questions = f"{about['questions']:,} {about['split']} questions about {images}"
     intro = Section(
         f"Data and method ({about['dataset']})",
         [

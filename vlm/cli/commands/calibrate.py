@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlm.cli.check import parse_with_data
 from vlm.cli.command_parser import add_device, add_trust, check_device, command_parser
+from vlm.core.validation import counted
 
 EXAMPLES = """\
 example:
@@ -44,8 +45,8 @@ def calibrate_command(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm calibrate: {error}")
     print(f"{given.run}: {found.about}.")
     print(
-        f"Thresholds certified on {found.certified_on:,} other questions about {found.images:,} "
-        f"images:"
+        f"Thresholds certified on {counted(found.certified_on, 'other question')} about "
+        f"{counted(found.images, 'image')}:"
     )
     for risk, least, coverage, why in found.thresholds:
         kept = f"answers from {100 * least:.2f} %" if least else "answers everything"
