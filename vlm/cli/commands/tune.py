@@ -29,6 +29,8 @@ examples:
 
 A..B is a range, and on a logarithmic scale if B is ten times A or more; A,B,C are values to choose
 from. vlm stops trials that fall behind. After an interruption, run the same command again.
+CONFIG holds all other settings, such as the data's paths: write your own file, or give the
+config.yaml of a run.
 """
 
 
