@@ -87,3 +87,9 @@ def test_an_installed_plug_in_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.asarray(load_image(HEIC)).ravel().tolist() == list(range(12))
     with pytest.raises(ImageError, match="a HEIC image"):
         read_upload(HEIC)  # no plug-in reads an untrusted file
+
+
+def test_a_text_file_gets_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "7.jpg").write_text("no image at all")
+    with pytest.raises(ImageError, match=r"7.jpg: not a readable image .*save it as JPEG or PNG"):
+        load_image(tmp_path / "7.jpg")

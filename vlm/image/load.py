@@ -190,7 +190,7 @@ def _unidentified(content: bytes) -> Exception:
         return ImageError(f"image: not a readable image: this is {kind.name}. {kind.remedy}")
     if (damaged := format_of(content, FORMATS)) is not None:
         return ImageError(f"image: not a readable image (a damaged {damaged} file).")
-    return UnidentifiedImageError("cannot identify image file")
+    return UnidentifiedImageError("no image format that vlm knows; save it as JPEG or PNG")
 
 
 def _opened(content: bytes, read: Read, formats: tuple[str, ...] = FORMATS) -> Loaded:
