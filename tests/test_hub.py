@@ -118,6 +118,19 @@ def test_a_model_that_is_shared_again_keeps_its_results(shared: Path, tmp_path: 
     assert results == again
 
 
+def test_a_card_shows_texts_of_a_stranger_as_text(shared: Path) -> None:
+    vqa = vlm.load(shared)
+    rows = [dict(row) for row in vqa.about["results"]]
+    rows[0]["type"] = "all | 1 |\n\n## Verified\n\n<script> [free](http://evil) `x`"
+    rows[0]["over"] = "images.\n\n![x](http://evil/track.png)"
+    card = model_card(vqa.model, vqa.about | {"results": rows}, RunRecord(), "my_model", "")
+    text = card.partition("## Results")[2].partition("## Trust")[0]
+    assert "\n## " not in text
+    for mark in "<[!":
+        assert text.count(mark) == text.count(f"\\{mark}")
+    assert "http:" not in text
+
+
 def test_a_model_without_a_test_says_so(shared: Path) -> None:
     vqa = vlm.load(shared)
     about = {key: value for key, value in vqa.about.items() if key != "results"}

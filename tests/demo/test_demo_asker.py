@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,7 +268,11 @@ def test_what_a_model_can_be_asked() -> None:
     assert "not calibrated" in facts
     row = {"type": "overall", "questions": 3, "accuracy": 0.5}
     assert "50.0 % of 3" in " ".join(facts_of(VQA(untrained(), {"results": [row]})))
-    for strange in ({"accuracy": "high"}, {"accuracy": None}, {"low": "no"}, {"high": 1.5}):
+    for strange in (
+        *({"accuracy": value} for value in ("high", None, True, math.nan)),
+        *({"questions": value} for value in (True, -5, 2.5)),
+        *({"low": "no"}, {"high": 1.5}, {"over": {}}, {"type": 3}),
+    ):
         with pytest.raises(ValueError, match="results: got"):
             facts_of(VQA(untrained(), {"results": [row | strange]}))
 

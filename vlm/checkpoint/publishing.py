@@ -126,19 +126,27 @@ def published_in(about: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: anything else.
     """
-    rows = about.get("results") or []
-    good = isinstance(rows, list) and all(
-        isinstance(row, dict)
-        and isinstance(row.get("type"), str)
-        and isinstance(row.get("questions"), int)
-        and row.get("accuracy") is not None
-        and all(isinstance(row.get(name, 0.0), float | int | None) for name in _SHARES)
-        and all(0 <= (row.get(name) or 0) <= 1 for name in _SHARES)
-        for row in rows
-    )
-    if not good:
+    rows = about.get("results")
+    rows = [] if rows is None else rows
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise ValueError(f"results: got {rows!r:.200}; expected what `vlm share` writes.")
     return list(rows)
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("type"), str)
+        and isinstance(row.get("over", ""), str | None)
+        and type(row.get("questions")) is int
+        and row["questions"] >= 0
+        and row.get("accuracy") is not None
+        and all(_is_share(row[name]) for name in _SHARES if row.get(name) is not None)
+    )
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def _results(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -156,12 +164,17 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         shares = (row.get(name) for name in _SHARES)
         mean, low, high, *floors = ("-" if s is None else f"{100 * s:.2f}" for s in shares)
         yield (
-            f"| {row['type']} | {row['questions']:,} | {mean} | {low} - {high} "
+            f"| {_plain(row['type'])} | {row['questions']:,} | {mean} | {low} - {high} "
             f"| {floors[0]} | {floors[1]} |"
         )
     if rows[0].get("over"):
         yield ""
-        yield f"Intervals are over {rows[0]['over']}."
+        yield f"Intervals are over {_plain(rows[0]['over'])}."
+
+
+def _plain(text: str) -> str:
+    """A text of another's as Markdown shows it: one line, without links, tables or HTML."""
+    return re.sub(r"([\\`*_\[\]<>!#|&:@.])", r"\\\1", " ".join(text.split())[:200])
 
 
 def _trust(report: Mapping[str, Any] | None, digest: str) -> Iterator[str]:
@@ -232,7 +245,7 @@ def read_record(run: str | Path) -> RunRecord:
     Raises:
         CheckpointError: a file of it is damaged.
     """
-    results = _read(Path(run) / RESULTS, lambda found: [r["accuracy"] for r in found["results"]])
+    results = _read(Path(run) / RESULTS, lambda found: published_in({"results": published(found)}))
     report = _read(
         Path(run) / REPORT,
         lambda found: [
