@@ -30,6 +30,7 @@ TOLD = {
         "unrecognized arguments: --onyl=accuracy. Did you mean --only?",
     ),
     "config": (["fit", "-c", "{folder}/mine.yml"], "mine.yml'. Did you mean mine.yaml?"),
+    "shipped config": (["fit", "-c", "easy_vga"], "Did you mean easy_vqa?"),
     "test": (["test", "easy_vga", "-c", "easy_vqa"], "easy_vga: there is no such folder, and no"),
     "fit": (
         ["fit", "-c", "own_data", "--dataset.path", "{folder}/nosuch.csv"],

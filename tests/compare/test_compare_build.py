@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "override": (
         {"overrides": {"trainer.max_epoch": 3}},
-        "base .* with the overrides: .*Did you mean --trainer.max_epochs?",
+        "base .* with the overrides: .*Did you mean trainer.max_epochs?",
     ),
 }
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import yaml
 
 from vlm.cli.command_parser import CommandParser
+from vlm.cli.configs import configs_folder
 from vlm.core.errors import ConfigError
 from vlm.core.validation import did_you_mean, nearest
 
@@ -69,12 +70,21 @@ def check_files(arguments: Sequence[str]) -> None:
             continue
         path = Path(value).expanduser()
         if not path.exists():
-            raise ConfigError(f"{option}: {value}: there is no such file.{_near_file(path)}")
+            hint = _near_file(path, TABLE_SUFFIXES)
+            raise ConfigError(f"{option}: {value}: there is no such file.{hint}")
 
 
-def _near_file(path: Path) -> str:
-    near = nearest(path.name, (file.name for file in path.parent.glob("*")))
-    return did_you_mean(near)
+def _near_file(path: Path, suffixes: Sequence[str], names: Sequence[str] = ()) -> str:
+    """A sentence with the file beside a missing one, or the other name, that was probably meant."""
+    beside = (file.name for suffix in suffixes for file in path.parent.glob(f"*{suffix}"))
+    return did_you_mean(nearest(path.name, (*beside, *names)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file can have: it is YAML
+        return False
 
 
 def refusal(error: ConfigError | str, arguments: Sequence[str]) -> str:
@@ -121,12 +131,12 @@ class Options:
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""
         path = Path(value).expanduser()
-        if path.is_file():
+        if _is_file(path):
             self._check_file("", path)
         elif not isinstance(_compose(value), yaml.MappingNode):
-            raise ConfigError(
-                f"config: File does not exist: {str(path.absolute())!r}.{_near_file(path)}"
-            )
+            shipped = [file.stem for file in configs_folder().glob("*.yaml")]
+            hint = _near_file(path, YAML, shipped if path.name == value else ())
+            raise ConfigError(f"config: File does not exist: {str(path.absolute())!r}.{hint}")
         else:
             self._check_keys("", _compose(value), Place())
 
@@ -185,7 +195,7 @@ class Options:
                 f"`{name}: {{...}}`, or a YAML file.{hint.get(name, '')}"
             )
         if not Path(path).is_file():
-            near = _near_file(Path(path))
+            near = _near_file(Path(path), YAML)
             raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.{near}")
         self._check_file(name, Path(path))
 

@@ -28,9 +28,8 @@ def builder_of(plan: Plan) -> Builder:
         with quiet():
             cli = Untrained(["fit", f"--config={plan.base}", *settings])
     except ConfigError as error:
-        raise PlanError(
-            f"{plan.path}: base {plan.base} with the overrides: {explain(str(error))}"
-        ) from error
+        reason = explain(str(error)).replace("Did you mean --", "Did you mean ")
+        raise PlanError(f"{plan.path}: base {plan.base} with the overrides: {reason}") from error
     parser = ConciseParser()
     parser.add_argument("--fusion", type=Fusion, required=True)
     base = Base(cli.model, cli.datamodule, cli.trainer, cli.plain_config(), parser)
