@@ -70,6 +70,14 @@ def test_every_import_from_outside_is_the_base_s_or_an_extra_s() -> None:
     assert found == "fastapi is not installed; run `pip install 'vlm-vqa[serve]'`."
 
 
+def test_the_extra_of_a_command_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ModuleNotFoundError(name="yaml")
+    assert "'vlm-vqa[train]'" in str(missing_extra(error, "export"))  # onnx is there
+    monkeypatch.setattr("vlm.core.extras.find_spec", lambda name: None)
+    assert "'vlm-vqa[train,export]'" in str(missing_extra(error, "export"))
+    assert "'vlm-vqa[train]'" in str(missing_extra(error, "fit"))
+
+
 def test_commands_quote_the_brackets_of_an_extra() -> None:
     """In zsh, the shell of macOS, they are a pattern otherwise, and the command fails."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "vlm").rglob("*.py")]

@@ -28,8 +28,8 @@ def missing_from(extra: str) -> str | None:
 
 
 def missing_extra(error: ModuleNotFoundError, command: str = "") -> str | None:
-    """The sentence that names the extra, and that of `command` if it is missing too; None for a
-    module of no extra."""
+    """The sentence that names the extra to install, and the extra called as `command` if that is
+    incomplete too; None for a module of no extra."""
     name = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if name in packages.split():
