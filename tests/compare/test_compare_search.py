@@ -169,9 +169,10 @@ def test_a_log_that_is_being_written_is_read_again_later(tmp_path: Path) -> None
     log = run.folder / "made/metrics.csv"
     log.parent.mkdir(parents=True)
     rows = "epoch,val_accuracy,test_accuracy\n0,0.5,\n1,0.6,\n"
-    for content in (rows, "", rows + "2,0.7,\n"):  # Optuna warns of an epoch that it knows
+    for content in (rows, "", rows + "2,0.7", rows + "2,0.75,\n"):
         log.write_text(content)
-        assert not trials.hopeless(run)
+        assert not trials.hopeless(run)  # Optuna warns of an epoch that it knows
+    assert trials.study.trials[0].intermediate_values == {1: 0.5, 2: 0.6, 3: 0.75}
 
 
 def test_a_failing_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:

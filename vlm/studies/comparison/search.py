@@ -279,8 +279,9 @@ def scores_of(run: Run) -> list[float]:
     """Validation accuracy of each epoch so far."""
     for path in run.folder.glob("*/metrics.csv"):
         try:
-            with path.open(newline="") as file:
-                return [float(row[SCORE]) for row in csv.DictReader(file) if row.get(SCORE)]
+            lines = path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            return [float(row[SCORE]) for row in csv.DictReader(whole) if row.get(SCORE)]
         except (OSError, ValueError, KeyError):  # it is being written
             break
     return []
