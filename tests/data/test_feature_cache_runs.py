@@ -351,9 +351,11 @@ def test_the_table_at_the_start_tells_the_precision_of_what_is_cached(
 ) -> None:
     told = [f"--data.images.features={tmp_path / 'features'}", "--trainer.precision=bf16-mixed"]
     told.append("--trainer.max_epochs=1")
-    VQACLI(fit(photos, tmp_path, *told, "--model.image_encoder.positions=none"))
+    VQACLI(fit(photos, tmp_path, *told))
     said = capsys.readouterr().out
     assert re.search("image encoder .*│ 32, cached", said)
     assert re.search("fusion .*│ bf16-mixed", said)
-    VQACLI(fit(photos, tmp_path, *told))  # positions are trained on what is cached
-    assert re.search("image encoder .*│ partly cached", capsys.readouterr().out)
+    VQACLI(fit_two(photos, tmp_path, "[{frozen: true}, {}]", *told))
+    said = capsys.readouterr().out
+    assert re.search("image encoder .*│ bf16-mixed;", said)
+    assert re.search("│ (32, )?cached +│", said)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from vlm.core.terminal import new_table
+from vlm.data.features.frozen import sees_images
 from vlm.model import PARTS
 from vlm.training.finetuning.plan import Layer
 
@@ -37,17 +38,18 @@ def parts_table(task: Any, epochs: int | None, precision: str) -> Table:
             f"{sum(task.model.get_parameter(name).numel() for name in names):,}",
             _when(layers, epochs),
             _range([peak[name] for name in names]),
-            _precision(part, trained=bool(layers), task=task, precision=precision),
+            precision if part != "image_encoder" else _precision(task, precision),
             "-" if module.lora is None else f"rank {module.lora.rank}",
         )
     return table
 
 
-def _precision(part: str, trained: bool, task: Any, precision: str) -> str:
-    if part != "image_encoder" or task.data.images.features is None:
+def _precision(task: Any, precision: str) -> str:
+    """Of the image encoder: cached features have 32 bits."""
+    if task.data.images.features is None:
         return precision
-    # Where the encoder is trained, only the frozen ones inside it are cached.
-    return "partly cached" if trained else "32, cached"
+    some = sees_images(task.model.image_encoder, task.layers)
+    return f"{precision}; 32, cached" if some else "32, cached"
 
 
 def _peak_rates(task: Any) -> dict[str, float]:
