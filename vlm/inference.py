@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vlm.adapters.folder import read_image_text_to_text
-from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted
+from vlm.adapters.hub import is_adapted, is_whole, locate, name_of, read_adapted, read_stored
 from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.asking import (
     Answer,
@@ -24,7 +24,7 @@ from vlm.asking import (
     opened,
 )
 from vlm.checkpoint.checkpoint import load_model
-from vlm.checkpoint.sharing import read_stored, write_shared
+from vlm.checkpoint.sharing import write_shared
 from vlm.core.answer_warnings import choice_warnings, missing_warnings, question_warnings
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.core.compat import tree_flatten, tree_map_only

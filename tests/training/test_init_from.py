@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,22 @@ def test_a_model_that_comes_with_vlm(data: Path, tmp_path: Path) -> None:
         assert torch.equal(found[name], value), name
     with pytest.raises(CheckpointError, match=r"init_from: scnes: .* Did you mean scenes\?"):
         begun(data, tmp_path, "--model.tuning.init_from=scnes")
+
+
+def test_a_shared_model_cannot_fill_the_memory(data: Path, tmp_path: Path) -> None:
+    """A stranger's corrections are built within what its weights can fill."""
+    folder = vlm.load("scenes").save(tmp_path / "shared")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["image_encoder"]["lora"] = {"rank": 3_000_000}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="cannot fill"):
+        init_from(vlm.load("scenes").model, str(folder), ["image_encoder"])
+
+
+@pytest.mark.parametrize("name", ["hf:a/b/c", "nowhere", ""])
+def test_a_model_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.tuning\.init_from: "):
+        init_from(vlm.load("scenes").model, name)
 
 
 def test_lora_is_merged_and_put_on_top(data: Path, tmp_path: Path) -> None:

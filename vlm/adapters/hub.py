@@ -22,7 +22,14 @@ from vlm.checkpoint.checkpoint import (
     read_checkpoint,
 )
 from vlm.checkpoint.file import check_weights, write_checkpoint
-from vlm.checkpoint.sharing import CONFIG, WEIGHTS, file_inside, read_json, read_shared
+from vlm.checkpoint.sharing import (
+    CONFIG,
+    WEIGHTS,
+    file_inside,
+    is_shared,
+    read_json,
+    read_shared,
+)
 from vlm.core.bundled import bundled_folder
 from vlm.core.rust_panic import is_panic
 from vlm.core.safe_config import stored_options
@@ -120,6 +127,12 @@ def read_folder(folder: str | Path, trust: bool = False) -> Checkpoint:
         return read_shared(folder, trust)
     model, about = read_adapted(folder)
     return Checkpoint(Path(folder), model.config, model.state_dict(), about, 0)
+
+
+def read_stored(path: str | Path, trust: bool = False) -> Checkpoint:
+    """Read what is there: a shared, ViLT or BLIP model (`read_folder`), or a run's checkpoint
+    (`read_checkpoint`)."""
+    return read_folder(path, trust) if is_shared(path) else read_checkpoint(path)
 
 
 def read_adapted(folder: str | Path) -> tuple[VQAModel, dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from reprlib import repr
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from vlm.pretrained.availability import nothing_fetched
 from vlm.pretrained.bounded_build import Sparing
 from vlm.pretrained.weights import differences, misfit
 
+T = TypeVar("T")
 FORMAT = 4
 """Of stored models; 4 divides what positions add, and normalises the tokens of `ConvNet`."""
 PREFIX = "model."
@@ -108,9 +109,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         if not (path / BEST).is_file():
             raise CheckpointError(
-                f"{path}: this folder has no {BEST}; expected a run's folder or, except to train "
-                f"further, one that `vlm share` wrote. One that `vlm export` wrote can only be "
-                f"asked: vlm ask, vlm predict, vlm serve."
+                f"{path}: this folder has no {BEST}; expected a run's folder.{_kind(path)}"
             )
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
             raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")
@@ -138,6 +137,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return checkpoint
 
 
+def _kind(folder: Path) -> str:
+    """A sentence about a folder that is of another kind than a run's."""
+    if (folder / "manifest.json").is_file():
+        return " This is an export, which can only be asked (vlm ask, vlm predict, vlm serve)."
+    if (folder / "model.safetensors").is_file():
+        return " This is a shared model, which has no training to continue or to look back on."
+    return ""
+
+
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
     """Rebuild the model of a checkpoint, in evaluation mode, with LoRA merged into its weights.
     Fetches nothing; imports parts from outside vlm, which runs their code, only if `trust`.
@@ -145,9 +153,24 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
     Raises:
         CheckpointError: no model can be made of its configuration, or its weights do not fit it.
     """
+    model = build_stored(checkpoint, lambda: VQAModel.from_config(checkpoint.model, trust), trust)
+    load_weights(model, checkpoint.weights, str(checkpoint.path))
+    for part in model.children():
+        if part.lora is not None:
+            merge_lora(part)
+    return model.eval()
+
+
+def build_stored(checkpoint: Checkpoint, make: Callable[[], T], trust: bool = False) -> T:
+    """What `make` builds of a checkpoint's configuration. Fetches nothing and, unless `trust`,
+    takes no more memory than the weights can fill.
+
+    Raises:
+        CheckpointError: it cannot be built.
+    """
     try:
         with nothing_fetched(), nullcontext() if trust else Sparing(checkpoint.weights):
-            model = VQAModel.from_config(checkpoint.model, trust)
+            return make()
     except BaseException as error:  # whatever parts raise of arguments that are not theirs
         if not isinstance(error, Exception) and not is_panic(error):
             raise
@@ -156,11 +179,6 @@ def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:
             own = missing_extra(error) or own
         reason = own or f"{error!r}"
         raise CheckpointError(f"{checkpoint.path}: cannot build the model. {reason}") from error
-    load_weights(model, checkpoint.weights, str(checkpoint.path))
-    for part in model.children():
-        if part.lora is not None:
-            merge_lora(part)
-    return model.eval()
 
 
 def check_origin(checkpoint: Checkpoint, asked: dict[str, Any]) -> None:

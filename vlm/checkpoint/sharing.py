@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlm.checkpoint.checkpoint import BEST, FORMAT, Checkpoint, check_format, read_checkpoint
+from vlm.checkpoint.checkpoint import BEST, FORMAT, Checkpoint, check_format
 from vlm.checkpoint.file import LARGEST_CONFIG, CheckpointError, check_weights, first_not_finite
 from vlm.core.files import sha256
 from vlm.core.version import __version__
@@ -80,11 +80,6 @@ def read_shared(folder: str | Path, trust: bool = False) -> Checkpoint:
     checkpoint = Checkpoint(folder, config["model"], weights, config["about"], 0)
     checkpoint.check(trust)
     return checkpoint
-
-
-def read_stored(path: str | Path, trust: bool = False) -> Checkpoint:
-    """Read a shared model, as `read_shared`, or a run's checkpoint, as `read_checkpoint`."""
-    return read_shared(path, trust) if is_shared(path) else read_checkpoint(path)
 
 
 def file_inside(folder: Path, name: str) -> Path:

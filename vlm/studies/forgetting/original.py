@@ -49,7 +49,7 @@ class Original:
     """What an encoder started from.
 
     `encoder` is a `WordVectors` if only word vectors were pretrained; `arguments` loaded the
-    weights, and are empty if these are another run's.
+    weights, and are empty if these are another run's or a shared model's.
     """
 
     source: str
@@ -105,7 +105,7 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
         if is_shared(folder := locate(earlier)):
             model = load_model(read_shared(folder, trust), trust)
             return Original(f"the model {earlier}", getattr(model, part))
-        before = read_run(earlier)
+        before = read_run(folder)
         encoder = getattr(load_model(before.checkpoint, trust), part)
         return original(before, part, encoder, trust) or Original(f"the run {earlier}", encoder)
     asked, stored = run.init_args(part), run.checkpoint.model[part]

@@ -82,7 +82,7 @@ class PartTuning:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the parts are trained, and which of them start from another run's weights.
+    """How the parts are trained, and which of them start from the weights of another model.
 
     Args:
         image_encoder, text_encoder, fusion, head: settings for each part.

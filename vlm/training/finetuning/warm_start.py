@@ -1,4 +1,4 @@
-"""Parts that start from the weights of another run."""
+"""Parts that start from the weights of another run or of a shared model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm.adapters.hub import locate
+from vlm.adapters.hub import locate, read_stored
 from vlm.checkpoint.checkpoint import (
     Checkpoint,
     CheckpointError,
+    build_stored,
     check_origin,
     load_weights,
 )
-from vlm.checkpoint.sharing import read_stored
 from vlm.core.layers import plain_name
 from vlm.core.lora import merge_lora
 from vlm.core.part import build
@@ -23,26 +23,25 @@ from vlm.pretrained.weights import differences, misfit
 
 
 def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) -> None:
-    """Give parts the weights that another run's parts ended with, in place.
+    """Give parts the weights of another run's or of a shared model's parts, in place.
 
     Corrections that the other run learned (LoRA) are added to its weights. The model's own start
     as nothing, so the model answers as the other does.
 
     Args:
         model: the new one, with or without LoRA.
-        path: path of a checkpoint, of a run's folder or of a shared model's, or the name of a
-            model that comes with vlm.
+        path: path of a checkpoint, of a run's folder or of a shared model's, the name of a model
+            that comes with vlm, or hf:NAME.
         parts: names of the parts; all if None.
 
     Raises:
-        CheckpointError: no good checkpoint, or weights of a part that do not fit; nothing is
-            changed then.
+        CheckpointError: no good or no available checkpoint, or weights of a part that do not fit;
+            nothing is changed then.
     """
     try:
-        found = locate(path)
-    except FileNotFoundError as error:
+        checkpoint = read_stored(locate(path), trust=True)  # `check_origin` checks the classes
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"model.tuning.init_from: {error}") from error
-    checkpoint = read_stored(found, trust=True)  # `check_origin` checks the classes
     chosen = {part: getattr(model, part) for part in parts or PARTS}
     stored = {part: checkpoint.model[part] for part in chosen}
     check_origin(checkpoint._replace(model=stored), model.config)
@@ -86,7 +85,8 @@ def _weights(checkpoint: Checkpoint, part: str, merged: bool) -> dict[str, Tenso
     }
     config = checkpoint.model[part]
     if merged and "lora" in config:
-        module = build(config, trust=True)  # only packages that the new model's part names too
+        # Only of packages that the new model's part names too.
+        module = build_stored(checkpoint, lambda: build(config, trust=True))
         load_weights(module, weights, str(checkpoint.path))
         merge_lora(module)
         return _without_lora(module.state_dict())
