@@ -30,6 +30,12 @@ TOLD = {
         "unrecognized arguments: --onyl=accuracy. Did you mean --only?",
     ),
     "config": (["fit", "-c", "{folder}/mine.yml"], "mine.yml'. Did you mean mine.yaml?"),
+    "folder": (["fit", "-c", "{folder}"], "got the folder {folder}; expected a file, such as"),
+    "browse": (
+        ["browse", "easy_vqa", "--predictions", "{folder}/no.jsonl"],
+        "--predictions: {folder}/no.jsonl: there is no such file",
+    ),
+    "long YAML": (["fit", "-c", f"{{{{x: {'y' * 400}}}}}"], "does not accept option 'x'"),
     "shipped config": (["fit", "-c", "easy_vga"], "Did you mean easy_vqa?"),
     "test": (["test", "easy_vga", "-c", "easy_vqa"], "easy_vga: there is no such folder, and no"),
     "fit": (

@@ -10,6 +10,7 @@ import json
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,13 +81,6 @@ def _near_file(path: Path, suffixes: Sequence[str], names: Sequence[str] = ()) -
     return did_you_mean(nearest(path.name, (*beside, *names)))
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no name that a file can have: it is YAML
-        return False
-
-
 def refusal(error: ConfigError | str, arguments: Sequence[str]) -> str:
     """The line about a configuration that cannot be used, with the files that it was made from."""
     files = re.findall(r"(?:^| )(?:-c|--config)[ =](\S+)", " ".join(arguments))
@@ -131,8 +125,12 @@ class Options:
     def check_config(self, value: str) -> None:
         """Check what follows `-c`: a file, or YAML itself."""
         path = Path(value).expanduser()
-        if _is_file(path):
+        if isfile(path):  # `Path.is_file` raises where YAML is longer than a name can be
             self._check_file("", path)
+        elif isdir(path):
+            raise ConfigError(
+                f"config: got the folder {value}; expected a file, such as {path / 'config.yaml'}"
+            )
         elif not isinstance(_compose(value), yaml.MappingNode):
             shipped = [file.stem for file in configs_folder().glob("*.yaml")]
             hint = _near_file(path, YAML, shipped if path.name == value else ())

@@ -46,6 +46,8 @@ def browse_command(arguments: Sequence[str]) -> None:
         "--output", type=Path, default=Path("browse.html"), help="(default: browse.html)"
     )
     given, options = parse_with_data(parser, arguments)
+    if missing := [str(path) for path in given.predictions if not path.is_file()]:
+        parser.error(f"--predictions: {', '.join(missing)}: there is no such file")
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.evaluation.browse import browse
