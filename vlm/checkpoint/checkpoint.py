@@ -109,7 +109,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir():
         if not (path / BEST).is_file():
             raise CheckpointError(
-                f"{path}: this folder has no {BEST}; expected a run's folder.{_kind(path)}"
+                f"{path}: this folder has no {BEST}; expected a run's folder or, where a shared "
+                f"model will do, one that `vlm share` wrote.{_kind(path)}"
             )
         if not (path / BEST).resolve().is_relative_to(path.resolve()):
             raise CheckpointError(f"{path / BEST}: links out of the folder; name the file itself.")

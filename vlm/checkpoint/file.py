@@ -168,8 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         found = "this is neither a file nor a folder" if path.exists() else "there is no such file"
         raise CheckpointError(
-            f"{path}: {found}; expected a run's folder, its checkpoint or a folder that `vlm "
-            f"share` wrote."
+            f"{path}: {found}; expected a run's folder, its checkpoint or, where a shared model "
+            f"will do, a folder that `vlm share` wrote."
         )
     size = path.stat().st_size
     if size == 0:
