@@ -2,7 +2,7 @@
 
 `answers.png` is what `vlm explain scenes` draws. `learning.png` and `cost.png` read
 `docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `demo.png` is a
-screenshot by `tests/demo/screenshot.py`.
+screenshot that `VLM_SCREENSHOTS=1 pytest tests/demo/test_demo_page.py -k axe` takes.
 """
 
 from __future__ import annotations
