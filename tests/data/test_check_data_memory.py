@@ -53,9 +53,13 @@ def write(path: Path, rows: int) -> str:
 
 
 def peak(folder: Path, rows: int) -> int:
+    """The lower peak of two processes: what else the machine does adds some megabytes to one."""
     small = write(folder / "small.jsonl", 50)
     command = [sys.executable, "-c", PEAK, small, write(folder / "my.jsonl", rows)]
-    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    ended = [
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True) for _ in range(2)
+    ]
+    return min(int(process.stdout) for process in ended)
 
 
 @pytest.mark.slow
