@@ -70,9 +70,9 @@ def test_thirty_steps_are_those_of_one_process(accumulate: int, tmp_path: Path) 
         for name in STRATEGIES:
             two = weights(tmp_path / precision / name)
             difference = ((two - one).norm() / (one - start).norm()).item()
-            # 0.106 was seen in 16-mixed: in each of two processes an image's gradients are twice as
-            # large before they are averaged, so that one more step of 30 overflowed and was
-            # skipped. A gradient scaled by 2 gives more than 0.5.
+            # 0.106 was seen in 16-mixed, where two processes skipped one more step of 30 for an
+            # overflow: probably because an image's gradients are twice as large in each before
+            # they are averaged. A gradient scaled by 2 gives more than 0.5.
             assert difference < 0.2, (precision, name, difference)
 
 

@@ -129,7 +129,7 @@ class Trials:
             last = epoch + 1 == self.search.epochs  # of a trained trial nothing more is saved
             if not run.finished and not last and trial.should_prune():
                 self._pruned.add(run.folder)
-        # The logger writes its file anew after each epoch, so one that is read meanwhile is short.
+        # The logger rewrites its file after each epoch; a read in the middle finds fewer rows.
         self._reported[run.folder] = max(reported, len(scores))
         return run.folder in self._pruned
 

@@ -82,7 +82,7 @@ class PartTuning:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the parts are trained, and which of them start from the weights of another model.
+    """How to train the parts, and which of them start from another model's weights.
 
     Args:
         image_encoder, text_encoder, fusion, head: settings for each part.
