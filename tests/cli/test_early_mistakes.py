@@ -19,6 +19,10 @@ TOLD = {
         ["ask", "scenes", *QUESTION, "--chioces", "a", "b"],
         "unrecognized arguments: --chioces a b. Did you mean --choices?",
     ),
+    "question first": (
+        ["ask", "scenes", "what color is it?", "{folder}/my.jsonl"],
+        "my.jsonl: an image file where the question belongs. The image comes first: vlm ask scenes",
+    ),
     "far": (["ask", "scenes", *QUESTION, "--zzz"], "unrecognized arguments: --zzz.\n"),
     "serve": (["serve", "scenes", "--poort=1"], "--poort=1. Did you mean --port?"),
     "check-data": (

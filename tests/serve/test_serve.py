@@ -143,6 +143,10 @@ def test_bodies_that_are_no_question(server: Server) -> None:
     two = server.client.post("/answer", files=files, data={"question": QUESTION})
     assert two.status_code == 422
     assert "image: got 2 for a question; this model takes one" in two.json()["detail"]
+    path = {"image": (None, "photo.png"), "question": (None, QUESTION)}  # curl's -F without the @
+    text = server.client.post("/answer", files=path)
+    assert text.status_code == 422
+    assert "got the text 'photo.png'; expected a file. With curl" in text.json()["detail"]
 
 
 def test_a_key_is_needed_and_the_host_is_checked(server: Server) -> None:
@@ -296,5 +300,6 @@ def test_an_answer_s_body_does_not_wait_for_its_headers() -> None:
 def test_a_port_in_use_is_said_before_the_model_loads(run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SystemExit, match=f"cannot listen on 127.0.0.1:{port}.*another --port"):
+        said = rf"cannot listen on 127.0.0.1:{port} \(Address already in use\); choose another --port"
+        with pytest.raises(SystemExit, match=said):
             main(["serve", str(run), f"--port={port}"])

@@ -242,6 +242,13 @@ async def _given(request: Request) -> tuple[Given, list[bytes]]:
             values.pop("image")
             contents = [await file.read() for file in files]  # type: ignore[union-attr]  # as seen
         await form.close()
+        for text in files:
+            if isinstance(text, str) and ":" not in text:
+                raise HTTPException(
+                    422,
+                    f"image: got the text {text[:80]!r}; expected a file. With curl, an @ stands "
+                    f"before its path: -F image=@photo.png",
+                )
     else:
         values = await read_json(request)
     try:

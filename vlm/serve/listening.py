@@ -82,7 +82,7 @@ def listen(host: str, ports: Iterable[int]) -> socket.socket:
         try:
             made = socket.create_server((host, number), family=family, backlog=1024)
         except OSError as caught:
-            error = caught.strerror
+            error = str(caught.strerror).partition(" (while ")[0]  # which names the address again
         else:
             # asyncio sets this for sockets that name TCP as their protocol, which this one does
             # not. Without it an answer's body waits 40 ms for its headers to be acknowledged.

@@ -56,6 +56,11 @@ def ask(arguments: Sequence[str]) -> None:
     add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
+    if Path(given.question).is_file() and not all(Path(i).exists() for i in given.image):
+        parser.error(
+            f"{given.question}: an image file where the question belongs. The image comes first: "
+            f"vlm ask {given.checkpoint} {given.question} {given.image[0]!r}"
+        )
     if len(given.image) > 1 and (wrong := [i for i in given.image if not Path(i).is_file()]):
         parser.error(f"{wrong[0]}: there is no such image file. Write the question in quotes.")
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
