@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from vlm.cli.check import INDEX
 from vlm.cli.command_parser import command_parser
 from vlm.cli.configs import TAKES_CONFIG, configs_folder
+from vlm.core.bundled import bundled_models
 
 EXAMPLES = """\
 examples:
@@ -30,7 +31,7 @@ _vlm() {{
   elif [ "$before" = "=" ]; then option=${{COMP_WORDS[COMP_CWORD-2]}}
   elif [ "$before" = "-c" ] || [ "$before" = "--config" ]; then option=-c
   elif [ "$COMP_CWORD" -eq 2 ]; then
-    case ${{COMP_WORDS[1]}} in {takes_config}) option=-c ;; esac
+    case ${{COMP_WORDS[1]}} in {takes_config}) option=-c ;; {takes_model}) option=model ;; esac
   fi
   case $current in
     --*=*) option=${{current%%=*}} prefix=${{current%%=*}}= current=${{current#*=}} ;;
@@ -41,10 +42,11 @@ _vlm() {{
 {options}
       esac ;;
     -c|--config) words="{configs}" ;;
+    model) words="{models}" ;;
 {parts}
   esac
   case $option$current in
-    "") COMPREPLY=() ;;
+    ""|model) COMPREPLY=() ;;
     *) COMPREPLY=($(compgen -P "$prefix" -W "$words" -- "$current")) ;;
   esac
   case ${{COMPREPLY[0]}} in *=) compopt -o nospace 2>/dev/null ;; esac
@@ -81,13 +83,22 @@ def script() -> str:
     return SCRIPT.format(
         commands=" ".join(COMMANDS),
         takes_config="|".join(TAKES_CONFIG),
+        takes_model="|".join(
+            name for name, row in COMMANDS.items() if row.example.startswith(f"vlm {name} RUN")
+        ),
+        models=" ".join(bundled_models()),
         options="\n".join(
             f'      {command}) words="{" ".join(dict.fromkeys(names))}" ;;'
             for command, names in options.items()
         ),
         configs=" ".join(configs),
         parts="\n".join(
-            f'    --{name}) words="{" ".join(index["classes"][base])}" ;;'
+            f'    --{name}) words="{" ".join(_with_short(index["classes"][base]))}" ;;'
             for name, base in index["parts"].items()
         ),
     )
+
+
+def _with_short(classes: Sequence[str]) -> list[str]:
+    """The classes, and their names without the module."""
+    return [*classes, *(name.rpartition(".")[2] for name in classes)]
