@@ -41,6 +41,9 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
     assert plan.overrides["trainer.max_epochs"] == 3
     assert plan.overrides["model.optimizer"]["class_path"] == "torch.optim.SGD"
     assert read_plan(write(tmp_path)).controls == CONTROLS
+    assert read_plan(write(tmp_path, base="any_fusion")).base == ROOT / "configs/any_fusion.yaml"
+    (tmp_path / "any_fusion").write_text("{}")  # a file of the user's own goes first
+    assert read_plan(write(tmp_path, base="any_fusion")).base == tmp_path / "any_fusion"
     assert set(CONTROLS) < set(DATA_CONTROLS)
 
 

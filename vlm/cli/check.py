@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 
 from vlm.cli.command_parser import CommandParser
-from vlm.cli.configs import configs_folder
+from vlm.core.bundled import configs_folder
 from vlm.core.errors import ConfigError
 from vlm.core.validation import did_you_mean, nearest
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm.core.bundled import bundled_config
+
 TAKES_CONFIG = ("browse", "cache", "check-data", "compare", "shard", "tune")
 """Commands whose first argument is a configuration."""
-_PACKAGE = Path(__file__).parents[1]
-
-
-def configs_folder() -> Path:
-    """Where they are: in the installed package, or in a clone beside it."""
-    inside = _PACKAGE / "configs"
-    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
 def with_configs(command: str, arguments: Sequence[str]) -> list[str]:
@@ -34,16 +29,7 @@ def with_configs(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _shipped(value: str, named: bool) -> Path | None:
-    own = Path(value)
-    if own.is_absolute() or ".." in own.parts:
+    if not named and Path(value).parts[:1] != ("configs",):
         return None
-    if own.parts[:1] == ("configs",):
-        path = configs_folder().joinpath(*own.parts[1:])
-    elif named and not own.suffix:
-        path = configs_folder() / f"{value}.yaml"
-    else:
-        return None
-    try:
-        return path if path.is_file() and not own.is_file() else None
-    except (OSError, ValueError):  # a text that no file can have as its name
-        return None
+    found = bundled_config(value)
+    return None if found and Path(value).is_file() else found

@@ -1,4 +1,4 @@
-"""The trained models that come with vlm, by name."""
+"""The trained models and the configurations that come with vlm, by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vlm.core.validation import did_you_mean, nearest
 
-BUNDLED = Path(__file__).parents[1] / "bundled"
+_PACKAGE = Path(__file__).parents[1]
+BUNDLED = _PACKAGE / "bundled"
 """Folders of the shared models that come with vlm."""
 
 
@@ -32,3 +33,27 @@ def bundled_folder(path: str | Path) -> Path | None:
             f"{did_you_mean(near)}"
         )
     return None
+
+
+def configs_folder() -> Path:
+    """Folder of the configurations: in the installed package, or in a clone beside it."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def bundled_config(name: str) -> Path | None:
+    """The configuration of this name, such as `easy_vqa` or `configs/datasets/gqa.yaml`; None if
+    there is none."""
+    given = Path(name)
+    if given.is_absolute() or ".." in given.parts:
+        return None
+    if given.parts[:1] == ("configs",):
+        path = configs_folder().joinpath(*given.parts[1:])
+    elif not given.suffix:
+        path = configs_folder() / f"{name}.yaml"
+    else:
+        return None
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # a text that no file can have as its name
+        return None

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from vlm.cli.check import INDEX
 from vlm.cli.command_parser import command_parser
-from vlm.cli.configs import TAKES_CONFIG, configs_folder
-from vlm.core.bundled import bundled_models
+from vlm.cli.configs import TAKES_CONFIG
+from vlm.core.bundled import bundled_models, configs_folder
 
 EXAMPLES = """\
 examples:

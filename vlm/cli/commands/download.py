@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from vlm.cli.command_parser import command_parser
-from vlm.cli.configs import configs_folder
+from vlm.core.bundled import configs_folder
 from vlm.core.validation import did_you_mean, nearest
 
 HELP = """\

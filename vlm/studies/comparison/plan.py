@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from vlm.core.bundled import bundled_config
 from vlm.core.validation import did_you_mean, nearest
 from vlm.studies.comparison.search_space import Range, Search, read_range
 
@@ -103,7 +104,7 @@ def _checked(path: Path, content: Any) -> Plan:
         if not content.get(key):
             raise PlanError(f"{key}: missing or empty; expected {_EXPECTED[key]}.")
     base, fusions = content["base"], content["fusions"]
-    _expect(isinstance(base, str) and (path.parent / base).is_file(), "base", base)
+    base_path = _base(path, base)
     _expect(isinstance(fusions, dict), "fusions", fusions)
     budget = content.get("budget")
     _expect(budget is None or _whole(budget, 1), "budget", budget)
@@ -131,7 +132,7 @@ def _checked(path: Path, content: Any) -> Plan:
             raise PlanError(f"fusions.{name}: nothing is tuned; expected {_EXPECTED['space']}.")
     return Plan(
         path=path,
-        base=path.parent / base,
+        base=base_path,
         fusions=entries,
         seeds=tuple(seeds),
         budget=budget,
@@ -143,7 +144,8 @@ def _checked(path: Path, content: Any) -> Plan:
 
 
 _EXPECTED = {
-    "base": "the path of a configuration of `vlm fit`, relative to the plan",
+    "base": "the path of a configuration of `vlm fit`, relative to the plan, or the name of one "
+    "that comes with vlm",
     "fusions": "at least one `name: {class_path: ..., init_args: ...}`",
     "budget": "a whole number of parameters such as 100000, or null for each one's defaults",
     "seeds": "a list of whole numbers from 0 on, such as [0, 1, 2]",
@@ -163,6 +165,15 @@ def _expect(valid: object, key: str, found: Any, what: str | None = None) -> Non
     if not valid:
         expected = _EXPECTED[what or key.rpartition(".")[2]]
         raise PlanError(f"{key}: got {found!r}; expected {expected}.")
+
+
+def _base(path: Path, base: Any) -> Path:
+    _expect(isinstance(base, str), "base", base)
+    found = path.parent / base
+    if not found.is_file() and (bundled := bundled_config(base)):
+        return bundled
+    _expect(found.is_file(), "base", base)
+    return found
 
 
 def _entry(name: Any, value: Any, sized: bool) -> Entry:
