@@ -38,6 +38,7 @@ REFUSED = {
     "--model.fusion=Mutan": "merge.*=vlm.fusion.Pooled .*merge=vlm.fusion.Mutan",
     "--model.fusion={class_path: vlm.fusion.McAN}": "Did you mean vlm.fusion.MCAN?",
     "--model.fusion=nosuch.yaml": "nosuch.yaml: there is no such file",
+    "--model.fusion=fusion/product.yaml": "comes with vlm is .*configs/fusion/product.yaml",
     "--trainer={max_epoch: 3}": "'trainer.max_epoch'. Did you mean trainer.max_epochs?",
     "--trainer=nosuch.yaml": "nosuch.yaml: there is no such file",
     "--trainer=7": "trainer: got '7'",

@@ -194,6 +194,8 @@ class Options:
             )
         if not Path(path).is_file():
             near = _near_file(Path(path), YAML)
+            if (shipped := configs_folder() / node.value).is_file():
+                near = f" The one that comes with vlm is {shipped}: write that path, or copy it."
             raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.{near}")
         self._check_file(name, Path(path))
 
