@@ -150,3 +150,12 @@ def test_few_steps_are_said_and_lightning_s_own_notes_are_not(
     assert not [str(one.message) for one in recwarn if "logging interval" in str(one.message)]
     for note in ("PU available:", "Tip:", "`Trainer.fit` stopped", "Restoring states"):
         assert note not in caplog.text
+
+
+def test_tables_stand_below_closed_progress_bars(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(data, tmp_path, max_epochs=1, test=True, enable_progress_bar=True)
+    bars, table = capfd.readouterr().out.split("\nAccuracy on test")
+    assert "Testing" in bars
+    assert "Testing" not in table

@@ -22,6 +22,8 @@ from vlm.training.trackers import send_report
 FEW_STEPS = 20
 """An epoch with fewer steps trains little, and is mostly validation and saving."""
 
+_SPLITS = {TrainerFn.VALIDATING: "validation", TrainerFn.TESTING: "test"}
+
 
 class RunReport(Callback):
     """Curves after `fit`, a table after `validate` and `test`, answers after `predict`."""
@@ -90,14 +92,14 @@ class RunReport(Callback):
             seconds = self._before + time.perf_counter() - self._started
             pl_module.about["seconds"] = round(seconds, 2)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._report(trainer, pl_module, "validation")
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        # Not earlier: a progress bar that is not closed yet would share lines with what is printed.
+        if split := _SPLITS.get(TrainerFn(stage)):
+            self._report(trainer, pl_module, split)
+        elif stage == TrainerFn.PREDICTING:
+            self._write_answers(trainer, pl_module)
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._report(trainer, pl_module, "test")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def _write_answers(self, trainer: Trainer, pl_module: Any) -> None:
         evaluation = pl_module.evaluation
         limit = trainer.limit_predict_batches  # a float is a share, an int a number of batches
         results = evaluation.finish(partial=not (isinstance(limit, float) and limit == 1))
@@ -105,7 +107,7 @@ class RunReport(Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "predictions.jsonl"
             results.write(path)
-            self.console.print(f"\nWrote the answers to {path}", soft_wrap=True)
+            self.console.print(f"Wrote the answers to {path}", soft_wrap=True)
 
     def _report(self, trainer: Trainer, pl_module: Any, split: str) -> None:
         if not trainer.is_global_zero:
