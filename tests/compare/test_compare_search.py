@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,11 +120,18 @@ def test_an_interrupted_search_goes_on_as_it_would_have(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_trial_that_falls_behind_is_killed(tmp_path: Path) -> None:
     trials = search(tmp_path, trials=8)
-    assert train(trials, [{}], console(), worker(slow=0.01)) == []  # it would take minutes
+    shown = console()
+    assert train(trials, [{}], shown, worker(slow=0.01)) == []  # it would take minutes
     best = trials.best()
     assert best is not None
     assert best.trials["pruned"] >= 1
     assert sum(best.trials.values()) == 8
+    assert isinstance(shown.file, io.StringIO)
+    lines = shown.file.getvalue().splitlines()
+    assert any(
+        re.fullmatch(r"a, trial \d: fell behind, stopped after \d+ s", line) for line in lines
+    )
+    assert any(re.fullmatch(r"a, trial \d: finished in \d+ s", line) for line in lines)
     for row in best.history:
         assert (row["end"] == "complete") or row["values"]["model.lr"] > 0.01
 

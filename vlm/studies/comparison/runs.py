@@ -42,17 +42,22 @@ class Run:
 
     `config` lacks nothing but where its files go. The folder's name depends on the configuration,
     so runs of different plans are never confused or overwritten.
+
+    Attributes:
+        trial: its number in a search, from 1 on; None for a run outside a search.
     """
 
     name: str
     seed: int
     config: dict[str, Any]
     folder: Path
+    trial: int | None = None
 
     @property
     def title(self) -> str:
         """The name used in tables and messages."""
-        return f"{self.name}, seed {self.seed}"
+        part = f"seed {self.seed}" if self.trial is None else f"trial {self.trial}"
+        return f"{self.name}, {part}"
 
     @property
     def finished(self) -> bool:
@@ -239,7 +244,13 @@ def train(
                     progress.remove_task(job.task)
                     progress.advance(total)
                     work.end(job.run)
-                    failures += [] if hopeless else _ended(job.run, seconds, console)
+                    if hopeless:
+                        console.print(
+                            f"{job.run.title}: fell behind, stopped after {seconds:.0f} s",
+                            highlight=False,
+                        )
+                    else:
+                        failures += _ended(job.run, seconds, console)
         finally:
             for job in active:
                 job.process.kill()

@@ -103,7 +103,7 @@ class Trials:
             if run.finished:  # and the search was interrupted before it was told
                 self.end(run)
             else:
-                yield run
+                yield replace(run, trial=asked + 1)
 
     def _repeats(self, trial: Trial, run: Run) -> bool:
         """Whether a trial has the values of an earlier one, whose end it shares then."""
