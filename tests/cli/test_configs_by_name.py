@@ -13,9 +13,9 @@ import yaml
 from conftest import ROOT
 
 from vlm.cli.configs import with_configs
-from vlm.core.bundled import configs_folder
 from vlm.cli.main import main
 from vlm.core import extras
+from vlm.core.bundled import configs_folder
 from vlm.core.extras import EXTRAS, missing_extra
 
 CONFIGS = ROOT / "configs"

@@ -300,6 +300,8 @@ def test_an_answer_s_body_does_not_wait_for_its_headers() -> None:
 def test_a_port_in_use_is_said_before_the_model_loads(run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = rf"cannot listen on 127.0.0.1:{port} \(Address already in use\); choose another --port"
+        said = (
+            rf"cannot listen on 127.0.0.1:{port} \(Address already in use\); choose another --port"
+        )
         with pytest.raises(SystemExit, match=said):
             main(["serve", str(run), f"--port={port}"])
