@@ -282,7 +282,7 @@ def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
         ("my.csv", b"", "the file is empty"),
         ("my.csv", b"image,question,image\n", "line 1: the column 'image' appears twice"),
         ("my.csv", b"image,question,answer\na,is it, so?,x\n", "line 2: got 4 cells; expected 3"),
-        ("my.csv", b'image,question,answer\na,b,c\na,"b,c\n', "line 3: unexpected end of data"),
+        ("my.csv", b'image,question,answer\na,b,c\na,"b,c\n', "line 3: a quote is not closed"),
         ("my.csv", "image,question,answer\ncaf\xe9,b,c".encode("latin-1"), "line 2, byte 25: not"),
         ("my.tsv", b'image\tquestion\tanswer\na\t"it" is?\tx\n', 'in "quotes"'),
         ("my.parquet", b"PAR1 no", "not a readable Parquet file"),

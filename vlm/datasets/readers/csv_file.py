@@ -51,9 +51,12 @@ def read_csv(
         except StopIteration:
             break
         except csv.Error as error:
+            what = str(error)
+            if what == "unexpected end of data":
+                what = "a quote is not closed, so nothing from here to the file's end can be read"
             report(
                 "unreadable line",
-                f"{path}, line {number}: {error}. Put a cell that holds {delimiter!r}, a quote or "
+                f"{path}, line {number}: {what}. Put a cell that holds {delimiter!r}, a quote or "
                 f'a line break in "quotes", and write each quote in it twice.',
             )
             continue
