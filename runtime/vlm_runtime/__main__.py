@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vlm.asking import NO_ANSWER, print_answer
 from vlm.cli.command_parser import CommandParser, share
-from vlm.export.exported import Exported
+from vlm_runtime import load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,7 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = CommandParser(
         prog="vlm-answer", description="Answer a question about an image.", allow_abbrev=False
     )
-    parser.add_argument("folder", help="a folder written by `vlm export`")
+    parser.add_argument(
+        "folder",
+        help="a folder written by `vlm export`, or scenes or easy_vqa, which come with the runtime",
+    )
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument("--choices", nargs="+", metavar="CHOICE", help="answers to choose from")
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments)
     try:
-        model = Exported(given.folder)
+        model = load(given.folder)
         answer = model.answer(given.image, given.question, given.top, given.choices, given.max_risk)
     except ValueError as error:
         sys.exit(f"vlm-answer: {error}")

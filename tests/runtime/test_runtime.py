@@ -16,12 +16,15 @@ import pytest
 from PIL import Image
 
 import vlm
+from vlm.core.bundled import BUNDLED
+from vlm.datasets import Dataset, EasyVQA, Scenes
 from vlm.export import Exported, export
 from vlm.export.manifest import write_manifest
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "runtime"
 HEAVY = {"torch", "vlm", "transformers", "tokenizers", "timm", "pyarrow", "scipy", "lightning"}
+SETS: dict[str, type[Dataset]] = {"scenes": Scenes, "easy_vqa": EasyVQA}
 QUESTIONS = ["what color is it?", "is it red?", "???", "wherefore quixotic?"]
 
 
@@ -133,6 +136,29 @@ def test_the_command_does_not_know_above_the_risk(
     ended = without_torch(site, "-m", "vlm_runtime", exported, image, question, "--max-risk", "0.1")
     assert ended.returncode == 1
     assert "vlm-answer: max_risk: got 0.1, but this model has no threshold" in ended.stderr
+
+
+def test_the_bundled_exports_answer_by_name(site: Path, tmp_path: Path) -> None:
+    image, question = BUNDLED / "scenes/example.png", "Is the gray object left of the brown object?"
+    ended = without_torch(site, "-m", "vlm_runtime", "scenes", image, question)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[0].endswith("yes")
+    ended = without_torch(site, "-m", "vlm_runtime", "scene", image, question)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "comes with the runtime. Did you mean scenes?" in ended.stderr
+    ended = without_torch(site, "-c", "import vlm_runtime as v; print(v.bundled_models())")
+    assert ended.stdout == f"{sorted(SETS)}\n"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_bundled_export_is_of_the_bundled_model(name: str) -> None:
+    exported, model = Exported(RUNTIME / "vlm_runtime/models" / name), vlm.load(name)
+    rows = SETS[name]().table("test").to_pylist()[::40]
+    images, questions = [row["image"] for row in rows], [row["question"] for row in rows]
+    answers = zip(exported.answer(images, questions), model.answer(images, questions), strict=True)
+    assert sum(own.text == other.text for own, other in answers) > 0.95 * len(rows)
+    assert exported.calibration == model.calibration
+    assert exported.about["precision"] == "int8"
 
 
 def test_photos_of_all_kinds_and_sizes_become_the_same_pixels() -> None:
