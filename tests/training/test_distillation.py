@@ -203,10 +203,12 @@ def test_another_teacher_is_no_continuation(
 
 @pytest.mark.slow
 def test_two_processes_learn_the_same(teacher: str, data: Path, tmp_path: Path) -> None:
+    # Adam turns the rounding of a gradient near zero into a whole step.
     told = [*EXACT, *taught(teacher), "--trainer.max_epochs=2", "--trainer.deterministic=true"]
+    told += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.03"]
     one = run(fit(data, tmp_path / "one", *told, "--data.images_per_batch=2"))
     two = run(fit(data, tmp_path / "two", *told, "--data.images_per_batch=1", *DDP), 2)
     assert (one.returncode, two.returncode) == (0, 0), (one.stderr + two.stderr)[-3000:]
     states = [outcome(only_run(tmp_path / name))["state_dict"] for name in ("one", "two")]
     for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-5)

@@ -210,11 +210,14 @@ def test_compiled_parts_train_as_others_do(data: Path, tmp_path: Path) -> None:
         f"--model.image_encoder={ROOT}/configs/image/vit.yaml",
         "--model.fusion.merge.dropout=0",
         "--trainer.max_epochs=1",
+        # Adam turns the rounding of a gradient near zero into a whole step.
+        "--model.optimizer=torch.optim.SGD",
+        "--model.optimizer.lr=0.03",
     ]
     plain = VQACLI(fit(data, tmp_path / "a", *options))
     compiled = VQACLI(fit(data, tmp_path / "b", *options, "--run.compile=[image_encoder,fusion]"))
     first, second = (cli.model.model.state_dict() for cli in (plain, compiled))
     assert first.keys() == second.keys(), "weights keep their names"
     for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-5, msg=name)
     assert vlm.load(compiled.run_folder).answer(data / "test/images/0.png", "is it red?").text
