@@ -1,7 +1,7 @@
 """Draw the images of the README and of docs/choosing_a_fusion.md: `python docs/images/make.py`.
 
-`answers.png` is what `vlm explain scenes` draws. `learning.png` and `cost.png` read
-`docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `demo.png` is a
+`answers.png` is what `vlm explain` draws for the two bundled models. `learning.png` and `cost.png`
+read `docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `demo.png` is a
 screenshot that `VLM_SCREENSHOTS=1 pytest tests/demo/test_demo_page.py -k axe` takes.
 """
 
@@ -15,10 +15,12 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlm
 from vlm.core.features import Features
+from vlm.datasets import EasyVQA
 from vlm.explain import draw, explain
 
 HERE = Path(__file__).parent
@@ -26,10 +28,23 @@ LEARNING = HERE.parent / "benchmarks/learning/scenes.json"
 SCENE = Path(vlm.__file__).parent / "bundled/scenes/example.png"
 
 
-def draw_answer() -> None:
-    """What `vlm explain scenes` writes for the README's question."""
-    why = explain(vlm.load("scenes"), SCENE, "Is the gray object left of the brown object?")
-    draw(why, SCENE).save(HERE / "answers.png", optimize=True)
+def draw_answers() -> None:
+    """What `vlm explain` writes for a question of each bundled model, side by side."""
+    shape = EasyVQA().table("test")["image"][0].as_py()
+    asked = {
+        "scenes": (SCENE, "What shape is the gray object?"),
+        "easy_vqa": (shape, "What color is the shape?"),
+    }
+    drawn = [
+        draw(explain(vlm.load(name), image, question), image)
+        for name, (image, question) in asked.items()
+    ]
+    sheet = Image.new("RGB", (sum(d.width for d in drawn), max(d.height for d in drawn)), "white")
+    left = 0
+    for each in drawn:
+        sheet.paste(each, (left, 0))
+        left += each.width
+    sheet.save(HERE / "answers.png", optimize=True)
 
 
 # The others are drawn in grey.
@@ -117,6 +132,6 @@ def draw_cost() -> None:
 
 
 if __name__ == "__main__":
-    draw_answer()
+    draw_answers()
     draw_learning()
     draw_cost()
