@@ -1,4 +1,4 @@
-"""`vlm doctor`: it reports, and says what would go wrong with the remedy."""
+"""`vlm doctor`: it reports, and names problems with their remedies."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_healthy_machine(
     printed = report(capsys)
     assert f"vlm cache     12.3 MB in {tmp_path}" in printed
     assert metadata.version("torch") in printed
-    assert "Nothing would go wrong." in printed
+    assert "No problems found." in printed
     assert "network" not in printed
     assert all(f"\n  {extra:<14}" in printed for extra in EXTRAS)
 
@@ -78,7 +78,7 @@ def test_each_extra_has_a_purpose() -> None:
         ),
     ],
 )
-def test_what_would_go_wrong(
+def test_problems_have_remedies(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -87,7 +87,7 @@ def test_what_would_go_wrong(
 ) -> None:
     monkeypatch.setattr(name, value)
     printed = report(capsys, code=1)
-    assert expected in printed.partition("What would go wrong:")[2]
+    assert expected in printed.partition("Problems:")[2]
 
 
 def test_the_hub_is_asked_only_on_request(

@@ -83,7 +83,7 @@ COMMANDS = {
         "completion:completion", "complete commands and options in a shell", "vlm completion bash"
     ),
     "doctor": Command(
-        "doctor:doctor_command", "say what is installed and what would go wrong", "vlm doctor"
+        "doctor:doctor_command", "say what is installed and which problems to expect", "vlm doctor"
     ),
     "demo": Command("demo:demo", "ask questions in the browser", "vlm demo RUN [ANOTHER_RUN]"),
     "serve": Command(

@@ -1,4 +1,4 @@
-"""`vlm doctor`: what this machine has, what is missing, and what would go wrong."""
+"""`vlm doctor`: what this machine has, what is missing, and which problems to expect."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ examples:
   vlm doctor
   vlm doctor --online     also ask whether the Hugging Face hub can be reached
 
-Exit code 1 if something would go wrong. Nothing is changed, and without --online nothing is asked
-of the network.
+Exit code 1 if there is a problem. Nothing is changed, and without --online nothing is asked of the
+network.
 """
 PURPOSES = {
     "train": "vlm fit and all that needs data sets",
@@ -43,7 +43,7 @@ LEAST_DISK, LEAST_SHARED = 1 * GB, 256 * 10**6
 
 
 class Finding(NamedTuple):
-    """A line of the report; `problem` is what would go wrong, with the remedy."""
+    """A line of the report; `problem` is a sentence with the remedy, empty if all is well."""
 
     name: str
     text: str
@@ -51,9 +51,9 @@ class Finding(NamedTuple):
 
 
 def doctor_command(arguments: Sequence[str]) -> None:
-    """Print the report; ends the process with 1 if something would go wrong."""
+    """Print the report; ends the process with 1 if there is a problem."""
     parser = command_parser(
-        "doctor", "Say what this machine has, what is missing, and what would go wrong.", EXAMPLES
+        "doctor", "List what is here, what is missing, and which problems to expect.", EXAMPLES
     )
     parser.add_argument("--online", action="store_true", help="ask whether the hub answers")
     given = parser.parse_args(arguments)
@@ -67,9 +67,9 @@ def doctor_command(arguments: Sequence[str]) -> None:
             print(f"  {name:<14}{text}")
             problems += [problem] if problem else []
     if not problems:
-        print("\nNothing would go wrong.")
+        print("\nNo problems found.")
         return
-    print("\nWhat would go wrong:")
+    print("\nProblems:")
     print("\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1)))
     sys.exit(1)
 
