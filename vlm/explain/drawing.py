@@ -131,9 +131,10 @@ def notes(explanations: Sequence[Explanation]) -> list[str]:
     """What to know when reading a drawing, a sentence or two each."""
     found = [
         "Lines surround the cells that reach 25, 50 and 75 % of a map's strongest one. Orange "
-        "speaks for the answer, blue and dashed against it; purple is of methods that say where, "
-        "but not which way. Words have a scale of their own, the number below each. Evidence is "
-        "what the model's head says for the answer: a logit, or a log-likelihood."
+        "speaks for the answer, blue and dashed against it; purple marks where a method looks, "
+        "without saying whether it is for or against. Words have their own scale, the number below "
+        "each. Evidence is the score of the model's head for the answer: a logit or a "
+        "log-likelihood."
     ]
     if len(explanations) > 1:
         found.append("Each map has its own scale: compare where methods point, not how strongly.")
