@@ -233,7 +233,8 @@ def test_what_a_model_cannot_know_gets_no_headline(bundled_page: Watched) -> Non
     card = page.locator(".vlm-card").inner_text()
     assert "Its guess: " in card
     assert "%" not in card
-    page.wait_for_selector("#reasons", state="hidden")
+    page.wait_for_selector(".vlm-fine:has-text('scenes: a guess has no reasons')")
+    assert page.locator(".vlm-why").count() == 0
     assert page.locator(".vlm-answer, .vlm-bars").count() == 0
     # An image of another kind than the model was trained on.
     page.click(".vlm-examples button:has-text('Is there a circle?')")

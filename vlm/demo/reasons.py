@@ -151,7 +151,7 @@ class Reasons:
     def announce(self, replies: Sequence[Reply]) -> list[Any]:
         """A place for each reply, with a heading until `explain` is done."""
         return [
-            gr.update(visible=any(reply.standing != "beyond" for reply in replies)),
+            gr.update(visible=True),
             *(gr.update(visible=side < len(replies)) for side in range(self.sides)),
             *self._each(replies, view.reasons_to_come),
         ]
