@@ -160,6 +160,14 @@ def test_the_command_asks_with_a_dash(
         main(["ask", folder, "-", "-"])
 
 
+def test_a_question_may_be_longer_than_the_name_of_a_file(
+    tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(vlm.VQA(model()).save(tmp_path / "model"))
+    main(["ask", folder, photo, f"{ASKED[0]} {'really' * 60}"])
+    assert "%" in capsys.readouterr().out
+
+
 def test_auxiliary_classifiers_add_the_mean_of_their_losses() -> None:
     made = model(auxiliary=True)
     head = made.head

@@ -21,7 +21,15 @@ TOLD = {
     ),
     "question first": (
         ["ask", "scenes", "what color is it?", "{folder}/my.jsonl"],
-        "my.jsonl: an image file where the question belongs. The image comes first: vlm ask scenes",
+        "my.jsonl: a file where the question belongs. The image comes first: vlm ask scenes",
+    ),
+    "question first, in pieces": (
+        ["ask", "scenes", "is", "it", "red?", "{folder}/my.jsonl"],
+        "vlm ask scenes {folder}/my.jsonl 'is it red?'",
+    ),
+    "no quotes": (
+        ["ask", "scenes", "{folder}/my.jsonl", "is", "it", "red?"],
+        "is: there is no such image file. Write the question in quotes.",
     ),
     "far": (["ask", "scenes", *QUESTION, "--zzz"], "unrecognized arguments: --zzz.\n"),
     "serve": (["serve", "scenes", "--poort=1"], "--poort=1. Did you mean --port?"),

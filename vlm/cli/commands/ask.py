@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 
 from vlm.cli.command_parser import (
@@ -56,13 +57,15 @@ def ask(arguments: Sequence[str]) -> None:
     add_prompt(parser)
     add_trust(parser)
     given = parser.parse_args(arguments)
-    if Path(given.question).is_file() and not all(Path(i).exists() for i in given.image):
+    # Not `Path.is_file`, which raises where a question is longer than a name can be.
+    missing = [name for name in given.image if not isfile(name)]
+    if missing and isfile(given.question):
         parser.error(
-            f"{given.question}: an image file where the question belongs. The image comes first: "
-            f"vlm ask {given.checkpoint} {given.question} {given.image[0]!r}"
+            f"{given.question}: a file where the question belongs. The image comes first: "
+            f"vlm ask {given.checkpoint} {given.question} {' '.join(missing)!r}"
         )
-    if len(given.image) > 1 and (wrong := [i for i in given.image if not Path(i).is_file()]):
-        parser.error(f"{wrong[0]}: there is no such image file. Write the question in quotes.")
+    if len(given.image) > 1 and missing:
+        parser.error(f"{missing[0]}: there is no such image file. Write the question in quotes.")
     # Here and not above: `--help` and a mistake need not wait for torch. Modules are no garbage:
     # looking for some among them, now and when Python ends, would take a quarter of the time.
     gc.disable()
