@@ -63,6 +63,13 @@ def test_its_configuration_tests_on_the_command_line(data: Path, tmp_path: Path)
     assert figures == pytest.approx(trained.test["accuracy"])
 
 
+def test_a_test_of_no_batch_has_no_report(data: Path, tmp_path: Path) -> None:
+    trained = run(data, tmp_path, max_epochs=1)
+    trained.trainer.limit_test_batches = 0
+    assert trained.trainer.test(trained.task, trained.trainer.datamodule) == []  # type: ignore[attr-defined]
+    assert not (trained.folder / "test.json").exists()
+
+
 @pytest.mark.parametrize("how", ["resume", "ckpt_path", "command"])
 def test_a_run_that_was_ended_goes_on(how: str, data: Path, tmp_path: Path) -> None:
     """The run stops before step 8, the third batch of the second epoch."""

@@ -33,11 +33,13 @@ class RunReport(Callback):
         self.console = new_console(width=WIDTH)
         self._started: float | None = None
         self._before = 0.0
+        self._evaluated = False
         self._named = False
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         # Lightning's table would stand below ours.
         trainer.validate_loop.verbose = trainer.test_loop.verbose = False
+        self._evaluated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
@@ -92,8 +94,15 @@ class RunReport(Callback):
             seconds = self._before + time.perf_counter() - self._started
             pl_module.about["seconds"] = round(seconds, 2)
 
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._evaluated = True  # a loop that has nothing to do ends without a word
+
+    on_validation_end = on_predict_end = on_test_end
+
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         # Not earlier: a progress bar that is not closed yet would share lines with what is printed.
+        if not self._evaluated:
+            return
         if split := _SPLITS.get(TrainerFn(stage)):
             self._report(trainer, pl_module, split)
         elif stage == TrainerFn.PREDICTING:
