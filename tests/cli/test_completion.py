@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ def completed(line: str) -> list[str]:
     asked += 'printf "%s\\n" "${COMPREPLY[@]}"'
     assert BASH is not None
     found = subprocess.run([BASH, "-c", asked], capture_output=True, text=True, check=True)
-    return found.stdout.split()
+    return list(filter(None, found.stdout.split("\n")))
 
 
 @pytest.mark.skipif(BASH is None, reason="bash is not installed")
@@ -40,10 +41,20 @@ def completed(line: str) -> list[str]:
         ("vlm fit -c easy_vqa_c", ["easy_vqa_concat", "easy_vqa_cross_attention"]),
         ("vlm browse datasets/gq", ["datasets/gqa", "datasets/gqa_ood"]),
         ("vlm ask ", []),
+        ("vlm calibrate sc", []),
     ],
 )
 def test_bash(line: str, expected: list[str]) -> None:
     assert sorted(completed(line)) == sorted(expected)
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_folders_are_offered_beside_the_models_of_vlm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scene model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sorted(completed("vlm ask sc")) == ["scene model", "scenes"]
 
 
 def test_each_command_has_its_options() -> None:

@@ -22,7 +22,7 @@ again after an update of vlm.
 SCRIPT = """\
 _vlm() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
-  local option= words= prefix=
+  local option= words= prefix= name=
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "{commands} --help --version" -- "$current"))
     return
@@ -49,10 +49,17 @@ _vlm() {{
     ""|model) COMPREPLY=() ;;
     *) COMPREPLY=($(compgen -P "$prefix" -W "$words" -- "$current")) ;;
   esac
+  # By itself, bash adds files only where nothing else is offered.
+  if [ "$option" = model ] && [ -n "$current" ]; then
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r name; do COMPREPLY+=("$name"); done < <(compgen -f -- "$current")
+  fi
   case ${{COMPREPLY[0]}} in *=) compopt -o nospace 2>/dev/null ;; esac
 }}
 complete -o default -F _vlm vlm
 """
+OF_RUNS = {"calibrate", "forgetting"}
+"""Commands that take a run and no other model."""
 ZSH = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
 
 
@@ -84,7 +91,9 @@ def script() -> str:
         commands=" ".join(COMMANDS),
         takes_config="|".join(TAKES_CONFIG),
         takes_model="|".join(
-            name for name, row in COMMANDS.items() if row.example.startswith(f"vlm {name} RUN")
+            name
+            for name, row in COMMANDS.items()
+            if row.example.startswith(f"vlm {name} RUN") and name not in OF_RUNS
         ),
         models=" ".join(bundled_models()),
         options="\n".join(
