@@ -193,9 +193,12 @@ class Options:
                 f"`{name}: {{...}}`, or a YAML file.{hint.get(name, '')}"
             )
         if not Path(path).is_file():
-            near = _near_file(Path(path), YAML)
-            if (shipped := configs_folder() / node.value).is_file():
+            # A part's file lies in a folder of its kind; those beside the folders are whole runs'.
+            shipped = configs_folder().joinpath(*node.value.removeprefix("configs/").split("/"))
+            if shipped.parent != configs_folder() and shipped.is_file():
                 near = f" The one that comes with vlm is {shipped}: write that path, or copy it."
+            else:
+                near = _near_file(Path(path), YAML)
             raise ConfigError(f"{place.of(node)}{name}: {node.value}: there is no such file.{near}")
         self._check_file(name, Path(path))
 
