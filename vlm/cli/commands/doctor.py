@@ -36,6 +36,7 @@ PURPOSES = {
     "explain": "integrated gradients in vlm explain",
     "lora": "fine-tuning with LoRA",
     "datasets": "data sets from the Hugging Face hub",
+    "weights": "pretrained weights without the hub",
 }
 GB = 10**9
 LEAST_DISK, LEAST_SHARED = 1 * GB, 256 * 10**6
@@ -209,7 +210,7 @@ def _unfit() -> Iterator[tuple[str, str, str]]:
 
 def _unwritable(folder: Path) -> str:
     there = folder
-    while not there.exists():
+    while not os.path.exists(there):  # `Path.exists` raises in a folder that may not be entered
         there = there.parent
     if os.access(there, os.W_OK):
         return ""
