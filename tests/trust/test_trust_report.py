@@ -188,6 +188,7 @@ def test_mistakes_in_the_command(
         ([], "either a model or --predictions"),
         ([str(run), "--only", "magic"], "got 'magic'; expected some of accuracy"),
         ([str(data)], "got no configuration"),
+        (["--predictions", "scenes.csv"], "-c: name a configuration of the data"),
         (["runs/nosuch"], "runs/nosuch: there is no such file, folder or model"),
         (["scense"], "Did you mean scenes?"),
         ([str(tmp_path)], "this is an export, which can only be asked"),

@@ -53,7 +53,8 @@ def add_checkpoint(parser: ArgumentParser, exports: bool = False) -> None:
 def data_config(parser: ArgumentParser, model: str, given: str | Path | None) -> Path:
     """The configuration of the data that a model is measured on: the one given, or a run's own.
 
-    A model or a configuration that is not there ends the process with 2, and so does an export.
+    A configuration that is not there ends the process with 2. So does, without one, a model that
+    is not there or has none.
     """
     path = Path(given or Path(model) / "config.yaml")
     if path.is_file():

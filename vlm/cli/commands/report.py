@@ -63,7 +63,9 @@ def report_command(arguments: Sequence[str]) -> None:
     if (given.model is None) == (given.predictions is None):
         parser.error("expected either a model or --predictions")
     named = Path(given.model or given.predictions)
-    config = data_config(parser, str(given.model or given.predictions), given.config)
+    if given.model is None and given.config is None:
+        parser.error("-c: name a configuration of the data that was answered, as `-c easy_vqa`")
+    config = data_config(parser, str(given.model), given.config)
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.adapters.hub import HUB
     from vlm.cli.data_only import read_data
