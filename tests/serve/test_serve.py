@@ -146,7 +146,10 @@ def test_bodies_that_are_no_question(server: Server) -> None:
     path = {"image": (None, "photo.png"), "question": (None, QUESTION)}  # curl's -F without the @
     text = server.client.post("/answer", files=path)
     assert text.status_code == 422
-    assert "got the text 'photo.png'; expected a file. With curl" in text.json()["detail"]
+    assert (
+        "got the text 'photo.png'; expected a file or a data: URL. With curl"
+        in text.json()["detail"]
+    )
 
 
 def test_a_key_is_needed_and_the_host_is_checked(server: Server) -> None:

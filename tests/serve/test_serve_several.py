@@ -60,7 +60,7 @@ def test_a_batch_of_one_and_of_several_images_changes_no_answer(vqa: VQA) -> Non
         service.check(QUESTION, None, 4)
 
 
-def test_routes_take_several(vqa: VQA) -> None:
+def test_routes_take_several(vqa: VQA, monkeypatch: pytest.MonkeyPatch) -> None:
     app = application(Service(vqa, read_upload), "me/it", Hosts("testserver", 80, ("testserver",)))
     urls = [data_url(picture(number)) for number in (1, 2)]
     share = pytest.approx(expected(vqa, (1, 2)), abs=1e-5)
@@ -77,5 +77,14 @@ def test_routes_take_several(vqa: VQA) -> None:
         messages = [{"role": "user", "content": content}]
         made = client.post("/v1/chat/completions", json={"model": "me/it", "messages": messages})
         assert made.json()["vlm"]["probability"] == share
+        assert made.json()["choices"][0]["finish_reason"] == "stop"
+        assert not made.json()["vlm"]["warnings"]
+        messages[0]["content"] = [parts[0], content[-1], parts[1]]
+        monkeypatch.setattr("vlm.serve.openai.CUT", made.json()["vlm"]["answer"][-1])
+        made = client.post("/v1/chat/completions", json={"model": "me/it", "messages": messages})
+        assert made.json()["vlm"]["warnings"] == [
+            "The model reads all images before the text, in their order."
+        ]
+        assert made.json()["choices"][0]["finish_reason"] == "length"
         one = client.post("/answer", json=body | {"image": urls[0]}).json()["probability"]
         assert one == pytest.approx(expected(vqa, (1,)), abs=1e-5)

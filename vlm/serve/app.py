@@ -243,11 +243,11 @@ async def _given(request: Request) -> tuple[Given, list[bytes]]:
             contents = [await file.read() for file in files]  # type: ignore[union-attr]  # as seen
         await form.close()
         for text in files:
-            if isinstance(text, str) and ":" not in text:
+            if isinstance(text, str) and not text.startswith(("data:", "http:", "https:")):
                 raise HTTPException(
                     422,
-                    f"image: got the text {text[:80]!r}; expected a file. With curl, an @ stands "
-                    f"before its path: -F image=@photo.png",
+                    f"image: got the text {text[:80]!r}; expected a file or a data: URL. With "
+                    f"curl, an @ stands before a file's path: -F image=@photo.png",
                 )
     else:
         values = await read_json(request)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 
 from vlm.core.validation import counted
+from vlm.heads.generation.head import CUT
 from vlm.serve.questions import as_dict
 from vlm.serve.requests import read_json
 from vlm.serve.schema import Given, mistake
@@ -127,8 +128,11 @@ def _question(chat: Chat) -> tuple[str, list[str], list[str]]:
     if not urls:
         raise HTTPException(400, "messages: got no image; expected an image_url.")
     question = "\n".join(part.text for part in parts if part.type == "text").strip()
-    ignored = len(turns) < len(chat.messages)
-    return question, urls, ["The system message was not read."] * ignored
+    warnings = ["The system message was not read."] * (len(turns) < len(chat.messages))
+    kinds = [part.type for part in parts]
+    if len(urls) > 1 and "text" in kinds[: len(kinds) - kinds[::-1].index("image_url")]:
+        warnings.append("The model reads all images before the text, in their order.")
+    return question, urls, warnings
 
 
 def _completion(
@@ -139,7 +143,8 @@ def _completion(
     message = {"role": "assistant", "content": said["answer"], "refusal": refused}
     kind = "chat.completion.chunk" if stream else "chat.completion"
     head = {"id": f"chatcmpl-{number}", "object": kind, "created": int(time()), "model": name}
-    choice = {"index": 0, "finish_reason": "stop", "logprobs": None}
+    finish = "length" if reply.answer.text.endswith(CUT) else "stop"
+    choice = {"index": 0, "finish_reason": finish, "logprobs": None}
     more = {"vlm": {**said, "warnings": warnings}}
     if not stream:
         return JSONResponse({**head, "choices": [{**choice, "message": message}], **more})
