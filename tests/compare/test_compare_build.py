@@ -106,6 +106,16 @@ def test_runs_are_told_apart_by_all_that_matters(data: Path, tmp_path: Path) -> 
     other["model"]["optimizer"]["init_args"]["lr"] = 0.5
     assert plan_run(variant.name, other, 3, tmp_path / "a").folder != run.folder
     assert plan_run(variant.name, variant.config, 4, tmp_path / "a").folder != run.folder
+    questions = plan_run(variant.name, variant.config, 3, tmp_path / "a", data="changed")
+    assert questions.folder != run.folder
+
+
+def test_seeds_of_a_comparison_draw_no_other_questions(data: Path, tmp_path: Path) -> None:
+    config = builder(data, tmp_path, controls=[]).variants()[0].config
+    config["dataset"] = {"class_path": "vlm.datasets.Scenes", "init_args": {"seed": 5}}
+    run = plan_run("a", config, 3, tmp_path)
+    assert run.config["dataset"]["init_args"]["seed"] == 5
+    assert run.config["seed_everything"] == 3
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

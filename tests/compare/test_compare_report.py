@@ -15,7 +15,7 @@ import pytest
 from vlm.evaluation.render import Section, to_html, to_markdown
 from vlm.studies.comparison.build import Variant
 from vlm.studies.comparison.cost import Cost
-from vlm.studies.comparison.plan import Entry, Plan
+from vlm.studies.comparison.plan import Entry, Plan, PlanError
 from vlm.studies.comparison.report import write_report
 from vlm.studies.comparison.results import Comparison, read_outcomes
 from vlm.studies.comparison.runs import FINISHED, LOG, Failure, Run, plan_run
@@ -53,17 +53,23 @@ def config(name: str) -> dict[str, Any]:
 
 
 def finish(
-    run: Run, share: float, questions: int = 300, vocabulary: dict[str, Any] | None = VOCABULARY
+    run: Run,
+    share: float,
+    questions: int = 300,
+    vocabulary: dict[str, Any] | None = VOCABULARY,
+    first: str = "red",
 ) -> None:
     """Write the files of a finished run that answered this share of the questions correctly."""
     results = run.folder / "20260101-000000"
-    results.mkdir(parents=True)
+    results.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng((run.seed, int(1000 * share)))
     rows = [
         {
             "id": f"test-{number}",
             "image": f"{number // 3}.png",
             "answer_type": TYPES[number % 2],
+            "question": "what is it",
+            "answers": [first if number == 0 else "red"],
             "score": float(rng.random() < share),
         }
         for number in range(questions)
@@ -152,7 +158,7 @@ def test_accuracy_by_type_with_intervals_and_controls(made: dict[str, Any]) -> N
         assert low < mean < high
         found = made["results"]["lines"]["good"]["accuracy"][kind]
         assert mean == pytest.approx(100 * found["mean"], abs=0.006)
-    assert line(text, "2 equal | 9")[-1] == "2 of 3"
+    assert line(text, "3 equal | 9")[-1] == "2 of 3"
     assert line(text, "question only (trained")[-1] == "3"
     assert line(text, "majority")[1:4] == ["33.33"] * 3
     assert line(text, "question only (most")[1:4] == ["44.44"] * 3
@@ -174,7 +180,7 @@ def test_paired_significance_against_the_best(made: dict[str, Any]) -> None:
 def test_cost_and_failures(made: dict[str, Any]) -> None:
     good = line(made["markdown"], "1 good | 1,000")
     assert good[1:] == ["1,000", "5,000", "1", "20", "40.5", "39.0 - 44.0", "7.0", "11.0"]
-    assert line(made["markdown"], "3 poor | 3,000")[3:8] == ["-"] * 5
+    assert line(made["markdown"], "2 poor | 3,000")[3:8] == ["-"] * 5
     failed = line(made["markdown"], "equal, seed 2")
     assert failed[2] == r"RuntimeError: too \| big"
     assert failed[1].endswith(LOG)
@@ -205,9 +211,11 @@ def test_a_budget_that_is_missed_is_said(tmp_path: Path) -> None:
 def test_runs_on_other_questions_are_refused(tmp_path: Path) -> None:
     runs = [plan_run("a", config("a"), seed, tmp_path) for seed in (0, 1)]
     finish(runs[0], 0.5)
-    finish(runs[1], 0.5, questions=9)
-    with pytest.raises(ValueError, match="answers other questions than the runs before"):
-        read_outcomes(runs)
+    others: list[dict[str, Any]] = [{"questions": 9}, {"first": "blue"}]
+    for more in others:
+        finish(runs[1], 0.5, **more)
+        with pytest.raises(PlanError, match="answers other questions than the runs before"):
+            read_outcomes(runs)
 
 
 def test_text_is_escaped() -> None:

@@ -114,6 +114,7 @@ def test_an_interrupted_search_goes_on_as_it_would_have(tmp_path: Path) -> None:
     assert len(other.history) == 6
     # The third was interrupted, and is trained again with its own values.
     assert [row["values"] for row in other.history] == [row["values"] for row in one.history]
+    assert [row["number"] for row in other.history] == [1, 2, 3, 4, 5, 6]
     assert other.score == one.score
 
 

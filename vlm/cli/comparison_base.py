@@ -15,6 +15,7 @@ from vlm.fusion import Fusion
 from vlm.studies.comparison.build import Base, Builder, quiet
 from vlm.studies.comparison.plan import Plan, PlanError
 from vlm.studies.comparison.runs import environments
+from vlm.training.readable import READABLE
 
 
 def builder_of(plan: Plan) -> Builder:
@@ -30,6 +31,8 @@ def builder_of(plan: Plan) -> Builder:
     except ConfigError as error:
         reason = explain(str(error)).replace("Did you mean --", "Did you mean ")
         raise PlanError(f"{plan.path}: base {plan.base} with the overrides: {reason}") from error
+    except READABLE as error:
+        raise PlanError(f"{plan.path}: base {plan.base}: {error}") from error
     parser = ConciseParser()
     parser.add_argument("--fusion", type=Fusion, required=True)
     base = Base(cli.model, cli.datamodule, cli.trainer, cli.plain_config(), parser)

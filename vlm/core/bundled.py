@@ -41,6 +41,13 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
+def config_name(path: Path) -> str:
+    """The name of a configuration that comes with vlm, such as `easy_vqa`; the path of another."""
+    folder = configs_folder().resolve()
+    inside = path.resolve().is_relative_to(folder)
+    return str(path.resolve().relative_to(folder).with_suffix("")) if inside else str(path)
+
+
 def bundled_config(name: str) -> Path | None:
     """The configuration of this name, such as `easy_vqa` or `configs/datasets/gqa.yaml`; None if
     there is none."""

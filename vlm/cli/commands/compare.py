@@ -115,14 +115,24 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
                     output,
                     shares,
                     console,
+                    builder.digest,
                 )
             write_tuned(tuned, output)
     values = {name: best.values for name, best in tuned.items()}
     if plan.search is not None and dry_run:
-        values = read_tuned(output)
+        values = {
+            name: found
+            for name, found in read_tuned(output).items()
+            if (known := plan.fusions.get(name))
+            and found.keys() == {*plan.search.space, *known.search}  # not of an earlier plan
+        }
     variants = builder.variants(values)
     # Seed by seed, so that an early look at the runs compares all.
-    runs = [plan_run(v.name, v.config, seed, output) for seed in plan.seeds for v in variants]
+    runs = [
+        plan_run(v.name, v.config, seed, output, data=builder.digest)
+        for seed in plan.seeds
+        for v in variants
+    ]
     sizes = ("fusion + head", "whole model")
     table = new_table("", *sizes, "solved for", "finished", numbers=(*sizes, "finished"))
     for variant in variants:

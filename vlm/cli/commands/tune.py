@@ -132,6 +132,7 @@ def _tune(config: Path, search: Search, output: Path, jobs: int | None) -> None:
             output,
             shares_of(builder.base, jobs),
             console,
+            builder.digest,
         )
     made = with_settings(builder.base.config, best.values)
     made.pop("config", None)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import nn
 from vlm.core.part import build
 from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import VQADataModule
+from vlm.datasets.base import Split
+from vlm.datasets.table import digest_of
 from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
@@ -25,6 +28,9 @@ from vlm.studies.comparison.budget import BudgetError, solve_width
 from vlm.studies.comparison.plan import Entry, Plan, PlanError
 from vlm.studies.comparison.search import with_settings
 from vlm.training.task import VQATask
+
+SIZED = ("model.image_encoder", "model.text_encoder", "model.head")
+"""Parts that a budget takes from the base."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,13 @@ class Builder:
     @property
     def data(self) -> VQADataModule:
         return self.base.data
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all questions and answers that the base trains on and tests."""
+        splits: tuple[Split, ...] = ("train", "validation", "test")
+        tables = [self.data.table(split) for split in splits if self.data.dataset.has(split)]
+        return "-".join(digest_of(table)[:8] for table in tables)
 
     def variants(self, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
         """All rows of the comparison: the fusions, sized if there is a budget, and the controls.
@@ -133,6 +146,13 @@ class Builder:
             return
         try:
             with_settings(self.run_config(), dict.fromkeys(search.space))
+            if self.plan.budget is not None:
+                for name in search.space:
+                    if name.startswith(SIZED):
+                        raise ValueError(
+                            f"{name}: got a range with a budget, which counts the base's parts; "
+                            f"expected no budget, or settings of other parts"
+                        )
         except ValueError as error:
             raise PlanError(f"{self.plan.path}: search.space: {error}.") from error
         for name, entry in self.plan.fusions.items():
@@ -141,12 +161,14 @@ class Builder:
             except (ValueError, TypeError) as error:
                 raise self._refused(name, error) from error
             for key in entry.search:
-                if key.partition(".")[0] not in known:
+                try:
+                    with_settings(known, {key: None})
+                except ValueError:
                     raise PlanError(
                         f"{self.plan.path}: fusions.{name}.search.{key}: there is no such "
                         f"init_arg; expected one of {', '.join(known)}."
                         + did_you_mean(nearest(key, known))
-                    )
+                    ) from None
 
     def model_of(self, fusion: dict[str, Any]) -> VQAModel:
         """Build a model from copies of the base's encoders, this fusion and a matching head."""

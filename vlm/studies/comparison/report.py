@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import yaml
 
+from vlm.core.bundled import config_name
 from vlm.core.validation import counted
 from vlm.core.version import __version__
 from vlm.evaluation.render import Section, write_sections
@@ -71,7 +72,7 @@ def _question(comparison: Comparison) -> Section:
             f"{counted(len(plan.fusions), 'fusion')}, {size}, with "
             f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
             f"{counted(trained, 'run')} finished.",
-            f"Alike in all runs: {plan.base}; {names}; data "
+            f"Alike in all runs: {config_name(plan.base)}; {names}; data "
             f"{config['dataset']['class_path'].rpartition('.')[2]}{_training(plan, config)}.",
             f"{counted(len(comparison.questions.ids), 'test question')} about "
             f"{counted(len(set(comparison.questions.images)), 'image')}. vlm {__version__}, torch "
@@ -108,7 +109,8 @@ def _tuning(comparison: Comparison) -> Section:
     text = (
         f"{search.trials} trials of {epochs} for each fusion, seed {search.seed}; Optuna chose the "
         f"values and gave up trials that fell behind. The values of the highest validation "
-        f"accuracy are those of all seeds below. Every trial: tuned.json."
+        f"accuracy are those of all seeds below. Every trial: tuned.json. The controls were not "
+        f"tuned: they have the base's settings."
     )
     return Section("Tuning", [text], table)
 
@@ -173,19 +175,25 @@ def _accuracy(comparison: Comparison) -> Section:
 
 def _significance(comparison: Comparison) -> Section:
     best, differences = comparison.differences
+    one_seed = len(comparison.plan.seeds) == 1
+    over = "images, for these trainings alone" if one_seed else "seeds and images"
     table = [["fusion", "difference in points", "p", "p (Holm)", "against the best"]]
     for row in differences:
         found = row.estimate
         verdict = "worse" if row.p_holm < 0.05 else "not told apart"
+        if one_seed:
+            verdict += " in this seed"
+        elif row.seeds == 1:
+            verdict = "only one seed in common"
         interval = f"{100 * found.mean:+.2f} ({100 * found.low:+.2f} to {100 * found.high:+.2f})"
         table.append([row.name, interval, _p(found.p), _p(row.p_holm), verdict])
     return Section(
         f"Against the best, {best}",
         [
-            "Paired: each difference is between runs of the same seed on the same questions. In "
-            "brackets the 95 % interval; p by Student's t over seeds and images, then corrected "
-            "by Holm for the length of the list. The best was chosen by these very scores, which "
-            "favours it: near ties are not to be read as an order."
+            f"Paired: each difference is between runs of the same seed on the same questions. In "
+            f"brackets the 95 % interval; p by Student's t over {over}, then corrected by Holm "
+            f"for all pairs of fusions, since the best was chosen by these very scores. They "
+            f"favour it: near ties are not to be read as an order."
         ],
         table if differences else [],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vlm.datasets.several import as_one
 from vlm.evaluation.significance import Difference, Estimate, Scores, accuracy, against_best
 from vlm.studies.comparison.build import Variant
 from vlm.studies.comparison.cost import Cost
-from vlm.studies.comparison.plan import Plan
+from vlm.studies.comparison.plan import Plan, PlanError
 from vlm.studies.comparison.runs import Failure, Run
 from vlm.studies.comparison.search import Tuned
 
@@ -27,6 +27,14 @@ class Questions:
     ids: list[str]
     images: np.ndarray
     types: list[str | None]
+    texts: list[str]
+    answers: list[list[str] | None]
+
+    def same(self, other: Questions) -> bool:
+        """Whether these are the same questions, with the same images and answers."""
+        return all(
+            list(one) == list(two) for one, two in zip(astuple(self), astuple(other), strict=True)
+        )
 
     def rows(self) -> dict[str, np.ndarray]:
         """Boolean masks (Q,) of the questions in each row of a table: overall and by type."""
@@ -76,9 +84,9 @@ class Comparison:
 
     @cached_property
     def ranked(self) -> list[Outcome]:
-        """The fusions' outcomes, best first."""
+        """The fusions' outcomes, best first; those that lack seeds come after the others."""
         fusions = [o for name, o in self.outcomes.items() if self.variants[name].control is None]
-        return sorted(fusions, key=lambda outcome: -float(outcome.table.mean()))
+        return sorted(fusions, key=lambda o: (-len(o.scores), -float(o.table.mean())))
 
     @cached_property
     def controls(self) -> list[Outcome]:
@@ -116,7 +124,8 @@ class Comparison:
 
     @cached_property
     def differences(self) -> tuple[str, list[Difference]]:
-        """The best fusion and the differences of the others from it, best first."""
+        """The best fusion with all its seeds, and the differences of the others from it, best
+        first."""
         scores = {outcome.name: outcome.scores for outcome in self.ranked}
         return against_best(scores, self.questions.images.tolist())
 
@@ -125,7 +134,7 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
     """Read the finished runs in the order given; the questions are None if none is finished.
 
     Raises:
-        ValueError: the runs answered different questions.
+        PlanError: the runs answered different questions.
     """
     questions: Questions | None = None
     outcomes: dict[str, Outcome] = {}
@@ -134,12 +143,13 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
             continue
         with (run.results / "test_predictions.jsonl").open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        ids, images, types = ([row[key] for row in rows] for key in ("id", "image", "answer_type"))
+        names = ("id", "image", "answer_type", "question", "answers")
+        ids, images, types, texts, answers = ([row[key] for row in rows] for key in names)
         images = [as_one(i) if isinstance(i, list) else i for i in images]
-        found = Questions(ids, np.array(images, dtype=object), types)
+        found = Questions(ids, np.array(images, dtype=object), types, texts, answers)
         questions = questions or found
-        if found.ids != questions.ids:
-            raise ValueError(
+        if not found.same(questions):
+            raise PlanError(
                 f"{run.results}: answers other questions than the runs before; expected one test "
                 f"split for all. Remove the runs made before the data changed."
             )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple, Protocol
 
 import yaml
@@ -29,6 +30,7 @@ from rich.progress import (
 )
 
 from vlm.core.version import __version__
+from vlm.datasets.generated.base import GeneratedDataset
 
 PLAN, FINISHED, LOG = "plan.yaml", "finished.json", "log.txt"
 """Files of a run's folder; the second is written as the very last."""
@@ -98,14 +100,37 @@ class Failure:
         return lines[-1].strip() or "its log is empty"
 
 
-def plan_run(name: str, config: dict[str, Any], seed: int, output: Path, kind: str = "runs") -> Run:
-    """Make the run of a complete configuration with a seed, in the folder of a comparison."""
+def plan_run(
+    name: str,
+    config: dict[str, Any],
+    seed: int,
+    output: Path,
+    kind: str = "runs",
+    data: str = "",
+) -> Run:
+    """Make the run of a complete configuration with a seed, in the folder of a comparison.
+
+    The seed of a data set divides it into training and validation; that of a generated one, which
+    draws the questions themselves, stays as it is.
+
+    Args:
+        name: of the fusion or control.
+        config: configuration.
+        seed: of the run.
+        output: folder of the comparison.
+        kind: folder in it.
+        data: digest of the questions: a run on other ones has another folder.
+    """
     config = copy.deepcopy(config)
     config["seed_everything"] = config["data"]["seed"] = seed
-    if "seed" in config["dataset"]["init_args"]:
-        config["dataset"]["init_args"]["seed"] = seed
+    dataset = config["dataset"]
+    if "seed" in dataset["init_args"] and not issubclass(
+        resolve_name(dataset["class_path"]), GeneratedDataset
+    ):
+        dataset["init_args"]["seed"] = seed
     place = {"folder": None, "name": None}
-    content = json.dumps([__version__, config | {"run": config["run"] | place}], sort_keys=True)
+    about = [__version__, data, config | {"run": config["run"] | place}]
+    content = json.dumps(about, sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     folder = output / kind / name / f"seed{seed}-{digest}"
     config["run"] |= {"folder": str(folder.parent), "name": folder.name}

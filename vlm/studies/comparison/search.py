@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SCORE = "val_accuracy"
 """What is tuned for: its highest value over the epochs of a trial."""
 TUNED = "tuned.json"
+NUMBER = "number"
+"""Name of the attribute in which a study keeps a trial's number."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Trials:
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state.name == "RUNNING":  # when the search was interrupted: once more
                 self.study.tell(trial.number, state=_state("FAIL"))
-                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+                attributes = {"again": trial.number, NUMBER: trial.user_attrs.get(NUMBER)}
+                self.study.enqueue_trial(trial.params, user_attrs=attributes)
 
     @property
     def ended(self) -> int:
@@ -87,6 +91,7 @@ class Trials:
             # A sampler of its own for each, so that an interrupted search goes on as it would have.
             self.study.sampler = _sampler(self.search.seed, asked)
             trial = self.study.ask()
+            number = self._number(trial)
             values = {name: each.suggest(trial, name) for name, each in self.space.items()}
             try:
                 run = self.make(values)
@@ -103,7 +108,16 @@ class Trials:
             if run.finished:  # and the search was interrupted before it was told
                 self.end(run)
             else:
-                yield replace(run, trial=asked + 1)
+                yield replace(run, trial=number)
+
+    def _number(self, trial: Trial) -> int:
+        """The trial's number, from 1 on: its earlier one if it runs again, or the next."""
+        number = trial.user_attrs.get(NUMBER)
+        if number is None:
+            taken = {row.user_attrs.get(NUMBER) for row in self.study.get_trials(deepcopy=False)}
+            number = next(each for each in itertools.count(1) if each not in taken)
+            trial.set_user_attr(NUMBER, number)
+        return int(number)
 
     def _repeats(self, trial: Trial, run: Run) -> bool:
         """Whether a trial has the values of an earlier one, whose end it shares then."""
@@ -158,9 +172,12 @@ class Trials:
         return Tuned(found["values"], found["score"], counts, history)
 
     def history(self) -> list[dict[str, Any]]:
-        """Values, score and end of each trial that ended, in their order."""
+        """Values, score and end of each trial that ended, in their order; without those of an
+        earlier, longer search."""
         rows = []
         for trial in self.study.get_trials(deepcopy=False):
+            if trial.user_attrs.get(NUMBER, 0) > self.total:
+                continue
             failed = trial.state.name == "FAIL"
             if trial.state.is_finished() and not (failed and "reason" not in trial.user_attrs):
                 last = max(trial.intermediate_values.values(), default=None)
@@ -184,6 +201,7 @@ def tune(
     output: Path,
     shares: Sequence[dict[str, str]],
     console: Console,
+    data: str,
 ) -> Tuned:
     """Tune one configuration, in `output`/trials.
 
@@ -197,6 +215,7 @@ def tune(
         output: folder of the trials.
         shares: environments of the trials that run at once.
         console: where progress is shown.
+        data: digest of the questions; see `plan_run`.
 
     Raises:
         PlanError: no trial was completed.
@@ -209,11 +228,11 @@ def tune(
         config["run"]["test"] = False
         if epochs is not None:
             config["trainer"]["max_epochs"] = epochs
-        return plan_run(name, config, search.seed, output, "trials")
+        return plan_run(name, config, search.seed, output, "trials", data)
 
     ranges = {key: each._asdict() for key, each in (search.space | dict(own)).items()}
     about = [__version__, {k: v for k, v in base.items() if k != "run"}, ranges]
-    content = json.dumps([*about, search.epochs, search.seed], sort_keys=True)
+    content = json.dumps([*about, search.epochs, search.seed, data], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     search = replace(search, epochs=search.epochs or base["trainer"]["max_epochs"])
     console.print(f"Tuning {name}: {search.trials} trials")

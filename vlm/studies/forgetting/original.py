@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlm.adapters.hub import locate
+from vlm.adapters.hub import locate, read_stored
 from vlm.checkpoint.checkpoint import CheckpointError, load_model
-from vlm.checkpoint.sharing import is_shared, read_shared
+from vlm.checkpoint.sharing import is_shared
 from vlm.core.features import masked_mean
 from vlm.core.part import Part, build, check_parts
 from vlm.image.positions import PREFIX
@@ -103,7 +103,7 @@ def _original(run: FineTuned, part: str, trust: bool) -> Original | None:
     tuning = run.config["model"].get("tuning") or {}
     if (earlier := tuning.get("init_from")) and part in (tuning.get("init_parts") or PARTS):
         if is_shared(folder := locate(earlier)):
-            model = load_model(read_shared(folder, trust), trust)
+            model = load_model(read_stored(folder, trust), trust)
             return Original(f"the model {earlier}", getattr(model, part))
         before = read_run(folder)
         encoder = getattr(load_model(before.checkpoint, trust), part)
