@@ -46,6 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def loaded(folder: Path, **options: Any) -> ImageTextToText:
     vqa = vlm.load(folder)
     assert isinstance(vqa, ImageTextToText)
+    vqa.model.generation_config.repetition_penalty = 5.0  # a published one, which is not asked for
     return ImageTextToText(vqa.model, vqa.processor, **{"max_tokens": TOKENS, **options})
 
 

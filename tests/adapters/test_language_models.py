@@ -188,7 +188,10 @@ TWO_STAGES = [
 ]
 
 
-@pytest.mark.parametrize("more", [[], TWO_STAGES], ids=["all", "two stages with LoRA"])
+ALL = ["--model.tuning.image_encoder.frozen=false", "--model.optimizer.init_args.lr=0.003"]
+
+
+@pytest.mark.parametrize("more", [ALL, TWO_STAGES], ids=["all", "two stages with LoRA"])
 def test_a_tuned_model_goes_back_into_its_own_format(
     more: list[str], kind: str, folders: Folders, data: Path, tmp_path: Path
 ) -> None:
@@ -212,7 +215,7 @@ def test_a_tuned_model_goes_back_into_its_own_format(
         for name, value in theirs.state_dict().items()
         if not value.equal(before.state_dict()[name])
     }
-    if more:
+    if more is TWO_STAGES:
         assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} <= {
             "linear_1", "linear_2", "proj", "q_proj", "v_proj",
         }  # fmt: skip
@@ -331,10 +334,16 @@ def test_text_models_are_those_with_the_names_of_llama() -> None:
 def test_the_written_configuration_names_the_parts(folders: Folders, tmp_path: Path) -> None:
     convert(folders("idefics3"), tmp_path / "theirs.ckpt")
     config = yaml.safe_load((tmp_path / "theirs.yaml").read_text())["model"]
-    assert config["tuning"] == {"init_from": str(tmp_path / "theirs.ckpt")}
+    assert config["tuning"] == {
+        "init_from": str(tmp_path / "theirs.ckpt"),
+        "image_encoder": {"frozen": True},
+    }
+    assert config["optimizer"]["init_args"]["lr"] == 1e-4
     assert config["fusion"] == {
         "class_path": "vlm.fusion.PixelShuffle",
         "init_args": {"out_dim": 24, "factor": 2, "columns": 2},
     }
-    with pytest.raises(ValueError, match=r"theirs\.yaml: exists; expected a new file"):
-        convert(folders("idefics3"), tmp_path / "theirs.ckpt")
+    for name in ("theirs.ckpt", "theirs.yaml"):
+        with pytest.raises(ValueError, match=rf"{name}: exists; expected a new file"):
+            convert(folders("idefics3"), tmp_path / "theirs.ckpt")
+        (tmp_path / name).unlink()

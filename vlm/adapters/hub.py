@@ -45,7 +45,7 @@ HUB = "hf:"
 """What stands before a name on the hub, where a path could stand too."""
 
 
-def locate(path: str | Path, revision: str | None = None) -> Path:
+def locate(path: str | Path, revision: str | None = None, whole: bool = True) -> Path:
     """The path itself, the folder of a bundled model, or for `hf:NAME` the folder of the hub's
     cache with the model's files, which are fetched first unless they are there. Nothing is read but
     these files, of one commit.
@@ -54,6 +54,8 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
         path: a path; the name of a bundled model, "easy_vqa" or "scenes", unless there is such a
             path; `hf:` and the name of a model on the hub, or `hf:` and a folder.
         revision: a branch, tag or commit on the hub; None for the main branch.
+        whole: fetch models that are asked as they are (`is_whole`) too. If not, only their
+            `config.json` is fetched, by which a reader of parts refuses them.
 
     Raises:
         OSError: the model is unavailable, or the name of a bundled one is misspelt; says where it
@@ -71,9 +73,10 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     with hub_access(name):
         folder = _download(name, (CONFIG,), revision).parent
         if is_whole(folder):
-            snapshot_download(
-                name, revision=folder.name, allow_patterns=list(PATTERNS), ignore_patterns="*/*"
-            )
+            if whole:
+                snapshot_download(
+                    name, revision=folder.name, allow_patterns=list(PATTERNS), ignore_patterns="*/*"
+                )
         else:
             for files in FILES if is_adapted(folder) else ((WEIGHTS,),):
                 _download(name, files, folder.name)
@@ -180,17 +183,17 @@ def convert(name: str | Path, path: str | Path) -> None:
 
     Raises:
         OSError: a file is not there.
-        ValueError: a model of another kind, a model with damaged files, or a `.yaml` file that
-            already exists.
+        ValueError: a model of another kind, a model with damaged files, or a file that already
+            exists.
     """
     folder, path = locate(name), Path(path)
     beside = path.with_suffix(".yaml")
     parts: dict[str, Any] = {}
-    if architecture(read_json(file_inside(folder, CONFIG))) in CLASSES:
-        if beside.exists():
-            raise ValueError(
-                f"{beside}: exists; expected a new file. Move it, or take another path."
-            )
+    connected = architecture(read_json(file_inside(folder, CONFIG))) in CLASSES
+    for file in (path, beside) if connected else (path,):
+        if file.exists():
+            raise ValueError(f"{file}: exists; expected a new file. Move it, or take another path.")
+    if connected:
         model, parts = read_connected(folder, name_of(folder))
         about = {"run": name_of(folder), "data": name_of(folder)}
     else:

@@ -132,6 +132,10 @@ class ImageTextToText(Asking):
             do_sample=False, temperature=None, top_p=None, top_k=None, num_beams=None,
             length_penalty=None, max_length=None, eos_token_id=self.ends,
             pad_token_id=tokens.pad_token_id,
+            # What follows forbids or penalises tokens, which would no longer be the likeliest.
+            repetition_penalty=None, encoder_repetition_penalty=None, no_repeat_ngram_size=None,
+            encoder_no_repeat_ngram_size=None, suppress_tokens=None, begin_suppress_tokens=None,
+            bad_words_ids=None, min_length=None, min_new_tokens=None,
         )  # fmt: skip
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         given = PROMPTS.get(kind, PROMPT) if prompt is None else prompt

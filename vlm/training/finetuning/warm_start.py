@@ -39,7 +39,9 @@ def init_from(model: VQAModel, path: str, parts: Sequence[str] | None = None) ->
             nothing is changed then.
     """
     try:
-        checkpoint = read_stored(locate(path), trust=True)  # `check_origin` checks the classes
+        checkpoint = read_stored(
+            locate(path, whole=False), trust=True
+        )  # `check_origin` checks the classes
     except (OSError, ValueError) as error:
         raise CheckpointError(f"model.tuning.init_from: {error}") from error
     chosen = {part: getattr(model, part) for part in parts or PARTS}
