@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class ReadsQuestions(Protocol):
     """What warnings ask of a tokenizer: see `vlm.text.Tokenizer`."""
 
     max_length: int
+    keeps: ClassVar[str]  # "first" or "last", of a question that is too long
 
     def ids(self, question: str) -> Sequence[int]: ...
     def unknown(self, question: str) -> list[str]: ...
@@ -35,7 +36,7 @@ def question_warnings(tokenizer: ReadsQuestions, question: str) -> list[str]:
     elif guess:
         warnings.append(f"The question has no words: {question!r}.{guess}")
     if tokenizer.length(question) > tokenizer.max_length:
-        warnings.append(f"Only the first {tokenizer.max_length} words were read.")
+        warnings.append(f"Only the {tokenizer.keeps} {tokenizer.max_length} words were read.")
     return warnings
 
 

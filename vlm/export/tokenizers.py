@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class QuestionReader(ABC):
     """What `vlm.text.Tokenizer` is to a model; the methods are those."""
 
     max_length: int
+    keeps: ClassVar[str] = "first"
     pad_id: int = PAD
 
     @abstractmethod

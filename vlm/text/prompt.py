@@ -22,7 +22,8 @@ from vlm.text.tokenizer import Tokenizer, check_max_length
 class PromptTokenizer(Tokenizer):
     """A question in a prompt, with one place for the image.
 
-    A question that is too long loses its last pieces; the rest of the prompt stays.
+    A question that is too long loses its first pieces, since what is asked, or the last turn of a
+    dialogue, stands at the end; the rest of the prompt stays.
 
     Args:
         json: the text of a `tokenizer.json`. It needs no padding token, since padding is masked.
@@ -48,6 +49,7 @@ class PromptTokenizer(Tokenizer):
     """
 
     stored: ClassVar = {"json": tokenizer}
+    keeps: ClassVar[str] = "last"
     pad_id = 0
 
     def __init__(
@@ -67,24 +69,38 @@ class PromptTokenizer(Tokenizer):
         self._cached = lru_cache(maxsize=1 << 16)(self._encode)
         check_max_length(max_length, len(self._encode("")[0]))
 
-    def _encode(self, question: str) -> tuple[tuple[int, ...], int]:
-        """Ids of the prompt, and the number of those with something after the question."""
+    def check(self, question: str) -> None:
+        """Refuse a question with one of the model's control tokens.
+
+        Raises:
+            ValueError: names the token.
+        """
         for token in self._controls:
             if token in question:
                 raise ValueError(
                     f"question: got {question!r:.80}, with the model's control token {token!r}; "
                     f"expected plain text."
                 )
+
+    def _encode(self, question: str) -> tuple[tuple[int, ...], int, int]:
+        """Ids of the prompt, and the number of those before and after the question."""
+        self.check(question)
         encoding = self._backend.encode(
             self.prompt.replace(QUESTION, question), add_special_tokens=False
         )
-        end = self.prompt.index(QUESTION) + len(question)
-        return tuple(encoding.ids), sum(stop > end for _, stop in encoding.offsets)
+        start = self.prompt.index(QUESTION)
+        end = start + len(question)
+        before = sum(stop <= start for _, stop in encoding.offsets)
+        return tuple(encoding.ids), before, sum(begin >= end for begin, _ in encoding.offsets)
 
     def ids(self, question: str) -> Sequence[int]:
-        ids, after = self._cached(question)
-        over = len(ids) - self.max_length
-        return ids if over <= 0 else ids[: self.max_length - after] + ids[len(ids) - after :]
+        ids, before, _ = self._cached(question)
+        over = max(0, len(ids) - self.max_length)
+        return ids[:before] + ids[before + over :]
+
+    def own(self, question: str) -> slice:
+        _, before, after = self._cached(question)
+        return slice(before, max(before, len(self.ids(question)) - after))
 
     def length(self, question: str) -> int:
         return len(self._cached(question)[0])
@@ -117,8 +133,8 @@ class Prompt(TextEncoder):
             is given.
         prompt: the user's turn, with {image} and {question} in it, which the model's own chat
             template encloses.
-        max_length: number of tokens to which longer prompts are truncated, at the question's end.
-            The image counts as one.
+        max_length: number of tokens to which longer prompts are truncated, at the question's
+            beginning. The image counts as one.
         tokenizer: the tokenizer itself, instead of name, prompt and length.
 
     Raises:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Tokenizer(Configured, ABC):
     Attributes:
         vocab_size: number of ids, including those of padding and unknown words.
         max_length: number of tokens to which longer questions are truncated.
+        keeps: which of its tokens a longer question keeps, "first" or "last".
         vectors: (vocab_size, D) pretrained vectors of the ids; None without such vectors.
 
     Example:
@@ -46,6 +47,7 @@ class Tokenizer(Configured, ABC):
 
     vocab_size: int
     max_length: int
+    keeps: ClassVar[str] = "first"
     vectors: Tensor | None = None
     _cut: Tensor
 
@@ -75,6 +77,11 @@ class Tokenizer(Configured, ABC):
     def misses(self, question: str) -> bool:
         """Whether a question is beyond the model: see `vlm.text.words.misses`."""
         return misses(question, self.unknown(question))
+
+    def own(self, question: str) -> slice:
+        """Which of `ids`, after truncation, are the question's own, and not of a prompt around
+        it."""
+        return slice(0, len(self.ids(question)[: self.max_length]))
 
     @property
     @abstractmethod
