@@ -170,7 +170,9 @@ def test_candidates_are_ranked_by_likelihood(monkeypatch: pytest.MonkeyPatch) ->
     read: list[int] = []
     head.decoder.register_forward_pre_hook(lambda _, given: read.append(len(given[0])))
     for rows in (4, 2):  # of which a question may have more
-        monkeypatch.setattr("vlm.heads.generation.head.ROWS_AT_ONCE", rows)
+        monkeypatch.setattr(
+            "vlm.heads.AnswerDecoder.rows_at_once", lambda self, memory, rows=rows: rows
+        )
         assert texts(head.rank(output, candidates)) == texts(ranked)
         assert max(read) <= rows
         read.clear()
@@ -294,6 +296,7 @@ def test_it_is_rebuilt_from_its_configuration() -> None:
         ({"beams": 129}, r"beams: got 129; expected less than half of the decoder's 257"),
         ({"length_penalty": 0.5}, r"length_penalty: got 0.5 with one beam"),
         ({"length_penalty": math.nan, "beams": 2}, r"length_penalty: got nan; expected a finite"),
+        ({"length_penalty": 1.0, "beams": 2, "choose": True}, r"length_penalty: .* with `choose`"),
         ({"min_length": 11}, r"min_length: got 11; expected 0 or more, and less than .* 11"),
         ({"min_length": -1}, r"min_length: got -1"),
         ({"train_on": "all"}, r"train_on: got 'all'; expected one of 'most_frequent', 'sampled'"),

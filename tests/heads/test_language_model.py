@@ -16,6 +16,9 @@ from hub_vlms import CHAT, STRING, TEXT, language_model_folder
 from torch.testing import assert_close
 
 import vlm
+from vlm.data.compatibility import check_compatible
+from vlm.datasets.base import Split
+from vlm.datasets.errors import DataError
 from vlm.fusion import MCAN, Fusion, PixelShuffle, Projector, QFormer, Resampler
 from vlm.heads import Classification, Generation, LanguageModel, MultiTask
 from vlm.image import ConvNet
@@ -102,7 +105,9 @@ def test_image_and_question_both_matter(folder: Path) -> None:
 
 
 @torch.no_grad()
-def test_candidates_are_ranked_by_likelihood_and_the_prompt_is_read_once(folder: Path) -> None:
+def test_candidates_are_ranked_by_likelihood_and_the_prompt_is_read_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, answers = model_of(folder), ["red", "green dog", "yes", "a cat"]
     batch = batch_of(model)
     output = model(batch)
@@ -119,6 +124,11 @@ def test_candidates_are_ranked_by_likelihood_and_the_prompt_is_read_once(folder:
     assert read[0] == prompt - 3
     assert len(read) == 2
     assert read[1] == 3 * 4 * max(len(model.head.choice_ids(a)) for a in answers)
+    monkeypatch.setattr("vlm.heads.generation.pretrained_decoder.CACHE", 1)  # of one text at once
+    read.clear()
+    for few, many in zip(model.head.rank(output, [answers] * 3), ranked, strict=True):
+        assert dict(few) == pytest.approx(dict(many), abs=1e-4)
+    assert len(read) == 3 * len(answers)
 
 
 def test_choices_of_the_data_are_ranked(folder: Path) -> None:
@@ -199,15 +209,46 @@ def test_a_question_cannot_hold_another_image(folder: Path) -> None:
         Prompt(name=str(folder)).tokenizer(["what is <image>"])
 
 
+def test_such_a_question_is_found_before_the_training(folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"image": f"{number}.png", "question": f"is it {number}", "answer": "red"}
+        for number in range(9)
+    ]
+    rows[4] |= {"id": "wrong", "question": "what is <image>"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = vlm.datasets.CustomDataset(tmp_path / "rows.jsonl")
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    (split,) = (s for s in splits if "what is <image>" in data.table(s)["question"].to_pylist())
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 5 \(id 'wrong'\): question"):
+        check_compatible(data, split, model_of(folder))
+
+
+def test_the_image_is_where_the_prompt_has_it(tmp_path: Path) -> None:
+    """In a template for a list of parts, too."""
+    folder = str(language_model_folder(tmp_path / "model", CHAT.replace("SLOT", "<image>")))
+    made = read_chat(folder, "{question} {image} in a word").prompt
+    assert made.index("{question}") < made.index("<image>") < made.index("in a word")
+
+
+def test_a_template_may_be_in_the_processors_file(tmp_path: Path) -> None:
+    folder = language_model_folder(tmp_path / "model", CHAT.replace("SLOT", "<image>"))
+    expected = read_chat(str(folder))
+    (folder / "chat_template.jinja").rename(tmp_path / "template")
+    assert read_chat(str(folder)) != expected
+    content = {"chat_template": (tmp_path / "template").read_text()}
+    (folder / "chat_template.json").write_text(json.dumps(content))
+    assert read_chat(str(folder)) == expected
+
+
 def test_a_long_question_is_cut_and_the_prompt_is_not(folder: Path) -> None:
     short = Prompt(name=str(folder), prompt=PROMPT, max_length=24).tokenizer
-    question = "what color is the cat " * 20
+    question = "what color is the cat " * 20 + "red"
     with pytest.warns(UserWarning, match=r"Questions cut to 24 tokens so far: 1, such as 'what"):
         ids, mask = short([question])
     assert mask.sum() == 24
     tokens, whole = short.tokens(question), short.tokens("what")
-    assert "".join(tokens).endswith("assistant:")
-    assert "".join(tokens).startswith("<s>user:Ġ<image>Ġwhat")
+    assert "".join(tokens).endswith("Ġcolor Ġis Ġthe Ġcat Ġred assistant:".replace(" ", ""))
+    assert "".join(tokens).startswith("<s>user:Ġ<image>Ġ")
     assert int((ids == short.image_id).sum()) == 1
     with warnings.catch_warnings(action="error"):
         short(["what color"])

@@ -17,6 +17,7 @@ from vlm.datasets.table import source_of, stream
 from vlm.heads.generation.head import Generation
 from vlm.heads.multi_task import answering
 from vlm.model import VQAModel
+from vlm.text.prompt import PromptTokenizer
 
 
 def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
@@ -35,6 +36,7 @@ def check_compatible(dataset: Dataset, split: Split, model: VQAModel) -> None:
         check_shared(dataset, split)
     table = dataset.table(split)
     check_images(model, table, split)
+    check_prompts(model, table, split)
     head = answering(model.head) if split == "predict" else model.head
     if head.takes_choices:
         check_choices(table, split)
@@ -65,6 +67,25 @@ def check_images(model: VQAModel, table: pa.Table, split: str) -> None:
         f"question. Train one on questions with {most} images (in Python: "
         f"VQATask(..., max_images={most}))."
     )
+
+
+def check_prompts(model: VQAModel, table: pa.Table, split: str) -> None:
+    """Check that no question has a control token of the language model that reads it.
+
+    Raises:
+        DataError: naming the first question that has.
+    """
+    tokenizer = model.text_encoder.tokenizer
+    if not isinstance(tokenizer, PromptTokenizer):
+        return
+    for row, (question,) in enumerate(stream(table, "question")):
+        try:
+            tokenizer.check(question or "")
+        except ValueError as error:
+            place, number = (table[name][row].as_py() for name in ("place", "id"))
+            raise DataError(
+                f"{place or source_of(table) or split} (id {number!r:.80}): {error}"
+            ) from error
 
 
 def choice_mistakes(table: pa.Table) -> Iterator[tuple[int, str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm.pretrained.availability import hub_access
@@ -58,6 +60,8 @@ def read_chat(name: str, prompt: str = PROMPT) -> Chat:
                 f"once, as a question is about one image."
             )
     tokens = hub_tokenizer(name)
+    if tokens.chat_template is None:
+        tokens.chat_template = _processors_template(Path(name))
     from transformers import AutoConfig
 
     image_token = getattr(tokens, "image_token", None) or IMAGE_TOKEN
@@ -80,6 +84,13 @@ def read_chat(name: str, prompt: str = PROMPT) -> Chat:
     return Chat(backend.to_str(), asked, image_token, space, end)
 
 
+def _processors_template(folder: Path) -> str | None:
+    """The template of a model for images in the file where transformers kept it until version 5;
+    its tokenizers do not read that one."""
+    path = folder / "chat_template.json"
+    return json.loads(path.read_text("utf-8"))["chat_template"] if path.is_file() else None
+
+
 def check_slots(what: str, prompt: str, image_token: str) -> None:
     """Refuse a prompt that has not one place for an image and one for a question.
 
@@ -100,7 +111,10 @@ def _rendered(tokens: Any, prompt: str, image_token: str) -> tuple[str, str, str
         return prompt.replace(IMAGE, image_token), "", None
     # Templates of language models take a text, those of models for images a list of its parts.
     text = prompt.replace(IMAGE, image_token)
-    parts = [{"type": "image"}, {"type": "text", "text": prompt.replace(IMAGE, "").strip()}]
+    before_image, _, after_image = prompt.partition(IMAGE)
+    parts = [{"type": "text", "text": before_image.strip()}, {"type": "image"}]
+    parts = [*parts, {"type": "text", "text": after_image.strip()}]
+    parts = [part for part in parts if part.get("text") != ""]
     for asked, said in ((text, _ANSWER), (parts, [{"type": "text", "text": _ANSWER}])):
         turns: list[dict[str, Any]] = [{"role": "user", "content": asked}]
         before = tokens.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)

@@ -79,6 +79,10 @@ class AnswerDecoder(Part, ABC):
     def start(self, memory: Memory) -> DecoderState:
         """A state before the first token."""
 
+    def rows_at_once(self, memory: Memory) -> int:
+        """How many texts to judge together: their logits fill memory."""
+        return 1024
+
     @abstractmethod
     def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
         """Logits (R, T, V) of the tokens after each of `ids` (R, T), which are added to the state.

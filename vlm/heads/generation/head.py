@@ -23,9 +23,6 @@ from vlm.heads.generation.targets import AnswerEncoder
 CUT = "…"
 """Ends the text of an answer that never ended and was cut."""
 
-ROWS_AT_ONCE = 1024
-"""Candidates that are judged together: their logits fill memory."""
-
 TrainOn = Literal["most_frequent", "sampled"]
 
 
@@ -64,7 +61,8 @@ class Generation(AnswerHead):
         length_penalty: exponent of the comparison of texts by log-likelihood / tokens **
             length_penalty; 0 for the likeliest, above 0 for longer texts. Greedy decoding does not
             use it.
-        choose: whether to `rank` the choices of each question instead of writing freely.
+        choose: whether to `rank` the choices of each question instead of writing freely. Longer
+            choices are less likely by nature, and no other argument of the search is used.
 
     Raises:
         ValueError: an argument out of its range, or one that means nothing with one beam.
@@ -102,6 +100,11 @@ class Generation(AnswerHead):
             raise ValueError(
                 f"length_penalty: got {length_penalty} with one beam, where nothing is compared; "
                 f"expected 0, or more beams."
+            )
+        if choose and length_penalty:
+            raise ValueError(
+                f"length_penalty: got {length_penalty} with `choose`, which compares likelihoods; "
+                f"expected 0, or choose=False."
             )
         self.decoder = decoder(in_dim)
         if not 0 <= min_length < self.decoder.max_length:
@@ -208,7 +211,8 @@ class Generation(AnswerHead):
             if mistake := mistake_among(given):
                 raise ValueError(f"candidates of question {number}: {mistake}")
         most = max(map(len, candidates), default=0)
-        step = max(1, ROWS_AT_ONCE // max(1, most))
+        rows = self.decoder.rows_at_once(output)
+        step = max(1, rows // max(1, most))
         return [
             ranked
             for start in range(0, len(candidates), step)
@@ -216,17 +220,20 @@ class Generation(AnswerHead):
                 output.rows(slice(start, start + step)),
                 candidates[start : start + step],
                 most,
+                rows,
             )
         ]
 
     @torch.no_grad()
-    def _rank(self, memory: Memory, candidates: Sequence[Sequence[str]], most: int) -> list[Ranked]:
+    def _rank(
+        self, memory: Memory, candidates: Sequence[Sequence[str]], most: int, rows: int
+    ) -> list[Ranked]:
         # Shorter lists are filled up with their first candidate, which is then left out.
         filled = [
             text for given in candidates for text in [*given, *[given[0]] * (most - len(given))]
         ]
         ids, mask = self._candidates(filled, memory.mask.device)
-        parts = zip(ids.split(ROWS_AT_ONCE), mask.split(ROWS_AT_ONCE), strict=True)
+        parts = zip(ids.split(rows), mask.split(rows), strict=True)
         scores = torch.cat([self._log_likelihood(memory, *part) for part in parts])
         scores = scores.view(-1, most).cpu()
         ranked = []

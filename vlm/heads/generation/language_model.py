@@ -15,6 +15,7 @@ from vlm.heads.generation.pretrained_decoder import (
     check_room,
     load_model,
     random_model,
+    rows_in_cache,
 )
 from vlm.heads.generation.tokenizer import AnswerTokenizer, SubwordAnswers
 from vlm.pretrained.attention_masks import always_mask
@@ -158,6 +159,9 @@ class LanguageModel(AnswerDecoder):
         check_room(self.model, mask, self.max_length, "tokens of prompt and image")
         tokens = tokens.gather(1, order[..., None].expand_as(tokens))
         return Memory(tokens, mask)
+
+    def rows_at_once(self, memory: Memory) -> int:
+        return min(super().rows_at_once(memory), rows_in_cache(self.model, memory))
 
     def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
         assert isinstance(state, PretrainedState)

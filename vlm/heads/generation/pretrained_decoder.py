@@ -107,6 +107,9 @@ class HuggingFaceDecoder(AnswerDecoder):
         tokens = self.projection(memory.tokens.masked_fill(~memory.mask[..., None], 0))
         return self.state(self.model, Memory(tokens, memory.mask))
 
+    def rows_at_once(self, memory: Memory) -> int:
+        return min(super().rows_at_once(memory), rows_in_cache(self.model, memory))
+
     def forward(self, ids: Tensor, state: DecoderState) -> Tensor:
         assert isinstance(state, PretrainedState)
         # Some models have more outputs than tokens, to fill up a power of two.
@@ -129,6 +132,21 @@ def check_room(model: Any, mask: Tensor, answer: int, tokens: str) -> None:
                 f"in all, the positions of this model. Take a fusion with fewer tokens, or a "
                 f"lower max_length."
             )
+
+
+CACHE = 2**30
+"""Bytes of keys and values that texts judged together may take."""
+
+
+def rows_in_cache(model: Any, memory: Memory) -> int:
+    """How many texts with a memory each have keys and values of at most `CACHE` bytes."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    width *= getattr(config, "num_key_value_heads", None) or heads
+    tokens = memory.mask.shape[1] + (0 if memory.prompt is None else memory.prompt.shape[1])
+    row = 2 * config.num_hidden_layers * width * tokens * memory.tokens.element_size()
+    return max(1, CACHE // max(1, row))
 
 
 class PretrainedState(DecoderState, ABC):
