@@ -53,6 +53,13 @@ def test_the_first_turns_are_a_question_and_its_answer(tmp_path: Path, name: str
     assert Path(found[1]["image"]).name == "1.png"
 
 
+def test_an_id_may_be_an_image_s(tmp_path: Path) -> None:
+    """LLaVA's files give all conversations about an image its id."""
+    again = conversation("What else?", "grass", id="a")
+    found = rows(written(tmp_path, [*GOOD, again, again]))
+    assert [row["id"] for row in found] == ["a", "1", "2", "3", "a#2", "a#3"]
+
+
 def test_with_dialogue_later_turns_carry_what_was_said(tmp_path: Path) -> None:
     found = rows(written(tmp_path, GOOD), dialogue=True)
     assert [row["id"] for row in found] == ["a/1", "a/2", "1/1", "2/1", "3/1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -24,7 +25,8 @@ def from_conversations(
 
     A conversation is `{"id": ..., "image": "a.jpg", "conversations": [{"from": "human", "value":
     "<image>\\nWhat is this?"}, {"from": "gpt", "value": "a cat"}, ...]}`. Its first question can be
-    asked by itself. Later ones may need what was said before ("and its color?").
+    asked by itself. Later ones may need what was said before ("and its color?"). Of several
+    conversations with one id, the second has the id `ID#2`, and so on.
 
     Args:
         records: rows of a file, which are conversations if the first has a column of that name.
@@ -43,7 +45,7 @@ def from_conversations(
     if COLUMN not in first.columns:
         yield from records
         return
-    number = 0
+    number, records_of = 0, Counter[Any]()
     for record in records:
         try:
             turns = _turns(record, images)
@@ -52,6 +54,8 @@ def from_conversations(
             continue
         key = record.values.get("id")
         key = record.number if key is None else key
+        records_of[key] += 1  # LLaVA's files name an image's conversations by the image
+        key = f"{key}#{records_of[key]}" if records_of[key] > 1 else key
         for turn in range(0, len(turns) if dialogue else 2, 2):
             number += 1
             values = {
