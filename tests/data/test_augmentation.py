@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,26 @@ def test_exchanged_words_keep_their_case_and_their_surroundings() -> None:
     assert exchange("¿A la izquierda del derecho?", EXCHANGED["es"]) == (
         "¿A la derecha del izquierdo?"
     )
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "text", "expected"),
+    [
+        ("左", "右", "杯子在左边吗", "杯子在右边吗"),
+        ("बाएँ", "दाएँ", "कप बाएँ है?", "कप दाएँ है?"),
+        ("ซ้าย", "ขวา", "อยู่ซ้ายหรือขวา", "อยู่ขวาหรือซ้าย"),
+        ("слева", "справа", "Слева? неслева", "Справа? неслева"),
+    ],
+)
+def test_words_are_found_in_every_script(left: str, right: str, text: str, expected: str) -> None:
+    assert Mirror(words={left: right, right: left}).text(text) == expected
+
+
+def test_words_that_decide_are_never_dropped() -> None:
+    drop = DroppedWords(share=0.99)
+    for text in ("doesn't", "bigger than", "größer als", "mayor que", "ohne", "not", "red"):
+        kept = [drop(f"Which one here {text} it?", random.Random(seed)) for seed in range(20)]
+        assert all(text in each for each in kept), text
 
 
 @pytest.mark.parametrize("language", EXCHANGED)

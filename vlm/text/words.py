@@ -35,12 +35,12 @@ auxiliary verbs, quantifiers, conjunctions, prepositions."""
 
 # Unicode's properties for finding words (UAX 29), which `regex` has. The `\b` of its WORD flag
 # fails on "'open'" and on a word that ends in a mark before an apostrophe.
-_MARK = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
-_LETTER = r"\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}_"
+MARK = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
+LETTER = r"\p{WB=ALetter}\p{WB=Hebrew_Letter}\p{WB=Numeric}_"
 _WORD = regex.compile(
-    rf"[{_LETTER}][{_LETTER}{_MARK}]*+(?:'[{_LETTER}][{_LETTER}{_MARK}]*+)*+"
-    rf"|\p{{WB=Katakana}}[\p{{WB=Katakana}}{_MARK}]*+"
-    rf"|[\p{{L}}\p{{N}}][{_MARK}]*+"
+    rf"[{LETTER}][{LETTER}{MARK}]*+(?:'[{LETTER}][{LETTER}{MARK}]*+)*+"
+    rf"|\p{{WB=Katakana}}[\p{{WB=Katakana}}{MARK}]*+"
+    rf"|[\p{{L}}\p{{N}}][{MARK}]*+"
 )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Literal, get_args
+
+import regex
+
+from vlm.text.words import LETTER, MARK
 
 Meaning = Literal["color", "direction"]
 """What an augmentation can make untrue: a color, or where up, down, left and right are."""
@@ -75,9 +78,11 @@ def exchange(text: str, opposite: Mapping[str, str]) -> str:
 
     >>> exchange("Is the left-hand cup LEFT of it?", EXCHANGED["en"])
     'Is the right-hand cup RIGHT of it?'
+    >>> exchange("杯子在左边吗", {"左": "右", "右": "左"})
+    '杯子在右边吗'
     """
 
-    def other(found: re.Match[str]) -> str:
+    def other(found: regex.Match[str]) -> str:
         word = found[0]
         changed = opposite[word.lower()]
         if word.isupper():
@@ -88,6 +93,10 @@ def exchange(text: str, opposite: Mapping[str, str]) -> str:
 
 
 @cache
-def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(map(re.escape, words), key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(longest_first)})\b", re.IGNORECASE)
+def _any_of(words: tuple[str, ...]) -> regex.Pattern[str]:
+    longest_first = sorted(map(regex.escape, words), key=len, reverse=True)
+    # A word ends where its letters and their marks end; in scripts without spaces, anywhere.
+    return regex.compile(
+        rf"(?<![{LETTER}][{MARK}]*)(?:{'|'.join(longest_first)})(?![{LETTER}{MARK}])",
+        regex.IGNORECASE,
+    )

@@ -16,10 +16,15 @@ KEPT = frozenset(
         *("not", "no", "never", "without", "and", "or", "more", "less", "fewer", "than", "most"),
         *("nicht", "kein", "keine", "keinen", "keiner", "und", "oder", "mehr", "weniger", "als"),
         *("ninguno", "ninguna", "sin", "y", "o", "más", "menos", "que", "least"),
+        *("neither", "nor", "none", "only", "same", "equal", "different", "other", "cannot"),
+        *("ohne", "nie", "weder", "noch", "nur", "gleich", "gleiche", "gleichen", "anders"),
+        *("nunca", "jamás", "ni", "solo", "sólo", "mismo", "misma", "igual", "distinto"),
     ]
 )
 """Words, beside the names of colors and directions, that no question loses, for they decide the
 answer: English, German and Spanish."""
+COMPARING = ("than", "als", "que")
+"""What follows a comparative in them."""
 
 
 class QuestionAugmentation(Configured, ABC):
@@ -70,7 +75,8 @@ class Typos(QuestionAugmentation):
 class DroppedWords(QuestionAugmentation):
     """Words left out independently of each other (Wei & Zou, "EDA", arXiv 1901.11196, section 2).
 
-    Names of colors and directions, negations and comparisons stay (`KEPT`), and at least one word.
+    Names of colors and directions, negations ("doesn't" too) and comparisons ("bigger than") stay,
+    and at least one word.
 
     Args:
         share: probability in (0, 1) of each other word to be left out.
@@ -88,11 +94,15 @@ class DroppedWords(QuestionAugmentation):
 
     def __call__(self, question: str, rng: random.Random) -> str:
         words = question.split()
-        stays = [rng.random() >= self.share or _decides(word) for word in words]
+        pairs = zip(words, [*words[1:], ""], strict=True)
+        stays = [rng.random() >= self.share or _decides(*pair) for pair in pairs]
         if not any(stays):
             return question
         return " ".join(word for word, stay in zip(words, stays, strict=True) if stay)
 
 
-def _decides(word: str) -> bool:
-    return any(part in KEPT or names_any(part) for part in split_words(word))
+def _decides(word: str, following: str) -> bool:
+    if split_words(following)[:1] in ([each] for each in COMPARING):
+        return True
+    parts = split_words(word)
+    return any(part in KEPT or part.endswith("n't") or names_any(part) for part in parts)
