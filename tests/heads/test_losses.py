@@ -18,6 +18,7 @@ from vlm.heads.losses import (
     distillation,
     focal,
     kl_divergence,
+    log_odds,
     sampled_cross_entropy,
     shares,
     soft_bce,
@@ -315,6 +316,12 @@ def test_distillation_by_hand() -> None:
     assert_close(got, torch.tensor([4 * divergence]))
     for independent in (False, True):
         assert_close(distillation(student, student, 3, independent), torch.zeros(1))
+
+
+def test_odds_of_a_distribution() -> None:
+    logits = torch.tensor([[5.0, 5.0, -5.0], [0.0, 0.0, -10.0], [40.0, 0.0, 0.0]])
+    assert_close(log_odds(logits).sigmoid(), logits.softmax(-1), rtol=1e-4, atol=1e-6)
+    assert_close(log_odds(logits + 3), log_odds(logits))
 
 
 def test_distillation_at_a_high_temperature_compares_logits() -> None:

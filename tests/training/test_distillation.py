@@ -69,6 +69,22 @@ def test_answers_are_compared_by_their_text(saved: str) -> None:
     assert not any(module.training for module in teacher.vqa.model.modules())
 
 
+def test_independent_answers_learn_the_shares_of_a_distribution(tmp_path: Path) -> None:
+    """The teacher's logits are known up to a constant, which no share depends on."""
+    made, losses = model(), []
+    made.head = Classification(made.fusion.out_dim, ("red", "blue", "green"), loss="ce")
+    student = model()
+    batch = asked(student)
+    batch = batch._replace(teacher=batch)
+    for shift in (0.0, 5.0):
+        with torch.no_grad():
+            [*made.head.parameters()][-1].add_(shift)  # the bias of the logits
+        folder = str(vlm.VQA(made).save(tmp_path / f"teacher{shift}"))
+        teacher = Teacher(Distillation(folder), student.head)
+        losses.append(teacher.loss(torch.zeros(2, 3), batch).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_head_among_several_learns(saved: str) -> None:
     heads = {"choose": MultipleChoice, "answer": Classification}
     head = MultiTask(128, heads, answers_by="answer", text_dim=64, answers=["red", "blue"])

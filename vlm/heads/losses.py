@@ -204,6 +204,13 @@ def distillation(logits: Tensor, teacher: Tensor, temperature: float, independen
     return temperature**2 * terms.sum(-1)
 
 
+def log_odds(logits: Tensor) -> Tensor:
+    """log p / (1 - p) of each answer (Q, A) in one distribution: what `sigmoid` reads as p, where
+    logits of a distribution mean nothing by themselves."""
+    log_p = wide(logits).log_softmax(-1)
+    return log_p - (-torch.expm1(log_p.clamp(max=-1e-7))).log()
+
+
 def entropy(logits: Tensor, independent: bool) -> Tensor:
     """Entropy in nats, at least 0, of the prediction for each question (Q,).
 

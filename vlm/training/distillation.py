@@ -18,7 +18,7 @@ from vlm.heads.auxiliary import Sides
 from vlm.heads.base import AnswerHead
 from vlm.heads.classification import VocabularyHead
 from vlm.heads.learned_mixin import LearnedMixin
-from vlm.heads.losses import distillation
+from vlm.heads.losses import distillation, log_odds
 from vlm.heads.multi_task import MultiTask, answering
 from vlm.inference import VQA, load
 from vlm.processor import Processor
@@ -133,6 +133,9 @@ class Teacher:
         with torch.no_grad():
             known = _logits(self.vqa.model.head, self.vqa.model(batch.teacher))
         learner: Any = answering(self.head)  # a `VocabularyHead`, as was checked
+        teacher: Any = answering(self.vqa.model.head)
+        if learner.independent and not teacher.independent:
+            known = log_odds(known)
         values = distillation(
             _logits(self.head, output)[:, self._own],
             known[:, self._theirs],
