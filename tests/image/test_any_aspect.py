@@ -56,6 +56,14 @@ def test_the_grid_of_tiles_that_fits_best(size: tuple[int, int], grid: tuple[int
     assert tiles().transform.tiles(size) == grid
 
 
+@pytest.mark.parametrize("most", [3, 10, 12])
+def test_there_are_as_many_tokens_as_announced(most: int) -> None:
+    """A canvas of 3 x 3 has no room for ten tiles."""
+    encoder = tiles(tiles=most)
+    pixels = encoder.transform.open(ramp(64, 64))
+    assert encoder(pixels[None]).tokens.shape[1] == encoder.length == 4 * (1 + min(most, 9))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (96, 32), (32, 96), (64, 48), (7, 5)])
 def test_each_token_sees_what_its_box_says(size: tuple[int, int]) -> None:
     """Thumbnail and tiles alike: the mean colour of a ramp is the middle of the box."""

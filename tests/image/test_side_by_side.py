@@ -44,6 +44,15 @@ def test_a_coarser_grid_is_repeated() -> None:
     torch.testing.assert_close(found, expected.repeat_interleave(2, 0).repeat_interleave(2, 1))
 
 
+def test_a_cell_has_the_coarse_token_that_its_middle_lies_in() -> None:
+    coarse, fine = ConvNet(16, (3, 5, 2)), ConvNet(12, (4, 6))  # 2 x 2 and 3 x 3
+    both = SideBySide([coarse, fine], positions="none").eval()
+    images = torch.rand(1, 3, 16, 16)
+    found = both(images).tokens[0, :, :10].view(3, 3, 10)
+    expected = alone(both, 0)(images).tokens[0].view(2, 2, 10)
+    torch.testing.assert_close(found, expected[[0, 1, 1]][:, [0, 1, 1]])
+
+
 def test_padding_reaches_each_encoder_as_zeros() -> None:
     both = pair(fit="pad")
     images = torch.rand(1, 4, 32, 32)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vlm.core.features import Features, Several
 from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder
-from vlm.image.grid import check_pool, rows_of, summary
+from vlm.image.grid import check_pool, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform, Interpolation
@@ -208,10 +208,9 @@ class SideBySide(PixelEncoder):
         if self.along == "channels":
             maps = []
             for view, features in zip(self.parts().values(), seen, strict=True):
-                tokens = features.tokens.mT.unflatten(2, view.grid)
-                maps.append(F.adaptive_avg_pool2d(tokens, self.grid))
+                maps.append(_spread(features.tokens, view.grid, self.grid))
             of_finest = max(seen, key=lambda features: features.mask.shape[1])
-            tokens, (mask, boxes) = rows_of(torch.cat(maps, 1)), (of_finest.mask, of_finest.boxes)
+            tokens, (mask, boxes) = torch.cat(maps, 2), (of_finest.mask, of_finest.boxes)
             return Features(tokens, mask, summary(tokens, mask, self.pool), boxes)
         assert self.marks is not None
         brought = [
@@ -229,6 +228,15 @@ class SideBySide(PixelEncoder):
         lengths = [view.length for view in self.parts().values()]
         of_each = zip(tokens.split(lengths, 1), mask.split(lengths, 1), strict=True)
         return torch.stack([summary(*part, "mean") for part in of_each]).mean(0)
+
+
+def _spread(tokens: Tensor, grid: tuple[int, int], onto: tuple[int, int]) -> Tensor:
+    """Tokens (B, h * w, D) on a finer grid: each cell has the token that its middle lies in."""
+    rows, columns = (
+        (2 * torch.arange(fine, device=tokens.device) + 1) * coarse // (2 * fine)
+        for coarse, fine in zip(grid, onto, strict=True)
+    )
+    return tokens.unflatten(1, grid)[:, rows[:, None], columns].flatten(1, 2)
 
 
 def _check(encoders: Sequence[PixelEncoder], along: str, dim: int | None) -> None:

@@ -133,7 +133,8 @@ class Tiles(PixelEncoder):
             mean=tuple(encoder.mean.flatten().tolist()),
             std=tuple(encoder.std.flatten().tolist()),
         )
-        self.encoder, self.tiles, self.pool = encoder, tiles, pool
+        self.encoder, self.pool = encoder, pool
+        self.tiles = min(tiles, side * side)  # no more fit on the canvas
         encoder.positions = None
         # Of the encoder itself: it may have edited its arguments, to be rebuilt offline.
         self.arguments["encoder"] = encoder
@@ -182,7 +183,7 @@ class Tiles(PixelEncoder):
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's own result for thumbnails and tiles: (B * (1 + T), 3, h, w)."""
-        if torch.compiler.is_compiling():  # a program has no shape that depends on values
+        if torch.compiler.is_exporting():  # a program has no shape that depends on values
             return self.encoder.encode(images, mask)
         # Tiles of nothing cost nothing, and batch normalisation does not see them.
         real = mask.any(1)
