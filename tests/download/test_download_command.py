@@ -60,6 +60,27 @@ def test_a_set_lies_where_its_configuration_looks(
     assert (folder / "images/a.png").read_bytes() == b"png"
     main(["download", "clevr", "--to", str(tmp_path / "data")])
     assert "all 3 files are there" in capsys.readouterr().out
+    for lost in ("read.me", "images/a.png"):
+        (folder / lost).unlink()
+        server.asked = []
+        main(["download", "clevr", "--to", str(tmp_path / "data"), "--yes"])
+        assert len(server.asked) == 1, "only the file that is lost, or its archive"
+        assert (folder / lost).is_file()
+
+
+def test_a_download_that_goes_on_needs_room_for_the_rest_only(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "vlm.datasets.download.get.check_space", lambda folder, needed, what: asked.append(needed)
+    )
+    folder = tmp_path / "data/CLEVR_v1.0"
+    folder.mkdir(parents=True)
+    whole = server.files["/q.zip"]
+    (folder / "q.zip.part").write_bytes(whole[:40])  # of unknown origin: fetched again after all
+    main(["download", "clevr", "--to", str(tmp_path / "data"), "--yes"])
+    assert asked == [len(whole) - 40]
 
 
 def test_nothing_is_fetched_without_consent(

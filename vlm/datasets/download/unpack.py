@@ -30,7 +30,7 @@ def is_archive(name: str) -> bool:
     return name.endswith((".zip", ".tar", ".tar.gz", ".tgz"))
 
 
-def unpack(archive: Path, folder: Path, strip: str = "") -> None:
+def unpack(archive: Path, folder: Path, strip: str = "") -> dict[str, int]:
     """Write the files of a .zip or .tar archive; one that is there in full is left alone.
 
     Each file gets its name once it is whole, so an interrupted call is continued by the next.
@@ -39,6 +39,9 @@ def unpack(archive: Path, folder: Path, strip: str = "") -> None:
         archive: .zip, .tar, .tar.gz or .tgz.
         folder: where the files go.
         strip: folder in the archive whose content goes there; files beside it are refused.
+
+    Returns:
+        The size of each of its files, by its path in the folder.
 
     Raises:
         DownloadError: a damaged archive, a member that would land elsewhere or is no plain file, no
@@ -64,6 +67,9 @@ def unpack(archive: Path, folder: Path, strip: str = "") -> None:
                 with member.open() as source, part.open("wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
                 os.replace(part, path)
+            if hasattr(os, "sync"):  # once for all, and before the archive is removed
+                os.sync()
+            return {path.relative_to(folder).as_posix(): member.size for member, path in places}
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise DownloadError(
             f"{archive}: cannot be unpacked ({error}). Remove it and run the command again."
