@@ -359,15 +359,21 @@ class VQADataModule(Configured, LightningDataModule):
             return kept_images(encoder, layers, BlankFeatures, lambda: blank)
         return self.encoded_images(split, encoder, layers)
 
+    def streamed_shards(self) -> np.ndarray | None:
+        """The number of each training image's shard, where the order of training depends on it:
+        where they are fetched one after the other."""
+        if self.images.shards is None or self.control == "question_only":
+            return None
+        source = self.open_images.shards
+        if source is None or not source.streamed:
+            return None
+        return source.shards_of(first_images(self.table("train")["image"].unique()))
+
     def _sampler(self, split: Split, table: pa.Table) -> ImageGroupSampler:
         """Training is shuffled and may be limited; the other splits come in their order."""
         trainer: Any = self.trainer
-        training, shards = split == "train", None
-        # The order of training depends on shards that are fetched one after the other.
-        if training and self.control != "question_only":
-            source = self.open_images.shards
-            if source is not None and source.streamed:
-                shards = source.shards_of(first_images(table["image"].unique()))
+        training = split == "train"
+        shards = self.streamed_shards() if training else None
         groups, mixing = image_groups(table), None
         if training and isinstance(self.dataset, Mixture) and self.dataset.has_shares:
             if shards is not None:

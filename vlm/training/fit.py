@@ -180,7 +180,7 @@ def train(
         dry: Any = trainer.fast_dev_run  # type: ignore[attr-defined]  # set later
         if trainer.is_global_zero and not dry:
             write_config(folder, config, command)
-            send_config(trainer.loggers, config)
+            send_config(trainer.loggers, config, checkpoint is not None)
         if checkpoint is not None:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):

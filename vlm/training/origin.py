@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -82,6 +84,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in arguments},
         **{f"data.{name}": plain(getattr(data, name)) for name in DATA},
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
+        "streamed shards": _digest(data.streamed_shards()),
         "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
         **({"run.monitor": monitors[0]} if monitors else {}),
@@ -93,6 +96,10 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         # The data take it from the trainer when they are set up.
         "trainer.overfit_batches": bool(getattr(trainer, "overfit_batches", 0)) or data.overfits,
     }
+
+
+def _digest(numbers: np.ndarray | None) -> str | None:
+    return None if numbers is None else hashlib.sha256(numbers.tobytes()).hexdigest()[:10]
 
 
 def plain(value: Any) -> Any:

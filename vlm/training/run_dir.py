@@ -97,9 +97,11 @@ def folder_of(config: Mapping[str, Any]) -> Path:
     """The folder of the run of a configuration: the same for the same, whoever asks, and when.
 
     Args:
-        config: of `fit`, plain data; where files go (`run`) does not count.
+        config: of `fit`, plain data; where files and metrics go (`run`, `trainer.logger`) does not
+            count.
     """
     counted = {name: value for name, value in config.items() if name not in ("run", "ckpt_path")}
+    counted["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k != "logger"}
     digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:10]
     return Path(config["run"]["folder"]) / config["run"]["name"] / f"auto-{digest}"
 

@@ -58,7 +58,11 @@ def with_defaults(loggers: Any, run: RunOptions, folder: Path) -> Any:
             f"{package}`."
         )
     parameters = inspect.signature(cls).parameters
-    for name, value in _defaults(cls, run, folder).items():
+    defaults = _defaults(cls, run, folder)
+    uri = "tracking_uri"
+    if uri in defaults and loggers.init_args[uri] != parameters[uri].default:
+        del defaults["artifact_location"]  # of a server, which has a place of its own
+    for name, value in defaults.items():
         if name not in parameters:  # of those that it passes on
             loggers.dict_kwargs = {name: value} | (loggers.get("dict_kwargs") or {})
         elif loggers.init_args[name] == parameters[name].default:
@@ -84,11 +88,19 @@ def _defaults(cls: type, run: RunOptions, folder: Path) -> dict[str, Any]:
     return {}
 
 
-def send_config(loggers: Iterable[Logger], config: dict[str, Any]) -> None:
-    """Give trackers a run's configuration; that of files is in its folder already."""
+def send_config(loggers: Iterable[Logger], config: dict[str, Any], continued: bool) -> None:
+    """Give trackers a run's configuration; that of files is in its folder already.
+
+    MLflow refuses to change that of a run, so one that a training continues under keeps its own.
+    """
     for logger in loggers:
-        if not isinstance(logger, (CSVLogger, TensorBoardLogger)):
-            logger.log_hyperparams(config)
+        if isinstance(logger, (CSVLogger, TensorBoardLogger)):
+            continue
+        if continued and isinstance(logger, MLFlowLogger):
+            run = logger.experiment.get_run(logger.run_id)
+            if run.data.params:
+                continue
+        logger.log_hyperparams(config)
 
 
 def send_report(loggers: Iterable[Logger], report: Report) -> None:
