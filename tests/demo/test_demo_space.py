@@ -37,7 +37,10 @@ def test_the_space_s_app_serves_its_models(
     (tmp_path / "app.py").write_text(app)
     monkeypatch.setenv("SPACE_HOST", "me-colors.hf.space")
     address = start((), program=(tmp_path / "app.py",))
-    page = httpx.get(address, headers={"Host": "me-colors.hf.space"})
+    host = {"Host": "me-colors.hf.space"}
+    plain = httpx.get(address, headers=host)
+    assert "SameSite=Lax" in plain.headers["Set-Cookie"], "over HTTP no browser takes the other"
+    page = httpx.get(address, headers=host | {"X-Forwarded-Proto": "https"})
     assert page.is_success, "without a password"
     assert (
         page.headers["Content-Security-Policy"] == "frame-ancestors 'self' https://huggingface.co"

@@ -136,5 +136,20 @@ def test_spans(question: str, tokens: list[str], wanted: list[str | None]) -> No
     assert [s and question[s[0] : s[1]] for s in spans] == wanted
 
 
+@pytest.mark.parametrize(
+    ("question", "tokens", "wanted"),
+    [
+        ("is the café a bar", ["is", "the", "cafe", "a", "bar"], ["is", "the", "café", "a", "bar"]),
+        ("what bus", ["▁us", "▁what", "▁b", "us"], [None, "what", "b", "us"]),
+        ("a cat", ["[CLS]", "a", "ca", "##t"], [None, "a", "ca", "t"]),
+        ("左边吗", ["左", "边", "吗"], ["左", "边", "吗"]),
+    ],
+)
+def test_a_word_is_no_part_of_another(
+    question: str, tokens: list[str], wanted: list[str | None]
+) -> None:
+    test_spans(question, tokens, wanted)
+
+
 def test_a_repeated_word_has_its_own_place() -> None:
     assert token_spans("is is", ["is", "is"]) == [(0, 2), (3, 5)]

@@ -87,11 +87,13 @@ class Asker:
 
     @property
     def methods(self) -> list[str]:
-        """The explanations that fit at least one of the models, the best to begin with first."""
-        fitting = {name for vqa in self.models.values() for name in methods_for(explained(vqa))}
+        """The explanations that fit at least one of the models, the best to begin with first: one
+        that fits all."""
+        each = [set(methods_for(explained(vqa))) for vqa in self.models.values()]
+        fitting, common = set[str]().union(*each), each[0].intersection(*each)
         large = any(parameters(vqa) > SMALL for vqa in self.models.values())
         names = [name for name in METHODS if name in fitting]
-        return sorted(names, key=lambda name: not (large and name == "grad_cam"))
+        return sorted(names, key=lambda n: (n not in common, not (large and n == "grad_cam")))
 
     @property
     def least_risk(self) -> float | None:

@@ -90,8 +90,13 @@ class Gate:
                 else:
                     headers["X-Frame-Options"] = "DENY"
                 if not known:
-                    # Browsers send only such a cookie from inside another site's page.
-                    where = "None; Secure; Partitioned" if self.framed else "Lax"
+                    # Browsers send only such a cookie from inside another site's page, and take
+                    # none of them over plain HTTP.
+                    secure = "https" in (
+                        scope["scheme"],
+                        Headers(scope=scope).get("x-forwarded-proto"),
+                    )
+                    where = "None; Secure; Partitioned" if self.framed and secure else "Lax"
                     value = f"{COOKIE}={visitor}; Path=/; HttpOnly; SameSite={where}"
                     headers.append("Set-Cookie", value)
             await send(message)

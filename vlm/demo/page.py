@@ -17,7 +17,9 @@ from vlm.demo.facts import kinds_of
 from vlm.demo.reasons import EXPLAINED, Asked, Reasons
 from vlm.demo.table_tab import add_table_tab
 from vlm.demo.uploads import VISITOR_UPLOADS, Uploads
+from vlm.heads.multi_task import answering
 from vlm.image.as_text import in_words
+from vlm.inference import VQA
 from vlm.serve.questions import MAX_QUESTION
 from vlm.serve.reader import digest_of
 
@@ -309,7 +311,7 @@ class _AskTab:
     def _first(self, names: list[str]) -> Asked | None:
         """A question about the first example, so that the page opens with an answer; none for
         models that would take seconds or minutes for it."""
-        slow = any(isinstance(self.asker.models[name], ImageTextToText) for name in names)
+        slow = any(is_slow(self.asker.models[name]) for name in names)
         if slow or not self.examples or "choices" in map(self.asker.kind, names):
             return None
         example, content = self.examples[0], self.examples[0].read()
@@ -317,6 +319,11 @@ class _AskTab:
         self.asker.ask(content, example.question, asked)  # the first time takes longer
         replies = self.asker.ask(content, example.question, asked)
         return Asked(self.images[0], example.question, [], replies)
+
+
+def is_slow(vqa: VQA | ImageTextToText) -> bool:
+    """Whether a model's answer may take seconds: a language model's."""
+    return isinstance(vqa, ImageTextToText) or answering(vqa.model.head).reads_prompt
 
 
 def _shown(example: Example, uploads: Uploads) -> view.File:

@@ -191,8 +191,8 @@ _LATE = addition(error=f"Not answered: the table took longer than {SECONDS:g} s.
 
 
 def _batch(asker: Asker, name: str, records: list[Record], find: _Finder, end: float) -> list[Said]:
-    """What the model says to some rows; if one fails, each by itself, so that a mistake is its
-    row's alone. After the `end`, no more are answered."""
+    """What the model says to some rows; if that fails, to each half of them, so that a mistake is
+    its row's alone. After the `end`, no more are answered."""
     if monotonic() > end:
         return [_LATE for _ in records]
     try:
@@ -207,7 +207,9 @@ def _batch(asker: Asker, name: str, records: list[Record], find: _Finder, end: f
         return asker.answer_rows(name, contents, rows)
     except (ValueError, OSError) as error:
         if len(records) > 1:
-            return [one for record in records for one in _batch(asker, name, [record], find, end)]
+            half = len(records) // 2
+            parts = records[:half], records[half:]
+            return [said for part in parts for said in _batch(asker, name, part, find, end)]
         return [addition(error=str(error))]
 
 

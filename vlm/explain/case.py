@@ -31,6 +31,8 @@ from vlm.model import VQAModel
 IMAGES_AT_ONCE = 64
 PAIRS_AT_ONCE = 512
 """Of images with questions: their joint tokens fill memory."""
+PROMPTS_AT_ONCE = 16
+"""The same, where a language model reads both from the beginning."""
 TEXTS = 5
 """Most answers of a head that writes text."""
 
@@ -63,6 +65,7 @@ class Case:
 
     Attributes:
         ids: (L,) int64, the question's tokens.
+        asked: those of the question itself, and not of a prompt around it.
         tokens: their texts.
         per_word: whether a map for each word is worth its time.
     """
@@ -86,7 +89,10 @@ class Case:
         batch = self._moved(model.processor.batch(images, [0], [question], choices=lists))
         self.images = batch.images
         self.ids = batch.words[0][batch.words_mask[0]]
-        self.tokens = model.processor.tokenizer.tokens(question)[: len(self.ids)]
+        self.asked = model.processor.tokenizer.own(question)
+        self.tokens = model.processor.tokenizer.tokens(question)[self.asked]
+        # A language model would read each pair of image and question from the beginning.
+        self.per_word = not answering(model.head).reads_prompt
         self.choices = None if choices is None else [clean_text(text) for text in choices]
         self.calibration, self._batch = calibration, batch
         if answer is None:
@@ -215,13 +221,17 @@ class Case:
     # The question.
 
     def without_each_word(self) -> Tensor:
-        """(1 + L, L) bool: the whole question, then the question without each of its words."""
-        words = len(self.ids)
+        """(1 + L, L) bool: the whole question, then the question without each of its L words."""
+        words = len(self.tokens)
         whole = torch.ones(1, words, dtype=torch.bool, device=self.device)
         return torch.cat((whole, ~torch.eye(words, dtype=torch.bool, device=self.device)))
 
     def questions(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """The question with some of its words left out: (B, L) bool -> ids and mask (B, L')."""
+        """The question with some of its words left out: (B, L) bool -> ids and mask (B, L'), with
+        all of a prompt around it."""
+        if kept.shape[1] < len(self.ids):
+            words, kept = kept, kept.new_ones(len(kept), len(self.ids))
+            kept[:, self.asked] = words
         length = max(int(kept.sum(1).max()), 1) if kept.numel() else 1
         ids = torch.full((len(kept), length), self.model.text_encoder.tokenizer.pad_id)
         ids = ids.to(self.device)
@@ -286,7 +296,7 @@ class Case:
         if hidden is None:
             hidden = torch.zeros(1, *self.place, dtype=torch.bool, device=self.device)
         if kept is None:
-            kept = torch.ones(1, len(self.ids), dtype=torch.bool, device=self.device)
+            kept = torch.ones(1, len(self.tokens), dtype=torch.bool, device=self.device)
         parts = hidden.split(IMAGES_AT_ONCE)
         image = self.model.fusion.keep(
             _joined([self.model.image_encoder(self.hide(part)) for part in parts])
@@ -295,7 +305,8 @@ class Case:
         text = self.model.text_encoder(ids, mask)
         pairs = torch.arange(len(hidden) * len(kept), device=self.device)
         found = []
-        for part in pairs.split(PAIRS_AT_ONCE):
+        at_once = PROMPTS_AT_ONCE if answering(self.model.head).reads_prompt else PAIRS_AT_ONCE
+        for part in pairs.split(at_once):
             a, b = part // len(kept), part % len(kept)
             found.append(self.evidence_of(image, text.take(b), mask[b], a, ids[b]))
         return torch.cat(found).view(len(hidden), len(kept)).float()

@@ -73,8 +73,9 @@ def overlay(
     strength = shares(cell_values(explanation, word))
     boxes = _boxes(explanation, size)
     longer = max(size)
-    # Of narrow cells too the middle stays free.
-    widest = max(int((boxes[:, 2:] - boxes[:, :2]).min(initial=longer)) // 4, 1)
+    # Of narrow cells too the middle stays free. Those outside the image have no area.
+    sides = boxes[:, 2:] - boxes[:, :2]
+    widest = max(int(sides[sides.all(1)].min(initial=longer)) // 4, 1)
     drawn = np.zeros((size[1], size[0], 4), np.uint8)
     drawn[_hairlines(boxes, explanation.grid, size)] = GRID
     contours = np.zeros((size[1], size[0]), bool)

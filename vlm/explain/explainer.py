@@ -102,6 +102,11 @@ def explain_case(
     The work began at `start`, a time of `time.perf_counter`; None is now.
     """
     start = perf_counter() if start is None else start
+    if isinstance(case, WholeCase) and not isinstance(method, Occlusion):
+        raise ValueError(
+            f"method: got {method.name}; expected {Occlusion.name}, since of this model only the "
+            f"likelihood of its answers is known."
+        )
     variants = case.without_each_word()
     per_word = per_word and case.per_word
     found = method.relevance(case, variants if per_word else variants[:1])

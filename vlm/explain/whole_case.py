@@ -54,9 +54,15 @@ class WholeCase(Case):
                     f"answer: got none, and the model's own never ended ({answer!r:.80}); expected "
                     f"one to explain."
                 )
+        elif choices is not None:
+            self.ranked = vqa.answer(image, question, len(choices), choices).top
+        else:
+            found = vqa.log_likelihood([image], [question], answer)
+            self.ranked = [(clean_text(answer), float(found[0].exp()))]
         self.answer = clean_text(answer)
         self.tokens = self.question.split()
         self.ids = torch.arange(len(self.tokens))
+        self.asked = slice(0, len(self.tokens))
         copy = image.copy()
         copy.thumbnail((LARGEST, LARGEST))
         # Without torchvision, which is in an extra.

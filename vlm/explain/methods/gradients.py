@@ -6,14 +6,20 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm.core.features import Features
 from vlm.core.validation import check_positive
 from vlm.explain.case import Case, Cells, embedded, gradients
 from vlm.explain.methods.base import Method, Relevance
+from vlm.model import VQAModel
 
 ROWS_AT_ONCE = 64
+
+
+def embeds_words(model: VQAModel) -> bool:
+    """Whether the text encoder has vectors of words, to follow the evidence back to."""
+    return any(isinstance(module, nn.Embedding) for module in model.text_encoder.modules())
 
 
 class GradCAM(Method):
@@ -34,6 +40,10 @@ class GradCAM(Method):
 
     name: ClassVar[str] = "grad_cam"
     unit: ClassVar[str] = "gradient x token"
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        return embeds_words(model)
 
     def relevance(self, case: Case, kept: Tensor) -> Relevance:
         model, rows = case.model, len(kept)
@@ -89,6 +99,10 @@ class IntegratedGradients(Method):
 
     name: ClassVar[str] = "integrated_gradients"
     unit: ClassVar[str] = "evidence owed to it"
+
+    @classmethod
+    def fits(cls, model: VQAModel) -> bool:
+        return embeds_words(model)
 
     def __init__(self, steps: int = 16, refine: int = 4) -> None:
         check_positive(steps=steps, refine=refine)
