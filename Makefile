@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 TRAINABLE := $(VENV)/.train
 READY := $(VENV)/.dev
 
-.PHONY: train demo test test-fast test-all test-lowest fuzz lint docs bench build release lock clean
+.PHONY: train demo test test-fast test-all test-lowest fuzz lint docs links bench build release lock clean
 
 # Wheels only, each with its hash: installing runs no code of theirs, and a changed file is refused.
 # The locks are complete, so nothing is resolved: pip before 23.3 reads `fsspec[http]` past the pin.
@@ -96,6 +96,10 @@ lint: $(READY)
 # that cannot be read.
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs build/docs
+
+# The links to other sites, which need a network. `make docs` checks those between the pages.
+links: $(READY)
+	$(BIN)/python -m sphinx -b linkcheck -q docs build/links
 
 bench: $(READY)
 	$(BIN)/python benchmarks/training.py

@@ -1,13 +1,16 @@
 """Draw the images of the README and of docs/choosing_a_fusion.md: `python docs/images/make.py`.
 
 `answers.png` is what `vlm explain` draws for the two bundled models. `learning.png` and `cost.png`
-read `docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `demo.png` is a
-screenshot that `VLM_SCREENSHOTS=1 pytest tests/demo/test_demo_page.py -k axe` takes.
+read `docs/benchmarks/learning/scenes.json`, which `benchmarks/learning.py` wrote. `browse.png`
+shows what `vlm browse` writes, in Debian's Chromium. `demo.png` and `demo-phone.png` are
+screenshots that `VLM_SCREENSHOTS=1 pytest tests/demo/test_demo_page.py -k axe` takes.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -16,11 +19,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from torch.utils.flop_counter import FlopCounterMode
 
 import vlm
 from vlm.core.features import Features
-from vlm.datasets import EasyVQA
+from vlm.datasets import EasyVQA, Scenes
+from vlm.evaluation.browse import browse
 from vlm.explain import draw, explain
 
 HERE = Path(__file__).parent
@@ -131,7 +136,36 @@ def draw_cost() -> None:
     figure.savefig(HERE / "cost.png", dpi=110)
 
 
+BROWSED = 3300
+"""Validation questions whose answers `browse.png` shows: those about the first 100 images."""
+
+
+def draw_browse() -> None:
+    """The most confident errors of the bundled model on Scenes, on the page of `vlm browse`."""
+    data, model = Scenes(), vlm.load("scenes")
+    rows = data.table("validation").slice(0, BROWSED).to_pylist()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        predictions, page = Path(folder) / "scenes.jsonl", Path(folder) / "browse.html"
+        with predictions.open("w", encoding="utf-8") as file:
+            for row in rows:
+                answer = model.answer(row["image"], row["question"])
+                found = {"id": row["id"], "answer": answer.text, "probability": answer.probability}
+                file.write(json.dumps(found) + "\n")
+        browse(data, "validation", [predictions], page, limit=len(data.table("validation")))
+        browser = play.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        shown = browser.new_page(viewport={"width": 1280, "height": 720})
+        shown.goto(page.as_uri())
+        shown.select_option("#result", "wrong")
+        shown.select_option("#sort", "errors")
+        shown.wait_for_timeout(500)
+        shown.screenshot(path=HERE / "browse.png")
+        browser.close()
+
+
 if __name__ == "__main__":
     draw_answers()
+    draw_browse()
     draw_learning()
     draw_cost()
