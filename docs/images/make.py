@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 
 import matplotlib
@@ -144,19 +145,20 @@ def draw_browse() -> None:
     """The most confident errors of the bundled model on Scenes, on the page of `vlm browse`."""
     data, model = Scenes(), vlm.load("scenes")
     rows = data.table("validation").slice(0, BROWSED).to_pylist()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
-        predictions, page = Path(folder) / "scenes.jsonl", Path(folder) / "browse.html"
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), sync_playwright() as play:
+        predictions, page = Path("scenes.jsonl"), Path("browse.html")  # as the page names them
         with predictions.open("w", encoding="utf-8") as file:
             for row in rows:
                 answer = model.answer(row["image"], row["question"])
-                found = {"id": row["id"], "answer": answer.text, "probability": answer.probability}
+                found = {"answer": answer.text, "probability": answer.probability}
+                found |= {"id": row["id"], "calibrated": answer.calibrated}
                 file.write(json.dumps(found) + "\n")
         browse(data, "validation", [predictions], page, limit=len(data.table("validation")))
         browser = play.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         shown = browser.new_page(viewport={"width": 1280, "height": 720})
-        shown.goto(page.as_uri())
+        shown.goto(page.absolute().as_uri())
         shown.select_option("#result", "wrong")
         shown.select_option("#sort", "errors")
         shown.wait_for_timeout(500)
