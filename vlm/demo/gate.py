@@ -90,8 +90,8 @@ class Gate:
                 else:
                     headers["X-Frame-Options"] = "DENY"
                 if not known:
-                    # Browsers send only such a cookie from inside another site's page, and take
-                    # none of them over plain HTTP.
+                    # From inside another site's page, browsers send only a Secure cookie; over
+                    # plain HTTP, they refuse to store one.
                     secure = "https" in (
                         scope["scheme"],
                         Headers(scope=scope).get("x-forwarded-proto"),

@@ -191,8 +191,11 @@ _LATE = addition(error=f"Not answered: the table took longer than {SECONDS:g} s.
 
 
 def _batch(asker: Asker, name: str, records: list[Record], find: _Finder, end: float) -> list[Said]:
-    """What the model says to some rows; if that fails, to each half of them, so that a mistake is
-    its row's alone. After the `end`, no more are answered."""
+    """What the model says to some rows.
+
+    If that fails, the rows are halved and asked again, until only the row with the mistake has an
+    error. After the `end`, no more are answered.
+    """
     if monotonic() > end:
         return [_LATE for _ in records]
     try:
