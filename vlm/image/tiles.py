@@ -183,7 +183,8 @@ class Tiles(PixelEncoder):
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's own result for thumbnails and tiles: (B * (1 + T), 3, h, w)."""
-        if torch.compiler.is_exporting():  # a program has no shape that depends on values
+        # A program has no shape that depends on values. Without training it needs none.
+        if torch.compiler.is_compiling() and not self.training:
             return self.encoder.encode(images, mask)
         # Tiles of nothing cost nothing, and batch normalisation does not see them.
         real = mask.any(1)
