@@ -93,7 +93,7 @@ class Gate:
                     # From inside another site's page, browsers send only a Secure cookie; over
                     # plain HTTP, they refuse to store one.
                     secure = "https" in (
-                        scope["scheme"],
+                        scope.get("scheme"),
                         Headers(scope=scope).get("x-forwarded-proto"),
                     )
                     where = "None; Secure; Partitioned" if self.framed and secure else "Lax"
