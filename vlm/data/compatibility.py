@@ -75,7 +75,7 @@ def check_prompts(model: VQAModel, table: pa.Table, split: str) -> None:
     Raises:
         DataError: naming the first question that has.
     """
-    tokenizer = model.text_encoder.tokenizer
+    tokenizer = model.processor.tokenizer
     if not isinstance(tokenizer, PromptTokenizer):
         return
     for row, (question,) in enumerate(stream(table, "question")):
