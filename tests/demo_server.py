@@ -86,9 +86,9 @@ def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of 20,000 x 20,000 black pixels in 50 kilobytes."""
-    rows = zlib.compress(bytes(20_000 * (1 + 20_000 // 8)), 1)
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    """A PNG of 8,000 x 8,000 black pixels in 40 kilobytes."""
+    rows = zlib.compress(bytes(8_000 * (1 + 8_000 // 8)), 1)
+    header = struct.pack(">IIBBBBB", 8_000, 8_000, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
