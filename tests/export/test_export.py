@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import vlm
 from vlm.export import Exported, ExportError, export
 from vlm.export.manifest import read_manifest, write_manifest
 from vlm.export.pixels import PixelTransform
+from vlm.export.write import GraphFormat
 from vlm.fusion import Fusion, Pooled
 from vlm.heads import Generation
 from vlm.image import ConvNet, ImageError, RegionFeatures, Tiles
@@ -89,6 +91,21 @@ def test_the_files_are_plain_and_whole(folder: Path) -> None:
     assert json.loads((folder / "answers.json").read_bytes()) == ["yes", "no", "red", "blue"]
     assert about["opset"] == 20
     assert set(about["graphs"]) == {"image", "question", "answer"}
+
+
+@pytest.mark.parametrize("graphs", ["onnx", "torch"])
+def test_no_file_names_a_folder_of_this_machine(
+    vqa: vlm.VQA, tmp_path: Path, graphs: GraphFormat
+) -> None:
+    made = export(vqa, tmp_path / "model", graphs=graphs)
+    contents = [path.read_bytes() for path in made.iterdir() if path.suffix != ".pt2"]
+    for path in made.glob("*.pt2"):
+        with zipfile.ZipFile(path) as archive:
+            contents += [archive.read(name) for name in archive.namelist()]
+    assert len(contents) > 5
+    folders = {str(Path(module.__file__).parent) for module in (vlm, torch)}
+    for folder in {*folders, str(tmp_path), str(Path.cwd())}:
+        assert not any(folder.encode() in content for content in contents), folder
 
 
 @pytest.mark.parametrize("name", ["answer.onnx", "tokenizer.json", "answers.json"])

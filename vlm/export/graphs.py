@@ -259,4 +259,6 @@ def _trace(
             f"The {name} graph ({parts}) cannot be traced by torch.export: "
             f"{str(error).strip().partition(chr(10))[0]:.300}"
         ) from error
+    for node in program.graph.nodes:  # a file for others names no folder of this machine
+        node.meta.pop("stack_trace", None)
     return TracedGraph(name, program, list(given), outputs)
