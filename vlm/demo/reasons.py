@@ -286,11 +286,12 @@ def _class(share: float, signed: bool) -> str | None:
 
 
 def _color(share: float, signed: bool) -> str:
-    return "#" + "".join(f"{part:02x}" for part in tint(share, signed))
+    """The tint of a drawing, which Gradio mixes half and half with the white below the words."""
+    return "#" + "".join(f"{2 * part - 255:02x}" for part in tint(share, signed))
 
 
 _COLORS = {
     str(_class(share, signed)): _color(share, signed)
-    for signed, several in ((True, (0.5, 0.2, -0.2, -0.5)), (False, (0.5, 0.2)))
+    for signed, several in ((True, (0.8, 0.3, -0.3, -0.8)), (False, (0.8, 0.3)))
     for share in several
 }
