@@ -448,6 +448,38 @@ def test_it_fits_and_passes_axe(browser: Any, bundled: str, width: str, scheme: 
     page.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_cards_guesses_and_messages_pass_axe(
+    browser: Any, address: str, run: Path, data: Path, tmp_path: Path, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    watched = Watched(browser, address, color_scheme=scheme)
+    page = watched.page
+
+    def look() -> Any:
+        for part in ("result", "reasons"):  # what is about to change is pale for a moment
+            page.wait_for_selector(f"#{part}:not([aria-busy='true'])", state="attached")
+        page.wait_for_timeout(1000)
+        return axe.Axe().run(page)
+
+    path, _ = truth(run, data)[0]
+    (tmp_path / "document.jpg").write_bytes(b"%PDF-1.7 nothing")
+    watched.upload(path)
+    page.wait_for_selector("#result .vlm-hint:has-text('ready')")
+    watched.ask("what color is it?")
+    page.wait_for_selector("#map-1 img")
+    asked = look()
+    watched.ask("who painted the elephant?")
+    page.wait_for_selector("#result .vlm-card:has-text('guess')")
+    guessed = look()
+    watched.upload(tmp_path / "document.jpg")
+    page.wait_for_selector("#result .vlm-error")
+    refused = look()
+    for found in (asked, guessed, refused):
+        assert found.violations_count == 0, found.generate_report()
+    page.close()
+
+
 def test_everything_can_be_done_with_the_keyboard(bundled_page: Watched) -> None:
     page = bundled_page.page
     page.focus("#question textarea")
