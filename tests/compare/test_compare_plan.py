@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from vlm.cli.commands.compare import EXAMPLE
 from vlm.cli.main import main
-from vlm.data.ablations import CONTROLS as DATA_CONTROLS
+from vlm.data.ablations import Control
 from vlm.studies.comparison.plan import CONTROLS, PlanError, read_plan
 
 GOOD: dict[str, Any] = {
@@ -44,7 +44,7 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
     assert read_plan(write(tmp_path, base="any_fusion")).base == ROOT / "configs/any_fusion.yaml"
     (tmp_path / "any_fusion").write_text("{}")  # a file of the user's own goes first
     assert read_plan(write(tmp_path, base="any_fusion")).base == tmp_path / "any_fusion"
-    assert set(CONTROLS) < set(DATA_CONTROLS)
+    assert set(CONTROLS) < set(get_args(Control))
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

@@ -159,3 +159,8 @@ def test_a_few_real_photos_train_through_the_command_line(tmp_path: Path) -> Non
     assert {"object", "color", "number"} >= {row["type"] for row in report["results"][1:]}
     assert report["results"][0]["questions"] == len(cli.datamodule.table("test")) > 5
     assert 0 < report["results"][0]["ceiling"] < 1
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="part: got 'single'; expected one of full, reduced37"):
+        DAQUAR(tmp_path, part="single")  # type: ignore[arg-type]

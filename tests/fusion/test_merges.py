@@ -263,7 +263,7 @@ def test_number_of_parameters(merge: Merge, formula: int) -> None:
         (lambda: Block(X, Y, OUT, 5, 2, rank=0), "rank: got 0; expected a positive integer"),
         (
             lambda: Block(X, Y, OUT, 5, 2, normalize=True),
-            "normalize: got True; expected 'before_cat",
+            "normalize: got True; expected one of before_cat",
         ),
         (lambda: Mutan(X, Y, shared=True), "shared: got True with x_dim=13 and y_dim=11"),
         (lambda: MFB(X, Y, factor=0), "factor: got 0"),

@@ -298,7 +298,7 @@ def test_wrong_arguments_of_mcan() -> None:
     with pytest.raises(ValueError, match=r"num_layers: got 0; expected a positive integer"):
         MCAN(13, 11, dim=6, num_heads=3, num_layers=0)
     with pytest.raises(
-        ValueError, match=r"cascade: got 'stack'; expected one of \('encoder_decoder'"
+        ValueError, match=r"cascade: got 'stack'; expected one of encoder_decoder, stacking"
     ):
         MCAN(13, 11, dim=6, num_heads=3, cascade="stack")
     with pytest.raises(ValueError, match=r"glimpses: got 0; expected a positive integer"):

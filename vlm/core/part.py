@@ -13,7 +13,9 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from functools import cache, partial
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from itertools import chain
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -53,6 +55,7 @@ class Configured:
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()  # stored too, so that a default may change without harm
         _check_factories(cls, bound.arguments)
+        _check_options(cls, bound.arguments)
         object.__setattr__(made, "arguments", _copied(_by_name(bound)))
         # FSDP2 puts a class of its own in the place of a module's.
         object.__setattr__(made, "made_as", cls)
@@ -109,14 +112,38 @@ def _check_factories(cls: type, arguments: Mapping[str, Any]) -> None:
                 )
 
 
+def _check_options(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse a value that is not among the few of the argument's type, a `Literal`."""
+    for name, known in _options(cls).items():
+        if name in arguments and arguments[name] not in known:
+            few = ", ".join(map(str, known))
+            raise ValueError(f"{name}: got {arguments[name]!r:.80}; expected one of {few}.")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__)  # type: ignore[misc]  # of this class
+    except NameError:  # types that only a type checker imports
+        return {}
+
+
+@cache
+def _options(cls: type) -> dict[str, tuple[Any, ...]]:
+    """The values of each argument whose type is a `Literal`, or a `Literal` and None."""
+    options = {}
+    for name, hint in _hints(cls).items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if all(get_origin(kind) is Literal or kind is NoneType for kind in kinds):
+            values = (get_args(kind) or (None,) for kind in kinds)
+            options[name] = tuple(chain.from_iterable(values))
+    return {name: known for name, known in options.items() if known != (None,)}
+
+
 @cache
 def _factories(cls: type) -> frozenset[str]:
     """The arguments of a constructor that build parts, by their types."""
-    try:
-        hints = get_type_hints(cls.__init__)  # type: ignore[misc]  # of this class
-    except NameError:  # types that only a type checker imports
-        return frozenset()
-    return frozenset(name for name, hint in hints.items() if _makes_parts(hint))
+    return frozenset(name for name, hint in _hints(cls).items() if _makes_parts(hint))
 
 
 def _makes_parts(hint: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ Control = Literal["question_only", "image_only", "image_shuffled", "no_image", "
 """question_only: every image is the same grey. image_only: every question is the same word.
 image_shuffled: each image's questions are asked about another image of the split. no_image,
 no_question: that side is left out, and the fusion gets an empty mask in its place."""
-CONTROLS: tuple[Control, ...] = get_args(Control)
 SIDES: tuple[Control, ...] = ("no_image", "no_question")
 """Those that leave a side out."""
 

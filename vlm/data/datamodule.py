@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
 from vlm.core.validation import check_positive, counted
-from vlm.data.ablations import CONTROLS, SIDES, BlankImages, Control, controlled
+from vlm.data.ablations import SIDES, BlankImages, Control, controlled
 from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import TeacherInput, VQADataset
 from vlm.data.compatibility import check_compatible, check_images
@@ -109,10 +109,6 @@ class VQADataModule(Configured, LightningDataModule):
                 raise TypeError(
                     f"{name}: got {value!r:.80}; expected a {kind.__module__}.{kind.__name__}."
                 )
-        if control is not None and control not in CONTROLS:
-            raise ValueError(
-                f"control: got {control!r}; expected one of {', '.join(CONTROLS)}, or None."
-            )
         check_positive(images_per_batch=images_per_batch)
         if questions_per_image is not None:
             check_positive(questions_per_image=questions_per_image)

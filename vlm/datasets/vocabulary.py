@@ -35,6 +35,10 @@ class VocabularyRules:
         check_positive(min_word_count=self.min_word_count, min_answer_count=self.min_answer_count)
         if self.max_answers is not None:
             check_positive(max_answers=self.max_answers)
+        if self.answers_from not in ("train", "train+val"):
+            raise ValueError(
+                f"answers_from: got {self.answers_from!r}; expected one of train, train+val."
+            )
 
 
 def vocabulary_in_words(about: Mapping[str, Any]) -> str:

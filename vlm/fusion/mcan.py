@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +100,6 @@ class ModularCoAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(num_layers=num_layers)
-        if cascade not in get_args(Cascade):
-            raise ValueError(f"cascade: got {cascade!r}; expected one of {get_args(Cascade)}.")
         self.cascade = cascade
         self.words_layers = nn.ModuleList(
             SelfAttention(dim, num_heads, feedforward_dim, dropout) for _ in range(num_layers)

@@ -123,8 +123,6 @@ class ModalitySet(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(element_dim=dim)
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling: got {pooling!r}; expected one of {', '.join(POOLINGS)}.")
         self.projections = nn.ModuleList(nn.Linear(d, dim) for d in dims)
         self.normalize = UnitLength()
         self.attention = nn.Identity() if attention_dim is None else Weighting(dim, attention_dim)

@@ -108,10 +108,6 @@ class PairwiseRelation(nn.Module):
 
     def __init__(self, dim: int, merge: MergeFactory, aggregation: Aggregation) -> None:
         super().__init__()
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(
-                f"aggregation: got {aggregation!r}; expected one of {', '.join(AGGREGATIONS)}."
-            )
         self.boxes_merge = sized(merge, 4, 4, dim)
         self.regions_merge = sized(merge, dim, dim, dim)
         self.aggregate = AGGREGATIONS[aggregation]

@@ -32,11 +32,6 @@ def summary(tokens: Tensor, mask: Tensor, pool: str) -> Tensor:
     return masked_mean(tokens, mask) if pool == "mean" else masked_max(tokens, mask)
 
 
-def check_pool(pool: str) -> None:
-    if pool not in ("mean", "max"):
-        raise ValueError(f"pool: got {pool!r}; expected 'mean' or 'max'.")
-
-
 def check_stages(stages: Sequence[int] | None, count: int, name: str) -> None:
     """Refuse stages that a model with so many does not have."""
     if stages is None:

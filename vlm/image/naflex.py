@@ -14,7 +14,7 @@ from vlm.core.safe_config import nothing, word
 from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder
 from vlm.image.canvas import CanvasTransform
-from vlm.image.grid import check_pool, summary
+from vlm.image.grid import summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.timm import timm_layers, timm_model, timm_options, timm_recipe
@@ -111,7 +111,6 @@ class NaFlexEncoder(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "auto",
     ) -> None:
-        check_pool(pool)
         check_positive(tokens=tokens)
         if not name.startswith("naflexvit"):
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlm.core.safe_config import nothing
 from vlm.image.base import PixelEncoder
-from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform
@@ -77,7 +77,6 @@ class OpenClipImageEncoder(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "auto",
     ) -> None:
-        check_pool(pool)
         full = read_config(name, pretrained) if config is None else config
         model: Any = load_tower("image", name, pretrained, full, image_size).eval()
         if getattr(model, "proj", None) is not None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vlm.core.features import Features, Several
 from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder
-from vlm.image.grid import check_pool, summary
+from vlm.image.grid import summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform, Interpolation
@@ -107,7 +107,6 @@ class SideBySide(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "sine",
     ) -> None:
-        check_pool(pool)
         _check(encoders, along, dim)
         widths = [encoder.dim for encoder in encoders]
         transforms = [encoder.transform for encoder in encoders]
@@ -264,8 +263,6 @@ def _check(encoders: Sequence[PixelEncoder], along: str, dim: int | None) -> Non
             f"encoders: got inputs of {sizes} pixels; expected one aspect, since all see the same "
             f"image. Set their image_size."
         )
-    if along not in ("channels", "tokens"):
-        raise ValueError(f"along: got {along!r}; expected 'channels' or 'tokens'.")
     if dim is not None:
         check_positive(dim=dim)
         if along == "channels":

@@ -13,7 +13,7 @@ from vlm.core.features import Features
 from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder, grid_boxes
 from vlm.image.canvas import CanvasTransform
-from vlm.image.grid import check_pool, summary
+from vlm.image.grid import summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.transform import ImageTransform
@@ -104,7 +104,6 @@ class Tiles(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "sine",
     ) -> None:
-        check_pool(pool)
         check_positive(tiles=tiles)
         if not isinstance(encoder, PixelEncoder) or type(encoder.transform) is not ImageTransform:
             raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlm.core.safe_config import nothing, options, word
 from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PixelEncoder
-from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PREFIX, PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform, Interpolation
@@ -99,7 +99,6 @@ class TimmEncoder(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "auto",
     ) -> None:
-        check_pool(pool)
         model_args = dict(model_args or {})
         if image_size is not None and model_args.setdefault("img_size", image_size) != image_size:
             raise ValueError(

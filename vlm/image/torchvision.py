@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vlm.core.safe_config import nothing, options, word
 from vlm.core.validation import did_you_mean, nearest
 from vlm.image.base import PixelEncoder
-from vlm.image.grid import check_pool, check_stages, rows_of, side_by_side, summary
+from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform
@@ -81,7 +81,6 @@ class TorchvisionEncoder(PixelEncoder):
     ) -> None:
         from torchvision.models.feature_extraction import create_feature_extractor
 
-        check_pool(pool)
         recipe = _recipe(name)
         recipe_name = f"{name.partition('.')[0]}.{recipe.name}"
         preset = recipe.transforms()

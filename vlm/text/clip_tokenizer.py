@@ -38,10 +38,6 @@ class ClipTokenizer(Tokenizer):
         clean: Literal["lower", "canonicalize", "whitespace"] = "lower",
     ) -> None:
         check_max_length(max_length, special=2)
-        if clean not in ("lower", "canonicalize", "whitespace"):
-            raise ValueError(
-                f"clean: got {clean!r}; expected 'lower', 'canonicalize' or 'whitespace'."
-            )
         from open_clip import SimpleTokenizer
 
         self._backend = SimpleTokenizer(clean=clean)

@@ -53,8 +53,6 @@ class Recurrent(TextEncoder):
         tokenizer: Tokenizer | None = None,
         standardize: bool = False,
     ) -> None:
-        if cell not in ("gru", "lstm"):
-            raise ValueError(f"cell: got {cell!r}; expected 'gru' or 'lstm'.")
         if min(dim, embedding_dim, num_layers) < 1:
             raise ValueError(
                 f"dim, embedding_dim, num_layers: got {dim}, {embedding_dim}, {num_layers}; "

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -127,12 +127,6 @@ class Scenes(GeneratedDataset):
     ) -> None:
         super().__init__(root, validation_share, vocabulary, seed)
         check_positive(scenes=scenes)
-        for name, value, known in (
-            ("part", part, get_args(Part)),
-            ("language", language, LANGUAGES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(known)}.")
         if not isinstance(clutter, int) or clutter < 0:
             raise ValueError(f"clutter: got {clutter!r}; expected a number of strokes, or 0.")
         if not isinstance(drawings, int) or drawings < 0:

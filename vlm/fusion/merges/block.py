@@ -142,8 +142,6 @@ class SuperdiagonalCore(nn.Module):
         together: bool = True,
     ) -> None:
         super().__init__()
-        if normalize not in ("before_cat", "after_cat"):
-            raise ValueError(f"normalize: got {normalize!r}; expected 'before_cat' or 'after_cat'.")
         self.normalize = normalize
         sizes = chunk_sizes(dim, chunks)
         groups = [(size, len(list(equal))) for size, equal in groupby(sizes)]

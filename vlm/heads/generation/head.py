@@ -90,10 +90,6 @@ class Generation(AnswerHead):
     ) -> None:
         super().__init__(in_dim)
         check_positive(beams=beams)
-        if train_on not in ("most_frequent", "sampled"):
-            raise ValueError(
-                f"train_on: got {train_on!r}; expected one of 'most_frequent', 'sampled'."
-            )
         if not isfinite(length_penalty):
             raise ValueError(f"length_penalty: got {length_penalty}; expected a finite number.")
         if beams == 1 and length_penalty:
