@@ -87,3 +87,17 @@ def test_a_file_that_got_its_right_name_is_found_again(tmp_path: Path) -> None:
     assert images() == [str(there)]
     renamed = there.rename(there.with_suffix(".jpg"))
     assert images() == [str(renamed)]
+
+
+def test_photos_that_come_later_are_found(tmp_path: Path) -> None:
+    """A table that was read before its photos were there is read anew."""
+    row = {"image": "photos/a.jpg", "question": "is it?", "answer": "yes"}
+    path = write_rows(tmp_path / "my.jsonl", [row])
+
+    def found() -> str:
+        data = CustomDataset(path, test=path, images=tmp_path, allow_shared_questions=True)
+        return str(data.table("test")["image"][0])
+
+    assert found() == str(tmp_path / "photos/a.jpg")
+    image(tmp_path / "photos/A.JPG")
+    assert found() == str(tmp_path / "photos/A.JPG")

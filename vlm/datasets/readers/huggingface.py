@@ -12,6 +12,7 @@ from typing import Any
 from vlm.core.compat import datasets_config, hub_constants
 from vlm.datasets.errors import DataError
 from vlm.datasets.readers.records import ROWS_AT_ONCE, Record, arrow_records, file_format
+from vlm.datasets.sources import note_fleeting
 from vlm.pretrained.availability import hub_access
 
 UNLABELLED = -1
@@ -38,6 +39,7 @@ def read_data_set(path: str, split: str, columns: Collection[str]) -> Iterator[R
     Raises:
         DataError: `datasets` is not installed, or the data set cannot be loaded.
     """
+    note_fleeting()  # the files of a data set are Hugging Face's own affair
     data = _load(path)[split]
     features = {name: data.features[name] for name in columns if name in data.features}
     chosen = data.select_columns([name for name in data.column_names if name in columns])

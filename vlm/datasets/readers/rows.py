@@ -236,9 +236,17 @@ class CustomRows:
         # "a.jpg" and "./a.jpg" are one image.
         path = os.path.normpath(os.path.join(self.folder, value))
         found = os.path.normpath(self._files.find(path))  # so that one file has one name
-        if found != path:
-            note(os.path.dirname(found))
+        if found != path or not os.path.exists(found):
+            note(_folder_of(found))  # where another file may appear
         return found
+
+
+def _folder_of(path: str) -> str:
+    """The nearest folder above that exists."""
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder or "."
 
 
 def _label(value: Any) -> str | None:
