@@ -60,6 +60,18 @@ def test_an_id_may_be_an_image_s(tmp_path: Path) -> None:
     assert [row["id"] for row in found] == ["a", "1", "2", "3", "a#2", "a#3"]
 
 
+def test_the_id_may_have_another_name(tmp_path: Path) -> None:
+    again = conversation("What else?", "grass", id="a")
+    named = [{"uid": record.get("id", n), **record} for n, record in enumerate([*GOOD, again])]
+    for record in named:
+        record.pop("id", None)
+    path = written(tmp_path, named)
+    found = rows(path, columns={"id": "uid"})
+    assert [row["id"] for row in found] == ["a", "1", "2", "3", "a#2"]
+    found = rows(path, columns={"id": "uid"}, dialogue=True)
+    assert [row["id"] for row in found] == ["a/1", "a/2", "1/1", "2/1", "3/1", "a#2/1"]
+
+
 def test_with_dialogue_later_turns_carry_what_was_said(tmp_path: Path) -> None:
     found = rows(written(tmp_path, GOOD), dialogue=True)
     assert [row["id"] for row in found] == ["a/1", "a/2", "1/1", "2/1", "3/1"]

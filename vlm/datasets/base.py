@@ -91,6 +91,10 @@ class Dataset(Configured, ABC):
         The schema's metadata may name the file's own columns, for `vlm check-data`.
         """
 
+    def read_whole(self) -> pa.Table | None:
+        """All questions that may be trained on, where no other split needs any of them."""
+        return self.read("train")
+
     def check_images(self) -> None:
         """Check that the images' folder exists; called before images are read from it.
 

@@ -129,6 +129,9 @@ class CustomDataset(Dataset):
             return self._cut[split == "test"]
         return self._table(split) if split in self._sources else None
 
+    def read_whole(self) -> pa.Table | None:
+        return self._table("train")
+
     def check_images(self) -> None:
         if self.images is not None and not self.images.is_dir():
             raise DataError(f"images: {self.images}: there is no such folder.")
@@ -175,7 +178,7 @@ class CustomDataset(Dataset):
         there = expected | {COLUMN}
         try:
             records = read_data_set(path, part, there) if part else read_records(path, there)
-            read = rows(from_conversations(records, self.dialogue, self.names["image"]))
+            read = rows(from_conversations(records, self.dialogue, self.names))
             if self.merge_answers:
                 read = map(_with_merged_answers, read)
             table = question_table(read, path, self.names)

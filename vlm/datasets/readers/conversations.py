@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ KIND = "malformed conversation"
 
 
 def from_conversations(
-    records: Iterable[Record], dialogue: bool = False, images: str = "image"
+    records: Iterable[Record], dialogue: bool = False, names: Mapping[str, str] | None = None
 ) -> Iterator[Record]:
     """Conversations (Liu et al. 2023, arXiv 2304.08485) as rows with a question and an answer;
     other rows as they are.
@@ -32,12 +32,13 @@ def from_conversations(
         records: rows of a file, which are conversations if the first has a column of that name.
         dialogue: read every turn and not only the first: the question is then all that was said
             before it, a line each, and the turn itself.
-        images: the file's name of the column `image`, which may be a list of several.
+        names: the file's names of the columns `id` and `image`, where they have others. An image
+            may be a list of several.
 
     Raises:
         DataError: a turn that is not as above; names file, record and turn.
     """
-    records = iter(records)
+    records, names = iter(records), names or {"id": "id", "image": "image"}
     first = next(records, None)
     if first is None:
         return
@@ -48,11 +49,11 @@ def from_conversations(
     number, records_of = 0, Counter[Any]()
     for record in records:
         try:
-            turns = _turns(record, images)
+            turns = _turns(record, names["image"])
         except DataError as error:
             report(KIND, str(error))
             continue
-        key = record.values.get("id")
+        key = record.values.get(names["id"])
         key = record.number if key is None else key
         records_of[key] += 1  # LLaVA's files name an image's conversations by the image
         key = f"{key}#{records_of[key]}" if records_of[key] > 1 else key
@@ -61,7 +62,7 @@ def from_conversations(
             values = {
                 "image": None,
                 **record.values,  # the image, under the name that the file has for it
-                "id": f"{key}/{turn // 2 + 1}" if dialogue else key,
+                names["id"]: f"{key}/{turn // 2 + 1}" if dialogue else key,
                 "question": "\n".join(turns[: turn + 1]),
                 "answer": turns[turn + 1],
             }
