@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
 from vlm.data.images.sources import ImageOptions
 from vlm.data.sampler import ImageGroupSampler, Mixing, quotas
+from vlm.data.shared_questions import check_shared
 from vlm.datasets import DAQUAR, CustomDataset, Dataset, EasyVQA, Mixture, VisualGenome
+from vlm.datasets.base import Score
 from vlm.datasets.baselines import compute_floors
 from vlm.datasets.errors import DataError
 from vlm.datasets.mixture import SET
 from vlm.evaluation.report import Report
 from vlm.evaluation.results import Prediction, Results
+from vlm.image import ConvNet
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,71 @@ def test_ids_that_clash_are_told_apart(tmp_path: Path) -> None:
     one = CustomDataset(tmp_path / "a.jsonl", images=tmp_path / "photos")
     table = Mixture({"a": one, "b": one}).table("train")
     assert len(set(table["id"].to_pylist())) == len(table)
+
+
+def test_each_set_scores_and_sums_up_by_its_own_ids(tmp_path: Path) -> None:
+    class Ordered(CustomDataset):
+        """A metric of the row, and one of the ids."""
+
+        def scoring(self, table: pa.Table) -> Iterator[Score]:
+            return iter([lambda *_, own=own: float(own == "q-1") for own in _ids(table)])
+
+        def summarize(self, table: pa.Table, *_: Any) -> dict[str, float]:
+            return {"first": float("q-1" in _ids(table))}
+
+    rows = [
+        row | {"id": f"q-{n}", "group": f"g{n // 4}"}
+        for n, row in enumerate(write_photos(tmp_path, images=8))
+    ]
+    write_rows(tmp_path / "a.jsonl", rows)
+    write_rows(tmp_path / "b.jsonl", [row | {"id": f"other {row['id']}"} for row in rows])
+    a = Ordered(tmp_path / "a.jsonl", test=tmp_path / "a.jsonl", images=tmp_path / "photos")
+    b = CustomDataset(tmp_path / "b.jsonl", test=tmp_path / "b.jsonl", images=tmp_path / "photos")
+    table = Mixture({"b": b, "a-1": a}).table("test")
+    results = Results(
+        table, dict.fromkeys(_ids(table), Prediction("?")), Mixture({"b": b, "a-1": a})
+    )
+    own = results.by_set()["a-1"]
+    assert own.summary() == {"first": 1.0}
+    assert sum(results.scores) == sum(own.scores) == 1
+    assert _ids(own.table) == [row["id"] for row in rows]
+    assert set(table["group"].to_pylist()) >= {"a-1/g0", "b/g0"}
+
+
+def _ids(table: pa.Table) -> list[str]:
+    found: list[str] = table["id"].to_pylist()
+    return found
+
+
+def test_an_auxiliary_file_is_used_whole(sets: dict[str, Dataset], tmp_path: Path) -> None:
+    rows = write_photos(tmp_path, images=20)
+    color = next(a for a in sets["shapes"].answers if a not in ("yes", "no"))
+    write_rows(tmp_path / "my.jsonl", [row | {"answer": color} for row in rows])
+    mine = CustomDataset(tmp_path / "my.jsonl", images=tmp_path / "photos")
+    table = Mixture({**sets, "more": mine}, auxiliary=["more"]).table("train")
+    assert table.filter(pc.equal(table[SET], "more")).num_rows == len(rows)
+
+
+def test_each_set_decides_on_its_shared_questions(tmp_path: Path) -> None:
+    rows = write_photos(tmp_path, images=8)
+    for name in ("a", "b"):
+        write_rows(
+            tmp_path / f"{name}.jsonl", [row | {"id": f"{name}{n}"} for n, row in enumerate(rows)]
+        )
+    strict, lenient = (
+        CustomDataset(
+            tmp_path / f"{name}.jsonl",
+            test=tmp_path / f"{name}.jsonl",
+            images=tmp_path / "photos",
+            allow_shared_questions=name == "b",
+        )
+        for name in ("a", "b")
+    )
+    advice = r"--dataset\.datasets\.x\.init_args\.allow_shared_questions=true"
+    with pytest.raises(DataError, match=advice):
+        check_shared(Mixture({"y": lenient, "x": strict}), "test")
+    with pytest.warns(UserWarning, match="partly measure known questions"):
+        check_shared(Mixture({"y": lenient, "z": lenient}), "test")
 
 
 def test_images_inside_data_files_of_both_sets(tmp_path: Path) -> None:
@@ -154,7 +223,7 @@ def test_a_set_without_an_image_that_can_be_read_is_named(
         pytest.warns(UserWarning, match="Left out"),
         pytest.raises(DataError, match=r"datasets\.lost: .*skip_unreadable left out all"),
     ):
-        data.skip_unreadable("train")
+        data.skip_unreadable("train", ConvNet().transform)
 
 
 def test_each_set_has_its_metric_floors_and_report(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import small_run, write_data
 from PIL import Image
@@ -13,10 +14,12 @@ from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
 from vlm.data import VQADataModule
+from vlm.data.check.check import check_data
 from vlm.data.images.sources import ImageOptions
 from vlm.data.images.unreadable import without_unreadable
 from vlm.datasets import EasyVQA
 from vlm.datasets.errors import DataError
+from vlm.image import ConvNet
 
 
 @pytest.fixture
@@ -128,3 +131,19 @@ def test_a_run_is_not_continued_with_images_that_were_left_out(
         Image.new("RGB", (64, 64)).save(broken / "train/images" / name)
     with pytest.raises(CheckpointError, match="the training questions: "):
         fit(broken, tmp_path / "runs", told, f"--ckpt_path={last}")
+
+
+def test_an_image_that_needs_a_white_level_is_read_with_it(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    for path in (data / "train/images").iterdir():
+        Image.fromarray(np.full((8, 8), 4000.0, np.float32)).save(path, format="TIFF")
+    module = VQADataModule(EasyVQA(root=data), images=ImageOptions(skip_unreadable=1))
+    module.skip_unreadable("train", ConvNet(white_level=4095).transform)
+    assert len(module.table("train")) == len(EasyVQA(root=data).table("train"))
+    found = check_data(module)
+    assert not found.errors.counts
+    assert set(found.warnings.counts) >= {"image without a white level"}
+    with pytest.raises(DataError, match="more train images than that"):
+        VQADataModule(EasyVQA(root=data), images=ImageOptions(skip_unreadable=1)).skip_unreadable(
+            "train", ConvNet().transform
+        )

@@ -41,6 +41,7 @@ from vlm.datasets.several import different_images, first_images, most_images
 from vlm.datasets.table import DataError, image_groups, stream
 from vlm.image.base import ImageEncoder, PixelEncoder
 from vlm.image.regions import RegionTransform
+from vlm.image.transform import ImageTransform
 from vlm.model import VQAModel
 from vlm.processor import Processor
 
@@ -176,8 +177,12 @@ class VQADataModule(Configured, LightningDataModule):
             self.dataset.check_images()
         return OpenImages(self.images, self.dataset.image_source)
 
-    def skip_unreadable(self, split: Split) -> None:
+    def skip_unreadable(self, split: Split, transform: ImageTransform | RegionTransform) -> None:
         """Leave questions out whose images cannot be read, as far as `images` allows it; once.
+
+        Args:
+            split: split whose images are read.
+            transform: that of the image encoder that will read them.
 
         Raises:
             DataError: more images than that, or all training images of one of a mixture's sets.
@@ -185,7 +190,8 @@ class VQADataModule(Configured, LightningDataModule):
         at_most = self.images.skip_unreadable
         if at_most and split in SPLITS["fit"] and split not in self._readable:
             table = self.dataset.table(split)
-            left = without_unreadable(table, self.open_images, split, at_most)
+            level = transform.white_level if isinstance(transform, ImageTransform) else None
+            left = without_unreadable(table, self.open_images, split, at_most, level)
             if split == "train" and isinstance(self.dataset, Mixture):
                 self.dataset.check_sets(left)
             self._readable[split] = left
@@ -241,7 +247,7 @@ class VQADataModule(Configured, LightningDataModule):
             if self.control == "question_only":
                 self._stores[split] = BlankImages(transform)
             elif split not in self._stores:
-                self.skip_unreadable(split)
+                self.skip_unreadable(split, transform)
                 if split in self._readable:
                     check_alike(self.table(split), split, trainer.strategy)
                 self._stores[split] = self.open_images.filled(

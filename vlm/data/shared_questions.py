@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from vlm.datasets.base import Dataset, Split
 from vlm.datasets.errors import DataError
+from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.several import as_one, images_of
 from vlm.datasets.table import source_of
 
@@ -33,11 +34,20 @@ def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarra
     return rows[found], known_rows[first.drop_null().to_numpy()]
 
 
+def refused(dataset: Dataset, table: pa.Table, rows: np.ndarray) -> np.ndarray:
+    """Whether it is an error that the questions of these rows are also trained on: (S,) bool. Of a
+    mixture, each set decides for its own."""
+    if isinstance(dataset, Mixture):
+        sets = table[SET].take(rows).to_pylist()
+        return np.array([dataset.datasets[name].refuses_shared_questions for name in sets], bool)
+    return np.full(len(rows), dataset.refuses_shared_questions)
+
+
 def check_shared(dataset: Dataset, split: Split) -> None:
     """Check that no question of a split is also trained on.
 
     Raises:
-        DataError: some are, and `dataset.refuses_shared_questions`; otherwise there is a warning.
+        DataError: some are, and their set `refuses_shared_questions`; otherwise there is a warning.
     """
     if not dataset.has("train"):
         return
@@ -45,6 +55,11 @@ def check_shared(dataset: Dataset, split: Split) -> None:
     rows, known = shared_rows(table, train)
     if not len(rows):
         return
+    option, wrong = "allow_shared_questions", refused(dataset, table, rows)
+    if wrong.any():
+        rows, known = rows[wrong], known[wrong]
+        if isinstance(dataset, Mixture):
+            option = f"datasets.{table[SET][int(rows[0])]}.init_args.{option}"
     one, other = (
         source["place"][int(row)].as_py() or f"{source_of(source)}, id {source['id'][int(row)]}"
         for source, row in ((table, rows[0]), (train, known[0]))
@@ -54,10 +69,10 @@ def check_shared(dataset: Dataset, split: Split) -> None:
         f"{table['question'][int(rows[0])].as_py()!r:.80} at {one} and, about the same image, at "
         f"{other}; the {split} scores"
     )
-    if dataset.refuses_shared_questions:
+    if wrong.any():
         raise DataError(
             f"{found} would not measure new questions. Use other {split} questions, or allow these "
-            f"with --dataset.allow_shared_questions=true."
+            f"with --dataset.{option}=true."
         )
     warnings.warn(f"{found} partly measure known questions.", stacklevel=2)
 

@@ -25,6 +25,8 @@ from vlm.metrics import accuracy_by
 SET: Final = "set"
 """The column of a mixture's tables with the name of each question's set."""
 _NAME = re.compile(r"\w[\w-]*")
+_NAMED = ("id", "pair", "group")
+"""The columns whose names a set has for itself."""
 _MARK = "|"
 """Between a set's name and an image that is no path."""
 
@@ -102,9 +104,6 @@ class Mixture(Dataset):
         self.datasets, self.weights, self.temperature = datasets, weights, temperature
         self.auxiliary = list(auxiliary or ())
         self.shared_images = any(data.shared_images for data in datasets.values())
-        self.refuses_shared_questions = any(
-            data.refuses_shared_questions for data in datasets.values()
-        )
         # At most one set has such an answer in a sensible mixture: VizWiz alone does.
         watched = (data.watched for data in datasets.values())
         self.watched = next(filter(None, watched), None)  # type: ignore[misc]  # for this object
@@ -131,7 +130,9 @@ class Mixture(Dataset):
             data.check_images()
 
     def scoring(self, table: pa.Table) -> Iterator[Score]:
-        return (self.datasets[name].score for (name,) in stream(table, SET))
+        sets = self.datasets.items()
+        own = {name: data.scoring(self.part(table, name)) for name, data in sets}
+        return (next(own[name]) for (name,) in stream(table, SET))
 
     def summarize(
         self, table: pa.Table, predictions: Sequence[str], scores: Sequence[float]
@@ -155,6 +156,14 @@ class Mixture(Dataset):
                 "images; expected one at least that can be read. `vlm check-data` lists what is "
                 "wrong with them. Correct them, or leave this set out of the mixture."
             )
+
+    def part(self, table: pa.Table, name: str) -> pa.Table:
+        """The questions of one set, with the ids that they have there."""
+        table = table.filter(pc.equal(table[SET], name))
+        for column in {*_NAMED} & {*table.column_names}:
+            bare = pc.utf8_slice_codeunits(table[column], len(name) + 1)
+            table = with_column(table, column, bare)
+        return table
 
     def shares(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
         """The share of each set in an epoch, in [0, 1] and with the sum 1.
@@ -184,7 +193,7 @@ class Mixture(Dataset):
         for name in self.datasets:
             if name in self.auxiliary:
                 continue
-            table = self._training(name)
+            table = self._training(name, self.datasets[name].read("train"))
             held_out = self.datasets[name].read("validation")
             if held_out is None:
                 whole.append(table)
@@ -205,7 +214,7 @@ class Mixture(Dataset):
     def _auxiliary(self) -> Iterator[pa.Table]:
         known = set(self.answers) if self.auxiliary else set()
         for name in self.auxiliary:
-            table = self._training(name)
+            table = self._training(name, self.datasets[name].read_whole())
             kept = np.array([not known.isdisjoint(g or ()) for (g,) in stream(table, "answers")])
             if not kept.any():
                 raise DataError(
@@ -222,8 +231,7 @@ class Mixture(Dataset):
                 )
             yield with_rows(table, kept)
 
-    def _training(self, name: str) -> pa.Table:
-        table = self.datasets[name].read("train")
+    def _training(self, name: str, table: pa.Table | None) -> pa.Table:
         if table is None or not len(table):
             raise DataError(
                 f"datasets.{name}: {type(self.datasets[name]).__name__} has no training questions; "
@@ -233,7 +241,7 @@ class Mixture(Dataset):
 
     def _named(self, name: str, table: pa.Table) -> pa.Table:
         """The table with its set's name in ids, in a column, and in images that are no paths."""
-        for column in ("id", "pair"):
+        for column in _NAMED:
             joint = pc.binary_join_element_wise(name, table[column].cast("string"), "/")
             table = with_column(table, column, joint)
         source = self.datasets[name].image_source

@@ -9,10 +9,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vlm.datasets.base import Dataset
-from vlm.datasets.mixture import SET, Mixture
+from vlm.datasets.mixture import Mixture
 from vlm.datasets.several import as_data
 from vlm.datasets.table import image_groups
 from vlm.image.as_text import is_picture
@@ -110,10 +109,12 @@ class Results:
             return {}
         found = {}
         for name, dataset in self.dataset.datasets.items():
-            table = self.table.filter(pc.equal(self.table[SET], name))
+            table = self.dataset.part(self.table, name)
             if len(table):
+                ids = table["id"].to_pylist()
+                own = {key: self.predictions[f"{name}/{key}"] for key in ids}
                 how = self.writes_text, self.takes_choices
-                found[name] = Results(table, self.predictions, dataset, *how)
+                found[name] = Results(table, own, dataset, *how)
         return found
 
     def summary(self) -> dict[str, float]:

@@ -164,7 +164,7 @@ def train(
         raise ConfigError(str(error)) from error
     # First: a run is continued with the questions that are left.
     for split in ("train", "validation"):
-        data.skip_unreadable(split)
+        data.skip_unreadable(split, task.model.processor.transform)
     checkpoint_gradients(task.model, run.gradient_checkpointing or ())
     if run.find_batch_size:
         _set_batch_size(task, data, trainer, config, checkpoint)

@@ -68,7 +68,7 @@ def _fill(cli: VQACLI) -> None:
     images = 0
     for split in get_args(Split):
         if data.has(split):
-            data.skip_unreadable(split)
+            data.skip_unreadable(split, encoder.transform)
             data.encoded_images(split, encoder, task.layers)
             images += pc.count_distinct(data.table(split)["image"]).as_py()
     print(f"{data.images.features}: has the features of all images of the splits ({images:,}).")

@@ -17,8 +17,9 @@ from vlm.data.check.duplicates import alike_answers, confused_questions
 from vlm.data.check.result import DataCheck, SplitSummary
 from vlm.data.compatibility import choice_mistakes
 from vlm.data.datamodule import VQADataModule
+from vlm.data.images.sources import OpenImages
 from vlm.data.images.unreadable import unreadable
-from vlm.data.shared_questions import shared_rows
+from vlm.data.shared_questions import refused, shared_rows
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import best_scores, compute_floors
 from vlm.datasets.errors import DataError, Problems, collecting
@@ -26,6 +27,7 @@ from vlm.datasets.several import images_of
 from vlm.datasets.table import MEANT, UNUSED, TooFewError, source_of, stream, with_rows
 from vlm.heads.base import AnswerKind
 from vlm.heads.vocabulary import AnswerVocabulary
+from vlm.image.load import ImageError
 from vlm.text.words import split_words
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "predict")
@@ -77,7 +79,7 @@ class _Check:
         self._floors(self._wrong_choices() if choices else set())
         with working("Comparing the splits"):
             self._shared("image", not self.dataset.shared_images)
-            self._shared("group", True)
+            self._shared("group", not self.dataset.shared_images)
             self._shared_questions()
         if images:
             self._read_images()
@@ -254,8 +256,9 @@ class _Check:
         for split in ("validation", "test") if "train" in self.tables else ():
             if split in self.tables:
                 here, there = shared_rows(self.tables[split], self.tables["train"])
-                wrong = self.dataset.refuses_shared_questions
-                self._note_shared("question", "train", there, split, here, wrong)
+                wrong = refused(self.dataset, self.tables[split], here)
+                for own, error in ((wrong, True), (~wrong, False)):
+                    self._note_shared("question", "train", there[own], split, here[own], error)
 
     def _note_shared(
         self,
@@ -304,14 +307,22 @@ class _Check:
             seen = np.union1d(seen, hashes)
             for row, reason in unreadable(files, table, new, split):
                 where = self._where(split, "image", row)
-                self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
+                self._note_image(files, row["image"], reason, where)
         # Also the images of rows that are left out for something else, so that one check finds all.
         noted = self.found.errors.images
         columns = {"image": [*noted], "place": [*noted.values()], "id": [*noted]}
         left = pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()})
         new = np.flatnonzero(~np.isin(np.fromiter(map(hash, noted), np.int64), seen))
         for row, reason in unreadable(files, left, new, "other"):
-            self.found.errors.add(f"{reason.kind} image", f"{row['place']}: {reason}")
+            self._note_image(files, row["image"], reason, row["place"])
+
+    def _note_image(self, files: OpenImages, image: str, reason: ImageError, where: str) -> None:
+        try:
+            files.read(image, "max")
+        except ImageError:
+            self.found.errors.add(f"{reason.kind} image", f"{where}: {reason}")
+        else:  # with the right image encoder, it can be read
+            self.found.warnings.add("image without a white level", f"{where}: {reason}")
 
     def _note(
         self,

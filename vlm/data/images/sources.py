@@ -21,6 +21,7 @@ from vlm.datasets.sources import state
 from vlm.datasets.table import stream
 from vlm.image.load import ImageError, load_image
 from vlm.image.regions import RegionTransform
+from vlm.image.rgb import WhiteLevel
 from vlm.image.transform import ImageTransform
 
 
@@ -187,13 +188,14 @@ class OpenImages:
         found = image if self.source is None else self.source(image)
         return None if isinstance(found, bytes) else repr(state(found)[1:])
 
-    def read(self, image: str) -> None:
-        """Read an image, or its regions, to see whether it can be read.
+    def read(self, image: str, white_level: WhiteLevel = None) -> None:
+        """Read an image, or its regions, to see whether it can be read; `white_level` is that of
+        `load_image`.
 
         Raises:
             ImageError: it cannot.
         """
         if self.regions is None:
-            open_image(image, self.source)
+            open_image(image, self.source, white_level)
         else:
             self.regions(image)

@@ -20,20 +20,25 @@ from vlm.datasets.errors import DataError
 from vlm.datasets.several import different_images, images_of, most_images
 from vlm.datasets.table import image_groups, stream, with_rows
 from vlm.image.load import ImageError
+from vlm.image.rgb import WhiteLevel
 
 READ_AT_ONCE = 256
 """Images handed to the readers at a time."""
 
 
 def unreadable(
-    files: OpenImages, table: pa.Table, rows: np.ndarray, name: str
+    files: OpenImages,
+    table: pa.Table,
+    rows: np.ndarray,
+    name: str,
+    white_level: WhiteLevel = None,
 ) -> Iterator[tuple[dict[str, Any], ImageError]]:
     """Read the images of some rows of questions, and give the row of each broken one, and why; of a
     row with several, `image` is the broken one."""
 
     def read(image: str) -> ImageError | None:
         try:
-            files.read(image)
+            files.read(image, white_level)
         except ImageError as error:
             return error
         return None
@@ -61,14 +66,20 @@ def unreadable(
             progress.advance(task, len(chunk))
 
 
-def without_unreadable(table: pa.Table, files: OpenImages, split: str, at_most: int) -> pa.Table:
+def without_unreadable(
+    table: pa.Table,
+    files: OpenImages,
+    split: str,
+    at_most: int,
+    white_level: WhiteLevel = None,
+) -> pa.Table:
     """The questions whose images can be read; each image is read once to see that.
 
     Raises:
         DataError: more than `at_most` images cannot be read.
     """
     first = np.unique(image_groups(table), return_index=True)[1]
-    broken = list(islice(unreadable(files, table, first, split), at_most + 1))
+    broken = list(islice(unreadable(files, table, first, split, white_level), at_most + 1))
     if not broken:
         return table
     reason = f"Question {broken[0][0]['id']!r}: {broken[0][1]}"
