@@ -14,7 +14,7 @@ from vlm.data.images.store import ImageStore
 from vlm.datasets import Scenes, SortOfCLEVR
 from vlm.datasets.table import image_groups, with_column
 from vlm.evaluation.significance import estimate
-from vlm.metrics import bootstrap_interval
+from vlm.metrics import bootstrap_interval, normalize_answer
 from vlm.trust import selective
 from vlm.trust.asking import most_given
 from vlm.trust.sections import (
@@ -148,7 +148,9 @@ def unanswerable(subject: Subject) -> Found:
     without = np.array([most_given(answers) == nothing for answers in given])
     if nothing is None or not without.any():
         raise Unavailable("needs questions that have no answer, and this split has none")
-    said = np.array([answer == nothing for answer in subject.results.answers])
+    # As the sets' own metrics do: "Unanswerable." is said, too.
+    plain = normalize_answer(nothing)
+    said = np.array([normalize_answer(answer) == plain for answer in subject.results.answers])
     images = np.asarray(subject.images)
     rows: list[tuple[str, np.ndarray, Floats]] = [
         (f'without an answer: says "{nothing}"', without, said.astype(float)),

@@ -145,7 +145,10 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         name = sorted(found)[int(rng.integers(len(found)))]
         choices = [known.yes, known.no] if subject.results.takes_choices else None
         question = known.question.format(*name)
-        case = make_case(model, open_image(image, store.source), question, choices=choices)
+        try:
+            case = make_case(model, open_image(image, store.source), question, choices=choices)
+        except ValueError:  # an answer that never ended has no reasons
+            continue
         if _word(known, case.answer) != known.yes:
             continue
         why = explain_case(case, Occlusion(), per_word=False)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from vlm.core.files import whole_file
 from vlm.core.terminal import working
 from vlm.core.validation import counted
 from vlm.core.version import __version__
-from vlm.datasets.table import digest_of
+from vlm.datasets.table import stream
 from vlm.evaluation.render import Section, new_figure, to_png, write_sections
 from vlm.trust import absence, objects, sections, stress
 from vlm.trust.sections import Found
@@ -68,7 +71,7 @@ def measure(
     todo: list[tuple[str, str, Callable[[], Found]]] = [
         (name, title, lambda function=function: function(subject))  # type: ignore[misc]
         for name, (title, function) in SECTIONS.items()
-        if name in names and name not in content["sections"]
+        if name in names and not _is_measured(name, content)
     ]
     if against is not None:
         todo.append(
@@ -115,10 +118,10 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
                 else "The questions of this report are the same ones, which flatters calibration, "
                 "thresholds and sets; only the test split shows how good they are."
             ),
-            "Intervals are 95 %, by bootstrap over images with all their questions, or by Clopper "
-            "and Pearson where every image has the same score. They hold for this one trained "
-            "model; another seed may differ by more. n counts questions. docs/trust.md explains "
-            "each measure.",
+            "Intervals are 95 %, by bootstrap over images with all their questions, by Clopper and "
+            "Pearson where every image has the same score, or by Student's t for differences. They "
+            "hold for this one trained model; another seed may differ by more. n counts questions. "
+            "docs/trust.md explains each measure.",
         ],
         code=command,
     )
@@ -129,6 +132,20 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
     ]
     title = f"Trust report: {about['name']}"
     return write_sections(folder, title, [intro, *shown], content, FILE)
+
+
+def _is_measured(name: str, content: dict[str, Any]) -> bool:
+    """Whether a section has its numbers; those of forgetting are another command's, and may have
+    changed."""
+    return name != "forgetting" and bool(content["sections"].get(name, {}).get("numbers"))
+
+
+def _digest(table: pa.Table) -> str:
+    """SHA-256 of all that a section may go by: where a row stood in its file is no such thing."""
+    digest = hashlib.sha256()
+    for row in stream(table, *(name for name in table.column_names if name != "place")):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
@@ -142,10 +159,11 @@ def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
         "questions": len(subject.data.table(subject.split)),
         "images": len(subject.data.table(subject.split)["image"].unique()),
         "data": {
-            split: digest_of(subject.data.table(split))
-            for split in ("train", subject.split)
+            split: _digest(subject.data.table(split))
+            for split in dict.fromkeys(("train", "validation", subject.split))
             if subject.data.has(split)
         },
+        "images read": repr(subject.data.images),
         "calibration": f"probabilities {known.about}" if known else "probabilities as given",
         "vlm": __version__,
     }

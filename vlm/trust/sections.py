@@ -31,9 +31,10 @@ def percent(value: float, digits: int = 2) -> str:
 
 
 def between(interval: Interval | tuple[float, float], digits: int = 2) -> str:
-    """An interval of shares, in percent."""
+    """An interval of shares, in percent. One without a width says that the images are too few, or
+    too much alike, to tell how much the value may vary."""
     low, high = interval[0], interval[1]
-    return f"{percent(low, digits)} to {percent(high, digits)}" if low == low else NOT_MEASURABLE
+    return f"{percent(low, digits)} to {percent(high, digits)}" if low < high else NOT_MEASURABLE
 
 
 def accuracy(subject: Subject) -> Found:
@@ -152,6 +153,8 @@ def calibration(subject: Subject) -> Found:
         "bootstrap adds the noise again: the value may lie below its interval.",
         f"The probabilities are {known.about}, fitted on the selection part."
         if known
+        else "The probabilities were calibrated, as the file says."
+        if all(given.calibrated for given in subject.results.predictions.values())
         else "The probabilities are the given ones; vlm did not calibrate them.",
     ]
     return {"text": text, "table": table, "numbers": numbers | {"bins": bins}}

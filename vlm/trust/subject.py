@@ -73,6 +73,9 @@ class Subject:
         """
         data.dataset.check_answers(split)
         vqa = load_any(name, device, trust, prompt=prompt)
+        for part in ("train", "validation"):  # as in its training
+            if data.has(part):
+                data.skip_unreadable(part, vqa.transform)
         return cls(name, vqa.digest, data, split, vqa)
 
     @classmethod
