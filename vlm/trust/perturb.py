@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
+from unicodedata import category
 
 import torch
 from PIL import Image
@@ -26,9 +26,19 @@ def _typo(typo: Typo) -> Callable[[str], str]:
     return lambda question: with_typo(question, typo, random.Random(question))
 
 
+def _without_punctuation(question: str) -> str:
+    """Without what Unicode calls punctuation, but for that inside a number."""
+    kept = (
+        letter
+        for before, letter, after in zip(f" {question}", question, f"{question[1:]} ", strict=False)
+        if not category(letter).startswith("P") or (before.isdigit() and after.isdigit())
+    )
+    return "".join(kept).strip() or question
+
+
 WORDINGS: dict[str, Callable[[str], str]] = {
     "upper case": str.upper,
-    "no punctuation": lambda question: re.sub(r"[^\w\s]", "", question),
+    "no punctuation": _without_punctuation,
     **{name: _typo(typo) for name, typo in TYPOS.items()},
 }
 """Changes that leave the right answer as it is, by name."""
