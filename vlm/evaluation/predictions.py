@@ -98,7 +98,8 @@ def read_predictions(
                 f"one with `--partial` (in Python `partial=True`)."
             )
         table = table.filter(pa.array([key in by_id for key in ids]))
-    return Predictions(by_id, table, matched, "choices" in first.values)
+    picked = "choices" in first.values and table["choices"].null_count == 0
+    return Predictions(by_id, table, matched, picked)
 
 
 def _format(path: Path) -> str:

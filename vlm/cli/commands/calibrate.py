@@ -33,6 +33,7 @@ def calibrate_command(arguments: Sequence[str]) -> None:
     # Here and not above: `--help` and a mistake need not wait for torch.
     from vlm.cli.data_only import read_data
     from vlm.core.errors import ConfigError
+    from vlm.core.finite import NotFiniteError
     from vlm.training.run_lock import training_in
     from vlm.trust.calibrate import calibrate
 
@@ -41,7 +42,7 @@ def calibrate_command(arguments: Sequence[str]) -> None:
         check_device(given.device)
         with training_in(given.run):
             found = calibrate(given.run, data, given.device, given.trust)
-    except (ConfigError, OSError, ValueError) as error:
+    except (ConfigError, NotFiniteError, OSError, ValueError) as error:
         sys.exit(f"vlm calibrate: {error}")
     print(f"{given.run}: {found.about}.")
     print(

@@ -70,6 +70,7 @@ def report_command(arguments: Sequence[str]) -> None:
     from vlm.adapters.hub import HUB
     from vlm.cli.data_only import read_data
     from vlm.core.bundled import bundled_models
+    from vlm.core.finite import NotFiniteError
     from vlm.trust.report import SECTIONS, measure, write_report
     from vlm.trust.subject import Subject
 
@@ -108,7 +109,7 @@ def report_command(arguments: Sequence[str]) -> None:
             other = subject(given.against, not is_model(given.against))
         content = measure(own, folder, given.only, other)
         path = write_report(content, folder, shlex.join(["vlm", "report", *arguments]))
-    except (OSError, ValueError) as error:
+    except (NotFiniteError, OSError, ValueError) as error:
         sys.exit(f"vlm report: {error}")
     print(f"Report: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.json').name}")
 
