@@ -175,8 +175,10 @@ def application(
         try:
             least = service.vqa.least(given.max_risk)
             service.check(given.question, given.choices, len(contents or named))
-            contents = contents or [await image_content(url, image_hosts) for url in named]
-            return await service.answer(contents, given.question, given.choices, least)
+            service.check_room()
+            async with asyncio.timeout(service.seconds):
+                contents = contents or [await image_content(url, image_hosts) for url in named]
+                return await service.answer(contents, given.question, given.choices, least)
         except FullError as full:
             raise HTTPException(429, str(full), {"Retry-After": str(full.seconds)}) from None
         except TimeoutError:
@@ -228,19 +230,26 @@ async def _given(request: Request) -> tuple[Given, list[bytes]]:
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         try:
             form = await read_form(request, MAX_IMAGES)
-        except (MultiPartException, KeyError) as error:
+        except (MultiPartException, KeyError, ValueError) as error:
             raise HTTPException(
                 400,
                 f"The form cannot be read ({error}); expected one file `image`, or up to "
                 f"{MAX_IMAGES}, and `question`.",
             ) from None
         values: dict[str, Any] = {key: form[key] for key in form if key != "choices"}
+        for key in {*form} - {"choices", "image"}:
+            if len(form.getlist(key)) > 1:
+                raise HTTPException(
+                    422, f"{key}: got it {len(form.getlist(key))} times in one form."
+                )
         if texts := form.getlist("choices"):
             values["choices"] = texts
         files = form.getlist("image")
         if files and all(isinstance(file, UploadFile) for file in files):
             values.pop("image")
             contents = [await file.read() for file in files]  # type: ignore[union-attr]  # as seen
+        elif len(files) > 1:
+            values["image"] = files  # several data: URLs; a file among them is refused below
         await form.close()
         for text in files:
             if isinstance(text, str) and not text.startswith(("data:", "http:", "https:")):

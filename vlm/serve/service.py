@@ -94,6 +94,7 @@ class Service:
         self.batcher = Batcher(self._answer, batch, waiting)
         self.metrics = Metrics(lambda: len(self.batcher))
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="image")
+        self._turn = asyncio.Semaphore(1)
         self._to_read = 0
         self._encoded: OrderedDict[str, _Encoded] = OrderedDict()
         self._bytes = 0
@@ -165,9 +166,11 @@ class Service:
                 loop = asyncio.get_running_loop()
                 self._to_read += 1
                 try:
-                    with self.metrics.stage("read"):
-                        read = loop.run_in_executor(self._reading, self._read, contents, digest)
-                        image = await read
+                    # What waits here is dropped with its client; what an executor has is kept.
+                    async with self._turn:
+                        with self.metrics.stage("read"):
+                            read = loop.run_in_executor(self._reading, self._read, contents, digest)
+                            image = await read
                 finally:
                     self._to_read -= 1
             item = _Question(digest, image, question, choices, perf_counter())
