@@ -239,7 +239,7 @@ class VQA(Asking):
         candidates = choices or [[] for _ in questions]
         tokenizer, in_order = processor.tokenizer, self.model.text_encoder.in_order
         head = answering(self.model.head)
-        trained = self.about.get("training", {}).get("data.augment")
+        trained = self.about.get("augment", self.about.get("training", {}).get("data.augment"))
         sides = list(zip(no_image, no_question, strict=True))
         warnings = [
             (

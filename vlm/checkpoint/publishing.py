@@ -14,6 +14,8 @@ from vlm.core.part import KEYS
 from vlm.core.safe_config import check_config
 from vlm.core.validation import counted, shorten
 from vlm.core.version import __version__
+from vlm.heads.multi_task import answering
+from vlm.image.regions import RegionFeatures
 from vlm.model import VQAModel
 
 CARD, RESULTS, REPORT, SETTINGS = "README.md", "test.json", "report/report.json", "config.yaml"
@@ -32,10 +34,11 @@ tags: [vlm, visual-question-answering]
 import vlm
 
 vqa = vlm.load("{load}"{trust})
-print(vqa.answer("photo.png", "..."))
+print(vqa.answer("{photo}", "..."{choices}))
 ```
 
-Or run `vlm ask {option}{load} photo.png "..."`. Once fetched, the files need no network. {code}
+Or run `vlm ask {option}{load} {photo} "..."{chosen}`. Once fetched, the files need no network.
+{code}
 """
 FACTS = (
     *("dataset", "the training questions", "data.control", "seed_everything"),
@@ -81,13 +84,16 @@ def model_card(
     answers = "writes its answers" if vocabulary is None else f"knows {len(vocabulary):,} answers"
     if model.head.takes_choices:
         answers = "picks from choices that come with the question"
-    ours = _is_ours(model)
+    ours, picks = _is_ours(model), answering(model.head).takes_choices
     parts = HEAD.format(
         name=name,
         model=f"`{model}`",
         load=load,
         trust="" if ours else ", trust=True",
         option="" if ours else "--trust ",
+        photo="photo.npz" if isinstance(model.image_encoder, RegionFeatures) else "photo.png",
+        choices=', choices=["...", "..."]' if picks else "",
+        chosen=' --choices "..." "..."' if picks else "",
         code=f"Loading it runs {'no code' if ours else 'the code of parts from outside vlm'}.",
     )
     known = Calibration.of(dict(about))
@@ -219,7 +225,9 @@ def _is_ours(model: VQAModel) -> bool:
 def _training(about: Mapping[str, Any], command: str) -> Iterator[str]:
     training = about.get("training") or {}
     if "torch" not in about:  # of an adapter
-        yield f"Not by vlm: it was converted from `{about.get('run', 'an unknown model')}`."
+        run = about.get("run", "an unknown model")
+        name = Path(run).name if Path(run).exists() else run
+        yield f"Not by vlm: it was converted from `{name}`."
         return
     yield f"`vlm fit` of vlm {about.get('vlm', __version__)} with torch {about['torch']}:"
     if command:

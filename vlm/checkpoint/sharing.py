@@ -20,7 +20,17 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 """The two files of a shared model."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
-_ABOUT = ("calibration", "created", "data", "results", "seconds", "torch", "vlm", "vocabulary")
+_ABOUT = (
+    "augment",
+    "calibration",
+    "created",
+    "data",
+    "results",
+    "seconds",
+    "torch",
+    "vlm",
+    "vocabulary",
+)
 # Of these a folder must have all; the others are for people.
 _NEEDED = {"about": dict, "format": int, "model": dict, "weights": dict}
 
@@ -40,8 +50,11 @@ def write_shared(model: VQAModel, about: dict[str, Any], folder: str | Path) -> 
     if name := first_not_finite(weights):
         raise CheckpointError(f"{folder}: not written, since {name} is not finite.")
     kept = {key: about[key] for key in _ABOUT if about.get(key) is not None}
-    if about.get("run"):
-        kept["run"] = Path(about["run"]).name
+    for key in ("run", "data"):  # of an adapted model, both are its folder
+        if about.get(key):
+            kept[key] = Path(about[key]).name
+    if augment := about.get("training", {}).get("data.augment"):
+        kept["augment"] = {side: augment.get(side) for side in ("no_image", "no_question")}
     vocabulary, words = model.head.vocabulary, model.text_encoder.tokenizer.vocab_size
     try:
         folder.mkdir(parents=True, exist_ok=True)

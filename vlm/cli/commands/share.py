@@ -40,11 +40,13 @@ def share(arguments: Sequence[str]) -> None:
     try:
         vqa = load(given.checkpoint, trust=given.trust)
         record = read_record(given.checkpoint)
-        card = model_card(vqa.model, vqa.about, record, given.folder, vqa.digest)
+        hub = given.folder.startswith(HUB)
+        # Where a folder lies is nobody else's affair.
+        name = given.folder if hub else Path(given.folder).name
+        card = model_card(vqa.model, vqa.about, record, name, vqa.digest)
         if record.results is not None:
             vqa.about |= {"results": published(record.results)}
         with tempfile.TemporaryDirectory() as temporary:
-            hub = given.folder.startswith(HUB)
             folder = vqa.save(Path(temporary, "model") if hub else given.folder)
             (folder / CARD).write_text(card, encoding="utf-8")
             size = (folder / WEIGHTS).stat().st_size / 1e6
