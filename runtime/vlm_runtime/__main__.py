@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         model = load(given.folder)
         answer = model.answer(given.image, given.question, given.top, given.choices, given.max_risk)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"vlm-answer: {error}")
     print_answer(answer, model.calibration)
     if answer.is_guess or answer.abstains:

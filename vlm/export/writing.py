@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def write_answers(
     ]
 
 
+@lru_cache(maxsize=2)
 def _decoding(tokenizer: str) -> Callable[[list[int]], str]:
     if tokenizer == "bytes":
         return lambda ids: bytes(i for i in ids if i < 256).decode(errors="replace")
