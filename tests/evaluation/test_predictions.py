@@ -16,7 +16,7 @@ from vlm.datasets.errors import DataError
 from vlm.evaluation.predictions import Predictions, read_predictions
 
 QUESTIONS = ["what is it?", "Is it  red?", "who?"]
-TABLE = pa.table({"id": ["7", "8", "9"], "question": QUESTIONS})
+TABLE = pa.table({"id": ["7", "8", "9"], "question": QUESTIONS, "choices": [["cat", "dog"]] * 3})
 GIVEN = {"7": "cat", "8": "no", "9": ""}
 
 
@@ -85,6 +85,9 @@ def test_our_own_lines_keep_all_that_they_say(tmp_path: Path) -> None:
     found = read(tmp_path, "id,answer,probability\n7,cat,0.5\n8,no,\n9,x,1\n")
     assert [one.probability for one in found.by_id.values()] == [0.5, None, 1]
     assert not found.choices
+    without = TABLE.set_column(2, "choices", pa.array([None] * 3, pa.list_(pa.string())))
+    (tmp_path / "picked.jsonl").write_text(lines(rows))
+    assert not read_predictions(tmp_path / "picked.jsonl", without).choices, "there are none"
 
 
 def test_the_model_s_answer_is_read_and_not_the_annotators(tmp_path: Path) -> None:
