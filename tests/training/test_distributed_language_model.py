@@ -28,6 +28,7 @@ def test_two_processes_come_to_the_numbers_of_one(more: list[str], tmp_path: Pat
     convert(vlm_folder(tmp_path / "theirs", "idefics3"), tmp_path / "theirs.ckpt")
     data = write_data(tmp_path / "data", images=26)
     told = ["-c", str(tmp_path / "theirs.yaml"), *more]
+    told += ["--model.tuning.image_encoder.frozen=false"]
     told += ["--model.tuning.image_encoder.from_epoch=1", "--model.tuning.head.from_epoch=1"]
     told += ["--dataset.validation_share=0.23", "--trainer.max_epochs=2"]
     told += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.01"]
