@@ -90,7 +90,7 @@ def test_a_file_that_got_its_right_name_is_found_again(tmp_path: Path) -> None:
 
 
 def test_photos_that_come_later_are_found(tmp_path: Path) -> None:
-    """A table that was read before its photos were there is read anew."""
+    """A table is read again once its missing photos are added."""
     row = {"image": "photos/a.jpg", "question": "is it?", "answer": "yes"}
     path = write_rows(tmp_path / "my.jsonl", [row])
 

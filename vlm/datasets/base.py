@@ -92,7 +92,7 @@ class Dataset(Configured, ABC):
         """
 
     def read_whole(self) -> pa.Table | None:
-        """All questions that may be trained on, where no other split needs any of them."""
+        """All questions of the training files, with nothing held out for other splits."""
         return self.read("train")
 
     def check_images(self) -> None:
