@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ def _never_the_user_s_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def rest_slow(values: Iterable[Any], *fast: Any) -> list[Any]:
+    """Parameters of a test, of which all but those that are named are slow."""
+    values = list(values)
+    assert set(fast) <= set(values), fast
+    return [
+        value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values
+    ]
 
 
 def shared_data(name: str) -> Path:

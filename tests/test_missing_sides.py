@@ -141,6 +141,7 @@ def test_regions_may_be_missing_too() -> None:
     assert vlm.VQA(made).answer(None, "what is it").warnings[0].startswith("No image was given")
 
 
+@pytest.mark.slow
 def test_an_export_needs_both(tmp_path: Path, photo: str) -> None:
     exported = load(export(vlm.VQA(model()), tmp_path / "export", graphs="torch"), trust=True)
     for image, question, side in ((None, ASKED[0], "image"), (photo, None, "question")):

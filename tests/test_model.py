@@ -20,7 +20,7 @@ import vlm.fusion
 import vlm.image
 import vlm.text
 from vlm.core.batch import Batch
-from vlm.fusion import ConcatMLP, CrossAttention, Fusion, Pooled, Product
+from vlm.fusion import MLB, ConcatMLP, CrossAttention, Fusion, MuRel, Pooled, Product
 from vlm.heads import Classification
 from vlm.image import (
     ConvNet,
@@ -77,12 +77,14 @@ TEXTS: dict[str, Callable[[Path], TextEncoder]] = {
     ),
 }
 FUSION = "CrossAttention"
+SMALL = partial(MLB, hidden_dim=17)
 FUSIONS: dict[str, Callable[[int, int], Fusion]] = {
     "Pooled-Product": partial(Pooled, merge=partial(Product, out_dim=19)),
     "Pooled-ConcatMLP": partial(Pooled, merge=partial(ConcatMLP, out_dim=19, hidden_dims=(23,))),
     "CrossAttention": partial(
         CrossAttention, out_dim=10, num_layers=2, num_heads=2, feedforward_dim=17
     ),
+    "MuRel": partial(MuRel, out_dim=19, merge=SMALL, pairwise_merge=SMALL),
 }
 # Fusions added later take part with their defaults.
 FUSIONS |= {

@@ -70,6 +70,7 @@ def test_the_commands_run(
             main([*here, f"--run.folder={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_the_custom_fusion_is_checked_and_trained(data: Path, tmp_path: Path) -> None:
     demo = ROOT / "demos/custom_fusion.py"
     done = subprocess.run([sys.executable, demo], capture_output=True, text=True, check=False)

@@ -131,8 +131,11 @@ def test_every_public_class_is_checked(package: Any, role: type, table: dict[typ
 
 
 def cases(table: dict[type, list]) -> list:
+    """Each class in its first construction; the others are slow."""
     return [
-        pytest.param(make, id=f"{cls.__name__}-{number}")
+        pytest.param(
+            make, id=f"{cls.__name__}-{number}", marks=[pytest.mark.slow] if number else []
+        )
         for cls, makes in table.items()
         for number, make in enumerate(makes)
     ]

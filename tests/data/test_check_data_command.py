@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COLORS, ROOT
+from conftest import COLORS, ROOT, rest_slow
 from custom_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
@@ -102,6 +102,7 @@ def test_every_experiment_can_be_checked(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/distributions.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_ranks_choices_needs_them(
     rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,7 +129,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("several", rest_slow([False, True], True))
 @pytest.mark.parametrize("name", HEADS)
 def test_the_figures_are_those_of_the_head_that_answers(
     name: str,

@@ -162,6 +162,7 @@ def test_a_training_that_could_not_choose_does_not_begin(
     main(["fit", "-c", CONFIG, *options, "--trainer.fast_dev_run=1"])
 
 
+@pytest.mark.slow
 def test_check_data_knows_what_the_head_needs(
     rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COLORS, ROOT
+from conftest import COLORS, ROOT, rest_slow
 from PIL import Image
 from vqa_miniature import write_a_okvqa
 
@@ -92,7 +92,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", rest_slow(SETS, "visual7w"))
 def test_a_set_with_choices_is_chosen_from(name: str, tmp_path: Path) -> None:
     SETS[name][0](tmp_path)
     fit = arguments(name, tmp_path, tmp_path / "runs")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, write_data
+from conftest import ROOT, rest_slow, write_data
 from PIL import Image
 from torch import Tensor
 
@@ -124,7 +124,7 @@ def test_its_checkpoint_answers_images(
     assert [a.probability for a in one] == pytest.approx([b.probability for b in two], abs=1e-5)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", rest_slow([0, 2], 0))
 def test_each_image_is_encoded_once(
     workers: int, photos: Path, plain: Path, tmp_path: Path, encoded: Counter[str]
 ) -> None:
@@ -149,6 +149,7 @@ def test_evaluation_finds_the_features(
         assert again[name] == pytest.approx(row[name], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_of_other_weights_makes_their_own(
     plain: Path, photos: Path, cached: tuple[Path, Path], tmp_path: Path, encoded: Counter[str]
 ) -> None:
@@ -166,6 +167,7 @@ def test_evaluation_of_other_weights_makes_their_own(
         assert a == pytest.approx(b, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_resnets_of_timm_too(photos: Path, tmp_path: Path) -> None:
     """Features are found again even though timm's constructor makes the model name more exact."""
     encoder = ["--model.image_encoder=TimmEncoder", "--model.image_encoder.name=resnet10t"]
@@ -228,6 +230,7 @@ def fit_two(photos: Path, folder: Path, tuning: str, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_of_two_encoders_the_frozen_one_is_cached(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +349,7 @@ def test_a_filling_is_no_stall(photos: Path, tmp_path: Path) -> None:
     assert len(beats) >= 6
 
 
+@pytest.mark.slow
 def test_the_table_at_the_start_tells_the_precision_of_what_is_cached(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, rest_slow
 from PIL import Image
 from region_miniature import COLOR_NAMES, DIM, detect, tsv_line, write_npz
 from vqa_miniature import color_of, write_mscoco
@@ -60,7 +60,7 @@ def arguments(data: Path, regions: Path, folder: Path, fusion: str = "BAN") -> l
     ]
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", rest_slow(FUSIONS, "MCAN"))
 def test_a_published_model_trains_for_an_epoch(
     fusion: str, data: Path, regions: Path, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_the_words_alone_are_at_chance_by_training(many: Scenes) -> None:
     check_at_chance(*trained_guesses(many, features))
 
 
+@pytest.mark.slow
 def test_the_picture_alone_is_at_chance_by_training(many: Scenes) -> None:
     """Even of one that knows each object: which colours and shapes there are, and where."""
 

@@ -28,6 +28,7 @@ def accuracy(folder: Path, script: str, seed: int) -> float:
     return json.loads(report.read_text())["results"][0]["accuracy"]
 
 
+@pytest.mark.slow
 def test_hindi_trains(tmp_path: Path) -> None:
     assert accuracy(tmp_path, "Devanagari", 0) > 0.99
 

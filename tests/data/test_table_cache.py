@@ -247,6 +247,7 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_folder() == Path.home() / ".cache/vlm"
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(root: Path, cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"

@@ -104,6 +104,7 @@ def test_the_temporary_file_goes_with_the_data_set(
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_workers_that_are_no_forks_give_the_same_batches(image: Path, processor: Processor) -> None:
     data = VQADataset(questions(20_000, image), processor)
     order = [BatchRows(np.array([first, first + 1]), 2) for first in (15_000, 3)]

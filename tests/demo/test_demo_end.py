@@ -57,13 +57,8 @@ def children(process: Any) -> list[int]:
     return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
-@pytest.mark.parametrize(
-    "end",
-    [
-        signal.SIGTERM,
-        *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGKILL)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_after_any_end(run: Path, tmp_path: Path, end: signal.Signals) -> None:
     """No file or process is left, even with an open page and an uploaded image."""
     with (
@@ -91,12 +86,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "asked"),
     [
         ((), True),
-        pytest.param(("--auth=me:mine",), True, marks=pytest.mark.slow),
-        pytest.param(("--host=127.0.0.2",), False, marks=pytest.mark.slow),
+        (("--auth=me:mine",), True),
+        (("--host=127.0.0.2",), False),
     ],
 )
 def test_others_need_a_password(run: Path, options: tuple[str, ...], asked: bool) -> None:

@@ -85,6 +85,7 @@ def busy(run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bus
     return Busy(address, hold, model_name(str(run)), truth(run, data))
 
 
+@pytest.mark.slow
 def test_one_more_is_told_to_come_back_and_those_in_it_are_answered(busy: Busy) -> None:
     path, answer = busy.known[0]
     with busy.full():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, rest_slow
 from demo_server import bomb, file_of, start, untrained, write_model
 from PIL import Image
 from test_demo_server import truth
@@ -143,6 +143,7 @@ def test_upload_ask_and_read_the_right_answer(watched: Watched, run: Path, data:
     watched.shot("mine")
 
 
+@pytest.mark.slow
 def test_what_differs_is_marked(watched: Watched) -> None:
     page = watched.page
     for question in ("what color is it?", "is it red?", "is it blue?", "is it not green?"):
@@ -158,6 +159,7 @@ def test_what_differs_is_marked(watched: Watched) -> None:
     watched.shot("differ")
 
 
+@pytest.mark.slow
 def test_words_opacity_and_method_change_the_map(bundled_page: Watched) -> None:
     page = bundled_page.page
     whole = bundled_page.map()
@@ -221,6 +223,7 @@ def test_an_example_of_a_kind_of_question_asks_at_once(bundled_page: Watched) ->
     assert page.locator(".vlm-card").count() == 1
 
 
+@pytest.mark.slow
 def test_what_a_model_cannot_know_gets_no_headline(bundled_page: Watched) -> None:
     page = bundled_page.page
     bundled_page.ask("Is there a dog left of the brown object?")
@@ -293,6 +296,7 @@ def test_a_file_that_is_too_large_gets_a_message(watched: Watched, tmp_path: Pat
     watched.errors.clear()  # the browser logs the refusal (413) too
 
 
+@pytest.mark.slow
 def test_animations_and_printing_colours_are_read_with_a_note(
     watched: Watched, tmp_path: Path
 ) -> None:
@@ -325,6 +329,7 @@ def test_the_last_of_two_hasty_questions_is_answered(watched: Watched) -> None:
     assert watched.page.locator("#words-0 [role=button]:has-text('red')").count() == 0
 
 
+@pytest.mark.slow
 def test_choices_and_free_text_have_their_own_input(browser: Any, folder: Path) -> None:
     paths = [
         write_model(untrained(kind), folder / f"{kind}.ckpt", kind)
@@ -408,7 +413,7 @@ def test_on_a_phone_the_answer_comes_into_sight(browser: Any, bundled: str) -> N
     assert watched.errors == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", rest_slow(WIDTHS, "phone"))
 def test_nothing_jumps(browser: Any, bundled: str, width: str) -> None:
     """Cumulative layout shift while the page opens, and while it answers (below 0.1 is good)."""
     watched = Watched(browser, bundled, width)
@@ -424,8 +429,8 @@ def test_nothing_jumps(browser: Any, bundled: str, width: str) -> None:
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], "dark"))
+@pytest.mark.parametrize("width", rest_slow(WIDTHS, "phone", "desk"))
 def test_it_fits_and_passes_axe(browser: Any, bundled: str, width: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     watched = Watched(browser, bundled, width, color_scheme=scheme)

@@ -15,6 +15,7 @@ from vlm.cli.main import main
 pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
 
 
+@pytest.mark.slow
 def test_the_space_s_app_serves_its_models(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

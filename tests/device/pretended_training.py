@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import rest_slow
 from lightning.pytorch import Callback
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -97,7 +98,7 @@ def trained(
     return vlm.fit(task, module, callbacks=list(callbacks), **quiet | where | options)
 
 
-@pytest.mark.parametrize("make", [pooled, attending])
+@pytest.mark.parametrize("make", rest_slow([pooled, attending], attending))
 def test_a_step_waits_once_at_its_end(make: Any, data: Path, tmp_path: Path) -> None:
     """It gives the CPU's weights, whose numbers are checked one step late too."""
     here = trained(make, data, tmp_path / "cpu", accelerator="cpu", gradient_clip_val=0.5)
@@ -124,7 +125,7 @@ def test_a_step_waits_once_at_its_end(make: Any, data: Path, tmp_path: Path) -> 
         assert (got.double() - value.double()).abs().mean().item() < 1e-3, name
 
 
-@pytest.mark.parametrize("make", [pooled, attending])
+@pytest.mark.parametrize("make", rest_slow([pooled, attending], attending))
 def test_answers_and_explanations(make: Any, data: Path) -> None:
     torch.manual_seed(0)
     words, answers = ["what", "color", "is", "it"], ["red", "blue", "no"]

@@ -7,15 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, rest_slow
 
 HERE = Path(__file__).parent
 
 
+@pytest.mark.parametrize("which", rest_slow(["not slow", "slow"], "not slow"))
 @pytest.mark.parametrize("name", ["pretended_parts.py", "pretended_training.py"])
-def test_on_a_pretended_gpu(name: str) -> None:
+def test_on_a_pretended_gpu(name: str, which: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(HERE / name)], cwd=ROOT, capture_output=True, text=True, timeout=600
+        [*command, "-m", which, str(HERE / name)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]

@@ -59,6 +59,7 @@ def tokenizers(questions: list[str]) -> Iterator[Tokenizer]:
     yield pieces(questions)
 
 
+@pytest.mark.slow
 def test_thousands_of_questions(questions: list[str]) -> None:
     assert len(questions) > 5000
     for tokenizer in tokenizers(questions):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import rest_slow
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -51,7 +52,7 @@ def random_images(encoder: TorchvisionEncoder) -> Tensor:
     return torch.randint(256, (2, *encoder.transform.shape), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", rest_slow(MODELS, "resnet18", "vit_b_32"))
 def test_tokens_are_those_of_torchvision(name: str) -> None:
     size, dim, grid, own = MODELS[name]
     encoder = TorchvisionEncoder(name, image_size=size).eval()

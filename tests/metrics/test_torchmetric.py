@@ -72,6 +72,7 @@ def in_process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     mp.spawn(in_process, args=(str(tmp_path),), nprocs=2)
     alone = {name: float(value) for name, value in fed(VQAAccuracy(TYPES)).compute().items()}

@@ -22,6 +22,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return VQACLI([*small_run(data, folder), "--trainer.max_epochs=1", LOSS, EXTENDABLE]).run_folder
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_with_the_function(folder: Path, data: Path, tmp_path: Path) -> None:
     last = f"--ckpt_path={folder / 'checkpoints/last.ckpt'}"
     again = VQACLI([*small_run(data, tmp_path), "--trainer.max_epochs=2", LOSS, EXTENDABLE, last])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import rest_slow
 from mishaps import Mishap
 from training_runs import DDP, EXACT, assert_same, callback, fit, only_run, outcome, run
 
@@ -171,7 +172,7 @@ def test_a_taught_run_is_continued_bit_for_bit_and_keeps_no_teacher(
     assert any(not states[0][name].equal(states[1][name]) for name in states[0])
 
 
-@pytest.mark.parametrize("side", ["no_image", "no_question"])
+@pytest.mark.parametrize("side", rest_slow(["no_image", "no_question"], "no_image"))
 def test_a_teacher_sees_no_side_that_a_control_takes_away(
     side: str, teacher: str, data: Path, tmp_path: Path
 ) -> None:

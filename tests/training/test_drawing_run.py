@@ -67,6 +67,7 @@ def test_codes_are_trained_before_the_model_and_kept_when_it_goes_on(
     assert_close(codes_of(second).state_dict(), before.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_tells_which_question_asks_for_a_picture(tmp_path: Path) -> None:
     """A few steps are enough for the first token."""
     folder = fit(tmp_path, 12, "--data.images_per_batch=4", "--run.test=false").run_folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_data
+from conftest import rest_slow, write_data
 from mishaps import Mishap, Strike
 from test_plain_trainer import make
 from training_runs import assert_same, fit, outcome
@@ -70,7 +70,7 @@ def test_a_test_of_no_batch_has_no_report(data: Path, tmp_path: Path) -> None:
     assert not (trained.folder / "test.json").exists()
 
 
-@pytest.mark.parametrize("how", ["resume", "ckpt_path", "command"])
+@pytest.mark.parametrize("how", rest_slow(["resume", "ckpt_path", "command"], "resume"))
 def test_a_run_that_was_ended_goes_on(how: str, data: Path, tmp_path: Path) -> None:
     """The run stops before step 8, the third batch of the second epoch."""
     whole = run(data, tmp_path / "whole").folder

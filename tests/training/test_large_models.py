@@ -78,6 +78,7 @@ def test_an_unknown_part_is_named(option: str) -> None:
         RunOptions(**{option: ["encoder"]})
 
 
+@pytest.mark.slow
 def test_the_largest_batch_that_fits_is_found(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

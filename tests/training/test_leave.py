@@ -35,9 +35,8 @@ def test_it_has_its_exit_code_its_handlers_and_its_output_and_no_finalisation() 
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("processes", "finalised"), [pytest.param(1, True, marks=pytest.mark.slow), (2, False)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "finalised"), [(1, True), (2, False)])
 def test_processes_of_a_training_end_so(
     processes: int, finalised: bool, data: Path, tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ leave(0)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train(data: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import rest_slow
 from mishaps import Strike
 from test_resume import EMA
 from training_runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
@@ -42,7 +43,9 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", MOMENTS)
+@pytest.mark.parametrize(
+    "name", rest_slow(MOMENTS, "in a batch", "in a validation of averaged weights")
+)
 def test_a_signal_saves_and_the_run_goes_on(name: str, data: Path, tmp_path: Path) -> None:
     moment, step, told = MOMENTS[name]
     whole = VQACLI(fit(data, tmp_path / "whole", *told)).run_folder

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from conftest import rest_slow
 from mishaps import Mishap
 from training_runs import assert_same, callback, fit, only_run, outcome, run
 
@@ -71,7 +72,15 @@ MISHAPS = {
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-@pytest.mark.parametrize("name", MISHAPS)
+@pytest.mark.parametrize(
+    "name",
+    rest_slow(
+        MISHAPS,
+        "in the middle of an epoch",
+        "with augmentation and workers",
+        "with averaged weights of layers that join",
+    ),
+)
 def test_a_continued_run_comes_to_the_same(name: str, data: Path, tmp_path: Path) -> None:
     mishap, told = MISHAPS[name]
     whole = VQACLI(fit(data, tmp_path / "whole", *told)).run_folder

@@ -95,7 +95,10 @@ def test_a_folder_that_cannot_be_written(
     "schedule",
     [
         ["--model.schedule=null"],
-        ["--model.schedule=vlm.training.schedule.WarmupSteps", "--model.schedule.warmup=1"],
+        pytest.param(
+            ["--model.schedule=vlm.training.schedule.WarmupSteps", "--model.schedule.warmup=1"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to(

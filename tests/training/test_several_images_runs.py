@@ -213,6 +213,7 @@ def test_a_continued_run_comes_to_the_same(tmp_path: Path) -> None:
     assert_same(outcome(whole), outcome(again.run_folder))
 
 
+@pytest.mark.slow
 def test_kept_features_and_shards_are_of_single_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_circles(data, 14)

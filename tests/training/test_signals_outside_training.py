@@ -42,6 +42,7 @@ def test_lightning_s_own_end_takes_no_part(hook: str, data: Path, tmp_path: Path
     assert ended.returncode == 75, ended.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_one_that_waits_for_a_machine_that_does_not_come_ends_too(
     data: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_run
+from conftest import rest_slow, small_run
 from scipy.special import expit, log_softmax
 
 import vlm
@@ -71,7 +71,7 @@ def test_questions_of_an_image_count_once() -> None:
     assert p_value(part(np.ones(400), np.ones(400), 10), 0, 0.1) == pytest.approx(0.9**40)
 
 
-@pytest.mark.parametrize("per_image", [1, 5])
+@pytest.mark.parametrize("per_image", rest_slow([1, 5], 5))
 def test_a_threshold_keeps_its_risk_in_95_of_100_draws(per_image: int) -> None:
     """P(wrong | confidence p) is (1 - p)^2, and questions of an image share their luck."""
 
