@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from vlm.export.manifest import read_manifest, write_manifest
 from vlm.export.pixels import PixelTransform
 from vlm.export.write import GraphFormat
 from vlm.fusion import Fusion, Pooled
-from vlm.heads import Generation
+from vlm.heads import Classification, Generation, Ranked
 from vlm.image import ConvNet, ImageError, RegionFeatures, Tiles
 from vlm.text import BagOfWords, WordTokenizer
 
@@ -207,6 +208,18 @@ def test_what_cannot_be_exported_is_said(vqa: vlm.VQA, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ExportError, match="not empty; expected a new or empty folder"):
         export(vqa, tmp_path / "file")
+
+
+class LeastLikely(Classification):
+    """Answers with what the model thinks least of."""
+
+    def decode(self, output: Any, top_k: int) -> list[Ranked]:
+        return super().decode(-output, top_k)
+
+
+def test_a_head_that_decodes_in_its_own_way_is_refused(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    refused(make_vqa(head=LeastLikely), new, "LeastLikely has a `decode` of its own, .* serve")
 
 
 def test_an_operator_without_onnx_is_named(tmp_path: Path) -> None:

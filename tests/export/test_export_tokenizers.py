@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from vlm.core.clean_text import clean_text
 from vlm.datasets import EasyVQA, Scenes
 from vlm.export.manifest import ExportError
-from vlm.export.tokenizers import make_reader
+from vlm.export.tokenizers import PieceReader, make_decoder, make_reader
 from vlm.export.write import _stored_tokenizer
 from vlm.text import ClipTokenizer, SubwordTokenizer, VectorTokenizer, WordTokenizer, count_words
 from vlm.text.tokenizer import Tokenizer
@@ -91,3 +92,18 @@ def test_others_are_refused() -> None:
         _stored_tokenizer(ClipTokenizer())
     with pytest.raises(ExportError, match="got the kind 'magic'; expected one of words, pieces"):
         make_reader({"kind": "magic"})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda json: PieceReader(json, 9, 0), "this model reads word pieces"),
+        (make_decoder, "this model writes word pieces"),
+    ],
+)
+def test_word_pieces_need_a_package(
+    make: Callable[[str], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ExportError, match=f"{said}, .* pip install tokenizers"):
+        make("{}")

@@ -18,7 +18,7 @@ from vlm.core.rust_panic import AnswerError, broken_off
 from vlm.export.graph_files import Arrays, open_graph
 from vlm.export.manifest import ANSWERS, OWN, TOKENIZER, TRANSFORM, ExportError, read_manifest
 from vlm.export.pixels import PixelTransform
-from vlm.export.tokenizers import make_reader
+from vlm.export.tokenizers import make_decoder, make_reader
 from vlm.export.writing import write_answers
 
 
@@ -89,6 +89,8 @@ class Exported(Asking):
         size = tuple(stored[TRANSFORM].pop("size"))
         self.transform = PixelTransform(size, **stored[TRANSFORM])
         self.answers: list[str] = stored.get(ANSWERS, [])
+        decoder = self.about.get("decoder")
+        self._decode = make_decoder(decoder["tokenizer"]) if decoder else None
         self.calibration = Calibration.of(self.about)
         method = self.calibration and self.calibration.method
         if method and (method == "length") != (self.kind == "text"):
@@ -145,7 +147,10 @@ class Exported(Asking):
         The probabilities are calibrated if the model was."""
         known = self.calibration
         if self.kind == "text":
-            written = write_answers(self._graphs["step"], output, self.about["decoder"])
+            assert self._decode is not None
+            written = write_answers(
+                self._graphs["step"], output, self.about["decoder"], self._decode
+            )
             if known is None:
                 return written
             logs = [[(text, math.log(max(p, 1e-30))) for text, p in row] for row in written]

@@ -134,12 +134,12 @@ class Step(nn.Module):
         return logits.log_softmax(-1), *written
 
 
-KINDS: dict[type, AnswerKind] = {
-    VocabularyHead: "vocabulary",
-    MultipleChoice: "choices",
-    Generation: "text",
+KINDS: dict[type, tuple[AnswerKind, tuple[str, ...]]] = {
+    VocabularyHead: ("vocabulary", ("decode",)),
+    MultipleChoice: ("choices", ("forward", "decode")),
+    Generation: ("text", ("decode",)),
 }
-"""The heads that are exported, and how they answer."""
+"""The heads that are exported: how they answer, and the methods that the runtime does itself."""
 
 
 def head_kind(model: VQAModel) -> AnswerKind:
@@ -159,12 +159,19 @@ def head_kind(model: VQAModel) -> AnswerKind:
             f"image_encoder: {type(encoder).__name__} prepares each image by its aspect, which the "
             f"runtime cannot; expected an encoder whose images have one size."
         )
-    kinds = [kind for base, kind in KINDS.items() if isinstance(head, base)]
-    if not kinds:
+    base = next((base for base in KINDS if isinstance(head, base)), None)
+    if base is None:
         raise ExportError(
             f"head: got {type(head).__name__}; expected a head with a vocabulary, MultipleChoice, "
             f"or Generation."
         )
+    kind, methods = KINDS[base]
+    for name in methods:
+        if getattr(type(head), name) is not getattr(base, name):
+            raise ExportError(
+                f"head: {type(head).__name__} has a `{name}` of its own, which an export would not "
+                f"run; expected that of {base.__name__}. Serve the model with `vlm serve RUN`."
+            )
     if head.draws:
         raise ExportError(
             f"head: got {type(head).__name__}, whose answers may be pictures; expected one that "
@@ -182,7 +189,7 @@ def head_kind(model: VQAModel) -> AnswerKind:
                 f"head: got {found}; expected beams=1 and choose=False, since an export writes "
                 f"the likeliest token at each step."
             )
-    return kinds[0]
+    return kind
 
 
 @torch.no_grad()

@@ -69,15 +69,7 @@ class PieceReader(QuestionReader):
     """Of `SubwordTokenizer`."""
 
     def __init__(self, json: str, max_length: int, pad_id: int) -> None:
-        try:
-            from vlm.pretrained.tokenizer_growth import read_tokenizer
-
-            self._backend = read_tokenizer(json, "tokenizer.json")
-        except ImportError as error:
-            raise ExportError(
-                "tokenizer.json: this model reads word pieces, for which the package tokenizers "
-                "is needed: pip install tokenizers"
-            ) from error
+        self._backend = read_pieces(json, "tokenizer.json", "reads")
         self.max_length, self.pad_id = max_length, pad_id
         self._backend.no_padding()
         self._backend.no_truncation()
@@ -95,6 +87,30 @@ class PieceReader(QuestionReader):
 
 READERS: dict[str, type[QuestionReader]] = {"words": WordReader, "pieces": PieceReader}
 """By the `kind` in `tokenizer.json`; its other keys are the arguments."""
+
+
+def make_decoder(tokenizer: str) -> Callable[[list[int]], str]:
+    """The function from ids to a written answer: `bytes`, or the JSON of a Hugging Face tokenizer.
+
+    Raises:
+        ExportError: tokenizers is not installed.
+    """
+    if tokenizer == "bytes":
+        return lambda ids: bytes(i for i in ids if i < 256).decode(errors="replace")
+    backend = read_pieces(tokenizer, "manifest.json: decoder.tokenizer", "writes")
+    return lambda ids: backend.decode(ids, skip_special_tokens=True).strip()
+
+
+def read_pieces(json: str, place: str, does: str) -> Any:
+    try:
+        from vlm.pretrained.tokenizer_growth import read_tokenizer
+
+        return read_tokenizer(json, place)
+    except ImportError as error:
+        raise ExportError(
+            f"{place}: this model {does} word pieces, which needs the package tokenizers: "
+            f"pip install tokenizers"
+        ) from error
 
 
 def make_reader(stored: dict[str, Any]) -> QuestionReader:

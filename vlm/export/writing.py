@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,10 @@ CUT = "…"
 
 
 def write_answers(
-    step: Callable[[Arrays], Arrays], memory: Arrays, decoder: dict[str, Any]
+    step: Callable[[Arrays], Arrays],
+    memory: Arrays,
+    decoder: dict[str, Any],
+    decode: Callable[[list[int]], str],
 ) -> list[list[tuple[str, float]]]:
     """The answer of each question and its probability, as `vlm.heads.Generation` with one beam.
 
@@ -24,8 +26,8 @@ def write_answers(
         step: the decoder's graph: the newest ids (Q, 1), the memory's keys and values, those of
             what is written -> log-probabilities (Q, V) and keys and values with the newest.
         memory: what the graph before it gave.
-        decoder: `begin`, `end`, `max_length`, `min_length`, `layers`, `num_heads`, `head_dim`, and
-            the tokenizer: `bytes`, or the JSON of a Hugging Face one.
+        decoder: `begin`, `end`, `max_length`, `min_length`, `layers`, `num_heads` and `head_dim`.
+        decode: from ids to the text.
     """
     end, questions = decoder["end"], len(memory["memory_mask"])
     empty = np.zeros((questions, decoder["num_heads"], 0, decoder["head_dim"]), np.float32)
@@ -47,19 +49,8 @@ def write_answers(
         running &= newest[:, 0] != end
         if not running.any():
             break
-    decode = _decoding(decoder["tokenizer"])
     texts = (clean_text(decode(row)) for row in ids)
     return [
         [(text + CUT * bool(cut), float(np.exp(total)))]
         for text, cut, total in zip(texts, running, totals, strict=True)
     ]
-
-
-@lru_cache(maxsize=2)
-def _decoding(tokenizer: str) -> Callable[[list[int]], str]:
-    if tokenizer == "bytes":
-        return lambda ids: bytes(i for i in ids if i < 256).decode(errors="replace")
-    from vlm.pretrained.tokenizer_growth import read_tokenizer
-
-    backend = read_tokenizer(tokenizer, "decoder.tokenizer")
-    return lambda ids: backend.decode(ids, skip_special_tokens=True).strip()
