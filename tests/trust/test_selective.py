@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
+from vlm.trust.sections import coverage_at
 from vlm.trust.selective import (
     auroc_of_error,
     best_threshold,
@@ -47,6 +51,18 @@ def test_auroc_counts_pairs() -> None:
 def test_299_right_answers_show_one_percent() -> None:
     assert not measurable(298, 0.01)
     assert measurable(299, 0.01)
+
+
+def test_eight_right_answers_show_no_coverage_at_one_percent() -> None:
+    subject: Any = SimpleNamespace(images=range(400))
+    scores, p = np.zeros(400), np.linspace(0, 1, 400)
+    scores[-20:] = 1
+    assert np.isnan(coverage_at(subject, 0.01)(scores, p))
+    assert coverage_at(subject, 0.2)(scores, p) == 25 / 400
+    assert coverage_at(subject, 0.01)(np.zeros(400), p) == 0
+    assert coverage_at(subject, 0.01)(np.ones(400), p) == 1
+    subject.images = range(9)
+    assert np.isnan(coverage_at(subject, 0.2)(scores, p))
 
 
 def test_images_are_drawn_whole() -> None:

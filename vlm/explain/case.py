@@ -37,6 +37,16 @@ TEXTS = 5
 """Most answers of a head that writes text."""
 
 
+class NeverEnded(ValueError):
+    """The model's own answer was cut, so there is none to explain."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(
+            f"answer: got none, and the model's own never ended ({answer!r:.80}); expected one to "
+            f"explain."
+        )
+
+
 class Cells(NamedTuple):
     """The parts of the image that an explanation speaks of.
 
@@ -98,10 +108,7 @@ class Case:
         if answer is None:
             answer = self.ranked[0][0]
             if answering(model.head).truncated_at(answer):
-                raise ValueError(
-                    f"answer: got none, and the model's own never ended ({answer!r:.80}); expected "
-                    f"one to explain."
-                )
+                raise NeverEnded(answer)
         self.answer = clean_text(answer)
 
     @cached_property

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlm.adapters.image_text_to_text import ImageTextToText
 from vlm.core.clean_text import clean_text
-from vlm.explain.case import Case, Cells
+from vlm.explain.case import Case, Cells, NeverEnded
 from vlm.heads.generation.head import CUT
 from vlm.image.base import grid_boxes
 
@@ -50,10 +50,7 @@ class WholeCase(Case):
             own = vqa.answer(image, question, 1, choices)
             answer, self.ranked = own.text, own.top
             if choices is None and answer.endswith(CUT):
-                raise ValueError(
-                    f"answer: got none, and the model's own never ended ({answer!r:.80}); expected "
-                    f"one to explain."
-                )
+                raise NeverEnded(answer)
         elif choices is not None:
             self.ranked = vqa.answer(image, question, len(choices), choices).top
         else:

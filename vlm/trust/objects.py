@@ -15,6 +15,7 @@ from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.several import most_images
 from vlm.datasets.table import image_groups, question_table
 from vlm.evaluation.significance import estimate
+from vlm.explain.case import NeverEnded
 from vlm.explain.explainer import explain_case, explained, make_case
 from vlm.explain.faithfulness import patch_faithfulness
 from vlm.explain.methods import Occlusion
@@ -147,7 +148,7 @@ def point(subject: Subject) -> tuple[list[list[str]], dict[str, Any]]:
         question = known.question.format(*name)
         try:
             case = make_case(model, open_image(image, store.source), question, choices=choices)
-        except ValueError:  # an answer that never ended has no reasons
+        except NeverEnded:
             continue
         if _word(known, case.answer) != known.yes:
             continue

@@ -169,11 +169,18 @@ def selective_answering(subject: Subject) -> Found:
     for risk in RISKS:
         name = f"C@{100 * risk:g} %: coverage at this risk, %"
         found = selective.coverage_at_risk(scores, p, risk)
-        interval = _interval(subject, coverage_at(subject, risk), p)
-        shown = [percent(found.coverage), between(interval), _least(found.threshold)]
-        if not measurable(len(set(subject.images)), risk):
+
+        def coverage(s: Floats, q: Floats, risk: float = risk) -> float:
+            return selective.coverage_at_risk(s, q, risk).coverage
+
+        shown = [percent(found.coverage), between(_interval(subject, coverage, p))]
+        shown.append(_least(found.threshold))
+        if np.isnan(coverage_at(subject, risk)(scores, p)):
+            few = f"{needed(risk, 0.05)} images needed"
+            if measurable(len(set(subject.images)), risk):
+                few = f"{round(found.coverage * len(p))} answered, {needed(risk, 0.05)} needed"
             found = selective.Coverage(float("nan"), float("nan"))
-            shown = [NOT_MEASURABLE, f"{needed(risk, 0.05)} images needed", ""]
+            shown = [NOT_MEASURABLE, few, ""]
         table.append([name, n, *shown, f"{split} itself"])
         numbers[f"coverage_at_{risk:g}"] = found._asdict() | {"threshold_from": split}
     text = [
@@ -307,10 +314,17 @@ def compare(subject: Subject, other: Subject) -> Found:
 
 
 def coverage_at(subject: Subject, risk: float) -> Callable[[Floats, Floats], float]:
-    """C@R; NaN where the subject's images are too few to show the risk."""
+    """C@R; NaN where the subject has too few images, or too few questions are answered, to show the
+    risk. No question at all is a coverage of 0."""
     if not measurable(len(set(subject.images)), risk):
         return lambda scores, p: float("nan")
-    return lambda scores, p: selective.coverage_at_risk(scores, p, risk).coverage
+
+    def measure(scores: Floats, p: Floats) -> float:
+        coverage = selective.coverage_at_risk(scores, p, risk).coverage
+        shown = not coverage or measurable(round(coverage * len(p)), risk)
+        return coverage if shown else float("nan")
+
+    return measure
 
 
 def _interval(subject: Subject, measure: Callable[[Floats, Floats], float], p: Floats) -> Interval:
