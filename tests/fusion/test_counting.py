@@ -136,3 +136,21 @@ def test_the_count_is_what_glimpse_attention_adds() -> None:
     fusion.counts.weight.data.zero_()
     fusion.counts.bias.data.zero_()
     assert_close(with_count, fusion(image, question).pooled + counted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_and_has_gradients(dtype: torch.dtype) -> None:
+    """Boxes stay in full precision, as `grid_boxes` makes them; one row has no patch."""
+    fusion = BAN(13, 11, out_dim=17, counter=ObjectCounter(4))
+    mask = torch.tensor([[True] * 6, [False] * 6])
+    image = Features(
+        torch.randn(2, 6, 13), mask, boxes=torch.rand(2, 6, 2, 2).sort(2).values.flatten(2)
+    )
+    words = torch.randn(2, 5, 11)
+    expected = fusion(image, words).pooled
+    half = fusion.to(dtype)
+    found = half(Features(image.tokens.to(dtype), mask, boxes=image.boxes), words.to(dtype)).pooled
+    assert found.dtype == dtype
+    assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    found.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in half.parameters())

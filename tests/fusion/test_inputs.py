@@ -75,3 +75,25 @@ def test_a_wrong_mask_is_named(fusion: CrossAttention, name: str, masks: dict[st
 def test_features_with_another_mask_are_refused(fusion: CrossAttention) -> None:
     with pytest.raises(ValueError, match=r"^text_mask: .*`Features`"):
         fusion(IMAGES, Features(WORDS), text_mask=TEXT_MASK)
+
+
+@pytest.mark.parametrize("index", [[0, 1], torch.tensor([0.0, 1.0])])
+def test_an_index_of_another_kind_is_named(index: Any, fusion: CrossAttention) -> None:
+    with pytest.raises(ValueError, match=r"image_index: got (list|torch\.float32 of shape \(2,\))"):
+        fusion(IMAGES, WORDS, image_index=index)
+
+
+def test_several_images_follow_the_fusion_s_dtype() -> None:
+    fusion = CrossAttention(12, 8, out_dim=16).bfloat16()
+    fusion.take_images(2)
+    assert fusion(IMAGES.bfloat16(), WORDS.bfloat16()).tokens.dtype == torch.bfloat16
+
+
+def test_several_images_are_exported_with_an_open_batch() -> None:
+    fusion = CrossAttention(12, 8, out_dim=16).eval()
+    fusion.take_images(2)
+    batch = {0: torch.export.Dim.AUTO}
+    program = torch.export.export(
+        fusion, (torch.randn(3, 4, 12), torch.randn(3, 6, 8)), dynamic_shapes=(batch, batch)
+    ).module()
+    torch.testing.assert_close(program(IMAGES, WORDS).pooled, fusion(IMAGES, WORDS).pooled)

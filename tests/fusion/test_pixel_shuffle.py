@@ -93,3 +93,8 @@ def test_an_encoder_s_tokens_must_be_the_rows_of_a_grid() -> None:
         model_of(square, columns=3)
     with pytest.raises(ValueError, match=rf"factor: got 3 for several .* a divisor of {rows}"):
         model_of(square, images=2, columns=columns, factor=3)
+
+
+def test_no_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match="columns: got 0; expected a positive integer"):
+        PixelShuffle(8, 6, columns=0)

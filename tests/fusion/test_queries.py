@@ -233,7 +233,7 @@ def test_gated_cross_attention_has_the_parameters_of_its_formula() -> None:
     [
         (
             lambda: QFormer(13, 11, 6, num_heads=4),
-            "num_heads: got 4, which does not divide query_dim=6",
+            "num_heads: got 4, which does not divide out_dim=6",
         ),
         (lambda: QFormer(13, 11, 6, queries=0, num_heads=3), "queries: got 0; expected a positive"),
         (lambda: QFormer(13, 11, 6, num_heads=3, cross_every=0), "cross_every: got 0"),

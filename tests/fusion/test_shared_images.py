@@ -31,7 +31,7 @@ def test_only_the_fusion_that_kept_images_reads_them() -> None:
     with pytest.raises(ValueError, match="image: got images that CrossAttention keeps"):
         other(fusion.keep(IMAGES), QUESTIONS, image_index=INDEX)
     everything = torch.ones(2, 9, dtype=torch.bool)
-    with pytest.raises(ValueError, match="beside an image_mask"):
+    with pytest.raises(ValueError, match="no image_mask or image_lists beside them"):
         fusion(fusion.keep(IMAGES), QUESTIONS, everything, image_index=INDEX)
     with pytest.raises(ValueError, match="got batches of 2 and 3"):
         fusion(fusion.keep(IMAGES), QUESTIONS)

@@ -85,3 +85,9 @@ def test_errors_and_parameters() -> None:
     assert sum(p.numel() for p in merge.parameters()) == expected
     with pytest.raises(ValueError, match=r"hidden_dim: got 0; expected a positive integer"):
         TensorFusion(13, 11, hidden_dim=0)
+
+
+@pytest.mark.parametrize("dims", [(0,), (8, 0)])
+def test_a_layer_without_width_is_named(dims: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"hidden_dims\[{len(dims) - 1}\]: got 0"):
+        TensorFusion(8, 6, hidden_dims=dims)

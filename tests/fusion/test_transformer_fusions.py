@@ -12,15 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from vlm.core.features import Features
+from vlm.core.lora import LoRA, add_lora, merge_lora
 from vlm.fusion import (
     LXMERT,
     MCAN,
     Attention,
     AttentionalReduction,
     Fusion,
+    GatedCrossAttention,
     MergedAttention,
+    QFormer,
     SingleStream,
     record_attention,
 )
@@ -303,3 +307,26 @@ def test_wrong_arguments_of_mcan() -> None:
         MCAN(13, 11, dim=6, num_heads=3, cascade="stack")
     with pytest.raises(ValueError, match=r"glimpses: got 0; expected a positive integer"):
         AttentionalReduction(6, 5, 7, glimpses=0)
+
+
+def test_lora_corrects_the_tokens_of_mcan_too() -> None:
+    fusion = MCAN(8, 6, 12, dim=8, num_heads=2).eval()
+    add_lora(fusion, LoRA(layers=["merge"]))
+    for name, parameter in fusion.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    image, text = torch.randn(2, 9, 8), torch.randn(2, 5, 6)
+    before = fusion(image, text)
+    merge_lora(fusion)
+    assert_close(fusion(image, text).tokens, before.tokens)
+
+
+@pytest.mark.parametrize("cls", [QFormer, GatedCrossAttention])
+def test_heads_that_do_not_divide_name_the_argument(cls: type) -> None:
+    with pytest.raises(ValueError, match="num_heads: got 3, which does not divide out_dim=16"):
+        cls(8, 6, 16, num_heads=3)
+
+
+def test_a_dropout_of_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dropout: got 1\.5; expected a share"):
+        Attention(8, 8, 2, dropout=1.5)

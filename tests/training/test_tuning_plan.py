@@ -13,7 +13,7 @@ from torch import nn
 from vlm.core.layers import numbered_layers
 from vlm.core.lora import LoRA
 from vlm.core.part import Part
-from vlm.fusion import BAN, MCAN, Pooled, QFormer
+from vlm.fusion import BAN, MCAN, FiLM, Pooled, QFormer
 from vlm.heads import Classification
 from vlm.image import (
     ConvNet,
@@ -389,3 +389,12 @@ def test_epochs_that_nobody_counts_are_not_checked() -> None:
     layers = [Layer("fusion", ["a"], 0, 1.0)]
     check_plan(layers, Tuning(head=PartTuning(from_epoch=3)), -1)
     check_plan(layers, Tuning(head=PartTuning(from_epoch=3)), 4)
+
+
+def test_film_has_statistics_to_keep() -> None:
+    made = model()
+    made.fusion = FiLM(made.image_encoder.dim, made.text_encoder.dim)
+    made.train()
+    keep_statistics(made, Tuning(fusion=PartTuning(keep_statistics=True)))
+    assert not any(part.training for part in made.fusion.modules() if "Norm" in type(part).__name__)
+    assert made.fusion.training

@@ -28,6 +28,12 @@ def check_probability(**shares: float) -> None:
             raise ValueError(f"{name}: got {share!r}; expected a share above 0 and at most 1.")
 
 
+def check_dropout(dropout: float) -> None:
+    """Raise ValueError unless it is a share that leaves something."""
+    if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout!r}; expected a share of at least 0 and below 1.")
+
+
 def check_divides(name: str, dim: int, parts_name: str, parts: int) -> None:
     """Raise ValueError unless `dim` splits into `parts` equal pieces."""
     check_positive(**{name: dim, parts_name: parts})

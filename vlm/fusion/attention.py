@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm.core.features import masked_softmax
-from vlm.core.validation import check_divides, check_positive
+from vlm.core.validation import check_divides, check_dropout, check_positive
 
 T = TypeVar("T")
 Context = tuple[Tensor, Tensor]
@@ -184,6 +184,7 @@ class Attention(nn.Module):
         super().__init__()
         check_positive(context_dim=context_dim)
         check_divides("query_dim", query_dim, "num_heads", num_heads)
+        check_dropout(dropout)
         self.num_heads, self.dropout = num_heads, dropout
         self.query = nn.Linear(query_dim, query_dim)
         self.key_value = nn.Linear(context_dim, 2 * query_dim)

@@ -110,8 +110,9 @@ class Kept:
 class Fusion(Part, ABC):
     """Base of the fusions: image features and question features in, joint features out.
 
-    A classifier reads `pooled` (B, out_dim) of the result. `tokens` are words, then patches if the
-    fusion keeps them (with `patches_first`: patches, then words), with the masks concatenated.
+    A classifier reads `pooled` (B, out_dim) of the result. `tokens` are words, patches, both, or
+    one token. Both are words, then patches (with `patches_first`: patches, then words), with the
+    masks concatenated.
     Values in the padding, the order of the batch and its size never change a row.
 
     Several questions may share an image. A fusion puts all work on images alone into `prepare`,
@@ -165,7 +166,9 @@ class Fusion(Part, ABC):
 
         Each token x of the n-th image becomes x * (1 + gain_n) + shift_n, and so does `pooled`,
         which is then averaged over the images. Without the gain, a fusion that reads only `pooled`
-        would not see their order. Gain and shift are zero at first.
+        would not see their order. Gain and shift are zero at first. Boxes become those in a row of
+        `most` images, so a fusion that reads places (`FiLM`, `MuRel`, `RelationNetwork`) changes at
+        once.
 
         Raises:
             ValueError: `most` is not a whole number above 1.
@@ -180,7 +183,10 @@ class Fusion(Part, ABC):
         if isinstance(most, bool) or not isinstance(most, int) or most < 2:
             raise ValueError(f"max_images: got {most!r:.80}; expected a whole number above 1.")
         self.max_images = most
-        self.image_numbers = nn.Parameter(torch.zeros(2, most, self.image_dim))
+        like = next(self.parameters(), torch.zeros(()))  # it may be on a GPU already
+        self.image_numbers = nn.Parameter(
+            torch.zeros(2, most, self.image_dim, dtype=like.dtype, device=like.device)
+        )
 
     def train_new(self) -> None:
         if self.image_numbers is not None:
@@ -234,10 +240,10 @@ class Fusion(Part, ABC):
         if lists is None and self.image_numbers is None:
             return image
         if lists is None:
-            lists = torch.arange(len(image.tokens), device=image.tokens.device)[:, None]
-        if lists.dtype != torch.int64 or lists.ndim != 2 or lists.shape[1] > self.max_images:
+            lists = torch.arange(image.tokens.shape[0], device=image.tokens.device)[:, None]
+        if not _is_index(lists) or lists.ndim != 2 or lists.shape[1] > self.max_images:
             raise ValueError(
-                f"image_lists: got {lists.dtype} of shape {tuple(lists.shape)}; expected "
+                f"image_lists: got {_form(lists)}; expected "
                 f"torch.int64 of shape (E, K), with K at most {self.max_images}, the most images "
                 f"of a question that this {type(self).__name__} takes (`take_images`)."
             )
@@ -297,23 +303,18 @@ class Fusion(Part, ABC):
         text = self._checked(text, "text", self.text_dim, text_mask)
         questions, device = text.tokens.shape[0], text.tokens.device
         if image_index is not None and (
-            image_index.shape != (questions,) or image_index.dtype != torch.int64
+            not _is_index(image_index) or image_index.shape != (questions,)
         ):
             raise ValueError(
-                f"image_index: got {image_index.dtype} of shape {tuple(image_index.shape)}; "
-                f"expected torch.int64 of shape ({questions},), an image row for each question."
+                f"image_index: got {_form(image_index)}; expected torch.int64 of shape "
+                f"({questions},), an image row for each question."
             )
         if isinstance(image, Kept):
-            beside = [
-                name
-                for name, given in (("image_mask", image_mask), ("image_lists", image_lists))
-                if given is not None
-            ]
-            if image.fusion is not self or beside:
+            if image.fusion is not self or image_mask is not None or image_lists is not None:
                 raise ValueError(
-                    f"image: got images that {type(image.fusion).__name__} keeps"
-                    f"{', beside an '.join(['', *beside])}; expected images from `keep` of this "
-                    f"fusion, which holds their mask and their lists."
+                    f"image: got images that {type(image.fusion).__name__} keeps; expected images "
+                    f"from `keep` of this fusion, and no image_mask or image_lists beside them, "
+                    f"which `keep` has taken already."
                 )
             kept = image
         else:
@@ -363,3 +364,13 @@ class Fusion(Part, ABC):
                 f"{type(self).__name__} was built with."
             )
         return features
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.int64
+
+
+def _form(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{value.dtype} of shape {tuple(value.shape)}"

@@ -26,7 +26,7 @@ class ObjectCounter(Part):
         result_k = f8(mean_i |f6(a_i) - 1/2| + mean_ij |f7(D_ij) - 1/2|) max(0, 1 - |count - k|)
 
     f1 to f8 are learned, piecewise linear, increasing from 0 at 0 to 1 at 1, and straight at first.
-    If all weights and overlaps are 0 or 1, the count is exact. The sum is clipped at `objects`.
+    If all weights and overlaps are 0 or 1, the count is exact. The count is clipped at `objects`.
 
     (B, P) logits of attention, (B, P, 4) boxes, (B, P) bool mask -> (B, objects + 1), the
     confidence in each count from 0 to `objects`. A row without real patches counts 0.
@@ -51,7 +51,8 @@ class ObjectCounter(Part):
 
     def forward(self, logits: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
         f1, f2, f3, f4, f5, f6, f7, f8 = self.functions
-        a, boxes = self._highest(logits.to(boxes.dtype), boxes, mask)  # (B, n), (B, n, 4)
+        wide = torch.promote_types(logits.dtype, torch.float32)  # 1e-12 is 0 in float16
+        a, boxes = self._highest(logits.to(wide), boxes.to(wide), mask)  # (B, n), (B, n, 4)
         product = a[:, :, None] * a[:, None, :]  # A
         distance = 1 - overlaps(boxes)  # D
         edges = f1(product) * f2(distance)  # E
@@ -65,7 +66,8 @@ class ObjectCounter(Part):
         count = (total + 1e-12).sqrt().clamp(max=self.objects)
         certain = (f6(a) - 0.5).abs().mean(1) + (f7(distance) - 0.5).abs().mean((1, 2))
         numbers = torch.arange(self.objects + 1, device=count.device)
-        return f8(certain)[:, None] * (1 - (count[:, None] - numbers).abs()).clamp(min=0)
+        result = f8(certain)[:, None] * (1 - (count[:, None] - numbers).abs()).clamp(min=0)
+        return result.to(logits.dtype)
 
     def _highest(self, logits: Tensor, boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and boxes of the `objects` highest patches; weight 0 and no area for padding."""

@@ -116,7 +116,12 @@ class IntraFlow(nn.Module):
         words <- W (words + softmax((gate * Q_w) (gate * K_w)^T / sqrt(d)) V_w)
 
     and the same with sides exchanged.
+
+    Attributes:
+        trace: list in which `trace_attention` collects, or None.
     """
+
+    trace = TRACE
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -143,8 +148,11 @@ class IntraFlow(nn.Module):
         query, key, value = qkv.chunk(3, -1)
         # One factor does the work of both gates: only the product of query and key counts.
         query = query * gate.square()[:, None]
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend_in_heads(query, key, value, mask, self.num_heads, dropout)[0]
+        dropout, tracing = self.attention_dropout if self.training else 0.0, self.trace is not None
+        mixed, weights = attend_in_heads(query, key, value, mask, self.num_heads, dropout, tracing)
+        if self.trace is not None and weights is not None:
+            self.trace.append((self, weights))
+        return mixed
 
 
 class Flow(RecordsAttention):
@@ -185,7 +193,7 @@ def attend_in_heads(
     dropout: float,
     weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`attend` on each of `heads` slices of the width: (B, N, D), (B, M, D) -> (B, N, D)."""
+    """`attend` on each of `num_heads` slices of the width: (B, N, D), (B, M, D) -> (B, N, D)."""
     q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=num_heads) for x in (query, key, value))
     mixed, shares = attend(q, k, v, mask[:, None, None, :], dropout, weights)
     return rearrange(mixed, "b h n d -> b n (h d)"), shares

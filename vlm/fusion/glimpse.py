@@ -59,7 +59,7 @@ class GlimpseAttention(Fusion):
         mlp_dim: int | None = None,
         counter: ObjectCounter | None = None,
     ) -> None:
-        check_positive(glimpses=glimpses)
+        check_positive(image_dim=image_dim, text_dim=text_dim, glimpses=glimpses)
         made = merge(glimpses * image_dim, text_dim)
         super().__init__(image_dim, text_dim, made.out_dim)
         self.merge = made

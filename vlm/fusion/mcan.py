@@ -7,7 +7,6 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vlm.core.features import Features, masked_softmax
 from vlm.core.validation import check_divides, check_positive
@@ -215,9 +214,7 @@ class AttentionalReduction(nn.Module):
 
     def each(self, tokens: Tensor) -> Tensor:
         """The result of each token alone: (B, N, dim) -> (B, N, out_dim)."""
-        dim = tokens.shape[-1]
-        weight = self.merge.weight.unflatten(1, (-1, dim)).sum(1)  # (out_dim, dim)
-        return F.linear(tokens, weight, self.merge.bias)
+        return self.merge(tokens.repeat(1, 1, self.merge.in_features // tokens.shape[-1]))
 
 
 class PatchReduction(AttentionalReduction, RecordsAttention):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
 from vlm.fusion.initialize import xavier_uniform
@@ -66,6 +66,7 @@ class GatedCrossAttention(Fusion):
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(resampler_layers=resampler_layers, num_layers=num_layers)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.image_projection = nn.Linear(image_dim, out_dim)
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.resampler = PerceiverResampler(out_dim, latents, resampler_layers, num_heads, dropout)
@@ -124,7 +125,8 @@ class PerceiverResampler(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_positive(dim=dim, latents=latents, num_layers=num_layers)
+        check_positive(latents=latents, num_layers=num_layers)
+        check_divides("dim", dim, "num_heads", num_heads)
         self.latents = nn.Parameter(torch.randn(latents, dim))
         self.layers = nn.ModuleList(
             ResamplerLayer(dim, num_heads, dropout) for _ in range(num_layers)

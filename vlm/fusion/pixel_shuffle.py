@@ -27,7 +27,9 @@ class PixelShuffle(Projector):
         image_dim, text_dim: widths of the inputs.
         out_dim: width of the result.
         factor: number of patches along a side of a square.
-        columns: number of patches in a row of the grid; None for a square grid.
+        columns: number of patches in a row of the grid; None for a square grid. If a question has
+            several images, the rows of each must be a multiple of `factor`, or a token would be of
+            two images; `VQAModel` checks that.
 
     Raises:
         ValueError: several images without `columns`; at use, no `columns` and a number of patches
@@ -47,7 +49,9 @@ class PixelShuffle(Projector):
         factor: int = 2,
         columns: int | None = None,
     ) -> None:
-        check_positive(image_dim=image_dim, factor=factor, columns=columns or 1)
+        check_positive(
+            image_dim=image_dim, factor=factor, columns=1 if columns is None else columns
+        )
         super().__init__(image_dim * factor**2, text_dim, out_dim, num_layers=1, bias=False)
         self.image_dim, self.factor, self.columns = image_dim, factor, columns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlm.core.features import Features, one_token
+from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion, MergeFactory
 from vlm.fusion.merges import Product
 
@@ -28,6 +29,7 @@ class Pooled(Fusion):
     """
 
     def __init__(self, image_dim: int, text_dim: int, merge: MergeFactory = Product) -> None:
+        check_positive(image_dim=image_dim, text_dim=text_dim)
         made = merge(image_dim, text_dim)
         super().__init__(image_dim, text_dim, made.out_dim)
         self.merge = made

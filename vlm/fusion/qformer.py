@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlm.core.features import Features, masked_mean
-from vlm.core.validation import check_positive
+from vlm.core.validation import check_divides, check_positive
 from vlm.fusion.attention import Attention, Context, QueryAttention
 from vlm.fusion.base import Fusion
 from vlm.fusion.initialize import xavier_uniform
@@ -67,6 +67,7 @@ class QFormer(Fusion):
     ) -> None:
         super().__init__(image_dim, text_dim, out_dim)
         check_positive(queries=queries, num_layers=num_layers, cross_every=cross_every)
+        check_divides("out_dim", out_dim, "num_heads", num_heads)
         self.queries = nn.Parameter(torch.empty(queries, out_dim).normal_(std=0.02))
         self.text_projection = nn.Linear(text_dim, out_dim)
         self.norm = nn.LayerNorm(out_dim)

@@ -55,6 +55,7 @@ class BlockTucker(Merge):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(x_dim, y_dim, out_dim)
+        check_positive(hidden_dim=hidden_dim)
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = nn.Linear(y_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
@@ -111,7 +112,7 @@ class Block(Merge):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(x_dim, y_dim, out_dim)
-        check_positive(rank=rank)
+        check_positive(hidden_dim=hidden_dim, rank=rank)
         cores = partial(LowRankCores, rank=rank, shared=shared)
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = shared_or_own(self.x_projection, y_dim, shared)

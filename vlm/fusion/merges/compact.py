@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
-from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+from vlm.fusion.merges.elementwise import ACTIVATIONS, Activation, power_normalize
 
 
 class MCB(Merge):
@@ -58,7 +58,7 @@ class MCB(Merge):
             self.register_buffer(f"{name}_sign", torch.randint(2, (dim,)) * 2.0 - 1)
         self.dropout = nn.Dropout(dropout)
         self.out_projection = nn.Linear(sketch_dim, out_dim)
-        self.output_activation = activation_module("output_activation", output_activation)
+        self.output_activation = ACTIVATIONS[output_activation]()
 
     def prepare(self, x: Tensor) -> Tensor:
         return self.sketch(x, self.x_bucket, self.x_sign)  # (..., D)

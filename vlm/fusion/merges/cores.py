@@ -103,9 +103,4 @@ def per_chunk(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 def one_for_a_row(x: Tensor, y: Tensor) -> bool:
     """Whether each y meets a whole row of x: shapes (..., N, D) and (..., 1, D) with N > 1."""
-    return (
-        x.ndim == y.ndim > 1
-        and y.shape[-2] == 1
-        and x.shape[-2] > 1
-        and x.shape[:-2] == y.shape[:-2]
-    )
+    return y.shape[-2] == 1 < x.shape[-2] and x.shape[:-2] == y.shape[:-2]

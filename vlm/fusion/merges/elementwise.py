@@ -17,13 +17,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def activation_module(argument: str, name: str) -> nn.Module:
-    """The activation called `name`; the error names the constructor's argument."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"{argument}: got {name!r}; expected one of {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]()
-
-
 def power_normalize(z: Tensor) -> Tensor:
     """Signed square root, then L2 normalisation of the last axis (arXiv 1606.01847, section 3.1).
 

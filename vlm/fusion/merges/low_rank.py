@@ -9,8 +9,8 @@ from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
 from vlm.fusion.initialize import he_uniform
 from vlm.fusion.merges.elementwise import (
+    ACTIVATIONS,
     Activation,
-    activation_module,
     broadcast_product,
     power_normalize,
 )
@@ -54,10 +54,10 @@ class MLB(Merge):
         self.normalize = normalize
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = nn.Linear(y_dim, hidden_dim)
-        self.input_activation = activation_module("input_activation", input_activation)
+        self.input_activation = ACTIVATIONS[input_activation]()
         self.dropout = nn.Dropout(dropout)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
-        self.output_activation = activation_module("output_activation", output_activation)
+        self.output_activation = ACTIVATIONS[output_activation]()
         he_uniform(self)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -82,7 +82,8 @@ class MFB(Merge):
         x_dim, y_dim: widths of the inputs.
         out_dim: width of the result.
         hidden_dim: width H after the sum.
-        factor: K, the size of a group. input_activation: activation a of both factors.
+        factor: K, the size of a group.
+        input_activation: activation a of both factors.
         output_activation: activation o after the last projection.
         normalize: whether n is the signed square root and L2 normalisation, as in the paper, or the
             identity.
@@ -111,7 +112,7 @@ class MFB(Merge):
             x_dim, y_dim, hidden_dim, factor, 1, input_activation, normalize, dropout
         )
         self.out_projection = nn.Linear(hidden_dim, out_dim)
-        self.output_activation = activation_module("output_activation", output_activation)
+        self.output_activation = ACTIVATIONS[output_activation]()
 
     def prepare(self, x: Tensor) -> list[Tensor]:
         return self.block.prepare(x)
@@ -165,7 +166,7 @@ class MFH(Merge):
             x_dim, y_dim, hidden_dim, factor, order, input_activation, normalize, dropout
         )
         self.out_projection = nn.Linear(order * hidden_dim, out_dim)
-        self.output_activation = activation_module("output_activation", output_activation)
+        self.output_activation = ACTIVATIONS[output_activation]()
 
     def prepare(self, x: Tensor) -> list[Tensor]:
         return self.blocks.prepare(x)
@@ -195,7 +196,7 @@ class FactorizedBlocks(nn.Module):
         # One for each block: joint ones for all are no faster, and their gradients are held twice.
         self.x_projections = nn.ModuleList(nn.Linear(x_dim, wide) for _ in range(order))
         self.y_projections = nn.ModuleList(nn.Linear(y_dim, wide) for _ in range(order))
-        self.activation = activation_module("input_activation", activation)
+        self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
 
     def prepare(self, x: Tensor) -> list[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Merge
 from vlm.fusion.initialize import he_uniform
-from vlm.fusion.merges.elementwise import Activation, activation_module, power_normalize
+from vlm.fusion.merges.elementwise import ACTIVATIONS, Activation, power_normalize
 from vlm.fusion.perceptron import perceptron
 
 
@@ -52,10 +52,10 @@ class Sum(Merge):
         self.normalize = normalize
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = nn.Linear(y_dim, hidden_dim)
-        self.input_activation = activation_module("input_activation", input_activation)
+        self.input_activation = ACTIVATIONS[input_activation]()
         self.dropout = nn.Dropout(dropout)
         self.out_projection = nn.Linear(hidden_dim, out_dim)
-        self.output_activation = activation_module("output_activation", output_activation)
+        self.output_activation = ACTIVATIONS[output_activation]()
 
     def prepare(self, x: Tensor) -> Tensor:
         return self.input_activation(self.x_projection(x))
@@ -97,7 +97,7 @@ class Product(Merge):
         super().__init__(x_dim, y_dim, out_dim)
         self.x_projection = nn.Linear(x_dim, out_dim)
         self.y_projection = nn.Linear(y_dim, out_dim)
-        self.activation = activation_module("activation", activation)
+        self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         he_uniform(self)
 
@@ -143,7 +143,7 @@ class ConcatMLP(Merge):
         layers: list[nn.Module] = []
         for dim, next_dim in zip([first, *rest], rest, strict=False):
             layers += [
-                activation_module("activation", activation),
+                ACTIVATIONS[activation](),
                 nn.Dropout(dropout),
                 nn.Linear(dim, next_dim),
             ]

@@ -53,6 +53,7 @@ class TensorFusion(Merge):
     ) -> None:
         super().__init__(x_dim, y_dim, out_dim)
         check_positive(hidden_dim=hidden_dim)
+        check_positive(**{f"hidden_dims[{i}]": dim for i, dim in enumerate(hidden_dims)})
         first, *rest = [*hidden_dims, out_dim]
         self.x_projection = nn.Linear(x_dim, hidden_dim)
         self.y_projection = nn.Linear(y_dim, hidden_dim)

@@ -12,6 +12,7 @@ from vlm.core.compat import batch_norm
 from vlm.core.lora import LoRA, add_lora
 from vlm.core.part import Part
 from vlm.fusion.base import Fusion
+from vlm.fusion.film import TokenBatchNorm
 from vlm.image.base import ImageEncoder
 from vlm.image.side_by_side import SideBySide
 from vlm.model import PARTS, VQAModel
@@ -25,7 +26,8 @@ class PartTuning:
     Args:
         frozen: whether to train nothing in the part. Weights that are never pretrained are trained
             even so: an image encoder's `positions`, the parameters of a `SideBySide` outside its
-            encoders, and a fusion's `image_numbers`. A frozen part stays in evaluation mode during
+            encoders, a fusion's `image_numbers`, the projection of a `HuggingFaceDecoder` and the
+            gated layers of a `GatedLanguageModel`. A frozen part stays in evaluation mode during
             training, without dropout and with fixed batch normalisation statistics.
         from_epoch: first epoch in which the part is trained; it is frozen before.
         layers_per_epoch: number of layers to unfreeze per epoch, from the last layer down, starting
@@ -307,4 +309,5 @@ def keep_statistics(model: VQAModel, tuning: Tuning) -> None:
 
 
 def _normalisations(part: nn.Module) -> list[nn.Module]:
-    return [module for module in part.modules() if isinstance(module, batch_norm())]
+    kinds = (batch_norm(), TokenBatchNorm)
+    return [module for module in part.modules() if isinstance(module, kinds)]
