@@ -271,3 +271,10 @@ def test_no_answers_are_not_an_answer(run: Path, top_k: int) -> None:
 def test_a_question_that_is_no_text(run: Path) -> None:
     with pytest.raises(ValueError, match="question: got 3; expected a text or a list of texts"):
         vlm.load(run).answer(Image.new("RGB", (8, 8)), 3)
+
+
+def test_images_that_another_model_has_seen_are_refused(vqa: vlm.VQA, picture: Path) -> None:
+    other = vlm.VQA(vlm.VQAModel.from_config(vqa.model.config))
+    for seen in ([other.see(picture)] * 2, [vqa.see(picture), other.see(picture)]):
+        with pytest.raises(ValueError, match="images that another model has seen"):
+            vqa.answer(seen, ["is it red?"] * 2)

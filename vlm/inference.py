@@ -214,6 +214,11 @@ class VQA(Asking):
         index = [0] * len(questions) if len(given) == 1 else list(range(len(questions)))
         seen = None
         if isinstance(given[0], Seen):
+            if any(item.kept.fusion is not self.model.fusion for item in given):
+                raise ValueError(
+                    "image: got images that another model has seen; expected those of this model's "
+                    "`see`."
+                )
             different = {id(item): item for item in given}
             rows = {key: row for row, key in enumerate(different)}
             index = [rows[id(given[i])] for i in index]

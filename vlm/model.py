@@ -189,7 +189,7 @@ class VQAModel(nn.Module):
         """
         check_parts(config, trust)
         if not isinstance(config, dict) or set(config) != set(PARTS):
-            raise ValueError(f"got {', '.join(config)[:200]!r}; expected {', '.join(PARTS)}.")
+            raise ValueError(f"got {config!r:.200}; expected {', '.join(PARTS)}.")
         parts = {name: build(config[name], trust) for name in PARTS}
         for name, base in _BASES.items():
             if not isinstance(parts[name], base):

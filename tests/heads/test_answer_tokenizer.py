@@ -7,9 +7,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, normalizers
 
 from vlm.core.part import build
 from vlm.heads import ByteTokenizer, SubwordAnswers
+from vlm.heads.generation.targets import AnswerEncoder
 
 
 @pytest.mark.parametrize("text", ["yes", "", "2 1/2", "blå", "三毛猫 🐈", "a\nb\x00"])
@@ -66,3 +69,19 @@ def test_begin_and_end_must_be_known(pieces: Path) -> None:
     assert SubwordAnswers(json=text, end="[SEP]").begin == 3
     with pytest.raises(ValueError, match=r"name, json: got None and a json of None; give one"):
         SubwordAnswers()
+
+
+def test_unknown_pieces_of_unigram_tokenizers_are_refused() -> None:
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("r", -1.0), ("e", -1.0), ("d", -1.0)]
+    tokenizer = SubwordAnswers(json=Backend(models.Unigram(pieces, 0)).to_str(), end="</s>")
+    assert tokenizer.encode("red") == [2, 3, 4]
+    with pytest.raises(ValueError, match=r"of which '\{x\}' is not in the decoder's vocabulary"):
+        tokenizer.encode("red{x}")
+
+
+def test_answers_that_come_back_as_others_are_warned_of() -> None:
+    backend = Backend(models.WordPiece({"[UNK]": 0, "[SEP]": 1, "paris": 2}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.Lowercase()
+    encoder = AnswerEncoder(SubwordAnswers(json=backend.to_str(), end="[SEP]"), 9, False)
+    with pytest.warns(UserWarning, match="2 of the answers cannot be written .*'Paris' becomes"):
+        encoder.check([["Paris", "paris"], ["Paris"]], "answers")

@@ -215,3 +215,14 @@ def test_evidence_for_an_answer_that_cannot_be_given_names_it() -> None:
     head = Classification(3, ANSWERS)
     with pytest.raises(ValueError, match=r"answers: got 'purple'.*none of the model's 5 answers"):
         head.evidence(torch.zeros(1, 5), ["purple"])
+
+
+def test_evidence_is_asked_for_each_question() -> None:
+    with pytest.raises(ValueError, match="answers: got 1 for 2 questions"):
+        Classification(3, ANSWERS).evidence(torch.randn(2, 5), ["yes"])
+
+
+@pytest.mark.parametrize("opposites", [("yes",), ("yes", "yes")])
+def test_opposites_are_two(opposites: Any) -> None:
+    with pytest.raises(ValueError, match=r"opposites: got .*; expected two different answers"):
+        Classification(3, ANSWERS, consistency=0.5, opposites=opposites)

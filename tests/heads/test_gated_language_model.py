@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,30 @@ def test_it_needs_a_prompt(folder: Path) -> None:
     head = Generation(24, partial(GatedLanguageModel, name=str(folder)))
     with pytest.raises(ValueError, match=r"text_encoder, fusion, head: got BagOfWords"):
         VQAModel(image, words, Resampler(image.dim, 24, 24), head)
+
+
+def test_two_threads_see_their_own_image() -> None:
+    torch.manual_seed(0)
+    config = {"model_type": "llama", "vocab_size": 258, "num_hidden_layers": 2, **SIZES["llama"]}
+    decoder = partial(
+        GatedLanguageModel,
+        config=config,
+        tokenizer=ByteTokenizer(),
+        image_id=257,
+        num_heads=2,
+        first_gate=1.0,
+    )
+    head = Generation(24, decoder).eval()
+    mask = torch.ones(1, 7, dtype=torch.bool)
+    prompt = torch.tensor([[1, 257, 2]])
+    memories = [
+        Memory(torch.randn(1, 7, 24), mask, prompt=prompt, prompt_mask=prompt > 0) for _ in range(4)
+    ]
+
+    def evidence(memory: Memory) -> list[float]:
+        with torch.no_grad():
+            return [float(head.evidence(memory, ["red"])) for _ in range(5)]
+
+    expected = [evidence(memory) for memory in memories]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(evidence, memories)) == expected

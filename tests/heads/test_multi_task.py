@@ -14,10 +14,12 @@ from vlm.core.batch import Batch
 from vlm.core.choices import make_choices
 from vlm.core.features import as_features
 from vlm.core.part import build
-from vlm.fusion import Product
+from vlm.fusion import Pooled, Product
 from vlm.heads import Classification, MultipleChoice, MultiTask
 from vlm.heads.multi_task import answering
-from vlm.text import WordTokenizer
+from vlm.image import ConvNet
+from vlm.text import BagOfWords, WordTokenizer
+from vlm.training import PartTuning, Tuning, VQATask
 
 ANSWERS = ["no", "yes", "red"]
 CHOICES = [["no", "yes"], ["red", "no", "yes"]]
@@ -132,3 +134,28 @@ def test_mistakes_are_named(arguments: dict, message: str) -> None:
     given = {"heads": {"x": Classification}, "answers": ANSWERS, "text_dim": 3} | arguments
     with pytest.raises(ValueError, match=message):
         MultiTask(5, **given)
+
+
+def test_a_frozen_head_of_several_has_the_loss_of_training() -> None:
+    """Label smoothing is of training alone."""
+    image, text = ConvNet(8, (3, 5)), BagOfWords(ANSWERS, dim=3)
+    fusion = Pooled(image.dim, text.dim, partial(Product, out_dim=5))
+    inner = partial(Classification, hidden_dims=(), loss="ce", label_smoothing=0.4)
+    head = MultiTask(5, {"classify": inner}, answers=ANSWERS)
+    task = VQATask(image, text, fusion, head, tuning=Tuning(head=PartTuning(frozen=True))).train()
+    output = {"classify": torch.tensor([[9.0, 0, 0], [0, 9, 0]])}
+    batch = Batch(*[torch.empty(0)] * 4, head.encode_targets([["no"], ["yes"]]), ["1", "2"], 2)
+    assert head.loss(output, batch) > 1
+    task.eval()
+    assert head.loss(output, batch) < 0.01
+
+
+@pytest.mark.parametrize("name", ["training", "_modules", "forward"])
+def test_names_that_torch_uses_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"heads: got the name '{name}'"):
+        MultiTask(5, {name: Classification}, answers=ANSWERS)
+
+
+def test_answers_of_a_head_s_own_are_refused() -> None:
+    with pytest.raises(ValueError, match="a head with answers of its own; give it to MultiTask"):
+        MultiTask(5, {"a": partial(Classification, answers=["x"])}, answers=ANSWERS)

@@ -97,5 +97,13 @@ def test_each_question_counts_once_with_its_most_frequent_answer() -> None:
 def test_no_answer_left_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"4 different answers and none .* min_count=9 times"):
         count_answers(QUESTIONS, min_count=9)
-    with pytest.raises(ValueError, match="0 different answers"):
-        count_answers([])
+    for nothing in ([], [None]):
+        with pytest.raises(ValueError, match="The training questions have no answers"):
+            count_answers(nothing)
+
+
+def test_rules_out_of_range_are_named() -> None:
+    with pytest.raises(ValueError, match="max_size: got -1; expected a positive integer"):
+        count_answers([["a"], ["b"]], max_size=-1)
+    with pytest.raises(ValueError, match="answers: got 'yes'; expected a list of texts"):
+        AnswerVocabulary("yes")

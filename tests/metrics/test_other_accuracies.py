@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vlm.metrics import direct_answer_accuracy, mean_per_type, vizwiz_accuracy, vqa_accuracy
@@ -76,3 +78,11 @@ def test_means_of_nothing_and_of_unequal_lists_are_errors() -> None:
         mean_per_type([], [], [])
     with pytest.raises(ValueError, match="zip"):
         mean_per_type([1.0], ["a", "b"], ["x", "y"])
+
+
+@pytest.mark.parametrize("metric", [direct_answer_accuracy, vizwiz_accuracy])
+def test_one_text_is_no_list_of_answers(metric: Any) -> None:
+    with pytest.raises(TypeError, match="answers is 'yes', but must be a sequence of strings"):
+        metric("yes", "yes")
+    with pytest.raises(ValueError, match="answers is empty"):
+        metric("yes", [])

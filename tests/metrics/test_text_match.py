@@ -85,3 +85,9 @@ def test_the_threshold_reaches_the_metric() -> None:
     metric = ANLS(threshold=0.6)
     metric.update(["ab"], [["ax"]])
     assert metric.compute()["overall"] == 0.5
+
+
+def test_a_threshold_out_of_range_is_refused_at_once() -> None:
+    for threshold in (["color"], 50, 0):
+        with pytest.raises(ValueError, match="threshold: got"):
+            ANLS(threshold)

@@ -79,3 +79,17 @@ def test_data_without_pictures_are_refused(tmp_path: Path, learned: list[int]) -
     with pytest.raises(DataError, match="train: head: got Drawing, but no training question"):
         run(tmp_path / "run", drawings=0)
     assert not learned
+
+
+def test_codes_whose_training_is_interrupted_can_be_trained_again() -> None:
+    codes = PictureCodes(size=4, patch=2, codes=3, dim=2, hidden_dim=5, steps=3)
+    pictures = torch.randint(256, (5, 4, 4, 3), dtype=torch.uint8)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        codes.learn(pictures, alive=stop)
+    assert not list(codes.parameters())
+    assert not codes.learned
+    assert codes.learn(pictures).learned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -21,7 +22,7 @@ from vlm.data.images.store import ImageStore
 from vlm.datasets import EasyVQA
 from vlm.datasets.table import question_table, with_column
 from vlm.heads import ChoiceScores, Classification, Generation, MultipleChoice, TransformerDecoder
-from vlm.heads.calibration import decode
+from vlm.heads.calibration import _of_texts, decode
 from vlm.trust.asking import ask
 from vlm.trust.calibrate import fit
 
@@ -159,3 +160,15 @@ def test_a_head_is_calibrated_and_answers_the_same(name: str, table: pa.Table) -
     answer = vqa.answer(table["image"][1].as_py(), table["question"][1].as_py(), choices=choices)
     assert answer.text == calibrated.answers[1]
     assert answer.probability == pytest.approx(calibrated.probability[1], abs=1e-5)
+
+
+def test_other_written_answers_share_what_the_best_leaves() -> None:
+    """The map, which is fitted on best answers, favours longer texts here."""
+    logs = [math.log(0.5), math.log(0.3), math.log(0.1)]
+    found = _of_texts(
+        Calibration("length", 0.5, 0.0, 0.1), ["red", "a large red square", "a"], logs
+    )
+    first, second, third = (p for _, p in found)
+    assert first == pytest.approx(0.488, abs=1e-3)
+    assert first >= second == pytest.approx((1 - first) * 0.6)
+    assert third == pytest.approx((1 - first) * 0.2)

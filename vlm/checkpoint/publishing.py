@@ -81,10 +81,10 @@ def model_card(
     """
     name = load.rpartition("/")[2].removeprefix("hf:")
     vocabulary = model.head.vocabulary
-    answers = "writes its answers" if vocabulary is None else f"knows {len(vocabulary):,} answers"
-    if model.head.takes_choices:
-        answers = "picks from choices that come with the question"
     ours, picks = _is_ours(model), answering(model.head).takes_choices
+    answers = "writes its answers" if vocabulary is None else f"knows {len(vocabulary):,} answers"
+    if picks:
+        answers = "picks from choices that come with the question"
     parts = HEAD.format(
         name=name,
         model=f"`{model}`",

@@ -62,7 +62,10 @@ class Evaluation:
         good = HostCopy(finite_rows(output, len(batch.ids)))
         watched = self._watched(output)
         each = self.head.decode_each(output, 1) if isinstance(self.head, MultiTask) else {}
-        decoded = decode(self.head, output, 1, self.calibration)
+        if isinstance(self.head, MultiTask) and self.calibration is None:
+            decoded = each[self.head.answers_by]
+        else:
+            decoded = decode(self.head, output, 1, self.calibration)
         # A head that writes has no scores in its output: they come with the answers.
         check_rows(good.read()[0], batch.ids)
         check_finite(torch.tensor([ranked[0][1] for ranked in decoded]), batch.ids)
@@ -121,6 +124,7 @@ class Evaluation:
         if losses:
             sums, counts = map(list, zip(*losses.values(), strict=True))
             self.loss = math.fsum(sums) / sum(counts)
-        writes_text = answering(self.head).writes_text
-        self.results = Results(answered, merged, self.dataset, writes_text, self.head.takes_choices)
+        head = answering(self.head)
+        how = head.writes_text, head.takes_choices
+        self.results = Results(answered, merged, self.dataset, *how)
         return self.results

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vlm.core.calibration import Calibration
 from vlm.heads.base import AnswerHead, Ranked
 from vlm.heads.classification import VocabularyHead
-from vlm.heads.multi_task import MultiTask
+from vlm.heads.multi_task import MultiTask, answering
 from vlm.image.as_text import in_words
 
 ALL = 1_000_000
@@ -20,7 +20,7 @@ ALL = 1_000_000
 
 def method_for(head: AnswerHead) -> str:
     """The method that fits a head."""
-    head = head.answering if isinstance(head, MultiTask) else head
+    head = answering(head)
     if isinstance(head, VocabularyHead):
         return "platt" if head.independent else "temperature"
     return "temperature" if head.takes_choices else "length"
@@ -57,13 +57,8 @@ def decode(
         return head.decode(output, top_k)
     head, scores, answers = answer_scores(head, output)
     if calibration.method == "length":
-        return [
-            [
-                (text, calibration.of_text(log_p, in_words(text)))
-                for text, log_p in zip(texts, row, strict=False)
-            ][:top_k]
-            for texts, row in zip(answers, scores.tolist(), strict=True)
-        ]
+        rows = zip(answers, scores.tolist(), strict=True)
+        return [_of_texts(calibration, texts, row)[:top_k] for texts, row in rows]
     shares = probabilities(calibration, head, scores)
     count = min(top_k, scores.shape[1])
     if isinstance(head, VocabularyHead):
@@ -75,3 +70,12 @@ def decode(
         [(texts[i], p) for i, p in zip(index, values, strict=True) if i < len(texts)]
         for texts, index, values in pairs
     ]
+
+
+def _of_texts(calibration: Calibration, texts: list[str], logs: list[float]) -> Ranked:
+    """Written answers, best first. The map was fitted on best answers alone: the others share what
+    is left as the head has it, and none gets more than the best."""
+    own = [math.exp(log_p) for log_p in logs[: len(texts)]]
+    first = calibration.of_text(logs[0], in_words(texts[0]))
+    left = (1 - first) / max(1 - own[0], 1e-12)
+    return list(zip(texts, [first, *(min(p * left, first) for p in own[1:])], strict=True))

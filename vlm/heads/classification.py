@@ -62,6 +62,10 @@ class VocabularyHead(AnswerHead):
 
     def evidence(self, output: Tensor, answers: Sequence[str]) -> Tensor:
         """The answers' logits."""
+        if len(answers) != len(output):
+            raise ValueError(
+                f"answers: got {len(answers)} for {len(output)} questions; expected one for each."
+            )
         numbers = self.vocabulary.indices(answers)
         columns = torch.tensor(numbers, dtype=torch.long, device=output.device)
         return output.gather(-1, columns[:, None]).squeeze(-1)
@@ -172,6 +176,8 @@ class Classification(VocabularyHead):
         if opposites is None:
             return None
         answers = self.vocabulary.answers
+        if len(opposites) != 2 or opposites[0] == opposites[1]:
+            raise ValueError(f"opposites: got {opposites!r}; expected two different answers.")
         if missing := [answer for answer in opposites if answer not in answers]:
             raise ValueError(
                 f"opposites: got {opposites[0]!r} and {opposites[1]!r}, and the vocabulary lacks "

@@ -146,6 +146,8 @@ def _targets(
 
 def _made(factory: HeadFactory, in_dim: int, linked: dict[str, Any]) -> AnswerHead:
     taken = inspect.signature(factory_class(factory)).parameters
+    if own := [name for name in LINKED if name in getattr(factory, "keywords", ())]:
+        raise ValueError(f"heads: got a head with {own[0]} of its own; give it to MultiTask.")
     return factory(in_dim, **{name: linked[name] for name in LINKED if name in taken})
 
 
@@ -160,7 +162,7 @@ def _check_names(
     if not heads:
         raise ValueError("heads: got none; expected at least one, by a name of your own.")
     for name in heads:
-        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             raise ValueError(
                 f"heads: got the name {name!r}; expected a word of letters, digits and _ that "
                 f"torch's ModuleDict has no other use for."

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from vlm.core.clean_text import clean_vocabulary
-from vlm.core.validation import counted
+from vlm.core.validation import check_positive, counted
 from vlm.heads.losses import AnswerCounts
 from vlm.metrics import normalize_answer, vqa_accuracy
 
@@ -36,10 +36,15 @@ def count_answers(
     Raises:
         ValueError: rules that leave no answer.
     """
+    check_positive(min_count=min_count)
+    if max_size is not None:
+        check_positive(max_size=max_size)
     most = (Counter(given).most_common(1)[0][0] for given in answers if given)
     counts = Counter(map(normalize_answer, most) if normalize else most)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     kept = [answer for answer, n in ranked if n >= min_count][:max_size]
+    if not counts:
+        raise ValueError("The training questions have no answers; expected some to learn from.")
     if not kept:
         raise ValueError(
             f"The training questions have {counted(len(counts), 'different answer')} and none "
@@ -66,6 +71,8 @@ class AnswerVocabulary:
     """
 
     def __init__(self, answers: Sequence[str]) -> None:
+        if isinstance(answers, str):
+            raise ValueError(f"answers: got {answers!r:.80}; expected a list of texts.")
         self.answers = clean_vocabulary(answers)
         self._ids = {answer: i for i, answer in enumerate(self.answers)}
         # Answers that the evaluator takes for one; a score never goes beyond these.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vlm.core.validation import check_probability
 from vlm.metrics.text_match import ANLS_THRESHOLD, anls, exact_match
 from vlm.metrics.vqa_accuracy import Rules, vqa_accuracy
 
@@ -202,4 +203,5 @@ class ANLS(MeanScore):
     def __init__(
         self, threshold: float = ANLS_THRESHOLD, types: Sequence[str] = (), **kwargs: Any
     ) -> None:
+        check_probability(threshold=threshold)
         super().__init__(partial(anls, threshold=threshold), types, **kwargs)

@@ -113,8 +113,12 @@ def direct_answer_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
     Args:
         prediction: the model's answer.
-        answers: the annotators' answers.
+        answers: the annotators' answers, at least one.
+
+    Raises:
+        TypeError, ValueError: as for `vqa_accuracy`.
     """
+    _check(prediction, answers)
     return min(1.0, sum(answer == prediction for answer in answers) / 3)
 
 
@@ -130,8 +134,9 @@ def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
         answers: the annotators' answers, at least one.
 
     Raises:
-        ValueError: no answers.
+        TypeError, ValueError: as for `vqa_accuracy`.
     """
+    _check(prediction, answers)
     return soft_score(list(answers).count(normalize_answer(prediction)), len(answers))
 
 

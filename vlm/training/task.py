@@ -137,6 +137,7 @@ class VQATask(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
+            self._losses = []
             self.about = origin(self, self.data, self.trainer)
             # A run that is continued has its own weights.
             if self.tuning.init_from and self.trainer.ckpt_path is None:
@@ -156,7 +157,9 @@ class VQATask(LightningModule):
             set_modes(self.model, set(self._parameters_of(lambda start: start <= self._entered)))
             keep_statistics(self.model, self.tuning)
             # Its own mode says which loss is meant, that of training or of evaluation.
-            self.model.head.training = True
+            for part in self.model.head.modules():
+                if isinstance(part, AnswerHead):
+                    part.training = True
         return self
 
     def _parameters_of(self, starts: Callable[[int], bool]) -> list[nn.Parameter]:
@@ -326,6 +329,11 @@ class VQATask(LightningModule):
             raise ConfigError(f"trainer: {str(error).strip()}") from error
         if self.schedule is None:
             return optimizer
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ConfigError(
+                "trainer.max_epochs: got -1 without max_steps; expected a limit, since the "
+                "schedule depends on the number of steps. Or set schedule=None."
+            )
         steps = int(self.trainer.estimated_stepping_batches)
         batches = self.trainer.num_training_batches
         epoch_steps = math.ceil(batches / self.trainer.accumulate_grad_batches)

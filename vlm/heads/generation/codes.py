@@ -138,30 +138,33 @@ class PictureCodes(Part):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         counts = torch.zeros(self.codes)  # none in use: all are drawn anew at first
         sums = torch.zeros_like(self.codebook)
-        each = self._split(pictures).flatten(0, 1).numpy()
+        each = self._split(pictures.cpu()).flatten(0, 1).numpy()
         patches = torch.from_numpy(np.unique(each, axis=0))
         from vlm.core.terminal import track  # rich: research code that draws needs no bar
 
         shown = f"Training {self.codes:,} codes of drawings"
-        for step in track(range(self.steps), shown):
-            alive()
-            rows = torch.randint(len(patches), (self.batch_size,), generator=draws)
-            wanted = self._scaled(patches[rows])
-            vectors = self.encoder(wanted)
-            if step < WARM_UP * self.steps:
-                loss = F.mse_loss(self.decoder(vectors), wanted)
-            else:
-                self._follow(vectors.detach(), counts, sums, draws)
-                nearest = self.codebook[self._nearest(vectors.detach())]
-                made = self.decoder(vectors + (nearest - vectors).detach())
-                loss = F.mse_loss(made, wanted) + COMMITMENT * F.mse_loss(vectors, nearest)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        _to_buffers(self)
-        self.learned.fill_(True)
-        return self.to(device, dtype)
+        try:
+            for step in track(range(self.steps), shown):
+                alive()
+                rows = torch.randint(len(patches), (self.batch_size,), generator=draws)
+                wanted = self._scaled(patches[rows])
+                vectors = self.encoder(wanted)
+                if step < WARM_UP * self.steps:
+                    loss = F.mse_loss(self.decoder(vectors), wanted)
+                else:
+                    self._follow(vectors.detach(), counts, sums, draws)
+                    nearest = self.codebook[self._nearest(vectors.detach())]
+                    made = self.decoder(vectors + (nearest - vectors).detach())
+                    loss = F.mse_loss(made, wanted) + COMMITMENT * F.mse_loss(vectors, nearest)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            self.learned.fill_(True)
+        finally:  # whatever ends it, the codes are no parameters
+            _to_buffers(self)
+            self.to(device, dtype)
+        return self
 
     def _follow(
         self, vectors: Tensor, counts: Tensor, sums: Tensor, draws: torch.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,12 @@ from vlm.heads.generation.decoder import Memory
 from vlm.heads.generation.language_model import LanguageModel
 from vlm.heads.generation.pretrained_decoder import Prefix
 from vlm.heads.generation.tokenizer import AnswerTokenizer
+
+Seen = tuple[Context, Tensor]
+"""Keys and values of the image tokens of Q questions, and their mask (Q, N)."""
+SEEN: ContextVar[dict[nn.Module, Seen]] = ContextVar("seen", default={})  # noqa: B039  not changed
+"""What each gated layer looks at during a forward pass of this thread; a layer that is not there
+leaves the language model alone."""
 
 
 class GatedLanguageModel(LanguageModel):
@@ -104,42 +111,36 @@ class Look:
 
     Attributes:
         gated: the gated layer.
-        seen: keys and values of the image tokens of Q questions and their mask (Q, N), during a
-            forward pass; None for the language model alone.
     """
 
     def __init__(self, gated: nn.Module) -> None:
         assert isinstance(gated, GatedLayer)
         self.gated = gated
-        self.seen: tuple[Context, Tensor] | None = None
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if self.seen is None:
+        seen = SEEN.get().get(self.gated)
+        if seen is None:
             return None
         words = args[0] if args else options["hidden_states"]  # (R, T, D)
         # All texts of a question look at its image in one go: it is never copied.
-        grouped = words.reshape(len(self.seen[1]), -1, words.shape[2])
-        words = self.gated(grouped, *self.seen).view_as(words)
+        grouped = words.reshape(len(seen[1]), -1, words.shape[2])
+        words = self.gated(grouped, *seen).view_as(words)
         return ((words, *args[1:]), options) if args else (args, options | {"hidden_states": words})
 
 
 class GatedPrefix(Prefix):
     """A prompt without its image, which the layers look at while they run."""
 
-    def __init__(
-        self, model: Any, memory: Memory, looks: list[Look], seen: list[tuple[Context, Tensor]]
-    ) -> None:
+    def __init__(self, model: Any, memory: Memory, looks: list[Look], seen: list[Seen]) -> None:
         super().__init__(model, memory, begins=False)
         self.looks, self.seen = looks, seen
 
     def logits(self, ids: Tensor) -> Tensor:
+        token = SEEN.set(dict(zip((look.gated for look in self.looks), self.seen, strict=True)))
         try:
-            for look, seen in zip(self.looks, self.seen, strict=True):
-                look.seen = seen
             return super().logits(ids)
         finally:
-            for look in self.looks:
-                look.seen = None
+            SEEN.reset(token)
 
 
 def _layers(model: Any) -> nn.ModuleList:

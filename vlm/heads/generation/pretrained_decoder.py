@@ -101,6 +101,9 @@ class HuggingFaceDecoder(AnswerDecoder):
         self.model = model.train()  # the hub's loader leaves it in evaluation mode
         self.arguments.update(pretrained=False, config=plain, tokenizer=tokenizer)
 
+    def train_new(self) -> None:
+        self.projection.requires_grad_(True)
+
     def start(self, memory: Memory) -> PretrainedState:
         if self.state is Prefix:
             check_room(self.model, memory.mask, self.max_length, "joint tokens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vlm.core.clean_text import clean_text
 from vlm.core.padding import distinct, padded
 from vlm.core.validation import shorten
 from vlm.heads.generation.tokenizer import AnswerTokenizer
+from vlm.image.as_text import is_picture
 
 
 class AnswerTexts(NamedTuple):
@@ -77,4 +80,17 @@ class AnswerEncoder:
                 f"max_length: got {self.max_length}, but {sum(long.values()):,} of the {what} "
                 f"have more tokens, up to {lengths[longest]:,} ({shorten(longest, 45)}); raise the "
                 f"decoder's max_length, or leave them out."
+            )
+        written = {
+            answer: clean_text(self.tokenizer.decode(self.tokenizer.encode(answer)))
+            for answer in counts
+            if not is_picture(answer)
+        }
+        if other := [answer for answer, text in written.items() if text != clean_text(answer)]:
+            most = max(other, key=counts.__getitem__)
+            warnings.warn(
+                f"{sum(counts[answer] for answer in other):,} of the {what} cannot be written as "
+                f"they are: {shorten(most, 45)} becomes {shorten(written[most], 45)}, and a metric "
+                f"may call that wrong. Another tokenizer, such as ByteTokenizer, writes any text.",
+                stacklevel=2,
             )

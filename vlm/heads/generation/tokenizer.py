@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from json import loads
 from typing import Any, ClassVar
 
 from vlm.core.part import Configured
@@ -13,6 +12,7 @@ from vlm.core.validation import check_positive
 from vlm.image.as_text import is_picture
 from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
+from vlm.text.pieces import unknown_id
 
 
 class AnswerTokenizer(Configured, ABC):
@@ -163,8 +163,7 @@ class SubwordAnswers(AnswerTokenizer):
         self._backend.no_padding()
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
         self.begin, self.end = self._id("begin", begin), self._id("end", end)
-        unknown = loads(json)["model"].get("unk_token")
-        self._unknown = None if unknown is None else self._backend.token_to_id(unknown)
+        self._unknown = unknown_id(self._backend)
         self._after, self._space = after, space
         self._before = self._pieces(after).ids
 
