@@ -178,6 +178,16 @@ def try_integers_first(parser: Any = None) -> None:
         raise AttributeError("an option does not read its types from `_typehint`")
 
 
+@reaches_into("torch")
+def is_view(operation: Any = None) -> bool:
+    """Whether an operation of ATen gives views of its arguments, or changes them in place."""
+    if operation is None:
+        import torch
+
+        operation = torch.ops.aten.add.Tensor
+    return any(result.alias_info for result in operation._schema.returns)
+
+
 # Lightning
 
 _signal_connector = _private(
@@ -255,13 +265,22 @@ def _session_limits(page: Any = None) -> Any:
         import gradio
 
         page = gradio.Blocks()
-    _ = page.state_holder.capacity, page._queue.pending_messages_per_session.max_size
-    return page._queue.pending_messages_per_session
+    queue = page._queue
+    _ = page.state_holder.capacity, queue.pending_messages_per_session.max_size
+    _ = queue.sleep_when_free, queue.progress_update_sleep_when_free
+    return queue.pending_messages_per_session
 
 
 def limit_sessions(page: Any, sessions: int) -> None:
     """Limit the sessions whose last values and unfetched results Gradio keeps."""
     page.state_holder.capacity = _session_limits(page).max_size = sessions
+
+
+def look_less_often(page: Any, seconds: float) -> None:
+    """Let Gradio look for work every so many seconds. By default an idle page looks 1,000 times a
+    second, which takes a tenth of a core."""
+    _session_limits(page)
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = seconds
 
 
 _spooled_forms = _private("starlette.formparsers:MultiPartParser", "spool_max_size")

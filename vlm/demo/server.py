@@ -10,7 +10,7 @@ from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from vlm.core.compat import limit_sessions
+from vlm.core.compat import limit_sessions, look_less_often
 from vlm.demo import ASSETS
 from vlm.demo.gate import Gate
 from vlm.demo.uploads import AT_ONCE, Uploads
@@ -92,6 +92,7 @@ def application(
         css=(ASSETS / "page.css").read_text(encoding="utf-8"),
     )
     limit_sessions(page, SESSIONS)
+    look_less_often(page, 0.02)
     return app
 
 
