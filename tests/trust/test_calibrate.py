@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from scipy.special import expit, log_softmax
 
 import vlm
 from vlm.checkpoint.checkpoint import CheckpointError, read_checkpoint
+from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
 from vlm.cli.main import main
 from vlm.core.calibration import Calibration, Threshold
-from vlm.trust.calibrate import fit_map
+from vlm.trust.calibrate import _candidates, fit_map
 from vlm.trust.guarantee import Part, certify, p_value, set_threshold
 
 
@@ -89,6 +91,17 @@ def test_a_threshold_keeps_its_risk_in_95_of_100_draws(per_image: int) -> None:
             broken += (1 - threshold) ** 2 / 3 > 0.1  # the true risk, p being uniform
     assert found > 150  # a guarantee that answers nothing would hold too
     assert broken <= 0.05 * 300 + 2 * np.sqrt(300 * 0.05 * 0.95)
+
+
+def test_a_run_that_went_on_chose_among_more_epochs(run: Path, tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints/best.ckpt"
+    best.parent.mkdir()
+    shutil.copy(run / "checkpoints/best.ckpt", best)
+    alone = _candidates(read_checkpoint(best))
+    content = read_checkpoint_file(best)
+    content[KEY]["about"]["training"]["trainer.max_epochs"] = 7 * alone
+    write_checkpoint(content, best.with_name("last.ckpt"))
+    assert _candidates(read_checkpoint(best)) == 7 * alone
 
 
 def test_sets_hold_the_right_answer_of_nine_in_ten() -> None:

@@ -21,7 +21,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import log_expit, logsumexp
 
-from vlm.checkpoint.checkpoint import load_model, read_checkpoint
+from vlm.checkpoint.checkpoint import Checkpoint, load_model, read_checkpoint
 from vlm.checkpoint.file import KEY, read_checkpoint_file, write_checkpoint
 from vlm.core.calibration import ABOUT, Calibration
 from vlm.data.datamodule import VQADataModule
@@ -167,7 +167,7 @@ def calibrate(
         lambda table, known, inputs: ask(
             model, table, images, known, inputs, data.images_per_batch
         ),
-        _candidates(checkpoint.about.get("training", {})),
+        _candidates(checkpoint),
     )
     file = checkpoint.path.resolve()  # `best.ckpt` is a link
     content, status = read_checkpoint_file(file), file.stat()
@@ -178,8 +178,15 @@ def calibrate(
     return found
 
 
-def _candidates(training: dict[str, Any]) -> int:
-    """The number of validations among which the best checkpoint was chosen: an upper bound."""
+def _candidates(best: Checkpoint) -> int:
+    """The number of validations among which the best checkpoint was chosen: an upper bound. The
+    run may have gone on for longer since, which its last checkpoint says."""
+    last = best.path.resolve().with_name("last.ckpt")
+    found = [best, *([read_checkpoint(last)] if last.is_file() else [])]
+    return max(_validations(checkpoint.about.get("training", {})) for checkpoint in found)
+
+
+def _validations(training: dict[str, Any]) -> int:
     epochs = training.get("trainer.max_epochs")
     interval = training.get("trainer.val_check_interval", "1.0")  # a share, or batches
     if not isinstance(epochs, int) or epochs < 1 or "." not in interval:
