@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vlm.image import ConvNet, NaFlexEncoder, PixelEncoder, RegionFeatures, SideBySide, Tiles
 from vlm.image.naflex import BudgetTransform
+from vlm.image.tiles import _shrunk
 from vlm.image.transform import ImageTransform
 
 SMALL = {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
@@ -193,3 +194,17 @@ def test_boxes_are_in_the_image() -> None:
 def test_bad_arguments(make: object, got: str) -> None:
     with pytest.raises(ValueError, match=got):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_thumbnail_in_half_precision_is_the_same(dtype: torch.dtype) -> None:
+    ramp = torch.linspace(0, 1, 672).expand(1, 3, 672, 672)
+    place = torch.tensor([[0, 0, 672, 672]])
+    expected = _shrunk(ramp, place, (224, 224))
+    found = _shrunk(ramp.to(dtype), place, (224, 224)).float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+
+
+def test_learned_positions_need_one_grid() -> None:
+    with pytest.raises(ValueError, match="needs one grid for all images"):
+        Tiles(ConvNet(8, (5, 7)), positions="learned")

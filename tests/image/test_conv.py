@@ -107,3 +107,8 @@ def test_grid_boxes() -> None:
     assert boxes.shape == (6, 4)
     torch.testing.assert_close(boxes[:3], torch.tensor(wanted))
     torch.testing.assert_close(boxes[-1], torch.tensor([0.5, 2 / 3, 1, 1]))
+
+
+def test_a_layer_without_channels_is_named() -> None:
+    with pytest.raises(ValueError, match=r"widths\[1\]: got 0; expected a positive integer"):
+        ConvNet(widths=(8, 0))

@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from vlm.image import ImageError, ImageTransform, load, load_image
+from vlm.image.as_text import PICTURE, picture_of
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -396,3 +398,30 @@ def test_a_file_s_own_error_stays_as_it_is() -> None:
 
     with pytest.raises(ImageError, match=r"^shard-0\.tar: cannot be read\.$"):
         load_image(Elsewhere())
+
+
+def test_transparency_of_16_bits_becomes_white(tmp_path: Path) -> None:
+    values = np.array([[0, 30_000], [65_535, 0]], np.uint16)
+    path = tmp_path / "clear.png"
+    Image.fromarray(values).save(path, transparency=0)
+    pixels = np.asarray(load_image(path))[..., 0]
+    assert pixels.tolist() == [[255, 30_000 // 257], [255, 255]]
+
+
+def test_an_opened_image_keeps_its_size() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (800, 600), "red").save(buffer, "JPEG")
+    opened = Image.open(buffer)
+    assert load_image(opened, enough=(100, 100)).size == (800, 600)
+    assert opened.size == (800, 600)
+
+
+def test_a_picture_in_an_answer_is_read_with_the_same_limits() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (1, 1)).save(buffer, "PNG")
+    content = bytearray(buffer.getvalue())
+    content[16:24] = (30_000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    for bad in (bytes(content), b"GIF89a", b""):
+        with pytest.raises(ValueError, match="expected a PNG in base64"):
+            picture_of(PICTURE + b64encode(bad).decode())

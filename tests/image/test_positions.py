@@ -211,7 +211,9 @@ class Cells(PixelEncoder):
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"positions: got 'learned', which needs a grid of tokens"):
+    with pytest.raises(
+        ValueError, match=r"positions: got 'learned', which needs one grid for all images"
+    ):
         RegionFeatures(13, positions="learned")
     with pytest.raises(
         ValueError, match=r"positions: got 'sin'; expected one of auto, sine, learn"

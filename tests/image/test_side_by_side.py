@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from vlm.core.features import Several
 from vlm.image import ConvNet, RegionFeatures, SideBySide, grid_boxes
@@ -183,3 +184,10 @@ def test_inputs_of_other_aspects_are_refused() -> None:
     wide = TimmEncoder("vit_tiny_patch16_224", model_args=sizes)
     with pytest.raises(ValueError, match=r"15 x 25 pixels; expected one aspect"):
         SideBySide([ConvNet(16), wide])
+
+
+def test_half_precision_reads_inputs_of_two_sizes() -> None:
+    encoder = SideBySide([ConvNet(16, (5, 7)), ConvNet(32, (5, 7))]).eval()
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = encoder(images).tokens
+    assert_close(encoder.bfloat16()(images).tokens.float(), expected, rtol=0.1, atol=0.1)

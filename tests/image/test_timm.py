@@ -244,3 +244,9 @@ def test_maximum_over_the_tokens() -> None:
 def test_class_tokens_alone_are_refused() -> None:
     with pytest.raises(ValueError, match="pit_ti_224: its forward_features gives class tokens"):
         TimmEncoder("pit_ti_224")
+
+
+def test_an_overlay_that_changes_the_preprocessing_is_refused() -> None:
+    sizes = SMALL_VIT | {"pretrained_cfg_overlay": {"mean": (0, 0, 0)}}
+    with pytest.raises(ValueError, match="pretrained_cfg_overlay with mean"):
+        TimmEncoder("vit_tiny_patch16_224", model_args=sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -145,3 +146,19 @@ def test_offline_fails_at_once_and_clearly(monkeypatch, tmp_path) -> None:
     message = rf"(?s)mnasnet0_5.IMAGENET1K_V1: .*looked for {tmp_path}/hub/.*pretrained=False"
     with pytest.raises(OSError, match=message):
         TorchvisionEncoder("mnasnet0_5", pretrained=True)
+
+
+def test_a_copy_is_in_the_same_mode() -> None:
+    encoder = TorchvisionEncoder("resnet18", image_size=32).eval()
+    images = random_images(encoder)
+    copied = copy.deepcopy(encoder)
+    assert not any(part.training for part in copied.modules())
+    assert_close(copied(images).tokens, encoder(images).tokens, rtol=0, atol=0)
+    assert_close(copied.state_dict(), encoder.state_dict(), rtol=0, atol=0)
+    assert all(part.training for part in copy.deepcopy(encoder.train()).modules())
+
+
+@pytest.mark.parametrize("size", [0, -32])
+def test_a_size_that_is_none(size: int) -> None:
+    with pytest.raises(ValueError, match=f"image_size: got {size}; expected a positive"):
+        TorchvisionEncoder("resnet18", image_size=size)

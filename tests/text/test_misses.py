@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vlm.core.answer_warnings import question_warnings
 from vlm.datasets import EasyVQA
 from vlm.text import WordTokenizer
 
@@ -67,3 +68,10 @@ def test_more_than_a_third_of_a_question_in_another_language() -> None:
     assert not tokenizer.misses("quelle est la couleur de la forme?")
     assert not tokenizer.misses("quelle est la couleur du carré?")  # two of six
     assert tokenizer.misses("quelle est la hauteur du toit?")  # three of six
+
+
+def test_known_words_before_a_cut_are_not_called_unknown() -> None:
+    tokenizer = WordTokenizer(["what", "color", "is", "it"], max_length=4)
+    first, second = question_warnings(tokenizer, "what color is it xx yy zz ww vv")
+    assert first.startswith("'xx', 'yy', 'zz', 'ww', 'vv' are unknown")
+    assert second == "Only the first 4 words were read."

@@ -12,6 +12,7 @@ from test_subword import save_tokenizer
 from torch.testing import assert_close
 
 from vlm.core.part import build
+from vlm.image import OpenClipImageEncoder
 from vlm.text import ClipTokenizer, OpenClipTextEncoder, SubwordTokenizer
 
 # The maximum length is short on purpose; test_tokenizer.py tests the warning.
@@ -121,3 +122,9 @@ def test_rebuilt_without_the_folder(tmp_path: Path) -> None:
     assert_close(again(*batch), encoder(*batch), rtol=0, atol=0)
     assert again.config == encoder.config
     assert encoder.arguments["words"] == ()
+
+
+def test_a_configuration_has_no_weights() -> None:
+    for encoder in (OpenClipTextEncoder, OpenClipImageEncoder):
+        with pytest.raises(ValueError, match="config, pretrained: got both"):
+            encoder(config={"embed_dim": 8}, pretrained="openai")

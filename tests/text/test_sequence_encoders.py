@@ -272,7 +272,7 @@ def test_errors_name_the_argument(bert: Path, tmp_path: Path) -> None:
         Recurrent(WORDS, cell="rnn")
     with pytest.raises(ValueError, match="dim: got 7; expected an even number"):
         Recurrent(WORDS, 7, bidirectional=True)
-    with pytest.raises(ValueError, match="num_heads that divides dim"):
+    with pytest.raises(ValueError, match="num_heads: got 2, which does not divide dim=7"):
         Transformer(WORDS, 7, num_heads=2)
     with pytest.raises(ValueError, match=r"max_length=64; .* has 23 positions"):
         HuggingFaceEncoder(name=str(bert), tokenizer=SubwordTokenizer(str(bert)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -86,3 +88,13 @@ def test_the_word_that_differs_is_most_of_what_is_left(make: type) -> None:
 
     assert likeness(standardize=False) > 0.5
     assert likeness(standardize=True) < -0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_train(dtype: torch.dtype) -> None:
+    standardize, features = Standardize(3), words()
+    expected, full = standardize(features), copy.deepcopy(standardize).to(dtype)
+    own = full(Features(features.tokens.to(dtype), MASK, features.pooled.to(dtype)))
+    assert own.tokens.dtype == full.tokens.mean.dtype == dtype
+    near = {torch.float64: 1e-4, torch.bfloat16: 0.4, torch.float16: 0.1}[dtype]  # of 5 +- 0.1
+    torch.testing.assert_close(own.tokens.float(), expected.tokens, rtol=0, atol=near)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from own_time import own_time
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from vlm.core.part import build
@@ -117,3 +117,17 @@ def test_offline_fails_at_once_and_clearly(monkeypatch, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"(?s)nobody/no-model: .*HF_HUB_OFFLINE is set"):
         SubwordTokenizer("nobody/no-model")
     assert own_time() - start < 2
+
+
+def test_bytes_of_a_letter_are_shown_as_the_letter() -> None:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(["ein café"] * 9, trainer)
+    backend.enable_padding()
+    tokens = SubwordTokenizer(json=backend.to_str()).tokens("ein café ñ")
+    assert tokens[:2] == ["ein", "\u0120café"]
+    assert set(tokens[3:]) == {"\ufffd"}  # two bytes of one letter

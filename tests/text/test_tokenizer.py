@@ -6,6 +6,7 @@ import copy
 import doctest
 import pickle
 import warnings
+from collections.abc import Callable, Sequence
 from unicodedata import normalize
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 import vlm.text.tokenizer
 from vlm.core.part import build
-from vlm.text import WordTokenizer, count_words, split_words
+from vlm.text import Tokenizer, WordTokenizer, count_words, split_words
 
 
 def test_the_examples_of_the_docstrings_run() -> None:
@@ -152,3 +153,19 @@ def test_the_list_of_words_is_not_shared() -> None:
 
 def test_composed_and_decomposed_accents_are_one_word() -> None:
     assert split_words("caf\u00e9") == split_words("cafe\u0301") == ["caf\u00e9"]
+
+
+class Backwards(WordTokenizer):
+    """A tokenizer of one's own."""
+
+    def ids(self, question: str) -> Sequence[int]:
+        return super().ids(question)[::-1]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_a_copy_is_of_the_same_class(again: Callable[[Tokenizer], Tokenizer]) -> None:
+    tokenizer = Backwards(["is", "it", "red"])
+    tokenizer.max_length = 2
+    copied = again(tokenizer)
+    assert copied.ids("is it red") == (4, 3, 2)
+    assert copied.max_length == 2

@@ -15,11 +15,11 @@ class ReadsQuestions(Protocol):
 
     max_length: int
     keeps: ClassVar[str]  # "first" or "last", of a question that is too long
+    unit: ClassVar[str]  # "words" or "tokens"
 
     def ids(self, question: str) -> Sequence[int]: ...
     def unknown(self, question: str) -> list[str]: ...
     def misses(self, question: str) -> bool: ...
-    def tokens(self, question: str) -> list[str]: ...
     def length(self, question: str) -> int: ...
 
 
@@ -29,14 +29,15 @@ def question_warnings(tokenizer: ReadsQuestions, question: str) -> list[str]:
     guess = " The answer is a guess." if tokenizer.misses(question) else ""
     warnings = []
     if unknown:
-        all_of_them = len(unknown) >= len(tokenizer.tokens(question))
+        all_of_them = len(unknown) >= tokenizer.length(question)
         which = "Every word" if all_of_them else ", ".join(repr(w) for w in unknown)
         verb = "is" if all_of_them or len(unknown) == 1 else "are"
         warnings.append(f"{which} {verb} unknown to the model: {question!r}.{guess}")
     elif guess:
         warnings.append(f"The question has no words: {question!r}.{guess}")
     if tokenizer.length(question) > tokenizer.max_length:
-        warnings.append(f"Only the {tokenizer.keeps} {tokenizer.max_length} words were read.")
+        kept = f"{tokenizer.keeps} {tokenizer.max_length} {tokenizer.unit}"
+        warnings.append(f"Only the {kept} were read.")
     return warnings
 
 
@@ -89,9 +90,8 @@ def choice_warnings(
         elif not tokenizer.ids(text):
             warnings.append(f"The choice has no words: {text!r}.")
         if tokenizer.length(text) > tokenizer.max_length:
-            warnings.append(
-                f"Only the first {tokenizer.max_length} words of the choice {text!r:.80} were read."
-            )
+            kept = f"first {tokenizer.max_length} {tokenizer.unit}"
+            warnings.append(f"Only the {kept} of the choice {text!r:.80} were read.")
     for same in read.values():
         if len(same) > 1:
             texts = ", ".join(f"{text!r:.80}" for text in same)

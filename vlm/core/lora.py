@@ -36,6 +36,8 @@ class LoRA:
     layers: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            raise ValueError(f"lora: layers: got {self.layers!r}; expected a list of names.")
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"lora: got rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}; expected "

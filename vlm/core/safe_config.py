@@ -26,16 +26,16 @@ def _names(text: str) -> frozenset[str]:
 ENCODERS = _names(
     """
     albert bart bert bert-generation big_bird bigbird_pegasus biogpt bloom camembert
-    clip_text_model codegen cohere convbert data2vec-text deberta deberta-v2 distilbert electra
-    ernie eurobert falcon flaubert fnet gemma gemma2 gemma3_text gpt2 gpt_neo gpt_neox gptj
-    granite helium ibert jina_embeddings_v3 led llama longformer longt5 luke m2m_100 marian
-    mbart megatron-bert mistral mobilebert modernbert mpnet mt5 mvp nomic_bert nystromformer
-    olmo olmo2 olmo3 openai-gpt opt pegasus phi phi3 plbart qwen2 qwen3 rembert roberta
-    roberta-prelayernorm roc_bert roformer smollm3 splinter squeezebert stablelm starcoder2 t5
-    umt5 xglm xlm xlm-roberta xlm-roberta-xl xlnet
+    clip_text_model codegen cohere data2vec-text deberta deberta-v2 distilbert electra ernie
+    eurobert falcon flaubert gemma gemma2 gemma3_text gpt2 gpt_neo gpt_neox gptj granite helium
+    ibert jina_embeddings_v3 led llama longformer longt5 luke m2m_100 marian mbart megatron-bert
+    mistral modernbert mpnet mt5 mvp nomic_bert olmo olmo2 olmo3 openai-gpt opt pegasus phi phi3
+    plbart qwen2 qwen3 rembert roberta roberta-prelayernorm roc_bert roformer smollm3 splinter
+    squeezebert stablelm starcoder2 t5 umt5 xglm xlm xlm-roberta xlm-roberta-xl xlnet
     """
 )
-"""Kinds of transformers' models (`model_type`) that encode texts."""
+"""Kinds of transformers' models (`model_type`) that encode texts. Not those that mix padding
+into the words: convbert, fnet, mobilebert, nystromformer."""
 
 DECODERS = _names(
     """

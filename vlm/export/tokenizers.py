@@ -18,6 +18,7 @@ class QuestionReader(ABC):
 
     max_length: int
     keeps: ClassVar[str] = "first"
+    unit: ClassVar[str] = "tokens"
     pad_id: int = PAD
 
     @abstractmethod
@@ -28,9 +29,6 @@ class QuestionReader(ABC):
 
     @abstractmethod
     def unknown(self, question: str) -> list[str]: ...
-
-    def tokens(self, question: str) -> list[str]:
-        return [str(i) for i in self.ids(question)[: self.max_length]]
 
     def misses(self, question: str) -> bool:
         return misses(question, self.unknown(question))
@@ -47,6 +45,8 @@ class QuestionReader(ABC):
 
 class WordReader(QuestionReader):
     """Of `WordTokenizer` and, with its way to split, `VectorTokenizer`."""
+
+    unit: ClassVar[str] = "words"
 
     def __init__(self, words: Sequence[str], max_length: int, contractions: bool) -> None:
         self.max_length = max_length

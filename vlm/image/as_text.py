@@ -52,8 +52,12 @@ def picture_of(text: str) -> Image.Image:
     Raises:
         ValueError: the text holds no PNG.
     """
+    from vlm.image.load import load_image
+
     try:
         content = b64decode(text.removeprefix(PICTURE), validate=True)
-        return Image.open(BytesIO(content), formats=["PNG"]).convert("RGB")
-    except (OSError, ValueError) as error:
+        if not content.startswith(b"\x89PNG"):
+            raise ValueError("no PNG")
+        return load_image(content)
+    except ValueError as error:
         raise ValueError(f"picture: got {text[:60]!r} ...; expected a PNG in base64.") from error

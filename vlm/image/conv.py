@@ -47,6 +47,7 @@ class ConvNet(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "sine",
     ) -> None:
+        check_positive(**{f"widths[{i}]": width for i, width in enumerate(widths)})
         scale = 2 ** len(widths)
         if not widths or image_size % scale or image_size < scale:
             raise ValueError(
@@ -120,6 +121,7 @@ class StridedConvNet(PixelEncoder):
         positions: PositionKind = "sine",
     ) -> None:
         check_positive(kernel_size=kernel_size)
+        check_positive(**{f"widths[{i}]": width for i, width in enumerate(widths)})
         side = image_size
         for _ in widths:
             side = (side + 2 - kernel_size) // 2 + 1

@@ -57,8 +57,8 @@ def read_npz(path: str | Path) -> Regions:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         # Not numpy's own words, which advise to allow pickles.
         raise ImageError(
-            f"{path}: not a readable .npz of plain arrays ({type(error).__name__}, "
-            f"{Path(path).stat().st_size:,} bytes). If it was cut short, get it again."
+            f"{path}: not a readable .npz of plain arrays ({type(error).__name__}). If it was cut "
+            f"short, get it again."
         ) from error
     if features.ndim == boxes.ndim == 2 and len(features) != len(boxes) == features.shape[1]:
         features = features.T

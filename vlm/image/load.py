@@ -68,7 +68,7 @@ def load_image(
             "max" for the image's own maximum; None for 65,535, or 1 for floats.
         enough: sufficient (width, height) in pixels. A JPEG is decoded at a half, a quarter or an
             eighth of its size, whichever is the smallest that is no smaller than this; None decodes
-            all pixels.
+            all pixels, and so does a PIL image.
 
     Raises:
         ImageError: an image that is missing, empty, corrupt or too large, a file in none of
@@ -102,7 +102,7 @@ def read_image(
     read = partial(_checked, limit=limit, white_level=white_level, enough=enough)
     with _one_error(name):
         if isinstance(source, Image.Image):
-            loaded = read(source)
+            loaded = read(source, enough=None)
             return loaded._replace(image=loaded.image.copy())  # the caller's own stays as it is
         if isinstance(source, np.ndarray) or is_tensor(source):
             return array_to_rgb(source, white_level)

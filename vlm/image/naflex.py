@@ -126,7 +126,7 @@ class NaFlexEncoder(PixelEncoder):
         self.model, self.tokens, self.pool = model.eval(), tokens, pool
         prune(model, lambda: self.look(transform.blank(1)).tokens)
         model.train()
-        self.positions = make_positions(positions, self.dim, pool, (tokens, 1), model)
+        self.positions = make_positions(positions, self.dim, pool, None, model)
         self.arguments.update(timm_recipe(model, given))
 
     @property

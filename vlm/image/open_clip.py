@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from vlm.core.safe_config import nothing
+from vlm.core.validation import check_positive
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
 from vlm.image.positions import PositionKind, make_positions
 from vlm.image.transform import Fit, ImageTransform
-from vlm.pretrained.open_clip import check_stored, load_tower, read_config
+from vlm.pretrained.open_clip import BOTH, check_stored, load_tower, read_config
 from vlm.pretrained.pruning import prune
 
 _FITS: dict[str, Fit] = {"shortest": "crop", "longest": "pad", "squash": "squash"}
@@ -77,6 +78,10 @@ class OpenClipImageEncoder(PixelEncoder):
         white_level: WhiteLevel = None,
         positions: PositionKind = "auto",
     ) -> None:
+        if config is not None and pretrained:
+            raise ValueError(BOTH)
+        if image_size is not None:
+            check_positive(image_size=image_size)
         full = read_config(name, pretrained) if config is None else config
         model: Any = load_tower("image", name, pretrained, full, image_size).eval()
         if getattr(model, "proj", None) is not None:

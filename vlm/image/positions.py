@@ -69,8 +69,8 @@ class Positions(nn.Module):
         if kind == "learned":
             if grid is None:
                 raise ValueError(
-                    "positions: got 'learned', which needs a grid of tokens, and regions have "
-                    "none; expected 'sine', 'coordinates' or 'none'."
+                    "positions: got 'learned', which needs one grid for all images, and this "
+                    "encoder has none; expected 'sine', 'coordinates' or 'none'."
                 )
             self.place = nn.Parameter(torch.randn(grid[0] * grid[1], width))
         self.inner = nn.Linear(dim + width, hidden_dim)

@@ -91,7 +91,11 @@ def to_rgb(image: Image.Image, white_level: WhiteLevel = None) -> Loaded:
         twelve = white_level is None and "I;12" in stored
         grey, narrow = _bytes(np.asarray(image), 4095 if twelve else white_level)
         # Pillow inverts images where 0 is white, but not those of more than 8 bits.
+        values = np.asarray(image)
+        clear = image.info.get("transparency")  # of a PNG, the grey that is not there
         image = Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)
+        if isinstance(clear, int):
+            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     elif ";16" in stored:
         # Pillow has dropped the lower 8 bits.
         narrow = 0 < np.asarray(image)[..., :3].max() < 64

@@ -43,8 +43,6 @@ class View(PixelEncoder):
             tuple(encoder.std.flatten().tolist()),
         )
         self.encoder = encoder
-        # Of the encoder itself: it may have edited its arguments, to be rebuilt offline.
-        self.arguments["encoder"] = encoder
 
     def layer_names(self) -> list[list[str]]:
         return [[f"encoder.{name}" for name in names] for names in self.encoder.layer_names()]
@@ -52,7 +50,9 @@ class View(PixelEncoder):
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         size = self.encoder.transform.size
         if images.shape[2:] != size:
-            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+            wide = torch.promote_types(images.dtype, torch.float32)  # a CPU has no other kernels
+            scaled = F.interpolate(images.to(wide), size, mode="bilinear", antialias=True)
+            images = scaled.to(images.dtype)
         return self.encoder.encode(images, mask)
 
 
@@ -123,8 +123,6 @@ class SideBySide(PixelEncoder):
         self.along, self.pool = along, pool
         for encoder in encoders:
             encoder.positions = None
-        # Of the encoders themselves: one may have edited its arguments, to be rebuilt offline.
-        self.arguments["encoders"] = list(encoders)
         self.projections = nn.ModuleList()
         self.marks: nn.Parameter | None = None
         if along == "tokens":

@@ -135,9 +135,7 @@ class Tiles(PixelEncoder):
         self.encoder, self.pool = encoder, pool
         self.tiles = min(tiles, side * side)  # no more fit on the canvas
         encoder.positions = None
-        # Of the encoder itself: it may have edited its arguments, to be rebuilt offline.
-        self.arguments["encoder"] = encoder
-        self.positions = make_positions(positions, self.dim, pool, (self.length, 1))
+        self.positions = make_positions(positions, self.dim, pool)
 
     @property
     def length(self) -> int:
@@ -203,9 +201,10 @@ def _in_tiles(cells: Tensor, side: int, rows: int, columns: int) -> Tensor:
 def _shrunk(pixels: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
     """The image at `place` (B, 4) of each canvas (B, 3, H, W) at one size, each pixel the mean of
     what it covers."""
-    x0, y0, x1, y1 = place.to(pixels.dtype).unbind(1)
-    down = _means(y0, y1, pixels.shape[2], size[0])  # (B, h, H)
-    across = _means(x0, x1, pixels.shape[3], size[1])  # (B, w, W)
+    # In half precision, a coordinate of several hundred pixels would be off by some.
+    x0, y0, x1, y1 = place.to(torch.promote_types(pixels.dtype, torch.float32)).unbind(1)
+    down = _means(y0, y1, pixels.shape[2], size[0]).to(pixels.dtype)  # (B, h, H)
+    across = _means(x0, x1, pixels.shape[3], size[1]).to(pixels.dtype)  # (B, w, W)
     return down[:, None] @ pixels @ across[:, None].mT
 
 

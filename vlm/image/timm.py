@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.safe_config import nothing, options, word
-from vlm.core.validation import did_you_mean, nearest
+from vlm.core.validation import check_positive, did_you_mean, nearest
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
@@ -100,6 +100,8 @@ class TimmEncoder(PixelEncoder):
         positions: PositionKind = "auto",
     ) -> None:
         model_args = dict(model_args or {})
+        if image_size is not None:
+            check_positive(image_size=image_size)
         if image_size is not None and model_args.setdefault("img_size", image_size) != image_size:
             raise ValueError(
                 f"image_size: got {image_size}, but img_size={model_args['img_size']} in "
@@ -154,6 +156,13 @@ def timm_model(
     """A model without its classifier, and how timm prepares images for it."""
     from timm.data import resolve_model_data_config
 
+    overlay = model_args.get("pretrained_cfg_overlay") or {}
+    if changed := sorted({"mean", "std", "crop_pct", "interpolation", "input_size"} & set(overlay)):
+        raise ValueError(
+            f"model_args: got a pretrained_cfg_overlay with {changed[0]}, which a loaded model "
+            f"would not have; expected one without. Images are prepared as for the weights, and "
+            f"`image_size` and `fit` change that."
+        )
     with foreign_options("model_args", model_args, name, _OURS):
         model = _create(name, pretrained, model_args)
     return model, resolve_model_data_config(model)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from vlm.core.safe_config import nothing, options, word
-from vlm.core.validation import did_you_mean, nearest
+from vlm.core.validation import check_positive, did_you_mean, nearest
 from vlm.image.base import PixelEncoder
 from vlm.image.grid import check_stages, rows_of, side_by_side, summary
 from vlm.image.load import WhiteLevel
@@ -81,6 +82,8 @@ class TorchvisionEncoder(PixelEncoder):
     ) -> None:
         from torchvision.models.feature_extraction import create_feature_extractor
 
+        if image_size is not None:
+            check_positive(image_size=image_size)
         recipe = _recipe(name)
         recipe_name = f"{name.partition('.')[0]}.{recipe.name}"
         preset = recipe.transforms()
@@ -113,6 +116,16 @@ class TorchvisionEncoder(PixelEncoder):
         self.model, self.pool, self.nodes = extractor.train(), pool, nodes
         self.positions = make_positions(positions, self.dim, pool, self.grid, extractor)
         self.arguments.update(name=recipe_name, pretrained=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in the same mode: that of torchvision's extractor would be in training."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        copied.model.train(self.model.training)  # chooses the graph
+        for ours, theirs in zip(copied.model.modules(), self.model.modules(), strict=True):
+            ours.training = theirs.training
+        return copied
 
     def encode(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tokens = rows_of(_together(self.model, images, self.nodes))

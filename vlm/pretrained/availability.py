@@ -206,11 +206,15 @@ def _obstacle(url: str | None = None) -> str | None:
     url = url or constants.ENDPOINT
     # The environment too: the constant is read once, when the hub's client is imported.
     switch = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    if constants.HF_HUB_OFFLINE or switch.upper() in {"1", "ON", "YES", "TRUE"}:
+    with _lock:
+        offline = _offline[0] if _offline else constants.HF_HUB_OFFLINE
+    if offline or switch.upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE is set"
     since, said = _silent.get(url, (-math.inf, ""))
     if monotonic() - since < REMEMBERED:
         return said
+    if _offline:
+        return "another thread is loading a stored model, which may fetch nothing"
     # In a thread: looking up a name keeps to no timeout of ours.
     answers: SimpleQueue[str | None] = SimpleQueue()
     Thread(target=lambda: answers.put(_asked(url)), daemon=True).start()

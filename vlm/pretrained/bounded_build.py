@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlm.core.compat import dispatch_mode, tree_flatten, tree_map_only
+from vlm.core.compat import dispatch_mode, is_view, tree_flatten, tree_map_only
 
 SPARE = 600_000_000
 """Extra bytes, for one image and for layers that are removed after a model is built."""
@@ -36,7 +36,7 @@ class Sparing(dispatch_mode()):  # type: ignore[misc]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(result.alias_info for result in func._schema.returns):  # no view, not in place
+        if not is_view(func):
             size = _size(func, args, kwargs)
             self.calls -= 1
             if size > self.bytes or self.calls < 0:

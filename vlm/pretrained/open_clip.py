@@ -33,6 +33,11 @@ class Loaded(NamedTuple):
 
 
 _waiting: list[Loaded] = []
+BOTH = (
+    "config, pretrained: got both, and a configuration has no weights; give the model's name with "
+    "pretrained, or leave pretrained out."
+)
+"""What both encoders say of these arguments together."""
 
 
 def read_config(name: str, pretrained: bool | str) -> dict[str, Any]:

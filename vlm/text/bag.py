@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vlm.core.features import masked_mean
+from vlm.core.validation import check_positive
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
@@ -16,7 +17,7 @@ class BagOfWords(TextEncoder):
     vectors.
 
     Each token is its word's vector plus MLP(b), so it depends on the other words too, and the mean
-    of the tokens is `pooled`.
+    of the tokens is `pooled`; an empty question gives MLP(0), a learned vector.
 
     Args:
         words: words that the encoder knows (`vlm.text.count_words` of the training questions).
@@ -44,6 +45,7 @@ class BagOfWords(TextEncoder):
         tokenizer: Tokenizer | None = None,
         standardize: bool = False,
     ) -> None:
+        check_positive(dim=dim, hidden_dim=hidden_dim)
         tokenizer = tokenizer or WordTokenizer(words)
         super().__init__(dim, tokenizer, standardize)
         self.embedding = tokenizer.embedding(dim)

@@ -58,7 +58,4 @@ class ClipTokenizer(Tokenizer):
         return []
 
     def tokens(self, question: str) -> list[str]:
-        return [self._backend.decoder[i].removesuffix("</w>") for i in self.ids(question)]
-
-    def __reduce__(self) -> tuple[type, tuple[int, str]]:
-        return ClipTokenizer, (self.max_length, self.arguments["clean"])
+        return [self._backend.decode([i]).strip() for i in self.ids(question)]

@@ -81,7 +81,7 @@ class HuggingFaceEncoder(TextEncoder):
                 )
             tokenizer = SubwordTokenizer(name, max_length=min(_positions(model), MAX_LENGTH))
         plain = stored_config(model.config)
-        _check(model, tokenizer, name)
+        _check(model, tokenizer, "the configuration" if config else name)
         model.config.use_cache = False
         ids = torch.tensor([[tokenizer.pad_id]])
         model.eval()
@@ -166,11 +166,11 @@ def _check(model: nn.Module, tokenizer: Tokenizer, name: str) -> None:
     size, positions = getattr(model.config, "vocab_size", None), _positions(model)
     if size and tokenizer.vocab_size > size:
         raise ValueError(
-            f"tokenizer: got {tokenizer.vocab_size} ids for {name!r}, which has {size}; expected "
+            f"tokenizer: got {tokenizer.vocab_size} ids for {name}, which has {size}; expected "
             f"the tokenizer that the model was trained with."
         )
     if tokenizer.max_length > positions:
         raise ValueError(
-            f"tokenizer: got max_length={tokenizer.max_length}; {name!r} has {positions} "
+            f"tokenizer: got max_length={tokenizer.max_length}; {name} has {positions} "
             f"positions. Lower the tokenizer's max_length."
         )

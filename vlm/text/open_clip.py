@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vlm.core.features import masked_mean
 from vlm.core.safe_config import nothing
 from vlm.pretrained.open_clip import (
+    BOTH,
     FOLDER,
     build_tower,
     check_stored,
@@ -75,6 +76,8 @@ class OpenClipTextEncoder(TextEncoder):
         config: dict[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
+        if config is not None and pretrained:
+            raise ValueError(BOTH)
         if config is None:
             full = read_config(name, pretrained)
             tokenizer = tokenizer or _tokenizer(name, full["text_cfg"])
@@ -99,10 +102,12 @@ class OpenClipTextEncoder(TextEncoder):
             if model.cls_emb is not None:  # CoCa's normalisation follows its pooling
                 model.cls_emb, model.ln_final = None, nn.Identity()
             positions, known = model.context_length, model.vocab_size
+        model_name = repr(name) if config is None else "the configuration"
         if tokenizer.vocab_size > known or tokenizer.max_length > positions:
             raise ValueError(
                 f"tokenizer: got {tokenizer.vocab_size} ids and max_length="
-                f"{tokenizer.max_length}; {name!r} has {known} and {positions} positions."
+                f"{tokenizer.max_length}; {model_name} has {known} and {positions} "
+                f"positions."
             )
         ids = torch.tensor([[tokenizer.pad_id]])
         model.eval()

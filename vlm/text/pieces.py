@@ -5,11 +5,15 @@ Nothing here needs torch: an exported model reads questions by it too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from json import loads
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+SPACE = "\u0120"
+"""What stands for a space in byte-level pieces."""
 
 
 def encode_pieces(
@@ -37,3 +41,15 @@ def unknown_pieces(tokenizer: Tokenizer, question: str, unknown: int | None) -> 
     encoding = tokenizer.encode(question, add_special_tokens=False)
     pieces = zip(encoding.ids, encoding.offsets, strict=True)
     return [question[start:end] for i, (start, end) in pieces if i == unknown]
+
+
+def piece_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text of each piece, with the marks of its tokenizer; of a part of a character, U+FFFD."""
+    pieces = [tokenizer.id_to_token(i) or "" for i in ids]
+    if "ByteLevel" not in str(loads(tokenizer.to_str())["decoder"]):
+        return pieces
+    # Byte by byte, a letter that is not English would be two or more others.
+    return [
+        SPACE * piece.startswith(SPACE) + tokenizer.decode([i], skip_special_tokens=False).strip()
+        for i, piece in zip(ids, pieces, strict=True)
+    ]

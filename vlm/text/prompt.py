@@ -15,7 +15,7 @@ from vlm.core.safe_config import nothing
 from vlm.pretrained.chat import PROMPT, QUESTION, check_slots, read_chat
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.text.base import TextEncoder
-from vlm.text.pieces import unknown_id, unknown_pieces
+from vlm.text.pieces import piece_texts, unknown_id, unknown_pieces
 from vlm.text.tokenizer import Tokenizer, check_max_length
 
 
@@ -109,13 +109,7 @@ class PromptTokenizer(Tokenizer):
         return unknown_pieces(self._backend, question, self._unknown)
 
     def tokens(self, question: str) -> list[str]:
-        return [self._backend.id_to_token(i) or "" for i in self.ids(question)]
-
-    def __reduce__(self) -> tuple[type, tuple[str, str, str, int]]:
-        arguments = self.arguments
-        return PromptTokenizer, (
-            arguments["json"], self.prompt, self.image_token, self.max_length,
-        )  # fmt: skip
+        return piece_texts(self._backend, self.ids(question))
 
 
 class Prompt(TextEncoder):

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vlm.core.validation import check_positive
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
@@ -53,11 +54,7 @@ class Recurrent(TextEncoder):
         tokenizer: Tokenizer | None = None,
         standardize: bool = False,
     ) -> None:
-        if min(dim, embedding_dim, num_layers) < 1:
-            raise ValueError(
-                f"dim, embedding_dim, num_layers: got {dim}, {embedding_dim}, {num_layers}; "
-                f"expected positive integers."
-            )
+        check_positive(dim=dim, embedding_dim=embedding_dim, num_layers=num_layers)
         if bidirectional and dim % 2:
             raise ValueError(f"dim: got {dim}; expected an even number, half for each direction.")
         tokenizer = tokenizer or WordTokenizer(words)

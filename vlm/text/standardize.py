@@ -63,14 +63,16 @@ class _Standard(nn.Module):
         real = real[..., None]
         mean, variance = self.mean, self.variance
         if self.training and learn:
-            rows, kept = x.float().flatten(0, -2), real.flatten(0, -2)  # (N, D), (N, 1)
+            wide = torch.promote_types(x.dtype, torch.float32)
+            rows, kept = x.to(wide).flatten(0, -2), real.flatten(0, -2)  # (N, D), (N, 1)
             count = kept.sum()
             several = count > 1  # one row has no variance
             own = torch.where(kept, rows, 0).sum(0) / count.clamp(min=1)
             spread = torch.where(kept, rows - own, 0).square().sum(0) / count.clamp(min=1)
             with torch.no_grad():
-                weight = self.momentum * several
-                mean.lerp_(own, weight)
-                variance.lerp_(spread * count / (count - 1).clamp(min=1), weight)
+                weight = (self.momentum * several).to(mean.dtype)
+                unbiased = spread * count / (count - 1).clamp(min=1)
+                mean.lerp_(own.to(mean.dtype), weight)
+                variance.lerp_(unbiased.to(mean.dtype), weight)
             mean, variance = torch.where(several, own, mean), torch.where(several, spread, variance)
         return torch.where(real, (x - mean) * (variance + self.eps).rsqrt(), 0).to(x.dtype)

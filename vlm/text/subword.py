@@ -10,7 +10,7 @@ from vlm.core.safe_config import nothing
 from vlm.pretrained.pruning import hub_tokenizer
 from vlm.pretrained.tokenizer_growth import read_tokenizer, tokenizer
 from vlm.pretrained.weights import model_folder
-from vlm.text.pieces import encode_pieces, unknown_id, unknown_pieces
+from vlm.text.pieces import encode_pieces, piece_texts, unknown_id, unknown_pieces
 from vlm.text.tokenizer import Tokenizer, check_max_length
 
 
@@ -93,10 +93,7 @@ class SubwordTokenizer(Tokenizer):
         return unknown_pieces(self._backend, question, self._unknown)
 
     def tokens(self, question: str) -> list[str]:
-        return [self._backend.id_to_token(i) or "" for i in self.ids(question)]
-
-    def __reduce__(self) -> tuple[type, tuple[None, str, int]]:
-        return SubwordTokenizer, (None, self.arguments["json"], self.max_length)
+        return piece_texts(self._backend, self.ids(question))
 
 
 def _download(name: str) -> str:

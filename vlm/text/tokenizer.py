@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -48,18 +48,26 @@ class Tokenizer(Configured, ABC):
     vocab_size: int
     max_length: int
     keeps: ClassVar[str] = "first"
+    unit: ClassVar[str] = "tokens"
     vectors: Tensor | None = None
     _cut: Tensor
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         made = super().__new__(cls, *args, **kwargs)
-        # In memory that loader workers share, so that one run counts, and warns, as one.
+        # In memory that forked workers share, so that one run counts, and warns, as one.
         made._cut = torch.zeros((), dtype=torch.long, device="cpu").share_memory_()
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From its arguments: a cache of questions does not pickle."""
+        arguments = dict(self.arguments)
+        if "max_length" in arguments:  # an encoder with fewer positions may have lowered it
+            arguments["max_length"] = self.max_length
+        return partial(type(self), **arguments), ()
+
     @property
     def cut(self) -> int:
-        """The number of questions truncated so far, in this process and its loader workers."""
+        """The number of questions truncated so far, in this process and its forked workers."""
         return int(self._cut)
 
     @abstractmethod
@@ -151,6 +159,7 @@ class WordTokenizer(Tokenizer):
     """
 
     pad_id = PAD
+    unit: ClassVar[str] = "words"
 
     def __init__(self, words: Sequence[str], max_length: int = 64) -> None:
         check_max_length(max_length)
@@ -180,6 +189,3 @@ class WordTokenizer(Tokenizer):
 
     def tokens(self, question: str) -> list[str]:
         return self._split(question)[: self.max_length]
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return WordTokenizer, (self.words, self.max_length)  # the cache does not pickle

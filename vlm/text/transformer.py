@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlm.core.features import masked_mean
+from vlm.core.validation import check_divides, check_positive
 from vlm.pretrained.attention_masks import always_mask
 from vlm.text.base import TextEncoder
 from vlm.text.tokenizer import Tokenizer, WordTokenizer
@@ -50,12 +51,9 @@ class Transformer(TextEncoder):
         tokenizer: Tokenizer | None = None,
         standardize: bool = False,
     ) -> None:
-        if min(dim, num_layers, num_heads, feedforward_dim, max_length) < 1 or dim % num_heads:
-            raise ValueError(
-                f"dim, num_layers, num_heads, feedforward_dim, max_length: got {dim}, "
-                f"{num_layers}, {num_heads}, {feedforward_dim}, {max_length}; expected positive "
-                f"integers, and a num_heads that divides dim."
-            )
+        check_positive(num_layers=num_layers, feedforward_dim=feedforward_dim)
+        check_positive(max_length=max_length)
+        check_divides("dim", dim, "num_heads", num_heads)
         from transformers import BertConfig, BertModel
 
         tokenizer = tokenizer or WordTokenizer(words, max_length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlm.core.clean_text import clean_text
 from vlm.core.safe_config import nothing
+from vlm.core.validation import check_positive
 from vlm.pretrained.weights import find_file
 from vlm.text.tokenizer import WordTokenizer
 from vlm.text.words import split_contractions
@@ -39,7 +40,7 @@ class VectorTokenizer(WordTokenizer):
 
     Raises:
         ValueError: both or neither of `vectors` and `words`, or a file in another format.
-    FileNotFoundError: a file that does not exist, or a package that is not installed.
+        FileNotFoundError: a file that does not exist, or a package that is not installed.
 
     Example:
         >>> tokenizer = vlm.text.VectorTokenizer(words=["what", "color", "is", "it"])
@@ -58,10 +59,7 @@ class VectorTokenizer(WordTokenizer):
     ) -> None:
         if (vectors is None) == (words is None):
             raise ValueError("vectors, words: got both or neither; give one.")
-        if min(size, max_length) < 1:
-            raise ValueError(
-                f"size, max_length: got {size}, {max_length}; expected positive integers."
-            )
+        check_positive(size=size)
         table = None
         if vectors is not None:
             words, table = read_vectors(vectors, size)
@@ -72,10 +70,6 @@ class VectorTokenizer(WordTokenizer):
 
     def _split(self, question: str) -> list[str]:
         return split_contractions(question, self._ids)
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        size = self.arguments["size"]
-        return VectorTokenizer, (None, self.words, size, self.max_length)  # no vectors to workers
 
 
 def read_vectors(source: str, size: int) -> tuple[list[str], Tensor]:

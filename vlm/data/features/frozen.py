@@ -154,7 +154,7 @@ def encode(encoder: PixelEncoder, images: Tensor) -> HostCopy:
     device = encoder.mean.device
     if device.type == "cuda":  # the copy need not wait then
         images = images.pin_memory()
-    training = [part for part in encoder.modules() if part.training]
+    modes = [(part, part.training) for part in encoder.modules()]
     encoder.eval()
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
@@ -162,5 +162,5 @@ def encode(encoder: PixelEncoder, images: Tensor) -> HostCopy:
             assert boxes is not None
             return HostCopy(tokens.float(), mask, pooled.float(), boxes.float())
     finally:
-        for part in training:
-            part.training = True
+        for part, mode in modes:
+            part.train(mode)  # from the whole to its parts; torchvision's chooses its graph by it
