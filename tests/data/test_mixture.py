@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -53,6 +54,14 @@ def test_tables_hold_the_questions_of_all_sets(sets: dict[str, Dataset]) -> None
     assert Counter(data.table("test")[SET].to_pylist()) == {
         name: len(one.table("test")) for name, one in sets.items()
     }
+
+
+def test_the_answer_to_what_has_none_is_that_of_its_sets(sets: dict[str, Dataset]) -> None:
+    assert Mixture(sets).unanswerable is None
+    one, other = copy.copy(sets["shapes"]), copy.copy(sets["shapes"])
+    one.unanswerable, other.unanswerable = "unanswerable", "not there"
+    assert Mixture(sets | {"one": one}).unanswerable == "unanswerable"
+    assert Mixture(sets | {"one": one, "other": other}).unanswerable is None
 
 
 def test_ids_that_clash_are_told_apart(tmp_path: Path) -> None:

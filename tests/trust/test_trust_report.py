@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from vlm.cli.commands.report import _folder
 from vlm.cli.main import main
 from vlm.trust.perturb import CORRUPTIONS, SEVERITIES, WORDINGS, corrupted
 from vlm.trust.report import SECTIONS, write_report
@@ -78,6 +79,15 @@ def test_a_report_of_validation_says_that_it_flatters(whole: Path, tmp_path: Pat
     write_report(content, tmp_path, "vlm report RUN")
     assert "flatters" in (tmp_path / "report.md").read_text()
     assert "flatters" not in (whole / "report.md").read_text()
+
+
+def test_a_report_of_validation_leaves_that_of_the_test_alone(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.touch()
+    for split, name in (("test", "report"), ("validation", "report_validation")):
+        assert _folder(tmp_path, True, split) == tmp_path / name
+        assert _folder(answers, False, split) == tmp_path / f"answers_{name}"
+        assert _folder(Path("hf:me/mine"), True, split) == Path(f"mine_{name}")
 
 
 def test_a_finished_section_is_not_measured_again(

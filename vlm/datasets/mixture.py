@@ -107,6 +107,9 @@ class Mixture(Dataset):
         # At most one set has such an answer in a sensible mixture: VizWiz alone does.
         watched = (data.watched for data in datasets.values())
         self.watched = next(filter(None, watched), None)  # type: ignore[misc]  # for this object
+        # A report has one such answer: none where the sets say it in different words.
+        nothing = {data.unanswerable for data in datasets.values()} - {None}
+        self.unanswerable = nothing.pop() if len(nothing) == 1 else None
         sources = {name: data.image_source for name, data in datasets.items() if data.image_source}
         self.image_source = _Sources(sources) if sources else None
 

@@ -54,7 +54,7 @@ def report_command(arguments: Sequence[str]) -> None:
         "--output",
         type=Path,
         help="folder to write the report to (default: RUN/report, or NAME_report here for a model "
-        "that is no folder)",
+        "that is no folder; with --split=validation report_validation)",
     )
     add_device(parser)
     add_prompt(parser)
@@ -77,7 +77,7 @@ def report_command(arguments: Sequence[str]) -> None:
     if wrong := [name for name in given.only if name not in SECTIONS]:
         parser.error(f"--only: got {wrong[0]!r}; expected some of {', '.join(SECTIONS)}")
     data = read_data("report", config, options).datamodule
-    folder = given.output or _folder(named, given.model is not None)
+    folder = given.output or _folder(named, given.model is not None, given.split)
 
     def is_model(name: str) -> bool:
         path = Path(name)
@@ -114,10 +114,12 @@ def report_command(arguments: Sequence[str]) -> None:
     print(f"Report: {path}, {path.with_suffix('.md').name} and {path.with_suffix('.json').name}")
 
 
-def _folder(named: Path, is_model: bool) -> Path:
-    """Where a report is written: in the run's folder, beside a file, or here."""
+def _folder(named: Path, is_model: bool, split: str) -> Path:
+    """Where a report is written: in the run's folder, beside a file, or here. One of validation
+    leaves that of the test alone."""
+    report = "report" if split == "test" else f"report_{split}"
     if not named.exists():  # a model of the hub, or one that comes with vlm
-        return Path(f"{named.name}_report")
+        return Path(f"{named.name}_{report}")
     if is_model:
-        return (named if named.is_dir() else named.parent) / "report"
-    return named.with_name(f"{named.stem}_report")
+        return (named if named.is_dir() else named.parent) / report
+    return named.with_name(f"{named.stem}_{report}")
