@@ -21,6 +21,8 @@ from test_set_visual_genome import pair, save
 import vlm
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
+from vlm.data.check.check import check_data
+from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import ImageOptions
 from vlm.data.sampler import ImageGroupSampler, Mixing, quotas
 from vlm.data.shared_questions import check_shared
@@ -135,6 +137,28 @@ def test_each_set_decides_on_its_shared_questions(tmp_path: Path) -> None:
         check_shared(Mixture({"y": lenient, "x": strict}), "test")
     with pytest.warns(UserWarning, match="partly measure known questions"):
         check_shared(Mixture({"y": lenient, "z": lenient}), "test")
+
+
+def test_each_set_decides_on_its_shared_images(tmp_path: Path) -> None:
+    """One set is meant to have the images of its test in training, too; the other is not."""
+    sets: dict[str, Dataset] = {}
+    for name in ("meant", "wrong"):
+        (tmp_path / name).mkdir()
+        rows = write_photos(tmp_path / name, images=8)
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+        asked = [row | {"question": "is this another question"} for row in rows]
+        write_rows(tmp_path / f"{name}_test.jsonl", asked)
+        sets[name] = CustomDataset(
+            tmp_path / f"{name}.jsonl",
+            test=tmp_path / f"{name}_test.jsonl",
+            images=tmp_path / name / "photos",
+        )
+    sets["meant"].shared_images = True
+    found = check_data(VQADataModule(Mixture(sets)), images=False)
+    for problems, name in ((found.errors, "wrong"), (found.warnings, "meant")):
+        said = problems.kept["image in two splits"]
+        assert len(said) == problems.counts["image in two splits"] == 8
+        assert all(f"{tmp_path}/{name}/photos" in text for text in said)
 
 
 def test_images_inside_data_files_of_both_sets(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from vlm.datasets.mixture import SET, Mixture
 from vlm.datasets.several import as_one, images_of
 from vlm.datasets.table import source_of
 
+REFUSES = "refuses_shared_questions"
+
 
 def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The rows (S,) of a table whose question is in `train` too, and the row there of each.
@@ -34,13 +36,12 @@ def shared_rows(table: pa.Table, train: pa.Table) -> tuple[np.ndarray, np.ndarra
     return rows[found], known_rows[first.drop_null().to_numpy()]
 
 
-def refused(dataset: Dataset, table: pa.Table, rows: np.ndarray) -> np.ndarray:
-    """Whether it is an error that the questions of these rows are also trained on: (S,) bool. Of a
-    mixture, each set decides for its own."""
+def by_set(dataset: Dataset, table: pa.Table, rows: np.ndarray, attribute: str) -> np.ndarray:
+    """A bool of the data set for each of these rows, (S,); of a mixture, of each row's own set."""
     if isinstance(dataset, Mixture):
         sets = table[SET].take(rows).to_pylist()
-        return np.array([dataset.datasets[name].refuses_shared_questions for name in sets], bool)
-    return np.full(len(rows), dataset.refuses_shared_questions)
+        return np.array([getattr(dataset.datasets[name], attribute) for name in sets], bool)
+    return np.full(len(rows), getattr(dataset, attribute))
 
 
 def check_shared(dataset: Dataset, split: Split) -> None:
@@ -55,7 +56,7 @@ def check_shared(dataset: Dataset, split: Split) -> None:
     rows, known = shared_rows(table, train)
     if not len(rows):
         return
-    option, wrong = "allow_shared_questions", refused(dataset, table, rows)
+    option, wrong = "allow_shared_questions", by_set(dataset, table, rows, REFUSES)
     if wrong.any():
         rows, known = rows[wrong], known[wrong]
         if isinstance(dataset, Mixture):

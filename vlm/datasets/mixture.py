@@ -103,7 +103,6 @@ class Mixture(Dataset):
             raise ValueError("auxiliary: got all sets; expected one that is validated at least.")
         self.datasets, self.weights, self.temperature = datasets, weights, temperature
         self.auxiliary = list(auxiliary or ())
-        self.shared_images = any(data.shared_images for data in datasets.values())
         # At most one set has such an answer in a sensible mixture: VizWiz alone does.
         watched = (data.watched for data in datasets.values())
         self.watched = next(filter(None, watched), None)  # type: ignore[misc]  # for this object

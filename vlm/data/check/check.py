@@ -19,7 +19,7 @@ from vlm.data.compatibility import choice_mistakes
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import OpenImages
 from vlm.data.images.unreadable import unreadable
-from vlm.data.shared_questions import refused, shared_rows
+from vlm.data.shared_questions import REFUSES, by_set, shared_rows
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import best_scores, compute_floors
 from vlm.datasets.errors import DataError, Problems, collecting
@@ -78,8 +78,8 @@ class _Check:
             self._confused_questions(in_order)
         self._floors(self._wrong_choices() if choices else set())
         with working("Comparing the splits"):
-            self._shared("image", not self.dataset.shared_images)
-            self._shared("group", not self.dataset.shared_images)
+            self._shared("image")
+            self._shared("group")
             self._shared_questions()
         if images:
             self._read_images()
@@ -243,20 +243,22 @@ class _Check:
                     lambda row: f"the model cannot give {shorten(sorted(set(row['answers'])))}.",
                 )
 
-    def _shared(self, column: str, wrong: bool) -> None:
-        """What stands in two splits that should not."""
+    def _shared(self, column: str) -> None:
+        """Report what stands in two splits; an error, unless the set is meant to be so."""
         hashes = {split: self._hashes(split, column) for split in self.tables}
         for one, other in combinations(self.tables, 2):
             _, rows, others = np.intersect1d(hashes[one][0], hashes[other][0], return_indices=True)
             there, here = hashes[one][1][rows], hashes[other][1][others]
-            self._note_shared(column, one, there, other, here, wrong)
+            meant = by_set(self.dataset, self.tables[other], here, "shared_images")
+            for own, error in ((~meant, True), (meant, False)):
+                self._note_shared(column, one, there[own], other, here[own], error)
 
     def _shared_questions(self) -> None:
         """Report questions that are both trained on and scored."""
         for split in ("validation", "test") if "train" in self.tables else ():
             if split in self.tables:
                 here, there = shared_rows(self.tables[split], self.tables["train"])
-                wrong = refused(self.dataset, self.tables[split], here)
+                wrong = by_set(self.dataset, self.tables[split], here, REFUSES)
                 for own, error in ((wrong, True), (~wrong, False)):
                     self._note_shared("question", "train", there[own], split, here[own], error)
 
