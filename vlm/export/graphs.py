@@ -165,6 +165,11 @@ def head_kind(model: VQAModel) -> AnswerKind:
             f"head: got {type(head).__name__}; expected a head with a vocabulary, MultipleChoice, "
             f"or Generation."
         )
+    if head.draws:
+        raise ExportError(
+            f"head: got {type(head).__name__}, whose answers may be pictures; expected one that "
+            f"answers with words. Serve the model with `vlm serve RUN`."
+        )
     kind, methods = KINDS[base]
     for name in methods:
         if getattr(type(head), name) is not getattr(base, name):
@@ -172,11 +177,6 @@ def head_kind(model: VQAModel) -> AnswerKind:
                 f"head: {type(head).__name__} has a `{name}` of its own, which an export would not "
                 f"run; expected that of {base.__name__}. Serve the model with `vlm serve RUN`."
             )
-    if head.draws:
-        raise ExportError(
-            f"head: got {type(head).__name__}, whose answers may be pictures; expected one that "
-            f"answers with words. Serve the model with `vlm serve RUN`."
-        )
     if isinstance(head, Generation):
         if not isinstance(head.decoder, TransformerDecoder):
             raise ExportError(

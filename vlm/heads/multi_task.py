@@ -146,7 +146,8 @@ def _targets(
 
 def _made(factory: HeadFactory, in_dim: int, linked: dict[str, Any]) -> AnswerHead:
     taken = inspect.signature(factory_class(factory)).parameters
-    if own := [name for name in LINKED if name in getattr(factory, "keywords", ())]:
+    given = getattr(factory, "keywords", {})  # the command line gives all, with their defaults
+    if own := [name for name in LINKED if given.get(name)]:
         raise ValueError(f"heads: got a head with {own[0]} of its own; give it to MultiTask.")
     return factory(in_dim, **{name: linked[name] for name in LINKED if name in taken})
 
