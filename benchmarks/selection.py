@@ -1,6 +1,7 @@
 """Does anything tell wrong answers better than the largest probability does?
 
     python benchmarks/selection.py --out runs/selection.json
+    python benchmarks/selection.py --out runs/selection.json --daquar data/daquar
 
 Trains a product on 1,200 images of Scenes and three abilities with three seeds, and asks it, and
 the bundled model, a hard mixture of equal parts: plain questions, their paraphrases, images with
@@ -11,6 +12,9 @@ probability, with intervals by bootstrap over images. Learned selectors see the 
 validation alone: plain, of the same mixture, or, for each part, of the mixture without that part,
 which says what they are worth on a kind of question that nobody thought of. An ensemble of the
 seeds is also compared by its own answers.
+
+With --daquar, `configs/daquar.yaml` is trained with the seeds instead, and asked the test questions
+of DAQUAR.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ from vlm.trust.selective import Floats, image_bootstrap
 PLAIN, ABSENT = "plain", "absent"
 ABILITIES = ["attribute", "exist", "position"]
 QUESTIONS, SEVERITY, STROKES = 1500, 2, 40
-EPOCHS, RESAMPLES = 12, 300
+EPOCHS, LEAST_STEPS, RESAMPLES = 12, 72, 300
 TOP = 4
 MEASURES: dict[str, Callable[[Floats, Floats], float]] = {
     "AUGRC": selective.augrc,
@@ -78,9 +82,11 @@ class Outputs:
         return self.worth.gather(1, self.logits.argmax(1, keepdim=True))[:, 0].double().numpy()
 
 
-def mixture(split: Split) -> dict[str, tuple[pa.Table, str | None]]:
-    """Questions by part, some with the corruption of their images; those of validation are of its
-    selection part."""
+Parts = dict[str, tuple[pa.Table, Images]]
+"""Questions and their images, by part; those of validation are of its selection part."""
+
+
+def hard_scenes(model: VQAModel, split: Split) -> Parts:
     absent = Scenes(part="absent", abilities=ABILITIES).table(split)
     pairs = Scenes(pairs=True, abilities=ABILITIES).table(split)
     tables = {
@@ -89,26 +95,24 @@ def mixture(split: Split) -> dict[str, tuple[pa.Table, str | None]]:
         "clutter": Scenes(clutter=STROKES, abilities=ABILITIES).table(split),
         ABSENT: absent.filter(pc.equal(pc.list_element(absent["answers"], 0), NOT_THERE)),
     }
-    parts: dict[str, tuple[pa.Table, str | None]] = {}
+    plain = ImageStore(model.image_encoder.transform)
+    parts: Parts = {}
     for name, table in tables.items():
         whole = split_by_image(table, 0.5, 0)[0] if split == "validation" else table
-        parts[name] = with_rows(whole, image_sample(whole, QUESTIONS)), None
+        parts[name] = with_rows(whole, image_sample(whole, QUESTIONS)), plain
         if name == PLAIN:
             worse = with_rows(whole, image_sample(whole, QUESTIONS))
             groups = image_groups(worse) % len(CORRUPTIONS)
             for number, kind in enumerate(CORRUPTIONS):
-                parts[kind] = with_rows(worse, groups == number), kind
+                parts[kind] = with_rows(worse, groups == number), corrupted(plain, kind, SEVERITY)
     return parts
 
 
 @torch.inference_mode()
-def asked(model: VQAModel, split: Split) -> dict[str, Outputs]:
-    """The outputs to each part of the mixture."""
+def asked(model: VQAModel, parts: Parts) -> dict[str, Outputs]:
+    """The outputs to each part."""
     found = {}
-    for name, (table, corruption) in mixture(split).items():
-        store: Images = ImageStore(model.image_encoder.transform)
-        if corruption is not None:
-            store = corrupted(store, corruption, SEVERITY)
+    for name, (table, store) in parts.items():
         data = VQADataset(table, model.asking_processor, store, targets=False)
         columns: list[list[Tensor]] = [[], [], [], []]
         order = []
@@ -178,11 +182,13 @@ def learned(
         net = nn.Sequential(
             nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, 1)
         )
-    steps = EPOCHS * -(-len(x) // 256)
+    batches = -(-len(x) // 256)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
+    steps = epochs * batches
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     x = (x - mean) / deviation
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(256):
             loss = F.binary_cross_entropy_with_logits(net(x[rows])[:, 0], y[rows])
             optimizer.zero_grad()
@@ -203,7 +209,7 @@ def confidences(
     validation: dict[str, Outputs], test: dict[str, Outputs]
 ) -> tuple[Floats, dict[str, Floats], Tensor]:
     """The scores of the mixture's answers, each selector's confidence, and all probabilities."""
-    plain, mixed = validation[PLAIN], joined([*validation.values()])
+    plain = validation[PLAIN]
     worse = plain.logits - plain.logits.max(1, keepdim=True).values
     scale = fit_map("temperature", worse.double().numpy(), plain.scores)[0]
     outputs = joined([*test.values()])
@@ -215,7 +221,10 @@ def confidences(
         "entropy": (p * p.clamp(min=1e-12).log()).sum(1).double().numpy(),
         "largest logit": outputs.logits.max(1).values.double().numpy(),
     }
-    for which, train in ((PLAIN, plain), ("mixture", mixed)):
+    seen = {PLAIN: plain}
+    if len(validation) > 1:
+        seen["mixture"] = joined([*validation.values()])
+    for which, train in seen.items():
         for name, features, hidden in (
             ("probabilities, logistic", by_probabilities, None),
             ("and question, logistic", with_question, None),
@@ -223,9 +232,10 @@ def confidences(
         ):
             select = learned(features, hidden, train, scale)
             found[f"learned on {which}: {name}"] = select(outputs)
-    found["learned on the other parts: and question, joint vector, MLP"] = unseen(
-        validation, test, scale
-    )
+    if len(validation) > 1:
+        found["learned on the other parts: and question, joint vector, MLP"] = unseen(
+            validation, test, scale
+        )
     return outputs.scores, found, p
 
 
@@ -275,17 +285,13 @@ def difference(first: dict[str, Floats], second: dict[str, Floats]) -> dict[str,
     }
 
 
-def trained(seed: int, given: argparse.Namespace) -> Path:
-    """The folder of a finished run; one that was stopped goes on."""
-    cli = VQACLI(
+def trained(config: str, seed: int, given: argparse.Namespace, *options: str) -> VQACLI:
+    """A finished run; one that was stopped goes on."""
+    return VQACLI(
         [
             "fit",
-            "--config=configs/scenes.yaml",
-            "--model.fusion=vlm.fusion.Pooled",
-            "--model.optimizer.init_args.lr=0.003",
-            f"--dataset.scenes={given.scenes}",
-            f"--dataset.abilities=[{','.join(ABILITIES)}]",
-            f"--trainer.max_epochs={given.epochs}",
+            f"--config={config}",
+            *options,
             f"--seed_everything={seed}",
             f"--data.seed={seed}",
             f"--run.folder={given.out.parent}",
@@ -296,17 +302,55 @@ def trained(seed: int, given: argparse.Namespace) -> Path:
             "--trainer.enable_model_summary=false",
         ]
     )
-    return Path(cli.run_folder)
 
 
-def measured(models: dict[str, VQAModel], ensemble: bool) -> dict[str, Any]:
+def of_scenes(given: argparse.Namespace) -> dict[str, Any]:
+    """Seeds of a product, and the bundled model, on the mixture."""
+    options = (
+        "--model.fusion=vlm.fusion.Pooled",
+        "--model.optimizer.init_args.lr=0.003",
+        f"--dataset.scenes={given.scenes}",
+        f"--dataset.abilities=[{','.join(ABILITIES)}]",
+        f"--trainer.max_epochs={given.epochs}",
+    )
+    runs = {
+        str(seed): load(trained("configs/scenes.yaml", seed, given, *options).run_folder).model
+        for seed in given.seeds
+    }
+    return {
+        f"{len(runs)} seeds, {given.epochs} epochs": measured(runs, hard_scenes, len(runs) > 1),
+        "bundled model": measured({"bundled": load("scenes").model}, hard_scenes, False),
+    }
+
+
+def of_daquar(given: argparse.Namespace) -> dict[str, Any]:
+    """Seeds of the configuration on DAQUAR's test questions, whose images are encoded once."""
+    options = (
+        f"--dataset.root={given.daquar}",
+        f"--data.images.features={given.out.parent / 'features'}",
+    )
+    runs = [trained("configs/daquar.yaml", seed, given, *options) for seed in given.seeds]
+    data = runs[0].datamodule
+
+    def parts(model: VQAModel, split: Split) -> Parts:
+        table = data.table(split)
+        table = split_by_image(table, 0.5, 0)[0] if split == "validation" else table
+        return {PLAIN: (table, data.encoded_images(split, model.image_encoder))}
+
+    models = {str(i): load(run.run_folder).model for i, run in enumerate(runs)}
+    return {f"DAQUAR, {len(runs)} seeds": measured(models, parts, len(runs) > 1)}
+
+
+def measured(
+    models: dict[str, VQAModel], parts: Callable[[VQAModel, Split], Parts], ensemble: bool
+) -> dict[str, Any]:
     """Mean of each measure over models, and each selector's difference to the first."""
     of_models = []
     for model in models.values():
         if method_for(model.head) != "temperature":
             raise ValueError("expected a model with a softmax over its answers")
-        test = asked(model, "test")
-        of_models.append((*confidences(asked(model, "validation"), test), test))
+        test = asked(model, parts(model, "test"))
+        of_models.append((*confidences(asked(model, parts(model, "validation")), test), test))
     images = joined([*of_models[0][3].values()]).images
     base = [(scores, found["largest probability"]) for scores, found, _, _ in of_models]
     of_base = resampled(base, images)
@@ -351,13 +395,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--scenes", type=int, default=1200, help="training images")
+    parser.add_argument("--daquar", type=Path, help="folder of DAQUAR, to measure there instead")
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    runs = {str(seed): load(trained(seed, given)).model for seed in given.seeds}
-    results = {
-        f"{len(runs)} seeds, {given.epochs} epochs": measured(runs, len(runs) > 1),
-        "bundled model": measured({"bundled": load("scenes").model}, False),
-    }
+    results = of_scenes(given) if given.daquar is None else of_daquar(given)
     write_whole(given.out, json.dumps(results, indent=1).encode())
     console = Console(width=150)
     for name, found in results.items():
