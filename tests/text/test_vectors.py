@@ -112,7 +112,7 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
     for arguments in ({}, {"vectors": str(path), "words": WORDS}):
         with pytest.raises(ValueError, match="vectors, words: got both or neither"):
             VectorTokenizer(**arguments)
-    with pytest.raises(ValueError, match="size, max_length: got 0, 64"):
+    with pytest.raises(ValueError, match="size: got 0; expected a positive integer"):
         VectorTokenizer(str(path), size=0)
     with pytest.raises(FileNotFoundError, match="package:no-vectors: the package is not installed"):
         VectorTokenizer("package:no-vectors")
