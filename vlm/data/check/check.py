@@ -244,7 +244,7 @@ class _Check:
                 )
 
     def _shared(self, column: str) -> None:
-        """Report what stands in two splits; an error, unless the set is meant to be so."""
+        """Report what is in two splits: an error, unless the data set shares it on purpose."""
         hashes = {split: self._hashes(split, column) for split in self.tables}
         for one, other in combinations(self.tables, 2):
             _, rows, others = np.intersect1d(hashes[one][0], hashes[other][0], return_indices=True)
