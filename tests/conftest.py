@@ -46,6 +46,14 @@ def rest_slow(values: Iterable[Any], *fast: Any) -> list[Any]:
     ]
 
 
+def rows_slow(rows: Iterable[tuple[Any, ...]], step: int) -> list[Any]:
+    """Rows of a test's parameters, of which all but every `step`-th are slow."""
+    return [
+        pytest.param(*row, marks=pytest.mark.slow) if number % step else row
+        for number, row in enumerate(rows)
+    ]
+
+
 def shared_data(name: str) -> Path:
     """The folder of a real data set; the test is skipped if it is missing."""
     folder = Path(os.environ.get("VLM_DATA", ROOT.parent / "shared/data")) / name

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, rows_slow
 from lightning.pytorch.cli import LightningArgumentParser
 
 from vlm.cli.training_cli import VQACLI
@@ -119,7 +119,7 @@ def test_the_grid_has_its_files() -> None:
     assert DATA_SETS
 
 
-@pytest.mark.parametrize(("image", "text", "fusion"), list(product(*GRID.values())))
+@pytest.mark.parametrize(("image", "text", "fusion"), rows_slow(product(*GRID.values()), 4))
 def test_every_combination_of_parts_runs(
     image: str, text: str, fusion: str, data: Path, tmp_path: Path
 ) -> None:

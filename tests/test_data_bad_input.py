@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import small_run, write_data
+from conftest import rows_slow, small_run, write_data
 
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
@@ -43,7 +43,7 @@ REASONS = {
 
 @pytest.mark.parametrize(
     ("kind", "loading"),
-    [*product(REASONS, ("cached", "on the way")), ("missing", "by workers")],
+    [("missing", "by workers"), *rows_slow(product(REASONS, ("cached", "on the way")), 3)],
 )
 def test_a_bad_image_names_file_and_question(
     kind: str, loading: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import rest_slow
 from malformed import CHECKPOINT, SHARED, Spoil, configurations, shared_config, stored
 from PIL import Image
 from shared_models import MODELS
@@ -114,7 +115,7 @@ def test_a_malformed_checkpoint_ends_in_a_sentence(
             vlm.load(spoilt)
 
 
-@pytest.mark.parametrize("every", [EVERY, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", rest_slow([EVERY, 1], EVERY))
 def test_values_of_other_kinds_in_a_configuration(
     every: int, folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import rows_slow
 from contract.encoder_parts import WORDS, clip_config, tiny_bert
 from contract.test_parts import public
 from torch import Tensor, nn
@@ -148,7 +149,7 @@ def test_every_public_encoder_is_in_the_grid() -> None:
         assert {cls.__name__ for cls in public(package, role)} <= names
 
 
-@pytest.mark.parametrize(("image", "words", "fusion"), GRID)
+@pytest.mark.parametrize(("image", "words", "fusion"), rows_slow(GRID, 4))
 def test_the_loss_reaches_every_parameter(
     image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
 ) -> None:
@@ -178,7 +179,7 @@ def assert_words_have_gradients(embedding: nn.Embedding, batch: Batch) -> None:
     assert moved == sorted(set(batch.words[batch.words_mask].tolist()))
 
 
-@pytest.mark.parametrize(("image", "words", "fusion"), GRID)
+@pytest.mark.parametrize(("image", "words", "fusion"), rows_slow(GRID, 4))
 def test_padding_batch_and_order_change_no_answer(
     image: str, words: str, fusion: str, text: Callable[[str], TextEncoder]
 ) -> None:

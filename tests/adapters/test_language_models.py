@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 import yaml
-from conftest import ROOT
+from conftest import ROOT, rest_slow
 from hub_vlms import vlm_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -188,14 +188,17 @@ TWO_STAGES = [
 ]
 
 
-ALL = ["--model.tuning.image_encoder.frozen=false", "--model.optimizer.init_args.lr=0.003"]
+TUNED = {
+    "all": ["--model.tuning.image_encoder.frozen=false", "--model.optimizer.init_args.lr=0.003"],
+    "two stages with LoRA": TWO_STAGES,
+}
 
 
-@pytest.mark.parametrize("more", [ALL, TWO_STAGES], ids=["all", "two stages with LoRA"])
+@pytest.mark.parametrize("how", rest_slow(TUNED, "two stages with LoRA"))
 def test_a_tuned_model_goes_back_into_its_own_format(
-    more: list[str], kind: str, folders: Folders, data: Path, tmp_path: Path
+    how: str, kind: str, folders: Folders, data: Path, tmp_path: Path
 ) -> None:
-    run = tuned(folders(kind), data, tmp_path, *more)
+    run = tuned(folders(kind), data, tmp_path, *TUNED[how])
     convert_back(run, folders(kind), tmp_path / "back")
     with pytest.raises(ValueError, match="not empty"):
         convert_back(run, folders(kind), tmp_path / "back")
@@ -215,7 +218,7 @@ def test_a_tuned_model_goes_back_into_its_own_format(
         for name, value in theirs.state_dict().items()
         if not value.equal(before.state_dict()[name])
     }
-    if more is TWO_STAGES:
+    if TUNED[how] is TWO_STAGES:
         assert {name.rpartition(".")[0].rpartition(".")[2] for name in changed} <= {
             "linear_1", "linear_2", "proj", "q_proj", "v_proj",
         }  # fmt: skip

@@ -182,7 +182,7 @@ def test_named_gpus_are_shared_out_and_counted_anew_by_each_run(
 PLANS = sorted(path.stem for path in (ROOT / "configs/compare").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", rest_slow(PLANS, "daquar", "easy_vqa"))
+@pytest.mark.parametrize("name", rest_slow(PLANS, "daquar"))
 def test_every_plan_that_we_ship_can_be_built(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

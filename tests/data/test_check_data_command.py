@@ -130,7 +130,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("several", rest_slow([False, True], True))
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", rest_slow(HEADS, "choose"))
 def test_the_figures_are_those_of_the_head_that_answers(
     name: str,
     several: bool,

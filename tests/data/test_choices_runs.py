@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import COLORS, ROOT, small_run
+from conftest import COLORS, ROOT, rest_slow, small_run
 from custom_files import CONFIG, small, write_photos, write_rows
 from PIL import Image
 
@@ -230,7 +230,7 @@ def test_a_swap_inside_several_heads_is_another_model(
     assert "head.heads.classify.loss: ce in the checkpoint, bce asked" in said
 
 
-@pytest.mark.parametrize("answers_by", ["classify", "choose"])
+@pytest.mark.parametrize("answers_by", rest_slow(["classify", "choose"], "choose"))
 def test_predicting_needs_the_choices_of_the_head_that_answers_alone(
     answers_by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

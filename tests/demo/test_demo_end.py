@@ -43,6 +43,7 @@ def demo(run: Path, *options: str, **environment: str) -> Iterator[tuple[Any, st
         process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_peace(run: Path) -> None:
     with demo(run) as (process, printed, _):
         assert "(Ctrl+C ends it)" in printed

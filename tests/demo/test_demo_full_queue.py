@@ -101,6 +101,7 @@ def test_one_more_is_told_to_come_back_and_those_in_it_are_answered(busy: Busy) 
     assert found["replies"][0]["answer"] == answer
 
 
+@pytest.mark.slow
 def test_the_page_says_so_too(busy: Busy, browser: Any) -> None:
     watched = Watched(browser, busy.address)
     page = watched.page

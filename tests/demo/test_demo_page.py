@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, rest_slow
+from conftest import ROOT, rest_slow, rows_slow
 from demo_server import bomb, file_of, start, untrained, write_model
 from PIL import Image
 from test_demo_server import truth
@@ -190,6 +190,7 @@ def test_words_opacity_and_method_change_the_map(bundled_page: Watched) -> None:
             assert content.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_no_heading_is_that_of_the_last_answer(bundled_page: Watched) -> None:
     """Each change of the page is watched: the answer beside the heading of its reasons."""
     page = bundled_page.page
@@ -263,11 +264,14 @@ def test_less_risk_makes_a_model_say_that_it_does_not_know(bundled_page: Watched
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("document.jpg", "a PDF document"),
-        ("empty.png", "empty"),
-        ("bomb.png", "pixels"),
-    ],
+    rows_slow(
+        [
+            ("document.jpg", "a PDF document"),
+            ("empty.png", "empty"),
+            ("bomb.png", "pixels"),
+        ],
+        3,
+    ),
 )
 def test_a_wrong_file_gets_a_message(
     watched: Watched, tmp_path: Path, run: Path, data: Path, name: str, message: str
@@ -430,7 +434,7 @@ def test_nothing_jumps(browser: Any, bundled: str, width: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], "dark"))
-@pytest.mark.parametrize("width", rest_slow(WIDTHS, "phone", "desk"))
+@pytest.mark.parametrize("width", rest_slow(WIDTHS, "phone"))
 def test_it_fits_and_passes_axe(browser: Any, bundled: str, width: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     watched = Watched(browser, bundled, width, color_scheme=scheme)
@@ -453,7 +457,7 @@ def test_it_fits_and_passes_axe(browser: Any, bundled: str, width: str, scheme: 
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", rest_slow(["light", "dark"], "light"))
 def test_cards_guesses_and_messages_pass_axe(
     browser: Any, address: str, run: Path, data: Path, tmp_path: Path, scheme: str
 ) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, rest_slow
+from conftest import ROOT, rows_slow
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("which", rest_slow(["not slow", "slow"], "not slow"))
-@pytest.mark.parametrize("name", ["pretended_parts.py", "pretended_training.py"])
+@pytest.mark.parametrize(
+    ("name", "which"),
+    rows_slow(product(["pretended_training.py", "pretended_parts.py"], ["not slow", "slow"]), 4),
+)
 def test_on_a_pretended_gpu(name: str, which: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT, write_data
+from conftest import ROOT, rows_slow, write_data
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -162,26 +162,29 @@ def shown(page: Page) -> list[str]:
 
 @pytest.mark.parametrize(
     ("choose", "expected"),
-    [
-        ({}, "c0 y0 c1 y1 c2 y2 c3 y3"),
-        ({"#search": "SKY is"}, "y0 y1 y2 y3"),
-        ({"#type": "What"}, "c0 c1 c2 c3"),
-        ({"#answer": "yes"}, "y0 y1 y2 y3"),
-        ({"#answer": "gre"}, "c1"),
-        ({"#result": "right"}, "y0 y2"),
-        ({"#result": "partly right"}, "c0 c2"),
-        ({"#result": "wrong"}, "c1 y1"),
-        ({"#result": "no prediction"}, "c3 y3"),
-        ({"#file": "b.jsonl", "#result": "wrong"}, "y0 y1"),
-        ({"#pair": "answers differ"}, "y0 c1"),
-        ({"#pair": "answers agree"}, "c0 y1 c2 y2"),
-        ({"#pair": "only these are right"}, "y0"),
-        ({"#file": "b.jsonl", "#pair": "only the others are right"}, "y0"),
-        ({"#pair": "all are wrong"}, "y1"),
-        ({"#low": "60", "#high": "80"}, "c1 y1"),
-        ({"#sort": "least confident first"}, "y2 c2 y1 c1 y0 c0 c3 y3"),
-        ({"#sort": "confident errors first"}, "c1 y1 c0 c2 y0 y2 c3 y3"),
-    ],
+    rows_slow(
+        [
+            ({}, "c0 y0 c1 y1 c2 y2 c3 y3"),
+            ({"#search": "SKY is"}, "y0 y1 y2 y3"),
+            ({"#type": "What"}, "c0 c1 c2 c3"),
+            ({"#answer": "yes"}, "y0 y1 y2 y3"),
+            ({"#answer": "gre"}, "c1"),
+            ({"#result": "right"}, "y0 y2"),
+            ({"#result": "partly right"}, "c0 c2"),
+            ({"#result": "wrong"}, "c1 y1"),
+            ({"#result": "no prediction"}, "c3 y3"),
+            ({"#file": "b.jsonl", "#result": "wrong"}, "y0 y1"),
+            ({"#pair": "answers differ"}, "y0 c1"),
+            ({"#pair": "answers agree"}, "c0 y1 c2 y2"),
+            ({"#pair": "only these are right"}, "y0"),
+            ({"#file": "b.jsonl", "#pair": "only the others are right"}, "y0"),
+            ({"#pair": "all are wrong"}, "y1"),
+            ({"#low": "60", "#high": "80"}, "c1 y1"),
+            ({"#sort": "least confident first"}, "y2 c2 y1 c1 y0 c0 c3 y3"),
+            ({"#sort": "confident errors first"}, "c1 y1 c0 c2 y0 y2 c3 y3"),
+        ],
+        3,
+    ),
 )
 def test_filters_and_orders(page: Page, choose: dict[str, str], expected: str) -> None:
     for field, value in choose.items():

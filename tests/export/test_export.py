@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import rest_slow
 from export_models import QUESTIONS, make_vqa
 from PIL import Image
 
@@ -94,7 +95,7 @@ def test_the_files_are_plain_and_whole(folder: Path) -> None:
     assert set(about["graphs"]) == {"image", "question", "answer"}
 
 
-@pytest.mark.parametrize("graphs", ["onnx", "torch"])
+@pytest.mark.parametrize("graphs", rest_slow(["onnx", "torch"], "torch"))
 def test_no_file_names_a_folder_of_this_machine(
     vqa: vlm.VQA, tmp_path: Path, graphs: GraphFormat
 ) -> None:

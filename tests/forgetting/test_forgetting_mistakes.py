@@ -72,6 +72,7 @@ def test_a_checkpoint_without_its_run(
     assert "no checkpoints/best.ckpt" in fails(capsys, tmp_path)
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared(
     runs: dict[str, Path], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,7 @@ def test_rebuilt_from_its_config(encoder: TextEncoder, monkeypatch) -> None:
     assert loads(dumps(again.config)) == stored
 
 
+@pytest.mark.slow
 def test_compiled_and_exported(encoder: TextEncoder) -> None:
     batch = encoder.tokenizer(QUESTIONS)
     want = encoder(*batch)
@@ -311,6 +312,7 @@ def test_importing_the_encoders_loads_no_model_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_pickled_transformer_works_in_a_new_process(tmp_path: Path) -> None:
     """Its kind of attention mask is registered with transformers, process by process."""
     torch.save(Transformer(["is", "it"], dim=8, num_heads=2).eval(), tmp_path / "encoder.pt")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_run
+from conftest import rest_slow, rows_slow, small_run
 
 from vlm.cli import training_command
 from vlm.cli.main import main
@@ -94,7 +94,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("argument", "message"), MISTAKES.items())
+@pytest.mark.parametrize(("argument", "message"), rows_slow(MISTAKES.items(), 3))
 def test_a_mistake_gets_one_line(
     argument: str,
     message: str,
@@ -169,7 +169,7 @@ PARTS_WITH_MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("named", ["on the command line", "in a file"])
+@pytest.mark.parametrize("named", rest_slow(["on the command line", "in a file"], "in a file"))
 @pytest.mark.parametrize(("text", "message"), PARTS_WITH_MISTAKES.items())
 def test_a_mistake_in_a_part_s_file_names_file_and_key(
     text: str,

@@ -165,6 +165,7 @@ def test_a_run_that_goes_on_keeps_its_own_weights(
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_one_it_began_with(run: Path, data: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     shutil.copytree(run, gone)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Union
 import lightning.pytorch.callbacks
 import pytest
 import torch
+from conftest import rows_slow
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from training_runs import fit
@@ -305,7 +306,7 @@ def test_the_tables_have_all_there_are() -> None:
     assert set(CALLBACKS) == set(lightning.pytorch.callbacks.__all__)
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED, ids=ids)
+@pytest.mark.parametrize(("options", "message"), rows_slow(REFUSED, 4), ids=ids)
 def test_refused_in_a_sentence(
     options: list[str],
     message: str,
@@ -365,7 +366,8 @@ def test_overfitting_has_the_same_batches_in_every_epoch(
 
 
 @pytest.mark.parametrize(
-    ("subcommand", "part"), [("validate", "val"), ("test", "test"), ("predict", "predict")]
+    ("subcommand", "part"),
+    rows_slow([("validate", "val"), ("test", "test"), ("predict", "predict")], 3),
 )
 def test_limits_of_an_evaluation(
     subcommand: str,

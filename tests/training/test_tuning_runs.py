@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from conftest import rest_slow
 from lightning.pytorch import Callback, Trainer
 from training_runs import callback, fit
 
@@ -207,7 +208,7 @@ SETTINGS = {
 
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", rest_slow(SETTINGS, "mixed precision", "averaged"))
 def test_it_works_with_the_trainer_s_own_settings(name: str, data: Path, tmp_path: Path) -> None:
     told = [IMAGE + "lora.rank=2", IMAGE + "from_epoch=1", TEXT + "layers_per_epoch=1", *WATCH]
     cli = trained(data, tmp_path, *told, *SETTINGS[name])
