@@ -2,29 +2,27 @@
 
     python benchmarks/augmentation.py --out runs/augmentation/results.json
     python benchmarks/augmentation.py --out runs/augmentation/results.json --variants plain mirror
+    python benchmarks/augmentation.py --out runs/augmentation/results.json --daquar DAQUAR
 
 Trains `configs/scenes.yaml` with the product in the place of attention on few images, with each
 variant and seed, and tests the best epoch on the 900 images of Scenes' own test: as they are,
-without the images, and without the questions. What is finished is read from the file, so the
-command can be stopped and given again. Beside the file lies a Markdown table.
+without the images, and without the questions. With --daquar, it trains `configs/daquar.yaml` with
+the variants of missing sides, and tests on DAQUAR's test. What is finished is read from the file,
+so the command can be stopped and given again. Beside the file lies a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import statistics
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from scipy.stats import t
+from repeats import repeat
 
 import vlm
 from vlm.cli.training_cli import VQACLI
-from vlm.core.files import write_whole
 from vlm.inference import load
 from vlm.training.fit import saved_checkpoint
 from vlm.training.task import VQATask
@@ -40,6 +38,8 @@ RAND = (
 )
 WORDS = "--data.augment.questions=vlm.data.augmentation.DroppedWords"
 BCE = "--model.head.init_args.loss=bce"
+MISSING = ["--data.augment.no_image=0.15", "--data.augment.no_question=0.15"]
+AUXILIARY = ["--model.head.class_path=vlm.heads.AuxiliaryClassification"]
 VARIANTS: dict[str, list[str]] = {
     "plain": [],
     "mirror": [MIRROR],
@@ -53,21 +53,41 @@ VARIANTS: dict[str, list[str]] = {
     "teacher": ["--model.distillation.teacher=scenes", "--model.distillation.weight=0.7"],
     "teacher, mirror": ["--model.distillation.teacher=scenes", "--model.distillation.weight=0.7",
                         MIRROR],
-    "missing sides": ["--data.augment.no_image=0.15", "--data.augment.no_question=0.15"],
+    "missing sides": MISSING,
+    "unimodal heads": AUXILIARY,
+    "missing sides, unimodal heads": [*MISSING, *AUXILIARY],
 }  # fmt: skip
+DAQUAR = {
+    variant: VARIANTS[variant]
+    for variant in ("plain", "missing sides", "unimodal heads", "missing sides, unimodal heads")
+}
 SIDES = {"both": None, "no image": "no_image", "no question": "no_question"}
 
 
 def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
     """Train once and test on each kind of question; accuracies in %."""
-    cli = VQACLI(
-        [
-            "fit",
+    data_set: vlm.datasets.Dataset
+    if given.daquar is None:
+        data_set = vlm.datasets.Scenes(abilities=given.abilities)
+        settings = [
             "--config=configs/scenes.yaml",
             f"--dataset.scenes={given.scenes}",
             f"--dataset.abilities=[{','.join(given.abilities)}]",
             "--model.fusion=Pooled",
-            f"--trainer.max_epochs={given.epochs}",
+            f"--trainer.max_epochs={given.epochs or 20}",
+        ]
+    else:
+        data_set = vlm.datasets.DAQUAR(given.daquar)
+        settings = [
+            "--config=configs/daquar.yaml",
+            f"--dataset.root={given.daquar}",
+            f"--data.images.features={given.out.parent / 'features'}",
+            f"--trainer.max_epochs={given.epochs or 12}",
+        ]
+    cli = VQACLI(
+        [
+            "fit",
+            *settings,
             f"--seed_everything={seed}",
             f"--data.seed={seed}",
             f"--run.folder={given.out.parent}",
@@ -86,8 +106,7 @@ def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, fl
     found = {}
     for side, control in SIDES.items():
         torch.manual_seed(0)
-        scenes = vlm.datasets.Scenes(abilities=given.abilities)
-        data = vlm.VQADataModule(scenes, images_per_batch=64, control=control)  # type: ignore[arg-type]
+        data = vlm.VQADataModule(data_set, images_per_batch=64, control=control)  # type: ignore[arg-type]
         quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
                         accelerator="cpu")  # fmt: skip
         (figures,) = quiet.test(task, datamodule=data, verbose=False)
@@ -95,46 +114,28 @@ def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, fl
     return found
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Means over seeds with their 95 % intervals (Student's t)."""
-    lines = [f"| variant | seeds | {' | '.join(SIDES)} |", f"|---|---|{'---|' * len(SIDES)}"]
-    for variant, seeds in results.items():
-        cells = []
-        for side in SIDES:
-            values = [each[side] for each in seeds.values()]
-            cell = f"{statistics.mean(values):.1f}"
-            if len(values) > 1:
-                half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values)
-                cell += f" ± {half / math.sqrt(len(values)):.1f}"
-            cells.append(cell)
-        lines.append(f"| {variant} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
-    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS], default=[*VARIANTS])
+    parser.add_argument("--daquar", type=Path, help="folder of DAQUAR, instead of Scenes")
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, help="20 on Scenes, 12 on DAQUAR if omitted")
     parser.add_argument("--scenes", type=int, default=300, help="training images")
     parser.add_argument("--abilities", nargs="+", default=["attribute", "exist"])
     given = parser.parse_args()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    images = f"{given.scenes:,} training images"
-    setting = f"{', '.join(given.abilities)}; {images}, {given.epochs} epochs"
-    for seed in given.seeds:
-        for variant in given.variants:
-            of_variant = results.setdefault(setting, {}).setdefault(variant, {})
-            if str(seed) not in of_variant:
-                of_variant[str(seed)] = measured(variant, seed, given)
-                write_whole(given.out, json.dumps(results, indent=1).encode())
-                made = f"{setting}\n\n{table(results[setting])}"
-                write_whole(given.out.with_suffix(".md"), made.encode())
-    print(table(results[setting]))
+    if given.daquar is None:
+        images = f"{given.scenes:,} training images"
+        setting = f"{', '.join(given.abilities)}; {images}, {given.epochs or 20} epochs"
+        known = VARIANTS
+    else:
+        setting, known = f"DAQUAR, {given.epochs or 12} epochs", DAQUAR
+    if wrong := [variant for variant in given.variants or () if variant not in known]:
+        parser.error(f"--variants: got {', '.join(wrong)}; this set has {', '.join(known)}.")
+    train = partial(measured, given=given)
+    print(repeat(given.out, setting, given.variants or known, given.seeds, train))
 
 
 if __name__ == "__main__":

@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from scipy.stats import t
+from repeats import mean_interval, repeat
 
 import vlm
 from vlm.cli.training_cli import VQACLI
-from vlm.core.files import write_whole
 from vlm.data.images.store import open_image
 from vlm.inference import load
 from vlm.training.fit import saved_checkpoint
@@ -91,7 +90,7 @@ DAQUAR: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-def measured(setting: str, variant: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
+def measured(variant: str, seed: int, setting: str, given: argparse.Namespace) -> dict[str, float]:
     """Train once, test, and time the encoder."""
     scenes = setting == "Scenes"
     encoder, more = (SCENES if scenes else DAQUAR)[variant]
@@ -144,7 +143,7 @@ def measured(setting: str, variant: str, seed: int, given: argparse.Namespace) -
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Means over seeds; of the accuracy with its 95 % interval (Student's t)."""
+    """Accuracies with their intervals, medians of the costs."""
     lines = [
         "| encoder | seeds | accuracy % | s per epoch | ms per image | tokens |",
         "|---|---|---|---|---|---|",
@@ -152,13 +151,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     for variant, seeds in results.items():
         names = next(iter(seeds.values()))
         values = {name: [each[name] for each in seeds.values()] for name in names}
-        accuracy = values.pop("accuracy")
-        cell = f"{statistics.mean(accuracy):.1f}"
-        if len(accuracy) > 1:
-            half = t.ppf(0.975, len(accuracy) - 1) * statistics.stdev(accuracy)
-            cell += f" ± {half / math.sqrt(len(accuracy)):.1f}"
+        accuracy = mean_interval(values.pop("accuracy"))
         costs = [f"{statistics.median(found):.1f}" for found in values.values()]
-        lines.append(f"| {variant} | {len(seeds)} | {cell} | {' | '.join(costs)} |")
+        lines.append(f"| {variant} | {len(seeds)} | {accuracy} | {' | '.join(costs)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -175,8 +170,6 @@ def main() -> None:
     parser.add_argument("--abilities", nargs="+", default=["attribute", "count", "position"])
     parser.add_argument("--limit", default="1.0", help="share or number of batches, to try it")
     given = parser.parse_args()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     name, known = ("Scenes", SCENES) if given.daquar is None else ("DAQUAR", DAQUAR)
     if wrong := [variant for variant in given.variants or () if variant not in known]:
         parser.error(f"--variants: got {', '.join(wrong)}; {name} has {', '.join(known)}.")
@@ -185,15 +178,8 @@ def main() -> None:
         setting += f"; {', '.join(given.abilities)}; {given.scenes:,} training images"
     if given.limit != "1.0":
         setting += f"; --limit {given.limit}"
-    for seed in given.seeds:
-        for variant in given.variants or known:
-            of_variant = results.setdefault(setting, {}).setdefault(variant, {})
-            if str(seed) not in of_variant:
-                of_variant[str(seed)] = measured(name, variant, seed, given)
-                write_whole(given.out, json.dumps(results, indent=1).encode())
-                tables = [f"{about}\n\n{table(found)}" for about, found in results.items()]
-                write_whole(given.out.with_suffix(".md"), "\n".join(tables).encode())
-    print(table(results[setting]))
+    train = partial(measured, given=given, setting=name)
+    print(repeat(given.out, setting, given.variants or known, given.seeds, train, table))
 
 
 if __name__ == "__main__":
