@@ -97,6 +97,19 @@ def test_the_card_says_what_was_measured(run: Path, shared: Path) -> None:
     assert "](http" not in card
 
 
+def test_results_of_another_state_of_the_run_are_left_out(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    results = json.loads((copied / "test.json").read_text())
+    results["about"]["seconds"] += 1
+    (copied / "test.json").write_text(json.dumps(results))
+    main(["share", str(copied), str(tmp_path / "model")])
+    assert "test.json is of another state of this run" in capsys.readouterr().err
+    assert "no test report" in (tmp_path / "model/README.md").read_text()
+    assert "results" not in vlm.load(tmp_path / "model").about
+
+
 def test_the_card_says_whether_probabilities_are_calibrated(shared: Path) -> None:
     vqa = vlm.load(shared)
     calibration = {"method": "platt", "scale": 2.0, "questions": 1884, "thresholds": []}

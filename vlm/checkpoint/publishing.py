@@ -247,13 +247,21 @@ def _training(about: Mapping[str, Any], command: str) -> Iterator[str]:
         yield f"| seconds of training up to this checkpoint | {about['seconds']:,.0f} |"
 
 
-def read_record(run: str | Path) -> RunRecord:
+def read_record(run: str | Path, about: Mapping[str, Any]) -> RunRecord:
     """What a run's folder says of its model; nothing where it is no run's.
+
+    Results of another state of the run are left out: `about`, what its checkpoint keeps, has
+    another time of training than these.
 
     Raises:
         CheckpointError: a file of it is damaged.
     """
-    results = _read(Path(run) / RESULTS, lambda found: published_in({"results": published(found)}))
+    results = _read(
+        Path(run) / RESULTS,
+        lambda found: [published_in({"results": published(found)}), found["about"].get("seconds")],
+    )
+    if results and results["about"].get("seconds") != about.get("seconds"):
+        results = None
     report = _read(
         Path(run) / REPORT,
         lambda found: [

@@ -164,7 +164,7 @@ def load_models(
     models: dict[str, VQA | ImageTextToText] = {}
     for name in names:
         vqa = load_any(name, device, trust, prompt=prompt)
-        if results := read_record(name).results:
+        if results := read_record(name, vqa.about).results:
             vqa.about["results"] = published(results)
         label = model_name(name)
         while label in models:

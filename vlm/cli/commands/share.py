@@ -33,13 +33,26 @@ def share(arguments: Sequence[str]) -> None:
     if given.private and not given.folder.startswith(HUB):
         parser.error(f"--private: got a folder, {given.folder}; expected hf:USER/NAME.")
     # Here and not above: `--help` and a mistake need not wait for torch.
-    from vlm.checkpoint.publishing import CARD, model_card, published, read_record, upload
+    from vlm.checkpoint.publishing import (
+        CARD,
+        RESULTS,
+        model_card,
+        published,
+        read_record,
+        upload,
+    )
     from vlm.checkpoint.sharing import WEIGHTS
     from vlm.inference import load
 
     try:
         vqa = load(given.checkpoint, trust=given.trust)
-        record = read_record(given.checkpoint)
+        record = read_record(given.checkpoint, vqa.about)
+        if record.results is None and Path(given.checkpoint, RESULTS).is_file():
+            print(
+                f"Left out: {RESULTS} is of another state of this run. To measure this one: "
+                f"vlm test {given.checkpoint}",
+                file=sys.stderr,
+            )
         hub = given.folder.startswith(HUB)
         # Where a folder lies is nobody else's affair.
         name = given.folder if hub else Path(given.folder).name
