@@ -102,11 +102,17 @@ def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, fl
     checkpoint = saved_checkpoint(Path(cli.run_folder))
     assert checkpoint is not None
     model = load(checkpoint).model
-    task = VQATask(model.image_encoder, model.text_encoder, model.fusion, model.head)
+    parts = model.image_encoder, model.text_encoder, model.fusion, model.head
+    task = VQATask(*parts, tuning=cli.model.tuning)
     found = {}
     for side, control in SIDES.items():
         torch.manual_seed(0)
-        data = vlm.VQADataModule(data_set, images_per_batch=64, control=control)  # type: ignore[arg-type]
+        data = vlm.VQADataModule(
+            data_set,
+            images_per_batch=64,
+            images=cli.datamodule.images,
+            control=control,  # type: ignore[arg-type]
+        )
         quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
                         accelerator="cpu")  # fmt: skip
         (figures,) = quiet.test(task, datamodule=data, verbose=False)
