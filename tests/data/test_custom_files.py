@@ -16,6 +16,7 @@ from custom_files import write_rows
 
 from vlm.datasets import CustomDataset
 from vlm.datasets.errors import DataError
+from vlm.datasets.readers.csv_file import read_csv
 from vlm.datasets.table import SCHEMA
 
 ROWS = [
@@ -136,6 +137,16 @@ def test_lists_in_a_csv_file(tmp_path: Path) -> None:
     assert found["answers"].to_pylist() == wanted
     assert found["choices"].to_pylist() == [["yes", "no"], ["a|b", "c"], None]
     assert found["id"].to_pylist() == ["1", "2", "3"]
+
+
+def test_a_row_of_dashes_is_none_under_the_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,question\n---,:--\na.png,what?\n-,-\nb.png,-\n")
+    rows = [cells for _, _, cells in read_csv(tmp_path / "a.csv", {"image", "question"}, ",")]
+    assert [(each["image"], each["question"]) for each in rows] == [
+        ("a.png", "what?"),
+        ("-", "-"),
+        ("b.png", "-"),
+    ]
 
 
 def test_a_cell_may_hold_a_line_break(tmp_path: Path) -> None:

@@ -273,6 +273,7 @@ def test_each_set_has_its_metric_floors_and_report(tmp_path: Path) -> None:
     members: dict[str, Dataset] = {"daquar": DAQUAR(tmp_path / "daquar"), "mine": own}
     data = Mixture(members)
     table = data.table("test")
+    assert data.table("predict")["id"].equals(table["id"])
     # Objects in another order are right by DAQUAR's metric alone.
     said = ["cup, box"] * len(table)
     answers = dict(zip(table["id"].to_pylist(), map(Prediction, said), strict=True))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from vlm.datasets.errors import DataError
+from vlm.datasets.several import images_of
 from vlm.datasets.table import (
     SCHEMA,
     image_groups,
@@ -124,6 +125,26 @@ def test_no_image_is_in_both_parts(share: float, held_out: int) -> None:
     assert sorted(ids[0] + ids[1]) == sorted(table["id"].to_pylist())
     for part in ids:
         assert part == sorted(part, key=lambda question: int(question[1:])), "keeps the order"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_split_tears_a_group_or_an_image_apart(several: bool) -> None:
+    """Not even where only some rows have a group, an image has two, or lists share an image."""
+    images = [f"{i}.png" + (f"\0{i + 1}.png" if several and i % 4 == 1 else "") for i in range(40)]
+    rows = [row(i, image=image, group=f"p{i // 2}") for i, image in enumerate(images)]
+    rows += [row(40 + i, image=image) for i, image in enumerate(images)]
+    rows.append(row(80, image="0.png", group="p9"))
+    table = question_table(rows, "test")
+    first, second = split_by_image(table, 0.3, seed=0)
+
+    def seen(part: pa.Table) -> set[str]:
+        rows = zip(part["image"].to_pylist(), part["group"].to_pylist(), strict=True)
+        return {name for image, group in rows for name in (*images_of(image), group) if name}
+
+    assert len(first) + len(second) == len(table)
+    assert seen(first)
+    assert seen(second)
+    assert not seen(first) & seen(second)
 
 
 def test_the_cut_is_a_function_of_the_seed() -> None:

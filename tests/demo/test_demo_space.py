@@ -11,6 +11,7 @@ from demo_server import start, untrained, write_model
 
 import vlm
 from vlm.cli.main import main
+from vlm.demo.space import write_space
 
 pytest.importorskip("gradio", reason="install it with `pip install 'vlm-vqa[demo]'`")
 
@@ -55,3 +56,12 @@ def test_a_public_demo_has_no_password(run: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["demo", str(run), "--public", "--auth=me:mine"])
     assert "--public: got a password too" in capsys.readouterr().err
+
+
+def test_names_of_models_become_folders_of_their_own(tmp_path: Path) -> None:
+    titles = {"a/b": untrained(), "a-b": untrained(), "...": untrained()}
+    write_space({title: vlm.VQA(model) for title, model in titles.items()}, tmp_path / "space")
+    folders = sorted(path.name for path in (tmp_path / "space").iterdir() if path.is_dir())
+    assert folders == ["a-b", "a-b-2", "model"]
+    card = yaml.safe_load((tmp_path / "space/README.md").read_text().split("---")[1])
+    assert (card["title"], card["python_version"]) == ("a/b, a-b, ...", "3.11")

@@ -136,6 +136,9 @@ def test_bodies_that_are_no_question(server: Server) -> None:
     assert post(b"[" * 20_000)[0] == 413
     assert post(b" " * 20_000_001) == (413, "The request is larger than 20 MB.")
     assert post(b"x", "multipart/form-data; boundary=b")[0] == 400
+    # Python would decode it in minutes, and everybody else would wait.
+    status, said = post(b"x", "multipart/form-data; boundary=b; charset=punycode")
+    assert (status, "the charset" in said) == (400, True), said
     image = base64.b64encode(bytes(10_000_001)).decode()
     body = {"image": f"data:image/png;base64,{image}", "question": QUESTION}
     assert post(json.dumps(body).encode()) == (413, "image: at most 10 MB are read.")

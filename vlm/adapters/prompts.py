@@ -93,13 +93,14 @@ class Prompts:
             inputs.pop("labels", None)  # of PaliGemma, for training
             return inputs.convert_to_tensors("pt")
         chats = [_chat(own, self._prompt(q)) for own, q in zip(images, questions, strict=True)]
-        return self.processor.apply_chat_template(
+        inputs = self.processor.apply_chat_template(
             chats,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             processor_kwargs={"padding": True, "return_tensors": "pt"},
         )
+        return inputs.convert_to_tensors("pt")  # SmolVLM's leaves lists
 
     def _prompt(self, question: str) -> str:
         return self.prompt.replace(QUESTION, question)

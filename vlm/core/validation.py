@@ -14,6 +14,12 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name}: got {size!r}; expected a positive integer.")
 
 
+def check_seed(seed: int) -> None:
+    """Raise ValueError for a seed that numpy would refuse only when it is used."""
+    if seed < 0:
+        raise ValueError(f"seed: got {seed}; expected at least 0.")
+
+
 def check_weight(**weights: float) -> None:
     """Raise ValueError unless each is a finite number of at least 0, by name."""
     for name, weight in weights.items():

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vlm.core.batch import Batch
 from vlm.core.part import Configured
-from vlm.core.validation import check_positive, counted
+from vlm.core.validation import check_positive, check_seed, counted
 from vlm.data.ablations import SIDES, BlankImages, Control, controlled
 from vlm.data.augmentation.options import Augment, Augmenter
 from vlm.data.batches import TeacherInput, VQADataset
@@ -123,6 +123,7 @@ class VQADataModule(Configured, LightningDataModule):
             )
         self.dataset, self.augment = dataset, augment
         self.images_per_batch, self.questions_per_image = images_per_batch, questions_per_image
+        check_seed(seed)
         self.workers, self.images, self.seed, self.control = workers, images, seed, control
         self._readable: dict[Split, pa.Table] = {}
         self._stores: dict[Split, Images] = {}

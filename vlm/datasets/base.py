@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 
 from vlm.core.part import Configured
+from vlm.core.validation import check_seed
 from vlm.datasets.presence import Presence
 from vlm.datasets.table import DataError, check_share, split_by_image, stream
 from vlm.datasets.vocabulary import VocabularyRules
@@ -80,6 +81,7 @@ class Dataset(Configured, ABC):
                 f"{VocabularyRules.__module__}.{VocabularyRules.__name__}."
             )
         check_share(validation_share)
+        check_seed(seed)
         self.validation_share, self.vocabulary, self.seed = validation_share, vocabulary, seed
         self._tables: dict[Split, pa.Table] = {}
         self._official: dict[Split, pa.Table | None] = {}

@@ -123,8 +123,11 @@ class Mixture(Dataset):
         if split == "validation":
             return self._fit[1]
         evaluated = [name for name in self.datasets if name not in self.auxiliary]
-        read = ((name, self.datasets[name].read(split)) for name in evaluated)
-        tables = [self._named(name, table) for name, table in read if table is not None]
+        read = {name: self.datasets[name].read(split) for name in evaluated}
+        if split == "predict" and any(table is not None for table in read.values()):
+            # A set without such a split is asked its test, as it is alone.
+            read |= {name: self.datasets[name].read("test") for name in read if read[name] is None}
+        tables = [self._named(name, table) for name, table in read.items() if table is not None]
         return joined(tables) if tables else None
 
     def check_images(self) -> None:

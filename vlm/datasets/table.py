@@ -310,27 +310,33 @@ def image_groups(table: pa.Table) -> np.ndarray:
 
 
 def split_groups(table: pa.Table) -> np.ndarray:
-    """A number (Q,) for each question, equal for questions that no split may tear apart."""
-    parts = []
-    for batch in table.select(["group", "image"]).to_batches(ROWS_AT_ONCE):
-        # A group's name and an image's never mix: they are told apart by the first character.
-        named = (
-            pc.binary_join_element_wise(letter, column, "")
-            for letter, column in zip("gi", batch.columns, strict=True)
-        )
-        parts.append(pc.coalesce(*named).dictionary_encode())
-    kind = pa.dictionary(pa.int32(), pa.string())
-    groups = pa.chunked_array(parts, kind).unify_dictionaries().combine_chunks()
-    if most_images(table["image"]) == 1:
-        return groups.indices.to_numpy()
-    joined = _connected(groups.dictionary.to_pylist())[groups.indices.to_numpy()]
-    return np.unique(joined, return_inverse=True)[1]
+    """A number (Q,) for each question, equal for questions that no split may tear apart: those of a
+    `group`, and those that share an image, also through other questions. Numbers are in the order
+    of first appearance."""
+    images, groups = (
+        table[name].dictionary_encode().combine_chunks() for name in ("image", "group")
+    )
+    image = images.indices.to_numpy()
+    if groups.null_count == len(table) and most_images(table["image"]) == 1:
+        return image
+    group = pc.fill_null(groups.indices, -1).to_numpy().astype(np.int64)
+    pairs = (group + 1) * len(images.dictionary) + image
+    # Of each row, the first one with the same group and image.
+    _, found, place = np.unique(pairs, return_index=True, return_inverse=True)
+    first = np.sort(found)
+    rank = np.searchsorted(first, found[place])
+    names = (
+        [("group", group[row])] * int(group[row] >= 0)
+        + [("image", name) for name in images_of(images.dictionary[int(image[row])].as_py())]
+        for row in first
+    )
+    return np.unique(_connected(names)[rank], return_inverse=True)[1]
 
 
-def _connected(names: Sequence[str]) -> np.ndarray:
-    """A number for each name of `split_groups`, equal where lists of images share one, also through
-    other lists."""
-    parents, first = list(range(len(names))), dict[str, int]()
+def _connected(names: Iterable[Iterable[Any]]) -> np.ndarray:
+    """A number for each set of names, equal where sets share one, also through other sets: that of
+    the first such set."""
+    parents, first = list[int](), dict[Any, int]()
 
     def root(number: int) -> int:
         while parents[number] != number:
@@ -338,10 +344,12 @@ def _connected(names: Sequence[str]) -> np.ndarray:
             number = parents[number]
         return number
 
-    for number, name in enumerate(names):
-        for image in images_of(name[1:]) if name.startswith("i") else ():
-            parents[root(number)] = root(first.setdefault(image, number))
-    return np.array([root(number) for number in range(len(names))])
+    for number, own in enumerate(names):
+        parents.append(number)
+        for name in own:
+            one, other = sorted((root(number), root(first.setdefault(name, number))))
+            parents[other] = one
+    return np.array([root(number) for number in range(len(parents))])
 
 
 def check_share(validation_share: float) -> None:

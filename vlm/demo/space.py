@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ CARD = """\
 title: {title}
 sdk: gradio
 sdk_version: {gradio}
+python_version: "3.11"
 app_file: app.py
 ---
 
@@ -53,11 +55,14 @@ def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> No
         raise ValueError(f"--space: {folder} is not empty; expected a new or empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     # The page calls a model as its folder. A name is no option and no path.
-    names = [re.sub(r"\W+", "-", title).strip("-") for title in parts]
+    names: list[str] = []
+    for title in parts:
+        name = re.sub(r"\W+", "-", title).strip("-") or "model"
+        names.append(name if name not in names else f"{name}-{len(names) + 1}")
     for name, vqa in zip(names, parts.values(), strict=True):
         vqa.save(folder / name)
     listed = ", ".join(f'"{name}"' for name in names)
-    title = ", ".join(models)
+    title = json.dumps(", ".join(models), ensure_ascii=False)  # a text of YAML, too
     files = {
         "app.py": APP.format(models=listed),
         "README.md": CARD.format(title=title, gradio=gradio.__version__),

@@ -98,7 +98,7 @@ class Door:
 
     def _check_key(self, scope: Scope) -> None:
         kind, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.strip().encode(), own) for own in self.keys]
+        known = [hmac.compare_digest(key.strip().encode("latin-1"), own) for own in self.keys]
         if self.keys and scope["path"] not in OPEN and (kind.lower() != "bearer" or not any(known)):
             raise HTTPException(
                 401,
@@ -227,7 +227,7 @@ def application(
 async def _given(request: Request) -> tuple[Given, list[bytes]]:
     """What a request asks, and the content of its images' files where it is a form."""
     contents: list[bytes] = []
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         try:
             form = await read_form(request, MAX_IMAGES)
         except (MultiPartException, KeyError, ValueError) as error:

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartParser
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope
 
@@ -135,8 +136,13 @@ async def read_form(request: Request, files: int = 1) -> FormData:
     """A form whose body was received, with at most so many files; nothing is written to disk.
 
     Raises:
-        MultiPartException, KeyError: not a form, or one of more files or fields.
+        MultiPartException, KeyError: not a form, one of more files or fields, or in another
+            charset than UTF-8.
     """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if (charset := options.get(b"charset", b"utf-8").lower()) not in (b"utf-8", b"utf8"):
+        # Python takes minutes to decode some, such as punycode, while all other requests wait.
+        raise MultiPartException(f"got the charset {charset!r:.40}; expected UTF-8")
     parser = MultiPartParser(request.headers, request.stream(), max_files=files, max_fields=64)
     keep_in_memory(parser, MAX_BODY)
     return await parser.parse()

@@ -103,7 +103,8 @@ def misses(question: str, unknown: Sequence[str]) -> bool:
     """
     words = split_words(question)
     unknown = split_words(" ".join(unknown))
-    known = [word for word in words if word not in unknown]
+    never = set(unknown)  # a question may have thousands
+    known = [word for word in words if word not in never]
     missed = sum(word not in FUNCTION_WORDS for word in unknown)
     content = sum(word not in FUNCTION_WORDS for word in known)
     return not known or missed > content or 3 * missed > len(words)

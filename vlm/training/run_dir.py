@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vlm.checkpoint.file import CheckpointError, newest_whole
 from vlm.core.errors import ConfigError
+from vlm.core.files import write_whole
 from vlm.model import PARTS
 from vlm.training.fault_tolerance.checkpoint_dir import LAST
 
@@ -144,7 +145,7 @@ def write_config(folder: Path, config: Mapping[str, Any], command: str = "") -> 
     path = folder / "config.yaml"
     if not path.is_file():
         first = f"# {command}\n" if command and "\n" not in command else ""
-        path.write_text(first + yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+        write_whole(path, (first + yaml.safe_dump(dict(config), sort_keys=False)).encode())
 
 
 def folder_of_checkpoint(path: Path) -> Path | None:
@@ -182,8 +183,10 @@ def continue_metrics(logger: CSVLogger, step: int) -> None:
     path = Path(logger.log_dir) / "metrics.csv"
     rows: list[dict[str, Any]] = []
     if path.is_file():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A process that was killed or had no space may have left a part of a line.
+        whole = [line for line in lines if line.endswith("\n")]
+        rows = [row for row in csv.DictReader(whole) if int(row["step"]) < step]
         path.unlink()
     logger.experiment.metrics.extend({k: v for k, v in row.items() if v} for row in rows)
     logger.save()

@@ -19,6 +19,8 @@ KEPT = frozenset(
         *("neither", "nor", "none", "only", "same", "equal", "different", "other", "cannot"),
         *("ohne", "nie", "weder", "noch", "nur", "gleich", "gleiche", "gleichen", "anders"),
         *("nunca", "jamás", "ni", "solo", "sólo", "mismo", "misma", "igual", "distinto"),
+        *("nobody", "nothing", "keinem", "keines", "keins", "niemals", "niemand", "nichts"),
+        *("ningún", "ningun", "nadie", "nada", "tampoco"),
     ]
 )
 """Words, beside the names of colors and directions, that no question loses, for they decide the

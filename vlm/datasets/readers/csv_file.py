@@ -43,7 +43,7 @@ def read_csv(
     reader = csv.reader(
         chain(begin, lines), delimiter=delimiter, skipinitialspace=True, strict=True
     )
-    header: list[str] = []
+    header, rows = list[str](), 0
     while True:
         number = reader.line_num + 1
         try:
@@ -60,7 +60,9 @@ def read_csv(
                 f'a line break in "quotes", and write each quote in it twice.',
             )
             continue
-        if not any(cell.strip(" \t-:") for cell in cells):  # empty, or a line under the header
+        if not any(cell.strip(" \t") for cell in cells):
+            continue
+        if not rows and _is_rule(cells, delimiter):
             continue
         if not header:
             header = [name.strip("\ufeff \t\r\n\xa0") for name in cells]
@@ -69,6 +71,7 @@ def read_csv(
                     f"{path}, line {number}: the column {twice[0]!r} appears twice: {header}."
                 )
             continue
+        rows += 1
         # Some programs leave out empty cells at the end of a row.
         more = cells[len(header) :]
         if (more and any(more)) or not columns.isdisjoint(header[len(cells) :]):
@@ -104,3 +107,10 @@ def _lines(path: Path | MemoryFile) -> Iterator[str]:
             yield from io.StringIO(text, newline="")
         else:
             yield text
+
+
+def _is_rule(cells: list[str], delimiter: str) -> bool:
+    """Whether a line is the one under a table's header; "-" alone is a cell without a value."""
+    if any(cell.strip(" \t-:") for cell in cells):
+        return False
+    return delimiter == "|" or any("--" in cell for cell in cells)
