@@ -18,14 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer
-from repeats import repeat
+from repeats import repeat, trained
 
 import vlm
-from vlm.cli.training_cli import VQACLI
-from vlm.inference import load
-from vlm.training.fit import saved_checkpoint
-from vlm.training.task import VQATask
+from vlm.data.ablations import Control
 
 MIRROR = "--data.augment.mirror.probability=0.5"
 TRIVIAL = (
@@ -61,7 +57,11 @@ DAQUAR = {
     variant: VARIANTS[variant]
     for variant in ("plain", "missing sides", "unimodal heads", "missing sides, unimodal heads")
 }
-SIDES = {"both": None, "no image": "no_image", "no question": "no_question"}
+SIDES: dict[str, Control | None] = {
+    "both": None,
+    "no image": "no_image",
+    "no question": "no_question",
+}
 
 
 def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, float]:
@@ -84,39 +84,14 @@ def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, fl
             f"--data.images.features={given.out.parent / 'features'}",
             f"--trainer.max_epochs={given.epochs or 12}",
         ]
-    cli = VQACLI(
-        [
-            "fit",
-            *settings,
-            f"--seed_everything={seed}",
-            f"--data.seed={seed}",
-            f"--run.folder={given.out.parent}",
-            "--run.name=augmentation",
-            "--run.monitor=val_accuracy",
-            "--run.test=false",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-            *VARIANTS[variant],
-        ]
-    )
-    checkpoint = saved_checkpoint(Path(cli.run_folder))
-    assert checkpoint is not None
-    model = load(checkpoint).model
-    parts = model.image_encoder, model.text_encoder, model.fusion, model.head
-    task = VQATask(*parts, tuning=cli.model.tuning)
+    run = trained(given.out.parent, "augmentation", seed, [*settings, *VARIANTS[variant]])
     found = {}
     for side, control in SIDES.items():
         torch.manual_seed(0)
         data = vlm.VQADataModule(
-            data_set,
-            images_per_batch=64,
-            images=cli.datamodule.images,
-            control=control,  # type: ignore[arg-type]
+            data_set, images_per_batch=64, images=run.cli.datamodule.images, control=control
         )
-        quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
-                        accelerator="cpu")  # fmt: skip
-        (figures,) = quiet.test(task, datamodule=data, verbose=False)
-        found[side] = 100 * figures["test_accuracy"]
+        found[side] = run.accuracy(data)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a mixture of two sets gives each of them, and what its shares change.
+"""Training on two data sets together or on each alone: accuracy on both.
 
     python benchmarks/mixtures.py --out runs/mixtures/results.json
     python benchmarks/mixtures.py --out runs/mixtures/results.json --variants "temperature 2"
@@ -18,14 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
-from repeats import repeat
+from repeats import repeat, trained
 
 import vlm
-from vlm.cli.training_cli import VQACLI
-from vlm.inference import load
-from vlm.training.fit import saved_checkpoint
-from vlm.training.task import VQATask
 
 EASY_VQA_IMAGES = 4000
 SHARES: dict[str, dict[str, Any]] = {
@@ -56,38 +51,21 @@ def measured(variant: str, seed: int, given: argparse.Namespace) -> dict[str, fl
             "class_path": "vlm.datasets.Mixture",
             "init_args": {"datasets": both, **SHARES[variant]},
         }
-    cli = VQACLI(
-        [
-            "fit",
-            "--config=configs/scenes.yaml",
-            f"--dataset={json.dumps(data_set)}",
-            "--model.fusion=Pooled",
-            f"--trainer.max_epochs={epochs}",
-            f"--seed_everything={seed}",
-            f"--data.seed={seed}",
-            f"--run.folder={given.out.parent}",
-            "--run.name=mixtures",
-            "--run.monitor=val_accuracy",
-            "--run.test=false",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-        ]
-    )
-    checkpoint = saved_checkpoint(Path(cli.run_folder))
-    assert checkpoint is not None
-    model = load(checkpoint).model
-    task = VQATask(model.image_encoder, model.text_encoder, model.fusion, model.head)
-    quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
-                    accelerator="cpu")  # fmt: skip
-    found = {}
-    for name, test in (
-        ("Scenes", vlm.datasets.Scenes(abilities=given.abilities)),
-        ("easy-VQA", vlm.datasets.EasyVQA()),
-    ):
-        data = vlm.VQADataModule(test, images_per_batch=64)
-        (figures,) = quiet.test(task, datamodule=data, verbose=False)
-        found[name] = 100 * figures["test_accuracy"]
-    return found
+    settings = [
+        "--config=configs/scenes.yaml",
+        f"--dataset={json.dumps(data_set)}",
+        "--model.fusion=Pooled",
+        f"--trainer.max_epochs={epochs}",
+    ]
+    run = trained(given.out.parent, "mixtures", seed, settings)
+    tests = {
+        "Scenes": vlm.datasets.Scenes(abilities=given.abilities),
+        "easy-VQA": vlm.datasets.EasyVQA(),
+    }
+    return {
+        name: run.accuracy(vlm.VQADataModule(test, images_per_batch=64))
+        for name, test in tests.items()
+    }
 
 
 def main() -> None:

@@ -7,14 +7,60 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from lightning.pytorch import Trainer
 from scipy.stats import t
 
+import vlm
+from vlm.cli.training_cli import VQACLI
 from vlm.core.files import write_whole
+from vlm.inference import load
+from vlm.model import VQAModel
+from vlm.training.fit import saved_checkpoint
+from vlm.training.task import VQATask
 
 Figures = dict[str, float]
 Table = Callable[[dict[str, dict[str, Figures]]], str]
 """Of variants and seeds."""
+
+
+class Trained(NamedTuple):
+    """A finished training, and the model of its best epoch."""
+
+    cli: VQACLI
+    model: VQAModel
+
+    def accuracy(self, data: vlm.VQADataModule) -> float:
+        """Test accuracy in %."""
+        model = self.model
+        parts = model.image_encoder, model.text_encoder, model.fusion, model.head
+        task = VQATask(*parts, tuning=self.cli.model.tuning)
+        quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
+                        accelerator="cpu")  # fmt: skip
+        (figures,) = quiet.test(task, datamodule=data, verbose=False)
+        return 100 * float(figures["test_accuracy"])
+
+
+def trained(folder: Path, name: str, seed: int, settings: Sequence[str]) -> Trained:
+    """Train as `vlm fit` does with these options."""
+    cli = VQACLI(
+        [
+            "fit",
+            *settings,
+            f"--seed_everything={seed}",
+            f"--data.seed={seed}",
+            f"--run.folder={folder}",
+            f"--run.name={name}",
+            "--run.monitor=val_accuracy",
+            "--run.test=false",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+        ]
+    )
+    checkpoint = saved_checkpoint(Path(cli.run_folder))
+    assert checkpoint is not None
+    return Trained(cli, load(checkpoint).model)
 
 
 def mean_interval(values: Sequence[float]) -> str:
@@ -46,7 +92,7 @@ def repeat(
 ) -> str:
     """Measure every variant with every seed that `out` lacks for this setting; its table.
 
-    After each, `out` is written anew, and beside it a Markdown file with all tables.
+    Each result is saved at once to `out`, and all tables to a Markdown file of the same name.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(out.read_text()) if out.exists() else {}

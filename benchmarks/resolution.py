@@ -23,15 +23,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from repeats import mean_interval, repeat
+from repeats import mean_interval, repeat, trained
 
 import vlm
-from vlm.cli.training_cli import VQACLI
 from vlm.data.images.store import open_image
-from vlm.inference import load
-from vlm.training.fit import saved_checkpoint
-from vlm.training.task import VQATask
 
 IMAGES = 32
 """Images whose tokens are counted and whose encoding is timed."""
@@ -100,33 +95,16 @@ def measured(variant: str, seed: int, setting: str, given: argparse.Namespace) -
     else:
         features = given.out.parent / "features"
         more = [*more, f"--dataset.root={given.daquar}", f"--data.images.features={features}"]
-    cli = VQACLI(
-        [
-            "fit",
-            f"--config=configs/{setting.lower()}.yaml",
-            f"--model.image_encoder={json.dumps(encoder)}",
-            f"--trainer.max_epochs={given.epochs}",
-            f"--trainer.limit_train_batches={given.limit}",
-            f"--seed_everything={seed}",
-            f"--data.seed={seed}",
-            f"--run.folder={given.out.parent}",
-            "--run.name=resolution",
-            "--run.monitor=val_accuracy",
-            "--run.test=false",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-            *more,
-        ]
-    )
-    checkpoint = saved_checkpoint(Path(cli.run_folder))
-    assert checkpoint is not None
-    seconds = float(cli.model.about["seconds"])
-    model = load(checkpoint).model
-    task = VQATask(model.image_encoder, model.text_encoder, model.fusion, model.head)
-    quiet = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
-                    accelerator="cpu")  # fmt: skip
-    data = vlm.VQADataModule(cli.datamodule.dataset, images_per_batch=16)
-    (figures,) = quiet.test(task, datamodule=data, verbose=False)
+    settings = [
+        f"--config=configs/{setting.lower()}.yaml",
+        f"--model.image_encoder={json.dumps(encoder)}",
+        f"--trainer.max_epochs={given.epochs}",
+        f"--trainer.limit_train_batches={given.limit}",
+    ]
+    run = trained(given.out.parent, "resolution", seed, [*settings, *more])
+    model, seconds = run.model, float(run.cli.model.about["seconds"])
+    data = vlm.VQADataModule(run.cli.datamodule.dataset, images_per_batch=16)
+    accuracy = run.accuracy(data)
     transform, source = model.image_encoder.transform, data.open_images.source
     images = data.table("test")["image"].unique().to_pylist()[:IMAGES]
     tokens, start = [], perf_counter()
@@ -135,7 +113,7 @@ def measured(variant: str, seed: int, setting: str, given: argparse.Namespace) -
             pixels = transform.stack([transform.open(open_image(image, source))])
             tokens.append(int(model.image_encoder.eval()(pixels).mask.sum()))
     return {
-        "accuracy": 100 * figures["test_accuracy"],
+        "accuracy": accuracy,
         "s per epoch": seconds / given.epochs,
         "ms per image": 1000 * (perf_counter() - start) / len(images),
         "tokens": statistics.mean(tokens),
