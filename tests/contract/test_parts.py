@@ -130,11 +130,21 @@ def test_every_public_class_is_checked(package: Any, role: type, table: dict[typ
     assert not hidden, f"{hidden} are not in {package.__name__}.__all__."
 
 
+LONG = {
+    *(vlm.fusion.DFAF, vlm.fusion.GatedCrossAttention, vlm.fusion.LXMERT),
+    *(vlm.fusion.MergedAttention, vlm.fusion.MFBCoAttention, vlm.fusion.MuRel),
+    *(vlm.image.Tiles, vlm.image.TorchvisionEncoder),
+}
+"""Classes whose check takes 7 to 21 s."""
+
+
 def cases(table: dict[type, list]) -> list:
-    """Each class in its first construction; the others are slow."""
+    """Each class in its first construction; the others, and those that take long, are slow."""
     return [
         pytest.param(
-            make, id=f"{cls.__name__}-{number}", marks=[pytest.mark.slow] if number else []
+            make,
+            id=f"{cls.__name__}-{number}",
+            marks=[pytest.mark.slow] if number or cls in LONG else [],
         )
         for cls, makes in table.items()
         for number, make in enumerate(makes)

@@ -33,6 +33,7 @@ def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_training_from_shards_is_that_from_files(
     sharded: Path, run: Path, tmp_path: Path
 ) -> None:

@@ -12,8 +12,7 @@ from conftest import ROOT
 def test_the_page_runs(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/my_run").symlink_to(run)
+    (tmp_path / "RUN").symlink_to(run)
     (tmp_path / "photo.png").symlink_to(data / "test/images/0.png")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/explain.md").read_text(encoding="utf-8")

@@ -43,9 +43,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", rest_slow(MOMENTS, "in a batch", "in a validation of averaged weights")
-)
+@pytest.mark.parametrize("name", rest_slow(MOMENTS, "in a validation of averaged weights"))
 def test_a_signal_saves_and_the_run_goes_on(name: str, data: Path, tmp_path: Path) -> None:
     moment, step, told = MOMENTS[name]
     whole = VQACLI(fit(data, tmp_path / "whole", *told)).run_folder

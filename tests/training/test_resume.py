@@ -78,7 +78,6 @@ MISHAPS = {
         MISHAPS,
         "in the middle of an epoch",
         "with augmentation and workers",
-        "with averaged weights of layers that join",
     ),
 )
 def test_a_continued_run_comes_to_the_same(name: str, data: Path, tmp_path: Path) -> None:
