@@ -281,10 +281,21 @@ def _unpaired(table: pa.Table) -> Iterator[tuple[int, str]]:
 
 def digest_of(table: pa.Table) -> str:
     """SHA-256 of ids, questions and answers."""
+    return _digest(table["id"], table["question"], table["answers"])
+
+
+def digest_of_rest(table: pa.Table) -> str:
+    """SHA-256 of the images' file names, the choices, groups, pairs and relations."""
+    # Of a path the name alone: a folder of images may be moved.
+    images = pc.replace_substring_regex(table["image"], r"[^\t\n]*[/\\]", "")
+    return _digest(images, *(table[name] for name in ("choices", "group", "pair", "relation")))
+
+
+def _digest(*columns: pa.ChunkedArray) -> str:
     # Joined by Arrow: half a million rows take a part of a second, and seconds as Python's objects.
     digest = hashlib.sha256()
-    answers = pc.binary_join(table["answers"], "\t")
-    for column in (table["id"], table["question"], answers):
+    texts = (pc.binary_join(c, "\t") if pa.types.is_list(c.type) else c for c in columns)
+    for column in texts:
         for chunk in filter(len, column.chunks):  # an empty one would be an empty text
             rows = pa.ListArray.from_arrays([0, len(chunk)], pc.fill_null(chunk, "\0"))
             digest.update(pc.binary_join(rows, "\n")[0].as_buffer())
@@ -313,24 +324,37 @@ def split_groups(table: pa.Table) -> np.ndarray:
     """A number (Q,) for each question, equal for questions that no split may tear apart: those of a
     `group`, and those that share an image, also through other questions. Numbers are in the order
     of first appearance."""
-    images, groups = (
-        table[name].dictionary_encode().combine_chunks() for name in ("image", "group")
-    )
-    image = images.indices.to_numpy()
-    if groups.null_count == len(table) and most_images(table["image"]) == 1:
+    image, group = _codes(table["image"]), _codes(table["group"])
+    lacking, single = table["group"].null_count, most_images(table["image"]) == 1
+    if single and lacking == len(table):
         return image
-    group = pc.fill_null(groups.indices, -1).to_numpy().astype(np.int64)
-    pairs = (group + 1) * len(images.dictionary) + image
-    # Of each row, the first one with the same group and image.
-    _, found, place = np.unique(pairs, return_index=True, return_inverse=True)
-    first = np.sort(found)
-    rank = np.searchsorted(first, found[place])
+    size = int(image.max(initial=-1)) + 1
+    if lacking:
+        group = np.where(table["group"].is_null().to_numpy(), -1, group)
+    of_image = np.empty(size, group.dtype)
+    of_image[image] = group
+    if single and (of_image[image] == group).all():  # no image is in two groups
+        own = np.where(group < 0, len(table) + image, group)  # of images without a group
+        return pa.array(own).dictionary_encode().indices.to_numpy() if lacking else group
+    pairs = pa.array((group.astype(np.int64) + 1) * size + image).dictionary_encode()
+    first = np.unique(image, return_index=True)[1]
     names = (
-        [("group", group[row])] * int(group[row] >= 0)
-        + [("image", name) for name in images_of(images.dictionary[int(image[row])].as_py())]
-        for row in first
+        [-(pair // size)] * (pair >= size)  # the group, below 0
+        + images_of(table["image"][int(first[pair % size])].as_py())
+        for pair in map(int, pairs.dictionary.to_numpy())
     )
-    return np.unique(_connected(names)[rank], return_inverse=True)[1]
+    connected = np.unique(_connected(names), return_inverse=True)[1].astype(np.int32)
+    return connected[pairs.indices.to_numpy()]
+
+
+def _codes(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A number (Q,) for each value, in the order of first appearance; by hashes, since long texts
+    would be in memory several times."""
+    hashes = np.empty(len(column), np.int64)
+    for start in range(0, len(column), ROWS_AT_ONCE):
+        part = column.slice(start, ROWS_AT_ONCE).to_pylist()
+        hashes[start : start + len(part)] = list(map(hash, part))
+    return pa.array(hashes).dictionary_encode().indices.to_numpy(zero_copy_only=False)
 
 
 def _connected(names: Iterable[Iterable[Any]]) -> np.ndarray:
