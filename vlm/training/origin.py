@@ -22,7 +22,7 @@ from vlm.core.part import Configured, factory_class
 from vlm.core.version import __version__
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.mixture import Mixture
-from vlm.datasets.table import digest_of
+from vlm.datasets.table import digest_of, digest_of_rest
 from vlm.training.fault_tolerance.checkpointing import RunCheckpoint
 
 DATASET = ("seed", "vocabulary")
@@ -86,6 +86,8 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
         "streamed shards": _digest(data.streamed_shards()),
         "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",
+        "their images, choices and pairs": f"digest {digest_of_rest(table)[:10]}",
+        "the validation questions": _validated(data),
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
         **({"run.monitor": monitors[0]} if monitors else {}),
         "run.matmul_precision": torch.get_float32_matmul_precision(),
@@ -96,6 +98,14 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         # The data take it from the trainer when they are set up.
         "trainer.overfit_batches": bool(getattr(trainer, "overfit_batches", 0)) or data.overfits,
     }
+
+
+def _validated(data: VQADataModule) -> str | None:
+    """The digest of the validation questions, which decide on the best checkpoint."""
+    if not data.dataset.has("validation"):
+        return None
+    table = data.table("validation")
+    return f"digest {digest_of(table)[:10]} {digest_of_rest(table)[:10]}"
 
 
 def _digest(numbers: np.ndarray | None) -> str | None:
