@@ -16,6 +16,7 @@ from test_resume import EMA
 from training_runs import ENVIRONMENT, assert_same, callback, command, fit, only_run, outcome, run
 
 from vlm.cli.training_cli import VQACLI
+from vlm.core.errors import ConfigError
 from vlm.training.fault_tolerance.signals import Preempted
 
 pytestmark = pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
@@ -69,6 +70,12 @@ def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -
     assert only_run(tmp_path) == again.run_folder
     other = VQACLI([*told, "--trainer.callbacks.hook=on_test_start", "--data.seed=3"])
     assert other.run_folder != again.run_folder
+
+
+def test_a_validation_between_accumulated_gradients_is_refused(data: Path, tmp_path: Path) -> None:
+    told = ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"]
+    with pytest.raises(ConfigError, match=r"every 3 batches with .*=2; expected a multiple of it"):
+        VQACLI(fit(data, tmp_path, *told))
 
 
 @pytest.mark.slow

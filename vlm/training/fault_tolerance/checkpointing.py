@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from vlm.core.compat import spare_this_process
+from vlm.core.errors import ConfigError
 from vlm.core.finite import NotFiniteError
 from vlm.training.fault_tolerance.checkpoint_dir import BEST, LAST, CheckpointFolder
 from vlm.training.fault_tolerance.finite import NO_PROBLEMS, FiniteCheck, Problems
@@ -68,6 +69,7 @@ class RunCheckpoint(Checkpoint):
         self.health = FiniteCheck(
             scaled=getattr(trainer.precision_plugin, "scaler", None) is not None
         )
+        self._check_intervals(trainer)
         self._saved_at = time.monotonic()
         self._sent = None  # an earlier training may have failed
         if trainer.world_size > 1 and self._group is None:
@@ -150,6 +152,20 @@ class RunCheckpoint(Checkpoint):
             progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["current"] |= dict.fromkeys(progress["current"], 0)
             progress["is_last_batch"] = False
+
+    @staticmethod
+    def _check_intervals(trainer: Trainer) -> None:
+        """Refuse validations, and so checkpoints, between accumulating gradients."""
+        batches, accumulated = trainer.val_check_batch, trainer.accumulate_grad_batches
+        # At the end of an epoch Lightning makes a step in any case.
+        if batches is None or batches >= trainer.num_training_batches:
+            return
+        if batches % accumulated:
+            raise ConfigError(
+                f"trainer.val_check_interval: got a validation every {batches} batches with "
+                f"trainer.accumulate_grad_batches={accumulated}; expected a multiple of it, since "
+                f"a checkpoint keeps no accumulating gradients."
+            )
 
     def _late(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
