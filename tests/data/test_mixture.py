@@ -117,6 +117,7 @@ def test_an_auxiliary_file_is_used_whole(sets: dict[str, Dataset], tmp_path: Pat
     assert table.filter(pc.equal(table[SET], "more")).num_rows == len(rows)
 
 
+@pytest.mark.filterwarnings("ignore:.* are validation questions too")
 def test_each_set_decides_on_its_shared_questions(tmp_path: Path) -> None:
     rows = write_photos(tmp_path, images=8)
     for name in ("a", "b"):

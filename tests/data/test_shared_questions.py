@@ -79,6 +79,15 @@ def test_questions_of_two_files_are_compared(
     assert found.warnings.counts["question in two splits"] == count
 
 
+def test_questions_of_validation_and_test_are_compared(my: Path) -> None:
+    own = str(write_rows(my.parent / "own.jsonl", write_photos(my.parent, images=3, seed=1)))
+    data = CustomDataset(str(my), validation=own, test=own)
+    count = len(data.table("test"))
+    with pytest.warns(UserWarning, match=f"{count} of the {count} test questions are validation"):
+        check_shared(data, "test")
+    check_shared(data, "validation")
+
+
 def test_the_same_image_may_be_asked_something_else(my: Path, tmp_path: Path) -> None:
     rows = [{"image": "0-0.png", "question": "is it new?", "answer": "yes"},
             {"image": "new/0-0.png", "question": "what color is it?", "answer": "red"}]  # fmt: skip
@@ -124,6 +133,7 @@ def test_vlm_test_compares_too(
     assert "Trained on too: 14 of the 16 test questions" in said  # two are held out
 
 
+@pytest.mark.filterwarnings("ignore:.* are validation questions too")
 def test_an_official_set_s_own_splits_are_a_warning(data: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(data, tmp_path / "data"))
     shutil.rmtree(root / "test")

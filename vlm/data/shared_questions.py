@@ -45,13 +45,26 @@ def by_set(dataset: Dataset, table: pa.Table, rows: np.ndarray, attribute: str) 
 
 
 def check_shared(dataset: Dataset, split: Split) -> None:
-    """Check that no question of a split is also trained on.
+    """Check that no question of a split is also trained on, and none of test used in validation.
 
     Raises:
-        DataError: some are, and their set `refuses_shared_questions`; otherwise there is a warning.
+        DataError: some are trained on, and their set `refuses_shared_questions`; otherwise there
+            is a warning.
     """
-    if not dataset.has("train"):
-        return
+    if dataset.has("train"):
+        _check_trained(dataset, split)
+    if split == "test" and dataset.has("validation"):
+        table = dataset.table("test")
+        rows, _ = shared_rows(table, dataset.table("validation"))
+        if len(rows):
+            warnings.warn(
+                f"{len(rows):,} of the {len(table):,} test questions are validation questions too, "
+                f"which choose and calibrate the model: the test scores may be too high.",
+                stacklevel=2,
+            )
+
+
+def _check_trained(dataset: Dataset, split: Split) -> None:
     table, train = dataset.table(split), dataset.table("train")
     rows, known = shared_rows(table, train)
     if not len(rows):
