@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from vlm.core.files import PART, locked, sha256, sync, write_whole
+from vlm.core.files import PART, sha256, sync, write_whole
 from vlm.core.version import __version__
 
 TRIES = 5
@@ -87,38 +87,37 @@ def fetch(
         OSError: the file cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.with_name(f"{target.name}.lock"), lambda: None):
-        if target.exists():
-            if (found := sha256(target)) != digest:
-                raise DownloadError(
-                    f"{target}: got a file with the SHA-256 {found}; expected {digest}, that of "
-                    f"{url}. Move this file away."
-                )
-            return
-        part = target.with_name(target.name + PART)
-        tries = 0
-        while True:
-            before = _length(part)
-            try:
-                _receive(url, part, size, progress)
-                break
-            except _Cut as cut:
-                tries = 0 if _length(part) > before else tries + 1
-                if tries >= TRIES:
-                    raise DownloadError(
-                        f"{url}: {cut}; {_length(part):,} bytes are kept in {part}. Run the "
-                        "command again to go on from there."
-                    ) from cut
-                time.sleep(WAIT_SECONDS * 2**tries)
-        if (found := sha256(part)) != digest:
-            _drop(part)
+    if target.exists():
+        if (found := sha256(target)) != digest:
             raise DownloadError(
-                f"{url}: got a file with the SHA-256 {found}; expected {digest}. It has changed, "
-                "or was damaged on the way, and is not kept: run the command again, and if it "
-                "stays so, get the set by hand."
+                f"{target}: got a file with the SHA-256 {found}; expected {digest}, that of "
+                f"{url}. Move this file away."
             )
-        os.replace(part, target)
-        _note(part).unlink(missing_ok=True)
+        return
+    part = target.with_name(target.name + PART)
+    tries = 0
+    while True:
+        before = _length(part)
+        try:
+            _receive(url, part, size, progress)
+            break
+        except _Cut as cut:
+            tries = 0 if _length(part) > before else tries + 1
+            if tries >= TRIES:
+                raise DownloadError(
+                    f"{url}: {cut}; {_length(part):,} bytes are kept in {part}. Run the "
+                    "command again to go on from there."
+                ) from cut
+            time.sleep(WAIT_SECONDS * 2**tries)
+    if (found := sha256(part)) != digest:
+        _drop(part)
+        raise DownloadError(
+            f"{url}: got a file with the SHA-256 {found}; expected {digest}. It has changed, "
+            "or was damaged on the way, and is not kept: run the command again, and if it "
+            "stays so, get the set by hand."
+        )
+    os.replace(part, target)
+    _note(part).unlink(missing_ok=True)
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from vlm.core.files import PART, write_whole
-from vlm.datasets.download.fetch import check_space, fetch
+from vlm.core.files import PART, locked, write_whole
+from vlm.datasets.download.fetch import DownloadError, check_space, fetch
 from vlm.datasets.download.known import File
 from vlm.datasets.download.unpack import is_archive, unpack
 
@@ -38,11 +38,27 @@ def get(
     """Fetch what is missing, and unpack archives; an archive is removed once it is unpacked.
 
     Raises:
-        DownloadError: a file that cannot be had (`fetch`, `unpack`); what came before is kept.
+        DownloadError: a file that cannot be had (`fetch`, `unpack`), where what came before is
+            kept; or another process is at work.
         OSError: a file cannot be written.
     """
+
+    def refuse() -> NoReturn:
+        raise DownloadError(f"{folder}: another process is downloading to it; wait for its end.")
+
+    lock = folder / f"{DONE}.lock"
+    with locked(lock, refuse, seconds=0):
+        try:
+            _get(files, folder, progress)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _get(files: Sequence[File], folder: Path, progress: Progress) -> None:
     rest = missing(files, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    for file in set(files) - set(rest):  # an archive that a kill left behind
+        if is_archive(name := file_name(file)):
+            (folder / name).unlink(missing_ok=True)
     # Of all of them at the start, not of the last one after hours.
     lacking = sum(max(0, (file.size or 0) - _fetched(folder / file_name(file))) for file in rest)
     check_space(folder, lacking, "the download")
@@ -57,7 +73,6 @@ def get(
         write_whole(folder / DONE, json.dumps(_done(folder) | noted).encode())
         if is_archive(name):
             target.unlink()
-        target.with_name(f"{name}.lock").unlink(missing_ok=True)
 
 
 def file_name(file: File) -> str:
