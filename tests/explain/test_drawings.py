@@ -128,6 +128,8 @@ def test_the_headline_has_the_calibrated_probability(found: Explanation) -> None
     )
     assert headline(changed(found, probability=0.5)) == "yes (50.0 %, not calibrated)"
     assert "not among" in headline(changed(found, probability=None))
+    other = changed(found, own_answer="no", probability=0.02, calibrated=True)
+    assert headline(other) == "Why yes (2.0 %, calibrated)? The model says no."
     vqa, image = vlm.load("scenes"), ROOT / "vlm/bundled/scenes/example.png"
     asked = "Is the gray object left of the brown object?"
     answer = vqa.answer(image, asked)
@@ -152,7 +154,7 @@ def test_methods_that_name_the_same_cells_agree(found: Explanation) -> None:
     ours, same = changed(found, patches=values), changed(found, patches=2 * values)
     other = changed(found, patches=-values)
     assert agreement([ours, same]).correlations[0, 1] == pytest.approx(1)
-    assert "The methods agree" in agreement([ours, same]).sentence
+    assert "the methods agree" in agreement([ours, same]).sentence
     assert agreement([ours, same]).cells == ROWS * COLUMNS - 1, "one matters to none"
     assert agreement([ours, other]).correlations[0, 1] == pytest.approx(-1)
     assert "disagree" in agreement([ours, other]).sentence

@@ -36,7 +36,7 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     Image.open(tmp_path / "new/why.v1.png").verify()
     assert "What color is it?" in (tmp_path / "new/why.v1.html").read_text()
     printed = capsys.readouterr().out
-    assert printed.startswith("What color is it?\nyes (")
+    assert printed.startswith("What color is it?\nWhy yes (")
     assert "color" in printed
     assert printed.endswith(f"{output}.png\n{output}.html\n{output}.json\n")
 
@@ -45,7 +45,7 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     found = json.loads((tmp_path / "new/why.v1.json").read_text())
     methods = [explanation["method"] for explanation in found]
     assert methods == ["occlusion", "integrated_gradients", "grad_cam"]
-    assert "The methods " in capsys.readouterr().out
+    assert "On the image, the methods " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

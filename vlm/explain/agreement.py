@@ -34,7 +34,7 @@ class Agreement(NamedTuple):
         >>> vqa = vlm.load("my_model")
         >>> maps = [vlm.explain.explain(vqa, "photo.png", "what color is it?", method)
         ...         for method in (vlm.explain.Occlusion(), vlm.explain.GradCAM())]
-        >>> vlm.explain.agreement(maps).sentence.startswith("The methods ")
+        >>> vlm.explain.agreement(maps).sentence.startswith("On the image, the methods ")
         True
     """
 
@@ -99,15 +99,16 @@ def _on_cells(explanation: Explanation, cells: np.ndarray) -> np.ndarray:
 
 def _sentence(pairs: np.ndarray, cells: int, same: int, methods: int) -> str:
     if not len(pairs):
-        return "The methods cannot be compared: a map is the same all over."
+        return "On the image, the methods cannot be compared: a map is the same all over."
     mean = float(pairs.mean())
     verdict = "agree" if mean >= AGREE else "agree in part" if mean >= IN_PART else "disagree"
     across = f", {pairs.min():+.2f} to {pairs.max():+.2f} over {len(pairs)} pairs"
     peak = f"{same} of {methods} name the same strongest cell"
     advice = "" if verdict == "agree" else " Trust the cells that several of them outline."
     return (
-        f"The methods {verdict}: over the {counted(cells, 'cell')} that matter to any of them, the "
-        f"rank correlation of their maps is {mean:+.2f}{' on average' if len(pairs) > 1 else ''}"
+        f"On the image, the methods {verdict}: over the {counted(cells, 'cell')} that matter to "
+        f"any of them, the rank correlation of their maps is {mean:+.2f}"
+        f"{' on average' if len(pairs) > 1 else ''}"
         f"{across if len(pairs) > 1 else ''} (1: the same order of cells, 0: unrelated); "
         f"{peak if same > 1 else 'each names another strongest cell'}.{advice}"
     )

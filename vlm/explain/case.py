@@ -78,9 +78,11 @@ class Case:
         asked: those of the question itself, and not of a prompt around it.
         tokens: their texts.
         per_word: whether a map for each word is worth its time.
+        ranks_all: whether `ranked` begins with the model's own answer.
     """
 
     per_word = True
+    ranks_all = True
 
     def __init__(
         self,

@@ -89,14 +89,21 @@ def draw(explanations: Explanation | Sequence[Explanation], image: Any = None) -
 
 
 def headline(explanation: Explanation) -> str:
-    """The answer with its probability, or that the model has none."""
+    """The answer with its probability, beside the model's own if that is another."""
     answer = in_words(explanation.answer)
     if explanation.is_guess:
         return f"No answer: the question is beyond the model (its guess: {answer})"
     if explanation.probability is None:
-        return f"{answer} (not among the answers that the model ranks)"
-    known = "calibrated" if explanation.calibrated else "not calibrated"
-    return f"{answer} ({percent(explanation.probability)}, {known})"
+        said = f"{answer} (not among the answers that the model ranks)"
+    else:
+        known = "calibrated" if explanation.calibrated else "not calibrated"
+        said = f"{answer} ({percent(explanation.probability)}, {known})"
+    own = explanation.own_answer
+    return (
+        said
+        if own in (None, explanation.answer)
+        else f"Why {said}? The model says {in_words(own)}."
+    )
 
 
 class Scale(NamedTuple):

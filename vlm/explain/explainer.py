@@ -118,6 +118,7 @@ def explain_case(
     return Explanation(
         question=case.question,
         answer=case.answer,
+        own_answer=case.ranked[0][0] if case.ranks_all else None,
         probability=dict(case.ranked).get(case.answer),
         calibrated=case.calibration is not None,
         evidence=evidence[0].item(),

@@ -21,6 +21,8 @@ class Explanation:
     Attributes:
         question: the question, as it was asked.
         answer: answer that is explained.
+        own_answer: the model's own answer; None where it was not computed (a model that is used in
+            its own format, and an answer of yours without choices).
         probability: probability in [0, 1] of this answer; None for an answer that the model does
             not rank, such as a free text other than its best ones.
         calibrated: whether the probability was calibrated (`vlm calibrate`).
@@ -54,6 +56,7 @@ class Explanation:
 
     question: str
     answer: str
+    own_answer: str | None
     probability: float | None
     calibrated: bool
     evidence: float

@@ -56,6 +56,7 @@ class WholeCase(Case):
         else:
             found = vqa.log_likelihood([image], [question], answer)
             self.ranked = [(clean_text(answer), float(found[0].exp()))]
+            self.ranks_all = False
         self.answer = clean_text(answer)
         self.tokens = self.question.split()
         self.ids = torch.arange(len(self.tokens))

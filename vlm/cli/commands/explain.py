@@ -41,7 +41,11 @@ def explain_command(arguments: Sequence[str]) -> None:
     parser.add_argument("image", help="an image file")
     parser.add_argument("question")
     parser.add_argument(
-        "--method", choices=METHODS, default=Occlusion.name, help="(default %(default)s)"
+        "--method",
+        choices=METHODS,
+        default=Occlusion.name,
+        metavar="METHOD",
+        help="%(choices)s (default %(default)s)",
     )
     parser.add_argument("--answer", help="explain this answer instead of the model's own")
     parser.add_argument("--choices", nargs="+", help="choices of a multiple-choice question")
