@@ -61,7 +61,7 @@ def test_killed_continued_and_reported(data: Path, tmp_path: Path) -> None:
 
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(before)} of 8 runs are finished already" in done.stdout
+    assert f"8 runs, of which {len(before)} finished earlier" in done.stdout
     after = finished()
     assert len(after) == 8
     assert {path: after[path] for path in before} == before, "a finished run was trained again"

@@ -79,7 +79,7 @@ pathlib.Path("{FINISHED}").write_text('{{"run": "now"}}')
     assert first.results == first.folder / "earlier"
     assert not (first.folder / LOG).exists(), "it was begun again"
     assert todo[2].results == todo[2].folder / "now"
-    assert "1 of 3 runs are finished already" in said(shown)
+    assert "3 runs, of which 1 finished earlier" in said(shown)
     assert "all runs" not in said(shown), "a progress bar, although this is no terminal"
     assert f"b, seed 0: FAILED. {failures[0].log}: AssertionError: out of luck [really]" in said(
         shown

@@ -134,7 +134,11 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
         for v in variants
     ]
     sizes = ("fusion + head", "whole model")
-    table = new_table("", *sizes, "solved for", "finished", numbers=(*sizes, "finished"))
+    note = "Sizes: trainable parameters."
+    if dry_run and plan.search is not None:
+        note += f" Before these runs: {plan.search.trials:,} trials for each fusion."
+    columns = ("", *sizes, "solved for", "finished")
+    table = new_table(*columns, numbers=(*sizes, "finished"), note=note)
     for variant in variants:
         own = [run for run in runs if run.name == variant.name]
         table.add_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def _question(comparison: Comparison) -> Section:
             f"{counted(len(plan.fusions), 'fusion')}, {size}, with "
             f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
             f"{counted(trained, 'run')} finished.",
-            f"Alike in all runs: {config_name(plan.base)}; {names}; data "
+            f"Alike in all runs: {config_name(plan.base)}{_overrides(plan)}; {names}; data "
             f"{config['dataset']['class_path'].rpartition('.')[2]}{_training(plan, config)}.",
             f"{counted(len(comparison.questions.ids), 'test question')} about "
             f"{counted(len(set(comparison.questions.images)), 'image')}. vlm {__version__}, torch "
@@ -81,16 +82,25 @@ def _question(comparison: Comparison) -> Section:
     )
 
 
+def _overrides(plan: Plan) -> str:
+    """The plan's own settings, as options of `vlm fit`."""
+    texts = {
+        name: json.dumps(value) if isinstance(value, (dict, list)) else value
+        for name, value in plan.overrides.items()
+    }
+    return "".join(f" --{name}={text}" for name, text in texts.items())
+
+
 def _caveat(comparison: Comparison) -> str:
-    holds = "What is shown holds for this data set, these encoders and this size."
+    holds = "These results hold for this data set, these encoders and this size."
     if comparison.tuned:
         return (
             f"{holds} Each fusion was tuned with as many trials, on the validation part; the test "
             f"part was read once for each run."
         )
     return (
-        f"{holds} Nothing was tuned: one learning rate and one number of epochs for all is fair "
-        f"and not kind, and a fusion that needs others may do better with them."
+        f"{holds} Nothing was tuned: all fusions share one learning rate and one number of epochs, "
+        f"and some would do better with others."
     )
 
 
@@ -158,7 +168,11 @@ def _accuracy(comparison: Comparison) -> Section:
         {CONTROLS[name]: found for name, found in controls.items()},
         {BASELINES[name]: value["overall"] for name, value in baselines.items()},
     )
-    over = "seeds and images" if len(comparison.plan.seeds) > 1 else "images, for this one seed"
+    over = (
+        "seeds and images"
+        if len(comparison.plan.seeds) > 1
+        else "images; with one seed, nothing is known of other seeds"
+    )
     return Section(
         "Accuracy on test",
         [
@@ -192,8 +206,8 @@ def _significance(comparison: Comparison) -> Section:
         [
             f"Paired: each difference is between runs of the same seed on the same questions. In "
             f"brackets the 95 % interval; p by Student's t over {over}, then corrected by Holm "
-            f"for all pairs of fusions, since the best was chosen by these very scores. They "
-            f"favour it: near ties are not to be read as an order."
+            f"for all pairs of fusions, since these very scores chose the best. That choice "
+            f"favours it: do not read near ties as an order."
         ],
         table if differences else [],
     )
@@ -256,10 +270,10 @@ def _failures(comparison: Comparison) -> Section:
 
 def _reading(comparison: Comparison) -> Section:
     text = [
-        "Question only: a model that never saw an image. What it reaches can be guessed from "
-        "how questions and answers hang together; a fusion is worth what it adds to this. Image "
-        "only: a model that was never asked. Image shuffled: images of the same kind, but the "
-        "wrong ones; much more than question only would mean that answers leak through them.",
+        "Question only: a model that never saw an image. It shows how far guessing from the "
+        "question goes; a fusion is worth what it adds. Image only: a model that never saw a "
+        "question. Image shuffled: images of the same kind, but the wrong ones; if it scores much "
+        "higher than question only, answers leak through the images.",
     ]
     if (budget := comparison.plan.budget) is not None:
         far = [

@@ -29,6 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vlm.core.validation import counted
 from vlm.core.version import __version__
 from vlm.datasets.generated.base import GeneratedDataset
 
@@ -245,7 +246,8 @@ def train(
         disable=not console.is_terminal,
     ) as progress:
         total = progress.add_task("all runs", total=work.total, completed=work.ended, state="")
-        console.print(f"{work.ended} of {work.total} runs are finished already.", highlight=False)
+        finished = f", of which {work.ended:,} finished earlier" if work.ended else ""
+        console.print(f"{counted(work.total, 'run')}{finished}.", highlight=False)
         try:
             while True:
                 while free and (run := next(waiting, None)) is not None:
