@@ -53,7 +53,8 @@ def left(folder: Path) -> list[Path]:
 def test_answers_stand_beside_the_table_s_columns(run: Path, table: Path) -> None:
     main(["predict", str(run), "--dataset.path", str(table), "--batch=7"])
     given, rows = read(table), read(table.with_name("questions_answers.csv"))
-    assert [*rows[0]] == [*given[0], *ADDED]
+    assert [*rows[0]] == ["id", *given[0], *ADDED]
+    assert [row["id"] for row in rows] == [str(n) for n in range(1, 31)]  # as in CustomDataset
     assert [{name: row[name] for name in given[0]} for row in rows] == given
     answers = vlm.load(run).answer(
         [row["image"] for row in given], [row["question"] for row in given]
@@ -69,7 +70,7 @@ def test_a_dash_stands_for_a_missing_side(run: Path, data: Path, tmp_path: Path)
     sides = [(image, QUESTIONS[0]), ("-", QUESTIONS[0]), (image, "-"), ("-", "-")]
     lines = [json.dumps({"image": one, "question": other}) for one, other in sides]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    with pytest.raises(SystemExit, match="1 row without an answer"):
+    with pytest.raises(SystemExit, match="1 row with an error"):
         main(["predict", str(run), f"--dataset.path={tmp_path / 'in.jsonl'}"])
     said = (tmp_path / "in_answers.jsonl").read_text().splitlines()
     whole, no_image, no_question, nothing = map(json.loads, said)
@@ -163,10 +164,10 @@ def test_rows_that_have_columns_of_their_own(run: Path, data: Path, tmp_path: Pa
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     output = tmp_path / "out.csv"
     next(AnswerTable(vlm.load(run), path, output, batch=1).answers())
-    with pytest.raises(SystemExit, match="1 row without an answer"):
+    with pytest.raises(SystemExit, match="1 row with an error"):
         main(["predict", str(run), f"--dataset.path={path}", f"--output={output}"])
     first, second, third = read(output)
-    assert [*first] == ["image", "question", "list", "late", *ADDED]
+    assert [*first] == ["id", "image", "question", "list", "late", *ADDED]
     assert (first["list"], second["late"], third["late"]) == ('["é", 1]', "true", "")
     assert "there is no image" in second["error"]
     assert first["prediction"] == third["prediction"] != ""
@@ -199,7 +200,7 @@ def test_a_row_s_mistake_is_its_own(run: Path, data: Path, tmp_path: Path) -> No
     rows += [(image, "wherefore quixotic zebras?"), (image, QUESTIONS[1])]
     lines = (f"{name},{question}" for name, question in rows)
     path.write_text("\n".join(["image,question", *lines]) + "\n")
-    with pytest.raises(SystemExit, match="3 rows without an answer; see the column error"):
+    with pytest.raises(SystemExit, match="3 rows with an error; see the column error"):
         main(["predict", str(run), f"--dataset.path={path}"])
     good, bad, gone, empty, beyond, last = read(tmp_path / "in_answers.csv")
     assert good["prediction"] and last["prediction"]  # noqa: PT018

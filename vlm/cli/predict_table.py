@@ -77,4 +77,4 @@ def answer_table(arguments: Sequence[str]) -> None:
         sys.exit(f"vlm predict: {error}")
     print(f"Wrote {counted(table.rows, 'row')} to {table.output}.")
     if errors:
-        sys.exit(f"vlm predict: {counted(errors, 'row')} without an answer; see the column error.")
+        sys.exit(f"vlm predict: {counted(errors, 'row')} with an error; see the column error.")

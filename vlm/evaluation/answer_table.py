@@ -19,6 +19,7 @@ from vlm.datasets.readers.conversations import COLUMN, from_conversations
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import Record, file_format, read_records
 from vlm.datasets.readers.rows import COLUMNS, CustomRows
+from vlm.evaluation.predictions import IDS
 
 ADDED = ("prediction", "probability", "warnings", "error")
 """Columns beside the table's own. Of a question beyond the model, the first two are empty."""
@@ -34,7 +35,8 @@ class AnswerTable:
 
     Every batch is on the disk before the next one begins, in a file beside `output` that is named
     by table and model; whoever starts again continues after its last row. Once all rows have an
-    answer, `output` is written whole. `alone` keeps other processes from doing the same.
+    answer, `output` is written whole, with a column `id` (the row's number) if the table has no
+    ids. `alone` keeps other processes from doing the same.
 
     Args:
         vqa: the model, or an export of one.
@@ -196,9 +198,12 @@ class AnswerTable:
         """
         with self.part.open(encoding="utf-8") as said, whole_file(self.output) as binary:
             file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
-            pairs = zip(self._records(), map(json.loads, said), strict=True)
+            records, columns = self._records(), [*self.columns, *ADDED]
+            if self.columns.keys().isdisjoint(IDS):  # by which `vlm evaluate` finds the question
+                records, columns = map(_with_id, records), ["id", *columns]
+            pairs = zip(records, map(json.loads, said), strict=True)
             if self.output.suffix == ".csv":
-                said_again = write_csv(file, [*self.columns, *ADDED], pairs)
+                said_again = write_csv(file, columns, pairs)
             else:
                 said_again = _write_lines(file, pairs)
             errors = sum(bool(added["error"]) for added in said_again)
@@ -237,6 +242,11 @@ def addition(
 ) -> Said:
     """What is added to a row, by column."""
     return dict(zip(ADDED, (prediction, probability, warnings, error), strict=True))
+
+
+def _with_id(record: Record) -> Record:
+    """The record with the id that `CustomDataset` gives it."""
+    return record._replace(values={"id": str(record.number), **record.values})
 
 
 def write_csv(

@@ -95,7 +95,7 @@ def read_predictions(
             raise DataError(
                 f"{path}: no answer to {len(missing):,} of the {len(table):,} {split} questions "
                 f"(first ids {_listed(missing)}). Add them, or score the {len(by_id):,} that have "
-                f"one with `--partial` (in Python `partial=True`)."
+                f"one with `vlm evaluate --partial` (in Python `partial=True`)."
             )
         table = table.filter(pa.array([key in by_id for key in ids]))
     picked = "choices" in first.values and table["choices"].null_count == 0
