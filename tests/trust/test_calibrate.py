@@ -214,7 +214,7 @@ def test_ask_takes_a_risk_and_says_what_the_probabilities_rest_on(
 ) -> None:
     asked = ["ask", str(run), str(data / "test/images/0.png"), "what color is it?"]
     main(asked)
-    assert "calibrated on 3 validation questions" in capsys.readouterr().err
+    assert "calibrated on 3 validation questions, too few to rely on (" in capsys.readouterr().err
     for risk, match in (("5%", "max_risk: got 0.05, but"), ("0.05", "max_risk: got 0.05, but")):
         with pytest.raises(SystemExit, match=match):
             main([*asked, f"--max-risk={risk}"])

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 ABOUT = "calibration"
 """Where a checkpoint's `about` keeps it."""
+FEW = 50
+"""Fewer questions than this calibrate nothing well."""
 METHODS = ("temperature", "platt", "length")
 
 
@@ -101,7 +103,8 @@ class Calibration:
     def about(self) -> str:
         """In words, what it rests on."""
         day = f", {self.created[:10]}" if self.created else ""
-        return f"calibrated on {self.questions:,} validation questions ({self.method}{day})"
+        few = ", too few to rely on" if self.questions < FEW else ""
+        return f"calibrated on {self.questions:,} validation questions{few} ({self.method}{day})"
 
     def threshold(self, max_risk: float) -> Threshold:
         """The threshold of the largest certified risk that is at most `max_risk`.
