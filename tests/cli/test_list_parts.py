@@ -31,8 +31,8 @@ def test_each_kind_lists_the_public_classes_of_its_base() -> None:
         "vlm.heads.Drawing",
         "vlm.heads.Generation",
         "vlm.heads.LearnedMixin",
-        "vlm.heads.MultiTask",
         "vlm.heads.MultipleChoice",
+        "vlm.heads.MultiTask",
     ]
     assert "vlm.datasets.EasyVQA" in {part.name for part in vlm.list_parts("datasets")}
 

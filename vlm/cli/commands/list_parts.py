@@ -65,7 +65,7 @@ def list_parts(kind: str | None = None) -> list[Part]:
     return [
         _part(path)
         for base in bases
-        for path in public_classes(base)
+        for path in sorted(public_classes(base), key=str.casefold)
         if not inspect.isabstract(resolve_name(path)) and resolve_name(path) is not base
     ]
 
@@ -74,9 +74,11 @@ def public_classes(base: type) -> list[str]:
     """The public subclasses of a class of ours, itself included, as class paths."""
     if not base.__module__.startswith("vlm."):
         return []
+    # A kind's classes are beside its base; the other modules take seconds to import.
+    own = [module for module in MODULES if base.__module__.startswith(f"{module}.")]
     return [
         f"{module}.{name}"
-        for module in MODULES
+        for module in own or MODULES
         for name in import_module(module).__all__
         if inspect.isclass(part := getattr(import_module(module), name)) and issubclass(part, base)
     ]
