@@ -97,7 +97,7 @@ def print_answer(answer: Answer, calibration: Calibration | None) -> None:
         print(f"{answer.text}: {ABOVE_RISK}. Less certain answers:")
     for text, probability in answer.top:
         said = in_words(text)
-        print(f"  {said}" if answer.is_guess else f"{100 * probability:6.2f} %  {said}")
+        print(f"  {said}" if answer.is_guess else f"{percent(probability):>8}  {said}")
     for warning in answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     unknown = "not calibrated; `vlm calibrate RUN` calibrates a run"

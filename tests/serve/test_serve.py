@@ -163,6 +163,9 @@ def test_a_key_is_needed_and_the_host_is_checked(server: Server) -> None:
             assert refused.status_code == 401, route
         assert httpx.get(f"{server.address}/health", headers=headers).is_success
         assert httpx.get(f"{server.address}/ready").json() == {"status": "ready", "model": "colors"}
+    home = server.client.get("/").json()
+    assert home["model"] == "colors"
+    assert "POST /answer" in home["ask"]
     foreign = server.client.get("/health", headers={"Host": "evil.example"})
     assert foreign.status_code == 403
     assert "--allow-host" in foreign.json()["detail"]

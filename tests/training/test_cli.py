@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 import yaml
 from conftest import ROOT, small_run
 
+from vlm.checkpoint.checkpoint import read_checkpoint
+from vlm.checkpoint.file import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
 
@@ -202,3 +205,8 @@ def test_products_of_float32_may_be_less_exact(
     assert told == []
     VQACLI([*quick, "--run.matmul_precision=high"])
     assert told == ["high"]
+
+
+def test_the_newest_run_of_a_folder_is_named(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"The newest run inside is {re.escape(str(run))}"):
+        read_checkpoint(run.parent)

@@ -139,12 +139,13 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _kind(folder: Path) -> str:
-    """A sentence about a folder that is of another kind than a run's."""
+    """A sentence about a folder that is of another kind than a run's, or holds runs."""
     if (folder / "manifest.json").is_file():
         return " This is an export, which can only be asked (vlm ask, vlm predict, vlm serve)."
     if (folder / "model.safetensors").is_file():
         return " This is a shared model, which has no training to continue or to look back on."
-    return ""
+    inside = sorted(folder.glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime)
+    return f" The newest run inside is {inside[-1].parents[1]}." if inside else ""
 
 
 def load_model(checkpoint: Checkpoint, trust: bool = False) -> VQAModel:

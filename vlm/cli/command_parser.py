@@ -69,8 +69,9 @@ def data_config(parser: ArgumentParser, model: str, given: str | Path | None) ->
     if not (model.startswith(HUB) or model in bundled_models() or Path(model).exists()):
         near = did_you_mean(nearest(model, bundled_models()))
         parser.error(f"{model}: there is no such file, folder or model.{near}")
+    example = model if model in bundled_models() else "easy_vqa"
     parser.error(
-        f"-c: got no configuration, and there is no {path}; name one of the data, as `-c easy_vqa`"
+        f"-c: got no configuration, and there is no {path}; name one of the data, as `-c {example}`"
     )
 
 

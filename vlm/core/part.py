@@ -328,7 +328,8 @@ def _import(path: str) -> Any:
         module = importlib.import_module(module_name)
     except (ModuleNotFoundError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be imported ({error}). Is its package installed?"
+            f"{path} cannot be imported ({error}). Install its package, or add the folder of its "
+            f"file to PYTHONPATH."
         ) from error
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, Configured)):

@@ -16,6 +16,7 @@ import torch
 
 from vlm.asking import Asking
 from vlm.core.terminal import track, working
+from vlm.core.validation import counted
 from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import OpenImages
@@ -107,7 +108,8 @@ class Parity:
     @property
     def note(self) -> str:
         """A note on how the times were measured."""
-        return f"Medians over {TIMED} images at most, {self.threads} thread(s), one at a time."
+        threads = counted(self.threads, "thread")
+        return f"Medians over {TIMED} images at most, {threads}, one at a time."
 
 
 @torch.inference_mode()

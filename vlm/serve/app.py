@@ -201,6 +201,12 @@ def application(
             }
         )
 
+    @app.get("/", include_in_schema=False)
+    async def home() -> dict[str, str]:
+        """What this server is, for whoever opens it in a browser."""
+        asked = "POST /answer with an image and a question; /openapi.json describes all requests"
+        return {"server": f"vlm {__version__}", "model": name, "ask": asked}
+
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the process lives."""

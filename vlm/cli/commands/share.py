@@ -21,7 +21,7 @@ def share(arguments: Sequence[str]) -> None:
     """Write the folder, upload it if it is for the hub, and print how to use it."""
     parser = command_parser(
         "share",
-        "Write a trained model for others, without code: model.safetensors, config.json and a "
+        "Write a trained model for others, without code: model.safetensors, config.json and a\n"
         "model card (README.md).",
         EXAMPLE,
     )
