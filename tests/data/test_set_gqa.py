@@ -130,6 +130,7 @@ def test_figures_of_the_evaluator(root: Path) -> None:
 
 # The overlap is deliberate: 30 epochs learn all the questions.
 @pytest.mark.filterwarnings("ignore:Trained on too:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* are validation questions too:UserWarning")
 def test_the_figures_reach_the_report(root: Path) -> None:
     save(root / "questions1.2/train_balanced_questions.json", VAL)
     (root / "images").mkdir()

@@ -19,7 +19,6 @@ from vlm.datasets.readers.conversations import COLUMN, from_conversations
 from vlm.datasets.readers.image_files import EmbeddedImages
 from vlm.datasets.readers.records import Record, file_format, read_records
 from vlm.datasets.readers.rows import COLUMNS, CustomRows
-from vlm.evaluation.predictions import IDS
 
 ADDED = ("prediction", "probability", "warnings", "error")
 """Columns beside the table's own. Of a question beyond the model, the first two are empty."""
@@ -196,6 +195,8 @@ class AnswerTable:
         Returns:
             The number of rows with an error.
         """
+        from vlm.evaluation.predictions import IDS  # needs pyarrow, which the demo does without
+
         with self.part.open(encoding="utf-8") as said, whole_file(self.output) as binary:
             file = io.TextIOWrapper(binary, encoding="utf-8", newline="")
             records, columns = self._records(), [*self.columns, *ADDED]
