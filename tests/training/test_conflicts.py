@@ -14,7 +14,8 @@ from training_runs import callback, fit, only_run
 from vlm.checkpoint.checkpoint import CheckpointError
 from vlm.cli.main import main
 from vlm.cli.training_cli import VQACLI
-from vlm.datasets.table import digest_of
+from vlm.datasets.several import as_one
+from vlm.datasets.table import digest_of, digest_of_rest, question_table
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,15 @@ def test_the_digest_of_the_questions_knows_their_words_and_not_how_they_are_held
     for name, value in (("id", "e"), ("question", "y?"), ("answers", ["y", "y"])):
         other = pa.table(rows | {name: [value, *rows[name][1:]]})
         assert digest_of(other) != digest
+
+
+def test_the_digest_of_the_rest_knows_every_image_by_its_name_and_the_choices() -> None:
+    def digest(*images: str, **more: object) -> str:
+        row = {"id": "1", "image": as_one(list(images)), "question": "what?", "answers": ["yes"]}
+        return digest_of_rest(question_table([row | more], "mine"))
+
+    found = digest("/old/a.png", "/old/b.png")
+    assert digest("/new/place/a.png", "/new/place/b.png") == found
+    others = [digest("/old/c.png", "/old/b.png"), digest("/old/a.png", "/old/c.png")]
+    others += [digest("/old/b.png"), digest("/old/a.png", "/old/b.png", choices=["yes", "no"])]
+    assert len({found, *others}) == 5

@@ -286,8 +286,8 @@ def digest_of(table: pa.Table) -> str:
 
 def digest_of_rest(table: pa.Table) -> str:
     """SHA-256 of the images' file names, the choices, groups, pairs and relations."""
-    # Of a path the name alone: a folder of images may be moved.
-    images = pc.replace_substring_regex(table["image"], r"[^\t\n]*[/\\]", "")
+    # Of each path the name alone: a folder of images may be moved. Several are parted by \0.
+    images = pc.replace_substring_regex(table["image"], r"[^\x00]*[/\\]", "")
     return _digest(images, *(table[name] for name in ("choices", "group", "pair", "relation")))
 
 

@@ -86,7 +86,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
         "streamed shards": _digest(data.streamed_shards()),
         "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",
-        "their images, choices and pairs": f"digest {digest_of_rest(table)[:10]}",
+        "the training images, choices and pairs": f"digest {digest_of_rest(table)[:10]}",
         "the validation questions": _validated(data),
         "averages of weights": [_settings(c) for c in callbacks if isinstance(c, WeightAveraging)],
         **({"run.monitor": monitors[0]} if monitors else {}),
