@@ -72,10 +72,21 @@ def test_the_same_command_goes_on_with_resume_auto(data: Path, tmp_path: Path) -
     assert other.run_folder != again.run_folder
 
 
-def test_a_validation_between_accumulated_gradients_is_refused(data: Path, tmp_path: Path) -> None:
-    told = ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"]
-    with pytest.raises(ConfigError, match=r"every 3 batches with .*=2; expected a multiple of it"):
-        VQACLI(fit(data, tmp_path, *told))
+@pytest.mark.parametrize(
+    ("interval", "change"),
+    [
+        (["--trainer.val_check_interval=3"], "the interval a multiple of 2"),
+        (
+            ["--trainer.val_check_interval=8", "--trainer.check_val_every_n_epoch=null"],
+            "the interval and the epoch a multiple of 2",
+        ),
+    ],
+)
+def test_a_validation_between_accumulated_gradients_is_refused(
+    interval: list[str], change: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"an epoch of 5 and .*Make {change}"):
+        VQACLI(fit(data, tmp_path, "--trainer.accumulate_grad_batches=2", *interval))
 
 
 @pytest.mark.slow

@@ -157,14 +157,18 @@ class RunCheckpoint(Checkpoint):
     def _check_intervals(trainer: Trainer) -> None:
         """Refuse validations, and so checkpoints, between accumulating gradients."""
         batches, accumulated = trainer.val_check_batch, trainer.accumulate_grad_batches
-        # At the end of an epoch Lightning makes a step in any case.
-        if batches is None or batches >= trainer.num_training_batches:
+        epoch = trainer.num_training_batches
+        # At the end of an epoch Lightning makes an optimiser step in any case.
+        if batches is None or not batches % epoch:
             return
-        if batches % accumulated:
+        across = trainer.check_val_every_n_epoch is None  # the interval then spans epochs
+        if batches % accumulated or (across and epoch % accumulated):
             raise ConfigError(
-                f"trainer.val_check_interval: got a validation every {batches} batches with "
-                f"trainer.accumulate_grad_batches={accumulated}; expected a multiple of it, since "
-                f"a checkpoint keeps no accumulating gradients."
+                f"trainer.val_check_interval: got a validation every {batches} batches, an epoch "
+                f"of {epoch} and trainer.accumulate_grad_batches={accumulated}; expected "
+                f"validations only after an optimiser step, since a checkpoint keeps no "
+                f"accumulating gradients. Make the interval"
+                f"{' and the epoch' * across} a multiple of {accumulated}."
             )
 
     def _late(self) -> bool:
