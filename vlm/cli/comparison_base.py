@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
-import yaml
 
 from vlm.cli.error_messages import explain
 from vlm.cli.training_cli import ConciseParser, Untrained
@@ -24,10 +22,9 @@ def builder_of(plan: Plan) -> Builder:
     Raises:
         PlanError: settings that do not fit the base, with the reason.
     """
-    settings = [f"--{key}={_text(value)}" for key, value in plan.overrides.items()]
     try:
         with quiet():
-            cli = Untrained(["fit", f"--config={plan.base}", *settings])
+            cli = Untrained(["fit", f"--config={plan.base}", *plan.options])
     except ConfigError as error:
         reason = explain(str(error)).replace("Did you mean --", "Did you mean ")
         raise PlanError(f"{plan.path}: base {plan.base} with the overrides: {reason}") from error
@@ -37,13 +34,6 @@ def builder_of(plan: Plan) -> Builder:
     parser.add_argument("--fusion", type=Fusion, required=True)
     base = Base(cli.model, cli.datamodule, cli.trainer, cli.plain_config(), parser)
     return Builder(plan, base, explain)
-
-
-def _text(value: Any) -> str:
-    """A setting as the command line takes it."""
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n")
 
 
 def shares_of(base: Base, jobs: int | None) -> list[dict[str, str]]:

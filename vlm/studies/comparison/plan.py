@@ -64,6 +64,11 @@ class Plan:
     search: Search | None = None
     solved: float = 0.95
 
+    @property
+    def options(self) -> list[str]:
+        """`overrides` as options of `vlm fit`."""
+        return [f"--{name}={_text(value)}" for name, value in self.overrides.items()]
+
 
 def read_plan(path: Path) -> Plan:
     """Read a plan; a `PlanError` if it is invalid."""
@@ -234,6 +239,14 @@ def _ranges(key: str, content: dict[str, Any]) -> dict[str, Range]:
             raise PlanError(f"{key}.{name}: {made}.")
         found[name] = made
     return found
+
+
+def _text(value: Any) -> str:
+    """A setting as the command line takes it."""
+    if isinstance(value, str):
+        return value
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n...\n").strip()
 
 
 def _overrides(content: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -62,6 +61,7 @@ def _question(comparison: Comparison) -> Section:
         if plan.budget is None
         else f"each fusion sized to {plan.budget:,} trainable parameters with its head"
     )
+    base = " ".join([config_name(plan.base), *plan.options])
     names = ", ".join(
         config["model"][part]["class_path"].rpartition(".")[2]
         for part in ("image_encoder", "text_encoder", "head")
@@ -73,22 +73,13 @@ def _question(comparison: Comparison) -> Section:
             f"{counted(len(plan.fusions), 'fusion')}, {size}, with "
             f"{counted(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))}); "
             f"{counted(trained, 'run')} finished.",
-            f"Alike in all runs: {config_name(plan.base)}{_overrides(plan)}; {names}; data "
+            f"Alike in all runs: {base}; {names}; data "
             f"{config['dataset']['class_path'].rpartition('.')[2]}{_training(plan, config)}.",
             f"{counted(len(comparison.questions.ids), 'test question')} about "
             f"{counted(len(set(comparison.questions.images)), 'image')}. vlm {__version__}, torch "
             f"{torch.__version__}, {time.strftime('%Y-%m-%d')}. Command: vlm compare {plan.path}",
         ],
     )
-
-
-def _overrides(plan: Plan) -> str:
-    """The plan's own settings, as options of `vlm fit`."""
-    texts = {
-        name: json.dumps(value) if isinstance(value, (dict, list)) else value
-        for name, value in plan.overrides.items()
-    }
-    return "".join(f" --{name}={text}" for name, text in texts.items())
 
 
 def _caveat(comparison: Comparison) -> str:
