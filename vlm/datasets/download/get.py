@@ -38,13 +38,13 @@ def get(
     """Fetch what is missing, and unpack archives; an archive is removed once it is unpacked.
 
     Raises:
-        DownloadError: a file that cannot be had (`fetch`, `unpack`), where what came before is
-            kept; or another process is at work.
+        DownloadError: a file that cannot be fetched or unpacked (what came before is kept), or
+            another process that downloads to the folder.
         OSError: a file cannot be written.
     """
 
     def refuse() -> NoReturn:
-        raise DownloadError(f"{folder}: another process is downloading to it; wait for its end.")
+        raise DownloadError(f"{folder}: another process is downloading to it; wait until it ends.")
 
     lock = folder / f"{DONE}.lock"
     with locked(lock, refuse, seconds=0):
