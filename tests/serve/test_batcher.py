@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,6 +136,60 @@ def test_images_that_wait_are_small_and_counted() -> None:
         worker.cancel()
 
     asyncio.run(main())
+
+
+def test_images_that_wait_at_full_size_do_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Models of the hub scale images themselves, so theirs wait as they are."""
+    from vlm.serve.service import Service
+
+    monkeypatch.setattr("vlm.serve.service.WAITING_BYTES", 4 * 2000 * 1000)
+    large = Image.new("RGB", (2000, 1000))
+    vqa = VQA(untrained())
+    vqa.transform = SimpleNamespace(white_level=None, open=lambda image: image)
+    read = []
+
+    def reader(content: bytes, white_level: WhiteLevel) -> UploadedImage:
+        read.append(content)
+        return UploadedImage(large, ())
+
+    service = Service(vqa, reader)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(service.answer([picture(n)], QUESTION)) for n in range(4)]
+        refused = await asyncio.gather(*tasks[2:], return_exceptions=True)
+        assert [type(error) for error in refused] == [FullError] * 2
+        assert len(service.batcher) == len(read) == 2, "one at the limit, and one above it"
+        with pytest.raises(FullError):
+            service.check_room()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        service.check_room()
+
+    asyncio.run(main())
+
+
+def test_no_image_is_read_for_a_question_whose_time_is_over() -> None:
+    from vlm.serve.service import Service
+
+    read = []
+
+    def slow(content: bytes, white_level: WhiteLevel) -> UploadedImage:
+        read.append(content)
+        time.sleep(0.3)
+        return UploadedImage(Image.new("RGB", (8, 8)), ())
+
+    service = Service(VQA(untrained()), slow, seconds=0.2)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await service.answer([picture(n) for n in range(5)], QUESTION)
+
+    asyncio.run(main())
+    service._reading.shutdown()  # what it has begun is done
+    assert len(read) == 1
 
 
 def test_a_batch_that_took_too_long_is_not_tried_again() -> None:

@@ -24,6 +24,7 @@ from vlm.core.validation import check_positive
 from vlm.heads.base import AnswerKind
 from vlm.heads.generation.head import CUT
 from vlm.image.load import Source, WhiteLevel, load_image
+from vlm.image.rgb import BYTES_PER_PIXEL
 from vlm.image.transform import GREY
 
 BLANK = 336
@@ -65,7 +66,7 @@ class SeenImage:
     @property
     def nbytes(self) -> int:
         """Bytes that it takes."""
-        return sum(3 * image.width * image.height for image in _several(self.image))
+        return sum(BYTES_PER_PIXEL * image.width * image.height for image in _several(self.image))
 
 
 class ImageTextToText(Asking):

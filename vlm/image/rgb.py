@@ -25,6 +25,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposes that undo an EXIF orientation."""
+BYTES_PER_PIXEL = 4
+"""Of an RGB image in Pillow, which keeps the colours in words of 32 bits."""
 _ORIENTATION, _SUBFILE, _PHOTOMETRIC = 0x0112, 254, 262
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from typing import Any
 from PIL import Image
 
 from vlm.asking import Answer, Asking
-from vlm.image.rgb import WhiteLevel
-from vlm.serve.batcher import Batcher
+from vlm.image.rgb import BYTES_PER_PIXEL, WhiteLevel
+from vlm.serve.batcher import Batcher, FullError
 from vlm.serve.metrics import Metrics
 from vlm.serve.questions import (
     check_choices,
@@ -32,6 +33,8 @@ MAX_PROMPT = 8000
 """Characters of a question: benchmarks put instructions, hints and options into it."""
 CACHE_BYTES = 256_000_000
 """Of encoded images; the least recently used go first."""
+WAITING_BYTES = 1_000_000_000
+"""Of images that were read and wait for the model; while they take more, none is read."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,16 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image as the model's input, or a list of several of one question: what waits is small,
-    however large the images were."""
+    """An image as the model's input, or a list of several of one question. For most models it is
+    small, however large the image was; some models of the hub read images in their own size."""
 
     pixels: Any
     notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return _nbytes(self.pixels)
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Service:
         self._to_read = 0
         self._encoded: OrderedDict[str, _Encoded] = OrderedDict()
         self._bytes = 0
+        self._waiting_bytes = 0
         self._lock = Lock()
 
     def warm_up(self) -> None:
@@ -108,17 +117,22 @@ class Service:
         """
         buffer = BytesIO()
         Image.new("RGB", (8, 8)).save(buffer, "PNG")
-        seen = self.vqa.encode([self._open([buffer.getvalue()]).pixels])
+        seen = self.vqa.encode([self._open([buffer.getvalue()], math.inf).pixels])
         choices = ["yes", "no"] if self.vqa.kind == "choices" else None
         self.vqa.answer(seen[0], "What is it?", choices=choices)
 
     def check_room(self) -> None:
-        """Refuse a question if as many wait as may.
+        """Refuse a question if as many wait as may, or if their images fill the memory.
 
         Raises:
             FullError: they do.
         """
         self.batcher.check(self._to_read)
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        if self._waiting_bytes > WAITING_BYTES:
+            raise FullError(1)
 
     def check(self, question: object, choices: Sequence[str] | None, images: int = 1) -> None:
         """Refuse what the model cannot answer, before its images are read.
@@ -158,6 +172,7 @@ class Service:
             ValueError: an image that cannot be read, or a model that cannot answer.
         """
         self.check_room()
+        until = perf_counter() + self.seconds
         async with asyncio.timeout(self.seconds):
             digest = " ".join(map(digest_of, contents))
             image: _Opened | _Encoded | None = self._known(digest)
@@ -168,13 +183,20 @@ class Service:
                 try:
                     # What waits here is dropped with its client; what an executor has is kept.
                     async with self._turn:
+                        self._check_memory()
                         with self.metrics.stage("read"):
-                            read = loop.run_in_executor(self._reading, self._read, contents, digest)
-                            image = await read
+                            image = await loop.run_in_executor(
+                                self._reading, self._read, contents, digest, until
+                            )
                 finally:
                     self._to_read -= 1
             item = _Question(digest, image, question, choices, perf_counter())
-            reply = await self.batcher(item)
+            held = image.nbytes if isinstance(image, _Opened) else 0
+            self._waiting_bytes += held
+            try:
+                reply = await self.batcher(item)
+            finally:
+                self._waiting_bytes -= held
         reply = replace(reply, answer=reply.answer.within(least))
         if reply.answer.is_guess or reply.answer.abstains:
             self.metrics.abstentions.inc()
@@ -182,15 +204,22 @@ class Service:
             self.metrics.confidence.observe(reply.answer.probability)
         return reply
 
-    def _read(self, contents: Sequence[bytes], digest: str) -> _Opened | _Encoded:
+    def _read(self, contents: Sequence[bytes], digest: str, until: float) -> _Opened | _Encoded:
         # Several clients may have sent the same image at once.
-        return self._known(digest) or self._open(contents)
+        return self._known(digest) or self._open(contents, until)
 
-    def _open(self, contents: Sequence[bytes]) -> _Opened:
+    def _open(self, contents: Sequence[bytes], until: float) -> _Opened:
+        """The images of a question, one after the other: at full size there is one at a time. None
+        is begun after the time `until`, when nobody waits for it any more."""
         transform: Any = self.vqa.transform
-        read = [self._read_file(content, transform.white_level) for content in contents]
-        opened = [transform.open(one.image) for one in read]
-        notes = dict.fromkeys(note for one in read for note in one.notes)
+        opened: list[Any] = []
+        notes: dict[str, None] = {}
+        for content in contents:
+            if perf_counter() > until:
+                raise TimeoutError
+            read = self._read_file(content, transform.white_level)
+            opened.append(transform.open(read.image))
+            notes |= dict.fromkeys(read.notes)
         return _Opened(opened if len(opened) > 1 else opened[0], tuple(notes))
 
     def _answer(self, items: list[_Question]) -> list[Reply | Exception]:
@@ -258,3 +287,12 @@ class Service:
             self._bytes += image.seen.nbytes
             while self._bytes > CACHE_BYTES:
                 self._bytes -= self._encoded.popitem(last=False)[1].seen.nbytes
+
+
+def _nbytes(opened: Any) -> int:
+    """Bytes of what `transform.open` made of an image, or of several."""
+    if isinstance(opened, (list, tuple)):
+        return sum(map(_nbytes, opened))
+    if isinstance(opened, Image.Image):
+        return BYTES_PER_PIXEL * opened.width * opened.height
+    return int(opened.nbytes)
