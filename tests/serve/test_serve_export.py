@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def test_load_takes_an_export(run: Path, data: Path, folder: Path) -> None:
         assert [answer.text for answer in answers] == [answer.text for answer in own]
     assert seen[1].nbytes == exported.see(paths[1]).nbytes > 0
     assert exported.see([]) == []
+    other = replace(seen[0], digest="of another model")
+    with pytest.raises(ValueError, match="images that another model has seen"):
+        exported.answer(other, QUESTION)
     with pytest.raises(ExportError, match=r"device: got cuda for the export .*; expected cpu"):
         vlm.load(folder, "cuda")
     with pytest.raises(ValueError, match="revision: got 'main'"):

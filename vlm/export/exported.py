@@ -28,9 +28,11 @@ class SeenExport:
 
     Attributes:
         prepared: what came out, one row each.
+        digest: of the model whose export it was.
     """
 
     prepared: Arrays
+    digest: str
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +174,9 @@ class Exported(Asking):
             return []
         prepared = self.prepare(self.transform.stack(images))
         return [
-            SeenExport({name: rows[i : i + 1].copy() for name, rows in prepared.items()})
+            SeenExport(
+                {name: rows[i : i + 1].copy() for name, rows in prepared.items()}, self.digest
+            )
             for i in range(len(images))
         ]
 
@@ -192,6 +196,11 @@ class Exported(Asking):
                 else "choices: got some, but this model's head takes none; leave them out."
             )
         if isinstance(given[0], SeenExport):
+            if any(seen.digest != self.digest for seen in given):
+                raise ValueError(
+                    "image: got images that another model has seen; expected those of this model's "
+                    "`see`."
+                )
             columns = given[0].prepared
             prepared = {n: np.concatenate([seen.prepared[n] for seen in given]) for n in columns}
         else:
