@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ import httpx
 import pytest
 import torch
 from demo_server import bomb, untrained, write_model
+from PIL import Image
 from serving import KEY, QUESTION, Server, data_url, picture, serving
 
 import vlm
@@ -115,6 +118,9 @@ REFUSED = {
     "address": ({"image": "http://127.0.0.1:1/a.png", "question": "a"}, 400, "not fetched"),
     "surrogate": ({"image": IMAGE, "question": "\ud800"}, 422, "not valid Unicode"),
     "surrogates": ({"image": IMAGE, "question": "a", "\ud800": 1}, 422, "a valid string"),
+    "half a type": ({"image": "data:\ud800;base64,AA", "question": "a"}, 400, "URL of \\ud800"),
+    "half a path": ({"image": "http://127.0.0.1/\ud800", "question": "a"}, 400, "a data: URL"),
+    "no name": ({"image": "https://xn--a/b.png", "question": "a"}, 400, "not fetched"),
     "bad address": ({"image": "http://a:b/", "question": "a"}, 400, "expected a data: URL"),
     "list": ([IMAGE, QUESTION], 400, "not a readable JSON object"),
 }
@@ -146,6 +152,17 @@ def test_bodies_that_are_no_question(server: Server) -> None:
     two = server.client.post("/answer", files=files, data={"question": QUESTION})
     assert two.status_code == 422
     assert "image: got 2 for a question; this model takes one" in two.json()["detail"]
+    file = {"question": ("a.txt", b"what?"), "image": ("a.png", picture(1))}
+    asked = server.client.post("/answer", files=file)
+    assert (asked.status_code, asked.json()["detail"]) == (
+        422,
+        "question: got a file; expected a text.",
+    )
+    noise = BytesIO()
+    Image.frombytes("RGB", (700, 700), random.Random(0).randbytes(3 * 700 * 700)).save(noise, "PNG")
+    assert len(noise.getvalue()) > 2**20
+    large = {"image": (None, data_url(noise.getvalue())), "question": (None, QUESTION)}
+    assert server.client.post("/answer", files=large).status_code == 200
     path = {"image": (None, "photo.png"), "question": (None, QUESTION)}  # curl's -F without the @
     text = server.client.post("/answer", files=path)
     assert text.status_code == 422

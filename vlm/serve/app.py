@@ -127,6 +127,9 @@ async def _gone(receive: Receive) -> None:
 
 def refusal(scope: Scope, error: HTTPException) -> JSONResponse:
     """An error as JSON, for OpenAI's routes in their form."""
+    # Halves of surrogate pairs, which JSON can carry and no response, become their codes.
+    said = error.detail.encode(errors="backslashreplace").decode()
+    error = HTTPException(error.status_code, said, error.headers)
     openai = scope["path"].startswith(PREFIX)
     content = as_openai(error) if openai else {"detail": error.detail}
     return JSONResponse(content, error.status_code, error.headers)
@@ -250,6 +253,9 @@ async def _given(request: Request) -> tuple[Given, list[bytes]]:
                 )
         if texts := form.getlist("choices"):
             values["choices"] = texts
+        for key in {*form} - {"image"}:
+            if any(isinstance(value, UploadFile) for value in form.getlist(key)):
+                raise HTTPException(422, f"{key}: got a file; expected a text.")
         files = form.getlist("image")
         if files and all(isinstance(file, UploadFile) for file in files):
             values.pop("image")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from vlm.asking import Answer, Asking
+from vlm.asking import Answer, Asking, checked_choices, checked_question
 from vlm.image.regions import RegionTransform
 
 MAX_QUESTION = 500
@@ -21,7 +21,7 @@ MAX_IMAGES = 16
 
 
 def check_question(question: object, most: int = MAX_QUESTION) -> None:
-    """Refuse a question that is empty or too long.
+    """Refuse a question that is empty, too long or no valid text.
 
     Raises:
         ValueError: with what was expected.
@@ -34,6 +34,7 @@ def check_question(question: object, most: int = MAX_QUESTION) -> None:
         raise ValueError(
             f"The question has {len(question):,} characters; at most {most:,} are read. Shorten it."
         )
+    checked_question(question, 1)
 
 
 def check_choices(choices: Sequence[str]) -> None:
@@ -51,6 +52,7 @@ def check_choices(choices: Sequence[str]) -> None:
         )
     if (longest := max(map(len, choices))) > MAX_CHOICE:
         raise ValueError(f"A choice has {longest:,} characters; at most {MAX_CHOICE} are read.")
+    checked_choices(choices, True, 1)
 
 
 def check_images(vqa: Asking, count: int) -> None:

@@ -143,7 +143,13 @@ async def read_form(request: Request, files: int = 1) -> FormData:
     if (charset := options.get(b"charset", b"utf-8").lower()) not in (b"utf-8", b"utf8"):
         # Python takes minutes to decode some, such as punycode, while all other requests wait.
         raise MultiPartException(f"got the charset {charset!r:.40}; expected UTF-8")
-    parser = MultiPartParser(request.headers, request.stream(), max_files=files, max_fields=64)
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=files,
+        max_fields=64,
+        max_part_size=MAX_BODY,  # a data: URL is a field
+    )
     keep_in_memory(parser, MAX_BODY)
     return await parser.parse()
 
@@ -189,11 +195,12 @@ async def image_content(url: str, hosts: Collection[str] = ()) -> bytes:
     try:
         # Read once, by the client itself: two readers could see two hosts in one address.
         address = httpx.URL(url)
-    except httpx.InvalidURL:
-        address = httpx.URL()
+        host = address.host
+    except (httpx.InvalidURL, UnicodeError):  # such as a host that no encoding of names can give
+        address, host = httpx.URL(), ""
     # Without encryption, only from this machine.
-    schemes = ("http", "https") if is_loopback(address.host) else ("https",)
-    if address.scheme not in schemes or address.host not in hosts:
+    schemes = ("http", "https") if is_loopback(host) else ("https",)
+    if address.scheme not in schemes or host not in hosts:
         expected = "a data: URL (data:image/png;base64,...)"
         if hosts:
             expected += f", or an address at {', '.join(sorted(hosts))}"
@@ -209,14 +216,14 @@ async def image_content(url: str, hosts: Collection[str] = ()) -> bytes:
             client.stream("GET", address, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.status_code != 200:
-                raise HTTPException(400, f"image: {address.host} said {answer.status_code}.")
+                raise HTTPException(400, f"image: {host} said {answer.status_code}.")
             async for chunk in answer.aiter_raw():
                 content += chunk
                 if len(content) > MAX_BYTES:
                     raise HTTPException(413, f"image: at most {MAX_BYTES // 10**6} MB are read.")
     except (httpx.HTTPError, TimeoutError) as error:
         reason = type(error).__name__
-        raise HTTPException(400, f"image: {address.host} gave none ({reason}).") from None
+        raise HTTPException(400, f"image: {host} gave none ({reason}).") from None
     return bytes(content)
 
 
