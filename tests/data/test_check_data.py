@@ -232,6 +232,7 @@ def test_all_problems_are_found_and_the_first_of_each_kind_listed(
         "question in two splits": 1,
     }
     assert [re.findall(r"line (\d+)", m) for m in kept["empty question"]] == [["1"], ["2"]]
+    assert found.warnings.counts["question in two splits"] == 2, "of validation and test"
     assert found.splits["train"].questions == 7, "what has a mistake is left out, and was counted"
 
 

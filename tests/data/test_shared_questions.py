@@ -86,6 +86,9 @@ def test_questions_of_validation_and_test_are_compared(my: Path) -> None:
     with pytest.warns(UserWarning, match=f"{count} of the {count} test questions are validation"):
         check_shared(data, "test")
     check_shared(data, "validation")
+    found = check_data(VQADataModule(data), images=False)
+    assert found.warnings.counts["question in two splits"] == count
+    assert "question in two splits" not in found.errors.counts
 
 
 def test_the_same_image_may_be_asked_something_else(my: Path, tmp_path: Path) -> None:

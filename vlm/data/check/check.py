@@ -257,13 +257,15 @@ class _Check:
                 self._note_shared(column, one, there[own], other, here[own], error)
 
     def _shared_questions(self) -> None:
-        """Report questions that are both trained on and scored."""
-        for split in ("validation", "test") if "train" in self.tables else ():
-            if split in self.tables:
-                here, there = shared_rows(self.tables[split], self.tables["train"])
-                wrong = by_set(self.dataset, self.tables[split], here, REFUSES)
-                for own, error in ((wrong, True), (~wrong, False)):
-                    self._note_shared("question", "train", there[own], split, here[own], error)
+        """Report questions in two splits: an error where they are trained on, unless the data set
+        allows it; a warning where they choose the model and test it."""
+        for one, other in combinations(("train", "validation", "test"), 2):
+            if not {one, other} <= set(self.tables):
+                continue
+            here, there = shared_rows(self.tables[other], self.tables[one])
+            wrong = by_set(self.dataset, self.tables[other], here, REFUSES) & (one == "train")
+            for own, error in ((wrong, True), (~wrong, False)):
+                self._note_shared("question", one, there[own], other, here[own], error)
 
     def _note_shared(
         self,
