@@ -60,8 +60,25 @@ def test_a_public_demo_has_no_password(run: Path, capsys: pytest.CaptureFixture[
 
 def test_names_of_models_become_folders_of_their_own(tmp_path: Path) -> None:
     titles = {"a/b": untrained(), "a-b": untrained(), "...": untrained()}
-    write_space({title: vlm.VQA(model) for title, model in titles.items()}, tmp_path / "space")
+    models = {title: vlm.VQA(model) for title, model in titles.items()}
+    assert write_space(models, tmp_path / "space") == []
+    assert "--trust" not in (tmp_path / "space/app.py").read_text()
     folders = sorted(path.name for path in (tmp_path / "space").iterdir() if path.is_dir())
     assert folders == ["a-b", "a-b-2", "model"]
     card = yaml.safe_load((tmp_path / "space/README.md").read_text().split("---")[1])
     assert (card["title"], card["python_version"]) == ("a/b, a-b, ...", "3.11")
+
+
+def test_a_space_runs_parts_from_outside_vlm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "outside.py").write_text("import vlm\n\nclass Mine(vlm.fusion.CrossAttention): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from outside import Mine
+
+    own = untrained()
+    model = vlm.VQAModel(own.image_encoder, own.text_encoder, Mine(12, 11), own.head)
+    path = write_model(model, tmp_path / "mine.ckpt", "mine")
+    main(["demo", str(path), "--trust", f"--space={tmp_path / 'space'}"])
+    assert "parts of outside: put this code into" in capsys.readouterr().out
+    assert '"mine", "--trust", "--host=' in (tmp_path / "space/app.py").read_text()

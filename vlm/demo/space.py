@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vlm.adapters.image_text_to_text import ImageTextToText
+from vlm.checkpoint.checkpoint import packages_of
 from vlm.core.version import __version__
 from vlm.inference import VQA
 
@@ -21,7 +22,7 @@ import os
 from vlm.cli.main import main
 
 host = os.environ.get("SPACE_HOST", "localhost")  # which Hugging Face sets
-main(["demo", {models}, "--host=0.0.0.0", "--port=7860", "--public", f"--allow-host={{host}}"])
+main(["demo", {arguments}, "--host=0.0.0.0", "--port=7860", "--public", f"--allow-host={{host}}"])
 '''
 CARD = """\
 ---
@@ -36,12 +37,15 @@ Ask about images. Made with `vlm demo --space`; the page and its limits are thos
 """
 
 
-def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> None:
+def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> list[str]:
     """Write a Space with these models, by the names that the page shows.
 
     Args:
         models: to be asked.
         folder: new or empty.
+
+    Returns:
+        The packages beside vlm that have parts of the models, which the Space needs too.
 
     Raises:
         ValueError: the folder is not empty, or a model cannot be written.
@@ -61,12 +65,15 @@ def write_space(models: Mapping[str, VQA | ImageTextToText], folder: Path) -> No
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     for name, vqa in zip(names, parts.values(), strict=True):
         vqa.save(folder / name)
-    listed = ", ".join(f'"{name}"' for name in names)
+    packages = set().union(*(packages_of(vqa.model.config) for vqa in parts.values()))
+    arguments = [*names, "--trust"] if packages else names  # the author trusts these models
+    listed = ", ".join(f'"{argument}"' for argument in arguments)
     title = json.dumps(", ".join(models), ensure_ascii=False)  # a text of YAML, too
     files = {
-        "app.py": APP.format(models=listed),
+        "app.py": APP.format(arguments=listed),
         "README.md": CARD.format(title=title, gradio=gradio.__version__),
         "requirements.txt": f"vlm-vqa[demo]=={__version__}\n",
     }
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
+    return sorted(packages)

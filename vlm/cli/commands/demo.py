@@ -95,9 +95,12 @@ def demo(arguments: Sequence[str]) -> None:
         if given.space is not None:
             from vlm.demo.space import write_space
 
-            write_space(
-                load_models(given.checkpoint or own_models(), trust=given.trust), given.space
-            )
+            models = load_models(given.checkpoint or own_models(), trust=given.trust)
+            if packages := write_space(models, given.space):
+                print(
+                    f"The models have parts of {', '.join(packages)}: put this code into "
+                    f"{given.space}, or name its package in requirements.txt."
+                )
             print(f"{given.space}: upload it with `hf upload --repo-type=space USER/NAME DIR`.")
             return
         from vlm.serve.reader import Reader
