@@ -33,6 +33,7 @@ def started(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--seed_everything=3"], "seed_everything: 0 in the checkpoint, 3 asked"),
         (["--data.seed=3"], "data.seed: 0 in the checkpoint, 3 asked"),
         (["--data.images_per_batch=3"], "images_per_batch x processes: 2 in the checkpoint, 3"),
+        (["--data.images.fast_jpeg=true"], "data.images.fast_jpeg: False in .*, True"),
         (["--dataset.validation_share=0.5"], "training questions: 27 with .* 18 with"),
         (
             ["--dataset.vocabulary.max_answers=2"],

@@ -84,6 +84,7 @@ def facts(task: Any, data: VQADataModule, trainer: Trainer) -> dict[str, Any]:
         **{f"dataset.{name}": plain(getattr(data.dataset, name)) for name in arguments},
         **{f"data.{name}": plain(getattr(data, name)) for name in DATA},
         "data.images_per_batch x processes": data.images_per_batch * trainer.world_size,
+        "data.images.fast_jpeg": data.images.fast_jpeg,
         "streamed shards": _digest(data.streamed_shards()),
         "the training questions": f"{len(table):,} with the digest {digest_of(table)[:10]}",
         "the training images, choices and pairs": f"digest {digest_of_rest(table)[:10]}",
