@@ -130,9 +130,13 @@ def test_clevr_wants_a_line_for_each_answer(tmp_path: Path) -> None:
         {"question_index": n, "image_filename": f"{n}.png", "question": "?"} for n in (2, 0, 1)
     ]
     test = save(tmp_path / "CLEVR_test_questions.json", {"info": {}, "questions": asked})
-    path = predictions(tmp_path, [("0", "yes"), ("1", "metal"), ("2", "10")])
+    path = predictions(tmp_path, [("0", "yes\nit is"), ("1", "metal"), ("2", "10")])
     main(["submit", str(path), str(test)])
-    assert (tmp_path / "submission.txt").read_text() == "10\nyes\nmetal\n"
+    assert (tmp_path / "submission.txt").read_text() == "10\nyes it is\nmetal\n"
+    main(["submit", str(path), str(test), f"--out={tmp_path / 'new' / 'lines.txt'}"])
+    assert (tmp_path / "new/lines.txt").is_file()
+    with pytest.raises(SystemExit, match=r"vlm submit: .*Is a directory"):
+        main(["submit", str(path), str(test), f"--out={tmp_path}"])
 
 
 def test_a_question_that_stands_twice_is_an_error(questions: Path, tmp_path: Path) -> None:

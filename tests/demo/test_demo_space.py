@@ -72,7 +72,9 @@ def test_names_of_models_become_folders_of_their_own(tmp_path: Path) -> None:
 def test_a_space_runs_parts_from_outside_vlm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "outside.py").write_text("import vlm\n\nclass Mine(vlm.fusion.CrossAttention): pass\n")
+    (tmp_path / "outside.py").write_text(
+        "import vlm\n\nclass Mine(vlm.fusion.CrossAttention): pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     from outside import Mine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,12 @@ def test_another_split_is_scored_where_that_is_asked_for(data: Path, tmp_path: P
 
 
 def test_the_file_itself_is_never_overwritten(data: Path, tmp_path: Path) -> None:
-    path = answers(tmp_path, 36).rename(tmp_path / "test_predictions.jsonl")
-    before = path.read_text()
-    with pytest.raises(ValueError, match="output"):
-        vlm.evaluate(path, EasyVQA(data), output=tmp_path)
-    assert path.read_text() == before
+    for name in ("test_predictions.jsonl", "test.json"):
+        path = answers(tmp_path, 36).rename(tmp_path / name)
+        before = path.read_text()
+        with pytest.raises(ValueError, match="output"):
+            vlm.evaluate(path, EasyVQA(data), output=tmp_path)
+        assert path.read_text() == before
 
 
 def few(answers: list[str]) -> Dataset:
@@ -169,6 +171,38 @@ def test_picked_answers_are_beside_floors_that_pick(tmp_path: Path) -> None:
     assert "each question's choices" in " ".join(str(report).split())
     written = json.loads((tmp_path / "test_predictions.jsonl").read_text().splitlines()[0])
     assert written["choices"] == ["sun", "snow"]
+    # A table's own column stays beside answers that were not picked from it.
+    rows[1]["answer"] = "snow and ice"
+    beside = write(tmp_path / "beside", [row | {"choices": ["sun", "snow"]} for row in rows])
+    assert "exact_match" in vlm.evaluate(beside, few(["snow"] * 3)).summary
+
+
+def test_intervals_take_a_group_as_one(tmp_path: Path) -> None:
+    """Its images are of one scene, patient or puzzle: right together, and wrong together."""
+    rng = random.Random(0)
+    right = [rng.random() < 0.5 for _ in range(40)]
+    rows = [
+        {"id": f"{split}{n}", "image": f"{split}{n}", "question": "what?", "answers": ["sun"]}
+        | {"group": f"{split}{n // 10}"}
+        for split in ("train", "test")
+        for n in range(400)
+    ]
+    tables = {
+        split: question_table([row for row in rows if row["id"].startswith(split)], split)
+        for split in ("train", "test")
+    }
+
+    class Grouped(Dataset):
+        def read(self, split: Split) -> pa.Table | None:
+            return tables.get(split)
+
+    path = write(
+        tmp_path / "answers", [{"answer": "sun" if right[n // 10] else "snow"} for n in range(400)]
+    )
+    interval = vlm.evaluate(path, Grouped()).interval
+    assert interval.over == "questions, clustered by group"
+    exact = 1.96 * (sum(right) / 40 * (1 - sum(right) / 40) / 40) ** 0.5
+    assert (interval.high - interval.low) / 2 == pytest.approx(exact, rel=0.1)
 
 
 def test_figures_by_probability_want_it_of_every_question(tmp_path: Path) -> None:

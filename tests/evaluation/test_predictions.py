@@ -186,3 +186,22 @@ def test_a_file_of_another_kind_is_refused(begin: bytes, tmp_path: Path) -> None
     assert str(error.value).startswith(str(path))
     with pytest.raises(FileNotFoundError, match="nosuch"):
         read_predictions(tmp_path / "nosuch", TABLE)
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl"])
+def test_a_table_without_some_answers_is_read_alike_in_both_forms(end: str, tmp_path: Path) -> None:
+    """`vlm predict --dataset.path` leaves the answer out where the model can only guess."""
+    said = {"probability": None, "warnings": "", "error": "missing image"}
+    found = [{"id": key, "prediction": GIVEN[key] or None, **said} for key in GIVEN]
+    content = lines(found)
+    if end == "csv":
+        cells = [["" if value is None else str(value) for value in row.values()] for row in found]
+        content = "\n".join(map(",".join, [list(found[0]), *cells]))
+    with pytest.raises(DataError, match=r"no answer to 1 of the 3 .* --partial"):
+        read(tmp_path, content, f"answers.{end}")
+    assert list(read(tmp_path, content, f"answers.{end}", partial=True).by_id) == ["7", "8"]
+
+
+def test_a_sample_whose_question_is_no_object_is_taken_by_its_prompt(tmp_path: Path) -> None:
+    samples = [sample(number, doc="what is it?") for number in range(3)]
+    assert len(read(tmp_path, lines(samples)).by_id) == 3

@@ -172,3 +172,10 @@ def test_other_written_answers_share_what_the_best_leaves() -> None:
     assert first == pytest.approx(0.488, abs=1e-3)
     assert first >= second == pytest.approx((1 - first) * 0.6)
     assert third == pytest.approx((1 - first) * 0.2)
+
+
+def test_others_have_little_left_where_the_best_is_rounded_to_certain() -> None:
+    known, texts = Calibration("length", 0.5, 3.0, -0.05), ["yes", "no", "maybe"]
+    for sure in (0.0, -6e-8):
+        first, *others = (p for _, p in _of_texts(known, texts, [sure, -17.5, -19.0]))
+        assert sum(others) <= 1 - first + 1e-9

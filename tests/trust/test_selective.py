@@ -54,14 +54,14 @@ def test_299_right_answers_show_one_percent() -> None:
 
 
 def test_eight_right_answers_show_no_coverage_at_one_percent() -> None:
-    subject: Any = SimpleNamespace(images=range(400))
+    subject: Any = SimpleNamespace(clusters=range(400))
     scores, p = np.zeros(400), np.linspace(0, 1, 400)
     scores[-20:] = 1
     assert np.isnan(coverage_at(subject, 0.01)(scores, p))
     assert coverage_at(subject, 0.2)(scores, p) == 25 / 400
     assert coverage_at(subject, 0.01)(np.zeros(400), p) == 0
     assert coverage_at(subject, 0.01)(np.ones(400), p) == 1
-    subject.images = range(9)
+    subject.clusters = range(9)
     assert np.isnan(coverage_at(subject, 0.2)(scores, p))
 
 

@@ -136,7 +136,7 @@ def test_who_sees_the_mirrored_image_is_right_about_it() -> None:
         sampled=table,
         sample=np.ones(36, bool),
         scores=np.ones(36),
-        images=image_groups(table).tolist(),
+        clusters=image_groups(table).tolist(),
         images_store=ImageStore.__new__(ImageStore),
         results=SimpleNamespace(answers=ask(table).answers, takes_choices=True, table=table),
         ask=ask,

@@ -14,7 +14,7 @@ from conftest import ROOT
 from vlm.cli.commands.report import _folder
 from vlm.cli.main import main
 from vlm.trust.perturb import CORRUPTIONS, SEVERITIES, WORDINGS, corrupted
-from vlm.trust.report import SECTIONS, write_report
+from vlm.trust.report import AS_GIVEN, SECTIONS, write_report
 
 CONFIG = str(ROOT / "configs/easy_vqa.yaml")
 
@@ -78,6 +78,11 @@ def test_a_report_of_validation_says_that_it_flatters(whole: Path, tmp_path: Pat
     content["about"]["split"] = "validation"
     write_report(content, tmp_path, "vlm report RUN")
     assert "flatters" in (tmp_path / "report.md").read_text()
+    content["about"]["calibration"] = AS_GIVEN
+    write_report(content, tmp_path, "vlm report RUN")
+    report = (tmp_path / "report.md").read_text()
+    assert "flatters" not in report
+    assert "nothing was fitted or certified" in report
     assert "flatters" not in (whole / "report.md").read_text()
 
 

@@ -320,6 +320,17 @@ def image_groups(table: pa.Table) -> np.ndarray:
     return table["image"].dictionary_encode().combine_chunks().indices.to_numpy()
 
 
+def clusters(table: pa.Table) -> np.ndarray:
+    """A number (Q,) for each question, equal for those that an interval takes as one: about one
+    image, or, where the table has groups, those that no split may tear apart."""
+    return split_groups(table) if has_groups(table) else image_groups(table)
+
+
+def has_groups(table: pa.Table) -> bool:
+    """Whether questions of a table are in groups."""
+    return bool(table["group"].null_count < len(table))
+
+
 def split_groups(table: pa.Table) -> np.ndarray:
     """A number (Q,) for each question, equal for questions that no split may tear apart: those of a
     `group`, and those that share an image, also through other questions. Numbers are in the order

@@ -70,7 +70,8 @@ def evaluate(
     answers = "the set of each question's choices" if read.choices else "free text"
     report = Report(results, split, baselines, answers, about)
     if output is not None:
-        if source.resolve() == (Path(output) / f"{split}_predictions.jsonl").resolve():
+        written = (Path(output) / f"{split}{rest}" for rest in (".json", "_predictions.jsonl"))
+        if source.resolve() in {path.resolve() for path in written}:
             raise ValueError(f"output: {source} would be overwritten; choose another folder.")
         report.write(Path(output))
     return report

@@ -52,8 +52,8 @@ class Predictions(NamedTuple):
     choices: bool
 
 
-_Read = Callable[[str, Mapping[str, Any]], tuple[str, str]]
-"""Place and values of a record -> the question's id, and the answer."""
+_Read = Callable[[str, Mapping[str, Any]], tuple[str, str | None]]
+"""Place and values of a record -> the question's id, and the answer; None for none."""
 
 
 def read_predictions(
@@ -98,7 +98,10 @@ def read_predictions(
                 f"one with `vlm evaluate --partial` (in Python `partial=True`)."
             )
         table = table.filter(pa.array([key in by_id for key in ids]))
-    picked = "choices" in first.values and table["choices"].null_count == 0
+    rows = zip(table["id"].to_pylist(), table["choices"].to_pylist(), strict=True)
+    picked = "choices" in first.values and all(
+        choices is not None and by_id[key].answer in choices for key, choices in rows
+    )
     return Predictions(by_id, table, matched, picked)
 
 
@@ -122,6 +125,8 @@ def _matched(
     repeated: list[tuple[str, str]] = []
     for _, place, _, values in records:
         key, answer = read(place, values)
+        if answer is None:
+            continue
         prediction = _prediction(place, answer, values)
         if key not in known:
             unknown.append((place, key))
@@ -155,8 +160,12 @@ def _columns(first: Record, table: pa.Table) -> tuple[_Read, str]:
             f"{first.place}: got the columns {_listed(list(first.columns), 10)}; {EXPECTED}."
         )
 
-    def read(place: str, values: Mapping[str, Any]) -> tuple[str, str]:
-        text = _text(place, answer, values.get(answer))
+    # Of `vlm predict --dataset.path`: a row without an answer has an error or a warning instead.
+    may_lack = {"error", "warnings"} <= set(first.columns)
+
+    def read(place: str, values: Mapping[str, Any]) -> tuple[str, str | None]:
+        given = values.get(answer)
+        text = None if may_lack and given in (None, "") else _text(place, answer, given)
         return _id(place, key, values.get(key)), text
 
     return read, f"answers from the column {answer!r}, questions by {key!r}"
@@ -175,7 +184,8 @@ def _samples(first: Record, table: pa.Table) -> tuple[_Read, str]:
                 f"{place}: got the doc_id {number!r:.80}; expected the position of a question, a "
                 f"whole number from 0 to {len(ids) - 1:,}. Is it another split?"
             )
-        asked = (values.get("doc") or {}).get("question", values.get("input"))
+        doc = values.get("doc")
+        asked = (doc if isinstance(doc, dict) else {}).get("question", values.get("input"))
         if isinstance(asked, str) and _plain(questions[number]) not in _plain(asked):
             raise DataError(
                 f"{place}: doc_id {number} asks {asked!r:.200}, but the question at this position "

@@ -107,12 +107,14 @@ class Report:
         if self.baselines:
             columns |= {name: getattr(self.baselines, name) for name in BASELINES}
         values = {name: np.asarray(column) for name, column in columns.items()}
-        images = np.asarray(self.results.images)
+        clusters, unit = np.asarray(self.results.clusters), self.results.cluster_unit
         types = np.asarray(self.results.keys(column), dtype=object)
         rows = []
         for name in names:
-            chosen = np.ones(len(images), dtype=bool) if name is None else types == name
-            interval = bootstrap_interval(values["accuracy"][chosen], images[chosen].tolist())
+            chosen = np.ones(len(clusters), dtype=bool) if name is None else types == name
+            interval = bootstrap_interval(
+                values["accuracy"][chosen], clusters[chosen].tolist(), unit=unit
+            )
             row = {"type": name or "overall", "questions": int(chosen.sum())}
             row |= {column: float(value[chosen].mean()) for column, value in values.items()}
             rows.append(row | interval._asdict())

@@ -13,7 +13,7 @@ import pyarrow as pa
 from vlm.datasets.base import Dataset
 from vlm.datasets.mixture import Mixture
 from vlm.datasets.several import as_data
-from vlm.datasets.table import image_groups
+from vlm.datasets.table import clusters, has_groups
 from vlm.image.as_text import is_picture
 from vlm.metrics import Mean, accuracy_by, anls, exact_match
 
@@ -87,9 +87,15 @@ class Results:
         return sum(self.scores) / len(self.scores) if self.scores else float("nan")
 
     @property
-    def images(self) -> list[int]:
-        """The image of each question, as a number: the clusters of an interval."""
-        return image_groups(self.table).tolist()
+    def clusters(self) -> list[int]:
+        """The image of each question as a number, or its group, where the data have groups: what an
+        interval takes as one."""
+        return clusters(self.table).tolist()
+
+    @property
+    def cluster_unit(self) -> str:
+        """What `clusters` are, for `Interval.over`."""
+        return "group" if has_groups(self.table) else "image"
 
     def types(self, column: str | None = None) -> dict[str, Mean]:
         """Accuracy by type, in alphabetical order, of a column of the questions (by default the one
@@ -147,15 +153,18 @@ class Results:
         }
 
     def write(self, path: Path) -> None:
-        """Write one JSON line per question: id, image, question, answer type and answer; where
-        there are some, the probability of the answer, whether it was calibrated, that of the answer
-        that the data set watches,
-        what a `MultiTask`'s heads answered, and the choices; and answers and score where they are
-        known."""
+        """Write one JSON line per question: id, image, question, answer type, the type by which the
+        data set reports, and answer; where there are some, the group, the probability of the
+        answer, whether it was calibrated, that of the answer that the data set watches, what a
+        `MultiTask`'s heads answered, and the choices; and answers and score where they are known.
+        """
         with path.open("w", encoding="utf-8") as file:
             for number, row in enumerate(self.table.to_pylist()):
                 prediction = self.predictions[row["id"]]
-                line = {name: row[name] for name in ("id", "image", "question", "answer_type")}
+                names = ("id", "image", "question", "answer_type", self.dataset.types)
+                line = {name: row[name] for name in names}
+                if row["group"] is not None:
+                    line["group"] = row["group"]
                 line["image"] = as_data(row["image"])
                 line["answer"] = prediction.answer
                 if prediction.probability is not None:

@@ -77,5 +77,5 @@ def _of_texts(calibration: Calibration, texts: list[str], logs: list[float]) -> 
     is left as the head has it, and none gets more than the best."""
     own = [math.exp(log_p) for log_p in logs[: len(texts)]]
     first = calibration.of_text(logs[0], in_words(texts[0]))
-    left = (1 - first) / max(1 - own[0], 1e-12)
+    left = (1 - first) / max(1 - own[0], sum(own[1:]), 1e-12)  # a sure one may be rounded to 1
     return list(zip(texts, [first, *(min(p * left, first) for p in own[1:])], strict=True))

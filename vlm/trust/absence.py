@@ -42,7 +42,7 @@ KEPT = {
 
 def language_bias(subject: Subject) -> Found:
     """What is left of the accuracy without the image, and where the question misleads."""
-    table, images = subject.results.table, subject.images
+    table, images = subject.results.table, subject.clusters
     guessed = np.asarray(subject.floors.question_only)
     rows = {"with its image": subject.scores}
     if subject.vqa is not None:
@@ -114,7 +114,7 @@ def off_distribution(subject: Subject) -> Found:
 
         area, bounds = (
             selective.auroc_of_error(right, mixed),
-            image_bootstrap(statistic, subject.images, 200),
+            image_bootstrap(statistic, subject.clusters, 200),
         )
         covered = [coverage_at(subject, r)(right, mixed) for r in RISKS]
         risks = [risk_at(right, mixed, t.probability or 0.0) for t in held]
@@ -151,7 +151,7 @@ def unanswerable(subject: Subject) -> Found:
     # As the sets' own metrics do: "Unanswerable." is said, too.
     plain = normalize_answer(nothing)
     said = np.array([normalize_answer(answer) == plain for answer in subject.results.answers])
-    images = np.asarray(subject.images)
+    images = np.asarray(subject.clusters)
     rows: list[tuple[str, np.ndarray, Floats]] = [
         (f'without an answer: says "{nothing}"', without, said.astype(float)),
         ("with an answer: accuracy", ~without, subject.scores),

@@ -157,6 +157,7 @@ def calibrate(
     checkpoint = read_checkpoint(path)
     data.dataset.check_answers("validation")
     model = load_model(checkpoint, trust).to(device)
+    data.skip_unreadable("validation", model.image_encoder.transform)
     images = images_of(data, "validation", model.image_encoder.transform)
     if data.images.features is not None:
         images = data.encoded_images("validation", model.image_encoder)

@@ -13,7 +13,7 @@ from vlm.core.terminal import track
 from vlm.data.images.store import ImageStore, open_image
 from vlm.datasets.presence import Boxes, Name, Presence
 from vlm.datasets.several import most_images
-from vlm.datasets.table import image_groups, question_table
+from vlm.datasets.table import clusters, question_table
 from vlm.evaluation.significance import estimate
 from vlm.explain.case import NeverEnded
 from vlm.explain.explainer import explain_case, explained, make_case
@@ -42,7 +42,7 @@ def hallucination(subject: Subject) -> Found:
     answers = np.array([_word(known, answer) for answer in asked.answers], dtype=object)
     expected = np.array([given for (given,) in table["answers"].to_pylist()], dtype=object)
     kinds = np.array(table["answer_type"].to_pylist(), dtype=object)
-    right, images = (answers == expected).astype(float), image_groups(table)
+    right, images = (answers == expected).astype(float), clusters(table)
     shown = [["objects that are not there", "n", "accuracy %", "95 % interval", "precision %"]]
     shown[0] += ["recall %", "F1 %", f'"{known.yes}" %']
     numbers = {}
@@ -95,7 +95,7 @@ def grounding(subject: Subject) -> Found:
         chance = patch_faithfulness(case, replace(found, patches=rng.permutation(found.patches)))
         losses["deletion"].append(chance.deletion_area - own.deletion_area)
         losses["insertion"].append(own.insertion_area - chance.insertion_area)
-    images = np.asarray(subject.images)[rows].tolist()
+    images = np.asarray(subject.clusters)[rows].tolist()
     shown = [["measure", "n", "value", "95 % interval"]]
     numbers: dict[str, Any] = {}
     for name, values in losses.items():

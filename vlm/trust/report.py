@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Subject], Found]]] = {
 }
 """Title and function of each section by its name, in the order of the report."""
 AGAINST = "against"
+AS_GIVEN = "probabilities as given"
+"""What is said of a model that was not calibrated, and of a file of answers."""
 
 
 def measure(
@@ -108,17 +110,9 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
         f"Data and method ({about['dataset']})",
         [
             f"{about['name']}: {questions}, with {about['calibration']}. vlm {about['vlm']}.",
-            "The validation images are split into two halves. The selection part fits the map from "
-            "scores to probabilities and proposes thresholds; the calibration part certifies "
-            "thresholds and prediction sets. The epoch was chosen on both: the certification of "
-            "thresholds allows for this, that of prediction sets does not. "
-            + (
-                "Nothing is fitted or chosen on the test split, except where stated."
-                if about["split"] == "test"
-                else "The questions of this report are the same ones, which flatters calibration, "
-                "thresholds and sets; only the test split shows how good they are."
-            ),
-            "Intervals are 95 %, by bootstrap over images with all their questions, by Clopper and "
+            _calibrated(about),
+            "Intervals are 95 %, by bootstrap over images with all their questions (over groups "
+            "where the data have them), by Clopper and "
             "Pearson where every image has the same score, or by Student's t for differences. They "
             "hold for this one trained model; another seed may differ by more. n counts questions. "
             "docs/trust.md explains each measure.",
@@ -132,6 +126,26 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
     ]
     title = f"Trust report: {about['name']}"
     return write_sections(folder, title, [intro, *shown], content, FILE)
+
+
+def _calibrated(about: Mapping[str, Any]) -> str:
+    """On which questions the model was calibrated."""
+    if about["calibration"] == AS_GIVEN:
+        return "The probabilities are taken as they are: nothing was fitted or certified."
+    said = (
+        "The validation images are split into two halves. The selection part fits the map from "
+        "scores to probabilities and proposes thresholds; the calibration part certifies "
+        "thresholds and prediction sets. The epoch was chosen on both: the certification of "
+        "thresholds allows for this, that of prediction sets does not. "
+    )
+    if about["split"] == "test":
+        return said + "Nothing is fitted or chosen on the test split, except where stated."
+    if about["split"] == "validation":
+        said += (
+            "The questions of this report are the same ones, which flatters calibration, "
+            "thresholds and sets; only the test split shows how good they are."
+        )
+    return said.strip()
 
 
 def _is_measured(name: str, content: dict[str, Any]) -> bool:
@@ -164,7 +178,7 @@ def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
             if subject.data.has(split)
         },
         "images read": repr(subject.data.images),
-        "calibration": f"probabilities {known.about}" if known else "probabilities as given",
+        "calibration": f"probabilities {known.about}" if known else AS_GIVEN,
         "vlm": __version__,
     }
     try:

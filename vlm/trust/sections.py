@@ -67,7 +67,7 @@ def groups(subject: Subject) -> Found:
         unknown = subject.vqa.model.text_encoder.tokenizer.unknown
         questions = subject.results.table["question"].to_pylist()
         keys["words"] = ["some unknown" if unknown(text) else "all known" for text in questions]
-    scores, images = subject.scores, np.asarray(subject.images)
+    scores, images = subject.scores, np.asarray(subject.clusters)
     try:
         p: Floats | None = subject.probability
     except Unavailable:
@@ -177,7 +177,7 @@ def selective_answering(subject: Subject) -> Found:
         shown.append(_least(found.threshold))
         if np.isnan(coverage_at(subject, risk)(scores, p)):
             few = f"{needed(risk, 0.05)} images needed"
-            if measurable(len(set(subject.images)), risk):
+            if measurable(len(set(subject.clusters)), risk):
                 few = f"{round(found.coverage * len(p))} answered, {needed(risk, 0.05)} needed"
             found = selective.Coverage(float("nan"), float("nan"))
             shown = [NOT_MEASURABLE, few, ""]
@@ -200,7 +200,8 @@ def selective_answering(subject: Subject) -> Found:
             f"{certified.images:,} images. For each threshold by itself, the chance that it "
             f"exceeds its risk is at most {100 * certified.delta:g} %, whichever epoch was chosen, "
             "for questions about images drawn from the same source, where each image counts once. "
-            f"The table shows the coverage and risk that they realise on the {split} split."
+            f"The table shows the coverage and risk that they realise on the {split} split, where "
+            "each question counts once."
         )
         for t in certified.thresholds:
             name = f"certified for risk {100 * t.risk:g} %"
@@ -227,7 +228,8 @@ def selective_answering(subject: Subject) -> Found:
             return selective.effective_reliability(s, q, least, cost)
 
         bounds = _interval(subject, phi, p)
-        cells = [percent(phi(scores, p)), between(bounds), _least(chosen), "calibration part"]
+        part = "calibration part" if subject.calibrated_here else "half of this validation part"
+        cells = [percent(phi(scores, p)), between(bounds), _least(chosen), part]
         table.append([f"effective reliability, a wrong answer costing {cost}, x 100", n, *cells])
         numbers[f"phi_{cost}"] = {"value": phi(scores, p), "threshold": chosen}
     text.append(
@@ -249,7 +251,7 @@ def prediction_sets(subject: Subject) -> Found:
         raise Unavailable("needs a list of possible answers, but this head writes free text")
     held = (asked.of_right >= known.set_threshold).astype(float)
     types = np.array(subject.results.keys("answer_type"), dtype=object)
-    images = np.asarray(subject.images)
+    images = np.asarray(subject.clusters)
     table = [["questions about", "n", "contains right answer %", "95 % interval", "mean size"]]
     rows = []
     for name in ["overall", *sorted(set(types))]:
@@ -284,7 +286,7 @@ def compare(subject: Subject, other: Subject) -> Found:
     """
     if list(subject.results.predictions) != list(other.results.predictions):
         raise Unavailable("needs answers to the same questions")
-    n, images = f"{len(subject.scores):,}", subject.images
+    n, images = f"{len(subject.scores):,}", subject.clusters
     gap = estimate((subject.scores - other.scores)[None], images)
     shown = [["this model minus the other, x 100", "n", "difference", "95 % interval"]]
     shown.append(["accuracy", n, percent(gap.mean), between((gap.low, gap.high))])
@@ -316,7 +318,7 @@ def compare(subject: Subject, other: Subject) -> Found:
 def coverage_at(subject: Subject, risk: float) -> Callable[[Floats, Floats], float]:
     """C@R; NaN where the subject has too few images, or too few questions are answered, to show the
     risk. No question at all is a coverage of 0."""
-    if not measurable(len(set(subject.images)), risk):
+    if not measurable(len(set(subject.clusters)), risk):
         return lambda scores, p: float("nan")
 
     def measure(scores: Floats, p: Floats) -> float:
@@ -329,14 +331,14 @@ def coverage_at(subject: Subject, risk: float) -> Callable[[Floats, Floats], flo
 
 def _interval(subject: Subject, measure: Callable[[Floats, Floats], float], p: Floats) -> Interval:
     scores = subject.scores
-    return image_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.images)
+    return image_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.clusters)
 
 
 def _realised(subject: Subject, threshold: float) -> list[tuple[str, int, float, Interval]]:
     """Coverage and risk of a threshold on the split, each with its number of questions."""
     answered = (subject.probability >= threshold).astype(float)
     scores, p = subject.scores, subject.probability
-    covered = bootstrap_interval(answered, subject.images)
+    covered = bootstrap_interval(answered, subject.clusters)
     given = answered.astype(bool)
     if not given.any():
         nothing = Interval(float("nan"), float("nan"), "")
@@ -344,7 +346,7 @@ def _realised(subject: Subject, threshold: float) -> list[tuple[str, int, float,
             ("coverage", len(p), 0.0, covered),
             ("risk realised", 0, float("nan"), nothing),
         ]
-    images = np.asarray(subject.images)[given].tolist()
+    images = np.asarray(subject.clusters)[given].tolist()
     risk = bootstrap_interval(1 - scores[given], images)
     return [
         ("coverage", len(p), float(answered.mean()), covered),

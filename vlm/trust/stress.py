@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vlm.data.images.store import ImageStore
 from vlm.datasets.several import most_images
-from vlm.datasets.table import CONTRADICTION, RELATIONS, image_groups, with_column
+from vlm.datasets.table import CONTRADICTION, RELATIONS, clusters, with_column
 from vlm.metrics import bootstrap_interval
 from vlm.trust.perturb import (
     CORRUPTIONS,
@@ -73,7 +73,7 @@ def _reworded(subject: Subject) -> Iterator[Rewording]:
     """The wordings that are made here, and the mirrored image, of a sample."""
     table, first = subject.sampled, subject.sample
     before = np.array(subject.results.answers, dtype=object)[first]
-    right, images = subject.scores[first], image_groups(table)
+    right, images = subject.scores[first], clusters(table)
     questions = table["question"].to_pylist()
     for name, change in WORDINGS.items():
         other = [change(question) for question in questions]
@@ -112,7 +112,7 @@ def _paired(subject: Subject) -> Iterator[Rewording]:
     relations = np.array(table["relation"].to_pylist(), dtype=object)
     answers = np.array(subject.results.answers, dtype=object)
     place = {key: row for row, key in enumerate(table["id"].to_pylist())}
-    pairs, images = table["pair"].to_pylist(), np.asarray(subject.images)
+    pairs, images = table["pair"].to_pylist(), np.asarray(subject.clusters)
     for relation in RELATIONS:
         rows = np.flatnonzero(relations == relation)
         if not len(rows):
@@ -136,7 +136,7 @@ def corruptions(subject: Subject) -> Found:
         for severity in SEVERITIES:
             asked = subject.ask(table, corrupted(store, kind, severity))
             scores = subject.scored(table, asked)
-            interval = bootstrap_interval(scores, image_groups(table).tolist())
+            interval = bootstrap_interval(scores, clusters(table).tolist())
             cells.append(f"{percent(float(scores.mean()))} ({between(interval)})")
             numbers[kind][severity] = {"accuracy": float(scores.mean())} | interval._asdict()
         means = [found["accuracy"] for found in numbers[kind].values()]

@@ -17,7 +17,7 @@ from vlm.data.datamodule import VQADataModule
 from vlm.data.images.store import Images
 from vlm.datasets.base import Split
 from vlm.datasets.baselines import Floors, compute_floors
-from vlm.datasets.table import image_sample, with_rows
+from vlm.datasets.table import image_sample, split_groups, with_rows
 from vlm.evaluation.predictions import read_predictions
 from vlm.evaluation.results import Prediction, Results
 from vlm.heads.multi_task import answering
@@ -156,9 +156,9 @@ class Subject:
         return np.asarray(self.results.scores)
 
     @property
-    def images(self) -> list[int]:
-        """The image of each question, as a number."""
-        return self.results.images
+    def clusters(self) -> list[int]:
+        """`Results.clusters` of the questions."""
+        return self.results.clusters
 
     @cached_property
     def probability(self) -> Floats:
@@ -197,6 +197,14 @@ class Subject:
         part = parts(self.data.table("validation"))[1]
         asked = self.ask(part, images_of(self.data, "validation", self.model.transform))
         return self.scored(part, asked), asked.probability
+
+    @property
+    def calibrated_here(self) -> bool:
+        """Whether the model was calibrated on as many questions and images as this calibration part
+        has; otherwise it was calibrated on other data."""
+        known, part = self.model.calibration, parts(self.data.table("validation"))[1]
+        sizes = len(part), len(np.unique(split_groups(part)))
+        return known is not None and sizes == (known.certified_on, known.images)
 
     def scored(self, table: pa.Table, asked: Asked) -> Floats:
         """(Q,) accuracy of answers to a table's questions."""

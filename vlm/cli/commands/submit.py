@@ -148,12 +148,13 @@ def submit(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     try:
         rows = submission(given.predictions, given.questions)
-    except (DataError, FileNotFoundError) as error:
+        # CLEVR alone takes lines, one an answer; an object has its ids for rows.
+        lines = [row for row in rows if isinstance(row, str)] if isinstance(rows, list) else []
+        name = "submission.txt" if lines else "submission.json"
+        out = given.out or given.predictions.with_name(name)
+        text = "".join(f"{' '.join(line.split())}\n" for line in lines)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text or json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    except (DataError, OSError) as error:
         sys.exit(f"vlm submit: {error}")
-    # CLEVR alone takes lines; an object has its ids for rows.
-    lines = [row for row in rows if isinstance(row, str)] if isinstance(rows, list) else []
-    name = "submission.txt" if lines else "submission.json"
-    out = given.out or given.predictions.with_name(name)
-    text = "".join(f"{line}\n" for line in lines) or json.dumps(rows, ensure_ascii=False)
-    out.write_text(text, encoding="utf-8")
     print(f"Wrote {counted(len(rows), 'answer')} to {out}")

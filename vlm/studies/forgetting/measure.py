@@ -251,7 +251,7 @@ class _Measures:
                     f"{run.name} was asked other questions than {self.first.name}; expected one "
                     f"{split} split for all runs (dataset.seed chooses the images held out)."
                 )
-            interval = bootstrap_interval(found.scores, found.images)
+            interval = bootstrap_interval(found.scores, found.clusters, unit=found.cluster_unit)
             accuracy = Accuracy(len(ids), found.accuracy, interval)
         model.to(DEVICE)
         if self.images is not None:
