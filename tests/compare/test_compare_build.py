@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,22 @@ def test_runs_are_told_apart_by_all_that_matters(data: Path, tmp_path: Path) -> 
     assert plan_run(variant.name, variant.config, 4, tmp_path / "a").folder != run.folder
     questions = plan_run(variant.name, variant.config, 3, tmp_path / "a", data="changed")
     assert questions.folder != run.folder
+
+
+def test_other_images_are_other_data(data: Path, tmp_path: Path) -> None:
+    def digest() -> str:
+        dataset = {"class_path": "vlm.datasets.CustomDataset", "init_args": {"path": str(table)}}
+        return builder(data, tmp_path, overrides={"dataset": dataset}).digest
+
+    table = tmp_path / "my.jsonl"
+    images = [data / f"train/images/{number}.png" for number in range(6)]
+    rows = [{"image": str(i), "question": "is it red?", "answer": "yes"} for i in images]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = digest()
+    first, second, *rest = rows
+    moved = [first | {"image": second["image"]}, second | {"image": first["image"]}, *rest]
+    table.write_text("".join(json.dumps(row) + "\n" for row in moved))
+    assert digest() != before
 
 
 def test_seeds_of_a_comparison_draw_no_other_questions(data: Path, tmp_path: Path) -> None:

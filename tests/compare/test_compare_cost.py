@@ -19,8 +19,16 @@ from torch.nn import functional as F
 
 from vlm.cli.comparison_base import builder_of
 from vlm.studies.comparison.build import Builder
-from vlm.studies.comparison.cost import Bench, Cost, Step, count_flops, measure, peak_memory
-from vlm.studies.comparison.plan import read_plan
+from vlm.studies.comparison.cost import (
+    Bench,
+    Cost,
+    Step,
+    count_flops,
+    measure,
+    peak_memory,
+    read_costs,
+)
+from vlm.studies.comparison.plan import PlanError, read_plan
 
 FUSIONS = {
     "product": {
@@ -72,6 +80,9 @@ def test_costs_by_hand_and_from_the_file(builder: Builder, tmp_path: Path) -> No
     known["costs"]["product"]["ms"] = 12345.0
     path.write_text(json.dumps(known))
     assert measure(builder, variants, path, console)["product"].ms == 12345.0
+    assert read_costs(path, variants)["product"].ms == 12345.0
+    with pytest.raises(PlanError, match="has costs of other settings, since the plan was changed"):
+        read_costs(path, variants[:1])
     [one, *_] = variants
     again = measure(builder, [one], path, console)
     assert list(again) == ["product"]
@@ -108,6 +119,9 @@ def test_a_step_that_fails_is_left_out(
     assert isinstance(costs["product"], Cost)
     assert isinstance(console.file, io.StringIO)
     assert "cross: cost not measured: shapes that do not fit" in console.file.getvalue()
+    monkeypatch.setattr(Bench, "counts", counts)  # the cause is gone, and it is measured
+    costs = measure(builder, builder.variants(), tmp_path / "costs.json", console)
+    assert list(costs) == ["product", "cross"]
 
 
 def test_attention_is_counted_on_cpu_too() -> None:

@@ -14,6 +14,7 @@ from vlm.cli.commands.compare import EXAMPLE
 from vlm.cli.main import main
 from vlm.data.ablations import Control
 from vlm.studies.comparison.plan import CONTROLS, PlanError, read_plan
+from vlm.studies.comparison.search_space import Range
 
 GOOD: dict[str, Any] = {
     "base": "base.yaml",
@@ -91,6 +92,28 @@ def test_a_fusion_that_stands_twice_does_not_vanish(tmp_path: Path) -> None:
     path.write_text("base: base.yaml\nfusions:\n  same: a.B\n  same: a.C\n")
     with pytest.raises(PlanError, match="same: defined twice, again in line 4"):
         read_plan(path)
+
+
+def test_values_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    (tmp_path / "base.yaml").write_text("")
+    path.write_text(
+        "base: base.yaml\nfusions: {a: x}\n"
+        "search:\n  trials: 2\n  space:\n"
+        "    lr: {low: 1e-4, high: 1E-2, log: true}\n    wd: [1e-4, 0.1, relu]\n"
+    )
+    search = read_plan(path).search
+    assert search is not None
+    assert search.space["lr"] == Range(low=1e-4, high=1e-2, log=True)
+    assert search.space["wd"].choices == (1e-4, 0.1, "relu")
+
+
+def test_files_that_yaml_cannot_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    for content in (b"base: caf\xe9", b"? [a, b]\n: 3"):
+        path.write_bytes(content)
+        with pytest.raises(PlanError, match=r"plan\.yaml: "):
+            read_plan(path)
 
 
 def test_a_missing_or_broken_file(tmp_path: Path) -> None:

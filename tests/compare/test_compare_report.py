@@ -218,6 +218,45 @@ def test_runs_on_other_questions_are_refused(tmp_path: Path) -> None:
             read_outcomes(runs)
 
 
+def test_types_are_those_that_the_data_set_reports_by(tmp_path: Path) -> None:
+    run = plan_run("good", config("good"), 0, tmp_path)
+    finish(run, 0.9)
+    (path,) = run.folder.glob("*/test_predictions.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | {"set": row["id"][-1], "group": row["id"][:6]} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions, _ = read_outcomes([run], "set")
+    assert questions is not None
+    assert questions.types[:2] == ["0", "1"]
+    assert set(questions.clusters) == {f"test-{number}" for number in range(10)}
+    assert questions.images[3] == "1.png"
+
+
+def test_a_better_fusion_without_all_seeds_is_not_called_worse(tmp_path: Path) -> None:
+    found = comparison(tmp_path)
+    found.outcomes["equal"].scores.update({0: np.ones(300), 1: np.ones(300)})
+    found.outcomes["good"].scores.update({seed: np.arange(300) % 2 for seed in SEEDS})
+    found.outcomes["poor"].scores.pop(2), found.outcomes["poor"].scores.pop(1)
+    report = write_report(found, tmp_path).with_suffix(".md").read_text()
+    assert re.search(r"equal \| \+50.* \| better, but lacks seeds", report)
+    assert "1 of 3, interval over images alone" in report
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "said"),
+    [
+        (None, 2, "; 2 steps;"),
+        (-1, 2, "; 2 steps;"),
+        (5, 2, "; 5 epochs at most; 2 steps at most;"),
+    ],
+)
+def test_a_training_by_steps(epochs: int | None, steps: int, said: str, tmp_path: Path) -> None:
+    found = comparison(tmp_path)
+    for variant in found.variants.values():
+        variant.config["trainer"] |= {"max_epochs": epochs, "max_steps": steps}
+    assert said in write_report(found, tmp_path).with_suffix(".md").read_text()
+
+
 def test_text_is_escaped() -> None:
     section = Section("a < b", ["c & d"], [["|", "x"], ["<i>", "1"]], [], "e: <f>")
     assert r"| \| | x |" in to_markdown("t", [section])

@@ -198,6 +198,23 @@ def test_a_failing_trial_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert again.ended == 6  # a failure is not tried again
 
 
+def test_a_search_that_failed_as_a_whole_is_begun_anew(tmp_path: Path) -> None:
+    train(search(tmp_path), [{}], console(), worker(refused=0))
+    trials = search(tmp_path)  # the cause may be gone
+    assert trials.ended == 0
+    assert train(trials, [{}], console(), worker()) == []
+    best = trials.best()
+    assert best is not None
+    assert best.trials == {"complete": 6}
+
+
+def test_a_search_that_ended_before_its_trial_had_a_number_goes_on(tmp_path: Path) -> None:
+    search(tmp_path).study.ask()
+    trials = search(tmp_path)
+    assert train(trials, [{}], console(), worker()) == []
+    assert sorted(row["number"] for row in trials.history()) == [1, 2, 3, 4, 5, 6]
+
+
 def test_no_setting_that_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"there is no setting model\.rate"):
         with_settings(CONFIG, {"model.rate": 1})
@@ -300,6 +317,32 @@ def test_settings_that_do_not_exist(data: Path, tmp_path: Path) -> None:
     builder = builder_of(read_plan(plan(tmp_path, data, search=space)))
     with pytest.raises(PlanError, match=r"there is no setting model\.optimizer\.init_args\.rate"):
         builder.check_search()
+    space = {"trials": 2, "space": {"model.text_encoder.init_args.dim": [16, 32]}}
+    builder = builder_of(read_plan(plan(tmp_path, data, search=space)))
+    with pytest.raises(
+        PlanError, match=r"text_encoder\.init_args\.dim: got a range of a part that"
+    ):
+        builder.check_search()
+
+
+def test_a_test_part_that_cannot_be_scored_is_refused_at_once(data: Path, tmp_path: Path) -> None:
+    rows = [{"image": str(data / "test/images/0.png"), "question": "is it red?"}]
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    train = [row | {"answer": "yes"} for row in rows]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
+    dataset = {
+        "class_path": "vlm.datasets.CustomDataset",
+        "init_args": {
+            "path": str(tmp_path / "train.jsonl"),
+            "validation": str(tmp_path / "train.jsonl"),
+            "test": str(tmp_path / "test.jsonl"),
+        },
+    }
+    path = plan(tmp_path, data)
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | {"overrides": {"dataset": dataset}}))
+    with pytest.raises(PlanError, match="got 1 of the 1 test questions without answers"):
+        builder_of(read_plan(path)).check_test()
 
 
 @pytest.mark.slow
@@ -394,7 +437,9 @@ def test_how_a_range_is_written(text: str, expected: Range) -> None:
     assert _setting(text)[1] == expected
 
 
-@pytest.mark.parametrize("text", ["a.lr", "a.lr=3", "a.lr=3..3", "a.lr=x..y", "a.lr=..3"])
+@pytest.mark.parametrize(
+    "text", ["a.lr", "a.lr=3", "a.lr=3..3", "a.lr=x..y", "a.lr=..3", "a.d=[1,2],[3,4]"]
+)
 def test_how_it_is_not_written(text: str) -> None:
     with pytest.raises(PlanError, match=r"--search: .*; expected NAME=A..B or NAME=A,B,C"):
         _setting(text)

@@ -97,6 +97,7 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
 
     builder = builder_of(plan)
     builder.check_search()
+    builder.check_test()
 
     def refuse() -> NoReturn:
         raise PlanError(f"{output}: another `vlm compare` is running here; wait for it to end.")
@@ -165,9 +166,9 @@ def _compare(plan: Plan, output: Path, jobs: int | None, dry_run: bool) -> bool:
             )
         if code:
             sys.exit(code)
-        costs = read_costs(output / "costs.json")
+        costs = read_costs(output / "costs.json", [v for v in variants if v.control is None])
         failures = train(Planned(runs), shares, console)
-        questions, outcomes = read_outcomes(runs)
+        questions, outcomes = read_outcomes(runs, builder.data.dataset.types)
         if not any(outcome.name in plan.fusions for outcome in outcomes) or questions is None:
             console.print("No fusion has a finished run, so there is no report.")
             return True

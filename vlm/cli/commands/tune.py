@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from vlm.cli.command_parser import command_parser
 from vlm.core.files import locked, write_whole
 from vlm.core.terminal import new_console, new_table
 from vlm.studies.comparison.plan import Plan, PlanError, check_free
-from vlm.studies.comparison.search_space import Range, Search, read_range
+from vlm.studies.comparison.search_space import Range, Search, number_of, read_range
 
 HELP = """\
 Train a configuration several times with different settings, and keep the settings with the highest
@@ -80,9 +79,12 @@ def _setting(text: str) -> tuple[str, Range]:
     """
     name, _, values = text.partition("=")
     low, dots, high = values.partition("..")
-    value: Any = list(map(_value, values.split(","))) if values else None
-    if dots:
+    try:
+        value: Any = list(map(_value, values.split(","))) if values else None
         first, last = _value(low), _value(high)
+    except yaml.YAMLError:
+        dots, value = "", None
+    if dots:
         numbers = isinstance(first, float | int) and isinstance(last, float | int)
         log = numbers and 0 < 10 * first <= last
         value = {"low": first, "high": last, "log": log}
@@ -95,10 +97,7 @@ def _setting(text: str) -> tuple[str, Range]:
 
 
 def _value(text: str) -> Any:
-    """As in YAML, where 1e-3 is a number too."""
-    with suppress(ValueError):
-        return float(text) if "e" in text else int(text)
-    return yaml.safe_load(text)
+    return number_of(yaml.safe_load(text))
 
 
 def _tune(config: Path, search: Search, output: Path, jobs: int | None) -> None:

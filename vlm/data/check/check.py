@@ -259,7 +259,7 @@ class _Check:
     def _shared_questions(self) -> None:
         """Report questions in two splits: an error where they are trained on, unless the data set
         allows it; a warning where they choose the model and test it."""
-        for one, other in combinations(("train", "validation", "test"), 2):
+        for one, other in combinations(SPLITS[:3], 2):
             if not {one, other} <= set(self.tables):
                 continue
             here, there = shared_rows(self.tables[other], self.tables[one])

@@ -20,17 +20,18 @@ from vlm.core.part import build
 from vlm.core.validation import did_you_mean, nearest
 from vlm.data.datamodule import VQADataModule
 from vlm.datasets.base import Split
-from vlm.datasets.table import digest_of
+from vlm.datasets.table import digest_of, digest_of_rest
 from vlm.fusion import Fusion
 from vlm.heads.base import AnswerHead
 from vlm.model import VQAModel
 from vlm.studies.comparison.budget import BudgetError, solve_width
 from vlm.studies.comparison.plan import Entry, Plan, PlanError
 from vlm.studies.comparison.search import with_settings
+from vlm.training.readable import READABLE
 from vlm.training.task import VQATask
 
-SIZED = ("model.image_encoder", "model.text_encoder", "model.head")
-"""Parts that a budget takes from the base."""
+SHARED = ("model.image_encoder", "model.text_encoder", "model.head", "model.tuning")
+"""What sizes and costs take from the base, so that it is the same for all fusions."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,29 @@ class Builder:
 
     @cached_property
     def digest(self) -> str:
-        """Of all questions and answers that the base trains on and tests."""
+        """Of all questions, images and answers that the base trains on and tests.
+
+        Raises:
+            PlanError: data that cannot be read.
+        """
         splits: tuple[Split, ...] = ("train", "validation", "test")
-        tables = [self.data.table(split) for split in splits if self.data.dataset.has(split)]
-        return "-".join(digest_of(table)[:8] for table in tables)
+        try:
+            tables = [self.data.table(split) for split in splits if self.data.dataset.has(split)]
+        except READABLE as error:
+            raise PlanError(f"{self.plan.path}: {error}") from error
+        return "-".join(digest_of(table)[:8] + digest_of_rest(table)[:8] for table in tables)
+
+    def check_test(self) -> None:
+        """Refuse data on which no fusion could be tested, before anything is trained.
+
+        Raises:
+            PlanError: there is no test part, it has questions without answers, or it cannot be
+                read.
+        """
+        try:
+            self.data.dataset.check_answers("test")
+        except READABLE as error:
+            raise PlanError(f"{self.plan.path}: {error}") from error
 
     def variants(self, tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Variant]:
         """All rows of the comparison: the fusions, sized if there is a budget, and the controls.
@@ -146,13 +166,13 @@ class Builder:
             return
         try:
             with_settings(self.run_config(), dict.fromkeys(search.space))
-            if self.plan.budget is not None:
-                for name in search.space:
-                    if name.startswith(SIZED):
-                        raise ValueError(
-                            f"{name}: got a range with a budget, which counts the base's parts; "
-                            f"expected no budget, or settings of other parts"
-                        )
+            for name in search.space:
+                if name.startswith(SHARED):
+                    raise ValueError(
+                        f"{name}: got a range of a part that all fusions share, whose size is "
+                        f"counted once; expected settings of the fusion, the optimizer, the data "
+                        f"or the trainer (`vlm tune` tunes any)"
+                    )
         except ValueError as error:
             raise PlanError(f"{self.plan.path}: search.space: {error}.") from error
         for name, entry in self.plan.fusions.items():
@@ -192,7 +212,8 @@ class Builder:
         config["data"]["control"] = None
         config["run"]["test"] = True
         # A run sees its own GPU alone, and counts it from 0.
-        if isinstance(config["trainer"]["devices"], list):
+        on_gpu = self.base.trainer.strategy.root_device.type == "cuda"
+        if on_gpu or isinstance(config["trainer"]["devices"], list):
             config["trainer"]["devices"] = 1
         # With many runs at once, progress bars would only fill the logs.
         config["trainer"] |= {"enable_progress_bar": False, "enable_model_summary": False}

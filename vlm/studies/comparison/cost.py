@@ -24,8 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vlm.core.batch import Batch
 from vlm.core.features import Features, Seen
+from vlm.core.files import write_whole
 from vlm.core.terminal import new_progress
 from vlm.core.validation import counted
+from vlm.core.version import __version__
 from vlm.data.batches import VQADataset
 from vlm.data.features.frozen import kept_images
 from vlm.data.sampler import ImageGroupSampler
@@ -33,6 +35,7 @@ from vlm.datasets.table import image_groups
 from vlm.image.base import PixelEncoder
 from vlm.model import VQAModel
 from vlm.studies.comparison.build import Builder, Variant
+from vlm.studies.comparison.plan import PlanError
 from vlm.training.finetuning.plan import set_modes
 
 ROUNDS, STEPS, WARM_UP = 5, 5, 2
@@ -72,12 +75,16 @@ def measure(
     """Measure the cost of each variant, by name; one whose step fails is left out, and its run
     reports the error.
 
-    The file at `path` is reused for the same variants on the same machine.
+    The file at `path` is reused for the same variants and data on the same machine, unless one of
+    them was left out.
     """
     bench = Bench(builder)
-    asked = [[variant.config for variant in variants], bench.device_name]
-    if path.is_file() and json.loads(path.read_text())["asked"] == json.loads(json.dumps(asked)):
-        return read_costs(path)
+    about = [__version__, builder.digest, bench.device_name]
+    asked = json.loads(json.dumps([[variant.config for variant in variants], about]))
+    if path.is_file():
+        known = json.loads(path.read_text())
+        if known["asked"] == asked and len(known["costs"]) == len(variants):
+            return read_costs(path)
     counts: dict[str, dict[str, Any]] = {}
     times: defaultdict[str, list[list[float]]] = defaultdict(list)
     with new_progress(console) as progress:
@@ -95,13 +102,24 @@ def measure(
                 progress.advance(task)
     costs = {name: _cost(count, times[name], bench) for name, count in counts.items()}
     content = {"asked": asked, "costs": {name: asdict(cost) for name, cost in costs.items()}}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
     return costs
 
 
-def read_costs(path: Path) -> dict[str, Cost]:
-    """What `measure` wrote."""
-    return {name: Cost(**row) for name, row in json.loads(path.read_text())["costs"].items()}
+def read_costs(path: Path, variants: Sequence[Variant] | None = None) -> dict[str, Cost]:
+    """What `measure` wrote.
+
+    Raises:
+        PlanError: it was measured for others than these variants.
+    """
+    known = json.loads(path.read_text())
+    asked = None if variants is None else [variant.config for variant in variants]
+    if asked is not None and known["asked"][0] != json.loads(json.dumps(asked)):
+        raise PlanError(
+            f"{path}: has costs of other settings, since the plan was changed meanwhile; expected "
+            f"one plan until the end. Run the same command again."
+        )
+    return {name: Cost(**row) for name, row in known["costs"].items()}
 
 
 def _cost(count: dict[str, Any], rounds: list[list[float]], bench: Bench) -> Cost:

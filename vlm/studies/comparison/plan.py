@@ -78,7 +78,7 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(
             f"{path}: {error.strerror}; expected the YAML file of a comparison."
         ) from None
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise PlanError(f"{path}: {' '.join(str(error).split())}") from None
     try:
         return _checked(path, content)
@@ -92,12 +92,12 @@ class _NoRepeats(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 raise yaml.YAMLError(
                     f"{key.value}: defined twice, again in line {key.start_mark.line + 1}; "
                     f"expected each name once."
                 )
-            seen.add(key.value)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

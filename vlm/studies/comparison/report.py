@@ -120,8 +120,12 @@ def _training(plan: Plan, config: Any) -> str:
     """Epochs and optimiser, unless they are tuned, and what differs."""
     tuned = () if plan.search is None else tuple(plan.search.space)
     said = ""
-    if "trainer.max_epochs" not in tuned:
-        said += f"; {counted(config['trainer']['max_epochs'], 'epoch')}"
+    epochs, steps = (config["trainer"].get(name) or -1 for name in ("max_epochs", "max_steps"))
+    most = " at most" if min(epochs, steps) > 0 else ""
+    if "trainer.max_epochs" not in tuned and epochs > 0:
+        said += f"; {counted(epochs, 'epoch')}{most}"
+    if "trainer.max_steps" not in tuned and steps > 0:
+        said += f"; {counted(steps, 'step')}{most}"
     if not any(name.startswith("model.optimizer") for name in tuned):
         said += f"; {_optimizer(config['model']['optimizer'])}"
     differ = "the fusion and the seed" if plan.search is None else "fusion, seed and tuned settings"
@@ -185,7 +189,8 @@ def _significance(comparison: Comparison) -> Section:
     table = [["fusion", "difference in points", "p", "p (Holm)", "against the best"]]
     for row in differences:
         found = row.estimate
-        verdict = "worse" if row.p_holm < 0.05 else "not told apart"
+        verdict = "worse" if found.mean < 0 else "better, but lacks seeds"
+        verdict = verdict if row.p_holm < 0.05 else "not told apart"
         if one_seed:
             verdict += " in this seed"
         elif row.seeds == 1:
@@ -341,7 +346,8 @@ def _with_interval(found: Estimate) -> str:
 
 def _seeds(comparison: Comparison, outcome: Outcome) -> str:
     done, planned = len(outcome.scores), len(comparison.plan.seeds)
-    return str(done) if done == planned else f"{done} of {planned}"
+    note = ", interval over images alone" if done == 1 < planned else ""
+    return str(done) if done == planned else f"{done} of {planned}{note}"
 
 
 def _p(value: float) -> str:

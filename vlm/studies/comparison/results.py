@@ -22,10 +22,16 @@ from vlm.studies.comparison.search import Tuned
 
 @dataclass(frozen=True)
 class Questions:
-    """The test questions that all runs answered."""
+    """The test questions that all runs answered.
+
+    Attributes:
+        clusters: (Q,) what an interval counts once: the group of a question, or its image.
+        types: by which the data set reports.
+    """
 
     ids: list[str]
     images: np.ndarray
+    clusters: np.ndarray
     types: list[str | None]
     texts: list[str]
     answers: list[list[str] | None]
@@ -99,7 +105,7 @@ class Comparison:
         rows = self.questions.rows()
         return {
             name: {
-                kind: accuracy(outcome.table[:, chosen], self.questions.images[chosen].tolist())
+                kind: accuracy(outcome.table[:, chosen], self.questions.clusters[chosen].tolist())
                 for kind, chosen in rows.items()
             }
             for name, outcome in self.outcomes.items()
@@ -127,11 +133,17 @@ class Comparison:
         """The best fusion with all its seeds, and the differences of the others from it, best
         first."""
         scores = {outcome.name: outcome.scores for outcome in self.ranked}
-        return against_best(scores, self.questions.images.tolist())
+        return against_best(scores, self.questions.clusters.tolist())
 
 
-def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]:
+def read_outcomes(
+    runs: Sequence[Run], types: str = "answer_type"
+) -> tuple[Questions | None, list[Outcome]]:
     """Read the finished runs in the order given; the questions are None if none is finished.
+
+    Args:
+        runs: of a comparison.
+        types: the column that the data set reports by (`vlm.datasets.Dataset.types`).
 
     Raises:
         PlanError: the runs answered different questions.
@@ -143,10 +155,18 @@ def read_outcomes(runs: Sequence[Run]) -> tuple[Questions | None, list[Outcome]]
             continue
         with (run.results / "test_predictions.jsonl").open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        names = ("id", "image", "answer_type", "question", "answers")
-        ids, images, types, texts, answers = ([row[key] for row in rows] for key in names)
+        names = ("id", "image", types, "question", "answers")
+        ids, images, kinds, texts, answers = ([row[key] for row in rows] for key in names)
         images = [as_one(i) if isinstance(i, list) else i for i in images]
-        found = Questions(ids, np.array(images, dtype=object), types, texts, answers)
+        clusters = [row.get("group", i) for row, i in zip(rows, images, strict=True)]
+        found = Questions(
+            ids,
+            np.array(images, dtype=object),
+            np.array(clusters, dtype=object),
+            kinds,
+            texts,
+            answers,
+        )
         questions = questions or found
         if not found.same(questions):
             raise PlanError(

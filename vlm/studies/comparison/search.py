@@ -71,6 +71,9 @@ class Trials:
         self.search, self.space, self.make = search, search.space | dict(own), make
         self.total = search.trials
         self.study = _study(journal, name, search.epochs or 1)
+        if (rows := self.history()) and all(row["end"] == "fail" for row in rows):
+            journal.unlink()  # there is nothing to go on from, and the cause may be gone
+            self.study = _study(journal, name, search.epochs or 1)
         self._active: dict[Path, list[Trial]] = {}  # several of the same values share a run
         self._reported: dict[Path, int] = {}
         self._pruned: set[Path] = set()
@@ -176,7 +179,8 @@ class Trials:
         earlier, longer search."""
         rows = []
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.user_attrs.get(NUMBER, 0) > self.total:
+            # None: the search was interrupted before the trial had its number.
+            if (trial.user_attrs.get(NUMBER) or 0) > self.total:
                 continue
             failed = trial.state.name == "FAIL"
             if trial.state.is_finished() and not (failed and "reason" not in trial.user_attrs):

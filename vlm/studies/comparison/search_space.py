@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+_SHORT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 
 
 class Range(NamedTuple):
@@ -51,12 +54,13 @@ def read_range(value: Any) -> Range | str:
     """A range from a plan's value, or what is wrong with it."""
     expected = "expected a list of values, or {low: ..., high: ..., log: true}"
     if isinstance(value, Sequence) and not isinstance(value, str):
+        value = list(map(number_of, value))
         if len(set(map(str, value))) < 2:
             return f"got {value!r}, which leaves nothing to choose; expected two values at least"
         return Range(choices=tuple(value))
     if not isinstance(value, dict) or set(value) - {"log"} != {"low", "high"}:
         return f"got {value!r}; {expected}"
-    low, high, log = value["low"], value["high"], value.get("log", False)
+    low, high, log = number_of(value["low"]), number_of(value["high"]), value.get("log", False)
     numbers = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (low, high))
     if not numbers or not isinstance(log, bool):
         return f"got {value!r}; {expected}, both numbers"
@@ -64,3 +68,10 @@ def read_range(value: Any) -> Range | str:
         above = " above 0" if log else ""
         return f"got {low} to {high}; expected two numbers{above}, the first below the second"
     return Range(low=low, high=high, log=log)
+
+
+def number_of(value: Any) -> Any:
+    """A value of a YAML file, where 1e-4 is a number too: to PyYAML it is a text."""
+    if isinstance(value, str) and _SHORT.fullmatch(value):
+        return float(value)
+    return value
