@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, rows_slow
+from conftest import ROOT
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize(
-    ("name", "which"),
-    rows_slow(product(["pretended_training.py", "pretended_parts.py"], ["not slow", "slow"]), 4),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pretended_training.py", "pretended_parts.py"])
+@pytest.mark.parametrize("which", ["not slow", "slow"])
 def test_on_a_pretended_gpu(name: str, which: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
     done = subprocess.run(
