@@ -131,7 +131,7 @@ def _tune(config: Path, search: Search, output: Path, jobs: int | None) -> None:
             output,
             shares_of(builder.base, jobs),
             console,
-            builder.digest,
+            builder.digest_of_trained,
         )
     made = with_settings(builder.base.config, best.values)
     made.pop("config", None)

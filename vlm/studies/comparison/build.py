@@ -93,7 +93,18 @@ class Builder:
         Raises:
             PlanError: data that cannot be read.
         """
-        splits: tuple[Split, ...] = ("train", "validation", "test")
+        return self._digest("train", "validation", "test")
+
+    @cached_property
+    def digest_of_trained(self) -> str:
+        """`digest` without the test split, which a search alone does not read.
+
+        Raises:
+            PlanError: as there.
+        """
+        return self._digest("train", "validation")
+
+    def _digest(self, *splits: Split) -> str:
         try:
             tables = [self.data.table(split) for split in splits if self.data.dataset.has(split)]
         except READABLE as error:
