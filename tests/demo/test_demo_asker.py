@@ -315,3 +315,35 @@ def test_several_images_are_asked_about_together() -> None:
         asker.ask(IMAGE, QUESTION, ["it"], others=[IMAGE, IMAGE])
     with pytest.raises(ValueError, match="got 2 for a question; this model takes one"):
         Asker({"one": VQA(untrained())}).ask(IMAGE, QUESTION, ["one"], others=[IMAGE])
+
+
+def test_images_that_are_kept_at_full_size_are_few(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [file_of(Image.new("RGB", (40, 20 + number))) for number in range(5)]
+    asker.look(files[0], ["vocabulary"])
+    (look,) = asker._looks.values()
+    of_one = look.seen["vocabulary"].nbytes
+    monkeypatch.setattr("vlm.demo.asker.BYTES_KEPT", 2.5 * of_one)
+    for file in files:
+        asker.look(file, ["vocabulary"])
+    assert len(asker._looks) == 2
+
+
+def test_images_of_a_question_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained()
+    model.fusion.take_images(4)
+    asker = Asker({"model": VQA(model)})
+    monkeypatch.setattr("vlm.demo.asker.PIXELS_TOGETHER", 2 * 40 * 20)
+    asker.look(IMAGE, ["model"], [IMAGE])
+    with pytest.raises(ValueError, match=r"more than .* million pixels together"):
+        asker.look(IMAGE, ["model"], [IMAGE, IMAGE])
+
+
+def test_what_keeps_reasons_away_is_said_and_nothing_else(asker: Asker) -> None:
+    (reply,) = asker.ask(IMAGE, QUESTION, ["vocabulary"])
+    noted = replace(reply, notes=("It is animated.",))
+    assert noted.why_no_reasons == "Not asked for."
+    (explained,) = [asker.explain(IMAGE, QUESTION, noted, "occlusion", others=[IMAGE])]
+    assert explained.why_no_reasons.startswith("No reasons: a map is of one image")
+    assert explained.why_no_reasons in view.reasons(explained, None)

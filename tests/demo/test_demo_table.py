@@ -56,6 +56,9 @@ def test_each_row_has_its_answer_or_its_error(asker: Asker) -> None:
     expected = asker.models["scenes"].answer(IMAGE, "What shape is the red object?")
     assert float(rows[0]["probability"]) == pytest.approx(expected.probability, abs=1e-5)
     assert rows[1]["more"] == "1"
+    pandas = MemoryFile("in.csv", b",image,question\n0,a.png,What shape is the red object?")
+    (row,) = rows_of(answer_table(asker, "scenes", pandas, {"a.png": IMAGE}).content)
+    assert row["prediction"] == "triangle"
     assert "'b.png', the name of none" in rows[20]["error"]
     assert "question is empty" in rows[21]["error"]
     assert "'/etc/passwd', the name of none" in rows[22]["error"]
@@ -112,6 +115,7 @@ def test_choices_are_optional_for_models_that_write() -> None:
         (b"image,question" + b"\na,b" * 1001, "more than 1,000 rows"),
         (b"picture,question\na,b", "image"),
         (b"image,question,error\na,b,c", "'error'"),
+        (b"image,question,note,note\na,b,c,d", "the column 'note' appears twice"),
         (b"x," * 1_000_000 + b"\na,b", "1,000,000 columns"),
         (b'image,question\na,"' + b"b" * 5_000_000 + b'"', "5.0 MB"),
         (b"\x1f\x8b\x08\x00", "not text"),

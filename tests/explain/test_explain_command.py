@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from demo_server import untrained
 from known_model import (
     QUESTION,
     TimesFusion,
@@ -19,6 +22,7 @@ from torch import Tensor
 from vlm.cli.main import main
 from vlm.explain import explain
 from vlm.explain.spans import token_spans
+from vlm.inference import VQA
 
 
 def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +111,33 @@ def test_a_place_that_cannot_be_written_is_a_line(run: Path, data: Path, tmp_pat
         main(["explain", *asked, "--output", str(tmp_path / "file/why")])
 
 
+def test_the_image_is_not_overwritten(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes((data / "test/images/0.png").read_bytes())
+    before = photo.read_bytes()
+    for output in ("photo", "photo.html"):
+        with pytest.raises(SystemExit):
+            main(["explain", str(run), str(photo), "is it red?", f"--output={tmp_path / output}"])
+        assert "which is the image; expected another name" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
+def test_a_dark_image_is_drawn_by_the_model_s_white_level(tmp_path: Path) -> None:
+    """Of floats up to 4095 nothing could be drawn without it."""
+    model = untrained()
+    model.image_encoder.transform = replace(model.image_encoder.transform, white_level=4095.0)
+    Image.fromarray(np.full((20, 30), 4095.0, np.float32)).save(tmp_path / "dark.tif")
+    vqa = VQA(model)
+    vqa.transform = model.image_encoder.transform
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm.cli.commands.explain.load_any", lambda *_, **__: vqa)
+        main(["explain", "x", str(tmp_path / "dark.tif"), "is it?", f"--output={tmp_path / 'a'}"])
+    drawn = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert (drawn == 255).all(-1).mean() > 0.3
+
+
 def test_missing_files(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="there is no such file"):
         main(["explain", str(run), str(tmp_path / "no.png"), "What color is it?"])
@@ -143,6 +174,7 @@ def test_spans(question: str, tokens: list[str], wanted: list[str | None]) -> No
         ("what bus", ["▁us", "▁what", "▁b", "us"], [None, "what", "b", "us"]),
         ("a cat", ["[CLS]", "a", "ca", "##t"], [None, "a", "ca", "t"]),
         ("左边吗", ["左", "边", "吗"], ["左", "边", "吗"]),
+        ("Isn't a bird's", ["is", "n't", "a", "bird", "'s"], ["Is", "n't", "a", "bird", "'s"]),
     ],
 )
 def test_a_word_is_no_part_of_another(

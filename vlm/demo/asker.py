@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlm.adapters.image_text_to_text import ImageTextToText, SeenImage
 from vlm.demo.examples import unlike
-from vlm.demo.reply import Reply, doubts
+from vlm.demo.reply import NO_REASONS_BECAUSE, Reply, doubts
 from vlm.evaluation.answer_table import Row, Said, answer_rows
 from vlm.explain import METHODS, Explanation, methods_for
 from vlm.explain.case import Case
@@ -34,9 +34,13 @@ from vlm.serve.questions import (
     check_reads_images,
     time_limit,
 )
-from vlm.serve.reader import UploadedImage, digest_of, read_upload
+from vlm.serve.reader import MAX_PIXELS, UploadedImage, digest_of, read_upload
 
 IMAGES_KEPT = 16
+BYTES_KEPT = 256_000_000
+"""Of encoded images: models of the hub keep them at full size."""
+PIXELS_TOGETHER = 2 * MAX_PIXELS
+"""Of all images of a question."""
 REASONS_KEPT = 64
 """Explanations kept, so that going back to a method computes nothing."""
 SHOWN = 768
@@ -141,8 +145,7 @@ class Asker:
                 transform: Any = self.models[name].transform
                 levels[name] = transform.white_level
         images = {
-            level: [self._read(content, level) for content in contents]
-            for level in dict.fromkeys(levels.values())
+            level: self._read_all(contents, level) for level in dict.fromkeys(levels.values())
         }
         if look is None:
             first = images[levels[names[0]]]
@@ -154,7 +157,26 @@ class Asker:
         self._looks.move_to_end(key)
         for name, level in levels.items():
             look.seen[name] = self.models[name].see([[one.image for one in images[level]]])[0]
+        while len(self._looks) > 1 and self._bytes > BYTES_KEPT:
+            self._looks.popitem(last=False)
         return look
+
+    def _read_all(self, contents: Sequence[bytes], level: WhiteLevel) -> list[UploadedImage]:
+        """The images of a question, all in memory."""
+        read, pixels = [], 0
+        for content in contents:
+            read.append(self._read(content, level))
+            pixels += read[-1].image.width * read[-1].image.height
+            if pixels > PIXELS_TOGETHER:
+                raise ValueError(
+                    f"The images of this question have more than {PIXELS_TOGETHER // 10**6} "
+                    f"million pixels together; scale them down."
+                )
+        return read
+
+    @property
+    def _bytes(self) -> int:
+        return sum(seen.nbytes for look in self._looks.values() for seen in look.seen.values())
 
     def ask(
         self,
@@ -219,7 +241,7 @@ class Asker:
         if method == NO_REASONS or reply.answer.is_guess:
             return reply
         if others:
-            why = "No reasons: a map is of one image, and this question is about several."
+            why = f"{NO_REASONS_BECAUSE} a map is of one image, and this question is about several."
             return replace(reply, notes=(*reply.notes, why))
         name, given = reply.model, self._choices_of(reply.model, choices)
         key = (digest_of(content), question, given and tuple(given), name, reply.best, method)
@@ -228,7 +250,7 @@ class Asker:
                 content, question, name, reply.best, method, given
             )
         except ValueError as error:
-            return replace(reply, notes=(*reply.notes, f"No reasons: {error}"))
+            return replace(reply, notes=(*reply.notes, f"{NO_REASONS_BECAUSE} {error}"))
         self._reasons[key] = found
         while len(self._reasons) > REASONS_KEPT:
             self._reasons.popitem(last=False)

@@ -263,8 +263,8 @@ class _AskTab:
             replies = self.asker.ask(content, question, names, lines, accepted, others)
         except ValueError as error:
             digest = None if content is None else digest_of(content)
-            kept = [gr.skip()] * (3 + len(self.reasons.announced))
-            return view.failure(str(error)), digest, *kept
+            kept = gr.skip(), gr.skip()
+            return view.failure(str(error)), digest, None, *kept, *self.reasons.hide()
         image = _file(sent["path"])
         said = ", ".join(dict.fromkeys(in_words(reply.headline) for reply in replies))
         mine = _with(mine, image["path"], f"{question} {said}")

@@ -4,6 +4,7 @@ model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -17,6 +18,7 @@ from vlm.demo.reply import Reply
 from vlm.demo.uploads import Uploads
 from vlm.explain import draw, overlay
 from vlm.explain.drawing import tint
+from vlm.image.as_text import in_words
 
 LABELS = {
     "occlusion": "Hide each part",
@@ -156,6 +158,10 @@ class Reasons:
             *self._each(replies, view.reasons_to_come),
         ]
 
+    def hide(self) -> list[Any]:
+        """No reasons, where there is no answer: those of the last question would stay."""
+        return [gr.update(visible=False), *[gr.skip()] * (len(self.announced) - 1)]
+
     def explain(self, asked: Asked | None, method: str, opacity: float) -> list[Any]:
         """Everything anew, of the whole question."""
         if asked is None:
@@ -229,7 +235,15 @@ class Reasons:
 
     def _files(self, asked: Asked, replies: Sequence[Reply]) -> list[view.File]:
         image = self._image(asked, replies)
-        found = [reply.explanation for reply in replies if reply.explanation is not None]
+        # Each with its model, and with what the page says in place of an answer.
+        found = [
+            replace(
+                reply.explanation,
+                warnings=[f"{reply.model}: {in_words(reply.headline)}", *reply.warnings],
+            )
+            for reply in replies
+            if reply.explanation is not None
+        ]
         drawn = [draw(one, image) for one in found] or [image]
         return [
             view.image_file(_below(drawn), "answer"),

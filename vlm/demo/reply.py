@@ -11,6 +11,8 @@ from vlm.explain import Explanation
 from vlm.inference import Answer
 from vlm.serve.questions import as_dict
 
+NO_REASONS_BECAUSE = "No reasons:"
+"""How a note begins that says why there is no explanation."""
 UNSURE = 0.5
 """A best answer that is less likely is no headline."""
 Standing = Literal["answer", "not sure", "abstains", "beyond"]
@@ -58,6 +60,13 @@ class Reply:
         """What a page prints in large letters."""
         instead = {"beyond": "No answer", "not sure": "Not sure"}
         return instead.get(self.standing, self.answer.text or "(nothing)")
+
+    @property
+    def why_no_reasons(self) -> str:
+        """Why there is no explanation."""
+        return next(
+            (note for note in self.notes if note.startswith(NO_REASONS_BECAUSE)), "Not asked for."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The reply for JSON; see docs/demo.md."""

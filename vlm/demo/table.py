@@ -20,7 +20,7 @@ from vlm.datasets.readers.json_file import MemoryFile
 from vlm.datasets.readers.records import Record
 from vlm.datasets.readers.rows import COLUMNS
 from vlm.demo.asker import Asker
-from vlm.evaluation.answer_table import ADDED, Said, addition, write_csv
+from vlm.evaluation.answer_table import ADDED, Said, addition, check_columns, write_csv
 from vlm.serve.reader import MAX_BYTES
 
 MAX_ROWS = 1000
@@ -134,6 +134,7 @@ def answer_table(
         raise ValueError(f"{table}: {missing_columns(missing, columns, known, set())}")
     if taken := [column for column in ADDED if column in columns]:
         raise ValueError(f"{table}: got the column {taken[0]!r}, which is added; rename it.")
+    check_columns(records[0])
     find = _Finder(images)
     said: list[Said] = []
     end = monotonic() + SECONDS

@@ -99,6 +99,7 @@ class AnswerTable:
                     f"{record.place}: got the column {taken[0]!r}, which holds the answer's in the "
                     f"output. Rename it."
                 )
+            check_columns(record)
             self.columns.update(dict.fromkeys(record.columns))
             yield record
 
@@ -250,11 +251,24 @@ def _with_id(record: Record) -> Record:
     return record._replace(values={"id": str(record.number), **record.values})
 
 
+def check_columns(record: Record) -> None:
+    """Refuse a table of which a column would be lost in the output.
+
+    Raises:
+        DataError: two columns have the same name.
+    """
+    if twice := [name for name in record.columns if list(record.columns).count(name) > 1]:
+        raise DataError(
+            f"{record.place}: the column {twice[0]!r} appears twice; expected each name once."
+        )
+
+
 def write_csv(
     file: TextIO, columns: Sequence[str], pairs: Iterable[tuple[Record, Said]]
 ) -> Iterator[Said]:
     """Write records with what was added to them; this is yielded again."""
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    # A column without a name, such as the numbers of rows that pandas writes, is left out.
+    writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for record, added in pairs:
         values = {

@@ -32,6 +32,7 @@ def token_spans(question: str, tokens: Sequence[str]) -> list[Span | None]:
         # A piece that goes on with a word may stand inside one, and no other.
         goes_on = token.startswith("##") or (marked and not token.startswith(_SPACES))
         goes_on |= closed and not before.endswith("</w>")
+        goes_on |= token == "n't"  # which word vectors split off: "is" and "n't"
         before = token
         for mark in _MARKS:
             token = token.removeprefix(mark).removesuffix(mark)

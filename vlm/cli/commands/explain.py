@@ -24,7 +24,7 @@ from vlm.explain.explainer import explain_case, explained, make_case, methods_fo
 from vlm.explain.explanation import Explanation
 from vlm.explain.methods import METHODS, Occlusion
 from vlm.explain.page import to_html
-from vlm.image.load import ImageError
+from vlm.image.load import ImageError, load_image
 from vlm.image.regions import RegionTransform
 from vlm.inference import VQA, load_any
 from vlm.model import VQAModel
@@ -64,6 +64,8 @@ def explain_command(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     output = re.sub(r"\.(png|html|json)$", "", str(given.output))  # all are written
     png, page, text = (Path(f"{output}.{ending}") for ending in ("png", "html", "json"))
+    if Path(given.image).resolve() in {path.resolve() for path in (png, page, text)}:
+        parser.error(f"--output: got {given.output}, which is the image; expected another name.")
     try:
         check_device(given.device)
         vqa = load_any(given.checkpoint, given.device, given.trust, prompt=given.prompt)
@@ -78,7 +80,9 @@ def explain_command(arguments: Sequence[str]) -> None:
             found = _all(case, methods_for(model))
         else:
             found = [explain_case(case, METHODS[given.method]())]
-        photo = None if isinstance(vqa.transform, RegionTransform) else given.image
+        photo = None
+        if not isinstance(vqa.transform, RegionTransform):
+            photo = load_image(given.image, vqa.transform.white_level)
         draw(found, photo).save(png)
         page.write_text(to_html(found, photo), encoding="utf-8")
         plain = [explanation.as_dict() for explanation in found]

@@ -10,6 +10,7 @@ from torch import Tensor
 from vlm.explain.case import Case, gradients
 from vlm.explain.methods.base import Method, Relevance
 from vlm.explain.methods.flow import BETWEEN, flow
+from vlm.explain.methods.gradients import embeds_words
 from vlm.fusion.attention import RecordsAttention, record_attention, trace_attention
 from vlm.fusion.ban import BilinearAttention
 from vlm.fusion.murel import MaxOverRegions
@@ -91,7 +92,7 @@ class AttentionGradient(Method):
     @classmethod
     def fits(cls, model: VQAModel) -> bool:
         # What `MaxOverRegions` shows is counted, and no gradient leads to it.
-        return any(
+        return embeds_words(model) and any(
             isinstance(part, RecordsAttention) and not isinstance(part, MaxOverRegions)
             for part in model.fusion.modules()
         )
@@ -209,6 +210,11 @@ def _summed(
 
 
 def _no_attention(model: VQAModel) -> str:
+    if not embeds_words(model):
+        return (
+            f"method: {type(model.text_encoder).__name__} has no vectors of words that gradients "
+            f"could lead to; choose occlusion."
+        )
     return (
         f"method: {type(model.fusion).__name__} has no attention that it can read; choose "
         f"occlusion, grad_cam or integrated_gradients."

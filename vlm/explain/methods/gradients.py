@@ -15,6 +15,7 @@ from vlm.explain.methods.base import Method, Relevance
 from vlm.model import VQAModel
 
 ROWS_AT_ONCE = 64
+ENCODED_AT_ONCE = 8
 
 
 def embeds_words(model: VQAModel) -> bool:
@@ -46,6 +47,12 @@ class GradCAM(Method):
         return embeds_words(model)
 
     def relevance(self, case: Case, kept: Tensor) -> Relevance:
+        # The image is encoded once for each row, with all that its gradients need.
+        parts = [self._part(case, rows) for rows in kept.split(ENCODED_AT_ONCE)]
+        patches = torch.cat([part.patches for part in parts])
+        return Relevance(parts[0].cells, patches, parts[0].words)  # the first row is the question
+
+    def _part(self, case: Case, kept: Tensor) -> Relevance:
         model, rows = case.model, len(kept)
         ids, mask = case.questions(kept)
         with gradients():
