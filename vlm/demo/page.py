@@ -264,7 +264,7 @@ class _AskTab:
         except ValueError as error:
             digest = None if content is None else digest_of(content)
             kept = gr.skip(), gr.skip()
-            return view.failure(str(error)), digest, None, *kept, *self.reasons.hide()
+            return view.failure(str(error)), digest, None, *kept, *self.reasons.announce([])
         image = _file(sent["path"])
         said = ", ".join(dict.fromkeys(in_words(reply.headline) for reply in replies))
         mine = _with(mine, image["path"], f"{question} {said}")

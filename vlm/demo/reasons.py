@@ -158,10 +158,6 @@ class Reasons:
             *self._each(replies, view.reasons_to_come),
         ]
 
-    def hide(self) -> list[Any]:
-        """No reasons, where there is no answer: those of the last question would stay."""
-        return [gr.update(visible=False), *[gr.skip()] * (len(self.announced) - 1)]
-
     def explain(self, asked: Asked | None, method: str, opacity: float) -> list[Any]:
         """Everything anew, of the whole question."""
         if asked is None:
