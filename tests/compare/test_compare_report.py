@@ -223,7 +223,7 @@ def test_types_are_those_that_the_data_set_reports_by(tmp_path: Path) -> None:
     finish(run, 0.9)
     (path,) = run.folder.glob("*/test_predictions.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows = [row | {"set": row["id"][-1], "group": row["id"][:6]} for row in rows]
+    rows = [row | {"set": row["id"][-1], "cluster": row["id"][:6]} for row in rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions, _ = read_outcomes([run], "set")
     assert questions is not None

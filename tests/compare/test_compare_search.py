@@ -208,6 +208,19 @@ def test_a_search_that_failed_as_a_whole_is_begun_anew(tmp_path: Path) -> None:
     assert best.trials == {"complete": 6}
 
 
+def test_a_shorter_search_forgets_no_finished_trial(tmp_path: Path) -> None:
+    trials = search(tmp_path)
+    train(trials, [{}], console(), worker(refused=3))
+    ends = [row["end"] for row in sorted(trials.history(), key=lambda row: row["number"])]
+    first = ends.index("complete")
+    if first:  # all of a search of so many trials failed
+        search(tmp_path, trials=first)
+    assert search(tmp_path).ended == 6
+    cut = search(tmp_path / "cut")
+    train(cut, [{}], console(), worker(refused=0))
+    assert search(tmp_path / "cut", trials=7).ended == 6, "one is missing, so it goes on"
+
+
 def test_a_search_that_ended_before_its_trial_had_a_number_goes_on(tmp_path: Path) -> None:
     search(tmp_path).study.ask()
     trials = search(tmp_path)
@@ -428,6 +441,8 @@ def test_tune_writes_a_configuration_to_train(
     [
         ("a.lr=1e-4..1e-2", Range(low=1e-4, high=1e-2, log=True)),
         ("a.n=1..4", Range(low=1, high=4)),
+        ("a.n=010,020", Range((10, 20))),
+        ("a.x=.5e3,1", Range((500.0, 1))),
         ("a.x=relu,tanh", Range(("relu", "tanh"))),
         ("a.x=true,false", Range((True, False))),
         ("a.x=0.1,1e-3", Range((0.1, 0.001))),

@@ -154,17 +154,19 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Write one JSON line per question: id, image, question, answer type, the type by which the
-        data set reports, and answer; where there are some, the group, the probability of the
-        answer, whether it was calibrated, that of the answer that the data set watches, what a
-        `MultiTask`'s heads answered, and the choices; and answers and score where they are known.
+        data set reports, and answer; where there are some, the number of its cluster, the
+        probability of the answer, whether it was calibrated, that of the answer that the data set
+        watches, what a `MultiTask`'s heads answered, and the choices; and answers and score where
+        they are known.
         """
+        grouped, clusters = self.cluster_unit == "group", self.clusters
         with path.open("w", encoding="utf-8") as file:
             for number, row in enumerate(self.table.to_pylist()):
                 prediction = self.predictions[row["id"]]
                 names = ("id", "image", "question", "answer_type", self.dataset.types)
                 line = {name: row[name] for name in names}
-                if row["group"] is not None:
-                    line["group"] = row["group"]
+                if grouped:
+                    line["cluster"] = clusters[number]
                 line["image"] = as_data(row["image"])
                 line["answer"] = prediction.answer
                 if prediction.probability is not None:

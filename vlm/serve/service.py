@@ -122,13 +122,12 @@ class Service:
         self.vqa.answer(seen[0], "What is it?", choices=choices)
 
     def check_room(self) -> None:
-        """Refuse a question if as many wait as may, or if their images fill the memory.
+        """Refuse a question if as many wait as may.
 
         Raises:
             FullError: they do.
         """
         self.batcher.check(self._to_read)
-        self._check_memory()
 
     def _check_memory(self) -> None:
         if self._waiting_bytes > WAITING_BYTES:
@@ -209,8 +208,9 @@ class Service:
         return self._known(digest) or self._open(contents, until)
 
     def _open(self, contents: Sequence[bytes], until: float) -> _Opened:
-        """The images of a question, one after the other: at full size there is one at a time. None
-        is begun after the time `until`, when nobody waits for it any more."""
+        """The images of a question, one after the other, so that for most models one at a time is
+        there at full size. None is begun after the time `until`, when nobody waits for it any
+        more."""
         transform: Any = self.vqa.transform
         opened: list[Any] = []
         notes: dict[str, None] = {}

@@ -131,7 +131,7 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
 def _calibrated(about: Mapping[str, Any]) -> str:
     """On which questions the model was calibrated."""
     if about["calibration"] == AS_GIVEN:
-        return "The probabilities are taken as they are: nothing was fitted or certified."
+        return "The probabilities are taken as they are: this report fits and certifies nothing."
     said = (
         "The validation images are split into two halves. The selection part fits the map from "
         "scores to probabilities and proposes thresholds; the calibration part certifies "

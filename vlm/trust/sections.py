@@ -228,7 +228,11 @@ def selective_answering(subject: Subject) -> Found:
             return selective.effective_reliability(s, q, least, cost)
 
         bounds = _interval(subject, phi, p)
-        part = "calibration part" if subject.calibrated_here else "half of this validation part"
+        part = (
+            "calibration part"
+            if subject.calibrated_here
+            else "half of this data's validation split"
+        )
         cells = [percent(phi(scores, p)), between(bounds), _least(chosen), part]
         table.append([f"effective reliability, a wrong answer costing {cost}, x 100", n, *cells])
         numbers[f"phi_{cost}"] = {"value": phi(scores, p), "threshold": chosen}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def _setting(text: str) -> tuple[str, Range]:
 
 
 def _value(text: str) -> Any:
+    with suppress(ValueError):
+        return int(text)  # to YAML, 010 is 8
     return number_of(yaml.safe_load(text))
 
 

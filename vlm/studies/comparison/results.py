@@ -158,11 +158,10 @@ def read_outcomes(
         names = ("id", "image", types, "question", "answers")
         ids, images, kinds, texts, answers = ([row[key] for row in rows] for key in names)
         images = [as_one(i) if isinstance(i, list) else i for i in images]
-        clusters = [row.get("group", i) for row, i in zip(rows, images, strict=True)]
         found = Questions(
             ids,
             np.array(images, dtype=object),
-            np.array(clusters, dtype=object),
+            np.array([row.get("cluster", i) for row, i in zip(rows, images, strict=True)], object),
             kinds,
             texts,
             answers,

@@ -71,7 +71,8 @@ class Trials:
         self.search, self.space, self.make = search, search.space | dict(own), make
         self.total = search.trials
         self.study = _study(journal, name, search.epochs or 1)
-        if (rows := self.history()) and all(row["end"] == "fail" for row in rows):
+        ends = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
+        if self.ended >= self.total and set(ends) == {"FAIL"}:
             journal.unlink()  # there is nothing to go on from, and the cause may be gone
             self.study = _study(journal, name, search.epochs or 1)
         self._active: dict[Path, list[Trial]] = {}  # several of the same values share a run
