@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, rest_slow, shared_data
 
@@ -125,6 +129,28 @@ def test_other_images_are_other_data(data: Path, tmp_path: Path) -> None:
     moved = [first | {"image": second["image"]}, second | {"image": first["image"]}, *rest]
     table.write_text("".join(json.dumps(row) + "\n" for row in moved))
     assert digest() != before
+
+
+def test_a_search_goes_on_whatever_the_test_part(data: Path, tmp_path: Path) -> None:
+    before = builder(data, tmp_path)
+    rows = (data / "test/questions.json").read_text()
+    digests = before.digest, before.digest_of_trained
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    (other / "test/questions.json").write_text(rows.replace("color", "colour"))
+    after = builder(other, tmp_path)
+    assert after.digest != digests[0]
+    assert after.digest_of_trained == digests[1]
+
+
+def test_a_run_on_gpus_has_one_of_them(data: Path, tmp_path: Path) -> None:
+    """However many the base has: each run sees its own alone."""
+    made = builder(data, tmp_path)
+    made.base.config["trainer"]["devices"] = 2
+    assert made.run_config()["trainer"]["devices"] == 2, "processes on the CPU"
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    made.base = replace(made.base, trainer=SimpleNamespace(strategy=strategy))
+    assert made.run_config()["trainer"]["devices"] == 1
 
 
 def test_seeds_of_a_comparison_draw_no_other_questions(data: Path, tmp_path: Path) -> None:

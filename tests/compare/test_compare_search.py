@@ -209,12 +209,15 @@ def test_a_search_that_failed_as_a_whole_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_a_shorter_search_forgets_no_finished_trial(tmp_path: Path) -> None:
-    trials = search(tmp_path)
-    train(trials, [{}], console(), worker(refused=3))
-    ends = [row["end"] for row in sorted(trials.history(), key=lambda row: row["number"])]
-    first = ends.index("complete")
-    if first:  # all of a search of so many trials failed
-        search(tmp_path, trials=first)
+    begun = 0
+
+    def two_fail(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        nonlocal begun
+        begun += 1
+        return worker(refused=0 if begun <= 2 else 9)(run, environment)
+
+    train(search(tmp_path), [{}], console(), two_fail)
+    assert search(tmp_path, trials=2).ended == 2
     assert search(tmp_path).ended == 6
     cut = search(tmp_path / "cut")
     train(cut, [{}], console(), worker(refused=0))

@@ -21,7 +21,7 @@ from vlm.data.compatibility import check_compatible
 from vlm.data.datamodule import VQADataModule
 from vlm.data.images.sources import OpenImages
 from vlm.data.sampler import ImageGroupSampler
-from vlm.datasets.table import image_groups
+from vlm.datasets.table import clusters, has_groups, image_groups
 from vlm.export.exported import Exported
 from vlm.export.manifest import MANIFEST, write_manifest
 from vlm.heads.calibration import decode
@@ -143,8 +143,10 @@ def measure_parity(model: VQA, exported: Exported, data: VQADataModule) -> Parit
             scores[name] += data.dataset.scores(part, [one.answer for one in said])
     # Parts have the table's rows in the order of their images.
     order = np.argsort(image_groups(table), kind="stable")
-    clusters = image_groups(table)[order].tolist()
-    interval = {name: bootstrap_interval(values, clusters) for name, values in scores.items()}
+    groups, unit = clusters(table)[order].tolist(), "group" if has_groups(table) else "image"
+    interval = {
+        name: bootstrap_interval(values, groups, unit=unit) for name, values in scores.items()
+    }
     accuracy = {name: math.fsum(values) / len(values) for name, values in scores.items()}
     rows, threads = _first_rows(table), torch.get_num_threads()
     timed = Exported(exported.folder, threads, trust=True)

@@ -83,7 +83,8 @@ class Run:
             seen = [float(row["val_accuracy"]) for row in rows if row.get("val_accuracy")]
         except (IndexError, OSError, TypeError, ValueError):
             return "starting"  # or the file is still being written
-        text = f"epoch {last + 1} of {self.config['trainer']['max_epochs']}"
+        most = self.config["trainer"]["max_epochs"] or -1  # a training may be limited by steps
+        text = f"epoch {last + 1}" + (f" of {most}" if most > 0 else "")
         return text + (f", validation {100 * seen[-1]:.2f} %" if seen else "")
 
 

@@ -239,7 +239,7 @@ def tune(
     about = [__version__, {k: v for k, v in base.items() if k != "run"}, ranges]
     content = json.dumps([*about, search.epochs, search.seed, data], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
-    search = replace(search, epochs=search.epochs or base["trainer"]["max_epochs"])
+    search = replace(search, epochs=search.epochs or base["trainer"]["max_epochs"] or -1)
     console.print(f"Tuning {name}: {search.trials} trials")
     trials = Trials(output / "trials" / f"{name}-{digest}.journal", name, search, own, make)
     train(trials, shares, console)
@@ -280,7 +280,9 @@ def _study(journal: Path, name: str, epochs: int) -> Study:
         # Many fusions stay at chance for some epochs, so that early scores say nothing.
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=max(1, epochs // 3), reduction_factor=2
-        ),
+        )
+        if epochs > 0
+        else optuna.pruners.NopPruner(),  # a trial is as long as its steps, whatever its epochs
         study_name=name,
         direction="maximize",
         load_if_exists=True,
