@@ -24,6 +24,7 @@ def report(types: list[str | None], column: str = "answer_type") -> Report:
             "answer_type": ["yes/no" if number % 2 else "other" for number in range(len(types))],
             "question_type": types,
             "answers": [["a"]] * len(types),
+            "group": pa.nulls(len(types), pa.string()),
         }
     )
 
