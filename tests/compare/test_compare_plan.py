@@ -58,7 +58,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "seed twice": ({"seeds": [1, 1]}, r"seeds: got \[1, 1\]; expected each seed once"),
     "control": ({"controls": ["image_shufled"]}, "controls: .*Did you mean image_shuffled?"),
     "no width": ({"budget": 10}, "fusions.cross.width: missing; the budget needs"),
-    "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: the comparison sets run"),
+    "own": ({"overrides": {"run": {"test": 1}}}, "overrides.run.test: .* sets run.test itself"),
     "own, in full": (
         {"overrides": {"dataset.init_args.seed": 1}},
         "overrides.dataset.init_args.seed: the comparison sets dataset.seed itself",

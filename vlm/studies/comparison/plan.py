@@ -16,7 +16,10 @@ from vlm.studies.comparison.search_space import Range, Search, read_range
 
 CONTROLS = ("question_only", "image_only", "image_shuffled")
 """Of `vlm.data.ablations`, which loads torch."""
-SET_HERE = ("model.fusion", "seed_everything", "run", "dataset.seed", "data.seed", "data.control")
+SET_HERE = (
+    *("model.fusion", "seed_everything", "dataset.seed", "data.seed", "data.control"),
+    *("run.folder", "run.name", "run.resume", "run.test"),
+)
 """Settings that the comparison makes itself, so `overrides` must not."""
 
 
