@@ -5,9 +5,9 @@
 
 Trains `configs/any_fusion.yaml` with each fusion at its defaults: on easy-VQA for 12 epochs, on the
 questions of Scenes about one object's shape for 16 ("scenes"), on those about shape and place for
-20 ("positions"), or on the latter for 8 with an image encoder that knows Scenes ("pretrained").
-What is finished is read from the file, so the command can be stopped and given again. Beside the
-file lies a Markdown table.
+20 ("positions"), on the latter for 8 with an image encoder that knows Scenes ("pretrained"), or on
+SQOOP-lite for 12 ("sqoop"). What is finished is read from the file, so the command can be stopped
+and given again. Beside the file lies a Markdown table.
 """
 
 from __future__ import annotations
@@ -59,12 +59,19 @@ SETTINGS = {
         "--model.tuning.init_parts=[image_encoder]",
         "--trainer.max_epochs=8",
     ],
+    # Pairs of letters that training never asks about: --option=--dataset.partners=1
+    "sqoop": [
+        "--dataset=SQOOPLite",
+        "--data.images_per_batch=64",
+        "--trainer.max_epochs=12",
+    ],
 }
 FUSIONS = {
     "easy_vqa": [*MERGES, *POOLED[1:], *TOKENS],
     "scenes": TOKENS,
     "positions": TOKENS,
     "pretrained": ["Product", *TOKENS],
+    "sqoop": ["Product", *TOKENS],
 }
 
 
