@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from vlm.core.features import Features
 from vlm.fusion import RelationNetwork
@@ -60,6 +61,16 @@ def test_number_of_parameters() -> None:
     pairs = (2 * 13 + 4 + 11 + 1) * 19 + (19 + 1) * 23
     formula = pairs + (23 + 1) * 7 + (7 + 1) * 17
     assert sum(p.numel() for p in fusion.parameters()) == formula
+
+
+def test_first_weights() -> None:
+    fusion = RelationNetwork(60, 50)
+    layers = [module for module in fusion.modules() if isinstance(module, nn.Linear)]
+    assert len(layers) == 9
+    for layer in layers:
+        he = (2 / layer.in_features) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(he, rel=0.1)
+        assert layer.bias is None or not layer.bias.any()
 
 
 def test_errors() -> None:

@@ -11,6 +11,7 @@ from vlm.core.features import Features, one_token
 from vlm.core.validation import check_positive
 from vlm.fusion.base import Fusion
 from vlm.fusion.film import places
+from vlm.fusion.initialize import he_uniform
 from vlm.fusion.perceptron import perceptron
 
 
@@ -22,8 +23,8 @@ class RelationNetwork(Fusion):
     o_i is a token with its place, the centre of its box from -1 to 1 (Santoro et al. 2017, arXiv
     1706.01427, equation 1 and section 4). g ends with a ReLU, and f with a linear layer. The first
     layer of g on [o_i, o_j, question] is a sum of three terms, so no pair is ever concatenated.
-    Time and memory grow with the square of the number of tokens, so use it for tens of tokens
-    rather than hundreds.
+    Weights start as in He et al. 2015 (`he_uniform`), biases with zeros. Time and memory grow with
+    the square of the number of tokens, so use it for tens of tokens rather than hundreds.
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -60,6 +61,7 @@ class RelationNetwork(Fusion):
             layers += [nn.Linear(dim, next_dim), nn.ReLU()]
         self.judge = nn.Sequential(*layers)
         self.out = perceptron(pair_dims[-1], hidden_dims, out_dim, dropout)
+        he_uniform(self)
 
     def prepare(self, image: Features) -> tuple[Tensor, Tensor, Tensor]:
         tokens = image.zero_padding().tokens
