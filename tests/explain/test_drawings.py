@@ -174,6 +174,13 @@ def test_finer_maps_are_compared_on_the_coarser_cells() -> None:
     assert agreement([coarse, fine]).same_peak == 2
 
 
+def test_the_title_of_a_drawn_answer_has_no_image_in_it(found: Explanation) -> None:
+    drawn = "data:image/png;base64,AAAA"
+    page = to_html(changed(found, answer=drawn, own_answer=None), known_image(2))
+    assert f"<title>{QUESTION} — a picture (" in page
+    assert drawn not in page
+
+
 def test_png_and_page_say_the_same(found: Explanation) -> None:
     two = [found, changed(found, method="<other>")]
     drawn = draw(two, known_image(2))
