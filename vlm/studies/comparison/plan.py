@@ -17,8 +17,15 @@ from vlm.studies.comparison.search_space import Range, Search, read_range
 CONTROLS = ("question_only", "image_only", "image_shuffled")
 """Of `vlm.data.ablations`, which loads torch."""
 SET_HERE = (
-    *("model.fusion", "seed_everything", "dataset.seed", "data.seed", "data.control"),
-    *("run.folder", "run.name", "run.resume", "run.test"),
+    "model.fusion",
+    "seed_everything",
+    "dataset.seed",
+    "data.seed",
+    "data.control",
+    "run.folder",
+    "run.name",
+    "run.resume",
+    "run.test",
 )
 """Settings that the comparison makes itself, so `overrides` must not."""
 
