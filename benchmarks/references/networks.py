@@ -251,7 +251,7 @@ class StackedAttention(nn.Module):
 
 
 class RelationNetwork(nn.Module):
-    """f of the sum of g over all pairs (arXiv 1706.01427, equation 1); tokens lie in the middle."""
+    """f of the mean of g over all pairs (arXiv 1706.01427, equation 1); tokens in the middle."""
 
     def __init__(self, image_dim: int, text_dim: int, dim: int, hidden: int) -> None:
         super().__init__()
@@ -271,7 +271,7 @@ class RelationNetwork(nn.Module):
             h = layer(h).relu()
         real = image_mask[:, :, None] & image_mask[:, None]
         total = h.masked_fill(~real[..., None], 0).sum((1, 2))
-        return self.f(total), h
+        return self.f(total / real.sum((1, 2))[:, None]), h
 
 
 class MAC(nn.Module):

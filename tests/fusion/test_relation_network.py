@@ -1,4 +1,4 @@
-"""`RelationNetwork` equals the paper's sum over pairs, and counts pairs by hand."""
+"""`RelationNetwork` equals the paper's formula over pairs, and finds fractions of pairs by hand."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def test_against_the_formula() -> None:
                 pair = torch.cat((objects[i], objects[j], text.pooled[row]))
                 hidden = (first @ pair + fusion.left.bias).relu()
                 total += fusion.judge[1](hidden).relu()
-        torch.testing.assert_close(fused.pooled[row], fusion.out(total), rtol=0, atol=1e-10)
+        wanted = fusion.out(total / count**2)
+        torch.testing.assert_close(fused.pooled[row], wanted, rtol=0, atol=1e-10)
     assert fused.tokens.shape == (3, 1, 17)
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])
-def test_counts_pairs_in_which_the_first_is_larger(count: int) -> None:
+def test_fraction_of_pairs_in_which_the_first_is_larger(count: int) -> None:
     fusion = RelationNetwork(1, 1, 1, pair_dims=(2,), hidden_dims=())
     with torch.no_grad():
         for parameter in fusion.parameters():
@@ -53,7 +54,7 @@ def test_counts_pairs_in_which_the_first_is_larger(count: int) -> None:
         fusion.out[0].weight.copy_(torch.tensor([[1.0, -1.0]]))
     values = torch.arange(count, dtype=torch.float32).view(1, count, 1)
     fused = fusion(values, torch.zeros(1, 1, 1))
-    assert fused.pooled.item() == count * (count - 1) / 2
+    assert fused.pooled.item() == pytest.approx((count - 1) / (2 * count))
 
 
 def test_number_of_parameters() -> None:
@@ -61,6 +62,13 @@ def test_number_of_parameters() -> None:
     pairs = (2 * 13 + 4 + 11 + 1) * 19 + (19 + 1) * 23
     formula = pairs + (23 + 1) * 7 + (7 + 1) * 17
     assert sum(p.numel() for p in fusion.parameters()) == formula
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_first_outputs_do_not_grow_with_the_number_of_tokens(count: int) -> None:
+    fusion = RelationNetwork(60, 50, 40)
+    fused = fusion(torch.randn(8, count, 60), torch.randn(8, 1, 50))
+    assert 0.1 < fused.pooled.std().item() < 3
 
 
 def test_first_weights() -> None:

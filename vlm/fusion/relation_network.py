@@ -16,15 +16,17 @@ from vlm.fusion.perceptron import perceptron
 
 
 class RelationNetwork(Fusion):
-    """A perceptron reads every pair of objects with the question; the sum goes through another.
+    """A perceptron reads every pair of objects with the question; the mean goes through another.
 
-        pooled = f(sum_ij g([o_i, o_j, question]))              # i = j included
+        pooled = f(mean_ij g([o_i, o_j, question]))             # i = j included
 
     o_i is a token with its place, the centre of its box from -1 to 1 (Santoro et al. 2017, arXiv
-    1706.01427, equation 1 and section 4). g ends with a ReLU, and f with a linear layer. The first
-    layer of g on [o_i, o_j, question] is a sum of three terms, so no pair is ever concatenated.
-    Weights start as in He et al. 2015 (`he_uniform`), biases with zeros. Time and memory grow with
-    the square of the number of tokens, so use it for tens of tokens rather than hundreds.
+    1706.01427, equation 1 and section 4). g ends with a ReLU, and f with a linear layer. The paper
+    has a sum, which for any one number of tokens differs by a factor that f's first weights absorb;
+    from a sum over 49 x 49 pairs, though, outputs start in the thousands. The first layer of g on
+    [o_i, o_j, question] is a sum of three terms, so no pair is ever concatenated. Weights start as
+    in He et al. 2015 (`he_uniform`), biases with zeros. Time and memory grow with the square of the
+    number of tokens, so use it for tens of tokens rather than hundreds.
 
     Args:
         image_dim, text_dim: widths of the inputs.
@@ -72,6 +74,7 @@ class RelationNetwork(Fusion):
         left, right, mask = prepared  # (B, N, H) each
         left = left + self.question(text.pooled)[:, None]
         judged = self.judge(left[:, :, None] + right[:, None])  # (B, N, N, H)
-        real = mask[:, :, None] & mask[:, None]
-        total = torch.where(real[..., None], judged, 0).sum((1, 2))
-        return one_token(self.out(total))
+        real = mask.to(judged.dtype)
+        share = real / real.sum(1, keepdim=True).clamp(min=1)  # of each token in the mean
+        mean = torch.einsum("bi,bj,bijh->bh", share, share, judged)
+        return one_token(self.out(mean))
