@@ -12,10 +12,14 @@ import pytest
 from contract.encoder_parts import IMAGE_ENCODERS, TEXT_ENCODERS
 from contract.fusion_parts import FUSIONS, MERGES
 
+import vlm.core.lora
+import vlm.data.augmentation
+import vlm.datasets
 import vlm.fusion
 import vlm.heads
 import vlm.image
 import vlm.text
+import vlm.training
 from vlm.fusion import GMU, MCB, Fusion, Merge, Product
 from vlm.heads import (
     AnswerHead,
@@ -128,6 +132,22 @@ def test_every_public_class_is_checked(package: Any, role: type, table: dict[typ
     assert not without, f"{without} have no construction in {Path(__file__).parent}."
     hidden = [cls.__name__ for cls in table if cls not in public(package, role)]
     assert not hidden, f"{hidden} are not in {package.__name__}.__all__."
+
+
+PACKAGES = (
+    *(vlm.fusion, vlm.image, vlm.text, vlm.heads, vlm.datasets, vlm.training, vlm.core.lora),
+    vlm.data.augmentation,
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_the_first_line_of_a_docstring_is_a_sentence(package: Any) -> None:
+    """`--help` and `vlm list` show no more of it."""
+    values = [getattr(package, name) for name in getattr(package, "__all__", ["LoRA"])]
+    for cls in (value for value in values if isinstance(value, type)):
+        first, *rest = (inspect.getdoc(cls) or "").splitlines()
+        assert first.endswith("."), f"{cls.__name__}: {first}"
+        assert not rest or not rest[0], f"{cls.__name__}: {first}"
 
 
 LONG = {

@@ -12,8 +12,9 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W + (alpha / rank) B A, where A and B
-    are trained and B starts at zero. The rest of the part stays as it is.
+    """Low-rank adaptation: W + (alpha / rank) B A in place of the weights W (arXiv 2106.09685).
+
+    A and B are trained, and B starts at zero (Hu et al. 2021). The rest of the part stays as it is.
 
     Args:
         rank: rank of the correction, the number of rows of A.

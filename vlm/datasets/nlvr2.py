@@ -20,13 +20,13 @@ from vlm.datasets.table_cache import cached
 
 
 class NLVR2(OfficialDataset):
-    """NLVR2: `train`, `dev` and the public test split `test1`; each question has a left and a right
-    image, in this order.
+    """NLVR2: `train`, `dev` and the public test split `test1`; two images a question.
 
-    The choices are true and false. Accuracy is the evaluator's `precision`; `consistency` is the
-    share of sentences for which the answers to all pairs are right. The identifier of an example,
-    `split-set-pair-sentence`, names its images `split-set-pair-img0.png` and `-img1.png`; those of
-    `train` are in the example's `directory`. No size is checked.
+    The left image comes first. The choices are true and false. Accuracy is the evaluator's
+    `precision`; `consistency` is the share of sentences for which the answers to all pairs are
+    right. The identifier of an example, `split-set-pair-sentence`, names its images
+    `split-set-pair-img0.png` and `-img1.png`; those of `train` are in the example's `directory`. No
+    size is checked.
 
     Args:
         root: folder with `data/train.json`, `data/dev.json` and `data/test1.json`, and with

@@ -18,8 +18,7 @@ IMAGES = "VQA_RAD Image Folder"
 
 
 class VQARAD(OfficialDataset):
-    """VQA-RAD: the questions marked as test, and the others; validation is split off from the
-    others.
+    """VQA-RAD: the questions marked as test, and the others, with a part for validation.
 
     The official test questions are about images that also occur in training, so a score says
     nothing about new patients. Validation is split off by case (`image_case_url`). The report has

@@ -10,8 +10,10 @@ from vlm.core.validation import check_positive
 
 
 class ObjectCounter(Part):
-    """Counts objects from attention weights and boxes (Zhang, Hare, Prügel-Bennett 2018, "Learning
-    to count objects in natural images for visual question answering", arXiv 1802.05766).
+    """Counts objects from attention weights and boxes (arXiv 1802.05766).
+
+    Zhang, Hare, Prügel-Bennett 2018, "Learning to count objects in natural images for visual
+    question answering".
 
     Soft attention cannot count: a weighted mean of two equal cats is one cat. Here the attended
     boxes are the corners of a graph with all edges, a_i a_j. Edges between boxes of the same object

@@ -19,8 +19,7 @@ TANH_PERCEPTRON = partial(ConcatMLP, hidden_dims=(256,), activation="tanh")
 
 
 class GlimpseAttention(Fusion):
-    """A merge scores every patch against the question, and another merges the attended patches with
-    it.
+    """A merge scores every patch for the question; another merges it with what is attended to.
 
         scores = score(patch_n, question)              (B, P, G)
         glimpse_g = sum_n softmax_n(scores)_g patch_n

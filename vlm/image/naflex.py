@@ -62,8 +62,7 @@ class BudgetTransform(CanvasTransform):
 
 
 class NaFlexEncoder(PixelEncoder):
-    """A NaFlex vision transformer of timm: any aspect ratio, and as many patches as a budget
-    allows.
+    """A NaFlex vision transformer of timm: any aspect ratio, within a budget of patches.
 
     NaViT (Dehghani et al. 2023, arXiv 2307.06304) with FlexiViT's resized positions, as in SigLIP 2
     (arXiv 2502.14786, section 2.4.2). The image keeps its aspect ratio, so nothing is squashed or

@@ -20,7 +20,7 @@ _NAMES = ("pos_embed", "positional", "relative_position", "rel_pos", "rope")
 
 
 class Positions(nn.Module):
-    """Mixes the place of each token into it, with a small network that starts as the identity:
+    """Mixes the place of each token into it, with a small network that starts as the identity.
 
         x <- x + (W2 ReLU(W1 [x, place] + b1) + b2) / sqrt(H)        # W2 and b2 are zeros at first
 

@@ -13,11 +13,11 @@ from vlm.text.tokenizer import Tokenizer, WordTokenizer
 
 
 class BagOfWords(TextEncoder):
-    """The words of a question without their order: b + MLP(b), where b is the mean of the word
-    vectors.
+    """The words of a question without their order.
 
-    Each token is its word's vector plus MLP(b), so it depends on the other words too, and the mean
-    of the tokens is `pooled`; an empty question gives MLP(0), a learned vector.
+    The result is b + MLP(b), where b is the mean of the word vectors. Each token is its word's
+    vector plus MLP(b), so it depends on the other words too, and the mean of the tokens is
+    `pooled`; an empty question gives MLP(0), a learned vector.
 
     Args:
         words: words that the encoder knows (`vlm.text.count_words` of the training questions).

@@ -87,8 +87,7 @@ class WarmupLinear(Falling):
 
 
 class WarmupSteps(LambdaLR):
-    """Linear warm-up, then a constant that falls at milestones; stepped after every step of the
-    optimiser.
+    """Linear warm-up, then a constant that falls at milestones; stepped after every step.
 
     Args:
         optimizer, total_steps, epoch_steps, warmup: optimiser, lengths and warm-up, as for

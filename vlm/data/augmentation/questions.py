@@ -52,8 +52,9 @@ class QuestionAugmentation(Configured, ABC):
 
 
 class Typos(QuestionAugmentation):
-    """A typing error inside a word of four letters or more: swapped letters, a neighbouring key or
-    a missing letter, all equally likely.
+    """A typing error inside a word of four letters or more.
+
+    Letters are swapped, one is missing, or a neighbouring key was hit, all equally likely.
 
     Args:
         probability: share of the questions that get an error, in (0, 1].

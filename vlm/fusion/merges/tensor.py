@@ -13,7 +13,7 @@ from vlm.fusion.perceptron import perceptron
 
 
 class TensorFusion(Merge):
-    """A perceptron on the outer product of two projections, each with a 1 at its end:
+    """A perceptron on the outer product of two projections, each with a 1 at its end.
 
         MLP([x'; 1] (outer) [y'; 1]),  x' = W x + b,  y' = V y + c
 

@@ -22,14 +22,13 @@ steps before there are any: codes of an encoder that has learned nothing stay fe
 
 
 class PictureCodes(Part):
-    """A VQ autoencoder (van den Oord et al. 2017, arXiv 1711.00937): each patch of a picture is one
-    of `codes` codes.
+    """A VQ autoencoder: each patch of a picture is one of `codes` codes (arXiv 1711.00937).
 
-    Patches are encoded and decoded one by one, and each different one counts once in training. The
-    codebook follows the running means of what is nearest to each code (the paper's appendix A.1); a
-    code that is hardly used moves to a random patch (Dhariwal et al. 2020, arXiv 2005.00341), here
-    the likelier the worse its code. `learn` trains it before the rest of a model, and not with it:
-    so its weights are buffers, which no optimiser sees.
+    From van den Oord et al. 2017. Patches are encoded and decoded one by one, and each different
+    one counts once in training. The codebook follows the running means of what is nearest to each
+    code (the paper's appendix A.1); a code that is hardly used moves to a random patch (Dhariwal et
+    al. 2020, arXiv 2005.00341), here the likelier the worse its code. `learn` trains it before the
+    rest of a model, and not with it: so its weights are buffers, which no optimiser sees.
 
     Args:
         size: height and width of the pictures, in pixels.

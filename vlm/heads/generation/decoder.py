@@ -98,9 +98,11 @@ DecoderFactory = Callable[[int], AnswerDecoder]
 
 
 class TransformerDecoder(AnswerDecoder):
-    """A small decoder from scratch: pre-normalised layers of masked self-attention, cross-attention
-    to the memory and a feed-forward network (Vaswani et al. 2017, arXiv 1706.03762; the order of
-    GPT-2), with learned positions. The embedding is also the output layer.
+    """A small Transformer decoder from scratch, with cross-attention to the memory.
+
+    Its layers are masked self-attention, cross-attention and a feed-forward network (Vaswani et al.
+    2017, arXiv 1706.03762), each after a normalisation as in GPT-2. Positions are learned. The
+    embedding is also the output layer.
 
     Args:
         memory_dim: width of the memory.

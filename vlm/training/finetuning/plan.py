@@ -20,8 +20,10 @@ from vlm.model import PARTS, VQAModel
 
 @dataclass(frozen=True)
 class PartTuning:
-    """How one part is trained. The part defines its layers (`Part.layer_names`), from its input to
-    its output; epochs are counted from 0.
+    """How one part is trained.
+
+    The part defines its layers (`Part.layer_names`), from its input to its output; epochs are
+    counted from 0.
 
     Args:
         frozen: whether to train nothing in the part. Weights that are never pretrained are trained
