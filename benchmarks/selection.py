@@ -50,7 +50,7 @@ from vlm.inference import load
 from vlm.trust import selective
 from vlm.trust.calibrate import fit_map
 from vlm.trust.perturb import CORRUPTIONS, corrupted
-from vlm.trust.selective import Floats, image_bootstrap
+from vlm.trust.selective import Floats, cluster_bootstrap
 
 PLAIN, ABSENT = "plain", "absent"
 ABILITIES = ["attribute", "exist", "position"]
@@ -271,7 +271,7 @@ def resampled(answers: Answers, images: np.ndarray) -> dict[str, Floats]:
             return values[-1]
 
         statistic(slice(None))
-        image_bootstrap(statistic, images.tolist(), RESAMPLES)
+        cluster_bootstrap(statistic, images.tolist(), RESAMPLES)
         found[name] = np.array(values)
     return found
 

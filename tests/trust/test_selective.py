@@ -12,9 +12,9 @@ from vlm.trust.sections import coverage_at
 from vlm.trust.selective import (
     auroc_of_error,
     best_threshold,
+    cluster_bootstrap,
     coverage_at_risk,
     effective_reliability,
-    image_bootstrap,
     measurable,
     risk_coverage,
 )
@@ -68,16 +68,16 @@ def test_eight_right_answers_show_no_coverage_at_one_percent() -> None:
 def test_images_are_drawn_whole() -> None:
     scores = np.repeat([0.0, 1.0] * 20, 10)
     images = np.repeat(range(40), 10).tolist()
-    alone = image_bootstrap(lambda rows: float(scores[rows].mean()), range(400), 200)
-    whole = image_bootstrap(lambda rows: float(scores[rows].mean()), images, 200)
+    alone = cluster_bootstrap(lambda rows: float(scores[rows].mean()), range(400), 200)
+    whole = cluster_bootstrap(lambda rows: float(scores[rows].mean()), images, 200)
     # The standard error of 40 images is sqrt(10) times that of 400 questions.
-    ratio = (whole.high - whole.low) / (alone.high - alone.low)
+    ratio = np.ptp(whole) / np.ptp(alone)
     assert ratio == pytest.approx(np.sqrt(10), rel=0.25)
 
 
 def test_an_undefined_statistic_has_no_interval() -> None:
     for value in (float("nan"), 0.0):  # nor does one that no draw changes
-        low, high, _ = image_bootstrap(lambda rows, value=value: value, range(5), 50)
+        low, high = cluster_bootstrap(lambda rows, value=value: value, range(5), 50)
         assert np.isnan([low, high]).all()
 
 

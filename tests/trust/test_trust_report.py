@@ -56,6 +56,7 @@ def test_a_run_gets_every_section(run: Path, whole: Path) -> None:
     assert accuracies == sorted(accuracies)
     wordings = {row["wording"]: row for row in content["sections"]["consistency"]["numbers"]}
     assert wordings["mirrored image, no side named"]["flips"] == 0  # images of one colour
+    assert "by bootstrap over images with all" in (whole / "report.md").read_text()
     page = (whole / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "<img alt" in page
@@ -82,6 +83,9 @@ def test_a_report_of_validation_says_that_it_flatters(whole: Path, tmp_path: Pat
     write_report(content, tmp_path, "vlm report RUN")
     report = (tmp_path / "report.md").read_text()
     assert "flatters" not in report
+    content["about"]["clusters"] = "group"
+    write_report(content, tmp_path, "vlm report RUN")
+    assert "by bootstrap over groups with all" in (tmp_path / "report.md").read_text()
     assert "this report fits and certifies nothing" in report
     assert "flatters" not in (whole / "report.md").read_text()
 

@@ -23,10 +23,11 @@ from vlm.trust.sections import (
     Found,
     between,
     coverage_at,
+    ends,
     percent,
     risk_at,
 )
-from vlm.trust.selective import RISKS, Floats, image_bootstrap
+from vlm.trust.selective import RISKS, Floats, cluster_bootstrap
 from vlm.trust.subject import Subject, Unavailable
 
 MIXED = (0.1, 0.33, 0.5, 0.67, 0.9)
@@ -62,7 +63,7 @@ def language_bias(subject: Subject) -> Found:
         shown.append(
             [name, f"{len(scores):,}", percent(float(scores.mean())), between(interval), *cells]
         )
-        numbers[name] = {"accuracy": float(scores.mean()), "gap": gap.mean} | interval._asdict()
+        numbers[name] = {"accuracy": float(scores.mean()), "gap": gap.mean} | ends(interval)
     easy = guessed >= 0.5
     for name, chosen in (("that guess is right", easy), ("that guess is wrong", ~easy)):
         if (n := int(chosen.sum())) < LEAST:
@@ -72,7 +73,7 @@ def language_bias(subject: Subject) -> Found:
         interval = bootstrap_interval(scores, np.asarray(images)[chosen].tolist())
         cells = [f"{n:,}", percent(float(scores.mean())), between(interval), "", ""]
         shown.append([f"with its image, {name}", *cells])
-        numbers[name] = {"questions": n, "accuracy": float(scores.mean())} | interval._asdict()
+        numbers[name] = {"questions": n, "accuracy": float(scores.mean())} | ends(interval)
     text = [
         "The accuracy of a model that uses the image falls to the floors, or below, where the "
         "image is another one of the split, or grey; that of a model that guesses from the "
@@ -114,7 +115,7 @@ def off_distribution(subject: Subject) -> Found:
 
         area, bounds = (
             selective.auroc_of_error(right, mixed),
-            image_bootstrap(statistic, subject.clusters, 200),
+            cluster_bootstrap(statistic, subject.clusters, 200),
         )
         covered = [coverage_at(subject, r)(right, mixed) for r in RISKS]
         risks = [risk_at(right, mixed, t.probability or 0.0) for t in held]
@@ -167,7 +168,7 @@ def unanswerable(subject: Subject) -> Found:
         interval = bootstrap_interval(values[chosen], images[chosen].tolist())
         share = float(values[chosen].mean())
         shown.append([name, f"{n:,}", percent(share), between(interval)])
-        numbers[name] = {"questions": n, "share": share} | interval._asdict()
+        numbers[name] = {"questions": n, "share": share} | ends(interval)
     text = [
         f'Questions whose right answer is "{nothing}", the one that most annotators gave: '
         f"{int(without.sum()):,} of {len(without):,}."
@@ -182,9 +183,9 @@ def unanswerable(subject: Subject) -> Found:
     def statistic(sampled: Any) -> float:
         return selective.auroc_of_error(answerable[sampled], p[sampled])
 
-    area, bounds = statistic(slice(None)), image_bootstrap(statistic, images.tolist(), 200)
+    area, bounds = statistic(slice(None)), cluster_bootstrap(statistic, images.tolist(), 200)
     shown.append(["AUROC of the confidence", f"{len(p):,}", percent(area), between(bounds)])
-    numbers["auroc"] = {"value": area, "low": bounds.low, "high": bounds.high}
+    numbers["auroc"] = {"value": area} | ends(bounds)
     text.append(
         "AUROC is the chance that a question with an answer gets a higher confidence than one "
         "without, 50 % by chance. It matters for a model that cannot say that there is no answer; "

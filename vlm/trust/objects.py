@@ -21,7 +21,7 @@ from vlm.explain.faithfulness import patch_faithfulness
 from vlm.explain.methods import Occlusion
 from vlm.heads.generation.head import CUT
 from vlm.metrics import bootstrap_interval, per_answer
-from vlm.trust.sections import Found, between, percent
+from vlm.trust.sections import Found, between, ends, percent
 from vlm.trust.subject import Subject, Unavailable
 
 IMAGES = 500
@@ -56,7 +56,7 @@ def hallucination(subject: Subject) -> Found:
         shown.append([kind, f"{rows.sum():,}", percent(accuracy), between(bounds)])
         shown[-1] += map(percent, rates)
         names = ("precision", "recall", "f1", "yes")
-        numbers[kind] = {"questions": int(rows.sum()), "accuracy": accuracy} | bounds._asdict()
+        numbers[kind] = {"questions": int(rows.sum()), "accuracy": accuracy} | ends(bounds)
         numbers[kind] |= dict(zip(names, rates, strict=True))
     text = [
         f'The model is asked "{known.question}" about objects of {len(objects):,} images, {EACH} '

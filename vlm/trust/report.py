@@ -103,7 +103,7 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
     Returns:
         The path of report.html.
     """
-    about = content["about"]
+    about, unit = content["about"], content["about"]["clusters"]
     images = counted(about["images"], "image")
     questions = f"{about['questions']:,} {about['split']} questions about {images}"
     intro = Section(
@@ -111,11 +111,10 @@ def write_report(content: dict[str, Any], folder: Path, command: str) -> Path:
         [
             f"{about['name']}: {questions}, with {about['calibration']}. vlm {about['vlm']}.",
             _calibrated(about),
-            "Intervals are 95 %, by bootstrap over images with all their questions (over groups "
-            "where the data have them), by Clopper and "
-            "Pearson where every image has the same score, or by Student's t for differences. They "
-            "hold for this one trained model; another seed may differ by more. n counts questions. "
-            "docs/trust.md explains each measure.",
+            f"Intervals are 95 %, by bootstrap over {unit}s with all their questions, by Clopper "
+            f"and Pearson where every {unit} has the same score, or by Student's t for "
+            "differences. They hold for this one trained model; another seed may differ by more. n "
+            "counts questions. docs/trust.md explains each measure.",
         ],
         code=command,
     )
@@ -172,6 +171,7 @@ def _begun(subject: Subject, folder: Path) -> dict[str, Any]:
         "split": subject.split,
         "questions": len(subject.data.table(subject.split)),
         "images": len(subject.data.table(subject.split)["image"].unique()),
+        "clusters": subject.results.cluster_unit,
         "data": {
             split: _digest(subject.data.table(split))
             for split in dict.fromkeys(("train", "validation", subject.split))

@@ -15,7 +15,7 @@ from vlm.inference import VQA
 from vlm.metrics import Interval, bootstrap_interval
 from vlm.trust import calibration_error, selective
 from vlm.trust.asking import most_given
-from vlm.trust.selective import COSTS, RISKS, Floats, image_bootstrap, measurable, needed
+from vlm.trust.selective import COSTS, RISKS, Floats, cluster_bootstrap, measurable, needed
 from vlm.trust.subject import Subject, Unavailable
 
 Found = dict[str, Any]
@@ -28,6 +28,11 @@ LEAST = 30
 def percent(value: float, digits: int = 2) -> str:
     """A share as a percentage, without its sign."""
     return NOT_MEASURABLE if np.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def ends(interval: Interval | tuple[float, float]) -> dict[str, float]:
+    """Both ends of an interval for report.json, whose "about" says what it is over."""
+    return {"low": interval[0], "high": interval[1]}
 
 
 def between(interval: Interval | tuple[float, float], digits: int = 2) -> str:
@@ -81,7 +86,7 @@ def groups(subject: Subject) -> Found:
             of_group, about = scores[chosen], images[chosen].tolist()
             interval = bootstrap_interval(of_group, about)
             row = {"group": f"{kind}: {value}", "questions": n, "accuracy": of_group.mean()}
-            row |= interval._asdict()
+            row |= ends(interval)
             if p is not None:
                 row["gap"] = estimate((p[chosen] - of_group)[None], about)._asdict()
                 row["augrc"] = selective.augrc(of_group, p[chosen])
@@ -89,7 +94,7 @@ def groups(subject: Subject) -> Found:
                 def area(sampled: Any, s: Floats = of_group, q: Floats = p[chosen]) -> float:
                     return selective.augrc(s[sampled], q[sampled])
 
-                low, high, _ = image_bootstrap(area, about, 200)
+                low, high = cluster_bootstrap(area, about, 200)
                 row |= {"augrc_low": low, "augrc_high": high}
             rows.append(row)
     rows.sort(key=lambda row: row["accuracy"])
@@ -139,7 +144,7 @@ def calibration(subject: Subject) -> Found:
             value = measure(scores, p)
             interval = _interval(subject, measure, p)
             row += [percent(value, 3), between(interval, 3)]
-            numbers[name][state] = {"value": value, "low": interval.low, "high": interval.high}
+            numbers[name][state] = {"value": value} | ends(interval)
         table.append(row)
     bins = {
         s: [v.tolist() for v in calibration_error.reliability(scores, p)] for s, p in states.items()
@@ -220,7 +225,7 @@ def selective_answering(subject: Subject) -> Found:
         value, bounds = area(scores, p), _interval(subject, area, p)
         cells = [percent(value, 3), between(bounds, 3), "", "none needed"]
         table.append([f"{name}, x 100", n, *cells])
-        numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
+        numbers[name] = {"value": value} | ends(bounds)
     for cost in COSTS if certified is not None else ():
         chosen = selective.best_threshold(*subject.calibration_part, cost)
 
@@ -263,7 +268,7 @@ def prediction_sets(subject: Subject) -> Found:
         interval = bootstrap_interval(held[chosen], images[chosen].tolist())
         size = float(asked.set_sizes[chosen].mean())
         row = {"type": name, "questions": int(chosen.sum()), "size": size}
-        rows.append(row | {"coverage": float(held[chosen].mean())} | interval._asdict())
+        rows.append(row | {"coverage": float(held[chosen].mean())} | ends(interval))
         cells = [percent(float(held[chosen].mean())), between(interval), f"{size:.2f}"]
         table.append([name, f"{chosen.sum():,}", *cells])
     text = [
@@ -313,9 +318,9 @@ def compare(subject: Subject, other: Subject) -> Found:
             ours, theirs = ([column[rows] for column in pair] for pair in (first, second))
             return measure(*ours) - measure(*theirs)
 
-        value, bounds = difference(slice(None)), image_bootstrap(difference, images)
+        value, bounds = difference(slice(None)), cluster_bootstrap(difference, images)
         shown.append([name, n, percent(value), between(bounds)])
-        numbers[name] = {"value": value, "low": bounds.low, "high": bounds.high}
+        numbers[name] = {"value": value} | ends(bounds)
     return {"text": text, "table": shown, "numbers": numbers}
 
 
@@ -333,25 +338,26 @@ def coverage_at(subject: Subject, risk: float) -> Callable[[Floats, Floats], flo
     return measure
 
 
-def _interval(subject: Subject, measure: Callable[[Floats, Floats], float], p: Floats) -> Interval:
+def _interval(
+    subject: Subject, measure: Callable[[Floats, Floats], float], p: Floats
+) -> tuple[float, float]:
     scores = subject.scores
-    return image_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.clusters)
+    return cluster_bootstrap(lambda rows: measure(scores[rows], p[rows]), subject.clusters)
 
 
-def _realised(subject: Subject, threshold: float) -> list[tuple[str, int, float, Interval]]:
+def _realised(
+    subject: Subject, threshold: float
+) -> list[tuple[str, int, float, tuple[float, float]]]:
     """Coverage and risk of a threshold on the split, each with its number of questions."""
     answered = (subject.probability >= threshold).astype(float)
     scores, p = subject.scores, subject.probability
-    covered = bootstrap_interval(answered, subject.clusters)
+    covered = bootstrap_interval(answered, subject.clusters)[:2]
     given = answered.astype(bool)
     if not given.any():
-        nothing = Interval(float("nan"), float("nan"), "")
-        return [
-            ("coverage", len(p), 0.0, covered),
-            ("risk realised", 0, float("nan"), nothing),
-        ]
+        nan = float("nan")
+        return [("coverage", len(p), 0.0, covered), ("risk realised", 0, nan, (nan, nan))]
     images = np.asarray(subject.clusters)[given].tolist()
-    risk = bootstrap_interval(1 - scores[given], images)
+    risk = bootstrap_interval(1 - scores[given], images)[:2]
     return [
         ("coverage", len(p), float(answered.mean()), covered),
         ("risk realised", int(given.sum()), risk_at(scores, p, threshold), risk),

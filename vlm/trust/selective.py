@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlm.metrics import Interval
 from vlm.metrics.aggregate import number_clusters
 
 Floats = NDArray[np.float64]
@@ -173,25 +172,25 @@ def needed(risk: float, delta: float) -> int:
     return int(np.ceil(np.log(delta) / np.log1p(-risk)))
 
 
-def image_bootstrap(
+def cluster_bootstrap(
     statistic: Callable[[NDArray[np.intp]], float],
-    images: Sequence[Hashable],
+    clusters: Sequence[Hashable],
     resamples: int = 500,
     seed: int = 0,
-) -> Interval:
-    """95 % percentile interval of any statistic, drawing whole images with their questions.
+) -> tuple[float, float]:
+    """95 % percentile interval of any statistic, drawing whole clusters with their questions.
 
     Args:
         statistic: called with the rows (Q',) that were drawn; NaN where it is not defined.
-        images: image of each question.
+        clusters: cluster of each question, such as its image.
         resamples: number of draws.
         seed: seed of the draws.
 
     Returns:
-        The interval. NaN to NaN where the statistic was undefined in one draw of twenty or more,
-        or the same in all: the images at hand do not show how it varies.
+        Both ends. NaN where the statistic was undefined in one draw of twenty or more, or the same
+        in all: the clusters at hand do not show how it varies.
     """
-    numbers = np.asarray(number_clusters(images))
+    numbers = np.asarray(number_clusters(clusters))
     order = np.argsort(numbers, kind="stable")
     sizes = np.bincount(numbers)
     starts = np.cumsum(sizes) - sizes
@@ -203,10 +202,10 @@ def image_bootstrap(
         offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         found[draw] = statistic(order[np.repeat(starts[drawn], lengths) + offsets])
     defined = found[~np.isnan(found)]
-    low, high = float("nan"), float("nan")
-    if len(defined) > 0.95 * resamples and np.ptp(defined) > 1e-12:
-        low, high = map(float, np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return Interval(low, high, "questions, clustered by image")
+    if len(defined) <= 0.95 * resamples or np.ptp(defined) <= 1e-12:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def checked(scores: ArrayLike, confidence: ArrayLike) -> tuple[Floats, Floats]:

@@ -20,7 +20,7 @@ from vlm.trust.perturb import (
     corrupted,
     mirrored_text,
 )
-from vlm.trust.sections import Found, between, percent
+from vlm.trust.sections import Found, between, ends, percent
 from vlm.trust.selective import Floats
 from vlm.trust.subject import Subject, Unavailable
 
@@ -40,7 +40,7 @@ def consistency(subject: Subject) -> Found:
         both = float(np.minimum(before, after).mean())
         accuracies = [float(before.mean()), float(after.mean())]
         row = {"wording": name, "questions": len(flips), "flips": float(flips.mean())}
-        rows.append(row | interval._asdict() | {"accuracy": accuracies, "both": both})
+        rows.append(row | ends(interval) | {"accuracy": accuracies, "both": both})
         cells = [percent(float(flips.mean())), between(interval), *map(percent, accuracies)]
         shown.append([name, f"{len(flips):,}", *cells, percent(both)])
     text = []
@@ -138,7 +138,7 @@ def corruptions(subject: Subject) -> Found:
             scores = subject.scored(table, asked)
             interval = bootstrap_interval(scores, clusters(table).tolist())
             cells.append(f"{percent(float(scores.mean()))} ({between(interval)})")
-            numbers[kind][severity] = {"accuracy": float(scores.mean())} | interval._asdict()
+            numbers[kind][severity] = {"accuracy": float(scores.mean())} | ends(interval)
         means = [found["accuracy"] for found in numbers[kind].values()]
         relative = float(np.mean(means)) / clean if clean else float("nan")
         shown.append([kind, f"{len(table):,}", *cells, f"{relative:.3f}"])
