@@ -125,7 +125,8 @@ def draw_cost() -> None:
         )
         drawn.append((cost, epoch))
     axes.set_xscale("log")
-    axes.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+    ticks = [2, 5, 10, 20, 50, 100, 200]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set(
         ylim=(2, 13),
