@@ -25,8 +25,8 @@ class NLVR2(OfficialDataset):
     The left image comes first. The choices are true and false. Accuracy is the evaluator's
     `precision`; `consistency` is the share of sentences for which the answers to all pairs are
     right. The identifier of an example, `split-set-pair-sentence`, names its images
-    `split-set-pair-img0.png` and `-img1.png`; those of `train` are in the example's `directory`. No
-    size is checked.
+    `split-set-pair-img0.png` and `-img1.png`; those of `train` are in the example's `directory`.
+    No size is checked.
 
     Args:
         root: folder with `data/train.json`, `data/dev.json` and `data/test1.json`, and with
