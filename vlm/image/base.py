@@ -17,7 +17,7 @@ from vlm.image.transform import ImageTransform
 
 
 class ImageEncoder(Part, ABC):
-    """Base of the image encoders: images, or features of them, in; `Features` with boxes out.
+    """Base of the image encoders: images or extracted features in, `Features` with boxes out.
 
     Attributes:
         dim: width of the tokens.
